@@ -1,0 +1,5 @@
+"""``python -m finbench``."""
+
+from finbench.cli import main
+
+main()

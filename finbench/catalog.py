@@ -1,0 +1,276 @@
+"""Finds and strictly reads what is shipped: tasks, groups, recipes, bases. Unknown names get near misses."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from finbench import paths
+from finbench.errors import FinbenchError, near_misses, unknown
+from finbench.records import Recipe, Record, Task
+
+PREFIX = "finbench_"  # of our keys in a task's metadata: lm-eval lets --model_args overwrite unprefixed ones
+
+
+class Wheel(Record):
+    """A PyPI package with a GGUF file inside."""
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+
+
+class Base(Record):
+    """An entry of ``bases.yaml``."""
+
+    alias: str
+    hub_id: str
+    revision: str | None = Field(description="commit; null: resolved when first fetched, and recorded")
+    parameters: str
+    licence: str
+    gated: bool
+    chat: bool
+    wheel: Wheel | None = None
+
+
+@dataclass(frozen=True)
+class Function:
+    """A ``!function module.name`` of a task YAML, unresolved."""
+
+    spec: str
+
+    @property
+    def module(self) -> str:
+        """Path of the helper module below ``tasks/``."""
+        return self.spec.rpartition(".")[0].replace(".", "/") + ".py"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice and keeps ``!function`` as text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        for key in keys:
+            if keys.count(key) > 1:
+                line = node.start_mark.line + 1
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice in line {line}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_StrictLoader.add_constructor("!function", lambda loader, node: Function(str(node.value)))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, strictly. Faults are FinbenchErrors with file and line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if len(text) > 1_000_000 or text.count("*") > 10_000:  # an alias bomb is never a configuration
+            raise FinbenchError(f"{path}: too large for a configuration file.")
+        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+    except FileNotFoundError as fault:
+        raise FinbenchError(f"No such file: {path}") from fault
+    except (OSError, UnicodeDecodeError) as fault:
+        raise FinbenchError(f"{path}: cannot be read ({fault})") from fault
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise FinbenchError(f"{place}: not valid YAML ({getattr(fault, 'problem', None) or fault})") from fault
+    if not isinstance(value, dict):
+        raise FinbenchError(f"{path}: a mapping is expected, found {type(value).__name__}.")
+    return value
+
+
+# ---------------------------------------------------------------- tasks
+
+
+def task_files() -> list[Path]:
+    """Every task and group YAML, sorted by name."""
+    return sorted(paths.shipped("tasks").glob("*.yaml"))
+
+
+def merged(path: Path, seen: list[Path] | None = None) -> dict[str, Any]:
+    """A task YAML with its includes merged as lm-eval merges them; every file read is appended to ``seen``."""
+    seen = [] if seen is None else seen
+    if path in seen:
+        raise FinbenchError(f"{path}: includes itself.")
+    seen.append(path)
+    own = read_yaml(path)
+    includes = own.pop("include", [])
+    config: dict[str, Any] = {}
+    for name in [includes] if isinstance(includes, str) else includes:
+        config |= merged(path.parent / name, seen)
+    return config | own
+
+
+def _functions(value: Any) -> Iterable[Function]:
+    if isinstance(value, Function):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _functions(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from _functions(part)
+
+
+def read_task(path: Path) -> Task:
+    """The Task that a YAML states."""
+    files: list[Path] = []
+    config = merged(path, files)
+    stated = {key.removeprefix(PREFIX): value for key, value in (config.get("metadata") or {}).items()}
+    form = "choice" if config.get("output_type") == "multiple_choice" else "generate"
+    stated |= {"name": config.get("task"), "form": form, "digest": _digest(config, files)}
+    stated.setdefault("prompt_style", "instruction, text, 'Answer:'")
+    return Task.parse(stated, str(path))
+
+
+def _digest(config: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """SHA-256 of what defines the exam: the YAML files and the helpers that render and score.
+
+    The loader of rows is left out: what it yields is covered by the data digest.
+    """
+    folder = paths.shipped("tasks")
+    helpers = {f.module for key, value in config.items() if key != "custom_dataset" for f in _functions(value)}
+    sha = hashlib.sha256()
+    for path in [*files, *(folder / helper for helper in sorted(helpers))]:
+        try:
+            content = path.read_bytes().replace(b"\r\n", b"\n")
+        except OSError as fault:
+            raise FinbenchError(f"{path}: cannot be read ({fault.strerror})") from fault
+        sha.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
+    return sha.hexdigest()
+
+
+@functools.cache
+def tasks() -> dict[str, Task]:
+    """Every task by name."""
+    return {task.name: task for path in task_files() if "task" in (y := read_yaml(path)) and "group" not in y
+            for task in [read_task(path)]}
+
+
+@functools.cache
+def groups() -> dict[str, list[str]]:
+    """Every group by name: its direct members."""
+    return {y["group"]: list(y["task"]) for path in task_files() if "group" in (y := read_yaml(path))}
+
+
+def full_name(name: str) -> str:
+    """``fpb`` -> ``finbench_fpb``; a known full name stays. Raises FinbenchError with near misses."""
+    known = {**tasks(), **groups()}
+    for candidate in (name, PREFIX + name):
+        if candidate in known:
+            return candidate
+    short = [known_name.removeprefix(PREFIX) for known_name in known]
+    raise unknown("task", name, short, "finbench tasks list")
+
+
+def expand(names: Iterable[str]) -> list[Task]:
+    """Leaf tasks of tasks and groups, each once, in the order given. All unknown names are reported at once."""
+    found: dict[str, Task] = {}
+    faults: list[FinbenchError] = []
+    for name in names:
+        try:
+            for task in _leaves(full_name(name.strip())):
+                found[task.name] = task
+        except FinbenchError as fault:
+            faults.append(fault)
+    if faults:
+        raise FinbenchError(" ".join(fault.message for fault in faults), faults[0].hint)
+    return list(found.values())
+
+
+def _leaves(name: str) -> list[Task]:
+    if name in tasks():
+        return [tasks()[name]]
+    return [leaf for member in groups()[name] for leaf in _leaves(member)]
+
+
+# ---------------------------------------------------------------- bases and recipes
+
+
+@functools.cache
+def bases() -> dict[str, Base]:
+    """Every base of ``bases.yaml`` by alias."""
+    path = paths.shipped("adapters_zoo") / "bases.yaml"
+    return {alias: Base.parse({"alias": alias, **entry}, f"{path}: {alias}") for alias, entry in read_yaml(path).items()}
+
+
+def recipe_files() -> dict[str, Path]:
+    """Recipes of the zoo by name."""
+    return {path.stem: path for path in sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
+            if path.stem not in ("bases", "_defaults")}
+
+
+def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The Recipe from a zoo name or a YAML file (or neither), with overrides on top of ``_defaults.yaml``.
+
+    Precedence: overrides, the recipe, the method's own defaults, ``_defaults.yaml``.
+    """
+    from finbench.methods import method_named
+
+    defaults = read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
+    stated: dict[str, Any] = {}
+    where = "options"
+    if source is not None:
+        path = _recipe_path(source)
+        stated, where = read_yaml(path), str(path)
+        stated.setdefault("name", path.stem)
+    chosen = {**stated, **{k: v for k, v in (overrides or {}).items() if v is not None}}
+    unknown_keys = sorted(set(chosen) - set(Recipe.model_fields))
+    if unknown_keys:
+        hints = [f"{key!r}" + (f" (did you mean {near[0]}?)" if (near := near_misses(key, Recipe.model_fields)) else "")
+                 for key in unknown_keys]
+        raise FinbenchError(f"{where}: unknown recipe key {', '.join(hints)}.", f"Keys: {', '.join(Recipe.model_fields)}")
+    method = method_named(str(chosen.get("method", defaults["method"])))
+    complete = {**defaults, **method.defaults, **chosen}
+    complete["method"] = method.name
+    if not complete.get("tasks"):
+        raise FinbenchError("What should be trained? No task is named.", "Add --task fpb, or name a recipe of: finbench zoo list")
+    complete["tasks"] = _weights(complete["tasks"])
+    complete.setdefault("name", _name(complete))
+    result = Recipe.parse(complete, where)
+    method.check(result)
+    return result
+
+
+def _recipe_path(source: str) -> Path:
+    name = source.removeprefix("zoo:")
+    if name in recipe_files():
+        return recipe_files()[name]
+    path = Path(source).expanduser()
+    if path.suffix in (".yaml", ".yml") or "/" in source:
+        if not path.is_file():
+            raise FinbenchError(f"No such recipe file: {path}", "Recipes that come with finbench: finbench zoo list")
+        return path
+    raise unknown("recipe", name, recipe_files(), "finbench zoo list")
+
+
+def _weights(stated: Any) -> dict[str, float]:
+    """Tasks as ``{full name: weight}`` from a mapping, or from names such as ``fpb`` and ``tfns:0.5``."""
+    if not isinstance(stated, Mapping):
+        pairs = [str(item).partition(":") for item in ([stated] if isinstance(stated, str) else stated)]
+        stated = {name: weight or 1.0 for name, _, weight in pairs}
+    weights: dict[str, float] = {}
+    for name, weight in stated.items():
+        try:
+            number = float(weight)
+        except (TypeError, ValueError) as fault:
+            raise FinbenchError(f"The weight of task {name} is not a number: {weight!r}.", "Write --task fpb:0.5") from fault
+        for task in expand([name]):
+            weights[task.name] = number
+    return weights
+
+
+def _name(complete: Mapping[str, Any]) -> str:
+    """A name for people: it is never parsed."""
+    tasks_part = "-".join(name.removeprefix(PREFIX).replace("_", "-") for name in complete["tasks"])
+    base = str(complete["base"]).rstrip("/").split("/")[-1].split("@")[0].lower()
+    return f"{tasks_part[:40]}-{base}-{complete['method']}-s{complete['seed']}"

@@ -1,0 +1,114 @@
+"""Writing files so that a reader never sees half of one, and hashing them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finbench.errors import FinbenchError
+
+
+def stable_json(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, no NaN. Equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    return hashlib.sha256(stable_json(value).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes, read in 1 MiB pieces."""
+    sha = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a sibling temporary file, flush it to disk, rename it over ``path``.
+
+    Raises FinbenchError when the disk is full or the folder is read-only; an earlier file stays as it was.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as fault:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, fault) from fault
+
+
+@contextlib.contextmanager
+def folder_atomic(target: Path) -> Iterator[Path]:
+    """Yield an empty sibling folder; on a clean exit it takes the place of ``target``, else it vanishes."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as fault:
+        raise cannot_write(target, fault) from fault
+    try:
+        yield staging
+        staging.chmod(0o755)
+        _flush(staging)
+        if target.exists():
+            _exchange(staging, target)  # what was there is now in staging, and goes with it
+        else:
+            staging.rename(target)
+    except OSError as fault:
+        raise cannot_write(target, fault) from fault
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two folders. Linux does it in one step, so that a kill leaves the old or the new, never neither."""
+    at_fdcwd, rename_exchange = -100, 2
+    renameat2 = (
+        getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    )
+    if renameat2 and not renameat2(at_fdcwd, bytes(one), at_fdcwd, bytes(other), rename_exchange):
+        return
+    aside = one.with_name(one.name + ".old")  # elsewhere: two renames
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def cannot_write(path: Path, fault: OSError) -> FinbenchError:
+    """Say in one line why ``path`` could not be written."""
+    reason = fault.strerror or str(fault)
+    return FinbenchError(
+        f"Cannot write {path}: {reason}. Nothing that was there before has changed.",
+        "Free some space or choose another place with --out, then repeat the command.",
+    )

@@ -1,0 +1,32 @@
+"""Full fine-tuning: every weight trains. The baseline that low-rank methods are measured against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from finbench.methods.base import Method
+from finbench.records import Recipe
+
+
+@dataclass(frozen=True)
+class FullMethod(Method):
+    """Trains the whole model in float32."""
+
+    def apply(self, model: Any, recipe: Recipe) -> Any:
+        """Cast to float32 (bfloat16 weights would round most updates away) and unfreeze everything."""
+        model.float()
+        model.requires_grad_(True)
+        return model
+
+
+FULL = FullMethod(
+    name="full",
+    summary="Full fine-tuning, a baseline for small bases; makes a whole model, not an adapter",
+    equation="y = W'x, every weight trained",
+    paper="-",
+    becomes="model",
+    bits=(16,),
+    # every weight moves, so the step that suits a low-rank update is far too large
+    defaults={"lr": 2.0e-5},
+)

@@ -1,0 +1,36 @@
+"""Where things lie: the shipped folders, the user's cache, the data directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from finbench.errors import FinbenchError
+
+
+def shipped(name: str) -> Path:
+    """The folder ``tasks`` or ``adapters_zoo``: inside the package (wheel), else beside it (checkout)."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / name, package.parent / name):
+        if (folder / {"tasks": "finbench.yaml", "adapters_zoo": "bases.yaml"}[name]).is_file():
+            return folder
+    raise FinbenchError(f"The folder {name}/ of finbench is missing.", "Install it again: pip install --force-reinstall finbench")
+
+
+def cache_dir() -> Path:
+    """``$FINBENCH_CACHE``, else ``finbench`` in the user's cache folder."""
+    if chosen := os.environ.get("FINBENCH_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "finbench"
+
+
+def data_dir(chosen: Path | None = None) -> Path:
+    """``chosen``, else ``$FINBENCH_DATA``, else ``finbench/data`` in the user's cache.
+
+    The same rule as in ``tasks/lib/rows.py``, which cannot import finbench (a test compares them).
+    """
+    if chosen is not None:
+        return chosen.expanduser()
+    if named := os.environ.get("FINBENCH_DATA"):
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "finbench" / "data"

@@ -1,0 +1,105 @@
+"""lm-eval's task objects: the same object examines a model and renders its training pairs.
+
+No prompt is written twice: a training pair is the prompt that the exam would show for that row, then the
+target delimiter and the gold answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from finbench import paths
+from finbench.errors import FinbenchError
+from finbench.files import digest
+from finbench.records import DataId, Task
+
+Template = Callable[..., str]  # lm-eval's chat_template: messages, add_generation_prompt -> text
+
+
+def load(tasks: Iterable[Task], data_dir: Path | None, shots: int = 0, seed: int = 0) -> dict[str, Any]:
+    """lm-eval task objects by name, with their rows. All data sets that are missing are reported at once.
+
+    ``shots`` worked examples a prompt are drawn from the train split with ``seed``.
+    """
+    from lm_eval.tasks import TaskManager
+
+    tasks = list(tasks)
+    missing = [task for task in tasks if not task.shipped and not _rows_of(task, data_dir)]
+    if missing:
+        commands = list(dict.fromkeys(task.data for task in missing))
+        sets = ", ".join(dict.fromkeys(task.set for task in missing))
+        where = f" --data-dir {data_dir}" if data_dir else ""
+        raise FinbenchError(
+            f"No data for {sets} in {paths.data_dir(data_dir)}.",
+            "\n".join(["Get it from the authors' files:", *(f"  {command}{where}" for command in commands)]),
+        )
+    metadata = {"finbench_data_dir": str(paths.data_dir(data_dir))}
+    manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False, metadata=metadata)
+    loaded = {}
+    for task in tasks:
+        try:
+            exam = manager.load([task.name])["tasks"][task.name]
+        except (ValueError, FileNotFoundError) as fault:
+            raise FinbenchError(f"Task {task.name}: {fault}", f"Import it again: {task.data}") from fault
+        if shots:
+            exam.set_config(key="num_fewshot", value=shots)
+            exam.set_fewshot_seed(seed=seed)
+        loaded[task.name] = exam
+    return loaded
+
+
+def _rows_of(task: Task, data_dir: Path | None) -> bool:
+    return (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file()
+
+
+def rows(exam: Any, split: str) -> list[dict[str, Any]]:
+    """The rows of a split (``train``, ``validation`` or ``test``) of a loaded task; empty if it has none."""
+    return list(exam.dataset[split]) if split in exam.dataset else []
+
+
+def data_id(task: Task, exam: Any, split: str, docs: list[dict[str, Any]]) -> DataId:
+    """Which rows exactly: the digest of what the exam shows (zero-shot, no template) and expects, in order."""
+    shown = [[exam.doc_to_text(doc), exam.doc_to_target(doc)] for doc in docs]
+    return DataId(set=task.set, split=split, rows=len(docs), digest=digest(shown))
+
+
+def prompt(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> str:
+    """The prompt that the exam shows for ``doc``, as lm-eval builds it."""
+    return str(
+        exam.fewshot_context(
+            dict(doc),
+            num_fewshot=exam.config.num_fewshot or 0,
+            apply_chat_template=template is not None,
+            fewshot_as_multiturn=template is not None,
+            chat_template=template,
+            gen_prefix=exam.doc_to_prefix(doc),
+        )
+    )
+
+
+def pair(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> tuple[str, str]:
+    """(prompt, answer) to train on. The answer starts with the target delimiter, as lm-eval scores it."""
+    answer = exam.doc_to_target(doc)
+    if isinstance(answer, int) and exam.config.doc_to_choice is not None:
+        answer = exam.doc_to_choice(doc)[answer]
+    if isinstance(answer, list):
+        answer = answer[0]
+    # under a chat template lm-eval uses no delimiter: the template's own assistant header precedes the answer
+    return prompt(exam, doc, template), ("" if template else exam.config.target_delimiter) + str(answer)
+
+
+def requests(exam: Any, limit: int | None = None, template: Template | None = None) -> list[Any]:
+    """lm-eval Instances for the test split (the first ``limit`` rows), as lm-eval's evaluator builds them."""
+    instances = []
+    for doc_id, doc in exam.doc_iterator(rank=0, limit=limit, world_size=1):
+        built = exam.construct_requests(
+            doc=doc,
+            ctx=prompt(exam, doc, template),
+            metadata=(exam.config.task, doc_id, exam.config.repeats),
+            apply_chat_template=template is not None,
+            chat_template=template,
+        )
+        instances += built if isinstance(built, list) else [built]
+    return instances

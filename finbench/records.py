@@ -1,0 +1,262 @@
+"""The nouns: strict records with stable JSON and a schema number. Unknown keys are refused by name.
+
+A Recipe trains an Adapter; a Subject sits Tasks and gets a Scorecard made of Scores, with its Provenance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from finbench.errors import FinbenchError, near_misses
+
+SCHEMA = 0  # of finbench.json and of scorecards; 1 will be the first one promised to stay readable
+
+Bits = Literal[16, 8, 4]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+class Record(BaseModel):
+    """A frozen record that refuses unknown keys and NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, value: Any, where: str) -> Self:
+        """Validate ``value``; every fault in one FinbenchError that starts with ``where`` (a file, an option)."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError as fault:
+            lines = [_explain(cls, error) for error in fault.errors()]
+            raise FinbenchError(f"{where}: " + "; ".join(lines)) from fault
+
+    def to_json(self) -> str:
+        """Indented JSON in field order, ending with a newline."""
+        return self.model_dump_json(indent=1) + "\n"
+
+
+def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in error["loc"]) or "value"
+    if error["type"] == "extra_forbidden":
+        close = near_misses(str(error["loc"][-1]), cls.model_fields)
+        return f"unknown key {place!r}" + (f" (did you mean {' or '.join(close)}?)" if close else "")
+    if error["type"] == "missing":
+        return f"{place!r} is missing"
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{place}: {message}" + ("" if error["type"] == "value_error" else f", got {error['input']!r}")
+
+
+class Task(Record):
+    """One exam, as its YAML states it (the ``metadata`` block; keys there carry the prefix ``finbench_``)."""
+
+    name: str
+    version: int = Field(ge=1)
+    set: str = Field(description="data set: folder name in the data directory")
+    family: str
+    form: Literal["generate", "choice"]
+    main_metric: str
+    labels: list[str] | None = Field(default=None, description="the fixed label set, if there is one")
+    baselines: dict[str, float] = Field(description="random and majority, on the authors' whole set")
+    licence: str
+    restricted: bool = Field(description="texts must not be published with results")
+    split: str = Field(description="rule by which train, validation and test were made")
+    paper: str
+    prompt_style: str
+    data: str = Field(description="how to get the data: a command, or 'shipped'")
+    examples: list[dict[str, Any]] = Field(min_length=3, description="invented rows for the golden prompt")
+    digest: str = Field(description="SHA-256 of the YAML with its templates and of the scorer")
+
+    @property
+    def shipped(self) -> bool:
+        """The rows come with finbench."""
+        return self.data == "shipped"
+
+
+class Recipe(Record):
+    """How to train one adapter. Defaults live in ``adapters_zoo/_defaults.yaml``."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="file and folder name of what it makes")
+    base: str = Field(description="alias of bases.yaml, hub:org/name[@rev] or a folder")
+    tasks: dict[str, float] = Field(min_length=1, description="task -> share of its rows seen per epoch")
+    method: str
+    bits: Bits
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    dropout: float = Field(ge=0, lt=1)
+    target_modules: str | list[str] = Field(description="'all-linear' or module name endings")
+    lr: float = Field(gt=0)
+    schedule: Literal["linear", "cosine", "constant"]
+    warmup: float = Field(ge=0, lt=1, description="share of the steps")
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(ge=0, description="0: no clipping")
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(ge=1, description="rows a forward pass")
+    accumulate: int = Field(ge=1, description="forward passes an optimiser step")
+    max_length: int = Field(ge=8, description="tokens; a longer row is refused, never cut")
+    limit: int | None = Field(default=None, ge=1, description="rows a task, a seeded choice")
+    chat: bool = Field(description="wrap prompts in the base's chat template")
+    dtype: DType
+    save_every: int = Field(ge=1, description="optimiser steps between checkpoints")
+    seed: int = Field(ge=0)
+
+    @field_validator("tasks")
+    @classmethod
+    def _positive(cls, tasks: dict[str, float]) -> dict[str, float]:
+        for task, weight in tasks.items():
+            if not 0 < weight <= 100:
+                raise ValueError(f"weight of {task} must be above 0 and at most 100, got {weight}")
+        return tasks
+
+
+class BaseModelId(Record):
+    """Which base model exactly: alias, Hub id and commit, where the weights came from, their fingerprint."""
+
+    alias: str
+    hub_id: str | None = None
+    revision: str | None = None
+    source: Literal["hub", "wheel", "folder"]
+    fingerprint: str = Field(description="see finbench.bases.fingerprint")
+
+
+class DataId(Record):
+    """Which rows exactly."""
+
+    set: str
+    split: str
+    rows: int
+    digest: str = Field(description="SHA-256 over the canonical JSON of the rows, in order")
+
+
+class Provenance(Record):
+    """Where and with what something was made. Allow-listed: no path, host, user or token can get in."""
+
+    finbench: str
+    python: str
+    packages: dict[str, str]
+    hardware: dict[str, str | int | float]
+    created: str = Field(description="UTC, ISO 8601, seconds")
+
+
+class Training(Record):
+    """What the training run measured."""
+
+    rows: int
+    steps: int
+    epochs: float
+    tokens: int = Field(description="non-padding tokens seen, prompt and answer")
+    padding: float = Field(description="share of padding among all tokens computed")
+    seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int
+    trainable_parameters: int
+    total_parameters: int
+    final_loss: float
+    loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
+
+
+class Adapter(Record):
+    """``finbench.json`` in an adapter folder."""
+
+    schema_: int = Field(alias="schema", default=SCHEMA)
+    kind: Literal["peft", "model"] = Field(description="peft adapter, or a whole fine-tuned model")
+    recipe: Recipe
+    base: BaseModelId
+    dtype: str
+    quantisation: dict[str, str | bool | int] | None
+    data: list[DataId]
+    files: dict[str, str] = Field(description="weight file -> SHA-256")
+    training: Training
+    provenance: Provenance
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if self.schema_ > SCHEMA:
+            raise ValueError(
+                f"schema {self.schema_} was written by a newer finbench; this one reads {SCHEMA}"
+            )
+        return self
+
+    def to_json(self) -> str:
+        """As written to disk: the key is ``schema``."""
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
+
+
+class Subject(Record):
+    """Who is examined: a base, or a base with an adapter, at given bits and prompt style."""
+
+    name: str
+    base: BaseModelId
+    adapter: str | None = Field(default=None, description="SHA-256 of the adapter's weights")
+    adapter_name: str | None = None
+    method: str | None = None
+    rank: int | None = None
+    trainable_parameters: int | None = None
+    seed: int | None = None
+    bits: Bits = 16
+    chat: bool = False
+    kind: Literal["base", "peft", "model"] = "base"
+
+
+class Measure(Record):
+    """A number with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Score(Record):
+    """One subject on one task."""
+
+    task: str
+    version: int
+    task_digest: str
+    family: str
+    form: Literal["generate", "choice"]
+    main_metric: str
+    data: DataId
+    licence: str
+    n: int
+    metrics: dict[str, Measure] = Field(description="strict metrics by name, 95 % intervals")
+    lenient: dict[str, Measure] = Field(description="the same metrics under lenient parsing")
+    parse_rate: Measure
+    baselines: dict[str, dict[str, float]] = Field(description="random and majority: metric -> value")
+    truncated: int = Field(description="prompts that did not fit and were cut, as the user allowed")
+    prompt_tokens: int
+    seconds: float
+
+    @property
+    def main(self) -> Measure:
+        """The main, strict number."""
+        return self.metrics[self.main_metric]
+
+
+class Scorecard(Record):
+    """``<name>.json``: every score of one subject, and enough to repeat and to check it."""
+
+    schema_: int = Field(alias="schema", default=SCHEMA)
+    status: Literal["complete", "partial"]
+    subject: Subject
+    scores: list[Score]
+    engine: str
+    dtype: str
+    form: Literal["base", "unmerged", "merged", "none"]
+    shots: int
+    limit: int | None
+    seed: int
+    run_key: str = Field(description="digest of all that decides an answer except task and data")
+    samples: str | None = Field(description="SHA-256 of the samples file")
+    peak_memory_bytes: int
+    seconds: float
+    provenance: Provenance
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    def to_json(self) -> str:
+        """As written to disk: the key is ``schema``."""
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
+

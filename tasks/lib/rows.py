@@ -1,0 +1,69 @@
+"""Rows of a data set for lm-eval's ``custom_dataset``: found, checked line by line, handed over as ``datasets``.
+
+Looked for, in this order: shipped beside this folder (``mini/<set>.<split>.jsonl``); the data directory
+(``<data>/<set>/<split>.jsonl``: what was asked for by ``--metadata``, else ``$FINBENCH_DATA``, else the user's
+cache), as written by ``finbench data import``.
+"""
+
+import json
+import os
+import pathlib
+
+import datasets
+
+SPLITS = ("train", "validation", "test")
+
+
+def data_dir(chosen=None):
+    """The data directory: ``chosen``, else ``$FINBENCH_DATA``, else ``finbench/data`` in the user's cache."""
+    if chosen or os.environ.get("FINBENCH_DATA"):
+        return pathlib.Path(chosen or os.environ["FINBENCH_DATA"]).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path("~/.cache").expanduser()
+    return pathlib.Path(cache) / "finbench" / "data"
+
+
+def find(name, shipped, chosen=None):
+    """``{split: file}`` of the set ``name``; the files that exist."""
+    if shipped:
+        home = pathlib.Path(__file__).parent.parent / "mini"
+        files = {split: home / f"{name}.{split}.jsonl" for split in SPLITS}
+    else:
+        files = {split: data_dir(chosen) / name / f"{split}.jsonl" for split in SPLITS}
+    return {split: file for split, file in files.items() if file.is_file()}
+
+
+def read(file, labels=None):
+    """The rows of a canonical JSONL file. A fault raises ValueError with ``file:line``."""
+    rows = []
+    with open(file, encoding="utf-8") as handle:
+        try:
+            for number, line in enumerate(handle, 1):
+                rows.append(_row(line, labels, f"{file}:{number}"))
+        except UnicodeDecodeError as fault:
+            raise ValueError(f"{file}:{len(rows) + 1}: not UTF-8 ({fault.reason})") from fault
+    if not rows:
+        raise ValueError(f"{file}: no rows")
+    return rows
+
+
+def _row(line, labels, place):
+    try:
+        row = json.loads(line)
+    except ValueError as fault:
+        raise ValueError(f"{place}: not a JSON object ({fault})") from fault
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
+        raise ValueError(f'{place}: a row needs a "text" that is not empty')
+    if labels and "label" in row and row["label"] not in labels:
+        raise ValueError(f"{place}: label {row['label']!r} is not one of {', '.join(labels)}")
+    if labels:
+        row["choices"] = list(labels)
+    return row
+
+
+def load(finbench_set=None, finbench_data="", finbench_labels=None, finbench_data_dir=None, **_):
+    """lm-eval ``custom_dataset``: called with the task's metadata; returns ``{split: datasets.Dataset}``."""
+    files = find(finbench_set, finbench_data == "shipped", finbench_data_dir)
+    if "test" not in files:
+        place = data_dir(finbench_data_dir) / finbench_set
+        raise FileNotFoundError(f"The data set {finbench_set!r} is not in {place}. Get it with: {finbench_data}")
+    return {split: datasets.Dataset.from_list(read(file, finbench_labels)) for split, file in files.items()}
