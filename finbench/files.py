@@ -84,9 +84,7 @@ def folder_atomic(target: Path) -> Iterator[Path]:
 def _exchange(one: Path, other: Path) -> None:
     """Swap two folders. Linux does it in one step, so that a kill leaves the old or the new, never neither."""
     at_fdcwd, rename_exchange = -100, 2
-    renameat2 = (
-        getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
-    )
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
     if renameat2 and not renameat2(at_fdcwd, bytes(one), at_fdcwd, bytes(other), rename_exchange):
         return
     aside = one.with_name(one.name + ".old")  # elsewhere: two renames

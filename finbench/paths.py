@@ -14,7 +14,9 @@ def shipped(name: str) -> Path:
     for folder in (package / name, package.parent / name):
         if (folder / {"tasks": "finbench.yaml", "adapters_zoo": "bases.yaml"}[name]).is_file():
             return folder
-    raise FinbenchError(f"The folder {name}/ of finbench is missing.", "Install it again: pip install --force-reinstall finbench")
+    raise FinbenchError(
+        f"The folder {name}/ of finbench is missing.", "Install it again: pip install --force-reinstall finbench"
+    )
 
 
 def cache_dir() -> Path:

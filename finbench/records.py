@@ -175,9 +175,7 @@ class Adapter(Record):
     @model_validator(mode="after")
     def _readable(self) -> Self:
         if self.schema_ > SCHEMA:
-            raise ValueError(
-                f"schema {self.schema_} was written by a newer finbench; this one reads {SCHEMA}"
-            )
+            raise ValueError(f"schema {self.schema_} was written by a newer finbench; this one reads {SCHEMA}")
         return self
 
     def to_json(self) -> str:
@@ -259,4 +257,3 @@ class Scorecard(Record):
     def to_json(self) -> str:
         """As written to disk: the key is ``schema``."""
         return self.model_dump_json(indent=1, by_alias=True) + "\n"
-

@@ -27,9 +27,7 @@ def wilson(successes: int, n: int) -> Measure:
     middle = scale * (share + Z95**2 / (2 * n))
     half = scale * Z95 * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
     # at 0 and n the bound equals the share up to rounding: keep low <= value <= high
-    return Measure(
-        value=share, low=min(share, max(0.0, middle - half)), high=max(share, min(1.0, middle + half))
-    )
+    return Measure(value=share, low=min(share, max(0.0, middle - half)), high=max(share, min(1.0, middle + half)))
 
 
 def confusion(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: int) -> Counts:

@@ -36,7 +36,9 @@ def normalise(text: str) -> str:
 
 def share(normalised: str) -> float:
     """A number in [0, 1) by salted hash of a normalised text."""
-    return int.from_bytes(hashlib.sha256((SALT + normalised).encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
+    return (
+        int.from_bytes(hashlib.sha256((SALT + normalised).encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
+    )
 
 
 def split_of(normalised: str, has_test: bool = False) -> str:
@@ -94,7 +96,9 @@ def split_rows(name: str, examples: list[Example], report: Report) -> dict[str, 
     for example in examples:  # in the authors' order
         split = kept.get(id(example))
         if split:
-            identity = hashlib.sha256((SALT + normalise(example.text)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+            identity = hashlib.sha256((SALT + normalise(example.text)).encode("utf-8", "surrogatepass")).hexdigest()[
+                :16
+            ]
             rows[split].append({"id": f"{name}-{identity}", "text": example.text, **example.fields})
     report.dropped = +report.dropped
     return rows
@@ -104,7 +108,9 @@ def write(report: Report, rows: dict[str, list[dict[str, Any]]], about: dict[str
     """Write the set's folder at once: rows and ``dataset.json``. An earlier folder stays until then."""
     for split in ("train", "test"):
         if not rows[split]:
-            raise FinbenchError(f"{report.set}: no row is left for the {split} split.", "Give all of the authors' files.")
+            raise FinbenchError(
+                f"{report.set}: no row is left for the {split} split.", "Give all of the authors' files."
+            )
     report.rows = {split: len(part) for split, part in rows.items()}
     with folder_atomic(report.folder) as staging:
         for split, part in rows.items():

@@ -43,7 +43,9 @@ def read_text(path: Path, fallback: str | None = None) -> str:
         line = raw.count(b"\n", 0, fault.start) + 1
         raise FinbenchError(f"{path}:{line}: not {encoding.upper()} ({fault.reason}).") from fault
     if "\0" in text:
-        raise FinbenchError(f"{path}:{text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL character; is this a text file?")
+        raise FinbenchError(
+            f"{path}:{text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL character; is this a text file?"
+        )
     return text
 
 
@@ -139,7 +141,9 @@ def _authors_split(path: Path) -> str:
     for word, split in (("train", "train"), ("dev", "validation"), ("valid", "validation"), ("test", "test")):
         if word in stem:
             return split
-    raise FinbenchError(f"{path.name}: the name does not say which split it is.", "Name it ...train..., ...valid... or ...test...")
+    raise FinbenchError(
+        f"{path.name}: the name does not say which split it is.", "Name it ...train..., ...valid... or ...test..."
+    )
 
 
 def _tfns_split(path: Path) -> str:
@@ -187,7 +191,9 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
     if report.faults and not skip_bad:
         more = f"\n  ... and {len(report.faults) - _SHOWN} more" if len(report.faults) > _SHOWN else ""
         raise FinbenchError(
-            f"{len(report.faults)} of {report.read} rows cannot be read:\n  " + "\n  ".join(report.faults[:_SHOWN]) + more,
+            f"{len(report.faults)} of {report.read} rows cannot be read:\n  "
+            + "\n  ".join(report.faults[:_SHOWN])
+            + more,
             "Mend the file, or leave such rows out with --skip-bad.",
         )
     if not examples:
@@ -252,5 +258,7 @@ def describe(name: str, data_dir: Path | None = None) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as fault:
-        raise FinbenchError(f"{path} is torn ({fault}).", f"Import it again: {catalog.expand([name])[0].data}") from fault
+        raise FinbenchError(
+            f"{path} is torn ({fault}).", f"Import it again: {catalog.expand([name])[0].data}"
+        ) from fault
     return dict(value)

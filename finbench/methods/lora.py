@@ -33,8 +33,13 @@ class LoraMethod(Method):
         except ValueError as fault:
             if "arget modules" not in str(fault):
                 raise
-            linear = sorted({name.rpartition(".")[2] for name, module in model.named_modules()
-                             if hasattr(module, "weight") and module.weight is not None and module.weight.ndim == 2})
+            linear = sorted(
+                {
+                    name.rpartition(".")[2]
+                    for name, module in model.named_modules()
+                    if hasattr(module, "weight") and module.weight is not None and module.weight.ndim == 2
+                }
+            )
             wanted = recipe.target_modules if isinstance(recipe.target_modules, str) else recipe.target_modules[0]
             close = near_misses(wanted, linear)
             raise FinbenchError(

@@ -1,0 +1,199 @@
+"""Adapter folders: read one strictly, refuse a torn, poisoned or foreign one, put it on its base."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finbench import bases, catalog, hub, refs
+from finbench.errors import FinbenchError
+from finbench.files import digest, sha256_file
+from finbench.records import Adapter, BaseModelId
+
+WEIGHTS = "adapter_model.safetensors"
+_PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """An adapter on this machine. ``record`` is None for one that finbench did not make (plain peft)."""
+
+    folder: Path
+    record: Adapter | None
+    kind: Literal["peft", "model"]
+    sha256: str
+    config: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """A name for people."""
+        return self.record.recipe.name if self.record else self.folder.resolve().name
+
+
+def record(folder: Path) -> Adapter:
+    """The ``finbench.json`` of a folder."""
+    path = folder / "finbench.json"
+    try:
+        return Adapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError, RecursionError) as fault:
+        reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
+        raise FinbenchError(f"{path} is {reason}.", "Train the adapter again, or fetch it again.") from fault
+
+
+def locate(text: str) -> Path:
+    """The folder of an adapter reference: ``./folder``, ``hub:org/name[@rev]`` (fetched), ``zoo:name``."""
+    ref = refs.parse(text)
+    if ref.kind == "hub":
+        return hub.snapshot(ref.name, ref.revision)[0]
+    if ref.kind == "zoo":
+        if ref.name not in catalog.recipe_files():
+            catalog.recipe(text)  # raises, with near misses
+        raise FinbenchError(f"{text} is a recipe without a published adapter.", f"Train it: finbench train {ref.name}")
+    folder = ref.path
+    if not folder.is_dir():
+        raise FinbenchError(
+            f"No such adapter folder: {text}", "Train one: finbench train --task fpb --out ./my-adapter"
+        )
+    return folder
+
+
+def read(folder: Path) -> AdapterFolder:
+    """Read and check an adapter folder, without its base. Every fault is a FinbenchError that names the file."""
+    if (folder / "checkpoints").is_dir() and not (folder / "finbench.json").is_file():
+        raise FinbenchError(
+            f"{folder} holds an unfinished training run.", "Finish it with: finbench train ... --resume"
+        )
+    found = record(folder) if (folder / "finbench.json").is_file() else None
+    if found is not None and found.kind == "model":
+        bases.check_folder(folder)
+        _compare(folder, found)
+        return AdapterFolder(folder, found, "model", digest(found.files), {})
+    config = _config(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        pickles = [name for name in _PICKLES if (folder / name).is_file()]
+        reason = f"only pickled weights ({pickles[0]}), which are never loaded" if pickles else f"no {WEIGHTS}"
+        raise FinbenchError(f"{folder} has {reason}.", "Save it again with safetensors: model.save_pretrained(folder)")
+    if found is not None:
+        _compare(folder, found)
+    _scan(weights)
+    return AdapterFolder(folder, found, "peft", sha256_file(weights), config)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    path = folder / "adapter_config.json"
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise FinbenchError(f"{path} is too large for a configuration ({path.stat().st_size:,} bytes).")
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("an object is expected")
+    except FileNotFoundError as fault:
+        raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.") from fault
+    except (OSError, ValueError, RecursionError) as fault:
+        raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch the adapter again.") from fault
+    if config.get("auto_mapping") or config.get("megatron_config"):
+        raise FinbenchError(f"{path} asks to import code (auto_mapping or megatron_config); finbench never does.")
+    return config
+
+
+def _compare(folder: Path, found: Adapter) -> None:
+    """Each weight file must be the one that was trained: safetensors has no checksum of its own."""
+    for name, expected in found.files.items():
+        if Path(name).name != name or not (folder / name).is_file():
+            raise FinbenchError(f"{folder} is incomplete: {name} is missing.", "Fetch the adapter again.")
+        if sha256_file(folder / name) != expected:
+            raise FinbenchError(
+                f"{folder / name} is not what was trained (its SHA-256 differs).", "Fetch the adapter again."
+            )
+
+
+def _scan(weights: Path) -> None:
+    """Refuse weights that are torn, not finite, or that change nothing.
+
+    A NaN in a query projection can leave logits finite (attention kernels swallow it), so looking at outputs
+    is not enough. A LoRA whose every B is zero is the base under another name.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="pt") as tensors:
+            names = list(tensors.keys())
+            if not names:
+                raise FinbenchError(f"{weights} holds no tensors.")
+            effect = not any(".lora_B." in name for name in names)
+            for name in names:
+                tensor = tensors.get_tensor(name)
+                if tensor.is_floating_point() and not tensor.isfinite().all():
+                    raise FinbenchError(
+                        f"{weights}: {name} has values that are not finite.", "Train it with a smaller --lr."
+                    )
+                effect = effect or (".lora_B." in name and bool(tensor.any()))
+    except (SafetensorError, OSError) as fault:
+        raise FinbenchError(f"{weights} is torn or not safetensors ({fault}).", "Fetch the adapter again.") from fault
+    if not effect:
+        raise FinbenchError(f"{weights} has no effect: every lora_B is zero, so it is the base itself.")
+
+
+def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
+    """The base to put ``adapter`` on: the one named by the user, else the one it names if bases.yaml knows it.
+
+    The adapter never chooses by itself. Raises FinbenchError when its record says that it was trained on
+    another base: adapters of equal shape load anywhere and score nonsense.
+    """
+    trained_on = adapter.record.base if adapter.record else None
+    wanted = named or _known_base(adapter, trained_on)
+    source = trained_on.source if trained_on and trained_on.source != "folder" else None
+    base = bases.resolve(wanted, source)
+    if trained_on is not None and base.id.fingerprint != trained_on.fingerprint:
+        raise FinbenchError(
+            f"{adapter.name} was trained on another base than {wanted} (recorded {trained_on.alias}, fingerprint "
+            f"{trained_on.fingerprint[:12]}; this is {base.id.fingerprint[:12]}).",
+            f"Name the base it was trained on: --base {trained_on.hub_id or trained_on.alias}",
+        )
+    return base
+
+
+def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
+    stated = str(adapter.config.get("base_model_name_or_path") or "")
+    names = [trained_on.alias, trained_on.hub_id] if trained_on else [stated]
+    for entry in catalog.bases().values():
+        if entry.alias in names or entry.hub_id in names:
+            return entry.alias
+    shown = trained_on.alias if trained_on else stated
+    raise FinbenchError(
+        f"{adapter.name} names the base {shown!r}, which bases.yaml does not know.",
+        "If you trust it, name it yourself: --base ./folder or --base hub:org/name",
+    )
+
+
+def attach(model: Any, folder: Path) -> Any:
+    """Put the adapter of ``folder`` on ``model`` (a base, or a PeftModel of it) and make it the active one.
+
+    Raises FinbenchError unless every tensor of the file has arrived in the model and nothing is left untouched.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    name = "a" + sha256_file(folder / WEIGHTS)[:16]
+    try:
+        if not isinstance(model, PeftModel):
+            model = PeftModel.from_pretrained(model, folder, adapter_name=name)
+        elif name not in model.peft_config:
+            model.load_adapter(folder, adapter_name=name)
+    except (ValueError, RuntimeError, KeyError, TypeError) as fault:
+        reason = str(fault).strip().splitlines()[0]
+        raise FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.") from fault
+    model.set_adapter(name)
+    with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+        stored = set(tensors.keys())
+    loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    if stored != loaded:
+        odd = sorted(stored ^ loaded)
+        raise FinbenchError(
+            f"{folder} does not fit its base: {len(odd)} tensors match no module, such as {odd[0]}.",
+            "Name the right base with --base.",
+        )
+    return model

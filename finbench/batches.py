@@ -1,0 +1,131 @@
+"""From (prompt, answer) pairs to batches: tokens, mixing of tasks, a resumable length-sorted order, collation."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finbench.errors import FinbenchError
+
+IGNORED = -100  # label of a position without loss
+_POOL = 64  # batches sorted by length together: padding stays near 3 %, and batches still differ each epoch
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training row: token ids, of which the last ``answer`` ones bear loss."""
+
+    ids: list[int]
+    answer: int
+
+
+def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> Row:
+    """Tokenise a pair exactly as lm-eval splits a (context, continuation) request, then append end-of-text.
+
+    Spaces at the end of the prompt go to the answer; both are tokenised as one text; the answer is what follows
+    as many tokens as the prompt alone has.
+    """
+    stripped = prompt.rstrip(" ")
+    answer, prompt = prompt[len(stripped) :] + answer, stripped
+    bos = tokenizer.bos_token
+    special = not (bos and prompt.startswith(bos))  # a chat template writes its own first token
+    whole = tokenizer.encode(prompt + answer, add_special_tokens=special)
+    context = len(tokenizer.encode(prompt, add_special_tokens=special))
+    ids = whole + ([tokenizer.eos_token_id] if end else [])
+    return Row(ids, len(ids) - context)
+
+
+def check_lengths(rows: Sequence[Row], longest: int, what: str) -> None:
+    """Refuse rows above ``longest`` tokens: cutting one would train on something else than is examined."""
+    over = [len(row.ids) for row in rows if len(row.ids) > longest]
+    if over:
+        raise FinbenchError(
+            f"{len(over)} of {len(rows)} rows of {what} are longer than {longest} tokens (the longest has {max(over)}).",
+            f"Allow them with --set max_length={max(over)}, if the base's context allows that many.",
+        )
+    if any(row.answer < 1 for row in rows):
+        raise FinbenchError(f"{what} has a row whose answer has no token of its own.")
+
+
+def share_of(rows: Sequence[Row], weight: float, seed: int) -> list[Row]:
+    """``weight`` times the rows: whole copies, and a seeded choice for the fraction."""
+    whole, part = divmod(weight * len(rows), len(rows))
+    chosen = sorted(random.Random(f"finbench-share-{seed}").sample(range(len(rows)), round(part)))
+    return [*rows] * int(whole) + [rows[index] for index in chosen]
+
+
+class LengthSampler(torch.utils.data.Sampler[int]):
+    """Row indices such that consecutive ``batch_size`` of them have similar lengths.
+
+    A function of (seed, epoch) alone: rows are shuffled, pools of 64 batches are sorted by length, whole batches
+    are shuffled. So a run resumed in any epoch sees exactly the batches it would have seen. (transformers'
+    ``group_by_length`` draws from a generator whose state is not that of the uninterrupted run.)
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = list(lengths), batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order ``__iter__`` gives."""
+        self.epoch = epoch
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """All batches of an epoch, in order; a short one is last."""
+        rng = random.Random(f"finbench-order-{self.seed}-{epoch}")
+        order = rng.sample(range(len(self.lengths)), len(self.lengths))
+        pool = self.batch_size * _POOL
+        full, short = [], []
+        for start in range(0, len(order), pool):
+            group = sorted(order[start : start + pool], key=lambda index: self.lengths[index])
+            for first in range(0, len(group), self.batch_size):
+                batch = group[first : first + self.batch_size]
+                (full if len(batch) == self.batch_size else short).append(batch)
+        rng.shuffle(full)
+        return full + short
+
+    def __iter__(self) -> Iterator[int]:
+        return iter([index for batch in self.batches(self.epoch) for index in batch])
+
+
+def tokens_seen(sampler: LengthSampler, forward_passes: int) -> tuple[int, int]:
+    """(tokens without padding, tokens with padding) of the first ``forward_passes`` batches of a run."""
+    real = padded = epoch = 0
+    while forward_passes > 0:
+        for batch in sampler.batches(epoch)[:forward_passes]:
+            lengths = [sampler.lengths[index] for index in batch]
+            real, padded, forward_passes = real + sum(lengths), padded + max(lengths) * len(batch), forward_passes - 1
+        epoch += 1
+    return real, padded
+
+
+def steps_of(rows: int, batch_size: int, accumulate: int, epochs: float) -> int:
+    """Optimiser steps of a run, as transformers' Trainer counts them."""
+    passes = math.ceil(rows / batch_size)
+    return max(1, math.ceil(epochs * math.ceil(passes / accumulate)))
+
+
+def collate(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
+    """A batch, padded on the left, so that all answers end at the last position.
+
+    ``input_ids``, ``attention_mask``, ``position_ids``: (B, T). ``labels``: (B, K + 1) for the last K + 1
+    positions, where K is the longest answer: the head is computed there only.
+    """
+    width = max(len(row.ids) for row in rows)
+    keep = 1 + max(row.answer for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros((len(rows), width), dtype=torch.long)
+    labels = torch.full((len(rows), keep), IGNORED)
+    for index, row in enumerate(rows):
+        ids[index, width - len(row.ids) :] = torch.tensor(row.ids)
+        mask[index, width - len(row.ids) :] = 1
+        labels[index, keep - row.answer :] = torch.tensor(row.ids[-row.answer :])
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "labels": labels}

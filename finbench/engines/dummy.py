@@ -1,0 +1,73 @@
+"""An engine without a model: a hash decides. For tests, for trying a task, and as the random row of a table.
+
+With ``answers=gold`` it answers every request rightly, which is how a task proves that its scorer can be
+satisfied; with ``answers=random`` (the default) it picks among a task's labels by a hash of the prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finbench.errors import FinbenchError
+
+_MODES = ("random", "gold")
+
+
+class DummyEngine:
+    """Deterministic answers, independent of order, batch and the process's hash seed."""
+
+    name = "dummy"
+    dtype = "none"
+
+    def __init__(self, answers: str = "random", seed: int = 0, max_length: int = 1_000_000) -> None:
+        if answers not in _MODES:
+            raise FinbenchError(
+                f"The dummy engine answers {' or '.join(_MODES)}, not {answers!r}.", "--arg answers=gold"
+            )
+        self.answers, self.seed, self.max_length = answers, seed, max_length
+        self.adapter = ""
+        self.exams: dict[str, Any] = {}
+
+    def use(self, adapter: Path | None) -> None:
+        """Another adapter gives other random answers."""
+        self.adapter = adapter.name if adapter else ""
+
+    def prompt_tokens(self, request: Any) -> tuple[int, int]:
+        """Words stand in for tokens."""
+        words = len(str(request.args[0]).split())
+        return words, words
+
+    def chat_template(self) -> Any:
+        """A template with role names."""
+        return lambda messages, add_generation_prompt=True: (
+            "".join(f"<{message['role']}>{message['content']}" for message in messages)
+            + ("<assistant>" if add_generation_prompt else "")
+        )
+
+    def answer(self, requests: Sequence[Any], progress: Any) -> list[Any]:
+        """A text, or a log-likelihood in (-10, 0)."""
+        answers = [self._answer(request) for request in requests]
+        progress(len(answers))
+        return answers
+
+    def _draw(self, *parts: str) -> float:
+        text = "\0".join([str(self.seed), self.adapter, *parts])
+        return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
+
+    def _answer(self, request: Any) -> Any:
+        exam = self.exams[request.task_name]
+        gold = str(exam.doc_to_target(request.doc))
+        if request.request_type == "loglikelihood":
+            context, continuation = request.args
+            if self.answers == "gold":
+                return (-1.0, True) if continuation.strip() == gold.strip() else (-9.0, False)
+            return -10 * self._draw(context, continuation), False
+        if self.answers == "gold":
+            return gold
+        choices = request.doc.get("choices")
+        if not choices or "label" not in request.doc:
+            return ""
+        return choices[int(self._draw(request.args[0]) * len(choices))]

@@ -1,0 +1,90 @@
+"""The machine and the moment: versions, hardware, memory, and who owns a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finbench import __version__
+from finbench.errors import FinbenchError
+from finbench.files import cannot_write
+from finbench.records import Provenance
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "lm-eval", "datasets", "tokenizers")
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed versions of the packages that decide a result; absent ones are left out."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def hardware() -> dict[str, str | int | float]:
+    """Processor, cores, memory and accelerator; nothing that names the machine or its owner."""
+    import torch
+
+    described: dict[str, str | int | float] = {
+        "cpu": _cpu_name(),
+        "cores": torch.get_num_threads(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+    }
+    if torch.cuda.is_available():
+        described |= {"gpu": torch.cuda.get_device_name(0), "gpus": torch.cuda.device_count()}
+    return described
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory() -> int:
+    """Peak memory in bytes: of the GPU if there is one, else resident memory of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def provenance() -> Provenance:
+    """The provenance of something made now."""
+    return Provenance(
+        finbench=__version__,
+        python=platform.python_version(),
+        packages=versions(),
+        hardware=hardware(),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+@contextlib.contextmanager
+def owner(folder: Path) -> Iterator[None]:
+    """Own a run folder. A second process is refused at once; the lock goes with its process, even a killed one."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(folder / ".lock"), timeout=0)
+        with lock:
+            yield
+    except Timeout as fault:
+        raise FinbenchError(
+            f"Another finbench process works in {folder}.", "Wait for it, or choose another --out."
+        ) from fault
+    except PermissionError as fault:
+        raise cannot_write(folder, fault) from fault

@@ -1,0 +1,260 @@
+"""Recipe -> Adapter folder: a compact trainer on transformers' Trainer, peft and bitsandbytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finbench import adapters, bases, batches, cards, catalog, checkpoints, environment, prompts
+from finbench.console import progress, quiet, say
+from finbench.errors import FinbenchError, Interrupted
+from finbench.files import cannot_write, sha256_file, write_atomic
+from finbench.methods import method_named, quantise
+from finbench.records import Adapter, DataId, Recipe, Training
+
+if TYPE_CHECKING:
+    from finbench.trainer import AnswerTrainer, Watch
+
+CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs but the weights."""
+
+    recipe: Recipe
+    base: bases.Base
+    rows: list[batches.Row]
+    data: list[DataId]
+    first_pair: list[str]
+    sampler: batches.LengthSampler
+    steps: int
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """(tokens without padding, tokens with padding) of the whole run."""
+        return batches.tokens_seen(self.sampler, self.steps * self.recipe.accumulate)
+
+
+def train(
+    recipe: Recipe, out: Path, *, data_dir: Path | None = None, resume: bool = False, dry_run: bool = False
+) -> Adapter | dict[str, Any]:
+    """Train the adapter that ``recipe`` describes into the folder ``out``; return its record.
+
+    The same recipe with a finished ``out`` is not trained again. With ``resume``, a run that was killed goes on
+    from its newest whole checkpoint and ends in the same weights as one that was not. With ``dry_run`` nothing
+    is trained: what would be is returned.
+
+    Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or
+    disk, before the first step wherever possible.
+    """
+    quiet()
+    if not dry_run and (finished := _finished(recipe, out, resume)):
+        say(f"{out} holds this adapter already; nothing to do.")
+        return finished
+    run = prepare(recipe, data_dir)
+    if dry_run:
+        real, padded = run.tokens
+        return {
+            "recipe": recipe.model_dump(),
+            "base": run.base.id.model_dump(),
+            "data": [part.model_dump() for part in run.data],
+            "rows": len(run.rows),
+            "steps": run.steps,
+            "tokens": real,
+            "padding": 1 - real / padded,
+            "first_pair": run.first_pair,
+        }
+    _claim(out, recipe, resume)
+    with environment.owner(out):
+        return _run(run, out, resume)
+
+
+def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
+    from transformers import set_seed
+
+    from finbench.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
+
+    recipe, folder = run.recipe, out / "checkpoints"
+    dtype = bases.compute_dtype(recipe.dtype)
+    model, tokenizer = bases.load(run.base, recipe.bits, dtype)
+    set_seed(recipe.seed)  # adapter weights are drawn from here on
+    model = method_named(recipe.method).apply(model, recipe)
+    checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
+    for line in passed:
+        say(line)
+    if checkpoint:
+        say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
+    with progress() as bar:
+        watch = Watch(recipe, run.sampler, run.steps, folder, bar)
+        trainer = AnswerTrainer(
+            run.sampler,
+            model=model,
+            args=arguments(recipe, run.steps, folder, dtype),
+            train_dataset=run.rows,
+            data_collator=lambda part: batches.collate(part, tokenizer.pad_token_id),
+            callbacks=[watch],
+        )
+        with FirstCtrlC(watch):
+            try:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            except OSError as fault:
+                raise cannot_write(folder, fault) from fault
+    if watch.interrupted and trainer.state.global_step < run.steps:
+        raise Interrupted(
+            f"Stopped after step {trainer.state.global_step} of {run.steps}; everything so far is in {folder}.",
+            "Go on with the same command and --resume.",
+        )
+    adapter = _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
+    shutil.rmtree(folder, ignore_errors=True)
+    return adapter
+
+
+# ---------------------------------------------------------------- before
+
+
+def _finished(recipe: Recipe, out: Path, resume: bool) -> Adapter | None:
+    """The adapter in ``out`` if it is this recipe's; a FinbenchError if it is another's."""
+    if not (out / "finbench.json").is_file():
+        return None
+    found = adapters.record(out)
+    if found.recipe == recipe:
+        return found
+    raise FinbenchError(
+        f"{out} holds an adapter of another recipe ({_difference(found.recipe, recipe)}).", "Choose another --out."
+    )
+
+
+def _difference(one: Recipe, other: Recipe) -> str:
+    mine, yours = one.model_dump(), other.model_dump()
+    return ", ".join(f"{key} {mine[key]!r} there, {yours[key]!r} now" for key in mine if mine[key] != yours[key])
+
+
+def _claim(out: Path, recipe: Recipe, resume: bool) -> None:
+    """Mark ``out`` as this recipe's run; refuse to mix two recipes, or to start over an unfinished run."""
+    mark = out / "checkpoints" / "recipe.json"
+    if mark.is_file():
+        found = Recipe.parse(json.loads(mark.read_text()), str(mark))
+        if found != recipe and resume:
+            raise FinbenchError(
+                f"{out} was begun with another recipe ({_difference(found, recipe)}).",
+                "Resume with the options it was begun with, or choose another --out.",
+            )
+        if not resume and checkpoints.newest(mark.parent)[0]:
+            raise FinbenchError(f"{out} holds an unfinished run.", "Go on with --resume, or choose another --out.")
+    elif resume:
+        say("There is nothing to resume; starting from the beginning.")
+    write_atomic(mark, recipe.to_json())
+
+
+def prepare(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
+    """Find the base, render and tokenise the rows of all tasks, mix them by weight. Loads no weights."""
+    from transformers import AutoTokenizer
+
+    base = bases.resolve(recipe.base)
+    tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
+    template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
+    context = json.loads((base.folder / "config.json").read_text()).get("max_position_embeddings", recipe.max_length)
+    rows: list[batches.Row] = []
+    data: list[DataId] = []
+    first_pair: list[str] = []
+    tasks = catalog.expand(recipe.tasks)
+    for name, exam in prompts.load(tasks, data_dir).items():
+        docs = prompts.rows(exam, "train")
+        if not docs:
+            raise FinbenchError(
+                f"Task {name} has no train split to learn from.", "Choose a task that has: finbench tasks list"
+            )
+        task = catalog.tasks()[name]
+        if recipe.limit is not None and recipe.limit < len(docs):
+            docs = choose(docs, recipe.limit, recipe.seed)
+        pairs = [prompts.pair(exam, doc, template) for doc in docs]
+        own = [batches.encode_pair(tokenizer, prompt, answer) for prompt, answer in pairs]
+        batches.check_lengths(own, min(recipe.max_length, context), name)
+        rows += batches.share_of(own, recipe.tasks[name], recipe.seed)
+        data.append(prompts.data_id(task, exam, "train", docs))
+        first_pair = first_pair or list(pairs[0])
+    sampler = batches.LengthSampler([len(row.ids) for row in rows], recipe.batch_size, recipe.seed)
+    steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)
+    return Prepared(recipe, base, rows, data, first_pair, sampler, steps)
+
+
+def choose(docs: Sequence[Any], limit: int, seed: int) -> list[Any]:
+    """A seeded choice of ``limit`` rows, in their own order."""
+    return [docs[index] for index in sorted(random.Random(f"finbench-limit-{seed}").sample(range(len(docs)), limit))]
+
+
+# ---------------------------------------------------------------- after
+
+
+def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) -> Training:
+    seconds = time.monotonic() - watch.started
+    real, padded = run.tokens
+    curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
+    stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
+    return Training(
+        rows=len(run.rows),
+        steps=run.steps,
+        epochs=run.recipe.epochs,
+        tokens=real,
+        padding=1 - real / padded,
+        seconds=round(seconds, 2),
+        tokens_per_second=round(watch.speed(trainer.state), 1),
+        peak_memory_bytes=environment.peak_memory(),
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        total_parameters=sum(p.numel() for p in model.parameters()),
+        final_loss=curve[-1][1],
+        loss_curve=curve[::stride],
+    )
+
+
+def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Training, out: Path) -> Adapter:
+    """Write the adapter folder: weights first, ``finbench.json`` last, which says that the rest is whole."""
+    recipe, base = run.recipe, run.base
+    trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+    bad = [name for name, tensor in trained.items() if not tensor.isfinite().all()]
+    if bad:
+        raise FinbenchError(
+            f"Training ended with weights that are not finite ({bad[0]}).", "Use a smaller learning rate: --lr"
+        )
+    whole = method_named(recipe.method).becomes == "model"
+    staging = out / "checkpoints" / "final"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        if whole:
+            model.config.name_or_path = base.id.hub_id or base.id.alias
+            model.save_pretrained(staging)
+            tokenizer.save_pretrained(staging)
+        else:
+            config = model.peft_config["default"]
+            config.base_model_name_or_path = base.id.hub_id or base.id.alias  # not the local path it was loaded from
+            config.revision = base.id.revision
+            model.save_pretrained(staging, save_embedding_layers=False)
+        (staging / "README.md").unlink(missing_ok=True)
+        weights = sorted(path.name for path in staging.glob("*.safetensors"))
+        adapter = Adapter(
+            kind="model" if whole else "peft",
+            recipe=recipe,
+            base=base.id,
+            dtype=dtype,
+            quantisation=quantise.describe(recipe.bits, dtype),
+            data=run.data,
+            files={name: sha256_file(staging / name) for name in weights},
+            training=measured,
+            provenance=environment.provenance(),
+        )
+        for path in sorted(staging.iterdir()):
+            path.chmod(0o644)
+            path.replace(out / path.name)
+    except OSError as fault:
+        raise cannot_write(out, fault) from fault
+    write_atomic(out / "README.md", cards.model_card(adapter))
+    write_atomic(out / "finbench.json", adapter.to_json())
+    return adapter

@@ -1,0 +1,149 @@
+"""The training loop: transformers' Trainer with our loss, our order of rows and our checkpoints."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from finbench import batches, checkpoints
+from finbench.console import say
+from finbench.errors import FinbenchError
+from finbench.records import Recipe
+
+
+class AnswerTrainer(Trainer):  # type: ignore[misc]
+    """transformers' Trainer with the loss on answers only and the resumable length-sorted order."""
+
+    def __init__(self, sampler: batches.LengthSampler, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.remove_callback(PrinterCallback)
+        self.model_accepts_loss_kwargs = True  # compute_loss divides by the tokens of the whole optimiser step
+        self.sampler = sampler
+
+    def get_train_dataloader(self) -> Any:
+        loader = DataLoader(
+            self.train_dataset,
+            batch_size=self.args.per_device_train_batch_size,
+            sampler=self.sampler,
+            collate_fn=self.data_collator,
+        )
+        return self.accelerator.prepare(loader)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross-entropy summed over answer tokens, divided by their number in the optimiser step."""
+        labels = inputs.pop("labels")
+        outputs = model(**inputs, logits_to_keep=labels.shape[1], use_cache=False)
+        logits = outputs.logits[:, -labels.shape[1] : -1].float()
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=batches.IGNORED, reduction="sum"
+        )
+        tokens = num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] != batches.IGNORED).sum()
+        loss = loss / tokens
+        return (loss, outputs) if return_outputs else loss
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]
+    """Order of the epoch, progress, whole checkpoints, Ctrl-C, and a stop when the loss is not a number."""
+
+    def __init__(self, recipe: Recipe, sampler: batches.LengthSampler, steps: int, folder: Path, bar: Any) -> None:
+        self.recipe, self.sampler, self.folder, self.bar = recipe, sampler, folder, bar
+        self.task = bar.add_task("training", total=steps, note="")
+        passes = math.ceil(len(sampler) / recipe.batch_size)
+        self.steps_per_epoch = math.ceil(passes / recipe.accumulate)
+        self.interrupted = False
+        self.started = time.monotonic()
+        self.first_step = 0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.first_step, self.started = state.global_step, time.monotonic()
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sampler.set_epoch(state.global_step // self.steps_per_epoch)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        loss = (logs or {}).get("loss")
+        if loss is None:
+            return
+        if not math.isfinite(loss):
+            raise FinbenchError(
+                f"The loss is not a number at step {state.global_step}: training has diverged.",
+                f"Use a smaller learning rate than {self.recipe.lr:g}: --lr {self.recipe.lr / 4:.2g}",
+            )
+        self.bar.update(self.task, completed=state.global_step, note=f"loss {loss:.3f}  {self.speed(state):,.0f} tok/s")
+
+    def speed(self, state: Any) -> float:
+        """Tokens without padding a second, since this process began to train."""
+        passes = self.recipe.accumulate
+        done = batches.tokens_seen(self.sampler, state.global_step * passes)[0]
+        before = batches.tokens_seen(self.sampler, self.first_step * passes)[0]
+        return (done - before) / max(time.monotonic() - self.started, 1e-9)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        name = f"checkpoint-{state.global_step}"
+        checkpoints.publish(Path(args.output_dir) / name, self.folder / name)
+        checkpoints.prune(self.folder)
+
+
+def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(run / "staging"),  # checkpoints move out of here when they are whole
+        num_train_epochs=recipe.epochs,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.accumulate,
+        learning_rate=recipe.lr,
+        lr_scheduler_type=recipe.schedule,
+        warmup_steps=math.ceil(recipe.warmup * steps),
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        optim="adamw_torch",
+        seed=recipe.seed,
+        bf16=dtype is torch.bfloat16,
+        fp16=dtype is torch.float16,
+        use_cpu=not torch.cuda.is_available(),
+        save_strategy="steps",
+        save_steps=recipe.save_every,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )
+
+
+class FirstCtrlC:
+    """The first Ctrl-C ends training after the current step, with a checkpoint; the second one at once."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch, self.before = watch, signal.SIG_DFL
+
+    def __enter__(self) -> None:
+        def note(number: int, frame: FrameType | None) -> None:
+            self.watch.interrupted = True
+            say("Stopping after this step ... (Ctrl-C again: at once)")
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        try:
+            self.before = signal.signal(signal.SIGINT, note)  # type: ignore[assignment]
+        except ValueError:  # not in the main thread: whoever started it handles Ctrl-C
+            self.before = None  # type: ignore[assignment]
+
+    def __exit__(self, *_: object) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
