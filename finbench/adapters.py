@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -180,9 +181,9 @@ def attach(model: Any, folder: Path) -> Any:
     name = "a" + sha256_file(folder / WEIGHTS)[:16]
     try:
         if not isinstance(model, PeftModel):
-            model = PeftModel.from_pretrained(model, folder, adapter_name=name)
+            model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
         elif name not in model.peft_config:
-            model.load_adapter(folder, adapter_name=name)
+            model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
     except (ValueError, RuntimeError, KeyError, TypeError) as fault:
         reason = str(fault).strip().splitlines()[0]
         raise FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.") from fault
@@ -196,4 +197,17 @@ def attach(model: Any, folder: Path) -> Any:
             f"{folder} does not fit its base: {len(odd)} tensors match no module, such as {odd[0]}.",
             "Name the right base with --base.",
         )
+    _check_depth(folder, stored, model, name)
     return model
+
+
+def _check_depth(folder: Path, stored: set[str], model: Any, name: str) -> None:
+    """Refuse an adapter that touches exactly the first n layers of a deeper base: it was made for another one."""
+    layers = {int(match[1]) for key in stored if (match := re.search(r"\.(?:layers|h)\.(\d+)\.", key))}
+    depth = getattr(model.config, "num_hidden_layers", None)
+    chosen = getattr(model.peft_config[name], "layers_to_transform", None)
+    if layers and depth and chosen is None and layers == set(range(len(layers))) and len(layers) < depth:
+        raise FinbenchError(
+            f"{folder} does not fit its base: it has {len(layers)} layers, the base {depth}.",
+            "Name the right base with --base; if it is meant so, state layers_to_transform in adapter_config.json.",
+        )

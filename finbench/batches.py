@@ -82,7 +82,8 @@ class LengthSampler(torch.utils.data.Sampler[int]):
         rng = random.Random(f"finbench-order-{self.seed}-{epoch}")
         order = rng.sample(range(len(self.lengths)), len(self.lengths))
         pool = self.batch_size * _POOL
-        full, short = [], []
+        full: list[list[int]] = []
+        short: list[list[int]] = []
         for start in range(0, len(order), pool):
             group = sorted(order[start : start + pool], key=lambda index: self.lengths[index])
             for first in range(0, len(group), self.batch_size):

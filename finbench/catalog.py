@@ -57,7 +57,7 @@ class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice and keeps ``!function`` as text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
                 line = node.start_mark.line + 1
@@ -112,15 +112,16 @@ def merged(path: Path, seen: list[Path] | None = None) -> dict[str, Any]:
     return config | own
 
 
-def _functions(value: Any) -> Iterable[Function]:
+def functions(value: Any) -> Iterable[Function]:
+    """Every ``!function`` inside a part of a task YAML."""
     if isinstance(value, Function):
         yield value
     elif isinstance(value, dict):
         for part in value.values():
-            yield from _functions(part)
+            yield from functions(part)
     elif isinstance(value, list):
         for part in value:
-            yield from _functions(part)
+            yield from functions(part)
 
 
 def read_task(path: Path) -> Task:
@@ -140,7 +141,7 @@ def _digest(config: Mapping[str, Any], files: Iterable[Path]) -> str:
     The loader of rows is left out: what it yields is covered by the data digest.
     """
     folder = paths.shipped("tasks")
-    helpers = {f.module for key, value in config.items() if key != "custom_dataset" for f in _functions(value)}
+    helpers = {f.module for key, value in config.items() if key != "custom_dataset" for f in functions(value)}
     sha = hashlib.sha256()
     for path in [*files, *(folder / helper for helper in sorted(helpers))]:
         try:

@@ -55,7 +55,7 @@ def step_of(checkpoint: Path) -> int:
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint of a run, and a line for each torn one that was passed over."""
-    passed = []
+    passed: list[str] = []
     found = [path for path in folder.glob("checkpoint-*") if step_of(path) >= 0]
     for checkpoint in sorted(found, key=step_of, reverse=True):
         why = fault(checkpoint)

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finbench import __version__, adapters, bases, cardfiles, catalog, environment, prompts, scoring
+from finbench import __version__, adapters, bases, cardfiles, cards, catalog, environment, prompts, scoring
 from finbench.adapters import AdapterFolder
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted, unknown
-from finbench.files import digest
+from finbench.files import digest, write_atomic
 from finbench.records import BaseModelId, Bits, Score, Scorecard, Subject, Task
 
 ENGINES = ("auto", "hf", "dummy")
@@ -56,8 +56,11 @@ def evaluate(
     out: Path = Path("scorecards"),
     data_dir: Path | None = None,
     arguments: dict[str, str] | None = None,
-) -> list[Path]:
-    """Score adapters beside their base, or a base alone, and write a scorecard each; return their paths.
+) -> list[Scorecard]:
+    """Score adapters beside their base, or a base alone; return their scorecards, bases first.
+
+    Each is written to ``out`` as ``<subject>.json`` with its samples, all together as ``report.md`` and
+    ``report.html``.
 
     ``bits`` and ``chat`` default to what each adapter was trained with, ``tasks`` to those of the recipes. The
     base is always scored beside its adapters. What the folder ``out`` already holds under the same run key,
@@ -84,7 +87,10 @@ def evaluate(
         for group in _by_engine(examinees):
             sitting = _Sitting(group, exams, settings, out, bar)
             written += sitting.run()
-    return list(dict.fromkeys(written))
+        found = [cardfiles.read(path) for path in dict.fromkeys(written)]
+        write_atomic(out / "report.md", cards.markdown(found))
+        write_atomic(out / "report.html", cards.html(found))
+    return found
 
 
 # ---------------------------------------------------------------- who

@@ -237,6 +237,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
             config.base_model_name_or_path = base.id.hub_id or base.id.alias  # not the local path it was loaded from
             config.revision = base.id.revision
             model.save_pretrained(staging, save_embedding_layers=False)
+            _sort_modules(staging / "adapter_config.json")
         (staging / "README.md").unlink(missing_ok=True)
         weights = sorted(path.name for path in staging.glob("*.safetensors"))
         adapter = Adapter(
@@ -258,3 +259,11 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
     write_atomic(out / "README.md", cards.model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
     return adapter
+
+
+def _sort_modules(path: Path) -> None:
+    """peft writes a set in the order of this process's hash seed; equal adapters should be equal files."""
+    config = json.loads(path.read_text())
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -20,7 +20,7 @@ from finbench.errors import FinbenchError
 from finbench.records import Recipe
 
 
-class AnswerTrainer(Trainer):  # type: ignore[misc]
+class AnswerTrainer(Trainer):
     """transformers' Trainer with the loss on answers only and the resumable length-sorted order."""
 
     def __init__(self, sampler: batches.LengthSampler, **arguments: Any) -> None:
@@ -53,7 +53,7 @@ class AnswerTrainer(Trainer):  # type: ignore[misc]
         return (loss, outputs) if return_outputs else loss
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class Watch(TrainerCallback):
     """Order of the epoch, progress, whole checkpoints, Ctrl-C, and a stop when the loss is not a number."""
 
     def __init__(self, recipe: Recipe, sampler: batches.LengthSampler, steps: int, folder: Path, bar: Any) -> None:

@@ -81,21 +81,20 @@ def split_rows(name: str, examples: list[Example], report: Report) -> dict[str, 
     groups: dict[str, list[Example]] = {}
     for example in sorted(examples, key=lambda e: SPLITS.index(e.split) if e.split else 0, reverse=True):
         groups.setdefault(normalise(example.text), []).append(example)
-    kept: dict[int, str] = {}  # id of the example -> split
+    kept: dict[int, str] = {}  # id() of the example -> split
     for text, group in groups.items():
         if len({example.fields.get("label") for example in group}) > 1:
             report.dropped["same text, different labels"] += len(group)
             continue
         first = group[0]
-        split = first.split if first.split in ("test", "validation") else split_of(text, has_test)
-        kept[id(first)] = split
+        authors = first.split if first.split in ("test", "validation") else None
+        kept[id(first)] = authors or split_of(text, has_test)
         crossing = sum(example.split != first.split for example in group)
         report.dropped["also in the test or validation split"] += crossing
         report.dropped["duplicate"] += len(group) - 1 - crossing
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for example in examples:  # in the authors' order
-        split = kept.get(id(example))
-        if split:
+        if split := kept.get(id(example)):
             identity = hashlib.sha256((SALT + normalise(example.text)).encode("utf-8", "surrogatepass")).hexdigest()[
                 :16
             ]

@@ -15,7 +15,7 @@ from finbench.errors import FinbenchError
 from finbench.records import Bits, DType
 
 
-class _Finite(LogitsProcessor):  # type: ignore[misc]
+class _Finite(LogitsProcessor):
     """Stops generation at a logit that is not a number: argmax of NaN would be token 0, which looks like text."""
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
@@ -27,7 +27,7 @@ class _Finite(LogitsProcessor):  # type: ignore[misc]
         return scores
 
 
-class _LM(HFLM):  # type: ignore[misc]
+class _LM(HFLM):
     """lm-eval's HFLM over a model that is loaded already, with a check of every number."""
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **arguments: Any) -> Any:
@@ -35,7 +35,7 @@ class _LM(HFLM):  # type: ignore[misc]
         return super()._model_generate(context, max_length, stop, logits_processor=checks, **arguments)
 
     def _loglikelihood_tokens(self, requests: Any, **arguments: Any) -> list[tuple[float, bool]]:
-        answers = super()._loglikelihood_tokens(requests, **arguments)
+        answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **arguments)
         if not all(torch.isfinite(torch.tensor(value)) for value, _ in answers):
             raise FinbenchError(
                 "The model's log-probabilities are not finite: it cannot be scored.",

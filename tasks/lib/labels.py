@@ -11,6 +11,8 @@ default label, and the label set comes from the task, never from the gold column
 import math
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _LEAD = re.compile(
     r"(?:(?:the|this|its?|overall)\s+)?(?:(?:final|correct|best)\s+)?"
@@ -21,22 +23,22 @@ _TAIL = re.compile(r"(?:\s+(?:sentiment|tone|outlook|label|answer))?\s*(?:$|[.,;
 _NEGATION = re.compile(r"(?:\b(?:not|never|neither|nor|without|hardly|cannot|cant)\b|n['’]t\b)(?:\W+\w+){0,3}\W*$")
 
 
-def _plain(text):
+def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-def _pattern(labels):
+def _pattern(labels: Sequence[str]) -> re.Pattern[str]:
     """Whole-word alternation, longest label first, so that a label inside a longer one is not seen twice."""
     words = sorted({_plain(label) for label in labels}, key=len, reverse=True)
     return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in words) + r")(?!\w)")
 
 
-def _canonical(found, labels):
+def _canonical(found: str, labels: Sequence[str]) -> str:
     squeezed = " ".join(found.split())
     return next(label for label in labels if " ".join(_plain(label).split()) == squeezed)
 
 
-def parse(answer, labels):
+def parse(answer: str, labels: Sequence[str]) -> str | None:
     """The label that the first line of ``answer`` leads with, or None (see the module's text)."""
     lines = answer.strip().splitlines()
     if not lines:
@@ -51,7 +53,7 @@ def parse(answer, labels):
     return names.pop()
 
 
-def parse_lenient(answer, labels):
+def parse_lenient(answer: str, labels: Sequence[str]) -> str | None:
     """The only label that occurs in ``answer`` as a whole word and un-negated, or None."""
     text = _plain(answer)
     names = set()
@@ -62,7 +64,7 @@ def parse_lenient(answer, labels):
     return names.pop() if len(names) == 1 else None
 
 
-def score(doc, results):
+def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results`` for a generated answer. ``doc`` has ``label`` and ``choices``."""
     labels = tuple(doc["choices"])
     strict, lenient = parse(results[0], labels), parse_lenient(results[0], labels)
@@ -76,7 +78,7 @@ def score(doc, results):
     }
 
 
-def score_choice(doc, results):
+def score_choice(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
     """lm-eval ``process_results`` for log-likelihoods of the labels, in the order of ``choices``.
 
     The first of tied labels wins. A log-likelihood that is not a number stops the run: argmax of NaN would be
@@ -90,7 +92,7 @@ def score_choice(doc, results):
     return {"macro_f1": (doc["label"], best, labels), "acc": float(best == doc["label"])}
 
 
-def score_question(doc, results):
+def score_question(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results`` for a Yes/No question about a headline. ``doc`` has ``attribute`` too."""
     labels = tuple(doc["choices"])
     strict, lenient = parse(results[0], labels), parse_lenient(results[0], labels)
@@ -104,7 +106,7 @@ def score_question(doc, results):
     }
 
 
-def macro_f1(items):
+def macro_f1(items: Sequence[tuple[str, str | None, Sequence[str]]]) -> float:
     """Mean F1 over the fixed label set; items are (gold, predicted or None, labels).
 
     An unparsed answer is a miss for its gold label and no false alarm for another; a label that is neither gold
@@ -119,9 +121,9 @@ def macro_f1(items):
     return total / len(labels)
 
 
-def question_f1(items):
+def question_f1(items: Sequence[tuple[str, str, str | None]]) -> float:
     """Mean over the questions of the F1 of "Yes"; items are (question, gold, predicted or None). Never pooled."""
-    by_question = {}
+    by_question: dict[str, tuple[int, int]] = {}
     for question, gold, predicted in items:
         hit, size = by_question.get(question, (0, 0))
         by_question[question] = (

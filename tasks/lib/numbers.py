@@ -7,6 +7,8 @@ Lenient: the only number in the answer. Numbers are compared as decimals: 1,000 
 
 import decimal
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _NUMBER = (
@@ -19,7 +21,7 @@ _ANYWHERE = re.compile(r"(?<![\w.,-])" + _NUMBER + r"(?![\w]|[.,]\d)", re.IGNORE
 _LONGEST = 60  # characters of digits; nothing in finance is longer, and a megabyte of digits is an attack
 
 
-def _value(match):
+def _value(match: re.Match[str]) -> decimal.Decimal | None:
     digits = match["digits"].replace(",", "")
     if len(digits) > _LONGEST or bool(match["open"]) != bool(match["close"]):
         return None
@@ -35,20 +37,20 @@ def _value(match):
         return -value if negative == 1 else value if negative == 0 else None
 
 
-def parse(answer):
+def parse(answer: str) -> decimal.Decimal | None:
     """The number that the first line of ``answer`` is, as a Decimal, or None."""
     lines = answer.strip().splitlines()
     match = _WHOLE.fullmatch(lines[0]) if lines and len(lines[0]) <= 4 * _LONGEST else None
     return _value(match) if match else None
 
 
-def parse_lenient(answer):
+def parse_lenient(answer: str) -> decimal.Decimal | None:
     """The only number that occurs in ``answer`` (repetitions allowed), as a Decimal, or None."""
     values = {_value(match) for match in _ANYWHERE.finditer(answer[:10000])} - {None}
     return values.pop() if len(values) == 1 else None
 
 
-def score(doc, results):
+def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """lm-eval ``process_results``. ``doc`` has ``answer``, a number as text."""
     gold = parse(doc["answer"])
     if gold is None:

@@ -8,13 +8,15 @@ cache), as written by ``finbench data import``.
 import json
 import os
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import datasets
 
 SPLITS = ("train", "validation", "test")
 
 
-def data_dir(chosen=None):
+def data_dir(chosen: str | None = None) -> pathlib.Path:
     """The data directory: ``chosen``, else ``$FINBENCH_DATA``, else ``finbench/data`` in the user's cache."""
     if chosen or os.environ.get("FINBENCH_DATA"):
         return pathlib.Path(chosen or os.environ["FINBENCH_DATA"]).expanduser()
@@ -22,7 +24,7 @@ def data_dir(chosen=None):
     return pathlib.Path(cache) / "finbench" / "data"
 
 
-def find(name, shipped, chosen=None):
+def find(name: str, shipped: bool, chosen: str | None = None) -> dict[str, pathlib.Path]:
     """``{split: file}`` of the set ``name``; the files that exist."""
     if shipped:
         home = pathlib.Path(__file__).parent.parent / "mini"
@@ -32,9 +34,9 @@ def find(name, shipped, chosen=None):
     return {split: file for split, file in files.items() if file.is_file()}
 
 
-def read(file, labels=None):
+def read(file: pathlib.Path, labels: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The rows of a canonical JSONL file. A fault raises ValueError with ``file:line``."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     with open(file, encoding="utf-8") as handle:
         try:
             for number, line in enumerate(handle, 1):
@@ -46,7 +48,7 @@ def read(file, labels=None):
     return rows
 
 
-def _row(line, labels, place):
+def _row(line: str, labels: Sequence[str] | None, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as fault:
@@ -60,7 +62,13 @@ def _row(line, labels, place):
     return row
 
 
-def load(finbench_set=None, finbench_data="", finbench_labels=None, finbench_data_dir=None, **_):
+def load(
+    finbench_set: str = "",
+    finbench_data: str = "",
+    finbench_labels: Sequence[str] | None = None,
+    finbench_data_dir: str | None = None,
+    **_: Any,
+) -> dict[str, datasets.Dataset]:
     """lm-eval ``custom_dataset``: called with the task's metadata; returns ``{split: datasets.Dataset}``."""
     files = find(finbench_set, finbench_data == "shipped", finbench_data_dir)
     if "test" not in files:

@@ -9,22 +9,26 @@ false alarm.
 import collections
 import json
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Pairs = list[tuple[str, str]]
 
 
-def _no_twins(pairs):
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) != len(pairs):
         raise ValueError("duplicate key")
     return dict(pairs)
 
 
-def _load(text):
+def _load(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_no_twins)
     except (ValueError, RecursionError):
         return None
 
 
-def parse(answer, types):
+def parse(answer: str, types: Sequence[str]) -> Pairs | None:
     """The (text, type) pairs of a strictly well-formed answer, or None."""
     value = _load(answer.strip())
     if not isinstance(value, list):
@@ -39,7 +43,7 @@ def parse(answer, types):
     return pairs
 
 
-def parse_lenient(answer, types):
+def parse_lenient(answer: str, types: Sequence[str]) -> Pairs | None:
     """The (text, type) pairs that can be read from the first JSON list in the answer, or None."""
     match = re.search(r"\[.*\]", answer, re.DOTALL)
     value = _load(match.group()) if match else None
@@ -55,19 +59,19 @@ def parse_lenient(answer, types):
     return pairs
 
 
-def _counts(gold, predicted):
+def _counts(gold: Pairs, predicted: Pairs | None) -> tuple[int, int, int]:
     """(true positives, false positives, false negatives) of two multisets of pairs."""
     want, have = collections.Counter(gold), collections.Counter(predicted or [])
     hits = sum((want & have).values())
     return hits, sum(have.values()) - hits, sum(want.values()) - hits
 
 
-def target(doc):
+def target(doc: Mapping[str, Any]) -> str:
     """The gold answer as the model should write it."""
     return json.dumps([{"text": e["text"], "type": e["type"]} for e in doc["entities"]], ensure_ascii=False)
 
 
-def score(doc, results):
+def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results``. ``doc`` has ``entities`` (text, type) and ``choices`` (the types)."""
     gold = [(entity["text"], entity["type"]) for entity in doc["entities"]]
     types = tuple(doc["choices"])
@@ -82,7 +86,7 @@ def score(doc, results):
     }
 
 
-def span_f1(items):
+def span_f1(items: Sequence[tuple[int, int, int]]) -> float:
     """Micro F1 over entities; items are (true positives, false positives, false negatives) of a document."""
     hits, wrong, missed = (sum(column) for column in zip(*items, strict=True))
     return 2 * hits / (2 * hits + wrong + missed) if hits else 0.0

@@ -36,16 +36,22 @@ def _pool(table: str, sep: str | None = "|") -> list[str]:
 
 # ---------------------------------------------------------------------------------------- shared pools
 STEMS = {
-    "train": _pool("""Orvane Quellmar Brastow Tindrel Velmoor Karsund Pellwick Drenholm Sarvund Lundrow
+    "train": _pool(
+        """Orvane Quellmar Brastow Tindrel Velmoor Karsund Pellwick Drenholm Sarvund Lundrow
         Marquell Fennaby Ostvale Brinmoor Callthorn Delvany Eskerow Farnwyke Gorsmere Hathvale Ilvarra
         Jarnholt Kestrow Lormund Mirrowen Nordquell Olvanta Prestwane Quarrow Rivaunt Sondmere Tarvane Umbrast
         Vastholm Wexmoor Yarrowin Zendrick Ashvorne Belquorn Corvell Dasholm Elmquay Fjalvane Grendale Hexmoor
         Irvanta Jolquist Kelbrane Lanthorpe Mossvane Nyvarra Osterlow Pyrwick Quinthrel Rosvane Skarholt
-        Thorvund Ulvanne Varquist Wolmarsh Yelvane Zorrick Abrenna Bosvarn Cindral Dorvik""", None),
-    "test": _pool("""Aldermoss Bexholm Calvarne Drosmere Elvestra Frostane Galdwin Hollandry Imberlow Jostrand
+        Thorvund Ulvanne Varquist Wolmarsh Yelvane Zorrick Abrenna Bosvarn Cindral Dorvik""",
+        None,
+    ),
+    "test": _pool(
+        """Aldermoss Bexholm Calvarne Drosmere Elvestra Frostane Galdwin Hollandry Imberlow Jostrand
         Kilvarra Larkmoss Mendrake Norvelle Obrenn Palvarro Quenlow Rastmere Solvaney Trevanth Ulmgarth
         Vorlane Westrill Xandrel Yorvath Zelmount Arkhollow Brelvane Cundrel Dalvorne Ethmoor Furwick Gansmere
-        Helvrick""", None),
+        Helvrick""",
+        None,
+    ),
 }
 SUFFIXES = _pool("Group|Group|Holdings|plc|plc|Inc|Industries|Partners|Corporation")
 PLACES = {
@@ -232,20 +238,32 @@ FOUNDED = {"train": (1905, 1989), "test": (1990, 2009)}
 
 # ------------------------------------------------------------------------------------------- mini_ner
 FIRST = {
-    "train": _pool("""Ingrid Tomas Clara Hugo Petra Anders Marta Felix Nadia Oscar Helen Victor Lena Samuel
+    "train": _pool(
+        """Ingrid Tomas Clara Hugo Petra Anders Marta Felix Nadia Oscar Helen Victor Lena Samuel
         Irene Paul Greta Martin Alma Jonas Edith Simon Vera Karl Rosa Daniel Ines Peter Sofia Lukas Judith
-        Adam Carla Henrik""", None),
-    "test": _pool("""Agnes Bruno Celia Dorian Elsa Frederick Gloria Harold Ivana Joseph Katrin Leonard Miriam
-        Norbert Olga Philip Renata Stefan Tamara Ulrich Wanda Xavier""", None),
+        Adam Carla Henrik""",
+        None,
+    ),
+    "test": _pool(
+        """Agnes Bruno Celia Dorian Elsa Frederick Gloria Harold Ivana Joseph Katrin Leonard Miriam
+        Norbert Olga Philip Renata Stefan Tamara Ulrich Wanda Xavier""",
+        None,
+    ),
 }
 LAST = {
-    "train": _pool("""Halvern Brackwell Tolmere Sandvold Quistrom Merrowby Aldecott Vantrell Kirsova Pendrake
+    "train": _pool(
+        """Halvern Brackwell Tolmere Sandvold Quistrom Merrowby Aldecott Vantrell Kirsova Pendrake
         Lorrimay Oxhelm Stavrin Dunmarsh Fiorelle Garrowe Heskrith Ivarsund Jellicombe Kovarin Lindqvar
         Mostyrn Nuttergill Ottavane Prusholm Raskelle Sillitar Thornbeck Ungarelle Verstrand Wickstrow Yardlow
-        Zandvell""", None),
-    "test": _pool("""Ashgrave Bellweather Cordavan Drummel Estervall Fennimarch Gathercombe Holmgrave Ishkovar
+        Zandvell""",
+        None,
+    ),
+    "test": _pool(
+        """Ashgrave Bellweather Cordavan Drummel Estervall Fennimarch Gathercombe Holmgrave Ishkovar
         Jarramond Kestilan Lowendale Mirrabeck Nettlorne Orsavin Pettiforth Rullmann Swinstead Trelowen Uxmere
-        Valtierre Whitmarrow""", None),
+        Valtierre Whitmarrow""",
+        None,
+    ),
 }
 ROLES = {
     "train": _pool("""chief executive|finance director|chair of the audit committee|head of research

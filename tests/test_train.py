@@ -1,0 +1,354 @@
+"""Training: what is learnt from, exact resume after kill -9, whole checkpoints, faults before the first step."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finbench import adapters, bases, batches, catalog, checkpoints, prompts
+from finbench.errors import FinbenchError
+from finbench.files import sha256_file
+from finbench.records import Adapter
+from finbench.train import prepare, train
+
+
+def recipe(base: Path, **overrides: Any) -> Any:
+    stated = {
+        "base": str(base), "tasks": ["mini_sentiment"], "limit": 64, "batch_size": 8, "rank": 4, "dropout": 0.1,
+        "dtype": "float32", "save_every": 3, "lr": 1e-2,
+    }
+    return catalog.recipe(None, {**stated, **overrides})
+
+
+def trained(base: Path, out: Path, **overrides: Any) -> Adapter:
+    made = train(recipe(base, **overrides), out)
+    assert isinstance(made, Adapter)
+    return made
+
+
+def test_the_adapter_folder_loads_with_plain_peft_and_names_no_local_path(llama: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    made = trained(llama, tmp_path / "a")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir() if not p.name.startswith(".")) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "finbench.json",
+    ]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama), tmp_path / "a")
+    assert made.training.trainable_parameters == sum(
+        p.numel() for n, p in model.named_parameters() if "lora_" in n
+    )
+    assert made.training.loss_curve[0][1] > made.training.final_loss
+    written = "".join((tmp_path / "a" / n).read_text() for n in ("README.md", "adapter_config.json"))
+    assert str(tmp_path) not in written
+    assert str(llama.parent) not in written
+
+
+@pytest.mark.parametrize("method", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize("base", ["llama", "gpt2"])
+def test_every_method_starts_as_the_base_and_then_learns(
+    method: str, base: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    from finbench.methods import method_named
+
+    folder = request.getfixturevalue(base)
+    chosen = recipe(folder, method=method)
+    model, tokenizer = bases.load(bases.resolve(str(folder)), 16, torch.float32)
+    ids = torch.tensor([tokenizer.encode("Orders rose in the third quarter.")])
+    with torch.no_grad():
+        before = model(ids).logits
+        wrapped = method_named(method).apply(model, chosen)
+        torch.testing.assert_close(wrapped.eval()(ids).logits, before, atol=1e-6, rtol=0)
+    made = trained(folder, tmp_path / "a", method=method, epochs=2)
+    assert made.training.final_loss < 0.95 * made.training.loss_curve[0][1]
+
+
+def test_rslora_scales_by_the_square_root_of_the_rank(llama: Path) -> None:
+    from finbench.methods import method_named
+
+    scales = {}
+    for method in ("lora", "rslora"):
+        model, _ = bases.load(bases.resolve(str(llama)), 16, torch.float32)
+        wrapped = method_named(method).apply(model, recipe(llama, method=method, rank=16, alpha=32))
+        layers = [m for m in wrapped.modules() if isinstance(getattr(m, "scaling", None), dict)]
+        scales[method] = {layer.scaling["default"] for layer in layers}
+    assert scales == {"lora": {2.0}, "rslora": {8.0}}
+
+
+def test_full_fine_tuning_makes_a_whole_model(llama: Path, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    made = trained(llama, tmp_path / "f", method="full", lr=1e-3)
+    assert made.kind == "model"
+    assert made.training.trainable_parameters == made.training.total_parameters
+    one, other = (load_file(folder / "model.safetensors") for folder in (llama, tmp_path / "f"))
+    assert all(not torch.equal(one[name], other[name]) for name in one)
+    AutoModelForCausalLM.from_pretrained(tmp_path / "f")
+
+
+def test_the_training_text_is_the_exams_prompt_byte_for_byte(llama: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    exam = prompts.load(catalog.expand(["mini_sentiment"]), None)["finbench_mini_sentiment"]
+    request = prompts.requests(exam, 1)[0]
+    prompt, answer = prompts.pair(exam, request.doc)
+    assert prompt == request.args[0]
+    row = batches.encode_pair(tokenizer, prompt, answer)
+    assert row.ids[: -row.answer] == tokenizer.encode(request.args[0])
+    assert tokenizer.decode(row.ids[-row.answer : -1]) == " " + request.doc["label"]
+    assert row.ids[-1] == tokenizer.eos_token_id
+
+
+def test_a_chat_recipe_trains_on_what_a_chat_exam_shows(llama: Path) -> None:
+    run = prepare(recipe(llama, chat=True))
+    assert run.first_pair[0].startswith("<user>")
+    assert run.first_pair[0].endswith("<assistant>")
+    assert not run.first_pair[1].startswith(" ")
+
+
+def test_the_loss_is_that_of_the_plain_model_on_answers_only(llama: Path) -> None:
+    """Left padding, positions and the head on few positions change nothing: compare row by row."""
+    from finbench.trainer import AnswerTrainer, arguments
+
+    run = prepare(recipe(llama))
+    model, tokenizer = bases.load(run.base, 16, torch.float32)
+    rows = run.rows[:5]
+    batch = batches.collate(rows, tokenizer.pad_token_id)
+    trainer = AnswerTrainer(
+        run.sampler, model=model, args=arguments(run.recipe, 1, Path("unused"), torch.float32), train_dataset=rows,
+        data_collator=lambda part: part,
+    )
+    with torch.no_grad():
+        found = trainer.compute_loss(model, dict(batch))
+        total, count = 0.0, 0
+        for row in rows:
+            logits = model(torch.tensor([row.ids])).logits[0]
+            target = torch.tensor(row.ids[-row.answer :])
+            total += float(torch.nn.functional.cross_entropy(logits[-row.answer - 1 : -1], target, reduction="sum"))
+            count += row.answer
+    assert float(found) == pytest.approx(total / count, abs=1e-5)
+
+
+# ---------------------------------------------------------------- order of rows
+
+
+def test_the_sampler_visits_every_row_once_and_pads_little() -> None:
+    lengths = [random.Random(i).randint(20, 200) for i in range(1000)]
+    sampler = batches.LengthSampler(lengths, 16, seed=1)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        assert sorted(sampler) == list(range(1000))
+    real, padded = batches.tokens_seen(sampler, 63)
+    assert real == sum(lengths)
+    assert 1 - real / padded < 0.03
+    assert sampler.batches(0) != sampler.batches(1)
+    assert sampler.batches(1) == batches.LengthSampler(lengths, 16, seed=1).batches(1)
+
+
+def test_weights_mix_tasks_by_rows(llama: Path) -> None:
+    one = prepare(recipe(llama, tasks=["mini_sentiment", "mini_headline:0.5"], limit=None))
+    assert len(one.rows) == 900
+    twice = batches.share_of(one.rows[:10], 2.3, seed=0)
+    assert len(twice) == 23
+    assert all(twice.count(row) >= 2 for row in one.rows[:10])
+
+
+# ---------------------------------------------------------------- killed, torn, resumed
+
+_RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_train import recipe
+from finbench.train import train
+train(recipe(Path(sys.argv[1]), epochs=3), Path(sys.argv[2]), resume=True)
+"""
+
+
+def _start(base: Path, out: Path) -> subprocess.Popen[bytes]:
+    code = _RUN.format(tests=str(Path(__file__).parent))
+    return subprocess.Popen([sys.executable, "-c", code, str(base), str(out)], stderr=subprocess.PIPE)
+
+
+def _steps(out: Path) -> list[int]:
+    return sorted(checkpoints.step_of(p) for p in (out / "checkpoints").glob("checkpoint-*"))
+
+
+def test_killed_at_any_step_a_resumed_run_ends_in_the_same_bits(llama: Path, tmp_path: Path) -> None:
+    """3 epochs of 8 steps, a checkpoint every 3: kills fall into every epoch, in and between saves."""
+    whole = trained(llama, tmp_path / "whole", epochs=3)
+    out = tmp_path / "killed"
+    rng = random.Random(11)
+    for wanted in (3, 9, 15, 21):
+        process = _start(llama, out)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline and (not _steps(out) or _steps(out)[-1] < wanted):
+            time.sleep(0.02)
+        time.sleep(rng.random() * 0.15)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (out / "finbench.json").exists()
+    final = _start(llama, out)
+    assert final.wait(timeout=240) == 0, final.stderr.read().decode() if final.stderr else ""
+    resumed = adapters.record(out)
+    assert resumed.files == whole.files
+    assert resumed.training.loss_curve == whole.training.loss_curve
+
+
+def test_ctrl_c_keeps_everything_and_says_how_to_go_on(llama: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "finbench", "train", "--base", str(llama), "--task", "mini_sentiment", "--epochs", "40",
+               "--set", "dtype=float32", "--set", "batch_size=8", "--set", "save_every=5", "--out", str(tmp_path / "r")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not _steps(tmp_path / "r") and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    newest, passed = checkpoints.newest(tmp_path / "r" / "checkpoints")
+    assert newest is not None
+    assert passed == []
+
+
+def _stopped_run(llama: Path, out: Path) -> Path:
+    """A run with two whole checkpoints, as a kill would leave it."""
+    process = _start(llama, out)
+    while process.poll() is None and len(_steps(out)) < 2:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    return out / "checkpoints"
+
+
+def test_a_torn_newest_checkpoint_is_passed_over_for_the_last_whole_one(llama: Path, tmp_path: Path) -> None:
+    folder = _stopped_run(llama, tmp_path / "r")
+    older, newer = [folder / f"checkpoint-{step}" for step in _steps(tmp_path / "r")[:2]]
+    for path in sorted(newer.iterdir()):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        assert checkpoints.newest(folder)[0] == older, path.name
+        path.unlink()
+        assert checkpoints.newest(folder)[0] == older, path.name
+        path.write_bytes(content)
+    assert checkpoints.newest(folder)[0] == newer
+    (newer / "trainer_state.json").unlink()
+    made = train(recipe(llama, epochs=3), tmp_path / "r", resume=True)
+    assert isinstance(made, Adapter)
+    assert made.files == trained(llama, tmp_path / "whole", epochs=3).files
+
+
+def test_a_run_is_neither_mixed_with_another_recipe_nor_overwritten(llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r"
+    _stopped_run(llama, out)
+    with pytest.raises(FinbenchError, match="unfinished run"):
+        train(recipe(llama, epochs=3), out)
+    with pytest.raises(FinbenchError, match=r"another recipe \(lr 0.01 there, 0.02 now\)"):
+        train(recipe(llama, epochs=3, lr=2e-2), out, resume=True)
+
+
+def test_a_finished_adapter_is_kept_and_not_trained_again(llama: Path, tmp_path: Path) -> None:
+    trained(llama, tmp_path / "a")
+    before = sha256_file(tmp_path / "a" / "finbench.json")
+    trained(llama, tmp_path / "a")
+    assert sha256_file(tmp_path / "a" / "finbench.json") == before
+    with pytest.raises(FinbenchError, match="another recipe"):
+        trained(llama, tmp_path / "a", seed=1)
+
+
+def test_two_trainers_in_one_folder_are_refused(llama: Path, tmp_path: Path) -> None:
+    from finbench import environment
+
+    with environment.owner(tmp_path / "a"), pytest.raises(FinbenchError, match="Another finbench process"):
+        trained(llama, tmp_path / "a")
+
+
+def test_a_full_disk_stops_with_one_line_and_keeps_the_last_checkpoint(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = checkpoints.publish
+    published: list[str] = []
+
+    def full(staging: Path, target: Path) -> None:
+        if published:
+            raise OSError(28, "No space left on device")
+        published.append(target.name)
+        real(staging, target)
+
+    monkeypatch.setattr(checkpoints, "publish", full)
+    with pytest.raises(FinbenchError, match="No space left on device"):
+        trained(llama, tmp_path / "a")
+    assert _steps(tmp_path / "a") == [3]
+    monkeypatch.setattr(checkpoints, "publish", real)
+    made = train(recipe(llama), tmp_path / "a", resume=True)
+    assert isinstance(made, Adapter)
+
+
+# ---------------------------------------------------------------- refused before the first step
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"tasks": ["fbp"]}, "Did you mean fpb"),
+        ({"tasks": ["fpb"]}, "No data for fpb"),
+        ({"tasks": ["mini_sentiment:none"]}, "not a number"),
+        ({"method": "loar"}, "Did you mean lora"),
+        ({"method": "qlora", "bits": 16}, "runs on 4 bits"),
+        ({"target_modules": ["q_porj"]}, "Did you mean q_proj"),
+        ({"max_length": 30}, "longer than 30 tokens"),
+        ({"rank": 0}, "rank"),
+        ({"lr": -1.0}, "lr"),
+        ({"bits": 5}, "bits"),
+        ({"alhpa": 3}, "did you mean alpha"),
+    ],
+)
+def test_a_fault_of_the_recipe_is_named_with_what_to_type(
+    overrides: dict[str, Any], message: str, llama: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(FinbenchError, match=message) as caught:
+        train(recipe(llama, **overrides), tmp_path / "a")
+    assert caught.value.hint or "rank" in overrides or "lr" in overrides or "bits" in overrides
+    assert not (tmp_path / "a" / "finbench.json").exists()
+
+
+def test_a_diverging_run_stops_and_suggests_a_rate(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match=r"diverged|not finite"):
+        trained(llama, tmp_path / "a", lr=1e30, max_grad_norm=0.0)
+    assert not (tmp_path / "a" / "finbench.json").exists()
+
+
+def test_the_record_says_what_the_folder_holds(llama: Path, tmp_path: Path) -> None:
+    made = trained(llama, tmp_path / "a")
+    stored = json.loads((tmp_path / "a" / "finbench.json").read_text())
+    assert stored["files"] == {"adapter_model.safetensors": sha256_file(tmp_path / "a" / "adapter_model.safetensors")}
+    assert made.data[0].rows == 64
+    assert made.base.fingerprint == bases.fingerprint(llama)
+    hostname = os.uname().nodename
+    assert hostname not in (tmp_path / "a" / "finbench.json").read_text() or len(hostname) < 4
+
+
+def test_the_fingerprint_survives_resaving_and_sees_every_other_base(llama: Path, tmp_path: Path) -> None:
+    from conftest import make_llama
+    from transformers import AutoModelForCausalLM
+
+    copy = tmp_path / "copy"
+    shutil.copytree(llama, copy)
+    AutoModelForCausalLM.from_pretrained(llama).save_pretrained(copy, max_shard_size="200KB")
+    (copy / "model.safetensors").unlink(missing_ok=True)
+    assert bases.fingerprint(copy) == bases.fingerprint(llama)
+    assert bases.fingerprint(make_llama(tmp_path / "seed", seed=1)) != bases.fingerprint(llama)
+    assert bases.fingerprint(make_llama(tmp_path / "deep", layers=3)) != bases.fingerprint(llama)
