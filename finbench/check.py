@@ -156,6 +156,8 @@ def _score_faults(task: Task, exam: Any, docs: list[dict[str, Any]]) -> Iterator
         values = [exam.process_results(doc, answer) for doc, answer in zip(docs, answers, strict=True)]
         return float(aggregation[task.main_metric]([value[task.main_metric] for value in values]))
 
+    right: list[list[Any]]
+    wrong: list[list[Any]]
     if task.form == "choice":
         right = [[(float(label == exam.doc_to_target(doc)), False) for label in doc["choices"]] for doc in docs]
         wrong = [[(float(label != exam.doc_to_target(doc)), False) for label in doc["choices"]] for doc in docs]

@@ -127,8 +127,11 @@ def train(
     resolved = catalog.recipe(recipe, {**named, **extra})
     folder = out or Path("runs") / resolved.name
     result = training.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run)
-    if as_json or dry_run:
-        typer.echo(json.dumps(result, indent=1) if isinstance(result, dict) else result.to_json())
+    if isinstance(result, dict):
+        typer.echo(json.dumps(result, indent=1))
+        return
+    if as_json:
+        typer.echo(result.to_json(), nl=False)
         return
     from finbench.views import trained
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import __version__, adapters, bases, cardfiles, cards, catalog, environment, prompts, scoring
-from finbench.adapters import AdapterFolder
+from finbench import __version__, bases, cardfiles, cards, catalog, environment, prompts, scoring
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted, unknown
 from finbench.files import digest, write_atomic
-from finbench.records import BaseModelId, Bits, Score, Scorecard, Subject, Task
+from finbench.records import Bits, Score, Scorecard, Subject, Task
+from finbench.subjects import Examinee, by_engine, examinees
 
 ENGINES = ("auto", "hf", "dummy")
 ARGUMENTS = {"dtype": str, "batch_size": int, "answers": str, "truncate": str}
@@ -30,15 +30,6 @@ class Settings:
     limit: int | None
     seed: int
     arguments: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Examinee:
-    """A subject and how to load it."""
-
-    subject: Subject
-    base: bases.Base | None
-    adapter: Path | None
 
 
 def evaluate(
@@ -74,7 +65,7 @@ def evaluate(
     settings = Settings(_engine_name(engine), shots, limit, seed, _arguments(arguments or {}))
     if (limit is not None and limit < 1) or shots < 0:
         raise FinbenchError(f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.")
-    examinees, defaults = _examinees(adapter, model, base, bits, chat, settings.engine)
+    found, defaults = examinees(adapter, model, base, bits, chat, settings.engine)
     names = list(tasks) or defaults
     if not names:
         raise FinbenchError(
@@ -84,16 +75,13 @@ def evaluate(
     exams = prompts.load(catalog.expand(names), data_dir, shots, seed)
     written: list[Path] = []
     with environment.owner(out), progress() as bar:
-        for group in _by_engine(examinees):
+        for group in by_engine(found):
             sitting = _Sitting(group, exams, settings, out, bar)
             written += sitting.run()
-        found = [cardfiles.read(path) for path in dict.fromkeys(written)]
-        write_atomic(out / "report.md", cards.markdown(found))
-        write_atomic(out / "report.html", cards.html(found))
-    return found
-
-
-# ---------------------------------------------------------------- who
+        cards_written = [cardfiles.read(path) for path in dict.fromkeys(written)]
+        write_atomic(out / "report.md", cards.markdown(cards_written))
+        write_atomic(out / "report.html", cards.html(cards_written))
+    return cards_written
 
 
 def _engine_name(engine: str) -> str:
@@ -118,90 +106,19 @@ def _arguments(stated: dict[str, str]) -> dict[str, Any]:
     return parsed
 
 
-def _examinees(
-    references: Sequence[str], model: str | None, base: str | None, bits: Bits | None, chat: bool | None, engine: str
-) -> tuple[list[Examinee], list[str]]:
-    """Every subject, the bases first, and the tasks of the adapters' recipes. Faults are reported together."""
-    found: list[Examinee] = []
-    tasks: list[str] = []
-    faults: list[FinbenchError] = []
-    dummy = (
-        bases.Base(BaseModelId(alias="dummy", source="folder", fingerprint="dummy"), Path())
-        if engine == "dummy"
-        else None
-    )
-    for text in references:
-        try:
-            adapter = adapters.read(adapters.locate(text))
-            on = dummy or adapters.base_of(adapter, base)
-            examinee = _adapter_subject(adapter, on, bits, chat)
-            beside = _base_subject(on, examinee.subject.bits, examinee.subject.chat)
-            found += [beside, examinee]
-            tasks += list(adapter.record.recipe.tasks) if adapter.record else []
-        except FinbenchError as fault:
-            faults.append(fault)
-    if faults:
-        hint = next((fault.hint for fault in faults if fault.hint), "")
-        raise FinbenchError("\n".join(fault.message for fault in faults), hint)
-    named = [model] if model else [base or "smollm2-135m"] if not references else []
-    if not references and not model and not base and engine != "dummy":
-        raise FinbenchError(
-            "Nothing to examine.", "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
-        )
-    for text in named:
-        found.append(_base_subject(dummy or bases.resolve(text), bits or 16, bool(chat)))
-    unique = {digest(examinee.subject.model_dump()): examinee for examinee in found}
-    ordered = sorted(unique.values(), key=lambda examinee: examinee.subject.kind != "base")
-    return _distinct_names(ordered), list(dict.fromkeys(tasks))
-
-
-def _base_subject(base: bases.Base, bits: Bits, chat: bool) -> Examinee:
-    name = base.id.alias + (f"-{bits}bit" if bits != 16 else "") + ("-chat" if chat else "")
-    return Examinee(Subject(name=name, base=base.id, bits=bits, chat=chat), base, None)
-
-
-def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None, chat: bool | None) -> Examinee:
-    recipe = adapter.record.recipe if adapter.record else None
-    subject = Subject(
-        name=adapter.name,
-        base=base.id,
-        adapter=adapter.sha256,
-        adapter_name=adapter.name,
-        method=recipe.method if recipe else str(adapter.config.get("peft_type", "unknown")).lower(),
-        rank=recipe.rank if recipe else adapter.config.get("r"),
-        trainable_parameters=adapter.record.training.trainable_parameters if adapter.record else None,
-        seed=recipe.seed if recipe else None,
-        bits=bits or (recipe.bits if recipe else 16),
-        chat=chat if chat is not None else bool(recipe and recipe.chat),
-        kind=adapter.kind,
-    )
-    return Examinee(subject, base, adapter.folder)
-
-
-def _distinct_names(examinees: list[Examinee]) -> list[Examinee]:
-    """Two adapters may have one name: the later one gets part of its hash."""
-    taken: set[str] = set()
-    result = []
-    for examinee in examinees:
-        name = examinee.subject.name
-        if name in taken:
-            name += "-" + (examinee.subject.adapter or examinee.subject.base.fingerprint)[:6]
-        taken.add(name)
-        result.append(replace(examinee, subject=examinee.subject.model_copy(update={"name": name})))
-    return result
-
-
-def _by_engine(examinees: list[Examinee]) -> list[list[Examinee]]:
-    """Subjects that one engine can serve: the same base and bits; a whole model has an engine of its own."""
-    groups: dict[tuple[Any, ...], list[Examinee]] = {}
-    for examinee in examinees:
-        subject = examinee.subject
-        own = subject.adapter if subject.kind == "model" else None
-        groups.setdefault((subject.base.fingerprint, subject.bits, own), []).append(examinee)
-    return list(groups.values())
-
-
 # ---------------------------------------------------------------- the sitting
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A subject's card in the making: what an earlier command has scored, and which tasks are missing."""
+
+    examinee: Examinee
+    key: str
+    path: Path
+    scores: dict[str, Score]
+    samples: dict[str, list[dict[str, Any]]]
+    missing: list[Task]
 
 
 class _Sitting:
@@ -210,45 +127,50 @@ class _Sitting:
     def __init__(self, group: list[Examinee], exams: dict[str, Any], settings: Settings, out: Path, bar: Any) -> None:
         self.group, self.exams, self.settings, self.out, self.bar = group, exams, settings, out, bar
         self.engine: Any = None
+        self.requests: dict[tuple[str, bool], tuple[list[Any], int, int]] = {}  # instances, prompt tokens, cut
         self.data = {
             name: prompts.data_id(catalog.tasks()[name], exam, "test", prompts.rows(exam, "test")[: settings.limit])
             for name, exam in exams.items()
         }
 
     def run(self) -> list[Path]:
-        """Examine every subject; return the cards' paths."""
-        return [self._examine(examinee) for examinee in self.group]
+        """Examine every subject; return the cards' paths. All are loaded and checked before one is scored."""
+        works = [self._work(examinee) for examinee in self.group]
+        open_works = [work for work in works if work.missing]
+        for work in open_works:
+            self._use(work.examinee)
+            self._requests(work.examinee.subject.chat, work.missing)
+        for work in open_works:
+            self._examine(work)
+        return [work.path for work in works]
 
-    def _examine(self, examinee: Examinee) -> Path:
-        subject, started = examinee.subject, time.monotonic()
+    def _work(self, examinee: Examinee) -> _Work:
+        subject = examinee.subject
         key = self._run_key(subject)
         path = cardfiles.place_for(self.out, subject.name, key)
         scores, samples = self._earlier(path)
         missing = [catalog.tasks()[name] for name in self.exams if name not in scores]
         if not missing:
             say(f"{subject.name}: scored before, taken from {path}")
-            return path
-        engine = self._engine(examinee)
-        requests = {task.name: self._requests(task, subject) for task in missing}
-        cut = self._check_lengths(requests)
-        for task in missing:
-            try:
-                score, rows = self._score(task, requests[task.name], cut[task.name], subject)
-            except KeyboardInterrupt as stop:
-                kept = (
-                    f"{len(scores)} of {len(self.exams)} tasks of {subject.name} are in {path}"
-                    if scores
-                    else "nothing was finished"
-                )
-                raise Interrupted(
-                    f"Stopped; {kept}.", "Repeat the command: what is finished is not scored again."
-                ) from stop
-            scores[task.name], samples[task.name] = score, rows
-            self._write(path, subject, key, engine, scores, samples, time.monotonic() - started)
-        return path
+        return _Work(examinee, key, path, scores, samples, missing)
 
-    def _engine(self, examinee: Examinee) -> Any:
-        """The engine, started at the first subject that needs it, switched to this one."""
+    def _examine(self, work: _Work) -> None:
+        subject, started = work.examinee.subject, time.monotonic()
+        self._use(work.examinee)
+        for task in work.missing:
+            try:
+                score, rows = self._score(task, *self.requests[task.name, subject.chat], subject)
+            except KeyboardInterrupt as stop:
+                done = f"{len(work.scores)} of {len(self.exams)} tasks of {subject.name} are in {work.path}"
+                raise Interrupted(
+                    f"Stopped; {done if work.scores else 'nothing was finished'}.",
+                    "Repeat the command: what is finished is not scored again.",
+                ) from stop
+            work.scores[task.name], work.samples[task.name] = score, rows
+            self._write(work, time.monotonic() - started)
+
+    def _use(self, examinee: Examinee) -> None:
+        """Switch the engine to a subject; it is started at the first one that needs it."""
         arguments = self.settings.arguments
         if self.engine is None:
             if self.settings.engine == "dummy":
@@ -266,33 +188,29 @@ class _Sitting:
                 chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
                 self.engine = HFEngine(base, examinee.subject.bits, **chosen)
         self.engine.use(examinee.adapter if examinee.subject.kind == "peft" else None)
-        return self.engine
 
-    def _requests(self, task: Task, subject: Subject) -> list[Any]:
-        template = self.engine.chat_template() if subject.chat else None
-        return prompts.requests(self.exams[task.name], self.settings.limit, template)
-
-    def _check_lengths(self, requests: dict[str, list[Any]]) -> dict[str, tuple[int, int]]:
-        """(prompt tokens, prompts cut) of each task; refuses a prompt that does not fit unless cutting is allowed."""
-        found, faults = {}, []
-        for name, instances in requests.items():
-            counts = [self.engine.prompt_tokens(instance) for instance in instances]
-            over = [needed for _, needed in counts if needed > self.engine.max_length]
-            first = {
-                instance.doc_id: tokens for instance, (tokens, _) in reversed(list(zip(instances, counts, strict=True)))
-            }
-            found[name] = (sum(first.values()), len(over))
+    def _requests(self, chat: bool, tasks: list[Task]) -> None:
+        """Render the requests of ``tasks`` once for each prompt style, and refuse prompts that do not fit."""
+        template = self.engine.chat_template() if chat else None
+        faults = []
+        for task in tasks:
+            if (task.name, chat) in self.requests:
+                continue
+            instances = prompts.requests(self.exams[task.name], self.settings.limit, template)
+            sizes = [self.engine.prompt_tokens(instance) for instance in instances]
+            over = [needed for _, needed in sizes if needed > self.engine.max_length]
+            by_document = {instance.doc_id: prompt for instance, (prompt, _) in zip(instances, sizes, strict=True)}
+            self.requests[task.name, chat] = (instances, sum(by_document.values()), len(over))
             if over and self.settings.arguments.get("truncate") != "left":
-                faults.append(f"{name}: {len(over)} of {len(instances)} prompts need up to {max(over)} tokens")
+                faults.append(f"{task.name}: {len(over)} of {len(instances)} prompts need up to {max(over)} tokens")
         if faults:
             raise FinbenchError(
                 f"The model's context has {self.engine.max_length} tokens. " + "; ".join(faults) + ".",
                 "Cut them on the left, which the scorecard will show: --arg truncate=left",
             )
-        return found
 
     def _score(
-        self, task: Task, instances: list[Any], cut: tuple[int, int], subject: Subject
+        self, task: Task, instances: list[Any], prompt_tokens: int, cut: int, subject: Subject
     ) -> tuple[Score, list[dict[str, Any]]]:
         exam, started = self.exams[task.name], time.monotonic()
         line = self.bar.add_task(
@@ -322,8 +240,8 @@ class _Sitting:
             lenient=lenient,
             parse_rate=parse_rate,
             baselines=scoring.baselines(exam, prompts.rows(exam, "test")[: self.settings.limit]),
-            truncated=cut[1],
-            prompt_tokens=cut[0],
+            truncated=cut,
+            prompt_tokens=prompt_tokens,
             seconds=round(seconds, 2),
         )
         return score, rows
@@ -369,7 +287,12 @@ class _Sitting:
         """Scores of this very run that an earlier command has written, for the tasks of this one."""
         if not path.exists():
             return {}, {}
-        card, rows = cardfiles.read(path), cardfiles.read_samples(path)
+        card = cardfiles.read(path)
+        try:
+            rows = cardfiles.read_samples(path)
+        except FinbenchError as fault:  # killed between the writing of the two files
+            say(f"{fault.message} Scoring again.")
+            return {}, {}
         kept = {}
         for score in card.scores:
             task = catalog.tasks().get(score.task)
@@ -382,16 +305,8 @@ class _Sitting:
                 samples[row["task"]].append(row)
         return kept, samples
 
-    def _write(
-        self,
-        path: Path,
-        subject: Subject,
-        key: str,
-        engine: Any,
-        scores: dict[str, Score],
-        samples: dict[str, list[dict[str, Any]]],
-        seconds: float,
-    ) -> None:
+    def _write(self, work: _Work, seconds: float) -> None:
+        subject, engine, scores = work.examinee.subject, self.engine, work.scores
         done = all(name in scores for name in self.exams) and self.settings.limit is None
         card = Scorecard(
             status="complete" if done else "partial",
@@ -403,13 +318,13 @@ class _Sitting:
             shots=self.settings.shots,
             limit=self.settings.limit,
             seed=self.settings.seed,
-            run_key=key,
+            run_key=work.key,
             samples=None,
             peak_memory_bytes=environment.peak_memory(),
             seconds=round(seconds, 2),
             provenance=environment.provenance(),
         )
-        cardfiles.write(path, card, [row for name in sorted(samples) for row in samples[name]])
+        cardfiles.write(work.path, card, [row for name in sorted(work.samples) for row in work.samples[name]])
 
 
 def _salted(text: Any) -> str:

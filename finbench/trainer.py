@@ -101,6 +101,7 @@ class Watch(TrainerCallback):
 
 
 def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArguments:
+    """transformers' arguments for a recipe of ``steps`` optimiser steps; checkpoints start in ``run/staging``."""
     return TrainingArguments(
         output_dir=str(run / "staging"),  # checkpoints move out of here when they are whole
         num_train_epochs=recipe.epochs,

@@ -50,9 +50,17 @@ def make_llama(folder: Path, seed: int = 0, layers: int = 2, hidden: int = 64, c
 
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=600, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=context, tie_word_embeddings=True,
-        bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        vocab_size=600,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     _tokenizer(folder)

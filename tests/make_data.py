@@ -11,7 +11,11 @@ import sys
 from pathlib import Path
 
 LABELS = ("negative", "neutral", "positive")
-_VERBS = {"negative": ("fell", "slid", "shrank"), "neutral": ("was", "stood at", "came to"), "positive": ("rose", "grew", "jumped")}
+_VERBS = {
+    "negative": ("fell", "slid", "shrank"),
+    "neutral": ("was", "stood at", "came to"),
+    "positive": ("rose", "grew", "jumped"),
+}
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, str]]:
@@ -39,7 +43,10 @@ def write_sources(folder: Path, count: int = 120) -> dict[str, list[Path]]:
     for number, split in enumerate(("train", "test")):
         path = folder / f"task1_headline_ABSA_{split}.json"
         entries = {
-            str(key): {"sentence": text, "info": [{"snippets": "['']", "target": "Alder", "sentiment_score": scores[label], "aspects": "[]"}]}
+            str(key): {
+                "sentence": text,
+                "info": [{"snippets": "['']", "target": "Alder", "sentiment_score": scores[label], "aspects": "[]"}],
+            }
             for key, (text, label) in enumerate(sentences(count // (1 + 2 * number), 2 + number))
         }
         path.write_text(json.dumps(entries), encoding="utf-8")

@@ -28,7 +28,15 @@ from finbench.train import train
 def adapter(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter of the tiny Llama; do not write into it."""
     out = tmp_path_factory.mktemp("adapters") / "tiny"
-    stated = {"base": str(llama), "tasks": ["mini_sentiment"], "limit": 64, "rank": 4, "dtype": "float32", "lr": 1e-2, "batch_size": 8}
+    stated = {
+        "base": str(llama),
+        "tasks": ["mini_sentiment"],
+        "limit": 64,
+        "rank": 4,
+        "dtype": "float32",
+        "lr": 1e-2,
+        "batch_size": 8,
+    }
     assert isinstance(train(catalog.recipe(None, stated), out), Adapter)
     return out
 
@@ -46,8 +54,16 @@ def test_base_and_adapter_equal_stock_lm_eval(adapter: Path, llama: Path, tmp_pa
     manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False)
     for card, peft in zip(found, (None, str(adapter)), strict=True):
         arguments = f"pretrained={llama},dtype=float32" + (f",peft={peft}" if peft else "")
-        stock = simple_evaluate("hf", model_args=arguments, tasks=[score.task for score in card.scores], limit=24,
-                                task_manager=manager, bootstrap_iters=0, batch_size=16, device="cpu")
+        stock = simple_evaluate(
+            "hf",
+            model_args=arguments,
+            tasks=[score.task for score in card.scores],
+            limit=24,
+            task_manager=manager,
+            bootstrap_iters=0,
+            batch_size=16,
+            device="cpu",
+        )
         for score in card.scores:
             theirs = stock["results"][score.task]
             for name, measure in score.metrics.items():
@@ -56,22 +72,38 @@ def test_base_and_adapter_equal_stock_lm_eval(adapter: Path, llama: Path, tmp_pa
 
 
 def test_the_log_likelihood_form_equals_stock_lm_eval(adapter: Path, llama: Path, tmp_path: Path) -> None:
-    from make_data import write_sources
-
-    from finbench.data.sources import import_data
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
+    from finbench.data.sources import import_data
+    from make_data import write_sources
+
     import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
     found = run(adapter, llama, tmp_path / "o", tasks=["fpb_mc"], data_dir=tmp_path / "data", limit=None)
-    manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False,
-                          metadata={"finbench_data_dir": str(tmp_path / "data")})
-    stock = simple_evaluate("hf", model_args=f"pretrained={llama},dtype=float32,peft={adapter}", tasks=["finbench_fpb_mc"],
-                            task_manager=manager, bootstrap_iters=0, batch_size=16, device="cpu", log_samples=True)
+    manager = TaskManager(
+        include_path=str(paths.shipped("tasks")),
+        include_defaults=False,
+        metadata={"finbench_data_dir": str(tmp_path / "data")},
+    )
+    stock = simple_evaluate(
+        "hf",
+        model_args=f"pretrained={llama},dtype=float32,peft={adapter}",
+        tasks=["finbench_fpb_mc"],
+        task_manager=manager,
+        bootstrap_iters=0,
+        batch_size=16,
+        device="cpu",
+        log_samples=True,
+    )
     card = found[1]
-    assert card.scores[0].metrics["macro_f1"].value == pytest.approx(stock["results"]["finbench_fpb_mc"]["macro_f1,none"])
+    assert card.scores[0].metrics["macro_f1"].value == pytest.approx(
+        stock["results"]["finbench_fpb_mc"]["macro_f1,none"]
+    )
     ours = [row["answer"] for row in cardfiles.read_samples(tmp_path / "o" / f"{card.subject.name}.json")]
-    theirs = [[float(r[0][0]) for r in s["resps"]] for s in sorted(stock["samples"]["finbench_fpb_mc"], key=lambda s: s["doc_id"])]
+    theirs = [
+        [float(r[0][0]) for r in s["resps"]]
+        for s in sorted(stock["samples"]["finbench_fpb_mc"], key=lambda s: s["doc_id"])
+    ]
     assert torch.allclose(torch.tensor(ours), torch.tensor(theirs), atol=1e-4)
     assert card.scores[0].parse_rate.value == 1.0
 
@@ -83,7 +115,11 @@ def test_the_base_is_scored_once_for_any_number_of_adapters_and_runs(
 
     asked: list[int] = []
     real = HFEngine.answer
-    monkeypatch.setattr(HFEngine, "answer", lambda self, requests, progress: (asked.append(len(requests)), real(self, requests, progress))[1])
+    monkeypatch.setattr(
+        HFEngine,
+        "answer",
+        lambda self, requests, progress: (asked.append(len(requests)), real(self, requests, progress))[1],
+    )
     first = run(adapter, llama, tmp_path)
     assert asked == [24, 24]
     again = run(adapter, llama, tmp_path)
@@ -96,7 +132,9 @@ def test_the_base_is_scored_once_for_any_number_of_adapters_and_runs(
     assert len(list(tmp_path.glob("*.json"))) == 4
 
 
-def test_another_adapter_under_the_same_name_is_not_taken_from_the_cache(adapter: Path, llama: Path, tmp_path: Path) -> None:
+def test_another_adapter_under_the_same_name_is_not_taken_from_the_cache(
+    adapter: Path, llama: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / adapter.name
     shutil.copytree(adapter, copy)
     tensors = load_file(copy / adapters.WEIGHTS)
@@ -108,15 +146,31 @@ def test_another_adapter_under_the_same_name_is_not_taken_from_the_cache(adapter
     other = run(copy, llama, tmp_path / "o")
     assert one[1].subject.adapter != other[1].subject.adapter
     assert one[1].run_key != other[1].run_key
-    both = evaluate.evaluate([str(adapter), str(copy)], base=str(llama), limit=24, out=tmp_path / "both", arguments={"dtype": "float32"})
+    both = evaluate.evaluate(
+        [str(adapter), str(copy)], base=str(llama), limit=24, out=tmp_path / "both", arguments={"dtype": "float32"}
+    )
     assert len({card.subject.name for card in both}) == 3
     assert [card.scores[0].metrics for card in both[1:]] == [one[1].scores[0].metrics, other[1].scores[0].metrics]
 
 
 def test_a_killed_evaluation_keeps_every_finished_task(adapter: Path, llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
-    command = [sys.executable, "-m", "finbench", "eval", "--adapter", str(adapter), "--base", str(llama), "--tasks",
-               "mini", "--out", str(out), "--arg", "dtype=float32"]
+    command = [
+        sys.executable,
+        "-m",
+        "finbench",
+        "eval",
+        "--adapter",
+        str(adapter),
+        "--base",
+        str(llama),
+        "--tasks",
+        "mini",
+        "--out",
+        str(out),
+        "--arg",
+        "dtype=float32",
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(out.glob("*.json")):
         time.sleep(0.05)
@@ -214,9 +268,15 @@ def _huge_header(folder: Path) -> None:
 
 DAMAGES = {
     "a flipped bit": (_flip, "SHA-256 differs"),
-    "truncated": (lambda f: (f / adapters.WEIGHTS).write_bytes((f / adapters.WEIGHTS).read_bytes()[:-100]), "SHA-256 differs"),
+    "truncated": (
+        lambda f: (f / adapters.WEIGHTS).write_bytes((f / adapters.WEIGHTS).read_bytes()[:-100]),
+        "SHA-256 differs",
+    ),
     "truncated, no record": (
-        lambda f: ((f / "finbench.json").unlink(), (f / adapters.WEIGHTS).write_bytes((f / adapters.WEIGHTS).read_bytes()[:-100])),
+        lambda f: (
+            (f / "finbench.json").unlink(),
+            (f / adapters.WEIGHTS).write_bytes((f / adapters.WEIGHTS).read_bytes()[:-100]),
+        ),
         "torn",
     ),
     "NaN": (lambda f: _tensors(f, _nan), "not finite"),
@@ -225,7 +285,10 @@ DAMAGES = {
         lambda f: _tensors(f, lambda t: {n.replace("model.layers", "model.blocks"): v for n, v in t.items()}),
         "match no module",
     ),
-    "a pickle": (lambda f: ((f / adapters.WEIGHTS).rename(f / "adapter_model.bin"), (f / "finbench.json").unlink()), "never loaded"),
+    "a pickle": (
+        lambda f: ((f / adapters.WEIGHTS).rename(f / "adapter_model.bin"), (f / "finbench.json").unlink()),
+        "never loaded",
+    ),
     "a pickle in disguise": (
         lambda f: ((f / adapters.WEIGHTS).write_bytes(b"\x80\x04\x95" + b"x" * 200), (f / "finbench.json").unlink()),
         "torn or not safetensors",
@@ -235,8 +298,11 @@ DAMAGES = {
     "a torn config": (lambda f: (f / "adapter_config.json").write_text('{"r": 4'), "torn or not JSON"),
     "a torn record": (lambda f: (f / "finbench.json").write_text("{"), "torn"),
     "code to import": (
-        lambda f: (f / "adapter_config.json").write_text(json.dumps({**json.loads((f / "adapter_config.json").read_text()),
-                                                                     "auto_mapping": {"parent_library": "os"}})),
+        lambda f: (f / "adapter_config.json").write_text(
+            json.dumps(
+                {**json.loads((f / "adapter_config.json").read_text()), "auto_mapping": {"parent_library": "os"}}
+            )
+        ),
         "asks to import code",
     ),
 }
@@ -249,7 +315,7 @@ def test_a_damaged_adapter_is_refused(damage: str, adapter: Path, llama: Path, t
     change(folder)
     with pytest.raises(FinbenchError, match=message):
         run(folder, llama, tmp_path / "o", tasks=["mini_sentiment"])
-    assert not [p for p in (tmp_path / "o").glob("*.json") if cardfiles.read(p).subject.adapter]
+    assert not list((tmp_path / "o").glob("*.json"))  # not even the base was scored
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"layers": 3}, {"layers": 1}, {"hidden": 128}])
@@ -285,13 +351,19 @@ def test_a_damaged_base_is_refused(llama: Path, tmp_path: Path) -> None:
     tensors["model.layers.0.mlp.up_proj.weight"][3, 3] = float("inf")
     save_file(tensors, poisoned / "model.safetensors", metadata={"format": "pt"})
     lacking = copy("lacking")
-    save_file({n: t for n, t in load_file(lacking / "model.safetensors").items() if "layers.1.mlp" not in n},
-              lacking / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {n: t for n, t in load_file(lacking / "model.safetensors").items() if "layers.1.mlp" not in n},
+        lacking / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     hostile = copy("hostile")
     config = json.loads((hostile / "config.json").read_text()) | {"auto_map": {"AutoModelForCausalLM": "x.Y"}}
     (hostile / "config.json").write_text(json.dumps(config))
     for folder, message in (
-        (torn, "torn"), (poisoned, "not finite"), (lacking, "lacks weights"), (hostile, "asks to run code"),
+        (torn, "torn"),
+        (poisoned, "not finite"),
+        (lacking, "lacks weights"),
+        (hostile, "asks to run code"),
         (_base_without(copy("noweights"), "model.safetensors"), "no safetensors weights"),
         (_base_without(copy("notokens"), "tokenizer.json"), "no tokenizer"),
         (_base_without(copy("noconfig"), "config.json"), "config.json is missing"),
@@ -307,8 +379,9 @@ def test_an_over_long_prompt_is_refused_or_counted(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match=r"context has 100 tokens.*prompts need up to"):
         evaluate.evaluate(model=str(short), tasks=["mini_sentiment"], limit=30, out=tmp_path / "o")
     assert not list((tmp_path / "o").glob("*.json"))
-    [card] = evaluate.evaluate(model=str(short), tasks=["mini_sentiment"], limit=30, out=tmp_path / "o",
-                               arguments={"truncate": "left"})
+    [card] = evaluate.evaluate(
+        model=str(short), tasks=["mini_sentiment"], limit=30, out=tmp_path / "o", arguments={"truncate": "left"}
+    )
     assert 0 < card.scores[0].truncated <= 30
 
 
@@ -364,9 +437,8 @@ def test_a_model_of_nan_logits_is_not_scored(llama: Path, tmp_path: Path, monkey
 
 
 def test_a_card_holds_no_path_no_host_and_no_restricted_text(adapter: Path, llama: Path, tmp_path: Path) -> None:
-    from make_data import write_sources
-
     from finbench.data.sources import import_data
+    from make_data import write_sources
 
     import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
     cards_found = run(adapter, llama, tmp_path / "o", tasks=["fpb", "mini_sentiment"], data_dir=tmp_path / "data")
@@ -398,7 +470,9 @@ def test_a_tampered_samples_file_is_noticed(tmp_path: Path) -> None:
 
 def test_reports_escape_what_a_card_says(tmp_path: Path) -> None:
     [card] = evaluate.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
-    hostile = card.model_copy(update={"subject": card.subject.model_copy(update={"name": "<script>alert(1)</script>|x"})})
+    hostile = card.model_copy(
+        update={"subject": card.subject.model_copy(update={"name": "<script>alert(1)</script>|x"})}
+    )
     assert "<script>" not in cards.html([hostile])
     assert "\\|x" in cards.markdown([hostile])
     page = (tmp_path / "report.html").read_text()

@@ -26,8 +26,15 @@ from finbench.train import prepare, train
 
 def recipe(base: Path, **overrides: Any) -> Any:
     stated = {
-        "base": str(base), "tasks": ["mini_sentiment"], "limit": 64, "batch_size": 8, "rank": 4, "dropout": 0.1,
-        "dtype": "float32", "save_every": 3, "lr": 1e-2,
+        "base": str(base),
+        "tasks": ["mini_sentiment"],
+        "limit": 64,
+        "batch_size": 8,
+        "rank": 4,
+        "dropout": 0.1,
+        "dtype": "float32",
+        "save_every": 3,
+        "lr": 1e-2,
     }
     return catalog.recipe(None, {**stated, **overrides})
 
@@ -44,12 +51,13 @@ def test_the_adapter_folder_loads_with_plain_peft_and_names_no_local_path(llama:
 
     made = trained(llama, tmp_path / "a")
     assert sorted(p.name for p in (tmp_path / "a").iterdir() if not p.name.startswith(".")) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "finbench.json",
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "finbench.json",
     ]
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama), tmp_path / "a")
-    assert made.training.trainable_parameters == sum(
-        p.numel() for n, p in model.named_parameters() if "lora_" in n
-    )
+    assert made.training.trainable_parameters == sum(p.numel() for n, p in model.named_parameters() if "lora_" in n)
     assert made.training.loss_curve[0][1] > made.training.final_loss
     written = "".join((tmp_path / "a" / n).read_text() for n in ("README.md", "adapter_config.json"))
     assert str(tmp_path) not in written
@@ -128,7 +136,10 @@ def test_the_loss_is_that_of_the_plain_model_on_answers_only(llama: Path) -> Non
     rows = run.rows[:5]
     batch = batches.collate(rows, tokenizer.pad_token_id)
     trainer = AnswerTrainer(
-        run.sampler, model=model, args=arguments(run.recipe, 1, Path("unused"), torch.float32), train_dataset=rows,
+        run.sampler,
+        model=model,
+        args=arguments(run.recipe, 1, Path("unused"), torch.float32),
+        train_dataset=rows,
         data_collator=lambda part: part,
     )
     with torch.no_grad():
@@ -209,8 +220,26 @@ def test_killed_at_any_step_a_resumed_run_ends_in_the_same_bits(llama: Path, tmp
 
 
 def test_ctrl_c_keeps_everything_and_says_how_to_go_on(llama: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "finbench", "train", "--base", str(llama), "--task", "mini_sentiment", "--epochs", "40",
-               "--set", "dtype=float32", "--set", "batch_size=8", "--set", "save_every=5", "--out", str(tmp_path / "r")]
+    command = [
+        sys.executable,
+        "-m",
+        "finbench",
+        "train",
+        "--base",
+        str(llama),
+        "--task",
+        "mini_sentiment",
+        "--epochs",
+        "40",
+        "--set",
+        "dtype=float32",
+        "--set",
+        "batch_size=8",
+        "--set",
+        "save_every=5",
+        "--out",
+        str(tmp_path / "r"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not _steps(tmp_path / "r") and process.poll() is None:
         time.sleep(0.05)
@@ -342,8 +371,9 @@ def test_the_record_says_what_the_folder_holds(llama: Path, tmp_path: Path) -> N
 
 
 def test_the_fingerprint_survives_resaving_and_sees_every_other_base(llama: Path, tmp_path: Path) -> None:
-    from conftest import make_llama
     from transformers import AutoModelForCausalLM
+
+    from conftest import make_llama
 
     copy = tmp_path / "copy"
     shutil.copytree(llama, copy)

@@ -1,0 +1,106 @@
+"""Who is examined: adapter references, bases and options become subjects that an engine can load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from finbench import adapters, bases
+from finbench.adapters import AdapterFolder
+from finbench.errors import FinbenchError
+from finbench.files import digest
+from finbench.records import BaseModelId, Bits, Subject
+
+
+@dataclass(frozen=True)
+class Examinee:
+    """A subject and how to load it."""
+
+    subject: Subject
+    base: bases.Base | None
+    adapter: Path | None
+
+
+def examinees(
+    references: Sequence[str], model: str | None, base: str | None, bits: Bits | None, chat: bool | None, engine: str
+) -> tuple[list[Examinee], list[str]]:
+    """Every subject, bases first, and the tasks of the adapters' recipes. Faults are reported together."""
+    found: list[Examinee] = []
+    tasks: list[str] = []
+    faults: list[FinbenchError] = []
+    dummy = (
+        bases.Base(BaseModelId(alias="dummy", source="folder", fingerprint="dummy"), Path())
+        if engine == "dummy"
+        else None
+    )
+    for text in references:
+        try:
+            adapter = adapters.read(adapters.locate(text))
+            on = dummy or adapters.base_of(adapter, base)
+            examinee = _adapter_subject(adapter, on, bits, chat)
+            beside = _base_subject(on, examinee.subject.bits, examinee.subject.chat)
+            found += [beside, examinee]
+            tasks += list(adapter.record.recipe.tasks) if adapter.record else []
+        except FinbenchError as fault:
+            faults.append(fault)
+    if faults:
+        hint = next((fault.hint for fault in faults if fault.hint), "")
+        raise FinbenchError("\n".join(fault.message for fault in faults), hint)
+    named = [model] if model else [base or "smollm2-135m"] if not references else []
+    if not references and not model and not base and engine != "dummy":
+        raise FinbenchError(
+            "Nothing to examine.", "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
+        )
+    for text in named:
+        found.append(_base_subject(dummy or bases.resolve(text), bits or 16, bool(chat)))
+    unique = {digest(examinee.subject.model_dump()): examinee for examinee in found}
+    ordered = sorted(unique.values(), key=lambda examinee: examinee.subject.kind != "base")
+    return _distinct_names(ordered), list(dict.fromkeys(tasks))
+
+
+def _base_subject(base: bases.Base, bits: Bits, chat: bool) -> Examinee:
+    name = base.id.alias + (f"-{bits}bit" if bits != 16 else "") + ("-chat" if chat else "")
+    return Examinee(Subject(name=name, base=base.id, bits=bits, chat=chat), base, None)
+
+
+def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None, chat: bool | None) -> Examinee:
+    recipe = adapter.record.recipe if adapter.record else None
+    subject = Subject(
+        name=adapter.name,
+        base=base.id,
+        adapter=adapter.sha256,
+        adapter_name=adapter.name,
+        method=recipe.method if recipe else str(adapter.config.get("peft_type", "unknown")).lower(),
+        rank=recipe.rank if recipe else adapter.config.get("r"),
+        trainable_parameters=adapter.record.training.trainable_parameters if adapter.record else None,
+        seed=recipe.seed if recipe else None,
+        bits=bits or (recipe.bits if recipe else 16),
+        chat=chat if chat is not None else bool(recipe and recipe.chat),
+        kind=adapter.kind,
+    )
+    return Examinee(subject, base, adapter.folder)
+
+
+def _distinct_names(found: list[Examinee]) -> list[Examinee]:
+    """Two adapters may have one name: the later one gets part of its hash."""
+    taken: set[str] = set()
+    result = []
+    for examinee in found:
+        name = examinee.subject.name
+        if name in taken:
+            name += "-" + (examinee.subject.adapter or examinee.subject.base.fingerprint)[:6]
+        taken.add(name)
+        result.append(replace(examinee, subject=examinee.subject.model_copy(update={"name": name})))
+    return result
+
+
+def by_engine(found: list[Examinee]) -> list[list[Examinee]]:
+    """Subjects that one engine can serve: the same base and bits; a whole model has an engine of its own."""
+    groups: dict[tuple[Any, ...], list[Examinee]] = {}
+    for examinee in found:
+        subject = examinee.subject
+        own = subject.adapter if subject.kind == "model" else None
+        groups.setdefault((subject.base.fingerprint, subject.bits, own), []).append(examinee)
+    return list(groups.values())

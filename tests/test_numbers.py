@@ -1,0 +1,246 @@
+"""tasks/lib/numbers.py: which number an answer is."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import signal
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finbench import paths
+
+spec = importlib.util.spec_from_file_location("finbench_lib_numbers", paths.shipped("tasks") / "lib" / "numbers.py")
+numbers = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(numbers)
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail when the block takes more processor time; works inside a regular expression too."""
+
+    def late(*_: object) -> None:
+        raise AssertionError(f"still busy after {seconds} s")
+
+    signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def number(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("1000", "1000"),
+        ("1,000", "1000"),
+        ("1000.0", "1000"),
+        ("1,234,567.89", "1234567.89"),
+        ("1,000 million", "1e9"),
+        ("007", "7"),
+        (".5", "0.5"),
+        ("-.5", "-0.5"),
+        ("-0", "0"),
+        ("+5", "5"),
+        ("-5", "-5"),
+        ("−5", "-5"),
+        ("(12)", "-12"),
+        ("( 12 )", "-12"),
+        ("($1,200)", "-1200"),
+        ("(5%)", "-0.05"),
+        ("$5", "5"),
+        ("US$ 5", "5"),
+        ("€5", "5"),
+        ("USD 5", "5"),
+        ("5 USD", "5"),
+        ("5 dollars", "5"),
+        ("-$5", "-5"),
+        ("$-5", "-5"),
+        ("$ −5", "-5"),
+        ("$1.2 million", "1200000"),
+        ("$1.2 Million", "1200000"),
+        ("2 billion USD", "2e9"),
+        ("0.5 trillion", "5e11"),
+        ("3 thousand", "3000"),
+        ("5%", "0.05"),
+        ("5 %", "0.05"),
+        ("12.5%", "0.125"),
+        ("1e6", "1000000"),
+        ("1.5E-3", "0.0015"),
+        ("2e+2", "200"),
+        ("12.", "12"),
+        ("12.5.", "12.5"),
+        ("1,000.", "1000"),
+        ("`12`", "12"),
+        ("**12**", "12"),
+        ('"12"', "12"),
+        (" 12 \n", "12"),
+    ],
+)
+def test_one_number_reads_strictly_and_leniently_as(answer: str, value: str) -> None:
+    assert (numbers.parse(answer), numbers.parse_lenient(answer)) == (Decimal(value), Decimal(value))
+
+
+@pytest.mark.parametrize(
+    ("answer", "lenient"),
+    [
+        # thousands and decimals that are in doubt
+        ("1.000,00", None),
+        ("1,00", None),
+        ("1,0000", None),
+        ("1,000,00", None),
+        ("0,5", None),
+        ("12 34", None),
+        ("1 000", None),
+        ("1_000", None),
+        ("1.2.3", None),
+        # signs and brackets that are in doubt
+        ("--5", None),
+        ("(-5)", None),
+        ("-(12)", None),
+        ("(12", None),
+        ("12)", None),
+        # no number
+        ("", None),
+        (".", None),
+        ("$", None),
+        ("-", None),
+        ("NaN", None),
+        ("inf", None),
+        ("0x10", None),
+        ("5th", None),
+        ("1e-", None),
+        ("1e1000", None),
+        ("½", None),
+        ("not stated", None),
+        ("\x00", None),
+        ("\ud800", None),
+        # prose
+        ("The value is 12.", "12"),
+        ("Revenue was $1.2 million in total", "1200000"),
+        ("It fell to -5 USD.", "-5"),
+        ("The net loss was (12).", "-12"),
+        ("Answer: 1,000, as asked", "1000"),
+        ("FY2021: 5", "5"),
+        ("12, that is 12.0", "12"),
+        ("1,000 or 1000", "1000"),
+        ("12 million, or 12,000,000", "12000000"),
+        ("12 and 13", None),
+        ("between 10 and 12", None),
+        ("In 2020 it was 5", None),
+        ("The 12:30 train", None),
+        # a second number is a second number wherever it stands
+        ("It was 100 (up from 12)", None),
+        ("It rose (to 12)", "12"),
+        ("3-5", None),
+        ("in 2019-2020", None),
+        ("3/4", None),
+        # an unknown dash is not left out
+        ("–5", None),
+    ],
+)
+def test_what_is_not_one_number_reads_leniently_as(answer: str, lenient: str | None) -> None:
+    assert (numbers.parse(answer), numbers.parse_lenient(answer)) == (None, number(lenient))
+
+
+def test_only_the_first_line_counts_strictly() -> None:
+    assert (numbers.parse("12\n13"), numbers.parse_lenient("12\n13")) == (Decimal(12), None)
+    assert numbers.parse("The value:\n12") is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "1" * 1_000_000,
+        "1," * 500_000,
+        "1,111" * 200_000,
+        "." * 1_000_000,
+        "-" * 1_000_000,
+        "(" * 1_000_000,
+        "$" * 1_000_000,
+        " " * 1_000_000 + "x",
+        '"' + " " * 200 + "x",
+        "5" + " " * 200 + "x",
+        '"' + " " * 100 + "5" + " " * 100 + "x",
+        "(" + " " * 1000 + "$" + " " * 1000 + "x",
+        "x " * 500_000,
+    ],
+    ids=lambda answer: f"{answer[:3]!r} of {len(answer)}",
+)
+def test_a_hostile_answer_reads_as_none_and_fast(answer: str) -> None:
+    with within(2):
+        assert numbers.parse(answer) is None
+        assert numbers.parse_lenient(answer) in (None, Decimal(5))
+
+
+@pytest.mark.parametrize("length", [9_990, 9_998, 9_999, 10_000, 10_001])
+def test_a_long_answer_never_yields_a_part_of_its_number(length: int) -> None:
+    assert numbers.parse_lenient("x" * length + " 123456789012") in (None, Decimal(123456789012))
+
+
+STYLES: dict[str, tuple[int, Callable[[Decimal], str]]] = {  # name: (power of ten by which it is read, how it is written)
+    "plain": (0, lambda d: f"{d:f}"),
+    "commas": (0, lambda d: f"{d:,f}"),
+    "exponent": (0, lambda d: f"{d:e}"),
+    "unicode minus": (0, lambda d: f"{d:f}".replace("-", "−")),
+    "plus": (0, lambda d: f"{d:+f}"),
+    "dollar inside": (0, lambda d: f"${d:,f}"),
+    "dollar outside": (0, lambda d: f"{'-' if d < 0 else ''}${abs(d):,f}"),
+    "currency code": (0, lambda d: f"{d:,f} USD"),
+    "accounting": (0, lambda d: f"({abs(d):,f})" if d < 0 else f"{abs(d):,f}"),
+    "percent": (-2, lambda d: f"{d:f} %"),
+    "thousand": (3, lambda d: f"{d:f} thousand"),
+    "million": (6, lambda d: f"${d:,f} million"),
+    "trailing period": (0, lambda d: f"{d:f}."),
+    "code ticks": (0, lambda d: f"`{d:f}`"),
+    "bold": (0, lambda d: f"**{d:,f}**"),
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+@given(value=st.decimals(-(10**18), 10**18, places=4) | st.integers(-(10**30), 10**30).map(Decimal))
+def test_a_decimal_reads_back_exactly(style: str, value: Decimal) -> None:
+    power, write = STYLES[style]
+    expected = Decimal(f"{value:f}e{power}")
+    assert (numbers.parse(write(value)), numbers.parse_lenient(write(value))) == (expected, expected)
+
+
+PIECES = [*"0123456789.,()-−+$%`\n ", "e", "million", "USD", "x"]
+
+
+@given(st.text(st.characters(exclude_categories=())) | st.lists(st.sampled_from(PIECES), max_size=10).map("".join))
+def test_the_lenient_reading_never_contradicts_the_strict_one(answer: str) -> None:
+    strict, lenient = numbers.parse(answer), numbers.parse_lenient(answer)
+    assert strict is None or lenient in (None, strict)
+    assert all(value is None or value.is_finite() for value in (strict, lenient))
+
+
+@pytest.mark.parametrize(
+    ("answer", "acc", "lenient", "rate"),
+    [
+        ("1,000", 1.0, 1.0, 1.0),
+        ("$1000.00", 1.0, 1.0, 1.0),
+        ("1 thousand", 1.0, 1.0, 1.0),
+        ("It is 1,000.", 0.0, 1.0, 0.0),
+        ("1001", 0.0, 0.0, 1.0),
+        ("1000\n1001", 1.0, 1.0, 1.0),
+        ("-1000", 0.0, 0.0, 1.0),
+        ("not stated", 0.0, 0.0, 0.0),
+    ],
+)
+def test_an_answer_scores(answer: str, acc: float, lenient: float, rate: float) -> None:
+    assert numbers.score({"answer": "1000"}, [answer]) == {"acc": acc, "acc_lenient": lenient, "parse_rate": rate}
+
+
+def test_a_gold_answer_that_is_no_number_stops_the_run() -> None:
+    with pytest.raises(ValueError, match="n/a"):
+        numbers.score({"answer": "n/a"}, ["1"])
