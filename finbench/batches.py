@@ -45,7 +45,7 @@ def check_lengths(rows: Sequence[Row], longest: int, what: str) -> None:
     over = [len(row.ids) for row in rows if len(row.ids) > longest]
     if over:
         raise FinbenchError(
-            f"{len(over)} of {len(rows)} rows of {what} are longer than {longest} tokens (the longest has {max(over)}).",
+            f"{len(over)} of {len(rows)} rows of {what} are longer than {longest} tokens (up to {max(over)}).",
             f"Allow them with --set max_length={max(over)}, if the base's context allows that many.",
         )
     if any(row.answer < 1 for row in rows):

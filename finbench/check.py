@@ -151,6 +151,8 @@ def golden_prompt(task: Task) -> str:
 def _score_faults(task: Task, exam: Any, docs: list[dict[str, Any]]) -> Iterator[str]:
     """The gold answers must score 1, silence must score 0."""
     aggregation = exam.aggregation()
+    if task.main_metric not in aggregation:
+        return  # said already
 
     def main(answers: list[Any]) -> float:
         values = [exam.process_results(doc, answer) for doc, answer in zip(docs, answers, strict=True)]
@@ -167,7 +169,8 @@ def _score_faults(task: Task, exam: Any, docs: list[dict[str, Any]]) -> Iterator
     if main(right) != 1.0:
         yield f"its own gold answers score {main(right):g} on {task.main_metric}, not 1"
     if main(wrong) != 0.0:
-        yield f"{'wrong labels' if task.form == 'choice' else 'empty answers'} score {main(wrong):g} on {task.main_metric}, not 0"
+        what = "wrong labels" if task.form == "choice" else "empty answers"
+        yield f"{what} score {main(wrong):g} on {task.main_metric}, not 0"
 
 
 def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[str]:
@@ -182,7 +185,7 @@ def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[
     if stored == golden:
         return
     if stored and stored["version"] == task.version and stored["digest"] != task.digest:
-        yield f"its definition has changed, but its version is still {task.version}: scores would no longer be comparable"
+        yield f"its definition has changed, but its version is still {task.version}: scores no longer compare"
     elif write:
         write_atomic(path, json.dumps(golden, indent=1, ensure_ascii=False) + "\n")
     else:

@@ -110,7 +110,6 @@ def train(
     import yaml
 
     from finbench import catalog
-    from finbench import train as training
 
     named = {
         "base": base,
@@ -126,6 +125,9 @@ def train(
     extra = {key: yaml.safe_load(value) for key, value in _pairs(set_ or [], "--set").items()}
     resolved = catalog.recipe(recipe, {**named, **extra})
     folder = out or Path("runs") / resolved.name
+
+    from finbench import train as training
+
     result = training.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run)
     if isinstance(result, dict):
         typer.echo(json.dumps(result, indent=1))
@@ -239,9 +241,8 @@ def tasks_check(
     elif findings:
         raise FinbenchError("\n".join(findings), f"{len(findings)} findings.")
     else:
-        typer.echo(
-            f"{len(catalog.tasks())} tasks, {len(catalog.groups())} groups, {len(catalog.recipe_files())} recipes: all well."
-        )
+        counts = (len(catalog.tasks()), len(catalog.groups()), len(catalog.recipe_files()))
+        typer.echo("{} tasks, {} groups, {} recipes: all well.".format(*counts))
     if findings:
         raise typer.Exit(1)
 

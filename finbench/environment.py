@@ -79,6 +79,9 @@ def owner(folder: Path) -> Iterator[None]:
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise cannot_write(folder, fault) from fault
+    try:
         lock = FileLock(str(folder / ".lock"), timeout=0)
         with lock:
             yield

@@ -56,7 +56,7 @@ def _macro_f1(values: Sequence[tuple[str, str | None, Sequence[str]]]) -> Measur
 def _span_f1(values: Sequence[tuple[int, int, int]]) -> Measure:
     def f1(sums: stats.Counts) -> stats.Counts:
         sizes = 2 * sums[..., 0] + sums[..., 1] + sums[..., 2]
-        return np.where(sizes > 0, 2 * sums[..., 0] / np.maximum(sizes, 1), 0.0)
+        return stats.ratio(2 * sums[..., 0], sizes)
 
     return stats.bootstrap_sums(np.asarray(values, dtype=np.float64), f1)
 
@@ -75,9 +75,8 @@ def _question_parts(values: Sequence[tuple[str, str, str | None]]) -> NDArray[np
 def _question_f1(values: Sequence[tuple[str, str, str | None]]) -> Measure:
     def mean_f1(sums: stats.Counts) -> stats.Counts:
         hits, sizes, present = (sums[..., start::3] for start in range(3))
-        f1 = np.where(sizes > 0, 2 * hits / np.maximum(sizes, 1), 0.0)
         asked = present > 0  # a resample can miss a rare question; lm-eval's mean is over those that occur
-        return np.asarray(np.where(asked, f1, 0).sum(axis=-1) / np.maximum(asked.sum(axis=-1), 1))
+        return stats.ratio(stats.ratio(2 * hits, sizes).sum(axis=-1), asked.sum(axis=-1))
 
     return stats.bootstrap_sums(_question_parts(values), mean_f1)
 

@@ -37,11 +37,16 @@ def confusion(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: int
     return table
 
 
+def ratio(part: Counts, whole: Counts) -> Counts:
+    """``part / whole``, 0 where ``whole`` is 0."""
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
+
+
 def accuracy(table: Counts) -> Counts:
     """Accuracy of confusion counts of shape (..., L, L + 1)."""
     hits = np.trace(table[..., :-1], axis1=-2, axis2=-1)
     total = table.sum(axis=(-2, -1))
-    return np.asarray(hits / np.maximum(total, 1))
+    return ratio(hits, total)
 
 
 def f1_by_label(table: Counts) -> Counts:
@@ -49,7 +54,7 @@ def f1_by_label(table: Counts) -> Counts:
     square = table[..., :-1]
     hits = np.diagonal(square, axis1=-2, axis2=-1)
     sizes = table.sum(axis=-1) + square.sum(axis=-2)
-    return np.where(sizes > 0, 2 * hits / np.maximum(sizes, 1), 0.0)
+    return ratio(2 * hits, sizes)
 
 
 def macro_f1(table: Counts) -> Counts:

@@ -37,7 +37,7 @@ def trained(adapter: Adapter, folder: Path) -> None:
     """The end of a training run."""
     run = adapter.training
     out.print(
-        f"[bold]{escape(str(folder))}[/]  {escape(adapter.recipe.method)}, {run.trainable_parameters:,} trainable parameters"
+        f"[bold]{escape(str(folder))}[/]  {adapter.recipe.method}, {run.trainable_parameters:,} trainable parameters"
     )
     out.print(
         f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens ({100 * run.padding:.1f} % padding) in "

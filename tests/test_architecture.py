@@ -135,7 +135,8 @@ def test_the_data_directory_rule_is_the_same_with_and_without_finbench(
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("rows", paths.shipped("tasks") / "lib" / "rows.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     rows = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(rows)
     assert rows.data_dir() == paths.data_dir()

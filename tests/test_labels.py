@@ -115,7 +115,18 @@ def test_lenient_scores_are_never_below_strict_ones(answer: str, gold: str) -> N
         ("positive" + " " * 100_000 + "x", None),
         (("strong" + " " * 1000) * 200, None),
     ],
-    ids=["word", "tail", "label", "negations and labels", "negations", "space", "runs", "lead-in", "after", "half label"],
+    ids=[
+        "word",
+        "tail",
+        "label",
+        "negations and labels",
+        "negations",
+        "space",
+        "runs",
+        "lead-in",
+        "after",
+        "half label",
+    ],
 )
 def test_a_very_long_answer_is_read_fast(answer: str, strict: str | None) -> None:
     with within(2):

@@ -187,7 +187,9 @@ def test_a_long_answer_never_yields_a_part_of_its_number(length: int) -> None:
     assert numbers.parse_lenient("x" * length + " 123456789012") in (None, Decimal(123456789012))
 
 
-STYLES: dict[str, tuple[int, Callable[[Decimal], str]]] = {  # name: (power of ten by which it is read, how it is written)
+STYLES: dict[
+    str, tuple[int, Callable[[Decimal], str]]
+] = {  # name: (power of ten by which it is read, how it is written)
     "plain": (0, lambda d: f"{d:f}"),
     "commas": (0, lambda d: f"{d:,f}"),
     "exponent": (0, lambda d: f"{d:e}"),

@@ -1,0 +1,91 @@
+"""Financial PhraseBank on the embedded base: three seeds of the zoo's recipe beside the base.
+
+    python benchmarks/fpb_smollm2.py run --data-dir DATA     trains and scores into runs/fpb (about 25 minutes, 2 cores)
+    python benchmarks/fpb_smollm2.py table                   the table of the README, from leaderboards/scorecards
+
+DATA is where ``finbench data import fpb Sentences_*Agree.txt`` has put the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+from pathlib import Path
+
+from finbench import adapters, cardfiles, cards, catalog, evaluate, train
+from finbench.records import Score, Scorecard
+
+RECIPE = "fpb-smollm2-135m-lora"
+SEEDS = (0, 1, 2)
+RESULTS = Path(__file__).parent.parent / "leaderboards" / "scorecards"
+
+
+def run(data_dir: Path | None) -> None:
+    """Train three seeds, score them beside the base in both forms, copy the cards to the leaderboard."""
+    folders = []
+    for seed in SEEDS:
+        recipe = catalog.recipe(RECIPE, {"seed": seed})
+        folders.append(Path("runs") / recipe.name)
+        train.train(recipe, folders[-1], data_dir=data_dir, resume=(folders[-1] / "checkpoints").is_dir())
+    out = Path("runs") / "fpb-scorecards"
+    evaluate.evaluate([str(folder) for folder in folders], tasks=["fpb", "fpb_mc"], out=out, data_dir=data_dir)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for path in out.glob("*.json"):
+        shutil.copy(path, RESULTS / f"fpb-{path.name}" if path.stem == "smollm2-135m" else RESULTS / path.name)
+        samples = cardfiles.samples_path(path)
+        target = RESULTS / (f"fpb-{samples.name}" if path.stem == "smollm2-135m" else samples.name)
+        shutil.copy(samples, target)
+    for folder in folders:
+        print(folder, adapters.record(folder).training.tokens_per_second, "tokens/s")
+
+
+def table() -> str:
+    """Markdown: the base, each seed, and their mean with the standard deviation over seeds."""
+    found = [cardfiles.read(path) for path in sorted(RESULTS.glob("*.json"))]
+    lines = [
+        "| subject | macro-F1, 95 % interval | accuracy | parsed | macro-F1, log-likelihood form |",
+        "|--|--:|--:|--:|--:|",
+    ]
+    fpb = [card for card in found if any(score.task == "finbench_fpb" for score in card.scores)]
+    for card in sorted(fpb, key=lambda card: (card.subject.kind != "base", card.subject.name)):
+        by_task = {score.task: score for score in card.scores}
+        score, choice = by_task["finbench_fpb"], by_task["finbench_fpb_mc"]
+        lines.append(
+            f"| {card.subject.name} | {cards.interval(score.main)} | {cards.percent(score.metrics['acc'].value)} "
+            f"| {cards.percent(score.parse_rate.value)} | {cards.percent(choice.main.value)} |"
+        )
+    trained = [card for card in fpb if card.subject.adapter]
+    lines.append("| **mean of the seeds ± standard deviation** | " + " | ".join(_columns(trained)) + " |")
+    score = next(score for score in fpb[0].scores if score.task == "finbench_fpb")
+    for name, values in score.baselines.items():
+        lines.append(f"| {name} label | {cards.percent(values['macro_f1'])} | {cards.percent(values['acc'])} | | |")
+    return "\n".join([f"n = {score.n} test sentences", "", *lines])
+
+
+def _columns(trained: list[Scorecard]) -> list[str]:
+    picked = [
+        lambda card: _score(card, "finbench_fpb").main.value,
+        lambda card: _score(card, "finbench_fpb").metrics["acc"].value,
+        lambda card: _score(card, "finbench_fpb").parse_rate.value,
+        lambda card: _score(card, "finbench_fpb_mc").main.value,
+    ]
+    columns = []
+    for pick in picked:
+        values = [100 * pick(card) for card in trained]
+        columns.append(f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}")
+    return columns
+
+
+def _score(card: Scorecard, task: str) -> Score:
+    return next(score for score in card.scores if score.task == task)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("--data-dir", type=Path)
+    options = parser.parse_args()
+    if options.what == "run":
+        run(options.data_dir)
+    print(table())

