@@ -177,6 +177,12 @@ def eval_(
         data_dir=data_dir,
         arguments=_pairs(arg or [], "--arg"),
     )
+    _show_cards(cards, out, as_json)
+
+
+def _show_cards(cards: Any, out: Path, as_json: bool) -> None:
+    from finbench import views
+
     if as_json:
         typer.echo(json.dumps([json.loads(card.to_json()) for card in cards], indent=1))
     else:
@@ -184,12 +190,14 @@ def eval_(
 
 
 @app.command()
-def demo(out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("runs/demo")) -> None:
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("runs/demo"),
+    as_json: Json = False,
+) -> None:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
     from finbench import demo as demonstration
-    from finbench import views
 
-    views.scored(demonstration.demo(out), out / "scorecards")
+    _show_cards(demonstration.demo(out), out / "scorecards", as_json)
 
 
 # ---------------------------------------------------------------- tasks, data, zoo
@@ -295,13 +303,14 @@ def zoo_list(as_json: Json = False) -> None:
 
 
 @zoo_app.command("show")
-def zoo_show(name: Annotated[str, typer.Argument(help="Recipe.")]) -> None:
+def zoo_show(name: Annotated[str, typer.Argument(help="Recipe.")], as_json: Json = False) -> None:
     """One recipe with every default filled in, as YAML that `finbench train FILE` takes."""
     import yaml
 
     from finbench import catalog
 
-    typer.echo(yaml.safe_dump(catalog.recipe(name).model_dump(), sort_keys=False), nl=False)
+    stated = catalog.recipe(name).model_dump()
+    typer.echo(json.dumps(stated, indent=1) if as_json else yaml.safe_dump(stated, sort_keys=False).rstrip())
 
 
 @app.command()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from finbench import __version__, bases, cardfiles, cards, catalog, environment, prompts, scoring
 from finbench.console import progress, quiet, say
@@ -18,6 +18,7 @@ from finbench.subjects import Examinee, by_engine, examinees
 
 ENGINES = ("auto", "hf", "dummy")
 ARGUMENTS = {"dtype": str, "batch_size": int, "answers": str, "truncate": str}
+_FORMS: dict[str, Literal["base", "unmerged", "merged"]] = {"base": "base", "peft": "unmerged", "model": "merged"}
 _SALT = "finbench-v1:"
 
 
@@ -314,7 +315,7 @@ class _Sitting:
             scores=[scores[name] for name in sorted(scores)],
             engine=engine.name,
             dtype=engine.dtype,
-            form="none" if engine.name == "dummy" else "unmerged" if subject.kind == "peft" else "base",
+            form="none" if engine.name == "dummy" else _FORMS[subject.kind],
             shots=self.settings.shots,
             limit=self.settings.limit,
             seed=self.settings.seed,

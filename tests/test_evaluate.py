@@ -234,6 +234,26 @@ def test_chat_follows_the_adapter_and_can_be_set(adapter: Path, llama: Path, tmp
     assert chat[0].scores[0].prompt_tokens > plain[0].scores[0].prompt_tokens
 
 
+def test_a_fully_fine_tuned_model_is_scored_beside_its_base(llama: Path, tmp_path: Path) -> None:
+    stated = {
+        "base": str(llama),
+        "tasks": ["mini_sentiment"],
+        "limit": 64,
+        "dtype": "float32",
+        "lr": 1e-3,
+        "batch_size": 8,
+    }
+    train(catalog.recipe(None, {**stated, "method": "full"}), tmp_path / "f")
+    base, full = run(tmp_path / "f", llama, tmp_path / "o")
+    assert (base.subject.kind, full.subject.kind) == ("base", "model")
+    assert full.form == "merged"
+    assert full.scores[0].metrics != base.scores[0].metrics or full.run_key != base.run_key
+    weights = tmp_path / "f" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-64] + b"\0" * 64)
+    with pytest.raises(FinbenchError, match="SHA-256 differs"):
+        run(tmp_path / "f", llama, tmp_path / "o2")
+
+
 # ---------------------------------------------------------------- refused before any score
 
 
