@@ -89,8 +89,12 @@ def _exchange(one: Path, other: Path) -> None:
         return
     aside = one.with_name(one.name + ".old")  # elsewhere: two renames
     other.rename(aside)
-    one.rename(other)
-    aside.rename(one)
+    try:
+        one.rename(other)
+    except OSError:
+        aside.rename(other)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

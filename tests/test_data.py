@@ -435,6 +435,7 @@ BAD: list[tuple[str, str, bytes, str, str]] = [  # set, what is wrong, the bytes
     ("fiqa_sa", "not UTF-8", b'{"7":\n{"sentence": "\xe9"}}', ":2", "UTF-8"),
     ("fpb", "not the UTF-8 that its mark says", b"\xef\xbb\xbf" + phrases(b"\xe4@neutral"), ":2", "UTF-8"),
     ("fpb", "NUL", phrases(b"\0b@neutral"), ":2", "NUL"),
+    ("fpb", "NUL below a Latin-1 letter", phrases(b"\xe4\xe4@neutral", b"b\0b@neutral"), ":3", "NUL"),
     ("tfns", "NUL", csv(b"b\0,1"), ":3", "NUL"),
     ("fpb", "unknown label", phrases(b"b@happy"), ":2", "b@happy"),
     ("fpb", "label in other case", phrases(b"b@Neutral"), ":2", "b@Neutral"),

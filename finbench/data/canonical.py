@@ -19,6 +19,7 @@ from finbench.errors import FinbenchError
 from finbench.files import digest, folder_atomic, sha256_file
 
 SALT = "finbench-v1:"
+MIXED = "mixed"  # the label of a text whose parts have different ones: no label of the whole is right
 SPLITS = ("train", "validation", "test")
 _LINK = re.compile(r"https?://\S+")
 _WORD = re.compile(r"\w+", re.UNICODE)
@@ -77,18 +78,20 @@ def split_rows(name: str, examples: list[Example], report: Report) -> dict[str, 
     Texts are compared normalised. Copies with different labels are all dropped: nobody knows which is right.
     Of copies with one label the first is kept, and one in the authors' test split goes before one in train.
     """
-    has_test = any(example.split == "test" for example in examples)
+    authors_split = any(example.split for example in examples)
     groups: dict[str, list[Example]] = {}
     for example in sorted(examples, key=lambda e: SPLITS.index(e.split) if e.split else 0, reverse=True):
         groups.setdefault(normalise(example.text), []).append(example)
     kept: dict[int, str] = {}  # id() of the example -> split
     for text, group in groups.items():
-        if len({example.fields.get("label") for example in group}) > 1:
-            report.dropped["same text, different labels"] += len(group)
+        labels = {example.fields.get("label") for example in group}
+        if MIXED in labels or len(labels) > 1:
+            why = "several targets with different labels" if MIXED in labels else "same text, different labels"
+            report.dropped[why] += len(group)
             continue
         first = group[0]
         authors = first.split if first.split in ("test", "validation") else None
-        kept[id(first)] = authors or split_of(text, has_test)
+        kept[id(first)] = authors or split_of(text, has_test=authors_split)
         crossing = sum(example.split != first.split for example in group)
         report.dropped["also in the test or validation split"] += crossing
         report.dropped["duplicate"] += len(group) - 1 - crossing
@@ -119,7 +122,7 @@ def write(report: Report, rows: dict[str, list[dict[str, Any]]], about: dict[str
             "schema": 0,
             "set": report.set,
             **about,
-            "sources": {path.name: sha256_file(path) for path in files},
+            "sources": {path.name: sha256_file(path) for path in sorted(files, key=lambda path: path.name)},
             "read": report.read,
             "rows": report.rows,
             "dropped": dict(sorted(report.dropped.items())),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from finbench import catalog, paths
-from finbench.data.canonical import Example, Report, split_rows, write
+from finbench.data.canonical import MIXED, Example, Report, split_rows, write
 from finbench.errors import FinbenchError, unknown
 
 SENTIMENT = ("negative", "neutral", "positive")
@@ -30,18 +33,20 @@ def read_text(path: Path, fallback: str | None = None) -> str:
         raw = path.read_bytes()
     except OSError as fault:
         raise FinbenchError(f"{path}: cannot be read ({fault.strerror}).") from fault
-    if not raw.strip():
-        raise FinbenchError(f"{path}: the file is empty.")
     encoding = "utf-8-sig"
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as fault:
-        if fallback and encoding == "utf-8-sig":
-            return raw.decode(fallback)
-        line = raw.count(b"\n", 0, fault.start) + 1
-        raise FinbenchError(f"{path}:{line}: not {encoding.upper()} ({fault.reason}).") from fault
+        if fallback and encoding == "utf-8-sig" and not raw.startswith(codecs.BOM_UTF8):
+            text = raw.decode(fallback)
+        else:
+            line = fault.object.count(b"\n", 0, fault.start) + 1
+            name = encoding.removesuffix("-sig").upper()
+            raise FinbenchError(f"{path}:{line}: not {name} ({fault.reason}).") from fault
+    if not text.strip():
+        raise FinbenchError(f"{path}: the file is empty.")
     if "\0" in text:
         raise FinbenchError(
             f"{path}:{text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL character; is this a text file?"
@@ -70,6 +75,19 @@ def fiqa_label(score: float) -> str:
     return "negative" if score < -0.1 else "neutral" if score < 0.1 else "positive"
 
 
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twins = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twins:
+        raise ValueError(f"the key {twins[0]!r} occurs twice in one object")
+    return dict(pairs)
+
+
+def _score(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError("a score is a number, found a truth value")
+    return float(value)
+
+
 def read_fiqa(path: Path, split: str) -> Iterator[Example | str]:
     """FiQA task 1: ``{id: {"sentence", "info": [{"sentiment_score", "target", ...}]}}``, scores as text or number.
 
@@ -77,33 +95,32 @@ def read_fiqa(path: Path, split: str) -> Iterator[Example | str]:
     of the whole sentence is right, and the row is a fault of kind "conflict".
     """
     try:
-        entries = json.loads(read_text(path))
+        entries = json.loads(read_text(path), object_pairs_hook=_no_twins)
         if not isinstance(entries, dict) or not entries:
             raise ValueError("an object of sentences by id is expected")
     except (ValueError, RecursionError) as fault:
         line = getattr(fault, "lineno", 1)
         raise FinbenchError(f"{path}:{line}: not a FiQA file ({fault}).") from fault
     for key, entry in entries.items():
-        place = f"{path}: id {key}"
+        place = f"{path}: id {ascii(key)[1:-1]}"
         try:
-            text = str(entry["sentence"]).strip()
-            scores = [float(info["sentiment_score"]) for info in entry["info"]]
+            text = entry["sentence"].strip()
+            scores = [_score(info["sentiment_score"]) for info in entry["info"]]
             targets = list(dict.fromkeys(str(info.get("target", "")).strip() for info in entry["info"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as fault:
             yield f"{place}: {type(fault).__name__}: {fault}"
             continue
         if not text or not scores or not all(-1 <= score <= 1 for score in scores):
             yield f"{place}: needs a sentence and scores between -1 and 1"
             continue
-        mean = sum(scores) / len(scores)
         labels = {fiqa_label(score) for score in scores}
         fields = {
-            "label": fiqa_label(mean),
-            "score": round(mean, 6),
+            "label": labels.pop() if len(labels) == 1 else MIXED,  # the mean of -0.1 thrice is below
+            "score": round(math.fsum(scores) / len(scores), 6),
             "kind": "post" if "post" in path.stem.lower() or text.startswith("$") else "headline",
             "targets": targets,
         }
-        yield Example(text, fields | ({"label": "mixed"} if len(labels) > 1 else {}), place, split)
+        yield Example(text, fields, place, split)
 
 
 def read_tfns(path: Path, split: str) -> Iterator[Example | str]:
@@ -198,10 +215,8 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
         )
     if not examples:
         raise FinbenchError(f"{name}: there is no row in {', '.join(path.name for path in files)}.")
-    mixed = [example for example in examples if example.fields["label"] == "mixed"]
-    report.dropped["several targets with different labels"] = len(mixed)
     task = catalog.expand([name])[0]
-    rows = split_rows(name, [e for e in examples if e.fields["label"] != "mixed"], report)
+    rows = split_rows(name, examples, report)
     about = {"source": source.origin, "licence": task.licence, "restricted": task.restricted, "split_rule": task.split}
     write(report, rows, about, files)
     return report

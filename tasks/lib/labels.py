@@ -1,11 +1,12 @@
 """Scoring of answers that should be one of a fixed set of labels. Standard library only.
 
 Strict is the main number. The first line of the answer must *lead* with exactly one label, as a whole word,
-perhaps after "The sentiment is" or "Answer:", and no second label may appear in that line. "positive",
-"Positive.", "**positive**", "The sentiment is positive" and "Positive, because sales rose" are answers; "not
-positive", "positive or neutral", "I cannot say whether it is positive" and "" are not. Lenient takes the only
-label that occurs anywhere in the answer as a whole word and is not negated. Neither ever falls back to a
-default label, and the label set comes from the task, never from the gold column.
+perhaps after "The sentiment is" or "Answer:"; nothing but punctuation (or "sentiment", "tone") may follow the
+label directly, and no second label may appear in that line. "positive", "Positive.", "**positive**", "The
+sentiment is positive" and "Positive, because sales rose" are answers; "not positive", "positive or neutral", "I
+cannot say whether it is positive" and "" are not. Lenient takes the only label that occurs anywhere in the answer
+as a whole word and is not negated. Neither ever falls back to a default label, and the label set comes from the
+task, never from the gold column.
 """
 
 import math
@@ -15,12 +16,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _LEAD = re.compile(
-    r"(?:(?:the|this|its?|overall)\s+)?(?:(?:final|correct|best)\s+)?"
-    r"(?:answer|label|sentiment|tone|class|category)\s*(?:(?:here|of (?:this|the) \w+)\s+)?(?:is|:|=|-)\s*:?\s*"
+    r"(?:(?:the|this|its?)\s+)?(?:(?:overall|final|correct|best)\s+)?"
+    r"(?:answer|label|sentiment|tone|class|category)[*_]*\s*(?:(?:here|of (?:this|the) \w+)\s+)?(?:is|:|=|-)\s*:?\s*"
 )
 _TRIM = " \t\r\n\"'`*_#>([{<“”‘’«»:.-"
 _TAIL = re.compile(r"(?:\s+(?:sentiment|tone|outlook|label|answer))?\s*(?:$|[.,;:!)\]}>\"'`*_”’»–—-])")
-_NEGATION = re.compile(r"(?:\b(?:not|never|neither|nor|without|hardly|cannot|cant)\b|n['’]t\b)(?:\W+\w+){0,3}\W*$")
+# A negation reaches the label through a few words of its own sentence.
+_NEGATION = re.compile(
+    r"(?:\b(?:not|never|neither|nor|without|hardly|cannot|non|(?:ca|is|are|was|were|do|does|did|would|could)nt)\b|n['’]t\b)"
+    r"(?:[^\w.!?]+\w+){0,6}[^\w.!?]*$"
+)
+_NO = re.compile(r"\b(?:no|nothing|none)\b(?:[^\w.!?]+\w+){0,6}[^\w.!?]*$")
+_REACH = 200  # characters before a label in which its negation is looked for; bounds the time of a long answer
 
 
 def _plain(text: str) -> str:
@@ -30,7 +37,9 @@ def _plain(text: str) -> str:
 def _pattern(labels: Sequence[str]) -> re.Pattern[str]:
     """Whole-word alternation, longest label first, so that a label inside a longer one is not seen twice."""
     words = sorted({_plain(label) for label in labels}, key=len, reverse=True)
-    return re.compile(r"(?<!\w)(?:" + "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in words) + r")(?!\w)")
+    inner = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in words)
+    # "_" is markdown, no letter; a hyphenated word is another word
+    return re.compile(r"(?<![^\W_])(?<![^\W_]-)(?:" + inner + r")(?![^\W_]|-\w)")
 
 
 def _canonical(found: str, labels: Sequence[str]) -> str:
@@ -58,9 +67,12 @@ def parse_lenient(answer: str, labels: Sequence[str]) -> str | None:
     text = _plain(answer)
     names = set()
     for match in _pattern(labels).finditer(text):
-        if _NEGATION.search(text, 0, match.start()):
+        before = text[max(0, match.start() - _REACH) : match.start()]
+        if _NEGATION.search(before) or ("no" not in map(_plain, labels) and _NO.search(before)):
             return None
         names.add(_canonical(match.group(), labels))
+        if len(names) > 1:
+            return None
     return names.pop() if len(names) == 1 else None
 
 

@@ -11,14 +11,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+# Every gap is at most one space (``_squeeze``): with several adjacent ``\s*`` a run of spaces takes n^4 steps.
 _NUMBER = (
-    r"(?P<open>\()?\s*(?P<sign1>[-+−])?\s*(?:US\$|[$€£¥]|USD|EUR|GBP|JPY)?\s*(?P<sign2>[-+−])?"
+    r"(?P<open>\()? ?(?P<sign1>[-+−–—‒－﹣])? ?(?:US\$|[$€£¥]|USD|EUR|GBP|JPY)? ?(?P<sign2>[-+−–—‒－﹣])?"
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3})?"
-    r"\s*(?P<scale>thousand|million|billion|trillion)?\s*(?P<percent>%)?\s*(?:USD|EUR|GBP|JPY|dollars)?\s*(?P<close>\))?"
+    r" ?(?P<scale>thousand|million|billion|trillion)? ?(?P<percent>%)? ?(?:USD|EUR|GBP|JPY|dollars)? ?(?P<close>\))?"
 )
-_WHOLE = re.compile(r"[\s\"'`*]*" + _NUMBER + r"[\s\"'`*.]*", re.IGNORECASE)
-_ANYWHERE = re.compile(r"(?<![\w.,-])" + _NUMBER + r"(?![\w]|[.,]\d)", re.IGNORECASE)
+_WHOLE = re.compile(r"[\"'`* ]*" + _NUMBER + r"[\"'`*. ]*", re.IGNORECASE)
+_ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?![\w]|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
 _LONGEST = 60  # characters of digits; nothing in finance is longer, and a megabyte of digits is an attack
+
+
+_PROSE = 10_000  # characters of an answer in which a number is looked for
+
+
+def _squeeze(answer: str) -> str:
+    """One space for each gap, so that no run of them is tried in every way."""
+    return "\n".join(" ".join(line.split()) for line in answer.splitlines())
 
 
 def _value(match: re.Match[str]) -> decimal.Decimal | None:
@@ -33,20 +42,23 @@ def _value(match: re.Match[str]) -> decimal.Decimal | None:
         if match["percent"]:
             value = value.scaleb(-2)
         signs = [match["sign1"], match["sign2"]]
-        negative = bool(match["open"]) + sum(sign in ("-", "−") for sign in signs if sign)
+        negative = bool(match["open"]) + sum(sign != "+" for sign in signs if sign)
         return -value if negative == 1 else value if negative == 0 else None
 
 
 def parse(answer: str) -> decimal.Decimal | None:
     """The number that the first line of ``answer`` is, as a Decimal, or None."""
-    lines = answer.strip().splitlines()
-    match = _WHOLE.fullmatch(lines[0]) if lines and len(lines[0]) <= 4 * _LONGEST else None
+    line = _squeeze(answer.strip()).partition("\n")[0]
+    match = _WHOLE.fullmatch(line) if len(line) <= 4 * _LONGEST else None
     return _value(match) if match else None
 
 
 def parse_lenient(answer: str) -> decimal.Decimal | None:
     """The only number that occurs in ``answer`` (repetitions allowed), as a Decimal, or None."""
-    values = {_value(match) for match in _ANYWHERE.finditer(answer[:10000])} - {None}
+    text = _squeeze(answer)
+    if len(text) > _PROSE:
+        return None
+    values = {_value(match) for match in _ANYWHERE.finditer(text)}  # a number in doubt is a number too
     return values.pop() if len(values) == 1 else None
 
 

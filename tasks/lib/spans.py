@@ -7,6 +7,7 @@ false alarm.
 """
 
 import collections
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,10 @@ def _load(text: str) -> Any:
         return None
 
 
+_TRIES = 100  # opening brackets at which a list is looked for; bounds the time of a hostile answer
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_twins)
+
+
 def parse(answer: str, types: Sequence[str]) -> Pairs | None:
     """The (text, type) pairs of a strictly well-formed answer, or None."""
     value = _load(answer.strip())
@@ -45,8 +50,15 @@ def parse(answer: str, types: Sequence[str]) -> Pairs | None:
 
 def parse_lenient(answer: str, types: Sequence[str]) -> Pairs | None:
     """The (text, type) pairs that can be read from the first JSON list in the answer, or None."""
-    match = re.search(r"\[.*\]", answer, re.DOTALL)
-    value = _load(match.group()) if match else None
+    value = None
+    for match in itertools.islice(re.finditer(r"\[", answer), _TRIES):
+        try:
+            value, _ = _DECODER.raw_decode(answer, match.start())
+            break
+        except RecursionError:
+            return None
+        except ValueError:
+            continue
     if not isinstance(value, list):
         return None
     by_case = {kind.casefold(): kind for kind in types}
