@@ -96,13 +96,18 @@ class LengthSampler(torch.utils.data.Sampler[int]):
         return iter([index for batch in self.batches(self.epoch) for index in batch])
 
 
-def tokens_seen(sampler: LengthSampler, forward_passes: int) -> tuple[int, int]:
-    """(tokens without padding, tokens with padding) of the first ``forward_passes`` batches of a run."""
+def tokens_seen(sampler: LengthSampler, steps: int, accumulate: int = 1) -> tuple[int, int]:
+    """(tokens without padding, tokens with padding) of the first ``steps`` optimiser steps of a run.
+
+    A step takes ``accumulate`` batches; the last one of an epoch takes what is left.
+    """
     real = padded = epoch = 0
-    while forward_passes > 0:
-        for batch in sampler.batches(epoch)[:forward_passes]:
+    while steps > 0:
+        order = sampler.batches(epoch)
+        for batch in order[: steps * accumulate]:
             lengths = [sampler.lengths[index] for index in batch]
-            real, padded, forward_passes = real + sum(lengths), padded + max(lengths) * len(batch), forward_passes - 1
+            real, padded = real + sum(lengths), padded + max(lengths) * len(batch)
+        steps -= math.ceil(len(order) / accumulate)
         epoch += 1
     return real, padded
 

@@ -6,7 +6,6 @@ import json
 import math
 import random
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ class Prepared:
     @property
     def tokens(self) -> tuple[int, int]:
         """(tokens without padding, tokens with padding) of the whole run."""
-        return batches.tokens_seen(self.sampler, self.steps * self.recipe.accumulate)
+        return batches.tokens_seen(self.sampler, self.steps, self.recipe.accumulate)
 
 
 def train(
@@ -96,11 +95,11 @@ def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
         watch = Watch(recipe, run.sampler, run.steps, folder, bar)
         trainer = AnswerTrainer(
             run.sampler,
+            watch,
             model=model,
             args=arguments(recipe, run.steps, folder, dtype),
             train_dataset=run.rows,
             data_collator=lambda part: batches.collate(part, tokenizer.pad_token_id),
-            callbacks=[watch],
         )
         with FirstCtrlC(watch):
             try:
@@ -195,7 +194,6 @@ def choose(docs: Sequence[Any], limit: int, seed: int) -> list[Any]:
 
 
 def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) -> Training:
-    seconds = time.monotonic() - watch.started
     real, padded = run.tokens
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
     stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
@@ -205,8 +203,8 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) ->
         epochs=run.recipe.epochs,
         tokens=real,
         padding=1 - real / padded,
-        seconds=round(seconds, 2),
-        tokens_per_second=round(watch.speed(trainer.state), 1),
+        seconds=round(watch.seconds, 2),
+        tokens_per_second=round(real / watch.seconds, 1),
         peak_memory_bytes=environment.peak_memory(),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),

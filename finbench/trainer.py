@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import time
@@ -19,15 +20,17 @@ from finbench.console import say
 from finbench.errors import FinbenchError
 from finbench.records import Recipe
 
+ELAPSED = "finbench-elapsed.json"  # in a checkpoint: seconds of training up to it
+
 
 class AnswerTrainer(Trainer):
     """transformers' Trainer with the loss on answers only and the resumable length-sorted order."""
 
-    def __init__(self, sampler: batches.LengthSampler, **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(self, sampler: batches.LengthSampler, watch: Watch | None = None, **arguments: Any) -> None:
+        super().__init__(**arguments, callbacks=[watch] if watch else None)
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the tokens of the whole optimiser step
-        self.sampler = sampler
+        self.sampler, self.watch = sampler, watch
 
     def get_train_dataloader(self) -> Any:
         loader = DataLoader(
@@ -43,6 +46,8 @@ class AnswerTrainer(Trainer):
     ) -> Any:
         """Cross-entropy summed over answer tokens, divided by their number in the optimiser step."""
         labels = inputs.pop("labels")
+        if self.watch:
+            self.watch.tokens += inputs["attention_mask"].sum()
         outputs = model(**inputs, logits_to_keep=labels.shape[1], use_cache=False)
         logits = outputs.logits[:, -labels.shape[1] : -1].float()
         loss = torch.nn.functional.cross_entropy(
@@ -63,10 +68,19 @@ class Watch(TrainerCallback):
         self.steps_per_epoch = math.ceil(passes / recipe.accumulate)
         self.interrupted = False
         self.started = time.monotonic()
-        self.first_step = 0
+        self.tokens: Any = 0  # without padding, since this process began to train
+        self.earlier = 0.0  # seconds that the run had taken before it was stopped and resumed
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training of the whole run, over all its resumptions."""
+        return self.earlier + time.monotonic() - self.started
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.first_step, self.started = state.global_step, time.monotonic()
+        self.started = time.monotonic()
+        note = self.folder / f"checkpoint-{state.global_step}" / ELAPSED
+        if state.global_step and note.is_file():
+            self.earlier = float(json.loads(note.read_text())["seconds"])
         self.bar.update(self.task, completed=state.global_step)
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -85,18 +99,14 @@ class Watch(TrainerCallback):
                 f"The loss is not a number at step {state.global_step}: training has diverged.",
                 f"Use a smaller learning rate than {self.recipe.lr:g}: --lr {self.recipe.lr / 4:.2g}",
             )
-        self.bar.update(self.task, completed=state.global_step, note=f"loss {loss:.3f}  {self.speed(state):,.0f} tok/s")
-
-    def speed(self, state: Any) -> float:
-        """Tokens without padding a second, since this process began to train."""
-        passes = self.recipe.accumulate
-        done = batches.tokens_seen(self.sampler, state.global_step * passes)[0]
-        before = batches.tokens_seen(self.sampler, self.first_step * passes)[0]
-        return (done - before) / max(time.monotonic() - self.started, 1e-9)
+        speed = int(self.tokens) / max(time.monotonic() - self.started, 1e-9)
+        self.bar.update(self.task, completed=state.global_step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         name = f"checkpoint-{state.global_step}"
-        checkpoints.publish(Path(args.output_dir) / name, self.folder / name)
+        staging = Path(args.output_dir) / name
+        (staging / ELAPSED).write_text(json.dumps({"seconds": self.seconds}) + "\n")
+        checkpoints.publish(staging, self.folder / name)
         checkpoints.prune(self.folder)
 
 

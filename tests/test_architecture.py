@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import finbench
-from finbench import paths
+from finbench import cardfiles, catalog, paths
 
 PACKAGE = Path(finbench.__file__).parent
 ROOT = PACKAGE.parent
@@ -153,6 +153,34 @@ def test_every_command_of_the_readme_exists() -> None:
     done = subprocess.run([sys.executable, "-m", "finbench", "--help"], capture_output=True, text=True, check=True)
     assert called
     assert all(re.search(rf"^│ {name}\b", done.stdout, re.MULTILINE) for name in called), called
+
+
+def test_the_results_in_the_readme_are_those_of_the_committed_scorecards() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "fpb_smollm2.py"), "table"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert len(lines) > 5
+    assert "\n".join(lines) in readme
+
+
+def test_committed_scorecards_are_whole_and_hold_no_restricted_text() -> None:
+    paths_found = sorted((ROOT / "leaderboards" / "scorecards").glob("*.json"))
+    assert paths_found
+    for path in paths_found:
+        card, rows = cardfiles.read(path), cardfiles.read_samples(path)
+        assert card.status == "complete"
+        assert len(rows) == sum(score.n for score in card.scores)
+        for score in card.scores:
+            own = [row for row in rows if row["task"] == score.task]
+            hits = sum(row["values"]["acc"] for row in own)
+            assert score.metrics["acc"].value == hits / score.n
+            assert catalog.tasks()[score.task].digest == score.task_digest, f"{path.name}: score {score.task} again"
+            assert score.form == "choice" or all("answer" not in row for row in own)
 
 
 def test_recipes_state_only_what_differs() -> None:

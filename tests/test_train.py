@@ -165,6 +165,8 @@ def test_the_sampler_visits_every_row_once_and_pads_little() -> None:
     real, padded = batches.tokens_seen(sampler, 63)
     assert real == sum(lengths)
     assert 1 - real / padded < 0.03
+    assert batches.tokens_seen(sampler, 16, accumulate=4) == (real, padded)  # 63 batches: the last step has three
+    assert batches.tokens_seen(sampler, 17, accumulate=4)[0] > real
     assert sampler.batches(0) != sampler.batches(1)
     assert sampler.batches(1) == batches.LengthSampler(lengths, 16, seed=1).batches(1)
 
@@ -187,6 +189,38 @@ from test_train import recipe
 from finbench.train import train
 train(recipe(Path(sys.argv[1]), epochs=3), Path(sys.argv[2]), resume=True)
 """
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"accumulate": 3, "epochs": 2.5},
+        {"method": "full", "lr": 1e-3},
+        {"tasks": ["mini_sentiment", "mini_headline:0.3"], "limit": 30},
+        {"limit": 5, "epochs": 4, "save_every": 1},
+        {"schedule": "cosine", "dtype": "bfloat16"},
+        {"method": "dora", "bits": 4, "dtype": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_any_recipe_resumes_exactly_from_any_checkpoint(
+    overrides: dict[str, Any], llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "prune", lambda folder: None)
+    monkeypatch.setattr("finbench.train.shutil.rmtree", lambda *_, **__: None)
+    whole = trained(llama, tmp_path / "whole", **overrides)
+    kept = sorted((tmp_path / "whole" / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)
+    assert len(kept) > 1
+    for checkpoint in kept:
+        out = tmp_path / checkpoint.name
+        (out / "checkpoints").mkdir(parents=True)
+        shutil.copytree(checkpoint, out / "checkpoints" / checkpoint.name)
+        shutil.copy(checkpoint.parent / "recipe.json", out / "checkpoints")
+        resumed = train(recipe(llama, **overrides), out, resume=True)
+        assert isinstance(resumed, Adapter)
+        assert resumed.files == whole.files, checkpoint.name
+        assert resumed.training.loss_curve == whole.training.loss_curve
+        assert resumed.training.tokens == whole.training.tokens
 
 
 def _start(base: Path, out: Path) -> subprocess.Popen[bytes]:
