@@ -103,7 +103,10 @@ def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
         )
         with FirstCtrlC(watch):
             try:
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+                if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
+                    trainer.restore(checkpoint)
+                else:
+                    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             except OSError as fault:
                 raise cannot_write(folder, fault) from fault
     if watch.interrupted and trainer.state.global_step < run.steps:

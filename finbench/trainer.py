@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import PrinterCallback, TrainerState
 
 from finbench import batches, checkpoints
 from finbench.console import say
@@ -40,6 +40,16 @@ class AnswerTrainer(Trainer):
             collate_fn=self.data_collator,
         )
         return self.accelerator.prepare(loader)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Load a run that was killed after its last step.
+
+        Trainer itself would take one step more when that step is in the middle of an epoch.
+        """
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if self.watch:
+            self.watch.on_train_begin(self.args, self.state, self.control)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -233,11 +233,11 @@ def _steps(out: Path) -> list[int]:
 
 
 def test_killed_at_any_step_a_resumed_run_ends_in_the_same_bits(llama: Path, tmp_path: Path) -> None:
-    """3 epochs of 8 steps, a checkpoint every 3: kills fall into every epoch, in and between saves."""
+    """3 epochs of 8 steps, a checkpoint every 3: one kill in the second epoch, one in the third."""
     whole = trained(llama, tmp_path / "whole", epochs=3)
     out = tmp_path / "killed"
     rng = random.Random(11)
-    for wanted in (3, 9, 15, 21):
+    for wanted in (9, 21):
         process = _start(llama, out)
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline and (not _steps(out) or _steps(out)[-1] < wanted):
