@@ -13,7 +13,7 @@ import shutil
 import statistics
 from pathlib import Path
 
-from finbench import adapters, cardfiles, cards, catalog, evaluate, train
+from finbench import adapters, cardfiles, cards, catalog, evaluation, training
 from finbench.records import Score, Scorecard
 
 RECIPE = "fpb-smollm2-135m-lora"
@@ -27,9 +27,9 @@ def run(data_dir: Path | None) -> None:
     for seed in SEEDS:
         recipe = catalog.recipe(RECIPE, {"seed": seed})
         folders.append(Path("runs") / recipe.name)
-        train.train(recipe, folders[-1], data_dir=data_dir, resume=(folders[-1] / "checkpoints").is_dir())
+        training.train(recipe, folders[-1], data_dir=data_dir, resume=(folders[-1] / "checkpoints").is_dir())
     out = Path("runs") / "fpb-scorecards"
-    evaluate.evaluate([str(folder) for folder in folders], tasks=["fpb", "fpb_mc"], out=out, data_dir=data_dir)
+    evaluation.evaluate([str(folder) for folder in folders], tasks=["fpb", "fpb_mc"], out=out, data_dir=data_dir)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for path in out.glob("*.json"):
         shutil.copy(path, RESULTS / f"fpb-{path.name}" if path.stem == "smollm2-135m" else RESULTS / path.name)

@@ -17,7 +17,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from finbench import batches, catalog
 from finbench.console import quiet
 from finbench.data.sources import describe
-from finbench.train import prepare
+from finbench.training import prepare
 
 BATCH, EPOCHS = 16, 3
 

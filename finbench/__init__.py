@@ -12,8 +12,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "train": "finbench.train",
-    "evaluate": "finbench.evaluate",
+    "train": "finbench.training",
+    "evaluate": "finbench.evaluation",
     "import_data": "finbench.data.sources",
     "Recipe": "finbench.records",
     "Adapter": "finbench.records",

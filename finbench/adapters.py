@@ -8,23 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import bases, catalog, hub, refs
+from finbench import bases, catalog, hub, modelfiles, refs
 from finbench.errors import FinbenchError
 from finbench.files import digest, sha256_file
 from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
+_INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
+_LARGEST_RANK = 4096
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
 @dataclass(frozen=True)
 class AdapterFolder:
-    """An adapter on this machine. ``record`` is None for one that finbench did not make (plain peft)."""
+    """An adapter on this machine. ``record`` is None for one that finbench did not make (plain peft).
+
+    ``identity`` is a SHA-256 of all that decides its answers on a given base: weights and configuration.
+    """
 
     folder: Path
     record: Adapter | None
     kind: Literal["peft", "model"]
-    sha256: str
+    identity: str
     config: dict[str, Any]
 
     @property
@@ -68,7 +73,7 @@ def read(folder: Path) -> AdapterFolder:
         )
     found = record(folder) if (folder / "finbench.json").is_file() else None
     if found is not None and found.kind == "model":
-        bases.check_folder(folder)
+        modelfiles.check_folder(folder)
         _compare(folder, found)
         return AdapterFolder(folder, found, "model", digest(found.files), {})
     config = _config(folder)
@@ -80,7 +85,24 @@ def read(folder: Path) -> AdapterFolder:
     if found is not None:
         _compare(folder, found)
     _scan(weights)
-    return AdapterFolder(folder, found, "peft", sha256_file(weights), config)
+    return AdapterFolder(folder, found, "peft", identity(folder), config)
+
+
+def identity(folder: Path) -> str:
+    """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library."""
+    config = {key: value for key, value in _config(folder).items() if key not in _INCIDENTAL}
+    if isinstance(config.get("target_modules"), list):  # a set: its order in the file means nothing
+        config["target_modules"] = sorted(map(str, config["target_modules"]))
+    return digest({"weights": sha256_file(folder / WEIGHTS), "config": config})
+
+
+def decisive_files(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of an adapter or model folder that decides an answer."""
+    names = [
+        path.name for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".jinja", ".model", ".txt")
+    ]
+    names += [path.name for path in sorted(folder.glob("*.json")) if path.name != "finbench.json"]
+    return {name: sha256_file(folder / name) for name in sorted(names)}
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -97,15 +119,23 @@ def _config(folder: Path) -> dict[str, Any]:
         raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch the adapter again.") from fault
     if config.get("auto_mapping") or config.get("megatron_config"):
         raise FinbenchError(f"{path} asks to import code (auto_mapping or megatron_config); finbench never does.")
+    rank = config.get("r")
+    if rank is not None and (not isinstance(rank, int) or not 0 < rank <= _LARGEST_RANK):
+        raise FinbenchError(f"{path}: r is {rank!r}; a rank is a whole number from 1 to {_LARGEST_RANK}.")
     return config
 
 
 def _compare(folder: Path, found: Adapter) -> None:
-    """Each weight file must be the one that was trained: safetensors has no checksum of its own."""
-    for name, expected in found.files.items():
-        if Path(name).name != name or not (folder / name).is_file():
+    """Every file that decides an answer must be the one that was trained: safetensors has no checksum of its own."""
+    present = decisive_files(folder)
+    for name in sorted({*found.files, *present}):
+        if name not in present:
             raise FinbenchError(f"{folder} is incomplete: {name} is missing.", "Fetch the adapter again.")
-        if sha256_file(folder / name) != expected:
+        if name not in found.files:
+            raise FinbenchError(
+                f"{folder} holds {name}, which finbench.json does not list.", "Fetch the adapter again."
+            )
+        if present[name] != found.files[name]:
             raise FinbenchError(
                 f"{folder / name} is not what was trained (its SHA-256 differs).", "Fetch the adapter again."
             )
@@ -127,7 +157,7 @@ def _scan(weights: Path) -> None:
             effect = not any(".lora_B." in name for name in names)
             for name in names:
                 tensor = tensors.get_tensor(name)
-                if tensor.is_floating_point() and not tensor.isfinite().all():
+                if tensor.is_floating_point() and not tensor.float().isfinite().all():
                     raise FinbenchError(
                         f"{weights}: {name} has values that are not finite.", "Train it with a smaller --lr."
                     )
@@ -145,16 +175,33 @@ def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
     another base: adapters of equal shape load anywhere and score nonsense.
     """
     trained_on = adapter.record.base if adapter.record else None
-    wanted = named or _known_base(adapter, trained_on)
+    if named is None and trained_on and trained_on.source == "hub" and trained_on.revision:
+        _known_base(adapter, trained_on)
+        return bases.resolve(f"hub:{trained_on.hub_id}@{trained_on.revision}")
     source = trained_on.source if trained_on and trained_on.source != "folder" else None
-    base = bases.resolve(wanted, source)
+    base = bases.resolve(named or _known_base(adapter, trained_on), source)
     if trained_on is not None and base.id.fingerprint != trained_on.fingerprint:
         raise FinbenchError(
-            f"{adapter.name} was trained on another base than {wanted} (recorded {trained_on.alias}, fingerprint "
-            f"{trained_on.fingerprint[:12]}; this is {base.id.fingerprint[:12]}).",
-            f"Name the base it was trained on: --base {trained_on.hub_id or trained_on.alias}",
+            f"{adapter.name} was trained on another base (recorded {trained_on.alias}, fingerprint "
+            f"{trained_on.fingerprint[:12]}; {named or base.id.alias} is {base.id.fingerprint[:12]}).",
+            _name_it(trained_on),
+        )
+    stated = str(adapter.config.get("base_model_name_or_path") or "")
+    known = {entry.hub_id for entry in catalog.bases().values()}
+    if trained_on is None and stated in known and base.id.hub_id in known - {stated}:
+        raise FinbenchError(
+            f"{adapter.name} states the base {stated}, not {base.id.hub_id}.", f"Name it: --base hub:{stated}"
         )
     return base
+
+
+def _name_it(trained_on: BaseModelId) -> str:
+    """What to type for the base that an adapter was trained on."""
+    if trained_on.source == "hub":
+        return f"Name the base it was trained on: --base hub:{trained_on.hub_id}@{trained_on.revision}"
+    if trained_on.source == "wheel":
+        return f"Name the base it was trained on: --base {trained_on.alias}"
+    return f"Name the folder of the base it was trained on ({trained_on.alias}): --base ./folder"
 
 
 def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
@@ -178,14 +225,14 @@ def attach(model: Any, folder: Path) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    name = "a" + sha256_file(folder / WEIGHTS)[:16]
+    name = "a" + identity(folder)[:16]
     try:
         if not isinstance(model, PeftModel):
             model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
         elif name not in model.peft_config:
             model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
-    except (ValueError, RuntimeError, KeyError, TypeError) as fault:
-        reason = str(fault).strip().splitlines()[0]
+    except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as fault:
+        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
         raise FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.") from fault
     model.set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
 import platform
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import catalog, hub, paths, refs
+from finbench import catalog, hub, modelfiles, paths, refs
 from finbench.console import say
 from finbench.errors import FinbenchError, unknown
-from finbench.files import cannot_write, folder_atomic, sha256_file, stable_json
+from finbench.files import cannot_write, folder_atomic, sha256_file
 from finbench.methods import quantise
 from finbench.records import BaseModelId, Bits, DType
-
-# Keys of a config.json by which loading a model has been made to run code (CVE-2026-4372 and its like).
-_HOSTILE_KEYS = ("auto_map", "_attn_implementation_internal", "trust_remote_code")
-# What of a config.json names the architecture, and is written alike by every version of transformers.
-_SIZES = (
-    *("model_type", "vocab_size", "tie_word_embeddings", "hidden_size", "intermediate_size", "num_hidden_layers"),
-    *("num_attention_heads", "num_key_value_heads", "head_dim", "n_embd", "n_layer", "n_head", "sliding_window"),
-)
-_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ def resolve(text: str, source: str | None = None) -> Base:
     """
     ref = refs.parse(text)
     if ref.kind == "folder":
-        return _located(ref.path.name, None, None, "folder", ref.path)
+        return _located(ref.path.resolve().name, None, None, "folder", ref.path)
     if ref.kind == "hub":
         folder, sha = hub.snapshot(ref.name, ref.revision)
         alias = next((entry.alias for entry in catalog.bases().values() if entry.hub_id == ref.name), ref.name)
@@ -66,9 +58,9 @@ def resolve(text: str, source: str | None = None) -> Base:
 
 
 def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:
-    check_folder(folder)
+    modelfiles.check_folder(folder)
     identity = BaseModelId(
-        alias=alias, hub_id=hub_id, revision=revision, source=source, fingerprint=fingerprint(folder)
+        alias=alias, hub_id=hub_id, revision=revision, source=source, fingerprint=modelfiles.fingerprint(folder)
     )
     return Base(identity, folder)
 
@@ -88,11 +80,13 @@ def _embedded(entry: catalog.Base, target: Path) -> Base:
         raise cannot_write(target, fault) from fault
     with lock:
         if not (target / "finbench-base.json").is_file():
+            for leftover in target.parent.glob(f".{target.name}.*"):  # of a process that was killed here
+                shutil.rmtree(leftover, ignore_errors=True)
             say(f"Unpacking the embedded base {entry.alias} (once, about half a minute) ...")
             gguf = _gguf(entry)
             with folder_atomic(target) as staging:
                 # in a process of its own: its memory is not the training's, and its bars stay off the screen
-                command = [sys.executable, "-m", "finbench.unpack", str(gguf), str(staging)]
+                command = [sys.executable, "-P", "-m", "finbench.unpack", str(gguf), str(staging)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
@@ -134,91 +128,6 @@ def _gguf(entry: catalog.Base) -> Path:
     return found
 
 
-# ---------------------------------------------------------------- checking and naming
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a model folder that is missing, torn, pickled, or that would run code. Reads no weights."""
-    from safetensors import SafetensorError, safe_open
-
-    if not folder.is_dir():
-        raise FinbenchError(f"No such folder: {folder}", "Known bases: finbench bases")
-    config = _read_json(folder / "config.json", folder)
-    hostile = [key for key in _HOSTILE_KEYS if config.get(key) is not None]
-    if hostile:
-        raise FinbenchError(f"{folder}/config.json asks to run code ({', '.join(hostile)}); finbench never does.")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise FinbenchError(f"{folder} has no tokenizer.", f"Copy the base's tokenizer.json into {folder}.")
-    for shard in _shards(folder):
-        try:
-            with safe_open(shard, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as fault:
-            raise FinbenchError(f"{shard} is torn or not safetensors ({fault}).", "Fetch it again.") from fault
-
-
-def _read_json(path: Path, folder: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as fault:
-        raise FinbenchError(f"{folder} is not a model folder: {path.name} is missing.") from fault
-    except (ValueError, OSError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch it again.") from fault
-    if not isinstance(value, dict):
-        raise FinbenchError(f"{path}: an object is expected.")
-    return value
-
-
-def _shards(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder, in order; all that the index names must exist."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(_read_json(index, folder).get("weight_map", {}).values()))
-        missing = [name for name in names if "/" in name or not (folder / name).is_file()]
-        if missing or not names:
-            raise FinbenchError(
-                f"{folder} is incomplete: {', '.join(missing) or 'no shard'} is missing.", "Fetch it again."
-            )
-        return [folder / name for name in names]
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
-        raise FinbenchError(
-            f"{folder} has no safetensors weights.", "Pickled weights (.bin) are never loaded; convert them first."
-        )
-    return files
-
-
-def fingerprint(folder: Path) -> str:
-    """SHA-256 that tells two bases apart without reading all of 140 GB, the same for every way of saving one.
-
-    Covers the architecture's sizes, the tokenizer's vocabulary and merges, and of every tensor, by name: type,
-    shape, and 4 KiB of its data from the start, the middle and the end.
-    """
-    config = _read_json(folder / "config.json", folder)
-    sha = hashlib.sha256(stable_json({key: config.get(key) for key in _SIZES}).encode())
-    if (folder / "tokenizer.json").is_file():
-        model = _read_json(folder / "tokenizer.json", folder).get("model", {})
-        sha.update(stable_json([model.get("vocab"), model.get("merges")]).encode())
-    for name in ("tokenizer.model", "vocab.json", "merges.txt"):
-        if (folder / name).is_file() and not (folder / "tokenizer.json").is_file():
-            sha.update(f"{name}:{sha256_file(folder / name)}".encode())
-    tensors: dict[str, bytes] = {}
-    for shard in _shards(folder):
-        with shard.open("rb") as handle:
-            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-            start = handle.tell()
-            for name, entry in header.items():
-                if name != "__metadata__":
-                    tensors[name] = stable_json([entry["dtype"], entry["shape"]]).encode()
-                    first, last = (start + offset for offset in entry["data_offsets"])
-                    for place in (first, (first + last) // 2, max(first, last - _BLOCK)):
-                        handle.seek(place)
-                        tensors[name] += handle.read(min(_BLOCK, last - place))
-    for name in sorted(tensors):
-        sha.update(name.encode() + b"\0" + tensors[name])
-    return sha.hexdigest()
-
-
 # ---------------------------------------------------------------- loading
 
 
@@ -241,6 +150,42 @@ def _cpu_has_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+@contextlib.contextmanager
+def _told(base: Base) -> Iterator[None]:
+    """Turn what transformers raises for a folder it cannot read into one line."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
+        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+        raise FinbenchError(f"{base.folder} cannot be loaded as a causal language model: {reason}") from fault
+
+
+def load_tokenizer(base: Base) -> Any:
+    """The tokenizer of a base; it has an end-of-text token, and a padding token (else end-of-text is used)."""
+    from transformers import AutoTokenizer
+
+    with _told(base):
+        tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    if tokenizer.eos_token_id is None:
+        raise FinbenchError(
+            f"The tokenizer of {base.id.alias} has no end-of-text token.", "Set eos_token in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def context_length(base: Base) -> int | None:
+    """Tokens that the base can see, by its configuration; None where it states no limit."""
+    from transformers import AutoConfig
+
+    with _told(base):
+        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    return getattr(config, "max_position_embeddings", None)  # GPT-2 calls it n_positions, transformers maps it
+
+
 def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     """Load (model, tokenizer) of a base at ``bits`` (see ``methods/quantise.py``), computing in ``dtype``.
 
@@ -248,11 +193,12 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     the wrong shape, or not finite.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
+    tokenizer = load_tokenizer(base)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype)}
-    try:
+    with _told(base):
         model, report = AutoModelForCausalLM.from_pretrained(
             base.folder,
             dtype=dtype,
@@ -263,10 +209,6 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
             output_loading_info=True,
             **extra,
         )
-        tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, RuntimeError, KeyError) as fault:
-        reason = str(fault).strip().splitlines()[0]
-        raise FinbenchError(f"{base.folder} cannot be loaded as a causal language model: {reason}") from fault
     missing = sorted(report["missing_keys"])
     if missing:
         raise FinbenchError(
@@ -284,24 +226,27 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
             f"{base.folder} has weights that are not finite: {', '.join(bad[:3])} ({len(bad)} tensors).",
             "Fetch it again.",
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return model.eval(), tokenizer
 
 
 def chat_template(tokenizer: Any, base: str) -> Callable[..., str]:
     """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text."""
+    from jinja2 import TemplateError
+
     if not tokenizer.chat_template:
         raise FinbenchError(f"The base {base} has no chat template.", "Train and evaluate it with --no-chat.")
 
     def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        return str(
-            tokenizer.apply_chat_template(
-                messages,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=not add_generation_prompt,
+        try:
+            return str(
+                tokenizer.apply_chat_template(
+                    messages,
+                    tokenize=False,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=not add_generation_prompt,
+                )
             )
-        )
+        except TemplateError as fault:
+            raise FinbenchError(f"The chat template of {base} refuses: {fault}", "Use --no-chat.") from fault
 
     return apply

@@ -34,8 +34,14 @@ def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> R
     answer, prompt = prompt[len(stripped) :] + answer, stripped
     bos = tokenizer.bos_token
     special = not (bos and prompt.startswith(bos))  # a chat template writes its own first token
-    whole = tokenizer.encode(prompt + answer, add_special_tokens=special)
-    context = len(tokenizer.encode(prompt, add_special_tokens=special))
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
+        while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers append it by themselves
+            ids.pop()
+        return ids
+
+    whole, context = encode(prompt + answer), len(encode(prompt))
     ids = whole + ([tokenizer.eos_token_id] if end else [])
     return Row(ids, len(ids) - context)
 
@@ -54,6 +60,10 @@ def check_lengths(rows: Sequence[Row], longest: int, what: str) -> None:
 
 def share_of(rows: Sequence[Row], weight: float, seed: int) -> list[Row]:
     """``weight`` times the rows: whole copies, and a seeded choice for the fraction."""
+    if round(weight * len(rows)) < 1:
+        raise FinbenchError(
+            f"A weight of {weight:g} leaves none of {len(rows)} rows.", "Use a larger weight, or leave the task out."
+        )
     whole, part = divmod(weight * len(rows), len(rows))
     chosen = sorted(random.Random(f"finbench-share-{seed}").sample(range(len(rows)), round(part)))
     return [*rows] * int(whole) + [rows[index] for index in chosen]

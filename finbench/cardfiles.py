@@ -23,7 +23,9 @@ def read(path: Path) -> Scorecard:
     except FileNotFoundError as fault:
         raise FinbenchError(f"No such scorecard: {path}") from fault
     except (OSError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn or not a scorecard ({fault}).") from fault
+        raise FinbenchError(
+            f"{path} is torn or not a scorecard ({fault}).", "Move it away, or choose another folder with --out."
+        ) from fault
 
 
 def samples_path(card: Path) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html as html_module
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.markup import escape
 from rich.table import Table
 
 from finbench.catalog import PREFIX
@@ -140,7 +143,7 @@ def _table(view: TaskView, width: int) -> Table:
     best = max((row.main.value for row in view.rows if not row.baseline), default=0)
     for row in view.rows:
         limits = "" if row.baseline else f"{percent(row.main.low)} - {percent(row.main.high)}"
-        cells = [row.name, percent(row.main.value), limits, bar(row.main, length)]
+        cells = [escape(row.name), percent(row.main.value), limits, bar(row.main, length)]
         beside = [*([row.accuracy] if with_accuracy else []), row.lenient, row.parse_rate]
         cells += [percent(part.value) if part else "" for part in beside]
         table.add_row(*cells, style="dim" if row.baseline else "bold" if row.main.value == best else "")
@@ -171,9 +174,15 @@ def _environment(html: bool) -> Environment:
         "percent": percent,
         "interval": interval,
         "metric": metric_name,
-        "cell": lambda text: str(text).replace("|", "\\|").replace("\n", " "),
+        "cell": _cell,
     }
     return environment
+
+
+def _cell(text: object) -> str:
+    """Text in a Markdown table: no markup, no HTML, no end of the cell."""
+    plain = html_module.escape(str(text), quote=False).replace("\n", " ")
+    return re.sub(r"([|\\`*_\[\]])", r"\\\1", plain) if re.search(r"[|`*\[\]<>]", str(text)) else plain
 
 
 def markdown(cards: Sequence[Scorecard]) -> str:

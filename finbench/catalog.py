@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,14 +80,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = yaml.load(text, Loader=_StrictLoader)
     except FileNotFoundError as fault:
         raise FinbenchError(f"No such file: {path}") from fault
-    except (OSError, UnicodeDecodeError) as fault:
-        raise FinbenchError(f"{path}: cannot be read ({fault})") from fault
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         raise FinbenchError(f"{place}: not valid YAML ({getattr(fault, 'problem', None) or fault})") from fault
-    if not isinstance(value, dict):
-        raise FinbenchError(f"{path}: a mapping is expected, found {type(value).__name__}.")
+    except (OSError, ValueError, RecursionError) as fault:  # UnicodeDecodeError, and dates such as 2024-13-45
+        raise FinbenchError(f"{path}: cannot be read ({fault})") from fault
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise FinbenchError(f"{path}: a mapping with text keys is expected.")
     return value
 
 
@@ -252,7 +253,7 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
             "What should be trained? No task is named.", "Add --task fpb, or name a recipe of: finbench zoo list"
         )
     complete["tasks"] = _weights(complete["tasks"])
-    complete.setdefault("name", f"{path.stem}-s{complete['seed']}" if source is not None else _name(complete))
+    complete.setdefault("name", f"{_slug(path.stem)}-s{complete['seed']}" if source is not None else _name(complete))
     result = Recipe.parse(complete, where)
     method.check(result)
     return result
@@ -272,9 +273,13 @@ def _recipe_path(source: str) -> Path:
 
 def _weights(stated: Any) -> dict[str, float]:
     """Tasks as ``{full name: weight}`` from a mapping, or from names such as ``fpb`` and ``tfns:0.5``."""
-    if not isinstance(stated, Mapping):
-        pairs = [str(item).partition(":") for item in ([stated] if isinstance(stated, str) else stated)]
+    if isinstance(stated, str):
+        stated = [stated]
+    if isinstance(stated, list) and all(isinstance(item, str) for item in stated):
+        pairs = [item.partition(":") for item in stated]
         stated = {name: weight or 1.0 for name, _, weight in pairs}
+    if not isinstance(stated, Mapping) or not all(isinstance(name, str) for name in stated):
+        raise FinbenchError("tasks: a task, a list of tasks, or a mapping of tasks to weights is expected.")
     weights: dict[str, float] = {}
     for name, weight in stated.items():
         try:
@@ -291,5 +296,11 @@ def _weights(stated: Any) -> dict[str, float]:
 def _name(complete: Mapping[str, Any]) -> str:
     """A name for people: it is never parsed."""
     tasks_part = "-".join(name.removeprefix(PREFIX).replace("_", "-") for name in complete["tasks"])
-    base = str(complete["base"]).rstrip("/").split("/")[-1].split("@")[0].lower()
-    return f"{tasks_part[:40]}-{base}-{complete['method']}-s{complete['seed']}"
+    base = str(complete["base"])
+    short = Path(base).expanduser().resolve().name if base[:1] in ("~", ".", "/") else base.split("/")[-1].split("@")[0]
+    return _slug(f"{tasks_part[:40]}-{short}-{complete['method']}-s{complete['seed']}")
+
+
+def _slug(text: str) -> str:
+    """Lower-case letters, digits, dots and dashes."""
+    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._") or "recipe"

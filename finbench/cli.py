@@ -122,11 +122,14 @@ def train(
         "seed": seed,
         "limit": limit,
     }
-    extra = {key: yaml.safe_load(value) for key, value in _pairs(set_ or [], "--set").items()}
+    try:
+        extra = {key: yaml.safe_load(value) for key, value in _pairs(set_ or [], "--set").items()}
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:
+        raise FinbenchError(f"--set: not a YAML value ({str(fault).splitlines()[0]}).") from fault
     resolved = catalog.recipe(recipe, {**named, **extra})
     folder = out or Path("runs") / resolved.name
 
-    from finbench import train as training
+    from finbench import training
 
     result = training.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run)
     if isinstance(result, dict):
@@ -160,9 +163,9 @@ def eval_(
     as_json: Json = False,
 ) -> None:
     """Score adapters beside their base: scorecards, a table, report.md and report.html."""
-    from finbench import evaluate, views
+    from finbench import evaluation, views
 
-    cards = evaluate.evaluate(
+    cards = evaluation.evaluate(
         adapter or [],
         model=model,
         base=base,
@@ -229,11 +232,12 @@ def tasks_show(name: Annotated[str, typer.Argument(help="Task, such as fpb.")], 
 
 
 @tasks_app.command("path")
-def tasks_path() -> None:
+def tasks_path(as_json: Json = False) -> None:
     """The folder for lm-eval: lm_eval --include_path "$(finbench tasks path)" --tasks finbench_fpb"""
     from finbench import paths
 
-    typer.echo(paths.shipped("tasks"))
+    folder = str(paths.shipped("tasks"))
+    typer.echo(json.dumps(folder) if as_json else folder)
 
 
 @tasks_app.command("check")
@@ -309,7 +313,7 @@ def zoo_show(name: Annotated[str, typer.Argument(help="Recipe.")], as_json: Json
 
     from finbench import catalog
 
-    stated = catalog.recipe(name).model_dump()
+    stated = catalog.recipe(name).model_dump(exclude={"name"})  # a file's recipe is called by the file's name
     typer.echo(json.dumps(stated, indent=1) if as_json else yaml.safe_dump(stated, sort_keys=False).rstrip())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finbench import catalog, evaluate, train
+from finbench import catalog, evaluation, training
 from finbench.console import say
 from finbench.records import Scorecard
 
@@ -19,6 +19,6 @@ def demo(out: Path) -> list[Scorecard]:
     recipe = catalog.recipe(RECIPE)
     say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
     resume = (out / "adapter" / "checkpoints").is_dir()
-    train.train(recipe, out / "adapter", resume=resume)
+    training.train(recipe, out / "adapter", resume=resume)
     say("2. Score the base and the adapter on 150 sentences about companies and with words they have not seen.")
-    return evaluate.evaluate([str((out / "adapter").resolve())], out=out / "scorecards")
+    return evaluation.evaluate([str((out / "adapter").resolve())], out=out / "scorecards")

@@ -81,13 +81,14 @@ def owner(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise cannot_write(folder, fault) from fault
+    lock = FileLock(str(folder / ".lock"), timeout=0)
     try:
-        lock = FileLock(str(folder / ".lock"), timeout=0)
-        with lock:
-            yield
+        lock.acquire()
     except Timeout as fault:
         raise FinbenchError(
             f"Another finbench process works in {folder}.", "Wait for it, or choose another --out."
         ) from fault
-    except PermissionError as fault:
+    except OSError as fault:
         raise cannot_write(folder, fault) from fault
+    with lock:
+        yield

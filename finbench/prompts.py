@@ -44,8 +44,12 @@ def load(tasks: Iterable[Task], data_dir: Path | None, shots: int = 0, seed: int
         except (ValueError, FileNotFoundError) as fault:
             raise FinbenchError(f"Task {task.name}: {fault}", f"Import it again: {task.data}") from fault
         if shots:
+            if shots > len(rows(exam, "train")):
+                raise FinbenchError(
+                    f"Task {task.name} has {len(rows(exam, 'train'))} train rows, fewer than {shots} shots."
+                )
             exam.set_config(key="num_fewshot", value=shots)
-            exam.set_fewshot_seed(seed=seed)
+            exam.finbench_seed = seed
         loaded[task.name] = exam
     return loaded
 
@@ -92,6 +96,8 @@ def pair(exam: Any, doc: Mapping[str, Any], template: Template | None = None) ->
 
 def requests(exam: Any, limit: int | None = None, template: Template | None = None) -> list[Any]:
     """lm-eval Instances for the test split (the first ``limit`` rows), as lm-eval's evaluator builds them."""
+    if exam.config.num_fewshot:
+        exam.set_fewshot_seed(seed=exam.finbench_seed)  # the sampler has a state: each rendering starts it anew
     instances = []
     for doc_id, doc in exam.doc_iterator(rank=0, limit=limit, world_size=1):
         built = exam.construct_requests(

@@ -77,7 +77,7 @@ class Task(Record):
 class Recipe(Record):
     """How to train one adapter. Defaults live in ``adapters_zoo/_defaults.yaml``."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="file and folder name of what it makes")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=120, description="file and folder name of it")
     base: str = Field(description="alias of bases.yaml, hub:org/name[@rev] or a folder")
     tasks: dict[str, float] = Field(min_length=1, description="task -> share of its rows seen per epoch")
     method: str
@@ -85,13 +85,13 @@ class Recipe(Record):
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0)
     dropout: float = Field(ge=0, lt=1)
-    target_modules: str | list[str] = Field(description="'all-linear' or module name endings")
+    target_modules: str | list[str] = Field(min_length=1, description="'all-linear' or module name endings")
     lr: float = Field(gt=0)
     schedule: Literal["linear", "cosine", "constant"]
     warmup: float = Field(ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(ge=0, description="0: no clipping")
-    epochs: float = Field(gt=0)
+    epochs: float = Field(gt=0, le=1000)
     batch_size: int = Field(ge=1, description="rows a forward pass")
     accumulate: int = Field(ge=1, description="forward passes an optimiser step")
     max_length: int = Field(ge=8, description="tokens; a longer row is refused, never cut")
@@ -99,7 +99,7 @@ class Recipe(Record):
     chat: bool = Field(description="wrap prompts in the base's chat template")
     dtype: DType
     save_every: int = Field(ge=1, description="optimiser steps between checkpoints")
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
 
     @field_validator("tasks")
     @classmethod
@@ -156,31 +156,39 @@ class Training(Record):
     loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
 
 
-class Adapter(Record):
-    """``finbench.json`` in an adapter folder."""
+class Document(Record):
+    """A record that is a file of its own: it carries a schema number, under the key ``schema``."""
 
     schema_: int = Field(alias="schema", default=SCHEMA)
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        """Before the keys are looked at: a newer schema may have others."""
+        number = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
+        if isinstance(number, int) and number > SCHEMA:
+            raise ValueError(f"schema {number} was written by a newer finbench; this one reads up to {SCHEMA}")
+        return value
+
+    def to_json(self) -> str:
+        """As written to disk."""
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
+
+
+class Adapter(Document):
+    """``finbench.json`` in an adapter folder."""
+
     kind: Literal["peft", "model"] = Field(description="peft adapter, or a whole fine-tuned model")
     recipe: Recipe
     base: BaseModelId
     dtype: str
     quantisation: dict[str, str | bool | int] | None
     data: list[DataId]
-    files: dict[str, str] = Field(description="weight file -> SHA-256")
+    files: dict[str, str] = Field(min_length=1, description="every file that decides an answer -> SHA-256")
     training: Training
     provenance: Provenance
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
-
-    @model_validator(mode="after")
-    def _readable(self) -> Self:
-        if self.schema_ > SCHEMA:
-            raise ValueError(f"schema {self.schema_} was written by a newer finbench; this one reads {SCHEMA}")
-        return self
-
-    def to_json(self) -> str:
-        """As written to disk: the key is ``schema``."""
-        return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
 
 class Subject(Record):
@@ -188,7 +196,7 @@ class Subject(Record):
 
     name: str
     base: BaseModelId
-    adapter: str | None = Field(default=None, description="SHA-256 of the adapter's weights")
+    adapter: str | None = Field(default=None, description="identity of the adapter: see finbench.adapters")
     adapter_name: str | None = None
     method: str | None = None
     rank: int | None = None
@@ -233,10 +241,9 @@ class Score(Record):
         return self.metrics[self.main_metric]
 
 
-class Scorecard(Record):
+class Scorecard(Document):
     """``<name>.json``: every score of one subject, and enough to repeat and to check it."""
 
-    schema_: int = Field(alias="schema", default=SCHEMA)
     status: Literal["complete", "partial"]
     subject: Subject
     scores: list[Score]
@@ -251,9 +258,3 @@ class Scorecard(Record):
     peak_memory_bytes: int
     seconds: float
     provenance: Provenance
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
-
-    def to_json(self) -> str:
-        """As written to disk: the key is ``schema``."""
-        return self.model_dump_json(indent=1, by_alias=True) + "\n"

@@ -70,7 +70,7 @@ def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None
     subject = Subject(
         name=adapter.name,
         base=base.id,
-        adapter=adapter.sha256,
+        adapter=adapter.identity,
         adapter_name=adapter.name,
         method=recipe.method if recipe else str(adapter.config.get("peft_type", "unknown")).lower(),
         rank=recipe.rank if recipe else adapter.config.get("r"),

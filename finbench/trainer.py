@@ -27,6 +27,7 @@ class AnswerTrainer(Trainer):
     """transformers' Trainer with the loss on answers only and the resumable length-sorted order."""
 
     def __init__(self, sampler: batches.LengthSampler, watch: Watch | None = None, **arguments: Any) -> None:
+        arguments["args"]._n_gpu = min(1, arguments["args"].n_gpu)  # else Trainer splits batches by nn.DataParallel
         super().__init__(**arguments, callbacks=[watch] if watch else None)
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the tokens of the whole optimiser step

@@ -19,9 +19,9 @@ PACKAGE = Path(finbench.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = (
     {"errors", "files", "console", "paths", "records"},
-    {"catalog", "refs", "stats", "methods", "environment", "checkpoints", "batches", "hub", "unpack"},
+    {"catalog", "refs", "stats", "methods", "environment", "checkpoints", "batches", "hub", "unpack", "modelfiles"},
     {"bases", "adapters", "prompts", "data", "scoring", "cardfiles", "cards", "engines", "trainer", "subjects"},
-    {"train", "evaluate", "check", "doctor", "demo"},
+    {"training", "evaluation", "check", "doctor", "demo"},
     {"views", "cli", "__main__", "__init__"},
 )
 
@@ -96,6 +96,13 @@ def test_modules_and_functions_fit_in_a_head() -> None:
             if isinstance(node, ast.FunctionDef):
                 length = (node.end_lineno or 0) - node.lineno + 1
                 assert length <= 75, (path.name, node.name, length)
+
+
+def test_public_names_are_the_same_at_every_use() -> None:
+    for name in finbench.__all__:
+        first = getattr(finbench, name)
+        assert getattr(finbench, name) is first, name
+        assert name == "__version__" or callable(first), name
 
 
 def test_help_is_fast_and_loads_nothing_heavy() -> None:

@@ -81,8 +81,8 @@ def test_a_base_that_is_nowhere_to_be_had_says_what_to_type() -> None:
 
 def test_the_whole_path_learns(embedded: bases.Base, cache: Path, tmp_path: Path) -> None:
     """Train on 160 invented sentences, score beside the base on 150 unseen ones, load with plain peft."""
-    from finbench.evaluate import evaluate
-    from finbench.train import train
+    from finbench.evaluation import evaluate
+    from finbench.training import train
 
     recipe = catalog.recipe("mini-sentiment-smollm2-135m-lora", {"limit": 160})
     train(recipe, tmp_path / "a")

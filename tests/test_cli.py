@@ -114,7 +114,9 @@ def test_the_tasks_path_is_where_lm_eval_finds_them() -> None:
 def test_a_shown_recipe_can_be_trained_from(tmp_path: Path) -> None:
     done = run("zoo", "show", "fpb-smollm2-135m-lora")
     (tmp_path / "mine.yaml").write_text(done.stdout)
-    assert catalog.recipe(str(tmp_path / "mine.yaml")) == catalog.recipe("fpb-smollm2-135m-lora")
+    mine = catalog.recipe(str(tmp_path / "mine.yaml"))
+    assert mine.name == "mine-s0"
+    assert mine.model_dump(exclude={"name"}) == catalog.recipe("fpb-smollm2-135m-lora").model_dump(exclude={"name"})
 
 
 def test_version() -> None:

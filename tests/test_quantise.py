@@ -11,7 +11,7 @@ from conftest import make_llama
 from finbench import adapters, bases, catalog
 from finbench.methods import method_named
 from finbench.records import Adapter
-from finbench.train import train
+from finbench.training import train
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -122,7 +123,10 @@ def write(report: Report, rows: dict[str, list[dict[str, Any]]], about: dict[str
             "schema": 0,
             "set": report.set,
             **about,
-            "sources": {path.name: sha256_file(path) for path in sorted(files, key=lambda path: path.name)},
+            "sources": {
+                os.fsencode(path.name).decode("utf-8", "replace"): sha256_file(path)
+                for path in sorted(files, key=lambda path: path.name)
+            },
             "read": report.read,
             "rows": report.rows,
             "dropped": dict(sorted(report.dropped.items())),

@@ -270,10 +270,12 @@ def describe(name: str, data_dir: Path | None = None) -> dict[str, Any] | None:
     path = paths.data_dir(data_dir) / name / "dataset.json"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        if not isinstance(value, dict) or not isinstance(value.get("rows"), dict):
+            raise ValueError("an object with rows is expected")
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as fault:
+    except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
             f"{path} is torn ({fault}).", f"Import it again: {catalog.expand([name])[0].data}"
         ) from fault
-    return dict(value)
+    return value

@@ -61,18 +61,39 @@ class HFEngine:
             pretrained=self.plain, tokenizer=self.tokenizer, batch_size=batch_size, softmax_dtype=torch.float32
         )
         self.max_length = int(self.lm.max_length)
+        self.alone = self._probe()
+        self.proven: set[Path] = set()
 
     def use(self, adapter: Path | None) -> None:
-        """Switch to an adapter folder, or to the base alone."""
+        """Switch to an adapter folder, or to the base alone.
+
+        Raises FinbenchError for an adapter that does not fit, that changes the base itself (an unconverted PiSSA or
+        OLoRA, trained biases: the base beside it would no longer be the base), or that changes nothing.
+        """
         if adapter is None:
             if self.peft is not None:
                 self.peft.base_model.disable_adapter_layers()
-                self.lm._model = self.peft
             return
         self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
+        self.lm._model = self.peft.eval()
+        if adapter not in self.proven:
+            self.peft.base_model.disable_adapter_layers()
+            if not torch.equal(self._probe(), self.alone):
+                raise FinbenchError(
+                    f"{adapter} changes the base model itself when it is loaded, so the two cannot be told apart.",
+                    "Convert it to a plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=...).",
+                )
+            self.peft.base_model.enable_adapter_layers()
+            if torch.equal(self._probe(), self.alone):
+                raise FinbenchError(f"{adapter} has no effect: its answers are those of the base.")
+            self.proven.add(adapter)
         self.peft.base_model.enable_adapter_layers()
-        self.peft.eval()
-        self.lm._model = self.peft
+
+    def _probe(self) -> Any:
+        """Logits of a fixed prompt, shape (tokens, vocabulary)."""
+        ids = torch.tensor([self.tokenizer.encode("Operating profit rose to 4.1 million.")], device=self.plain.device)
+        with torch.no_grad():
+            return self.lm.model(ids).logits[0]
 
     def prompt_tokens(self, request: Any) -> tuple[int, int]:
         """Counted by the tokenizer, as lm-eval will."""

@@ -51,12 +51,13 @@ def read(file: pathlib.Path, labels: Sequence[str] | None = None) -> list[dict[s
 def _row(line: str, labels: Sequence[str] | None, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as fault:
-        raise ValueError(f"{place}: not a JSON object ({fault})") from fault
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as fault:
+        raise ValueError(f"{place}: not a JSON object of Unicode text ({fault})") from fault
     if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
         raise ValueError(f'{place}: a row needs a "text" that is not empty')
-    if labels and "label" in row and row["label"] not in labels:
-        raise ValueError(f"{place}: label {row['label']!r} is not one of {', '.join(labels)}")
+    if labels and "entities" not in row and row.get("label") not in labels:
+        raise ValueError(f"{place}: label {row.get('label')!r} is not one of {', '.join(labels)}")
     if labels:
         row["choices"] = list(labels)
     return row
@@ -74,4 +75,11 @@ def load(
     if "test" not in files:
         place = data_dir(finbench_data_dir) / finbench_set
         raise FileNotFoundError(f"The data set {finbench_set!r} is not in {place}. Get it with: {finbench_data}")
-    return {split: datasets.Dataset.from_list(read(file, finbench_labels)) for split, file in files.items()}
+    tables = {}
+    for split, file in files.items():
+        rows = read(file, finbench_labels)
+        try:
+            tables[split] = datasets.Dataset.from_list(rows)
+        except (ValueError, TypeError, OverflowError) as fault:  # pyarrow's own are of these kinds
+            raise ValueError(f"{file}: its rows are not of one shape ({fault})") from fault
+    return tables

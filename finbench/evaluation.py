@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import __version__, bases, cardfiles, cards, catalog, environment, prompts, scoring
+from finbench import __version__, bases, cardfiles, cards, catalog, environment, modelfiles, prompts, scoring
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted, unknown
 from finbench.files import digest, write_atomic
@@ -76,9 +76,14 @@ def evaluate(
     exams = prompts.load(catalog.expand(names), data_dir, shots, seed)
     written: list[Path] = []
     with environment.owner(out), progress() as bar:
-        for group in by_engine(found):
-            sitting = _Sitting(group, exams, settings, out, bar)
+        sittings = [_Sitting(group, exams, settings, out, bar) for group in by_engine(found)]
+        for sitting in sittings:  # every subject is loaded and checked before one is scored
+            sitting.prepare()
+            if len(sittings) > 1:
+                sitting.release()
+        for sitting in sittings:
             written += sitting.run()
+            sitting.release()
         cards_written = [cardfiles.read(path) for path in dict.fromkeys(written)]
         write_atomic(out / "report.md", cards.markdown(cards_written))
         write_atomic(out / "report.html", cards.html(cards_written))
@@ -129,25 +134,34 @@ class _Sitting:
         self.group, self.exams, self.settings, self.out, self.bar = group, exams, settings, out, bar
         self.engine: Any = None
         self.requests: dict[tuple[str, bool], tuple[list[Any], int, int]] = {}  # instances, prompt tokens, cut
+        self.device = self._device()
         self.data = {
             name: prompts.data_id(catalog.tasks()[name], exam, "test", prompts.rows(exam, "test")[: settings.limit])
             for name, exam in exams.items()
         }
+        self.works = [self._work(examinee) for examinee in group]
+
+    def prepare(self) -> None:
+        """Load each subject that has something to be scored, and render and measure its prompts."""
+        for work in self.works:
+            if work.missing:
+                self._use(work.examinee)
+                self._requests(work.examinee.subject.chat, work.missing)
 
     def run(self) -> list[Path]:
-        """Examine every subject; return the cards' paths. All are loaded and checked before one is scored."""
-        works = [self._work(examinee) for examinee in self.group]
-        open_works = [work for work in works if work.missing]
-        for work in open_works:
-            self._use(work.examinee)
-            self._requests(work.examinee.subject.chat, work.missing)
-        for work in open_works:
-            self._examine(work)
-        return [work.path for work in works]
+        """Examine every subject; return the cards' paths."""
+        for work in self.works:
+            if work.missing:
+                self._examine(work)
+        return [work.path for work in self.works]
+
+    def release(self) -> None:
+        """Let go of the model; it is loaded again when needed."""
+        self.engine = None
 
     def _work(self, examinee: Examinee) -> _Work:
         subject = examinee.subject
-        key = self._run_key(subject)
+        key = self._run_key(examinee)
         path = cardfiles.place_for(self.out, subject.name, key)
         scores, samples = self._earlier(path)
         missing = [catalog.tasks()[name] for name in self.exams if name not in scores]
@@ -273,15 +287,34 @@ class _Sitting:
 
     # ------------------------------------------------------------ the card
 
-    def _run_key(self, subject: Subject) -> str:
-        who = subject.model_dump(exclude={"name", "adapter_name"})
+    def _device(self) -> str:
+        """What arithmetic the answers come from: dtype and kind of device."""
+        if self.settings.engine == "dummy":
+            return "none"
+        import torch
+
+        dtype = bases.compute_dtype(self.settings.arguments.get("dtype", "auto"))
+        return f"{dtype} on {'cuda' if torch.cuda.is_available() else 'cpu'}"
+
+    def _run_key(self, examinee: Examinee) -> str:
+        """Digest of all that decides an answer except task and data."""
+        subject, settings = examinee.subject, self.settings
         how = {
-            "engine": self.settings.engine,
-            "shots": self.settings.shots,
-            "limit": self.settings.limit,
-            "seed": self.settings.seed,
-            "arguments": self.settings.arguments,
+            "engine": settings.engine,
+            "shots": settings.shots,
+            "limit": settings.limit,
+            "seed": settings.seed,
+            "arguments": settings.arguments,
+            "computed": self.device,
+            "template": modelfiles.template_digest(examinee.base.folder) if subject.chat and examinee.base else None,
+            "examples": {
+                name: prompts.data_id(catalog.tasks()[name], exam, "train", prompts.rows(exam, "train")).digest
+                for name, exam in self.exams.items()
+            }
+            if settings.shots
+            else None,
         }
+        who = subject.model_dump(exclude={"name", "adapter_name"})
         return digest({"subject": who, "settings": how, "versions": environment.versions(), "finbench": __version__})
 
     def _earlier(self, path: Path) -> tuple[dict[str, Score], dict[str, list[dict[str, Any]]]]:

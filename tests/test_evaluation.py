@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import make_llama
-from finbench import adapters, bases, cardfiles, cards, catalog, evaluate, paths
+from finbench import adapters, bases, cardfiles, cards, catalog, evaluation, paths
 from finbench.errors import FinbenchError, Interrupted
 from finbench.records import Adapter
-from finbench.train import train
+from finbench.training import train
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def adapter(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(adapter: Path, llama: Path, out: Path, **options: Any) -> list[Any]:
     chosen = {"base": str(llama), "limit": 24, "out": out, "arguments": {"dtype": "float32"}, **options}
-    return evaluate.evaluate([str(adapter)], **chosen)
+    return evaluation.evaluate([str(adapter)], **chosen)
 
 
 def test_base_and_adapter_equal_stock_lm_eval(adapter: Path, llama: Path, tmp_path: Path) -> None:
@@ -140,13 +140,13 @@ def test_another_adapter_under_the_same_name_is_not_taken_from_the_cache(
     tensors = load_file(copy / adapters.WEIGHTS)
     save_file({name: 1.5 * tensor for name, tensor in tensors.items()}, copy / adapters.WEIGHTS)
     record = json.loads((copy / "finbench.json").read_text())
-    record["files"] = {adapters.WEIGHTS: adapters.sha256_file(copy / adapters.WEIGHTS)}
+    record["files"] = adapters.decisive_files(copy)
     (copy / "finbench.json").write_text(json.dumps(record))
     one = run(adapter, llama, tmp_path / "o")
     other = run(copy, llama, tmp_path / "o")
     assert one[1].subject.adapter != other[1].subject.adapter
     assert one[1].run_key != other[1].run_key
-    both = evaluate.evaluate(
+    both = evaluation.evaluate(
         [str(adapter), str(copy)], base=str(llama), limit=24, out=tmp_path / "both", arguments={"dtype": "float32"}
     )
     assert len({card.subject.name for card in both}) == 3
@@ -191,11 +191,11 @@ def test_ctrl_c_says_what_is_kept(adapter: Path, llama: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(DummyEngine, "answer", stop)
     with pytest.raises(Interrupted, match="nothing was finished"):
-        evaluate.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+        evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
 
 
 def test_a_full_disk_leaves_earlier_cards_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluate.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
     def full(descriptor: int) -> None:
@@ -203,16 +203,16 @@ def test_a_full_disk_leaves_earlier_cards_as_they_were(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(FinbenchError, match="No space left on device"):
-        evaluate.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=tmp_path)
+        evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_the_dummy_that_knows_the_gold_scores_one_and_the_random_one_chance(tmp_path: Path) -> None:
-    [gold] = evaluate.evaluate(engine="dummy", tasks=["mini"], out=tmp_path / "g", arguments={"answers": "gold"})
+    [gold] = evaluation.evaluate(engine="dummy", tasks=["mini"], out=tmp_path / "g", arguments={"answers": "gold"})
     assert {score.task: score.main.value for score in gold.scores} == {
         f"finbench_mini_{name}": 1.0 for name in ("headline", "ner", "sentiment", "xbrl_value")
     }
-    [chance] = evaluate.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "r")
+    [chance] = evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "r")
     score = chance.scores[0]
     assert score.metrics["acc"].low < 1 / 3 < score.metrics["acc"].high
     assert score.baselines["random"]["acc"] == pytest.approx(1 / 3, abs=0.02)
@@ -390,16 +390,16 @@ def test_a_damaged_base_is_refused(llama: Path, tmp_path: Path) -> None:
         (tmp_path / "nowhere", "No such folder"),
     ):
         with pytest.raises(FinbenchError, match=message):
-            evaluate.evaluate(model=str(folder), tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
+            evaluation.evaluate(model=str(folder), tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
     assert not list((tmp_path / "o").glob("*.json"))
 
 
 def test_an_over_long_prompt_is_refused_or_counted(tmp_path: Path) -> None:
     short = make_llama(tmp_path / "short", context=100)
     with pytest.raises(FinbenchError, match=r"context has 100 tokens.*prompts need up to"):
-        evaluate.evaluate(model=str(short), tasks=["mini_sentiment"], limit=30, out=tmp_path / "o")
+        evaluation.evaluate(model=str(short), tasks=["mini_sentiment"], limit=30, out=tmp_path / "o")
     assert not list((tmp_path / "o").glob("*.json"))
-    [card] = evaluate.evaluate(
+    [card] = evaluation.evaluate(
         model=str(short), tasks=["mini_sentiment"], limit=30, out=tmp_path / "o", arguments={"truncate": "left"}
     )
     assert 0 < card.scores[0].truncated <= 30
@@ -421,24 +421,24 @@ def test_a_fault_of_the_command_is_named_with_what_to_type(
     options: dict[str, Any], message: str, llama: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(FinbenchError, match=message):
-        evaluate.evaluate(**{"model": str(llama), "out": tmp_path, **options})
+        evaluation.evaluate(**{"model": str(llama), "out": tmp_path, **options})
 
 
 def test_missing_data_is_answered_with_the_exact_import_command(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError) as caught:
-        evaluate.evaluate(model=str(llama), tasks=["tfns"], out=tmp_path)
+        evaluation.evaluate(model=str(llama), tasks=["tfns"], out=tmp_path)
     assert "finbench data import tfns sent_train.csv sent_valid.csv" in caught.value.hint
 
 
 def test_an_adapter_never_chooses_an_unknown_base(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="which bases.yaml does not know"):
-        evaluate.evaluate([str(adapter)], tasks=["mini_sentiment"], out=tmp_path)
+        evaluation.evaluate([str(adapter)], tasks=["mini_sentiment"], out=tmp_path)
 
 
 def test_all_faulty_adapters_are_reported_at_once(adapter: Path, llama: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FinbenchError, match=r"(?s)nowhere.*adapter_config.json is missing"):
-        evaluate.evaluate([str(tmp_path / "nowhere"), str(tmp_path / "empty")], base=str(llama), out=tmp_path)
+        evaluation.evaluate([str(tmp_path / "nowhere"), str(tmp_path / "empty")], base=str(llama), out=tmp_path)
 
 
 def test_a_model_of_nan_logits_is_not_scored(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,9 +448,9 @@ def test_a_model_of_nan_logits_is_not_scored(llama: Path, tmp_path: Path, monkey
     engine = HFEngine(bases.resolve(str(llama)), dtype="float32")
     with torch.no_grad():
         engine.plain.model.norm.weight.fill_(float("nan"))
-    exam = evaluate.prompts.load(catalog.expand(["mini_sentiment"]), None)["finbench_mini_sentiment"]
+    exam = evaluation.prompts.load(catalog.expand(["mini_sentiment"]), None)["finbench_mini_sentiment"]
     with pytest.raises(FinbenchError, match="not finite"):
-        engine.answer(evaluate.prompts.requests(exam, 4), lambda count: None)
+        engine.answer(evaluation.prompts.requests(exam, 4), lambda count: None)
 
 
 # ---------------------------------------------------------------- what a card says
@@ -481,7 +481,7 @@ def test_metrics_recompute_from_the_samples(adapter: Path, llama: Path, tmp_path
 
 
 def test_a_tampered_samples_file_is_noticed(tmp_path: Path) -> None:
-    evaluate.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     path = cardfiles.samples_path(tmp_path / "dummy.json")
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(FinbenchError, match="SHA-256"):
@@ -489,7 +489,7 @@ def test_a_tampered_samples_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_reports_escape_what_a_card_says(tmp_path: Path) -> None:
-    [card] = evaluate.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    [card] = evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     hostile = card.model_copy(
         update={"subject": card.subject.model_copy(update={"name": "<script>alert(1)</script>|x"})}
     )

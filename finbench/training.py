@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finbench import adapters, bases, batches, cards, catalog, checkpoints, environment, prompts
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted
-from finbench.files import cannot_write, sha256_file, write_atomic
+from finbench.files import cannot_write, write_atomic
 from finbench.methods import method_named, quantise
 from finbench.records import Adapter, DataId, Recipe, Training
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from finbench.trainer import AnswerTrainer, Watch
 
 CURVE_POINTS = 200
+MARK = Path("checkpoints") / "run.json"  # in the folder of an unfinished run: what it was begun with
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,15 @@ class Prepared:
     first_pair: list[str]
     sampler: batches.LengthSampler
     steps: int
+
+    @property
+    def decisive(self) -> dict[str, Any]:
+        """What decides the weights: the recipe, with the base by fingerprint and the data by digest."""
+        return {
+            **self.recipe.model_dump(),
+            "data": [part.digest for part in self.data],
+            "base": self.base.id.fingerprint,
+        }
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -55,9 +65,6 @@ def train(
     disk, before the first step wherever possible.
     """
     quiet()
-    if not dry_run and (finished := _finished(recipe, out, resume)):
-        say(f"{out} holds this adapter already; nothing to do.")
-        return finished
     run = prepare(recipe, data_dir)
     if dry_run:
         real, padded = run.tokens
@@ -71,8 +78,12 @@ def train(
             "padding": 1 - real / padded,
             "first_pair": run.first_pair,
         }
-    _claim(out, recipe, resume)
+    _check_folder(out)
     with environment.owner(out):
+        if finished := _finished(run, out):
+            say(f"{out} holds this adapter already; nothing to do.")
+            return finished
+        _claim(run, out, resume)
         return _run(run, out, resume)
 
 
@@ -122,48 +133,65 @@ def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
 # ---------------------------------------------------------------- before
 
 
-def _finished(recipe: Recipe, out: Path, resume: bool) -> Adapter | None:
-    """The adapter in ``out`` if it is this recipe's; a FinbenchError if it is another's."""
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that holds something else: an adapter's README.md would replace another's."""
+    if out.is_dir() and not (out / "finbench.json").is_file() and not (out / MARK).is_file():
+        others = sorted(path.name for path in out.iterdir() if path.name not in (".lock", "checkpoints"))
+        if others:
+            raise FinbenchError(
+                f"{out} holds other files ({', '.join(others[:3])}).", "Choose an empty or a new folder with --out."
+            )
+
+
+def _finished(run: Prepared, out: Path) -> Adapter | None:
+    """The adapter in ``out`` if it is this run's; a FinbenchError if it is another's."""
     if not (out / "finbench.json").is_file():
         return None
     found = adapters.record(out)
-    if found.recipe == recipe:
-        return found
-    raise FinbenchError(
-        f"{out} holds an adapter of another recipe ({_difference(found.recipe, recipe)}).", "Choose another --out."
+    stated = {**found.recipe.model_dump(), "data": [part.digest for part in found.data], "base": found.base.fingerprint}
+    if difference := _difference(stated, run.decisive):
+        raise FinbenchError(f"{out} holds another adapter ({difference}).", "Choose another --out.")
+    return found
+
+
+def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two runs, in words; empty if nothing does."""
+    keys = [key for key in now if there.get(key) != now[key]]
+    return ", ".join(
+        key if key in ("data", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
     )
 
 
-def _difference(one: Recipe, other: Recipe) -> str:
-    mine, yours = one.model_dump(), other.model_dump()
-    return ", ".join(f"{key} {mine[key]!r} there, {yours[key]!r} now" for key in mine if mine[key] != yours[key])
-
-
-def _claim(out: Path, recipe: Recipe, resume: bool) -> None:
-    """Mark ``out`` as this recipe's run; refuse to mix two recipes, or to start over an unfinished run."""
-    mark = out / "checkpoints" / "recipe.json"
-    if mark.is_file():
-        found = Recipe.parse(json.loads(mark.read_text()), str(mark))
-        if found != recipe and resume:
-            raise FinbenchError(
-                f"{out} was begun with another recipe ({_difference(found, recipe)}).",
-                "Resume with the options it was begun with, or choose another --out.",
-            )
-        if not resume and checkpoints.newest(mark.parent)[0]:
+def _claim(run: Prepared, out: Path, resume: bool) -> None:
+    """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one."""
+    mark = out / MARK
+    now = {**run.decisive, "dtype_used": str(bases.compute_dtype(run.recipe.dtype)), "versions": environment.versions()}
+    if checkpoints.newest(mark.parent)[0]:
+        if not resume:
             raise FinbenchError(f"{out} holds an unfinished run.", "Go on with --resume, or choose another --out.")
+        try:
+            found = json.loads(mark.read_text(encoding="utf-8"))
+            versions, found["versions"] = found["versions"], now["versions"]
+        except (OSError, ValueError, KeyError, TypeError) as fault:
+            raise FinbenchError(f"{mark} is missing or torn.", "Choose another --out.") from fault
+        if difference := _difference(found, now):
+            raise FinbenchError(
+                f"{out} was begun with another recipe, base or data ({difference}).",
+                "Resume with what it was begun with, or choose another --out.",
+            )
+        if versions != now["versions"]:
+            say("It was begun with other versions of the libraries: the end may differ in the last bits.")
     elif resume:
         say("There is nothing to resume; starting from the beginning.")
-    write_atomic(mark, recipe.to_json())
+    write_atomic(mark, json.dumps(now, indent=1) + "\n")
 
 
 def prepare(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
     """Find the base, render and tokenise the rows of all tasks, mix them by weight. Loads no weights."""
-    from transformers import AutoTokenizer
-
     base = bases.resolve(recipe.base)
-    tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True)
+    tokenizer = bases.load_tokenizer(base)
     template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
-    context = json.loads((base.folder / "config.json").read_text()).get("max_position_embeddings", recipe.max_length)
+    longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
     rows: list[batches.Row] = []
     data: list[DataId] = []
     first_pair: list[str] = []
@@ -179,7 +207,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
             docs = choose(docs, recipe.limit, recipe.seed)
         pairs = [prompts.pair(exam, doc, template) for doc in docs]
         own = [batches.encode_pair(tokenizer, prompt, answer) for prompt, answer in pairs]
-        batches.check_lengths(own, min(recipe.max_length, context), name)
+        batches.check_lengths(own, longest, name)
         rows += batches.share_of(own, recipe.tasks[name], recipe.seed)
         data.append(prompts.data_id(task, exam, "train", docs))
         first_pair = first_pair or list(pairs[0])
@@ -240,15 +268,15 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
             model.save_pretrained(staging, save_embedding_layers=False)
             _sort_modules(staging / "adapter_config.json")
         (staging / "README.md").unlink(missing_ok=True)
-        weights = sorted(path.name for path in staging.glob("*.safetensors"))
         adapter = Adapter(
             kind="model" if whole else "peft",
-            recipe=recipe,
+            # a local path means nothing elsewhere, and may name its owner
+            recipe=recipe.model_copy(update={"base": base.id.alias}) if base.id.source == "folder" else recipe,
             base=base.id,
             dtype=dtype,
             quantisation=quantise.describe(recipe.bits, dtype),
             data=run.data,
-            files={name: sha256_file(staging / name) for name in weights},
+            files=adapters.decisive_files(staging),
             training=measured,
             provenance=environment.provenance(),
         )

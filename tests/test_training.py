@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finbench import adapters, bases, batches, catalog, checkpoints, prompts
+from finbench import adapters, bases, batches, catalog, checkpoints, modelfiles, prompts
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file
 from finbench.records import Adapter
-from finbench.train import prepare, train
+from finbench.training import prepare, train
 
 
 def recipe(base: Path, **overrides: Any) -> Any:
@@ -59,7 +59,7 @@ def test_the_adapter_folder_loads_with_plain_peft_and_names_no_local_path(llama:
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama), tmp_path / "a")
     assert made.training.trainable_parameters == sum(p.numel() for n, p in model.named_parameters() if "lora_" in n)
     assert made.training.loss_curve[0][1] > made.training.final_loss
-    written = "".join((tmp_path / "a" / n).read_text() for n in ("README.md", "adapter_config.json"))
+    written = "".join((tmp_path / "a" / n).read_text() for n in ("README.md", "adapter_config.json", "finbench.json"))
     assert str(tmp_path) not in written
     assert str(llama.parent) not in written
 
@@ -185,9 +185,9 @@ _RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_train import recipe
-from finbench.train import train
-train(recipe(Path(sys.argv[1]), epochs=3), Path(sys.argv[2]), resume=True)
+from test_training import recipe
+from finbench.training import train
+train(recipe(Path(sys.argv[1]), epochs=6), Path(sys.argv[2]), resume=True)
 """
 
 
@@ -207,7 +207,7 @@ def test_any_recipe_resumes_exactly_from_any_checkpoint(
     overrides: dict[str, Any], llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "prune", lambda folder: None)
-    monkeypatch.setattr("finbench.train.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("finbench.training.shutil.rmtree", lambda *_, **__: None)
     whole = trained(llama, tmp_path / "whole", **overrides)
     kept = sorted((tmp_path / "whole" / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)
     assert len(kept) > 1
@@ -215,7 +215,7 @@ def test_any_recipe_resumes_exactly_from_any_checkpoint(
         out = tmp_path / checkpoint.name
         (out / "checkpoints").mkdir(parents=True)
         shutil.copytree(checkpoint, out / "checkpoints" / checkpoint.name)
-        shutil.copy(checkpoint.parent / "recipe.json", out / "checkpoints")
+        shutil.copy(checkpoint.parent / "run.json", out / "checkpoints")
         resumed = train(recipe(llama, **overrides), out, resume=True)
         assert isinstance(resumed, Adapter)
         assert resumed.files == whole.files, checkpoint.name
@@ -233,11 +233,11 @@ def _steps(out: Path) -> list[int]:
 
 
 def test_killed_at_any_step_a_resumed_run_ends_in_the_same_bits(llama: Path, tmp_path: Path) -> None:
-    """3 epochs of 8 steps, a checkpoint every 3: one kill in the second epoch, one in the third."""
-    whole = trained(llama, tmp_path / "whole", epochs=3)
+    """6 epochs of 8 steps, a checkpoint every 3: one kill in the second epoch, one in the fourth."""
+    whole = trained(llama, tmp_path / "whole", epochs=6)
     out = tmp_path / "killed"
     rng = random.Random(11)
-    for wanted in (9, 21):
+    for wanted in (15, 30):
         process = _start(llama, out)
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline and (not _steps(out) or _steps(out)[-1] < wanted):
@@ -309,18 +309,18 @@ def test_a_torn_newest_checkpoint_is_passed_over_for_the_last_whole_one(llama: P
         path.write_bytes(content)
     assert checkpoints.newest(folder)[0] == newer
     (newer / "trainer_state.json").unlink()
-    made = train(recipe(llama, epochs=3), tmp_path / "r", resume=True)
+    made = train(recipe(llama, epochs=6), tmp_path / "r", resume=True)
     assert isinstance(made, Adapter)
-    assert made.files == trained(llama, tmp_path / "whole", epochs=3).files
+    assert made.files == trained(llama, tmp_path / "whole", epochs=6).files
 
 
 def test_a_run_is_neither_mixed_with_another_recipe_nor_overwritten(llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "r"
     _stopped_run(llama, out)
     with pytest.raises(FinbenchError, match="unfinished run"):
-        train(recipe(llama, epochs=3), out)
-    with pytest.raises(FinbenchError, match=r"another recipe \(lr 0.01 there, 0.02 now\)"):
-        train(recipe(llama, epochs=3, lr=2e-2), out, resume=True)
+        train(recipe(llama, epochs=6), out)
+    with pytest.raises(FinbenchError, match=r"another recipe, base or data \(lr 0.01 there, 0.02 now\)"):
+        train(recipe(llama, epochs=6, lr=2e-2), out, resume=True)
 
 
 def test_a_finished_adapter_is_kept_and_not_trained_again(llama: Path, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_finished_adapter_is_kept_and_not_trained_again(llama: Path, tmp_path:
     before = sha256_file(tmp_path / "a" / "finbench.json")
     trained(llama, tmp_path / "a")
     assert sha256_file(tmp_path / "a" / "finbench.json") == before
-    with pytest.raises(FinbenchError, match="another recipe"):
+    with pytest.raises(FinbenchError, match=r"another adapter \(seed 0 there, 1 now"):
         trained(llama, tmp_path / "a", seed=1)
 
 
@@ -397,9 +397,11 @@ def test_a_diverging_run_stops_and_suggests_a_rate(llama: Path, tmp_path: Path) 
 def test_the_record_says_what_the_folder_holds(llama: Path, tmp_path: Path) -> None:
     made = trained(llama, tmp_path / "a")
     stored = json.loads((tmp_path / "a" / "finbench.json").read_text())
-    assert stored["files"] == {"adapter_model.safetensors": sha256_file(tmp_path / "a" / "adapter_model.safetensors")}
+    assert stored["files"] == {
+        name: sha256_file(tmp_path / "a" / name) for name in ("adapter_config.json", "adapter_model.safetensors")
+    }
     assert made.data[0].rows == 64
-    assert made.base.fingerprint == bases.fingerprint(llama)
+    assert made.base.fingerprint == modelfiles.fingerprint(llama)
     hostname = os.uname().nodename
     assert hostname not in (tmp_path / "a" / "finbench.json").read_text() or len(hostname) < 4
 
@@ -413,6 +415,6 @@ def test_the_fingerprint_survives_resaving_and_sees_every_other_base(llama: Path
     shutil.copytree(llama, copy)
     AutoModelForCausalLM.from_pretrained(llama).save_pretrained(copy, max_shard_size="200KB")
     (copy / "model.safetensors").unlink(missing_ok=True)
-    assert bases.fingerprint(copy) == bases.fingerprint(llama)
-    assert bases.fingerprint(make_llama(tmp_path / "seed", seed=1)) != bases.fingerprint(llama)
-    assert bases.fingerprint(make_llama(tmp_path / "deep", layers=3)) != bases.fingerprint(llama)
+    assert modelfiles.fingerprint(copy) == modelfiles.fingerprint(llama)
+    assert modelfiles.fingerprint(make_llama(tmp_path / "seed", seed=1)) != modelfiles.fingerprint(llama)
+    assert modelfiles.fingerprint(make_llama(tmp_path / "deep", layers=3)) != modelfiles.fingerprint(llama)
