@@ -2,6 +2,7 @@
 
     python benchmarks/fpb_smollm2.py run --data-dir DATA     trains and scores into runs/fpb (about 25 minutes, 2 cores)
     python benchmarks/fpb_smollm2.py table                   the table of the README, from leaderboards/scorecards
+    python benchmarks/fpb_smollm2.py terminal                what `finbench eval` prints of base and first seed
 
 DATA is where ``finbench data import fpb Sentences_*Agree.txt`` has put the rows.
 """
@@ -9,6 +10,7 @@ DATA is where ``finbench data import fpb Sentences_*Agree.txt`` has put the rows
 from __future__ import annotations
 
 import argparse
+import io
 import shutil
 import statistics
 from pathlib import Path
@@ -63,6 +65,18 @@ def table() -> str:
     return "\n".join([f"n = {score.n} test sentences", "", *lines])
 
 
+def terminal() -> str:
+    """The table that a terminal of 80 columns shows for the generative form."""
+    from rich.console import Console
+
+    found = [cardfiles.read(RESULTS / name) for name in ("fpb-smollm2-135m.json", f"{RECIPE}-s0.json")]
+    one = [card.model_copy(update={"scores": [_score(card, "finbench_fpb")]}) for card in found]
+    console = Console(width=80, no_color=True, record=True, file=io.StringIO())
+    for shown in cards.terminal(one, 80):
+        console.print(shown)
+    return "\n".join(line.rstrip() for line in console.export_text().splitlines()).rstrip()
+
+
 def _columns(trained: list[Scorecard]) -> list[str]:
     picked = [
         lambda card: _score(card, "finbench_fpb").main.value,
@@ -83,9 +97,9 @@ def _score(card: Scorecard, task: str) -> Score:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("what", choices=("run", "table", "terminal"))
     parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args()
     if options.what == "run":
         run(options.data_dir)
-    print(table())
+    print(terminal() if options.what == "terminal" else table())

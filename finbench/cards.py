@@ -131,7 +131,7 @@ def _table(view: TaskView, width: int) -> Table:
         box=None,
         pad_edge=False,
     )
-    names = min(max(len(row.name) for row in view.rows), max(16, width - 60))
+    names = min(max(len(row.name) for row in view.rows), max(16, width - 56))
     length = max(8, min(_BAR, width - names - 48))
     table.add_column("", no_wrap=True, width=names, overflow="ellipsis")
     table.add_column("score", justify="right")
