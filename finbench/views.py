@@ -28,8 +28,8 @@ def bits(value: int | None) -> Bits | None:
 
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number == 0)  # what one would type stays in one piece
     return table
 
 
