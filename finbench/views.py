@@ -61,10 +61,10 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
 
 def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
     """Tasks and groups."""
-    table = _table("task", "family", "form", "main metric", "licence", "data")
+    table = _table("task", "family", "form", "main metric", "data", "licence")
     for task in found:
         data = "shipped" if task.shipped else task.set
-        table.add_row(task.name.removeprefix(PREFIX), task.family, task.form, task.main_metric, task.licence, data)
+        table.add_row(task.name.removeprefix(PREFIX), task.family, task.form, task.main_metric, data, task.licence)
     out.print(table)
     out.print()
     for name, members in groups.items():
@@ -111,16 +111,14 @@ def imported(report: Report) -> None:
 
 def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, Any] | None]) -> None:
     """Data sets, here or to be imported."""
-    table = _table("set", "licence", "train", "validation", "test", "")
+    table = _table("set", "train", "validation", "test", "licence")
     for name, card in found.items():
-        task = tasks_by_set[name]
-        if card:
-            table.add_row(
-                name, task.licence, *(f"{card['rows'].get(split, 0):,}" for split in ("train", "validation", "test"))
-            )
-        else:
-            table.add_row(name, task.licence, "", "", "", escape(task.data))
+        counts = [f"{card['rows'].get(split, 0):,}" if card else "-" for split in ("train", "validation", "test")]
+        table.add_row(name, *counts, tasks_by_set[name].licence)
     out.print(table)
+    for name, card in found.items():
+        if not card:
+            out.print(f"{name} is not here: {escape(tasks_by_set[name].data)}", highlight=False, soft_wrap=True)
 
 
 def recipes(found: Mapping[str, Recipe]) -> None:
@@ -135,36 +133,35 @@ def recipes(found: Mapping[str, Recipe]) -> None:
 
 def bases(found: Iterable[Base]) -> None:
     """Base models."""
-    table = _table("alias", "parameters", "Hub id", "licence", "gated", "chat template", "")
+    table = _table("alias", "size", "Hub id", "licence")
+    table.columns[2].no_wrap = True
     for base in found:
-        yes = {True: "yes", False: ""}
-        table.add_row(
-            base.alias,
-            base.parameters,
-            base.hub_id,
-            base.licence,
-            yes[base.gated],
-            yes[base.chat],
-            "embedded" if base.wheel else "",
-        )
+        notes = {"gated": base.gated, "chat": base.chat, "embedded": base.wheel is not None}
+        shown = ", ".join([base.licence, *(name for name, true in notes.items() if true)])
+        table.add_row(base.alias, base.parameters, base.hub_id, shown)
     out.print(table)
     out.print("\nAny other: --base hub:org/name[@revision] or --base ./folder", highlight=False, markup=False)
 
 
 def methods(found: Iterable[Method]) -> None:
-    """Methods."""
-    table = _table("method", "what", "equation", "paper", "bits", "becomes")
+    """Methods, a paragraph each."""
     for method in found:
-        table.add_row(
-            method.name, method.summary, method.equation, method.paper, ", ".join(map(str, method.bits)), method.becomes
+        bits_shown = ", ".join(map(str, method.bits))
+        out.print(f"[bold]{method.name}[/]  {escape(method.summary)}", highlight=False, soft_wrap=True)
+        out.print(f"  [dim]{escape(method.equation)}[/]", highlight=False, soft_wrap=True)
+        out.print(
+            f"  [dim]{escape(method.paper)}; {bits_shown} bits; becomes {method.becomes}[/]",
+            highlight=False,
+            soft_wrap=True,
         )
-    out.print(table)
 
 
 def doctor(findings: Sequence[Finding]) -> None:
-    """The doctor's report."""
-    table = _table("", "", "", "what to type")
-    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
+    """The doctor's report: a line each, and below it what to type."""
+    marks = {"ok": "[green]ok   [/]", "note": "[yellow]note [/]", "fault": "[bold red]fault[/]"}
+    width = max(len(finding.what) for finding in findings)
     for finding in findings:
-        table.add_row(marks[finding.state], escape(finding.what), escape(finding.detail), escape(finding.mend))
-    out.print(table)
+        line = f"{marks[finding.state]}  {escape(finding.what):{width}}  {escape(finding.detail)}"
+        out.print(line, highlight=False, soft_wrap=True)
+        if finding.mend:
+            out.print(f"{'':{width + 9}}{escape(finding.mend)}", style="cyan", highlight=False, soft_wrap=True)
