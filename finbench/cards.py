@@ -39,11 +39,12 @@ class TaskView:
 
     score: Score
     rows: list[Row]
+    conditions: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """The task as people type it."""
-        return self.score.task.removeprefix(PREFIX)
+        return ", ".join([self.score.task.removeprefix(PREFIX), *self.conditions])
 
 
 def views(cards: Sequence[Scorecard]) -> list[TaskView]:
@@ -54,9 +55,19 @@ def views(cards: Sequence[Scorecard]) -> list[TaskView]:
             key = (score.task, score.task_digest, score.data.digest, card.shots, card.subject.chat)
             groups.setdefault(key, []).append((card, score))
     return [
-        TaskView(group[0][1], [*(_row(*pair) for pair in group), *_baseline_rows(group[0][1])])
+        TaskView(
+            group[0][1], [*(_row(*pair) for pair in group), *_baseline_rows(group[0][1])], _conditions(group[0][0])
+        )
         for _, group in sorted(groups.items(), key=lambda item: str(item[0]))
     ]
+
+
+def _conditions(card: Scorecard) -> tuple[str, ...]:
+    """What sets an exam apart from the plain one."""
+    shots = [f"{card.shots} shots"] if card.shots else []
+    chat = ["chat template"] if card.subject.chat else []
+    limit = [f"first {card.limit} rows only"] if card.limit else []
+    return (*shots, *chat, *limit)
 
 
 def _row(card: Scorecard, score: Score) -> Row:
@@ -131,7 +142,7 @@ def _table(view: TaskView, width: int) -> Table:
         box=None,
         pad_edge=False,
     )
-    names = min(max(len(row.name) for row in view.rows), max(16, width - 56))
+    names = min(max(len(row.name) for row in view.rows), max(16, width - 56))  # the bar needs what is left
     length = max(8, min(_BAR, width - names - 48))
     table.add_column("", no_wrap=True, width=names, overflow="ellipsis")
     table.add_column("score", justify="right")
@@ -142,12 +153,19 @@ def _table(view: TaskView, width: int) -> Table:
             table.add_column(name, justify="right", no_wrap=True)
     best = max((row.main.value for row in view.rows if not row.baseline), default=0)
     for row in view.rows:
-        limits = "" if row.baseline else f"{percent(row.main.low)} - {percent(row.main.high)}"
-        cells = [escape(row.name), percent(row.main.value), limits, bar(row.main, length)]
+        limits = "" if row.main.low == row.main.high else f"{percent(row.main.low)} - {percent(row.main.high)}"
+        cells = [escape(shorten(row.name, names)), percent(row.main.value), limits, bar(row.main, length)]
         beside = [*([row.accuracy] if with_accuracy else []), row.lenient, row.parse_rate]
         cells += [percent(part.value) if part else "" for part in beside]
         table.add_row(*cells, style="dim" if row.baseline else "bold" if row.main.value == best else "")
     return table
+
+
+def shorten(name: str, width: int) -> str:
+    """A name of at most ``width`` characters; what is left out is in the middle, for names differ at their ends."""
+    if len(name) <= width:
+        return name
+    return name[: width // 2] + "…" + name[len(name) - (width - width // 2 - 1) :]
 
 
 def bar(measure: Measure, width: int = _BAR) -> str:

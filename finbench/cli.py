@@ -56,8 +56,11 @@ def _fail(message: str, hint: str, code: int, fault: Exception) -> None:
 
     if os.environ.get("FINBENCH_DEBUG"):
         raise fault
-    style = "yellow" if code == 130 else "bold red"
-    err.print(Text.assemble(("stopped: " if code == 130 else "error: ", style), message), soft_wrap=True)
+    stopped = code == 130
+    err.print(
+        Text.assemble(("" if stopped else "error: ", "bold red"), (message, "yellow" if stopped else "")),
+        soft_wrap=True,
+    )
     if hint:
         err.print(Text(hint), soft_wrap=True)
     sys.exit(code)
@@ -132,15 +135,15 @@ def train(
     from finbench import training
 
     result = training.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run)
-    if isinstance(result, dict):
-        typer.echo(json.dumps(result, indent=1))
-        return
     if as_json:
-        typer.echo(result.to_json(), nl=False)
+        typer.echo(json.dumps(result, indent=1) if isinstance(result, dict) else result.to_json().rstrip())
         return
-    from finbench.views import trained
+    from finbench import views
 
-    trained(result, folder)
+    if isinstance(result, dict):
+        views.planned(result, folder)
+    else:
+        views.trained(result, folder)
 
 
 @app.command("eval")
@@ -201,6 +204,8 @@ def demo(
     from finbench import demo as demonstration
 
     _show_cards(demonstration.demo(out), out / "scorecards", as_json)
+    if not as_json:
+        typer.echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
 
 
 # ---------------------------------------------------------------- tasks, data, zoo
@@ -220,7 +225,7 @@ def tasks_list(as_json: Json = False) -> None:
 
 @tasks_app.command("show")
 def tasks_show(name: Annotated[str, typer.Argument(help="Task, such as fpb.")], as_json: Json = False) -> None:
-    """One task: what it measures, its data, and its prompt exactly as a model sees it."""
+    """One task: what it measures, its data, and its prompt as a model sees it, on an invented example."""
     from finbench import catalog, check, views
 
     found = catalog.expand([name])
@@ -233,7 +238,7 @@ def tasks_show(name: Annotated[str, typer.Argument(help="Task, such as fpb.")], 
 
 @tasks_app.command("path")
 def tasks_path(as_json: Json = False) -> None:
-    """The folder for lm-eval: lm_eval --include_path "$(finbench tasks path)" --tasks finbench_fpb"""
+    """The folder for lm-eval: lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb"""
     from finbench import paths
 
     folder = str(paths.shipped("tasks"))
@@ -262,7 +267,7 @@ def tasks_check(
 @data_app.command("import")
 def data_import(
     name: Annotated[str, typer.Argument(help="Set: fpb, fiqa_sa or tfns.")],
-    files: Annotated[list[Path], typer.Argument(help="The authors' original files.")],
+    files: Annotated[list[Path] | None, typer.Argument(help="The authors' original files.")] = None,
     data_dir: DataDir = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave rows out that cannot be read, and count them.")
@@ -273,7 +278,7 @@ def data_import(
     from finbench import views
     from finbench.data.sources import describe, import_data
 
-    report = import_data(name, files, data_dir, skip_bad)
+    report = import_data(name, files or [], data_dir, skip_bad)
     if as_json:
         typer.echo(json.dumps(describe(report.set, data_dir), indent=1))
     else:

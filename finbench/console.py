@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,8 +23,11 @@ def say(message: str) -> None:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Progress]:
-    """A progress bar on stderr with a free ``note`` column; silent when stderr is not a terminal."""
+def progress() -> Iterator[Any]:
+    """A progress bar on stderr with a free ``note`` column; where stderr is no terminal, a line now and then."""
+    if not err.is_terminal:
+        yield Lines()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,8 +35,41 @@ def progress() -> Iterator[Progress]:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True) as bar:
         yield bar
+
+
+class Lines:
+    """Stands in for rich's Progress in logs: one line for each task every half minute."""
+
+    def __init__(self, every: float = 30.0) -> None:
+        self.every, self.tasks = every, dict[int, dict[str, Any]]()
+
+    def add_task(self, description: str, total: int, note: str = "") -> int:
+        """A new task; returns its number."""
+        self.tasks[len(self.tasks)] = {
+            "what": description,
+            "total": total,
+            "done": 0,
+            "note": note,
+            "said": time.monotonic(),
+        }
+        return len(self.tasks) - 1
+
+    def update(self, number: int, completed: int, note: str = "") -> None:
+        """How far a task is."""
+        task = self.tasks[number]
+        task |= {"done": completed, "note": note or task["note"]}
+        if time.monotonic() - task["said"] > self.every:
+            task["said"] = time.monotonic()
+            say(f"{task['what']}: {completed} of {task['total']}  {task['note']}")
+
+    def advance(self, number: int, count: int) -> None:
+        """``count`` more are done."""
+        self.update(number, self.tasks[number]["done"] + count)
+
+    def remove_task(self, number: int) -> None:
+        """A task is over."""
 
 
 def quiet() -> None:

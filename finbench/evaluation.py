@@ -51,8 +51,8 @@ def evaluate(
 ) -> list[Scorecard]:
     """Score adapters beside their base, or a base alone; return their scorecards, bases first.
 
-    Each is written to ``out`` as ``<subject>.json`` with its samples, all together as ``report.md`` and
-    ``report.html``.
+    Each is written to ``out`` as ``<subject>.json`` with its samples; ``report.md`` and ``report.html`` there show
+    every card of the folder, those of earlier runs too.
 
     ``bits`` and ``chat`` default to what each adapter was trained with, ``tasks`` to those of the recipes. The
     base is always scored beside its adapters. What the folder ``out`` already holds under the same run key,
@@ -85,14 +85,15 @@ def evaluate(
             written += sitting.run()
             sitting.release()
         cards_written = [cardfiles.read(path) for path in dict.fromkeys(written)]
-        write_atomic(out / "report.md", cards.markdown(cards_written))
-        write_atomic(out / "report.html", cards.html(cards_written))
+        everything = cardfiles.folder(out)
+        write_atomic(out / "report.md", cards.markdown(everything))
+        write_atomic(out / "report.html", cards.html(everything))
     return cards_written
 
 
 def _engine_name(engine: str) -> str:
     if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES, "finbench eval --help")
+        raise FinbenchError(f"No engine is called {engine!r}.", f"Engines: {', '.join(ENGINES)}")
     return "hf" if engine == "auto" else engine
 
 

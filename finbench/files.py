@@ -112,5 +112,5 @@ def cannot_write(path: Path, fault: OSError) -> FinbenchError:
     reason = fault.strerror or str(fault)
     return FinbenchError(
         f"Cannot write {path}: {reason}. Nothing that was there before has changed.",
-        "Free some space or choose another place with --out, then repeat the command.",
+        "Choose another folder, or make room there, then repeat the command.",
     )

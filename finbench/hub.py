@@ -46,7 +46,7 @@ def snapshot(repo_id: str, revision: str | None) -> tuple[Path, str]:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as fault:
         raise Unreachable(
             f"{wanted} is not in the local cache and the Hub cannot be reached.",
-            f"With a network: hf download {repo_id}. Or name a local folder: --base ./folder",
+            f"With a network: hf download {repo_id}. Or name a local folder: ./folder",
         ) from fault
     except HfHubHTTPError as fault:
         reason = str(fault).splitlines()[0]

@@ -152,7 +152,7 @@ class Training(Record):
     peak_memory_bytes: int
     trainable_parameters: int
     total_parameters: int
-    final_loss: float
+    final_loss: float = Field(description="mean over the last tenth of the steps")
     loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
 
 

@@ -41,7 +41,7 @@ class Prepared:
     def decisive(self) -> dict[str, Any]:
         """What decides the weights: the recipe, with the base by fingerprint and the data by digest."""
         return {
-            **self.recipe.model_dump(),
+            **self.recipe.model_dump(exclude={"name"}),
             "data": [part.digest for part in self.data],
             "base": self.base.id.fingerprint,
         }
@@ -227,6 +227,7 @@ def choose(docs: Sequence[Any], limit: int, seed: int) -> list[Any]:
 def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) -> Training:
     real, padded = run.tokens
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
+    last = curve[-max(1, len(curve) // 10) :]  # one batch says little
     stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
     return Training(
         rows=len(run.rows),
@@ -239,7 +240,7 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) ->
         peak_memory_bytes=environment.peak_memory(),
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),
-        final_loss=curve[-1][1],
+        final_loss=round(sum(loss for _, loss in last) / len(last), 6),
         loss_curve=curve[::stride],
     )
 

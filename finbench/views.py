@@ -39,13 +39,39 @@ def trained(adapter: Adapter, folder: Path) -> None:
     out.print(
         f"[bold]{escape(str(folder))}[/]  {adapter.recipe.method}, {run.trainable_parameters:,} trainable parameters"
     )
-    out.print(
-        f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens ({100 * run.padding:.1f} % padding) in "
-        f"{run.seconds:.0f} s: {run.tokens_per_second:,.0f} tokens/s, final loss {run.final_loss:.3f}",
-        highlight=False,
-    )
+    seen = f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
+    speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
+    out.print(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", highlight=False)
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
     out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
+
+
+def planned(plan: Mapping[str, Any], folder: Path) -> None:
+    """What a training run would be."""
+    recipe = plan["recipe"]
+    table = _table("", "")
+    table.show_header = False
+    how = [
+        recipe["method"],
+        f"{recipe['bits']} bits",
+        f"rank {recipe['rank']}",
+        f"lr {recipe['lr']:g}",
+        f"seed {recipe['seed']}",
+    ]
+    batch = recipe["batch_size"] * recipe["accumulate"]
+    shown = {
+        "folder": folder,
+        "base": f"{plan['base']['alias']} from {plan['base']['source']}",
+        "method": ", ".join(how),
+        "rows": f"{plan['rows']:,} of " + ", ".join(recipe["tasks"]),
+        "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epochs",
+        "tokens": f"{plan['tokens']:,}, {100 * plan['padding']:.1f} % padding",
+    }
+    for name, value in shown.items():
+        table.add_row(f"[dim]{name}[/]", escape(str(value)))
+    out.print(table)
+    out.print("\n[dim]first row, prompt and answer[/]")
+    out.print("".join(plan["first_pair"]), markup=False, highlight=False, soft_wrap=True)
 
 
 def scored(cards: Sequence[Scorecard], folder: Path) -> None:
@@ -53,6 +79,7 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
     for table in presentation.terminal(cards, out.width):
         out.print(table)
         out.print()
+    out.print("[dim]▓▒ 95 % interval; lenient: score under lenient parsing; parsed: share that parses strictly[/]")
     partial = [card.subject.name for card in cards if card.status == "partial"]
     if partial:
         out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")
@@ -103,6 +130,8 @@ def imported(report: Report) -> None:
     out.print(f"[bold]{escape(str(report.folder))}[/]", soft_wrap=True)
     kept = ", ".join(f"{count:,} {split}" for split, count in report.rows.items())
     out.print(f"{report.read:,} rows read, kept {kept}", highlight=False)
+    if report.note:
+        out.print(f"[yellow]{escape(report.note)}[/]", highlight=False, soft_wrap=True)
     for why, count in sorted(report.dropped.items()):
         out.print(f"  {count:,} left out: {why}", highlight=False)
     if report.faults:

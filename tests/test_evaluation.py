@@ -410,7 +410,7 @@ def test_an_over_long_prompt_is_refused_or_counted(tmp_path: Path) -> None:
     [
         ({"tasks": ["fbp", "mini_nre"]}, r"'fbp'.*fpb.*'mini_nre'.*mini_ner"),
         ({"tasks": ["fpb", "tfns"]}, "No data for fpb, tfns"),
-        ({"tasks": ["mini_sentiment"], "engine": "hff"}, "Did you mean hf"),
+        ({"tasks": ["mini_sentiment"], "engine": "hff"}, "No engine is called 'hff'"),
         ({"tasks": ["mini_sentiment"], "arguments": {"batchsize": "3"}}, "Did you mean batch_size"),
         ({"tasks": ["mini_sentiment"], "arguments": {"batch_size": "many"}}, "whole number"),
         ({"tasks": []}, "Which tasks"),

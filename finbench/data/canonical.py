@@ -71,6 +71,7 @@ class Report:
     rows: dict[str, int] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    note: str = ""
 
 
 def split_rows(name: str, examples: list[Example], report: Report) -> dict[str, list[dict[str, Any]]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench import catalog, paths
+from finbench.console import say
 from finbench.data.canonical import MIXED, Example, Report, split_rows, write
 from finbench.errors import FinbenchError, unknown
 
@@ -178,6 +179,7 @@ class Source:
     read: Reader
     detail: Callable[[Path], str]
     origin: str
+    whole: int  # rows of the authors' complete files
     nested: bool = False
 
     def order(self, files: list[Path]) -> list[Path]:
@@ -186,9 +188,11 @@ class Source:
 
 
 SOURCES = {
-    "fpb": Source(read_fpb, _agreement, "Financial PhraseBank v1.0, Sentences_*Agree.txt", nested=True),
-    "fiqa_sa": Source(read_fiqa, _authors_split, "FiQA 2018 open challenge, task 1"),
-    "tfns": Source(read_tfns, _tfns_split, "Twitter Financial News Sentiment, sent_train.csv and sent_valid.csv"),
+    "fpb": Source(read_fpb, _agreement, "Financial PhraseBank v1.0, Sentences_*Agree.txt", 4846, nested=True),
+    "fiqa_sa": Source(read_fiqa, _authors_split, "FiQA 2018 open challenge, task 1", 1111),
+    "tfns": Source(
+        read_tfns, _tfns_split, "Twitter Financial News Sentiment, sent_train.csv and sent_valid.csv", 11931
+    ),
 }
 
 
@@ -217,8 +221,17 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
         raise FinbenchError(f"{name}: there is no row in {', '.join(path.name for path in files)}.")
     task = catalog.expand([name])[0]
     rows = split_rows(name, examples, report)
+    distinct = report.read - report.dropped["also in a file of higher agreement"]
+    if distinct != source.whole:
+        report.note = (
+            f"These files hold {distinct:,} of the authors' {source.whole:,} rows: not the whole set, nor its scores."
+        )
+    earlier = describe(name, data_dir)
     about = {"source": source.origin, "licence": task.licence, "restricted": task.restricted, "split_rule": task.split}
+    about |= {"complete": not report.note}
     write(report, rows, about, files)
+    if earlier and earlier["rows"] != report.rows:
+        say(f"It takes the place of an earlier import with {sum(earlier['rows'].values()):,} rows.")
     return report
 
 
