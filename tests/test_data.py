@@ -696,3 +696,16 @@ def test_the_real_files_are_read_whole_without_overlap_and_with_sane_labels(
     shares = Counter(each["label"] for each in rows(tmp_path / name, "test"))
     assert set(shares) == set(LABELS)
     assert low < shares[label] / sum(shares.values()) < high
+
+
+def test_an_import_says_whether_the_files_are_the_whole_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Duplicates inside the loosest file do not count against it."""
+    from dataclasses import replace
+
+    [fifty, every] = write_sources(tmp_path / "s")["fpb"]
+    fifty.write_bytes(fifty.read_bytes() + every.read_bytes().splitlines()[0] + b"\r\n")
+    part = import_data("fpb", [fifty, every], tmp_path / "d")
+    assert "121 of the authors' 4,846 rows" in part.note
+    monkeypatch.setitem(SOURCES, "fpb", replace(SOURCES["fpb"], whole=121))
+    assert import_data("fpb", [fifty, every], tmp_path / "d").note == ""
+    assert json.loads((tmp_path / "d" / "fpb" / "dataset.json").read_text())["complete"] is True

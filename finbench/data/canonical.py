@@ -68,6 +68,7 @@ class Report:
     set: str
     folder: Path
     read: int = 0
+    by_file: Counter[str] = field(default_factory=Counter)
     rows: dict[str, int] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)

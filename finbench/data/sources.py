@@ -221,10 +221,11 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
         raise FinbenchError(f"{name}: there is no row in {', '.join(path.name for path in files)}.")
     task = catalog.expand([name])[0]
     rows = split_rows(name, examples, report)
-    distinct = report.read - report.dropped["also in a file of higher agreement"]
-    if distinct != source.whole:
+    counts = report.by_file.values()
+    given = max(counts) if source.nested else sum(counts)  # the loosest file holds the others
+    if given != source.whole:
         report.note = (
-            f"These files hold {distinct:,} of the authors' {source.whole:,} rows: not the whole set, nor its scores."
+            f"These files hold {given:,} of the authors' {source.whole:,} rows: not the whole set, nor its scores."
         )
     earlier = describe(name, data_dir)
     about = {"source": source.origin, "licence": task.licence, "restricted": task.restricted, "split_rule": task.split}
@@ -243,6 +244,7 @@ def _read(source: Source, files: list[Path], report: Report) -> list[Example]:
         own: set[tuple[str, str]] = set()
         for item in source.read(path, source.detail(path)):
             report.read += 1
+            report.by_file[path.name] += 1
             fault = item if isinstance(item, str) else _unwritable(item)
             if fault or isinstance(item, str):
                 report.faults.append(fault)
