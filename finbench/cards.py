@@ -151,13 +151,12 @@ def _table(view: TaskView, width: int) -> Table:
     for name, shown in (("acc.", with_accuracy), ("lenient", True), ("parsed", True)):
         if shown:
             table.add_column(name, justify="right", no_wrap=True)
-    best = max((row.main.value for row in view.rows if not row.baseline), default=0)
     for row in view.rows:
         limits = "" if row.main.low == row.main.high else f"{percent(row.main.low)} - {percent(row.main.high)}"
         cells = [escape(shorten(row.name, names)), percent(row.main.value), limits, bar(row.main, length)]
         beside = [*([row.accuracy] if with_accuracy else []), row.lenient, row.parse_rate]
         cells += [percent(part.value) if part else "" for part in beside]
-        table.add_row(*cells, style="dim" if row.baseline else "bold" if row.main.value == best else "")
+        table.add_row(*cells, style="dim" if row.baseline else "")
     return table
 
 
