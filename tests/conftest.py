@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-REAL_CACHE = os.environ.get("FINBENCH_CACHE")
+
+def task_helper(name: str) -> ModuleType:
+    """A module of ``tasks/lib``, loaded as lm-eval loads it: by its file."""
+    from finbench import paths
+
+    spec = importlib.util.spec_from_file_location(f"finbench_lib_{name}", paths.shipped("tasks") / "lib" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Fail when the block takes more processor time; works inside a regular expression too."""
+
+    def late(*_: object) -> None:
+        raise AssertionError(f"still busy after {seconds} s")
+
+    signal.signal(signal.SIGVTALRM, late)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 import finbench
+from conftest import task_helper
 from finbench import cardfiles, catalog, paths
 
 PACKAGE = Path(finbench.__file__).parent
@@ -139,13 +140,7 @@ def test_task_files_are_short_and_named_as_they_are_called() -> None:
 def test_the_data_directory_rule_is_the_same_with_and_without_finbench(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("rows", paths.shipped("tasks") / "lib" / "rows.py")
-    assert spec is not None
-    assert spec.loader is not None
-    rows = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(rows)
+    rows = task_helper("rows")
     assert rows.data_dir() == paths.data_dir()
     monkeypatch.setenv("FINBENCH_DATA", str(tmp_path / "d"))
     assert rows.data_dir() == paths.data_dir() == tmp_path / "d"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
 import math
 import os
 import random
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from finbench import paths
+from conftest import task_helper, within
 
-HELPER = paths.shipped("tasks") / "lib" / "labels.py"
-spec = importlib.util.spec_from_file_location("finbench_lib_labels", HELPER)
-labels = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(labels)
+labels = task_helper("labels")
 
 GOLDEN = Path(__file__).parent / "golden" / "labels.json"
 CASES = json.loads(GOLDEN.read_text(encoding="utf-8"))
@@ -36,21 +29,6 @@ YES_NO = ("Yes", "No")
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # with lone surrogates
 FRAGMENTS = (*NESTED, *YES_NO, "not", "isn't", "The sentiment is", "Answer:", " ", "\n", ".", ",", "-", "**", "because")
 LIKELY_TEXT = st.lists(st.sampled_from(FRAGMENTS), max_size=8).map(" ".join)
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Fail when the block takes more processor time; works inside a regular expression too."""
-
-    def late(*_: object) -> None:
-        raise AssertionError(f"still busy after {seconds} s")
-
-    signal.signal(signal.SIGVTALRM, late)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def scored(answer: str, gold: str, choices: tuple[str, ...] = SENTIMENT) -> dict[str, Any]:
@@ -81,7 +59,7 @@ def test_readings_do_not_depend_on_the_hash_seed() -> None:
     )
     here = [[parse(c["answer"], c["labels"]) for parse in (labels.parse, labels.parse_lenient)] for c in CASES]
     for seed in ("0", "1", "7", "4242"):
-        command = [sys.executable, "-c", program, str(HELPER), str(GOLDEN)]
+        command = [sys.executable, "-c", program, str(labels.__file__), str(GOLDEN)]
         done = subprocess.run(command, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True)
         assert json.loads(done.stdout) == here
 

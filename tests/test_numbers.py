@@ -2,36 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from finbench import paths
+from conftest import task_helper, within
 
-spec = importlib.util.spec_from_file_location("finbench_lib_numbers", paths.shipped("tasks") / "lib" / "numbers.py")
-numbers = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(numbers)
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Fail when the block takes more processor time; works inside a regular expression too."""
-
-    def late(*_: object) -> None:
-        raise AssertionError(f"still busy after {seconds} s")
-
-    signal.signal(signal.SIGVTALRM, late)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+numbers = task_helper("numbers")
 
 
 def number(text: str | None) -> Decimal | None:

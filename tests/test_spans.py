@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
 import json
-import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finbench import paths
+from conftest import task_helper, within
 
-spec = importlib.util.spec_from_file_location("finbench_lib_spans", paths.shipped("tasks") / "lib" / "spans.py")
-spans = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(spans)
+spans = task_helper("spans")
 
 TYPES = ("person", "organization", "location")
 ANA, ACME = ("Ana", "person"), ("Acme", "organization")
@@ -26,21 +20,6 @@ ONE, OTHER = '{"text": "Ana", "type": "person"}', '{"text": "Acme", "type": "org
 TEXTS = st.text(st.characters(exclude_categories=()))  # with lone surrogates
 ENTITIES = st.lists(st.tuples(TEXTS, st.sampled_from(TYPES)))
 FEW = st.lists(st.tuples(st.sampled_from(["Ana", "Acme", "Ulm"]), st.sampled_from(TYPES[:2])), max_size=6)
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Fail when the block takes more processor time; works inside a regular expression too."""
-
-    def late(*_: object) -> None:
-        raise AssertionError(f"still busy after {seconds} s")
-
-    signal.signal(signal.SIGVTALRM, late)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 
 
 def doc(pairs: list[tuple[str, str]]) -> dict[str, Any]:

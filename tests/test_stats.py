@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score
 
-from finbench import paths, scoring, stats
+from conftest import task_helper
+from finbench import scoring, stats
 
-
-def helper(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, paths.shipped("tasks") / "lib" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-LABELS = helper("labels")
-SPANS = helper("spans")
+LABELS = task_helper("labels")
+SPANS = task_helper("spans")
 NAMES = ("negative", "neutral", "positive")
 
 
