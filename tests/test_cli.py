@@ -266,3 +266,16 @@ def test_several_faults_are_reported_at_once(broken: Path) -> None:
         (broken / name).write_text((broken / name).read_text().replace("metadata:", "metadata: [", 1))
     found = check.check()
     assert sum("not valid YAML" in line for line in found) >= 3
+
+
+def test_off_a_terminal_progress_is_a_line_now_and_then(capsys: Any) -> None:
+    from finbench.console import Lines
+
+    lines = Lines(every=0.0)
+    number = lines.add_task("fpb", total=9)
+    lines.advance(number, 3)
+    lines.update(number, completed=8, note="loss 0.5")
+    assert capsys.readouterr().err.splitlines() == ["fpb: 3 of 9  ", "fpb: 8 of 9  loss 0.5"]
+    quiet = Lines(every=60.0)
+    quiet.advance(quiet.add_task("tfns", total=9), 3)
+    assert capsys.readouterr().err == ""

@@ -270,8 +270,10 @@ def _unwritable(example: Example) -> str:
 def _check_files(name: str, files: list[Path]) -> None:
     missing = [str(path) for path in files if not path.is_file()]
     if missing or not files:
-        wanted = catalog.expand([name])[0].data
-        raise FinbenchError(f"No such file: {', '.join(missing) or '(none given)'}.", f"The authors' files: {wanted}")
+        message = (
+            f"No such file: {', '.join(missing)}." if missing else f"Which files? {name} is made from the authors' own."
+        )
+        raise FinbenchError(message, f"Like this: {catalog.expand([name])[0].data}")
     stems = [path.stem.lower() for path in files]
     if name == "fiqa_sa" and any("absa" in s for s in stems) and not all("absa" in s for s in stems):
         raise FinbenchError(
