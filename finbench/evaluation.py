@@ -13,7 +13,7 @@ from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted, unknown
 from finbench.files import write_atomic
 from finbench.records import Bits, Score, Scorecard, Subject, Task
-from finbench.subjects import Examinee, by_engine, examinees
+from finbench.subjects import Examinee, by_engine, examinees, start_engine
 
 ENGINES = ("auto", "hf", "dummy")
 ARGUMENTS = {"dtype": str, "batch_size": int, "answers": str, "truncate": str}
@@ -192,22 +192,9 @@ class _Sitting:
 
     def _use(self, examinee: Examinee) -> None:
         """Switch the engine to a subject; it is started at the first one that needs it."""
-        arguments = self.settings.arguments
+        settings = self.settings
         if self.engine is None:
-            if self.settings.engine == "dummy":
-                from finbench.engines.dummy import DummyEngine
-
-                self.engine = DummyEngine(arguments.get("answers", "random"), self.settings.seed)
-                self.engine.exams = self.exams
-            else:
-                from finbench.engines.hf import HFEngine
-
-                assert examinee.base is not None
-                base = examinee.base
-                if examinee.subject.kind == "model" and examinee.adapter is not None:
-                    base = bases.Base(base.id, examinee.adapter)
-                chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
-                self.engine = HFEngine(base, examinee.subject.bits, **chosen)
+            self.engine = start_engine(examinee, settings.engine, settings.arguments, settings.seed, self.exams)
         self.engine.use(examinee.adapter if examinee.subject.kind == "peft" else None)
 
     def _requests(self, chat: bool, tasks: list[Task]) -> None:

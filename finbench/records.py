@@ -15,6 +15,8 @@ from finbench.errors import FinbenchError, near_misses
 SCHEMA = 1  # of scorecards (docs/scorecard.md); 0 and everything from 1 on stays readable
 ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
 
+UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that nobody has taken
+
 Bits = Literal[16, 8, 4]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
