@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,7 @@ class Sitting:
     path: Path
     card: Scorecard
     rows: Rows
-
-    @property
-    def name(self) -> str:
-        """The subject, as people call it."""
-        return self.card.subject.name
+    name: str
 
 
 @dataclass(frozen=True)
@@ -110,7 +106,15 @@ def load(path: Path) -> Sitting:
     for score in card.scores:
         if score.task not in by_task:
             raise FinbenchError(f"{path}: its samples have no rows of {score.task}.")
-    return Sitting(path, card, {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in by_task.items()})
+    rows = {task: sorted(found, key=lambda row: int(row["index"])) for task, found in by_task.items()}
+    return Sitting(path, card, rows, card.subject.name)
+
+
+def _told_apart(found: Sequence[Sitting]) -> list[Sitting]:
+    """Subjects of one name are called by their files."""
+    names = [sitting.name for sitting in found]
+    same = {name for name in names if names.count(name) > 1}
+    return [replace(s, name=str(s.path.with_suffix(""))) if s.name in same else s for s in found]
 
 
 def compare(
@@ -121,7 +125,7 @@ def compare(
     p-values are adjusted over all tasks and pairs at once (Holm). Raises FinbenchError, naming the field, for
     cards whose task digest, data digest or prompt style differ, and for cards without samples.
     """
-    found = [load(Path(card)) for card in cards]
+    found = _told_apart([load(Path(card)) for card in cards])
     if len(found) < 2:
         raise FinbenchError("A comparison needs two scorecards.", "finbench compare A.json B.json")
     names = [catalog.full_name(task) for task in tasks]

@@ -22,8 +22,8 @@ LAYERS = (
     {"errors", "files", "console", "paths", "records"},
     {"catalog", "refs", "stats", "paired", "seal", "methods", "environment", "checkpoints", "batches", "hub", "unpack", "modelfiles"},
     {"bases", "adapters", "prompts", "data", "scoring", "cardfiles", "cards", "engines", "trainer", "subjects", "metrics"},
-    {"training", "evaluation", "check", "doctor", "demo"},
-    {"views", "cli", "__main__", "__init__"},
+    {"training", "evaluation", "check", "doctor", "demo", "compare", "plots", "rescore", "verify", "rerun", "report", "lmeval", "exports"},
+    {"views", "cli", "cli_cards", "__main__", "__init__"},
 )
 
 
