@@ -6,13 +6,16 @@ import html as html_module
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.markup import escape
 from rich.table import Table
 
+from finbench import cardfiles
 from finbench.catalog import PREFIX
+from finbench.files import write_atomic
 from finbench.methods import METHODS
 from finbench.metrics import is_share, spoken
 from finbench.records import Adapter, Measure, Score, Scorecard
@@ -90,7 +93,7 @@ def _row(card: Scorecard, score: Score) -> Row:
         lenient=score.lenient.get(score.main_metric),
         parse_rate=score.parse_rate,
         seconds=score.seconds,
-        colour="bright_black" if subject.kind == "base" else "blue",
+        colour="default" if subject.kind == "base" else "blue",
     )
 
 
@@ -281,6 +284,15 @@ def markdown(cards: Sequence[Scorecard]) -> str:
 def html(cards: Sequence[Scorecard]) -> str:
     """The cards as one self-contained page: no script, no request."""
     return template("report.html.j2", escape=True, cards=cards, views=views(cards))
+
+
+def write_reports(folder: Path) -> list[Scorecard]:
+    """Write ``report.md`` and ``report.html`` over every card of a folder; return those."""
+    with cardfiles.lock(folder):
+        everything = cardfiles.folder(folder)
+        write_atomic(folder / "report.md", markdown(everything))
+        write_atomic(folder / "report.html", html(everything))
+    return everything
 
 
 def model_card(adapter: Adapter) -> str:

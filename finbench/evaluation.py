@@ -11,7 +11,6 @@ from typing import Any, Literal
 from finbench import bases, cardfiles, cards, catalog, environment, metrics, modelfiles, prompts, scoring
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted, unknown
-from finbench.files import write_atomic
 from finbench.records import Bits, Score, Scorecard, Subject, Task
 from finbench.subjects import Examinee, by_engine, examinees, start_engine
 
@@ -84,11 +83,8 @@ def evaluate(
         for sitting in sittings:
             written += sitting.run()
             sitting.release()
-    with cardfiles.lock(out):
-        everything = cardfiles.folder(out)
-        write_atomic(out / "report.md", cards.markdown(everything))
-        write_atomic(out / "report.html", cards.html(everything))
-        return [cardfiles.read(path) for path in dict.fromkeys(written)]
+    cards.write_reports(out)
+    return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
 def _engine_name(engine: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from finbench.report import Table
 
-_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 720, 230, 64, 28, 34
+_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 600, 214, 60, 28, 34
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1c2430}.s{fill:#68727f;font-size:12px}.g{stroke:#dfe4ea}"
     ".d{fill:#2f6f9f}.w{stroke:#2f6f9f;stroke-width:2}.b{fill:#8a94a0}.bw{stroke:#8a94a0;stroke-width:2}"
@@ -71,7 +71,7 @@ def forest(table: Table, number: int) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _short(name: str, width: int = 31) -> str:
+def _short(name: str, width: int = 29) -> str:
     return name if len(name) <= width else name[: width // 2] + "…" + name[len(name) - width // 2 :]
 
 
