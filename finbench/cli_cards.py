@@ -118,11 +118,12 @@ def _show(cards: Any, out: Path, as_json: bool) -> None:
 def card_export(
     card: Annotated[Path, typer.Argument(help="Scorecard (.json).")],
     format_: Annotated[str, typer.Option("--format", help="eval-results, model-index, every-eval-ever or lm-eval.")],
+    model: Annotated[str | None, typer.Option(help="Hub id of the subject, org/name.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("export"),
     as_json: Json = False,
 ) -> None:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
     from finbench import exports
 
-    written = exports.export_card(card, format=format_, out=out)
+    written = exports.export_card(card, format=format_, out=out, model=model)
     typer.echo(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))

@@ -23,8 +23,12 @@ BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which
 EEE_SCHEMA = "0.3.0"
 
 
-def export_card(card: Path | str, *, format: str, out: Path = Path("export")) -> list[Path]:
+def export_card(
+    card: Path | str, *, format: str, out: Path = Path("export"), model: str | None = None
+) -> list[Path]:
     """Write a scorecard in another format below ``out``; return the files.
+
+    ``model`` is the subject's Hub id (org/name), which a card of an adapter folder cannot know.
 
     ``eval-results``: ``.eval_results/finbench.yaml`` for a model repository. ``model-index``: the metadata block of
     its README. ``every-eval-ever``: one JSON of schema 0.3.0. ``lm-eval``: a ``results_*.json``. Raises
@@ -32,8 +36,8 @@ def export_card(card: Path | str, *, format: str, out: Path = Path("export")) ->
     """
     formats: dict[str, Callable[[Scorecard], dict[str, str]]] = {
         "eval-results": lambda found: {".eval_results/finbench.yaml": _yaml(eval_results(found))},
-        "model-index": lambda found: {"model-index.yaml": _yaml(model_index(found))},
-        "every-eval-ever": _eee_file,
+        "model-index": lambda found: {"model-index.yaml": _yaml(model_index(found, model))},
+        "every-eval-ever": lambda found: _eee_file(found, model),
         "lm-eval": _lm_eval_file,
     }
     if format not in formats:
@@ -91,7 +95,7 @@ def eval_results(card: Scorecard) -> list[dict[str, Any]]:
     return list(eval_result_entries_to_yaml(entries))
 
 
-def model_index(card: Scorecard) -> dict[str, Any]:
+def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
     """The ``model-index`` of a model card (the older format): every strict metric of each task."""
     from huggingface_hub import EvalResult
     from huggingface_hub.repocard_data import eval_results_to_model_index
@@ -112,20 +116,20 @@ def model_index(card: Scorecard) -> dict[str, Any]:
         for score in card.scores
         for name, measure in score.metrics.items()
     ]
-    return {"model-index": eval_results_to_model_index(card.subject.name, results)}
+    return {"model-index": eval_results_to_model_index(model or card.subject.name, results)}
 
 
 # ---------------------------------------------------------------- Every Eval Ever
 
 
-def every_eval_ever(card: Scorecard) -> dict[str, Any]:
+def every_eval_ever(card: Scorecard, model: str | None = None) -> dict[str, Any]:
     """One aggregate record of Every Eval Ever (schema 0.3.0): every strict metric with its interval."""
     base, subject = card.subject.base, card.subject
     base_id = base.hub_id or f"unknown/{base.alias}"
     library = "finbench" if card.origin == "finbench" else "lm_eval"
     version = card.provenance.finbench if card.origin == "finbench" else card.provenance.packages.get("lm-eval")
     stamp = datetime.fromisoformat(card.provenance.created).timestamp()
-    model_id = base_id if not subject.adapter else f"{base_id.split('/')[0]}/{subject.name}"
+    model_id = model or (base_id if not subject.adapter else f"unknown/{subject.name}")
     details = {
         "deployment_type": "self_deployed",
         "model_availability": "open_weights" if base.hub_id else "unknown",
@@ -209,12 +213,12 @@ def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> d
     }
 
 
-def _eee_file(card: Scorecard) -> dict[str, str]:
+def _eee_file(card: Scorecard, model: str | None) -> dict[str, str]:
     """Named by a UUID of version 4 that follows from the card, so that exporting twice writes one file."""
-    record = every_eval_ever(card)
+    record = every_eval_ever(card, model)
     seed = hashlib.sha256(f"{card.run_key} {card.samples}".encode()).digest()[:16]
-    developer, _, model = record["model_info"]["id"].partition("/")
-    name = f"data/finbench/{developer}/{model}/{uuid.UUID(bytes=seed, version=4)}.json"
+    developer, _, short = record["model_info"]["id"].partition("/")
+    name = f"data/finbench/{developer}/{short}/{uuid.UUID(bytes=seed, version=4)}.json"
     return {name: json.dumps(record, indent=1, ensure_ascii=False) + "\n"}
 
 
