@@ -58,6 +58,10 @@ class Task(Record):
     form: Literal["generate", "choice"]
     main_metric: str
     labels: list[str] | None = Field(default=None, description="the fixed label set, if there is one")
+    label: str | None = Field(default=None, description="the field of a row that is asked for, where it is not label")
+    agreement: int | None = Field(
+        default=None, description="least agreement of annotators, per cent; --metadata changes it"
+    )
     baselines: dict[str, float] = Field(description="random and majority, on the authors' whole set")
     licence: str
     restricted: bool = Field(description="texts must not be published with results")
