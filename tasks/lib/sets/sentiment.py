@@ -47,7 +47,7 @@ def fiqa(records: Iterable[Record]) -> Iterator[Item]:
     """
     gathered: dict[tuple[str, str | None], tuple[str, str, list[Row]]] = {}
     for row, place, split in records:
-        if "info" in row or "_id" in row:
+        if "info" in row or ("_id" in row and "score" not in row):
             yield _fiqa_unit(row.get("sentence"), row.get("info"), None, place, split)
             continue
         text = text_of(row, place, "sentence")
