@@ -90,7 +90,9 @@ def _fetch(missing: list[Task], data_dir: Path | None) -> None:
     if faults:
         raise FinbenchError(
             f"No data for {', '.join(task.set for task in faults)} in {paths.data_dir(data_dir)}.{offline}",
-            "\n".join(["Get it, with a network or from the authors' files:", *(f"  {task.data}{where}" for task in faults)]),
+            "\n".join(
+                ["Get it, with a network or from the authors' files:", *(f"  {task.data}{where}" for task in faults)]
+            ),
         )
 
 

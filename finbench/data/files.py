@@ -11,6 +11,7 @@ import io
 import json
 import stat
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ class SourceFile:
             raise FinbenchError(f"{self}: cannot be read ({fault.strerror or fault}).") from fault
         except RecursionError:  # a RuntimeError too: the decoder's, of what it reads
             raise
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as fault:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as fault:
             raise FinbenchError(f"{self}: the archive is damaged or encrypted ({fault}).") from fault
 
 
@@ -193,8 +194,9 @@ def decode_csv(file: SourceFile) -> Iterator[Record | str]:
             header = [name.strip() for name in next(reader)]
             if len(set(header)) < len(header):
                 raise FinbenchError(f"{file}:1: a column occurs twice in the header {','.join(header)!r}.")
-            start, number = reader.line_num + 1, 0
-            for number, row in enumerate(reader, 1):
+            start, bare = reader.line_num + 1, True
+            for row in reader:
+                bare = False
                 place, start = f"{file}:{start}", reader.line_num + 1
                 if not row:
                     continue
@@ -202,7 +204,7 @@ def decode_csv(file: SourceFile) -> Iterator[Record | str]:
                     yield f"{place}: {len(row)} fields, the header has {len(header)} ({','.join(header)[:80]})"
                 else:
                     yield Record(dict(zip(header, row, strict=True)), place)
-            if not number:
+            if bare:
                 yield f"{file}:1: no row follows the header {','.join(header)[:80]!r}"
         except csv.Error as fault:
             raise FinbenchError(f"{file}:{reader.line_num}: not valid CSV ({fault}).") from fault

@@ -8,8 +8,10 @@ from typing import Any
 from .base import Item, Record, Row, Unit, coded, key_of, text_of
 
 LABELS = ("negative", "neutral", "positive")
-LEVELS = ("strong negative", "moderately negative", "mildly negative", "neutral", "mildly positive")
-LEVELS += ("moderately positive", "strong positive")
+LEVELS = (
+    *("strong negative", "moderately negative", "mildly negative", "neutral"),
+    *("mildly positive", "moderately positive", "strong positive"),
+)
 AGREEMENT = ("100", "75", "66", "50")  # per cent of the annotators, the strictest first
 
 
