@@ -45,6 +45,7 @@ def evaluate(
     out: Path = Path("scorecards"),
     data_dir: Path | None = None,
     arguments: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> list[Scorecard]:
     """Score adapters beside their base, or a base alone; return their scorecards, bases first.
 
@@ -53,7 +54,7 @@ def evaluate(
 
     ``bits`` and ``chat`` default to what each adapter was trained with, ``tasks`` to those of the recipes. The
     base is always scored beside its adapters. What the folder ``out`` already holds under the same run key,
-    task digest and data digest is not scored again.
+    task digest and data digest is not scored again. ``metadata`` chooses of a data set: {"agreement": "75"}.
 
     Raises FinbenchError before anything is scored for a fault of a reference, an adapter, a base, a task or its
     data, and for a prompt that does not fit (unless ``truncate=left`` is among ``arguments``); Interrupted
@@ -70,7 +71,7 @@ def evaluate(
             "Which tasks? None is named, and no adapter's recipe names any.",
             "Add --tasks fpb, or see: finbench tasks list",
         )
-    exams = prompts.load(catalog.expand(names), data_dir, shots, seed)
+    exams = prompts.load(catalog.expand(names), data_dir, shots, seed, metadata)
     written: list[Path] = []
     with cardfiles.lock(out):
         pass  # a folder that cannot be written is refused before a model is loaded
@@ -225,10 +226,8 @@ class _Sitting:
         self.bar.remove_task(line)
         for instance, answer in zip(instances, answers, strict=True):
             instance.resps = [answer]
-        rows = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
-        strict, lenient, parse_rate = scoring.split_metrics(
-            scoring.values_of(rows), exam.aggregation(), scoring.clusters_of(rows)
-        )
+        rows, values = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+        strict, lenient, parse_rate = scoring.split_metrics(values, exam.aggregation(), scoring.clusters_of(rows))
         score = Score(
             task=task.name,
             version=task.version,

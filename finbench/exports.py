@@ -23,9 +23,7 @@ BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which
 EEE_SCHEMA = "0.3.0"
 
 
-def export_card(
-    card: Path | str, *, format: str, out: Path = Path("export"), model: str | None = None
-) -> list[Path]:
+def export_card(card: Path | str, *, format: str, out: Path = Path("export"), model: str | None = None) -> list[Path]:
     """Write a scorecard in another format below ``out``; return the files.
 
     ``model`` is the subject's Hub id (org/name), which a card of an adapter folder cannot know.

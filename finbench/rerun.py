@@ -88,7 +88,7 @@ def _again(
     asked = [i for i in prompts.requests(exam, card.limit, template) if i.doc_id in chosen]
     for instance, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
         instance.resps = [answer]
-    new = scoring.sample_rows(exam, asked, choice=score.form == "choice", restricted=task.restricted)
+    new, _ = scoring.sample_rows(exam, asked, choice=score.form == "choice", restricted=task.restricted)
     moved = [row["index"] for row in new if stable_json(row["values"]) != stable_json(rows[row["index"]]["values"])]
     allowed = 0 if exact else math.ceil(TOLERATED * len(new))
     same = f"{len(new) - len(moved)} of {len(new)} documents read the same when asked again"

@@ -134,14 +134,23 @@ def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
 def imported(report: Report) -> None:
     """The end of an import."""
     out.print(f"[bold]{escape(str(report.folder))}[/]", soft_wrap=True)
-    kept = ", ".join(f"{count:,} {split}" for split, count in report.rows.items())
+    kept = ", ".join(f"{count:,} {split}" for split, count in report.rows.items() if count)
     out.print(f"{report.read:,} rows read, kept {kept}", highlight=False)
     if report.note:
         out.print(f"[yellow]{escape(report.note)}[/]", highlight=False, soft_wrap=True)
     for why, count in sorted(report.dropped.items()):
-        out.print(f"  {count:,} left out: {why}", highlight=False)
+        out.print(f"  {count:,} left out: {why}", highlight=False, soft_wrap=True)
     if report.faults:
-        out.print(f"  {len(report.faults):,} rejected: {escape(report.faults[0])}", highlight=False)
+        out.print(f"  {report.rejected:,} rejected: {escape(report.faults[0])}", highlight=False, soft_wrap=True)
+
+
+def locked(found: Mapping[str, Mapping[str, str]], path: Path) -> None:
+    """Data sets and the commits they are pinned to."""
+    table = _table("set", "Hub", "commit")
+    for name, pin in found.items():
+        table.add_row(name, pin["path"], pin["revision"][:12])
+    out.print(table)
+    out.print(f"Written to {escape(str(path))}.", soft_wrap=True)
 
 
 def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, Any] | None]) -> None:

@@ -129,12 +129,12 @@ def test_both_ways_to_resample_have_the_distribution_of_the_plain_one() -> None:
     plain = np.array([metric.statistic(metric.parts[rng.integers(300, size=300)].sum(axis=0)) for _ in range(4000)])
     few = stats.resample(metric.parts, metric.statistic)
     noise = rng.random((300, 1)) * 1e-9  # makes every document a kind of its own
-    many = stats.resample(
-        np.concatenate([metric.parts, noise], axis=1), lambda sums: metric.statistic(sums[..., :-1])
-    )
+    many = stats.resample(np.concatenate([metric.parts, noise], axis=1), lambda sums: metric.statistic(sums[..., :-1]))
     for fast in (few, many):
         assert len(fast) == stats.RESAMPLES
-        assert np.quantile(fast, [0.025, 0.5, 0.975]) == pytest.approx(np.quantile(plain, [0.025, 0.5, 0.975]), abs=0.006)
+        assert np.quantile(fast, [0.025, 0.5, 0.975]) == pytest.approx(
+            np.quantile(plain, [0.025, 0.5, 0.975]), abs=0.006
+        )
 
 
 def test_ten_thousand_resamples_of_five_thousand_documents_take_less_than_two_seconds() -> None:
@@ -256,7 +256,7 @@ def test_the_paired_tests_keep_their_level() -> None:
     rates = {name: count / 2000 for name, count in seen.items()}
     assert all(rate <= 0.065 for rate in rates.values()), rates  # 5 % and three standard errors
     assert rates["permutation of span F1"] >= 0.035
-    assert 0.03 <= rates["bootstrap"]
+    assert rates["bootstrap"] >= 0.03
 
 
 def test_the_paired_test_agrees_with_scipy_and_finds_what_is_there() -> None:
