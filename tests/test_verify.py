@@ -399,5 +399,10 @@ def test_cards_of_schema_0_are_read_and_verified() -> None:
     card = cardfiles.read(path)
     assert (card.schema_, card.seal, card.scores[0].clusters, card.scores[0].main.method) == (0, None, None, None)
     found: Verification = verify(path)
-    assert {fault.field.rpartition(".")[2] for fault in found.faults} <= {"version", "task_digest", "metrics", "lenient"}
+    assert {fault.field.rpartition(".")[2] for fault in found.faults} <= {
+        "version",
+        "task_digest",
+        "metrics",
+        "lenient",
+    }
     assert any("schema 0 has no seal" in note for note in found.notes)
