@@ -19,7 +19,7 @@ import pytest
 from finbench import cardfiles, evaluation, seal
 from finbench.errors import FinbenchError
 from finbench.records import Scorecard
-from finbench.verify import verify
+from finbench.verification import verify
 
 ROOT = Path(__file__).parent.parent
 

@@ -15,7 +15,7 @@ import pytest
 from finbench import cardfiles, evaluation, lmeval, paths
 from finbench.data.sources import import_data
 from finbench.errors import FinbenchError
-from finbench.verify import verify
+from finbench.verification import verify
 from make_data import write_sources
 
 
@@ -73,7 +73,7 @@ def test_their_answers_give_the_scores_that_our_own_run_gives(
 
 
 def test_cards_of_both_can_be_compared_and_say_no_path(output: Path, llama: Path, data: Path, tmp_path: Path) -> None:
-    from finbench.compare import compare
+    from finbench.comparison import compare
 
     lmeval.import_card(output, out=tmp_path / "theirs", data_dir=data)
     evaluation.evaluate(

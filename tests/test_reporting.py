@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from finbench import cardfiles, evaluation, plots, report
+from finbench import cardfiles, evaluation, plots, reporting
 from finbench.cards import latex
 from finbench.errors import FinbenchError
 from finbench.records import Measure, Scorecard
@@ -50,17 +50,17 @@ def line(text: str, name: str) -> str:
 
 
 def test_only_who_is_significantly_better_than_every_other_is_bold(folder: Path) -> None:
-    text = report.report(files(folder, "base", "guess-s0", "gold-s0"))
+    text = reporting.report(files(folder, "base", "guess-s0", "gold-s0"))
     assert line(text, "gold-s0").count("**") == 4
     assert "†" not in line(text, "gold-s0")
     assert "**" not in line(text, "guess-s0") + line(text, "base")
-    alike = report.report(files(folder, "base", "guess-s0"), tasks=["mini_headline"])
+    alike = reporting.report(files(folder, "base", "guess-s0"), tasks=["mini_headline"])
     assert "**" not in alike
     assert line(alike, "base").count("†") == line(alike, "guess-s0").count("†") == 1
 
 
 def test_families_have_means_and_baselines_their_rows(folder: Path) -> None:
-    text = report.report(files(folder, "guess-s0", "gold-s0"))
+    text = reporting.report(files(folder, "guess-s0", "gold-s0"))
     assert "| mean of mini |" in text.splitlines()[0]
     card = cardfiles.read(files(folder, "guess-s0")[0])
     mean = 50 * sum(score.main.value for score in card.scores)
@@ -71,7 +71,7 @@ def test_families_have_means_and_baselines_their_rows(folder: Path) -> None:
 
 def test_seeds_become_mean_and_deviation(folder: Path) -> None:
     names = ("base", "guess-s0", "guess-s1", "guess-s2")
-    text = report.report(files(folder, *names), spread="seeds", tasks=["mini_sentiment"])
+    text = reporting.report(files(folder, *names), spread="seeds", tasks=["mini_sentiment"])
     values = [100 * cardfiles.read(path).scores[-1].main.value for path in files(folder, *names[1:])]
     mean = sum(values) / 3
     deviation = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
@@ -86,7 +86,7 @@ def test_nothing_is_marked_where_nothing_can_be_tested(folder: Path, tmp_path: P
         card = json.loads(path.read_text()) | {"samples": None}
         bare.append(tmp_path / f"{card['subject']['name']}.json")
         bare[-1].write_text(json.dumps(card))
-    text = report.report(bare)
+    text = reporting.report(bare)
     assert "**" not in text
     assert "No significance test was possible" in text
     assert "†" not in text
@@ -94,7 +94,7 @@ def test_nothing_is_marked_where_nothing_can_be_tested(folder: Path, tmp_path: P
 
 def test_other_conditions_are_other_columns(folder: Path, tmp_path: Path) -> None:
     limited = sit(tmp_path, "limited", limit=20)
-    text = report.report([*files(folder, "base"), limited])
+    text = reporting.report([*files(folder, "base"), limited])
     assert "mini_sentiment, first 20 rows only, macro-F1" in text.splitlines()[0]
 
 
@@ -102,7 +102,7 @@ def test_latex_is_a_booktabs_table_with_everything_escaped(folder: Path, tmp_pat
     hostile = json.loads(files(folder, "base")[0].read_text())
     hostile["subject"]["name"] = r"a_b & 50% #1 $x$ {y} \input{z} ~^"
     (tmp_path / "card.json").write_text(json.dumps(hostile | {"samples": None}))
-    text = report.report([tmp_path / "card.json"], format="latex")
+    text = reporting.report([tmp_path / "card.json"], format="latex")
     assert r"a\_b \& 50\% \#1 \$x\$ \{y\} \textbackslash{}input\{z\} \textasciitilde{}\textasciicircum{}" in text
     for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{llrrr}", r"\caption{"):
         assert part in text
@@ -115,7 +115,7 @@ def test_html_is_one_page_without_script_or_request(folder: Path, tmp_path: Path
     hostile = json.loads(files(folder, "base")[0].read_text())
     hostile["subject"]["name"] = "<script>alert(1)</script>"
     (tmp_path / "card.json").write_text(json.dumps(hostile | {"samples": None}))
-    page = report.report([tmp_path / "card.json", *files(folder, "gold-s0")], format="html")
+    page = reporting.report([tmp_path / "card.json", *files(folder, "gold-s0")], format="html")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page) == []
@@ -124,7 +124,7 @@ def test_html_is_one_page_without_script_or_request(folder: Path, tmp_path: Path
 
 def test_plots_are_well_formed_and_show_every_line(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "table.md"
-    report.report([folder / name for name in ("base", "guess-s0", "gold-s0")], out=out)
+    reporting.report([folder / name for name in ("base", "guess-s0", "gold-s0")], out=out)
     assert out.read_text().startswith("| subject |")
     drawn = sorted(tmp_path.glob("*.svg"))
     assert [path.name for path in drawn] == ["table-mini-headline.svg", "table-mini-sentiment.svg"]
@@ -159,22 +159,22 @@ def test_a_metric_of_which_less_is_better_is_ranked_so(
             [row for row in cardfiles.read_samples(path) if row["task"] == scores[0].task],
         )
         made.append(target)
-    text = report.report(made)
+    text = reporting.report(made)
     assert "**" in line(text, "guess-s0")
     assert "**" not in line(text, "gold-s0")
 
 
 def test_faults_name_what_to_type(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="Unknown format 'pdf'"):
-        report.report(files(folder, "base"), format="pdf")
+        reporting.report(files(folder, "base"), format="pdf")
     with pytest.raises(FinbenchError, match="Did you mean seeds"):
-        report.report(files(folder, "base"), spread="seed")
+        reporting.report(files(folder, "base"), spread="seed")
     with pytest.raises(FinbenchError, match="No scorecard is there"):
-        report.report([tmp_path])
+        reporting.report([tmp_path])
     with pytest.raises(FinbenchError, match="No such scorecard"):
-        report.report([tmp_path / "none.json"])
+        reporting.report([tmp_path / "none.json"])
     with pytest.raises(FinbenchError, match="score of the tasks named"):
-        report.report(files(folder, "base"), tasks=["fpb"])
+        reporting.report(files(folder, "base"), tasks=["fpb"])
 
 
 def test_metrics_that_are_no_shares_are_shown_as_they_are(folder: Path) -> None:

@@ -15,7 +15,7 @@ from finbench import cardfiles, evaluation, metrics, scoring, seal
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file, stable_json
 from finbench.records import Scorecard
-from finbench.verify import Verification, verify
+from finbench.verification import Verification, verify
 from make_data import write_sources
 
 Card = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from finbench import cardfiles, cli, compare, evaluation
+from finbench import cardfiles, cli, comparison, evaluation
 from finbench.errors import FinbenchError
 from finbench.seal import card_seal
 from make_data import write_sources
@@ -47,7 +47,7 @@ def edit(path: Path, **changes: Any) -> Path:
 
 
 def test_one_sentence_says_that_a_is_better_and_how_sure(cards: dict[str, Path]) -> None:
-    [pair] = compare.compare([cards["gold"], cards["one"]], tasks=["mini_sentiment"])
+    [pair] = comparison.compare([cards["gold"], cards["one"]], tasks=["mini_sentiment"])
     [contest] = pair.contests
     assert contest.winner == "a"
     assert contest.a.value == 1.0
@@ -58,13 +58,13 @@ def test_one_sentence_says_that_a_is_better_and_how_sure(cards: dict[str, Path])
     assert pair.verdict.startswith(f"{cards['gold'].with_suffix('')} is better than {cards['one'].with_suffix('')} on")
     assert "points, 95 % interval" in pair.verdict
     assert "p < 0.001 (paired permutation test, n = 150)" in pair.verdict
-    [back] = compare.compare([cards["one"], cards["gold"]], tasks=["mini_sentiment"])
+    [back] = comparison.compare([cards["one"], cards["gold"]], tasks=["mini_sentiment"])
     assert back.contests[0].winner == "b"
     assert " is worse than " in back.verdict
 
 
 def test_where_nothing_is_shown_it_says_what_would_settle_it(cards: dict[str, Path]) -> None:
-    [pair] = compare.compare([cards["one"], cards["two"]], tasks=["mini_headline"])
+    [pair] = comparison.compare([cards["one"], cards["two"]], tasks=["mini_headline"])
     [contest] = pair.contests
     assert contest.winner is None
     assert pair.verdict.startswith("No difference between")
@@ -75,7 +75,7 @@ def test_where_nothing_is_shown_it_says_what_would_settle_it(cards: dict[str, Pa
 
 
 def test_p_values_are_adjusted_over_the_whole_table(cards: dict[str, Path]) -> None:
-    pairs = compare.compare([cards["one"], cards["two"], cards["gold"]])
+    pairs = comparison.compare([cards["one"], cards["two"], cards["gold"]])
     contests = [contest for pair in pairs for contest in pair.contests]
     assert len(contests) == 4
     assert all(contest.adjusted >= contest.p for contest in contests)
@@ -85,14 +85,14 @@ def test_p_values_are_adjusted_over_the_whole_table(cards: dict[str, Path]) -> N
 
 
 def test_a_card_against_itself_differs_nowhere(cards: dict[str, Path]) -> None:
-    [pair] = compare.compare([cards["one"], cards["one"]])
+    [pair] = comparison.compare([cards["one"], cards["one"]])
     for contest in pair.contests:
         assert (contest.p, contest.difference.value, contest.needed, contest.differing) == (1.0, 0.0, None, [])
     assert pair.verdict.startswith("No difference")
 
 
 def test_documents_that_differ_are_shown_with_their_texts(cards: dict[str, Path]) -> None:
-    [pair] = compare.compare([cards["gold"], cards["one"]], tasks=["mini_sentiment"])
+    [pair] = comparison.compare([cards["gold"], cards["one"]], tasks=["mini_sentiment"])
     contest = pair.contests[0]
     wrong = [row for row in cardfiles.read_samples(cards["one"]) if row["task"] == contest.task]
     assert [place.index for place in contest.differing] == [row["index"] for row in wrong if row["values"]["acc"] == 0]
@@ -107,7 +107,7 @@ def test_restricted_documents_are_shown_by_their_hashes_only(tmp_path: Path) -> 
         sit(tmp_path / answers, tasks=["fpb"], arguments={"answers": answers}, data_dir=tmp_path / "data")
         for answers in ("gold", "random")
     ]
-    [pair] = compare.compare(made, data_dir=tmp_path / "data")
+    [pair] = comparison.compare(made, data_dir=tmp_path / "data")
     assert pair.contests[0].differing
     assert all(place.text is None for place in pair.contests[0].differing)
     assert "plc said" not in json.dumps(pair.as_dict())
@@ -129,31 +129,31 @@ def test_another_exam_is_refused_by_field(
 ) -> None:
     other = edit(sit(tmp_path / "o", seed=5), **changes)
     with pytest.raises(FinbenchError, match="did not sit the same exam") as caught:
-        compare.compare([cards["one"], other], tasks=["mini_sentiment"])
+        comparison.compare([cards["one"], other], tasks=["mini_sentiment"])
     assert field in caught.value.message
 
 
 def test_all_fields_that_differ_are_named_at_once(cards: dict[str, Path], tmp_path: Path) -> None:
     other = edit(sit(tmp_path / "o", seed=5), shots=5, subject__chat=True)
     with pytest.raises(FinbenchError, match=r"subject\.chat.*shots"):
-        compare.compare([cards["one"], other])
+        comparison.compare([cards["one"], other])
 
 
 def test_other_faults_name_what_to_do(cards: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="needs two scorecards"):
-        compare.compare([cards["one"]])
+        comparison.compare([cards["one"]])
     with pytest.raises(FinbenchError, match="share no task"):
-        compare.compare([cards["one"], sit(tmp_path / "n", tasks=["mini_ner"])])
+        comparison.compare([cards["one"], sit(tmp_path / "n", tasks=["mini_ner"])])
     with pytest.raises(FinbenchError, match="has no samples"):
-        compare.compare([edit(sit(tmp_path / "s"), samples=None), cards["one"]])
+        comparison.compare([edit(sit(tmp_path / "s"), samples=None), cards["one"]])
     with pytest.raises(FinbenchError, match="Did you mean mini_ner"):
-        compare.compare([cards["one"], cards["two"]], tasks=["mini_nre"])
+        comparison.compare([cards["one"], cards["two"]], tasks=["mini_nre"])
 
 
 def test_documents_of_one_source_are_compared_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every text of mini_headline has several questions: clusters are fewer than documents, and p says so."""
     made = [sit(tmp_path / str(seed), tasks=["mini_headline"], seed=seed) for seed in (0, 1)]
-    [pair] = compare.compare(made)
+    [pair] = comparison.compare(made)
     card = cardfiles.read(made[0])
     assert pair.contests[0].clusters == card.scores[0].clusters
 

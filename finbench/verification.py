@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench import cardfiles, catalog, metrics, rescore, scoring, seal
+from finbench import rerun as again
 from finbench.errors import FinbenchError
 from finbench.records import Measure, Score, Scorecard
 
@@ -90,11 +91,20 @@ def verify(
     if not found.faults:
         found.level = "samples-attached" if sampled else "self-reported"
     if rerun and sampled and not found.faults:
-        from finbench import rerun as again
-
-        again.rerun(parsed, by_task or {}, rerun, adapter, base, seed, data_dir, found)
+        _reproduced(
+            again.rerun(parsed, by_task or {}, rerun, again.Model(adapter, base), seed=seed, data_dir=data_dir), found
+        )
         found.level = "none" if found.faults else "reproduced"
     return found
+
+
+def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None:
+    for task in answered:
+        if len(task.moved) <= task.allowed:
+            found.checks.append(f"{task.task}: {task.said}")
+            continue
+        shown = ", ".join(map(str, task.moved[:10])) + (" …" if len(task.moved) > 10 else "")
+        found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} (allowed: {task.allowed})")
 
 
 def _raw(path: Path) -> Any:
