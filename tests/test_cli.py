@@ -213,7 +213,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ("name", "old", "new", "finding"),
     [
         ("finbench_fpb.yaml", "metadata:", "metadata: [", "not valid YAML"),
-        ("finbench_fpb.yaml", "  version: 1", "  version: 1\n  version: 2", "key 'version' twice"),
+        ("finbench_fpb.yaml", "  version: 2", "  version: 2\n  version: 3", "key 'version' twice"),
         ("finbench_fpb.yaml", "task: finbench_fpb", "task: finbench_fbp", "must have one name"),
         ("finbench_fpb.yaml", "doc_to_text:", "doc_to_txt:", "knows no key 'doc_to_txt'"),
         ("finbench_fpb.yaml", "  finbench_licence: CC-BY-NC-SA-3.0\n", "", "'licence' is missing"),
