@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from finbench import __version__
+from finbench.cli_cards import DataDir, Json, register
 from finbench.errors import FinbenchError
 
 app = typer.Typer(
@@ -30,10 +31,7 @@ app.add_typer(tasks_app, name="tasks")
 app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
-]
+register(app)
 
 
 def main() -> None:

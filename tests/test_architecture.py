@@ -47,8 +47,23 @@ LAYERS = (
         "subjects",
         "metrics",
     },
-    {"training", "evaluation", "check", "taskdocs", "doctor", "demo"},
-    {"views", "cli", "__main__", "__init__"},
+    {
+        "training",
+        "evaluation",
+        "check",
+        "taskdocs",
+        "doctor",
+        "demo",
+        "compare",
+        "plots",
+        "rescore",
+        "verify",
+        "rerun",
+        "report",
+        "lmeval",
+        "exports",
+    },
+    {"views", "cli", "cli_cards", "__main__", "__init__"},
 )
 
 
