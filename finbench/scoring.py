@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from finbench import paired, stats
+from finbench import paired, prompts, stats
 from finbench.metrics import Aggregation, summed
 from finbench.records import Measure
 from finbench.seal import row_seal, salted
@@ -127,11 +127,12 @@ def sample_rows(exam: Any, instances: Sequence[Any], *, choice: bool, restricted
         doc, key = group[0].doc, next(iter(group[0].filtered_resps))
         found = exam.process_results(doc, [instance.filtered_resps[key] for instance in group])
         answer = [round(instance.resps[0][0], 6) for instance in group] if choice else group[0].resps[0]
-        source = f"group:{doc['group']}" if doc.get("group") else f"text:{doc.get('text', exam.doc_to_text(doc))}"
+        asked = prompts.shown(exam, doc)
+        source = f"group:{doc['group']}" if doc.get("group") else f"text:{doc.get('text', asked)}"
         row = {
             "task": exam.config.task,
             "index": index,
-            "doc": salted(exam.doc_to_text(doc)),
+            "doc": salted(asked),
             "cluster": salted(source)[:16],
             "values": {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()},
         }
@@ -197,7 +198,9 @@ def _guess(exam: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) ->
     per_doc = []
     for doc, guess in zip(docs, guesses, strict=True):
         answers = (
-            [guess] if exam.OUTPUT_TYPE == "generate_until" else [(float(option == guess), True) for option in _options(doc)]
+            [guess]
+            if exam.OUTPUT_TYPE == "generate_until"
+            else [(float(option == guess), True) for option in _options(doc)]
         )
         per_doc.append(exam.process_results(doc, answers))
     aggregation = exam.aggregation()
