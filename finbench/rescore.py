@@ -75,7 +75,7 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     found = prompts.data_id(task, exam, "test", docs)
     outcome = Outcome(True)
     if found.digest != score.data.digest:
-        hashes = {salted(exam.doc_to_text(doc)) for doc in docs}
+        hashes = {salted(prompts.shown(exam, doc)) for doc in docs}
         if not task.shipped and hashes != {row["doc"] for row in rows}:
             other = without_data(task, rows)  # another edition of the set: neither side is wrong
             other.said += f"; the {len(docs):,} rows here are another edition of {task.set}"
@@ -97,7 +97,7 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     made, _ = scoring.sample_rows(exam, flat, choice=task.form == "choice", restricted=task.restricted)
     again = {row["index"]: row for row in made}
     for row in rows:
-        if row["doc"] != salted(exam.doc_to_text(docs[row["index"]])):
+        if row["doc"] != salted(prompts.shown(exam, docs[row["index"]])):
             outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))
         new = again.get(row["index"])
         checked += new is not None

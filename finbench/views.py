@@ -15,7 +15,7 @@ from finbench import metrics
 from finbench.catalog import PREFIX, Base
 from finbench.comparison import Comparison, Contest, points, probability
 from finbench.console import out
-from finbench.data.canonical import Report
+from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
 from finbench.methods import Method
@@ -93,16 +93,26 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
 
 
 def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
-    """Tasks and groups."""
-    table = _table("task", "family", "form", "main metric", "data", "licence")
-    for task in found:
+    """Tasks by family, both forms of one in one row; then the groups."""
+    known = list(found)
+    names = {task.name for task in known}
+    table = _table("family", "task", "forms", "main metric", "data set")
+    before = ""
+    for task in sorted(known, key=lambda task: (task.family, task.name)):
+        if task.name.endswith("_mc") and task.name.removesuffix("_mc") in names:
+            continue
+        forms = [task.form] + (["_mc"] if f"{task.name}_mc" in names else [])
         data = "shipped" if task.shipped else task.set
-        table.add_row(task.name.removeprefix(PREFIX), task.family, task.form, task.main_metric, data, task.licence)
+        family = "" if task.family == before else task.family
+        table.add_row(family, task.name.removeprefix(PREFIX), ", ".join(forms), task.main_metric, data)
+        before = task.family
+    table.columns[1].no_wrap = table.columns[4].no_wrap = True
     out.print(table)
     out.print()
     for name, members in groups.items():
         shown = ", ".join(member.removeprefix(PREFIX) for member in members)
-        out.print(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}", highlight=False)
+        out.print(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}", highlight=False, soft_wrap=True)
+    out.print("\nOne of them, with prompt, licence and paper: finbench tasks show NAME", highlight=False)
 
 
 def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
@@ -154,15 +164,30 @@ def locked(found: Mapping[str, Mapping[str, str]], path: Path) -> None:
 
 
 def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, Any] | None]) -> None:
-    """Data sets, here or to be imported."""
-    table = _table("set", "train", "validation", "test", "licence")
-    for name, card in found.items():
-        counts = [f"{card['rows'].get(split, 0):,}" if card else "-" for split in ("train", "validation", "test")]
-        table.add_row(name, *counts, tasks_by_set[name].licence)
-    out.print(table)
-    for name, card in found.items():
+    """Data sets, here or to be imported, by family."""
+    table = _table("set", "train", "validation", "test", "from", "licence")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    names = sorted(found, key=lambda name: (tasks_by_set[name].family, name))
+    for name in names:
+        card = found[name]
         if not card:
-            out.print(f"{name} is not here: {escape(tasks_by_set[name].data)}", highlight=False, soft_wrap=True)
+            continue
+        counts = [f"{count:,}" if (count := card["rows"].get(split, 0)) else "-" for split in SPLITS]
+        hub = card.get("hub")
+        origin = ("Hub" if hub["pinned"] else "Hub, unpinned") if hub else "files"
+        if not card.get("complete", True):
+            origin += ", a part"
+        table.add_row(name, *counts, origin, tasks_by_set[name].licence)
+    if table.row_count:
+        out.print(table)
+    missing = [name for name in names if not found[name]]
+    if missing:
+        out.print(
+            "\nNot here; get one, with a network or from its authors' files:" if table.row_count else "None is here:"
+        )
+    for name in missing:
+        out.print(f"  {escape(tasks_by_set[name].data)}", highlight=False, soft_wrap=True)
 
 
 def recipes(found: Mapping[str, Recipe]) -> None:
