@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from finbench.data.xbrl.parsing import HINT, MAX_BYTES, events, kind, local, refuse
+from finbench.data.xbrl.parsing import HINT, MAX_BYTES, XBRLI, events, kind, local, refuse, refuse_entities
 from finbench.errors import FinbenchError
 
 MAX_MEMBERS = 10_000
@@ -104,6 +104,8 @@ def _of_files(where: str, files: Files) -> Iterator[Document]:
     for name, read in files.items():
         if name.lower().endswith(_DOCUMENTS) and not _NEVER.fullmatch(name):
             data = read()
+            if XBRLI.encode() in data:
+                refuse_entities(f"{where}/{name}", data)
             if (what := kind(data)) in ("instance", "inline"):
                 found.append(Document(f"{where}/{name}", name, data, what, files))
     extracted = {document.file for document in found if document.kind == "instance"}

@@ -6,6 +6,7 @@ million elements, more than 128 MiB, bytes that are not well-formed XML.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -25,6 +26,7 @@ INLINE = ("http://www.xbrl.org/2013/inlineXBRL", "http://www.xbrl.org/2008/inlin
 HINT = "Give an XBRL instance (*_htm.xml), an inline XBRL document (*.htm), or a folder or zip that holds one."
 
 Element = Any  # lxml is untyped
+_EXPLOSIVE = "it declares XML entities, which no filing needs and which can be made to explode"
 _ENTITY = tuple("<!ENTITY".encode(encoding) for encoding in ("ascii", "utf-16-le", "utf-16-be"))
 
 
@@ -47,8 +49,7 @@ def events(name: str, data: bytes) -> Iterator[tuple[str, Element]]:
     """("start" or "end", element) of every element of ``data``; ``name`` is for messages. Raises FinbenchError."""
     if len(data) > MAX_BYTES:
         raise refuse(name, f"larger than {MAX_BYTES >> 20} MiB")
-    if any(mark in data for mark in _ENTITY):  # before libxml2 sees it: it expands entities in attributes
-        raise refuse(name, "declares XML entities, which no filing needs and which can be made to explode")
+    refuse_entities(name, data)  # before libxml2 sees them: it expands entities in attributes
     parser = etree.iterparse(
         io.BytesIO(data),  # not a path: libxml2 would unpack compressed files without a limit
         events=("start", "end"),
@@ -74,10 +75,16 @@ def events(name: str, data: bytes) -> Iterator[tuple[str, Element]]:
         raise refuse(name, _reason(fault)) from fault
 
 
+def refuse_entities(name: str, data: bytes) -> None:
+    """Raise FinbenchError if ``data`` declares an entity."""
+    if any(mark in data for mark in _ENTITY):
+        raise refuse(name, _EXPLOSIVE)
+
+
 def _check_doctype(name: str, root: Element) -> None:
     dtd = root.getroottree().docinfo.internalDTD
     if dtd is not None and any(True for _ in dtd.iterentities()):
-        raise refuse(name, "declares XML entities, which no filing needs and which can be made to explode")
+        raise refuse(name, _EXPLOSIVE)
 
 
 def _reason(fault: Any) -> str:
@@ -90,11 +97,11 @@ def _reason(fault: Any) -> str:
 
 def kind(data: bytes) -> str:
     """``instance``, ``inline``, ``linkbase``, ``schema``, or "" for what is none of these (or no XML)."""
+    if any(mark in data for mark in _ENTITY):
+        return ""
     parser = etree.XMLPullParser(events=("start",), resolve_entities=False, load_dtd=False, no_network=True)
-    try:
+    with contextlib.suppress(etree.XMLSyntaxError):  # a root read before the fault says what this was meant to be
         parser.feed(data[: 1 << 16])
-    except etree.XMLSyntaxError:
-        pass  # a root that was read before the fault still says what this was meant to be
     root = next((element for _, element in parser.read_events()), None)
     if root is None:
         return ""

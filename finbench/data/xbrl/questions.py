@@ -24,15 +24,15 @@ TAGS_BY_VALUE = (
 VALUES = (
     'What value does {company} report for "{label}" {when}?',
     'How much was "{label}" of {company} {when}?',
-    'Read the figure for "{label}" {when} from the facts of {company}.',
+    'Read the figure for "{label}" of {company} {when} from the facts.',
     '{company}, {when}: what is the reported value of "{label}"?',
     'State the amount that the filing of {company} gives for "{label}" {when}.',
 )
 FORMULAS = (
     "Which formula over us-gaap concepts gives the {ratio} of {company} {when}{how}?",
     "Write the {ratio} of {company} {when}{how} as a formula of us-gaap tags.",
-    "From which us-gaap items, and how, is the {ratio} of {company} {when}{how} computed?",
-    "Express the {ratio} of {company} {when}{how} in terms of us-gaap elements.",
+    "From which us-gaap items, and how, does one compute the {ratio} of {company} {when}{how}?",
+    "In terms of us-gaap elements, express the {ratio} of {company} {when}{how}.",
 )
 CALCULATIONS = (
     "What was the {ratio} of {company} {when}{how}?",
@@ -40,9 +40,10 @@ CALCULATIONS = (
     "From the facts above, work out the {ratio} of {company} {when}{how}.",
     "How high was the {ratio} of {company} {when}{how}?",
 )
-_MONTHS = (
-    "January February March April May June July August September October November December".split()
-)  # not strftime: it follows the user's locale
+_MONTHS = (  # not strftime: it follows the user's locale
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 
 
 def draw(seed: int, name: str) -> random.Random:
@@ -79,8 +80,8 @@ def days_of(context: Context) -> int:
 
 
 def how(unit: str, places: int | None, number: bool) -> str:
-    """What the answer should be: ", in percent", and for a ``number`` to how many decimals."""
-    parts = {"percent": ", in percent", "times": ""}.get(unit, f", in {unit}")
-    if not number or places is None:
-        return parts
-    return f"{parts}, rounded to {('no', 'one', 'two', 'three')[places]} decimals"
+    """How to answer, in brackets: the unit, and for a ``number`` to how many decimals; "" if all is clear."""
+    parts = [] if unit == "times" else [f"in {unit}"]
+    if number and places is not None:
+        parts.append(f"rounded to {('no', 'one', 'two', 'three')[places]} decimals")
+    return f" ({', '.join(parts)})" if parts else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from finbench.data.xbrl.model import LONGEST_VALUE, Context, Fact, Filing, concept_name, day, number
+from finbench.data.xbrl.model import LONGEST_VALUE, Context, Fact, Filing, concept_name, day, number, plain
 from finbench.data.xbrl.parsing import LINK, XBRLI, XLINK, XSI, Element, events, local, namespace, refuse
 
 MAX_FACTS = 500_000
@@ -50,7 +51,8 @@ def _take(filing: Filing, element: Element) -> None:
         if value is None:
             filing.unread["numbers that cannot be read"] += 1
         else:
-            filing.facts.append(Fact(**common, value=text.strip(), number=value, decimals=element.get("decimals") or ""))
+            decimals = element.get("decimals") or ""
+            filing.facts.append(Fact(**common, value=plain(value), number=value, decimals=decimals))
     else:
         filing.facts.append(Fact(**common, value=short(text)))
 
@@ -133,5 +135,6 @@ def checked(filing: Filing) -> Filing:
     if loose:
         filing.unread["facts whose unit is not defined"] += len(loose)
     bad = {id(fact) for fact in [*lost, *loose]}
-    filing.facts = [fact for fact in filing.facts if id(fact) not in bad]
+    measures = {"": "", **filing.units}
+    filing.facts = [replace(fact, unit=measures[fact.unit]) for fact in filing.facts if id(fact) not in bad]
     return filing

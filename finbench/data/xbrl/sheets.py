@@ -40,12 +40,12 @@ def sheets(filing: Filing) -> tuple[list[Sheet], Counter[str]]:
         groups.setdefault((context.key, fact.concept, fact.unit), []).append(fact)
     made: dict[tuple[str, str, str], Sheet] = {}
     for (key, _, _), group in groups.items():
-        fact = agreed(group)
-        if fact is None:
+        best = agreed(group)
+        if best is None:
             out["in conflict with another fact"] += len(group)
             continue
         out["repeated"] += len(group) - 1
-        made.setdefault(key, Sheet(contexts[key])).facts.append(fact)
+        made.setdefault(key, Sheet(contexts[key])).facts.append(best)
     for sheet in made.values():
         items = Counter(fact.concept for fact in sheet.facts)
         sheet.numbers = {f.concept: f for f in sheet.facts if f.number is not None and items[f.concept] == 1}

@@ -16,10 +16,10 @@ _REGISTRY = re.compile(r"https?://www\.(?:xbrl\.org|sec\.gov)/(?:\d{4}/)?inlineX
 _SPACES = re.compile(r"[\s\u00a0\u2009\u202f]+")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _WORDS = {word: value for value, word in enumerate(_SMALL)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
 _WORDS |= {"no": 0, "none": 0, "nil": 0, "a": 1, "an": 1}
 _POWERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -98,7 +98,7 @@ NUMBERS: dict[str, Callable[[str], Decimal]] = {
 
 
 def _date(text: str) -> str:
-    """"September 28, 2024" or "28 September 2024" as ISO 8601; raises ValueError."""
+    """ "September 28, 2024" or "28 September 2024" as ISO 8601; raises ValueError."""
     words = re.findall(r"[A-Za-z]+|\d+", text)
     months = [_MONTHS.index(word[:3].lower()) + 1 for word in words if word[:3].lower() in _MONTHS]
     digits = [int(word) for word in words if word.isdecimal() and len(word) <= 4]
