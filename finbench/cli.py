@@ -288,7 +288,9 @@ def data_import(
 @data_app.command("xbrl")
 def data_xbrl(
     filings: Annotated[list[Path] | None, typer.Argument(help="XBRL filings: files, folders or zips.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Data directory; else $FINBENCH_DATA, else the cache.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
+    ] = None,
     filed_after: Annotated[
         str | None, typer.Option(help="Only filings after this date (YYYY-MM-DD): newer than a model's training data.")
     ] = None,

@@ -48,7 +48,7 @@ class Built:
             filed = f"filed {entry['filed']}" if entry["filed"] else "filing date not stated"
             yield f"{entry['company']}, {entry['id']} ({filed}): {entry['facts']:,} facts, {entry['split']}"
         for name in self.skipped:
-            yield f"{name}: filed too early, left out"
+            yield f"left out: {name}"
         for set_, counts in self.rows.items():
             yield f"{set_}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items())
         yield from (f"{name}: no rows, not written" for name in SETS if name not in self.rows)
@@ -75,7 +75,7 @@ def build(
     built = Built(paths.data_dir(out))
     faults: list[str] = []
     hints: list[str] = []
-    wanted = {name: False for name in test_companies}
+    wanted = dict.fromkeys(test_companies, False)
     with tempfile.TemporaryDirectory(prefix="finbench-xbrl-") as scratch:
         spool = Spool(Path(scratch), SETS)
         with spool:
@@ -115,8 +115,8 @@ def _add(
     filing: Filing, spool: Spool, built: Built, settings: Settings, wanted: dict[str, bool], filed_after: str | None
 ) -> None:
     """Put the rows of one filing into the spool."""
-    if filed_after and not filings.filed_after(filing, filed_after):
-        built.skipped.append(filing.name)
+    if filed_after and (why := filings.too_early(filing, filed_after)):
+        built.skipped.append(f"{filing.name}: {why}")
         return
     if twin := next((entry for entry in built.filings if entry["id"] == filing.id), None):
         raise FinbenchError(
@@ -167,7 +167,8 @@ def _is(filing: Filing, name: str) -> bool:
 def _final_faults(built: Built, spool: Spool, wanted: dict[str, bool]) -> tuple[list[str], list[str]]:
     """What can only be said once every filing was read."""
     if not built.filings:
-        return ["Every filing was filed too early: " + ", ".join(built.skipped)], ["Give an earlier --filed-after."]
+        hint = 'Give an earlier date, or write "Filing Date: YYYY-MM-DD" into filing_metadata.txt beside a filing.'
+        return [f"--filed-after leaves no filing: {'; '.join(built.skipped[:_SHOWN])}."], [hint]
     missing = [name for name, seen in wanted.items() if not seen]
     if missing:
         there = ", ".join(sorted({str(entry["ticker"] or entry["company"]) for entry in built.filings}))

@@ -80,6 +80,7 @@ class _Desk:
     def tag(self, fact: Fact) -> Iterator[tuple[str, Row]]:
         """Which concept is this?"""
         identity, rng = self._identity("xbrl_tags", fact.concept)
+        assert fact.number is not None  # only numbers are asked about
         ways = []
         if self.same_label[self.labels[fact.concept].casefold()] == 1:
             ways.append(questions.TAGS_BY_LABEL)
