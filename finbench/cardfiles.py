@@ -1,19 +1,27 @@
-"""Scorecards on disk: ``<name>.json`` and ``<name>.samples.jsonl.zst``, each written at once, never half."""
+"""Scorecards on disk: ``<name>.json`` and ``<name>.samples.jsonl.zst``, each written at once, never half.
+
+Any number of processes may write into one folder: each holds the folder's lock while it writes, and takes what
+another has scored of the same run meanwhile into the card it writes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import zstandard
 
 from finbench.errors import FinbenchError
-from finbench.files import sha256_file, stable_json, write_atomic
+from finbench.files import cannot_write, digest, sha256_file, stable_json, write_atomic
 from finbench.records import Scorecard
+from finbench.seal import card_seal
 
+_PATIENCE = 120  # seconds; a writer holds the lock for a fraction of one
 _LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a few megabytes
 
 
@@ -43,31 +51,139 @@ def samples_path(card: Path) -> Path:
     return card.with_name(card.name.removesuffix(".json") + ".samples.jsonl.zst")
 
 
+def samples_bytes(card: Path, sha256: str) -> Path:
+    """The samples file of a card by its SHA-256; that of before where a writer was killed between its two files."""
+    path = samples_path(card)
+    try:
+        for candidate in (path, _previous(path)):
+            if candidate.is_file() and sha256_file(candidate) == sha256:
+                return candidate
+    except OSError as fault:
+        raise FinbenchError(f"{path} cannot be read ({fault.strerror}).") from fault
+    if not path.is_file():
+        raise FinbenchError(f"{path} is missing.", f"It belongs beside {card}.")
+    raise FinbenchError(f"{path} does not belong to {card} (its SHA-256 differs).")
+
+
 def read_samples(card: Path) -> list[dict[str, Any]]:
     """The sample rows of a card; checked against the SHA-256 in it."""
-    path, found = samples_path(card), read(card)
-    if found.samples is None:
-        return []
+    found = read(card)
+    return [] if found.samples is None else parse_samples(samples_bytes(card, found.samples))
+
+
+def parse_samples(path: Path) -> list[dict[str, Any]]:
+    """The rows of a samples file, whoever it belongs to."""
     try:
-        if sha256_file(path) != found.samples:
-            raise FinbenchError(f"{path} does not belong to {card} (its SHA-256 differs).")
         with path.open("rb") as handle, zstandard.ZstdDecompressor().stream_reader(handle) as stream:
             text = stream.read(_LARGEST + 1)
         if len(text) > _LARGEST:
             raise FinbenchError(f"{path} is larger than any samples file can be.")
-        return [json.loads(line) for line in text.decode("utf-8").splitlines()]
-    except (OSError, ValueError, zstandard.ZstdError) as fault:
+        rows = [json.loads(line) for line in text.decode("utf-8").splitlines()]
+    except (OSError, ValueError, RecursionError, zstandard.ZstdError) as fault:
         raise FinbenchError(f"{path} is missing or torn ({fault}).") from fault
+    if not all(isinstance(row, dict) for row in rows):
+        raise FinbenchError(f"{path}: every line must be a JSON object.")
+    return rows
 
 
-def write(path: Path, card: Scorecard, samples: list[dict[str, Any]]) -> Scorecard:
-    """Write samples, then the card that names them; return the card as written."""
+# ---------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the folder while its files change; others wait. The lock goes with its process, even a killed one."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder / ".lock"), timeout=_PATIENCE):
+            yield
+    except Timeout as fault:
+        raise FinbenchError(
+            f"Another process has been writing in {folder} for {_PATIENCE} s.", "Wait for it, or choose another --out."
+        ) from fault
+    except OSError as fault:
+        raise cannot_write(folder, fault) from fault
+
+
+def write(path: Path, card: Scorecard, samples: Sequence[dict[str, Any]]) -> Scorecard:
+    """Write samples, then the card that names and seals them; return the card as written.
+
+    The samples of before stay beside the new ones until the card is written: a kill or a full disk in between
+    leaves the earlier card with its own samples.
+    """
     lines = "".join(stable_json(row) + "\n" for row in samples)
     target = samples_path(path)
-    write_atomic(target, zstandard.ZstdCompressor(level=10).compress(lines.encode("utf-8")))
-    card = card.model_copy(update={"samples": sha256_file(target)})
-    write_atomic(path, card.to_json())
+    kept = _keep(target)
+    try:
+        write_atomic(target, zstandard.ZstdCompressor(level=10).compress(lines.encode("utf-8")))
+        card = card.model_copy(update={"samples": sha256_file(target), "seal": None})
+        card = card.model_copy(update={"seal": card_seal(json.loads(card.to_json()))})
+        write_atomic(path, card.to_json())
+    except BaseException:
+        if kept:
+            _previous(target).replace(target)
+            _previous(target).unlink(missing_ok=True)  # renaming a file over its own second name does nothing
+        else:
+            target.unlink(missing_ok=True)
+        raise
+    _previous(target).unlink(missing_ok=True)
     return card
+
+
+def _previous(samples: Path) -> Path:
+    return samples.with_name(f".{samples.name}.previous")
+
+
+def _keep(samples: Path) -> bool:
+    """Give the samples of before a second name; False if there are none."""
+    previous = _previous(samples)
+    try:
+        if previous.exists() and samples.with_name(samples.name.partition(".samples.")[0] + ".json").exists():
+            card = read(samples.with_name(samples.name.partition(".samples.")[0] + ".json"))
+            if card.samples == sha256_file(previous):  # a writer was killed: the card's own samples are these
+                previous.replace(samples)  # does nothing where both are one file
+        previous.unlink(missing_ok=True)
+        if samples.exists():
+            os.link(samples, previous)
+        return samples.exists()
+    except OSError as fault:
+        raise cannot_write(samples, fault) from fault
+
+
+def store(folder: Path, card: Scorecard, samples: dict[str, list[dict[str, Any]]]) -> tuple[Path, Scorecard]:
+    """Write a card, with its samples by task, under a name that is free or that of its own run.
+
+    Scores of the same run for other tasks, or for these by another process, are kept. Returns path and card.
+    """
+    with lock(folder):
+        path = place_for(folder, card.subject.name, card.run_key)
+        scores = {score.task: score for score in card.scores}
+        if path.exists():
+            samples = dict(samples)
+            try:
+                rows = read_samples(path)
+            except FinbenchError:  # its samples are lost: scores without evidence are not carried on
+                rows = []
+            for score in read(path).scores if rows else []:
+                if score.task not in scores:
+                    scores[score.task] = score
+                    samples[score.task] = [row for row in rows if row["task"] == score.task]
+        merged = card.model_copy(update={"scores": [scores[name] for name in sorted(scores)]})
+        return path, write(path, merged, [row for name in sorted(scores) for row in samples[name]])
+
+
+def run_key(card: Scorecard) -> str:
+    """Digest of all that decides an answer except task and data: subject, settings, versions."""
+    settings = card.model_dump(include={"engine", "shots", "limit", "seed", "arguments", "computed", "chat_template"})
+    return digest(
+        {
+            "subject": card.subject.model_dump(exclude={"name", "adapter_name"}),
+            "settings": settings,
+            "versions": card.provenance.packages,
+            "finbench": card.provenance.finbench,
+        }
+    )
 
 
 def place_for(folder: Path, name: str, run_key: str) -> Path:

@@ -170,6 +170,14 @@ def groups() -> dict[str, list[str]]:
     return {y["group"]: list(y["task"]) for path in task_files() if "group" in (y := read_yaml(path))}
 
 
+def of_set(name: str) -> Task:
+    """A task on the data set ``name``; its licence, split rule and import command are the set's."""
+    found = next((task for task in tasks().values() if task.set == name), None)
+    if found is None:
+        raise unknown("data set", name, {task.set for task in tasks().values()}, "finbench data list")
+    return found
+
+
 def full_name(name: str) -> str:
     """``fpb`` -> ``finbench_fpb``; a known full name stays. Raises FinbenchError with near misses."""
     known = {**tasks(), **groups()}

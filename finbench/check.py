@@ -14,13 +14,12 @@ from typing import Any
 from finbench import catalog, paths
 from finbench.catalog import Function
 from finbench.console import quiet
-from finbench.data.canonical import normalise
 from finbench.errors import FinbenchError
 from finbench.files import write_atomic
 from finbench.records import Task
 
 _LONGEST = 30  # lines of a task YAML
-_ROOTS = ("finbench", "finbench_mc", "finbench_mini")
+_ROOTS = ("finbench", "finbench_mc", "finbench_mini", "finbench_finlora")
 
 
 def check(write: bool = False) -> list[str]:
@@ -149,28 +148,40 @@ def golden_prompt(task: Task) -> str:
 
 
 def _score_faults(task: Task, exam: Any, docs: list[dict[str, Any]]) -> Iterator[str]:
-    """The gold answers must score 1, silence must score 0."""
+    """The gold answers must score 1, wrong labels and silence 0 or, of a metric without a floor, less."""
     aggregation = exam.aggregation()
     if task.main_metric not in aggregation:
         return  # said already
 
-    def main(answers: list[Any]) -> float:
+    def main(answers: list[list[Any]]) -> float:
         values = [exam.process_results(doc, answer) for doc, answer in zip(docs, answers, strict=True)]
+        if unknown := {name for value in values for name in value} ^ set(aggregation):
+            raise ValueError(f"the scorer and metric_list differ in {', '.join(sorted(unknown))}")
         return float(aggregation[task.main_metric]([value[task.main_metric] for value in values]))
 
-    right: list[list[Any]]
-    wrong: list[list[Any]]
-    if task.form == "choice":
-        right = [[(float(label == exam.doc_to_target(doc)), False) for label in doc["choices"]] for doc in docs]
-        wrong = [[(float(label != exam.doc_to_target(doc)), False) for label in doc["choices"]] for doc in docs]
-    else:
-        right = [[" " + str(exam.doc_to_target(doc))] for doc in docs]
-        wrong = [[""] for _ in docs]
-    if main(right) != 1.0:
-        yield f"its own gold answers score {main(right):g} on {task.main_metric}, not 1"
-    if main(wrong) != 0.0:
+    try:
+        right, wrong = (
+            main([_answer(task, exam, doc, True) for doc in docs]),
+            main([_answer(task, exam, doc, False) for doc in docs]),
+        )
+    except Exception as fault:  # noqa: BLE001 - a scorer is anybody's code
+        yield f"its scorer fails on the example rows: {type(fault).__name__}: {fault}"
+        return
+    if right != 1.0:
+        yield f"its own gold answers score {right:g} on {task.main_metric}, not 1"
+    if wrong > 0.0:
         what = "wrong labels" if task.form == "choice" else "empty answers"
-        yield f"{what} score {main(wrong):g} on {task.main_metric}, not 0"
+        yield f"{what} score {wrong:g} on {task.main_metric}, not 0"
+
+
+def _answer(task: Task, exam: Any, doc: dict[str, Any], right: bool) -> list[Any]:
+    """What a model that is right, or wrong, would answer."""
+    from finbench import prompts
+
+    if task.form == "choice":
+        gold = prompts.gold_choice(exam, doc)
+        return [(float((number == gold) == right), False) for number in range(len(exam.doc_to_choice(doc)))]
+    return [" " + str(exam.doc_to_target(doc)) if right else ""]
 
 
 def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[str]:
@@ -206,7 +217,10 @@ def _data_faults(task: Task, config: dict[str, Any]) -> Iterator[str]:
         yield f"set {task.set} has no train or no test file"
         return
     key = [name for name in ("text", "question") if name in rows["test"][0]]
-    sides = [{tuple(normalise(str(row[name])) for name in key) for row in rows[split]} for split in ("train", "test")]
+    sides = [
+        {tuple(paths.helper("sets").normalise(str(row[name])) for name in key) for row in rows[split]}
+        for split in ("train", "test")
+    ]
     if shared := sides[0] & sides[1]:
         yield f"{len(shared)} texts of test are in train, such as {next(iter(shared))[0][:60]!r}"
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import __version__, bases, cardfiles, cards, catalog, environment, modelfiles, prompts, scoring
+from finbench import bases, cardfiles, cards, catalog, environment, metrics, modelfiles, prompts, scoring
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted, unknown
-from finbench.files import digest, write_atomic
+from finbench.files import write_atomic
 from finbench.records import Bits, Score, Scorecard, Subject, Task
 from finbench.subjects import Examinee, by_engine, examinees
 
 ENGINES = ("auto", "hf", "dummy")
 ARGUMENTS = {"dtype": str, "batch_size": int, "answers": str, "truncate": str}
 _FORMS: dict[str, Literal["base", "unmerged", "merged"]] = {"base": "base", "peft": "unmerged", "model": "merged"}
-_SALT = "finbench-v1:"
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,9 @@ def evaluate(
         )
     exams = prompts.load(catalog.expand(names), data_dir, shots, seed)
     written: list[Path] = []
-    with environment.owner(out), progress() as bar:
+    with cardfiles.lock(out):
+        pass  # a folder that cannot be written is refused before a model is loaded
+    with progress() as bar:
         sittings = [_Sitting(group, exams, settings, out, bar) for group in by_engine(found)]
         for sitting in sittings:  # every subject is loaded and checked before one is scored
             sitting.prepare()
@@ -84,11 +84,11 @@ def evaluate(
         for sitting in sittings:
             written += sitting.run()
             sitting.release()
-        cards_written = [cardfiles.read(path) for path in dict.fromkeys(written)]
+    with cardfiles.lock(out):
         everything = cardfiles.folder(out)
         write_atomic(out / "report.md", cards.markdown(everything))
         write_atomic(out / "report.html", cards.html(everything))
-    return cards_written
+        return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
 def _engine_name(engine: str) -> str:
@@ -121,8 +121,7 @@ class _Work:
     """A subject's card in the making: what an earlier command has scored, and which tasks are missing."""
 
     examinee: Examinee
-    key: str
-    path: Path
+    card: Scorecard
     scores: dict[str, Score]
     samples: dict[str, list[dict[str, Any]]]
     missing: list[Task]
@@ -140,6 +139,13 @@ class _Sitting:
             name: prompts.data_id(catalog.tasks()[name], exam, "test", prompts.rows(exam, "test")[: settings.limit])
             for name, exam in exams.items()
         }
+        self.examples = {
+            name: prompts.data_id(
+                catalog.tasks()[name], exam, "train", prompts.rows(exam, str(exam.config.fewshot_split))
+            ).digest
+            for name, exam in exams.items()
+            if settings.shots
+        }
         self.works = [self._work(examinee) for examinee in group]
 
     def prepare(self) -> None:
@@ -154,21 +160,20 @@ class _Sitting:
         for work in self.works:
             if work.missing:
                 self._examine(work)
-        return [work.path for work in self.works]
+        return [cardfiles.place_for(self.out, w.card.subject.name, w.card.run_key) for w in self.works]
 
     def release(self) -> None:
         """Let go of the model; it is loaded again when needed."""
         self.engine = None
 
     def _work(self, examinee: Examinee) -> _Work:
-        subject = examinee.subject
-        key = self._run_key(examinee)
-        path = cardfiles.place_for(self.out, subject.name, key)
+        card = self._blank(examinee)
+        path = cardfiles.place_for(self.out, card.subject.name, card.run_key)
         scores, samples = self._earlier(path)
         missing = [catalog.tasks()[name] for name in self.exams if name not in scores]
         if not missing:
-            say(f"{subject.name}: scored before, taken from {path}")
-        return _Work(examinee, key, path, scores, samples, missing)
+            say(f"{card.subject.name}: scored before, taken from {path}")
+        return _Work(examinee, card, scores, samples, missing)
 
     def _examine(self, work: _Work) -> None:
         subject, started = work.examinee.subject, time.monotonic()
@@ -177,7 +182,7 @@ class _Sitting:
             try:
                 score, rows = self._score(task, *self.requests[task.name, subject.chat], subject)
             except KeyboardInterrupt as stop:
-                done = f"{len(work.scores)} of {len(self.exams)} tasks of {subject.name} are in {work.path}"
+                done = f"{len(work.scores)} of {len(self.exams)} tasks of {subject.name} are in {self.out}"
                 raise Interrupted(
                     f"Stopped; {done if work.scores else 'nothing was finished'}.",
                     "Repeat the command: what is finished is not scored again.",
@@ -237,11 +242,10 @@ class _Sitting:
         self.bar.remove_task(line)
         for instance, answer in zip(instances, answers, strict=True):
             instance.resps = [answer]
-        exam._instances = instances  # where lm-eval's filters look for them
-        exam.apply_filters()
-        values, rows = self._values(task, exam, instances)
-        strict, lenient, parse_rate = scoring.split_metrics(values, exam.aggregation())
-        docs = list(dict.fromkeys(instance.doc_id for instance in instances))
+        rows = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+        strict, lenient, parse_rate = scoring.split_metrics(
+            scoring.values_of(rows), exam.aggregation(), scoring.clusters_of(rows)
+        )
         score = Score(
             task=task.name,
             version=task.version,
@@ -251,40 +255,20 @@ class _Sitting:
             main_metric=task.main_metric,
             data=self.data[task.name],
             licence=task.licence,
-            n=len(docs),
+            **scoring.counts(rows),
             metrics=strict,
             lenient=lenient,
             parse_rate=parse_rate,
+            lower_is_better=metrics.lower_is_better(task.name),
             baselines=scoring.baselines(exam, prompts.rows(exam, "test")[: self.settings.limit]),
             truncated=cut,
             prompt_tokens=prompt_tokens,
             seconds=round(seconds, 2),
+            prompt_style=task.prompt_style,
+            fewshot_split=str(exam.config.fewshot_split) if self.settings.shots else None,
+            fewshot_digest=self.examples.get(task.name),
         )
         return score, rows
-
-    def _values(self, task: Task, exam: Any, instances: list[Any]) -> tuple[dict[str, list[Any]], list[dict[str, Any]]]:
-        """Per-document values by metric, and the sample rows: hashes, values and, where allowed, the answer."""
-        by_document: dict[int, list[Any]] = {}
-        for instance in instances:
-            by_document.setdefault(instance.doc_id, []).append(instance)
-        values: dict[str, list[Any]] = {}
-        rows = []
-        for index, group in sorted(by_document.items()):
-            group.sort(key=lambda instance: instance.idx)
-            key = next(iter(group[0].filtered_resps))
-            found = exam.process_results(group[0].doc, [instance.filtered_resps[key] for instance in group])
-            for metric, value in found.items():
-                values.setdefault(metric, []).append(value)
-            answer = (
-                group[0].resps[0] if task.form == "generate" else [round(instance.resps[0][0], 6) for instance in group]
-            )
-            row = {"task": task.name, "index": index, "doc": _salted(exam.doc_to_text(group[0].doc)), "values": found}
-            if task.form == "choice" or not task.restricted:
-                row["answer"] = answer
-            else:  # a model may repeat its prompt, whose text may not be published
-                row["answer_sha256"] = _salted(answer)
-            rows.append(row)
-        return values, rows
 
     # ------------------------------------------------------------ the card
 
@@ -295,28 +279,34 @@ class _Sitting:
         import torch
 
         dtype = bases.compute_dtype(self.settings.arguments.get("dtype", "auto"))
-        return f"{dtype} on {'cuda' if torch.cuda.is_available() else 'cpu'}"
+        return f"{str(dtype).removeprefix('torch.')} on {'cuda' if torch.cuda.is_available() else 'cpu'}"
 
-    def _run_key(self, examinee: Examinee) -> str:
-        """Digest of all that decides an answer except task and data."""
+    def _blank(self, examinee: Examinee) -> Scorecard:
+        """The card of a subject before it has a score, with its run key."""
         subject, settings = examinee.subject, self.settings
-        how = {
-            "engine": settings.engine,
-            "shots": settings.shots,
-            "limit": settings.limit,
-            "seed": settings.seed,
-            "arguments": settings.arguments,
-            "computed": self.device,
-            "template": modelfiles.template_digest(examinee.base.folder) if subject.chat and examinee.base else None,
-            "examples": {
-                name: prompts.data_id(catalog.tasks()[name], exam, "train", prompts.rows(exam, "train")).digest
-                for name, exam in self.exams.items()
-            }
-            if settings.shots
+        dummy = settings.engine == "dummy"
+        card = Scorecard(
+            status="partial",
+            subject=subject,
+            scores=[],
+            engine=settings.engine,
+            dtype=self.device.partition(" ")[0],
+            form="none" if dummy else _FORMS[subject.kind],
+            shots=settings.shots,
+            limit=settings.limit,
+            seed=settings.seed,
+            arguments=settings.arguments,
+            computed=self.device,
+            chat_template=modelfiles.template_digest(examinee.base.folder)
+            if subject.chat and examinee.base and not dummy
             else None,
-        }
-        who = subject.model_dump(exclude={"name", "adapter_name"})
-        return digest({"subject": who, "settings": how, "versions": environment.versions(), "finbench": __version__})
+            run_key="",
+            samples=None,
+            peak_memory_bytes=0,
+            seconds=0,
+            provenance=environment.provenance(),
+        )
+        return card.model_copy(update={"run_key": cardfiles.run_key(card)})
 
     def _earlier(self, path: Path) -> tuple[dict[str, Score], dict[str, list[dict[str, Any]]]]:
         """Scores of this very run that an earlier command has written, for the tasks of this one."""
@@ -332,7 +322,8 @@ class _Sitting:
         for score in card.scores:
             task = catalog.tasks().get(score.task)
             same_task = task is not None and task.digest == score.task_digest
-            if same_task and (score.task not in self.data or self.data[score.task] == score.data):
+            same_data = score.task not in self.data or self.data[score.task].digest == score.data.digest
+            if same_task and same_data and score.fewshot_digest == self.examples.get(score.task, score.fewshot_digest):
                 kept[score.task] = score
         samples: dict[str, list[dict[str, Any]]] = {name: [] for name in kept}
         for row in rows:
@@ -341,27 +332,14 @@ class _Sitting:
         return kept, samples
 
     def _write(self, work: _Work, seconds: float) -> None:
-        subject, engine, scores = work.examinee.subject, self.engine, work.scores
-        done = all(name in scores for name in self.exams) and self.settings.limit is None
-        card = Scorecard(
-            status="complete" if done else "partial",
-            subject=subject,
-            scores=[scores[name] for name in sorted(scores)],
-            engine=engine.name,
-            dtype=engine.dtype,
-            form="none" if engine.name == "dummy" else _FORMS[subject.kind],
-            shots=self.settings.shots,
-            limit=self.settings.limit,
-            seed=self.settings.seed,
-            run_key=work.key,
-            samples=None,
-            peak_memory_bytes=environment.peak_memory(),
-            seconds=round(seconds, 2),
-            provenance=environment.provenance(),
+        done = all(name in work.scores for name in self.exams) and self.settings.limit is None
+        card = work.card.model_copy(
+            update={
+                "status": "complete" if done else "partial",
+                "scores": list(work.scores.values()),
+                "peak_memory_bytes": environment.peak_memory(),
+                "seconds": round(seconds, 2),
+                "provenance": environment.provenance(),
+            }
         )
-        cardfiles.write(work.path, card, [row for name in sorted(work.samples) for row in work.samples[name]])
-
-
-def _salted(text: Any) -> str:
-    """128 bits of salted SHA-256: tells texts apart, and confirms one that is known, without giving it away."""
-    return hashlib.sha256((_SALT + str(text)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        cardfiles.store(self.out, card, work.samples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from finbench.errors import FinbenchError
@@ -14,13 +16,11 @@ class Unreachable(FinbenchError):
     """No Hub: offline, or no route to it."""
 
 
-def snapshot(repo_id: str, revision: str | None) -> tuple[Path, str]:
-    """Fetch a model's safetensors, JSON and tokenizer files; return (folder, commit SHA).
-
-    Raises Unreachable without a network and without a cached copy, FinbenchError for a model that is missing,
-    gated or private.
-    """
-    from huggingface_hub import snapshot_download
+@contextlib.contextmanager
+def explained(wanted: str) -> Iterator[None]:
+    """What the Hub's clients raise, as one line: Unreachable without a network, else FinbenchError."""
+    import httpx
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -30,25 +30,45 @@ def snapshot(repo_id: str, revision: str | None) -> tuple[Path, str]:
         RevisionNotFoundError,
     )
 
-    wanted = f"hub:{repo_id}" + (f"@{revision}" if revision else "")
+    name = wanted.removeprefix("datasets/").partition("@")[0]
     try:
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=SAFE_FILES, etag_timeout=5))
+        yield
     except GatedRepoError as fault:
         raise FinbenchError(
-            f"{wanted} is gated.", f"Ask for access at https://huggingface.co/{repo_id}, then: hf auth login"
+            f"hub:{wanted} is gated.", f"Ask for access at https://huggingface.co/{name}, then: hf auth login"
         ) from fault
     except RevisionNotFoundError as fault:
-        raise FinbenchError(f"{wanted}: no such revision.", "Name a commit, a branch or a tag of it.") from fault
-    except RepositoryNotFoundError as fault:
+        raise FinbenchError(f"hub:{wanted}: no such revision.", "Name a commit, a branch or a tag of it.") from fault
+    except (RepositoryNotFoundError, DatasetNotFoundError) as fault:
         raise FinbenchError(
-            f"{wanted} does not exist, or it is private and you are not logged in.", "hf auth login"
+            f"hub:{wanted} does not exist, or it is private and you are not logged in.", "hf auth login"
         ) from fault
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as fault:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError, httpx.TransportError) as fault:
         raise Unreachable(
-            f"{wanted} is not in the local cache and the Hub cannot be reached.",
-            f"With a network: hf download {repo_id}. Or name a local folder: ./folder",
+            f"hub:{wanted} is not in the local cache and the Hub cannot be reached.",
+            f"With a network: hf download {name}. Or name local files.",
         ) from fault
-    except HfHubHTTPError as fault:
+    except (HfHubHTTPError, DatasetsError) as fault:
         reason = str(fault).splitlines()[0]
-        raise FinbenchError(f"{wanted}: the Hub answered: {reason}", "Repeat the command; it resumes.") from fault
+        raise FinbenchError(f"hub:{wanted}: the Hub answered: {reason}", "Repeat the command; it resumes.") from fault
+
+
+def dataset_sha(path: str, ref: str) -> str:
+    """The commit that a branch of a data set's repository is at."""
+    from huggingface_hub import HfApi
+
+    with explained(path):
+        return str(HfApi().dataset_info(path, revision=ref, timeout=10).sha)
+
+
+def snapshot(repo_id: str, revision: str | None) -> tuple[Path, str]:
+    """Fetch a model's safetensors, JSON and tokenizer files; return (folder, commit SHA).
+
+    Raises Unreachable without a network and without a cached copy, FinbenchError for a model that is missing,
+    gated or private.
+    """
+    from huggingface_hub import snapshot_download
+
+    with explained(repo_id + (f"@{revision}" if revision else "")):
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=SAFE_FILES, etag_timeout=5))
     return folder, folder.name  # a snapshot folder is named by its commit

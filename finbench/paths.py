@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 from finbench.errors import FinbenchError
 
@@ -36,3 +40,21 @@ def data_dir(chosen: Path | None = None) -> Path:
     if named := os.environ.get("FINBENCH_DATA"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "finbench" / "data"
+
+
+@functools.cache
+def helper(name: str) -> ModuleType:
+    """A module or package of ``tasks/lib``, which stock lm-eval loads by its path, so that finbench does too.
+
+    It is known to Python as ``finbench_<name>``, the name that ``lib/rows.py`` gives it as well.
+    """
+    folder = shipped("tasks") / "lib"
+    package = folder / name / "__init__.py"
+    path = package if package.is_file() else folder / f"{name}.py"
+    search = [str(package.parent)] if package.is_file() else None
+    spec = importlib.util.spec_from_file_location(f"finbench_{name}", path, submodule_search_locations=search)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # before it runs: its own parts import each other by this name
+    spec.loader.exec_module(module)
+    return module

@@ -63,35 +63,51 @@ def rows(exam: Any, split: str) -> list[dict[str, Any]]:
     return list(exam.dataset[split]) if split in exam.dataset else []
 
 
+def shown(exam: Any, doc: Mapping[str, Any]) -> str:
+    """What the exam shows of ``doc``: its text, and its choices where every question has its own."""
+    text = exam.doc_to_text(dict(doc))
+    if exam.config.doc_to_choice is None or "finbench_labels" in exam.config.metadata:
+        return str(text)
+    choices = [str(choice) for choice in exam.doc_to_choice(dict(doc))]
+    return "\n".join(choices if exam.multiple_input else [str(text), *choices])
+
+
+def gold_choice(exam: Any, doc: Mapping[str, Any]) -> int:
+    """The number of the right one among the choices."""
+    found = exam.doc_to_text(dict(doc)) if exam.multiple_input else exam.doc_to_target(dict(doc))
+    return found if isinstance(found, int) else exam.doc_to_choice(dict(doc)).index(found)
+
+
 def data_id(task: Task, exam: Any, split: str, docs: list[dict[str, Any]]) -> DataId:
     """Which rows exactly: the digest of what the exam shows (zero-shot, no template) and expects, in order."""
-    shown = [[exam.doc_to_text(doc), exam.doc_to_target(doc)] for doc in docs]
-    return DataId(set=task.set, split=split, rows=len(docs), digest=digest(shown))
+    content = [[shown(exam, doc), exam.doc_to_target(doc)] for doc in docs]
+    return DataId(set=task.set, split=split, rows=len(docs), digest=digest(content))
 
 
-def prompt(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> str:
-    """The prompt that the exam shows for ``doc``, as lm-eval builds it."""
-    return str(
-        exam.fewshot_context(
-            dict(doc),
-            num_fewshot=exam.config.num_fewshot or 0,
-            apply_chat_template=template is not None,
-            fewshot_as_multiturn=template is not None,
-            chat_template=template,
-            gen_prefix=exam.doc_to_prefix(doc),
-        )
+def prompt(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> str | list[str]:
+    """The prompt that the exam shows for ``doc``, as lm-eval builds it; a list where each choice has its own."""
+    made: str | list[str] = exam.fewshot_context(
+        dict(doc),
+        num_fewshot=exam.config.num_fewshot or 0,
+        apply_chat_template=template is not None,
+        fewshot_as_multiturn=template is not None,
+        chat_template=template,
+        gen_prefix=exam.doc_to_prefix(doc),
     )
+    return made
 
 
 def pair(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> tuple[str, str]:
     """(prompt, answer) to train on. The answer starts with the target delimiter, as lm-eval scores it."""
-    answer = exam.doc_to_target(doc)
-    if isinstance(answer, int) and exam.config.doc_to_choice is not None:
-        answer = exam.doc_to_choice(doc)[answer]
+    asked, answer = prompt(exam, doc, template), exam.doc_to_target(dict(doc))
+    if isinstance(asked, list):
+        asked = asked[gold_choice(exam, doc)]
+    elif isinstance(answer, int) and exam.config.doc_to_choice is not None:
+        answer = exam.doc_to_choice(dict(doc))[answer]
     if isinstance(answer, list):
         answer = answer[0]
     # under a chat template lm-eval uses no delimiter: the template's own assistant header precedes the answer
-    return prompt(exam, doc, template), ("" if template else exam.config.target_delimiter) + str(answer)
+    return asked, ("" if template else exam.config.target_delimiter) + str(answer)
 
 
 def requests(exam: Any, limit: int | None = None, template: Template | None = None) -> list[Any]:

@@ -6,13 +6,14 @@ A Recipe trains an Adapter; a Subject sits Tasks and gets a Scorecard made of Sc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from finbench.errors import FinbenchError, near_misses
 
-SCHEMA = 0  # of finbench.json and of scorecards; 1 will be the first one promised to stay readable
+SCHEMA = 1  # of scorecards (docs/scorecard.md); 0 and everything from 1 on stays readable
+ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
 
 Bits = Literal[16, 8, 4]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -58,6 +59,10 @@ class Task(Record):
     form: Literal["generate", "choice"]
     main_metric: str
     labels: list[str] | None = Field(default=None, description="the fixed label set, if there is one")
+    label: str | None = Field(default=None, description="the field of a row that is asked for, where it is not label")
+    agreement: int | None = Field(
+        default=None, description="least agreement of annotators, per cent; --metadata changes it"
+    )
     baselines: dict[str, float] = Field(description="random and majority, on the authors' whole set")
     licence: str
     restricted: bool = Field(description="texts must not be published with results")
@@ -159,7 +164,9 @@ class Training(Record):
 class Document(Record):
     """A record that is a file of its own: it carries a schema number, under the key ``schema``."""
 
-    schema_: int = Field(alias="schema", default=SCHEMA)
+    newest: ClassVar[int] = ADAPTER_SCHEMA
+
+    schema_: int = Field(alias="schema", default=ADAPTER_SCHEMA, ge=0)
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
 
@@ -167,9 +174,9 @@ class Document(Record):
     @classmethod
     def _readable(cls, value: Any) -> Any:
         """Before the keys are looked at: a newer schema may have others."""
-        number = value.get("schema", SCHEMA) if isinstance(value, dict) else SCHEMA
-        if isinstance(number, int) and number > SCHEMA:
-            raise ValueError(f"schema {number} was written by a newer finbench; this one reads up to {SCHEMA}")
+        number = value.get("schema", cls.newest) if isinstance(value, dict) else cls.newest
+        if isinstance(number, int) and number > cls.newest:
+            raise ValueError(f"schema {number} was written by a newer finbench; this one reads up to {cls.newest}")
         return value
 
     def to_json(self) -> str:
@@ -194,46 +201,57 @@ class Adapter(Document):
 class Subject(Record):
     """Who is examined: a base, or a base with an adapter, at given bits and prompt style."""
 
-    name: str
+    name: str = Field(description="for people; two subjects of one run have two names")
     base: BaseModelId
     adapter: str | None = Field(default=None, description="identity of the adapter: see finbench.adapters")
-    adapter_name: str | None = None
-    method: str | None = None
-    rank: int | None = None
-    trainable_parameters: int | None = None
-    seed: int | None = None
-    bits: Bits = 16
-    chat: bool = False
-    kind: Literal["base", "peft", "model"] = "base"
+    adapter_name: str | None = Field(default=None, description="name of the adapter, for people")
+    method: str | None = Field(default=None, description="low-rank method, see `finbench methods`")
+    rank: int | None = Field(default=None, description="rank of the update")
+    trainable_parameters: int | None = Field(default=None, description="as counted in training")
+    seed: int | None = Field(default=None, description="seed of the training")
+    bits: Bits = Field(default=16, description="16, 8 (int8) or 4 (NF4) bits a weight of the base")
+    chat: bool = Field(default=False, description="prompts wrapped in the base's chat template")
+    kind: Literal["base", "peft", "model"] = Field(default="base", description="base alone, with adapter, whole model")
 
 
 class Measure(Record):
-    """A number with its 95 % interval."""
+    """A number with its 95 % interval over documents."""
 
-    value: float
-    low: float
-    high: float
+    value: float = Field(description="what lm-eval's own aggregation gives")
+    low: float = Field(description="lower end of the 95 % interval")
+    high: float = Field(description="upper end of the 95 % interval")
+    method: str | None = Field(
+        default=None, description="how the interval was made and from how many resamples; null in schema 0"
+    )
 
 
 class Score(Record):
     """One subject on one task."""
 
-    task: str
-    version: int
-    task_digest: str
-    family: str
-    form: Literal["generate", "choice"]
-    main_metric: str
+    task: str = Field(description="name of the lm-eval task")
+    version: int = Field(description="version of the task's definition")
+    task_digest: str = Field(description="SHA-256 of the task's YAML with its templates and of its scorer")
+    family: str = Field(description="group of like tasks, over which reports average")
+    form: Literal["generate", "choice"] = Field(description="generated answer, or log-likelihoods of the labels")
+    main_metric: str = Field(description="key of `metrics` that ranks")
     data: DataId
-    licence: str
-    n: int
-    metrics: dict[str, Measure] = Field(description="strict metrics by name, 95 % intervals")
+    licence: str = Field(description="of the data")
+    n: int = Field(ge=1, description="documents scored")
+    clusters: int | None = Field(
+        default=None, ge=1, description="groups of documents that share a source; intervals resample these"
+    )
+    duplicates: int | None = Field(default=None, ge=0, description="documents whose prompt occurred before")
+    metrics: dict[str, Measure] = Field(min_length=1, description="strict metrics by name")
     lenient: dict[str, Measure] = Field(description="the same metrics under lenient parsing")
-    parse_rate: Measure
-    baselines: dict[str, dict[str, float]] = Field(description="random and majority: metric -> value")
-    truncated: int = Field(description="prompts that did not fit and were cut, as the user allowed")
-    prompt_tokens: int
-    seconds: float
+    parse_rate: Measure = Field(description="share of the answers that parse strictly")
+    lower_is_better: list[str] = Field(default=[], description="metrics of which less is better")
+    baselines: dict[str, dict[str, float]] = Field(description="random and majority label: metric -> value")
+    truncated: int = Field(ge=0, description="prompts that did not fit and were cut, as the user allowed")
+    prompt_tokens: int = Field(ge=0, description="tokens of all prompts")
+    seconds: float = Field(ge=0, description="time of the answers")
+    prompt_style: str | None = Field(default=None, description="as the task names it")
+    fewshot_split: str | None = Field(default=None, description="split of the worked examples; null: zero-shot")
+    fewshot_digest: str | None = Field(default=None, description="digest of the rows they were drawn from")
 
     @property
     def main(self) -> Measure:
@@ -244,17 +262,29 @@ class Score(Record):
 class Scorecard(Document):
     """``<name>.json``: every score of one subject, and enough to repeat and to check it."""
 
-    status: Literal["complete", "partial"]
+    newest: ClassVar[int] = SCHEMA
+
+    schema_: int = Field(alias="schema", default=SCHEMA, ge=0, description="number of this schema")
+    status: Literal["complete", "partial"] = Field(description="partial: tasks are missing, or --limit was given")
+    origin: Literal["finbench", "lm-eval"] = Field(
+        default="finbench", description="who asked the model; answers of stock lm-eval are scored again by finbench"
+    )
     subject: Subject
     scores: list[Score]
-    engine: str
-    dtype: str
-    form: Literal["base", "unmerged", "merged", "none"]
-    shots: int
-    limit: int | None
-    seed: int
+    engine: str = Field(description="what computed the answers")
+    dtype: str = Field(description="floating-point type of the computation")
+    form: Literal["base", "unmerged", "merged", "none"] = Field(description="how the adapter was applied")
+    shots: int = Field(ge=0, description="worked examples a prompt")
+    limit: int | None = Field(description="only the first rows of each task; null: all")
+    seed: int = Field(description="of the choice of worked examples")
+    arguments: dict[str, str | int] = Field(default={}, description="engine arguments that were given (--arg)")
+    computed: str | None = Field(default=None, description="dtype and kind of device, as far as it decides answers")
+    chat_template: str | None = Field(default=None, description="SHA-256 of the chat template in use")
     run_key: str = Field(description="digest of all that decides an answer except task and data")
-    samples: str | None = Field(description="SHA-256 of the samples file")
-    peak_memory_bytes: int
-    seconds: float
+    samples: str | None = Field(description="SHA-256 of the samples file; null: there is none")
+    peak_memory_bytes: int = Field(ge=0, description="of the GPU if there is one, else resident")
+    seconds: float = Field(ge=0, description="time of the whole sitting")
     provenance: Provenance
+    seal: str | None = Field(
+        default=None, description="SHA-256 of the card without this key, a colon, four hex digits for each value"
+    )

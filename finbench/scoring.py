@@ -2,102 +2,169 @@
 
 A task's metrics follow one rule: ``<metric>`` is strict, ``<metric>_lenient`` the same under lenient parsing,
 ``parse_rate`` the share of answers that parsed strictly. The point value is what lm-eval's own aggregation
-gives; the interval comes from resampling documents.
+gives; the interval comes from resampling documents, or whole clusters of documents that share a source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from finbench import stats
+from finbench import paired, stats
+from finbench.metrics import Aggregation, summed
 from finbench.records import Measure
+from finbench.seal import row_seal, salted
 
 LENIENT = "_lenient"
+SLOW_RESAMPLES = 500  # where every resample calls Python: 5,000 documents take seconds, not minutes
 
 
-def measure(values: Sequence[Any], aggregation: Callable[[Sequence[Any]], float]) -> Measure:
-    """The aggregated value of a metric with its 95 % interval over documents.
+def measure(values: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None = None) -> Measure:
+    """The aggregated value of a metric with its 95 % interval.
 
-    ``values`` holds one value a document: a number for ``mean``, else what the named aggregation of
-    ``tasks/lib`` takes.
+    ``values`` holds one value a document: a number for ``mean``, else what the named aggregation of ``tasks/lib``
+    takes. ``clusters`` names the source of each document. Shares of independent documents get the Wilson
+    interval, everything else a bootstrap over clusters.
     """
-    how = _INTERVALS.get(aggregation.__name__, _mean)
-    found = how(values)
     stated = float(aggregation(list(values)))
+    metric = summed(aggregation.__name__, values)
+    if metric is None:
+        return _called(values, aggregation, clusters, stated)
+    if aggregation.__name__ == "mean" and _independent(clusters, len(values)) and np.isin(values, (0.0, 1.0)).all():
+        found = stats.wilson(int(sum(values)), len(values))
+    else:
+        found = stats.bootstrap(metric.parts, metric.statistic, clusters, share=metric.share)
     if abs(found.value - stated) > 1e-9:
         raise AssertionError(f"{aggregation.__name__}: lm-eval gives {stated}, the interval's statistic {found.value}")
-    return found
+    return found.model_copy(update={"value": stated, "low": min(found.low, stated), "high": max(found.high, stated)})
 
 
-def _mean(values: Sequence[float]) -> Measure:
-    numbers = np.asarray(values, dtype=np.float64)
-    if np.isin(numbers, (0.0, 1.0)).all():
-        return stats.wilson(int(numbers.sum()), len(numbers))
-    parts = np.stack([numbers, np.ones_like(numbers)], axis=1)
-    return stats.bootstrap_sums(parts, lambda sums: sums[..., 0] / sums[..., 1])
+def _independent(clusters: Sequence[Any] | None, n: int) -> bool:
+    return clusters is None or len(set(clusters)) == n
 
 
-def _table(values: Sequence[tuple[str, str | None, Sequence[str]]]) -> stats.Counts:
-    """Confusion counts of (gold, predicted or None, labels) items."""
-    labels = list(values[0][2])
-    gold = np.array([labels.index(item[0]) for item in values])
-    predicted = np.array([len(labels) if item[1] is None else labels.index(item[1]) for item in values])
-    return stats.confusion(gold, predicted, len(labels))
+def groups(clusters: Sequence[Any] | None, n: int) -> list[list[int]]:
+    """Row numbers of each cluster, in order of first occurrence; each of ``n`` rows its own without clusters."""
+    found: dict[Any, list[int]] = {}
+    for row, cluster in enumerate(range(n) if clusters is None else clusters):
+        found.setdefault(cluster, []).append(row)
+    return list(found.values())
 
 
-def _macro_f1(values: Sequence[tuple[str, str | None, Sequence[str]]]) -> Measure:
-    return stats.bootstrap_table(_table(values), stats.macro_f1)
+def _called(
+    values: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None, stated: float
+) -> Measure:
+    """Bootstrap of any aggregation, by calling it on the items of resampled clusters."""
+    units = groups(clusters, len(values))
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(units), size=(SLOW_RESAMPLES, len(units)))
+    found = [aggregation([values[row] for unit in picked for row in units[unit]]) for picked in drawn]
+    kind = "bootstrap" if len(units) == len(values) else "cluster bootstrap"
+    method = f"{kind}, {SLOW_RESAMPLES} resamples"
+    return stats.percentile_interval(stated, np.asarray(found, dtype=np.float64), len(units), method, share=False)
 
 
-def _span_f1(values: Sequence[tuple[int, int, int]]) -> Measure:
-    def f1(sums: stats.Counts) -> stats.Counts:
-        sizes = 2 * sums[..., 0] + sums[..., 1] + sums[..., 2]
-        return stats.ratio(2 * sums[..., 0], sizes)
+def difference(
+    a: Sequence[Any], b: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None = None
+) -> paired.Difference:
+    """A's metric minus B's on the same documents: paired bootstrap interval and permutation p-value."""
+    both = summed(aggregation.__name__, [*a, *b])
+    if both is not None:
+        parts = [stats.by_cluster(side, clusters) for side in (both.parts[: len(a)], both.parts[len(a) :])]
+        return paired.difference(parts[0], parts[1], both.statistic)
+    units, rng = groups(clusters, len(a)), np.random.default_rng(0)
 
-    return stats.bootstrap_sums(np.asarray(values, dtype=np.float64), f1)
+    def value(side: Sequence[Any], picked: Any) -> float:
+        return aggregation([side[row] for unit in picked for row in units[unit]])
 
-
-def _question_parts(values: Sequence[tuple[str, str, str | None]]) -> NDArray[np.float64]:
-    """Shape (documents, 3 x questions): hits, sizes and presence of each question."""
-    questions = list(dict.fromkeys(item[0] for item in values))
-    parts = np.zeros((len(values), 3 * len(questions)))
-    for row, (question, gold, predicted) in enumerate(values):
-        column = 3 * questions.index(question)
-        sizes = (gold == "Yes") + (predicted == "Yes")
-        parts[row, column : column + 3] = (gold == predicted == "Yes", sizes, 1)
-    return parts
-
-
-def _question_f1(values: Sequence[tuple[str, str, str | None]]) -> Measure:
-    def mean_f1(sums: stats.Counts) -> stats.Counts:
-        hits, sizes, present = (sums[..., start::3] for start in range(3))
-        asked = present > 0  # a resample can miss a rare question; lm-eval's mean is over those that occur
-        return stats.ratio(stats.ratio(2 * hits, sizes).sum(axis=-1), asked.sum(axis=-1))
-
-    return stats.bootstrap_sums(_question_parts(values), mean_f1)
-
-
-_INTERVALS: dict[str, Callable[[Any], Measure]] = {
-    "mean": _mean,
-    "macro_f1": _macro_f1,
-    "span_f1": _span_f1,
-    "question_f1": _question_f1,
-}
+    observed = aggregation(list(a)) - aggregation(list(b))
+    drawn = rng.integers(len(units), size=(SLOW_RESAMPLES, len(units)))
+    gaps = np.array([value(a, picked) - value(b, picked) for picked in drawn])
+    method = f"paired bootstrap, {SLOW_RESAMPLES} resamples"
+    found = stats.percentile_interval(observed, gaps, len(units), method, share=False)
+    extreme = 0
+    for swapped in rng.integers(2, size=(SLOW_RESAMPLES, len(units))):
+        one, other = list(a), list(b)
+        for unit in np.flatnonzero(swapped):
+            for row in units[unit]:
+                one[row], other[row] = other[row], one[row]
+        extreme += abs(aggregation(one) - aggregation(other)) >= abs(observed) - 1e-12
+    return paired.Difference(found, (extreme + 1) / (SLOW_RESAMPLES + 1), float(gaps.std()))
 
 
 def split_metrics(
-    values: dict[str, list[Any]], aggregation: dict[str, Callable[[Sequence[Any]], float]]
+    values: Mapping[str, Sequence[Any]],
+    aggregation: Mapping[str, Aggregation],
+    clusters: Sequence[Any] | None = None,
 ) -> tuple[dict[str, Measure], dict[str, Measure], Measure]:
     """(strict metrics, lenient metrics, parse rate) of per-document values by metric name."""
-    measures = {name: measure(items, aggregation[name]) for name, items in values.items()}
-    parse_rate = measures.pop("parse_rate", None) or Measure(value=1.0, low=1.0, high=1.0)  # choices always parse
+    measures = {name: measure(items, aggregation[name], clusters) for name, items in values.items()}
+    always = Measure(value=1.0, low=1.0, high=1.0, method="choices always parse")
+    parse_rate = measures.pop("parse_rate", None) or always
     strict = {name: found for name, found in measures.items() if not name.endswith(LENIENT)}
     lenient = {name.removesuffix(LENIENT): found for name, found in measures.items() if name.endswith(LENIENT)}
     return strict, lenient, parse_rate
+
+
+# ---------------------------------------------------------------- sample rows
+
+
+def sample_rows(exam: Any, instances: Sequence[Any], *, choice: bool, restricted: bool) -> list[dict[str, Any]]:
+    """One row a document from answered lm-eval Instances: hashes, the scorer's values and, where allowed, the answer.
+
+    ``exam`` is lm-eval's task object; its filters are applied here. ``doc`` is the salted hash of the zero-shot
+    prompt. ``cluster`` is that of the row's ``group``, else of its text: documents that share it are not
+    independent.
+    """
+    exam._instances = list(instances)  # where lm-eval's filters look for them
+    exam.apply_filters()
+    by_document: dict[int, list[Any]] = {}
+    for instance in instances:
+        by_document.setdefault(instance.doc_id, []).append(instance)
+    rows = []
+    for index, group in sorted(by_document.items()):
+        group.sort(key=lambda instance: instance.idx)
+        doc, key = group[0].doc, next(iter(group[0].filtered_resps))
+        found = exam.process_results(doc, [instance.filtered_resps[key] for instance in group])
+        answer = [round(instance.resps[0][0], 6) for instance in group] if choice else group[0].resps[0]
+        source = f"group:{doc['group']}" if doc.get("group") else f"text:{doc.get('text', exam.doc_to_text(doc))}"
+        row = {
+            "task": exam.config.task,
+            "index": index,
+            "doc": salted(exam.doc_to_text(doc)),
+            "cluster": salted(source)[:16],
+            "values": {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()},
+        }
+        if choice or not restricted:
+            row["answer"] = answer
+        else:  # a model may repeat its prompt, whose text may not be published
+            row["answer_sha256"] = salted(answer)
+        rows.append(row | {"seal": row_seal(row)})
+    return rows
+
+
+def values_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Metric -> one value a row."""
+    return {name: [row["values"][name] for row in rows] for name in rows[0]["values"]}
+
+
+def clusters_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cluster of each row; rows of schema 0 have none, and count by their document."""
+    return [str(row.get("cluster", row["doc"])) for row in rows]
+
+
+def counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """What a Score says about its rows: documents, clusters, and documents whose prompt occurred before."""
+    return {
+        "n": len(rows),
+        "clusters": len(set(clusters_of(rows))),
+        "duplicates": len(rows) - len({row["doc"] for row in rows}),
+    }
+
+
+# ---------------------------------------------------------------- baselines
 
 
 def baselines(exam: Any, docs: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:

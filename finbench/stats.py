@@ -1,12 +1,16 @@
 """Intervals for scores: numpy only, no input or output.
 
-Every function is vectorised over resamples. ``L`` is the number of labels; predictions are label indices in
-``[0, L)``, or ``L`` for an answer that could not be parsed.
+A metric is a function of sums over documents: ``parts`` of shape (documents, k) and a ``statistic`` that maps sums
+of shape (..., k) to values of shape (...). Every function is vectorised over resamples. Paired tests between two
+subjects are in ``finbench.paired``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +18,11 @@ from numpy.typing import NDArray
 from finbench.records import Measure
 
 Counts = NDArray[np.float64]
+Statistic = Callable[[Counts], Counts]
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
-RESAMPLES = 2000
+RESAMPLES = 10_000
+_FEW = 256  # kinds of documents up to which one multinomial draw a resample is the faster way
+_BLOCK = 4_000_000  # numbers held at once while resampling: 32 MB
 
 
 def wilson(successes: int, n: int) -> Measure:
@@ -25,16 +32,10 @@ def wilson(successes: int, n: int) -> Measure:
     share = successes / n
     scale = 1 / (1 + Z95**2 / n)
     middle = scale * (share + Z95**2 / (2 * n))
-    half = scale * Z95 * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
+    half = scale * Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
     # at 0 and n the bound equals the share up to rounding: keep low <= value <= high
-    return Measure(value=share, low=min(share, max(0.0, middle - half)), high=max(share, min(1.0, middle + half)))
-
-
-def confusion(gold: NDArray[np.int64], predicted: NDArray[np.int64], labels: int) -> Counts:
-    """Confusion counts, shape (L, L + 1): rows gold, columns predicted, last column unparsed."""
-    table = np.zeros((labels, labels + 1))
-    np.add.at(table, (gold, predicted), 1)
-    return table
+    low, high = min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+    return Measure(value=share, low=low, high=high, method="Wilson")
 
 
 def ratio(part: Counts, whole: Counts) -> Counts:
@@ -42,52 +43,145 @@ def ratio(part: Counts, whole: Counts) -> Counts:
     return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
 
 
-def accuracy(table: Counts) -> Counts:
-    """Accuracy of confusion counts of shape (..., L, L + 1)."""
-    hits = np.trace(table[..., :-1], axis1=-2, axis2=-1)
-    total = table.sum(axis=(-2, -1))
-    return ratio(hits, total)
+# ---------------------------------------------------------------- resampling
 
 
-def f1_by_label(table: Counts) -> Counts:
-    """F1 of each label, shape (..., L); 0 where a label is neither gold nor predicted."""
-    square = table[..., :-1]
-    hits = np.diagonal(square, axis1=-2, axis2=-1)
-    sizes = table.sum(axis=-1) + square.sum(axis=-2)
-    return ratio(2 * hits, sizes)
+def by_cluster(parts: Counts, clusters: Sequence[Any] | None) -> Counts:
+    """Sums over the documents of each cluster, shape (clusters, k), in order of first occurrence."""
+    if clusters is None:
+        return parts
+    codes = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
+    if len(codes) == len(parts):
+        return parts
+    index = np.array([codes[cluster] for cluster in clusters])
+    summed = np.zeros((len(codes), parts.shape[1]))
+    np.add.at(summed, index, parts)
+    return summed
 
 
-def macro_f1(table: Counts) -> Counts:
-    """Mean F1 over the fixed label set. Unparsed answers are misses for their gold label."""
-    return np.asarray(f1_by_label(table).mean(axis=-1))
+def _weights(n: int, resamples: int, seed: int, width: int) -> Iterator[Counts]:
+    """Blocks of (resamples, n) counts: how often each of ``n`` is drawn in ``n`` draws with replacement."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // max(n, width))
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        drawn = rng.integers(n, size=(size, n), dtype=np.int64) + n * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
 
 
-def bootstrap_table(
-    table: Counts, statistic: Callable[[Counts], Counts], seed: int = 0, resamples: int = RESAMPLES
-) -> Measure:
-    """Percentile bootstrap over documents of a statistic of confusion counts (Efron 1979).
+def resample(parts: Counts, statistic: Statistic, seed: int = 0, resamples: int = RESAMPLES) -> Counts:
+    """Values of the statistic on bootstrap resamples of the rows of ``parts``, shape (resamples,) (Efron 1979).
 
-    Documents with the same (gold, predicted) pair are exchangeable, so a resample of documents is one
-    multinomial draw over the cells: exact, and as fast for a million documents as for a hundred.
+    Rows that are equal are exchangeable, so where there are few kinds of rows a resample is one multinomial draw
+    over the kinds: exact, and as fast for a million documents as for a hundred. The result depends on the rows,
+    not on their order.
     """
-    n = int(table.sum())
-    draws = np.random.default_rng(seed).multinomial(n, table.ravel() / n, size=resamples)
-    values = statistic(draws.reshape(resamples, *table.shape).astype(np.float64))
-    return _percentiles(float(statistic(table)), values)
+    kinds, counts = np.unique(parts, axis=0, return_counts=True)
+    n, width = len(parts), parts.shape[1]
+    if len(kinds) > _FEW:
+        rows = np.repeat(kinds, counts, axis=0)
+        blocks = _weights(n, resamples, seed, width)
+        return np.concatenate([statistic(weights @ rows) for weights in blocks])
+    rng = np.random.default_rng(seed)
+    size = max(1, _BLOCK // max(len(kinds), width))
+    sizes = [min(size, resamples - start) for start in range(0, resamples, size)]
+    draws = (rng.multinomial(n, counts / n, size=block).astype(np.float64) for block in sizes)
+    return np.concatenate([statistic(weights @ kinds) for weights in draws])
 
 
-def bootstrap_sums(
-    parts: Counts, statistic: Callable[[Counts], Counts], seed: int = 0, resamples: int = RESAMPLES
+def bootstrap(
+    parts: Counts,
+    statistic: Statistic,
+    clusters: Sequence[Any] | None = None,
+    *,
+    share: bool = True,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Measure:
-    """Percentile bootstrap of a statistic of sums over documents.
+    """The statistic with its 95 % bootstrap interval; whole clusters are resampled (Field and Welsh 2007).
 
-    ``parts`` has shape (documents, k); ``statistic`` maps sums of shape (..., k) to values of shape (...).
+    ``share``: the statistic lies between 0 and 1, so that a resampling distribution without spread (all right, all
+    wrong) still gets an interval, that of Wilson for as many clusters.
     """
-    n = len(parts)
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    return _percentiles(float(statistic(parts.sum(axis=0))), statistic(weights @ parts))
+    grouped = by_cluster(parts, clusters)
+    value = float(statistic(grouped.sum(axis=0)))
+    values = resample(grouped, statistic, seed, resamples)
+    kind = "bootstrap" if len(grouped) == len(parts) else "cluster bootstrap"
+    return percentile_interval(value, values, len(grouped), f"{kind}, {resamples} resamples", share)
 
 
-def _percentiles(value: float, values: Counts) -> Measure:
-    low, high = np.quantile(values, [0.025, 0.975])
-    return Measure(value=value, low=min(value, float(low)), high=max(value, float(high)))
+def percentile_interval(value: float, values: Counts, n: int, method: str, share: bool) -> Measure:
+    """Expanded percentile interval of resampled ``values`` (Hesterberg 2015, section 5.3).
+
+    The plain percentile interval is too short by sqrt((n - 1) / n) and by using normal for t quantiles; taking
+    quantiles further out mends both. ``n`` is the number of independent units that were resampled.
+    """
+    low, high = float(values.min()), float(values.max())
+    if low == high == value and share and value in (0.0, 1.0):
+        far = wilson(n, n).low
+        low, high = (far, 1.0) if value == 1.0 else (0.0, 1.0 - far)
+        return Measure(value=value, low=low, high=high, method=f"Wilson, {n} of {n}")
+    if n > 1:
+        tail = 0.5 * math.erfc(math.sqrt(n / (n - 1)) * t_quantile(n - 1) / math.sqrt(2))
+        low, high = (float(bound) for bound in np.quantile(values, [tail, 1 - tail]))
+    return Measure(value=value, low=min(value, low), high=max(value, high), method=method)
+
+
+# ---------------------------------------------------------------- Student's t, without scipy
+
+
+def _t_inside(t: float, df: int) -> float:
+    """P(|T| <= t) for Student's t with a whole number of degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    theta = math.atan(t / math.sqrt(df))
+    sine, cosine = math.sin(theta), math.cos(theta)
+    term = total = cosine if df % 2 else 1.0
+    for k in range(3 if df % 2 else 2, df - 1, 2):
+        term *= cosine**2 * (k - 1) / k
+        total += term
+    if df % 2:
+        return 2 / math.pi * (theta + (sine * total if df > 1 else 0.0))
+    return sine * total
+
+
+def t_quantile(df: int, level: float = 0.95) -> float:
+    """The t with P(|T| <= t) = ``level`` for Student's t; ``df`` at least 1."""
+    if df > 200:  # Cornish-Fisher (Abramowitz and Stegun 26.7.5): right to seven digits from here on
+        z = Z95 if level == 0.95 else normal_quantile(0.5 + level / 2)
+        return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+    low, high = 0.0, 1e4
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_inside(middle, df) < level else (low, middle)
+    return (low + high) / 2
+
+
+def normal_quantile(p: float) -> float:
+    """Inverse of the standard normal distribution function, by bisection."""
+    low, high = -40.0, 40.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if 0.5 * math.erfc(-middle / math.sqrt(2)) < p else (low, middle)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over training seeds, their standard deviation, and the 95 % t interval of the mean."""
+
+    mean: float
+    deviation: float
+    n: int
+    low: float
+    high: float
+
+
+def seed_spread(values: Sequence[float]) -> Spread:
+    """Spread of one metric over runs that differ in their seed only; at least two values.
+
+    The standard deviation has n - 1 in its denominator.
+    """
+    if len(values) < 2:
+        raise ValueError(f"a spread needs two seeds, got {len(values)}")
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
+    return Spread(mean, deviation, len(values), mean - half, mean + half)

@@ -20,8 +20,8 @@ PACKAGE = Path(finbench.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = (
     {"errors", "files", "console", "paths", "records"},
-    {"catalog", "refs", "stats", "methods", "environment", "checkpoints", "batches", "hub", "unpack", "modelfiles"},
-    {"bases", "adapters", "prompts", "data", "scoring", "cardfiles", "cards", "engines", "trainer", "subjects"},
+    {"catalog", "refs", "stats", "paired", "seal", "methods", "environment", "checkpoints", "batches", "hub", "unpack", "modelfiles"},
+    {"bases", "adapters", "prompts", "data", "scoring", "cardfiles", "cards", "engines", "trainer", "subjects", "metrics"},
     {"training", "evaluation", "check", "doctor", "demo"},
     {"views", "cli", "__main__", "__init__"},
 )

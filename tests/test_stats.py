@@ -1,70 +1,275 @@
-"""Intervals: equal to scipy and scikit-learn, and of the promised coverage."""
+"""Intervals and paired tests: equal to scipy, statsmodels and scikit-learn, and of the promised coverage."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
-from sklearn.metrics import accuracy_score, f1_score
+from scipy import stats as scipy_stats
+from sklearn.metrics import f1_score, matthews_corrcoef
+from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import NormalIndPower
 
 from conftest import task_helper
-from finbench import scoring, stats
+from finbench import metrics, paired, scoring, stats
 
 LABELS = task_helper("labels")
 SPANS = task_helper("spans")
 NAMES = ("negative", "neutral", "positive")
+Pairs = list[tuple[int, int]]
+
+
+def items(pairs: Any, names: tuple[str, ...] = NAMES) -> list[tuple[str, str | None, tuple[str, ...]]]:
+    return [(names[g], names[p] if p < len(names) else None, names) for g, p in pairs]
+
+
+def mean_of(parts: stats.Counts) -> stats.Counts:
+    return np.asarray(parts[..., 0] / parts[..., 1])
+
+
+def shares(values: Any) -> stats.Counts:
+    return np.stack([np.asarray(values, dtype=float), np.ones(len(values))], axis=1)
+
+
+# ---------------------------------------------------------------- point values and closed forms
 
 
 @given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_equals_scipy(counts: tuple[int, int]) -> None:
-    successes, n = counts
-    found = stats.wilson(successes, n)
-    expected = binomtest(successes, n).proportion_ci(method="wilson")
+    found = stats.wilson(*counts)
+    expected = scipy_stats.binomtest(*counts).proportion_ci(method="wilson")
     assert found.low == pytest.approx(expected.low, abs=1e-9)
     assert found.high == pytest.approx(expected.high, abs=1e-9)
     assert found.low <= found.value <= found.high
 
 
+@pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 10, 31, 200, 201, 1000, 100_000])
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95, 0.99])
+def test_t_quantiles_equal_scipy(df: int, level: float) -> None:
+    assert stats.t_quantile(df, level) == pytest.approx(scipy_stats.t.ppf(0.5 + level / 2, df), rel=1e-6)
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=60))
-def test_confusion_statistics_equal_scikit_learn_and_the_tasks_own(pairs: list[tuple[int, int]]) -> None:
+def test_label_metrics_equal_scikit_learn_and_the_tasks_own(pairs: Pairs) -> None:
     gold, predicted = (np.array(side) for side in zip(*pairs, strict=True))
-    table = stats.confusion(gold, predicted, 3)
     expected = f1_score(gold, predicted, labels=[0, 1, 2], average="macro", zero_division=0)
-    assert float(stats.macro_f1(table)) == pytest.approx(expected)
-    assert float(stats.accuracy(table)) == pytest.approx(accuracy_score(gold, predicted))
-    items = [(NAMES[g], NAMES[p] if p < 3 else None, NAMES) for g, p in pairs]
-    assert LABELS.macro_f1(items) == pytest.approx(expected)
+    assert LABELS.macro_f1(items(pairs)) == pytest.approx(expected)
+    for name, value in (
+        ("macro_f1", expected),
+        ("weighted_f1", f1_score(gold, predicted, labels=[0, 1, 2], average="weighted", zero_division=0)),
+        ("mcc", matthews_corrcoef(gold, predicted)),
+    ):
+        metric = metrics.summed(name, items(pairs))
+        assert metric is not None
+        assert float(metric.statistic(metric.parts.sum(axis=0))) == pytest.approx(value), name
 
 
-def test_a_multinomial_resample_of_cells_is_a_resample_of_documents() -> None:
-    """The fast bootstrap has the distribution of the plain one: compare quantiles of both."""
+def test_seed_spread_is_the_t_interval_of_scipy() -> None:
+    values = [0.852, 0.842, 0.849]
+    spread = stats.seed_spread(values)
+    low, high = scipy_stats.t.interval(0.95, 2, np.mean(values), scipy_stats.sem(values))
+    assert (spread.low, spread.high) == (pytest.approx(low), pytest.approx(high))
+    assert (spread.mean, spread.deviation) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)))
+    with pytest.raises(ValueError, match="two seeds"):
+        stats.seed_spread([0.5])
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_mcnemar_equals_statsmodels(b: int, c: int) -> None:
+    expected = their_mcnemar([[0, b], [c, 0]], exact=True).pvalue if b + c else 1.0
+    assert paired.mcnemar(b, c) == pytest.approx(expected, rel=1e-6)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_equals_statsmodels(p_values: list[float]) -> None:
+    assert paired.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+def test_detectable_effect_and_sample_size_equal_statsmodels() -> None:
+    """A paired difference is a one-sample test: ratio=0 in statsmodels. Its power counts the far tail too."""
+    n, deviation = 723, 0.31
+    error = deviation / np.sqrt(n)
+    effect = paired.minimum_detectable_effect(error)
+    assert NormalIndPower().power(effect / deviation, n, 0.05, ratio=0) == pytest.approx(0.8, abs=1e-5)
+    needed = paired.documents_needed(n, error, 0.01)
+    expected = NormalIndPower().solve_power(0.01 / deviation, power=0.8, alpha=0.05, ratio=0)
+    assert needed == pytest.approx(expected, abs=1)
+    assert paired.documents_needed(n, error, 0.0) is None
+
+
+def test_subjects_are_tied_unless_one_is_significantly_better() -> None:
+    better = np.zeros((4, 4), dtype=bool)
+    better[0, 2] = better[0, 3] = better[1, 3] = True
+    assert paired.tied_ranks(better) == [1, 1, 2, 3]
+
+
+# ---------------------------------------------------------------- resampling
+
+
+def test_bootstrap_intervals_agree_with_scipy() -> None:
+    values = np.random.default_rng(3).gamma(2.0, 0.2, size=400)
+    ours = stats.bootstrap(shares(values), mean_of, share=False)
+    theirs = scipy_stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=1)
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.002)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.002)
+
+
+def test_both_ways_to_resample_have_the_distribution_of_the_plain_one() -> None:
+    """Few kinds of documents: multinomial; many: drawn indices. Compare quantiles with a loop over resamples."""
     rng = np.random.default_rng(5)
     gold = rng.integers(3, size=300)
     predicted = np.where(rng.random(300) < 0.7, gold, rng.integers(4, size=300))
-    fast = stats.bootstrap_table(stats.confusion(gold, predicted, 3), stats.macro_f1, resamples=4000)
-    plain = []
-    for _ in range(2000):
-        chosen = rng.integers(300, size=300)
-        plain.append(float(stats.macro_f1(stats.confusion(gold[chosen], predicted[chosen], 3))))
-    low, high = np.quantile(plain, [0.025, 0.975])
-    assert fast.low == pytest.approx(low, abs=0.008)
-    assert fast.high == pytest.approx(high, abs=0.008)
+    metric = metrics.summed("macro_f1", items(zip(gold, predicted, strict=True)))
+    assert metric is not None
+    plain = np.array([metric.statistic(metric.parts[rng.integers(300, size=300)].sum(axis=0)) for _ in range(4000)])
+    few = stats.resample(metric.parts, metric.statistic)
+    noise = rng.random((300, 1)) * 1e-9  # makes every document a kind of its own
+    many = stats.resample(
+        np.concatenate([metric.parts, noise], axis=1), lambda sums: metric.statistic(sums[..., :-1])
+    )
+    for fast in (few, many):
+        assert len(fast) == stats.RESAMPLES
+        assert np.quantile(fast, [0.025, 0.5, 0.975]) == pytest.approx(np.quantile(plain, [0.025, 0.5, 0.975]), abs=0.006)
 
 
-def test_macro_f1_intervals_cover_the_truth_about_95_times_in_100() -> None:
+def test_ten_thousand_resamples_of_five_thousand_documents_take_less_than_two_seconds() -> None:
+    rng = np.random.default_rng(0)
+    start = time.process_time()
+    stats.bootstrap(shares(rng.random(5000)), mean_of)
+    assert time.process_time() - start < 2
+
+
+def test_the_order_of_documents_does_not_matter() -> None:
+    rng = np.random.default_rng(2)
+    for values in (rng.integers(4, size=500) / 4, rng.random(500)):
+        shuffled = rng.permutation(values)
+        one, other = (stats.bootstrap(shares(side), mean_of, resamples=500) for side in (values, shuffled))
+        assert (one.low, one.high) == (pytest.approx(other.low), pytest.approx(other.high))
+
+
+def test_documents_of_one_source_widen_the_interval() -> None:
+    """Ten copies of each of 60 documents say as much as 60 documents, not 600."""
+    values = np.random.default_rng(4).random(60)
+    copies, sources = np.repeat(values, 10), np.repeat(np.arange(60), 10)
+    single = stats.bootstrap(shares(values), mean_of)
+    naive = stats.bootstrap(shares(copies), mean_of)
+    clustered = stats.bootstrap(shares(copies), mean_of, list(sources))
+    assert clustered.high - clustered.low == pytest.approx(single.high - single.low, rel=0.03)
+    assert (naive.high - naive.low) < 0.5 * (single.high - single.low)
+    assert clustered.method == "cluster bootstrap, 10000 resamples"
+
+
+def test_all_right_or_all_wrong_is_no_certainty() -> None:
+    perfect = scoring.measure([(2, 0, 0)] * 30, SPANS.span_f1)
+    assert (perfect.value, perfect.high) == (1.0, 1.0)
+    assert perfect.low == pytest.approx(stats.wilson(30, 30).low)
+    nothing = scoring.measure([(0, 1, 2)] * 30, SPANS.span_f1)
+    assert (nothing.value, nothing.low) == (0.0, 0.0)
+    assert nothing.high == pytest.approx(1 - stats.wilson(30, 30).low)
+
+
+# ---------------------------------------------------------------- simulation: 2,000 evaluations each
+
+
+JOINT = np.array([[0.10, 0.02, 0.01, 0.01], [0.04, 0.50, 0.05, 0.01], [0.01, 0.05, 0.19, 0.01]])
+
+
+def coverage(draw: Any, truth: float, evaluations: int = 2000) -> float:
+    """Share of simulated evaluations whose interval holds the truth."""
+    found = [draw() for _ in range(evaluations)]
+    return float(np.mean([measure.low <= truth <= measure.high for measure in found]))
+
+
+def test_accuracy_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(1)
-    joint = np.array([[0.10, 0.02, 0.01, 0.01], [0.04, 0.50, 0.05, 0.01], [0.01, 0.05, 0.19, 0.01]])
-    truth = float(stats.macro_f1(joint))
-    covered = 0
-    for _ in range(400):
-        table = rng.multinomial(400, joint.ravel()).reshape(3, 4).astype(float)
-        found = stats.bootstrap_table(table, stats.macro_f1, resamples=500)
-        covered += found.low <= truth <= found.high
-    assert 0.92 <= covered / 400 <= 0.98
+    assert 0.93 <= coverage(lambda: stats.wilson(int(rng.binomial(300, 0.8)), 300), 0.8) <= 0.97
+
+
+def test_macro_f1_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    pairs = [(g, p) for g in range(3) for p in range(4)]
+    metric = metrics.summed("macro_f1", items(pairs))
+    assert metric is not None
+    truth = float(metric.statistic(JOINT.ravel() @ metric.parts))
+
+    def draw() -> Any:
+        parts = np.repeat(metric.parts, rng.multinomial(300, JOINT.ravel()), axis=0)
+        return stats.bootstrap(parts, metric.statistic, resamples=1000)
+
+    assert 0.93 <= coverage(draw, truth) <= 0.97
+
+
+def _span_documents(rng: Any, n: int, ability: Any) -> stats.Counts:
+    """(true positives, false positives, false negatives) of ``n`` documents with 0 to 5 entities."""
+    entities = rng.poisson(1.6, size=n)
+    hits = rng.binomial(entities, ability)
+    return np.stack([hits, rng.poisson(0.4, size=n), entities - hits], axis=1).astype(float)
+
+
+def test_span_f1_intervals_cover_the_truth() -> None:
+    rng = np.random.default_rng(1)
+    truth = 2 * 1.6 * 0.7 / (2 * 1.6 * 0.7 + 0.4 + 1.6 * 0.3)
+    statistic = metrics._span_f1([(0, 0, 0)]).statistic
+
+    def draw() -> Any:
+        return stats.bootstrap(_span_documents(rng, 250, 0.7), statistic, resamples=1000)
+
+    assert 0.93 <= coverage(draw, truth) <= 0.97
+
+
+def test_clustered_accuracy_intervals_cover_the_truth_where_naive_ones_do_not() -> None:
+    """Five questions about each of 100 headlines, whose difficulty they share."""
+    rng = np.random.default_rng(1)
+    sources = list(np.repeat(np.arange(100), 5))
+    naive = []
+
+    def draw() -> Any:
+        difficulty = rng.beta(3, 1, size=100)
+        right = rng.random(500) < np.repeat(difficulty, 5)
+        alone = stats.wilson(int(right.sum()), 500)
+        naive.append(alone.low <= 0.75 <= alone.high)
+        return stats.bootstrap(shares(right), mean_of, sources, resamples=1000)
+
+    assert 0.93 <= coverage(draw, 0.75) <= 0.97
+    assert np.mean(naive) < 0.93
+
+
+def test_the_paired_tests_keep_their_level() -> None:
+    """2,000 pairs of equally good subjects: at most 5 % of the tests see a difference, up to chance."""
+    rng = np.random.default_rng(7)
+    seen = {"permutation of accuracy": 0, "permutation of span F1": 0, "McNemar": 0, "bootstrap": 0}
+    statistic = metrics._span_f1([(0, 0, 0)]).statistic
+    for _ in range(2000):
+        difficulty = rng.beta(4, 2, size=200)
+        a, b = (rng.random(200) < difficulty for _ in range(2))
+        found = paired.difference(shares(a), shares(b), mean_of, resamples=500)
+        seen["permutation of accuracy"] += found.p < 0.05
+        seen["bootstrap"] += not found.measure.low <= 0 <= found.measure.high
+        seen["McNemar"] += paired.mcnemar(int((a & ~b).sum()), int((b & ~a).sum())) < 0.05
+        one, other = (_span_documents(rng, 150, 0.7) for _ in range(2))
+        seen["permutation of span F1"] += paired.permutation(one, other, statistic, resamples=500) < 0.05
+    rates = {name: count / 2000 for name, count in seen.items()}
+    assert all(rate <= 0.065 for rate in rates.values()), rates  # 5 % and three standard errors
+    assert rates["permutation of span F1"] >= 0.035
+    assert 0.03 <= rates["bootstrap"]
+
+
+def test_the_paired_test_agrees_with_scipy_and_finds_what_is_there() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.random(40) + 0.15, rng.random(40)
+    expected = scipy_stats.permutation_test(
+        (a, b), lambda x, y: x.mean() - y.mean(), permutation_type="samples", n_resamples=10_000, rng=0
+    )
+    assert paired.permutation(shares(a), shares(b), mean_of) == pytest.approx(expected.pvalue, abs=0.01)
+    assert paired.permutation(shares(b), shares(b), mean_of) == 1.0
+
+
+# ---------------------------------------------------------------- the tasks' aggregations
 
 
 def test_measures_agree_with_the_aggregation_that_lm_eval_uses() -> None:
@@ -74,13 +279,46 @@ def test_measures_agree_with_the_aggregation_that_lm_eval_uses() -> None:
     assert found.low <= found.value <= found.high
     spans = [(2, 1, 0), (0, 0, 3), (1, 0, 0), (0, 0, 0)] * 9
     assert scoring.measure(spans, SPANS.span_f1).value == pytest.approx(6 / (6 + 1 + 3))
-
-    def mean(values: Any) -> float:
-        return float(np.mean(values))
-
     scores = [0.25, 1.0, 0.5] * 20
-    assert scoring.measure(scores, mean).value == pytest.approx(np.mean(scores))
-    assert scoring.measure([1.0, 0.0, 1.0, 1.0], mean) == stats.wilson(3, 4)
+    assert scoring.measure(scores, metrics.mean).value == pytest.approx(np.mean(scores))
+    shared = stats.wilson(3, 4)
+    assert scoring.measure([1.0, 0.0, 1.0, 1.0], metrics.mean) == shared
+
+
+def test_an_aggregation_not_known_is_resampled_by_calling_it() -> None:
+    rng = np.random.default_rng(1)
+    values = list(rng.normal(size=150))
+
+    def variance(sample: Any) -> float:
+        return float(np.var(sample))
+
+    found = scoring.measure(values, variance)
+    theirs = scipy_stats.bootstrap((values,), np.var, method="percentile", rng=1).confidence_interval
+    assert found.method == "bootstrap, 500 resamples"
+    assert (found.low, found.high) == (pytest.approx(theirs.low, abs=0.06), pytest.approx(theirs.high, abs=0.06))
+    other = [2 * value for value in values]
+    gap = scoring.difference(other, values, variance)
+    assert gap.measure.value == pytest.approx(3 * variance(values))
+    assert gap.p < 0.01
+    assert scoring.difference(values, values, variance).p == 1.0
+    halves = list(np.repeat(np.arange(75), 2))
+    assert scoring.measure(values, variance, halves).method == "cluster bootstrap, 500 resamples"
+
+
+def test_paired_differences_by_sums_and_by_calling_agree() -> None:
+    rng = np.random.default_rng(8)
+    gold = rng.integers(3, size=200)
+    a, b = (items(zip(gold, np.where(rng.random(200) < k, gold, 1), strict=True)) for k in (0.9, 0.7))
+
+    def renamed(values: Any) -> float:
+        return float(LABELS.macro_f1(values))
+
+    fast, slow = scoring.difference(a, b, LABELS.macro_f1), scoring.difference(a, b, renamed)
+    assert fast.measure.value == pytest.approx(slow.measure.value)
+    assert fast.measure.low == pytest.approx(slow.measure.low, abs=0.02)
+    assert fast.error == pytest.approx(slow.error, rel=0.15)
+    assert fast.p < 0.01
+    assert slow.p < 0.02
 
 
 def test_an_aggregation_that_disagrees_with_its_interval_is_a_bug() -> None:
@@ -89,3 +327,18 @@ def test_an_aggregation_that_disagrees_with_its_interval_is_a_bug() -> None:
 
     with pytest.raises(AssertionError, match="lm-eval gives"):
         scoring.measure([1.0, 0.0], mean)
+
+
+def test_the_aggregations_read_from_the_yaml_are_those_of_lm_eval() -> None:
+    from lm_eval.tasks import TaskManager
+
+    from finbench import paths
+
+    manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False)
+    for name in ("finbench_mini_sentiment", "finbench_mini_ner", "finbench_mini_headline", "finbench_mini_xbrl_value"):
+        theirs = manager.load([name])["tasks"][name]
+        ours = metrics.aggregations(name)
+        assert {key: how.__name__ for key, how in ours.items()} == {
+            key: how.__name__ for key, how in theirs.aggregation().items()
+        }
+        assert metrics.lower_is_better(name) == [k for k, up in theirs.higher_is_better().items() if not up]

@@ -6,40 +6,62 @@ label directly, and no second label may appear in that line. "positive", "Positi
 sentiment is positive" and "Positive, because sales rose" are answers; "not positive", "positive or neutral", "I
 cannot say whether it is positive" and "" are not. Lenient takes the only label that occurs anywhere in the answer
 as a whole word and is not negated. Neither ever falls back to a default label, and the label set comes from the
-task, never from the gold column.
+task, never from the gold column. A label of several words counts only whole ("positive" is not "mildly positive",
+nor is "strongly positive" "strong positive"); of labels that begin alike the longest that fits is meant; a label that
+is a number is not found inside another number ("10" in "100", "10.5", "-10" or "10%"). Thinking before
+"</think>" is no part of the answer.
 """
 
+import bisect
+import collections
+import functools
 import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Item = tuple[str, str | None, Sequence[str]]  # gold, predicted or None, labels
+
 _LEAD = re.compile(
     r"(?:(?:the|this|its?)\s+)?(?:(?:overall|final|correct|best)\s+)?"
-    r"(?:answer|label|sentiment|tone|class|category)[*_]*\s*(?:(?:here|of (?:this|the) \w+)\s+)?(?:is|:|=|-)\s*:?\s*"
+    r"(?:answer|label|sentiment|tone|class|category|(?:entity\s+)?type)[*_]*\s*"
+    r"(?:(?:here|of (?:this|the) \w+)\s+)?(?:is|:|=|-)\s*:?\s*"
 )
 _TRIM = " \t\r\n\"'`*_#>([{<“”‘’«»:.-"
 _TAIL = re.compile(r"(?:\s+(?:sentiment|tone|outlook|label|answer))?\s*(?:$|[.,;:!)\]}>\"'`*_”’»–—-])")
-# A negation reaches the label through a few words of its own sentence.
-_NEGATION = re.compile(
-    r"(?:\b(?:not|never|neither|nor|without|hardly|cannot|non|(?:ca|is|are|was|were|do|does|did|would|could)nt)\b|n['’]t\b)"
-    r"(?:[^\w.!?]+\w+){0,6}[^\w.!?]*$"
+_NEGATION = (
+    r"\b(?:not|never|neither|nor|without|hardly|cannot|non|(?:ca|is|are|was|were|do|does|did|would|could)nt)\b|n['’]t\b"
 )
-_NO = re.compile(r"\b(?:no|nothing|none)\b(?:[^\w.!?]+\w+){0,6}[^\w.!?]*$")
-_REACH = 200  # characters before a label in which its negation is looked for; bounds the time of a long answer
+_NEGATIONS = re.compile(_NEGATION)
+_NEGATIONS_AND_NO = re.compile(_NEGATION + r"|\b(?:no|nothing|none)\b")
+_GAP = re.compile(r"(?:[^\w.!?]+\w+){0,6}[^\w.!?]*")  # through which a negation reaches a label: words of one sentence
+_REACH = 200  # characters of that gap at most; bounds the time of a long answer
 
 
 def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
-def _pattern(labels: Sequence[str]) -> re.Pattern[str]:
+def _said(answer: str) -> str:
+    """The answer without the thinking before it; thinking that does not end is no answer."""
+    _, end, said = answer.rpartition("</think>")
+    return said if end else "" if answer.lstrip().startswith("<think>") else answer
+
+
+def _guarded(word: str) -> str:
+    """The regular expression of one label; a number in a label must not be a part of a longer one."""
+    before = r"(?<![-+−.,])" if word[:1].isdigit() else ""
+    after = r"(?![.,]\d|\s?%)" if word[-1:].isdigit() else ""
+    return before + re.escape(word).replace(r"\ ", r"\s+") + after
+
+
+@functools.lru_cache(maxsize=64)
+def _pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
     """Whole-word alternation, longest label first, so that a label inside a longer one is not seen twice."""
-    words = sorted({_plain(label) for label in labels}, key=len, reverse=True)
-    inner = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in words)
+    words = sorted({" ".join(_plain(label).split()) for label in labels}, key=lambda word: (-len(word), word))
     # "_" is markdown, no letter; a hyphenated word is another word
-    return re.compile(r"(?<![^\W_])(?<![^\W_]-)(?:" + inner + r")(?![^\W_]|-\w)")
+    return re.compile(r"(?<![^\W_])(?<![^\W_]-)(?:" + "|".join(map(_guarded, words)) + r")(?![^\W_]|-\w)")
 
 
 def _canonical(found: str, labels: Sequence[str]) -> str:
@@ -49,40 +71,51 @@ def _canonical(found: str, labels: Sequence[str]) -> str:
 
 def parse(answer: str, labels: Sequence[str]) -> str | None:
     """The label that the first line of ``answer`` leads with, or None (see the module's text)."""
-    lines = answer.strip().splitlines()
+    lines = _said(answer).strip().splitlines()
     if not lines:
         return None
-    line = _plain(lines[0]).lstrip(_TRIM)
-    lead = _LEAD.match(line)
-    line = line[lead.end() :].lstrip(_TRIM) if lead else line
-    found = list(_pattern(labels).finditer(line))
+    line = _plain(lines[0])
+    lead = _LEAD.match(line, len(line) - len(line.lstrip(_TRIM)))
+    body = lead.end() if lead else 0
+    start = len(line) - len(line[body:].lstrip(_TRIM))
+    found = list(_pattern(tuple(labels)).finditer(line, body))
     names = {_canonical(match.group(), labels) for match in found}
-    if not found or found[0].start() != 0 or len(names) != 1 or not _TAIL.match(line, found[0].end()):
+    if not found or found[0].start() > start or len(names) != 1 or not _TAIL.match(line, found[0].end()):
         return None
     return names.pop()
 
 
 def parse_lenient(answer: str, labels: Sequence[str]) -> str | None:
     """The only label that occurs in ``answer`` as a whole word and un-negated, or None."""
-    text = _plain(answer)
-    names = set()
-    for match in _pattern(labels).finditer(text):
-        before = text[max(0, match.start() - _REACH) : match.start()]
-        if _NEGATION.search(before) or ("no" not in map(_plain, labels) and _NO.search(before)):
-            return None
-        names.add(_canonical(match.group(), labels))
-        if len(names) > 1:
-            return None
-    return names.pop() if len(names) == 1 else None
+    text = _plain(_said(answer))
+    found = list(_pattern(tuple(labels)).finditer(text))
+    names = {_canonical(match.group(), labels) for match in found}
+    if len(names) != 1:
+        return None
+    # "no" negates, unless it is an answer itself
+    negations = _NEGATIONS if "no" in map(_plain, labels) else _NEGATIONS_AND_NO
+    ends = [match.end() for match in negations.finditer(text)]
+    return None if any(_negated(text, match.start(), ends) for match in found) else names.pop()
+
+
+def _negated(text: str, start: int, ends: Sequence[int]) -> bool:
+    """Whether the last negation before ``start`` reaches it; where that one does not, no earlier one does."""
+    last = bisect.bisect_right(ends, start) - 1
+    return last >= 0 and start - ends[last] <= _REACH and bool(_GAP.fullmatch(text, ends[last], start))
+
+
+def _read(doc: Mapping[str, Any], answer: str) -> tuple[tuple[str, ...], str | None, str | None]:
+    """(labels, strict reading, lenient reading); a strict reading is a lenient one too."""
+    labels = tuple(doc["choices"])
+    strict, lenient = parse(answer, labels), parse_lenient(answer, labels)
+    return labels, strict, strict if lenient is None else lenient
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results`` for a generated answer. ``doc`` has ``label`` and ``choices``."""
-    labels = tuple(doc["choices"])
-    strict, lenient = parse(results[0], labels), parse_lenient(results[0], labels)
-    lenient = strict if lenient is None else lenient
+    labels, strict, lenient = _read(doc, results[0])
     return {
-        "macro_f1": (doc["label"], strict, labels),
+        **dict.fromkeys(("macro_f1", "weighted_f1", "mcc"), (doc["label"], strict, labels)),
         "acc": float(strict == doc["label"]),
         "macro_f1_lenient": (doc["label"], lenient, labels),
         "acc_lenient": float(lenient == doc["label"]),
@@ -90,25 +123,31 @@ def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def score_choice(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
-    """lm-eval ``process_results`` for log-likelihoods of the labels, in the order of ``choices``.
+def _likeliest(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> str:
+    """The label of the highest log-likelihood, the first of tied ones.
 
-    The first of tied labels wins. A log-likelihood that is not a number stops the run: argmax of NaN would be
-    the first label, which looks like an answer.
+    A log-likelihood that is not a number stops the run: argmax of NaN would be the first label, which looks like
+    an answer.
     """
-    labels = tuple(doc["choices"])
     scores = [float(loglikelihood) for loglikelihood, _ in results]
     if not all(math.isfinite(value) for value in scores):
         raise ValueError(f"log-likelihoods of the labels are not finite: {scores}")
-    best = labels[scores.index(max(scores))]
-    return {"macro_f1": (doc["label"], best, labels), "acc": float(best == doc["label"])}
+    best: str = doc["choices"][scores.index(max(scores))]
+    return best
+
+
+def score_choice(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+    """lm-eval ``process_results`` for log-likelihoods of the labels, in the order of ``choices``."""
+    labels, best = tuple(doc["choices"]), _likeliest(doc, results)
+    return {
+        **dict.fromkeys(("macro_f1", "weighted_f1", "mcc"), (doc["label"], best, labels)),
+        "acc": float(best == doc["label"]),
+    }
 
 
 def score_question(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results`` for a Yes/No question about a headline. ``doc`` has ``attribute`` too."""
-    labels = tuple(doc["choices"])
-    strict, lenient = parse(results[0], labels), parse_lenient(results[0], labels)
-    lenient = strict if lenient is None else lenient
+    _, strict, lenient = _read(doc, results[0])
     return {
         "question_f1": (doc["attribute"], doc["label"], strict),
         "acc": float(strict == doc["label"]),
@@ -118,19 +157,51 @@ def score_question(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, 
     }
 
 
-def macro_f1(items: Sequence[tuple[str, str | None, Sequence[str]]]) -> float:
-    """Mean F1 over the fixed label set; items are (gold, predicted or None, labels).
+def score_question_choice(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+    """lm-eval ``process_results`` for log-likelihoods of "Yes" and "No", in the order of ``choices``."""
+    best = _likeliest(doc, results)
+    return {"question_f1": (doc["attribute"], doc["label"], best), "acc": float(best == doc["label"])}
+
+
+def _tally(items: Sequence[Item]) -> tuple[dict[str, float], collections.Counter[str]]:
+    """(F1 of each label of the fixed set, gold counts).
 
     An unparsed answer is a miss for its gold label and no false alarm for another; a label that is neither gold
     nor predicted counts 0, as in scikit-learn with ``labels=`` and ``zero_division=0``.
     """
-    labels = items[0][2]
-    total = 0.0
-    for label in labels:
-        hits = sum(gold == label == predicted for gold, predicted, _ in items)
-        sizes = sum((gold == label) + (predicted == label) for gold, predicted, _ in items)
-        total += 2 * hits / sizes if sizes else 0.0
-    return total / len(labels)
+    gold = collections.Counter(item[0] for item in items)
+    predicted = collections.Counter(item[1] for item in items)
+    hits = collections.Counter(item[0] for item in items if item[0] == item[1])
+    sizes = {label: gold[label] + predicted[label] for label in items[0][2]}
+    return {label: 2 * hits[label] / size if size else 0.0 for label, size in sizes.items()}, gold
+
+
+def macro_f1(items: Sequence[Item]) -> float:
+    """Mean F1 over the fixed label set; items are (gold, predicted or None, labels)."""
+    f1, _ = _tally(items)
+    return sum(f1.values()) / len(f1)
+
+
+def weighted_f1(items: Sequence[Item]) -> float:
+    """Mean F1 over the fixed label set, weighted by the gold counts; items as for ``macro_f1``.
+
+    For comparison with the literature only: frequent labels hide the rare ones.
+    """
+    f1, gold = _tally(items)
+    return sum(value * gold[label] for label, value in f1.items()) / sum(gold[label] for label in f1)
+
+
+def mcc(items: Sequence[Item]) -> float:
+    """Matthews correlation for several classes (Gorodkin 2004, R_K); items as for ``macro_f1``.
+
+    Unparsed answers are one more predicted class. 0 where either side has one class only.
+    """
+    gold = collections.Counter(item[0] for item in items)
+    predicted = collections.Counter(item[1] for item in items)
+    n, right = len(items), sum(item[0] == item[1] for item in items)
+    covariance = right * n - sum(count * predicted[label] for label, count in gold.items())
+    spreads = [n * n - sum(count * count for count in counts.values()) for counts in (gold, predicted)]
+    return covariance / math.sqrt(spreads[0] * spreads[1]) if all(spreads) else 0.0
 
 
 def question_f1(items: Sequence[tuple[str, str, str | None]]) -> float:

@@ -1,9 +1,14 @@
 """Scoring of answers that list entities as JSON: ``[{"text": "...", "type": "..."}, ...]``. Standard library only.
 
 Strict: the whole answer is such a list, with these two keys and types from the task's set. Lenient: a code fence or
-words around the list are ignored, keys may have company, types match without case, entries of an unknown type
-are dropped. Entities are compared as (text, type) pairs with their multiplicity, so naming one twice costs a
-false alarm.
+words around the list are ignored, keys may have company, "entity" may stand for "text", types match without case,
+entries of an unknown type are dropped. A key given twice, a list that is cut off and thinking that does not end are no
+answer; thinking before "</think>" is no part of it.
+
+Entities are compared as (text, type) pairs with their multiplicity, so naming one twice costs a false alarm. Where the
+gold entities have a ``start`` (offset of token or character), mentions of one text are matched with it in the order of
+the sentence: of "Apple" the fruit and then the firm, the firm and then the fruit is one hit, not two. Where no text
+occurs twice in a sentence that is exact-span F1 as ``seqeval`` computes it from IOB2 tags.
 """
 
 import collections
@@ -14,6 +19,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Pairs = list[tuple[str, str]]
+Counts = tuple[int, int, int]  # true positives, false positives, false negatives
+
+_TRIES = 30  # opening brackets at which a list is looked for; bounds the time of a hostile answer
+_MENTIONS = 100  # of one text whose order counts; more than a sentence has
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -22,20 +31,25 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_twins)
+
+
+def _said(answer: str) -> str:
+    """The answer without the thinking before it; thinking that does not end is no answer."""
+    _, end, said = answer.rpartition("</think>")
+    return said if end else "" if answer.lstrip().startswith("<think>") else answer
+
+
 def _load(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_no_twins)
+        return _DECODER.decode(text)
     except (ValueError, RecursionError):
         return None
 
 
-_TRIES = 100  # opening brackets at which a list is looked for; bounds the time of a hostile answer
-_DECODER = json.JSONDecoder(object_pairs_hook=_no_twins)
-
-
 def parse(answer: str, types: Sequence[str]) -> Pairs | None:
     """The (text, type) pairs of a strictly well-formed answer, or None."""
-    value = _load(answer.strip())
+    value = _load(_said(answer).strip())
     if not isinstance(value, list):
         return None
     pairs = []
@@ -50,10 +64,10 @@ def parse(answer: str, types: Sequence[str]) -> Pairs | None:
 
 def parse_lenient(answer: str, types: Sequence[str]) -> Pairs | None:
     """The (text, type) pairs that can be read from the first JSON list in the answer, or None."""
-    value = None
-    for match in itertools.islice(re.finditer(r"\[", answer), _TRIES):
+    value, said = None, _said(answer)
+    for match in itertools.islice(re.finditer(r"\[", said), _TRIES):
         try:
-            value, _ = _DECODER.raw_decode(answer, match.start())
+            value, _ = _DECODER.raw_decode(said, match.start())
             break
         except RecursionError:
             return None
@@ -64,18 +78,56 @@ def parse_lenient(answer: str, types: Sequence[str]) -> Pairs | None:
     by_case = {kind.casefold(): kind for kind in types}
     pairs = []
     for entry in value:
-        if isinstance(entry, dict) and isinstance(entry.get("text"), str):
+        text = entry.get("text", entry.get("entity")) if isinstance(entry, dict) else None
+        if isinstance(text, str):
             kind = by_case.get(str(entry.get("type", "")).strip().casefold())
             if kind:
-                pairs.append((entry["text"].strip(), kind))
+                pairs.append((text.strip(), kind))
     return pairs
 
 
-def _counts(gold: Pairs, predicted: Pairs | None) -> tuple[int, int, int]:
-    """(true positives, false positives, false negatives) of two multisets of pairs."""
-    want, have = collections.Counter(gold), collections.Counter(predicted or [])
-    hits = sum((want & have).values())
-    return hits, sum(have.values()) - hits, sum(want.values()) - hits
+def _in_order(want: Sequence[str], have: Sequence[str]) -> collections.Counter[str]:
+    """How many of each type match in order: a longest common subsequence of the types of one text's mentions."""
+    best = [collections.Counter[str]()] * (len(have) + 1)
+    for kind in want:
+        row = [best[0]]
+        for place, other in enumerate(have):
+            row.append(
+                best[place] + collections.Counter((kind,))
+                if kind == other
+                else max(row[place], best[place + 1], key=lambda counts: counts.total())
+            )
+        best = row
+    return best[-1]
+
+
+def _hits(entities: Sequence[Mapping[str, Any]], predicted: Pairs) -> collections.Counter[str]:
+    """True positives of each type."""
+    gold = [(entity["text"], entity["type"]) for entity in entities]
+    both = collections.Counter(gold) & collections.Counter(predicted)
+    if all(entity.get("start") is not None for entity in entities):
+        gold = [gold[place] for place in sorted(range(len(gold)), key=lambda place: entities[place]["start"])]
+        # order matters only to a text that occurs with more than one type
+        twice = {text for text, count in collections.Counter(text for text, _ in both).items() if count > 1}
+    else:
+        twice = set()
+    hits = collections.Counter[str]()
+    for (text, kind), count in both.items():
+        hits[kind] += count if text not in twice else 0
+    for text in sorted(twice):
+        want, have = ([kind for name, kind in pairs if name == text][:_MENTIONS] for pairs in (gold, predicted))
+        hits.update(_in_order(want, have))
+    return hits
+
+
+def _counts(entities: Sequence[Mapping[str, Any]], predicted: Pairs | None, types: Sequence[str]) -> tuple[Counts, ...]:
+    """(true positives, false positives, false negatives) of each type, in the order of ``types``."""
+    hits = _hits(entities, predicted or [])
+    want = collections.Counter(entity["type"] for entity in entities)
+    if unknown := set(want) - set(types):
+        raise ValueError(f"gold entities of a type that is none of {', '.join(types)}: {', '.join(sorted(unknown))}")
+    have = collections.Counter(kind for _, kind in predicted or [])
+    return tuple((hits[kind], have[kind] - hits[kind], want[kind] - hits[kind]) for kind in types)
 
 
 def target(doc: Mapping[str, Any]) -> str:
@@ -83,22 +135,39 @@ def target(doc: Mapping[str, Any]) -> str:
     return json.dumps([{"text": e["text"], "type": e["type"]} for e in doc["entities"]], ensure_ascii=False)
 
 
+def _total(counts: Sequence[Counts]) -> Counts:
+    hits, wrong, missed = (sum(column) for column in zip(*counts, strict=True))
+    return hits, wrong, missed
+
+
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """lm-eval ``process_results``. ``doc`` has ``entities`` (text, type) and ``choices`` (the types)."""
-    gold = [(entity["text"], entity["type"]) for entity in doc["entities"]]
+    """lm-eval ``process_results``. ``doc`` has ``entities`` (text, type, perhaps start) and ``choices`` (the types)."""
     types = tuple(doc["choices"])
     strict = parse(results[0], types)
     lenient = strict if strict is not None else parse_lenient(results[0], types)
-    return {
-        "span_f1": _counts(gold, strict),
-        "exact_match": float(strict is not None and sorted(strict) == sorted(gold)),
-        "span_f1_lenient": _counts(gold, lenient),
-        "exact_match_lenient": float(lenient is not None and sorted(lenient) == sorted(gold)),
-        "parse_rate": float(strict is not None),
-    }
+    read: dict[str, Any] = {}
+    for suffix, pairs in (("", strict), ("_lenient", lenient)):
+        counts = _counts(doc["entities"], pairs, types)
+        read[f"span_f1{suffix}"] = _total(counts)
+        read[f"span_macro_f1{suffix}"] = counts
+        read[f"exact_match{suffix}"] = float(pairs is not None and not any(_total(counts)[1:]))
+    return {**read, "parse_rate": float(strict is not None)}
 
 
-def span_f1(items: Sequence[tuple[int, int, int]]) -> float:
-    """Micro F1 over entities; items are (true positives, false positives, false negatives) of a document."""
-    hits, wrong, missed = (sum(column) for column in zip(*items, strict=True))
+def _f1(counts: Counts) -> float:
+    hits, wrong, missed = counts
     return 2 * hits / (2 * hits + wrong + missed) if hits else 0.0
+
+
+def span_f1(items: Sequence[Counts]) -> float:
+    """Micro F1 over entities; items are (true positives, false positives, false negatives) of a document."""
+    return _f1(_total(items))
+
+
+def span_macro_f1(items: Sequence[Sequence[Counts]]) -> float:
+    """Mean over the types of the F1 of each; items are a document's counts of each type, in one order.
+
+    A type that is neither gold nor predicted counts 0, as in ``labels.macro_f1``; ``seqeval`` leaves it out.
+    """
+    each = [_f1(_total(counts)) for counts in zip(*items, strict=True)]
+    return sum(each) / len(each)

@@ -1,0 +1,305 @@
+"""The authors' files as records, streamed: text, CSV, JSON, JSONL, CoNLL, Parquet, alone, in a folder or in a zip.
+
+A decoder yields a Record for each row, or a fault as text that starts with ``file:line``.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple
+
+from finbench.errors import FinbenchError
+
+_CHUNK = 1 << 20  # bytes
+_MEMBERS = 10_000  # files in an archive
+_UNPACKED = 4 << 30  # bytes an archive may unpack to
+_RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
+
+
+class Record(NamedTuple):
+    """One row as its authors wrote it. ``detail`` is what its file's name tells: a split, a level."""
+
+    row: dict[str, Any]
+    place: str
+    detail: str | None = None
+    source: str = ""  # the file's own name
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file, or a member of a zip archive."""
+
+    path: Path
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return PurePosixPath(self.member).name if self.member else self.path.name
+
+    @property
+    def suffix(self) -> str:
+        """Its ending, lower case."""
+        return PurePosixPath(self.name).suffix.lower()
+
+    @property
+    def stem(self) -> str:
+        """Its name without the ending, lower case."""
+        return PurePosixPath(self.name).stem.lower()
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.member}" if self.member else str(self.path)
+
+    @contextmanager
+    def open(self) -> Iterator[IO[bytes]]:
+        """The bytes. A file that cannot be read, or a damaged member, is a FinbenchError."""
+        try:
+            if self.member is None:
+                with open(self.path, "rb") as handle:
+                    yield handle
+            else:
+                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as handle:
+                    yield handle
+        except OSError as fault:
+            raise FinbenchError(f"{self}: cannot be read ({fault.strerror or fault}).") from fault
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as fault:
+            raise FinbenchError(f"{self}: the archive is damaged or encrypted ({fault}).") from fault
+
+
+def expand(paths: list[Path], pattern: str) -> list[SourceFile]:
+    """Files as they are; of folders and zip archives what fits ``pattern`` (several, separated by spaces)."""
+    found: list[SourceFile] = []
+    missing = [str(path) for path in paths if not path.exists()]
+    if missing:
+        raise FinbenchError(f"No such file: {', '.join(missing)}.")
+    for path in paths:
+        if path.is_dir():
+            inside = [SourceFile(file) for file in sorted(path.rglob("*")) if file.is_file()]
+        elif zipfile.is_zipfile(path):
+            inside = [SourceFile(path, member) for member in _members(path)]
+        else:
+            found.append(SourceFile(path))
+            continue
+        fitting = [file for file in inside if any(fnmatch(file.name.lower(), p.lower()) for p in pattern.split())]
+        if not fitting:
+            raise FinbenchError(f"{path}: holds no file called {pattern.replace(' ', ' or ')}.")
+        found += fitting
+    return found
+
+
+def _members(path: Path) -> list[str]:
+    """The files of an archive, after a look at what it claims to be. Nothing is unpacked to disk."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:
+        raise FinbenchError(f"{path}: the archive cannot be read ({fault}).") from fault
+    if len(infos) > _MEMBERS or sum(info.file_size for info in infos) > _UNPACKED:
+        raise FinbenchError(f"{path}: {len(infos):,} files, {sum(i.file_size for i in infos):,} bytes: a zip bomb?")
+    for info in infos:
+        parts = info.filename.replace("\\", "/").split("/")
+        if ".." in parts or parts[0] == "" or ":" in parts[0]:
+            raise FinbenchError(f"{path}: the member {info.filename!r} points outside the archive.")
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise FinbenchError(f"{path}: the member {info.filename!r} is a link.")
+        if info.flag_bits & 1:
+            raise FinbenchError(f"{path}: the member {info.filename!r} is encrypted.", "Unpack it first.")
+        if info.file_size > 100 << 20 and info.file_size > _RATIO * info.compress_size:
+            raise FinbenchError(
+                f"{path}: the member {info.filename!r} unpacks to {info.file_size:,} bytes: a zip bomb?"
+            )
+    return sorted(i.filename for i in infos if not i.is_dir() and not i.filename.startswith("__MACOSX/"))
+
+
+# ---------------------------------------------------------------- text
+
+
+def encoding_of(file: SourceFile, fallback: str | None = None) -> str:
+    """The encoding of a text file: by its byte order mark (UTF-8, UTF-16), else UTF-8, else ``fallback``.
+
+    The whole file is decoded once, strictly, so that a fault stops the import before anything is made of it;
+    it names the line. Empty files and NUL characters are faults.
+    """
+    with file.open() as handle:
+        head = handle.read(4)
+    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    line, empty = 1, True
+    with file.open() as handle:
+        while True:
+            chunk = handle.read(_CHUNK)
+            try:
+                text = decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as fault:
+                if fallback and encoding == "utf-8-sig" and not head.startswith(codecs.BOM_UTF8):
+                    return fallback
+                line += fault.object.count(b"\n", 0, fault.start)
+                name = encoding.removesuffix("-sig").upper()
+                raise FinbenchError(f"{file}:{line}: not {name} ({fault.reason}).") from fault
+            if "\0" in text:
+                line += text.count("\n", 0, text.index("\0"))
+                raise FinbenchError(f"{file}:{line}: a NUL character; is this a text file?")
+            line += text.count("\n")
+            empty = empty and not text.strip()
+            if not chunk:
+                break
+    if empty:
+        raise FinbenchError(f"{file}: the file is empty.")
+    return encoding
+
+
+@contextmanager
+def text_of(file: SourceFile, fallback: str | None = None) -> Iterator[io.TextIOWrapper]:
+    """The text, line ends as they are; lines end at ``\\n`` alone."""
+    encoding = encoding_of(file, fallback)
+    with file.open() as handle:
+        # not universal newlines: U+0085 and a lone carriage return may stand inside a line
+        yield io.TextIOWrapper(handle, encoding=encoding, newline="\n")
+
+
+# ---------------------------------------------------------------- decoders
+
+Decoder = Callable[[SourceFile], Iterator["Record | str"]]
+
+
+def decode_csv(file: SourceFile) -> Iterator[Record | str]:
+    """CSV with a header line."""
+    with text_of(file) as text:
+        reader = csv.reader(text, strict=True)
+        try:
+            header = [name.strip() for name in next(reader)]
+            if len(set(header)) < len(header):
+                raise FinbenchError(f"{file}:1: a column occurs twice in the header {','.join(header)!r}.")
+            start = reader.line_num + 1
+            for row in reader:
+                place, start = f"{file}:{start}", reader.line_num + 1
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    yield f"{place}: {len(row)} fields, the header has {len(header)} ({','.join(header)[:80]})"
+                else:
+                    yield Record(dict(zip(header, row, strict=True)), place)
+        except csv.Error as fault:
+            raise FinbenchError(f"{file}:{reader.line_num}: not valid CSV ({fault}).") from fault
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twins = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+    if twins:
+        raise ValueError(f"the key {twins[0]!r} occurs twice in one object")
+    return dict(pairs)
+
+
+def decode_jsonl(file: SourceFile) -> Iterator[Record | str]:
+    """One JSON object a line."""
+    with text_of(file) as text:
+        for number, line in enumerate(text, 1):
+            place = f"{file}:{number}"
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line, object_pairs_hook=_no_twins)
+            except (ValueError, RecursionError) as fault:
+                yield f"{place}: not valid JSON ({fault})"
+                continue
+            yield Record(row, place) if isinstance(row, dict) else f"{place}: a JSON object is expected"
+
+
+def decode_json(file: SourceFile) -> Iterator[Record | str]:
+    """One JSON document: a list of objects, or an object of objects by id (the id becomes the key ``_id``)."""
+    try:
+        with text_of(file) as text:
+            document = json.load(text, object_pairs_hook=_no_twins)
+        if not isinstance(document, dict | list) or not document:
+            raise ValueError("a list of objects, or objects by id, are expected")
+    except (ValueError, RecursionError) as fault:
+        raise FinbenchError(f"{file}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).") from fault
+    entries = document.items() if isinstance(document, dict) else enumerate(document, 1)
+    for key, row in entries:
+        place = f"{file}: id {ascii(key)[1:-1]}" if isinstance(document, dict) else f"{file}: entry {key}"
+        if isinstance(row, dict):
+            yield Record({**row, "_id": key}, place)
+        else:
+            yield f"{place}: a JSON object is expected"
+
+
+def decode_parquet(file: SourceFile) -> Iterator[Record | str]:
+    """Parquet, as the Hub stores data sets."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if file.member:
+        raise FinbenchError(f"{file}: Parquet is not read out of archives.", "Unpack it first.")
+    try:
+        number = 0
+        for batch in pyarrow.parquet.ParquetFile(file.path).iter_batches(batch_size=1000):
+            for row in batch.to_pylist():
+                number += 1
+                yield Record(row, f"{file}: row {number}")
+    except (pyarrow.ArrowException, OSError) as fault:
+        raise FinbenchError(f"{file}: not valid Parquet ({str(fault).splitlines()[0]}).") from fault
+
+
+def decode_conll(file: SourceFile) -> Iterator[Record | str]:
+    """CoNLL 2003: ``token POS chunk tag`` a line, a blank line between sentences; a Record is one sentence."""
+    tokens: list[str] = []
+    tags: list[str] = []
+    start = 1
+    with text_of(file) as text:
+        number = 0
+        for number, line in enumerate(text, 1):
+            fields = line.split()
+            if not fields or fields[0] == "-DOCSTART-":
+                if tokens:
+                    yield Record({"tokens": tokens, "tags": tags}, f"{file}:{start}")
+                tokens, tags = [], []
+                continue
+            if not tokens:
+                start = number
+            if len(fields) != 4:
+                yield f"{file}:{number}: a line is token POS chunk tag, found {line.strip()[:40]!r}"
+                continue
+            tokens.append(fields[0])
+            tags.append(fields[3])
+    if tokens:
+        yield Record({"tokens": tokens, "tags": tags}, f"{file}:{start}")
+
+
+def decode_at(file: SourceFile) -> Iterator[Record | str]:
+    """Lines ``sentence@label``, split at the last ``@``, ISO-8859-1 where they are not UTF-8."""
+    with text_of(file, "iso-8859-1") as text:
+        for number, line in enumerate(text, 1):
+            sentence, at, label = line.rpartition("@")
+            if at:
+                yield Record({"sentence": sentence, "label": label.strip()}, f"{file}:{number}")
+            elif line.strip():
+                yield f"{file}:{number}: a line is sentence@label, found {line.strip()[-40:]!r}"
+
+
+_BY_SUFFIX: dict[str, Decoder] = {
+    ".csv": decode_csv,
+    ".json": decode_json,
+    ".jsonl": decode_jsonl,
+    ".parquet": decode_parquet,
+}
+TEXT = {"sentence@label": decode_at, "conll": decode_conll}
+
+
+def decoder_of(file: SourceFile, text: str | None) -> Decoder:
+    """The decoder by the file's ending; ``text`` names the one for any other ending."""
+    if file.suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[file.suffix]
+    if text:
+        return TEXT[text]
+    raise FinbenchError(f"{file}: files of this set end with {', '.join(_BY_SUFFIX)}.")

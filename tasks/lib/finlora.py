@@ -1,0 +1,158 @@
+"""Two scorers of FinLoRA's own rows side by side: a strict one, and what FinLoRA measured. Standard library only.
+
+Strict (``acc``, ``macro_f1``, ``parse_rate``): the first line leads with exactly one label, as a whole word followed by
+nothing or punctuation, and names no other; a number equals the target as a number; a text equals it but for case,
+spacing and the final stop.
+
+FinLoRA (``finlora_acc``, ``finlora_f1``; Wang et al. 2025, arXiv 2505.19819, written from a description of its test
+script): the text after the last "Answer:" is the output; the labels are the targets of the whole test; the label that
+occurs first in the lower-cased output, anywhere in it, is the prediction, and where none does the output itself is.
+"know" contains "no", and no answer can be unparsed: these numbers serve comparison with the published ones only.
+Theirs breaks ties at one position ("10" and "100") by the order of a Python set, which changes with the hash seed; here
+the longest wins, so that a perfect answer is right. Equal labels but for case cannot tie otherwise.
+"""
+
+import collections
+import functools
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+Item = tuple[str, str]  # output after "Answer:", target
+
+_TRIM = " \t\r\n\"'`*_#>([{<“”‘’«»:.-"
+_LEAD = re.compile(r"(?:the\s+)?answer\s*(?:is\s*:?|:)\s*")
+_AFTER = re.compile(r"\s*(?:$|[.,;:!)\]}>\"'`*_”’»–—])")
+_NUMBER = re.compile(r"\(?[-+−]?\$?[-+−]?(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{0,40})?\s?%?\)?\.?")
+_INDEXED = 4  # characters by which labels are found; more makes the index larger and no faster
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _said(answer: str) -> str:
+    """The answer without the thinking before it; thinking that does not end is no answer."""
+    _, end, said = answer.rpartition("</think>")
+    return said if end else "" if answer.lstrip().startswith("<think>") else answer
+
+
+def _first_line(answer: str) -> str:
+    return next(iter(_said(answer).strip().splitlines()), "")
+
+
+@functools.lru_cache(maxsize=64)
+def _pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
+    """Whole-word alternation, the longest label first; "_" is markdown, a hyphenated word another word."""
+    words = sorted({_plain(label) for label in labels}, key=lambda word: (-len(word), word))
+    return re.compile(r"(?<![^\W_])(?<![^\W_]-)(?:" + "|".join(map(re.escape, words)) + r")(?![^\W_]|-\w|\.\d)")
+
+
+def _label(answer: str, labels: Sequence[str]) -> str | None:
+    line = _plain(_first_line(answer)).lstrip(_TRIM)
+    lead = _LEAD.match(line)
+    line = line[lead.end() :].lstrip(_TRIM) if lead else line
+    found = list(_pattern(tuple(labels)).finditer(line))
+    names = {match.group() for match in found}
+    if len(names) != 1 or found[0].start() or not _AFTER.match(line, found[0].end()):
+        return None
+    return next(label for label in labels if _plain(label) in names)
+
+
+def _number(text: str) -> tuple[Decimal, bool] | None:
+    """(number, percent sign or not) that the first line of ``text`` is, or None: 5% equals neither 5 nor 0.05."""
+    line = _first_line(text).strip()
+    if len(line) > 100 or not _NUMBER.fullmatch(line) or line.startswith("(") != line.rstrip(".").endswith(")"):
+        return None
+    value = Decimal(re.sub(r"[^\d.]", "", line).rstrip("."))
+    minuses = line.startswith("(") + sum(line.count(sign) for sign in "-−")
+    return None if minuses > 1 else (value.copy_negate() if minuses else value, "%" in line)
+
+
+def score_labels(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """``score`` of a row whose ``choices`` are labels."""
+    labels = tuple(doc["choices"])
+    strict = _label(results[0], labels)
+    return {
+        "acc": float(strict == doc["target"]),
+        "macro_f1": (doc["target"], strict, labels),
+        "parse_rate": float(strict is not None),
+        **_theirs(doc, results[0]),
+    }
+
+
+def score_number(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """``score`` of a row whose target is a number: equal as a number, "1,000" to "1000.0"."""
+    gold, strict = _number(doc["target"]), _number(results[0])
+    if gold is None:
+        raise ValueError(f"the target is not a number: {doc['target']!r}")
+    return {
+        "acc": float(strict == gold),
+        "parse_rate": float(strict is not None),
+        **_theirs(doc, results[0]),
+    }
+
+
+def score_text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """``score`` of a row whose target is a text: equal but for case, spacing and the final stop."""
+    said, gold = (_plain(text).rstrip(".") for text in (_said(results[0]), doc["target"]))
+    return {"acc": float(said == gold), "parse_rate": float(bool(said)), **_theirs(doc, results[0])}
+
+
+def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """lm-eval ``process_results``. ``doc`` has ``text`` (the prompt), ``target`` and ``choices``, labels or None.
+
+    Aggregate ``macro_f1`` with ``lib.labels.macro_f1``; only rows with ``choices`` have it.
+    """
+    if doc.get("choices"):
+        return score_labels(doc, results)
+    return (score_text if _number(doc["target"]) is None else score_number)(doc, results)
+
+
+def _theirs(doc: Mapping[str, Any], answer: str) -> dict[str, Item]:
+    """The prompt is a part of the text that theirs splits; it ends in "Answer: " in all of their rows."""
+    output = (doc["text"] + answer).rpartition("Answer:")[2].strip()
+    return dict.fromkeys(("finlora_acc", "finlora_f1"), (output, doc["target"]))
+
+
+def _predictions(items: Sequence[Item]) -> Iterator[tuple[str, str, bool]]:
+    """(target, output, right) of each item, by FinLoRA's rule."""
+    labels = {target.lower() for _, target in items if target}
+    shortest = min((len(label) for label in labels), default=0)
+    size = min(_INDEXED, shortest)
+    index: dict[str, list[str]] = collections.defaultdict(list)
+    for label in sorted(labels, key=lambda label: (-len(label), label)):
+        index[label[:size]].append(label)
+
+    @functools.cache
+    def first(said: str) -> str | None:
+        for start in range(len(said) - shortest + 1):
+            for label in index.get(said[start : start + size], ()):
+                if said.startswith(label, start):
+                    return label
+        return None
+
+    for output, target in items:
+        found = first(output.lower())
+        yield target, output, (output == target if found is None else found == target.lower())
+
+
+def finlora_acc(items: Sequence[Item]) -> float:
+    """FinLoRA's accuracy; items are (output, target), the targets of all items being the label set."""
+    return sum(right for _, _, right in _predictions(items)) / len(items)
+
+
+def finlora_f1(items: Sequence[Item]) -> float:
+    """FinLoRA's F1: that of each target, weighted by how often it is one; items as for ``finlora_acc``.
+
+    A right item counts as its target, and a wrong one as its own raw output, which is a false alarm only where it
+    happens to be a target. So it grows with the share of wrong outputs that are no labels: no F1 of the answers.
+    """
+    gold, predicted, hits = (collections.Counter[str]() for _ in range(3))
+    for target, output, right in _predictions(items):
+        gold[target] += 1
+        predicted[target if right else output] += 1
+        hits[target] += right
+    return sum(count * 2 * hits[target] / (count + predicted[target]) for target, count in gold.items()) / len(items)

@@ -1,0 +1,231 @@
+"""Every data set: its reader, its authors' files, its place on the Hub. A package of the standard library alone.
+
+``finbench data import`` and lm-eval's loader (``lib/rows.py``) read the same table, so that a set is the same rows
+whether it comes from files or from the Hub. To add a set: a reader that yields Units from its authors' rows, an entry
+here, a task's YAML.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from . import entities, finlora, general, headlines, qa, sentiment
+from .base import Drop, Hub, Part, Record, Set, Unit, WrongFile, parts, split_in
+from .splits import SPLITS, Divided, hash_of, normalise, split_of
+
+__all__ = ["SETS", "SPLITS", "Divided", "Drop", "Unit", "WrongFile", "hash_of", "hub_records", "normalise", "split_of"]
+
+_AGREE = {"100": "allagree", "75": "75agree", "66": "66agree", "50": "50agree"}
+_LIKE_NAMED = parts("train", "validation", "test")
+_SCRIPTLESS = "refs/convert/parquet"  # the Hub's own conversion, of repositories whose loading script no longer runs
+
+
+def _always_test(_: str) -> str:
+    return "test"
+
+
+def _tfns_split(name: str) -> str | None:
+    """The authors publish train and validation only; validation is the test split, as in the literature."""
+    split = split_in(name)
+    return "test" if split == "validation" else split
+
+
+def _agreement(name: str) -> str:
+    return sentiment.agreement_in(name)
+
+
+def _no_split(_: str) -> str:
+    return ""
+
+
+SETS = {
+    "fpb": Set(
+        sentiment.fpb,
+        "Financial PhraseBank v1.0, Sentences_*Agree.txt",
+        "Sentences_*Agree.txt",
+        _agreement,
+        4846,
+        Hub(
+            "takala/financial_phrasebank",
+            tuple(Part(level, file=f"sentences_{name}/train/0000.parquet") for level, name in _AGREE.items()),
+            _SCRIPTLESS,
+        ),
+        text="sentence@label",
+        nested=True,
+    ),
+    "fiqa_sa": Set(
+        sentiment.fiqa,
+        "FiQA 2018 open challenge, task 1",
+        "task1_*_ABSA_*.json",
+        split_in,
+        1111,
+        Hub("TheFinAI/fiqa-sentiment-classification", (*parts("train", "test"), Part("validation", "valid"))),
+    ),
+    "tfns": Set(
+        sentiment.tfns,
+        "Twitter Financial News Sentiment, sent_train.csv and sent_valid.csv",
+        "sent_*.csv",
+        _tfns_split,
+        11931,
+        Hub("zeroshot/twitter-financial-news-sentiment", (Part("train", "train"), Part("test", "validation"))),
+    ),
+    "nwgi": Set(
+        sentiment.nwgi,
+        "News With GPT Instructions; the test split as FinLoRA publishes it",
+        "finlora_nwgi_*.jsonl",
+        split_in,
+        20231,
+        Hub("oliverwang15/news_with_gpt_instructions", parts("train", "test")),
+        trains=False,
+    ),
+    "headlines": Set(
+        headlines.headlines,
+        "News headlines about gold (Sinha and Khandait 2021), one row a headline with nine columns of 0 and 1",
+        "headlines.csv finalDataset*.csv",
+        _no_split,
+        11412,
+        Hub("gtfintechlab/Headlines", _LIKE_NAMED),
+    ),
+    "fin_ner": Set(
+        entities.fin_ner,
+        "SEC loan agreements, FIN5.txt and FIN3.txt",
+        "FIN5.txt FIN3.txt",
+        entities.fin_split,
+        1467,
+        Hub(
+            "tner/fin",
+            tuple(Part(split, file=f"fin/{split}/0000.parquet") for split in SPLITS),
+            _SCRIPTLESS,
+        ),
+        text="conll",
+    ),
+    "fin_ner_typing": Set(
+        entities.fin_ner_typing,
+        "SEC loan agreements, FIN5.txt and FIN3.txt",
+        "FIN5.txt FIN3.txt",
+        entities.fin_split,
+        1467,
+        Hub(
+            "tner/fin",
+            tuple(Part(split, file=f"fin/{split}/0000.parquet") for split in SPLITS),
+            _SCRIPTLESS,
+        ),
+        text="conll",
+    ),
+    "finer_ord": Set(
+        entities.finer_ord,
+        "FiNER-ORD, train.csv, val.csv and test.csv, one token a row",
+        "train.csv val.csv test.csv",
+        split_in,
+        116721,
+        Hub("gtfintechlab/finer-ord", _LIKE_NAMED),
+    ),
+    "fin_math": Set(
+        qa.fin_math,
+        "XBRL Formula Calculation (XBRL-Agent), as FinLoRA publishes it",
+        "finlora_formula_*.jsonl",
+        split_in,
+        1000,
+        Hub("KirkHan/XBRL_Formula_Calculation", parts("train")),
+    ),
+    "financebench": Set(
+        qa.financebench,
+        "FinanceBench, the open sample",
+        "financebench_open_source.jsonl",
+        _always_test,
+        150,
+        Hub("PatronusAI/financebench", (Part("test", "train"),)),
+        trains=False,
+    ),
+    "piqa": Set(
+        general.piqa,
+        "PIQA",
+        "*piqa*.json*",
+        split_in,
+        1838,
+        Hub("baber/piqa", (Part("test", "validation"),)),
+        trains=False,
+    ),
+    "winogrande": Set(
+        general.winogrande,
+        "WinoGrande XL",
+        "*winogrande*.json*",
+        split_in,
+        1267,
+        Hub("allenai/winogrande", (Part("test", "validation", "winogrande_xl"),)),
+        trains=False,
+    ),
+    "boolq": Set(
+        general.boolq,
+        "BoolQ, as in SuperGLUE",
+        "*boolq*.json* *boolq*.parquet",
+        split_in,
+        3270,
+        Hub("aps/super_glue", (Part("test", "validation", "boolq"),)),
+        trains=False,
+    ),
+    "hellaswag": Set(
+        general.hellaswag,
+        "HellaSwag",
+        "*hellaswag*.json* *hellaswag*.parquet",
+        split_in,
+        10042,
+        Hub("Rowan/hellaswag", (Part("test", "validation"),)),
+        trains=False,
+    ),
+    "arc_easy": Set(
+        general.arc,
+        "ARC, Easy",
+        "*arc*easy*.json* *arc*easy*.parquet",
+        split_in,
+        2376,
+        Hub("allenai/ai2_arc", parts("test", config="ARC-Easy")),
+        trains=False,
+    ),
+    "mmlu": Set(
+        general.mmlu,
+        "MMLU, all 57 subjects",
+        "*mmlu*.json* *mmlu*.parquet",
+        split_in,
+        14042,
+        Hub("cais/mmlu", parts("test", config="all")),
+        trains=False,
+    ),
+}
+
+_FINLORA: dict[str, tuple[str, tuple[str, ...], int, str]] = {
+    "fpb": ("label", sentiment.LABELS, 1212, "finlora_fpb_test.jsonl"),
+    "fiqa": ("label", sentiment.LABELS, 235, "finlora_fiqa_test.jsonl"),
+    "tfns": ("label", sentiment.LABELS, 2388, "finlora_tfns_test.jsonl"),
+    "nwgi": ("label", sentiment.LEVELS, 4047, "finlora_nwgi_test.jsonl"),
+    "headline": ("label", ("Yes", "No"), 20540, "finlora_headline_test.jsonl"),
+    "ner": ("entity", ("person", "organization", "location"), 3502, "finlora_ner_test.jsonl"),
+    "fin_math": ("number", (), 200, "finlora_formula_test.jsonl"),
+    "financebench": ("text", (), 43, "finlora_financebench_test.jsonl"),
+}
+SETS |= {
+    f"finlora_{name}": Set(
+        finlora.prompts(kind, labels),
+        f"FinLoRA's published prompts, {file}",
+        file,
+        _always_test,
+        whole,
+        trains=False,
+        verbatim=True,
+    )
+    for name, (kind, labels, whole, file) in _FINLORA.items()
+}
+
+
+def hub_records(hub: Hub, revision: str | None = None) -> Iterator[Record]:
+    """The rows of a set on the Hub, at a commit or at its followed branch."""
+    import datasets
+
+    for part in hub.parts:
+        at = revision or hub.ref
+        if part.file:
+            url = f"hf://datasets/{hub.path}@{at.replace('/', '%2F')}/{part.file}"
+            table: Any = datasets.load_dataset("parquet", data_files={part.split: url}, split=part.split)
+        else:
+            table = datasets.load_dataset(hub.path, part.config, split=part.split, revision=at)
+        for number, row in enumerate(table, 1):
+            yield dict[str, Any](row), f"hub:{hub.path} {part.detail} row {number}", part.detail

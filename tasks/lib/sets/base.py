@@ -1,0 +1,104 @@
+"""What the readers of the data sets share: the kinds of things they yield, and how columns are asked for."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+Record = tuple[Row, str, str | None]  # a row as its authors wrote it, its place, and what the file's name tells
+
+
+class Unit(NamedTuple):
+    """What must not be divided between splits: one text and every row that is made of it.
+
+    Copies of a text must agree on ``label``; None: its parts have different ones, so that no label of the whole is
+    right. ``split`` is the authors', if they gave one. ``layer``: of nested files the strictest comes first.
+    """
+
+    text: str
+    label: Any
+    rows: list[Row]
+    place: str
+    split: str | None = None
+    layer: int = 0
+
+
+class Drop(NamedTuple):
+    """A row left out on purpose, and why."""
+
+    why: str
+
+
+Item = Unit | Drop | str  # a fault as text that starts with its place
+Units = Callable[[Iterable[Record]], Iterator[Item]]
+
+
+class WrongFile(ValueError):
+    """The file is not one of this set: the message starts with the place."""
+
+
+class Part(NamedTuple):
+    """Rows on the Hub: a split of a configuration, and what it is to us (a split, a level of agreement)."""
+
+    detail: str
+    split: str = "train"
+    config: str | None = None
+    file: str | None = None  # of a repository whose loading script is dead: its file of Parquet or CSV
+
+
+class Hub(NamedTuple):
+    """Where a set lies on the Hub. ``ref``: the branch that is followed where no commit is pinned."""
+
+    path: str
+    parts: tuple[Part, ...]
+    ref: str = "main"
+
+
+class Set(NamedTuple):
+    """One data set: who made it, its authors' files, its place on the Hub, and how its rows are read."""
+
+    units: Units
+    origin: str
+    files: str  # what the authors call them; patterns by which they are found in a folder or an archive
+    detail: Callable[[str], str | None]  # of a file's name, lower case and without ending
+    whole: int  # rows of the authors' complete files
+    hub: Hub | None = None
+    text: str | None = None  # how files without a telling ending are written
+    nested: bool = False  # each file holds the rows of the stricter ones
+    trains: bool = True  # False: published as a test alone, by one source at least
+    verbatim: bool = False  # a published test taken as it is, duplicates and conflicts too
+
+
+def split_in(name: str) -> str | None:
+    """The authors' split by the file's name, the only place where they state it."""
+    for word, split in (("train", "train"), ("dev", "validation"), ("val", "validation"), ("test", "test")):
+        if word in name:
+            return split
+    return None
+
+
+def parts(*details: str, config: str | None = None) -> tuple[Part, ...]:
+    """Splits of the Hub that are called what they are to us."""
+    return tuple(Part(detail, detail, config) for detail in details)
+
+
+def key_of(column: str) -> str:
+    """A column's name without case, spaces and underscores: files of one set differ in these."""
+    return re.sub(r"[^a-z0-9]", "", column.casefold())
+
+
+def text_of(row: Row, place: str, *columns: str) -> str:
+    """The stripped text in the first of ``columns`` that the row has. WrongFile if it has none; "" for null."""
+    by_key = {key_of(name): value for name, value in row.items()}
+    for column in columns:
+        if key_of(column) in by_key:
+            value = by_key[key_of(column)]
+            return "" if value is None else str(value).strip()
+    found = ", ".join(map(str, row))
+    raise WrongFile(f"{place}: a column {' or '.join(columns)} is expected, found {found[:120]}")
+
+
+def coded(value: Any, codes: dict[str, str]) -> str | None:
+    """The label of a code, given as text or number; a label stands for itself; None if it is neither."""
+    text = str(value).strip().casefold()
+    return codes.get(text) or (text if text in codes.values() else None)

@@ -1,0 +1,147 @@
+"""One rule for train, validation and test of every set. Standard library only.
+
+The split of a text depends on the text alone: no text is on two sides, and adding rows moves none. Where the authors
+give a test split it is kept, and its texts leave train; else 20 % are test and 10 % validation, by salted hash.
+Texts are compared normalised. Copies with different labels are all dropped, for nobody knows which is right.
+Test rows come in the order of their hash, so that the first N are a random sample; the others in the authors' order.
+"""
+
+import hashlib
+import itertools
+import json
+import pathlib
+import re
+import sqlite3
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from .base import Unit
+
+SALT = "finbench-v1:"
+SPLITS = ("train", "validation", "test")
+_LINK = re.compile(r"https?://\S+")
+_WORD = re.compile(r"\w+", re.UNICODE)
+
+
+def normalise(text: str) -> str:
+    """The text by which duplicates and leaks are found: no links, case, punctuation or spacing.
+
+    Copies of one sentence differ in these between files ("profit rose ." and "Profit rose."). A text with no
+    word at all stands for itself.
+    """
+    words = _WORD.findall(unicodedata.normalize("NFKC", _LINK.sub(" ", text)).casefold())
+    return " ".join(words) or text.strip()
+
+
+def hash_of(normalised: str) -> bytes:
+    """The salted hash of a normalised text, 32 bytes."""
+    return hashlib.sha256((SALT + normalised).encode("utf-8", "surrogatepass")).digest()
+
+
+def split_of(normalised: str, has_test: bool = False) -> str:
+    """20 % test, 10 % validation, 70 % train; with ``has_test`` (the authors gave a test split) 10 % and 90 %."""
+    return _split_of(hash_of(normalised), has_test)
+
+
+def _split_of(digest: bytes, has_test: bool) -> str:
+    place = int.from_bytes(digest[:8], "big") / 2**64
+    if not has_test and place < 0.2:
+        return "test"
+    return "validation" if place < (0.1 if has_test else 0.3) else "train"
+
+
+class Divided:
+    """Units divided into splits, on disk: memory does not grow with their number. A context manager."""
+
+    def __init__(self, name: str, units: Iterable[Unit], verbatim: bool = False) -> None:
+        """Read every unit. ``verbatim``: a published test taken as it is, duplicates, conflicts and all."""
+        self.name, self.dropped = name, Counter[str]()
+        self._folder = tempfile.TemporaryDirectory(prefix="finbench-")
+        self._db = sqlite3.connect(pathlib.Path(self._folder.name) / "units.sqlite", isolation_level=None)
+        self._db.executescript(
+            "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768; PRAGMA temp_store=FILE;"
+            "CREATE TABLE unit (n INTEGER PRIMARY KEY, hash BLOB, exact BLOB, label TEXT, split INTEGER, layer INTEGER,"
+            " size INTEGER, rows TEXT);"
+            "CREATE TABLE kept (n INTEGER PRIMARY KEY, home TEXT);"
+        )
+        try:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT INTO unit VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._records(units, verbatim))
+            if verbatim:
+                homes = "CASE split WHEN 3 THEN 'test' WHEN 2 THEN 'validation' ELSE 'train' END"
+                self._db.execute(f"INSERT INTO kept SELECT n, {homes} FROM unit")
+            else:
+                self._divide()
+            self._db.execute("COMMIT")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Delete what lies on disk."""
+        self._db.close()
+        self._folder.cleanup()
+
+    def rows(self, split: str) -> Iterator[dict[str, Any]]:
+        """The rows of a split, in their order. A row's own ``id`` is appended to that of its text."""
+        order = "hash, n" if split == "test" else "n"
+        query = f"SELECT hash, rows FROM kept JOIN unit USING (n) WHERE home = ? ORDER BY {order}"
+        for digest, text in self._db.execute(query, (split,)):
+            identity = f"{self.name}-{digest.hex()[:16]}"
+            made = json.loads(text)
+            shared = {"group": identity} if len(made) > 1 else {}  # rows of one text are one cluster
+            for row in made:
+                own = row.pop("id", None)
+                yield {"id": identity if own is None else f"{identity}-{own}", **row, **shared}
+
+    def count(self, split: str) -> int:
+        """How many rows a split has."""
+        query = "SELECT coalesce(sum(size), 0) FROM kept JOIN unit USING (n) WHERE home = ?"
+        return int(self._db.execute(query, (split,)).fetchone()[0])
+
+    def _records(self, units: Iterable[Unit], verbatim: bool) -> Iterator[tuple[Any, ...]]:
+        ranks = {None: 0, "train": 1, "validation": 2, "test": 3}
+        for number, (text, label, rows, _, split, layer) in enumerate(units):
+            key = f"{split}:{number}:{text}" if verbatim else normalise(text)
+            agreed = json.dumps(label, sort_keys=True)
+            exact = hashlib.sha256(f"{text}\0{agreed}".encode("utf-8", "surrogatepass")).digest()
+            packed = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+            yield number, hash_of(key), exact, agreed, ranks[split], layer, len(rows), packed
+
+    def _divide(self) -> None:
+        """Of copies with one label the first is kept, and one in the authors' test split goes before one in train."""
+        execute = self._db.execute
+        execute("CREATE INDEX by_exact ON unit (exact, layer)")
+        earlier = "SELECT 1 FROM unit AS other WHERE other.exact = unit.exact AND other.layer < unit.layer"
+        nested = execute(f"DELETE FROM unit WHERE EXISTS ({earlier})").rowcount
+        execute("CREATE INDEX by_hash ON unit (hash, split DESC, n)")
+        (authors,) = execute("SELECT EXISTS (SELECT 1 FROM unit WHERE split > 0)").fetchone()
+        ordered = execute("SELECT hash, n, label, split FROM unit ORDER BY hash, split DESC, n")
+        groups = itertools.groupby(ordered, key=lambda found: found[0])
+        homes = (self._settle(digest, [found[1:] for found in group], bool(authors)) for digest, group in groups)
+        self._db.executemany("INSERT INTO kept VALUES (?, ?)", (home for home in homes if home))
+        self.dropped["also in a file of higher agreement"] += nested
+        self.dropped = +self.dropped
+
+    def _settle(self, digest: bytes, group: list[tuple[int, str, int]], authors: bool) -> tuple[int, str] | None:
+        """(n, split) of that one copy of a text which is kept; None: no copy is."""
+        labels = {label for _, label, _ in group}
+        if "null" in labels or len(labels) > 1:
+            why = "several targets with different labels" if "null" in labels else "same text, different labels"
+            self.dropped[why] += len(group)
+            return None
+        number, _, split = group[0]
+        crossing = sum(other != split for _, _, other in group)
+        self.dropped["also in the test or validation split"] += crossing
+        self.dropped["duplicate"] += len(group) - 1 - crossing
+        return number, SPLITS[split - 1] if split > 1 else _split_of(digest, authors)
