@@ -302,6 +302,10 @@ def data_xbrl(
         list[str] | None,
         typer.Option(help="Ticker, CIK or name held out as test, repeatable; else every filing is test."),
     ] = None,
+    finlora: Annotated[
+        list[Path] | None,
+        typer.Option(help="FinLoRA's published CSV, repeatable: its questions about these filings too."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
@@ -315,6 +319,7 @@ def data_xbrl(
         max_context=max_context,
         seed=seed,
         test_companies=test_company or [],
+        finlora=finlora or [],
     )
     typer.echo(report(built) if as_json else "\n".join(built.lines()))
 

@@ -32,9 +32,7 @@ class Difference:
         return minimum_detectable_effect(self.error, power)
 
 
-def difference(
-    a: Counts, b: Counts, statistic: Statistic, *, seed: int = 0, resamples: int = RESAMPLES
-) -> Difference:
+def difference(a: Counts, b: Counts, statistic: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
     """Paired bootstrap interval and paired permutation p-value of ``statistic(a) - statistic(b)``.
 
     Rows of ``a`` and ``b`` are the same documents, or the same clusters of documents already summed.

@@ -53,9 +53,7 @@ def groups(clusters: Sequence[Any] | None, n: int) -> list[list[int]]:
     return list(found.values())
 
 
-def _called(
-    values: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None, stated: float
-) -> Measure:
+def _called(values: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None, stated: float) -> Measure:
     """Bootstrap of any aggregation, by calling it on the items of resampled clusters."""
     units = groups(clusters, len(values))
     rng = np.random.default_rng(0)

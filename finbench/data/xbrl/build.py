@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench import paths
-from finbench.data.xbrl import filings
+from finbench.data.xbrl import filings, published
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.output import Spool
 from finbench.data.xbrl.rows import SETS, Settings, rows
@@ -63,12 +63,14 @@ def build(
     max_context: int | None = None,
     seed: int = 0,
     test_companies: Sequence[str] = (),
+    finlora: Sequence[Path] = (),
 ) -> Built:
     """Write the sets ``xbrl_tags``, ``xbrl_values``, ``xbrl_formula`` and ``xbrl_calc`` into ``out``.
 
     ``out`` is a data directory (default: the user's). Companies named in ``test_companies`` (by ticker, CIK or a part
-    of the name) are the test split and all others train and validation; without any, every filing is test. All
-    faults are raised at once, and then nothing is written.
+    of the name) are the test split and all others train and validation; without any, every filing is test.
+    ``finlora``: its published CSV files, whose questions about these filings become ``finlora_xbrl_*``, in its own
+    splits. All faults are raised at once, and then nothing is written.
     """
     settings = Settings(seed, max_context)
     _check(given, filed_after, max_context)
@@ -76,13 +78,16 @@ def build(
     faults: list[str] = []
     hints: list[str] = []
     wanted = dict.fromkeys(test_companies, False)
+    asked = published.read_questions(finlora)
     with tempfile.TemporaryDirectory(prefix="finbench-xbrl-") as scratch:
-        spool = Spool(Path(scratch), SETS)
+        spool = Spool(Path(scratch), (*SETS, *published.SETS.values()))
         with spool:
             for path in given:
                 try:
                     for filing in filings.read(path):
-                        _add(filing, spool, built, settings, wanted, filed_after)
+                        if _add(filing, spool, built, settings, wanted, filed_after):
+                            for set_, split, row in published.join(filing, asked, built.dropped):
+                                spool.put(set_, split, row)
                 except FinbenchError as fault:
                     faults.append(fault.message)
                     hints.append(fault.hint)
@@ -113,11 +118,11 @@ def _check(given: Sequence[Path], filed_after: str | None, max_context: int | No
 
 def _add(
     filing: Filing, spool: Spool, built: Built, settings: Settings, wanted: dict[str, bool], filed_after: str | None
-) -> None:
-    """Put the rows of one filing into the spool."""
+) -> bool:
+    """Put the rows of one filing into the spool; False if it was filed too early."""
     if filed_after and (why := filings.too_early(filing, filed_after)):
         built.skipped.append(f"{filing.name}: {why}")
-        return
+        return False
     if twin := next((entry for entry in built.filings if entry["id"] == filing.id), None):
         raise FinbenchError(
             f"{filing.name}: the same filing ({filing.id}) as {twin['name']}.", "Give each filing once, in one form."
@@ -153,6 +158,7 @@ def _add(
             "sha256": dict(sorted(filing.digests.items())),
         }
     )
+    return True
 
 
 def _is(filing: Filing, name: str) -> bool:

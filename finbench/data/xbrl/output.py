@@ -41,7 +41,10 @@ class Spool:
     def add(self, set_: str, side: str, row: dict[str, Any]) -> None:
         """Append a row. Of the train ``side`` a tenth goes to validation, by the row's identity."""
         share = int(hashlib.sha256(str(row["id"]).encode()).hexdigest()[:8], 16) / 2**32
-        split = "validation" if side == "train" and share < 0.1 else side
+        self.put(set_, "validation" if side == "train" and share < 0.1 else side, row)
+
+    def put(self, set_: str, split: str, row: dict[str, Any]) -> None:
+        """Append a row to a split."""
         if (set_, split) not in self._files:
             self._files[set_, split] = (self.scratch / f"{set_}.{split}.jsonl").open("wb")
         text = json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
