@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -159,7 +160,7 @@ def _member_reader(path: Path, member: zipfile.ZipInfo) -> Callable[[], bytes]:
         try:
             with zipfile.ZipFile(path) as archive:
                 return archive.read(member)
-        except (zipfile.BadZipFile, NotImplementedError, EOFError) as fault:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as fault:
             raise refuse(f"{path}/{member.filename}", f"the zip is torn ({fault})") from fault
 
     return read

@@ -12,8 +12,9 @@ from decimal import Decimal
 LONGEST_NUMBER = 60  # characters; no figure of a filing is longer, and a megabyte of digits is an attack
 LONGEST_VALUE = 60  # characters of a value that is not a number; longer ones are prose or text blocks
 _DECIMAL = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?")
+_STANDARD = ("us-gaap", "dei", "srt", "ecd", "country")
 _NAMESPACE = re.compile(
-    r"https?://(?:fasb\.org|xbrl\.us|xbrl\.sec\.gov)/(us-gaap|dei|srt|ecd|country)/\d{4}(?:-\d\d-\d\d)?(?:#.*)?"
+    r"https?://(?:fasb\.org|xbrl\.us|xbrl\.sec\.gov)/(" + "|".join(_STANDARD) + r")/\d{4}(?:-\d\d-\d\d)?(?:#.*)?"
 )
 
 
@@ -37,9 +38,13 @@ def plain(value: Decimal) -> str:
 
 
 def concept_name(namespace: str, local: str, prefix: str | None) -> str:
-    """``us-gaap:Assets`` whatever prefix the file uses for the namespace; the file's own ``prefix`` for others."""
+    """``us-gaap:Assets`` whatever prefix the file uses for the namespace; the file's own ``prefix`` for others.
+
+    A namespace that is not the FASB's cannot pass for it by its prefix.
+    """
     known = _NAMESPACE.fullmatch(namespace)
-    return f"{known[1] if known else prefix or '?'}:{local}"
+    own = "?" if prefix in (None, "", *_STANDARD) else prefix
+    return f"{known[1] if known else own}:{local}"
 
 
 def day(text: str, ends: bool = False) -> str:
