@@ -129,12 +129,12 @@ def test_both_ways_to_resample_have_the_distribution_of_the_plain_one() -> None:
     plain = np.array([metric.statistic(metric.parts[rng.integers(300, size=300)].sum(axis=0)) for _ in range(4000)])
     few = stats.resample(metric.parts, metric.statistic)
     noise = rng.random((300, 1)) * 1e-9  # makes every document a kind of its own
-    many = stats.resample(
-        np.concatenate([metric.parts, noise], axis=1), lambda sums: metric.statistic(sums[..., :-1])
-    )
+    many = stats.resample(np.concatenate([metric.parts, noise], axis=1), lambda sums: metric.statistic(sums[..., :-1]))
     for fast in (few, many):
         assert len(fast) == stats.RESAMPLES
-        assert np.quantile(fast, [0.025, 0.5, 0.975]) == pytest.approx(np.quantile(plain, [0.025, 0.5, 0.975]), abs=0.006)
+        assert np.quantile(fast, [0.025, 0.5, 0.975]) == pytest.approx(
+            np.quantile(plain, [0.025, 0.5, 0.975]), abs=0.006
+        )
 
 
 def test_ten_thousand_resamples_of_five_thousand_documents_take_less_than_two_seconds() -> None:

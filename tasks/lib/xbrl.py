@@ -43,7 +43,7 @@ def parse_tag_lenient(answer: str, known: Mapping[str, str]) -> str | None:
     named = re.findall(r"us-gaap:([A-Za-z0-9]+)", text)
     found = {known.get(name.lower(), name) for name in named}
     if not found:
-        found = {known[word.lower()] for word in re.findall(r"[A-Za-z0-9]+", text) if word.lower() in known}
+        found = {known[word.lower()] for word in re.findall(r"(?<![\w:])[A-Za-z0-9]+", text) if word.lower() in known}
     return found.pop() if len(found) == 1 else None
 
 
