@@ -118,9 +118,8 @@ class Judge:
         if question.set == "finlora_xbrl_formula":
             return "" if theirs == ours else f"the formula is {solved.formula}, the answer is {question.answer}"
         value = self.helper.evaluate(theirs, {})
-        right = value is not None and abs(Decimal(value.numerator) / value.denominator - solved.value) < Decimal(
-            "1e-12"
-        )
+        exact = None if value is None else Decimal(value.numerator) / value.denominator
+        right = exact is not None and abs(exact - solved.value) < Decimal("1e-12")
         return "" if right else f"the result is {solved.answer}, the answer {question.answer}"
 
 
@@ -133,8 +132,8 @@ def section(folder: Path, given: list[Filing]) -> Iterator[str]:
     names = ", ".join(sorted(document.split("_")[0].split(".")[0] for document in judge.filings))
     yield "## FinLoRA's XBRL analysis: the published rows against their filings"
     yield ""
-    yield f"Filings at hand: {names}. Of {len(questions):,} published rows at hand {len(joined)} are about them;"
-    yield "each answer is asked in five wordings. A row agrees when finbench, asking the filing the same, finds the same answer."
+    yield f"Filings at hand: {names}. Of {len(questions):,} published rows at hand {len(joined)} are about them; each"
+    yield "answer is asked in five wordings. A row agrees when finbench, asking the filing the same, finds that answer."
     yield ""
     yield "| kind | rows | different answers | agree | disagree |"
     yield "|--|--:|--:|--:|--:|"

@@ -1,8 +1,8 @@
 """Scoring of a term's explanation against a reference: chrF and ROUGE-L, each of a sentence, averaged.
 
-Both lie between 0 and 1 here. chrF: sacrebleu's chrF2 (character 6-grams, beta 2; Popovic 2015). ROUGE-L: F-measure of the
-longest common subsequence, with Porter stemming (Lin 2004). Neither measures truth: an explanation of the opposite
-shares most of its words.
+Both lie between 0 and 1 here. chrF: sacrebleu's chrF2 (character 6-grams, beta 2; Popovic 2015). ROUGE-L: F-measure
+of the longest common subsequence, with Porter stemming (Lin 2004). Neither measures truth: an explanation of the
+opposite shares most of its words.
 """
 
 import functools
