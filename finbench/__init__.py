@@ -14,6 +14,11 @@ __version__ = "0.1.0"
 _HOMES = {
     "train": "finbench.training",
     "evaluate": "finbench.evaluation",
+    "compare": "finbench.compare",
+    "verify": "finbench.verify",
+    "report": "finbench.report",
+    "import_card": "finbench.lmeval",
+    "export_card": "finbench.exports",
     "import_data": "finbench.data.sources",
     "Recipe": "finbench.records",
     "Adapter": "finbench.records",

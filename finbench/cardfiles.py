@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,26 @@ def folder(place: Path) -> list[Scorecard]:
         with contextlib.suppress(FinbenchError):
             found.append(read(path))
     return sorted(found, key=lambda card: (card.subject.kind != "base", card.subject.name, card.provenance.created))
+
+
+def expand(places: Iterable[Path | str]) -> list[Path]:
+    """Scorecard files among files and folders, each once; other JSON files of a folder are passed over.
+
+    Raises FinbenchError for a file that is no scorecard, and where there is none at all.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            for path in sorted(place.glob("*.json")):
+                with contextlib.suppress(FinbenchError):
+                    read(path)
+                    found.append(path)
+        else:
+            read(place)
+            found.append(place)
+    if not found:
+        raise FinbenchError("No scorecard is there.", "Make some: finbench eval --adapter ./folder")
+    return list(dict.fromkeys(found))
 
 
 def samples_path(card: Path) -> Path:

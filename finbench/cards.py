@@ -6,14 +6,18 @@ import html as html_module
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.markup import escape
 from rich.table import Table
 
+from finbench import cardfiles
 from finbench.catalog import PREFIX
+from finbench.files import write_atomic
 from finbench.methods import METHODS
+from finbench.metrics import is_share, spoken
 from finbench.records import Adapter, Measure, Score, Scorecard
 
 _BAR = 24  # characters of a full bar in the terminal
@@ -30,6 +34,7 @@ class Row:
     lenient: Measure | None
     parse_rate: Measure | None
     seconds: float | None
+    colour: str = "default"
     baseline: bool = False
 
 
@@ -40,6 +45,11 @@ class TaskView:
     score: Score
     rows: list[Row]
     conditions: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> bool:
+        """Its main metric is shown in percent, with a bar."""
+        return is_share(self.score.main_metric)
 
     @property
     def title(self) -> str:
@@ -83,6 +93,7 @@ def _row(card: Scorecard, score: Score) -> Row:
         lenient=score.lenient.get(score.main_metric),
         parse_rate=score.parse_rate,
         seconds=score.seconds,
+        colour="default" if subject.kind == "base" else "blue",
     )
 
 
@@ -112,15 +123,15 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def interval(measure: Measure) -> str:
+def amount(value: float, share: bool = True) -> str:
+    """81.4 for a share of 0.8142; 0.814 for what is no share."""
+    return percent(value) if share else f"{value:.3f}"
+
+
+def interval(measure: Measure, share: bool = True) -> str:
     """81.4 [78.2, 84.1]"""
-    return f"{percent(measure.value)} [{percent(measure.low)}, {percent(measure.high)}]"
-
-
-def metric_name(name: str) -> str:
-    """A metric as it is written in prose."""
-    known = {"macro_f1": "macro-F1", "acc": "accuracy", "span_f1": "entity F1", "question_f1": "mean F1 of questions"}
-    return known.get(name, name.replace("_", " "))
+    value, low, high = (amount(part, share) for part in (measure.value, measure.low, measure.high))
+    return f"{value} [{low}, {high}]"
 
 
 # ---------------------------------------------------------------- terminal
@@ -133,9 +144,10 @@ def terminal(cards: Sequence[Scorecard], width: int = 100) -> list[Table]:
 
 def _table(view: TaskView, width: int) -> Table:
     score = view.score
+    share = is_share(score.main_metric)
     with_accuracy = any(row.accuracy for row in view.rows)
     table = Table(
-        title=f"{view.title}: {metric_name(score.main_metric)} in %, n = {score.n}",
+        title=f"{view.title}: {spoken(score.main_metric)}{' in %' if share else ''}, n = {score.n}",
         title_justify="left",
         title_style="bold",
         header_style="dim",
@@ -147,15 +159,18 @@ def _table(view: TaskView, width: int) -> Table:
     table.add_column("", no_wrap=True, width=names, overflow="ellipsis")
     table.add_column("score", justify="right")
     table.add_column("95 % interval", justify="right", no_wrap=True, style="dim")
-    table.add_column("0".ljust(length - 3) + "100", no_wrap=True)
+    table.add_column("0".ljust(length - 3) + "100" if share else "", no_wrap=True)
     for name, shown in (("acc.", with_accuracy), ("lenient", True), ("parsed", True)):
         if shown:
             table.add_column(name, justify="right", no_wrap=True)
     for row in view.rows:
-        limits = "" if row.main.low == row.main.high else f"{percent(row.main.low)} - {percent(row.main.high)}"
-        cells = [escape(shorten(row.name, names)), percent(row.main.value), limits, bar(row.main, length)]
-        beside = [*([row.accuracy] if with_accuracy else []), row.lenient, row.parse_rate]
-        cells += [percent(part.value) if part else "" for part in beside]
+        ends = [amount(end, share) for end in (row.main.low, row.main.high)]
+        limits = "" if row.main.low == row.main.high else " - ".join(ends)
+        drawn = f"[{row.colour}]{bar(row.main, length)}[/]" if share else ""
+        cells = [escape(shorten(row.name, names)), amount(row.main.value, share), limits, drawn]
+        cells += [percent(row.accuracy.value) if row.accuracy else ""] if with_accuracy else []
+        cells += [amount(row.lenient.value, share) if row.lenient else ""]
+        cells += [percent(row.parse_rate.value) if row.parse_rate else ""]
         table.add_row(*cells, style="dim" if row.baseline else "")
     return table
 
@@ -190,10 +205,69 @@ def _environment(html: bool) -> Environment:
         "number": lambda value: f"{value:g}",
         "percent": percent,
         "interval": interval,
-        "metric": metric_name,
+        "metric": spoken,
+        "amount": amount,
         "cell": _cell,
+        "value": _value,
+        "around": _around,
+        "plain": lambda cell, spread: " ".join(filter(None, [_value(cell), _around(cell, spread)])),
+        "tex": _tex,
+        "latex": latex,
+        "caption": caption,
     }
     return environment
+
+
+def template(name: str, *, escape: bool, **values: Any) -> str:
+    """A template of finbench, filled; ``escape``: as HTML."""
+    found: Any = _environment(html=escape).get_template(name)
+    return str(found.render(**values))
+
+
+# ---------------------------------------------------------------- cells of a report's table
+
+
+def _value(cell: Any) -> str:
+    return amount(cell.measure.value, cell.share)
+
+
+def _around(cell: Any, spread: str) -> str:
+    """The interval in brackets, or the deviation over seeds; nothing for a number without either."""
+    scale, digits = (100, 1) if cell.share else (1, 3)
+    if spread == "seeds":
+        return "" if cell.deviation is None else f"± {scale * cell.deviation:.{digits}f}"
+    if cell.measure.low == cell.measure.high:
+        return ""
+    return f"[{amount(cell.measure.low, cell.share)}, {amount(cell.measure.high, cell.share)}]"
+
+
+def _tex(cell: Any, spread: str) -> str:
+    value = rf"\textbf{{{_value(cell)}}}" if cell.best else _value(cell)
+    around = _around(cell, spread).replace("± ", r"$\pm$ ")
+    return value + (rf" {{\scriptsize {around}}}" if around else "")
+
+
+def latex(text: object) -> str:
+    """Text with LaTeX's special characters escaped."""
+    special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    special |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$^\dagger$", "²": "$^2$", "<": "$<$", ">": "$>$"}
+    return "".join(special.get(character, character) for character in str(text))
+
+
+def caption(table: Any) -> str:
+    """What the numbers of a report's table are, in sentences."""
+    sizes = "; ".join(f"{column.title} {column.score.n:,}" for column in table.columns)
+    if table.spread == "seeds":
+        around, test = "mean ± standard deviation over training seeds", "Welch's t test over seeds"
+    else:
+        around, test = "95 % intervals over documents in brackets", "paired permutation tests"
+    marks = (
+        f"Bold: significantly better than every other subject ({test} at 5 %, Holm over the table). "
+        "†: cannot be told from the best."
+        if table.tested
+        else "No significance test was possible, so nothing is bold."
+    )
+    return f"Strict parsing, in % ({around}). {marks} Documents: {sizes}."
 
 
 def _cell(text: object) -> str:
@@ -204,14 +278,21 @@ def _cell(text: object) -> str:
 
 def markdown(cards: Sequence[Scorecard]) -> str:
     """The cards as Markdown tables."""
-    template: Any = _environment(html=False).get_template("report.md.j2")
-    return str(template.render(cards=cards, views=views(cards)))
+    return template("report.md.j2", escape=False, cards=cards, views=views(cards))
 
 
 def html(cards: Sequence[Scorecard]) -> str:
     """The cards as one self-contained page: no script, no request."""
-    template: Any = _environment(html=True).get_template("report.html.j2")
-    return str(template.render(cards=cards, views=views(cards)))
+    return template("report.html.j2", escape=True, cards=cards, views=views(cards))
+
+
+def write_reports(folder: Path) -> list[Scorecard]:
+    """Write ``report.md`` and ``report.html`` over every card of a folder; return those."""
+    with cardfiles.lock(folder):
+        everything = cardfiles.folder(folder)
+        write_atomic(folder / "report.md", markdown(everything))
+        write_atomic(folder / "report.html", html(everything))
+    return everything
 
 
 def model_card(adapter: Adapter) -> str:
@@ -220,5 +301,4 @@ def model_card(adapter: Adapter) -> str:
         name.removeprefix(PREFIX) + (f" ({weight:g} x)" if weight != 1 else "")
         for name, weight in adapter.recipe.tasks.items()
     )
-    template: Any = _environment(html=False).get_template("adapter.md.j2")
-    return str(template.render(a=adapter, method=METHODS[adapter.recipe.method], tasks=tasks))
+    return template("adapter.md.j2", escape=False, a=adapter, method=METHODS[adapter.recipe.method], tasks=tasks)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from finbench import catalog, paths
+from finbench import catalog, paths, taskdocs
 from finbench.catalog import Function
 from finbench.console import quiet
 from finbench.errors import FinbenchError
@@ -48,7 +48,22 @@ def check(write: bool = False) -> list[str]:
             f"{name}: in none of the groups {', '.join(_ROOTS)}" for name in sorted(set(catalog.tasks()) - reached)
         ]
         findings += list(_recipe_faults())
+        findings += list(_page_faults(write))
     return findings
+
+
+def _page_faults(write: bool) -> Iterator[str]:
+    """In a checkout, docs/tasks.md shows what the YAMLs say; a wheel has no docs."""
+    path = paths.shipped("tasks").parent / "docs" / "tasks.md"
+    if not path.parent.is_dir():
+        return
+    page = taskdocs.page()
+    if path.is_file() and path.read_text(encoding="utf-8") == page:
+        return
+    if write:
+        write_atomic(path, page)
+    else:
+        yield "docs/tasks.md is stale: finbench tasks check --write"
 
 
 # ---------------------------------------------------------------- files

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from finbench import __version__
+from finbench.cli_cards import DataDir, Json, register
 from finbench.errors import FinbenchError
 
 app = typer.Typer(
@@ -30,10 +31,7 @@ app.add_typer(tasks_app, name="tasks")
 app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
-]
+register(app)
 
 
 def main() -> None:
@@ -162,6 +160,7 @@ def eval_(
     seed: Annotated[int, typer.Option(help="Seed of the worked examples.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for scorecards and report.")] = Path("scorecards"),
     arg: Annotated[list[str] | None, typer.Option(help="dtype=, batch_size=, truncate=left, answers= (dummy).")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="Of a data set: agreement=75 (fpb).")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -182,6 +181,7 @@ def eval_(
         out=out,
         data_dir=data_dir,
         arguments=_pairs(arg or [], "--arg"),
+        metadata=_pairs(metadata or [], "--metadata"),
     )
     _show_cards(cards, out, as_json)
 
@@ -266,8 +266,10 @@ def tasks_check(
 
 @data_app.command("import")
 def data_import(
-    name: Annotated[str, typer.Argument(help="Set: fpb, fiqa_sa or tfns.")],
-    files: Annotated[list[Path] | None, typer.Argument(help="The authors' original files.")] = None,
+    name: Annotated[str, typer.Argument(help="Set, such as fpb: finbench data list.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="The authors' files, folders or zip archives; default: from the Hub.")
+    ] = None,
     data_dir: DataDir = None,
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave rows out that cannot be read, and count them.")
@@ -322,6 +324,19 @@ def data_xbrl(
         finlora=finlora or [],
     )
     typer.echo(report(built) if as_json else "\n".join(built.lines()))
+
+
+@data_app.command("lock")
+def data_lock(as_json: Json = False) -> None:
+    """Pin every data set that lies on the Hub to its present commit (tasks/datasets.lock)."""
+    from finbench import views
+    from finbench.data import sources
+
+    found = sources.lock()
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        views.locked(found, sources.lock_file())
 
 
 @data_app.command("list")

@@ -37,8 +37,9 @@ def near_misses(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     names = sorted(set(known))
     by_case = {n.lower(): n for n in names}
     close = difflib.get_close_matches(name.lower(), list(by_case), n=limit, cutoff=0.5)
-    inside = [low for low in by_case if name.lower() in low and low not in close]
-    return [by_case[low] for low in [*close, *inside][:limit]]
+    begun = [low for low in by_case if low.startswith(name.lower())]
+    inside = [low for low in by_case if name.lower() in low]
+    return [by_case[low] for low in list(dict.fromkeys([*begun, *close, *inside]))[:limit]]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> FinbenchError:

@@ -11,9 +11,8 @@ from typing import Any, Literal
 from finbench import bases, cardfiles, cards, catalog, environment, metrics, modelfiles, prompts, scoring
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted, unknown
-from finbench.files import write_atomic
 from finbench.records import Bits, Score, Scorecard, Subject, Task
-from finbench.subjects import Examinee, by_engine, examinees
+from finbench.subjects import Examinee, by_engine, examinees, start_engine
 
 ENGINES = ("auto", "hf", "dummy")
 ARGUMENTS = {"dtype": str, "batch_size": int, "answers": str, "truncate": str}
@@ -46,6 +45,7 @@ def evaluate(
     out: Path = Path("scorecards"),
     data_dir: Path | None = None,
     arguments: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
 ) -> list[Scorecard]:
     """Score adapters beside their base, or a base alone; return their scorecards, bases first.
 
@@ -54,7 +54,7 @@ def evaluate(
 
     ``bits`` and ``chat`` default to what each adapter was trained with, ``tasks`` to those of the recipes. The
     base is always scored beside its adapters. What the folder ``out`` already holds under the same run key,
-    task digest and data digest is not scored again.
+    task digest and data digest is not scored again. ``metadata`` chooses of a data set: {"agreement": "75"}.
 
     Raises FinbenchError before anything is scored for a fault of a reference, an adapter, a base, a task or its
     data, and for a prompt that does not fit (unless ``truncate=left`` is among ``arguments``); Interrupted
@@ -71,7 +71,7 @@ def evaluate(
             "Which tasks? None is named, and no adapter's recipe names any.",
             "Add --tasks fpb, or see: finbench tasks list",
         )
-    exams = prompts.load(catalog.expand(names), data_dir, shots, seed)
+    exams = prompts.load(catalog.expand(names), data_dir, shots, seed, metadata)
     written: list[Path] = []
     with cardfiles.lock(out):
         pass  # a folder that cannot be written is refused before a model is loaded
@@ -84,11 +84,8 @@ def evaluate(
         for sitting in sittings:
             written += sitting.run()
             sitting.release()
-    with cardfiles.lock(out):
-        everything = cardfiles.folder(out)
-        write_atomic(out / "report.md", cards.markdown(everything))
-        write_atomic(out / "report.html", cards.html(everything))
-        return [cardfiles.read(path) for path in dict.fromkeys(written)]
+    cards.write_reports(out)
+    return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
 def _engine_name(engine: str) -> str:
@@ -192,22 +189,9 @@ class _Sitting:
 
     def _use(self, examinee: Examinee) -> None:
         """Switch the engine to a subject; it is started at the first one that needs it."""
-        arguments = self.settings.arguments
+        settings = self.settings
         if self.engine is None:
-            if self.settings.engine == "dummy":
-                from finbench.engines.dummy import DummyEngine
-
-                self.engine = DummyEngine(arguments.get("answers", "random"), self.settings.seed)
-                self.engine.exams = self.exams
-            else:
-                from finbench.engines.hf import HFEngine
-
-                assert examinee.base is not None
-                base = examinee.base
-                if examinee.subject.kind == "model" and examinee.adapter is not None:
-                    base = bases.Base(base.id, examinee.adapter)
-                chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
-                self.engine = HFEngine(base, examinee.subject.bits, **chosen)
+            self.engine = start_engine(examinee, settings.engine, settings.arguments, settings.seed, self.exams)
         self.engine.use(examinee.adapter if examinee.subject.kind == "peft" else None)
 
     def _requests(self, chat: bool, tasks: list[Task]) -> None:

@@ -168,3 +168,30 @@ def aggregations(task: str) -> dict[str, Aggregation]:
 def lower_is_better(task: str) -> list[str]:
     """Metrics of a shipped task of which less is better."""
     return [entry["metric"] for entry in config(task)["metric_list"] if not entry.get("higher_is_better", True)]
+
+
+# ---------------------------------------------------------------- names
+
+
+_NOT_SHARES = ("r2", "mse", "rmse", "mae", "mcc")
+_SPOKEN = {
+    "macro_f1": "macro-F1",
+    "weighted_f1": "weighted F1",
+    "micro_f1": "micro-F1",
+    "acc": "accuracy",
+    "span_f1": "entity F1",
+    "question_f1": "mean F1 of questions",
+    "mcc": "MCC",
+    "mse": "MSE",
+    "r2": "R²",
+}
+
+
+def is_share(metric: str) -> bool:
+    """Shown in percent, with bars from 0 to 100: everything but errors, R² and correlations."""
+    return metric not in _NOT_SHARES
+
+
+def spoken(metric: str) -> str:
+    """A metric as it is written in prose."""
+    return _SPOKEN.get(metric, metric.replace("_", " "))

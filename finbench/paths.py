@@ -53,7 +53,8 @@ def helper(name: str) -> ModuleType:
     path = package if package.is_file() else folder / f"{name}.py"
     search = [str(package.parent)] if package.is_file() else None
     spec = importlib.util.spec_from_file_location(f"finbench_{name}", path, submodule_search_locations=search)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # before it runs: its own parts import each other by this name
     spec.loader.exec_module(module)

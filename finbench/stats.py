@@ -185,3 +185,19 @@ def seed_spread(values: Sequence[float]) -> Spread:
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Spread(mean, deviation, len(values), mean - half, mean + half)
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> float:
+    """Two-sided p-value of Welch's t test (1947) that two sets of seeds have one mean.
+
+    A side of one value is taken as exact (a base is not trained); at least one side needs two values. Degrees of
+    freedom are rounded down, which makes p a little larger.
+    """
+    if max(len(a), len(b)) < 2:
+        return 1.0
+    parts = [float(np.var(side, ddof=1)) / len(side) if len(side) > 1 else 0.0 for side in (a, b)]
+    gap = abs(float(np.mean(a)) - float(np.mean(b)))
+    if sum(parts) == 0:
+        return 1.0 if gap == 0 else 0.0
+    below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True) if len(side) > 1)
+    return max(0.0, 1 - _t_inside(gap / math.sqrt(sum(parts)), max(1, math.floor(sum(parts) ** 2 / below))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,3 +104,23 @@ def by_engine(found: list[Examinee]) -> list[list[Examinee]]:
         own = subject.adapter if subject.kind == "model" else None
         groups.setdefault((subject.base.fingerprint, subject.bits, own), []).append(examinee)
     return list(groups.values())
+
+
+def start_engine(
+    examinee: Examinee, engine: str, arguments: Mapping[str, Any], seed: int, exams: dict[str, Any]
+) -> Any:
+    """An engine for a subject and all others of its base and bits; call ``use`` next."""
+    if engine == "dummy":
+        from finbench.engines.dummy import DummyEngine
+
+        dummy = DummyEngine(str(arguments.get("answers", "random")), seed)
+        dummy.exams = exams
+        return dummy
+    from finbench.engines.hf import HFEngine
+
+    assert examinee.base is not None
+    base = examinee.base
+    if examinee.subject.kind == "model" and examinee.adapter is not None:
+        base = bases.Base(base.id, examinee.adapter)
+    chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
+    return HFEngine(base, examinee.subject.bits, **chosen)

@@ -8,15 +8,21 @@ from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from finbench import cards as presentation
+from finbench import metrics
 from finbench.catalog import PREFIX, Base
+from finbench.compare import Comparison, Contest, points, probability
 from finbench.console import out
-from finbench.data.canonical import Report
+from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
 from finbench.methods import Method
 from finbench.records import Adapter, Bits, Recipe, Scorecard, Task
+from finbench.verify import Verification
+
+_FAULTS = 12  # faults that are shown one by one
 
 
 def bits(value: int | None) -> Bits | None:
@@ -87,16 +93,26 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
 
 
 def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
-    """Tasks and groups."""
-    table = _table("task", "family", "form", "main metric", "data", "licence")
-    for task in found:
+    """Tasks by family, both forms of one in one row; then the groups."""
+    known = list(found)
+    names = {task.name for task in known}
+    table = _table("family", "task", "forms", "main metric", "data set")
+    before = ""
+    for task in sorted(known, key=lambda task: (task.family, task.name)):
+        if task.name.endswith("_mc") and task.name.removesuffix("_mc") in names:
+            continue
+        forms = [task.form] + (["_mc"] if f"{task.name}_mc" in names else [])
         data = "shipped" if task.shipped else task.set
-        table.add_row(task.name.removeprefix(PREFIX), task.family, task.form, task.main_metric, data, task.licence)
+        family = "" if task.family == before else task.family
+        table.add_row(family, task.name.removeprefix(PREFIX), ", ".join(forms), task.main_metric, data)
+        before = task.family
+    table.columns[1].no_wrap = table.columns[4].no_wrap = True
     out.print(table)
     out.print()
     for name, members in groups.items():
         shown = ", ".join(member.removeprefix(PREFIX) for member in members)
-        out.print(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}", highlight=False)
+        out.print(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}", highlight=False, soft_wrap=True)
+    out.print("\nOne of them, with prompt, licence and paper: finbench tasks show NAME", highlight=False)
 
 
 def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
@@ -128,26 +144,50 @@ def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
 def imported(report: Report) -> None:
     """The end of an import."""
     out.print(f"[bold]{escape(str(report.folder))}[/]", soft_wrap=True)
-    kept = ", ".join(f"{count:,} {split}" for split, count in report.rows.items())
+    kept = ", ".join(f"{count:,} {split}" for split, count in report.rows.items() if count)
     out.print(f"{report.read:,} rows read, kept {kept}", highlight=False)
     if report.note:
         out.print(f"[yellow]{escape(report.note)}[/]", highlight=False, soft_wrap=True)
     for why, count in sorted(report.dropped.items()):
-        out.print(f"  {count:,} left out: {why}", highlight=False)
+        out.print(f"  {count:,} left out: {why}", highlight=False, soft_wrap=True)
     if report.faults:
-        out.print(f"  {len(report.faults):,} rejected: {escape(report.faults[0])}", highlight=False)
+        out.print(f"  {report.rejected:,} rejected: {escape(report.faults[0])}", highlight=False, soft_wrap=True)
+
+
+def locked(found: Mapping[str, Mapping[str, str]], path: Path) -> None:
+    """Data sets and the commits they are pinned to."""
+    table = _table("set", "Hub", "commit")
+    for name, pin in found.items():
+        table.add_row(name, pin["path"], pin["revision"][:12])
+    out.print(table)
+    out.print(f"Written to {escape(str(path))}.", soft_wrap=True)
 
 
 def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, Any] | None]) -> None:
-    """Data sets, here or to be imported."""
-    table = _table("set", "train", "validation", "test", "licence")
-    for name, card in found.items():
-        counts = [f"{card['rows'].get(split, 0):,}" if card else "-" for split in ("train", "validation", "test")]
-        table.add_row(name, *counts, tasks_by_set[name].licence)
-    out.print(table)
-    for name, card in found.items():
+    """Data sets, here or to be imported, by family."""
+    table = _table("set", "train", "validation", "test", "from", "licence")
+    for column in table.columns[1:4]:
+        column.justify = "right"
+    names = sorted(found, key=lambda name: (tasks_by_set[name].family, name))
+    for name in names:
+        card = found[name]
         if not card:
-            out.print(f"{name} is not here: {escape(tasks_by_set[name].data)}", highlight=False, soft_wrap=True)
+            continue
+        counts = [f"{count:,}" if (count := card["rows"].get(split, 0)) else "-" for split in SPLITS]
+        hub = card.get("hub")
+        origin = ("Hub" if hub["pinned"] else "Hub, unpinned") if hub else "files"
+        if not card.get("complete", True):
+            origin += ", a part"
+        table.add_row(name, *counts, origin, tasks_by_set[name].licence)
+    if table.row_count:
+        out.print(table)
+    missing = [name for name in names if not found[name]]
+    if missing:
+        out.print(
+            "\nNot here; get one, with a network or from its authors' files:" if table.row_count else "None is here:"
+        )
+    for name in missing:
+        out.print(f"  {escape(tasks_by_set[name].data)}", highlight=False, soft_wrap=True)
 
 
 def recipes(found: Mapping[str, Recipe]) -> None:
@@ -194,3 +234,97 @@ def doctor(findings: Sequence[Finding]) -> None:
         out.print(line, highlight=False, soft_wrap=True)
         if finding.mend:
             out.print(f"{'':{width + 9}}{escape(finding.mend)}", style="cyan", highlight=False, soft_wrap=True)
+
+
+# ---------------------------------------------------------------- scorecards
+
+
+def compared(found: Sequence[Comparison], show: int) -> None:
+    """Verdict, table and differing documents of each pair."""
+    for number, pair in enumerate(found):
+        if number:
+            out.print()
+        out.print(f"[bold]{escape(pair.verdict)}[/]", highlight=False)
+        out.print()
+        out.print(_contests(pair))
+        for task in pair.unshared:
+            out.print(f"[dim]{task.removeprefix(PREFIX)}: only one of the two has it[/]", highlight=False)
+        for contest in pair.contests:
+            _differing(pair, contest, show)
+
+
+def _contests(pair: Comparison) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", caption_justify="left")
+    table.caption = f"A: {escape(pair.a)}\nB: {escape(pair.b)}\np: paired permutation test, Holm-adjusted"
+    heads = ("", "metric", "A", "B", "A - B", "95 % interval", "p", "n to settle")
+    lines = [_contest(contest) for contest in pair.contests]
+    for number, head in enumerate(heads):
+        needed = max(len(Text.from_markup(line[number]).plain) for line in lines)
+        numeric = number > 1  # numbers are never cut; names are where the terminal is narrow
+        table.add_column(
+            head,
+            justify="right" if numeric else "left",
+            min_width=max(needed, 1) if numeric else None,
+            no_wrap=numeric or number == 0,
+            overflow="fold" if numeric else "ellipsis",
+        )
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def _contest(contest: Contest) -> list[str]:
+    colour = {"a": "green", "b": "red", None: "default"}[contest.winner]
+    a, b, low, high = (
+        points(contest.metric, value, sign=False)
+        for value in (contest.a.value, contest.b.value, contest.difference.low, contest.difference.high)
+    )
+    if contest.needed is None:
+        settled = "-"
+    else:
+        settled = f"{contest.n:,}" if contest.winner or contest.needed <= contest.n else f"{contest.needed:,}"
+    return [
+        contest.task.removeprefix(PREFIX),
+        metrics.spoken(contest.metric),
+        a,
+        b,
+        f"[{colour}]{points(contest.metric, contest.difference.value)}[/]",
+        f"{low} to {high}",
+        "< .001" if contest.adjusted < 0.001 else f"{contest.adjusted:.3f}",
+        settled,
+    ]
+
+
+def _differing(pair: Comparison, contest: Contest, show: int) -> None:
+    count, name = len(contest.differing), contest.task.removeprefix(PREFIX)
+    if contest.only_a is None:
+        right = ""
+    else:
+        test = f"; McNemar {probability(contest.mcnemar)}" if contest.mcnemar is not None else ""
+        right = f"; only A is right on {contest.only_a:,}, only B on {contest.only_b:,}{test}"
+    out.print(f"\n[bold]{name}[/]: {count:,} of {contest.n:,} documents read differently{right}", highlight=False)
+    if not count or show < 1:
+        return
+    table = _table("row", "gold", "A", "B", "text" if any(d.text for d in contest.differing) else "document")
+    for place in contest.differing[:show]:
+        shown = escape(place.text) if place.text else f"[dim]{place.doc}[/]"
+        table.add_row(str(place.index), escape(place.gold or ""), escape(place.a), escape(place.b), shown)
+    out.print(table)
+    if count > show:
+        out.print(f"[dim]and {count - show:,} more (--show {count}, or --json)[/]", highlight=False)
+
+
+def verified(found: Verification) -> None:
+    """Each check a line; faults last, in red, by field."""
+    for check in found.checks:
+        out.print(f"[green]ok   [/]  {escape(check)}", highlight=False, soft_wrap=True)
+    for note in found.notes:
+        out.print(f"[yellow]note [/]  {escape(note)}", highlight=False, soft_wrap=True)
+    for fault in found.faults[:_FAULTS]:
+        out.print(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", highlight=False)
+    if len(found.faults) > _FAULTS:
+        out.print(f"       and {len(found.faults) - _FAULTS:,} more (--json)", highlight=False)
+    if found.faults:
+        out.print(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
+    else:
+        out.print(f"\n[bold green]{found.level}[/]: {escape(found.card)}", highlight=False, soft_wrap=True)

@@ -216,7 +216,8 @@ def test_the_dummy_that_knows_the_gold_scores_one_and_the_random_one_chance(tmp_
     score = chance.scores[0]
     assert score.metrics["acc"].low < 1 / 3 < score.metrics["acc"].high
     assert score.baselines["random"]["acc"] == pytest.approx(1 / 3, abs=0.02)
-    assert score.baselines["majority"] == {"acc": pytest.approx(1 / 3), "macro_f1": pytest.approx(1 / 6)}
+    expected = {"acc": 1 / 3, "macro_f1": 1 / 6, "weighted_f1": 1 / 6, "mcc": 0}
+    assert score.baselines["majority"] == pytest.approx(expected)
 
 
 def test_worked_examples_come_from_train_and_are_recorded(adapter: Path, llama: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, matthews_corrcoef
 
 from conftest import task_helper, within
 
@@ -131,7 +131,7 @@ def test_shuffled_answers_score_about_chance() -> None:
 def test_an_unparsed_answer_counts_as_wrong() -> None:
     result = scored("I cannot say", "neutral")
     assert (result["acc"], result["acc_lenient"], result["parse_rate"]) == (0.0, 0.0, 0.0)
-    assert result["macro_f1"] == ("neutral", None, SENTIMENT)
+    assert result["macro_f1"] == result["weighted_f1"] == result["mcc"] == ("neutral", None, SENTIMENT)
 
 
 def test_a_lenient_reading_counts_only_in_the_lenient_scores() -> None:
@@ -139,6 +139,7 @@ def test_a_lenient_reading_counts_only_in_the_lenient_scores() -> None:
     assert (result["acc"], result["acc_lenient"], result["parse_rate"]) == (0.0, 1.0, 0.0)
 
 
+@pytest.mark.filterwarnings("ignore:A single label was found")
 @given(
     st.sampled_from([SENTIMENT, NESTED, YES_NO]).flatmap(
         lambda choices: st.tuples(
@@ -147,11 +148,49 @@ def test_a_lenient_reading_counts_only_in_the_lenient_scores() -> None:
         )
     )
 )
-def test_macro_f1_equals_scikit_learns(drawn: tuple[tuple[str, ...], list[tuple[str, str | None]]]) -> None:
+def test_the_scores_over_labels_equal_scikit_learns(drawn: tuple[tuple[str, ...], list[Any]]) -> None:
     choices, pairs = drawn
     gold, predicted = [pair[0] for pair in pairs], [pair[1] or "unparsed" for pair in pairs]
-    expected = f1_score(gold, predicted, average="macro", labels=list(choices), zero_division=0)
-    assert labels.macro_f1([(*pair, choices) for pair in pairs]) == pytest.approx(expected, abs=1e-12)
+    items = [(*pair, choices) for pair in pairs]
+    for average, ours in (("macro", labels.macro_f1), ("weighted", labels.weighted_f1)):
+        expected = f1_score(gold, predicted, average=average, labels=list(choices), zero_division=0)
+        assert ours(items) == pytest.approx(expected, abs=1e-12)
+    assert labels.mcc(items) == pytest.approx(matthews_corrcoef(gold, predicted), abs=1e-12)
+
+
+def test_frequent_labels_hide_rare_ones_in_weighted_f1_only() -> None:
+    items = [("neutral", "neutral", SENTIMENT)] * 98 + [(rare, "neutral", SENTIMENT) for rare in SENTIMENT[::2]]
+    assert labels.weighted_f1(items) == pytest.approx(0.98 * 0.98 * 2 / 1.98)
+    assert labels.macro_f1(items) == pytest.approx(0.98 * 2 / 1.98 / 3)
+    assert labels.mcc(items) == 0.0
+
+
+def test_an_unparsed_answer_lowers_mcc_as_a_class_of_its_own() -> None:
+    items = [(label, label, YES_NO) for label in YES_NO] * 10
+    assert labels.mcc(items) == 1.0
+    assert labels.mcc([*items, ("Yes", None, YES_NO)]) == pytest.approx(
+        matthews_corrcoef([*YES_NO * 10, "Yes"], [*YES_NO * 10, "unparsed"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("neither up nor down, it is positive", None),
+        ("no a b c d e f g positive", "no negation reaches this far: positive"),
+        ("no a b c d e f positive", None),
+        ("no. positive", "the sentence ends: positive"),
+        ("no, positive", None),
+        ("n't positive", None),
+        ("nothing" + " " * 199 + "positive", None),
+        ("nothing" + " " * 201 + "positive", "too far: positive"),
+        ("not bad. No fear of it, then: positive", None),
+        ("positive, not that it matters", "a negation after it: positive"),
+        ("knot positive", "'not' in a word: positive"),
+    ],
+)
+def test_a_negation_reaches_a_label_through_six_words_of_its_sentence(answer: str, label: str | None) -> None:
+    assert labels.parse_lenient(answer, SENTIMENT) == (label and label.rpartition(": ")[2])
 
 
 @given(
@@ -191,7 +230,15 @@ def test_a_question_keeps_its_attribute(answer: str, acc: float, rate: float) ->
 def test_the_likeliest_label_wins_and_the_first_of_tied_ones(scores: list[float], best: str) -> None:
     doc = {"label": best, "choices": list(SENTIMENT)}
     result = labels.score_choice(doc, [(score, False) for score in scores])
-    assert result == {"macro_f1": (best, best, SENTIMENT), "acc": 1.0}
+    item = (best, best, SENTIMENT)
+    assert result == {"macro_f1": item, "weighted_f1": item, "mcc": item, "acc": 1.0}
+
+
+@pytest.mark.parametrize(("scores", "best"), [([-1.0, -2.0], "Yes"), ([-2.0, -1.0], "No"), ([-1.0, -1.0], "Yes")])
+def test_a_question_is_answered_by_the_likeliest_label(scores: list[float], best: str) -> None:
+    doc = {"attribute": "price_up", "label": "No", "choices": list(YES_NO)}
+    result = labels.score_question_choice(doc, [(score, False) for score in scores])
+    assert result == {"question_f1": ("price_up", "No", best), "acc": float(best == "No")}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -199,5 +246,7 @@ def test_the_likeliest_label_wins_and_the_first_of_tied_ones(scores: list[float]
 def test_a_loglikelihood_that_is_no_number_stops_the_run(value: float, place: int) -> None:
     scores = [(-1.0, False), (-2.0, False), (-3.0, False)]
     scores[place] = (value, False)
-    with pytest.raises(ValueError, match="not finite"):
-        labels.score_choice({"label": "neutral", "choices": list(SENTIMENT)}, scores)
+    doc = {"attribute": "price_up", "label": "neutral", "choices": list(SENTIMENT)}
+    for score in (labels.score_choice, labels.score_question_choice):
+        with pytest.raises(ValueError, match="not finite"):
+            score(doc, scores)

@@ -54,6 +54,14 @@ def number(text: str | None) -> Decimal | None:
         ("5%", "0.05"),
         ("5 %", "0.05"),
         ("12.5%", "0.125"),
+        ("12.5 percent", "0.125"),
+        ("12.5 per cent", "0.125"),
+        ("2 percentage points", "0.02"),
+        ("1.2bn", "1.2e9"),
+        ("€1.2 mn", "1200000"),
+        ("1.2 millions", "1200000"),
+        ("1.2 USD million", "1200000"),
+        ("<think>3</think>12", "12"),
         ("1e6", "1000000"),
         ("1.5E-3", "0.0015"),
         ("2e+2", "200"),
@@ -102,6 +110,11 @@ def test_one_number_reads_strictly_and_leniently_as(answer: str, value: str) -> 
         ("1e1000", None),
         ("½", None),
         ("not stated", None),
+        ("$5M", None),
+        ("5k", None),
+        ("5 million thousand", None),
+        ("5 thousand USD million", None),
+        ("<think>12", None),
         ("\x00", None),
         ("\ud800", None),
         # prose
@@ -231,3 +244,73 @@ def test_an_answer_scores(answer: str, acc: float, lenient: float, rate: float) 
 def test_a_gold_answer_that_is_no_number_stops_the_run() -> None:
     with pytest.raises(ValueError, match="n/a"):
         numbers.score({"answer": "n/a"}, ["1"])
+
+
+VALUES = st.integers(-(10**9), 10**9).map(lambda hundredths: Decimal(hundredths) / 100)
+
+
+@pytest.mark.parametrize("style", [style for style, (power, _) in STYLES.items() if power >= 0])
+@given(value=VALUES)
+def test_a_computed_number_is_right_however_it_is_written(style: str, value: Decimal) -> None:
+    power, write = STYLES[style]
+    result = numbers.score_close({"answer": f"{value:f}"}, [write(value.scaleb(-power))])
+    assert result == {"acc": 1.0, "exact": 1.0, "acc_lenient": 1.0, "parse_rate": 1.0}
+
+
+@given(VALUES, VALUES)
+def test_a_computed_number_is_right_within_half_a_cent_or_a_thousandth(gold: Decimal, answer: Decimal) -> None:
+    result = numbers.score_close({"answer": f"{gold:f}"}, [f"{answer:f}"])
+    assert result["acc"] == float(abs(answer - gold) <= max(Decimal("0.005"), abs(gold) / 1000))
+    assert result["exact"] == float(answer == gold)
+
+
+@given(VALUES, st.sampled_from([0, 3, 6, 9]))
+def test_a_figure_is_right_in_the_unit_asked_for_and_with_a_scale_word(value: Decimal, scale: int) -> None:
+    doc = {"answer": f"${value:.2f}", "scale": scale}
+    dollars = value.scaleb(scale)
+    written = [f"${value:,.2f}", f"{value}", f"{dollars.scaleb(-6):f} million", f"${dollars.scaleb(-9):,f} billion"]
+    if scale == 0:
+        written.remove(f"{value}")  # the same
+    for answer in written:
+        assert numbers.score_unit(doc, [answer])["acc"] == 1.0, answer
+    assert numbers.score_unit(doc, [f"{dollars:f}"])["acc_lenient"] == 1.0
+
+
+@given(st.integers(-9999, 9999).map(lambda tenths: Decimal(tenths) / 10))
+def test_a_percentage_is_right_in_percent_and_leniently_as_a_ratio(value: Decimal) -> None:
+    doc = {"answer": f"{value}%", "scale": 0}
+    for answer in (f"{value}%", f"{value} percent", f"{value}"):
+        assert numbers.score_unit(doc, [answer])["acc"] == 1.0
+    result = numbers.score_unit(doc, [f"{value / 100:f}"])
+    assert (result["acc"], result["acc_lenient"]) == (float(abs(value) * 99 <= 5), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("gold", "inside", "outside"),
+    [
+        ("$1577.00", "1577.5", "1577.51"),
+        ("$8.70", "8.75", "8.751"),
+        ("$0.40", "0.389", "0.34"),
+        ("$1500.00", "1499.5", "1499"),
+        ("2.50", "2.495", "2.494"),
+        ("6.0%", "6.05%", "6.06%"),
+        ("93", "93.5", "93.51"),
+        ("0.0", "0", "0.01"),
+    ],
+)
+def test_the_printed_precision_of_the_gold_is_the_tolerance(gold: str, inside: str, outside: str) -> None:
+    doc = {"answer": gold, "scale": 6 if "$" in gold else 0}
+    assert [numbers.score_unit(doc, [answer])["acc"] for answer in (gold, inside, outside)] == [1.0, 1.0, 0.0]
+
+
+def test_a_gold_figure_with_a_scale_word_is_that_figure() -> None:
+    doc = {"answer": "$1.2 million", "scale": 0}
+    answers = ("$1.2 million", "1,200,000", "$1,249,000", "$1,251,000", "1.2")
+    assert [numbers.score_unit(doc, [answer])["acc"] for answer in answers] == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert numbers.score_unit({"answer": "$1.2 million", "scale": 6}, ["1.2"])["acc"] == 1.0
+
+
+@pytest.mark.parametrize("score", ["score_close", "score_unit"])
+def test_a_gold_figure_that_is_no_number_stops_the_run(score: str) -> None:
+    with pytest.raises(ValueError, match="flat"):
+        getattr(numbers, score)({"answer": "flat", "scale": 0}, ["1"])

@@ -146,7 +146,7 @@ def test_shuffled_answers_score_chance(name: str) -> None:
     random.Random(7).shuffle(answers)
     found = aggregated([scorer(name)(doc, [answer]) for (doc, _), answer in zip(rows, answers, strict=True)])
     share = 1 / len(set(answers))
-    slack = 5 * (share * (1 - share) / len(rows)) ** 0.5 * (2 if "f1" in str(list(found)) else 1)
+    slack = 10 * (share * (1 - share) / len(rows)) ** 0.5  # an F1 has up to twice the error of a share
     for metric, value in found.items():
         if metric.startswith("mse"):
             continue
@@ -159,7 +159,7 @@ def test_shuffled_lists_of_entities_score_what_the_lists_share() -> None:
     answers = [answer for _, answer in rows]
     random.Random(7).shuffle(answers)
     found = aggregated([scorer("spans.score")(doc, [answer]) for (doc, _), answer in zip(rows, answers, strict=True)])
-    # 4 lists of 1, 1, 2 and 3 entities: 7 pairs right on the diagonal, and 1 + 1 where Ulm and Ulm meet in the other order
+    # lists of 1, 1, 2 and 3 entities: 7 hits where a list meets itself, 1 + 1 where both Ulms meet in the other order
     assert found["span_f1"] == pytest.approx((7 + 2) / 4 / 7, abs=0.03)
     assert found["exact_match"] == pytest.approx(0.25, abs=0.035)
 
@@ -260,8 +260,8 @@ def test_fifty_thousand_hostile_characters_take_no_tenth_of_a_second(name: str, 
 
 
 @pytest.mark.parametrize("name", ROWS)
-@pytest.mark.parametrize("answer", ["[" * 10**6, '[{"text":' * 10**5, "9" * 10**6, "-" * 10**6, "positive" * 10**5])
-def test_a_million_hostile_characters_end(name: str, answer: str) -> None:
+@pytest.mark.parametrize("piece", ["[", '[{"text":', "9", "-", "positive", "not "])
+def test_a_million_hostile_characters_end(name: str, piece: str) -> None:
     doc, _ = ROWS[name][-1]
     with within(3):
-        assert scorer(name)(doc, [answer]).get("acc", 0.0) == 0.0
+        assert scorer(name)(doc, [piece * (10**6 // len(piece))]).get("acc", 0.0) == 0.0

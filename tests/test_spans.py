@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from seqeval.metrics import f1_score
+from seqeval.scheme import IOB2
 
 from conftest import task_helper, within
 
@@ -43,6 +45,10 @@ def doc(pairs: list[tuple[str, str]]) -> dict[str, Any]:
         pytest.param(f"[{ONE}]\n[{OTHER}]", None, [ANA], id="a second list"),
         pytest.param(f'{{"entities": [{ONE}]}}', None, [ANA], id="wrapped in an object"),
         pytest.param('[{"text": "Ana", "type": "person", "start": 0}]', None, [ANA], id="extra key"),
+        pytest.param('[{"entity": "Ana", "type": "person"}]', None, [ANA], id="entity for text"),
+        pytest.param('[{"entity": "X", "text": "Ana", "type": "person"}]', None, [ANA], id="text before entity"),
+        pytest.param(f"<think>[{OTHER}]</think>[{ONE}]", [ANA], [ANA], id="thinking"),
+        pytest.param(f"<think>[{ONE}]", None, None, id="thinking that does not end"),
         pytest.param('[{"text": "Ana", "type": "Person "}]', None, [ANA], id="type in other case"),
         pytest.param(f'[{{"text": "X", "type": "animal"}}, {ONE}]', None, [ANA], id="unknown type"),
         pytest.param(f'[{{"text": "X"}}, {ONE}]', None, [ANA], id="type missing"),
@@ -123,11 +129,18 @@ def by_hand(documents: list[tuple[list[tuple[str, str]], list[tuple[str, str]] |
     return 2 * precision * recall / (precision + recall) if hits else 0.0
 
 
+def per_type(result: dict[str, Any]) -> list[tuple[list[int], int]]:
+    """The counts of the types beside the document's own, for each of hits, false alarms and misses."""
+    columns = map(list, zip(*result["span_macro_f1"], strict=True))
+    return list(zip(columns, result["span_f1"], strict=True))
+
+
 @given(st.lists(st.tuples(FEW, st.none() | FEW), min_size=1))
 def test_span_f1_equals_a_count_by_hand(documents: list[tuple[Any, Any]]) -> None:
     answers = ["nothing" if predicted is None else spans.target(doc(predicted)) for _, predicted in documents]
     results = [spans.score(doc(gold), [answer]) for (gold, _), answer in zip(documents, answers, strict=True)]
     expected = by_hand(documents)
+    assert all(sum(counts) == total for result in results for counts, total in per_type(result))
     assert spans.span_f1([result["span_f1"] for result in results]) == pytest.approx(expected)
     assert spans.span_f1([result["span_f1_lenient"] for result in results]) == pytest.approx(expected)
 
@@ -155,3 +168,97 @@ def test_an_answer_scores(answer: str, counts: Any, exact: float, lenient_counts
 def test_an_empty_list_is_right_where_there_is_nothing_and_prose_is_not() -> None:
     assert spans.score(doc([]), ["[]"])["exact_match"] == 1.0
     assert spans.score(doc([]), ["There are none."])["exact_match_lenient"] == 0.0
+
+
+Tags = list[str]
+SENTENCE = st.integers(1, 12).flatmap(
+    lambda size: st.tuples(*[st.lists(st.sampled_from(["O", *TYPES]), min_size=size, max_size=size)] * 2)
+)
+REPEATED = st.lists(st.sampled_from(["Ulm", "Bo", "Ana"]), min_size=12, max_size=12)
+
+
+def iob2(drawn: list[str]) -> Tags:
+    """Tags in which neighbours of one type are one entity."""
+    return [
+        kind if kind == "O" else f"{'I' if place and drawn[place - 1] == kind else 'B'}-{kind}"
+        for place, kind in enumerate(drawn)
+    ]
+
+
+def entities(tokens: list[str], tags: Tags) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for place, tag in enumerate(tags):
+        if tag.startswith("B-"):
+            found.append({"text": tokens[place], "type": tag[2:], "start": place})
+        elif tag.startswith("I-"):
+            found[-1]["text"] += " " + tokens[place]
+    return found
+
+
+def scored(tokens: list[str], gold: Tags, predicted: Tags, offsets: bool = True) -> dict[str, Any]:
+    known = entities(tokens, gold)
+    if not offsets:
+        known = [{"text": entity["text"], "type": entity["type"]} for entity in known]
+    answer = spans.target({"entities": entities(tokens, predicted)})
+    result: dict[str, Any] = spans.score({"entities": known, "choices": list(TYPES)}, [answer])
+    return result
+
+
+@pytest.mark.parametrize("offsets", [True, False], ids=["offsets", "no offsets"])
+@given(st.lists(SENTENCE, min_size=1, max_size=4))
+def test_micro_and_macro_f1_equal_seqevals_on_the_same_spans(offsets: bool, drawn: list[Any]) -> None:
+    """Strict IOB2. A sentence of every type, all found, keeps each in seqeval's mean, which leaves absent ones out."""
+    drawn = [*drawn, (list(TYPES), list(TYPES))]
+    gold, predicted = ([iob2(pair[side]) for pair in drawn] for side in (0, 1))
+    results = [
+        scored([f"w{place}" for place in range(len(tags))], tags, other, offsets)
+        for tags, other in zip(gold, predicted, strict=True)
+    ]
+    for average, ours in (("micro", spans.span_f1), ("macro", spans.span_macro_f1)):
+        expected = f1_score(gold, predicted, average=average, mode="strict", scheme=IOB2, zero_division=0)
+        name = "span_f1" if average == "micro" else "span_macro_f1"
+        assert ours([result[name] for result in results]) == pytest.approx(expected, abs=1e-12)
+        assert ours([result[f"{name}_lenient"] for result in results]) == pytest.approx(expected, abs=1e-12)
+
+
+@given(SENTENCE, REPEATED)
+def test_where_texts_repeat_f1_is_never_below_seqevals(drawn: tuple[list[str], list[str]], tokens: list[str]) -> None:
+    """An answer does not say which "Ulm" it means, so that the benefit of the doubt is the answer's, in order."""
+    gold, predicted = iob2(drawn[0]), iob2(drawn[1])
+    found = scored(tokens, gold, predicted)["span_f1"]
+    expected = f1_score([gold], [predicted], average="micro", mode="strict", scheme=IOB2, zero_division=0)
+    assert spans.span_f1([found]) >= expected - 1e-12
+    loose = scored(tokens, gold, predicted, offsets=False)["span_f1"]
+    assert found[0] <= loose[0]
+    assert (found[0] + found[1], found[0] + found[2]) == (loose[0] + loose[1], loose[0] + loose[2])
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "counts"),
+    [
+        ("pl", "pl", (2, 0, 0)),
+        ("pl", "lp", (1, 1, 1)),
+        ("pl", "l", (1, 0, 1)),
+        ("plp", "pp", (2, 0, 1)),
+        ("plpl", "lplp", (3, 1, 1)),
+        ("p", "ppp", (1, 2, 0)),
+        ("pl", "", (0, 0, 2)),
+    ],
+)
+def test_mentions_of_one_text_match_in_order(gold: str, predicted: str, counts: Any) -> None:
+    kinds = {"p": "person", "l": "location"}
+    known = [{"text": "Ulm", "type": kinds[kind], "start": place} for place, kind in enumerate(gold)]
+    answer = spans.target({"entities": [{"text": "Ulm", "type": kinds[kind]} for kind in predicted]})
+    for order in (known, known[::-1]):  # the offsets say the order, not the row
+        result = spans.score({"entities": order, "choices": list(TYPES)}, [answer])
+        assert result["span_f1"] == counts
+
+
+def test_a_type_that_never_occurs_counts_nothing_in_the_mean() -> None:
+    result = spans.score(doc([ANA]), [f"[{ONE}]"])
+    assert spans.span_macro_f1([result["span_macro_f1"]]) == pytest.approx(1 / 3)
+
+
+def test_a_gold_type_that_the_task_does_not_know_stops_the_run() -> None:
+    with pytest.raises(ValueError, match="animal"):
+        spans.score(doc([("Rex", "animal")]), ["[]"])

@@ -11,6 +11,7 @@ import io
 import json
 import stat
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,16 +74,21 @@ class SourceFile:
                     yield handle
         except OSError as fault:
             raise FinbenchError(f"{self}: cannot be read ({fault.strerror or fault}).") from fault
-        except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as fault:
+        except RecursionError:  # a RuntimeError too: the decoder's, of what it reads
+            raise
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as fault:
             raise FinbenchError(f"{self}: the archive is damaged or encrypted ({fault}).") from fault
 
 
-def expand(paths: list[Path], pattern: str) -> list[SourceFile]:
-    """Files as they are; of folders and zip archives what fits ``pattern`` (several, separated by spaces)."""
+def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
+    """Files as they are; of folders and zip archives what fits ``pattern`` (several, separated by spaces).
+
+    ``like``: the hint of an error.
+    """
     found: list[SourceFile] = []
     missing = [str(path) for path in paths if not path.exists()]
     if missing:
-        raise FinbenchError(f"No such file: {', '.join(missing)}.")
+        raise FinbenchError(f"No such file: {', '.join(missing)}.", like)
     for path in paths:
         if path.is_dir():
             inside = [SourceFile(file) for file in sorted(path.rglob("*")) if file.is_file()]
@@ -93,7 +99,7 @@ def expand(paths: list[Path], pattern: str) -> list[SourceFile]:
             continue
         fitting = [file for file in inside if any(fnmatch(file.name.lower(), p.lower()) for p in pattern.split())]
         if not fitting:
-            raise FinbenchError(f"{path}: holds no file called {pattern.replace(' ', ' or ')}.")
+            raise FinbenchError(f"{path}: holds no file called {pattern.replace(' ', ' or ')}.", like)
         found += fitting
     return found
 
@@ -133,17 +139,26 @@ def encoding_of(file: SourceFile, fallback: str | None = None) -> str:
     """
     with file.open() as handle:
         head = handle.read(4)
-    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _checked(file, "utf-16")
+    try:
+        return _checked(file, "utf-8-sig")
+    except FinbenchError as fault:
+        if fallback and isinstance(fault.__cause__, UnicodeDecodeError) and not head.startswith(codecs.BOM_UTF8):
+            return _checked(file, fallback)
+        raise
+
+
+def _checked(file: SourceFile, encoding: str) -> str:
+    """``encoding``, after the file was decoded with it."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
-    line, empty = 1, True
+    line, empty, chunk = 1, True, b"first"
     with file.open() as handle:
-        while True:
+        while chunk:
             chunk = handle.read(_CHUNK)
             try:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as fault:
-                if fallback and encoding == "utf-8-sig" and not head.startswith(codecs.BOM_UTF8):
-                    return fallback
                 line += fault.object.count(b"\n", 0, fault.start)
                 name = encoding.removesuffix("-sig").upper()
                 raise FinbenchError(f"{file}:{line}: not {name} ({fault.reason}).") from fault
@@ -152,8 +167,6 @@ def encoding_of(file: SourceFile, fallback: str | None = None) -> str:
                 raise FinbenchError(f"{file}:{line}: a NUL character; is this a text file?")
             line += text.count("\n")
             empty = empty and not text.strip()
-            if not chunk:
-                break
     if empty:
         raise FinbenchError(f"{file}: the file is empty.")
     return encoding
@@ -181,8 +194,9 @@ def decode_csv(file: SourceFile) -> Iterator[Record | str]:
             header = [name.strip() for name in next(reader)]
             if len(set(header)) < len(header):
                 raise FinbenchError(f"{file}:1: a column occurs twice in the header {','.join(header)!r}.")
-            start = reader.line_num + 1
+            start, bare = reader.line_num + 1, True
             for row in reader:
+                bare = False
                 place, start = f"{file}:{start}", reader.line_num + 1
                 if not row:
                     continue
@@ -190,6 +204,8 @@ def decode_csv(file: SourceFile) -> Iterator[Record | str]:
                     yield f"{place}: {len(row)} fields, the header has {len(header)} ({','.join(header)[:80]})"
                 else:
                     yield Record(dict(zip(header, row, strict=True)), place)
+            if bare:
+                yield f"{file}:1: no row follows the header {','.join(header)[:80]!r}"
         except csv.Error as fault:
             raise FinbenchError(f"{file}:{reader.line_num}: not valid CSV ({fault}).") from fault
 
@@ -217,7 +233,7 @@ def decode_jsonl(file: SourceFile) -> Iterator[Record | str]:
 
 
 def decode_json(file: SourceFile) -> Iterator[Record | str]:
-    """One JSON document: a list of objects, or an object of objects by id (the id becomes the key ``_id``)."""
+    """One JSON document: a list of objects, or an object of objects by id (which becomes the key ``_id``)."""
     try:
         with text_of(file) as text:
             document = json.load(text, object_pairs_hook=_no_twins)
@@ -229,7 +245,7 @@ def decode_json(file: SourceFile) -> Iterator[Record | str]:
     for key, row in entries:
         place = f"{file}: id {ascii(key)[1:-1]}" if isinstance(document, dict) else f"{file}: entry {key}"
         if isinstance(row, dict):
-            yield Record({**row, "_id": key}, place)
+            yield Record({**row, "_id": key} if isinstance(document, dict) else row, place)
         else:
             yield f"{place}: a JSON object is expected"
 

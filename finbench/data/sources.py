@@ -36,7 +36,7 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
     report = Report(name, paths.data_dir(data_dir) / name)
     origin: dict[str, Any]
     if files:
-        sources = _ordered(chosen, expand(files, chosen.files))
+        sources = _ordered(chosen, expand(files, chosen.files, f"Like this: {catalog.of_set(name).data}"))
         _check_families(name, sources)
         records: Iterable[Record | str] = _records(chosen, sources)
         origin = {
@@ -67,8 +67,12 @@ def _divide(
             if not report.read:
                 raise FinbenchError(f"{name}: there is no row in {', '.join(report.by_file) or 'these files'}.")
             report.dropped += divided.dropped
-            if chosen.trains and not divided.count("train"):
-                raise FinbenchError(f"{name}: no row is left for the train split.", "Give all of the authors' files.")
+            empty = [split for split in SPLITS if not divided.count(split)]
+            for split in ("train", "test") if chosen.trains else ("test",):
+                if split in empty:
+                    raise FinbenchError(
+                        f"{name}: no row is left for the {split} split.", "Give all of the authors' files."
+                    )
             _note(chosen, report)
             earlier = describe(name, report.folder.parent)
             task = catalog.of_set(name)
@@ -163,6 +167,12 @@ def _check_families(name: str, sources: list[tuple[SourceFile, str]]) -> None:
 # ---------------------------------------------------------------- the Hub
 
 
+def on_hub(name: str) -> bool:
+    """Whether the set lies on the Hub."""
+    chosen = sets().SETS.get(name)
+    return chosen is not None and chosen.hub is not None
+
+
 def lock_file() -> Path:
     """``tasks/datasets.lock``: set -> {path, revision}, the commits at which data sets on the Hub are taken."""
     return paths.shipped("tasks") / "datasets.lock"
@@ -218,9 +228,14 @@ def _located(name: str, chosen: Any) -> dict[str, Any]:
 
 
 def _from_hub(place: Any, revision: str) -> Iterator[Record]:
-    with hub.explained(place.path):
-        for row, at, detail in sets().hub_records(place, revision):
-            yield Record(row, at, detail, detail or "")
+    found = sets().hub_records(place, revision)
+    while True:
+        with hub.data_explained(place.path):  # only what the Hub raises, not what is done with a row
+            record = next(found, None)
+        if record is None:
+            return
+        row, at, detail = record
+        yield Record(row, at, detail, detail or "")
 
 
 # ---------------------------------------------------------------- what is here

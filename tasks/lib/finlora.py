@@ -8,8 +8,9 @@ FinLoRA (``finlora_acc``, ``finlora_f1``; Wang et al. 2025, arXiv 2505.19819, wr
 script): the text after the last "Answer:" is the output; the labels are the targets of the whole test; the label that
 occurs first in the lower-cased output, anywhere in it, is the prediction, and where none does the output itself is.
 "know" contains "no", and no answer can be unparsed: these numbers serve comparison with the published ones only.
-Theirs breaks ties at one position ("10" and "100") by the order of a Python set, which changes with the hash seed; here
-the longest wins, so that a perfect answer is right. Equal labels but for case cannot tie otherwise.
+Theirs breaks ties at one position ("10" and "100") by the order of a Python set, which changes with the hash seed;
+here the longest wins, so that a perfect answer is right (two different labels of one length cannot tie). The labels
+are those of the items that are scored: with ``--limit`` there are fewer.
 """
 
 import collections

@@ -89,8 +89,8 @@ def load(
     if "test" in files:
         found = {split: read(file, labels) for split, file in files.items()}
     else:
-        place = data_dir(finbench_data_dir) / finbench_set
-        found = _from_hub(finbench_set, labels, f"The data set {finbench_set!r} is not in {place}", finbench_data)
+        missing = f"The data set {finbench_set!r} is not in {data_dir(finbench_data_dir) / finbench_set}"
+        found = _from_hub(finbench_set, labels, missing, finbench_data)
     tables = {}
     for split, rows in found.items():
         place = str(files.get(split, f"{finbench_set}, {split}"))
@@ -159,7 +159,8 @@ def _sets() -> Any:
         spec = importlib.util.spec_from_file_location(
             name, home / "__init__.py", submodule_search_locations=[str(home)]
         )
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)

@@ -78,10 +78,10 @@ def parse_lenient(answer: str, types: Sequence[str]) -> Pairs | None:
     by_case = {kind.casefold(): kind for kind in types}
     pairs = []
     for entry in value:
-        text = entry.get("text", entry.get("entity")) if isinstance(entry, dict) else None
-        if isinstance(text, str):
-            kind = by_case.get(str(entry.get("type", "")).strip().casefold())
-            if kind:
+        if isinstance(entry, dict):
+            text, said_kind = entry.get("text", entry.get("entity")), entry.get("type")
+            kind = by_case.get(said_kind.strip().casefold()) if isinstance(said_kind, str) else None
+            if isinstance(text, str) and kind:
                 pairs.append((text.strip(), kind))
     return pairs
 

@@ -67,6 +67,7 @@ class Set(NamedTuple):
     nested: bool = False  # each file holds the rows of the stricter ones
     trains: bool = True  # False: published as a test alone, by one source at least
     verbatim: bool = False  # a published test taken as it is, duplicates and conflicts too
+    corrected: str = ""  # what is wrong with the source, and what was done about it
 
 
 def split_in(name: str) -> str | None:

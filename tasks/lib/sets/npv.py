@@ -26,7 +26,8 @@ _UNKNOWN_COST = re.compile(r"\b(?:upfront|up-front|initial)\s+(?:cost|outlay|inv
 _NOW = re.compile(rf"immediate\s+(?:cash\s+)?(?:inflow|return|payment|receipt)\s+of\s+{_AMOUNT}")
 _AFTER = re.compile(rf"{_AMOUNT}\s+(?:in|after)\s+{_COUNT}\s+years?\b")
 _NTH = re.compile(
-    rf"{_AMOUNT}\s+(?:[a-z]+\s+){{0,4}}?(?:in|at the end of|after|during)\s+(?:its|the|their)?\s*({'|'.join(_ORDINALS[1:])})(?:\s+year)?\b"
+    rf"{_AMOUNT}\s+(?:[a-z]+\s+){{0,4}}?(?:in|at the end of|after|during)\s+(?:its|the|their)?\s*"
+    rf"({'|'.join(_ORDINALS[1:])})(?:\s+year)?\b"
 )
 _STEP = re.compile(
     rf"(increas|decreas|grow|declin|ris|fall)\w*\s+by\s+{_AMOUNT}\s+{_EACH}"

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .base import Drop, Item, Record, Unit, WrongFile, key_of, text_of
+from .base import Drop, Item, Record, Row, Unit, WrongFile, key_of, text_of
 from .npv import audit
 
 _FORMULA = re.compile(
@@ -70,7 +70,7 @@ def financebench(records: Iterable[Record]) -> Iterator[Item]:
             yield Drop("the answer is not one number")
         else:
             scale = _SCALE.search(question)
-            made = {"text": evidence, "question": question, "answer": answer, "group": document}
+            made: Row = {"text": evidence, "question": question, "answer": answer, "group": document}
             made["scale"] = _POWERS[scale.group(1)] if scale else 0
             yield Unit(f"{document} {question}", answer, [made], place, "test")
 

@@ -8,8 +8,10 @@ from typing import Any
 from .base import Item, Record, Row, Unit, coded, key_of, text_of
 
 LABELS = ("negative", "neutral", "positive")
-LEVELS = ("strong negative", "moderately negative", "mildly negative", "neutral", "mildly positive")
-LEVELS += ("moderately positive", "strong positive")
+LEVELS = (
+    *("strong negative", "moderately negative", "mildly negative", "neutral"),
+    *("mildly positive", "moderately positive", "strong positive"),
+)
 AGREEMENT = ("100", "75", "66", "50")  # per cent of the annotators, the strictest first
 
 
@@ -47,7 +49,7 @@ def fiqa(records: Iterable[Record]) -> Iterator[Item]:
     """
     gathered: dict[tuple[str, str | None], tuple[str, str, list[Row]]] = {}
     for row, place, split in records:
-        if "info" in row or "_id" in row:
+        if "info" in row or ("_id" in row and "score" not in row):
             yield _fiqa_unit(row.get("sentence"), row.get("info"), None, place, split)
             continue
         text = text_of(row, place, "sentence")

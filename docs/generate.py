@@ -1,0 +1,105 @@
+"""docs/scorecard.md and docs/scorecard.schema.json, from the records themselves.
+
+python docs/generate.py            writes both
+python docs/generate.py --check    says whether they are what the records give; exit 1 if not
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from finbench import records
+
+HERE = Path(__file__).parent
+NOUNS = ("Scorecard", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Provenance")
+HEAD = """# The scorecard, schema {number}
+
+Written by `python docs/generate.py` from `finbench/records.py`; [scorecard.schema.json](scorecard.schema.json) is the same for programs.
+
+A scorecard is two files: `<name>.json`, one [Scorecard](#scorecard), and `<name>.samples.jsonl.zst`, a line for every document and task.
+Schema {number} is the first that is promised to stay readable: later ones add keys that may be absent, and a card says its number under
+`schema`. Cards of schema 0 are read too; what they lack is null.
+
+## What can be checked
+
+`finbench verify CARD` recomputes what can be recomputed and says how far a card can be believed:
+
+| level | what it means |
+|--|--|
+| `self-reported` | there are no samples; the numbers are possible (a share of n documents is k/n, counts fit) and nothing more |
+| `samples-attached` | every value, interval and count follows from the samples, by the task's own scorer; where the data lie on the machine, golds and answers too |
+| `reproduced` | with `--rerun N`: the model that the card names, asked again on N documents of each task, reads the same (all of them in float32 with the same versions, 49 in 50 elsewhere) |
+
+What no samples decide (names, settings, versions, times) is covered by `run_key`, which follows from subject, settings and versions, and by
+`seal`: the SHA-256 of the card without that key, a colon, and four hex digits of a salted hash for every value in order of its path. So a later edit is
+noticed and named. A seal is no signature: who edits a card and seals it again can only be found out by what is recomputed or asked again.
+
+## Sample rows
+
+| key | type | meaning |
+|--|--|--|
+| `task`, `index` | string, integer | which task, and which row of its test split |
+| `doc` | string | salted hash of the zero-shot prompt: SHA-256 of `finbench-v1:` and the text, first 32 hex digits |
+| `cluster` | string | salted hash of the source that documents share (the row's `group`, else its text); intervals resample clusters |
+| `values` | object | what the task's scorer gives for this answer, by metric |
+| `answer` | string or list | the answer, or the log-likelihoods of the labels; only where the licence lets texts be shown |
+| `answer_sha256` | string | its salted hash otherwise |
+| `seal` | string | two hex digits for every value of the row (schema 1) |
+"""
+
+
+def kind(schema: dict[str, Any]) -> str:
+    """A JSON Schema type in words, with links to the records."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(kind(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{json.dumps(value)}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{json.dumps(schema['const'])}`"
+    if schema.get("type") == "array":
+        return "list of " + kind(schema.get("items", {}))
+    if schema.get("type") == "object":
+        return "object of " + kind(schema["additionalProperties"]) if schema.get("additionalProperties") else "object"
+    return str(schema.get("type", "any"))
+
+
+def page() -> str:
+    """The Markdown page."""
+    schema = records.Scorecard.model_json_schema(by_alias=True)
+    found = {**schema["$defs"], "Scorecard": schema}
+    parts = [HEAD.format(number=records.SCHEMA)]
+    for name in NOUNS:
+        noun = found[name]
+        parts.append(f"\n## {name}\n\n{noun['description'].splitlines()[0]}\n\n| key | type | meaning |\n|--|--|--|\n")
+        for key, stated in noun["properties"].items():
+            said = stated.get("description", "") or getattr(records, name).model_fields.get(key, None) or ""
+            said = said if isinstance(said, str) else ""
+            optional = "" if key in noun.get("required", []) else " (may be absent)"
+            parts.append(f"| `{key}` | {kind(stated)}{optional} | {said} |\n")
+    return "".join(parts)
+
+
+def files() -> dict[Path, str]:
+    """What the two files should hold."""
+    schema = records.Scorecard.model_json_schema(by_alias=True)
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {HERE / "scorecard.md": page(), HERE / "scorecard.schema.json": json.dumps(schema, indent=1) + "\n"}
+
+
+def main() -> None:
+    """Write, or with --check compare."""
+    stale = [path.name for path, text in files().items() if not path.is_file() or path.read_text() != text]
+    if sys.argv[1:] == ["--check"]:
+        sys.exit(f"stale: {', '.join(stale)}; run: python docs/generate.py" if stale else 0)
+    for path, text in files().items():
+        path.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

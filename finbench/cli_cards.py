@@ -1,0 +1,129 @@
+"""The commands about scorecards: compare, verify, report, card import, card export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
+]
+Cards = Annotated[list[Path], typer.Argument(help="Scorecards (.json), or folders of them.")]
+
+card_app = typer.Typer(no_args_is_help=True, help="Scorecards of others in, ours out in other formats.")
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the commands into the command line."""
+    app.command()(compare)
+    app.command()(verify)
+    app.command()(report)
+    app.add_typer(card_app, name="card")
+
+
+def _named(tasks: str | None) -> list[str]:
+    return [name.strip() for name in (tasks or "").split(",") if name.strip()]
+
+
+def compare(
+    cards: Cards,
+    tasks: Annotated[str | None, typer.Option(help="Only these tasks, by comma.")] = None,
+    show: Annotated[int, typer.Option(help="Differing documents to list for each task.")] = 5,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
+    from finbench import compare as comparison
+
+    found = comparison.compare(cards, tasks=_named(tasks), data_dir=data_dir)
+    if as_json:
+        typer.echo(json.dumps([pair.as_dict() for pair in found], indent=1))
+        return
+    from finbench import views
+
+    views.compared(found, show)
+
+
+def verify(
+    card: Annotated[Path, typer.Argument(help="Scorecard (.json), its samples beside it.")],
+    rerun: Annotated[int, typer.Option(help="Documents of each task to ask the model again.")] = 0,
+    adapter: Annotated[str | None, typer.Option(help="The card's adapter, for --rerun.")] = None,
+    base: Annotated[str | None, typer.Option(help="The card's base, where bases.yaml does not know it.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the documents to ask again.")] = 0,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
+    from finbench import verify as verification
+
+    found = verification.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=1))
+    else:
+        from finbench import views
+
+        views.verified(found)
+    if found.faults:
+        raise typer.Exit(1)
+
+
+def report(
+    cards: Cards,
+    format_: Annotated[str, typer.Option("--format", help="md, latex or html.")] = "md",
+    spread: Annotated[str, typer.Option(help="interval: 95 % over documents; seeds: mean and deviation.")] = "interval",
+    tasks: Annotated[str | None, typer.Option(help="Only these tasks, by comma.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write, with its plots beside it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """A table as in a paper: best in bold only where the difference is significant; with plots."""
+    from finbench import report as reporting
+
+    text = reporting.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
+    if as_json:
+        typer.echo(json.dumps({"format": format_, "text": text, "out": str(out) if out else None}, indent=1))
+    elif out is None:
+        typer.echo(text.rstrip())
+    else:
+        typer.echo(f"Report: {out}")
+
+
+@card_app.command("import")
+def card_import(
+    folder: Annotated[Path, typer.Argument(help="Output folder of lm_eval (results_*.json and samples_*.jsonl).")],
+    out: Annotated[Path, typer.Option(help="Folder for the scorecards.")] = Path("scorecards"),
+    name: Annotated[str | None, typer.Option(help="Name of the subject; default: that of the model.")] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Scorecards from what stock lm_eval wrote with --log_samples: every answer is scored again by us."""
+    from finbench import lmeval
+
+    _show(lmeval.import_card(folder, out=out, name=name, data_dir=data_dir), out, as_json)
+
+
+def _show(cards: Any, out: Path, as_json: bool) -> None:
+    from finbench import views
+
+    if as_json:
+        typer.echo(json.dumps([json.loads(card.to_json()) for card in cards], indent=1))
+    else:
+        views.scored(cards, out)
+
+
+@card_app.command("export")
+def card_export(
+    card: Annotated[Path, typer.Argument(help="Scorecard (.json).")],
+    format_: Annotated[str, typer.Option("--format", help="eval-results, model-index, every-eval-ever or lm-eval.")],
+    model: Annotated[str | None, typer.Option(help="Hub id of the subject, org/name.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("export"),
+    as_json: Json = False,
+) -> None:
+    """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
+    from finbench import exports
+
+    written = exports.export_card(card, format=format_, out=out, model=model)
+    typer.echo(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))

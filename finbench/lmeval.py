@@ -1,0 +1,253 @@
+"""Scorecards from what stock lm-eval wrote: every answer of its sample files is scored again by us.
+
+lm-eval writes ``results_<time>.json`` and, with ``--log_samples``, ``samples_<task>_<time>.jsonl``. Nothing of its
+scores is taken over: documents and prompts must be those of our tasks, answers are read and scored anew.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from finbench import __version__, cardfiles, cards, catalog, metrics, prompts, scoring
+from finbench.console import quiet, say
+from finbench.errors import FinbenchError
+from finbench.files import sha256_file, stable_json
+from finbench.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
+
+_LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
+
+
+def import_card(
+    folder: Path | str, *, out: Path = Path("scorecards"), name: str | None = None, data_dir: Path | None = None
+) -> list[Scorecard]:
+    """One scorecard for each results file below ``folder``, written to ``out`` with its samples.
+
+    Raises FinbenchError where there are no results or samples of our tasks, for another version of a task, and
+    for documents or prompts that are not those of the task, naming file and document.
+    """
+    quiet()
+    found = sorted(Path(folder).rglob("results_*.json"))
+    if not found:
+        raise FinbenchError(
+            f"No results_*.json below {folder}.",
+            'lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb --log_samples --output_path DIR',
+        )
+    made = [_card(path, out, name, data_dir) for path in found]
+    cards.write_reports(out)
+    return made
+
+
+def _card(path: Path, out: Path, name: str | None, data_dir: Path | None) -> Scorecard:
+    results = _json(path)
+    time = path.stem.removeprefix("results_")
+    files = {
+        task: path.with_name(f"samples_{task}_{time}.jsonl") for task in results["versions"] if task in catalog.tasks()
+    }
+    for task in results["versions"].keys() - files.keys():
+        say(f"{path.name}: {task} is not a task of finbench; left out")
+    files = {task: file for task, file in files.items() if file.is_file()}
+    if not files:
+        raise FinbenchError(f"{path}: no samples of a finbench task lie beside it.", "Run lm_eval with --log_samples.")
+    config, shots = results["config"], {results["n-shot"].get(task, 0) for task in files}
+    if len(shots) > 1:
+        raise FinbenchError(f"{path}: its tasks have different numbers of shots: {sorted(shots)}.")
+    seed = int(config.get("fewshot_seed") or 0)
+    exams = prompts.load([catalog.tasks()[task] for task in files], data_dir, shots.pop(), seed)
+    scores, samples, limits = [], {}, set()
+    for task, file in sorted(files.items()):
+        rows = _lines(file)
+        score, samples[task], limit = _score(catalog.tasks()[task], exams[task], rows, results, file)
+        scores.append(score)
+        limits.add(limit)
+    if len(limits) > 1:
+        raise FinbenchError(f"{path}: its tasks were cut at different numbers of rows.")
+    card = _blank(results, path, name, seed, limits.pop()).model_copy(update={"scores": scores})
+    card = card.model_copy(update={"status": "partial" if card.limit else "complete"})
+    card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
+    place, written = cardfiles.store(out, card, samples)
+    say(f"{path.name} -> {place}")
+    return written
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(found[key], dict) for key in ("results", "versions", "config", "n-shot")):
+            raise ValueError("results, versions, config and n-shot are expected")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
+        raise FinbenchError(f"{path} is no results file of lm-eval ({fault}).") from fault
+    return dict(found)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if path.stat().st_size > _LARGEST:
+        raise FinbenchError(f"{path} is larger than any samples file can be.")
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        ordered = sorted(rows, key=lambda row: int(row["doc_id"]))
+        if [row["doc_id"] for row in ordered] != list(range(len(rows))):
+            raise ValueError("documents are missing or occur twice")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
+        raise FinbenchError(f"{path} is no samples file of lm-eval ({fault}).") from fault
+    return ordered
+
+
+# ---------------------------------------------------------------- answers, scored again
+
+
+def _score(
+    task: Task, exam: Any, rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], file: Path
+) -> tuple[Score, list[dict[str, Any]], int | None]:
+    """Score, sample rows, and at how many rows the task was cut (None: not at all)."""
+    if results["versions"][task.name] != task.version:
+        theirs = results["versions"][task.name]
+        raise FinbenchError(f"{file}: version {theirs} of the task, here it is {task.version}.")
+    every = prompts.rows(exam, "test")
+    limit = len(rows) if len(rows) < len(every) else None
+    instances = prompts.requests(exam, limit)
+    by_document: dict[int, list[Any]] = {}
+    for instance in instances:
+        by_document.setdefault(instance.doc_id, []).append(instance)
+    if len(by_document) != len(rows):
+        raise FinbenchError(f"{file}: {len(rows)} documents, the data here have {len(by_document)}.")
+    for row in rows:
+        _fill(by_document[row["doc_id"]], row, f"{file}: document {row['doc_id']}", bool(results.get("chat_template")))
+    made = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+    strict, lenient, parse_rate = scoring.split_metrics(
+        scoring.values_of(made), exam.aggregation(), scoring.clusters_of(made)
+    )
+    _note(results["results"].get(task.name, {}), {name: m.value for name, m in strict.items()}, task.name)
+    docs = every[:limit]
+    shots = exam.config.num_fewshot or 0
+    split = str(exam.config.fewshot_split)
+    return (
+        Score(
+            task=task.name,
+            version=task.version,
+            task_digest=task.digest,
+            family=task.family,
+            form=task.form,
+            main_metric=task.main_metric,
+            data=prompts.data_id(task, exam, "test", docs),
+            licence=task.licence,
+            **scoring.counts(made),
+            metrics=strict,
+            lenient=lenient,
+            parse_rate=parse_rate,
+            lower_is_better=metrics.lower_is_better(task.name),
+            baselines=scoring.baselines(exam, docs),
+            truncated=0,
+            prompt_tokens=0,
+            seconds=0,
+            prompt_style=task.prompt_style,
+            fewshot_split=split if shots else None,
+            fewshot_digest=prompts.data_id(task, exam, "train", prompts.rows(exam, split)).digest if shots else None,
+        ),
+        made,
+        limit,
+    )
+
+
+def _fill(instances: list[Any], row: Mapping[str, Any], place: str, chat: bool) -> None:
+    """Put the recorded answers into our own requests, after a look at document and prompt."""
+    instances.sort(key=lambda instance: instance.idx)
+    try:
+        asked = [row["arguments"][f"gen_args_{number}"]["arg_0"] for number in range(len(row["arguments"]))]
+        answers = [answer[0] for answer in row["resps"]]
+        if len(answers) != len(instances) or len(asked) != len(instances):
+            raise ValueError(f"{len(answers)} answers to {len(instances)} requests")
+        choice = instances[0].request_type == "loglikelihood"
+        answers = [(float(a[0]), str(a[1]) == "True") for a in answers] if choice else [str(a) for a in answers]
+    except (KeyError, TypeError, ValueError, IndexError) as fault:
+        raise FinbenchError(f"{place}: not a sample of lm-eval ({fault}).") from fault
+    if stable_json(row["doc"]) != stable_json(instances[0].doc):
+        raise FinbenchError(f"{place} is not the row of the data here.", "Import the same edition of the data.")
+    for instance, prompt, answer in zip(instances, asked, answers, strict=True):
+        ours = str(instance.args[0])
+        same = ours.strip() in str(prompt) if chat else ours == prompt
+        if not same:
+            raise FinbenchError(f"{place}: its prompt is not the task's.", "See it: finbench tasks show NAME")
+        instance.resps = [answer]
+
+
+def _note(theirs: Mapping[str, Any], ours: Mapping[str, float], task: str) -> None:
+    """Say where lm-eval's own number is another one."""
+    for name, value in ours.items():
+        stated = theirs.get(f"{name},none")
+        if isinstance(stated, int | float) and abs(stated - value) > 1e-9:
+            say(f"{task}: their file says {name} = {stated:.4f}; the answers in it give {value:.4f}")
+
+
+# ---------------------------------------------------------------- who and how, as lm-eval says it
+
+
+def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int, limit: int | None) -> Scorecard:
+    config = results["config"]
+    arguments = config.get("model_args") or {}
+    if isinstance(arguments, str):
+        arguments = dict(pair.partition("=")[::2] for pair in arguments.split(",") if pair)
+    chat = bool(results.get("chat_template"))
+    subject = _subject(config, arguments, name or results.get("model_name") or "model", chat)
+    dummy = config.get("model") == "dummy"
+    when = datetime.fromtimestamp(float(results.get("date") or 0), UTC)
+    packages = {"lm-eval": results.get("lm_eval_version"), "transformers": results.get("transformers_version")}
+    dtype = str(config.get("model_dtype") or "unknown").removeprefix("torch.")
+    return Scorecard(
+        status="partial",
+        origin="lm-eval",
+        subject=subject,
+        scores=[],
+        engine=f"lm-eval {config.get('model') or 'unknown'}",
+        dtype="none" if dummy else dtype,
+        form="none" if dummy else "unmerged" if subject.adapter else "base",
+        shots=max(results["n-shot"].values(), default=0),
+        limit=limit,
+        seed=seed,
+        arguments={"results_sha256": sha256_file(path)},
+        chat_template=results.get("chat_template_sha"),
+        run_key="",
+        samples=None,
+        peak_memory_bytes=0,
+        seconds=float(results.get("total_evaluation_time_seconds") or 0),
+        provenance=Provenance(
+            finbench=__version__,
+            python=platform.python_version(),
+            packages={key: str(value) for key, value in packages.items() if value},
+            hardware={},
+            created=when.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        ),
+    )
+
+
+def _subject(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str, chat: bool) -> Subject:
+    """What lm-eval says of the model; a local path gives its last part only."""
+    pretrained, peft = str(arguments.get("pretrained") or name), arguments.get("peft")
+    sha = config.get("model_sha") or None
+    short = [part for part in pretrained.split("/") if part][-1:] or [name]
+    bits: Bits = 4 if _true(arguments.get("load_in_4bit")) else 8 if _true(arguments.get("load_in_8bit")) else 16
+    base = BaseModelId(
+        alias=short[0],
+        hub_id=pretrained if sha else None,
+        revision=str(sha) if sha else None,
+        source="hub" if sha else "folder",
+        fingerprint=UNKNOWN,
+    )
+    adapter = ([part for part in str(peft).split("/") if part][-1:] or [None])[0] if peft else None
+    return Subject(
+        name=adapter or (name if "/" not in name else short[0]),
+        base=base,
+        adapter=str(config.get("peft_sha") or UNKNOWN) if peft else None,
+        adapter_name=adapter,
+        bits=bits,
+        chat=chat,
+        kind="peft" if peft else "base",
+    )
+
+
+def _true(value: Any) -> bool:
+    return str(value).lower() == "true"

@@ -1,0 +1,85 @@
+"""Plots as SVG text: no drawing library, readable on light and dark pages."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finbench.report import Table
+
+_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 600, 214, 60, 28, 34
+_STYLE = (
+    "text{font:13px system-ui,sans-serif;fill:#1c2430}.s{fill:#68727f;font-size:12px}.g{stroke:#dfe4ea}"
+    ".d{fill:#2f6f9f}.w{stroke:#2f6f9f;stroke-width:2}.b{fill:#8a94a0}.bw{stroke:#8a94a0;stroke-width:2}"
+    ".m{stroke:#8a94a0;stroke-width:1.5;stroke-dasharray:4 3}.r{fill:#2f6f9f;opacity:.35}"
+    "@media(prefers-color-scheme:dark){text{fill:#e6eaef}.s{fill:#96a1ad}.g{stroke:#2d3641}.d,.r{fill:#6db0dd}"
+    ".w{stroke:#6db0dd}}"
+)
+
+
+def forest(table: Table, number: int) -> str:
+    """Dot and whisker for each line of a column of a report's table; baselines are dashed lines.
+
+    Whiskers are 95 % intervals: over documents, or of the mean over seeds, whose runs are the pale dots.
+    """
+    column = table.columns[number]
+    scale = 100 if column.share else 1
+    lines = [(line, cell) for line in table.lines if (cell := line.cells[number]) is not None]
+    subjects = [(line, cell) for line, cell in lines if not line.baseline]
+    ends = [scale * end for _, cell in lines for end in (cell.measure.low, cell.measure.high)]
+    low, high, step = _axis(min(ends), max(ends), (0, 100) if column.share else (-math.inf, math.inf))
+    height = _TOP + _ROW * len(subjects) + 40
+
+    def x(value: float) -> float:
+        inside = min(max(scale * value, low), high)
+        return round(_LEFT + (inside - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    bottom = height - 34
+    unit = " in %" if column.share else ""
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
+        f'role="img" aria-label="{escape(column.title)}"><style>{_STYLE}</style>',
+        f'<text x="0" y="18" style="font-weight:600">{escape(column.title)}</text>',
+        f'<text class="s" x="{_LEFT}" y="18">{escape(column.metric)}{unit}, n = {column.score.n:,}</text>',
+    ]
+    for tick in range(round((high - low) / step) + 1):
+        at = low + tick * step
+        place = round(_LEFT + (at - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
+        parts.append(f'<path class="g" d="M{place} {_TOP}V{bottom}"/>')
+        parts.append(f'<text class="s" x="{place}" y="{bottom + 15}" text-anchor="middle">{at:g}</text>')
+    marks = sorted((x(cell.measure.value), line.name) for line, cell in lines if line.baseline)
+    for order, (place, name) in enumerate(marks):
+        # the left one's label ends at its line and the right one's starts there, so that they never overlap
+        anchor, shift = ("end", 3) if order == 0 and len(marks) > 1 else ("start", -3)
+        parts.append(f'<path class="m" d="M{place} {_TOP}V{height - 17}"/>')
+        parts.append(
+            f'<text class="s" x="{place + shift}" y="{height - 4}" text-anchor="{anchor}">{name.split()[0]}</text>'
+        )
+    for row, (line, cell) in enumerate(subjects):
+        y = _TOP + _ROW * row + _ROW / 2
+        dot, whisker = ("b", "bw") if line.what.startswith("base") else ("d", "w")
+        parts.append(f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(_short(line.name))}</text>')
+        parts.append(f'<path class="{whisker}" d="M{x(cell.measure.low)} {y}H{x(cell.measure.high)}"/>')
+        if len(cell.runs) > 1:
+            parts += [f'<circle class="r" cx="{x(value)}" cy="{y}" r="4"/>' for value in cell.runs]
+        parts.append(f'<circle class="{dot}" cx="{x(cell.measure.value)}" cy="{y}" r="5"/>')
+        weight = ' style="font-weight:700"' if cell.best else ""
+        shown = f"{scale * cell.measure.value:.{1 if column.share else 3}f}" + ("†" if cell.tied else "")
+        parts.append(f'<text x="{_WIDTH - _RIGHT + 14}" y="{y + 4}"{weight}>{shown}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _short(name: str, width: int = 29) -> str:
+    return name if len(name) <= width else name[: width // 2] + "…" + name[len(name) - width // 2 :]
+
+
+def _axis(low: float, high: float, limits: tuple[float, float]) -> tuple[float, float, float]:
+    """(start, end, step) of an axis with 4 to 8 round steps around [low, high], within ``limits``."""
+    span = max(high - low, 1e-9)
+    base = 10 ** math.floor(math.log10(span / 5))
+    step = next(base * k for k in (1, 2, 5, 10) if span / (base * k) <= 6)
+    start = max(limits[0], math.floor(low / step) * step)
+    end = min(limits[1], math.ceil(high / step) * step)
+    return start, end if end > start else start + step, step

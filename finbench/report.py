@@ -1,0 +1,281 @@
+"""A table as in a paper, from scorecards: Markdown, LaTeX (booktabs) or HTML, with plots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from finbench import cardfiles, catalog, metrics, paired, plots, scoring, stats
+from finbench.cards import template
+from finbench.compare import LEVEL, Rows, aggregation_of, exam_of
+from finbench.errors import FinbenchError, unknown
+from finbench.files import write_atomic
+from finbench.records import Measure, Score, Scorecard
+
+FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
+SPREADS = ("interval", "seeds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One subject's score in one exam, with its sample rows if the card has them."""
+
+    card: Scorecard
+    score: Score
+    rows: list[dict[str, Any]] | None
+
+
+@dataclass
+class Column:
+    """One exam: a task under one set of conditions."""
+
+    score: Score
+    conditions: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The task as people type it, and what sets the exam apart."""
+        return ", ".join([self.score.task.removeprefix(catalog.PREFIX), *self.conditions])
+
+    @property
+    def metric(self) -> str:
+        """The main metric, in words."""
+        return metrics.spoken(self.score.main_metric)
+
+    @property
+    def family(self) -> tuple[str, str]:
+        """Scores are averaged over tasks of one family and one form."""
+        return self.score.family, self.score.form
+
+    @property
+    def share(self) -> bool:
+        """Shown in percent."""
+        return metrics.is_share(self.score.main_metric)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of the table. ``best``: significantly better than every other; ``tied``: no worse than the best."""
+
+    measure: Measure
+    share: bool
+    runs: tuple[float, ...] = ()
+    best: bool = False
+    tied: bool = False
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds, where there are several."""
+        return stats.seed_spread(self.runs).deviation if len(self.runs) > 1 else None
+
+
+@dataclass
+class Line:
+    """A subject, or a baseline that needs no model."""
+
+    name: str
+    what: str
+    cells: list[Cell | None]
+    means: list[float | None] = field(default_factory=list)
+    baseline: bool = False
+
+
+@dataclass
+class Table:
+    """Everything that the templates show."""
+
+    columns: list[Column]
+    families: list[str]
+    lines: list[Line]
+    spread: str
+    tested: bool
+    plots: list[tuple[str, str]] = field(default_factory=list)
+
+
+def report(
+    cards: Sequence[Path | str],
+    *,
+    format: str = "md",
+    spread: str = "interval",
+    tasks: Sequence[str] = (),
+    out: Path | None = None,
+) -> str:
+    """Render the scorecards (files, or folders of them) as one table; also written to ``out`` if that is named.
+
+    ``spread``: ``interval`` shows 95 % intervals over documents, a line a card; ``seeds`` shows mean and standard
+    deviation of subjects that differ only in their seed. Bold is who is significantly better than every other
+    line of its column (paired permutation tests, or Welch's t test over seeds; 5 %, Holm over the table); a
+    dagger marks who cannot be told from the best. Plots are part of HTML; for other formats they are written as
+    SVG beside ``out``.
+
+    Raises FinbenchError for a file that is no scorecard, and an unknown format, spread or task.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS, "finbench report --help")
+    if spread not in SPREADS:
+        raise unknown("spread", spread, SPREADS, "finbench report --help")
+    names = [task.name for task in catalog.expand(tasks)]
+    shown = table(cardfiles.expand(cards), spread, names)
+    text = template(FORMATS[format], escape=format == "html", t=shown)
+    if out is not None:
+        if format != "html":
+            for number, (_, svg) in enumerate(shown.plots):
+                slug = re.sub(r"[^a-z0-9]+", "-", shown.columns[number].title.lower())
+                write_atomic(out.with_name(f"{out.stem}-{slug}.svg"), svg)
+        write_atomic(out, text)
+    return text
+
+
+def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] = ()) -> Table:
+    """The table of these cards: columns by family and task, subjects in the order of their mean, bases first."""
+    exams: dict[str, Column] = {}
+    runs: dict[tuple[str, str], dict[str, list[Run]]] = {}  # (name, what) -> exam -> runs
+    for path in files:
+        card = cardfiles.read(path)
+        rows = _rows(path, card)
+        for score in card.scores:
+            if tasks and score.task not in tasks:
+                continue
+            exam = str(sorted((k, str(v)) for k, v in (exam_of(card, score) | {"task": score.task}).items()))
+            exams.setdefault(exam, Column(score, conditions(card)))
+            who = runs.setdefault(_who(card, spread), {}).setdefault(exam, [])
+            who.append(Run(card, score, rows.get(score.task)))
+    if not exams:
+        raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")
+    order = sorted(exams, key=lambda e: (exams[e].score.family, exams[e].score.form == "choice", exams[e].title, e))
+    columns = [exams[exam] for exam in order]
+    lines = [
+        Line(name, what, [_cell(found.get(exam), exams[exam]) for exam in order])
+        for (name, what), found in _ordered(runs)
+    ]
+    tested = _mark(lines, columns, [[found.get(exam) for exam in order] for _, found in _ordered(runs)], spread)
+    lines += _baselines(columns)
+    families = _means(columns, lines)
+    made = Table(columns, families, lines, spread, tested)
+    made.plots = [(column.title, plots.forest(made, number)) for number, column in enumerate(columns)]
+    return made
+
+
+def _rows(path: Path, card: Scorecard) -> Rows:
+    found: Rows = {}
+    if card.samples is not None:
+        for row in cardfiles.read_samples(path):
+            found.setdefault(row["task"], []).append(row)
+    return {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in found.items()}
+
+
+def conditions(card: Scorecard) -> tuple[str, ...]:
+    """What sets an exam apart from the plain one."""
+    shots = [f"{card.shots} shots"] if card.shots else []
+    chat = ["chat template"] if card.subject.chat else []
+    limit = [f"first {card.limit} rows only"] if card.limit else []
+    return (*shots, *chat, *limit)
+
+
+def _who(card: Scorecard, spread: str) -> tuple[str, str]:
+    """Name and description of the line a card belongs to; with ``seeds``, without its seed."""
+    subject = card.subject
+    rank = [f"r {subject.rank}"] if subject.rank and subject.kind == "peft" else []
+    bits = [f"{subject.bits} bits"] if subject.bits != 16 else []
+    what = ", ".join([subject.method or "base", *rank, *bits])
+    if spread == "seeds" and subject.seed is not None:
+        return subject.name.removesuffix(f"-s{subject.seed}"), what
+    return subject.name, what
+
+
+def _ordered(runs: dict[tuple[str, str], Any]) -> list[tuple[tuple[str, str], Any]]:
+    """Bases first, then by name."""
+    return sorted(runs.items(), key=lambda item: (item[0][1].partition(",")[0] != "base", item[0]))
+
+
+def _cell(runs: list[Run] | None, column: Column) -> Cell | None:
+    if not runs:
+        return None
+    values = tuple(run.score.main.value for run in runs)
+    if len(values) == 1:
+        return Cell(runs[0].score.main, column.share, values)
+    spread = stats.seed_spread(values)
+    return Cell(Measure(value=spread.mean, low=spread.low, high=spread.high), column.share, values)
+
+
+# ---------------------------------------------------------------- who is best
+
+
+def _mark(lines: list[Line], columns: list[Column], runs: list[list[list[Run] | None]], spread: str) -> bool:
+    """Set ``best`` and ``tied`` in every column; False where nothing could be tested."""
+    tests: list[tuple[int, int, int, float | None]] = []  # column, best line, other line, p
+    for number, column in enumerate(columns):
+        sign = -1 if column.score.main_metric in column.score.lower_is_better else 1
+        present = [(line, cell) for line, cells in enumerate(lines) if (cell := cells.cells[number]) is not None]
+        best = max(present, key=lambda pair: sign * pair[1].measure.value)[0]
+        for line, _ in present:
+            if line != best:
+                tests.append((number, best, line, _p(runs[best][number], runs[line][number], column, spread)))
+    if all(p is None for *_, p in tests):
+        return False
+    adjusted = paired.holm([1.0 if p is None else p for *_, p in tests])
+    for number in range(len(columns)):
+        mine = [(best, line, p) for (c, best, line, _), p in zip(tests, adjusted, strict=True) if c == number]
+        if not mine:
+            continue
+        level = [line for _, line, p in mine if p >= LEVEL]
+        _set(lines[mine[0][0]], number, best=not level, tied=bool(level))
+        for line in level:
+            _set(lines[line], number, best=False, tied=True)
+    return True
+
+
+def _set(line: Line, number: int, *, best: bool, tied: bool) -> None:
+    cell = line.cells[number]
+    assert cell is not None
+    line.cells[number] = replace(cell, best=best, tied=tied)
+
+
+def _p(a: list[Run] | None, b: list[Run] | None, column: Column, spread: str) -> float | None:
+    """p-value that two lines of a column are alike; None where that cannot be tested."""
+    assert a
+    assert b
+    if spread == "seeds":
+        if max(len(a), len(b)) < 2:
+            return None
+        return stats.welch([run.score.main.value for run in a], [run.score.main.value for run in b])
+    one, other = a[-1].rows, b[-1].rows
+    if not one or not other or [row["doc"] for row in one] != [row["doc"] for row in other]:
+        return None
+    values = [scoring.values_of(rows)[column.score.main_metric] for rows in (one, other)]
+    how = aggregation_of(column.score.task, column.score.main_metric)
+    return scoring.difference(values[0], values[1], how, scoring.clusters_of(one)).p
+
+
+# ---------------------------------------------------------------- baselines and means
+
+
+def _baselines(columns: list[Column]) -> list[Line]:
+    lines = []
+    for name in ("majority", "random"):
+        values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
+        if any(value is not None for value in values):
+            cells = [
+                None if value is None else Cell(Measure(value=value, low=value, high=value), column.share)
+                for value, column in zip(values, columns, strict=True)
+            ]
+            lines.append(Line(f"{name} label", "no model", cells, baseline=True))
+    return lines
+
+
+def _means(columns: list[Column], lines: list[Line]) -> list[str]:
+    """Add the mean over each family of at least two tasks to the lines that have them all; return the headings."""
+    members: dict[tuple[str, str], list[int]] = {}
+    for number, column in enumerate(columns):
+        if column.share and not column.conditions:
+            members.setdefault(column.family, []).append(number)
+    chosen = {family: numbers for family, numbers in members.items() if len(numbers) > 1}
+    for line in lines:
+        for numbers in chosen.values():
+            values = [cell.measure.value for n in numbers if (cell := line.cells[n]) is not None]
+            line.means.append(sum(values) / len(values) if len(values) == len(numbers) else None)
+    both = {family for family, form in chosen if (family, "choice") in chosen and (family, "generate") in chosen}
+    return [f"{family}, {form}" if family in both else family for family, form in chosen]

@@ -1,0 +1,166 @@
+"""Scoring recorded answers again: by the task's own scorer, from the data where they lie here, else by hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench import catalog, metrics, paths, prompts, scoring
+from finbench.console import quiet
+from finbench.files import stable_json
+from finbench.records import Score, Scorecard, Task
+from finbench.seal import salted
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class RowFault:
+    """A value of a sample row that cannot be right; ``field`` where it is one of the card instead."""
+
+    index: int
+    metric: str
+    message: str
+    field: str = ""
+
+
+@dataclass
+class Outcome:
+    """What scoring again found."""
+
+    with_data: bool
+    said: str = ""
+    faults: list[RowFault] = field(default_factory=list)
+
+
+def consistent(rows: Rows) -> Iterator[RowFault]:
+    """Contradictions inside rows: readings outside the label set, an accuracy or parse rate that does not follow."""
+    for row in rows:
+        values = row["values"]
+        if values.keys() != rows[0]["values"].keys():
+            yield RowFault(row["index"], "", f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}")
+            continue
+        for name, value in values.items():
+            if name.removesuffix(scoring.LENIENT) not in ("macro_f1", "weighted_f1", "micro_f1", "mcc"):
+                continue
+            if not _label_item(value):
+                yield RowFault(row["index"], name, f"is no (gold, prediction, labels): {value!r}")
+                continue
+            gold, predicted, labels = value
+            lenient = scoring.LENIENT if name.endswith(scoring.LENIENT) else ""
+            if gold not in labels or (predicted is not None and predicted not in labels):
+                yield RowFault(row["index"], name, f"{gold!r} or {predicted!r} is not a label of the task")
+            if values.get("acc" + lenient, float(gold == predicted)) != float(gold == predicted):
+                yield RowFault(row["index"], name, f"gold {gold!r}, prediction {predicted!r} contradict the accuracy")
+            if not lenient and values.get("parse_rate", float(predicted is not None)) != float(predicted is not None):
+                yield RowFault(row["index"], name, f"prediction {predicted!r} contradicts the parse rate")
+
+
+def _label_item(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple)
+
+
+def at_hand(task: Task, data_dir: Path | None) -> bool:
+    """The rows of the task lie on this machine."""
+    return task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file()
+
+
+def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
+    """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
+    quiet()
+    exam = prompts.load([task], data_dir)[task.name]
+    docs = prompts.rows(exam, "test")[: card.limit]
+    found = prompts.data_id(task, exam, "test", docs)
+    outcome = Outcome(True)
+    if found.digest != score.data.digest:
+        hashes = {salted(prompts.shown(exam, doc)) for doc in docs}
+        if not task.shipped and hashes != {row["doc"] for row in rows}:
+            other = without_data(task, rows)  # another edition of the set: neither side is wrong
+            other.said += f"; the {len(docs):,} rows here are another edition of {task.set}"
+            return other
+        said = "is not that of the same documents here"
+        outcome.faults.append(RowFault(0, "", said, f"scores[{task.name}].data.digest"))
+    instances: dict[int, list[Any]] = {}
+    for instance in prompts.requests(exam, card.limit):
+        instances.setdefault(instance.doc_id, []).append(instance)
+    checked, rows_again = 0, {}
+    for row in rows:
+        answers = _answers(row, exam, docs[row["index"]])
+        if answers is None:
+            continue
+        for instance, answer in zip(instances[row["index"]], answers, strict=True):
+            instance.resps = [answer]
+        rows_again[row["index"]] = instances[row["index"]]
+    flat = [instance for group in rows_again.values() for instance in group]
+    again = {
+        row["index"]: row
+        for row in scoring.sample_rows(exam, flat, choice=task.form == "choice", restricted=task.restricted)
+    }
+    for row in rows:
+        if row["doc"] != salted(prompts.shown(exam, docs[row["index"]])):
+            outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))
+        new = again.get(row["index"])
+        checked += new is not None
+        outcome.faults += list(_differing(row, new)) if new else []
+    if task.name in catalog.tasks() and score.baselines != scoring.baselines(exam, docs):
+        outcome.faults.append(RowFault(0, "", "are not those of the rows here", f"scores[{task.name}].baselines"))
+    outcome.said = f"{checked:,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
+    return outcome
+
+
+def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RowFault]:
+    if "cluster" in row and row["cluster"] != new["cluster"]:
+        yield RowFault(row["index"], "cluster", "is not the hash of that row's source")
+    for name, value in new["values"].items():
+        if stable_json(row["values"].get(name)) != stable_json(value):
+            said = f"is {stable_json(row['values'].get(name))}; the scorer gives {stable_json(value)}"
+            yield RowFault(row["index"], f"values.{name}", said)
+
+
+def _answers(row: Mapping[str, Any], exam: Any, doc: Mapping[str, Any]) -> list[Any] | None:
+    """The answers of a row as an engine gave them; a hashed one is found among what models usually say."""
+    if isinstance(row.get("answer"), list):
+        return [(float(value), False) for value in row["answer"]]
+    if "answer" in row:
+        return [row["answer"]]
+    target = exam.doc_to_target(doc)
+    wordings = [*(doc.get("choices") or []), *([target] if isinstance(target, str) else [])]
+    return _unhashed(str(row.get("answer_sha256")), wordings)
+
+
+def _unhashed(wanted: str, wordings: Sequence[str]) -> list[str] | None:
+    for wording in wordings:
+        for said in (wording, wording.capitalize(), wording.upper()):
+            for answer in (f"{before}{said}{after}" for before in ("", " ") for after in ("", ".", " ", "\n")):
+                if salted(answer) == wanted:
+                    return [answer]
+    return [""] if salted("") == wanted else None
+
+
+def without_data(task: Task, rows: Rows) -> Outcome:
+    """Where the data are not here: answers of label tasks, read again; gold labels are taken from the rows."""
+    outcome = Outcome(False)
+    scorer = metrics.config(task.name).get("process_results")
+    checked = 0
+    for row in rows:
+        item = row["values"].get("macro_f1")
+        if not isinstance(scorer, catalog.Function) or not _label_item(item):
+            continue
+        gold, _, labels = item
+        doc = {"label": gold, "choices": list(labels)}
+        answers = (
+            [(float(value), False) for value in row["answer"]]
+            if isinstance(row.get("answer"), list)
+            else [row["answer"]]
+            if "answer" in row
+            else _unhashed(str(row.get("answer_sha256")), labels)
+        )
+        if answers is None:
+            continue
+        checked += 1
+        new = {"cluster": row.get("cluster"), "values": metrics.function(scorer)(doc, answers)}
+        outcome.faults += list(_differing(row, new))
+    outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"
+    return outcome

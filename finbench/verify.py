@@ -1,0 +1,274 @@
+"""Can a scorecard be believed: everything in it that can be recomputed, recomputed.
+
+Levels: ``self-reported`` (the card alone, its numbers possible), ``samples-attached`` (every metric, interval and
+count follows from the samples), ``reproduced`` (the model, asked again, gives the same answers).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from finbench import cardfiles, catalog, metrics, rescore, scoring, seal
+from finbench.errors import FinbenchError
+from finbench.records import Measure, Score, Scorecard
+
+Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
+_EXACT = 1e-9  # intervals are resampled with the same seed: equal up to rounding
+_EARLIER = 0.03  # those of schema 0 came from 2,000 resamples of another kind
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A field that cannot be right, and why."""
+
+    field: str
+    message: str
+
+
+@dataclass
+class Verification:
+    """What was found; ``level`` is ``none`` where anything was wrong."""
+
+    card: str
+    faults: list[Fault] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    level: Level = "none"
+
+    def fault(self, place: str, message: str) -> None:
+        """Note a fault, once."""
+        found = Fault(place, message)
+        if found not in self.faults:
+            self.faults.append(found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        faults = [{"field": fault.field, "message": fault.message} for fault in self.faults]
+        return {"card": self.card, "level": self.level, "faults": faults, "checks": self.checks, "notes": self.notes}
+
+
+def verify(
+    card: Path | str,
+    *,
+    rerun: int = 0,
+    adapter: str | None = None,
+    base: str | None = None,
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> Verification:
+    """Check a scorecard against its samples, the tasks, the data that lie here and, with ``rerun``, the model.
+
+    ``rerun`` documents of each task, chosen by ``seed``, are answered again by the model that the card names;
+    ``adapter`` and ``base`` say where it is, as for ``finbench eval``. Raises FinbenchError for a card that is
+    not there, and for a model or data that a rerun needs and that are not.
+    """
+    path = Path(card)
+    found = Verification(str(path))
+    raw = _raw(path)
+    try:
+        parsed = Scorecard.parse(raw, str(path))
+    except FinbenchError as fault:
+        found.fault("schema", fault.message)
+        return found
+    found.checks.append(f"schema {parsed.schema_}")
+    _sealed(raw, parsed, found)
+    for score in parsed.scores:
+        _task(score, found)
+        _possible(parsed, score, found)
+    if parsed.status == "complete" and (parsed.limit is not None or not parsed.scores):
+        found.fault("status", "a card with a limit, or without scores, is not complete")
+    by_task = _samples(path, parsed, found)
+    for score in parsed.scores if by_task is not None else []:
+        _rows(score, (by_task or {}).get(score.task, []), found)
+    sampled = by_task is not None
+    if sampled and not found.faults:
+        _data(parsed, by_task or {}, data_dir, found)
+    if not found.faults:
+        found.level = "samples-attached" if sampled else "self-reported"
+    if rerun and sampled and not found.faults:
+        from finbench import rerun as again
+
+        again.rerun(parsed, by_task or {}, rerun, adapter, base, seed, data_dir, found)
+        found.level = "none" if found.faults else "reproduced"
+    return found
+
+
+def _raw(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as fault:
+        raise FinbenchError(f"No such scorecard: {path}") from fault
+    except (OSError, ValueError, RecursionError) as fault:
+        raise FinbenchError(f"{path} is torn or not JSON ({fault}).") from fault
+
+
+# ---------------------------------------------------------------- the card alone
+
+
+def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> None:
+    """The seal names what was edited; the run key must follow from subject, settings and versions."""
+    if card.schema_ == 0:
+        found.notes.append("schema 0 has no seal: an edited name, setting or version would not be noticed")
+        return
+    if card.seal is None:
+        found.fault("seal", "is missing")
+    else:
+        for place in seal.edited(raw, seal.CARD_DIGITS):
+            found.fault(place, "was edited after the card was written")
+    if card.origin == "finbench" and cardfiles.run_key(card) != card.run_key:
+        found.fault("run_key", "does not follow from subject, settings and versions: one of them was edited")
+    found.checks.append("seal and run key")
+
+
+def _task(score: Score, found: Verification) -> None:
+    place = f"scores[{score.task}]"
+    task = catalog.tasks().get(score.task)
+    if task is None:
+        found.fault(f"{place}.task", "is not a task of this finbench")
+        return
+    if score.version != task.version:
+        found.fault(f"{place}.version", f"is {score.version}; the task of this finbench has version {task.version}")
+    if score.task_digest != task.digest:
+        found.fault(f"{place}.task_digest", f"is not that of version {task.version} of the task in this finbench")
+    for name in ("family", "form", "main_metric", "licence"):
+        if getattr(score, name) != getattr(task, name):
+            found.fault(f"{place}.{name}", f"is {getattr(score, name)!r}; the task says {getattr(task, name)!r}")
+    if score.data.set != task.set:
+        found.fault(f"{place}.data.set", f"is {score.data.set!r}; the task says {task.set!r}")
+
+
+def _possible(card: Scorecard, score: Score, found: Verification) -> None:
+    """Counts that fit each other, values that a share of n can have."""
+    place = f"scores[{score.task}]"
+    wanted = score.data.rows if card.limit is None else min(card.limit, score.data.rows)
+    if score.n != wanted:
+        found.fault(f"{place}.n", f"is {score.n}; the data have {wanted} rows")
+    if score.truncated > score.n * (8 if score.form == "choice" else 1):
+        found.fault(f"{place}.truncated", "is more than there are prompts")
+    if score.main_metric not in score.metrics:
+        found.fault(f"{place}.main_metric", f"{score.main_metric!r} is not among the metrics")
+    for name, measure in _measures(score):
+        if not measure.low <= measure.value <= measure.high:
+            found.fault(f"{place}.{name}", "lies outside its own interval")
+        if name.rpartition(".")[2] in ("acc", "exact_match", "parse_rate"):
+            successes = measure.value * score.n
+            if abs(successes - round(successes)) > 1e-6 or not 0 <= measure.value <= 1:
+                found.fault(f"{place}.{name}", f"{measure.value} is not a share of {score.n} documents")
+
+
+def _measures(score: Score) -> Iterator[tuple[str, Measure]]:
+    yield "parse_rate", score.parse_rate
+    for group in ("metrics", "lenient"):
+        for name, measure in getattr(score, group).items():
+            yield f"{group}.{name}", measure
+
+
+# ---------------------------------------------------------------- the samples
+
+
+def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list[dict[str, Any]]] | None:
+    """Rows by task, sorted by index; None where there are none to be had."""
+    if card.samples is None:
+        found.notes.append("no samples: its numbers are possible, and rest on the word of who wrote it")
+        return None
+    try:
+        source = cardfiles.samples_bytes(path, card.samples)
+    except FinbenchError as fault:
+        found.fault("samples", fault.message)
+        source = cardfiles.samples_path(path)
+    try:
+        rows = cardfiles.parse_samples(source)
+    except FinbenchError as fault:
+        found.fault("samples", fault.message)
+        return None
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(rows):
+        lacking = {"task", "index", "doc", "values"} - set(row)
+        if lacking or not isinstance(row["index"], int) or not isinstance(row["values"], dict):
+            found.fault(
+                f"samples line {number + 1}", f"is no sample row ({', '.join(sorted(lacking)) or 'wrong types'})"
+            )
+            continue
+        if card.schema_ > 0:
+            for place in seal.edited(row, seal.ROW_DIGITS):
+                found.fault(f"samples[{row['task']} {row['index']}].{place}", "was edited after it was written")
+        by_task.setdefault(str(row["task"]), []).append(row)
+    for task in by_task.keys() - {score.task for score in card.scores}:
+        found.fault("samples", f"have rows of {task}, of which the card has no score")
+    return {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in by_task.items()}
+
+
+def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None:
+    """Counts, and every metric with its interval, from the rows of one task."""
+    place, sample = f"scores[{score.task}]", f"samples[{score.task}]"
+    if [row["index"] for row in rows] != list(range(score.n)):
+        found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each once ({len(rows)} rows)")
+        return
+    counted = scoring.counts(rows)
+    stated = {"n": score.n, "clusters": score.clusters, "duplicates": score.duplicates}
+    for name, value in counted.items():
+        if stated[name] is not None and stated[name] != value:
+            found.fault(f"{place}.{name}", f"is {stated[name]}; the samples have {value}")
+    if counted["duplicates"] and score.duplicates is None:
+        found.fault(f"{sample}.doc", f"{counted['duplicates']} documents occur twice")
+    if score.task not in catalog.tasks():
+        return
+    for fault in rescore.consistent(rows):
+        found.fault(f"{sample[:-1]} {fault.index}].values.{fault.metric}", fault.message)
+    try:
+        recomputed = scoring.split_metrics(
+            scoring.values_of(rows), metrics.aggregations(score.task), scoring.clusters_of(rows)
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AssertionError, ZeroDivisionError) as fault:
+        found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
+        return
+    _equal(score, *recomputed, found)
+    found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
+
+
+def _equal(
+    score: Score, strict: dict[str, Measure], lenient: dict[str, Measure], parse_rate: Measure, found: Verification
+) -> None:
+    place = f"scores[{score.task}]"
+    for group, have in (("metrics", strict), ("lenient", lenient), ("", {"parse_rate": parse_rate})):
+        stated: Mapping[str, Measure] = getattr(score, group) if group else {"parse_rate": score.parse_rate}
+        if stated.keys() != have.keys():
+            found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
+        for name in stated.keys() & have.keys():
+            where = f"{place}.{group}.{name}" if group else f"{place}.{name}"
+            if abs(stated[name].value - have[name].value) > _EXACT:
+                found.fault(where, f"is {stated[name].value}; the samples give {have[name].value}")
+            if not stated[name].method and stated[name].low == stated[name].high:
+                continue  # schema 0 gave no interval to what is all right or all wrong
+            slack = _EXACT if stated[name].method else _EARLIER
+            for end in ("low", "high"):
+                one, other = getattr(stated[name], end), getattr(have[name], end)
+                if abs(one - other) > slack:
+                    found.fault(f"{where}.{end}", f"is {one}; the samples give {other}")
+            if stated[name].method not in (None, have[name].method):
+                found.fault(f"{where}.method", f"is {stated[name].method!r}; it was made by {have[name].method!r}")
+
+
+# ---------------------------------------------------------------- the data
+
+
+def _data(
+    card: Scorecard, by_task: Mapping[str, Sequence[dict[str, Any]]], data_dir: Path | None, found: Verification
+) -> None:
+    """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
+    for score in card.scores:
+        place, task = f"samples[{score.task}", catalog.tasks()[score.task]
+        rows = by_task[score.task]
+        if rescore.at_hand(task, data_dir):
+            outcome = rescore.with_data(score, task, rows, card, data_dir)
+        else:
+            outcome = rescore.without_data(task, rows)
+        for fault in outcome.faults:
+            found.fault(fault.field or f"{place} {fault.index}].{fault.metric}", fault.message)
+        found.checks.append(f"{score.task}: {outcome.said}")
+        if not outcome.with_data:
+            found.notes.append(f"{score.task}: its rows are not here, so the gold labels rest on the card: {task.data}")
