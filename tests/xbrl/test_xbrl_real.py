@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -148,7 +147,6 @@ def test_a_10_k_takes_less_than_ten_seconds_and_a_gigabyte(real_data: Path, tmp_
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert time.perf_counter() - start < 10
         assert int(done.stderr.split()[-1]) < 1 << 20  # KiB
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss > 0
 
 
 @pytest.mark.slow
