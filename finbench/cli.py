@@ -297,7 +297,7 @@ def data_xbrl(
         str | None, typer.Option(help="Only filings after this date (YYYY-MM-DD): newer than a model's training data.")
     ] = None,
     max_context: Annotated[
-        int | None, typer.Option(help="Characters of facts a row may show (a token is about three); else all of them.")
+        int | None, typer.Option(help="Characters of facts a row may show (two to three a token); else all of them.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of wordings and of the facts shown.")] = 0,
     test_company: Annotated[

@@ -216,6 +216,20 @@ def test_a_file_that_is_too_large(tmp_path: Path) -> None:
     assert "larger than 128 MiB" in raises(path, tmp_path).message
 
 
+def test_an_inline_document_that_is_too_large_to_keep(tmp_path: Path) -> None:
+    path = tmp_path / "a.htm"
+    path.write_bytes(inline(shown("Revenues", "5") + "x" * (81 << 20)))
+    assert "an inline document larger than 80 MiB" in raises(path, tmp_path).message
+
+
+def test_a_hostile_label_linkbase_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.htm").write_bytes(inline(shown("Revenues", "5")))
+    (tmp_path / "a_lab.xml").write_bytes(b"<!DOCTYPE x [" + LOL.encode() + b"]><x>&m;</x>")
+    fault = raises(tmp_path / "a.htm", tmp_path)
+    assert "a_lab.xml" in fault.message
+    assert "declares XML entities" in fault.message
+
+
 def zipped(path: Path, members: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():

@@ -108,7 +108,7 @@ def _check(given: Sequence[Path], filed_after: str | None, max_context: int | No
     if max_context is not None and max_context < SMALLEST:
         raise FinbenchError(
             f"--max-context {max_context}: too small for a question.",
-            f"Give at least {SMALLEST} characters; a token is about three of them here.",
+            f"Give at least {SMALLEST} characters; a token takes two to three of them.",
         )
     try:
         datetime.date.fromisoformat(filed_after or "2000-01-01")

@@ -13,11 +13,14 @@ from finbench.data.xbrl.model import LONGEST_NUMBER, Fact, Filing, concept_name,
 from finbench.data.xbrl.parsing import INLINE, XSI, Element, events, local, namespace, refuse
 from finbench.data.xbrl.reader import MAX_FACTS, checked, short, take_definition
 
+MAX_BYTES = 80 * 2**20  # the whole tree is kept, at up to twelve times the size: below a gigabyte
 _TEXT_LIMIT = 100_000  # characters of a text block that are looked at; only short values are kept
 
 
 def read_inline(name: str, data: bytes) -> Filing:
     """The filing in an inline document. ``name`` is for messages; raises FinbenchError."""
+    if len(data) > MAX_BYTES:
+        raise refuse(name, f"an inline document larger than {MAX_BYTES >> 20} MiB")
     filing = Filing(name, inline=True)
     marked: list[Element] = []
     continuations: dict[str, Element] = {}
