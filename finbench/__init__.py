@@ -14,9 +14,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "train": "finbench.training",
     "evaluate": "finbench.evaluation",
-    "compare": "finbench.compare",
-    "verify": "finbench.verify",
-    "report": "finbench.report",
+    "compare": "finbench.comparison",
+    "verify": "finbench.verification",
+    "report": "finbench.reporting",
     "import_card": "finbench.lmeval",
     "export_card": "finbench.exports",
     "import_data": "finbench.data.sources",

@@ -41,7 +41,8 @@ def main() -> None:
     except FinbenchError as fault:
         _fail(fault.message, fault.hint, fault.exit_code, fault)
     except OSError as fault:
-        if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        no_temporary = "No usable temporary directory" in str(fault)  # what a full disk does to Python's tempfile
+        if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) and not no_temporary:
             raise
         place = f" ({fault.filename})" if fault.filename else ""
         _fail(f"Cannot write: {fault.strerror}{place}.", "Free some space, then repeat the command.", 1, fault)

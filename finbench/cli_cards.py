@@ -37,7 +37,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
-    from finbench import compare as comparison
+    from finbench import comparison
 
     found = comparison.compare(cards, tasks=_named(tasks), data_dir=data_dir)
     if as_json:
@@ -58,7 +58,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
-    from finbench import verify as verification
+    from finbench import verification
 
     found = verification.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
     if as_json:
@@ -80,7 +80,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
-    from finbench import report as reporting
+    from finbench import reporting
 
     text = reporting.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
     if as_json:

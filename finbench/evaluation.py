@@ -226,10 +226,8 @@ class _Sitting:
         self.bar.remove_task(line)
         for instance, answer in zip(instances, answers, strict=True):
             instance.resps = [answer]
-        rows = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
-        strict, lenient, parse_rate = scoring.split_metrics(
-            scoring.values_of(rows), exam.aggregation(), scoring.clusters_of(rows)
-        )
+        rows, values = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+        strict, lenient, parse_rate = scoring.split_metrics(values, exam.aggregation(), scoring.clusters_of(rows))
         score = Score(
             task=task.name,
             version=task.version,

@@ -117,10 +117,8 @@ def _score(
         raise FinbenchError(f"{file}: {len(rows)} documents, the data here have {len(by_document)}.")
     for row in rows:
         _fill(by_document[row["doc_id"]], row, f"{file}: document {row['doc_id']}", bool(results.get("chat_template")))
-    made = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
-    strict, lenient, parse_rate = scoring.split_metrics(
-        scoring.values_of(made), exam.aggregation(), scoring.clusters_of(made)
-    )
+    made, values = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+    strict, lenient, parse_rate = scoring.split_metrics(values, exam.aggregation(), scoring.clusters_of(made))
     _note(results["results"].get(task.name, {}), {name: m.value for name, m in strict.items()}, task.name)
     docs = every[:limit]
     shots = exam.config.num_fewshot or 0
@@ -228,18 +226,18 @@ def _subject(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str,
     """What lm-eval says of the model; a local path gives its last part only."""
     pretrained, peft = str(arguments.get("pretrained") or name), arguments.get("peft")
     sha = config.get("model_sha") or None
-    short = [part for part in pretrained.split("/") if part][-1:] or [name]
+    short = _last(pretrained) or name
     bits: Bits = 4 if _true(arguments.get("load_in_4bit")) else 8 if _true(arguments.get("load_in_8bit")) else 16
     base = BaseModelId(
-        alias=short[0],
+        alias=short,
         hub_id=pretrained if sha else None,
         revision=str(sha) if sha else None,
         source="hub" if sha else "folder",
         fingerprint=UNKNOWN,
     )
-    adapter = ([part for part in str(peft).split("/") if part][-1:] or [None])[0] if peft else None
+    adapter = _last(str(peft)) if peft else None
     return Subject(
-        name=adapter or (name if "/" not in name else short[0]),
+        name=adapter or (_last(name) or short),
         base=base,
         adapter=str(config.get("peft_sha") or UNKNOWN) if peft else None,
         adapter_name=adapter,
@@ -247,6 +245,11 @@ def _subject(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str,
         chat=chat,
         kind="peft" if peft else "base",
     )
+
+
+def _last(place: str) -> str | None:
+    """Last part of a path or Hub id."""
+    return next((part for part in reversed(place.split("/")) if part), None)
 
 
 def _true(value: Any) -> bool:

@@ -118,13 +118,49 @@ def _question_f1(values: Sequence[Any]) -> Summed:
     return Summed(parts, statistic)
 
 
+def _span_macro_f1(values: Sequence[Any]) -> Summed:
+    """Mean over types of the F1 of each; items are (true positives, false positives, false negatives) by type."""
+    parts = np.asarray(values, dtype=np.float64)
+    return Summed(
+        parts.reshape(len(parts), -1),
+        lambda s: np.asarray(stats.ratio(2 * s[..., ::3], 2 * s[..., ::3] + s[..., 1::3] + s[..., 2::3]).mean(axis=-1)),
+    )
+
+
+def _errors(values: Sequence[Any]) -> Counts:
+    """Columns: squared error, gold, squared gold, one. An unparsed answer errs by more than any (|gold| + 1)."""
+    gold = np.array([item[0] for item in values], dtype=np.float64)
+    error = np.array([abs(g) + 1 if p is None else g - p for g, p in values], dtype=np.float64)
+    return np.stack([error**2, gold, gold**2, np.ones_like(gold)], axis=1)
+
+
+def _mse(values: Sequence[Any]) -> Summed:
+    """Mean squared error; items are (gold, predicted or None)."""
+    return Summed(_errors(values), lambda s: s[..., 0] / s[..., 3], share=False)
+
+
+def _r2(values: Sequence[Any]) -> Summed:
+    """Coefficient of determination; golds that are all one number give 1 for no error, else 0."""
+
+    def statistic(s: Counts) -> Counts:
+        spread = s[..., 2] - s[..., 1] ** 2 / s[..., 3]
+        flat = spread <= 1e-12 * s[..., 2]
+        explained = 1 - stats.ratio(s[..., 0], np.where(flat, 0, spread))
+        return np.where(flat, (s[..., 0] == 0).astype(np.float64), explained)
+
+    return Summed(_errors(values), statistic, share=False)
+
+
 _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
     "mean": _mean,
     "macro_f1": _macro_f1,
     "weighted_f1": _weighted_f1,
     "mcc": _mcc,
     "span_f1": _span_f1,
+    "span_macro_f1": _span_macro_f1,
     "question_f1": _question_f1,
+    "mse": _mse,
+    "r2": _r2,
 }
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from finbench.report import Table
+from finbench.tables import Table
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 600, 214, 60, 28, 34
 _STYLE = (

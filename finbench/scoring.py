@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from finbench import paired, prompts, stats
+from finbench.files import stable_json
 from finbench.metrics import Aggregation, summed
 from finbench.records import Measure
-from finbench.seal import row_seal, salted
+from finbench.seal import leaves, row_seal, salted
 
 LENIENT = "_lenient"
 SLOW_RESAMPLES = 500  # where every resample calls Python: 5,000 documents take seconds, not minutes
@@ -109,44 +110,63 @@ def split_metrics(
 # ---------------------------------------------------------------- sample rows
 
 
-def sample_rows(exam: Any, instances: Sequence[Any], *, choice: bool, restricted: bool) -> list[dict[str, Any]]:
-    """One row a document from answered lm-eval Instances: hashes, the scorer's values and, where allowed, the answer.
+def sample_rows(
+    exam: Any, instances: Sequence[Any], *, choice: bool, restricted: bool
+) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+    """Sample rows, one a document, from answered lm-eval Instances; and the scorer's values by metric.
 
-    ``exam`` is lm-eval's task object; its filters are applied here. ``doc`` is the salted hash of the zero-shot
-    prompt. ``cluster`` is that of the row's ``group``, else of its text: documents that share it are not
-    independent.
+    ``exam`` is lm-eval's task object; its filters are applied here. A row's ``doc`` is the salted hash of the
+    zero-shot prompt, ``cluster`` that of the row's ``group``, else of its text: documents that share it are not
+    independent. Of a ``restricted`` set neither answers are in the rows nor values that quote them, only their
+    salted hashes.
     """
     exam._instances = list(instances)  # where lm-eval's filters look for them
     exam.apply_filters()
     by_document: dict[int, list[Any]] = {}
     for instance in instances:
         by_document.setdefault(instance.doc_id, []).append(instance)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    values: dict[str, list[Any]] = {}
     for index, group in sorted(by_document.items()):
         group.sort(key=lambda instance: instance.idx)
         doc, key = group[0].doc, next(iter(group[0].filtered_resps))
         found = exam.process_results(doc, [instance.filtered_resps[key] for instance in group])
+        for name, value in found.items():
+            values.setdefault(name, []).append(value)
         answer = [round(instance.resps[0][0], 6) for instance in group] if choice else group[0].resps[0]
         asked = prompts.shown(exam, doc)
         source = f"group:{doc['group']}" if doc.get("group") else f"text:{doc.get('text', asked)}"
+        words = {*map(str, doc.get("choices") or ()), str(doc.get("label")), str(doc.get("attribute"))}
         row = {
             "task": exam.config.task,
             "index": index,
             "doc": salted(asked),
             "cluster": salted(source)[:16],
-            "values": {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()},
+            "values": {name: _shown(value, words) if restricted else value for name, value in found.items()},
         }
         if choice or not restricted:
             row["answer"] = answer
         else:  # a model may repeat its prompt, whose text may not be published
             row["answer_sha256"] = salted(answer)
         rows.append(row | {"seal": row_seal(row)})
-    return rows
+    return rows, values
+
+
+def _shown(value: Any, words: set[str]) -> Any:
+    """A value of a restricted document: its salted hash where it has text other than the document's ``words``."""
+    if all(leaf in words for _, leaf in leaves(value) if isinstance(leaf, str)):
+        return value
+    return {"sha256": salted(stable_json(value))}
+
+
+def hidden(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Metrics whose values quote restricted text, so that only the data's owner can recompute them."""
+    return {name for row in rows for name, value in row["values"].items() if isinstance(value, dict)}
 
 
 def values_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Metric -> one value a row."""
-    return {name: [row["values"][name] for row in rows] for name in rows[0]["values"]}
+    """Metric -> one value a row, for the metrics that are not hidden."""
+    return {name: [row["values"][name] for row in rows] for name in rows[0]["values"].keys() - hidden(rows)}
 
 
 def clusters_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:

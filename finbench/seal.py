@@ -62,7 +62,7 @@ def edited(value: Mapping[str, Any], width: int) -> list[str]:
     want = [stated[start : start + width] for start in range(0, len(stated), width)]
     wrong = [path for (path, digits), sealed in zip(have, want, strict=False) if digits != sealed]
     if len(want) != len(have):
-        return [*wrong[:1], "(a value was added or removed)"]
+        return [f"{KEY} (or a value was added or removed)", *wrong[:1]]
     if width == CARD_DIGITS and not wrong and value.get(KEY) != card_seal(value):
         return [KEY]
     return wrong

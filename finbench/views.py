@@ -13,14 +13,14 @@ from rich.text import Text
 from finbench import cards as presentation
 from finbench import metrics
 from finbench.catalog import PREFIX, Base
-from finbench.compare import Comparison, Contest, points, probability
+from finbench.comparison import Comparison, Contest, points, probability
 from finbench.console import out
 from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
 from finbench.methods import Method
 from finbench.records import Adapter, Bits, Recipe, Scorecard, Task
-from finbench.verify import Verification
+from finbench.verification import Verification
 
 _FAULTS = 12  # faults that are shown one by one
 

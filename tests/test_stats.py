@@ -256,7 +256,7 @@ def test_the_paired_tests_keep_their_level() -> None:
     rates = {name: count / 2000 for name, count in seen.items()}
     assert all(rate <= 0.065 for rate in rates.values()), rates  # 5 % and three standard errors
     assert rates["permutation of span F1"] >= 0.035
-    assert 0.03 <= rates["bootstrap"]
+    assert rates["bootstrap"] >= 0.03
 
 
 def test_the_paired_test_agrees_with_scipy_and_finds_what_is_there() -> None:

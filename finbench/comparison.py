@@ -209,6 +209,8 @@ def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
 def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contest:
     score, other = (score_of(side.card, task) for side in (a, b))
     metric, rows = score.main_metric, (a.rows[task], b.rows[task])
+    if metric in scoring.hidden(rows[0]):
+        raise FinbenchError(f"{metric} of {task} quotes restricted text, so its samples cannot be compared.")
     values = [scoring.values_of(side)[metric] for side in rows]
     clusters = scoring.clusters_of(rows[0])
     found = scoring.difference(values[0], values[1], aggregation_of(task, metric), clusters)

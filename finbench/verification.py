@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench import cardfiles, catalog, metrics, rescore, scoring, seal
+from finbench import rerun as again
 from finbench.errors import FinbenchError
 from finbench.records import Measure, Score, Scorecard
 
@@ -90,11 +91,20 @@ def verify(
     if not found.faults:
         found.level = "samples-attached" if sampled else "self-reported"
     if rerun and sampled and not found.faults:
-        from finbench import rerun as again
-
-        again.rerun(parsed, by_task or {}, rerun, adapter, base, seed, data_dir, found)
+        _reproduced(
+            again.rerun(parsed, by_task or {}, rerun, again.Model(adapter, base), seed=seed, data_dir=data_dir), found
+        )
         found.level = "none" if found.faults else "reproduced"
     return found
+
+
+def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None:
+    for task in answered:
+        if len(task.moved) <= task.allowed:
+            found.checks.append(f"{task.task}: {task.said}")
+            continue
+        shown = ", ".join(map(str, task.moved[:10])) + (" …" if len(task.moved) > 10 else "")
+        found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} (allowed: {task.allowed})")
 
 
 def _raw(path: Path) -> Any:
@@ -189,9 +199,7 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list
     for number, row in enumerate(rows):
         lacking = {"task", "index", "doc", "values"} - set(row)
         if lacking or not isinstance(row["index"], int) or not isinstance(row["values"], dict):
-            found.fault(
-                f"samples line {number + 1}", f"is no sample row ({', '.join(sorted(lacking)) or 'wrong types'})"
-            )
+            found.fault(f"samples line {number + 1}", f"is no sample row ({sorted(lacking) or 'wrong types'})")
             continue
         if card.schema_ > 0:
             for place in seal.edited(row, seal.ROW_DIGITS):
@@ -226,17 +234,26 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
     except (KeyError, TypeError, ValueError, IndexError, AssertionError, ZeroDivisionError) as fault:
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
-    _equal(score, *recomputed, found)
+    hidden = scoring.hidden(rows)
+    _equal(score, *recomputed, hidden, found)
+    if hidden:
+        found.notes.append(f"{score.task}: {', '.join(sorted(hidden))} quote restricted text and cannot be recomputed")
     found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
 
 
 def _equal(
-    score: Score, strict: dict[str, Measure], lenient: dict[str, Measure], parse_rate: Measure, found: Verification
+    score: Score,
+    strict: dict[str, Measure],
+    lenient: dict[str, Measure],
+    parse_rate: Measure,
+    hidden: set[str],
+    found: Verification,
 ) -> None:
     place = f"scores[{score.task}]"
     for group, have in (("metrics", strict), ("lenient", lenient), ("", {"parse_rate": parse_rate})):
         stated: Mapping[str, Measure] = getattr(score, group) if group else {"parse_rate": score.parse_rate}
-        if stated.keys() != have.keys():
+        beyond = {name for name in stated if name in hidden or name + scoring.LENIENT in hidden}
+        if stated.keys() - beyond != have.keys():
             found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
         for name in stated.keys() & have.keys():
             where = f"{place}.{group}.{name}" if group else f"{place}.{name}"

@@ -1,0 +1,224 @@
+"""Cards on disk: many writers lose nothing; full disks, kills and read-only folders leave earlier cards whole."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from finbench import cardfiles, evaluation, seal
+from finbench.errors import FinbenchError
+from finbench.records import Scorecard
+from finbench.verification import verify
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*arguments: str, before: str = "") -> subprocess.Popen[str]:
+    """``finbench`` in a process of its own; ``before`` is Python that runs first in it."""
+    code = f"import sys\n{before}\nfrom finbench import cli\nsys.argv[0] = 'finbench'\ncli.main()\n"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def at_once(jobs: list[dict[str, Any]]) -> list[int | None]:
+    """Evaluate each in a process of its own, all at the same time; their exit codes."""
+    context = multiprocessing.get_context("fork")  # each would take seconds to import what this process has
+    running = [context.Process(target=evaluation.evaluate, kwargs={"engine": "dummy", **job}) for job in jobs]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(timeout=300)
+    return [process.exitcode for process in running]
+
+
+def evaluate(out: Path, *tasks: str, seed: int = 0) -> tuple[str, ...]:
+    return ("eval", "--engine", "dummy", "--tasks", ",".join(tasks), "--out", str(out), "--seed", str(seed))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+def test_eight_processes_writing_into_one_folder_lose_nothing(tmp_path: Path) -> None:
+    """Four tasks of one run, each by a process of its own, and four other runs of the same subject's name."""
+    tasks = ("mini_sentiment", "mini_ner", "mini_headline", "mini_xbrl_value")
+    jobs = [{"tasks": [task], "out": tmp_path} for task in tasks]
+    jobs += [{"tasks": ["mini_sentiment"], "out": tmp_path, "seed": seed} for seed in (1, 2, 3, 4)]
+    assert at_once(jobs) == [0] * 8
+    found = {path: cardfiles.read(path) for path in cardfiles.expand([tmp_path])}
+    assert sorted(card.seed for card in found.values()) == [0, 1, 2, 3, 4]
+    assert sum(len(card.scores) for card in found.values()) == 8
+    [together] = [card for card in found.values() if card.seed == 0]
+    assert {score.task for score in together.scores} == {f"finbench_{task}" for task in tasks}
+    for path in found:
+        assert verify(path).faults == [], path
+    assert not list(tmp_path.glob(".*previous"))
+    report = (tmp_path / "report.md").read_text()
+    assert report.count("| dummy |") >= 8
+
+
+def test_the_same_run_twice_at_once_gives_one_card(tmp_path: Path) -> None:
+    assert at_once([{"tasks": ["mini_sentiment", "mini_ner"], "out": tmp_path}] * 2) == [0, 0]
+    [path] = cardfiles.expand([tmp_path])
+    assert len(cardfiles.read(path).scores) == 2
+    assert verify(path).faults == []
+
+
+def test_a_full_disk_exits_1_and_leaves_earlier_cards(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE makes writes fail as a full disk does, at whatever write is the first to need the room."""
+    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    before = contents(tmp_path)
+    full = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    for size in (0, 4000):
+        limit = f"{full}resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
+        process = run(*evaluate(tmp_path, "mini_sentiment", "mini_ner", "mini_headline"), before=limit)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 1, (size, said)
+        assert "Traceback" not in said
+        assert "Cannot write" in said
+    assert contents(tmp_path) == before
+    assert verify(tmp_path / "dummy.json").faults == []
+
+
+def test_a_read_only_folder_is_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    """As root permissions do not hold, so the folder's place is taken by what cannot hold files."""
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file" / "cards", Path("/proc/finbench-cards")):
+        process = run(*evaluate(out, "mini_sentiment"))
+        shown, said = process.communicate(timeout=300)
+        assert process.returncode == 1
+        assert "Cannot write" in said
+        assert "Traceback" not in said
+        assert shown == ""
+
+
+@pytest.mark.parametrize("stop", ["before the samples", "before the card", "after the card"])
+def test_a_writer_killed_at_any_step_leaves_a_whole_card(
+    stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    path = tmp_path / "dummy.json"
+    before = path.read_bytes()
+    calls = {"before the samples": 0, "before the card": 1, "after the card": 2}[stop]
+    kill = f"""
+from finbench import cardfiles
+import os, signal
+write, count = cardfiles.write_atomic, [0]
+def killed(*arguments):
+    if count[0] == {calls}: os.kill(os.getpid(), signal.SIGKILL)
+    write(*arguments)
+    count[0] += 1
+    if count[0] == {calls} == 2: os.kill(os.getpid(), signal.SIGKILL)
+cardfiles.write_atomic = killed
+"""
+    process = run(*evaluate(tmp_path, "mini_sentiment", "mini_ner"), before=kill)
+    assert process.wait(timeout=300) == -signal.SIGKILL
+    assert (path.read_bytes() == before) == (stop != "after the card")
+    assert verify(path).faults == []
+    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=tmp_path)
+    assert len(cardfiles.read(path).scores) == 2
+    assert verify(path).faults == []
+    assert stop == "after the card" or not list(tmp_path.glob(".*previous"))
+
+
+def test_kills_at_random_times_never_leave_a_card_that_cannot_be_read(tmp_path: Path) -> None:
+    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    context, rng = multiprocessing.get_context("fork"), random.Random(1)
+    for number in range(8):
+        job = {"engine": "dummy", "tasks": ["mini"], "out": tmp_path, "seed": number // 3}
+        process = context.Process(target=evaluation.evaluate, kwargs=job)
+        process.start()
+        time.sleep(rng.uniform(0.1, 1.5))
+        process.kill()
+        process.join()
+        for path in cardfiles.expand([tmp_path]):
+            assert cardfiles.read_samples(path)
+    assert all(verify(path).faults == [] for path in cardfiles.expand([tmp_path]))
+
+
+def test_a_writer_that_holds_the_folder_for_too_long_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cardfiles, "_PATIENCE", 0.1)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"from filelock import FileLock\nimport time\nwith FileLock({str(tmp_path / '.lock')!r}):\n"
+            " print('held', flush=True)\n time.sleep(60)",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    with pytest.raises(FinbenchError, match="Another process has been writing"), cardfiles.lock(tmp_path):
+        pass
+    process.kill()
+    process.wait()
+    with cardfiles.lock(tmp_path):  # the lock went with its process
+        pass
+
+
+# ---------------------------------------------------------------- the schema
+
+
+def test_the_page_and_the_json_schema_are_what_the_records_give() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "generate.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_card_we_have_is_valid_by_the_json_schema(tmp_path: Path) -> None:
+    evaluation.evaluate(engine="dummy", tasks=["mini"], out=tmp_path, limit=9)
+    schema = json.loads((ROOT / "docs" / "scorecard.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    places = [tmp_path, ROOT / "leaderboards" / "scorecards", ROOT / "tests" / "golden" / "schema0"]
+    found = cardfiles.expand(places)
+    assert len(found) > 5
+    for path in found:
+        jsonschema.validate(json.loads(path.read_text()), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(json.loads(found[0].read_text()) | {"unknown": 1}, schema)
+
+
+def test_a_card_is_the_same_after_reading_and_writing(tmp_path: Path) -> None:
+    [card] = evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    text = (tmp_path / "dummy.json").read_text()
+    assert card.to_json() == text
+    assert Scorecard.parse(json.loads(text), "card").to_json() == text
+
+
+def test_seals_name_every_leaf_that_was_edited() -> None:
+    value: dict[str, Any] = {"a": {"b": [1, 2.0, None], "c": {}}, "d": "text", "e": True}
+    sealed = value | {"seal": seal.card_seal(value)}
+    assert seal.edited(sealed, seal.CARD_DIGITS) == []
+    for path, alter in {
+        "a.b[1]": lambda v: v["a"]["b"].__setitem__(1, 3.0),
+        "a.c": lambda v: v["a"].update(c=[]),
+        "d": lambda v: v.update(d="Text"),
+        "e": lambda v: v.update(e=1),
+    }.items():
+        other = json.loads(json.dumps(sealed))
+        alter(other)
+        assert seal.edited(other, seal.CARD_DIGITS) == [path]
+    assert seal.edited(sealed | {"f": 1}, seal.CARD_DIGITS)[0].startswith("seal")

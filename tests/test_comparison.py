@@ -1,0 +1,176 @@
+"""Comparison: a sentence that says whether, by how much, how sure and what would settle it; refusals by field."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finbench import cardfiles, cli, comparison, evaluation
+from finbench.errors import FinbenchError
+from finbench.seal import card_seal
+from make_data import write_sources
+
+TASKS = ["mini_sentiment", "mini_headline"]
+
+
+def sit(out: Path, **options: Any) -> Path:
+    evaluation.evaluate(engine="dummy", out=out, **{"tasks": TASKS, **options})
+    return out / "dummy.json"
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Cards of three dummies: one that knows the gold, two that guess."""
+    folder = tmp_path_factory.mktemp("cards")
+    return {
+        "gold": sit(folder / "gold", arguments={"answers": "gold"}),
+        "one": sit(folder / "one"),
+        "two": sit(folder / "two", seed=5),
+    }
+
+
+def edit(path: Path, **changes: Any) -> Path:
+    found = json.loads(path.read_text())
+    for place, value in changes.items():
+        *keys, last = place.split("__")
+        inner: Any = found
+        for key in keys:
+            inner = inner[int(key) if key.isdigit() else key]
+        inner[last] = value
+    found["seal"] = card_seal(found)
+    path.write_text(json.dumps(found))
+    return path
+
+
+def test_one_sentence_says_that_a_is_better_and_how_sure(cards: dict[str, Path]) -> None:
+    [pair] = comparison.compare([cards["gold"], cards["one"]], tasks=["mini_sentiment"])
+    [contest] = pair.contests
+    assert contest.winner == "a"
+    assert contest.a.value == 1.0
+    assert contest.difference.low < contest.difference.value < contest.difference.high
+    assert contest.p == contest.adjusted < 0.001
+    assert (contest.only_b, contest.n) == (0, 150)
+    assert contest.mcnemar == pytest.approx(2.0 ** (1 - (contest.only_a or 0)))
+    assert pair.verdict.startswith(f"{cards['gold'].with_suffix('')} is better than {cards['one'].with_suffix('')} on")
+    assert "points, 95 % interval" in pair.verdict
+    assert "p < 0.001 (paired permutation test, n = 150)" in pair.verdict
+    [back] = comparison.compare([cards["one"], cards["gold"]], tasks=["mini_sentiment"])
+    assert back.contests[0].winner == "b"
+    assert " is worse than " in back.verdict
+
+
+def test_where_nothing_is_shown_it_says_what_would_settle_it(cards: dict[str, Path]) -> None:
+    [pair] = comparison.compare([cards["one"], cards["two"]], tasks=["mini_headline"])
+    [contest] = pair.contests
+    assert contest.winner is None
+    assert pair.verdict.startswith("No difference between")
+    assert contest.needed is not None
+    assert contest.needed > 150
+    assert f"about {contest.needed:,} documents like these would settle" in pair.verdict
+    assert f"(n = 150, enough for differences from {100 * contest.detectable:.1f} points on)" in pair.verdict
+
+
+def test_p_values_are_adjusted_over_the_whole_table(cards: dict[str, Path]) -> None:
+    pairs = comparison.compare([cards["one"], cards["two"], cards["gold"]])
+    contests = [contest for pair in pairs for contest in pair.contests]
+    assert len(contests) == 4
+    assert all(contest.adjusted >= contest.p for contest in contests)
+    assert any(contest.adjusted > contest.p for contest in contests)
+    assert "worse on 2" in pairs[1].verdict
+    assert "undecided on 2" in pairs[0].verdict
+
+
+def test_a_card_against_itself_differs_nowhere(cards: dict[str, Path]) -> None:
+    [pair] = comparison.compare([cards["one"], cards["one"]])
+    for contest in pair.contests:
+        assert (contest.p, contest.difference.value, contest.needed, contest.differing) == (1.0, 0.0, None, [])
+    assert pair.verdict.startswith("No difference")
+
+
+def test_documents_that_differ_are_shown_with_their_texts(cards: dict[str, Path]) -> None:
+    [pair] = comparison.compare([cards["gold"], cards["one"]], tasks=["mini_sentiment"])
+    contest = pair.contests[0]
+    wrong = [row for row in cardfiles.read_samples(cards["one"]) if row["task"] == contest.task]
+    assert [place.index for place in contest.differing] == [row["index"] for row in wrong if row["values"]["acc"] == 0]
+    assert all(place.text and place.gold == place.a != place.b for place in contest.differing)
+
+
+def test_restricted_documents_are_shown_by_their_hashes_only(tmp_path: Path) -> None:
+    from finbench.data.sources import import_data
+
+    import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
+    made = [
+        sit(tmp_path / answers, tasks=["fpb"], arguments={"answers": answers}, data_dir=tmp_path / "data")
+        for answers in ("gold", "random")
+    ]
+    [pair] = comparison.compare(made, data_dir=tmp_path / "data")
+    assert pair.contests[0].differing
+    assert all(place.text is None for place in pair.contests[0].differing)
+    assert "plc said" not in json.dumps(pair.as_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"scores__1__task_digest": "0" * 64}, "task_digest: "),
+        ({"scores__1__data__digest": "0" * 64}, "data.digest: "),
+        ({"subject__chat": True}, "subject.chat: "),
+        ({"shots": 5}, "shots: 0 and 5"),
+        ({"scores__1__fewshot_digest": "ab"}, "fewshot_digest: None and ab"),
+        ({"scores__1__n": 149}, "n: 150 and 149"),
+    ],
+)
+def test_another_exam_is_refused_by_field(
+    changes: dict[str, Any], field: str, cards: dict[str, Path], tmp_path: Path
+) -> None:
+    other = edit(sit(tmp_path / "o", seed=5), **changes)
+    with pytest.raises(FinbenchError, match="did not sit the same exam") as caught:
+        comparison.compare([cards["one"], other], tasks=["mini_sentiment"])
+    assert field in caught.value.message
+
+
+def test_all_fields_that_differ_are_named_at_once(cards: dict[str, Path], tmp_path: Path) -> None:
+    other = edit(sit(tmp_path / "o", seed=5), shots=5, subject__chat=True)
+    with pytest.raises(FinbenchError, match=r"subject\.chat.*shots"):
+        comparison.compare([cards["one"], other])
+
+
+def test_other_faults_name_what_to_do(cards: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="needs two scorecards"):
+        comparison.compare([cards["one"]])
+    with pytest.raises(FinbenchError, match="share no task"):
+        comparison.compare([cards["one"], sit(tmp_path / "n", tasks=["mini_ner"])])
+    with pytest.raises(FinbenchError, match="has no samples"):
+        comparison.compare([edit(sit(tmp_path / "s"), samples=None), cards["one"]])
+    with pytest.raises(FinbenchError, match="Did you mean mini_ner"):
+        comparison.compare([cards["one"], cards["two"]], tasks=["mini_nre"])
+
+
+def test_documents_of_one_source_are_compared_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every text of mini_headline has several questions: clusters are fewer than documents, and p says so."""
+    made = [sit(tmp_path / str(seed), tasks=["mini_headline"], seed=seed) for seed in (0, 1)]
+    [pair] = comparison.compare(made)
+    card = cardfiles.read(made[0])
+    assert pair.contests[0].clusters == card.scores[0].clusters
+
+
+def test_the_command_prints_verdict_table_and_documents(
+    cards: dict[str, Path], capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["finbench", "compare", str(cards["gold"]), str(cards["one"]), "--show", "2"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    shown = " ".join(capsys.readouterr().out.split())
+    assert stopped.value.code in (0, None)
+    for part in ("is better than", "Holm-adjusted", "only A is right on", "more (--show"):
+        assert part in shown
+    monkeypatch.setattr(sys, "argv", ["finbench", "compare", str(cards["gold"]), str(cards["one"]), "--json"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    [found] = json.loads(capsys.readouterr().out)
+    assert found["tasks"][0]["winner"] == "a"
+    assert found["verdict"]

@@ -1,0 +1,109 @@
+"""Exports hold what their readers ask for: the Hub's own parsers, Every Eval Ever's keys, lm-eval's layout."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCardData, parse_eval_result_entries
+from huggingface_hub.repocard_data import model_index_to_eval_results
+
+from finbench import cardfiles, evaluation, exports
+from finbench.errors import FinbenchError
+
+REAL = Path(__file__).parent.parent / "leaderboards" / "scorecards" / "fpb-smollm2-135m-lora-s0.json"
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A card of the dummy; do not write into its folder."""
+    out = tmp_path_factory.mktemp("cards")
+    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=out)
+    return out / "dummy.json"
+
+
+def test_the_hub_reads_the_entries(tmp_path: Path) -> None:
+    [path] = exports.export_card(REAL, format="eval-results", out=tmp_path)
+    assert path == tmp_path / ".eval_results" / "finbench.yaml"
+    entries = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    scores = cardfiles.read(REAL).scores
+    assert [(e.dataset_id, e.task_id) for e in entries] == [(exports.BENCHMARK, score.task) for score in scores]
+    for entry, score in zip(entries, scores, strict=True):
+        assert entry.value == round(100 * score.main.value, 1)
+        assert entry.notes is not None
+        for part in ("macro-F1 in %", f"n = {score.n}", "zero-shot", score.task_digest[:12], score.data.digest[:12]):
+            assert part in entry.notes
+
+
+def test_the_hub_reads_the_model_index(tmp_path: Path) -> None:
+    [path] = exports.export_card(REAL, format="model-index", out=tmp_path, model="org/my-adapter")
+    index = yaml.safe_load(path.read_text())["model-index"]
+    name, results = model_index_to_eval_results(index)
+    assert name == "org/my-adapter"
+    scores = cardfiles.read(REAL).scores
+    assert len(results) == sum(len(score.metrics) for score in scores)
+    assert results[0].metric_value == round(100 * scores[0].metrics[str(results[0].metric_type)].value, 1)
+    assert ModelCardData(model_name=name, eval_results=results).to_dict()["model-index"] == index
+
+
+def strings(value: Any) -> bool:
+    return all(isinstance(part, str) for part in value.values())
+
+
+def test_every_eval_ever_finds_the_keys_it_asks_for(card: Path, tmp_path: Path) -> None:
+    """Its schema (0.3.0) requires these keys, and text in every ``additional_details``."""
+    for source in (card, REAL):
+        [path] = exports.export_card(source, format="every-eval-ever", out=tmp_path)
+        name = path.relative_to(tmp_path).as_posix()
+        assert re.fullmatch(
+            r"data/finbench/[^/]+/[^/]+/[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\.json", name
+        )
+        record = json.loads(path.read_text())
+        required = "schema_version evaluation_id retrieved_timestamp source_metadata eval_library model_info"
+        assert set(required.split()) | {"evaluation_results"} <= set(record)
+        assert record["source_metadata"]["source_type"] == "evaluation_run"
+        assert record["model_info"]["additional_details"]["deployment_type"] == "self_deployed"
+        assert strings(record["model_info"]["additional_details"])
+        scores = {(s.task, name): m for s in cardfiles.read(source).scores for name, m in s.metrics.items()}
+        assert len(record["evaluation_results"]) == len(scores)
+        for result in record["evaluation_results"]:
+            measure = scores[result["evaluation_name"], result["metric_config"]["metric_id"]]
+            assert result["score_details"]["score"] == measure.value
+            interval = result["score_details"]["uncertainty"]["confidence_interval"]
+            assert (interval["lower"], interval["upper"]) == (measure.low, measure.high)
+            assert strings(result["source_data"]["additional_details"])
+            assert strings(result["metric_config"]["additional_details"])
+            assert strings(result["score_details"]["details"])
+            assert isinstance(result["metric_config"]["lower_is_better"], bool)
+    assert exports.export_card(REAL, format="every-eval-ever", out=tmp_path) == [path]  # the same file again
+
+
+def test_an_adapter_is_not_filed_under_its_bases_developer(tmp_path: Path) -> None:
+    assert exports.every_eval_ever(cardfiles.read(REAL))["model_info"]["id"].startswith("unknown/")
+    found = exports.every_eval_ever(cardfiles.read(REAL), "org/adapter")["model_info"]
+    assert found["id"] == "org/adapter"
+    assert found["additional_details"]["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_lm_eval_results_have_its_layout(card: Path, tmp_path: Path) -> None:
+    [path] = exports.export_card(card, format="lm-eval", out=tmp_path)
+    assert re.fullmatch(r"results_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d\.json", path.name)
+    found = json.loads(path.read_text())
+    for score in cardfiles.read(card).scores:
+        results = found["results"][score.task]
+        for name, measure in score.metrics.items():
+            assert results[f"{name},none"] == measure.value
+            assert results[f"{name}_stderr,none"] >= 0
+        assert found["versions"][score.task] == score.version
+        assert found["n-samples"][score.task] == {"original": 150, "effective": 150}
+        assert found["higher_is_better"][score.task][score.main_metric] is True
+
+
+def test_an_unknown_format_is_named_with_the_near_one(card: Path, tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="Did you mean eval-results"):
+        exports.export_card(card, format="eval_results", out=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,201 @@
+"""Results of stock lm-eval become scorecards, scored again by us; what is not our exam is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finbench import cardfiles, evaluation, lmeval, paths
+from finbench.data.sources import import_data
+from finbench.errors import FinbenchError
+from finbench.verification import verify
+from make_data import write_sources
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a small PhraseBank."""
+    folder = tmp_path_factory.mktemp("data")
+    import_data("fpb", write_sources(folder / "sources")["fpb"], folder)
+    return folder
+
+
+def stock(llama: Path, data: Path, out: Path, *arguments: str) -> Path:
+    """What ``lm_eval run`` writes, in a process without finbench's path."""
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args"]
+    command += [f"pretrained={llama},dtype=float32", "--include_path", str(paths.shipped("tasks")), "--device", "cpu"]
+    command += ["--log_samples", "--output_path", str(out), "--limit", "12", "--batch_size", "16", *arguments]
+    environment = {**os.environ, "FINBENCH_DATA": str(data), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def output(llama: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over a generative and a log-likelihood task; do not write into it."""
+    out = tmp_path_factory.mktemp("stock")
+    return stock(llama, data, out, "--tasks", "finbench_mini_sentiment,finbench_mini_ner,finbench_fpb_mc")
+
+
+def test_their_answers_give_the_scores_that_our_own_run_gives(
+    output: Path, llama: Path, data: Path, tmp_path: Path
+) -> None:
+    [theirs] = lmeval.import_card(output, out=tmp_path / "theirs", data_dir=data)
+    [ours] = evaluation.evaluate(
+        model=str(llama),
+        tasks=["mini_sentiment", "mini_ner", "fpb_mc"],
+        limit=12,
+        out=tmp_path / "ours",
+        data_dir=data,
+        arguments={"dtype": "float32"},
+    )
+    assert theirs.origin == "lm-eval"
+    assert (theirs.engine, theirs.dtype, theirs.status, theirs.limit) == ("lm-eval hf", "float32", "partial", 12)
+    for one, other in zip(theirs.scores, ours.scores, strict=True):
+        assert (one.task, one.n, one.metrics, one.lenient) == (other.task, other.n, other.metrics, other.lenient)
+        assert (one.task_digest, one.data.digest, one.baselines) == (
+            other.task_digest,
+            other.data.digest,
+            other.baselines,
+        )
+    [path] = cardfiles.expand([tmp_path / "theirs"])
+    found = verify(path, data_dir=data)
+    assert (found.level, found.faults) == ("samples-attached", [])
+    assert (tmp_path / "theirs" / "report.html").is_file()
+
+
+def test_cards_of_both_can_be_compared_and_say_no_path(output: Path, llama: Path, data: Path, tmp_path: Path) -> None:
+    from finbench.comparison import compare
+
+    lmeval.import_card(output, out=tmp_path / "theirs", data_dir=data)
+    evaluation.evaluate(
+        model=str(llama), tasks=["mini_sentiment"], limit=12, out=tmp_path / "ours", arguments={"dtype": "float32"}
+    )
+    [mine] = cardfiles.expand([tmp_path / "ours"])
+    [other] = cardfiles.expand([tmp_path / "theirs"])
+    [pair] = compare([mine, other])
+    assert pair.contests[0].differing == []
+    text = other.read_text() + json.dumps(cardfiles.read_samples(other))
+    for secret in (str(llama.parent), str(tmp_path), "plc said its profit"):
+        assert secret not in text
+
+
+def test_importing_twice_writes_one_card_and_another_run_another(output: Path, data: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        lmeval.import_card(output, out=tmp_path, data_dir=data, name="mine")
+    assert len(cardfiles.expand([tmp_path])) == 1
+
+
+def test_chat_template_and_worked_examples_are_recorded(llama: Path, data: Path, tmp_path: Path) -> None:
+    out = stock(
+        llama,
+        data,
+        tmp_path / "chat",
+        "--tasks",
+        "finbench_mini_sentiment",
+        "--apply_chat_template",
+        "--num_fewshot",
+        "0",
+    )
+    [card] = lmeval.import_card(out, out=tmp_path / "cards", data_dir=data)
+    assert (card.subject.chat, card.shots) == (True, 0)
+    assert card.chat_template
+    out = stock(llama, data, tmp_path / "shots", "--tasks", "finbench_mini_sentiment", "--num_fewshot", "2")
+    [card] = lmeval.import_card(out, out=tmp_path / "cards", data_dir=data)
+    assert (card.subject.chat, card.shots, card.seed) == (False, 2, 1234)
+    assert (card.scores[0].fewshot_split, bool(card.scores[0].fewshot_digest)) == ("train", True)
+
+
+# ---------------------------------------------------------------- refused
+
+
+def tamper(output: Path, target: Path, pattern: str, alter: Any) -> Path:
+    """A copy in which every line of the files of ``pattern`` went through ``alter``."""
+    shutil.copytree(output, target)
+    for path in target.rglob(pattern):
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text().splitlines()]
+            path.write_text("".join(json.dumps(row) + "\n" for row in alter(rows)))
+        else:
+            path.write_text(json.dumps(alter(json.loads(path.read_text()))))
+    return target
+
+
+def each(change: Any) -> Any:
+    def alter(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        change(rows[3])
+        return rows
+
+    return alter
+
+
+def in_results(change: Any) -> Any:
+    def alter(results: dict[str, Any]) -> dict[str, Any]:
+        change(results)
+        return results
+
+    return alter
+
+
+REFUSED = {
+    "another gold": (
+        "samples*sentiment*",
+        each(lambda r: r["doc"].update(label="other")),
+        "document .* is not the row",
+    ),
+    "another prompt": (
+        "samples*sentiment*",
+        each(lambda r: r["arguments"]["gen_args_0"].update(arg_0="Is it good?")),
+        "its prompt is not the task's",
+    ),
+    "a document twice": ("samples*sentiment*", lambda rows: [*rows, rows[0]], "missing or occur twice"),
+    "a document less": ("samples*sentiment*", lambda rows: rows[1:], "missing or occur twice"),
+    "no answer": ("samples*sentiment*", each(lambda r: r.update(resps=[])), "0 answers to 1 requests"),
+    "not a number": (
+        "samples*fpb_mc*",
+        each(lambda r: r.update(resps=[[["many", "False"]], [["-1", "False"]], [["-1", "False"]]])),
+        "not a sample of lm-eval",
+    ),
+    "another version": (
+        "results*",
+        in_results(lambda r: r["versions"].update(finbench_mini_sentiment=77)),
+        "version 77 of the task",
+    ),
+    "no version": ("results*", in_results(lambda r: r.pop("versions")), "no results file of lm-eval"),
+    "no task of ours": ("results*", in_results(lambda r: r.update(versions={"hellaswag": 1})), "no samples of a finb"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_not_our_exam_is_refused(what: str, output: Path, data: Path, tmp_path: Path) -> None:
+    pattern, alter, message = REFUSED[what]
+    with pytest.raises(FinbenchError, match=message):
+        lmeval.import_card(tamper(output, tmp_path / "t", pattern, alter), out=tmp_path / "o", data_dir=data)
+    assert not list((tmp_path / "o").glob("*.json"))
+
+
+def test_their_own_numbers_are_not_taken_over(
+    output: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def better(results: dict[str, Any]) -> None:
+        results["results"]["finbench_mini_sentiment"]["acc,none"] = 0.99
+
+    forged = tamper(output, tmp_path / "t", "results*", in_results(better))
+    [card] = lmeval.import_card(forged, out=tmp_path / "o", data_dir=data)
+    score = next(score for score in card.scores if score.task == "finbench_mini_sentiment")
+    assert score.metrics["acc"].value != 0.99
+    assert "their file says acc = 0.9900" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_empty_folder_is_answered_with_the_command_that_fills_it(tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="No results_") as caught:
+        lmeval.import_card(tmp_path)
+    assert "--log_samples" in caught.value.hint

@@ -1,0 +1,191 @@
+"""Reports: bold only where significant, seeds as mean and deviation, safe text in three formats, plots."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finbench import cardfiles, evaluation, plots, reporting
+from finbench.cards import latex
+from finbench.errors import FinbenchError
+from finbench.records import Measure, Scorecard
+
+TASKS = ["mini_sentiment", "mini_headline"]
+
+
+def sit(out: Path, name: str, adapter_seed: int | None = None, **options: Any) -> Path:
+    """A card of the dummy under another name, as if it were an adapter."""
+    evaluation.evaluate(engine="dummy", out=out / name, **{"tasks": TASKS, **options})
+    path = out / name / "dummy.json"
+    found = json.loads(path.read_text())
+    found["subject"] |= {"name": name}
+    if adapter_seed is not None:
+        found["subject"] |= {"kind": "peft", "adapter": name, "method": "lora", "rank": 8, "seed": adapter_seed}
+    path.write_text(json.dumps(found))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that guesses, an adapter of three seeds that guesses, and one that knows the gold."""
+    out = tmp_path_factory.mktemp("cards")
+    sit(out, "base", seed=9)
+    for seed in range(3):
+        sit(out, f"guess-s{seed}", seed, seed=seed)
+    sit(out, "gold-s0", 0, arguments={"answers": "gold"})
+    return out
+
+
+def files(folder: Path, *names: str) -> list[Path]:
+    return [folder / name / "dummy.json" for name in names]
+
+
+def line(text: str, name: str) -> str:
+    return next(row for row in text.splitlines() if row.startswith(f"| {name} "))
+
+
+def test_only_who_is_significantly_better_than_every_other_is_bold(folder: Path) -> None:
+    text = reporting.report(files(folder, "base", "guess-s0", "gold-s0"))
+    assert line(text, "gold-s0").count("**") == 4
+    assert "†" not in line(text, "gold-s0")
+    assert "**" not in line(text, "guess-s0") + line(text, "base")
+    alike = reporting.report(files(folder, "base", "guess-s0"), tasks=["mini_headline"])
+    assert "**" not in alike
+    assert line(alike, "base").count("†") == line(alike, "guess-s0").count("†") == 1
+
+
+def test_families_have_means_and_baselines_their_rows(folder: Path) -> None:
+    text = reporting.report(files(folder, "guess-s0", "gold-s0"))
+    assert "| mean of mini |" in text.splitlines()[0]
+    card = cardfiles.read(files(folder, "guess-s0")[0])
+    mean = 50 * sum(score.main.value for score in card.scores)
+    assert line(text, "guess-s0").endswith(f"| {mean:.1f} |")
+    assert line(text, "gold-s0").endswith("| 100.0 |")
+    assert "no model" in line(text, "majority label")
+
+
+def test_seeds_become_mean_and_deviation(folder: Path) -> None:
+    names = ("base", "guess-s0", "guess-s1", "guess-s2")
+    text = reporting.report(files(folder, *names), spread="seeds", tasks=["mini_sentiment"])
+    values = [100 * cardfiles.read(path).scores[-1].main.value for path in files(folder, *names[1:])]
+    mean = sum(values) / 3
+    deviation = (sum((value - mean) ** 2 for value in values) / 2) ** 0.5
+    assert f"{mean:.1f} ± {deviation:.1f}" in line(text, "guess")
+    assert "±" not in line(text, "base")
+    assert "Welch" in text
+
+
+def test_nothing_is_marked_where_nothing_can_be_tested(folder: Path, tmp_path: Path) -> None:
+    bare = []
+    for path in files(folder, "guess-s0", "gold-s0"):
+        card = json.loads(path.read_text()) | {"samples": None}
+        bare.append(tmp_path / f"{card['subject']['name']}.json")
+        bare[-1].write_text(json.dumps(card))
+    text = reporting.report(bare)
+    assert "**" not in text
+    assert "No significance test was possible" in text
+    assert "†" not in text
+
+
+def test_other_conditions_are_other_columns(folder: Path, tmp_path: Path) -> None:
+    limited = sit(tmp_path, "limited", limit=20)
+    text = reporting.report([*files(folder, "base"), limited])
+    assert "mini_sentiment, first 20 rows only, macro-F1" in text.splitlines()[0]
+
+
+def test_latex_is_a_booktabs_table_with_everything_escaped(folder: Path, tmp_path: Path) -> None:
+    hostile = json.loads(files(folder, "base")[0].read_text())
+    hostile["subject"]["name"] = r"a_b & 50% #1 $x$ {y} \input{z} ~^"
+    (tmp_path / "card.json").write_text(json.dumps(hostile | {"samples": None}))
+    text = reporting.report([tmp_path / "card.json"], format="latex")
+    assert r"a\_b \& 50\% \#1 \$x\$ \{y\} \textbackslash{}input\{z\} \textasciitilde{}\textasciicircum{}" in text
+    for part in (r"\toprule", r"\midrule", r"\bottomrule", r"\begin{tabular}{llrrr}", r"\caption{"):
+        assert part in text
+    rows = [row for row in text.splitlines() if row.endswith(r"\\")]
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {4}
+    assert latex("±") == r"$\pm$"
+
+
+def test_html_is_one_page_without_script_or_request(folder: Path, tmp_path: Path) -> None:
+    hostile = json.loads(files(folder, "base")[0].read_text())
+    hostile["subject"]["name"] = "<script>alert(1)</script>"
+    (tmp_path / "card.json").write_text(json.dumps(hostile | {"samples": None}))
+    page = reporting.report([tmp_path / "card.json", *files(folder, "gold-s0")], format="html")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert re.findall(r"https?://(?!www\.w3\.org/2000/svg)", page) == []
+    assert page.count("<svg") == 2
+
+
+def test_plots_are_well_formed_and_show_every_line(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.md"
+    reporting.report([folder / name for name in ("base", "guess-s0", "gold-s0")], out=out)
+    assert out.read_text().startswith("| subject |")
+    drawn = sorted(tmp_path.glob("*.svg"))
+    assert [path.name for path in drawn] == ["table-mini-headline.svg", "table-mini-sentiment.svg"]
+    for path in drawn:
+        texts = [node.text for node in ET.fromstring(path.read_text()).iter() if node.text]
+        assert {"base", "guess-s0", "gold-s0", "majority", "random"} <= set(texts)
+
+
+def test_axes_have_round_steps_around_their_values() -> None:
+    for low, high in ((0, 100), (81.2, 88.1), (0.2, 0.9), (99.9, 100), (-3, 12), (5, 5)):
+        start, end, step = plots._axis(low, high, (-1000, 1000))
+        assert start <= low <= high <= end + 1e-9
+        assert 1 <= (end - start) / step <= 8.01
+
+
+def test_a_metric_of_which_less_is_better_is_ranked_so(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main metric turned into an error: the one with the smaller value is best."""
+    made = []
+    for path in files(folder, "guess-s0", "gold-s0"):
+        card = cardfiles.read(path)
+        scores = [
+            score.model_copy(update={"lower_is_better": ["macro_f1"]})
+            for score in card.scores
+            if score.main_metric == "macro_f1"
+        ]
+        target = tmp_path / f"{card.subject.name}.json"
+        cardfiles.write(
+            target,
+            card.model_copy(update={"scores": scores}),
+            [row for row in cardfiles.read_samples(path) if row["task"] == scores[0].task],
+        )
+        made.append(target)
+    text = reporting.report(made)
+    assert "**" in line(text, "guess-s0")
+    assert "**" not in line(text, "gold-s0")
+
+
+def test_faults_name_what_to_type(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="Unknown format 'pdf'"):
+        reporting.report(files(folder, "base"), format="pdf")
+    with pytest.raises(FinbenchError, match="Did you mean seeds"):
+        reporting.report(files(folder, "base"), spread="seed")
+    with pytest.raises(FinbenchError, match="No scorecard is there"):
+        reporting.report([tmp_path])
+    with pytest.raises(FinbenchError, match="No such scorecard"):
+        reporting.report([tmp_path / "none.json"])
+    with pytest.raises(FinbenchError, match="score of the tasks named"):
+        reporting.report(files(folder, "base"), tasks=["fpb"])
+
+
+def test_metrics_that_are_no_shares_are_shown_as_they_are(folder: Path) -> None:
+    card = cardfiles.read(files(folder, "guess-s0")[0])
+    measure = Measure(value=0.1234, low=-0.2, high=0.3)
+    score = card.scores[0].model_copy(
+        update={"main_metric": "r2", "metrics": {"r2": measure}, "baselines": {}, "lenient": {"r2": measure}}
+    )
+    shown: Scorecard = card.model_copy(update={"scores": [score]})
+    from finbench import cards
+
+    assert "0.123 [-0.200, 0.300]" in cards.markdown([shown])
+    assert "R², n&nbsp;=" in cards.html([shown])
+    assert "%" not in str(cards.terminal([shown])[0].title)

@@ -1,0 +1,408 @@
+"""Verification: every alteration of a card or its samples is found and named, by a careless and by a careful hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from finbench import cardfiles, evaluation, metrics, scoring, seal
+from finbench.errors import FinbenchError
+from finbench.files import sha256_file, stable_json
+from finbench.records import Scorecard
+from finbench.verification import Verification, verify
+from make_data import write_sources
+
+Card = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A card of the random dummy on two shipped sets; do not write into its folder."""
+    out = tmp_path_factory.mktemp("cards")
+    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_headline"], out=out)
+    return out / "dummy.json"
+
+
+@pytest.fixture
+def card(original: Path, tmp_path: Path) -> Path:
+    """A copy to alter."""
+    shutil.copytree(original.parent, tmp_path / "cards")
+    return tmp_path / "cards" / original.name
+
+
+def change(path: Path, alter: Callable[[Card, Rows], None], *, careful: bool = False) -> None:
+    """Edit card and rows. A careful hand also renews row seals, the samples' SHA-256, the run key and the seal."""
+    found, rows = json.loads(path.read_text()), cardfiles.read_samples(path)
+    before = stable_json(rows)
+    alter(found, rows)
+    if careful:
+        for row in rows:
+            row["seal"] = seal.row_seal(row)
+    if stable_json(rows) != before or careful:
+        lines = "".join(stable_json(row) + "\n" for row in rows)
+        cardfiles.samples_path(path).write_bytes(zstandard.ZstdCompressor().compress(lines.encode()))
+    if careful:
+        found["samples"] = sha256_file(cardfiles.samples_path(path))
+        found["run_key"] = cardfiles.run_key(Scorecard.parse(found, "altered"))
+        found["seal"] = seal.card_seal(found)
+    path.write_text(json.dumps(found, indent=1))
+
+
+def test_an_untouched_card_follows_from_its_samples(original: Path) -> None:
+    found = verify(original)
+    assert found.faults == []
+    assert found.level == "samples-attached"
+    assert sum("every metric and interval" in check for check in found.checks) == 2
+    assert "finbench_mini_sentiment: 150 of 150 answers scored again by the task's own scorer, on the data here" in (
+        found.checks
+    )
+
+
+def put(value: Any, *path: Any) -> Callable[[Card, Rows], None]:
+    """An alteration that sets one value of the card."""
+
+    def alter(card: Card, rows: Rows) -> None:
+        place: Any = card
+        for key in path[:-1]:
+            place = place[key]
+        assert place[path[-1]] != value
+        place[path[-1]] = value
+
+    return alter
+
+
+CARELESS = {  # every value that people would want to be another one, and the name that must be told
+    "subject.name": put("another", "subject", "name"),
+    "subject.bits": put(4, "subject", "bits"),
+    "subject.chat": put(True, "subject", "chat"),
+    "subject.rank": put(8, "subject", "rank"),
+    "subject.method": put("dora", "subject", "method"),
+    "subject.seed": put(3, "subject", "seed"),
+    "subject.adapter": put("ab" * 32, "subject", "adapter"),
+    "subject.trainable_parameters": put(10, "subject", "trainable_parameters"),
+    "subject.base.alias": put("llama", "subject", "base", "alias"),
+    "subject.base.fingerprint": put("0" * 64, "subject", "base", "fingerprint"),
+    "subject.base.revision": put("main", "subject", "base", "revision"),
+    "engine": put("hf", "engine"),
+    "dtype": put("float32", "dtype"),
+    "shots": put(5, "shots"),
+    "seed": put(1, "seed"),
+    "seconds": put(1.0, "seconds"),
+    "peak_memory_bytes": put(1, "peak_memory_bytes"),
+    "run_key": put("0" * 64, "run_key"),
+    "samples": put("0" * 64, "samples"),
+    "seal": put("0" * 64 + ":", "seal"),
+    "origin": put("lm-eval", "origin"),
+    "provenance.finbench": put("9.9", "provenance", "finbench"),
+    "provenance.python": put("2.7", "provenance", "python"),
+    "provenance.packages.torch": put("1.0", "provenance", "packages", "torch"),
+    "provenance.created": put("2020-01-01T00:00:00Z", "provenance", "created"),
+    "scores[1].version": put(77, "scores", 1, "version"),
+    "scores[1].task_digest": put("0" * 64, "scores", 1, "task_digest"),
+    "scores[1].n": put(149, "scores", 1, "n"),
+    "scores[1].clusters": put(140, "scores", 1, "clusters"),
+    "scores[1].duplicates": put(1, "scores", 1, "duplicates"),
+    "scores[1].truncated": put(3, "scores", 1, "truncated"),
+    "scores[1].prompt_tokens": put(3, "scores", 1, "prompt_tokens"),
+    "scores[1].licence": put("MIT", "scores", 1, "licence"),
+    "scores[1].data.rows": put(151, "scores", 1, "data", "rows"),
+    "scores[1].data.digest": put("0" * 64, "scores", 1, "data", "digest"),
+    "scores[1].data.split": put("train", "scores", 1, "data", "split"),
+    "scores[1].metrics.macro_f1.value": put(0.9, "scores", 1, "metrics", "macro_f1", "value"),
+    "scores[1].metrics.acc.value": put(0.9, "scores", 1, "metrics", "acc", "value"),
+    "scores[1].metrics.acc.low": put(0.1, "scores", 1, "metrics", "acc", "low"),
+    "scores[1].lenient.acc.high": put(0.99, "scores", 1, "lenient", "acc", "high"),
+    "scores[1].parse_rate.value": put(0.5, "scores", 1, "parse_rate", "value"),
+    "scores[1].baselines.random.acc": put(0.01, "scores", 1, "baselines", "random", "acc"),
+}
+
+
+@pytest.mark.parametrize("field", CARELESS)
+def test_a_careless_edit_of_the_card_is_named(field: str, card: Path) -> None:
+    change(card, CARELESS[field])
+    found = verify(card)
+    assert found.level == "none"
+    assert any(fault.field == field or fault.field.startswith(field + " ") for fault in found.faults), found.faults
+
+
+def row_of(rows: Rows, task: str = "finbench_mini_sentiment", number: int = 7) -> dict[str, Any]:
+    return next(row for row in rows if row["task"] == task and row["index"] == number)
+
+
+def values(name: str, part: int | None, new: Any) -> Callable[[Card, Rows], None]:
+    """An alteration of one value of a sample row."""
+
+    def alter(card: Card, rows: Rows) -> None:
+        row = row_of(rows)
+        if part is None:
+            row["values"][name] = new(row["values"][name])
+        else:
+            row["values"][name][part] = new(row["values"][name][part])
+
+    return alter
+
+
+def other(label: str) -> str:
+    return "positive" if label != "positive" else "negative"
+
+
+def drop(card: Card, rows: Rows) -> None:
+    rows.pop(20)
+
+
+def twice(card: Card, rows: Rows) -> None:
+    rows.append(dict(rows[20]))
+
+
+def answer(card: Card, rows: Rows) -> None:
+    row_of(rows)["answer"] = other(row_of(rows)["answer"])
+
+
+def document(card: Card, rows: Rows) -> None:
+    row_of(rows)["doc"] = "0" * 32
+
+
+def source(card: Card, rows: Rows) -> None:
+    row_of(rows)["cluster"] = row_of(rows, number=8)["cluster"]
+
+
+SAMPLES = {
+    "a gold label": (values("macro_f1", 0, other), "samples[finbench_mini_sentiment 7].values.macro_f1[0]"),
+    "a prediction": (values("macro_f1", 1, other), "samples[finbench_mini_sentiment 7].values.macro_f1[1]"),
+    "a label set": (values("macro_f1", 2, lambda _: ["a", "b"]), "samples[finbench_mini_sentiment 7]"),
+    "an accuracy": (values("acc", None, lambda v: 1 - v), "samples[finbench_mini_sentiment 7].values.acc"),
+    "a parse rate": (values("parse_rate", None, lambda v: 1 - v), "samples[finbench_mini_sentiment 7].values.parse"),
+    "an answer": (answer, "samples[finbench_mini_sentiment 7].answer"),
+    "a document": (document, "samples[finbench_mini_sentiment 7].doc"),
+    "a source": (source, "samples[finbench_mini_sentiment 7].cluster"),
+    "a row less": (drop, "samples[finbench_mini_headline].index"),
+    "a row more": (twice, "samples[finbench_mini_headline].index"),
+}
+
+
+@pytest.mark.parametrize("what", SAMPLES)
+def test_a_careless_edit_of_the_samples_is_named(what: str, card: Path) -> None:
+    alter, field = SAMPLES[what]
+    change(card, alter)
+    found = {fault.field for fault in verify(card).faults}
+    assert "samples" in found  # the file's SHA-256
+    assert any(name.startswith(field) for name in found), found
+
+
+def rescored(alter: Callable[[Card, Rows], None]) -> Callable[[Card, Rows], None]:
+    """An alteration of the rows after which all metrics are computed anew: nothing contradicts anything."""
+
+    def both(card: Card, rows: Rows) -> None:
+        alter(card, rows)
+        for score in card["scores"]:
+            own = [row for row in rows if row["task"] == score["task"]]
+            strict, lenient, parse_rate = scoring.split_metrics(
+                scoring.values_of(own), metrics.aggregations(score["task"]), scoring.clusters_of(own)
+            )
+            score["metrics"] = {name: m.model_dump() for name, m in strict.items()}
+            score["lenient"] = {name: m.model_dump() for name, m in lenient.items()}
+            score["parse_rate"] = parse_rate.model_dump()
+            score |= scoring.counts(own)
+
+    return both
+
+
+def everything_right(card: Card, rows: Rows) -> None:
+    """Answers, readings and accuracies as if one that is wrong had been answered rightly."""
+    row = next(row for row in rows if row["task"] == "finbench_mini_sentiment" and row["values"]["acc"] == 0)
+    gold = row["values"]["macro_f1"][0]
+    row["answer"] = gold
+    for name, value in row["values"].items():
+        row["values"][name] = 1.0 if isinstance(value, float) else [gold, gold, value[2]]
+
+
+CAREFUL = {  # seals, hashes and keys renewed: found by what is recomputed
+    "a score": (put(0.9, "scores", 1, "metrics", "macro_f1", "value"), ".metrics.macro_f1"),
+    "a share that cannot be": (put(0.6667, "scores", 1, "metrics", "acc", "value"), ".metrics.acc"),
+    "an interval": (put(0.3860, "scores", 1, "metrics", "acc", "low"), ".metrics.acc.low"),
+    "how it was made": (put("exact", "scores", 1, "metrics", "acc", "method"), ".metrics.acc.method"),
+    "a lenient score": (put(0.9, "scores", 1, "lenient", "acc", "value"), ".lenient.acc"),
+    "the parse rate": (put(0.5, "scores", 1, "parse_rate", "value"), ".parse_rate"),
+    "the count": (put(149, "scores", 1, "n"), ".n"),
+    "the clusters": (put(10, "scores", 1, "clusters"), ".clusters"),
+    "the duplicates": (put(3, "scores", 1, "duplicates"), ".duplicates"),
+    "the version": (put(77, "scores", 1, "version"), ".version"),
+    "the task digest": (put("0" * 64, "scores", 1, "task_digest"), ".task_digest"),
+    "the family": (put("sentiment", "scores", 1, "family"), ".family"),
+    "the form": (put("choice", "scores", 1, "form"), ".form"),
+    "the licence": (put("MIT", "scores", 1, "licence"), ".licence"),
+    "the main metric": (put("acc", "scores", 1, "main_metric"), ".main_metric"),
+    "the data set": (put("fpb", "scores", 1, "data", "set"), ".data.set"),
+    "the data digest": (put("0" * 64, "scores", 1, "data", "digest"), ".data.digest"),
+    "the rows": (put(151, "scores", 1, "data", "rows"), ".n"),
+    "the baselines": (put(0.01, "scores", 1, "baselines", "random", "acc"), ".baselines"),
+    "a metric taken out": (lambda card, rows: card["scores"][1]["metrics"].pop("acc"), ".metrics"),
+    "a limit of a complete card": (put(5, "limit"), "status"),
+    "a gold label": (rescored(values("macro_f1", 0, other)), "samples[finbench_mini_sentiment 7].values.macro_f1"),
+    "a prediction": (rescored(values("macro_f1", 1, other)), "samples[finbench_mini_sentiment 7].values.macro_f1"),
+    "an accuracy": (rescored(values("acc", None, lambda v: 1 - v)), "samples[finbench_mini_sentiment 7].values."),
+    "a lenient reading": (
+        rescored(values("macro_f1_lenient", 1, other)),
+        "samples[finbench_mini_sentiment 7].values.macro_f1_lenient",
+    ),
+    "an answer": (answer, "samples[finbench_mini_sentiment 7].values."),
+    "a document": (document, "samples[finbench_mini_sentiment 7].doc"),
+    "a source": (rescored(source), "samples[finbench_mini_sentiment 7].cluster"),
+    "a document for another": (
+        lambda card, rows: row_of(rows).update(doc=row_of(rows, number=8)["doc"]),
+        "scores[finbench_mini_sentiment].duplicates",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CAREFUL)
+def test_a_careful_edit_is_found_by_recomputing(what: str, card: Path) -> None:
+    alter, field = CAREFUL[what]
+    change(card, alter, careful=True)
+    found = verify(card)
+    assert found.level == "none"
+    assert any(field in fault.field for fault in found.faults), found.faults
+
+
+def test_what_only_the_model_can_disprove_is_found_by_asking_it_again(card: Path) -> None:
+    """A forged answer with all that follows from it passes every check but the rerun."""
+    change(card, rescored(everything_right), careful=True)
+    assert verify(card).level == "samples-attached"
+    found = verify(card, rerun=150)
+    assert found.level == "none"
+    [fault] = found.faults
+    assert fault.field == "samples[finbench_mini_sentiment].values"
+    assert "149 of 150 documents read the same" in fault.message
+
+
+def test_a_rerun_on_the_model_reproduces(original: Path) -> None:
+    found = verify(original, rerun=20)
+    assert found.level == "reproduced"
+    assert "finbench_mini_headline: 20 of 20 documents read the same when asked again" in found.checks
+
+
+def test_a_rerun_on_a_real_model_and_on_a_changed_one(llama: Path, tmp_path: Path) -> None:
+    evaluation.evaluate(
+        model=str(llama), tasks=["mini_sentiment"], limit=12, out=tmp_path, arguments={"dtype": "float32"}
+    )
+    [path] = tmp_path.glob("*.json")
+    found = verify(path, rerun=5, base=str(llama))
+    assert (found.level, found.faults) == ("reproduced", [])
+    from conftest import make_llama
+
+    with pytest.raises(FinbenchError, match="not the one of the card"):
+        verify(path, rerun=5, base=str(make_llama(tmp_path / "other", seed=9)))
+
+
+# ---------------------------------------------------------------- less than samples
+
+
+def test_without_samples_a_card_is_self_reported_and_must_be_possible(card: Path) -> None:
+    def bare(found: Card, rows: Rows) -> None:
+        found["samples"] = None
+        found["seal"] = seal.card_seal(found)
+
+    change(card, bare)
+    found = verify(card)
+    assert (found.level, found.faults) == ("self-reported", [])
+    assert any("rest on the word" in note for note in found.notes)
+
+    def impossible(found: Card, rows: Rows) -> None:
+        found["scores"][1]["metrics"]["acc"] |= {"value": 0.5007, "low": 0.4, "high": 0.6}
+        found["seal"] = seal.card_seal(found)
+
+    found_json = json.loads(card.read_text())
+    impossible(found_json, [])
+    card.write_text(json.dumps(found_json))
+    [fault] = verify(card).faults
+    assert fault.field == "scores[finbench_mini_sentiment].metrics.acc"
+    assert "not a share of 150 documents" in fault.message
+
+
+def test_missing_and_torn_files(card: Path, tmp_path: Path) -> None:
+    cardfiles.samples_path(card).write_bytes(b"\x28\xb5\x2f\xfd torn")
+    assert {fault.field for fault in verify(card).faults} == {"samples"}
+    cardfiles.samples_path(card).unlink()
+    assert "missing" in verify(card).faults[0].message
+    card.write_text("{")
+    with pytest.raises(FinbenchError, match="torn or not JSON"):
+        verify(card)
+    with pytest.raises(FinbenchError, match="No such scorecard"):
+        verify(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("alter", "said"),
+    [
+        (lambda card: card.update(extra=1), "unknown key 'extra'"),
+        (lambda card: card.update(schema=99), "written by a newer finbench"),
+        (lambda card: card.pop("subject"), "'subject' is missing"),
+        (lambda card: card["scores"][0].update(n="many"), "scores.0.n"),
+        (lambda card: card["scores"][0].update(truncated=-1), "truncated"),
+    ],
+)
+def test_a_card_outside_the_schema_is_named(alter: Any, said: str, card: Path) -> None:
+    found = json.loads(card.read_text())
+    alter(found)
+    card.write_text(json.dumps(found))
+    [fault] = verify(card).faults
+    assert fault.field == "schema"
+    assert said in fault.message
+
+
+# ---------------------------------------------------------------- restricted texts, earlier schema
+
+
+@pytest.fixture
+def restricted(tmp_path: Path) -> Path:
+    """A card on a restricted set, whose data lie in ``tmp_path/data``."""
+    from finbench.data.sources import import_data
+
+    import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
+    evaluation.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "o", data_dir=tmp_path / "data")
+    return tmp_path / "o" / "dummy.json"
+
+
+def test_restricted_answers_are_read_again_by_their_salted_hashes(restricted: Path, tmp_path: Path) -> None:
+    def forge(card: Card, rows: Rows) -> None:
+        rows[3]["values"]["macro_f1"][1] = other(rows[3]["values"]["macro_f1"][1])
+
+    assert all("answer" not in row for row in cardfiles.read_samples(restricted))
+    here, away = verify(restricted, data_dir=tmp_path / "data"), verify(restricted, data_dir=tmp_path / "nowhere")
+    assert (here.faults, away.faults) == ([], [])
+    assert any("scored again" in check for check in here.checks)
+    assert any("rest on the card" in note for note in away.notes)
+    change(restricted, rescored(forge), careful=True)
+    for place in ("data", "nowhere"):
+        faults = verify(restricted, data_dir=tmp_path / place).faults
+        assert any(fault.field.startswith("samples[finbench_fpb 3].values.macro_f1") for fault in faults), faults
+
+
+def test_another_edition_of_a_set_is_no_fault_of_the_card(restricted: Path, tmp_path: Path) -> None:
+    from finbench.data.sources import import_data
+
+    import_data("fpb", write_sources(tmp_path / "s2", count=60)["fpb"], tmp_path / "other")
+    found = verify(restricted, data_dir=tmp_path / "other")
+    assert found.faults == []
+    assert any("another edition" in check for check in found.checks)
+
+
+def test_cards_of_schema_0_are_read_and_verified() -> None:
+    path = Path(__file__).parent / "golden" / "schema0" / "dummy.json"
+    card = cardfiles.read(path)
+    assert (card.schema_, card.seal, card.scores[0].clusters, card.scores[0].main.method) == (0, None, None, None)
+    found: Verification = verify(path)
+    assert {fault.field.rpartition(".")[2] for fault in found.faults} <= {
+        "version",
+        "task_digest",
+        "metrics",
+        "lenient",
+    }
+    assert any("schema 0 has no seal" in note for note in found.notes)
