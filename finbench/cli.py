@@ -227,10 +227,10 @@ def tasks_list(as_json: Json = False) -> None:
 @tasks_app.command("show")
 def tasks_show(name: Annotated[str, typer.Argument(help="Task, such as fpb.")], as_json: Json = False) -> None:
     """One task: what it measures, its data, and its prompt as a model sees it, on an invented example."""
-    from finbench import catalog, check, views
+    from finbench import catalog, examcheck, views
 
     found = catalog.expand([name])
-    shown = [{**task.model_dump(), "golden_prompt": check.golden_prompt(task)} for task in found]
+    shown = [{**task.model_dump(), "golden_prompt": examcheck.golden_prompt(task)} for task in found]
     if as_json:
         typer.echo(json.dumps(shown, indent=1))
     else:

@@ -46,14 +46,17 @@ def load(
         except (ValueError, FileNotFoundError) as fault:
             raise FinbenchError(f"Task {task.name}: {fault}", f"Import it again: {task.data}") from fault
         if shots:
-            if shots > len(rows(exam, "train")):
-                raise FinbenchError(
-                    f"Task {task.name} has {len(rows(exam, 'train'))} train rows, fewer than {shots} shots."
-                )
             exam.set_config(key="num_fewshot", value=shots)
             exam.finbench_seed = seed
         exam.finbench_origin = _origin(task, data_dir, stated)
         loaded[task.name] = exam
+    few = {name: len(rows(exam, "train")) for name, exam in loaded.items() if len(rows(exam, "train")) < shots}
+    if few:
+        raise FinbenchError(
+            "; ".join(f"Task {name} has {count} train rows, fewer than {shots} shots" for name, count in few.items())
+            + ".",
+            "Ask these without --shots, in a run of their own.",
+        )
     return loaded
 
 

@@ -52,6 +52,7 @@ LAYERS = (
         "evaluation",
         "check",
         "taskdocs",
+        "examcheck",
         "doctor",
         "demo",
         "comparison",

@@ -94,7 +94,7 @@ def load(
     tables = {}
     for split, rows in found.items():
         place = str(files.get(split, f"{finbench_set}, {split}"))
-        chosen = [row for row in rows if _agreed(row, finbench_agreement, place)]
+        chosen = [row for row in rows if _agreed(row, finbench_agreement)]
         if not chosen:
             raise ValueError(f"{place}: no row has agreement {finbench_agreement} or above")
         if finbench_label:
@@ -109,15 +109,13 @@ def load(
     return {split: tables.get(split, tables["test"].select([])) for split in SPLITS}
 
 
-def _agreed(row: dict[str, Any], least: int | str | None, place: str) -> bool:
+def _agreed(row: dict[str, Any], least: int | str | None) -> bool:
     """Whether a row has at least the agreement asked for, in per cent."""
     if least is None:
         return True
     if str(least) not in ("50", "66", "75", "100"):
         raise ValueError(f"agreement is 50, 66, 75 or 100 (per cent of the annotators), found {least!r}")
-    if "agreement" not in row:
-        raise ValueError(f"{place}: its rows have no agreement level")
-    return int(row["agreement"]) >= int(least)
+    return int(row.get("agreement", 100)) >= int(least)  # sets without levels are asked whole
 
 
 def _from_hub(name: str, labels: Sequence[str] | None, missing: str, command: str) -> dict[str, list[dict[str, Any]]]:

@@ -31,7 +31,7 @@ def spans(tokens: list[str], tags: list[str]) -> list[Row]:
 
 
 def _entities(tokens: list[str], tags: list[str]) -> list[Row]:
-    """Spans of the three types; MISC is left out, for its ten tokens mix money, dates and agreements."""
+    """Spans of the three types; MISC is left out (ten tokens such as Chinese and French)."""
     return [{**span, "type": TYPES[span["type"]]} for span in spans(tokens, tags) if span["type"] in TYPES]
 
 
