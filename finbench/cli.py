@@ -288,6 +288,45 @@ def data_import(
         views.imported(report)
 
 
+@data_app.command("xbrl")
+def data_xbrl(
+    filings: Annotated[list[Path] | None, typer.Argument(help="XBRL filings: files, folders or zips.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
+    ] = None,
+    filed_after: Annotated[
+        str | None, typer.Option(help="Only filings after this date (YYYY-MM-DD): newer than a model's training data.")
+    ] = None,
+    max_context: Annotated[
+        int | None, typer.Option(help="Characters of facts a row may show (two to three a token); else all of them.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of wordings and of the facts shown.")] = 0,
+    test_company: Annotated[
+        list[str] | None,
+        typer.Option(help="Ticker, CIK or name held out as test, repeatable; else every filing is test."),
+    ] = None,
+    finlora: Annotated[
+        list[Path] | None,
+        typer.Option(help="FinLoRA's published CSV, repeatable: its questions about these filings too."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
+    from finbench.data.xbrl.build import as_json as report
+    from finbench.data.xbrl.build import build
+
+    built = build(
+        filings or [],
+        out,
+        filed_after=filed_after,
+        max_context=max_context,
+        seed=seed,
+        test_companies=test_company or [],
+        finlora=finlora or [],
+    )
+    typer.echo(report(built) if as_json else "\n".join(built.lines()))
+
+
 @data_app.command("lock")
 def data_lock(as_json: Json = False) -> None:
     """Pin every data set that lies on the Hub to its present commit (tasks/datasets.lock)."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from make_xbrl import xbrl_filing_sets, xbrl_sources
+
 LABELS = ("negative", "neutral", "positive")
 LEVELS = ("strong negative", "moderately negative", "mildly negative", "neutral", "mildly positive")
 LEVELS += ("moderately positive", "strong positive")
@@ -283,7 +285,7 @@ def _general(folder: Path, count: int) -> dict[str, list[Path]]:
 def write_sources(folder: Path, count: int = 120) -> dict[str, list[Path]]:
     """The authors' files of every set, by set name."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = (_sentiment, _headlines, _entities, _questions, _general)
+    parts = (_sentiment, _headlines, _entities, _questions, _general, xbrl_sources)
     return {name: files for part in parts for name, files in part(folder, count).items()}
 
 
@@ -293,3 +295,4 @@ if __name__ == "__main__":
     target = Path(sys.argv[1])
     for name, files in write_sources(target / "sources").items():
         print(name, import_data(name, files, target).rows)
+    print(xbrl_filing_sets(target))

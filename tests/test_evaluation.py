@@ -210,7 +210,7 @@ def test_a_full_disk_leaves_earlier_cards_as_they_were(tmp_path: Path, monkeypat
 def test_the_dummy_that_knows_the_gold_scores_one_and_the_random_one_chance(tmp_path: Path) -> None:
     [gold] = evaluation.evaluate(engine="dummy", tasks=["mini"], out=tmp_path / "g", arguments={"answers": "gold"})
     assert {score.task: score.main.value for score in gold.scores} == {
-        f"finbench_mini_{name}": 1.0 for name in ("headline", "ner", "sentiment", "xbrl_value")
+        f"finbench_mini_{name}": 1.0 for name in ("headline", "ner", "sentiment", "xbrl", "xbrl_value")
     }
     [chance] = evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "r")
     score = chance.scores[0]

@@ -85,7 +85,8 @@ def test_files_may_come_in_a_zip_archive_or_a_folder(name: str, tmp_path: Path) 
 
 
 def test_every_set_has_a_task_and_every_task_a_set() -> None:
-    tasks = {task.set for task in catalog.tasks().values() if not task.shipped}
+    made = "finbench data xbrl "  # these are made of filings, not of a publisher's rows
+    tasks = {task.set for task in catalog.tasks().values() if not task.shipped and not task.data.startswith(made)}
     assert tasks == set(sets.SETS)
 
 

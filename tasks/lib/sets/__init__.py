@@ -11,6 +11,7 @@ from typing import Any
 from . import entities, finlora, general, headlines, qa, sentiment
 from .base import Drop, Hub, Part, Record, Set, Unit, WrongFile, parts, split_in
 from .splits import SPLITS, Divided, hash_of, normalise, split_of
+from .xbrl import XBRL_SETS
 
 __all__ = ["SETS", "SPLITS", "Divided", "Drop", "Unit", "WrongFile", "hash_of", "hub_records", "normalise", "split_of"]
 
@@ -223,6 +224,8 @@ SETS = {
         trains=False,
     ),
 }
+
+SETS |= XBRL_SETS
 
 _FINLORA: dict[str, tuple[str, tuple[str, ...], int, str]] = {
     "fpb": ("label", sentiment.LABELS, 1212, "finlora_fpb_test.jsonl"),

@@ -1,0 +1,189 @@
+"""``finbench data xbrl``: filings -> four data sets, split by company, with a manifest of the filings."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench import paths
+from finbench.data.xbrl import filings, published
+from finbench.data.xbrl.model import Filing
+from finbench.data.xbrl.output import Spool
+from finbench.data.xbrl.rows import SETS, Settings, rows
+from finbench.errors import FinbenchError
+
+SMALLEST = 300  # characters; below this not even the facts of a ratio and a few others fit
+_SHOWN = 10  # faults in one message
+
+
+@dataclass
+class Built:
+    """What was built: ``rows[set][split]``, the filings, and what was left out by reason."""
+
+    folder: Path
+    filings: list[dict[str, Any]] = field(default_factory=list)
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)  # filed too early
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "out": str(self.folder),
+            "filings": self.filings,
+            "rows": self.rows,
+            "dropped": dict(sorted(self.dropped.items())),
+            "filed_too_early": self.skipped,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        for entry in self.filings:
+            filed = f"filed {entry['filed']}" if entry["filed"] else "filing date not stated"
+            yield f"{entry['company']}, {entry['id']} ({filed}): {entry['facts']:,} facts, {entry['split']}"
+        for name in self.skipped:
+            yield f"left out: {name}"
+        for set_, counts in self.rows.items():
+            yield f"{set_}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items())
+        yield from (f"{name}: no rows, not written" for name in SETS if name not in self.rows)
+        yield f"Written to {self.folder}; what was left out, and why, is in each dataset.json."
+
+
+def build(
+    given: Sequence[Path],
+    out: Path | None = None,
+    *,
+    filed_after: str | None = None,
+    max_context: int | None = None,
+    seed: int = 0,
+    test_companies: Sequence[str] = (),
+    finlora: Sequence[Path] = (),
+) -> Built:
+    """Write the sets ``xbrl_tags``, ``xbrl_values``, ``xbrl_formula`` and ``xbrl_calc`` into ``out``.
+
+    ``out`` is a data directory (default: the user's). Companies named in ``test_companies`` (by ticker, CIK or a part
+    of the name) are the test split and all others train and validation; without any, every filing is test.
+    ``finlora``: its published CSV files, whose questions about these filings become ``finlora_xbrl_*``, in its own
+    splits. All faults are raised at once, and then nothing is written.
+    """
+    settings = Settings(seed, max_context)
+    _check(given, filed_after, max_context)
+    built = Built(paths.data_dir(out))
+    faults: list[str] = []
+    hints: list[str] = []
+    wanted = dict.fromkeys(test_companies, False)
+    asked = published.read_questions(finlora)
+    with tempfile.TemporaryDirectory(prefix="finbench-xbrl-") as scratch:
+        spool = Spool(Path(scratch), (*SETS, *published.SETS.values()))
+        with spool:
+            for path in given:
+                try:
+                    for filing in filings.read(path):
+                        if _add(filing, spool, built, settings, wanted, filed_after):
+                            for set_, split, row in published.join(filing, asked, built.dropped):
+                                spool.put(set_, split, row)
+                except FinbenchError as fault:
+                    faults.append(fault.message)
+                    hints.append(fault.hint)
+        if not faults:
+            faults, hints = _final_faults(built, spool, wanted)
+        if faults:
+            more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
+            raise FinbenchError("\n".join([*faults[:_SHOWN], *more]), hints[0])
+        manifest = {"filings": built.filings, "dropped": dict(sorted(built.dropped.items()))}
+        options = {"seed": seed, "max_context": max_context, "filed_after": filed_after or ""}
+        built.rows = spool.publish(built.folder, {**manifest, "options": options, "test_companies": [*wanted]})
+    return built
+
+
+def _check(given: Sequence[Path], filed_after: str | None, max_context: int | None) -> None:
+    if not given:
+        raise FinbenchError("Which filings?", "Like this: finbench data xbrl FOLDER_OR_ZIP_OR_FILE --out DIR")
+    if max_context is not None and max_context < SMALLEST:
+        raise FinbenchError(
+            f"--max-context {max_context}: too small for a question.",
+            f"Give at least {SMALLEST} characters; a token takes two to three of them.",
+        )
+    try:
+        datetime.date.fromisoformat(filed_after or "2000-01-01")
+    except ValueError as fault:
+        raise FinbenchError(f"--filed-after {filed_after}: not a date.", "Write it as 2024-06-30.") from fault
+
+
+def _add(
+    filing: Filing, spool: Spool, built: Built, settings: Settings, wanted: dict[str, bool], filed_after: str | None
+) -> bool:
+    """Put the rows of one filing into the spool; False if it was filed too early."""
+    if filed_after and (why := filings.too_early(filing, filed_after)):
+        built.skipped.append(f"{filing.name}: {why}")
+        return False
+    if twin := next((entry for entry in built.filings if entry["id"] == filing.id), None):
+        raise FinbenchError(
+            f"{filing.name}: the same filing ({filing.id}) as {twin['name']}.", "Give each filing once, in one form."
+        )
+    named = [name for name in wanted if _is(filing, name)]
+    wanted.update(dict.fromkeys(named, True))
+    split = "test" if named or not wanted else "train"
+    counts: Counter[str] = Counter(filing.unread)
+    made = 0
+    for set_, row in rows(filing, settings, counts):
+        spool.add(set_, split, row)
+        made += 1
+    if not made:
+        raise FinbenchError(
+            f"{filing.name}: no question can be asked of it: it has no period with enough us-gaap facts.",
+            "Only US-GAAP filings are understood; with --max-context, give more room.",
+        )
+    built.dropped.update(counts)
+    built.filings.append(
+        {
+            "id": filing.id,
+            "name": Path(filing.name).name,
+            "company": filing.company,
+            "cik": filing.cik,
+            "ticker": filing.ticker,
+            "form": filing.about("DocumentType"),
+            "period_end": filing.period_end,
+            "filed": filing.filed,
+            "inline": filing.inline,
+            "split": split,
+            "facts": len(filing.facts),
+            "rows": made,
+            "sha256": dict(sorted(filing.digests.items())),
+        }
+    )
+    return True
+
+
+def _is(filing: Filing, name: str) -> bool:
+    """Whether ``name`` means the filing's company."""
+    ours = name.casefold().strip()
+    digits = ours.lstrip("0")
+    return bool(ours) and (
+        ours == filing.ticker.casefold() or ours in filing.company.casefold() or digits == filing.cik.lstrip("0")
+    )
+
+
+def _final_faults(built: Built, spool: Spool, wanted: dict[str, bool]) -> tuple[list[str], list[str]]:
+    """What can only be said once every filing was read."""
+    if not built.filings:
+        hint = 'Give an earlier date, or write "Filing Date: YYYY-MM-DD" into filing_metadata.txt beside a filing.'
+        return [f"--filed-after leaves no filing: {'; '.join(built.skipped[:_SHOWN])}."], [hint]
+    missing = [name for name, seen in wanted.items() if not seen]
+    if missing:
+        there = ", ".join(sorted({str(entry["ticker"] or entry["company"]) for entry in built.filings}))
+        return [f"--test-company {', '.join(missing)}: no such company here."], [f"There are: {there}"]
+    if wanted and not spool.has("train"):
+        return ["Every company is a test company: no row is left for train."], ["Leave --test-company out."]
+    return [], []
+
+
+def as_json(built: Built) -> str:
+    """The report as JSON."""
+    return json.dumps(built.as_dict(), indent=1)

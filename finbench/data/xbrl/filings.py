@@ -1,0 +1,68 @@
+"""From a document to a Filing with labels, filing date and digests."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from finbench.data.xbrl.inline import read_inline
+from finbench.data.xbrl.inputs import Document, documents
+from finbench.data.xbrl.labels import read_labels
+from finbench.data.xbrl.model import Filing
+from finbench.data.xbrl.reader import read_instance
+
+
+def read(path: Path) -> Iterator[Filing]:
+    """The filings in a file, folder or zip, one at a time. Raises FinbenchError."""
+    for document in documents(path):
+        yield read_document(document)
+
+
+def read_document(document: Document) -> Filing:
+    """The filing in one document, with the labels that lie beside it."""
+    reader = read_inline if document.kind == "inline" else read_instance
+    filing = reader(document.name, document.data)
+    filing.digests[document.file] = hashlib.sha256(document.data).hexdigest()
+    for name in _label_files(filing, document):
+        data = document.beside[name]()
+        labels = read_labels(f"{document.name}: {name}", data)
+        if labels:
+            filing.labels = {**labels, **filing.labels}
+            filing.digests[name] = hashlib.sha256(data).hexdigest()
+    filing.filed = _filed(document, filing)
+    return filing
+
+
+def _label_files(filing: Filing, document: Document) -> list[str]:
+    """Names of the files with labels: the linkbase by its customary name, the schema (which may embed it)."""
+    schemas = [PurePosixPath(href).name for href in filing.schemas if not href.startswith(("http:", "https:"))]
+    stems = [PurePosixPath(name).stem for name in schemas]
+    stems.append(re.sub(r"_htm$", "", PurePosixPath(document.file).stem))
+    wanted = [f"{stem}_lab.xml" for stem in stems] + schemas
+    return [name for name in dict.fromkeys(wanted) if name in document.beside and name != document.file]
+
+
+def _filed(document: Document, filing: Filing) -> str:
+    """The filing date, if one is stated and can be one: not before the end of the period."""
+    stated = document.stated_date()
+    try:
+        datetime.date.fromisoformat(stated)
+    except ValueError:
+        return ""
+    return stated if stated >= filing.period_end else ""
+
+
+def too_early(filing: Filing, date: str) -> str:
+    """Why a filing may have been filed on ``date`` (ISO) or before, "" if it was surely filed later.
+
+    A filing whose date nobody states was filed after its period ended, so a later end is proof enough; without
+    any proof it is too early, for a test set must not hold what a model may have read.
+    """
+    if filing.filed:
+        return f"filed {filing.filed}" if filing.filed <= date else ""
+    if filing.period_end >= date:
+        return ""
+    return f"no filing date is stated, and its period ended {filing.period_end or 'at no stated date'}"

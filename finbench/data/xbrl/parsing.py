@@ -1,0 +1,114 @@
+"""XML from strangers: one streaming parser with limits. Nothing is fetched, no entity is expanded.
+
+Refused, each with file and reason: entity declarations, external DTDs, more than 256 levels, more than two
+million elements, more than 128 MiB, bytes that are not well-formed XML.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from lxml import etree
+
+from finbench.errors import FinbenchError
+
+MAX_BYTES = 128 * 2**20  # the largest 10-K instances are near 50 MiB
+MAX_ELEMENTS = 2_000_000  # a bank's inline 10-K has some 600,000; more is an attack, and takes gigabytes
+XBRLI = "http://www.xbrl.org/2003/instance"
+XHTML = "http://www.w3.org/1999/xhtml"
+LINK = "http://www.xbrl.org/2003/linkbase"
+XLINK = "http://www.w3.org/1999/xlink"
+XSI = "http://www.w3.org/2001/XMLSchema-instance"
+INLINE = ("http://www.xbrl.org/2013/inlineXBRL", "http://www.xbrl.org/2008/inlineXBRL")
+HINT = "Give an XBRL instance (*_htm.xml), an inline XBRL document (*.htm), or a folder or zip that holds one."
+
+Element = Any  # lxml is untyped
+_EXPLOSIVE = "it declares XML entities, which no filing needs and which can be made to explode"
+_ENTITY = tuple("<!ENTITY".encode(encoding) for encoding in ("ascii", "utf-16-le", "utf-16-be"))
+
+
+def refuse(name: str, reason: str) -> FinbenchError:
+    """The error for a file that cannot be used."""
+    return FinbenchError(f"{name}: {reason}.", HINT)
+
+
+def local(element: Element) -> str:
+    """The element's name without its namespace."""
+    return str(element.tag).rpartition("}")[2]
+
+
+def namespace(element: Element) -> str:
+    """The element's namespace, "" if none."""
+    return str(element.tag).rpartition("}")[0].removeprefix("{")
+
+
+def events(name: str, data: bytes) -> Iterator[tuple[str, Element]]:
+    """("start" or "end", element) of every element of ``data``; ``name`` is for messages. Raises FinbenchError."""
+    if len(data) > MAX_BYTES:
+        raise refuse(name, f"larger than {MAX_BYTES >> 20} MiB")
+    refuse_entities(name, data)  # before libxml2 sees them: it expands entities in attributes
+    if b"<![CDATA[" not in data and data.count(b"<") - data.count(b"</") > MAX_ELEMENTS:  # seconds saved on an attack
+        raise refuse(name, f"more than {MAX_ELEMENTS:,} elements")
+    parser = etree.iterparse(
+        io.BytesIO(data),  # not a path: libxml2 would unpack compressed files without a limit
+        events=("start", "end"),
+        resolve_entities=False,
+        load_dtd=False,
+        no_network=True,
+        huge_tree=False,
+        recover=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    count = 0
+    try:
+        for event, element in parser:
+            if event == "start":
+                if not count:
+                    _check_doctype(name, element)
+                count += 1
+                if count > MAX_ELEMENTS:
+                    raise refuse(name, f"more than {MAX_ELEMENTS:,} elements")
+            yield event, element
+    except etree.XMLSyntaxError as fault:
+        raise refuse(name, _reason(fault)) from fault
+
+
+def refuse_entities(name: str, data: bytes) -> None:
+    """Raise FinbenchError if ``data`` declares an entity."""
+    if any(mark in data for mark in _ENTITY):
+        raise refuse(name, _EXPLOSIVE)
+
+
+def _check_doctype(name: str, root: Element) -> None:
+    dtd = root.getroottree().docinfo.internalDTD
+    if dtd is not None and any(True for _ in dtd.iterentities()):
+        raise refuse(name, _EXPLOSIVE)
+
+
+def _reason(fault: Any) -> str:
+    text = " ".join(str(fault.msg or fault).split())[:160]
+    if "depth" in text.lower():
+        return "elements nested deeper than 256 levels"
+    line = f", line {fault.lineno}" if fault.lineno and "line" not in text else ""
+    return f"not well-formed XML ({text}{line})"
+
+
+def kind(data: bytes) -> str:
+    """``instance``, ``inline``, ``linkbase``, ``schema``, or "" for what is none of these (or no XML)."""
+    if any(mark in data for mark in _ENTITY):
+        return ""
+    parser = etree.XMLPullParser(events=("start",), resolve_entities=False, load_dtd=False, no_network=True)
+    with contextlib.suppress(etree.XMLSyntaxError):  # a root read before the fault says what this was meant to be
+        parser.feed(data[: 1 << 16])
+    root = next((element for _, element in parser.read_events()), None)
+    if root is None:
+        return ""
+    if root.tag == f"{{{XBRLI}}}xbrl":
+        return "instance"
+    if local(root) == "html" and any(mark.encode() in data for mark in INLINE):
+        return "inline"
+    return {"linkbase": "linkbase", "schema": "schema"}.get(local(root), "")

@@ -1,0 +1,140 @@
+"""XBRL instance documents: contexts, units and facts, streamed. Source: XBRL 2.1 (2003-12-31, errata 2013)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from finbench.data.xbrl.model import LONGEST_VALUE, Context, Fact, Filing, concept_name, day, number, plain
+from finbench.data.xbrl.parsing import LINK, XBRLI, XLINK, XSI, Element, events, local, namespace, refuse
+
+MAX_FACTS = 500_000
+
+
+def read_instance(name: str, data: bytes) -> Filing:
+    """The filing in an instance document. ``name`` is for messages; raises FinbenchError."""
+    filing = Filing(name, inline=False)
+    depth = 0
+    for event, element in events(name, data):
+        depth += 1 if event == "start" else -1
+        if event == "start" and depth == 1:
+            if element.tag != f"{{{XBRLI}}}xbrl":
+                raise refuse(name, f"not XBRL: its root is <{local(element)[:40]}>")
+        elif event == "end" and depth == 1:
+            _take(filing, element)
+            element.clear()
+            while element.getprevious() is not None:  # what was read is dropped: memory stays flat
+                del element.getparent()[0]
+    return checked(filing)
+
+
+def _take(filing: Filing, element: Element) -> None:
+    """One child of the root: a context, a unit, a schema reference or a fact."""
+    if take_definition(filing, element):
+        return
+    if namespace(element) in (XBRLI, LINK):
+        return  # footnotes, role references
+    if not element.get("contextRef"):
+        filing.unread["tuples, or facts without a context"] += 1
+        return
+    if len(filing.facts) >= MAX_FACTS:
+        raise refuse(filing.name, f"more than {MAX_FACTS:,} facts")
+    concept = concept_name(namespace(element), local(element), element.prefix)
+    nil = element.get(f"{{{XSI}}}nil") in ("true", "1")
+    unit = element.get("unitRef") or ""
+    text = "".join(element.itertext()) if len(element) else element.text or ""
+    common: dict[str, Any] = {"concept": concept, "context": element.get("contextRef"), "unit": unit}
+    if nil:
+        filing.facts.append(Fact(**common, value="", nil=True))
+    elif unit:
+        value = number(text)
+        if value is None:
+            filing.unread["numbers that cannot be read"] += 1
+        else:
+            decimals = element.get("decimals") or ""
+            filing.facts.append(Fact(**common, value=plain(value), number=value, decimals=decimals))
+    else:
+        filing.facts.append(Fact(**common, value=short(text)))
+
+
+def short(text: str) -> str:
+    """A value that is not a number, if it is short and no markup; else ""."""
+    if len(text) > 4 * LONGEST_VALUE or "<" in text:
+        return ""
+    squeezed = " ".join(text.split())
+    return squeezed if len(squeezed) <= LONGEST_VALUE else ""
+
+
+def take_definition(filing: Filing, element: Element) -> bool:
+    """Read a context, unit or schemaRef into ``filing``; False if it is none of these."""
+    if element.tag == f"{{{XBRLI}}}context":
+        context = _context(filing.name, element)
+        filing.contexts[context.id] = context
+    elif element.tag == f"{{{XBRLI}}}unit":
+        filing.units[element.get("id") or ""] = _unit(element)
+    elif element.tag == f"{{{LINK}}}schemaRef":
+        filing.schemas.append(element.get(f"{{{XLINK}}}href") or "")
+    else:
+        return False
+    return True
+
+
+def _text(element: Element, path: str) -> str:
+    found = element.find(path)
+    return "" if found is None else "".join(found.itertext()).strip()
+
+
+def _context(name: str, element: Element) -> Context:
+    identity = element.get("id") or ""
+    period = element.find(f"{{{XBRLI}}}period")
+    try:
+        if not identity or period is None:
+            raise ValueError("it needs an id and a period")
+        instant = _text(period, f"{{{XBRLI}}}instant")
+        start, end = _text(period, f"{{{XBRLI}}}startDate"), _text(period, f"{{{XBRLI}}}endDate")
+        if instant:
+            start, end = "", day(instant, ends=True)
+        elif start or end:
+            start, end = day(start), day(end, ends=True)
+    except ValueError as fault:
+        raise refuse(name, f"the context {identity[:60]!r} cannot be read ({fault})") from fault
+    members = [
+        (str(member.get("dimension") or local(member)), "".join(member.itertext()).strip())
+        for part in ("segment", "scenario")
+        for holder in element.iter(f"{{{XBRLI}}}{part}")
+        for member in holder
+    ]
+    entity = _text(element, f"{{{XBRLI}}}entity/{{{XBRLI}}}identifier")
+    return Context(identity, entity, start, end, tuple(sorted(members)))
+
+
+def _unit(element: Element) -> str:
+    """``USD``, ``shares``, ``USD/shares``: measures without their prefix."""
+
+    def measures(holder: Element | None) -> str:
+        found = [] if holder is None else holder.findall(f"{{{XBRLI}}}measure")
+        return "*".join((measure.text or "").strip().rpartition(":")[2] for measure in found)
+
+    divide = element.find(f"{{{XBRLI}}}divide")
+    if divide is None:
+        return measures(element)
+    above, below = (divide.find(f"{{{XBRLI}}}unit{part}") for part in ("Numerator", "Denominator"))
+    return f"{measures(above)}/{measures(below)}"
+
+
+def checked(filing: Filing) -> Filing:
+    """The filing, once its facts refer to what it defines. Raises FinbenchError if there is nothing to ask about."""
+    if not filing.facts:
+        raise refuse(filing.name, "it is XBRL, but holds no facts")
+    lost = [fact for fact in filing.facts if fact.context not in filing.contexts]
+    if len(lost) == len(filing.facts):
+        raise refuse(filing.name, "its facts refer to contexts that it does not define")
+    loose = [fact for fact in filing.facts if fact.unit and fact.unit not in filing.units]
+    if lost:
+        filing.unread["facts whose context is not defined"] += len(lost)
+    if loose:
+        filing.unread["facts whose unit is not defined"] += len(loose)
+    bad = {id(fact) for fact in [*lost, *loose]}
+    measures = {"": "", **filing.units}
+    filing.facts = [replace(fact, unit=measures[fact.unit]) for fact in filing.facts if id(fact) not in bad]
+    return filing

@@ -1,0 +1,92 @@
+"""The facts that questions are asked about, one sheet a period.
+
+The rule: us-gaap items of the filing's main entity, in contexts without dimensions (the consolidated figures;
+segments, classes of stock and other members are left out), that are not nil and are short. Equal facts count
+once; facts of one item that differ by more than their stated accuracy allows are in conflict, and none is used.
+What is left out is counted by reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from finbench.data.xbrl.model import Context, Fact, Filing
+
+FEWEST = 4  # facts on a sheet; with fewer a question would answer itself
+
+
+@dataclass
+class Sheet:
+    """What a filing says about one period. ``facts`` in the filing's order; ``numbers`` can be asked about."""
+
+    context: Context
+    facts: list[Fact] = field(default_factory=list)
+    numbers: dict[str, Fact] = field(default_factory=dict)
+
+
+def sheets(filing: Filing) -> tuple[list[Sheet], Counter[str]]:
+    """The sheets of a filing, and how many facts were left out, by reason."""
+    out: Counter[str] = Counter()
+    groups: dict[tuple[tuple[str, str, str], str, str], list[Fact]] = {}
+    contexts: dict[tuple[str, str, str], Context] = {}
+    for fact in filing.facts:
+        context = filing.contexts[fact.context]
+        if reason := _left_out(filing, fact, context):
+            out[reason] += 1
+            continue
+        contexts.setdefault(context.key, context)
+        groups.setdefault((context.key, fact.concept, fact.unit), []).append(fact)
+    made: dict[tuple[str, str, str], Sheet] = {}
+    for (key, _, _), group in groups.items():
+        best = agreed(group)
+        if best is None:
+            out["in conflict with another fact"] += len(group)
+            continue
+        out["repeated"] += len(group) - 1
+        made.setdefault(key, Sheet(contexts[key])).facts.append(best)
+    for sheet in made.values():
+        items = Counter(fact.concept for fact in sheet.facts)
+        sheet.numbers = {f.concept: f for f in sheet.facts if f.number is not None and items[f.concept] == 1}
+    kept = [sheet for sheet in made.values() if len(sheet.facts) >= FEWEST]
+    out["on a sheet of fewer than four facts"] += sum(len(s.facts) for s in made.values() if len(s.facts) < FEWEST)
+    return kept, +out
+
+
+def _left_out(filing: Filing, fact: Fact, context: Context) -> str:
+    if not fact.concept.startswith("us-gaap:"):
+        return "not us-gaap"
+    if context.dimensions:
+        return "with dimensions"
+    if context.entity != filing.cik:
+        return "of another entity"
+    if not context.end:
+        return "without a period"
+    if fact.nil:
+        return "nil"
+    if not fact.value:
+        return "long text"
+    return ""
+
+
+def _accuracy(fact: Fact) -> Decimal:
+    """Half a unit of the last accurate digit: what ``decimals`` promises. 0 for exact or unstated."""
+    try:
+        return Decimal(5).scaleb(-int(fact.decimals) - 1)
+    except ValueError:  # INF, or none
+        return Decimal(0)
+
+
+def agreed(group: list[Fact]) -> Fact | None:
+    """The most accurate of facts about one item, or None if they contradict each other."""
+    numbers = [fact for fact in group if fact.number is not None]
+    if len(numbers) < len(group):
+        return group[0] if not numbers and len({fact.value for fact in group}) == 1 else None
+    best = min(numbers, key=_accuracy)
+    assert best.number is not None
+    for fact in numbers:
+        assert fact.number is not None
+        if abs(fact.number - best.number) > _accuracy(fact):
+            return None
+    return best

@@ -1,0 +1,145 @@
+"""Inline XBRL transformations: what is printed -> what it means.
+
+Source: XBRL International's Transformation Registries 1-5 (names differ in hyphens only, hence compared without)
+and the SEC's own (``ixt-sec``). A format that is not here leaves its fact unread, which is counted: no guess.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+
+from finbench.data.xbrl.model import LONGEST_NUMBER
+
+_REGISTRY = re.compile(r"https?://www\.(?:xbrl\.org|sec\.gov)/(?:\d{4}/)?inlineXBRL/transformation(?:/[\d-]+)?")
+_SPACES = re.compile(r"[\s\u00a0\u2009\u202f]+")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_SMALL = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_WORDS = {word: value for value, word in enumerate(_SMALL)} | {word: 10 * n for n, word in enumerate(_TENS, 2)}
+_WORDS |= {"no": 0, "none": 0, "nil": 0, "a": 1, "an": 1}
+_POWERS = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+
+
+def known(namespace: str) -> bool:
+    """Whether a namespace is a transformation registry."""
+    return bool(_REGISTRY.fullmatch(namespace))
+
+
+def _grouped(text: str, groups: str, point: str) -> Decimal:
+    """Digits with ``groups`` between them and one decimal ``point``; raises ValueError."""
+    whole, dot, part = text.partition(point) if point else (text, "", "")
+    whole = re.sub(f"[{re.escape(groups)}]", "", _SPACES.sub("", whole)) if groups else _SPACES.sub("", whole)
+    digits = whole + ("." + _SPACES.sub("", part) if dot else "")
+    if len(digits) > LONGEST_NUMBER or not re.fullmatch(r"\d+(?:\.\d*)?|\.\d+", digits, re.ASCII):
+        raise ValueError(f"not a number: {text[:40]!r}")
+    return Decimal(digits)
+
+
+def _zero(text: str) -> Decimal:
+    return Decimal(0)
+
+
+def _dash(text: str) -> Decimal:
+    if not re.fullmatch(r"\s*[-‐-―−]\s*", text):
+        raise ValueError(f"a dash is expected, found {text[:40]!r}")
+    return Decimal(0)
+
+
+def _words(text: str) -> Decimal:
+    """English numerals such as "one hundred and twenty-three million", or digits."""
+    clean = " ".join(re.sub(r"[-‐-―,]", " ", text.casefold()).split())
+    if re.fullmatch(r"[\d ]+(?:\.\d+)?", clean):
+        return _grouped(text, ",", ".")
+    total = current = 0
+    words = [word for word in clean.split() if word != "and"]
+    if not words or len(words) > 30:
+        raise ValueError(f"not a number in words: {text[:40]!r}")
+    for word in words:
+        if word in _WORDS:
+            current += _WORDS[word]
+        elif word == "hundred":
+            current = max(current, 1) * 100
+        elif word in _POWERS:
+            total, current = total + max(current, 1) * _POWERS[word], 0
+        else:
+            raise ValueError(f"not a number in words: {text[:40]!r}")
+    return Decimal(total + current)
+
+
+def _dot(text: str) -> Decimal:
+    return _grouped(text, ",'’`", ".")
+
+
+def _comma(text: str) -> Decimal:
+    return _grouped(text, ".'’`", ",")
+
+
+NUMBERS: dict[str, Callable[[str], Decimal]] = {
+    "numdotdecimal": _dot,
+    "numcommadot": _dot,
+    "numspacedot": _dot,
+    "numdotdecimalapos": _dot,
+    "numdotdecimalin": _dot,  # Indian grouping: 12,34,567
+    "numcommadecimal": _comma,
+    "numdotcomma": _comma,
+    "numspacecomma": _comma,
+    "numcomma": _comma,
+    "numcommadecimalapos": _comma,
+    "numdash": _dash,
+    "zerodash": _dash,
+    "fixedzero": _zero,
+    "numwordsen": _words,
+}
+
+
+def _date(text: str) -> str:
+    """ "September 28, 2024" or "28 September 2024" as ISO 8601; raises ValueError."""
+    words = re.findall(r"[A-Za-z]+|\d+", text)
+    months = [_MONTHS.index(word[:3].lower()) + 1 for word in words if word[:3].lower() in _MONTHS]
+    digits = [int(word) for word in words if word.isdecimal() and len(word) <= 4]
+    if len(months) != 1 or len(digits) != 2 or not 1 <= digits[0] <= 31:
+        raise ValueError(f"not a date in words: {text[:40]!r}")
+    year = digits[1] + (2000 if digits[1] < 100 else 0)
+    return f"{year:04d}-{months[0]:02d}-{digits[0]:02d}"
+
+
+def _same(text: str) -> str:
+    return " ".join(text.split())
+
+
+TEXTS: dict[str, Callable[[str], str]] = {
+    "datemonthnamedayyearen": _date,
+    "datelongus": _date,
+    "dateshortus": _date,
+    "datedaymonthnameyearen": _date,
+    "datelonguk": _date,
+    "fixedtrue": lambda text: "true",
+    "booleantrue": lambda text: "true",
+    "fixedfalse": lambda text: "false",
+    "booleanfalse": lambda text: "false",
+    "fixedempty": lambda text: "",
+    "nocontent": lambda text: "",
+}
+
+
+def read_number(text: str, name: str) -> Decimal:
+    """The non-negative number that ``text`` prints under format ``name`` ("" for none); raises ValueError."""
+    if not name:  # no format: the text is an xs:decimal without a sign
+        return _grouped(text, "", ".")
+    rule = NUMBERS.get(name.replace("-", "").lower())
+    if rule is None:
+        raise ValueError(f"the number format {name!r} is not known")
+    return rule(text)
+
+
+def read_text(text: str, name: str) -> str | None:
+    """What ``text`` means under format ``name``; None if the format is not known. Raises ValueError."""
+    if not name:
+        return _same(text)
+    rule = TEXTS.get(name.replace("-", "").lower())
+    return None if rule is None else rule(text)

@@ -1,0 +1,244 @@
+"""XBRL without filings: tags of figures in sentences (FNXL, FiNER-139) and explanations of terms.
+
+A figure's row offers ten candidates: its tag and the nine whose names share most words with it.
+"""
+
+import ast
+import functools
+import hashlib
+import heapq
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from .base import Drop, Hub, Item, Part, Record, Row, Set, Unit, WrongFile, split_in, text_of
+
+_SALT = "finbench-v1:"
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
+_TERM = re.compile(r"Explain this XBRL term briefly in one sentence: (?P<term>.*)\. Answer:\s*", re.DOTALL)
+_OTHERS = 9
+
+# ---------------------------------------------------------------- candidates
+
+
+class Neighbours:
+    """The tags whose names are nearest to a tag's, among all ``tags``."""
+
+    def __init__(self, tags: Iterable[str]) -> None:
+        self.words = {tag: frozenset(map(str.casefold, _WORDS.findall(tag))) for tag in sorted(set(tags))}
+        self.found: dict[str, list[str]] = {}
+
+    def of(self, tag: str) -> list[str]:
+        """The nine nearest by the share of common words (Jaccard); ties in an order drawn by salted hash."""
+        if tag not in self.found:
+            own = self.words[tag]
+
+            def distance(other: str) -> tuple[float, str]:
+                words = self.words[other]
+                return -len(own & words) / len(own | words), _hash(f"{tag}:{other}")
+
+            self.found[tag] = heapq.nsmallest(_OTHERS, (name for name in self.words if name != tag), key=distance)
+        return self.found[tag]
+
+    def offer(self, tag: str, question: str) -> list[str]:
+        """The tag among its nearest, in an order drawn by the question's hash."""
+        return sorted([tag, *self.of(tag)], key=lambda name: _hash(f"{question}:{name}"))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256((_SALT + text).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _unit(
+    text: str, figures: Sequence[tuple[str, str]], nearest: Neighbours, place: str, split: str | None
+) -> Iterator[Item]:
+    """A sentence with its (figure, tag) pairs; a figure that has two tags cannot be asked about."""
+    by_figure: dict[str, set[str]] = {}
+    for figure, tag in figures:
+        by_figure.setdefault(figure, set()).add(tag)
+    rows: list[Row] = []
+    for number, (figure, tags) in enumerate(by_figure.items()):
+        if len(tags) > 1:
+            yield Drop("a figure with two tags in one sentence")
+            continue
+        (tag,) = tags
+        choices = nearest.offer(tag, f"{text}:{figure}")
+        rows.append({"id": str(number), "text": text, "numeral": figure, "answer": tag, "choices": choices})
+    if rows:
+        label = json.dumps({row["numeral"]: row["answer"] for row in rows}, sort_keys=True)
+        yield Unit(text, label, rows, place, split)
+
+
+# ---------------------------------------------------------------- FNXL
+
+
+def fnxl_detail(name: str) -> str | None:
+    """The split by the file's name; the list of all tags has none."""
+    return "" if "labelcount" in name else split_in(name)
+
+
+def fnxl(records: Iterable[Record]) -> Iterator[Item]:
+    """FNXL: ``sentence`` and ``numerals-tags``, and ``labelCount.csv``, the list of all tags (without a header).
+
+    Without that list the candidates come from the tags of the files at hand.
+    """
+    tags: set[str] = set()
+    sentences: list[tuple[str, list[tuple[str, str]], str, str | None]] = []
+    for row, place, split in records:
+        listed = [str(part) for pair in row.items() for part in pair if str(part).startswith("us-gaap:")]
+        if len(row) == 3 and listed:  # the first line of that file was taken for its header
+            tags |= {tag.removeprefix("us-gaap:") for tag in listed}
+            continue
+        text, told = text_of(row, place, "sentence"), text_of(row, place, "numerals-tags")
+        figures = _fnxl_figures(told)
+        if not text or not figures:
+            yield f"{place}: needs a sentence and a dictionary of us-gaap tags and figures"
+            continue
+        tags |= {tag for _, tag in figures}
+        sentences.append((text, figures, place, split or None))
+    nearest = Neighbours(tags)
+    for text, figures, place, split in sentences:
+        yield from _unit(text, figures, nearest, place, split)
+
+
+def _fnxl_figures(told: str) -> list[tuple[str, str]]:
+    """(figure, tag) pairs of ``{'us-gaap:Tag': ['1.0', ...]}``; empty if it is none."""
+    try:
+        value = ast.literal_eval(told) if len(told) < 100_000 else None
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return []
+    if not isinstance(value, dict):
+        return []
+    pairs = []
+    for tag, figures in value.items():
+        if not isinstance(tag, str) or not tag.startswith("us-gaap:") or not isinstance(figures, list):
+            return []
+        pairs += [(str(figure).strip(), tag.removeprefix("us-gaap:")) for figure in figures]
+    return [(figure, tag) for figure, tag in pairs if figure]
+
+
+# ---------------------------------------------------------------- FiNER-139
+
+
+@functools.cache
+def finer139_names() -> tuple[str, ...]:
+    """FiNER-139's classes in the order of their codes: O, then B- of each tag, and I- where it follows at once.
+
+    The I- classes of the other tags come last, in no order that matters here: they only go on with a figure.
+    """
+    lines = (pathlib.Path(__file__).parent / "finer139.txt").read_text(encoding="utf-8").split()
+    names = ["O"]
+    for line in lines:
+        tag = line.removesuffix("+")
+        names += [f"B-{tag}", f"I-{tag}"] if line.endswith("+") else [f"B-{tag}"]
+    return tuple(names)
+
+
+def finer139(records: Iterable[Record]) -> Iterator[Item]:
+    """FiNER-139: ``tokens`` and ``ner_tags``, IOB2 as names or as the codes of the authors' class list."""
+    nearest = Neighbours(name[2:] for name in finer139_names() if name.startswith("B-"))
+    for row, place, split in records:
+        tokens, tags = _list(row.get("tokens")), _list(row.get("ner_tags"))
+        if tokens is None or tags is None:
+            raise WrongFile(
+                f"{place}: columns tokens and ner_tags are expected, found {', '.join(map(str, row))[:120]}"
+            )
+        if len(tokens) != len(tags):
+            yield f"{place}: {len(tokens)} tokens, {len(tags)} tags"
+            continue
+        try:
+            figures = _figures([str(token) for token in tokens], [_class(tag) for tag in tags])
+        except ValueError as fault:
+            yield f"{place}: {fault}"
+            continue
+        unknown = sorted({tag for _, tag in figures} - set(nearest.words))
+        if unknown:
+            yield f"{place}: {unknown[0][:80]!r} is none of the 139 tags"
+        elif not figures:
+            yield Drop("no figure is tagged")
+        else:
+            yield from _unit(" ".join(map(str, tokens)), figures, nearest, place, split)
+
+
+def _list(value: Any) -> list[Any] | None:
+    return list(value) if isinstance(value, list | tuple) else None
+
+
+def _class(tag: Any) -> str:
+    names = finer139_names()
+    if isinstance(tag, str) and (tag == "O" or tag[:2] in ("B-", "I-")):
+        return tag
+    if isinstance(tag, int) and not isinstance(tag, bool) and 0 <= tag < 2 * 139 + 1:
+        return names[tag] if tag < len(names) else "I-"
+    raise ValueError(f"a tag is O, B-..., I-... or its code, found {str(tag)[:40]!r}")
+
+
+def _figures(tokens: list[str], classes: list[str]) -> list[tuple[str, str]]:
+    """(figure, tag) pairs; a figure of several tokens is joined by blanks."""
+    found: list[tuple[str, str]] = []
+    inside = False
+    for token, name in zip(tokens, classes, strict=True):
+        if name.startswith("B-"):
+            found.append((token, name[2:]))
+        elif name.startswith("I-") and inside:
+            found[-1] = (f"{found[-1][0]} {token}", found[-1][1])
+        inside = name != "O" and bool(found)
+    return found
+
+
+# ---------------------------------------------------------------- terms
+
+
+def terms(records: Iterable[Record]) -> Iterator[Item]:
+    """XBRL terms as FinLoRA publishes them (``context``, ``target``), or as columns ``term`` and ``explanation``."""
+    rows: list[tuple[str, str, str, str | None]] = []
+    for row, place, split in records:
+        if isinstance(row.get("context"), str):
+            match = _TERM.fullmatch(row["context"].strip())
+            term, told = (match["term"].strip() if match else ""), text_of(row, place, "target")
+        else:
+            term, told = text_of(row, place, "term"), text_of(row, place, "explanation", "definition")
+        if not term or not told:
+            yield f"{place}: needs a term and its explanation"
+        elif "nan" in (term.casefold(), told.casefold()):
+            yield Drop('the term or its explanation is "nan"')
+        else:
+            rows.append((term, told, place, split))
+    tested = {told.casefold() for _, told, _, split in rows if split == "test"}
+    for term, told, place, split in rows:
+        if split == "train" and told.casefold() in tested:
+            yield Drop("the explanation is also in the test split")
+        else:  # of a term with two explanations the first stands: both are right
+            yield Unit(term, "term", [{"text": term, "answer": told}], place, split)
+
+
+XBRL_SETS = {
+    "fnxl": Set(
+        fnxl,
+        "FNXL (Sharma et al. 2023), the authors' samples and their list of tags",
+        "*_sample.csv labelCount.csv",
+        fnxl_detail,
+        2973 + 2798,
+    ),
+    "finer139": Set(
+        finer139,
+        "FiNER-139 (Loukas et al. 2022), finer139.zip",
+        "*train*.json* *val*.json* *dev*.json* *test*.json* *.parquet",
+        split_in,
+        1121256,
+        Hub(
+            "nlpaueb/finer-139",
+            tuple(Part(split, file=f"finer-139/{split}/0000.parquet") for split in ("train", "validation", "test")),
+            "refs/convert/parquet",
+        ),
+    ),
+    "xbrl_term": Set(
+        terms,
+        "XBRL Terminology (XBRL-Agent), as FinLoRA divides it",
+        "*xbrl_term_*.jsonl",
+        split_in,
+        6507,
+    ),
+}

@@ -1,0 +1,83 @@
+"""Scoring of answers that name the us-gaap tag of a figure in a sentence. Standard library only.
+
+The prompt offers ``choices``: the gold tag and the nine whose names are nearest to it. Strict: the whole first line
+is one of them, with or without the prefix ``us-gaap:``. Lenient: the only one of them that the answer holds, in any
+case. Any other answer is a miss for its gold tag and no false alarm for another.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_PREFIX = re.compile(r"us[-_ ]?gaap\s*[:_]\s*", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z0-9]+")
+_LONGEST = 10_000  # characters of an answer that are looked at
+
+
+def parse(answer: str, choices: Sequence[str]) -> str | None:
+    """The choice that the first line of ``answer`` is, or None."""
+    lines = answer.strip()[:_LONGEST].splitlines()
+    name = _PREFIX.sub("", lines[0]).strip(" \t\"'`*<>.") if lines else ""
+    return name if name in choices else None
+
+
+def parse_lenient(answer: str, choices: Sequence[str]) -> str | None:
+    """The only choice that occurs in ``answer`` as a whole word, in any case, or None."""
+    known = {choice.casefold(): choice for choice in choices}
+    text = _PREFIX.sub(" ", answer[:_LONGEST])
+    found = {known[word.casefold()] for word in _WORD.findall(text) if word.casefold() in known}
+    return found.pop() if len(found) == 1 else None
+
+
+def _counts(gold: str, predicted: str | None) -> tuple[int, int, int]:
+    """(true positives, false positives, false negatives) of one figure, for micro F1."""
+    hit = int(gold == predicted)
+    return hit, int(predicted is not None) - hit, 1 - hit
+
+
+def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """lm-eval ``process_results`` for a generated tag. ``doc`` has ``answer`` and ``choices``."""
+    gold, choices = doc["answer"], doc["choices"]
+    strict = parse(results[0], choices)
+    lenient = strict or parse_lenient(results[0], choices)
+    return {
+        "micro_f1": _counts(gold, strict),
+        "macro_f1": (gold, strict),
+        "acc": float(strict == gold),
+        "micro_f1_lenient": _counts(gold, lenient),
+        "macro_f1_lenient": (gold, lenient),
+        "acc_lenient": float(lenient == gold),
+        "parse_rate": float(strict is not None),
+    }
+
+
+def score_choice(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+    """lm-eval ``process_results`` for log-likelihoods of the ``choices``; the first of tied ones wins."""
+    scores = [float(loglikelihood) for loglikelihood, _ in results]
+    if not all(math.isfinite(value) for value in scores):
+        raise ValueError(f"log-likelihoods of the tags are not finite: {scores}")
+    best = doc["choices"][scores.index(max(scores))]
+    gold = doc["answer"]
+    return {"micro_f1": _counts(gold, best), "macro_f1": (gold, best), "acc": float(best == gold)}
+
+
+def gold_macro_f1(items: Sequence[tuple[str, str | None]]) -> float:
+    """Mean F1 over the tags that are gold at least once; items are (gold, predicted or None).
+
+    With thousands of tags most are neither gold nor predicted in a test set; they say nothing and are left out.
+    """
+    hits: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for gold, predicted in items:
+        hits[gold] = hits.get(gold, 0) + (gold == predicted)
+        sizes[gold] = sizes.get(gold, 0) + 1
+        if predicted is not None:
+            sizes[predicted] = sizes.get(predicted, 0) + 1
+    return sum(2 * hit / sizes[tag] for tag, hit in hits.items()) / len(hits)
+
+
+def all_choices(docs: Any) -> Any:
+    """lm-eval ``process_docs``: every tag that is offered anywhere in the split becomes a choice of every row."""
+    tags = sorted({choice for choices in docs["choices"] for choice in choices})
+    return docs.map(lambda _: {"choices": tags})

@@ -1,0 +1,272 @@
+"""Scorers of the XBRL tasks, and the invented filings that ship."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import task_helper, within
+from finbench import catalog, check, paths, prompts
+from xbrl_samples import second_value
+
+xbrl, tagging, terms = (task_helper(name) for name in ("xbrl", "tagging", "terms"))
+
+TEXT = "[as of 2021-12-31]\nus-gaap:Assets 4100 USD\nus-gaap:Liabilities 3900 USD\nus-gaap:StockholdersEquity 200 USD"
+A, L, E = (f"us-gaap:{name}" for name in ("Assets", "Liabilities", "StockholdersEquity"))
+
+
+def tag(answer: str) -> tuple[float, float]:
+    found = xbrl.score_tag({"answer": A, "text": TEXT}, [answer])
+    return found["acc"], found["acc_lenient"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["us-gaap:Assets", "Assets", "us-gaap_Assets", "US-GAAP:Assets", "us gaap: Assets", "`us-gaap:Assets`", "<us-gaap:Assets>",
+     "us-gaap:Assets.", " us-gaap:Assets \nbecause", "**Assets**"],
+)  # fmt: skip
+def test_right_tags_with_and_without_prefix(answer: str) -> None:
+    assert tag(answer) == (1, 1)
+
+
+@pytest.mark.parametrize("answer", ["The tag is us-gaap:Assets.", "us-gaap:assets", "It is Assets", "assets"])
+def test_tags_that_only_the_lenient_reading_finds(answer: str) -> None:
+    assert tag(answer) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "us-gaap:Liabilities",
+        "us-gaap:Assets or us-gaap:Liabilities",
+        "own:Assets x",
+        "total",
+        "us-gaap:AssetsCurrent",
+    ],
+)
+def test_wrong_tags(answer: str) -> None:
+    assert tag(answer) == (0, 0)
+
+
+GOLD = f"({E} / {A}) * 100"
+
+
+def formula(answer: str, gold: str = GOLD) -> tuple[float, float, float]:
+    found = xbrl.score_formula({"answer": gold, "text": TEXT}, [answer])
+    return found["acc"], found["acc_value"], found["acc_lenient"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [GOLD, f"{E} / {A} * 100", f"100 * {E} / {A}", f"100*({E}/{A})", "StockholdersEquity".join(["us-gaap_", " / us-gaap_Assets × 100"]),
+     f"[{E} ÷ {A}] × 100.0", f"(({E})) / (({A})) * 10 * 10", f"`{GOLD}`", f"{GOLD}.", f"{E} * 100 / {A}"],
+)  # fmt: skip
+def test_formulas_of_one_structure(answer: str) -> None:
+    assert formula(answer) == (1, 1, 1)
+
+
+def test_formulas_of_another_structure_and_the_same_value() -> None:
+    assert formula(f"({A} - {L}) / {A} * 100") == (0, 1, 0)
+    assert formula(f"{A} / {E}") == (0, 0, 0)
+    assert formula(f"{E} / {A}") == (0, 0, 1)  # a share instead of per cent
+    assert formula(f"The equity ratio = {GOLD}") == (0, 0, 1)
+    assert formula("200 / 4100 * 100") == (0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["", "us-gaap:StockholdersEquity", f"{E} / {A} * 100)", f"({E} / {A} * 100", f"{E} / * {A}", f"{E} {A}", "x" * 100_000,
+     f"{E} / 0", f"{E} / {A} % 100", "(" * 500, "import os", f"{E} / {A} * 100 because", "1" * 700],
+)  # fmt: skip
+def test_what_is_no_such_formula(answer: str) -> None:
+    assert formula(answer)[0] == 0
+
+
+def test_sums_in_brackets() -> None:
+    gold = f"({A} - {L}) / {E}"
+    for right in (gold, f"(({A}) - {L}) / {E}", f"(-{L} + {A}) / {E}", f"1 / {E} * ({A} - {L})"):
+        assert formula(right, gold)[0] == 1
+    assert formula(f"{A} - {L} / {E}", gold) == (0, 0, 0)
+    assert formula(f"({L} - {A}) / {E}", gold)[:2] == (0, 0)
+    assert formula(f"({A} - {L} + {A} - {A}) / {E}", gold)[0] == 1
+
+
+def test_formulas_of_numbers() -> None:
+    gold = "(96995000000 / 383285000000) * 100"
+    assert formula("96,995,000,000 / 383,285,000,000 * 100", gold)[:2] == (1, 1)
+    assert formula("100 * 96995000000 / 383285000000", gold)[0] == 1
+    assert formula("(383285000000 / 96995000000) * 100", gold)[:2] == (0, 0)
+    assert formula("(-2722000000 / 513983000000) * 100", "(-2722000000 / 513983000000) * 100")[0] == 1
+
+
+def test_facts_of_a_prompt() -> None:
+    assert xbrl.facts_of(TEXT)[A] == 4100
+    text = "<us-gaap:Assets>-352583000000.5</>\n<us-gaap:Term>P3Y</>\nus-gaap:Twice 1 USD\nus-gaap:Twice 2 EUR"
+    assert xbrl.facts_of(text) == {A: Fraction("-352583000000.5")}
+
+
+ATOMS = st.sampled_from([A, L, E, "2", "100"])
+TREES = st.recursive(
+    ATOMS,
+    lambda sub: st.tuples(sub, st.sampled_from("+-*/"), sub).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+    max_leaves=8,
+)
+
+
+@given(TREES)
+def test_normal_forms_keep_the_value(text: str) -> None:
+    facts = {A: Fraction(4100), L: Fraction(3900), E: Fraction(200)}
+    parsed = xbrl.parse_formula(text)
+    try:
+        expected = second_value(text, facts)
+    except ZeroDivisionError:
+        return
+    assert parsed is not None
+    assert xbrl.evaluate(parsed, facts) == expected
+
+
+@given(st.text(max_size=200))
+def test_no_answer_makes_a_scorer_fail(answer: str) -> None:
+    result = {"answer": "5.00", "exact": "5", "result_unit": "percent", "text": TEXT}
+    for score, doc in (
+        (xbrl.score_tag, {"answer": A, "text": TEXT}),
+        (xbrl.score_formula, {"answer": GOLD, "text": TEXT}),
+        (xbrl.score_result, result),
+        (tagging.score, {"answer": "Assets", "choices": ["Assets", "Liabilities"]}),
+        (terms.score, {"answer": "Things of value."}),
+    ):
+        score(doc, [answer])
+
+
+def test_long_answers_take_no_time() -> None:
+    doc: dict[str, Any] = {"answer": GOLD, "text": TEXT}
+    with within(3):
+        for answer in (
+            "(" * 10**6,
+            f"{A} / " * 10**5,
+            "1," * 10**6,
+            " " * 10**6,
+            "us-gaap:" * 10**5,
+            "=\n" * 10**6,
+            "A1" * 10**6,
+        ):
+            xbrl.score_formula(doc, [answer])
+            xbrl.score_tag({"answer": A, "text": TEXT}, [answer])
+            xbrl.score_result({"answer": "5", "exact": "5", "result_unit": "USD"}, [answer])
+            tagging.score({"answer": "Assets", "choices": ["Assets"]}, [answer])
+            terms.score({"answer": "Things of value."}, [answer])
+
+
+def result(answer: str, gold: str = "12.46", exact: str = "12.4567", unit: str = "percent") -> tuple[float, float]:
+    found = xbrl.score_result({"answer": gold, "exact": exact, "result_unit": unit}, [answer])
+    return found["acc"], found["acc_lenient"]
+
+
+def test_results() -> None:
+    for right in ("12.46", "12.46%", "12.46 %", "12.46 percent", "12.457", "12.4567", "+12.46", "12.46.", "12.460"):
+        assert result(right) == (1, 1), right
+    for lenient in ("It was 12.46%.", "11 / 88 = 12.46"):
+        assert result(lenient) == (0, 1), lenient
+    for wrong in ("12.5", "12.47", "0.1246", "-12.46", "12,46", "", "12.46 or 13", "1246"):
+        assert result(wrong)[0] == 0, wrong
+    for right in ("-14", "(14)", "-$14", "$ -14", "−14", "-14 USD", "(14.0)"):
+        assert result(right, "-14", "-14", "USD") == (1, 1), right
+    assert result("14.2 million", "14200000", "14200000", "USD") == (1, 1)
+    assert result("14200000.4", "14200000", "14200000", "USD")[0] == 0  # money is exact
+    assert result("1.25x", "1.250", "1.25", "times") == (1, 1)
+    assert result("-(14)", "-14", "-14", "USD")[0] == 0
+
+
+# ---------------------------------------------------------------- tags of figures
+
+
+DOC = {"answer": "GoodwillGross", "choices": ["Goodwill", "GoodwillGross", "GoodwillImpairmentLoss"]}
+
+
+def figure(answer: str) -> tuple[float, float]:
+    found = tagging.score(DOC, [answer])
+    return found["acc"], found["acc_lenient"]
+
+
+def test_tags_of_figures() -> None:
+    for right in ("GoodwillGross", "us-gaap:GoodwillGross", " `GoodwillGross`.", "us-gaap_GoodwillGross\nGoodwill"):
+        assert figure(right) == (1, 1), right
+    for lenient in ("goodwillgross", "The tag is GoodwillGross"):
+        assert figure(lenient) == (0, 1), lenient
+    for wrong in ("", "Goodwill", "Goodwill or GoodwillGross", "Assets"):
+        assert figure(wrong) == (0, 0), wrong
+
+
+def test_macro_and_micro_f1_are_those_of_scikit_learn() -> None:
+    from sklearn.metrics import f1_score
+
+    gold = ["a", "a", "b", "c", "c", "c"]
+    said = ["a", "b", "b", None, "c", "z"]
+    names = [name or "none" for name in said]
+    expected = f1_score(gold, names, labels=sorted(set(gold)), average="macro")
+    assert tagging.gold_macro_f1(list(zip(gold, said, strict=True))) == pytest.approx(expected)
+    counts = [tagging._counts(*pair) for pair in zip(gold, said, strict=True)]
+    hits, wrong, missed = (sum(column) for column in zip(*counts, strict=True))
+    assert (hits, wrong, missed) == (3, 2, 3)
+    assert f1_score(gold, names, labels=["a", "b", "c", "z"], average="micro") == pytest.approx(6 / (6 + 2 + 3))
+
+
+def test_choices_by_likelihood() -> None:
+    assert tagging.score_choice(DOC, [(-3.0, False), (-1.0, False), (-2.0, False)])["acc"] == 1
+    assert tagging.score_choice(DOC, [(-1.0, False), (-1.0, False), (-2.0, False)])["acc"] == 0  # the first of tied
+    with pytest.raises(ValueError, match="not finite"):
+        tagging.score_choice(DOC, [(float("nan"), False)] * 3)
+
+
+def test_all_tags_of_the_split_become_choices() -> None:
+    import datasets
+
+    docs = datasets.Dataset.from_list([{"choices": ["b", "a"], "answer": "a"}, {"choices": ["c", "b"], "answer": "b"}])
+    assert [row["choices"] for row in tagging.all_choices(docs)] == [["a", "b", "c"]] * 2
+
+
+def test_terms() -> None:
+    doc = {"answer": "Things of value that the entity owns."}
+    assert terms.score(doc, ["Things of value that the entity owns.\nmore"])["chrf"] == 1
+    assert terms.score(doc, ["Things of value that the entity owns.\nmore"])["rouge_l_lenient"] < 1
+    assert terms.score(doc, [""]) == {"chrf": 0, "rouge_l": 0, "chrf_lenient": 0, "rouge_l_lenient": 0, "parse_rate": 0}
+    assert 0 < terms.score(doc, ["Things owned."])["rouge_l"] < 1
+
+
+# ---------------------------------------------------------------- what ships
+
+
+def test_the_invented_filings_and_rows_are_what_their_script_writes() -> None:
+    script = paths.shipped("tasks") / "mini" / "xbrl.py"
+    subprocess.run([sys.executable, str(script), "--check"], check=True)
+
+
+def test_the_mini_rows_score_as_their_own_answers() -> None:
+    exam = prompts.load(catalog.expand(["mini_xbrl"]), None)["finbench_mini_xbrl"]
+    docs = prompts.rows(exam, "test")
+    assert {doc["task"] for doc in docs} == {"tags", "values", "formula", "calc"}
+    for doc in docs:
+        right = exam.process_results(doc, [" " + str(exam.doc_to_target(doc))])
+        assert right == {"acc": 1, "acc_lenient": 1, "parse_rate": 1}, doc
+        assert exam.process_results(doc, [""])["acc"] == 0
+        prompt, answer = prompts.pair(exam, doc)
+        assert len(prompt + answer) < 1100
+        assert doc["answer"] in answer
+    sides = [{doc["company"] for doc in prompts.rows(exam, split)} for split in ("train", "test")]
+    assert not sides[0] & sides[1]
+
+
+def test_golden_prompts_of_the_xbrl_tasks() -> None:
+    for task in catalog.expand(["finbench_xbrl", "finbench_fnxl_mc", "finbench_finer139_mc", "mini_xbrl"]):
+        golden = json.loads((paths.shipped("tasks") / "golden" / f"{task.name}.json").read_text(encoding="utf-8"))
+        assert golden["digest"] == task.digest
+        prompt, answer = golden["pairs"][0]
+        assert check.golden_prompt(task) == prompt + answer
