@@ -166,6 +166,9 @@ _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
 }
 
 
+BY_LABEL = ("macro_f1", "weighted_f1", "mcc")  # aggregations of (gold, predicted or None, labels)
+
+
 # ---------------------------------------------------------------- what a task's YAML says, without lm-eval
 
 

@@ -232,7 +232,7 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         found.fault(f"{sample}.doc", f"{counted['duplicates']} documents occur twice")
     if score.task not in catalog.tasks():
         return
-    for fault in rescore.consistent(rows):
+    for fault in rescore.consistent(rows, score.task):
         found.fault(f"{sample[:-1]} {fault.index}].values.{fault.metric}", fault.message)
     try:
         recomputed = scoring.split_metrics(
