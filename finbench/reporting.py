@@ -80,7 +80,8 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     if not exams:
         raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")
     order = sorted(exams, key=lambda e: (exams[e].score.family, exams[e].score.form == "choice", exams[e].title, e))
-    columns = [exams[exam] for exam in order]
+    columns = _told_apart([exams[exam] for exam in order])
+    exams = dict(zip(order, columns, strict=True))
     lines = [
         Line(name, what, [_cell(found.get(exam), exams[exam]) for exam in order])
         for (name, what), found in _ordered(runs)
@@ -91,6 +92,20 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     made = Table(columns, families, lines, spread, tested)
     made.plots = [(column.title, plots.forest(made, number)) for number, column in enumerate(columns)]
     return made
+
+
+def _told_apart(columns: list[Column]) -> list[Column]:
+    """Columns of one title, which are other versions of a task or other rows, say which."""
+    titles = [column.title for column in columns]
+    return [
+        column
+        if titles.count(column.title) == 1
+        else replace(
+            column,
+            conditions=(*column.conditions, f"v{column.score.version}", f"data {column.score.data.digest[:6]}"),
+        )
+        for column in columns
+    ]
 
 
 def _rows(path: Path, card: Scorecard) -> Rows:
