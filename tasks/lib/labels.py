@@ -2,13 +2,14 @@
 
 Strict is the main number. The first line of the answer must *lead* with exactly one label, as a whole word,
 perhaps after "The sentiment is" or "Answer:"; nothing but punctuation (or "sentiment", "tone") may follow the
-label directly, and no second label may appear in that line. "positive", "Positive.", "**positive**", "The
-sentiment is positive" and "Positive, because sales rose" are answers; "not positive", "positive or neutral", "I
-cannot say whether it is positive" and "" are not. Lenient takes the only label that occurs anywhere in the answer
-as a whole word and is not negated. Neither ever falls back to a default label, and the label set comes from the
-task, never from the gold column. A label of several words counts only whole ("positive" is not "mildly positive",
-nor is "strongly positive" "strong positive"); of labels that begin alike the longest that fits is meant; a label that
-is a number is not found inside another number ("10" in "100", "10.5", "-10" or "10%"). Thinking before
+label directly, no second label may appear in that line, and its end may not take the label back ("positive? no").
+"positive", "Positive.", "**positive**", "The sentiment is positive" and "Positive, because sales rose" are answers;
+"not positive", "positive or neutral", "I cannot say whether it is positive" and "" are not. Lenient takes the only
+label that occurs anywhere in the answer as a whole word and is not negated. Neither ever falls back to a default
+label, and the label set comes from the task, never from the gold column. A label of several words counts only whole
+("positive" is not "mildly positive", nor is "strongly positive" "strong positive"); of labels that begin alike the
+longest that fits is meant; a label that is a number is not found inside another number ("10" in "100", "10.5", "-10"
+or "10%"). Thinking before
 "</think>" is no part of the answer.
 """
 
@@ -30,8 +31,13 @@ _LEAD = re.compile(
 )
 _TRIM = " \t\r\n\"'`*_#>([{<“”‘’«»:.-"
 _TAIL = re.compile(r"(?:\s+(?:sentiment|tone|outlook|label|answer))?\s*(?:$|[.,;:!)\]}>\"'`*_”’»–—-])")
+# "Positive? Not really", "positive - definitely not", "positive: false", "positive != true"
+_TAKEN_BACK = re.compile(
+    r"\W+(?:\w+\W+){0,4}(?:not|no|never|false|wrong|incorrect|untrue)(?:\W+(?:really|quite|sure|at all|exactly))?\W*"
+)
 _NEGATION = (
-    r"\b(?:not|never|neither|nor|without|hardly|cannot|non|(?:ca|is|are|was|were|do|does|did|would|could)nt)\b|n['’]t\b"
+    r"\b(?:not|never|neither|nor|without|hardly|cannot|non|less|far from|anything but|rather than|instead of|"
+    r"(?:ca|is|ai|are|was|were|do|does|did|would|could)nt)\b|n['’]t\b"
 )
 _NEGATIONS = re.compile(_NEGATION)
 _NEGATIONS_AND_NO = re.compile(_NEGATION + r"|\b(?:no|nothing|none)\b")
@@ -43,10 +49,17 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 
+_ENDS = re.compile(r"(?:\s?(?:</s>|<eos>|<\|[^<>|]{1,30}\|>))+\s?$")  # special tokens that an engine has left in
+_TAIL_OF = 200  # characters in which they are looked for
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # zero-width characters and byte order marks around it
+
+
 def _said(answer: str) -> str:
-    """The answer without the thinking before it; thinking that does not end is no answer."""
+    """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
     _, end, said = answer.rpartition("</think>")
-    return said if end else "" if answer.lstrip().startswith("<think>") else answer
+    said = said if end else "" if answer.lstrip().startswith("<think>") else answer
+    said = said[:-_TAIL_OF] + _ENDS.sub("", said[-_TAIL_OF:])
+    return said.strip(_UNSEEN)
 
 
 def _guarded(word: str) -> str:
@@ -82,7 +95,16 @@ def parse(answer: str, labels: Sequence[str]) -> str | None:
     names = {_canonical(match.group(), labels) for match in found}
     if not found or found[0].start() > start or len(names) != 1 or not _TAIL.match(line, found[0].end()):
         return None
+    if _taken_back(line[found[-1].end() :], labels):
+        return None
     return names.pop()
+
+
+def _taken_back(rest: str, labels: Sequence[str]) -> bool:
+    """Whether what follows the label to the end of a short answer denies it; "No" may be a label itself."""
+    if len(rest) > _REACH or "no" in map(_plain, labels):
+        return False
+    return rest.lstrip().startswith("!=") or bool(_TAKEN_BACK.fullmatch(rest))
 
 
 def parse_lenient(answer: str, labels: Sequence[str]) -> str | None:
@@ -90,7 +112,7 @@ def parse_lenient(answer: str, labels: Sequence[str]) -> str | None:
     text = _plain(_said(answer))
     found = list(_pattern(tuple(labels)).finditer(text))
     names = {_canonical(match.group(), labels) for match in found}
-    if len(names) != 1:
+    if len(names) != 1 or _taken_back(text[found[-1].end() :], labels):
         return None
     # "no" negates, unless it is an answer itself
     negations = _NEGATIONS if "no" in map(_plain, labels) else _NEGATIONS_AND_NO

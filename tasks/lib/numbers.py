@@ -31,6 +31,7 @@ _LONGEST = 60  # characters of digits; nothing in finance is longer, and a megab
 _PROSE = 10_000  # characters of an answer in which a number is looked for
 _HALF_CENT = Decimal("0.005")
 _RELATIVE = Decimal("0.001")
+_MONEY = Decimal("0.03")
 
 
 class Amount(NamedTuple):
@@ -53,10 +54,17 @@ def _scaled(number: Decimal, power: int) -> Decimal:
         return number.scaleb(power)
 
 
+_ENDS = re.compile(r"(?:\s?(?:</s>|<eos>|<\|[^<>|]{1,30}\|>))+\s?$")  # special tokens that an engine has left in
+_TAIL_OF = 200  # characters in which they are looked for
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # zero-width characters and byte order marks around it
+
+
 def _said(answer: str) -> str:
-    """The answer without the thinking before it; thinking that does not end is no answer."""
+    """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
     _, end, said = answer.rpartition("</think>")
-    return said if end else "" if answer.lstrip().startswith("<think>") else answer
+    said = said if end else "" if answer.lstrip().startswith("<think>") else answer
+    said = said[:-_TAIL_OF] + _ENDS.sub("", said[-_TAIL_OF:])
+    return said.strip(_UNSEEN)
 
 
 def _squeeze(answer: str) -> str:
@@ -154,17 +162,24 @@ def _printed(gold: Amount) -> Decimal:
     """Half a unit of the last printed decimal of ``gold``; none for 0, which is 0 and nothing near it.
 
     FinanceBench prints every amount of money with two decimals, whatever its precision ("$8.70" for 8.738 billion,
-    "$0.40" for 0.389 billion, "$1577.00"): there the zeros at the end say nothing.
+    "$0.40" for 0.389 billion, "$1577.00"): there the zeros at the end say nothing, up to 3 % of the amount.
     """
-    exponent = (gold.number.normalize() if gold.money else gold.number).as_tuple().exponent
-    return _scaled(Decimal("0.5"), min(0, int(exponent))) if gold.number else Decimal(0)
+    if not gold.number:
+        return Decimal(0)
+    printed = _scaled(Decimal("0.5"), min(0, int(gold.number.as_tuple().exponent)))
+    if not gold.money:
+        return printed
+    bare = _scaled(Decimal("0.5"), min(0, int(gold.number.normalize().as_tuple().exponent)))
+    return max(printed, min(bare, abs(gold.number) * _MONEY))
 
 
 def _as_asked(answer: Amount, gold: Amount, scale: int) -> Decimal | None:
     """``answer`` in the unit of ``gold``, or None where it is in another one.
 
-    A bare number is in the unit that was asked for: percent, or 10^scale of money.
+    A bare number is in the unit that was asked for: percent, or 10^scale of money. Nothing is nothing in any unit.
     """
+    if not answer.number:
+        return answer.number
     if gold.percent:
         return None if answer.money or answer.power else answer.number
     if answer.percent or (answer.money and not gold.money and not scale):

@@ -5,7 +5,9 @@ is one of them, with or without the prefix ``us-gaap:``. Lenient: the only one o
 case. Any other answer is a miss for its gold tag and no false alarm for another.
 """
 
+import importlib.util
 import math
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,8 +39,8 @@ def _counts(gold: str, predicted: str | None) -> tuple[int, int, int]:
 
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """lm-eval ``process_results`` for a generated tag. ``doc`` has ``answer`` and ``choices``."""
-    gold, choices = doc["answer"], doc["choices"]
+    """lm-eval ``process_results`` for a generated tag. ``doc`` has ``label`` and ``choices``."""
+    gold, choices = doc["label"], doc["choices"]
     strict = parse(results[0], choices)
     lenient = strict or parse_lenient(results[0], choices)
     return {
@@ -58,7 +60,7 @@ def score_choice(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) 
     if not all(math.isfinite(value) for value in scores):
         raise ValueError(f"log-likelihoods of the tags are not finite: {scores}")
     best = doc["choices"][scores.index(max(scores))]
-    gold = doc["answer"]
+    gold = doc["label"]
     return {"micro_f1": _counts(gold, best), "macro_f1": (gold, best), "acc": float(best == gold)}
 
 
@@ -77,7 +79,19 @@ def gold_macro_f1(items: Sequence[tuple[str, str | None]]) -> float:
     return sum(2 * hit / sizes[tag] for tag, hit in hits.items()) / len(hits)
 
 
-def all_choices(docs: Any) -> Any:
-    """lm-eval ``process_docs``: every tag that is offered anywhere in the split becomes a choice of every row."""
-    tags = sorted({choice for choices in docs["choices"] for choice in choices})
-    return docs.map(lambda _: {"choices": tags})
+def load_all(**metadata: Any) -> dict[str, Any]:
+    """lm-eval ``custom_dataset``: the rows of ``lib/rows.py``, and as choices of each every tag offered in the set."""
+    spec = importlib.util.spec_from_file_location("finbench_rows", pathlib.Path(__file__).with_name("rows.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    rows = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rows)
+    return with_all_choices(rows.load(**metadata))
+
+
+def with_all_choices(tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables of a set's splits with the choices of all rows as the choices of each row."""
+    tags = sorted({choice for table in tables.values() if len(table) for own in table["choices"] for choice in own})
+    whole = {split: table for split, table in tables.items() if len(table)}
+    whole = {split: t.remove_columns("choices").add_column("choices", [tags] * len(t)) for split, t in whole.items()}
+    return {**tables, **whole}

@@ -73,15 +73,15 @@ def fnxl(folder: Path) -> list[Path]:
 def test_fnxl(tmp_path: Path) -> None:
     report = import_data("fnxl", fnxl(tmp_path), tmp_path / "out")
     test = rows_of(tmp_path / "out", "fnxl", "test")
-    assert {(row["numeral"], row["answer"]) for row in test} == {("5", "Dividends"), ("7", "Rent"), ("8", "Tax")}
+    assert {(row["numeral"], row["label"]) for row in test} == {("5", "Dividends"), ("7", "Rent"), ("8", "Tax")}
     assert report.dropped["a figure with two tags in one sentence"] == 1
     assert report.dropped["also in the test or validation split"] == 1
     for row in test:
         assert len(row["choices"]) == 10
-        assert row["answer"] in row["choices"]
-    rent = next(row for row in test if row["answer"] == "Rent")
+        assert row["label"] in row["choices"]
+    rent = next(row for row in test if row["label"] == "Rent")
     assert set(rent["choices"]) <= {"Rent", *(f"Rent{n}" for n in range(20))}
-    assert rent["group"] == next(row for row in test if row["answer"] == "Tax")["group"]
+    assert rent["group"] == next(row for row in test if row["label"] == "Tax")["group"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_finer139_from_the_authors_zip(coded: bool, tmp_path: Path) -> None:
             archive.writestr(f"finer139/{split}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     report = import_data("finer139", [tmp_path / "finer139.zip"], tmp_path / "out")
     (row,) = rows_of(tmp_path / "out", "finer139", "test")
-    assert (row["numeral"], row["answer"], row["text"]) == ("3 - 5", "DebtInstrumentTerm", "It runs for 3 - 5 years .")
+    assert (row["numeral"], row["label"], row["text"]) == ("3 - 5", "DebtInstrumentTerm", "It runs for 3 - 5 years .")
     assert report.dropped["no figure is tagged"] == 1
     assert len(rows_of(tmp_path / "out", "finer139", "train")) > 20
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import strategies as st
 
 from conftest import task_helper, within
 from finbench import catalog, check, paths, prompts
+from finbench.data.sources import import_data
+from make_xbrl import xbrl_sources
 from xbrl_samples import second_value
 
 xbrl, tagging, terms = (task_helper(name) for name in ("xbrl", "tagging", "terms"))
@@ -140,7 +143,7 @@ def test_no_answer_makes_a_scorer_fail(answer: str) -> None:
         (xbrl.score_tag, {"answer": A, "text": TEXT}),
         (xbrl.score_formula, {"answer": GOLD, "text": TEXT}),
         (xbrl.score_result, result),
-        (tagging.score, {"answer": "Assets", "choices": ["Assets", "Liabilities"]}),
+        (tagging.score, {"label": "Assets", "choices": ["Assets", "Liabilities"]}),
         (terms.score, {"answer": "Things of value."}),
     ):
         score(doc, [answer])
@@ -161,7 +164,7 @@ def test_long_answers_take_no_time() -> None:
             xbrl.score_formula(doc, [answer])
             xbrl.score_tag({"answer": A, "text": TEXT}, [answer])
             xbrl.score_result({"answer": "5", "exact": "5", "result_unit": "USD"}, [answer])
-            tagging.score({"answer": "Assets", "choices": ["Assets"]}, [answer])
+            tagging.score({"label": "Assets", "choices": ["Assets"]}, [answer])
             terms.score({"answer": "Things of value."}, [answer])
 
 
@@ -188,7 +191,7 @@ def test_results() -> None:
 # ---------------------------------------------------------------- tags of figures
 
 
-DOC = {"answer": "GoodwillGross", "choices": ["Goodwill", "GoodwillGross", "GoodwillImpairmentLoss"]}
+DOC = {"label": "GoodwillGross", "choices": ["Goodwill", "GoodwillGross", "GoodwillImpairmentLoss"]}
 
 
 def figure(answer: str) -> tuple[float, float]:
@@ -226,11 +229,36 @@ def test_choices_by_likelihood() -> None:
         tagging.score_choice(DOC, [(float("nan"), False)] * 3)
 
 
-def test_all_tags_of_the_split_become_choices() -> None:
+def test_all_tags_of_the_set_become_choices() -> None:
     import datasets
 
-    docs = datasets.Dataset.from_list([{"choices": ["b", "a"], "answer": "a"}, {"choices": ["c", "b"], "answer": "b"}])
-    assert [row["choices"] for row in tagging.all_choices(docs)] == [["a", "b", "c"]] * 2
+    rows = [{"choices": ["b", "a"], "label": "a"}, {"choices": ["c", "b"], "label": "b"}]
+    tables = {
+        "train": datasets.Dataset.from_list(rows),
+        "test": datasets.Dataset.from_list([{"choices": ["d"], "label": "d"}]),
+    }
+    tables["validation"] = tables["test"].select([])
+    made = tagging.with_all_choices(tables)
+    assert [row["choices"] for split in ("train", "test") for row in made[split]] == [["a", "b", "c", "d"]] * 3
+    assert [row["label"] for row in made["train"]] == ["a", "b"]
+    assert len(made["validation"]) == 0
+
+
+def test_the_choice_form_of_finer139_asks_for_all_tags(tmp_path: Path) -> None:
+    import_data("finer139", xbrl_sources(tmp_path, 60)["finer139"], tmp_path / "data")
+    exams = prompts.load(catalog.expand(["finer139", "finer139_mc"]), tmp_path / "data")
+    few, many = (prompts.rows(exams[f"finbench_{name}"], "test") for name in ("finer139", "finer139_mc"))
+    offered = {
+        choice
+        for split in ("train", "validation", "test")
+        for row in prompts.rows(exams["finbench_finer139"], split)
+        for choice in row["choices"]
+    }
+    assert [len(row["choices"]) for row in few] == [10] * 60
+    assert [row["choices"] for row in many] == [sorted(offered)] * 60
+    asked = prompts.requests(exams["finbench_finer139_mc"], 2)
+    assert len(asked) == 2 * len(offered)
+    assert not any(choice in asked[0].args[0] for choice in offered if choice != "Goodwill")  # the prompt lists none
 
 
 def test_terms() -> None:

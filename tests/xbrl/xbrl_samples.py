@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 from fractions import Fraction
 from pathlib import Path
@@ -171,3 +174,22 @@ def second_value(formula: str, numbers: dict[str, Fraction]) -> Fraction:
         return Fraction(node.value)  # type: ignore[arg-type]
 
     return walk(ast.parse(text, mode="eval").body)
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def measured(*arguments: str) -> tuple[float, int]:
+    """Seconds and peak memory (KiB) of ``finbench data xbrl`` with these arguments, in a process of its own.
+
+    VmHWM, not getrusage: Linux hands the peak of the process that forks on to its child.
+    """
+    code = (
+        "import re; from finbench.cli import app\n"
+        "try: app()\n"
+        "finally: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    start = time.perf_counter()
+    command = [sys.executable, "-c", code, "data", "xbrl", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return time.perf_counter() - start, int(done.stdout.split()[-1])

@@ -25,16 +25,29 @@ SALT = "finbench-v1:"
 SPLITS = ("train", "validation", "test")
 _LINK = re.compile(r"https?://\S+")
 _WORD = re.compile(r"\w+", re.UNICODE)
+_SIGNED = re.compile(r"\w+|[-+−*/^=<>](?=\s?[\d(])|(?<=\d)\s?[-+−*/^=<>%]", re.UNICODE)
+# What feeds put around one and the same text: "$TICK - ", "RT @name: ", " by @name"
+_WRAP = re.compile(
+    r"^(?:\s*(?:RT\s+@\w+:?|\$[A-Za-z.]{1,6}(?:\s+\$[A-Za-z.]{1,6})*\s*[-:–—])\s)+|\s(?:by|via)\s+@\w+\s*$"
+)
 
 
 def normalise(text: str) -> str:
-    """The text by which duplicates and leaks are found: no links, case, punctuation or spacing.
+    """The text by which leaks are found: no links, case, punctuation, spacing, or what a feed puts around it.
 
     Copies of one sentence differ in these between files ("profit rose ." and "Profit rose."). A text with no
     word at all stands for itself.
     """
-    words = _WORD.findall(unicodedata.normalize("NFKC", _LINK.sub(" ", text)).casefold())
+    bare = _LINK.sub(" ", text).strip()
+    words = _WORD.findall(unicodedata.normalize("NFKC", _WRAP.sub(" ", bare)).casefold())
     return " ".join(words) or text.strip()
+
+
+def signed(text: str) -> str:
+    """``normalise`` with the signs of numbers: "-5 %" and "+5 %" are two texts, though on one side of the split."""
+    bare = _LINK.sub(" ", text).strip()
+    words = _SIGNED.findall(unicodedata.normalize("NFKC", _WRAP.sub(" ", bare)).casefold())
+    return " ".join(word.strip() for word in words) or text.strip()
 
 
 def hash_of(normalised: str) -> bytes:
@@ -64,13 +77,13 @@ class Divided:
         self._db = sqlite3.connect(pathlib.Path(self._folder.name) / "units.sqlite", isolation_level=None)
         self._db.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768; PRAGMA temp_store=FILE;"
-            "CREATE TABLE unit (n INTEGER PRIMARY KEY, hash BLOB, exact BLOB, label TEXT, split INTEGER, layer INTEGER,"
-            " size INTEGER, rows TEXT);"
+            "CREATE TABLE unit (n INTEGER PRIMARY KEY, hash BLOB, same BLOB, exact BLOB, label TEXT, split INTEGER,"
+            " layer INTEGER, size INTEGER, rows TEXT);"
             "CREATE TABLE kept (n INTEGER PRIMARY KEY, home TEXT);"
         )
         try:
             self._db.execute("BEGIN")
-            self._db.executemany("INSERT INTO unit VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._records(units, verbatim))
+            self._db.executemany("INSERT INTO unit VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._records(units, verbatim))
             if verbatim:
                 homes = "CASE split WHEN 3 THEN 'test' WHEN 2 THEN 'validation' ELSE 'train' END"
                 self._db.execute(f"INSERT INTO kept SELECT n, {homes} FROM unit")
@@ -95,7 +108,7 @@ class Divided:
     def rows(self, split: str) -> Iterator[dict[str, Any]]:
         """The rows of a split, in their order. A row's own ``id`` is appended to that of its text."""
         order = "hash, n" if split == "test" else "n"
-        query = f"SELECT hash, rows FROM kept JOIN unit USING (n) WHERE home = ? ORDER BY {order}"
+        query = f"SELECT same, rows FROM kept JOIN unit USING (n) WHERE home = ? ORDER BY {order}"
         for digest, text in self._db.execute(query, (split,)):
             identity = f"{self.name}-{digest.hex()[:16]}"
             made = json.loads(text)
@@ -112,11 +125,11 @@ class Divided:
     def _records(self, units: Iterable[Unit], verbatim: bool) -> Iterator[tuple[Any, ...]]:
         ranks = {None: 0, "train": 1, "validation": 2, "test": 3}
         for number, (text, label, rows, _, split, layer) in enumerate(units):
-            key = f"{split}:{number}:{text}" if verbatim else normalise(text)
+            key, same = (f"{split}:{number}:{text}",) * 2 if verbatim else (normalise(text), signed(text))
             agreed = json.dumps(label, sort_keys=True)
             exact = hashlib.sha256(f"{text}\0{agreed}".encode("utf-8", "surrogatepass")).digest()
             packed = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
-            yield number, hash_of(key), exact, agreed, ranks[split], layer, len(rows), packed
+            yield number, hash_of(key), hash_of(same), exact, agreed, ranks[split], layer, len(rows), packed
 
     def _divide(self) -> None:
         """Of copies with one label the first is kept, and one in the authors' test split goes before one in train."""
@@ -124,24 +137,34 @@ class Divided:
         execute("CREATE INDEX by_exact ON unit (exact, layer)")
         earlier = "SELECT 1 FROM unit AS other WHERE other.exact = unit.exact AND other.layer < unit.layer"
         nested = execute(f"DELETE FROM unit WHERE EXISTS ({earlier})").rowcount
-        execute("CREATE INDEX by_hash ON unit (hash, split DESC, n)")
+        execute("CREATE INDEX by_hash ON unit (hash, same, split DESC, n)")
         (authors,) = execute("SELECT EXISTS (SELECT 1 FROM unit WHERE split > 0)").fetchone()
-        ordered = execute("SELECT hash, n, label, split FROM unit ORDER BY hash, split DESC, n")
+        ordered = execute("SELECT hash, same, n, label, split FROM unit ORDER BY hash, same, split DESC, n")
         groups = itertools.groupby(ordered, key=lambda found: found[0])
-        homes = (self._settle(digest, [found[1:] for found in group], bool(authors)) for digest, group in groups)
-        self._db.executemany("INSERT INTO kept VALUES (?, ?)", (home for home in homes if home))
+        homes = (home for digest, group in groups for home in self._settle(digest, list(group), bool(authors)))
+        self._db.executemany("INSERT INTO kept VALUES (?, ?)", homes)
         self.dropped["also in a file of higher agreement"] += nested
         self.dropped = +self.dropped
 
-    def _settle(self, digest: bytes, group: list[tuple[int, str, int]], authors: bool) -> tuple[int, str] | None:
-        """(n, split) of that one copy of a text which is kept; None: no copy is."""
-        labels = {label for _, label, _ in group}
-        if "null" in labels or len(labels) > 1:
-            why = "several targets with different labels" if "null" in labels else "same text, different labels"
-            self.dropped[why] += len(group)
-            return None
-        number, _, split = group[0]
-        crossing = sum(other != split for _, _, other in group)
-        self.dropped["also in the test or validation split"] += crossing
-        self.dropped["duplicate"] += len(group) - 1 - crossing
-        return number, SPLITS[split - 1] if split > 1 else _split_of(digest, authors)
+    def _settle(
+        self, digest: bytes, group: list[tuple[bytes, bytes, int, str, int]], authors: bool
+    ) -> list[tuple[int, str]]:
+        """(n, split) of the copies of a text that are kept: one of each signed form, all on one side."""
+        side = max(split for *_, split in group)
+        kept = []
+        for _, copies in itertools.groupby(group, key=lambda found: found[1]):
+            same = list(copies)
+            labels = {label for *_, label, _ in same}
+            if "null" in labels or len(labels) > 1:
+                why = "several targets with different labels" if "null" in labels else "same text, different labels"
+                self.dropped[why] += len(same)
+                continue
+            _, _, number, _, split = same[0]
+            if split != side:
+                self.dropped["also in the test or validation split"] += len(same)
+                continue
+            crossing = sum(other != split for *_, other in same)
+            self.dropped["also in the test or validation split"] += crossing
+            self.dropped["duplicate"] += len(same) - 1 - crossing
+            kept.append((number, SPLITS[split - 1] if split > 1 else _split_of(digest, authors)))
+        return kept

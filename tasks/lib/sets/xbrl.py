@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from .base import Drop, Hub, Item, Part, Record, Row, Set, Unit, WrongFile, split_in, text_of
+from .base import Drop, Item, Record, Row, Set, Unit, WrongFile, split_in, text_of
 
 _SALT = "finbench-v1:"
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
@@ -65,9 +65,9 @@ def _unit(
             continue
         (tag,) = tags
         choices = nearest.offer(tag, f"{text}:{figure}")
-        rows.append({"id": str(number), "text": text, "numeral": figure, "answer": tag, "choices": choices})
+        rows.append({"id": str(number), "text": text, "numeral": figure, "label": tag, "choices": choices})
     if rows:
-        label = json.dumps({row["numeral"]: row["answer"] for row in rows}, sort_keys=True)
+        label = json.dumps({row["numeral"]: row["label"] for row in rows}, sort_keys=True)
         yield Unit(text, label, rows, place, split)
 
 
@@ -221,6 +221,10 @@ XBRL_SETS = {
         "*_sample.csv labelCount.csv",
         fnxl_detail,
         2973 + 2798,
+        corrected=(
+            "Figures that have two tags in one sentence are left out, as are train and dev sentences of the test. Most "
+            "tags of the test do not occur in the train sample."
+        ),
     ),
     "finer139": Set(
         finer139,
@@ -228,10 +232,9 @@ XBRL_SETS = {
         "*train*.json* *val*.json* *dev*.json* *test*.json* *.parquet",
         split_in,
         1121256,
-        Hub(
-            "nlpaueb/finer-139",
-            tuple(Part(split, file=f"finer-139/{split}/0000.parquet") for split in ("train", "validation", "test")),
-            "refs/convert/parquet",
+        corrected=(
+            "One row a tagged figure; sentences without one, and figures with two tags, are left out. Figures without "
+            "a tag are not asked about."
         ),
     ),
     "xbrl_term": Set(
@@ -240,5 +243,9 @@ XBRL_SETS = {
         "*xbrl_term_*.jsonl",
         split_in,
         6507,
+        corrected=(
+            'Terms and explanations that are "nan" are left out, and train rows whose term or explanation is in the '
+            "test; of a term with two explanations the first stands."
+        ),
     ),
 }
