@@ -18,7 +18,7 @@ from finbench.catalog import PREFIX
 from finbench.files import write_atomic
 from finbench.methods import METHODS
 from finbench.metrics import is_share, spoken
-from finbench.records import Adapter, Measure, Score, Scorecard
+from finbench.records import Adapter, Measure, Score, Scorecard, Subject
 
 _BAR = 24  # characters of a full bar in the terminal
 
@@ -65,14 +65,12 @@ def views(cards: Sequence[Scorecard]) -> list[TaskView]:
             key = (score.task, score.task_digest, score.data.digest, card.shots, card.subject.chat)
             groups.setdefault(key, []).append((card, score))
     return [
-        TaskView(
-            group[0][1], [*(_row(*pair) for pair in group), *_baseline_rows(group[0][1])], _conditions(group[0][0])
-        )
+        TaskView(group[0][1], [*(_row(*pair) for pair in group), *_baseline_rows(group[0][1])], conditions(group[0][0]))
         for _, group in sorted(groups.items(), key=lambda item: str(item[0]))
     ]
 
 
-def _conditions(card: Scorecard) -> tuple[str, ...]:
+def conditions(card: Scorecard) -> tuple[str, ...]:
     """What sets an exam apart from the plain one."""
     shots = [f"{card.shots} shots"] if card.shots else []
     chat = ["chat template"] if card.subject.chat else []
@@ -80,14 +78,18 @@ def _conditions(card: Scorecard) -> tuple[str, ...]:
     return (*shots, *chat, *limit)
 
 
+def described(subject: Subject) -> str:
+    """Method, rank and bits: "lora, r 16, 4 bits"; "base" for a base alone."""
+    rank = [f"r {subject.rank}"] if subject.rank and subject.kind == "peft" else []
+    bits = [] if subject.bits == 16 else [f"{subject.bits} bits"]
+    return ", ".join([subject.method or subject.kind, *rank, *bits])
+
+
 def _row(card: Scorecard, score: Score) -> Row:
     subject = card.subject
-    method = [subject.method] if subject.method else ["base"]
-    bits = [] if subject.bits == 16 else [f"{subject.bits} bits"]
-    rank = [f"r {subject.rank}"] if subject.rank and subject.kind == "peft" else []
     return Row(
         name=subject.name,
-        what=", ".join([*method, *rank, *bits]),
+        what=described(subject),
         main=score.main,
         accuracy=score.metrics.get("acc") if score.main_metric != "acc" else None,
         lenient=score.lenient.get(score.main_metric),

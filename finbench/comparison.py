@@ -260,10 +260,16 @@ def _differing(
 def reading(value: Any) -> tuple[str | None, str]:
     """(gold, what was read from the answer) of a per-document value of a metric, for people."""
     if isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple):
-        return str(value[0]), "unparsed" if value[1] is None else str(value[1])
+        return str(value[0]), _said(value[1])  # (gold, predicted, labels)
     if isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[1], str):
-        return value[1], "unparsed" if value[2] is None else str(value[2])
+        return value[1], _said(value[2])  # (question, gold, predicted)
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return str(value[0]), _said(value[1])  # (gold, predicted)
     return None, json.dumps(value, ensure_ascii=False)
+
+
+def _said(reading: Any) -> str:
+    return "unparsed" if reading is None else str(reading)
 
 
 def _texts(task: str, data_dir: Path | None) -> dict[str, str]:

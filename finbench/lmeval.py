@@ -115,8 +115,12 @@ def _score(
         by_document.setdefault(instance.doc_id, []).append(instance)
     if len(by_document) != len(rows):
         raise FinbenchError(f"{file}: {len(rows)} documents, the data here have {len(by_document)}.")
+    chat = bool(results.get("chat_template"))
     for row in rows:
-        _fill(by_document[row["doc_id"]], row, f"{file}: document {row['doc_id']}", bool(results.get("chat_template")))
+        requests = by_document[row["doc_id"]]
+        # under a chat template we cannot render the whole prompt, but the question must stand in it
+        question = ("" if exam.multiple_input else str(exam.doc_to_text(requests[0].doc))) if chat else None
+        _fill(requests, row, f"{file}: document {row['doc_id']}", question)
     made, values = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
     strict, lenient, parse_rate = scoring.split_metrics(values, exam.aggregation(), scoring.clusters_of(made))
     _note(results["results"].get(task.name, {}), {name: m.value for name, m in strict.items()}, task.name)
@@ -151,8 +155,11 @@ def _score(
     )
 
 
-def _fill(instances: list[Any], row: Mapping[str, Any], place: str, chat: bool) -> None:
-    """Put the recorded answers into our own requests, after a look at document and prompt."""
+def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: str | None) -> None:
+    """Put the recorded answers into our own requests, after a look at document and prompt.
+
+    The prompt must be ours, or where ``question`` is given contain it.
+    """
     instances.sort(key=lambda instance: instance.idx)
     try:
         asked = [row["arguments"][f"gen_args_{number}"]["arg_0"] for number in range(len(row["arguments"]))]
@@ -166,9 +173,7 @@ def _fill(instances: list[Any], row: Mapping[str, Any], place: str, chat: bool) 
     if stable_json(row["doc"]) != stable_json(instances[0].doc):
         raise FinbenchError(f"{place} is not the row of the data here.", "Import the same edition of the data.")
     for instance, prompt, answer in zip(instances, asked, answers, strict=True):
-        ours = str(instance.args[0])
-        same = ours.strip() in str(prompt) if chat else ours == prompt
-        if not same:
+        if not (instance.args[0] == prompt if question is None else question.strip() in str(prompt)):
             raise FinbenchError(f"{place}: its prompt is not the task's.", "See it: finbench tasks show NAME")
         instance.resps = [answer]
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -164,6 +166,9 @@ _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
 }
 
 
+BY_LABEL = ("macro_f1", "weighted_f1", "mcc")  # aggregations of (gold, predicted or None, labels)
+
+
 # ---------------------------------------------------------------- what a task's YAML says, without lm-eval
 
 
@@ -199,6 +204,19 @@ def aggregations(task: str) -> dict[str, Aggregation]:
     """Metric -> aggregation of a shipped task."""
     found = {entry["metric"]: entry.get("aggregation", "mean") for entry in config(task)["metric_list"]}
     return {name: function(how) if isinstance(how, catalog.Function) else mean for name, how in found.items()}
+
+
+def may_quote(task: str, metric: str) -> bool:
+    """The metric's values can hold text of the document or the answer, not only numbers and labels."""
+    found = aggregations(task).get(metric)
+    return found is not None and found.__name__ not in _SUMMED
+
+
+@functools.cache
+def history() -> dict[str, dict[int, str]]:
+    """Digests of earlier versions of tasks, of which scorecards are about: task -> version -> digest."""
+    text = (Path(__file__).parent / "task_history.json").read_text(encoding="utf-8")
+    return {task: {int(v): digest for v, digest in versions.items()} for task, versions in json.loads(text).items()}
 
 
 def lower_is_better(task: str) -> list[str]:

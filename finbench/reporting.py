@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench import cardfiles, catalog, paired, plots, scoring, stats
-from finbench.cards import template
+from finbench.cards import conditions, described, template
 from finbench.comparison import LEVEL, Rows, aggregation_of, exam_of
 from finbench.errors import FinbenchError, unknown
 from finbench.files import write_atomic
@@ -80,7 +80,8 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     if not exams:
         raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")
     order = sorted(exams, key=lambda e: (exams[e].score.family, exams[e].score.form == "choice", exams[e].title, e))
-    columns = [exams[exam] for exam in order]
+    columns = _told_apart([exams[exam] for exam in order])
+    exams = dict(zip(order, columns, strict=True))
     lines = [
         Line(name, what, [_cell(found.get(exam), exams[exam]) for exam in order])
         for (name, what), found in _ordered(runs)
@@ -93,6 +94,20 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     return made
 
 
+def _told_apart(columns: list[Column]) -> list[Column]:
+    """Columns of one title, which are other versions of a task or other rows, say which."""
+    titles = [column.title for column in columns]
+    return [
+        column
+        if titles.count(column.title) == 1
+        else replace(
+            column,
+            conditions=(*column.conditions, f"v{column.score.version}", f"data {column.score.data.digest[:6]}"),
+        )
+        for column in columns
+    ]
+
+
 def _rows(path: Path, card: Scorecard) -> Rows:
     found: Rows = {}
     if card.samples is not None:
@@ -101,20 +116,10 @@ def _rows(path: Path, card: Scorecard) -> Rows:
     return {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in found.items()}
 
 
-def conditions(card: Scorecard) -> tuple[str, ...]:
-    """What sets an exam apart from the plain one."""
-    shots = [f"{card.shots} shots"] if card.shots else []
-    chat = ["chat template"] if card.subject.chat else []
-    limit = [f"first {card.limit} rows only"] if card.limit else []
-    return (*shots, *chat, *limit)
-
-
 def _who(card: Scorecard, spread: str) -> tuple[str, str]:
     """Name and description of the line a card belongs to; with ``seeds``, without its seed."""
     subject = card.subject
-    rank = [f"r {subject.rank}"] if subject.rank and subject.kind == "peft" else []
-    bits = [f"{subject.bits} bits"] if subject.bits != 16 else []
-    what = ", ".join([subject.method or "base", *rank, *bits])
+    what = described(subject)
     if spread == "seeds" and subject.seed is not None:
         return subject.name.removesuffix(f"-s{subject.seed}"), what
     return subject.name, what

@@ -35,15 +35,16 @@ class Outcome:
     faults: list[RowFault] = field(default_factory=list)
 
 
-def consistent(rows: Rows) -> Iterator[RowFault]:
+def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
     """Contradictions inside rows: readings outside the label set, an accuracy or parse rate that does not follow."""
+    by_label = {name for name, how in metrics.aggregations(task).items() if how.__name__ in metrics.BY_LABEL}
     for row in rows:
         values = row["values"]
         if values.keys() != rows[0]["values"].keys():
             yield RowFault(row["index"], "", f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}")
             continue
         for name, value in values.items():
-            if name.removesuffix(scoring.LENIENT) not in ("macro_f1", "weighted_f1", "micro_f1", "mcc"):
+            if name not in by_label or isinstance(value, dict):
                 continue
             if not _label_item(value):
                 yield RowFault(row["index"], name, f"is no (gold, prediction, labels): {value!r}")

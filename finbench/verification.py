@@ -91,6 +91,8 @@ def verify(
     if not found.faults:
         found.level = "samples-attached" if sampled else "self-reported"
     if rerun and sampled and not found.faults:
+        if any(score.version != catalog.tasks()[score.task].version for score in parsed.scores):
+            raise FinbenchError(f"{path} is of an earlier version of its tasks, which cannot be asked again.")
         _reproduced(
             again.rerun(parsed, by_task or {}, rerun, again.Model(adapter, base), seed=seed, data_dir=data_dir), found
         )
@@ -140,10 +142,15 @@ def _task(score: Score, found: Verification) -> None:
     if task is None:
         found.fault(f"{place}.task", "is not a task of this finbench")
         return
-    if score.version != task.version:
-        found.fault(f"{place}.version", f"is {score.version}; the task of this finbench has version {task.version}")
-    if score.task_digest != task.digest:
-        found.fault(f"{place}.task_digest", f"is not that of version {task.version} of the task in this finbench")
+    known = {**metrics.history().get(score.task, {}), task.version: task.digest}
+    if score.version not in known:
+        found.fault(f"{place}.version", f"is {score.version}; finbench knows {', '.join(map(str, sorted(known)))}")
+    elif score.task_digest != known[score.version]:
+        found.fault(f"{place}.task_digest", f"is not that of version {score.version} of the task")
+    elif score.version < task.version:
+        found.notes.append(
+            f"{score.task}: version {score.version}, here it is {task.version}: answers cannot be scored again"
+        )
     for name in ("family", "form", "main_metric", "licence"):
         if getattr(score, name) != getattr(task, name):
             found.fault(f"{place}.{name}", f"is {getattr(score, name)!r}; the task says {getattr(task, name)!r}")
@@ -225,7 +232,7 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         found.fault(f"{sample}.doc", f"{counted['duplicates']} documents occur twice")
     if score.task not in catalog.tasks():
         return
-    for fault in rescore.consistent(rows):
+    for fault in rescore.consistent(rows, score.task):
         found.fault(f"{sample[:-1]} {fault.index}].values.{fault.metric}", fault.message)
     try:
         recomputed = scoring.split_metrics(
@@ -235,6 +242,10 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
     hidden = scoring.hidden(rows)
+    for name in hidden:
+        quotes = metrics.may_quote(score.task, name) and name != score.main_metric
+        if not quotes or not catalog.tasks()[score.task].restricted:
+            found.fault(f"{sample}.values.{name}", "is hidden, though it quotes no restricted text")
     _equal(score, *recomputed, hidden, found)
     if hidden:
         found.notes.append(f"{score.task}: {', '.join(sorted(hidden))} quote restricted text and cannot be recomputed")
@@ -279,6 +290,8 @@ def _data(
     """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
     for score in card.scores:
         place, task = f"samples[{score.task}", catalog.tasks()[score.task]
+        if score.version != task.version:
+            continue
         rows = by_task[score.task]
         if rescore.at_hand(task, data_dir):
             outcome = rescore.with_data(score, task, rows, card, data_dir)

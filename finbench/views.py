@@ -317,9 +317,9 @@ def _differing(pair: Comparison, contest: Contest, show: int) -> None:
 def verified(found: Verification) -> None:
     """Each check a line; faults last, in red, by field."""
     for check in found.checks:
-        out.print(f"[green]ok   [/]  {escape(check)}", highlight=False, soft_wrap=True)
+        out.print(f"[green]ok   [/]  {escape(check.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
     for note in found.notes:
-        out.print(f"[yellow]note [/]  {escape(note)}", highlight=False, soft_wrap=True)
+        out.print(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
     for fault in found.faults[:_FAULTS]:
         out.print(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", highlight=False)
     if len(found.faults) > _FAULTS:

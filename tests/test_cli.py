@@ -65,6 +65,12 @@ def test_wrong_usage_exits_2() -> None:
         (("data", "import", "fpb", "no.txt"), "No such file"),
         (("data", "import", "fbp", "no.txt"), "Did you mean fpb"),
         (("tasks", "show", "nothing"), "Unknown task"),
+        (("compare", "no.json", "other.json"), "No such scorecard"),
+        (("verify", "no.json"), "No such scorecard"),
+        (("report", "no.json"), "No such scorecard"),
+        (("report", ".", "--format", "pdf"), "Unknown format 'pdf'"),
+        (("card", "import", "nowhere"), "No results_*.json below nowhere"),
+        (("card", "export", "no.json", "--format", "model_index"), "Did you mean model-index"),
         (("zoo", "show", "nothing"), "Unknown recipe"),
     ],
 )

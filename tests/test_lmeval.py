@@ -95,23 +95,15 @@ def test_importing_twice_writes_one_card_and_another_run_another(output: Path, d
 
 
 def test_chat_template_and_worked_examples_are_recorded(llama: Path, data: Path, tmp_path: Path) -> None:
-    out = stock(
-        llama,
-        data,
-        tmp_path / "chat",
-        "--tasks",
-        "finbench_mini_sentiment",
-        "--apply_chat_template",
-        "--num_fewshot",
-        "0",
-    )
+    options = ("--tasks", "finbench_mini_sentiment", "--apply_chat_template", "--num_fewshot", "2")
+    out = stock(llama, data, tmp_path / "chat", *options)
     [card] = lmeval.import_card(out, out=tmp_path / "cards", data_dir=data)
-    assert (card.subject.chat, card.shots) == (True, 0)
+    assert (card.subject.chat, card.shots, card.seed) == (True, 2, 1234)
     assert card.chat_template
-    out = stock(llama, data, tmp_path / "shots", "--tasks", "finbench_mini_sentiment", "--num_fewshot", "2")
-    [card] = lmeval.import_card(out, out=tmp_path / "cards", data_dir=data)
-    assert (card.subject.chat, card.shots, card.seed) == (False, 2, 1234)
     assert (card.scores[0].fewshot_split, bool(card.scores[0].fewshot_digest)) == ("train", True)
+    other = tamper(out, tmp_path / "t", "samples*", each(lambda r: r["arguments"]["gen_args_0"].update(arg_0="Good?")))
+    with pytest.raises(FinbenchError, match="its prompt is not the task's"):
+        lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
 
 
 # ---------------------------------------------------------------- refused

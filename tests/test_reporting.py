@@ -98,6 +98,17 @@ def test_other_conditions_are_other_columns(folder: Path, tmp_path: Path) -> Non
     assert "mini_sentiment, first 20 rows only, macro-F1" in text.splitlines()[0]
 
 
+def test_columns_of_one_task_say_what_sets_them_apart(folder: Path, tmp_path: Path) -> None:
+    older = json.loads(files(folder, "base")[0].read_text())
+    for score in older["scores"]:
+        score |= {"version": 1, "task_digest": "0" * 64}
+    older["subject"]["name"] = "older"
+    (tmp_path / "older.json").write_text(json.dumps(older | {"samples": None}))
+    head = reporting.report([tmp_path / "older.json", *files(folder, "base")], tasks=["mini_sentiment"]).splitlines()[0]
+    assert "mini_sentiment, v1, data " in head
+    assert head.count("mini_sentiment") == 2
+
+
 def test_latex_is_a_booktabs_table_with_everything_escaped(folder: Path, tmp_path: Path) -> None:
     hostile = json.loads(files(folder, "base")[0].read_text())
     hostile["subject"]["name"] = r"a_b & 50% #1 $x$ {y} \input{z} ~^"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from finbench import cardfiles, evaluation, metrics, scoring, seal
+from finbench import cardfiles, cli, evaluation, metrics, scoring, seal
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file, stable_json
 from finbench.records import Scorecard
@@ -223,6 +224,14 @@ def everything_right(card: Card, rows: Rows) -> None:
         row["values"][name] = 1.0 if isinstance(value, float) else [gold, gold, value[2]]
 
 
+def hide(card: Card, rows: Rows) -> None:
+    """Put the accuracy out of reach, as if it quoted restricted text, and claim another."""
+    for row in rows:
+        if "acc" in row["values"]:
+            row["values"]["acc"] = {"sha256": "0" * 32}
+    card["scores"][1]["metrics"]["acc"] |= {"value": 0.98, "low": 0.97, "high": 0.99}
+
+
 CAREFUL = {  # seals, hashes and keys renewed: found by what is recomputed
     "a score": (put(0.9, "scores", 1, "metrics", "macro_f1", "value"), ".metrics.macro_f1"),
     "a share that cannot be": (put(0.6667, "scores", 1, "metrics", "acc", "value"), ".metrics.acc"),
@@ -255,6 +264,7 @@ CAREFUL = {  # seals, hashes and keys renewed: found by what is recomputed
     "an answer": (answer, "samples[finbench_mini_sentiment 7].values."),
     "a document": (document, "samples[finbench_mini_sentiment 7].doc"),
     "a source": (rescored(source), "samples[finbench_mini_sentiment 7].cluster"),
+    "a metric hidden": (hide, "samples[finbench_mini_sentiment].values.acc"),
     "a document for another": (
         lambda card, rows: row_of(rows).update(doc=row_of(rows, number=8)["doc"]),
         "scores[finbench_mini_sentiment].duplicates",
@@ -357,6 +367,59 @@ def test_a_card_outside_the_schema_is_named(alter: Any, said: str, card: Path) -
     assert said in fault.message
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"card"', '{"schema": "one"}', '{"schema": NaN}', "{}"])
+def test_what_is_no_card_at_all_is_one_fault(text: str, card: Path) -> None:
+    card.write_text(text)
+    assert [fault.field for fault in verify(card).faults] == ["schema"]
+
+
+def test_json_too_deep_for_any_card_is_refused(card: Path) -> None:
+    card.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(FinbenchError, match="torn or not JSON"):
+        verify(card)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"task": "finbench_mini_sentiment", "index": 0, "doc": "d", "values": {}},
+        {"task": "finbench_mini_sentiment", "index": 0, "doc": "d", "values": {"acc": None, "macro_f1": 3}},
+        {"task": "finbench_mini_sentiment", "index": 0, "doc": "d", "values": {"macro_f1": [[], {}, []]}},
+        {"task": 7, "index": 0, "doc": "d", "values": {"acc": 1.0}},
+        {"task": "finbench_mini_sentiment", "index": "0", "doc": "d", "values": {"acc": 1.0}},
+        {"seal": 5},
+        {},
+    ],
+)
+def test_rows_of_any_shape_are_faults_and_no_traces(row: dict[str, Any], card: Path) -> None:
+    def alter(found: Card, rows: Rows) -> None:
+        place = next(n for n, old in enumerate(rows) if old["task"] == "finbench_mini_sentiment")
+        rows[place] = dict(row)
+
+    change(card, alter, careful=True)
+    assert verify(card).level == "none"
+
+
+def test_the_command_exits_1_and_names_the_field(card: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(*arguments: str) -> tuple[Any, str]:
+        monkeypatch.setattr(sys, "argv", ["finbench", "verify", str(card), *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, " ".join(capsys.readouterr().out.split())
+
+    code, said = call()
+    assert code in (0, None)
+    assert "samples-attached" in said
+    change(card, put("another", "subject", "name"))
+    code, said = call()
+    assert code == 1
+    assert "fault subject.name was edited after the card was written" in said
+    assert "Not to be trusted" in said
+    code, said = call("--json")
+    assert code == 1
+    assert json.loads(said)["faults"][0]["field"] == "subject.name"
+
+
 # ---------------------------------------------------------------- restricted texts, earlier schema
 
 
@@ -399,10 +462,15 @@ def test_cards_of_schema_0_are_read_and_verified() -> None:
     card = cardfiles.read(path)
     assert (card.schema_, card.seal, card.scores[0].clusters, card.scores[0].main.method) == (0, None, None, None)
     found: Verification = verify(path)
-    assert {fault.field.rpartition(".")[2] for fault in found.faults} <= {
-        "version",
-        "task_digest",
-        "metrics",
-        "lenient",
-    }
+    assert (found.level, found.faults) == ("samples-attached", [])
     assert any("schema 0 has no seal" in note for note in found.notes)
+
+
+def test_committed_cards_can_be_believed_though_their_tasks_have_newer_versions() -> None:
+    places = sorted((Path(__file__).parent.parent / "leaderboards" / "scorecards").glob("*.json"))
+    assert places
+    for path in places:
+        found = verify(path)
+        assert (found.level, found.faults) == ("samples-attached", []), path.name
+    with pytest.raises(FinbenchError, match="earlier version"):
+        verify(places[0], rerun=5)
