@@ -27,7 +27,8 @@ train / validation / test as finbench made them of the files it was measured on 
 says that these are a part of the authors' files, a dash that none were at hand. Baselines are in %, of the main metric
 or, where it is said, of accuracy: a random label, and the most frequent answer. They too are of these rows, or of the
 complete files; a scorecard has those of the very rows that it scores. A task with a form `choice` is scored by
-log-likelihood too, as `<task>_mc`. Strict metrics come first; `lenient` and `parsed` stand beside them in every scorecard.
+log-likelihood too, as `<task>_mc`. Strict metrics come first; `lenient` and `parsed` stand beside them in every
+scorecard.
 Run any of them without finbench: `lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb`.
 """
 
