@@ -29,8 +29,9 @@ HEAD = """\
 
 Written by `python benchmarks/suite_smollm2.py page` from the scorecards in `leaderboards/scorecards`. Two adapters of
 SmolLM2-135M-Instruct (recipes `suite-smollm2-135m-lora` and `xbrl-smollm2-135m-lora`), each trained once on at most a
-few hundred rows of every set that has a train split, beside the base itself; at most 200 test rows a task; values in % with a 95 % interval. A check that every task can be asked, learnt and scored on
-a real model. With one seed and a 135M base it ranks nothing.
+few hundred rows of every set that has a train split, beside the base itself; at most 200 test rows a task; values in %
+with a 95 % interval. A check that every task can be asked, learnt and scored on a real model. With one seed and a 135M
+base it ranks nothing.
 """
 
 
