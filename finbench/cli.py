@@ -160,7 +160,7 @@ def eval_(
     limit: Annotated[int | None, typer.Option(help="First rows of each task only: a partial card.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the worked examples.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for scorecards and report.")] = Path("scorecards"),
-    arg: Annotated[list[str] | None, typer.Option(help="dtype=, batch_size=, truncate=left, answers= (dummy).")] = None,
+    arg: Annotated[list[str] | None, typer.Option(help="dtype=, batch_size=, merge=no, truncate=left.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="Of a data set: agreement=75 (fpb).")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,

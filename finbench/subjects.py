@@ -123,4 +123,4 @@ def start_engine(
     if examinee.subject.kind == "model" and examinee.adapter is not None:
         base = bases.Base(base.id, examinee.adapter)
     chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
-    return HFEngine(base, examinee.subject.bits, **chosen)
+    return HFEngine(base, examinee.subject.bits, merge="merge" not in arguments, **chosen)

@@ -34,6 +34,7 @@ LAYERS = (
         "hub",
         "unpack",
         "modelfiles",
+        "journal",
     },
     {
         "bases",
@@ -64,6 +65,7 @@ LAYERS = (
         "rerun",
         "reporting",
         "lmeval",
+        "harness",
         "exports",
     },
     {"views", "cli", "cli_cards", "__main__", "__init__"},
