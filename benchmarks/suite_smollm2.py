@@ -42,7 +42,8 @@ def run(data_dir: Path | None) -> None:
         folder, out = Path("runs") / recipe.name, Path("runs") / f"{study}-scorecards"
         if not (folder / "finbench.json").is_file():
             training.train(recipe, folder, data_dir=data_dir, resume=(folder / "checkpoints").is_dir())
-        evaluation.evaluate([str(folder)], tasks=_tasks(study, data_dir), limit=LIMIT[study], out=out, data_dir=data_dir)
+        tasks = _tasks(study, data_dir)
+        evaluation.evaluate([str(folder)], tasks=tasks, limit=LIMIT[study], out=out, data_dir=data_dir)
         RESULTS.mkdir(parents=True, exist_ok=True)
         for path in out.glob("*.json"):
             kept = path.stem if path.stem.startswith(f"{study}-") else f"{study}-{path.stem}"
