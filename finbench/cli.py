@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finbench import __version__
+from finbench import __version__, cli_data
 from finbench.cli_cards import DataDir, Json, register
 from finbench.errors import FinbenchError
 
@@ -32,6 +32,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
 register(app)
+cli_data.register(data_app)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from finbench import bases, cardfiles, cards, catalog, environment, metrics, mod
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted, unknown
 from finbench.journal import Journal, prints
-from finbench.records import Bits, Score, Scorecard, Subject, Task
+from finbench.records import Bits, Score, Scorecard, Task
 from finbench.subjects import Examinee, by_engine, examinees, start_engine
 
 ENGINES = ("auto", "hf", "dummy")
@@ -183,7 +183,7 @@ class _Sitting:
                 if journal.waited and self._scored_meanwhile(work, task):
                     continue
                 try:
-                    score, rows = self._score(task, *self.requests[task.name, subject.chat], subject, journal)
+                    score, rows = self._score(task, *self.requests[task.name, subject.chat], work.examinee, journal)
                 except KeyboardInterrupt as stop:
                     done = f"{len(work.scores)} of {len(self.exams)} tasks of {subject.name} are in {self.out}"
                     raise Interrupted(
@@ -244,9 +244,9 @@ class _Sitting:
             )
 
     def _score(
-        self, task: Task, instances: list[Any], prompt_tokens: int, cut: int, subject: Subject, journal: Journal
+        self, task: Task, instances: list[Any], prompt_tokens: int, cut: int, examinee: Examinee, journal: Journal
     ) -> tuple[Score, list[dict[str, Any]]]:
-        exam, started = self.exams[task.name], time.monotonic()
+        exam, started, subject = self.exams[task.name], time.monotonic(), examinee.subject
         self._answer(instances, f"{subject.name}: {task.name.removeprefix(catalog.PREFIX)}", journal)
         seconds = time.monotonic() - started
         rows, values = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
@@ -261,6 +261,7 @@ class _Sitting:
             data=self.data[task.name],
             licence=task.licence,
             **scoring.counts(rows),
+            overlap=scoring.overlap(examinee.contamination, task.set),
             metrics=strict,
             lenient=lenient,
             parse_rate=parse_rate,

@@ -68,7 +68,7 @@ LAYERS = (
         "harness",
         "exports",
     },
-    {"views", "cli", "cli_cards", "__main__", "__init__"},
+    {"views", "cli", "cli_cards", "cli_data", "__main__", "__init__"},
 )
 
 
