@@ -27,11 +27,10 @@ STUDIES = {"suite": "suite-smollm2-135m-lora", "xbrl": "xbrl-smollm2-135m-lora"}
 HEAD = """\
 # Results on the embedded base
 
-Written by `python benchmarks/suite_smollm2.py page` from the scorecards in `leaderboards/scorecards`. Two adapters of
-SmolLM2-135M-Instruct (recipes `suite-smollm2-135m-lora` and `xbrl-smollm2-135m-lora`), each trained once on at most a
-few hundred rows of every set that has a train split, beside the base itself; at most 100 test rows a task, 60 of
-those from XBRL filings; values in % with a 95 % interval. A check that every task can be asked, learnt and scored on a
-real model. With one seed and a 135M base it ranks nothing.
+Written by `python benchmarks/suite_smollm2.py page` from the scorecards in `leaderboards/scorecards`. Adapters of
+SmolLM2-135M-Instruct, trained once on at most 250 rows (XBRL: 150) of each set that has a train split, beside the base
+itself; at most 100 test rows (XBRL: 60) a task; values in % with a 95 % interval. A check that the tasks can be asked,
+learnt and scored on a real model. With one seed and a 135M base it ranks nothing.
 """
 
 
@@ -66,12 +65,12 @@ def page() -> str:
     """Markdown: for each task the base and the adapter with their intervals, the parse rates and the baselines."""
     lines = [HEAD]
     for study in STUDIES:
-        base, tuned = (
-            {score.task: score for score in cardfiles.read(RESULTS / f"{study}-smollm2-135m{end}.json").scores}
-            for end in ("", "-lora-s0")
-        )
+        files = [RESULTS / f"{study}-smollm2-135m{end}.json" for end in ("", "-lora-s0")]
+        if not all(file.is_file() for file in files):
+            continue  # not run yet
+        base, tuned = ({score.task: score for score in cardfiles.read(file).scores} for file in files)
         lines += [
-            f"## {study}",
+            f"## `{STUDIES[study]}`",
             "",
             "| task | metric | n | base | adapter | parsed, base / adapter | majority, random label |",
             "|--|--|--:|--:|--:|--:|--:|",

@@ -148,7 +148,8 @@ def without_data(task: Task, rows: Rows) -> Outcome:
         if not isinstance(scorer, catalog.Function) or not _label_item(item):
             continue
         gold, _, labels = item
-        doc = {"label": gold, "choices": list(labels)}
+        # FinLoRA's own scorer reads target and text too, of the text only what follows its last "Answer:"
+        doc = {"label": gold, "target": gold, "text": "Answer: ", "choices": list(labels)}
         answers = (
             [(float(value), False) for value in row["answer"]]
             if isinstance(row.get("answer"), list)
