@@ -95,7 +95,9 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
             instance.resps = [answer]
         rows_again[row["index"]] = instances[row["index"]]
     flat = [instance for group in rows_again.values() for instance in group]
-    made, _ = scoring.sample_rows(exam, flat, choice=task.form == "choice", restricted=task.restricted)
+    # none where every answer is free text that must not be published
+    choice = task.form == "choice"
+    made = scoring.sample_rows(exam, flat, choice=choice, restricted=task.restricted)[0] if flat else []
     again = {row["index"]: row for row in made}
     for row in rows:
         if row["doc"] != salted(prompts.shown(exam, docs[row["index"]])):
