@@ -8,6 +8,7 @@ of three labels show each once or twice; rows without a label are drawn as they 
 """
 
 from random import Random
+from typing import Any
 
 from lm_eval.api.samplers import ContextSampler
 
@@ -15,21 +16,22 @@ from lm_eval.api.samplers import ContextSampler
 class Block(ContextSampler):
     """lm-eval sampler (``fewshot_config: {sampler: !function lib.shots.Block}``)."""
 
-    def __init__(self, *arguments, **options):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.seed, self.drawn = options.get("rnd"), None
+        self.seed = options.get("rnd")
+        self.drawn: list[dict[str, Any]] | None = None
 
-    def set_rnd(self, rnd):
+    def set_rnd(self, rnd: int | None) -> Any:
         """Begin anew with seed ``rnd``."""
         self.seed, self.drawn = rnd, None
         return super().set_rnd(rnd)
 
-    def replace_df(self, df):
+    def replace_df(self, df: Any) -> Any:
         """Draw from other rows from now on."""
         self.drawn = None
         return super().replace_df(df)
 
-    def sample(self, n, eval_doc=None, df=None, **kwargs):
+    def sample(self, n: int, eval_doc: Any = None, df: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
         """The first ``n`` of the order of this seed, without ``eval_doc``. Raises AssertionError for too few rows."""
         if df:
             self.replace_df(df)
@@ -42,13 +44,14 @@ class Block(ContextSampler):
         return block
 
 
-def turns(rows, random):
+def turns(rows: list[dict[str, Any]], random: Random) -> list[dict[str, Any]]:
     """All rows in a random order in which the labels take turns; a label that has run out is passed over."""
     shuffled = random.sample(rows, len(rows))
-    by_label = {}
+    by_label: dict[str, list[dict[str, Any]]] = {}
     for row in shuffled:
         by_label.setdefault(str(row.get("label")), []).append(row)
-    groups, ordered = list(by_label.values()), []
+    groups = list(by_label.values())
+    ordered: list[dict[str, Any]] = []
     for turn in range(max(map(len, groups), default=0)):
         takers = [group[turn] for group in groups if turn < len(group)]
         ordered += random.sample(takers, len(takers))
