@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finbench import __version__, cli_data
+from finbench import __version__, cli_board, cli_data
 from finbench.cli_cards import DataDir, Json, register
 from finbench.errors import FinbenchError
 
@@ -30,6 +30,7 @@ zoo_app = typer.Typer(no_args_is_help=True, help="Recipes that come with finbenc
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
+app.add_typer(cli_board.app, name="leaderboard")
 
 register(app)
 cli_data.register(data_app)

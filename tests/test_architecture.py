@@ -67,8 +67,9 @@ LAYERS = (
         "lmeval",
         "harness",
         "exports",
+        "leaderboard",
     },
-    {"views", "cli", "cli_cards", "cli_data", "__main__", "__init__"},
+    {"views", "cli", "cli_board", "cli_cards", "cli_data", "__main__", "__init__"},
 )
 
 

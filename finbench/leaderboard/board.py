@@ -66,7 +66,9 @@ class Row:
     @property
     def tokens_per_second(self) -> float | None:
         """Prompt tokens a second, answers included in the time; None where no time was taken."""
-        return self.score.prompt_tokens / self.score.seconds if self.score.seconds and self.score.prompt_tokens else None
+        return (
+            self.score.prompt_tokens / self.score.seconds if self.score.seconds and self.score.prompt_tokens else None
+        )
 
     @property
     def cost(self) -> float | None:
@@ -208,9 +210,7 @@ def _place(exam: Exam) -> None:
         samples = [row.entry.samples.get(exam.score.task, []) for row in exam.rows]
         for row, group in zip(exam.rows, tied(exam.score, samples), strict=True):
             row.group = group
-    for row, cost, memory in zip(
-        exam.rows, _front(exam, "cost"), _front(exam, "peak_memory_bytes"), strict=True
-    ):
+    for row, cost, memory in zip(exam.rows, _front(exam, "cost"), _front(exam, "peak_memory_bytes"), strict=True):
         row.on_cost_front, row.on_memory_front = cost, memory
 
 
@@ -218,6 +218,4 @@ def _front(exam: Exam, what: str) -> list[bool]:
     """Whether no other subject on the same kind of machine is as good for less."""
     spent = [row.cost if what == "cost" else row.entry.card.peak_memory_bytes or None for row in exam.rows]
     sign = -1 if exam.lower_is_better else 1
-    return front(
-        [sign * row.score.main.value for row in exam.rows], spent, [row.entry.machine for row in exam.rows]
-    )
+    return front([sign * row.score.main.value for row in exam.rows], spent, [row.entry.machine for row in exam.rows])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 from finbench import metrics
@@ -52,16 +53,18 @@ def scatter() -> dict[str, Any]:
     points = rows.mark_point(filled=True, size=80, opacity=0.95).encode(
         x=x, y=y, color=colour, tooltip=tips, shape=alt.Shape("kind:N", legend=None)
     )
-    names = [
-        on_front.transform_filter(where)
-        .mark_text(align=align, dx=dx, dy=-9, fontSize=11, limit=190)
-        .encode(x=x, y=y, text="name:N", color=alt.value("%ink%"))
-        for where, align, dx in (("!datum.right", "left", 6), ("datum.right", "right", -6))
-    ]
+    left = on_front.transform_filter("!datum.right").mark_text(align="left", dx=6, dy=-9, fontSize=11, limit=190)
+    right = on_front.transform_filter("datum.right").mark_text(align="right", dx=-6, dy=-9, fontSize=11, limit=190)
+    names = [side.encode(x=x, y=y, text="name:N", color=alt.value("%ink%")) for side in (left, right)]
     drawn = alt.layer(steps, whiskers, points, *names).properties(width="container", height=260)
     spec: dict[str, Any] = json.loads(drawn.to_json(validate=True))
     spec["autosize"] = {"type": "fit", "contains": "padding"}
     return spec
+
+
+def libraries() -> str:
+    """What drew the page, for its reader and for comparing two pages."""
+    return ", ".join(f"{name} {version(name)}" for name in ("altair", "vl-convert-python"))
 
 
 def bundle() -> str:

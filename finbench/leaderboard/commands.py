@@ -33,7 +33,9 @@ def reproduce(entry: Entry) -> Steps:
             stated = entry.trained.record.recipe
             text = yaml.safe_dump(stated.model_dump(exclude={"name"}), sort_keys=False, allow_unicode=True)
             recipe = (f"{_file_name(stated.name)}.yaml", text)
-            steps.append((f"Train it by the recipe below, saved as {recipe[0]}", f"finbench train {recipe[0]} --out {folder}"))
+            steps.append(
+                (f"Train it by the recipe below, saved as {recipe[0]}", f"finbench train {recipe[0]} --out {folder}")
+            )
         elif command := _from_zoo(card, folder):
             steps.append(("Train it, by the zoo's recipe of that name (the card itself holds no recipe)", command))
         else:
@@ -41,7 +43,9 @@ def reproduce(entry: Entry) -> Steps:
     steps.append(("Sit the same exams", _exam(card, folder)))
     steps.append(("Recompute every number of the card from its samples", f"finbench verify {shlex.quote(file)}"))
     adapter = f" --adapter {folder}" if folder else ""
-    steps.append(("Ask the model again, 50 documents a task", f"finbench verify {shlex.quote(file)} --rerun 50{adapter}"))
+    steps.append(
+        ("Ask the model again, 50 documents a task", f"finbench verify {shlex.quote(file)} --rerun 50{adapter}")
+    )
     return Steps(steps, recipe)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from finbench import paired, scoring
 from finbench.comparison import LEVEL, aggregation_of
 from finbench.records import Score
+from finbench.stats import RESAMPLES
 
 SampleRows = Sequence[dict[str, Any]]
 
@@ -53,13 +54,13 @@ def _p(found: paired.Difference) -> float:
 
     10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.
     """
-    if found.p > 1.5 / (paired.RESAMPLES + 1) or found.error == 0:
+    if found.p > 1.5 / (RESAMPLES + 1) or found.error == 0:
         return found.p
     return min(found.p, math.erfc(abs(found.measure.value) / found.error / math.sqrt(2)))
 
 
 def front(good: Sequence[float], spent: Sequence[float | None], machines: Sequence[str]) -> list[bool]:
-    """Whether each subject is on its machine's Pareto front: none there is at least as good for less, or better for as much.
+    """Whether each subject is on its machine's Pareto front: no other there is as good for less, or better for as much.
 
     ``good``: more is better; ``spent``: less is better, None where it was not measured.
     """
@@ -72,8 +73,6 @@ def front(good: Sequence[float], spent: Sequence[float | None], machines: Sequen
         ]
         on.append(
             paid is not None
-            and not any(
-                other >= mine and cost <= paid and (other > mine or cost < paid) for other, cost in rivals
-            )
+            and not any(other >= mine and cost <= paid and (other > mine or cost < paid) for other, cost in rivals)
         )
     return on

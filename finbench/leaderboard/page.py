@@ -10,6 +10,7 @@ import base64
 import hashlib
 import importlib.resources
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,9 +33,10 @@ LEVELS = {
 def files(board: Board, blocks: Sequence[published.Published] = ()) -> dict[str, str]:
     """``index.html`` and, beyond 200 cards or 2 MB, ``details/*.js``, by name."""
     details = _details(board)
-    parts = {name: importlib.resources.files("finbench").joinpath(f"templates/leaderboard/{name}").read_text("utf-8")
-             for name in ("board.css", "board.js")}
-    drawing = charts.scatter()
+    parts = {
+        name: importlib.resources.files("finbench").joinpath(f"templates/leaderboard/{name}").read_text("utf-8")
+        for name in ("board.css", "board.js")
+    }
     values: dict[str, Any] = {
         "board": board,
         "families": _families(board),
@@ -43,15 +45,17 @@ def files(board: Board, blocks: Sequence[published.Published] = ()) -> dict[str,
         "levels": LEVELS,
         "newest": max((entry.card.provenance.created for entry in board.entries), default="")[:10],
         "css": parts["board.css"],
+        "drawing": _json(charts.scatter()),
+        "libraries": charts.libraries(),
         "scripts": [charts.bundle(), parts["board.js"]],
     }
-    inside = payload(board) | {"drawing": drawing, "details": details}
+    inside = payload(board) | {"details": details}
     if len(board.entries) <= MANY:
         text = _page(values, inside, beside=False)
         if len(text.encode()) <= LARGEST:
             return {"index.html": text}
     named = {key: f"details/{digest(key)[:12]}.js" for key in details}
-    inside = payload(board) | {"drawing": drawing, "beside": named}
+    inside = payload(board) | {"beside": named}
     made = {"index.html": _page(values, inside, beside=True)}
     for key, found in details.items():
         made[named[key]] = f"finbenchDetail({_json(key)}, {_json(found)});\n"
@@ -67,6 +71,26 @@ def _page(values: dict[str, Any], data: dict[str, Any], *, beside: bool) -> str:
     return template("leaderboard/page.html.j2", escape=True, policy=policy, data=_json(data), **values)
 
 
+def same(one: str, other: str) -> bool:
+    """Two pages are alike; where they were drawn by other versions of the libraries, apart from what those give."""
+    return one == other or (_libraries(one) != _libraries(other) and _own_text(one) == _own_text(other))
+
+
+def _libraries(text: str) -> str:
+    found = re.search(r'<meta name="generator" content="([^"]*)">', text)
+    return found[1] if found else ""
+
+
+def _own_text(text: str) -> str:
+    text = re.sub(r"<script[^>]* data-library>.*?</script>", "", text, flags=re.DOTALL)
+    return text.replace(f'content="{_libraries(text)}"', "").replace(_policy(text), "")
+
+
+def _policy(text: str) -> str:
+    found = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
+    return found[0] if found else "\0"
+
+
 def _hash(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
@@ -74,7 +98,9 @@ def _hash(script: str) -> str:
 def _json(value: Any) -> str:
     """JSON that cannot end a script element or open a comment in one."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return (
+        text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    )
 
 
 # ---------------------------------------------------------------- what the tables show
@@ -122,6 +148,7 @@ def _exam(exam: Exam, place: dict[str, int]) -> dict[str, Any]:
         "key": exam.key,
         "task": exam.task,
         "title": exam.title,
+        "conditions": list(exam.conditions),
         "family": score.family,
         "form": score.form,
         "whole": exam.whole,

@@ -48,7 +48,9 @@ class Published(Record):
     source: str
     link: str = Field(pattern=r"^https://")
     note: str
-    quoted: list[str] = Field(default=[], description="rows that the authors took from elsewhere: other rows, other metrics")
+    quoted: list[str] = Field(
+        default=[], description="rows that the authors took from elsewhere: other rows, other metrics"
+    )
     tables: list[PublishedTable]
     errata: list[Erratum]
 

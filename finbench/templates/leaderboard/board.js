@@ -3,6 +3,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  const drawing = JSON.parse(document.getElementById("drawing").textContent);
   const details = data.details || {};
   const byKey = new Map(data.exams.map((exam) => [exam.key, exam]));
   const $ = (id) => document.getElementById(id);
@@ -75,7 +76,7 @@
       document.querySelector(`[data-sort="${CSS.escape(key)}"]`)?.focus();
     };
     return h("th", { scope: "col", class: options.class, "aria-sort": sorted },
-      h("button", { type: "button", "data-sort": key, on: { click: sort } }, label), options.below ? h("small", {}, options.below) : null);
+      h("button", { type: "button", "data-sort": key, on: { click: sort } }, label), [options.below].flat().filter(Boolean).map((line) => h("small", {}, line)));
   }
   function ordered(rows, values) {
     const value = values[state.sort.key];
@@ -188,8 +189,8 @@
       rows: rows.length, of: every.length,
       table: h("div", { class: "scroll", role: "region", "aria-label": "Scores of all tasks", tabindex: "0" }, h("table", { class: "matrix" },
         h("thead", {}, h("tr", {}, heading("Subject", `${prefix}name`, { down: false }),
-          exams.map((exam) => heading(exam.title, prefix + exam.key, { class: "n", below: `${exam.metric}, n = ${number(exam.n, 0)}`, down: !exam.lower })),
-          exams.length < 8 ? h("td", { class: "pad" }) : null)),
+          exams.map((exam) => heading([exam.task, ...exam.conditions].join(", "), prefix + exam.key, { class: "n", down: !exam.lower,
+            below: [exam.metric, `n = ${number(exam.n, 0)}`, exam.current ? "" : `version ${exam.version}`] })))),
         h("tbody", {}, body, baseline("majority"), baseline("random")))),
       more: more(rows.length),
     };
@@ -265,10 +266,10 @@
     for (const place of document.querySelectorAll(".plot")) {
       const kind = place.dataset.axis;
       const rows = points(exam, kind, passed);
-      const spec = fill(data.drawing, { "%axis%": data.axes[kind], "%metric%": capital(exam.metric) + (exam.share ? " in %" : ""), "%soft%": colour("--soft"), "%ink%": colour("--ink") });
+      const spec = fill(drawing, { "%axis%": data.axes[kind], "%metric%": capital(exam.metric) + (exam.share ? " in %" : ""), "%soft%": colour("--soft"), "%ink%": colour("--ink") });
       const costs = rows.map((row) => row.x);
       if (costs.length && Math.min(...costs) > 0 && Math.max(...costs) > 20 * Math.min(...costs)) for (const layer of spec.layer) if (layer.encoding.x) layer.encoding.x.scale.type = "log";
-      drawn.push(await vegaEmbed(place, { ...spec, datasets: { rows } }, { actions: false, ast: true, config, renderer: "svg", tooltip: true }));
+      drawn.push(await vegaEmbed(place, { ...spec, datasets: { rows } }, { actions: false, ast: true, config, renderer: "svg", tooltip: true, logLevel: 1 }));
     }
   }
 
