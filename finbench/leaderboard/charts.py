@@ -7,6 +7,7 @@ draws it, so that it needs no network and no ``eval``.
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -67,6 +68,7 @@ def libraries() -> str:
     return ", ".join(f"{name} {version(name)}" for name in ("altair", "vl-convert-python"))
 
 
+@functools.cache
 def bundle() -> str:
     """JavaScript of Vega, Vega-Lite and Vega-Embed in one; FinbenchError where vl-convert is not installed."""
     try:
