@@ -188,8 +188,10 @@ def board(found: Sequence[Entry]) -> Board:
 
 
 def _order(exam: Exam) -> tuple[Any, ...]:
+    """Families as listed; in each whole tests first, then generated answers, then what most subjects sat."""
     family = list(FAMILIES).index(exam.score.family)
-    return (family, not exam.whole, exam.score.form == "choice", exam.task, -exam.score.version, exam.title, exam.key)
+    kind = (not exam.whole, exam.score.form == "choice", bool(exam.conditions), not exam.current)
+    return (family, *kind, -len(exam.rows), exam.task, -exam.score.version, exam.title, exam.key)
 
 
 def _newest(rows: Sequence[Row]) -> list[Row]:

@@ -136,3 +136,4 @@ def logarithmic(spec: Any) -> None:
     for layer in spec["layer"]:
         if "x" in layer["encoding"]:
             layer["encoding"]["x"]["scale"] |= {"type": "log"}
+            del layer["encoding"]["x"]["scale"]["zero"]  # a logarithm has none

@@ -268,7 +268,7 @@
       const rows = points(exam, kind, passed);
       const spec = fill(drawing, { "%axis%": data.axes[kind], "%metric%": capital(exam.metric) + (exam.share ? " in %" : ""), "%soft%": colour("--soft"), "%ink%": colour("--ink") });
       const costs = rows.map((row) => row.x);
-      if (costs.length && Math.min(...costs) > 0 && Math.max(...costs) > 20 * Math.min(...costs)) for (const layer of spec.layer) if (layer.encoding.x) layer.encoding.x.scale.type = "log";
+      if (costs.length && Math.min(...costs) > 0 && Math.max(...costs) > 20 * Math.min(...costs)) for (const layer of spec.layer) if (layer.encoding.x) { layer.encoding.x.scale.type = "log"; delete layer.encoding.x.scale.zero; }
       drawn.push(await vegaEmbed(place, { ...spec, datasets: { rows } }, { actions: false, ast: true, config, renderer: "svg", tooltip: true, logLevel: 1 }));
     }
   }
