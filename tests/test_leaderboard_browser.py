@@ -129,7 +129,7 @@ def names(page: Any) -> list[str]:
 
 def drawn(page: Any) -> None:
     """Wait for both charts."""
-    page.wait_for_function("document.querySelectorAll('.plot svg').length === 2")
+    page.wait_for_function("document.querySelectorAll('.plot svg, .plot .note').length === 2")
 
 
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -262,7 +262,7 @@ def test_hostile_names_are_only_names(hostile: Path, visit: Any) -> None:
         tab.click()
     page.locator("#tab-sentiment").click()
     drawn(page)
-    page.locator(".plot svg path[aria-roledescription=point]").first.hover()
+    page.locator(".plot svg .mark-symbol path").first.hover()
     page.locator("#vg-tooltip-element.visible").wait_for()
     assert page.locator("#vg-tooltip-element img").count() == 0
     page.locator("tbody .open").first.click()

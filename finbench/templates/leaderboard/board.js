@@ -24,7 +24,8 @@
     made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
     return made;
   }
-  const number = (value, digits) => value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  const formats = [0, 1, 2, 3].map((digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+  const number = (value, digits) => formats[digits].format(value);
   const amount = (value, share) => (share ? number(100 * value, 1) : number(value, 3));
   const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
   const none = () => h("span", { class: "none" }, "–");
@@ -117,14 +118,12 @@
     const rows = ordered(exam.rows.filter((row) => passed[row[CARD]]), Object.fromEntries(columns.map(([, key, value]) => [key, value])));
     const plain = !state.sort.key || state.sort.key === "group";
     let before = null;
-    const body = rows.slice(0, state.all ? undefined : SHOWN).map((row) => {
+    const line = (row) => {
       const mine = card(row);
-      const cut = plain && before !== null && row[GROUP] !== before;
-      before = row[GROUP];
       const seen = row[SEEN] ? h("span", { class: "sub warn" }, `trained on ${number(100 * row[SEEN], 1)} % of this test`) : null;
       const subject = who(mine, exam, true);
       if (seen) subject.append(seen);
-      return h("tr", { class: [mine.kind === "base" ? "isbase" : "", cut ? "cut" : ""].join(" ").trim() || null },
+      return h("tr", { class: mine.kind === "base" ? "isbase" : null },
         h("td", {}, group(row[GROUP])), subject,
         h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide" }, mine.rank === null ? none() : String(mine.rank)),
         h("td", {}, score(row, exam)),
@@ -134,6 +133,12 @@
         h("td", { class: "n wide" }, row[TOKENS] === null ? none() : number(row[TOKENS], 0)),
         h("td", { class: "n wide" }, row[COST] === null ? none() : number(row[COST], 0)),
         h("td", { class: "wide" }, badge(mine.level)));
+    };
+    const body = rows.slice(0, state.all ? undefined : SHOWN).map((row) => {
+      row.line ||= line(row); // made once: a filter only chooses among them
+      row.line.classList.toggle("cut", plain && before !== null && row[GROUP] !== before);
+      before = row[GROUP];
+      return row.line;
     });
     const baselines = Object.entries(exam.baselines).map(([name, value]) => h("tr", { class: "baseline" },
       h("td", {}), h("th", { scope: "row", class: "who" }, `${name} label`, h("span", { class: "sub" }, "no model")),
@@ -156,23 +161,27 @@
 
   // ---------------------------------------------------------------- first screen
 
-  function matrix(keys, passed, prefix) {
-    const exams = keys.map((key) => byKey.get(key));
+  const gathered = {};
+  function subjectsOf(exams) { // a line each, best first; cards do not change, so this is done once
     const subjects = new Map();
     for (const exam of exams) for (const row of exam.rows) {
       const card = data.cards[row[CARD]];
-      if (!subjects.has(card.who)) subjects.set(card.who, { card, cells: new Map(), shown: false });
+      if (!subjects.has(card.who)) subjects.set(card.who, { card, cells: new Map(), firsts: 0, sum: 0 });
       const subject = subjects.get(card.who);
       subject.cells.set(exam.key, row);
-      subject.shown = subject.shown || passed[row[CARD]];
+      subject.firsts += row[GROUP] === 1;
+      subject.sum += row[VALUE];
     }
+    const mean = (subject) => subject.sum / subject.cells.size;
+    return [...subjects.values()].sort((a, b) => b.firsts - a.firsts || mean(b) - mean(a) || a.card.name.localeCompare(b.card.name, "en", { numeric: true }));
+  }
+  function matrix(keys, passed, prefix) {
+    const exams = keys.map((key) => byKey.get(key));
+    const every = gathered[prefix] ||= subjectsOf(exams);
     const values = { [`${prefix}name`]: (subject) => subject.card.name };
     for (const exam of exams) values[prefix + exam.key] = (subject) => subject.cells.get(exam.key)?.[VALUE] ?? null;
-    const firsts = (subject) => [...subject.cells.values()].filter((row) => row[GROUP] === 1).length;
-    const mean = (subject) => [...subject.cells.values()].reduce((sum, row) => sum + row[VALUE], 0) / subject.cells.size;
-    const every = [...subjects.values()].sort((a, b) => firsts(b) - firsts(a) || mean(b) - mean(a) || a.card.name.localeCompare(b.card.name, "en", { numeric: true }));
-    const rows = ordered(every.filter((subject) => subject.shown), values);
-    const body = rows.slice(0, state.all ? undefined : SHOWN).map((subject) => h("tr", { class: subject.card.kind === "base" ? "isbase" : null },
+    const rows = ordered(every.filter((subject) => [...subject.cells.values()].some((row) => passed[row[CARD]])), values);
+    const line = (subject) => h("tr", { class: subject.card.kind === "base" ? "isbase" : null },
       who(subject.card, exams.find((exam) => subject.cells.has(exam.key)), false),
       exams.map((exam) => {
         const row = subject.cells.get(exam.key);
@@ -182,7 +191,8 @@
         return h("td", { class: "n cell" },
           h("button", { type: "button", class: row[GROUP] === 1 ? "first" : null, title: said, "aria-label": `${subject.card.name}, ${exam.title}: ${said}`, on: { click: () => drawer(data.cards[row[CARD]], exam) } }, value),
           exam.share ? bar(row[VALUE], row[LOW], row[HIGH]) : null);
-      })));
+      }));
+    const body = rows.slice(0, state.all ? undefined : SHOWN).map((subject) => subject.line ||= line(subject));
     const baseline = (name) => exams.some((exam) => name in exam.baselines) ? h("tr", { class: "baseline" }, h("th", { scope: "row", class: "who" }, `${name} label`),
       exams.map((exam) => h("td", { class: "n cell" }, name in exam.baselines ? amount(exam.baselines[name], exam.share) : ""))) : null;
     return {
@@ -266,10 +276,15 @@
     for (const place of document.querySelectorAll(".plot")) {
       const kind = place.dataset.axis;
       const rows = points(exam, kind, passed);
+      if (!rows.length) {
+        place.replaceChildren(h("p", { class: "note" }, "Nothing to draw: no subject, or not measured."));
+        continue;
+      }
       const spec = fill(drawing, { "%axis%": data.axes[kind], "%metric%": capital(exam.metric) + (exam.share ? " in %" : ""), "%soft%": colour("--soft"), "%ink%": colour("--ink") });
       const costs = rows.map((row) => row.x);
       if (costs.length && Math.min(...costs) > 0 && Math.max(...costs) > 20 * Math.min(...costs)) for (const layer of spec.layer) if (layer.encoding.x) { layer.encoding.x.scale.type = "log"; delete layer.encoding.x.scale.zero; }
       drawn.push(await vegaEmbed(place, { ...spec, datasets: { rows } }, { actions: false, ast: true, config, renderer: "svg", tooltip: true, logLevel: 1 }));
+      place.querySelector("svg").setAttribute("aria-hidden", "true"); // the place has a label, the table the numbers
     }
   }
 
