@@ -226,6 +226,7 @@ def attach(model: Any, folder: Path) -> Any:
     from safetensors import safe_open
 
     name = "a" + identity(folder)[:16]
+    copied = _copied(model, folder)
     try:
         if not isinstance(model, PeftModel):
             model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
@@ -236,7 +237,7 @@ def attach(model: Any, folder: Path) -> Any:
         raise FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.") from fault
     model.set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
-        stored = set(tensors.keys())
+        stored = set(tensors.keys()) - copied
     loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     if stored != loaded:
         odd = sorted(stored ^ loaded)
@@ -246,6 +247,22 @@ def attach(model: Any, folder: Path) -> Any:
         )
     _check_depth(folder, stored, model, name)
     return model
+
+
+def _copied(model: Any, folder: Path) -> set[str]:
+    """Tensors of the file that are the base's own embedding or head: peft saves them beside an adapter of these."""
+    import torch
+    from safetensors import safe_open
+
+    own = [layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+        names = [name for name in tensors.keys() if name.endswith(".base_layer.weight")]  # noqa: SIM118
+        found = {name: tensors.get_tensor(name) for name in names}
+    return {
+        name
+        for name, tensor in found.items()
+        if any(weight.shape == tensor.shape and torch.equal(weight.cpu(), tensor.to(weight.dtype)) for weight in own)
+    }
 
 
 def _check_depth(folder: Path, stored: set[str], model: Any, name: str) -> None:
