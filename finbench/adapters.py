@@ -16,6 +16,7 @@ from finbench.records import Adapter, BaseModelId
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _LARGEST_RANK = 4096
+_PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
@@ -217,6 +218,21 @@ def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
     )
 
 
+def peft_config(folder: Path) -> Any:
+    """The configuration as peft reads it. Raises FinbenchError for one that it cannot read."""
+    from peft import PeftConfig
+
+    try:
+        return PeftConfig.from_pretrained(str(folder))
+    except _PEFT_RAISES as fault:
+        raise _misfit(folder, fault) from fault
+
+
+def _misfit(folder: Path, fault: Exception) -> FinbenchError:
+    reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+    return FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.")
+
+
 def attach(model: Any, folder: Path) -> Any:
     """Put the adapter of ``folder`` on ``model`` (a base, or a PeftModel of it) and make it the active one.
 
@@ -232,9 +248,8 @@ def attach(model: Any, folder: Path) -> Any:
             model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
         elif name not in model.peft_config:
             model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
-    except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as fault:
-        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-        raise FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.") from fault
+    except _PEFT_RAISES as fault:
+        raise _misfit(folder, fault) from fault
     model.set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
         stored = set(tensors.keys()) - copied

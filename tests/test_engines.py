@@ -373,6 +373,27 @@ def test_the_reader_of_a_model_that_also_sees(models: dict[str, tuple[Any, Any]]
     assert ours.generate_until(prompts, disable_tqdm=True) == stock.generate_until(prompts, disable_tqdm=True)
 
 
+@pytest.mark.parametrize("shared", [0, 2])
+def test_layers_of_different_shapes(shared: int, models: dict[str, tuple[Any, Any]]) -> None:
+    """Heads that are wider in some layers, and layers that take their keys from others."""
+    from transformers import Gemma4TextConfig
+
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    heads = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 24, "num_kv_shared_layers": shared}
+    per_layer = {"vocab_size_per_layer_input": 600, "hidden_size_per_layer_input": 16, "num_hidden_layers": 4}
+    layers = ["sliding_attention", "full_attention"] * 2
+    config = Gemma4TextConfig(
+        vocab_size=600, **shape, **heads, **per_layer, layer_types=layers, max_position_embeddings=256, eos_token_id=0
+    )
+    torch.manual_seed(0)
+    both = {"it": (_wild(AutoModelForCausalLM.from_config(config, dtype=torch.float32)), models["llama"][1])}
+    ours, stock = _lm("it", both, TreeLM), _lm("it", both, HFLM, batch_size=1)
+    asked = _requests(10, 6)
+    assert _gap(ours.loglikelihood(asked, disable_tqdm=True), stock.loglikelihood(asked, disable_tqdm=True)) <= 1e-4
+    prompts = [_ask(request.args[0], {"until": [], "max_gen_toks": 8}) for request in asked[:5] if request.args[0]]
+    assert ours.generate_until(prompts, disable_tqdm=True) == stock.generate_until(prompts, disable_tqdm=True)
+
+
 def test_a_model_that_insists_on_a_mask_for_every_row(models: dict[str, tuple[Any, Any]]) -> None:
     from transformers import XGLMConfig
 

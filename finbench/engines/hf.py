@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import PeftConfig, PeftType
+from peft import PeftType
 
 from finbench import adapters, bases
 from finbench.engines.base import Done
@@ -80,7 +80,7 @@ class HFEngine:
 
     def _attach(self, adapter: Path) -> None:
         """Put an adapter on the base. peft holds those of one type at a time: those of another are taken off first."""
-        kind = PeftConfig.from_pretrained(str(adapter))
+        kind = adapters.peft_config(adapter)
         if kind.is_prompt_learning or kind.peft_type == PeftType.ADAPTION_PROMPT:
             raise FinbenchError(
                 f"{adapter} is of type {kind.peft_type.value}, which cannot be laid aside to score the base beside it.",

@@ -258,9 +258,11 @@ class TreeLM(HFLM):
     def _decoded(self, length: int) -> int:
         """Prompts of ``length`` tokens in flight: their keys and values, twice, fill half of the free memory."""
         config = self.bare.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        each: int = 2 * config.num_hidden_layers * heads * size * self.bare.dtype.itemsize
+        each = 0
+        for layer in getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers:
+            heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+            size = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
+            each += 2 * heads * size * self.bare.dtype.itemsize
         return int(max(1, min(self.rows or _ROWS, _ROWS, free_memory() // (4 * each * length))))
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **arguments: Any) -> Any:
