@@ -25,7 +25,12 @@ def main() -> None:
         page.wait_for_function("document.querySelectorAll('.plot svg').length === 2")
         page.screenshot(path=HERE / "leaderboard.png", full_page=True)
         phone = browser.new_page(
-            viewport={"width": 390, "height": 780}, device_scale_factor=2, color_scheme="dark", reduced_motion="reduce"
+            viewport={"width": 390, "height": 780},
+            device_scale_factor=2,
+            is_mobile=True,
+            has_touch=True,
+            color_scheme="dark",
+            reduced_motion="reduce",
         )
         phone.goto(f"{PAGE}#sentiment")
         phone.locator("tbody .open").first.click()

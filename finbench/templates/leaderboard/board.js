@@ -309,7 +309,7 @@
     if (!found) return h("p", { class: "note" }, "No samples, or only hashed ones: this number cannot be taken apart.");
     if (found.kind === "confusion") {
       return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Confusion matrix" }, h("table", { class: "heat" },
-        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "gold ↓ read as →"), [...found.labels, "unparsed"].map((label) => h("th", { scope: "col" }, label)))),
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "gold, read as"), [...found.labels, "unparsed"].map((label) => h("th", { scope: "col" }, label)))),
         h("tbody", {}, found.counts.map((row, gold) => {
           const all = row.reduce((a, b) => a + b, 0) || 1;
           return h("tr", {}, h("th", { scope: "row" }, found.labels[gold]), row.map((cell, read) => h("td", {
