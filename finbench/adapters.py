@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench import bases, catalog, hub, modelfiles, refs
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, near_misses
 from finbench.files import digest, sha256_file
+from finbench.methods import METHODS, TUNERS, Tuner
 from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _LARGEST_RANK = 4096
+KINDS = {"lora", "adalora", *TUNERS, *(name for name, method in METHODS.items() if isinstance(method, Tuner))}
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
@@ -119,9 +121,18 @@ def _config(folder: Path) -> dict[str, Any]:
         raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch the adapter again.") from fault
     if config.get("auto_mapping") or config.get("megatron_config"):
         raise FinbenchError(f"{path} asks to import code (auto_mapping or megatron_config); finbench never does.")
+    kind = str(config.get("peft_type") or "LORA").lower()  # peft's first files had no type
+    if kind not in KINDS:
+        close = near_misses(kind, KINDS)
+        meant = f" (did you mean {close[0].upper()}?)" if close else ""
+        raise FinbenchError(
+            f"{path}: peft_type {config['peft_type']!r} is no method that finbench can load{meant}.",
+            "See them all: finbench methods",
+        )
     rank = config.get("r")
-    if rank is not None and (not isinstance(rank, int) or not 0 < rank <= _LARGEST_RANK):
-        raise FinbenchError(f"{path}: r is {rank!r}; a rank is a whole number from 1 to {_LARGEST_RANK}.")
+    least = 1 if kind == "lora" else 0  # an OFT adapter by block size has rank 0
+    if rank is not None and (type(rank) is not int or not least <= rank <= _LARGEST_RANK):
+        raise FinbenchError(f"{path}: r is {rank!r}; a rank is a whole number from {least} to {_LARGEST_RANK}.")
     return config
 
 
@@ -215,6 +226,12 @@ def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
         f"{adapter.name} names the base {shown!r}, which bases.yaml does not know.",
         "If you trust it, name it yourself: --base ./folder or --base hub:org/name",
     )
+
+
+def same_tuner(model: Any, folder: Path) -> bool:
+    """Whether the adapter of ``folder`` can stand beside those that the PeftModel ``model`` has."""
+    kind = str(_config(folder).get("peft_type") or "LORA")
+    return all(config.peft_type.value == kind for config in model.peft_config.values())
 
 
 def attach(model: Any, folder: Path) -> Any:

@@ -390,26 +390,22 @@ def bases(as_json: Json = False) -> None:
 
 
 @app.command()
-def methods(as_json: Json = False) -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One method, with every option it takes.")] = None,
+    as_json: Json = False,
+) -> None:
     """Low-rank methods: equation, paper, bits, and what a trained one becomes."""
     from finbench import views
-    from finbench.methods import METHODS
+    from finbench.methods import METHODS, TUNERS, method_named
 
-    if as_json:
-        shown: list[dict[str, Any]] = [
-            {
-                "name": m.name,
-                "summary": m.summary,
-                "equation": m.equation,
-                "paper": m.paper,
-                "bits": m.bits,
-                "becomes": m.becomes,
-            }
-            for m in METHODS.values()
-        ]
-        typer.echo(json.dumps(shown, indent=1))
+    if name is not None:
+        found = method_named(name)
+        shown = {**found.described(), "option_names": sorted(found.offered())}
+        typer.echo(json.dumps(shown, indent=1)) if as_json else views.method(found)
+    elif as_json:
+        typer.echo(json.dumps([method.described() for method in [*METHODS.values(), *TUNERS.values()]], indent=1))
     else:
-        views.methods(METHODS.values())
+        views.methods(METHODS.values(), TUNERS.values())
 
 
 @app.command()

@@ -74,6 +74,9 @@ class HFEngine:
             if self.peft is not None:
                 self.peft.base_model.disable_adapter_layers()
             return
+        if self.peft is not None and not adapters.same_tuner(self.peft, adapter):
+            self.plain, self.peft = self.peft.unload(), None  # peft mixes no two kinds of tuner in one model
+            self.lm._model = self.plain
         self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
         self.lm._model = self.peft.eval()
         if adapter not in self.proven:
