@@ -237,6 +237,8 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
         )
     if bits == 4:
         quantise.cure_cpu_repacking(model)
+    elif bits == 8:
+        quantise.keep_cpu_scales(model)
     bad = [
         name
         for name, tensor in model.named_parameters()

@@ -23,7 +23,7 @@ from finbench.records import Adapter
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 SMALL: dict[str, dict[str, Any]] = {
-    "vera": {"rank": 16},
+    "vera": {"rank": 16, "lr": 0.05},
     "randlora": {"rank": 8, "alpha": 160},
     "oft": {"oft_block_size": 16},
 }
@@ -135,7 +135,9 @@ def test_it_learns_and_is_read_again_as_it_was(
     else:
         model, tokenizer = _loaded(folders[base], bits)
         model = adapters.attach(model, made.folder)
-    torch.testing.assert_close(log_probabilities(model.eval(), tokenizer, TEXT), run.logits, atol=1e-4, rtol=0)
+    rounded = run.record.kind == "model" and bits == 8  # int8 rounds the layers' inputs too, a 16-bit model does not
+    found = log_probabilities(model.eval(), tokenizer, TEXT)
+    torch.testing.assert_close(found, run.logits, atol=0.05 if rounded else 1e-4, rtol=0)
     assert not torch.allclose(run.logits, log_probabilities(_loaded(folders[base], bits)[0], tokenizer, TEXT), atol=1e-4)
 
 
@@ -151,11 +153,137 @@ def test_merged_is_unmerged(
     made = merge(str(run.folder), tmp_path / "m", base=str(folders[base]), dtype="float32")
     assert made.merge is not None
     assert made.merge.onto == ("bf16" if bits == 16 else "dequantised")
-    assert made.merge.largest_difference < (0.2 if bits == 8 else 2e-4)  # int8 also rounds activations as it computes
+    assert made.merge.largest_difference < (0.05 if bits == 8 else 2e-4)  # as above
     assert made.merge.agreement > 0.95
     assert made.merge.answers == 1
     model, tokenizer = bases.load(bases.resolve(str(tmp_path / "m")), 16, torch.float32)
     torch.testing.assert_close(
-        log_probabilities(model, tokenizer, TEXT), run.logits, atol=0.2 if bits == 8 else 2e-4, rtol=0
+        log_probabilities(model, tokenizer, TEXT), run.logits, atol=0.05 if bits == 8 else 2e-4, rtol=0
     )
     adapters.read(tmp_path / "m")
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if 4 in method.bits])
+def test_a_quantised_merge_onto_the_published_weights_is_another_function(
+    method: str, train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run = train_once(method, "llama", 4)
+    if run.record.kind == "model":
+        return
+    one, other = (
+        merge(str(run.folder), tmp_path / onto, base=str(folders["llama"]), onto=onto, dtype="float32").merge
+        for onto in ("dequantised", "bf16")
+    )
+    assert one is not None
+    assert other is not None
+    assert other.onto == "bf16"
+    assert other.largest_difference > 100 * one.largest_difference
+    assert f"{one.largest_difference:.2g}" in (tmp_path / "dequantised" / "README.md").read_text()
+
+
+_ALONE = """
+import json, sys
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+found = []
+for base, folder, kind in json.loads(sys.argv[1]):
+    model = AutoModelForCausalLM.from_pretrained(base if kind == "peft" else folder, dtype=torch.float32)
+    if kind == "peft":
+        model = PeftModel.from_pretrained(model, folder)
+    ids = torch.tensor([AutoTokenizer.from_pretrained(base).encode(sys.argv[2])])
+    with torch.no_grad():
+        found.append(model.eval()(ids).logits[0].log_softmax(-1))
+assert not [name for name in sys.modules if name.split(".")[0] == "finbench"]
+torch.save(found, sys.argv[3])
+"""
+
+
+def test_a_fresh_process_with_peft_alone_reads_every_method(
+    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    runs = [(base, train_once(method, base, 16)) for method, base, bits in COMBINATIONS if bits == 16]
+    stated = json.dumps([[str(folders[base]), str(run.folder), run.record.kind] for base, run in runs])
+    command = [sys.executable, "-c", _ALONE, stated, TEXT, str(tmp_path / "found.pt")]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    for (base, run), found in zip(runs, torch.load(tmp_path / "found.pt"), strict=True):
+        torch.testing.assert_close(found, run.logits, atol=1e-4, rtol=0, msg=f"{run.record.recipe.method} on {base}")
+
+
+# ---------------------------------------------------------------- what becomes of it
+
+
+def test_converted_methods_are_ordinary_loras_of_one_rank(train_once: Callable[..., Trained]) -> None:
+    for name, rank in (("pissa", 8), ("olora", 8), ("eva", 8), ("adalora", 6)):
+        for base in ("llama", "gpt2"):
+            run = train_once(name, base, 16)
+            config = json.loads((run.folder / "adapter_config.json").read_text())
+            tensors = load_file(run.folder / "adapter_model.safetensors")
+            assert config["peft_type"] == "LORA"
+            assert config["init_lora_weights"] is True
+            assert not config["rank_pattern"]
+            assert not config["alpha_pattern"]
+            assert {t.shape[0] for key, t in tensors.items() if ".lora_A." in key} == {config["r"]}
+            assert config["r"] <= rank
+            assert METHODS[name].becomes == "converted LoRA"
+
+
+def test_the_number_of_trained_parameters_is_the_papers(
+    train_once: Callable[..., Trained], folders: dict[str, Path]
+) -> None:
+    layers = [layer for layer in bases.linear_layers(bases.resolve(str(folders["llama"]))) if layer.name != "lm_head"]
+    r = 4
+    lora = sum(r * (layer.inputs + layer.outputs) for layer in layers)
+    expected = {
+        **dict.fromkeys(("lora", "rslora", "lora+", "pissa", "olora"), lora),
+        "dora": lora + sum(layer.outputs for layer in layers),
+        "lora-fa": sum(r * layer.outputs for layer in layers),
+        "vera": sum(16 + layer.outputs for layer in layers),
+        "adalora": sum(6 * (layer.inputs + layer.outputs + 1) for layer in layers),
+        "oft": sum(layer.inputs // 16 * (16 * 15 // 2) for layer in layers),
+    }
+    found = {name: train_once(name, "llama", 16).record.training.trainable_parameters for name in expected}
+    assert found == expected
+
+
+def test_eva_keeps_the_rank_budget_and_orthonormal_directions(folders: dict[str, Path]) -> None:
+    run = training.prepare(recipe(folders["llama"], "eva"))
+    model, _ = training.begin(run, torch.float32)
+    layers = {name: m for name, m in model.named_modules() if "default" in getattr(m, "lora_A", {})}
+    ranks = [m.r["default"] for m in layers.values()]
+    assert sum(ranks) <= 4 * 14
+    assert len(set(ranks)) > 1
+    for layer in layers.values():
+        a = layer.lora_A["default"].weight
+        torch.testing.assert_close(a @ a.T, torch.eye(len(a)), atol=1e-4, rtol=0)
+        assert not layer.lora_B["default"].weight.any()
+        assert layer.scaling["default"] == 2.0
+
+
+def test_loftq_is_nearer_to_the_weights_than_nf4_alone(folders: dict[str, Path]) -> None:
+    for base in ("llama", "gpt2"):
+        plain, _ = _loaded(folders[base])
+        model, _ = training.begin(training.prepare(recipe(folders[base], "loftq")), torch.float32)
+        for name, layer in model.named_modules():
+            if "default" not in getattr(layer, "lora_A", {}):
+                continue
+            own = plain.get_submodule(name.removeprefix("base_model.model."))
+            weight = quantise.as_stored(own, own.weight.data)
+            coded = quantise.dequantised(layer.base_layer)
+            low = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+            assert torch.linalg.norm(weight - coded - low) < torch.linalg.norm(weight - coded)
+            tail = torch.linalg.svdvals(weight - coded)[4:]
+            assert float(torch.linalg.norm(weight - coded - low)) == pytest.approx(float(tail.norm()), rel=1e-3)
+
+
+def test_dora_rows_have_the_trained_magnitudes(
+    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run = train_once("dora", "llama", 16)
+    merge(str(run.folder), tmp_path / "m", base=str(folders["llama"]), dtype="float32")
+    merged = load_file(tmp_path / "m" / "model.safetensors")
+    magnitudes = {k: t for k, t in load_file(run.folder / "adapter_model.safetensors").items() if "magnitude" in k}
+    assert len(magnitudes) == 14
+    for key, m in magnitudes.items():
+        name = key.removeprefix("base_model.model.").replace(".lora_magnitude_vector", ".weight")
+        torch.testing.assert_close(merged[name].norm(dim=1), m, atol=1e-5, rtol=1e-5)

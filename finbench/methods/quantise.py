@@ -67,6 +67,24 @@ def cure_cpu_repacking(model: Any) -> int:
     return len(layers)
 
 
+def keep_cpu_scales(model: Any) -> int:
+    """Keep int8 layers on a CPU from losing their scales; return how many layers were guarded.
+
+    There, peft puts a fresh copy of the weight into the layer whenever it dequantises one (DoRA does in every forward
+    pass), and after the first forward the copy has codes but no scales, which bitsandbytes then takes for the truth.
+    """
+    import bitsandbytes as bnb
+
+    def guard(layer: Any, _: Any) -> None:
+        if layer.weight.CB is not None and layer.weight.SCB is None and layer.state.SCB is not None:
+            layer.weight.SCB = layer.state.SCB
+
+    layers = [module for module in model.modules() if isinstance(module, bnb.nn.Linear8bitLt)]
+    for layer in layers:
+        layer.register_forward_pre_hook(guard)
+    return len(layers)
+
+
 def dequantised(layer: Any) -> Any | None:
     """The weight of a bitsandbytes layer as it is computed with, float32, (outputs, inputs); None for other layers."""
     import bitsandbytes as bnb
