@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,9 +63,15 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 @contextlib.contextmanager
 def folder_atomic(target: Path) -> Iterator[Path]:
-    """Yield an empty sibling folder; on a clean exit it takes the place of ``target``, else it vanishes."""
+    """Yield an empty sibling folder; on a clean exit it takes the place of ``target``, else it vanishes.
+
+    What a killed process left there is swept up a day later.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
+            if left.stat().st_mtime < time.time() - 86_400:
+                shutil.rmtree(left, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as fault:
         raise cannot_write(target, fault) from fault
@@ -107,9 +115,9 @@ def _flush(folder: Path) -> None:
                 os.close(descriptor)
 
 
-def cannot_write(path: Path, fault: OSError) -> FinbenchError:
+def cannot_write(path: Path, fault: Exception) -> FinbenchError:
     """Say in one line why ``path`` could not be written."""
-    reason = fault.strerror or str(fault)
+    reason = getattr(fault, "strerror", None) or str(fault)
     return FinbenchError(
         f"Cannot write {path}: {reason}. Nothing that was there before has changed.",
         "Choose another folder, or make room there, then repeat the command.",

@@ -65,7 +65,9 @@ class Task(Record):
     agreement: int | None = Field(
         default=None, description="least agreement of annotators, per cent; --metadata changes it"
     )
-    baselines: dict[str, float] = Field(description="random and majority, on the authors' whole set")
+    baselines: dict[str, float] = Field(
+        description="random and majority: of the authors' whole set, or of the rows in measured.json"
+    )
     licence: str
     restricted: bool = Field(description="texts must not be published with results")
     split: str = Field(description="rule by which train, validation and test were made")

@@ -213,6 +213,12 @@ def _options(doc: dict[str, Any]) -> list[Any]:
     return list(range(len(choices))) if isinstance(doc["label"], int) else choices
 
 
+def _picked(doc: dict[str, Any], guess: Any) -> Any:
+    """The guess, or where a row does not offer it an option that is wrong as well."""
+    options = _options(doc)
+    return guess if guess in options else next((option for option in options if option != doc["label"]), guess)
+
+
 def _guess(exam: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) -> dict[str, float]:
     """Strict metrics of the task for given labels, by its own scorer."""
     per_doc = []
@@ -220,7 +226,7 @@ def _guess(exam: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) ->
         answers = (
             [guess]
             if exam.OUTPUT_TYPE == "generate_until"
-            else [(float(option == guess), True) for option in _options(doc)]
+            else [(float(option == _picked(doc, guess)), True) for option in _options(doc)]
         )
         per_doc.append(exam.process_results(doc, answers))
     aggregation = exam.aggregation()

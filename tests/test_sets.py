@@ -255,7 +255,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (folder / f"{config}-{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             listed.append(f"  - {{split: {split}, path: {config}-{split}.jsonl}}")
         (folder / "README.md").write_text(
-            f"---\nconfigs:\n- config_name: {config}\n  data_files:\n" + "\n".join(listed) + "\n---\n"
+            f"---\nconfigs:\n- config_name: '{config}'\n  data_files:\n" + "\n".join(listed) + "\n---\n"
         )
     monkeypatch.setattr(sources.hub, "dataset_sha", lambda path, ref: "0" * 40)
     return tmp_path
@@ -300,6 +300,24 @@ def test_a_pinned_set_is_taken_at_its_commit(hub: Path, monkeypatch: pytest.Monk
     card = describe("tfns")
     assert card
     assert card["hub"]["pinned"] is True
+
+
+def test_what_cannot_be_pinned_is_named_and_the_others_are_pinned(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = hub / "datasets.lock"
+    lock.write_text("{torn")
+    monkeypatch.setattr(sources, "lock_file", lambda: lock)
+
+    def gated(path: str, ref: str) -> str:
+        if path == "PatronusAI/financebench":
+            raise FinbenchError(f"hub:{path} is gated.", "hf auth login")
+        return "1" * 40
+
+    monkeypatch.setattr(sources.hub, "dataset_sha", gated)
+    with pytest.raises(
+        FinbenchError, match="1 of the sets were not pinned.*financebench: hub:PatronusAI/financebench is gated"
+    ):
+        sources.lock()
+    assert set(sources.locked()) == {name for name, each in sets.SETS.items() if each.hub} - {"financebench"}
 
 
 def test_without_a_network_nothing_is_pinned_and_what_is_missing_is_said_with_its_commands(

@@ -15,7 +15,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
@@ -25,6 +25,8 @@ from finbench.errors import FinbenchError
 _CHUNK = 1 << 20  # bytes
 _MEMBERS = 10_000  # files in an archive
 _UNPACKED = 4 << 30  # bytes an archive may unpack to
+_LINE = 16 << 20  # characters
+_DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
 _RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
 
 
@@ -43,6 +45,7 @@ class SourceFile:
 
     path: Path
     member: str | None = None
+    archive: zipfile.ZipFile | None = field(default=None, compare=False, repr=False)  # open, for its many members
 
     @property
     def name(self) -> str:
@@ -59,6 +62,13 @@ class SourceFile:
         """Its name without the ending, lower case."""
         return PurePosixPath(self.name).stem.lower()
 
+    @property
+    def size(self) -> int:
+        """Its bytes, unpacked."""
+        if self.archive and self.member:
+            return self.archive.getinfo(self.member).file_size
+        return self.path.stat().st_size
+
     def __str__(self) -> str:
         return f"{self.path}:{self.member}" if self.member else str(self.path)
 
@@ -66,11 +76,11 @@ class SourceFile:
     def open(self) -> Iterator[IO[bytes]]:
         """The bytes. A file that cannot be read, or a damaged member, is a FinbenchError."""
         try:
-            if self.member is None:
+            if self.archive is None or self.member is None:
                 with open(self.path, "rb") as handle:
                     yield handle
             else:
-                with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as handle:
+                with self.archive.open(self.member) as handle:
                     yield handle
         except OSError as fault:
             raise FinbenchError(f"{self}: cannot be read ({fault.strerror or fault}).") from fault
@@ -92,8 +102,10 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
     for path in paths:
         if path.is_dir():
             inside = [SourceFile(file) for file in sorted(path.rglob("*")) if file.is_file()]
+        elif not path.is_file():
+            raise FinbenchError(f"{path}: not a file or folder.", like)  # a pipe, a device: it may never end
         elif zipfile.is_zipfile(path):
-            inside = [SourceFile(path, member) for member in _members(path)]
+            inside = _members(path)
         else:
             found.append(SourceFile(path))
             continue
@@ -104,11 +116,11 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
     return found
 
 
-def _members(path: Path) -> list[str]:
+def _members(path: Path) -> list[SourceFile]:
     """The files of an archive, after a look at what it claims to be. Nothing is unpacked to disk."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
+        archive = zipfile.ZipFile(path)
+        infos = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:
         raise FinbenchError(f"{path}: the archive cannot be read ({fault}).") from fault
     if len(infos) > _MEMBERS or sum(info.file_size for info in infos) > _UNPACKED:
@@ -125,7 +137,8 @@ def _members(path: Path) -> list[str]:
             raise FinbenchError(
                 f"{path}: the member {info.filename!r} unpacks to {info.file_size:,} bytes: a zip bomb?"
             )
-    return sorted(i.filename for i in infos if not i.is_dir() and not i.filename.startswith("__MACOSX/"))
+    names = sorted(i.filename for i in infos if not i.is_dir() and not i.filename.startswith("__MACOSX/"))
+    return [SourceFile(path, name, archive) for name in names]
 
 
 # ---------------------------------------------------------------- text
@@ -135,7 +148,8 @@ def encoding_of(file: SourceFile, fallback: str | None = None) -> str:
     """The encoding of a text file: by its byte order mark (UTF-8, UTF-16), else UTF-8, else ``fallback``.
 
     The whole file is decoded once, strictly, so that a fault stops the import before anything is made of it;
-    it names the line. Empty files and NUL characters are faults.
+    it names the line. Faults as well: an empty file, a NUL character, lines that end in a lone carriage return or
+    are too long to be held.
     """
     with file.open() as handle:
         head = handle.read(4)
@@ -152,7 +166,7 @@ def encoding_of(file: SourceFile, fallback: str | None = None) -> str:
 def _checked(file: SourceFile, encoding: str) -> str:
     """``encoding``, after the file was decoded with it."""
     decoder = codecs.getincrementaldecoder(encoding)("strict")
-    line, empty, chunk = 1, True, b"first"
+    line, empty, chunk, open_line, returns = 1, True, b"first", 0, False
     with file.open() as handle:
         while chunk:
             chunk = handle.read(_CHUNK)
@@ -165,10 +179,21 @@ def _checked(file: SourceFile, encoding: str) -> str:
             if "\0" in text:
                 line += text.count("\n", 0, text.index("\0"))
                 raise FinbenchError(f"{file}:{line}: a NUL character; is this a text file?")
-            line += text.count("\n")
+            ends = text.count("\n")
+            first, last = text.find("\n"), text.rfind("\n")
+            longest = open_line + (first if ends else len(text))
+            open_line = len(text) - last - 1 if ends else longest
+            if longest > _LINE and file.suffix != ".json":
+                raise FinbenchError(f"{file}:{line}: a line of more than {_LINE:,} characters.")
+            line += ends
+            returns = returns or "\r" in text
             empty = empty and not text.strip()
     if empty:
         raise FinbenchError(f"{file}: the file is empty.")
+    if returns and line == 1 and file.suffix != ".json":
+        raise FinbenchError(
+            f"{file}: its lines end in carriage returns alone.", "Convert it: tr '\\r' '\\n' < FILE > NEW"
+        )
     return encoding
 
 
@@ -234,6 +259,8 @@ def decode_jsonl(file: SourceFile) -> Iterator[Record | str]:
 
 def decode_json(file: SourceFile) -> Iterator[Record | str]:
     """One JSON document: a list of objects, or an object of objects by id (which becomes the key ``_id``)."""
+    if file.size > _DOCUMENT:
+        raise FinbenchError(f"{file}: a JSON document of {file.size:,} bytes.", "Give it as JSONL, one row a line.")
     try:
         with text_of(file) as text:
             document = json.load(text, object_pairs_hook=_no_twins)
@@ -271,24 +298,25 @@ def decode_conll(file: SourceFile) -> Iterator[Record | str]:
     """CoNLL 2003: ``token POS chunk tag`` a line, a blank line between sentences; a Record is one sentence."""
     tokens: list[str] = []
     tags: list[str] = []
-    start = 1
+    start, whole = 1, True  # a sentence with a line that cannot be read is no sentence
     with text_of(file) as text:
         number = 0
         for number, line in enumerate(text, 1):
             fields = line.split()
             if not fields or fields[0] == "-DOCSTART-":
-                if tokens:
+                if tokens and whole:
                     yield Record({"tokens": tokens, "tags": tags}, f"{file}:{start}")
-                tokens, tags = [], []
+                tokens, tags, whole = [], [], True
                 continue
             if not tokens:
                 start = number
             if len(fields) != 4:
                 yield f"{file}:{number}: a line is token POS chunk tag, found {line.strip()[:40]!r}"
+                whole = False
                 continue
             tokens.append(fields[0])
             tags.append(fields[3])
-    if tokens:
+    if tokens and whole:
         yield Record({"tokens": tokens, "tags": tags}, f"{file}:{start}")
 
 

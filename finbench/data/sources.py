@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from finbench.console import say
 from finbench.data.canonical import SPLITS, Report, write
 from finbench.data.files import Record, SourceFile, decoder_of, expand
 from finbench.errors import FinbenchError, unknown
-from finbench.files import sha256_file, write_atomic
+from finbench.files import cannot_write, sha256_file, write_atomic
 
 
 def sets() -> Any:
@@ -25,8 +27,8 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
     """Turn set ``name`` into canonical rows in the data directory: from ``files``, else from the Hub.
 
     Files may be folders and zip archives. Rows that cannot be read stop the import, the first ones named by file and
-    line, unless ``skip_bad``: then they are left out and counted. Memory does not grow with the number of rows, and
-    nothing is written before everything was read.
+    line, unless ``skip_bad``: then they are left out and counted. Memory does not grow with the number of rows, but
+    for JSON documents (read whole), FiQA and FNXL. Nothing is written before everything was read.
     """
     name = name.removeprefix(catalog.PREFIX)
     table = sets().SETS
@@ -55,7 +57,9 @@ def _divide(
     """Read, divide and write. Faults stop it before anything is written."""
     helper, name = sets(), report.set
     try:
-        with helper.Divided(name, _units(chosen, records, report), chosen.verbatim) as divided:
+        beside = next(folder for folder in report.folder.absolute().parents if folder.is_dir())
+        units = _units(chosen, records, report)
+        with helper.Divided(name, units, chosen.verbatim, beside) as divided:
             if report.rejected and not skip_bad:
                 more = report.rejected - len(report.faults)
                 raise FinbenchError(
@@ -79,6 +83,8 @@ def _divide(
             about = {"source": chosen.origin, "licence": task.licence, "restricted": task.restricted}
             about |= {"split_rule": task.split, "complete": not report.note}
             write(report, {split: divided.rows(split) for split in SPLITS}, {**about, **origin})
+    except (OSError, sqlite3.Error) as fault:  # of the disk; what a source raises is a FinbenchError already
+        raise cannot_write(report.folder, fault) from fault
     except helper.WrongFile as fault:
         raise FinbenchError(f"{fault}.", f"Is it a file of {name}? Its authors' are: {chosen.files}") from fault
     if earlier and earlier["rows"] != report.rows:
@@ -101,13 +107,18 @@ def _units(chosen: Any, records: Iterable[Record | str], report: Report) -> Iter
     def good() -> Iterator[tuple[dict[str, Any], str, str | None]]:
         for record in records:
             report.read += 1
-            if isinstance(record, str):
-                report.fault(record)
-                continue
-            report.by_file[record.source] += 1
-            if said := _unwritable(record):
-                report.fault(said)
+            if not isinstance(record, str):
+                report.by_file[record.source] += 1
+                said = _unwritable(record)
             else:
+                said = record
+            if said and chosen.joined:
+                raise FinbenchError(
+                    f"{said}. Each row is a word: without it the sentence would be another one.", "Mend the file."
+                )
+            if said:
+                report.fault(said)
+            elif not isinstance(record, str):
                 yield record.row, record.place, record.detail
 
     for item in chosen.units(good()):
@@ -193,8 +204,14 @@ def locked() -> dict[str, dict[str, str]]:
 
 
 def lock() -> dict[str, dict[str, str]]:
-    """Pin every set that lies on the Hub to its present commit, in ``datasets.lock``; all or none."""
-    found, faults = {}, []
+    """Pin every set that lies on the Hub to its present commit, in ``datasets.lock``.
+
+    Sets that cannot be had keep the pin they have; they are named by a FinbenchError after the others are written.
+    """
+    found: dict[str, dict[str, str]] = {}
+    with contextlib.suppress(FinbenchError):  # a torn one is written anew
+        found = locked()
+    faults = []
     for name, chosen in sets().SETS.items():
         if chosen.hub is None:
             continue
@@ -204,9 +221,12 @@ def lock() -> dict[str, dict[str, str]]:
             raise
         except FinbenchError as fault:
             faults.append(f"{name}: {fault.message}")
-    if faults:
-        raise FinbenchError("Nothing was pinned. " + " ".join(faults), "Ask for access, or see: hf auth login")
     write_atomic(lock_file(), json.dumps(found, indent=1, sort_keys=True) + "\n")
+    if faults:
+        raise FinbenchError(
+            f"{len(faults)} of the sets were not pinned, the others are: " + " ".join(faults),
+            "Ask for access, or log in (hf auth login), then repeat the command.",
+        )
     return found
 
 

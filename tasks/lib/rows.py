@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import sqlite3
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -131,7 +132,7 @@ def _from_hub(name: str, labels: Sequence[str] | None, missing: str, command: st
     try:
         with sets.Divided(name, _units(sets, chosen, revision), chosen.verbatim) as divided:
             found = {split: list(divided.rows(split)) for split in SPLITS if divided.count(split)}
-    except (OSError, datasets.exceptions.DatasetsError) as fault:  # offline, gated, gone
+    except (OSError, sqlite3.Error, datasets.exceptions.DatasetsError) as fault:  # offline, gated, gone, disk full
         raise FileNotFoundError(
             f"{missing} nor to be had from hub:{chosen.hub.path} ({fault}). Get it with: {command}"
         ) from fault

@@ -5,6 +5,7 @@ whether it comes from files or from the Hub. To add a set: a reader that yields 
 here, a task's YAML.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -97,7 +98,7 @@ SETS = {
         "headlines.csv finalDataset*.csv",
         _no_split,
         11412,
-        Hub("gtfintechlab/Headlines", _LIKE_NAMED),
+        Hub("gtfintechlab/Headlines", (Part("", "*", "5768"),)),  # one of three re-splits of the same headlines
         corrected=(
             "Built from the nine columns, for the question about price is wrong in the published expansion. "
             "Copies of a headline that differ in any answer are dropped; all questions of a headline stay "
@@ -142,6 +143,7 @@ SETS = {
         split_in,
         116721,
         Hub("gtfintechlab/finer-ord", _LIKE_NAMED),
+        joined=True,
         corrected=(
             "Sentences that occur twice with different entities are dropped, those of test leave train. An "
             "inside tag that follows nothing starts an entity."
@@ -233,19 +235,20 @@ SETS = {
 
 SETS |= XBRL_SETS
 
-_FINLORA: dict[str, tuple[str, tuple[str, ...], int, str]] = {
-    "fpb": ("label", sentiment.LABELS, 1212, "finlora_fpb_test.jsonl"),
-    "fiqa": ("label", sentiment.LABELS, 235, "finlora_fiqa_test.jsonl"),
-    "tfns": ("label", sentiment.LABELS, 2388, "finlora_tfns_test.jsonl"),
-    "nwgi": ("label", sentiment.LEVELS, 4047, "finlora_nwgi_test.jsonl"),
-    "headline": ("label", ("Yes", "No"), 20540, "finlora_headline_test.jsonl"),
-    "ner": ("entity", ("person", "organization", "location"), 3502, "finlora_ner_test.jsonl"),
-    "fin_math": ("number", (), 200, "finlora_formula_test.jsonl"),
-    "financebench": ("text", (), 43, "finlora_financebench_test.jsonl"),
+_NEWS, _TWEET = "sentiment of this news", "sentiment of this tweet"
+_FINLORA: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], int, str]] = {
+    "fpb": ("label", (_NEWS,), sentiment.LABELS, 1212, "finlora_fpb_test.jsonl"),
+    "fiqa": ("label", (_NEWS, _TWEET), sentiment.LABELS, 235, "finlora_fiqa_test.jsonl"),
+    "tfns": ("label", (_TWEET,), sentiment.LABELS, 2388, "finlora_tfns_test.jsonl"),
+    "nwgi": ("label", (_NEWS,), sentiment.LEVELS, 4047, "finlora_nwgi_test.jsonl"),
+    "headline": ("label", (), ("Yes", "No"), 20540, "finlora_headline_test.jsonl"),
+    "ner": ("entity", ("\nOptions: ",), ("person", "organization", "location"), 3502, "finlora_ner_test.jsonl"),
+    "fin_math": ("number", ("Use formula ",), (), 200, "finlora_formula_test.jsonl"),
+    "financebench": ("text", (), (), 43, "finlora_financebench_test.jsonl"),
 }
 SETS |= {
     f"finlora_{name}": Set(
-        finlora.prompts(kind, labels),
+        finlora.prompts(kind, whole, marks, labels),
         f"FinLoRA's published prompts, {file}",
         file,
         _always_test,
@@ -254,7 +257,7 @@ SETS |= {
         verbatim=True,
         corrected="Nothing: prompts and labels as published, the wrong ones too.",
     )
-    for name, (kind, labels, whole, file) in _FINLORA.items()
+    for name, (kind, marks, labels, whole, file) in _FINLORA.items()
 }
 
 
@@ -268,6 +271,8 @@ def hub_records(hub: Hub, revision: str | None = None) -> Iterator[Record]:
             url = f"hf://datasets/{hub.path}@{at.replace('/', '%2F')}/{part.file}"
             table: Any = datasets.load_dataset("parquet", data_files={part.split: url}, split=part.split)
         else:
-            table = datasets.load_dataset(hub.path, part.config, split=part.split, revision=at)
+            split = None if part.split == "*" else part.split
+            table = datasets.load_dataset(hub.path, part.config, split=split, revision=at)
+            table = itertools.chain(*table.values()) if split is None else table
         for number, row in enumerate(table, 1):
             yield dict[str, Any](row), f"hub:{hub.path} {part.detail} row {number}", part.detail

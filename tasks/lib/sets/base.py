@@ -41,7 +41,7 @@ class Part(NamedTuple):
     """Rows on the Hub: a split of a configuration, and what it is to us (a split, a level of agreement)."""
 
     detail: str
-    split: str = "train"
+    split: str = "train"  # "*" is all of them
     config: str | None = None
     file: str | None = None  # of a repository whose loading script is dead: its file of Parquet or CSV
 
@@ -67,6 +67,7 @@ class Set(NamedTuple):
     nested: bool = False  # each file holds the rows of the stricter ones
     trains: bool = True  # False: published as a test alone, by one source at least
     verbatim: bool = False  # a published test taken as it is, duplicates and conflicts too
+    joined: bool = False  # a unit spans records: one that cannot be read spoils its neighbours
     corrected: str = ""  # what is wrong with the source, and what was done about it
 
 
@@ -81,6 +82,17 @@ def split_in(name: str) -> str | None:
 def parts(*details: str, config: str | None = None) -> tuple[Part, ...]:
     """Splits of the Hub that are called what they are to us."""
     return tuple(Part(detail, detail, config) for detail in details)
+
+
+def parted(text: str, *marks: str) -> list[str] | None:
+    """The pieces of ``text`` around ``marks``, which follow one another; None if one is missing. Linear in length."""
+    pieces = []
+    for mark in marks:
+        piece, found, text = text.partition(mark)
+        if not found:
+            return None
+        pieces.append(piece)
+    return [*pieces, text]
 
 
 def key_of(column: str) -> str:
@@ -102,4 +114,5 @@ def text_of(row: Row, place: str, *columns: str) -> str:
 def coded(value: Any, codes: dict[str, str]) -> str | None:
     """The label of a code, given as text or number; a label stands for itself; None if it is neither."""
     text = str(value).strip().casefold()
+    text = text[:-2] if text.endswith(".0") else text  # a table that once held a gap has its whole numbers so
     return codes.get(text) or (text if text in codes.values() else None)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .base import Drop, Item, Record, Row, Unit, WrongFile, text_of
+from .splits import normalise
 
 TYPES = {"PER": "person", "ORG": "organization", "LOC": "location"}
 _TNER = ("O", "B-PER", "B-LOC", "B-ORG", "B-MISC", "I-PER", "I-LOC", "I-ORG", "I-MISC")  # tner/fin's codes
@@ -67,7 +68,12 @@ def fin_ner(records: Iterable[Record]) -> Iterator[Item]:
             continue
         tokens, tags, place, split = item
         text, entities = " ".join(tokens), _entities(tokens, tags)
-        yield Unit(text, entities, [{"text": text, "entities": entities}], place, split)
+        yield Unit(text, _named(entities), [{"text": text, "entities": entities}], place, split)
+
+
+def _named(entities: list[Row]) -> list[list[str]]:
+    """What copies of a sentence must agree on: names and types. Their places differ with the spacing."""
+    return [[normalise(entity["text"]), entity["type"]] for entity in entities]
 
 
 def fin_ner_typing(records: Iterable[Record]) -> Iterator[Item]:
@@ -81,14 +87,15 @@ def fin_ner_typing(records: Iterable[Record]) -> Iterator[Item]:
         for entity in _entities(tokens, tags):
             kinds.setdefault(entity["text"], set()).add(entity["type"])
         text = " ".join(tokens)
-        for _ in (name for name, told in kinds.items() if len(told) > 1):
+        for _ in (name for name, found in kinds.items() if len(found) > 1):
             yield Drop("an entity with two types in one sentence")
         rows = [
-            {"id": str(number), "text": text, "entity": name, "label": min(told)}
-            for number, (name, told) in enumerate(kinds.items())
-            if len(told) == 1
+            {"id": str(number), "text": text, "entity": name, "label": min(found)}
+            for number, (name, found) in enumerate(kinds.items())
+            if len(found) == 1
         ]
-        yield Unit(text, rows, rows, place, split) if rows else Drop("a sentence without an entity")
+        told = [[normalise(row["entity"]), row["label"]] for row in rows]
+        yield Unit(text, told, rows, place, split) if rows else Drop("a sentence without an entity")
 
 
 def finer_ord(records: Iterable[Record]) -> Iterator[Item]:
@@ -101,17 +108,20 @@ def finer_ord(records: Iterable[Record]) -> Iterator[Item]:
     for (split, article, _), group in itertools.groupby(records, sentence):
         rows = list(group)
         place = rows[0][1]
-        # pandas reads the words "none", "null" and "NA" of a news text as missing
-        tokens = [text_of(row, at, "gold_token") or "none" for row, at, _ in rows]
-        codes = [text_of(row, at, "gold_label") for row, at, _ in rows]
+        # The Hub's Parquet files went through pandas, which reads the word "none" of a news text as missing
+        missing = [row.get("gold_token", "") is None for row, _, _ in rows]
+        tokens = [
+            "none" if gone else text_of(row, at, "gold_token") for gone, (row, at, _) in zip(missing, rows, strict=True)
+        ]
+        codes = [text_of(row, at, "gold_label").removesuffix(".0") for row, at, _ in rows]
         wrong = [
-            f"{at}: a label is 0 to 6, found {c[:20]!r}"
-            for (_, at, _), c in zip(rows, codes, strict=True)
-            if c not in list("0123456")
+            f"{at}: needs a token and a label 0 to 6, found {token[:20]!r} and {code[:20]!r}"
+            for (_, at, _), token, code in zip(rows, tokens, codes, strict=True)
+            if not token or code not in list("0123456")
         ]
         if wrong:
             yield from wrong
             continue
         text, entities = " ".join(tokens), _entities(tokens, [_ORD[int(code)] for code in codes])
         made = {"text": text, "entities": entities, "group": f"{split} article {article}"}
-        yield Unit(text, entities, [made], place, split)
+        yield Unit(text, _named(entities), [made], place, split)

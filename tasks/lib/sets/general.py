@@ -3,20 +3,17 @@
 PIQA and WinoGrande are read from LLM-Adapters' prompts too, which hold the whole question. Its BoolQ lacks the passage.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 
-from .base import Item, Record, Unit, WrongFile, coded, text_of
+from .base import Item, Record, Unit, WrongFile, coded, parted, text_of
 
-_PIQA = re.compile(
-    r"Please choose the correct solution to the question: (.*?)\n\nSolution1: (.*?)\n\nSolution2: (.*?)\n\n"
-    r"Answer format: solution1/solution2",
-    re.DOTALL,
+_PIQA = (
+    *("Please choose the correct solution to the question: ", "\n\nSolution1: ", "\n\nSolution2: "),
+    "\n\nAnswer format: solution1/solution2",
 )
-_WINOGRANDE = re.compile(
-    r"Please choose the correct answer to fill in the blank to complete the given sentence: (.*?)\n\n"
-    r"Option1: (.*?) Option2: (.*?) Answer format: option1/option2",
-    re.DOTALL,
+_WINOGRANDE = (
+    "Please choose the correct answer to fill in the blank to complete the given sentence: ",
+    *("\n\nOption1: ", " Option2: ", " Answer format: option1/option2"),
 )
 
 
@@ -28,14 +25,15 @@ def _unit(text: str, choices: list[str], label: int | None, place: str, split: s
 
 
 def _index(told: str, names: tuple[str, ...]) -> int | None:
-    return names.index(told.casefold()) if told.casefold() in names else None
+    told = told.casefold().removesuffix(".0")
+    return names.index(told) if told in names else None
 
 
-def _prompt(row: dict[str, object], place: str, pattern: re.Pattern[str]) -> tuple[str, ...]:
-    match = pattern.fullmatch(str(row["instruction"]).strip())
-    if not match:
+def _prompt(row: dict[str, object], place: str, marks: tuple[str, ...]) -> list[str]:
+    found = parted(str(row["instruction"]).strip(), *marks)
+    if found is None or found[0] or found[-1]:
         raise WrongFile(f"{place}: not a prompt of LLM-Adapters for this set")
-    return tuple(part.strip() for part in match.groups())
+    return [part.strip() for part in found[1:-1]]
 
 
 def piqa(records: Iterable[Record]) -> Iterator[Item]:
@@ -81,8 +79,17 @@ def boolq(records: Iterable[Record]) -> Iterator[Item]:
 
 def _hellaswag_text(text: str) -> str:
     """As upstream: WikiHow's marks in square brackets go."""
-    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
-    return text.replace("  ", " ")
+    lines = text.strip().replace(" [title]", ". ").split("\n")
+    return "\n".join(map(_unmarked, lines)).replace("  ", " ")
+
+
+def _unmarked(line: str) -> str:
+    """The line without what is in square brackets. A regular expression is quadratic where they do not close."""
+    kept, start = [], 0
+    while (opens := line.find("[", start)) >= 0 and (closes := line.find("]", opens)) >= 0:
+        kept.append(line[start:opens])
+        start = closes + 1
+    return "".join([*kept, line[start:]])
 
 
 def hellaswag(records: Iterable[Record]) -> Iterator[Item]:
@@ -115,6 +122,6 @@ def mmlu(records: Iterable[Record]) -> Iterator[Item]:
         if not isinstance(choices, list):
             raise WrongFile(f"{place}: choices is a list of four texts")
         told = text_of(row, place, "answer")
-        label = _index(told, ("0", "1", "2", "3")) if told.isdigit() else _index(told, ("a", "b", "c", "d"))
+        label = _index(told, ("0", "1", "2", "3")) if told[:1].isdigit() else _index(told, ("a", "b", "c", "d"))
         question = text_of(row, place, "question")
         yield _unit(question, [str(choice) for choice in choices], label, place, split, subject=subject)

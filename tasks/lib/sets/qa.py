@@ -4,14 +4,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .base import Drop, Item, Record, Row, Unit, WrongFile, key_of, text_of
+from .base import Drop, Item, Record, Row, Unit, WrongFile, key_of, parted, text_of
 from .npv import audit
 
-_FORMULA = re.compile(
-    r"Use formula (?P<name>.*?) to answer the question\..*? Formula: (?P<formula>.*?), "
-    r"Explanation: (?P<explanation>.*?) Question: (?P<question>.*?)\. Answer:",
-    re.DOTALL,
-)
+_FORMULA = ("Use formula ", " to answer the question.", " Formula: ", ", Explanation: ", " Question: ")
+_GOLD = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _TRAIN = 16  # of the twenty questions of a formula the authors train on the first sixteen
 
 
@@ -20,11 +17,14 @@ def fin_math(records: Iterable[Record]) -> Iterator[Item]:
     for row, place, split in records:
         columns = {key_of(str(name)): value for name, value in row.items()}
         if "context" in columns:
-            match = _FORMULA.fullmatch(text_of(row, place, "context"))
-            if match is None:
+            context = text_of(row, place, "context")
+            found = parted(context.removesuffix(". Answer:"), *_FORMULA)
+            if found is None or found[0] or not context.endswith(". Answer:"):
                 yield f"{place}: not a prompt of formula, explanation and question"
             else:
-                yield _formula(match.groupdict(), text_of(row, place, "target"), place, split)
+                _, name, _, formula, explanation, question = found
+                told = {"name": name, "formula": formula, "explanation": explanation, "question": question}
+                yield _formula(told, text_of(row, place, "target"), place, split)
             continue
         about = {
             "name": text_of(row, place, "Formula Name"),
@@ -40,7 +40,7 @@ def fin_math(records: Iterable[Record]) -> Iterator[Item]:
 
 def _formula(told: dict[str, str], answer: str, place: str, split: str | None) -> Item:
     question = " ".join(told["question"].split()).strip('" ')
-    if not re.fullmatch(r"-?[\d,]+(?:\.\d+)?", answer):
+    if not _GOLD.fullmatch(answer):
         return f"{place}: the answer is a number, found {answer[:40]!r}"
     name, published = " ".join(told["name"].split()), answer.replace(",", "")
     made = {"text": question, "formula_name": name, "formula": told["formula"], "explanation": told["explanation"]}
@@ -53,7 +53,7 @@ def _formula(told: dict[str, str], answer: str, place: str, split: str | None) -
     return Unit(f"{name} {question}", right, [made], place, split)
 
 
-_NUMBER = re.compile(r"\(?-?\s?\$?\s?-?[\d,]*\.?\d+\)?\s?%?")
+_NUMBER = re.compile(r"-?\s?\$?\s?-?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)\s?%?")
 _SCALE = re.compile(r"\bUSD\s+(thousand|million|billion)s?\b")
 _POWERS = {"thousand": 3, "million": 6, "billion": 9}
 
@@ -66,13 +66,18 @@ def financebench(records: Iterable[Record]) -> Iterator[Item]:
         document = text_of(row, place, "doc_name")
         if not question or not answer or not evidence:
             yield f"{place}: needs a question, an answer and evidence"
-        elif not _NUMBER.fullmatch(answer):
+        elif not _one_number(answer):
             yield Drop("the answer is not one number")
         else:
             scale = _SCALE.search(question)
             made: Row = {"text": evidence, "question": question, "answer": answer, "group": document}
             made["scale"] = _POWERS[scale.group(1)] if scale else 0
             yield Unit(f"{document} {question}", answer, [made], place, "test")
+
+
+def _one_number(answer: str) -> bool:
+    """A figure with its signs, in parentheses where it is below zero as accountants write it."""
+    return bool(_NUMBER.fullmatch(answer[1:-1] if answer.startswith("(") and answer.endswith(")") else answer))
 
 
 def _evidence(value: Any, place: str) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .base import Item, Record, Row, Unit, coded, key_of, text_of
+from .base import Item, Record, Row, Unit, coded, key_of, parted, text_of
 
 LABELS = ("negative", "neutral", "positive")
 LEVELS = (
@@ -44,6 +44,7 @@ def fiqa_label(score: float) -> str:
 def fiqa(records: Iterable[Record]) -> Iterator[Item]:
     """FiQA task 1: a sentence with an ``info`` for each target (the challenge), or a row for each target (the Hub).
 
+    All entries are held in memory, for a row of the Hub is joined to others of its sentence (1,111 in all).
     A sentence about several targets is one row with the mean score, unless their labels differ: then no label of
     the whole sentence is right.
     """
@@ -85,8 +86,9 @@ def _fiqa_unit(sentence: Any, infos: Any, kind: str | None, place: str, split: s
 
 
 def _file(place: str) -> str:
-    """The name of the file in a place such as ``folder/file.json: id 7``."""
-    return re.split(r"[/\\]", place.split(": ")[0])[-1].casefold()
+    """The file's own name in a place such as ``folder/file.json: id 7`` or ``files.zip:folder/file.csv:12``."""
+    file = re.sub(r":\d+$", "", place.partition(": ")[0])
+    return re.split(r"[/\\:]", file)[-1].casefold()
 
 
 def tfns(records: Iterable[Record]) -> Iterator[Item]:
@@ -94,15 +96,22 @@ def tfns(records: Iterable[Record]) -> Iterator[Item]:
     codes = {"0": "negative", "1": "positive", "2": "neutral"}
     for row, place, split in records:
         text, told = text_of(row, place, "text"), text_of(row, place, "label")
-        if told not in codes:
+        label = codes.get(told.removesuffix(".0"))
+        if label is None:
             yield f"{place}: the label is 0, 1 or 2, found {told[:40]!r}"
         elif not text:
             yield f"{place}: the text is empty"
         else:
-            yield Unit(text, codes[told], [{"text": text, "label": codes[told]}], place, split)
+            yield Unit(text, label, [{"text": text, "label": label}], place, split)
 
 
-_FINLORA = re.compile(r"Instruction: .*?\{strong negative/.*?\}\.\s*\nInput: (.*)\nAnswer:\s*", re.DOTALL)
+def _finlora_news(context: str) -> str:
+    """The news in FinLoRA's prompt about seven labels; "" if it is not one."""
+    found = parted(context, "Instruction: ", "{strong negative/", "}.", "\nInput: ")
+    if found is None or found[0] or found[3].strip():
+        return ""
+    news, _, rest = found[4].rpartition("\nAnswer:")
+    return "" if rest.strip() else news.strip()
 
 
 def nwgi(records: Iterable[Record]) -> Iterator[Item]:
@@ -112,8 +121,7 @@ def nwgi(records: Iterable[Record]) -> Iterator[Item]:
     """
     for row, place, split in records:
         if key_of("context") in {key_of(name) for name in row}:
-            match = _FINLORA.fullmatch(text_of(row, place, "context") + " ")
-            text, told = (match.group(1).strip() if match else ""), text_of(row, place, "target")
+            text, told = _finlora_news(text_of(row, place, "context")), text_of(row, place, "target")
         else:
             text, told = text_of(row, place, "news"), text_of(row, place, "label")
         label = " ".join(told.casefold().split()).replace("strongly ", "strong ")

@@ -70,10 +70,16 @@ def _split_of(digest: bytes, has_test: bool) -> str:
 class Divided:
     """Units divided into splits, on disk: memory does not grow with their number. A context manager."""
 
-    def __init__(self, name: str, units: Iterable[Unit], verbatim: bool = False) -> None:
-        """Read every unit. ``verbatim``: a published test taken as it is, duplicates, conflicts and all."""
+    def __init__(
+        self, name: str, units: Iterable[Unit], verbatim: bool = False, home: pathlib.Path | None = None
+    ) -> None:
+        """Read every unit. ``verbatim``: a published test taken as it is, duplicates, conflicts and all.
+
+        ``home``: the folder on whose disk they lie meanwhile, default the system's for temporary files. Raises
+        sqlite3.Error or OSError where it is full.
+        """
         self.name, self.dropped = name, Counter[str]()
-        self._folder = tempfile.TemporaryDirectory(prefix="finbench-")
+        self._folder = tempfile.TemporaryDirectory(prefix=f".{name}.", dir=home)
         self._db = sqlite3.connect(pathlib.Path(self._folder.name) / "units.sqlite", isolation_level=None)
         self._db.executescript(
             "PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-32768; PRAGMA temp_store=FILE;"
