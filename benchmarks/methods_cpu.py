@@ -1,8 +1,8 @@
 """Every method on Financial PhraseBank with the embedded base, on one CPU thread, on the same rows.
 
-    OMP_NUM_THREADS=1 python benchmarks/methods_cpu.py run --data-dir DATA      trains and scores what is not in the results yet
-    python benchmarks/methods_cpu.py table                                      the table of docs/methods.md
-    python benchmarks/methods_cpu.py plot                                       docs/methods_cpu.svg
+    OMP_NUM_THREADS=1 python benchmarks/methods_cpu.py run --data-dir DATA    what is not in the results yet
+    python benchmarks/methods_cpu.py table                                    the table of docs/methods.md
+    python benchmarks/methods_cpu.py plot                                     docs/methods_cpu.svg
 
 DATA is where ``finbench data import fpb Sentences_*Agree.txt`` has put the rows. Each line trains in a process of its
 own, so that its peak memory is its own. Every method has its default learning rate and one seed: this is what a step
@@ -45,7 +45,7 @@ def one(method: str, bits: int, data_dir: Path | None, out: Path) -> None:
     made = training.train(recipe, folder, data_dir=data_dir)
     card = evaluation.evaluate([str(folder)], limit=TESTS, out=out / "cards", data_dir=data_dir)[-1]
     [score] = card.scores
-    weights = [path for path in folder.glob("*.safetensors")]
+    weights = list(folder.glob("*.safetensors"))
     found = read()
     found[f"{method}, {bits} bits"] = {
         "method": method,
@@ -67,7 +67,9 @@ def one(method: str, bits: int, data_dir: Path | None, out: Path) -> None:
         "packages": made.provenance.packages,
     }
     if "base" not in found:
-        base = evaluation.evaluate([], model="smollm2-135m", tasks=["fpb"], limit=TESTS, out=out / "cards", data_dir=data_dir)
+        base = evaluation.evaluate(
+            [], model="smollm2-135m", tasks=["fpb"], limit=TESTS, out=out / "cards", data_dir=data_dir
+        )
         main = base[0].scores[0].main
         found["base"] = {"macro_f1": [main.value, main.low, main.high], "n": base[0].scores[0].n}
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
@@ -98,7 +100,8 @@ def table() -> str:
             continue
         lines.append(
             f"| {name} | {score} | {row['trainable_parameters']:,} | {row['lr']:g} | {row['tokens_per_second']:,.0f} "
-            f"| {row['seconds'] / row['steps']:.2f} | {row['peak_memory_bytes'] / 1e9:.2f} GB | {row['bytes'] / 1e6:.1f} MB |"
+            f"| {row['seconds'] / row['steps']:.2f} | {row['peak_memory_bytes'] / 1e9:.2f} GB "
+            f"| {row['bytes'] / 1e6:.1f} MB |"
         )
     return "\n".join(lines)
 

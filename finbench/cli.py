@@ -6,14 +6,13 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from finbench import __version__
-from finbench.cli_cards import DataDir, Json, register
+from finbench import __version__, cli_cards, cli_methods
+from finbench.cli_cards import DataDir, Json, pairs, settings
 from finbench.errors import FinbenchError
 
 app = typer.Typer(
@@ -31,7 +30,8 @@ app.add_typer(tasks_app, name="tasks")
 app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
-register(app)
+cli_cards.register(app)
+cli_methods.register(app)
 
 
 def main() -> None:
@@ -72,16 +72,6 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit
 
 
-def _pairs(stated: Iterable[str], option: str) -> dict[str, str]:
-    pairs = {}
-    for text in stated:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise FinbenchError(f"{option} wants key=value, got {text!r}.")
-        pairs[key] = value
-    return pairs
-
-
 # ---------------------------------------------------------------- train and eval
 
 
@@ -101,7 +91,7 @@ def train(
     limit: Annotated[int | None, typer.Option(help="Rows a task, a seeded choice.")] = None,
     out: Annotated[Path | None, typer.Option(help="Adapter folder; default runs/<name>.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other recipe key, key=value, repeatable.")
+        list[str] | None, typer.Option("--set", help="Any other recipe key or option, key=value, repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained.")] = False,
@@ -109,8 +99,6 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
-    import yaml
-
     from finbench import catalog
 
     named = {
@@ -124,11 +112,7 @@ def train(
         "seed": seed,
         "limit": limit,
     }
-    try:
-        extra = {key: yaml.safe_load(value) for key, value in _pairs(set_ or [], "--set").items()}
-    except (yaml.YAMLError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"--set: not a YAML value ({str(fault).splitlines()[0]}).") from fault
-    resolved = catalog.recipe(recipe, {**named, **extra})
+    resolved = catalog.recipe(recipe, {**named, **settings(set_ or [])})
     folder = out or Path("runs") / resolved.name
 
     from finbench import training
@@ -181,8 +165,8 @@ def eval_(
         seed=seed,
         out=out,
         data_dir=data_dir,
-        arguments=_pairs(arg or [], "--arg"),
-        metadata=_pairs(metadata or [], "--metadata"),
+        arguments=pairs(arg or [], "--arg"),
+        metadata=pairs(metadata or [], "--metadata"),
     )
     _show_cards(cards, out, as_json)
 
@@ -387,25 +371,6 @@ def bases(as_json: Json = False) -> None:
         typer.echo(json.dumps({alias: base.model_dump() for alias, base in found.items()}, indent=1))
     else:
         views.bases(found.values())
-
-
-@app.command()
-def methods(
-    name: Annotated[str | None, typer.Argument(help="One method, with every option it takes.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Low-rank methods: equation, paper, bits, and what a trained one becomes."""
-    from finbench import views
-    from finbench.methods import METHODS, TUNERS, method_named
-
-    if name is not None:
-        found = method_named(name)
-        shown = {**found.described(), "option_names": sorted(found.offered())}
-        typer.echo(json.dumps(shown, indent=1)) if as_json else views.method(found)
-    elif as_json:
-        typer.echo(json.dumps([method.described() for method in [*METHODS.values(), *TUNERS.values()]], indent=1))
-    else:
-        views.methods(METHODS.values(), TUNERS.values())
 
 
 @app.command()

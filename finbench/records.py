@@ -83,6 +83,25 @@ class Task(Record):
         return self.data == "shipped"
 
 
+class Trial(Record):
+    """One learning rate of a search."""
+
+    rung: int = Field(description="0 is the first and shortest one")
+    lr: float
+    rows: int = Field(description="rows it was trained on")
+    steps: int
+    loss: float | None = Field(description="mean negative log-likelihood of a validation token; null: diverged")
+
+
+class Search(Record):
+    """How a learning rate was found: ``finbench tune``."""
+
+    budget: int = Field(description="cost in whole trainings")
+    validation_rows: int = Field(description="carved from train; the test split was not touched")
+    data: list[str] = Field(description="digests of the rows that were trained on in the last rung")
+    trials: list[Trial]
+
+
 class Recipe(Record):
     """How to train one adapter. Defaults live in ``adapters_zoo/_defaults.yaml``."""
 
@@ -110,6 +129,7 @@ class Recipe(Record):
     dtype: DType
     save_every: int = Field(ge=1, description="optimiser steps between checkpoints")
     seed: int = Field(ge=0, lt=2**32)
+    search: Search | None = Field(default=None, description="where lr comes from, if finbench tune found it")
 
     @field_validator("tasks")
     @classmethod

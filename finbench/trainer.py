@@ -26,8 +26,14 @@ ELAPSED = "finbench-elapsed.json"  # in a checkpoint: seconds of training up to 
 METHOD = "finbench-method.safetensors"  # in a checkpoint: what the method remembers beside weights and optimiser
 
 
+class Diverged(FinbenchError):
+    """The loss is not a number any more."""
+
+
 class AnswerTrainer(Trainer):
     """transformers' Trainer with the loss on answers only and the resumable length-sorted order."""
+
+    optimizer: Any
 
     def __init__(
         self,
@@ -137,7 +143,7 @@ class Watch(TrainerCallback):
         if loss is None:
             return
         if not math.isfinite(loss):
-            raise FinbenchError(
+            raise Diverged(
                 f"The loss is not a number at step {state.global_step}: training has diverged.",
                 f"Use a smaller learning rate than {self.recipe.lr:g}: --lr {self.recipe.lr / 4:.2g}",
             )

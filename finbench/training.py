@@ -7,7 +7,7 @@ import math
 import random
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class Prepared:
     def decisive(self) -> dict[str, Any]:
         """What decides the weights: the recipe, with the base by fingerprint and the data by digest."""
         return {
-            **self.recipe.model_dump(exclude={"name"}),
+            **self.recipe.model_dump(exclude={"name", "search"}),
             "data": [part.digest for part in self.data],
             "base": self.base.id.fingerprint,
         }
@@ -90,16 +90,27 @@ def train(
 
 
 def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
-    from finbench.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
-
-    recipe, folder = run.recipe, out / "checkpoints"
-    dtype = bases.compute_dtype(recipe.dtype)
+    folder = out / "checkpoints"
+    dtype = bases.compute_dtype(run.recipe.dtype)
     model, tokenizer = begin(run, dtype)
     checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
     for line in passed:
         say(line)
     if checkpoint:
         say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
+    trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
+    adapter = _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
+    shutil.rmtree(folder, ignore_errors=True)
+    return adapter
+
+
+def fit(
+    run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
+) -> tuple[AnswerTrainer, Watch]:
+    """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
+    from finbench.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
+
+    recipe = run.recipe
     with progress() as bar:
         watch = Watch(recipe, run.sampler, run.steps, folder, bar)
         trainer = AnswerTrainer(
@@ -107,7 +118,7 @@ def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
             watch,
             recipe,
             model=model,
-            args=arguments(recipe, run.steps, folder, dtype),
+            args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
             train_dataset=run.rows,
             data_collator=lambda part: batches.collate(part, tokenizer.pad_token_id),
         )
@@ -124,9 +135,7 @@ def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
             f"Stopped after step {trainer.state.global_step} of {run.steps}; everything so far is in {folder}.",
             "Go on with the same command and --resume.",
         )
-    adapter = _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
-    shutil.rmtree(folder, ignore_errors=True)
-    return adapter
+    return trainer, watch
 
 
 # ---------------------------------------------------------------- before
@@ -208,8 +217,14 @@ def _claim(run: Prepared, out: Path, resume: bool) -> None:
     write_atomic(mark, json.dumps(now, indent=1) + "\n")
 
 
-def prepare(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
-    """Find the base, render and tokenise the rows of all tasks, mix them by weight. Loads no weights."""
+Select = Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]]  # (exam, its train rows) -> rows to use
+
+
+def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None = None) -> Prepared:
+    """Find the base, render and tokenise the rows of all tasks, mix them by weight. Loads no weights.
+
+    ``select`` chooses among the train rows of each task, before the recipe's ``limit`` does.
+    """
     base = bases.resolve(recipe.base)
     method_named(recipe.method).verify(recipe, bases.linear_layers(base))
     if recipe.bits != 16:
@@ -228,6 +243,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
                 f"Task {name} has no train split to learn from.", "Choose a task that has: finbench tasks list"
             )
         task = catalog.tasks()[name]
+        docs = select(exam, docs) if select else docs
         if recipe.limit is not None and recipe.limit < len(docs):
             docs = choose(docs, recipe.limit, recipe.seed)
         pairs = [prompts.pair(exam, doc, template) for doc in docs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,39 @@ def trained(adapter: Adapter, folder: Path) -> None:
     out.print(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", highlight=False)
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
     out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
+
+
+def merged(adapter: Adapter, folder: Path) -> None:
+    """What a merge wrote, and how close it is."""
+    report = adapter.merge
+    assert report is not None
+    where = "the dequantised base" if report.onto == "dequantised" else "the base's own weights"
+    out.print(f"[bold]{escape(str(folder))}[/]  {escape(adapter.recipe.name)} on {where}, {report.dtype}")
+    out.print(
+        f"Against the adapter on its {adapter.recipe.bits}-bit base, {report.probes} prompts, {report.positions} tokens:\n"
+        f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
+        f"{report.mean_divergence:.2g} nats;\n"
+        f"{100 * report.agreement:.1f} % of next tokens and {100 * report.answers:.1f} % of answers agree.",
+        highlight=False,
+    )
+
+
+def tuned(recipe: Recipe, path: Path) -> None:
+    """What a search found, rung by rung."""
+    search = recipe.search
+    assert search is not None
+    table = _table("lr", *(f"{rows:,} rows" for rows in sorted({trial.rows for trial in search.trials})))
+    for lr in sorted({trial.lr for trial in search.trials}):
+        own = {trial.rows: trial for trial in search.trials if trial.lr == lr}
+        cells = []
+        for rows in sorted({trial.rows for trial in search.trials}):
+            loss = own[rows].loss if rows in own else math.nan
+            cells.append("diverged" if loss is None else "" if math.isnan(loss) else f"{loss:.4f}")
+        mark = "[bold green]" if lr == recipe.lr else ""
+        table.add_row(f"{mark}{lr:g}", *(f"{mark}{cell}" for cell in cells))
+    out.print(table)
+    out.print(f"Mean negative log-likelihood on {search.validation_rows:,} rows held out of train.", highlight=False)
+    out.print(f"Next: finbench train {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 def planned(plan: Mapping[str, Any], folder: Path) -> None:

@@ -64,8 +64,10 @@ LAYERS = (
         "reporting",
         "lmeval",
         "exports",
+        "merging",
+        "tuning",
     },
-    {"views", "cli", "cli_cards", "__main__", "__init__"},
+    {"views", "cli", "cli_cards", "cli_methods", "__main__", "__init__"},
 )
 
 

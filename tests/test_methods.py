@@ -138,7 +138,9 @@ def test_it_learns_and_is_read_again_as_it_was(
     rounded = run.record.kind == "model" and bits == 8  # int8 rounds the layers' inputs too, a 16-bit model does not
     found = log_probabilities(model.eval(), tokenizer, TEXT)
     torch.testing.assert_close(found, run.logits, atol=0.05 if rounded else 1e-4, rtol=0)
-    assert not torch.allclose(run.logits, log_probabilities(_loaded(folders[base], bits)[0], tokenizer, TEXT), atol=1e-4)
+    assert not torch.allclose(
+        run.logits, log_probabilities(_loaded(folders[base], bits)[0], tokenizer, TEXT), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("method", "base", "bits"), COMBINATIONS)

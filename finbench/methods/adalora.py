@@ -72,7 +72,7 @@ class AdaLora(Tuner):
         """The allocator runs between the optimiser's step and the clearing of the gradients."""
         from transformers import TrainerCallback
 
-        class Allocate(TrainerCallback):  # type: ignore[misc]
+        class Allocate(TrainerCallback):
             def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
                 # peft cuts masked rows out of what it saves while the mask is in its configuration, and then cannot
                 # load it back into a run; so the mask is there only while the allocator works
@@ -126,7 +126,9 @@ class AdaLora(Tuner):
                 continue
             a, b, e = (part["default"].detach().float() for part in (module.lora_A, module.lora_B, module.lora_E))
             kept = e.flatten() != 0
-            scale = float(module.scaling["default"]) / (float(module.ranknum["default"]) + 1e-5)  # as peft divides
+            scale = float(module.scaling["default"]) / (
+                float(module.ranknum["default"].detach()) + 1e-5
+            )  # as peft divides
             own = name.removeprefix(convert.PREFIX)
             learnt[own] = convert.Factors((a * e)[kept].clone(), b[:, kept].clone(), scale)
         convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)

@@ -29,7 +29,7 @@ class Start:
     """What a method may use to begin, beside the loaded model.
 
     ``steps``: optimiser steps of the run. ``batches``: collated training batches in the order of the first epoch.
-    ``load``: the base at the recipe's bits, or with a model in full precision given, that model's weights at these bits.
+    ``load``: the base at the recipe's bits, or, given a model in full precision, that model's weights at these bits.
     """
 
     steps: int

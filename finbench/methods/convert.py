@@ -60,7 +60,7 @@ def write_lora(factors: dict[str, Factors], recipe: Recipe, targets: Any, folder
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=rank,
-        lora_alpha=scale * rank,  # type: ignore[arg-type]
+        lora_alpha=scale * rank,
         lora_dropout=recipe.dropout,
         target_modules=targets,
         inference_mode=True,

@@ -38,7 +38,7 @@ _REFUSED = {
     "fan_in_fan_out": "it follows from the kind of layer",
     "inference_mode": "it is for inference",
 }
-_INITIAL = {"pissa": "pissa", "olora": "olora", "eva": "eva", "loftq": "loftq"}
+_INITIAL = ("pissa", "olora", "eva", "loftq")  # starts that are methods of their own here
 # What peft raises on, or drops without a word, where the base is quantised.
 _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft has no such layer there"}
 
@@ -85,7 +85,7 @@ class LoraMethod(Method):
         if isinstance(initial, str) and self.config.get("init_lora_weights") != initial:
             kind = initial.lower().split("_niter")[0]
             if kind in _INITIAL:
-                raise FinbenchError(f"init_lora_weights={initial} is a method of its own.", f"--method {_INITIAL[kind]}")
+                raise FinbenchError(f"init_lora_weights={initial} is a method of its own.", f"--method {kind}")
             if kind not in ("gaussian", "orthogonal", "mica"):
                 raise FinbenchError(
                     f"init_lora_weights={initial} is unknown, or needs data that finbench does not collect.",

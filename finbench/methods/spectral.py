@@ -84,7 +84,8 @@ class Residual(LoraMethod):
             stored = module.get_base_layer().weight
             weight = quantise.as_stored(module.get_base_layer(), stored.data.float())
             scale = module.scaling["default"]
-            a, b = split(weight, recipe.rank, scale, self.how, recipe.options.get("niter"))
+            niter = recipe.options.get("niter")
+            a, b = split(weight, recipe.rank, scale, self.how, niter if isinstance(niter, int) else None)
             _set(module, a, b)
             rest = weight - scale * b @ a
             with torch.no_grad():
@@ -125,9 +126,8 @@ def whole(model: Any, factors: dict[str, convert.Factors]) -> Any:
         for name, tensor in base.named_parameters():
             if name in names:  # norms, embeddings and biases; the rest are quantised or the adapter's
                 plain.get_parameter(name).copy_(tensor)
-            elif (inner := name.replace(".base_layer.", ".")) in names and tensor.is_floating_point():
-                if tensor.shape == plain.get_parameter(inner).shape:
-                    plain.get_parameter(inner).copy_(tensor)
+            elif name.endswith(".base_layer.bias"):
+                plain.get_parameter(name.replace(".base_layer.", ".")).copy_(tensor)
         for name, layer in base.named_modules():
             weight = quantise.dequantised(layer)
             if weight is None:
