@@ -2,7 +2,6 @@
 
     OMP_NUM_THREADS=1 python benchmarks/methods_cpu.py run --data-dir DATA    what is not in the results yet
     python benchmarks/methods_cpu.py table                                    the table of docs/methods.md
-    python benchmarks/methods_cpu.py plot                                     docs/methods_cpu.svg
 
 DATA is where ``finbench data import fpb Sentences_*Agree.txt`` has put the rows. Each line trains in a process of its
 own, so that its peak memory is its own. Every method has its default learning rate and one seed: this is what a step
@@ -22,7 +21,6 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "methods_cpu.json"
-PLOT = HERE.parent / "docs" / "methods_cpu.svg"
 ROWS, TESTS = 400, 300
 LINES: tuple[tuple[str, int], ...] = (
     *(("lora", 16), ("qlora", 4), ("dora", 16), ("vera", 16), ("pissa", 16), ("full", 16), ("loftq", 4)),
@@ -106,21 +104,9 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def plot() -> str:
-    """SVG: macro-F1 with its interval over the seconds of training."""
-    from finbench.plots import Point, scatter
-
-    points = [
-        Point(name.removesuffix(" bits").replace(", 16", "").replace(", ", " at "), row["seconds"], *row["macro_f1"])
-        for name, row in read().items()
-        if name != "base"
-    ]
-    return scatter(points, "seconds of training", "macro-F1 in %", f"fpb, {ROWS} rows, n = {TESTS}")
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "one", "table", "plot"))
+    parser.add_argument("what", choices=("run", "one", "table"))
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--method")
     parser.add_argument("--bits", type=int)
@@ -130,7 +116,5 @@ if __name__ == "__main__":
         one(options.method, options.bits, options.data_dir, options.out)
     elif options.what == "run":
         run(options.data_dir)
-    elif options.what == "table":
-        print(table())
     else:
-        PLOT.write_text(plot())
+        print(table())

@@ -60,7 +60,8 @@ def merged(adapter: Adapter, folder: Path) -> None:
     where = "the dequantised base" if report.onto == "dequantised" else "the base's own weights"
     out.print(f"[bold]{escape(str(folder))}[/]  {escape(adapter.recipe.name)} on {where}, {report.dtype}")
     out.print(
-        f"Against the adapter on its {adapter.recipe.bits}-bit base, {report.probes} prompts, {report.positions} tokens:\n"
+        f"Against the adapter on its {adapter.recipe.bits}-bit base, {report.probes} prompts, "
+        f"{report.positions} tokens:\n"
         f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
         f"{report.mean_divergence:.2g} nats;\n"
         f"{100 * report.agreement:.1f} % of next tokens and {100 * report.answers:.1f} % of answers agree.",

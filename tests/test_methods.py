@@ -34,6 +34,10 @@ COMBINATIONS = [
     for bits in method.bits
     if base == "llama" or method.conv1d
 ]
+CASES = [
+    pytest.param(*case, marks=[pytest.mark.slow] if case[1] == "gpt2" and case[2] != 16 else [])
+    for case in COMBINATIONS
+]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +98,7 @@ def _loaded(base: Path, bits: int = 16) -> tuple[Any, Any]:
 # ---------------------------------------------------------------- the start
 
 
-@pytest.mark.parametrize(("method", "base", "bits"), COMBINATIONS)
+@pytest.mark.parametrize(("method", "base", "bits"), CASES)
 def test_it_starts_as_the_base(method: str, base: str, bits: int, folders: dict[str, Path]) -> None:
     """No-op at the start; residual + adapter = W where a part of W is moved; closer than the base for loftq."""
     run = training.prepare(recipe(folders[base], method, bits=bits))
@@ -121,7 +125,7 @@ def test_it_starts_as_the_base(method: str, base: str, bits: int, folders: dict[
 # ---------------------------------------------------------------- the end
 
 
-@pytest.mark.parametrize(("method", "base", "bits"), COMBINATIONS)
+@pytest.mark.parametrize(("method", "base", "bits"), CASES)
 def test_it_learns_and_is_read_again_as_it_was(
     method: str, base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path]
 ) -> None:
@@ -143,7 +147,7 @@ def test_it_learns_and_is_read_again_as_it_was(
     )
 
 
-@pytest.mark.parametrize(("method", "base", "bits"), COMBINATIONS)
+@pytest.mark.parametrize(("method", "base", "bits"), CASES)
 def test_merged_is_unmerged(
     method: str, base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
