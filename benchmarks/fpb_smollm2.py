@@ -44,7 +44,7 @@ def run(data_dir: Path | None) -> None:
 
 def table() -> str:
     """Markdown: the base, each seed, and their mean with the standard deviation over seeds."""
-    found = [cardfiles.read(path) for path in sorted(RESULTS.glob("*.json"))]
+    found = [cardfiles.read(path) for path in sorted(RESULTS.glob("fpb-*.json"))]
     lines = [
         "| subject | macro-F1, 95 % interval | accuracy | parsed | macro-F1, log-likelihood form |",
         "|--|--:|--:|--:|--:|",

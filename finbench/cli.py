@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finbench import __version__, cli_cards, cli_methods
+from finbench import __version__, cli_cards, cli_data, cli_methods
 from finbench.cli_cards import DataDir, Json, pairs, settings
 from finbench.errors import FinbenchError
 
@@ -31,6 +31,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
 cli_cards.register(app)
+cli_data.register(data_app)
 cli_methods.register(app)
 
 
@@ -144,7 +145,7 @@ def eval_(
     limit: Annotated[int | None, typer.Option(help="First rows of each task only: a partial card.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the worked examples.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for scorecards and report.")] = Path("scorecards"),
-    arg: Annotated[list[str] | None, typer.Option(help="dtype=, batch_size=, truncate=left, answers= (dummy).")] = None,
+    arg: Annotated[list[str] | None, typer.Option(help="dtype=, batch_size=, merge=no, truncate=left.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="Of a data set: agreement=75 (fpb).")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,

@@ -1,4 +1,4 @@
-"""The commands about scorecards: compare, verify, report, card import, card export."""
+"""The commands about scorecards (compare, verify, report, card import, card export), and lm-eval's own."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     app.command()(compare)
     app.command()(verify)
     app.command()(report)
+    app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})(lm_eval)
     app.add_typer(card_app, name="card")
 
 
@@ -113,6 +114,15 @@ def report(
         typer.echo(text.rstrip())
     else:
         typer.echo(f"Report: {out}")
+
+
+def lm_eval(
+    arguments: Annotated[list[str] | None, typer.Argument(help="As for lm_eval: run --model finbench ...")] = None,
+) -> None:
+    """lm-eval's own command line; `--model finbench` is its `hf` with shared prefixes run once."""
+    from finbench import harness
+
+    harness.run(arguments or ["--help"])
 
 
 @card_app.command("import")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,12 +11,13 @@ from typing import Any, Literal
 from finbench import bases, cardfiles, cards, catalog, environment, metrics, modelfiles, prompts, scoring
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted, unknown
-from finbench.records import Bits, Score, Scorecard, Subject, Task
+from finbench.journal import Journal, prints
+from finbench.records import Bits, Score, Scorecard, Task
 from finbench.subjects import Examinee, by_engine, examinees, start_engine
 
 ENGINES = ("auto", "hf", "dummy")
-ARGUMENTS = {"dtype": str, "batch_size": int, "answers": str, "truncate": str}
-_FORMS: dict[str, Literal["base", "unmerged", "merged"]] = {"base": "base", "peft": "unmerged", "model": "merged"}
+ARGUMENTS = {"dtype": str, "batch_size": int, "merge": str, "answers": str, "truncate": str}
+_FORMS: dict[str, Literal["base", "unmerged", "merged"]] = {"base": "base", "peft": "merged", "model": "merged"}
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def _arguments(stated: dict[str, str]) -> dict[str, Any]:
             raise FinbenchError(f"--arg {key} must be a whole number, got {value!r}.") from fault
     if parsed.get("truncate", "left") != "left":
         raise FinbenchError("--arg truncate can only be left.")
+    if parsed.get("merge", "no") != "no":
+        raise FinbenchError("--arg merge can only be no; adapters are merged where that gives their answers.")
     if parsed.get("dtype", "auto") not in ("auto", "float32", "bfloat16", "float16"):
         raise FinbenchError(f"Unknown dtype {parsed['dtype']!r}.", "One of: auto, float32, bfloat16, float16")
     return parsed
@@ -176,16 +179,42 @@ class _Sitting:
         subject, started = work.examinee.subject, time.monotonic()
         self._use(work.examinee)
         for task in work.missing:
-            try:
-                score, rows = self._score(task, *self.requests[task.name, subject.chat], subject)
-            except KeyboardInterrupt as stop:
-                done = f"{len(work.scores)} of {len(self.exams)} tasks of {subject.name} are in {self.out}"
-                raise Interrupted(
-                    f"Stopped; {done if work.scores else 'nothing was finished'}.",
-                    "Repeat the command: what is finished is not scored again.",
-                ) from stop
-            work.scores[task.name], work.samples[task.name] = score, rows
-            self._write(work, time.monotonic() - started)
+            with Journal(self.out, self._key(work, task), f"{subject.name} on {task.name}") as journal:
+                if journal.waited and self._scored_meanwhile(work, task):
+                    continue
+                try:
+                    score, rows = self._score(task, *self.requests[task.name, subject.chat], work.examinee, journal)
+                except KeyboardInterrupt as stop:
+                    done = f"{len(work.scores)} of {len(self.exams)} tasks of {subject.name} are in {self.out}"
+                    raise Interrupted(
+                        f"Stopped; {done if work.scores else 'nothing was finished'}.",
+                        "Repeat the command: what was answered is not asked again.",
+                    ) from stop
+                work.scores[task.name], work.samples[task.name] = score, rows
+                self._write(work, time.monotonic() - started)
+                journal.finish()
+
+    def _key(self, work: _Work, task: Task) -> dict[str, Any]:
+        """All that decides the answers of a subject on a task."""
+        card = work.card
+        return {
+            "base": card.subject.base.fingerprint,
+            "adapter": card.subject.adapter,
+            "form": self.engine.form,
+            "engine": card.engine,
+            "computed": card.computed,
+            "template": card.chat_template,
+            "run": card.run_key,
+            "task": [task.name, task.digest],
+            "data": [self.data[task.name].digest, self.examples.get(task.name)],
+        }
+
+    def _scored_meanwhile(self, work: _Work, task: Task) -> bool:
+        """Take the score that another process has written while this one waited, if it has."""
+        scores, samples = self._earlier(cardfiles.place_for(self.out, work.card.subject.name, work.card.run_key))
+        if task.name in scores:
+            work.scores[task.name], work.samples[task.name] = scores[task.name], samples[task.name]
+        return task.name in scores
 
     def _use(self, examinee: Examinee) -> None:
         """Switch the engine to a subject; it is started at the first one that needs it."""
@@ -215,17 +244,11 @@ class _Sitting:
             )
 
     def _score(
-        self, task: Task, instances: list[Any], prompt_tokens: int, cut: int, subject: Subject
+        self, task: Task, instances: list[Any], prompt_tokens: int, cut: int, examinee: Examinee, journal: Journal
     ) -> tuple[Score, list[dict[str, Any]]]:
-        exam, started = self.exams[task.name], time.monotonic()
-        line = self.bar.add_task(
-            f"{subject.name}: {task.name.removeprefix(catalog.PREFIX)}", total=len(instances), note=""
-        )
-        answers = self.engine.answer(instances, lambda count: self.bar.advance(line, count))
+        exam, started, subject = self.exams[task.name], time.monotonic(), examinee.subject
+        self._answer(instances, f"{subject.name}: {task.name.removeprefix(catalog.PREFIX)}", journal)
         seconds = time.monotonic() - started
-        self.bar.remove_task(line)
-        for instance, answer in zip(instances, answers, strict=True):
-            instance.resps = [answer]
         rows, values = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
         strict, lenient, parse_rate = scoring.split_metrics(values, exam.aggregation(), scoring.clusters_of(rows))
         score = Score(
@@ -238,6 +261,7 @@ class _Sitting:
             data=self.data[task.name],
             licence=task.licence,
             **scoring.counts(rows),
+            overlap=scoring.overlap(examinee.contamination, task.set),
             metrics=strict,
             lenient=lenient,
             parse_rate=parse_rate,
@@ -251,6 +275,23 @@ class _Sitting:
             fewshot_digest=self.examples.get(task.name),
         )
         return score, rows
+
+    def _answer(self, instances: list[Any], what: str, journal: Journal) -> None:
+        """Fill in ``resps``: from the journal, else from the engine, each batch into the journal at once."""
+        names = prints(instances)
+        left = [at for at, name in enumerate(names) if name not in journal.answers]
+        line = self.bar.add_task(what, total=len(instances), note="")
+        self.bar.advance(line, len(instances) - len(left))
+
+        def done(part: Mapping[int, Any]) -> None:
+            journal.keep({names[left[number]]: answer for number, answer in part.items()})
+            self.bar.advance(line, len(part))
+
+        answers = self.engine.answer([instances[at] for at in left], done) if left else []
+        self.bar.remove_task(line)
+        new = dict(zip(left, answers, strict=True))
+        for at, instance in enumerate(instances):
+            instance.resps = [new[at] if at in new else journal.answers[names[at]]]
 
     # ------------------------------------------------------------ the card
 
@@ -319,6 +360,7 @@ class _Sitting:
             update={
                 "status": "complete" if done else "partial",
                 "scores": list(work.scores.values()),
+                "form": self.engine.form if work.card.subject.kind == "peft" else work.card.form,
                 "peak_memory_bytes": environment.peak_memory(),
                 "seconds": round(seconds, 2),
                 "provenance": environment.provenance(),

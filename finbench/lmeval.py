@@ -138,6 +138,7 @@ def _score(
             data=prompts.data_id(task, exam, "test", docs),
             licence=task.licence,
             **scoring.counts(made),
+            overlap=None,
             metrics=strict,
             lenient=lenient,
             parse_rate=parse_rate,

@@ -173,6 +173,13 @@ class Provenance(Record):
     created: str = Field(description="UTC, ISO 8601, seconds")
 
 
+class Contamination(Record):
+    """Which test texts were in training rows; of the sets that were on the machine."""
+
+    looked_for: dict[str, int] = Field(description="set -> different test texts that were looked for")
+    found: dict[str, int] = Field(description="set -> how many of them stand in training rows")
+
+
 class Training(Record):
     """What the training run measured."""
 
@@ -239,6 +246,9 @@ class Adapter(Document):
     dtype: str
     quantisation: dict[str, str | bool | int] | None
     data: list[DataId]
+    contamination: Contamination | None = Field(
+        default=None, description="test texts of ranked tasks in the training rows; null: nobody looked"
+    )
     files: dict[str, str] = Field(min_length=1, description="every file that decides an answer -> SHA-256")
     training: Training
     provenance: Provenance
@@ -272,6 +282,13 @@ class Measure(Record):
     )
 
 
+class Overlap(Record):
+    """How much of a test the subject was trained on, as its adapter's own record states it."""
+
+    texts: int = Field(ge=0, description="test texts that stood in training rows")
+    of: int = Field(ge=1, description="different test texts that were looked for")
+
+
 class Score(Record):
     """One subject on one task."""
 
@@ -288,6 +305,9 @@ class Score(Record):
         default=None, ge=1, description="groups of documents that share a source; intervals resample these"
     )
     duplicates: int | None = Field(default=None, ge=0, description="documents whose prompt occurred before")
+    overlap: Overlap | None = Field(
+        default=None, description="test texts in the subject's training rows; null: not known, as of every base"
+    )
     metrics: dict[str, Measure] = Field(min_length=1, description="strict metrics by name")
     lenient: dict[str, Measure] = Field(description="the same metrics under lenient parsing")
     parse_rate: Measure = Field(description="share of the answers that parse strictly")

@@ -95,7 +95,9 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
             instance.resps = [answer]
         rows_again[row["index"]] = instances[row["index"]]
     flat = [instance for group in rows_again.values() for instance in group]
-    made, _ = scoring.sample_rows(exam, flat, choice=task.form == "choice", restricted=task.restricted)
+    # none where every answer is free text that must not be published
+    choice = task.form == "choice"
+    made = scoring.sample_rows(exam, flat, choice=choice, restricted=task.restricted)[0] if flat else []
     again = {row["index"]: row for row in made}
     for row in rows:
         if row["doc"] != salted(prompts.shown(exam, docs[row["index"]])):
@@ -148,7 +150,8 @@ def without_data(task: Task, rows: Rows) -> Outcome:
         if not isinstance(scorer, catalog.Function) or not _label_item(item):
             continue
         gold, _, labels = item
-        doc = {"label": gold, "choices": list(labels)}
+        # FinLoRA's own scorer reads target and text too, of the text only what follows its last "Answer:"
+        doc = {"label": gold, "target": gold, "text": "Answer: ", "choices": list(labels)}
         answers = (
             [(float(value), False) for value in row["answer"]]
             if isinstance(row.get("answer"), list)

@@ -15,7 +15,7 @@ import numpy as np
 from finbench import paired, prompts, stats
 from finbench.files import stable_json
 from finbench.metrics import Aggregation, summed
-from finbench.records import Measure
+from finbench.records import Contamination, Measure, Overlap
 from finbench.seal import leaves, row_seal, salted
 
 LENIENT = "_lenient"
@@ -235,3 +235,10 @@ def _guess(exam: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) ->
         for name in per_doc[0]
         if not name.endswith(LENIENT) and name != "parse_rate"
     }
+
+
+def overlap(known: Contamination | None, name: str) -> Overlap | None:
+    """How many test texts of a set were in the training rows; None where nobody looked."""
+    if known is None or not known.looked_for.get(name):
+        return None
+    return Overlap(texts=known.found.get(name, 0), of=known.looked_for[name])

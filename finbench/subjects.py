@@ -11,7 +11,7 @@ from finbench import adapters, bases
 from finbench.adapters import AdapterFolder
 from finbench.errors import FinbenchError
 from finbench.files import digest
-from finbench.records import BaseModelId, Bits, Subject
+from finbench.records import BaseModelId, Bits, Contamination, Subject
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Examinee:
     subject: Subject
     base: bases.Base | None
     adapter: Path | None
+    contamination: Contamination | None = None  # as its adapter's record states it
 
 
 def examinees(
@@ -80,7 +81,7 @@ def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None
         chat=chat if chat is not None else bool(recipe and recipe.chat),
         kind=adapter.kind,
     )
-    return Examinee(subject, base, adapter.folder)
+    return Examinee(subject, base, adapter.folder, adapter.record.contamination if adapter.record else None)
 
 
 def _distinct_names(found: list[Examinee]) -> list[Examinee]:
@@ -123,4 +124,4 @@ def start_engine(
     if examinee.subject.kind == "model" and examinee.adapter is not None:
         base = bases.Base(base.id, examinee.adapter)
     chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
-    return HFEngine(base, examinee.subject.bits, **chosen)
+    return HFEngine(base, examinee.subject.bits, merge="merge" not in arguments, **chosen)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from finbench import adapters, bases, batches, cards, catalog, checkpoints, environment, prompts
 from finbench.console import progress, quiet, say
+from finbench.data import contamination
 from finbench.errors import FinbenchError, Interrupted
 from finbench.files import cannot_write, write_atomic
 from finbench.methods import Start, method_named, quantise
-from finbench.records import Adapter, BaseModelId, DataId, Recipe, Training
+from finbench.records import Adapter, BaseModelId, Contamination, DataId, Recipe, Training
 
 if TYPE_CHECKING:
     from finbench.trainer import AnswerTrainer, Watch
@@ -38,6 +39,7 @@ class Prepared:
     first_pair: list[str]
     sampler: batches.LengthSampler
     steps: int
+    contamination: Contamination
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -79,6 +81,7 @@ def train(
             "tokens": real,
             "padding": 1 - real / padded,
             "first_pair": run.first_pair,
+            "contamination": run.contamination.model_dump(),
         }
     _check_folder(out)
     with environment.owner(out):
@@ -223,7 +226,9 @@ Select = Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]]  # (exam, i
 def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None = None) -> Prepared:
     """Find the base, render and tokenise the rows of all tasks, mix them by weight. Loads no weights.
 
-    ``select`` chooses among the train rows of each task, before the recipe's ``limit`` does.
+    Test texts of ranked tasks, of the sets that are here, are looked for in the rows; what is found is said. With
+    ``select``, which chooses among the train rows of each task before the recipe's ``limit`` does, it is a trial of
+    which nothing is published, and they are not looked for.
     """
     base = bases.resolve(recipe.base)
     method_named(recipe.method).verify(recipe, bases.linear_layers(base))
@@ -235,6 +240,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     rows: list[batches.Row] = []
     data: list[DataId] = []
     first_pair: list[str] = []
+    chosen: list[dict[str, Any]] = []
     tasks = catalog.expand(recipe.tasks)
     for name, exam in prompts.load(tasks, data_dir).items():
         docs = prompts.rows(exam, "train")
@@ -246,6 +252,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
         docs = select(exam, docs) if select else docs
         if recipe.limit is not None and recipe.limit < len(docs):
             docs = choose(docs, recipe.limit, recipe.seed)
+        chosen += docs
         pairs = [prompts.pair(exam, doc, template) for doc in docs]
         own = [batches.encode_pair(tokenizer, prompt, answer) for prompt, answer in pairs]
         batches.check_lengths(own, longest, name)
@@ -254,7 +261,10 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
         first_pair = first_pair or list(pairs[0])
     sampler = batches.LengthSampler([len(row.ids) for row in rows], recipe.batch_size, recipe.seed)
     steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)
-    return Prepared(recipe, base, rows, data, first_pair, sampler, steps)
+    found = contamination.Index({} if select else contamination.of_tests(data_dir)).overlap(chosen)
+    for line in contamination.warnings(found):
+        say(f"Warning: {line}")
+    return Prepared(recipe, base, rows, data, first_pair, sampler, steps, found)
 
 
 def choose(docs: Sequence[Any], limit: int, seed: int) -> list[Any]:
@@ -316,6 +326,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
             dtype=dtype,
             quantisation=quantise.describe(recipe.bits, dtype),
             data=run.data,
+            contamination=run.contamination,
             files=adapters.decisive_files(staging),
             training=measured,
             provenance=environment.provenance(),

@@ -474,3 +474,19 @@ def test_committed_cards_can_be_believed_though_their_tasks_have_newer_versions(
         assert (found.level, found.faults) == ("samples-attached", []), path.name
     with pytest.raises(FinbenchError, match="earlier version"):
         verify(places[0], rerun=5)
+
+
+@pytest.mark.parametrize(("name", "task"), [("finer_ord", "finer_ord"), ("finlora_fpb", "finlora_fpb")])
+def test_restricted_answers_that_cannot_be_read_are_no_crash(
+    name: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finbench.data.sources import import_data
+    from finbench.engines.dummy import DummyEngine
+
+    monkeypatch.setattr(DummyEngine, "_answer", lambda self, request: "Words that no label has.")
+    import_data(name, write_sources(tmp_path / "s")[name], tmp_path / "data")
+    evaluation.evaluate(engine="dummy", tasks=[task], out=tmp_path / "o", data_dir=tmp_path / "data", limit=20)
+    card = tmp_path / "o" / "dummy.json"
+    for folder in (tmp_path / "data", tmp_path / "nowhere"):
+        found = verify(card, data_dir=folder)
+        assert (found.level, found.faults) == ("samples-attached", [])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-Progress = Any  # callable(number of requests answered)
+Done = Callable[[Mapping[int, Any]], object]  # {number of the request: its answer}, after each batch
 
 
 class Engine(Protocol):
@@ -15,6 +15,7 @@ class Engine(Protocol):
     name: str
     dtype: str
     max_length: int
+    form: str
 
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter folder from now on (None: the base alone)."""
@@ -22,8 +23,11 @@ class Engine(Protocol):
     def prompt_tokens(self, request: Any) -> tuple[int, int]:
         """(tokens of the prompt, tokens that prompt and answer need together) of an lm-eval Instance."""
 
-    def answer(self, requests: Sequence[Any], progress: Progress) -> list[Any]:
-        """Answers in the order of the requests: texts for ``generate_until``, (log-likelihood, greedy) pairs."""
+    def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
+        """Answers in the order of the requests: texts for ``generate_until``, (log-likelihood, greedy) pairs.
+
+        ``done`` is told every answer once, batch by batch.
+        """
 
     def chat_template(self) -> Any:
         """The chat template as lm-eval calls it; FinbenchError if the base has none."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finbench.engines.base import Done
 from finbench.errors import FinbenchError
 
 _MODES = ("random", "gold")
@@ -21,6 +22,7 @@ class DummyEngine:
 
     name = "dummy"
     dtype = "none"
+    form = "none"
 
     def __init__(self, answers: str = "random", seed: int = 0, max_length: int = 1_000_000) -> None:
         if answers not in _MODES:
@@ -47,10 +49,10 @@ class DummyEngine:
             + ("<assistant>" if add_generation_prompt else "")
         )
 
-    def answer(self, requests: Sequence[Any], progress: Any) -> list[Any]:
+    def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """A text, or a log-likelihood in (-10, 0)."""
         answers = [self._answer(request) for request in requests]
-        progress(len(answers))
+        done(dict(enumerate(answers)))
         return answers
 
     def _draw(self, *parts: str) -> float:

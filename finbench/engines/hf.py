@@ -1,66 +1,59 @@
-"""transformers + peft in this process: one base in memory, adapters switched on and off around it."""
+"""transformers + peft in this process: one base in memory, adapters merged into it and taken out again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from lm_eval.models.huggingface import HFLM
-from transformers import LogitsProcessor, LogitsProcessorList
 
 from finbench import adapters, bases
+from finbench.engines.base import Done
+from finbench.engines.lm import TreeLM
+from finbench.engines.merging import Merger
 from finbench.errors import FinbenchError
 from finbench.records import Bits, DType
 
-
-class _Finite(LogitsProcessor):
-    """Stops generation at a logit that is not a number: argmax of NaN would be token 0, which looks like text."""
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        if torch.isnan(scores).any() or not torch.isfinite(scores).any(dim=-1).all():
-            raise FinbenchError(
-                "The model's logits are not finite: it cannot be scored.",
-                "Check the weights, or use --arg dtype=float32.",
-            )
-        return scores
-
-
-class _LM(HFLM):
-    """lm-eval's HFLM over a model that is loaded already, with a check of every number."""
-
-    def _model_generate(self, context: Any, max_length: int, stop: list[str], **arguments: Any) -> Any:
-        checks = LogitsProcessorList([_Finite()])
-        return super()._model_generate(context, max_length, stop, logits_processor=checks, **arguments)
-
-    def _loglikelihood_tokens(self, requests: Any, **arguments: Any) -> list[tuple[float, bool]]:
-        answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **arguments)
-        if not all(torch.isfinite(torch.tensor(value)) for value, _ in answers):
-            raise FinbenchError(
-                "The model's log-probabilities are not finite: it cannot be scored.",
-                "Check the weights, or use --arg dtype=float32.",
-            )
-        return answers
+_STOCK_BATCH = 32  # rows a batch of HFLM's own way
+_WINDOW = 16384  # requests that are encoded and planned at a time, which bounds memory
+_PROBE = "Operating profit rose to 4.1 million."
 
 
 class HFEngine:
-    """The base once in memory; each adapter loaded when first used, and kept."""
+    """The base once in memory; each adapter loaded when first used, and kept.
+
+    ``form`` says how the present subject is run: ``base``, ``merged`` into the weights, or ``unmerged`` beside them.
+    ``merge=False`` leaves every adapter beside the weights.
+    """
 
     name = "hf"
 
-    def __init__(self, base: bases.Base, bits: Bits = 16, dtype: DType = "auto", batch_size: int = 32) -> None:
-        if batch_size < 1:
+    def __init__(
+        self,
+        base: bases.Base,
+        bits: Bits = 16,
+        dtype: DType = "auto",
+        batch_size: int | None = None,
+        merge: bool = True,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
             raise FinbenchError(f"batch_size must be at least 1, got {batch_size}.")
-        self.base, self.batch_size = base, batch_size
+        self.base, self.stock_batch, self.bits, self.merge = base, batch_size or _STOCK_BATCH, bits, merge
         torch_dtype = bases.compute_dtype(dtype)
         self.dtype = str(torch_dtype).removeprefix("torch.")
         self.plain, self.tokenizer = bases.load(base, bits, torch_dtype)
         self.peft: Any = None
-        self.lm = _LM(
-            pretrained=self.plain, tokenizer=self.tokenizer, batch_size=batch_size, softmax_dtype=torch.float32
+        self.lm = TreeLM(
+            pretrained=self.plain,
+            tokenizer=self.tokenizer,
+            batch_size=self.stock_batch,
+            softmax_dtype=torch.float32,
+            rows=batch_size,
         )
         self.max_length = int(self.lm.max_length)
+        self.form: Literal["base", "merged", "unmerged"] = "base"
+        self.merger = Merger()
         self.alone = self._probe()
         self.proven: set[Path] = set()
 
@@ -70,31 +63,41 @@ class HFEngine:
         Raises FinbenchError for an adapter that does not fit, that changes the base itself (an unconverted PiSSA or
         OLoRA, trained biases: the base beside it would no longer be the base), or that changes nothing.
         """
+        self.merger.restore()
+        self.form = "base"
         if adapter is None:
             if self.peft is not None:
                 self.peft.base_model.disable_adapter_layers()
-            return
-        if self.peft is not None and not adapters.same_tuner(self.peft, adapter):
-            self.plain, self.peft = self.peft.unload(), None  # peft mixes no two kinds of tuner in one model
-            self.lm._model = self.plain
-        self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
-        self.lm._model = self.peft.eval()
-        if adapter not in self.proven:
-            self.peft.base_model.disable_adapter_layers()
-            if not torch.equal(self._probe(), self.alone):
-                raise FinbenchError(
-                    f"{adapter} changes the base model itself when it is loaded, so the two cannot be told apart.",
-                    "Convert it to a plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=...).",
-                )
+        else:
+            if self.peft is not None and not adapters.same_tuner(self.peft, adapter):
+                self.plain, self.peft = self.peft.unload(), None  # peft mixes no two kinds of tuner in one model
+            self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
+            self.lm._model = self.peft.eval()
+            self._prove(adapter)
             self.peft.base_model.enable_adapter_layers()
-            if torch.equal(self._probe(), self.alone):
-                raise FinbenchError(f"{adapter} has no effect: its answers are those of the base.")
-            self.proven.add(adapter)
+            merge = self.merge and self.bits == 16
+            merged = merge and self.merger.merge(self.peft, self.peft.active_adapter, self._probe)
+            self.form = "merged" if merged else "unmerged"
+        self.lm.changed()
+
+    def _prove(self, adapter: Path) -> None:
+        """The base below an adapter is still the base, and the adapter does something."""
+        if adapter in self.proven:
+            return
+        self.peft.base_model.disable_adapter_layers()
+        if not torch.equal(self._probe(), self.alone):
+            raise FinbenchError(
+                f"{adapter} changes the base model itself when it is loaded, so the two cannot be told apart.",
+                "Convert it to a plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=...).",
+            )
         self.peft.base_model.enable_adapter_layers()
+        if torch.equal(self._probe(), self.alone):
+            raise FinbenchError(f"{adapter} has no effect: its answers are those of the base.")
+        self.proven.add(adapter)
 
     def _probe(self) -> Any:
         """Logits of a fixed prompt, shape (tokens, vocabulary)."""
-        ids = torch.tensor([self.tokenizer.encode("Operating profit rose to 4.1 million.")], device=self.plain.device)
+        ids = torch.tensor([self.tokenizer.encode(_PROBE)], device=self.plain.device)
         with torch.no_grad():
             return self.lm.model(ids).logits[0]
 
@@ -109,26 +112,34 @@ class HFEngine:
         """The base's own."""
         return bases.chat_template(self.tokenizer, self.base.id.alias)
 
-    def answer(self, requests: Sequence[Any], progress: Any) -> list[Any]:
-        """Longest prompts first, a few batches at a time, so that progress and Ctrl-C come through."""
-        order = sorted(range(len(requests)), key=lambda index: -len(requests[index].args[0]))
-        # all labels of one prompt stay in one call: HFLM shares their forward pass
-        groups = _keep_together(order, [request.doc_id for request in requests], 4 * self.batch_size)
+    def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
+        """Longest prompts first; ``done`` gets the answers of each batch as soon as it is through."""
         answers: dict[int, Any] = {}
-        for group in groups:
+        for group in self._groups(requests):
+
+            def told(part: Mapping[int, Any], group: list[int] = group) -> None:
+                named = {group[number]: answer for number, answer in part.items()}
+                answers.update(named)
+                done(named)
+
+            self.lm.told = told
             part = [requests[index] for index in group]
-            done = getattr(self.lm, part[0].request_type)(part, disable_tqdm=True)
-            answers |= dict(zip(group, done, strict=True))
-            progress(len(group))
+            found = getattr(self.lm, part[0].request_type)(part, disable_tqdm=True)
+            late = {at: answer for at, answer in enumerate(found) if group[at] not in answers}
+            if late:  # answered without a batch of their own, or HFLM's way
+                told(late)
         return [answers[index] for index in range(len(requests))]
 
-
-def _keep_together(order: list[int], documents: list[Any], size: int) -> list[list[int]]:
-    """Cut ``order`` into groups of about ``size`` that never part the requests of one document."""
-    groups: list[list[int]] = []
-    for index in order:
-        if groups and (len(groups[-1]) < size or documents[groups[-1][-1]] == documents[index]):
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return groups
+    def _groups(self, requests: Sequence[Any]) -> list[list[int]]:
+        """Requests by number, in groups that never part those of one document: their labels share a tree."""
+        order, size = list(range(len(requests))), _WINDOW
+        if self.lm.slow:
+            order.sort(key=lambda index: -len(requests[index].args[0]))
+            size = 4 * self.stock_batch
+        groups: list[list[int]] = []
+        for index in order:
+            if groups and (len(groups[-1]) < size or requests[groups[-1][-1]].doc_id == requests[index].doc_id):
+                groups[-1].append(index)
+            else:
+                groups.append([index])
+        return groups

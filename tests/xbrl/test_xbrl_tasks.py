@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import task_helper, within
-from finbench import catalog, check, paths, prompts
+from finbench import catalog, examcheck, paths, prompts
 from finbench.data.sources import import_data
 from make_xbrl import xbrl_sources
 from xbrl_samples import second_value
@@ -297,4 +297,4 @@ def test_golden_prompts_of_the_xbrl_tasks() -> None:
         golden = json.loads((paths.shipped("tasks") / "golden" / f"{task.name}.json").read_text(encoding="utf-8"))
         assert golden["digest"] == task.digest
         prompt, answer = golden["pairs"][0]
-        assert check.golden_prompt(task) == prompt + answer
+        assert examcheck.golden_prompt(task) == prompt + answer

@@ -1,0 +1,90 @@
+"""``--against``: which test texts are in somebody's own training files, whatever their prompts look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from finbench.data.audit import near, reading
+from finbench.data.audit.context import Context, Source, share
+from finbench.data.audit.model import LEVELS, SHOWN, Audit, Finding
+from finbench.data.audit.reading import Input, Raw
+from finbench.data.audit.run import Reader, resolved
+from finbench.data.audit.store import Store
+from finbench.data.contamination import Index, fields
+from finbench.errors import FinbenchError
+
+
+def against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | None = None) -> Audit:
+    """Look for the test texts of ``what`` (sets, files; default: every set that is here) in the rows of ``files``.
+
+    A test text is found wherever it stands in a training row, in a prompt or a conversation too; near duplicates are
+    looked for among the texts that the rows ask about. Raises FinbenchError where there is nothing to compare.
+    """
+    with Store() as store:
+        reader = Reader(store)
+        for each in resolved([str(name) for name in what], data_dir):
+            reader.read(each, keep=lambda split: split in ("test", None))
+        if not reader.sources:
+            raise FinbenchError("No test rows to look for.", "Name a set or a test file: finbench data list")
+        for source in reader.sources:
+            source.split = "test"  # a file that was named here is a test, whatever it is called
+        trained = reading.inputs([Path(path) for path in files])
+        for each in trained:
+            reader.read(each, split="train")
+        if not any(source.split == "train" for source in reader.sources):
+            why = "; ".join(reader.skipped.values())
+            raise FinbenchError(f"No rows in the training files: {why}", "Name CSV, JSON, JSONL or Parquet files.")
+        store.settle()
+        context = Context(store, reader.sources)
+        found, seen = _contained(context, trained)
+        found += [finding for finding in near.near(context, seen) if finding.check == "near-leak"]
+        found.sort(key=lambda finding: LEVELS.index(finding.level))
+        return Audit(sources=[source.seen() for source in reader.sources], findings=found, skipped=reader.skipped)
+
+
+def _contained(context: Context, trained: list[Input]) -> tuple[list[Finding], set[int]]:
+    """Findings, and the keys of the test texts that were found."""
+    tests = [source for source in context.sources if source.split == "test"]
+    keys: dict[tuple[str, str], int] = {}
+    texts: dict[str, list[str]] = {}
+    for source in tests:
+        column = "ask.shown" if source.id in context.by_question else "body.shown"
+        query = f"SELECT {column}, row.body FROM row JOIN body USING (body) LEFT JOIN ask USING (ask) WHERE src = ?"
+        for text, key in context.store.db.execute(query, (source.id,)):
+            keys[source.title, context.store.normal(text)] = key
+            texts.setdefault(source.title, []).append(text)
+    index = Index(texts)
+    findings, seen = [], set()
+    for each in trained:
+        hits = _hits(each, index)
+        for source in tests:
+            own = {number: line for number, line in hits.items() if index.set_of(number) == source.title}
+            if own:
+                bodies = {keys[source.title, index.text_of(number)] for number in own}
+                seen |= bodies
+                findings.append(_finding(context, source, each, own, index.texts[source.title], min(bodies)))
+    return findings, seen
+
+
+def _hits(each: Input, index: Index) -> dict[int, str]:
+    """Test text -> the line of the first training row that it stands in."""
+    found: dict[int, str] = {}
+    for item in each.rows():
+        if isinstance(item, Raw):
+            for number in index.seen(fields(item.row)):
+                found.setdefault(number, item.line)
+    return found
+
+
+def _finding(context: Context, source: Source, each: Input, own: dict[int, str], of: int, body: int) -> Finding:
+    made = context.find(
+        "contamination",
+        "error",
+        [source],
+        (len(own), of),
+        f"{share(len(own), of)} test texts of {source.title} are in {each.name}.",
+        body=body,
+    )
+    lines = [f"{each.name}{line}" for line in list(own.values())[:SHOWN]]
+    return made.model_copy(update={"places": lines, "sources": [source.title, each.name]})

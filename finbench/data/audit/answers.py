@@ -1,0 +1,229 @@
+"""Answers: missing, of another kind, known from train, or one fact asked again and again."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from finbench.data.audit.context import Context, Source, sequence, share
+from finbench.data.audit.model import Finding
+
+_MISSING = ("nan", "none", "null", "n/a", "#n/a", "na", "undefined", "")
+_RARE = 0.02  # of the rows: "none" may be a class, but not one of six in five thousand
+_SAME = 0.2  # of the weight of the words of two questions that have answer and all other columns in common
+_KINDS = (
+    ("number", re.compile(r"[-+(]?\s*[$€£]?\s*[-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?\s*%?\)?")),
+    ("tag", re.compile(r"[a-z][a-z0-9-]*:[a-z][a-z0-9_]+")),
+    ("yes or no", re.compile(r"yes|no|true|false")),
+)
+
+
+def missing(context: Context) -> Iterator[Finding]:
+    """Answers that are a missing value written out, or nothing."""
+    for source in context.sources:
+        for word in _MISSING:
+            (count,) = context.store.db.execute(
+                "SELECT count(*) FROM row WHERE src = ? AND gold = ?", (source.id, word)
+            ).fetchone()
+            always = word in ("nan", "", "#n/a")
+            labelled = source.id in context.labels
+            if not count or (not always and (labelled or count > max(10, _RARE * source.rows))):
+                continue
+            what = f'the answer "{word}"' if word else "no answer"
+            yield context.find(
+                "missing-answer",
+                "error",
+                [source],
+                (count, source.rows),
+                f"{share(count, source.rows)} rows have {what}.",
+                ("SELECT n FROM row WHERE src = ? AND gold = ?", (source.id, word)),
+            )
+
+
+def kind_of(gold: str) -> str:
+    """number, tag, yes or no, or text."""
+    return next((name for name, pattern in _KINDS if pattern.fullmatch(gold)), "text")
+
+
+def kinds(context: Context) -> Iterator[Finding]:
+    """Answers of another kind than nearly all others of their file: a number where tags are asked for."""
+    for source in context.sources:
+        if source.id in context.labels or len(source.layout.gold) != 1:
+            continue
+        counts: Counter[str] = Counter()
+        golds: dict[str, list[str]] = {}
+        query = "SELECT gold, count(*) FROM row WHERE src = ? AND gold IS NOT NULL GROUP BY gold"
+        for gold, count in context.store.db.execute(query, (source.id,)):
+            if gold not in _MISSING:
+                counts[kind_of(gold)] += count
+                golds.setdefault(kind_of(gold), []).append(gold)
+        rows = counts.total()
+        if rows < 20:
+            continue
+        main, most = counts.most_common(1)[0]
+        if main not in ("tag", "number") or most == rows or most < (0.75 if main == "tag" else 0.97) * rows:
+            continue
+        for kind, count in counts.items():
+            if kind == main:
+                continue
+            shown = ", ".join(repr(gold) for gold in golds[kind][:3])
+            yield context.find(
+                "answer-kind",
+                "error" if main == "tag" and kind == "number" else "warning" if main == "tag" else "note",
+                [source],
+                (count, rows),
+                f"{share(count, rows)} answers are a {kind}, where {most:,} are a {main} (such as {shown}).",
+                (
+                    "SELECT n FROM row WHERE src = ? AND gold IN (" + ",".join("?" * min(200, len(golds[kind]))) + ")",
+                    (source.id, *golds[kind][:200]),
+                ),
+                detail=dict(counts.most_common()),
+            )
+
+
+# ---------------------------------------------------------------- known from train
+
+
+def telling(gold: str) -> bool:
+    """Whether an answer is so special that two rows do not have it by chance: several words, or five digits."""
+    if kind_of(gold) == "number":
+        digits = re.sub(r"\D", "", gold.partition("e")[0]).strip("0")
+        return len(digits) >= 5
+    return len(re.findall(r"[\w:.-]+", gold)) >= 2 and not sequence(gold)
+
+
+def known(context: Context) -> Iterator[Finding]:
+    """Test answers that train has too, although they are no labels: then memory is enough."""
+    for test in context.sources:
+        if test.split != "test" or test.id in context.labels or len(test.layout.gold) != 1:
+            continue
+        for train in context.sources:
+            if train.split == "train" and train.family == test.family and train.id not in context.labels:
+                yield from _known(context, train, test)
+
+
+def _known(context: Context, train: Source, test: Source) -> Iterator[Finding]:
+    query = (
+        "SELECT gold, count(*) FROM row WHERE src = ? AND gold IN (SELECT gold FROM row WHERE src = ?) GROUP BY gold"
+    )
+    found = {g: n for g, n in context.store.db.execute(query, (test.id, train.id)) if g not in _MISSING and telling(g)}
+    count, rows = sum(found.values()), test.rows
+    if not count:
+        return
+    prose = any(len(gold.split()) >= 8 for gold in found)
+    numbers = all(kind_of(gold) == "number" for gold in found)
+    if count < (0.5 if numbers else 0.2) * rows and not prose:
+        return
+    said = f"{share(count, rows)} test answers are answers in {train.stem} too ({len(found):,} different ones)"
+    best, column = _by_column(context, train, test)
+    if column and best >= 0.5 * count:
+        said += f"; {share(best, rows)} with the same {column}"
+    if count >= 0.5 * rows:
+        said += ": the test measures memory"
+    marks = ",".join("?" * min(200, len(found)))
+    yield context.find(
+        "answers-in-train",
+        "error" if count >= 0.5 * rows else "warning",
+        [train, test],
+        (count, rows),
+        said + ".",
+        (f"SELECT n FROM row WHERE src = ? AND gold IN ({marks})", (test.id, *list(found)[:200])),
+    )
+
+
+def _by_column(context: Context, train: Source, test: Source) -> tuple[int, str]:
+    """(test rows whose answer and value in a column occur together in train, that column), the one of most values."""
+    names = [name for name in test.layout.meta if name in train.layout.meta]
+    if not names:
+        return 0, ""
+    best = (0, 0, "")
+    for name in names:
+        pairs: set[tuple[str, str]] = set()
+        values, hits = set(), 0
+        for meta, gold in _metas(context, train):
+            pairs.add((meta[train.layout.meta.index(name)], gold))
+        for meta, gold in _metas(context, test):
+            value = meta[test.layout.meta.index(name)]
+            values.add(value)
+            hits += (value, gold) in pairs
+        if hits and len(values) > 1:
+            best = max(best, (len(values) if hits else 0, hits, name))
+    return best[1], best[2]
+
+
+def _metas(context: Context, source: Source) -> Iterator[tuple[list[str], str]]:
+    query = "SELECT shown, gold FROM row JOIN meta USING (meta) WHERE src = ? AND gold IS NOT NULL"
+    for shown, gold in context.store.db.execute(query, (source.id,)):
+        yield shown.split("\x1f"), gold
+
+
+# ---------------------------------------------------------------- one fact, asked again and again
+
+
+def facts(context: Context) -> Iterator[Finding]:
+    """Rows that ask for one fact in other words: fewer things are tested than the row count says."""
+    for source in context.sources:
+        if context.units(source.id) == "slotted":
+            units, rows = context.store.db.execute(
+                "SELECT count(DISTINCT unit), count(*) FROM row WHERE src = ?", (source.id,)
+            ).fetchone()
+            asks = context.store.db.execute(
+                "SELECT count(DISTINCT ask) FROM row WHERE src = ?", (source.id,)
+            ).fetchone()[0]
+            query = "SELECT min(n) FROM row WHERE src = ? GROUP BY unit HAVING count(DISTINCT ask) > 1"
+            how = f"each asked in up to {asks} wordings, some several times"
+        elif source.id not in context.labels and len(source.layout.gold) == 1:
+            rows, units = _paraphrased(context, source)
+            query = (
+                "SELECT n FROM row WHERE src = ? AND (meta, gold) IN (SELECT meta, gold FROM row GROUP BY meta, gold"
+                " HAVING count(DISTINCT body) > 1)"
+            )
+            how = "the others ask the same in other words and have the same answer"
+        else:
+            continue
+        if units and units <= 0.7 * rows and rows - units >= 10:
+            yield context.find(
+                "one-fact",
+                "warning",
+                [source],
+                (units, rows),
+                f"{rows:,} rows are {units:,} facts: {how}. Count, and resample, by fact.",
+                (query, (source.id,)),
+            )
+
+
+def _paraphrased(context: Context, source: Source) -> tuple[int, int]:
+    """(rows, facts): rows with one answer and one set of other columns, whose texts share their telling words."""
+    query = (
+        "SELECT meta, gold, words FROM row JOIN body USING (body) WHERE src = ? AND gold IS NOT NULL"
+        " GROUP BY meta, gold, body ORDER BY meta, gold"
+    )
+    counts: Counter[str] = Counter()
+    groups: dict[tuple[int, str], list[frozenset[str]]] = {}
+    for meta, gold, words in context.store.db.execute(query, (source.id,)):
+        own = frozenset(words.split()[:100])
+        counts.update(own)
+        kind = kind_of(gold)
+        if telling(gold) or kind == "tag" or (kind == "number" and len(re.sub(r"\D", "", gold)) >= 5):
+            group = groups.setdefault((meta, gold), [])
+            if len(group) < 50:
+                group.append(own)
+    total = sum(map(len, groups.values()))
+    weights = {word: math.log((total + 1) / count) ** 2 for word, count in counts.items()}
+    merged = 0
+    for group in groups.values():
+        clusters: list[frozenset[str]] = []
+        for words in group:
+            if any(_alike(words, other, weights) >= _SAME for other in clusters):
+                merged += 1
+            else:
+                clusters.append(words)
+    return source.rows, source.rows - merged
+
+
+def _alike(one: frozenset[str], other: frozenset[str], weights: dict[str, float]) -> float:
+    both = sum(weights.get(word, 0.0) for word in one & other)
+    either = sum(weights.get(word, 0.0) for word in one | other)
+    return both / either if either else 1.0

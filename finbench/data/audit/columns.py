@@ -1,0 +1,290 @@
+"""Which columns of a file are the text, the question and the answer; and what a prompt is made of."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from finbench.data.audit.reading import Raw
+from finbench.errors import FinbenchError
+
+# Names as they are met, without case, spaces and underscores, the likeliest first.
+_TEXT = (
+    *("text", "sentence", "news", "headline", "tweet", "title", "content", "context", "passage", "input", "document"),
+    *("article", "post", "body", "review", "message", "paragraph", "premise", "goal", "term", "ctx", "sentence1"),
+    *("tokens", "words", "goldtoken", "token", "question", "query", "prompt", "instruction", "evidence"),
+)
+_ASKED = (
+    *("instruction", "system", "question", "query", "prompt", "hypothesis", "sentence2", "entity"),
+    *("choices", "endings", "options", "sol1", "sol2", "option1", "option2", "option3", "option4"),
+)
+_GOLD = (
+    *("label", "labels", "goldlabel", "target", "gold", "answer", "answers", "sentiment", "sentimentlabel", "class"),
+    *("category", "nertags", "tags", "entities", "output", "response", "completion", "answerkey", "explanation"),
+    *("definition", "score", "sentimentscore", "info", "y", "chosen"),
+)
+_GOLD_ENDS = ("label", "labels", "tags", "target", "sentiment", "class", "answer")
+_CHAT = ("messages", "conversations", "conversation", "chat")
+_IDS = re.compile(r"^(id|idx|index|uuid|guid|key|url|link|date|dates|timestamp|time|split|rowid|.*id)$")
+
+
+class Item(NamedTuple):
+    """One row, understood. ``gold`` is canonical (see ``canonical``), None where the file has no answers."""
+
+    body: str  # the text that is asked about
+    ask: str  # the question or instruction, without the quoted parts that name something in the text
+    slots: str  # those parts
+    gold: str | None
+    meta: str  # the other columns that rows share
+    line: str
+    split: str | None
+
+
+@dataclass
+class Layout:
+    """The columns of a file by what they are."""
+
+    text: str
+    asked: list[str]
+    gold: list[str]
+    meta: list[str]
+    sentence: list[str] = field(default_factory=list)  # of a file with one token a row: what tells a sentence
+    split: str | None = None
+    chat: bool = False
+    prefix: str = ""  # what every prompt starts with
+    suffix: str = ""
+
+    def item(self, raw: Raw) -> Item:
+        """A row, understood."""
+        row = raw.row
+        gold: str | None
+        if self.chat:
+            asked, text, gold = _of_chat(row.get(self.text))
+        else:
+            text, asked = as_text(row.get(self.text)), "\n".join(as_text(row.get(name)) for name in self.asked)
+            gold = self._gold(row)
+        bare, prompt = unwrap(text, self.prefix, self.suffix)
+        ask, slots = _template(f"{asked}\n{prompt}", bare)
+        meta = "\x1f".join(as_text(row.get(name)) for name in self.meta)
+        told = raw.split or (split_of_row(row.get(self.split)) if self.split else None)
+        return Item(bare, ask, slots, gold, meta, raw.line, told)
+
+    def _gold(self, row: dict[str, Any]) -> str | None:
+        if len(self.gold) == 1:
+            return canonical(row.get(self.gold[0]))
+        if self.gold:
+            return json.dumps({name: canonical(row.get(name)) for name in self.gold}, ensure_ascii=False)
+        return None
+
+
+def split_of_row(value: Any) -> str | None:
+    """The split that a column states."""
+    from finbench.data.audit.reading import split_named
+
+    return split_named(value)
+
+
+def key_of(column: Any) -> str:
+    """A column's name without case, spaces and underscores."""
+    return re.sub(r"[^a-z0-9]", "", str(column).casefold())
+
+
+def layout(sample: Sequence[Raw], name: str) -> Layout:
+    """The layout of a file by a sample of its rows. FinbenchError if no column holds text."""
+    columns = list(dict.fromkeys(column for raw in sample for column in raw.row))
+    keys = {key_of(column): column for column in reversed(columns)}
+    values = {column: [raw.row.get(column) for raw in sample] for column in columns}
+    for key in _CHAT:
+        if key in keys and any(isinstance(value, list) for value in values[keys[key]]):
+            return Layout(keys[key], [], ["(last turn)"], [], chat=True)
+    text = _text_column(keys, values)
+    if text is None:
+        raise FinbenchError(f"{name}: no column of text among {', '.join(map(str, columns))[:120]}.")
+    gold = _gold_columns(keys, values, text)
+    asked = [keys[key] for key in _ASKED if key in keys and keys[key] not in (text, *gold)]
+    asked = [column for column in asked if any(as_text(value).strip() for value in values[column])]
+    split = next((column for column in columns if key_of(column) in ("split", "partition", "fold")), None)
+    rest = [column for column in columns if column not in (text, split, *gold, *asked)]
+    meta = [column for column in rest if _shared(values[column], len(sample))]
+    made = Layout(text, asked, gold, meta, split=split)
+    shown = [as_text(value) for value in values[text]]
+    if shown and sum(len(value.split()) <= 1 for value in shown) >= 0.98 * len(shown):
+        made.sentence = [c for c in columns if "sent" in key_of(c) or re.search(r"(idx|id|index)$", key_of(c))]
+        made.meta = []
+    elif len(sample) >= 20:
+        made.prefix, made.suffix = _common(shown)
+    return made
+
+
+def _text_column(keys: dict[str, Any], values: dict[Any, list[Any]]) -> Any:
+    for key in _TEXT:
+        if key in keys and _filled(values[keys[key]]) >= 0.5:
+            return keys[key]
+    lengths = {
+        column: sum(len(as_text(v).split()) for v in found) / max(1, len(found))
+        for column, found in values.items()
+        if any(isinstance(value, str) for value in found)
+    }
+    best = max(lengths, key=lambda column: lengths[column], default=None)
+    return best if best is not None and lengths[best] >= 3 else None
+
+
+def _filled(found: list[Any]) -> float:
+    return sum(isinstance(value, str | list) and bool(as_text(value).strip()) for value in found) / max(1, len(found))
+
+
+def _gold_columns(keys: dict[str, Any], values: dict[Any, list[Any]], text: Any) -> list[Any]:
+    names = [keys[key] for key in _GOLD if key in keys and keys[key] != text]
+    if names and key_of(names[0]) == "target" and ("score" in keys or "sentimentscore" in keys):
+        return [keys.get("score", keys.get("sentimentscore"))]  # FiQA: the target is who is spoken about
+    if names:
+        return names[:1]
+    ended = [column for key, column in keys.items() if key.endswith(_GOLD_ENDS) and column != text]
+    if ended:
+        return ended[:1]
+    # one yes/no column for each question, as in the gold headlines
+    return [c for c, found in values.items() if c != text and {str(v) for v in found} <= {"0", "1", "True", "False"}]
+
+
+def _shared(found: list[Any], rows: int) -> bool:
+    """Whether a column groups rows: several values, each of several rows."""
+    try:
+        distinct = len({as_text(value) for value in found})
+    except (TypeError, ValueError):
+        return False
+    return 2 <= distinct <= 0.6 * rows
+
+
+def as_text(value: Any) -> str:
+    """A cell as text; tokens are joined by blanks."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return " ".join(value)
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
+
+
+_NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+
+
+def canonical(value: Any) -> str:
+    """An answer so written that equal ones are equal: 5, 5.0 and "5" are "5"; case and spaces do not count."""
+    if isinstance(value, str):
+        text = " ".join(value.split()).casefold()
+        if text[:1] in ("[", "{") and len(text) < 5000:
+            try:
+                return canonical(ast.literal_eval(value.strip()))
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                return text
+        if _NUMBER.fullmatch(text) and not re.fullmatch(r"0\d+", text):
+            return _plain(float(text.replace(",", "").replace("$", "")))
+        return text
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return _plain(float(value))
+    if isinstance(value, dict):
+        for key in ("sentiment_score", "score", "label", "text"):
+            if key in value:
+                return canonical(value[key])
+        return json.dumps({str(key): canonical(part) for key, part in sorted(value.items(), key=str)})
+    if isinstance(value, list | tuple) and not value:
+        return "[]"  # no entity is an answer
+    if isinstance(value, list | tuple):
+        return " | ".join(canonical(part) for part in value)
+    return str(value).casefold()
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
+
+
+# ---------------------------------------------------------------- prompts
+
+_MARKS = re.compile(r"\[/?INST\]|<\|[^|<>]{1,40}\|>|</?s>|^#{1,4}[ \t]*", re.MULTILINE)
+_TAIL = re.compile(r"(?:\n|\.\s|\s)(?:your )?(?:answer|output|response|label|sentiment)\s*:\s*$", re.IGNORECASE)
+_INPUT = re.compile(
+    r"^(?:input|input text|text|sentence|tweet|news|headline|passage|statement)\s*:[ \t]*", re.IGNORECASE | re.MULTILINE
+)
+_QUESTION = re.compile(r"(?:^|[\s.,;])question\s*:[ \t]*", re.IGNORECASE)
+_AFTER = re.compile(r"\n[\w ]{0,40}context\s*:[ \t]*\n?", re.IGNORECASE)
+
+
+def unwrap(text: str, prefix: str = "", suffix: str = "") -> tuple[str, str]:
+    """(the text asked about, the words around it) of a prompt; a plain text is itself and ""."""
+    if prefix or suffix:
+        stripped = text.removeprefix(prefix)
+        stripped = stripped.removesuffix(suffix) if suffix else stripped
+    else:
+        stripped = text
+    bare = _TAIL.sub("", _MARKS.sub("", text)).strip() if ":" in text or "[" in text or "<" in text else text.strip()
+    found = next(reversed(list(_INPUT.finditer(bare))), None)
+    if found and found.start() > 0:
+        return bare[found.end() :].strip(), bare[: found.start()].strip()
+    asked = _QUESTION.search(bare)
+    if asked:
+        question = bare[asked.end() :].strip()
+        if pages := _AFTER.search(question):
+            return question[pages.end() :].strip(), f"{bare[: asked.start()]} {question[: pages.start()]}".strip()
+        if question:
+            return question, bare[: asked.start()].strip()
+    if stripped != text and stripped.strip():
+        return stripped.strip(), f"{prefix}{suffix}".strip()
+    return bare, ""
+
+
+def _common(texts: list[str]) -> tuple[str, str]:
+    """What all prompts of a file start and end with, up to a word's end; "" if it is short."""
+    distinct = sorted(set(texts))
+    if len(distinct) < 10:
+        return "", ""
+    prefix = _prefix(distinct[0], distinct[-1])
+    prefix = prefix[: max(prefix.rfind(" "), prefix.rfind("\n")) + 1]
+    back = sorted(text[::-1] for text in distinct)
+    suffix = _prefix(back[0], back[-1])[::-1]
+    at = min((i for i in (suffix.find(" "), suffix.find("\n"), suffix.find(".")) if i >= 0), default=-1)
+    suffix = suffix[at:] if at >= 0 else ""
+    return (prefix if len(prefix) >= 15 else ""), (suffix if len(suffix.strip()) >= 6 else "")
+
+
+def _prefix(one: str, other: str) -> str:
+    size = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:size]
+
+
+_QUOTED = re.compile(r"(?<!\w)['\"“‘]([^'\"\n]{2,80}?)['\"”’](?!\w)")
+_OPTIONS = re.compile(r"(?im)^(?:options|choices)\s*:(.*)$")
+
+
+def _template(ask: str, body: str) -> tuple[str, str]:
+    """(the instruction without what it quotes of the text, the quoted parts). The order of options does not count."""
+    if not ask.strip():
+        return "", ""
+    low = body.casefold()
+    slots = [quoted for quoted in _QUOTED.findall(ask) if quoted.casefold() in low]
+    for quoted in slots:
+        ask = ask.replace(quoted, "…")
+    ask = _OPTIONS.sub(lambda found: "options " + ", ".join(sorted(p.strip() for p in found[1].split(","))), ask)
+    return ask.strip(), " | ".join(slots)
+
+
+def _of_chat(turns: Any) -> tuple[str, str, str]:
+    """(what comes before, the user's last turn, the assistant's last turn) of a conversation."""
+    said = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+    spoken = [
+        (key_of(turn.get("role", turn.get("from"))), as_text(turn.get("content", turn.get("value")))) for turn in said
+    ]
+    users = [text for role, text in spoken if role in ("user", "human")]
+    others = [text for role, text in spoken if role in ("assistant", "gpt", "model", "bot")]
+    system = [text for role, text in spoken if role == "system"]
+    return "\n".join([*system, *users[:-1]]), users[-1] if users else "", canonical(others[-1] if others else "")

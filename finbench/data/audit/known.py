@@ -1,0 +1,124 @@
+"""What is known of a file beyond its rows: which published set it is, what its codes stand for, its licence."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finbench import catalog
+from finbench.data.audit.columns import Layout, canonical
+from finbench.data.audit.reading import Raw, split_in
+from finbench.paths import helper
+
+
+class Known(NamedTuple):
+    """A published set that a file belongs to."""
+
+    set: str
+    codes: dict[str, str]  # label in the file -> label of the set; "" where that depends on the row
+    chosen: Any  # how the set's rows are read
+
+
+def code_of(known: Known, raw: Raw, layout: Layout, name: str) -> str:
+    """What the label of a row stands for, as the set's reader has it; "" if the reader refuses the row."""
+    try:
+        return _code(known.chosen, raw, layout, name, split_in(name)) or ""
+    except (helper("sets").WrongFile, KeyError, TypeError, ValueError):
+        return ""
+
+
+def recognise(name: str, sample: Sequence[Raw], layout: Layout) -> Known | None:
+    """The set whose files are called like this and whose reader takes these rows; None if there is none."""
+    file = Path(name).name.casefold()
+    table = helper("sets").SETS
+    named = [
+        (sum(pattern.count("*") for pattern in fitting), set_)
+        for set_, chosen in table.items()
+        if (fitting := [p for p in chosen.files.split() if fnmatch(file, p.casefold())])
+    ]
+    for _, set_ in sorted(named):
+        codes = _codes(table[set_], sample[:200], layout, name)
+        if codes is not None:
+            return Known(set_, codes, table[set_])
+    return None
+
+
+def _codes(chosen: Any, sample: Sequence[Raw], layout: Layout, name: str) -> dict[str, str] | None:
+    """Label in the file -> label of the set, of the rows at its start; None if the set's reader refuses them."""
+    split, told, taken = split_in(name), dict[str, str](), 0
+    for raw in sample:
+        try:
+            found = _code(chosen, raw, layout, name, split)
+        except (helper("sets").WrongFile, KeyError, TypeError, ValueError):
+            return None
+        taken += found is not None
+        if found and len(layout.gold) == 1:
+            label = canonical(raw.row.get(layout.gold[0]))
+            told[label] = found if told.get(label, found) == found else ""
+    return told if taken >= 0.9 * len(sample) else None
+
+
+def _code(chosen: Any, raw: Raw, layout: Layout, name: str, split: str | None) -> str | None:
+    """What a row's label stands for; "" if it has none of its own, None if the reader drops the row."""
+    made = list(chosen.units([(raw.row, name, split)]))
+    if any(isinstance(item, str) for item in made):
+        return None
+    units = [item for item in made if isinstance(item, helper("sets").Unit)]
+    one = len(units) == 1 and isinstance(units[0].label, str)
+    return canonical(units[0].label) if one else ""
+
+
+_FREE = re.compile(
+    r"\b(apache|mit license|cc0|public domain|openmdw|odc-by|bsd|cc[- ]by(?:[- ]sa)?[- ]?\d|attribution 4\.0)",
+    re.IGNORECASE,
+)
+_CLOSED = re.compile(
+    r"non-?commercial|\bnc\b|by-nc|all rights reserved|not stated|unclear|unknown|\bgpt\b", re.IGNORECASE
+)
+
+
+def open_licence(text: str) -> bool | None:
+    """Whether a licence lets texts be shown; None where the words do not tell."""
+    if _CLOSED.search(text):
+        return False
+    return (
+        True if _FREE.search(text) or re.search(r"\bmit\b|creative commons attribution", text, re.IGNORECASE) else None
+    )
+
+
+def stated(folder: Path) -> str | None:
+    """The licence in a folder: of ``dataset.json``, of a README's front matter, or of a file called LICENSE."""
+    try:
+        card = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+        if isinstance(card, dict) and card.get("licence"):
+            return str(card["licence"])
+    except (OSError, ValueError, RecursionError):
+        pass
+    for path in sorted(folder.glob("README*")) + sorted(folder.glob("readme*")):
+        head = _head(path)
+        if head.startswith("---") and (found := re.search(r"^licen[sc]e:\s*(\S.*)$", head, re.MULTILINE)):
+            return found[1].strip()
+    for path in sorted(folder.glob("[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*")):
+        text = " ".join(_head(path).split())
+        if text:
+            found = re.search(r"[^.]*(?:licen[sc]ed?|commons|copyright)[^.]*", text, re.IGNORECASE)
+            return f"{path.name}: {(found[0] if found else text).strip()[:120]}"
+    return None
+
+
+def _head(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as handle:
+            return handle.read(5000)
+    except OSError:
+        return ""
+
+
+def of_set(name: str) -> tuple[str | None, bool | None]:
+    """(licence, whether texts may be shown) of a set, as its task states it."""
+    found = next((task for task in catalog.tasks().values() if task.set == name), None)
+    return (found.licence, not found.restricted) if found else (None, None)

@@ -1,0 +1,25 @@
+"""Licences: sets whose terms are unclear, or do not let anybody use them for trade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from finbench.data.audit.context import Context, Source
+from finbench.data.audit.model import Finding
+
+
+def licences(context: Context) -> Iterator[Finding]:
+    """One note for each licence that does not let texts be shown. What nobody knows a licence of is in the table."""
+    found: dict[str, list[Source]] = {}
+    for source in context.sources:
+        if source.open is False and source.licence:
+            found.setdefault(source.licence, []).append(source)
+    for licence, sources in found.items():
+        names = ", ".join(source.stem for source in sources[:4]) + (" ..." if len(sources) > 4 else "")
+        yield context.find(
+            "licence",
+            "note",
+            sources,
+            (len(sources), len(context.sources)),
+            f"Licence unclear, or not for every use ({licence}): {names}.",
+        )

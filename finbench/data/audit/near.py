@@ -1,0 +1,231 @@
+"""Near duplicates: MinHash finds candidates, the words themselves decide.
+
+Candidates share most of their words and pairs of words (Broder 1997). Of these a pair counts when the weighted Jaccard
+similarity of their words is at least 0.8, where a word that many texts have weighs little, so that two texts of one
+template are not taken for one text; and when what differs is neither a number or a name in place of another, which is
+another fact in the same words, nor goes with another answer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+from finbench.data.audit.context import Context, Source, share
+from finbench.data.audit.model import SHOWN, Finding
+
+LEAST = 6  # words: shorter texts are alike by chance
+SIMILAR = 0.8
+_SLIP = 0.7  # where one word differs by a letter or two: in a small file such a word weighs much
+_BANDS, _ROWS = 16, 4  # similarity 0.6 is found with probability 0.89, 0.7 with 0.99
+_ESTIMATE = 0.5  # of the similarity, before words are looked at
+_CROWD = 12  # neighbours in a bucket that are compared: a larger one is a template
+_TRIES = 16  # candidates of one text, for the same reason
+_WORDS = 400  # of a text that are looked at
+_DIGIT = re.compile(r"\d")
+
+
+class Pair(NamedTuple):
+    """Two keys of texts, the smaller first."""
+
+    one: int
+    other: int
+
+
+def near(context: Context, known: Collection[int] = ()) -> Iterator[Finding]:
+    """Near duplicates inside sources and between them, but for texts (keys) that are ``known`` to be there already."""
+    context.store.db.execute("CREATE INDEX IF NOT EXISTS by_body ON row (body)")
+    keys: list[int] = []
+    texts: list[list[str]] = []
+    for key, words in context.store.db.execute("SELECT body, words FROM body ORDER BY body"):
+        if words.count(" ") >= LEAST - 1:
+            keys.append(key)
+            texts.append(words.split()[:_WORDS])
+    if len(texts) < 2:
+        return
+    weights = _weights(texts)
+    totals = [sum(weights[word] for word in set(words)) for words in texts]
+    pairs = [
+        Pair(keys[a], keys[b])
+        for a, b in _candidates(texts)
+        if similar(texts[a], texts[b], weights, totals[a] + totals[b])
+    ]
+    yield from _reported(context, [pair for pair in pairs if _one_fact(context, pair)], known)
+
+
+def _weights(texts: list[list[str]]) -> dict[str, float]:
+    """The weight of a word: log of texts over texts that have it."""
+    counts: Counter[str] = Counter()
+    for words in texts:
+        counts.update(set(words))
+    return {word: math.log((len(texts) + 1) / count) for word, count in counts.items()}
+
+
+def _signatures(texts: list[list[str]]) -> Any:
+    """MinHash values, texts x 64, uint32."""
+    import numpy as np
+    from datasketch import MinHash
+
+    maker = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=int)
+    found = np.empty((len(texts), _BANDS * _ROWS), dtype=np.uint32)
+    hashes: dict[str, int] = {}
+    for number, words in enumerate(texts):
+        maker.clear()
+        own = []
+        for word in words:
+            value = hashes.get(word)
+            if value is None:
+                value = hashes[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))
+            own.append(value)
+        pairs = [(31 * a + b) & 0xFFFFFFFF for a, b in itertools.pairwise(own)]
+        maker.update_batch(list({*own, *pairs}))
+        found[number] = maker.hashvalues
+    return found
+
+
+def _candidates(texts: list[list[str]]) -> Iterator[tuple[int, int]]:
+    """Pairs of texts that fall into one bucket of a band, and whose signatures agree well enough; the likeliest first.
+
+    In texts of one template every text is like every other: the best few of each are looked at.
+    """
+    import numpy as np
+
+    signatures = _signatures(texts)
+    codes, scores = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.float32)]
+    for band in range(_BANDS):
+        part = np.ascontiguousarray(signatures[:, band * _ROWS : (band + 1) * _ROWS])
+        keys = part.view(np.dtype((np.void, part.dtype.itemsize * _ROWS))).ravel()
+        order = np.argsort(keys, kind="stable")
+        sorted_ = keys[order]
+        for step in range(1, _CROWD + 1):
+            same = np.flatnonzero(sorted_[step:] == sorted_[:-step])
+            if not len(same):
+                break
+            a, b = order[same], order[same + step]
+            alike = np.zeros(len(a), dtype=np.float32)
+            for at in range(0, len(a), 50_000):
+                span = slice(at, at + 50_000)
+                alike[span] = (signatures[a[span]] == signatures[b[span]]).mean(axis=1)
+            good = alike >= _ESTIMATE
+            codes.append(np.minimum(a, b)[good] * len(texts) + np.maximum(a, b)[good])
+            scores.append(alike[good])
+    pairs, first = np.unique(np.concatenate(codes), return_index=True)
+    best = np.argsort(-np.concatenate(scores)[first], kind="stable")
+    tries: Counter[int] = Counter()
+    for code in pairs[best]:
+        one, other = divmod(int(code), len(texts))
+        if tries[one] < _TRIES and tries[other] < _TRIES:
+            tries[one] += 1
+            tries[other] += 1
+            yield one, other
+
+
+def similar(one: list[str], other: list[str], weights: dict[str, float], total: float) -> bool:
+    """Whether two texts are one but for words that carry no other fact. ``total``: the weights of both, added up."""
+    a, b = set(one), set(other)
+    common = a & b
+    shared = sum(map(weights.__getitem__, common))
+    if shared < _SLIP * (total - shared) or len(common) < 0.7 * len(a | b):
+        return False
+    if shared < SIMILAR * (total - shared) and not (
+        len(a - common) == len(b - common) == 1 and _alike(*(a - common), *(b - common))
+    ):
+        return False
+    numbers = [[word for word in words if _DIGIT.search(word)] for words in (one, other)]
+    return _within(*sorted(numbers, key=len))
+
+
+def _within(few: list[str], many: list[str]) -> bool:
+    """Whether the one stands, in its order, in the other."""
+    rest = iter(many)
+    return all(word in rest for word in few)
+
+
+_NAME = re.compile(r"(?<=[^.!?:\s] )[A-Z][\w&.-]*|\b[A-Z]{2,}\b|\$[A-Za-z]+|\b\w*\d\w*\b")
+_WORD = re.compile(r"\w+")
+
+
+def _one_fact(context: Context, pair: Pair) -> bool:
+    """Whether two texts name the same, and are answered alike."""
+    shown = [context.store.shown(key) for key in pair]
+    words = [set(_WORD.findall(text.casefold())) for text in shown]
+    only = [words[0] - words[1], words[1] - words[0]]
+    named = [
+        {word for name in _NAME.findall(text) for word in _WORD.findall(name.casefold())} & left
+        for text, left in zip(shown, only, strict=True)
+    ]
+    if (named[0] and named[1]) or not _slip(only, sum(map(len, words)) / 2):
+        return False
+    golds, labels = [], True
+    for key in pair:
+        found = context.store.db.execute("SELECT DISTINCT src, gold FROM row WHERE body = ?", (key,)).fetchall()
+        labels = labels and all(src in context.labels for src, gold in found if gold is not None)
+        golds.append({gold for _, gold in found if gold is not None})
+    if not golds[0] or not golds[1] or golds[0] & golds[1]:
+        return True
+    # words in place of others ("rose", "fell"), or added to a question, with another answer: another question
+    return labels and not (only[0] and only[1])
+
+
+def _slip(only: list[set[str]], length: float) -> bool:
+    """Whether words in place of others are a slip, or few in a long text; in a short one they are the point of it."""
+    few, many = sorted(only, key=len)
+    if not few or len(many) <= 0.06 * length:
+        return True
+    return all(any(_alike(word, other) for other in many) for word in few)
+
+
+def _alike(word: str, other: str) -> bool:
+    """Whether two words differ by a letter or two."""
+    return difflib.SequenceMatcher(None, word, other).ratio() >= 0.75
+
+
+def _reported(context: Context, pairs: list[Pair], known: Collection[int]) -> Iterator[Finding]:
+    """Pairs by the sources they are in: one inside a file counts there, one between a train and a test file there."""
+    where = {
+        key: {src for (src,) in context.store.db.execute("SELECT DISTINCT src FROM row WHERE body = ?", (key,))}
+        for key in {key for pair in pairs for key in pair}
+    }
+    inside: dict[tuple[int, int], dict[int, int]] = {}  # (train, test) or (source, itself) -> key there -> its twin
+    for one, other in pairs:
+        for key, twin in ((one, other), (other, one)):
+            for b in where[key]:
+                if b in where[twin]:
+                    if key < twin:
+                        inside.setdefault((b, b), {})[twin] = key
+                    continue
+                for a in where[twin] - where[key] if key not in known else ():
+                    if _rank(context.sources[a]) < _rank(context.sources[b]):
+                        inside.setdefault((a, b), {})[key] = twin
+    for (a, b), found in sorted(inside.items()):
+        yield _finding(context, context.sources[a], context.sources[b], found)
+
+
+def _rank(source: Source) -> int:
+    return {"train": 1, "validation": 2, "test": 3}.get(str(source.split), 3)
+
+
+def _finding(context: Context, first: Source, second: Source, found: dict[int, int]) -> Finding:
+    of, own = context.distinct[second.id], first.id == second.id
+    said = f"{share(len(found), of)} texts of {second.stem} differ by a few words from another one"
+    key, twin = next(iter(sorted(found.items())))
+    keys = list(found)[:SHOWN]
+    made = context.find(
+        "near-duplicates" if own else "near-leak",
+        "note" if own else "warning",
+        [second] if own else [first, second],
+        (len(found), of),
+        said + ("." if own else f" in {first.stem}."),
+        (
+            f"SELECT min(n) FROM row WHERE src = ? AND body IN ({','.join('?' * len(keys))}) GROUP BY body",
+            (second.id, *keys),
+        ),
+        body=key,
+    )
+    return made.model_copy(update={"example": f"{made.example} / {context.example(twin, [first, second])}"})

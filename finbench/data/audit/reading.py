@@ -1,0 +1,204 @@
+"""Files of any of the usual shapes as raw rows: nothing is assumed about whose they are."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from finbench import hub, refs
+from finbench.data.files import Record, SourceFile, decode_at, decode_conll, decoder_of, expand, text_of
+from finbench.errors import FinbenchError
+
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".conll", ".data")
+PATTERN = " ".join(f"*{suffix}" for suffix in SUFFIXES)
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("dev", "val", "valid", "validation", "eval"), "validation"),
+    **dict.fromkeys(("test", "testing", "heldout"), "test"),
+}
+
+
+class Raw(NamedTuple):
+    """A row as it stands in its file. ``line`` is what follows the file's name in a place, such as ``:12``."""
+
+    row: dict[str, Any]
+    line: str
+    split: str | None = None
+
+
+class Input(NamedTuple):
+    """A file to read, or a data set of the Hub at a commit, and what it is called in findings."""
+
+    file: SourceFile
+    name: str
+    folder: Path  # where a licence or a card may lie
+    hub: tuple[str, str] | None = None
+
+    def rows(self) -> Iterator[Raw | str]:
+        """Its rows."""
+        return hub_rows(*self.hub) if self.hub else rows(self.file)
+
+
+def split_named(word: Any) -> str | None:
+    """The split that a word stands for."""
+    return _SPLITS.get(str(word).strip().casefold())
+
+
+def split_in(name: str) -> str | None:
+    """The split that a file's name, or the folder it lies in, states as a word of its own."""
+    for part in (Path(name).stem, Path(name).parent.name):
+        for word in re.split(r"[^a-z]+", part.casefold()):
+            if word in _SPLITS:
+                return _SPLITS[word]
+    return None
+
+
+def inputs(paths: list[Path]) -> list[Input]:
+    """The files of ``paths``: files, folders (all that can hold rows) and zip archives, in a fixed order."""
+    found: dict[str, Input] = {}
+    for path in paths:
+        for file in expand([path], PATTERN, "Name files, folders, zip archives or sets: finbench data list"):
+            if path.is_dir():
+                name, folder = file.path.relative_to(path).as_posix(), file.path.parent
+            else:
+                name, folder = file.member or path.name, path.parent
+            if f"{file}" not in {str(known.file) for known in found.values()}:
+                base, number = name, 2
+                while name in found:  # two folders may hold files of one name
+                    name, number = f"{path.name}/{base}" if number == 2 else f"{base} ({number})", number + 1
+                found[name] = Input(file, name, folder)
+    return list(found.values())
+
+
+def rows(file: SourceFile) -> Iterator[Raw | str]:
+    """The rows of a file; a row that cannot be read is a text that starts with its line.
+
+    Raises FinbenchError for a file that cannot be read at all, or that holds no rows.
+    """
+    found = _decoded(file)
+    head = list(itertools.islice(found, 200))
+    if not any(isinstance(item, Raw) for item in head):
+        raise FinbenchError(f"{file.name}: no rows" + (f" ({head[0]})" if head else "") + ".")
+    yield from head
+    yield from found
+
+
+def _decoded(file: SourceFile) -> Iterator[Raw | str]:
+    if file.suffix == ".json":
+        yield from _json(file)
+        return
+    decoder: Any
+    if file.suffix == ".tsv":
+        decoder = _tsv
+    elif file.suffix in (".txt", ".conll", ".data"):
+        decoder = _sniffed(file)
+    elif file.suffix == ".ndjson":
+        decoder = decoder_of(SourceFile(Path("x.jsonl")), None)
+    else:
+        decoder = decoder_of(file, None)
+    start = len(str(file))
+    for item in decoder(file):
+        yield Raw(item.row, item.place[start:]) if isinstance(item, Record) else item[start:].lstrip(":")
+
+
+def _sniffed(file: SourceFile) -> Any:
+    """How a text file is written, by its first lines: ``sentence@label``, CoNLL, or columns."""
+    with text_of(file, "iso-8859-1") as text:
+        lines = list(itertools.islice(text, 300))
+    full = [line for line in lines if line.strip()]
+    if not full:
+        raise FinbenchError(f"{file.name}: the file is empty.")
+    if sum(bool(re.search(r"@\w{1,12}\s*$", line)) for line in full) >= 0.9 * len(full):
+        return decode_at
+    fields = [len(line.split()) for line in full]
+    if len(full) < len(lines) and sum(count == 4 for count in fields) >= 0.95 * len(fields):
+        return decode_conll
+    if len(full) > 2 and len({line.count("\t") for line in full}) == 1 and "\t" in full[0]:
+        return _tsv
+    raise FinbenchError(f"{file.name}: prose, not rows.")
+
+
+def _tsv(file: SourceFile) -> Iterator[Record | str]:
+    with text_of(file, "iso-8859-1") as text:
+        reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
+        header = [name.strip() for name in next(reader)]
+        for row in reader:
+            place = f"{file}:{reader.line_num}"
+            if row and len(row) != len(header):
+                yield f"{place}: {len(row)} fields, the header has {len(header)}"
+            elif row:
+                yield Record(dict(zip(header, row, strict=True)), place)
+
+
+def _json(file: SourceFile) -> Iterator[Raw | str]:
+    """A list of objects; objects by id; lists by split; columns by name."""
+    try:
+        with text_of(file) as text:
+            document = json.load(text)
+    except (ValueError, RecursionError) as fault:
+        raise FinbenchError(f"{file.name}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).") from fault
+    yield from _of_json(document, None)
+
+
+def _of_json(document: Any, split: str | None) -> Iterator[Raw | str]:
+    if isinstance(document, list):
+        for number, row in enumerate(document, 1):
+            yield Raw(row, f": entry {number}", split) if isinstance(row, dict) else f"entry {number}: not an object"
+    elif isinstance(document, dict) and document:
+        values = list(document.values())
+        if all(isinstance(value, dict) for value in values):
+            named = [split_named(key) for key in document]
+            for (key, row), name in zip(document.items(), named, strict=True):
+                if all(named):
+                    yield from _of_json(row, name)
+                else:
+                    yield Raw(row, f": id {ascii(key)[1:-1]}", split)
+        elif columns := {key: value for key, value in document.items() if isinstance(value, list)}:
+            if all(isinstance(value, list) and value and isinstance(value[0], dict) for value in columns.values()):
+                for key, value in columns.items():
+                    yield from _of_json(value, split_named(key) or split)
+            elif len({len(value) for value in columns.values()}) == 1:
+                for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
+                    yield Raw(dict(zip(columns, cells, strict=True)), f": entry {number}", split)
+
+
+# ---------------------------------------------------------------- the Hub
+
+
+def on_hub(reference: str) -> Iterator[Input]:
+    """A data set of the Hub, ``hub:org/name[@rev]``. Raises FinbenchError if it cannot be had."""
+    named = refs.parse(reference)
+    revision = hub.dataset_sha(named.name, named.revision or "main")
+    yield Input(SourceFile(Path(named.name)), f"hub:{named.name}@{revision[:8]}", Path(), (named.name, revision))
+
+
+def hub_rows(path: str, revision: str) -> Iterator[Raw | str]:
+    """The rows of every configuration and split of a data set of the Hub, streamed at a commit."""
+    import datasets
+
+    with hub.data_explained(path):
+        configs = datasets.get_dataset_config_names(path, revision=revision)
+    for config in configs:
+        with hub.data_explained(path):
+            splits = datasets.load_dataset(path, config, revision=revision, streaming=True)
+        for split, table in splits.items():
+            found = iter(_named(table))
+            for number in itertools.count(1):
+                with hub.data_explained(path):  # only what the Hub raises, not what is done with a row
+                    row = next(found, None)
+                if row is None:
+                    break
+                yield Raw(dict(row), f" {config} {split} row {number}", split_named(split) or str(split))
+
+
+def _named(table: Any) -> Iterator[dict[str, Any]]:
+    """Rows with the names of their classes, where the data set has names for its codes."""
+    names = {name: feature.names for name, feature in (table.features or {}).items() if hasattr(feature, "names")}
+    for row in table:
+        coded = {key: names[key][row[key]] for key in names if isinstance(row.get(key), int) and row[key] >= 0}
+        yield {**row, **coded}

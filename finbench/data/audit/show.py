@@ -1,0 +1,56 @@
+"""An audit for people: the files in a table, then every finding in a sentence, the gravest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from finbench.data.audit.model import LEVELS, Audit, Finding
+
+_COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
+_PLACES = 3
+
+
+def terminal(found: Audit) -> Iterator[Any]:
+    """What to print, piece by piece."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("file", "split", "rows", "text", "answer", "licence"):
+        table.add_column(column, overflow="fold", justify="right" if column == "rows" else "left")
+    for seen in found.sources:
+        cells = (seen.name, seen.split or "", f"{seen.rows:,}", ", ".join(seen.texts), _few(seen.gold))
+        table.add_row(*map(escape, (*cells, seen.licence or "not stated")))
+    yield table
+    for name, why in found.skipped.items():
+        yield f"[dim]left out: {escape(name)}: {escape(why)}[/]"
+    yield ""
+    for finding in found.findings:
+        yield from _lines(finding)
+    yield summary(found)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+
+
+def _lines(finding: Finding) -> Iterator[str]:
+    colour = _COLOURS[finding.level]
+    yield f"[{colour}]{finding.level}[/] [bold]{finding.check}[/]  [dim]{escape(', '.join(finding.sources))}[/]"
+    yield f"  {escape(finding.said)}"
+    if finding.detail:
+        yield "  [dim]" + escape(", ".join(f"{name}: {count:,}" for name, count in finding.detail.items())) + "[/]"
+    if finding.places:
+        more = f" and {finding.count - _PLACES:,} more" if finding.count > _PLACES < len(finding.places) else ""
+        yield f"  [dim]{escape(', '.join(finding.places[:_PLACES]))}{more}[/]"
+    if finding.example:
+        yield f"  [dim]e.g. {escape(' '.join(finding.example.split()))}[/]"
+
+
+def summary(found: Audit) -> str:
+    """The last line."""
+    rows = sum(seen.rows for seen in found.sources)
+    counts = {level: sum(f.level == level for f in found.findings) for level in LEVELS}
+    said = ", ".join(f"{count} {level}{'s' * (count != 1)}" for level, count in counts.items())
+    return f"{rows:,} rows of {len(found.sources)} files: " + (f"{said}." if found.findings else "nothing found.")

@@ -1,0 +1,144 @@
+"""Test texts inside training data: found by containment, so that prompts and conversations hide nothing.
+
+Texts are compared normalised, as splits are divided (no case, punctuation, links). A test text of eight words or more
+counts as seen when all of them, or the first 200, stand in this order in one training row. One of three to seven words
+must be a field of the row, or what a prompt in it asks about: such texts occur by chance inside others. Shorter ones
+are not looked for. Where each row of a test has a question of its own, the question is what counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from finbench import catalog, paths
+from finbench.data.audit.columns import unwrap
+from finbench.errors import FinbenchError
+from finbench.records import Contamination
+
+_LONG, _LEAST, _WORDS = 8, 3, 200
+
+
+class Index:
+    """The test texts of some sets. ``seen`` says which of them stand in a row."""
+
+    def __init__(self, tests: Mapping[str, Iterable[str]]) -> None:
+        self._normal = paths.helper("sets").splits.signed
+        self.texts: dict[str, int] = {}  # set -> different texts
+        self._texts: list[str] = []
+        self._words: list[tuple[str, list[str]]] = []
+        self._anchors: dict[str, list[tuple[int, int]]] = {}  # words in a row -> (text, where in it)
+        self._whole: dict[str, list[int]] = {}
+        for name, texts in tests.items():
+            different = {words for text in texts if (words := str(self._normal(text))).count(" ") >= _LEAST - 1}
+            self.texts[name] = len(different)
+            self._texts += sorted(different)
+            self._words += [(name, words.split()[:_WORDS]) for words in sorted(different)]
+        self._anchor()
+
+    def _anchor(self) -> None:
+        """Of each text the run of words that fewest others have, of its first, middle and last ones."""
+        runs = []
+        for number, (_, words) in enumerate(self._words):
+            last = len(words) - _LONG
+            if last < 0:
+                self._whole.setdefault(" ".join(words), []).append(number)
+            runs.append([(" ".join(words[at : at + _LONG]), at) for at in sorted({0, last // 2, last}) if last >= 0])
+        counts = Counter(run for choice in runs for run, _ in choice)
+        for number, choice in enumerate(runs):
+            if choice:
+                run, at = min(choice, key=lambda found: counts[found[0]])
+                self._anchors.setdefault(run, []).append((number, at))
+
+    def set_of(self, number: int) -> str:
+        """The set of a text."""
+        return self._words[number][0]
+
+    def text_of(self, number: int) -> str:
+        """A text, normalised."""
+        return self._texts[number]
+
+    def seen(self, fields: Iterable[str]) -> set[int]:
+        """Numbers of the test texts that stand in one of these texts."""
+        found: set[int] = set()
+        for field in fields:
+            normal = str(self._normal(field))
+            if self._whole:
+                for text in {normal, str(self._normal(unwrap(field)[0]))}:
+                    found.update(self._whole.get(text, ()))
+            words = normal.split()
+            for at in range(len(words) - _LONG + 1):
+                for number, offset in self._anchors.get(" ".join(words[at : at + _LONG]), ()):
+                    own = self._words[number][1]
+                    start = at - offset
+                    if start >= 0 and number not in found and words[start : start + len(own)] == own:
+                        found.add(number)
+        return found
+
+    def overlap(self, rows: Iterable[Mapping[str, Any]]) -> Contamination:
+        """How many test texts of each set stand in training rows."""
+        found: set[int] = set()
+        for row in rows:
+            found |= self.seen(fields(row))
+        counts = Counter(self.set_of(number) for number in found)
+        return Contamination(looked_for=dict(sorted(self.texts.items())), found=dict(sorted(counts.items())))
+
+
+def fields(value: Any) -> Iterator[str]:
+    """Every text in a row, however nested: columns, turns of a conversation. Lists of tokens are one text."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from fields(part)
+    elif isinstance(value, list | tuple):
+        if len(value) > 3 and all(isinstance(part, str) and " " not in part for part in value):
+            yield " ".join(value)
+        else:
+            for part in value:
+                yield from fields(part)
+
+
+def asked(rows: list[Mapping[str, Any]]) -> Iterator[str]:
+    """What identifies the rows of a test: their questions where each has its own, else their texts."""
+    questions = {str(row["question"]) for row in rows if row.get("question")}
+    column = "question" if len(questions) > max(20, 0.5 * len(rows)) else "text"
+    yield from (str(row[column]) for row in rows if row.get(column))
+
+
+def of_tests(data_dir: Path | None = None, ranked: bool = True) -> dict[str, list[str]]:
+    """Set -> test texts, of the sets that are here; with ``ranked`` of those that a ranked task examines.
+
+    Raises FinbenchError for a file that is torn.
+    """
+    home = paths.data_dir(data_dir)
+    tasks = catalog.expand(["finbench"]) if ranked else list(catalog.tasks().values())
+    found: dict[str, list[str]] = {}
+    for task in tasks:
+        path = home / task.set / "test.jsonl"
+        if task.set not in found and not task.shipped and path.is_file():
+            found[task.set] = list(asked(_rows(path, task.data)))
+    return found
+
+
+def _rows(path: Path, command: str) -> list[Mapping[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as handle:
+            rows = [json.loads(line) for line in handle if line.strip()]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError("a JSON object a line is expected")
+    except (OSError, ValueError, RecursionError) as fault:
+        raise FinbenchError(f"{path} is torn ({fault}).", f"Import it again: {command}") from fault
+    return rows
+
+
+def warnings(found: Contamination) -> list[str]:
+    """One line for each set of which training rows hold test texts."""
+    return [
+        f"{count:,} of {found.looked_for[name]:,} test texts of {name} are in the training rows: "
+        "its score will say how well they were learnt by heart."
+        for name, count in found.found.items()
+    ]

@@ -1,0 +1,171 @@
+"""Token trees: every prefix that requests share is run once. Pure Python, no model.
+
+A request is (context tokens, continuation tokens), as lm-eval encodes it, and wants the log-probability of each
+token of its continuation after all before it. Requests become token trees: the labels of one context, the two
+sentences of a WinoGrande row, nine questions about one headline are branches of one tree; a node is run once,
+however many requests pass it. What every tree of a call starts with (an instruction, worked examples) is the
+call's ``prefix``, run once for all of them. The answers are exact: the same numbers as one run a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from finbench.errors import FinbenchError
+
+LONGEST_TREE = 1024  # tokens; attention inside a tree is dense, so its cost grows with the square
+SHORTEST_PREFIX = 4  # tokens; less is not worth a run of its own
+# A token costs about as much as attention over a thousand to three thousand others, from 135M to 8B parameters.
+_ATTENTION_PER_TOKEN = 1024
+
+_LOOKED_AT = 16
+
+Request = tuple[Sequence[int], Sequence[int]]
+
+
+@dataclass
+class Tree:
+    """One row of a batch: tokens in an order in which parents come first, below the call's prefix.
+
+    ``parents[i]`` is the node before node i, -1 where that is the end of the prefix. ``wanted[i]`` holds, for node
+    i, the tokens whose log-probability after it is asked for. ``requests`` are the numbers of the requests that
+    end here; ``paths[r]`` are the nodes after which the tokens of request r are scored, one a token.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    parents: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    wanted: dict[int, list[int]] = field(default_factory=dict)
+    paths: dict[int, list[int]] = field(default_factory=dict)
+
+    @classmethod
+    def chain(cls, tokens: Sequence[int]) -> Tree:
+        """One sequence."""
+        return cls(list(tokens), list(range(-1, len(tokens) - 1)), list(range(len(tokens))))
+
+    @property
+    def branches(self) -> bool:
+        """False for a chain, whose attention is plainly causal."""
+        return any(parent != node - 1 for node, parent in enumerate(self.parents))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The trees of a call, longest first, and the tokens before all of them."""
+
+    prefix: list[int]
+    trees: list[Tree]
+    targets: list[list[int]]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to be run, without padding."""
+        return len(self.prefix) + sum(len(tree.tokens) for tree in self.trees)
+
+
+def plan(requests: Sequence[Request], max_length: int) -> Plan:
+    """The trees of ``requests`` for a model that sees ``max_length`` tokens.
+
+    What is longer is cut on the left as lm-eval cuts it: the last ``max_length + 1`` tokens are kept, of which the
+    very last is only predicted. A request without continuation has no tokens to score. FinbenchError for one without
+    context, and for a continuation that is longer than the model sees.
+    """
+    inputs, targets = [], []
+    for context, continuation in requests:
+        if not context or len(continuation) > max_length:
+            raise FinbenchError(
+                f"{len(continuation)} tokens after {len(context)} cannot be scored: the model sees {max_length}."
+            )
+        whole = [*context, *continuation][-(max_length + 1) :]
+        inputs.append(whole[:-1] if continuation else [])
+        targets.append(list(continuation))
+    order = sorted((number for number, found in enumerate(inputs) if found), key=lambda number: inputs[number])
+    first = min((len(inputs[number]) - len(targets[number]) for number in order), default=0)
+    shared = min(first, common(inputs[order[0]], inputs[order[-1]])) if order else 0
+    shared = shared if shared >= SHORTEST_PREFIX else 0
+    trees = _trees(order, inputs, targets, shared)
+    trees.sort(key=lambda tree: -len(tree.tokens))  # stable: equal lengths stay in the order of their tokens
+    return Plan(inputs[order[0]][:shared] if order else [], trees, targets)
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that two sequences share at their start."""
+    length = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
+
+
+def _trees(order: list[int], inputs: list[list[int]], targets: list[list[int]], shared: int) -> list[Tree]:
+    """Trees of sorted sequences: neighbours that share enough are branches of one."""
+    trees: list[Tree] = []
+    before: list[int] = []  # the sequence that was added last, and its nodes
+    path: list[int] = []
+    for number in order:
+        sequence = inputs[number]
+        known = max(common(before, sequence), shared) if trees else shared
+        saved, added = known - shared, len(sequence) - known
+        if not trees or not _worth(saved, added, len(trees[-1].tokens)):
+            trees.append(Tree())
+            known, path = shared, []
+        tree = trees[-1]
+        path = path[: known - shared]
+        for token in sequence[known:]:
+            tree.parents.append(path[-1] if path else -1)
+            tree.depths.append(len(path))
+            path.append(len(tree.tokens))
+            tree.tokens.append(token)
+        nodes = path[-len(targets[number]) :]
+        tree.paths[number] = list(nodes)
+        for node, token in zip(nodes, targets[number], strict=True):
+            wanted = tree.wanted.setdefault(node, [])
+            if token not in wanted:
+                wanted.append(token)
+        before = sequence
+    return trees
+
+
+def _worth(saved: int, added: int, size: int) -> bool:
+    """Whether ``added`` tokens in a tree of ``size`` cost less than a tree of their own with ``saved`` more."""
+    fits = size + added <= LONGEST_TREE or 4 * added <= saved
+    return added == 0 or (fits and saved * _ATTENTION_PER_TOKEN >= 2 * added * size)
+
+
+def batches(trees: Iterable[Tree], tokens: int, wanted: int, rows: int | None, past: int = 0) -> Iterator[list[Tree]]:
+    """Trees, longest first, in batches of at most ``tokens`` with padding, ``wanted`` scored nodes and ``rows``.
+
+    Every row looks at ``past`` shared tokens too: what all rows look at is bounded by ``_LOOKED_AT`` times ``tokens``.
+    A tree that is larger than all that is a batch of its own.
+    """
+    batch: list[Tree] = []
+    nodes = 0
+    for tree in trees:
+        count, width = len(batch) + 1, len(batch[0].tokens) if batch else 0
+        full = batch and (
+            count * width > tokens
+            or count * (width + past) > _LOOKED_AT * tokens
+            or nodes + len(tree.wanted) > wanted
+            or (rows is not None and count > rows)
+        )
+        if full:
+            yield batch
+            batch, nodes = [], 0
+        batch.append(tree)
+        nodes += len(tree.wanted)
+    if batch:
+        yield batch
+
+
+def total(
+    path: Sequence[int], targets: Sequence[int], scored: dict[tuple[int, int], tuple[float, bool]]
+) -> tuple[float, bool]:
+    """(log-likelihood, greedy) of a request from (log-probability, most probable) of (node, token).
+
+    Of equally probable tokens the one with the lowest number is the most probable; requests of equal tokens have
+    exactly equal log-likelihoods, of which a task takes the first.
+    """
+    found = [scored[node, token] for node, token in zip(path, targets, strict=True)]
+    return sum((value for value, _ in found), 0.0), all(best for _, best in found)

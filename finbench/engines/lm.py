@@ -1,0 +1,245 @@
+"""lm-eval's HFLM with token trees under it: the same requests, encoding and answers, a fraction of the work.
+
+Used by the ``hf`` engine, and by lm-eval itself as model ``finbench`` (``finbench lm-eval``). What cannot be run as
+trees (sampling, beams, models without a cache, prompt tuning) goes HFLM's own way, and the log says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+from tqdm import tqdm  # type: ignore[import-untyped]
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from finbench.console import say
+from finbench.engines import choices, forward, generation
+from finbench.engines.merging import Merger
+from finbench.environment import free_memory
+from finbench.errors import FinbenchError
+
+_ROWS = 64  # prompts that are decoded side by side
+_WIDE = 2**28  # bytes of float32 logits a batch may have
+_PROBE = "Operating profit rose to 4.1 million. Operating profit fell."
+# of a generation config: what has no say in greedy decoding
+_HARMLESS = {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p", "min_p",
+             "typical_p", "max_length", "max_new_tokens", "use_cache", "transformers_version", "output_attentions",
+             "output_hidden_states", "return_dict_in_generate", "cache_implementation"}  # fmt: skip
+
+Told = Callable[[Mapping[int, Any]], None]
+
+
+class _Finite(LogitsProcessor):
+    """Stops generation at a logit that is not a number: argmax of NaN would be token 0, which looks like text."""
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if torch.isnan(scores).any() or not torch.isfinite(scores).any(dim=-1).all():
+            raise forward.NOT_FINITE
+        return scores
+
+
+class TreeLM(HFLM):
+    """HFLM that runs requests as token trees.
+
+    ``tokens`` is what a forward pass may hold, with padding; by default what suits the device. ``rows`` bounds its
+    rows. An adapter given as ``peft`` is merged where that gives its answers, unless ``merge`` is false. ``told`` is
+    called with {number of the request: answer} after each batch.
+    """
+
+    def __init__(
+        self, *arguments: Any, tokens: int | None = None, rows: int | None = None, merge: bool = True, **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.rows = rows
+        self.tokens = tokens or (512 if self.device.type == "cpu" else 16384)
+        self.told: Told = lambda answers: None
+        self.bare = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        if merge and self.peft:
+            Merger().merge(self.model, self.model.active_adapter, self._probe)
+        self.slow = self._reason()
+        self.forward = None if self.slow else forward.Forward(self.bare)
+        if not self.slow:
+            self.slow = self._prove()
+        if self.slow:
+            say(f"This model is run without shared prefixes: {self.slow}.")
+
+    def _probe(self) -> Any:
+        with torch.no_grad():
+            return self.model(torch.tensor([self.tokenizer.encode(_PROBE)], device=self.device)).logits[0]
+
+    def changed(self) -> None:
+        """The weights are others than before."""
+        if self.forward is not None:
+            self.forward.forget()
+        if not self.slow:
+            self.slow = self._reason()
+
+    def _reason(self) -> str:
+        if self.backend != "causal":
+            return "it is not causal"
+        if self.mixed_precision_dtype is not None:
+            return "mixed precision was asked for"
+        for config in getattr(self.model, "peft_config", {}).values():
+            if config.is_prompt_learning or getattr(config, "alora_invocation_tokens", None):
+                return f"the adapter ({config.peft_type}) acts on the prompt"
+        return forward.unsupported(self.bare)
+
+    def _prove(self) -> str:
+        """Run a probe as a tree below a prefix and plainly; what is wrong, else nothing."""
+        assert self.forward is not None
+        ids = self.tokenizer.encode(_PROBE, add_special_tokens=False)
+        half, quarter = len(ids) // 2, len(ids) // 4
+        ask = [(ids[:half], ids[half:]), (ids[:half], ids[quarter:half]), (ids[: half + 1], ids[:2])]
+        with torch.no_grad():
+            plain = [
+                torch.log_softmax(self.bare(torch.tensor([[*c, *k]], device=self.device)).logits[0].float(), -1)
+                for c, k in ask
+            ]
+        expected = [
+            float(sum(found[len(c) - 1 + at, token] for at, token in enumerate(k)))
+            for found, (c, k) in zip(plain, ask, strict=True)
+        ]
+        if not all(torch.isfinite(torch.tensor(expected))):
+            raise forward.NOT_FINITE
+        try:
+            found = self._score(ask, None)
+        except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError) as fault:
+            return f"a trial failed ({(str(fault).strip() or type(fault).__name__).splitlines()[0]})"
+        finally:
+            self.forward.forget()
+        allowed = 1e-2 if self.bare.dtype == torch.float32 else 0.05 * max(map(abs, expected)) + 0.5
+        gap = max(abs(a - b[0]) for a, b in zip(expected, found, strict=True))
+        return "" if gap <= allowed else f"a trial gave log-likelihoods that differ by {gap:.2g}"
+
+    # ------------------------------------------------------------ log-likelihoods
+
+    def _loglikelihood_tokens(
+        self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        """Answers of (texts, context tokens, continuation tokens), in order."""
+        if self.slow:
+            answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+            if not all(torch.isfinite(torch.tensor(value)) for value, _ in answers):
+                raise forward.NOT_FINITE
+            return answers
+        bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
+        answers = self._score([(context, continuation) for _, context, continuation in requests], bar.update)
+        bar.close()
+        for (texts, _, _), answer in zip(requests, answers, strict=True):
+            if texts is not None:
+                self.cache_hook.add_partial("loglikelihood", texts, answer)
+        return answers
+
+    def _score(self, requests: Sequence[choices.Request], advance: Any) -> list[tuple[float, bool]]:
+        assert self.forward is not None
+        plan = choices.plan(requests, self.max_length)
+        answers = [(0.0, True)] * len(requests)  # of an empty continuation
+        wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
+        for batch in choices.batches(plan.trees, self.tokens, wanted, self.rows, len(plan.prefix)):
+            logits, places = self.forward.logits(batch, plan.prefix)
+            done = {
+                number: choices.total(path, plan.targets[number], found)
+                for tree, found in zip(batch, forward.score(logits, batch, places), strict=True)
+                for number, path in tree.paths.items()
+            }
+            for number, answer in done.items():
+                answers[number] = answer
+            if advance is not None:
+                advance(len(done))
+                self.told(done)
+        return answers
+
+    # ------------------------------------------------------------ generation
+
+    def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
+        """Texts, each up to its first stop string."""
+        answers: dict[int, str] = {}
+        groups: dict[str, list[int]] = {}
+        for number, request in enumerate(requests):
+            groups.setdefault(repr(request.args[1]), []).append(number)
+        bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running generate_until requests")
+
+        def told(part: Mapping[int, str]) -> None:
+            answers.update(part)
+            bar.update(len(part))
+            self.told(part)
+
+        for numbers in groups.values():
+            part = [requests[number] for number in numbers]
+            how = normalize_gen_kwargs(dict(part[0].args[1]), self.max_gen_toks)
+            if self.slow or self._not_greedy(how):
+                found = super().generate_until(part, disable_tqdm=True)
+                told(dict(zip(numbers, found, strict=True)))
+            else:
+                self._continue(numbers, [request.args[0] for request in part], how, told)
+        bar.close()
+        for number, request in enumerate(requests):
+            self.cache_hook.add_partial("generate_until", request.args, answers[number])
+        return [answers[number] for number in range(len(requests))]
+
+    def _not_greedy(self, how: Mapping[str, Any]) -> bool:
+        """Whether anything but the most probable token is asked for, by the request or by the model's own settings."""
+        stated = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks"}
+        if (
+            isinstance(self.think_end_token, int)
+            or how.get("do_sample")
+            or how.get("temperature")
+            or stated - {"do_sample", "temperature"}
+        ):
+            return True
+        own = self.bare.generation_config.to_diff_dict()
+        return any(value is not None and not key.startswith("_") for key, value in own.items() if key not in _HARMLESS)
+
+    def _continue(self, numbers: list[int], contexts: list[str], how: Mapping[str, Any], told: Told) -> None:
+        assert self.forward is not None
+        eos = self.tok_decode([self.eot_token_id], skip_special_tokens=False)
+        until = handle_stop_sequences(how.get("until"), eos=eos)
+        limit = int(how["max_gen_toks"])
+        room = self.max_length - limit
+        if room <= 0:
+            raise FinbenchError(f"The task generates up to {limit} tokens; the model sees {self.max_length}.")
+        prompts = [self.tok_batch_encode([text])[0][0].tolist()[-room:] for text in contexts]
+        order = sorted(range(len(prompts)), key=lambda at: -len(prompts[at]))
+        first = min(prompts), max(prompts)
+        shared = min(choices.common(*first), min(map(len, prompts)) - 1)
+        shared = shared if shared >= choices.SHORTEST_PREFIX else 0
+        ends = self.bare.generation_config.eos_token_id
+        stops = {self.eot_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+        def finished(said: list[int]) -> bool:
+            return said[-1] in stops or any(stop in self.tok_decode(said, skip_special_tokens=False) for stop in until)
+
+        def heard(part: Mapping[int, list[int]]) -> None:
+            texts = {at: self.tok_decode(said, skip_special_tokens=True) for at, said in part.items()}
+            told(
+                {
+                    numbers[order[at]]: postprocess_generated_text(text, until, self.think_end_token)
+                    for at, text in texts.items()
+                }
+            )
+
+        generation.generate(
+            self.forward,
+            [prompts[at][shared:] for at in order],
+            prompts[order[0]][:shared],
+            limit,
+            finished,
+            tokens=self.tokens,
+            rows=self._decoded(len(prompts[order[0]]) + limit),
+            told=heard,
+        )
+
+    def _decoded(self, length: int) -> int:
+        """Prompts of ``length`` tokens in flight: their keys and values, twice, fill half of the free memory."""
+        config = self.bare.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        each: int = 2 * config.num_hidden_layers * heads * size * self.bare.dtype.itemsize
+        return int(max(1, min(self.rows or _ROWS, _ROWS, free_memory() // (4 * each * length))))
+
+    def _model_generate(self, context: Any, max_length: int, stop: list[str], **arguments: Any) -> Any:
+        checks = LogitsProcessorList([_Finite()])
+        return super()._model_generate(context, max_length, stop, logits_processor=checks, **arguments)

@@ -1,0 +1,452 @@
+"""The audit finds each kind of fault in small invented copies and in the authors' files, and nothing in clean data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from finbench import paths
+from finbench.cli import app
+from finbench.data.audit import Audit, Finding, audit
+from finbench.data.audit.against import against
+from finbench.data.audit.figures import evaluate
+from finbench.data.audit.texts import damage
+from finbench.data.contamination import Index
+from finbench.errors import FinbenchError
+from make_data import LABELS, _prompt, sentences
+
+CODES = {"negative": "0", "positive": "1", "neutral": "2"}
+
+
+def jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.DictWriter(handle, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def rows(count: int, seed: int) -> list[dict[str, str]]:
+    """Sentences that are all different, with labels that fit their verbs."""
+    return [{"text": text.replace("profit", "output"), "label": label} for text, label in sentences(count, seed)]
+
+
+def varied(count: int, seed: int) -> list[dict[str, str]]:
+    """Texts of random words: no template."""
+    draw = random.Random(seed)
+    words = [a + b + c for a in ("bel", "cor", "dan", "fen") for b in "aeiou" for c in ("rak", "mont", "vis", "tol")]
+    return [{"text": " ".join(draw.choices(words, k=14)), "label": LABELS[n % 3]} for n in range(count)]
+
+
+def prompts(made: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The same as FinLoRA writes it."""
+    return [_prompt("news", LABELS, row["text"], row["label"]) for row in made]
+
+
+def found(seen: Audit, check: str) -> list[Finding]:
+    return [finding for finding in seen.findings if finding.check == check]
+
+
+def one(seen: Audit, check: str, *names: str) -> Finding:
+    """The only finding of a check that is about these files."""
+    fitting = [finding for finding in found(seen, check) if all(name in finding.sources for name in names)]
+    assert len(fitting) == 1, [(finding.check, finding.sources, finding.said) for finding in seen.findings]
+    return fitting[0]
+
+
+# ---------------------------------------------------------------- clean data
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_clean_data_pass_in_every_shape(tmp_path: Path, seed: int) -> None:
+    train, test = rows(600, seed), rows(200, seed + 10)
+    jsonl(tmp_path / "plain_train.jsonl", train)
+    jsonl(tmp_path / "plain_test.jsonl", test)
+    jsonl(tmp_path / "prompts_train.jsonl", prompts(rows(600, seed + 20)))
+    jsonl(tmp_path / "prompts_test.jsonl", prompts(rows(200, seed + 30)))
+    table(tmp_path / "columns_train.csv", list(rows(600, seed + 40)))
+    seen = audit([tmp_path])
+    assert [finding.said for finding in seen.findings] == []
+    assert {source.name: source.rows for source in seen.sources}["prompts_train.jsonl"] == 600
+    assert {source.split for source in seen.sources} == {"train", "test"}
+
+
+def test_the_sets_that_come_with_finbench_pass() -> None:
+    seen = audit(["mini_sentiment", "mini_headline", "mini_ner", "mini_xbrl", "mini_xbrl_value"])
+    assert len(seen.sources) == 10
+    assert [(finding.check, finding.said) for finding in seen.findings] == []
+    assert audit([paths.shipped("tasks") / "mini"]).faults == []
+
+
+def test_clean_questions_with_numbers_pass(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    made = []
+    for number in range(200):
+        a, b = rng.randint(10_000, 99_999), rng.randint(10_000, 99_999)
+        question = f"Calculate the sum that firm {chr(65 + number % 26)} paid: {a} + {b}"
+        made.append({"question": question, "answer": str(a + b)})
+    seen = audit([jsonl(tmp_path / "sums_test.jsonl", made)])
+    assert [finding.said for finding in seen.faults] == []
+
+
+# ---------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize("form", ["prompts", "plain"])
+def test_two_labels_that_are_swapped_between_two_copies(tmp_path: Path, form: str) -> None:
+    made = rows(300, 1)
+    swap = {"positive": "neutral", "neutral": "positive"}
+    other = [{**row, "label": swap.get(row["label"], row["label"])} for row in made]
+    random.Random(3).shuffle(other)
+    jsonl(tmp_path / "copy_test.jsonl", prompts(other) if form == "prompts" else other)
+    table(tmp_path / "sent_valid.csv", [{"text": row["text"], "label": CODES[row["label"]]} for row in made])
+    seen = audit([tmp_path])
+    swapped = one(seen, "label-swap", "copy_test.jsonl", "sent_valid.csv")
+    assert (swapped.level, swapped.count, swapped.of) == ("error", 200, 300)
+    assert swapped.detail["positive -> 2 (neutral)"] == 100
+    assert swapped.detail["negative -> 0 (negative)"] == 100
+    assert one(seen, "label-meaning", "copy_test.jsonl").level == "error"
+    assert [finding for finding in found(seen, "label-meaning") if "sent_valid.csv" in finding.sources] == []
+
+
+def test_copies_that_agree_are_no_finding(tmp_path: Path) -> None:
+    made = rows(300, 1)
+    jsonl(tmp_path / "copy_test.jsonl", prompts(made))
+    table(tmp_path / "sent_valid.csv", [{"text": row["text"], "label": CODES[row["label"]]} for row in made])
+    assert [finding.said for finding in audit([tmp_path]).faults] == []
+
+
+def test_codes_are_known_of_a_file_that_is_sorted_by_label(tmp_path: Path) -> None:
+    made = sorted(rows(3600, 1), key=lambda row: row["label"])
+    jsonl(tmp_path / "copy_test.jsonl", made[::20])
+    table(
+        tmp_path / "sent_train.csv",
+        [
+            {"text": row["text"], "label": {"negative": "0", "neutral": "1", "positive": "2"}[row["label"]]}
+            for row in made
+        ],
+    )
+    assert one(audit([tmp_path]), "label-swap").count == 120
+
+
+def test_a_single_label_that_differs_between_copies(tmp_path: Path) -> None:
+    made = rows(300, 1)
+    changed = [{**row, "label": "neutral"} if number == 0 else row for number, row in enumerate(made)]
+    seen = audit([jsonl(tmp_path / "a.jsonl", made), jsonl(tmp_path / "b.jsonl", changed)])
+    assert one(seen, "label-conflict").count == 1
+    assert found(seen, "label-swap") == []
+
+
+def test_skewed_and_misspelt_labels(tmp_path: Path) -> None:
+    made = [{"text": row["text"], "label": "yes"} for row in rows(300, 1)]
+    assert one(audit([jsonl(tmp_path / "same.jsonl", made)]), "skew").level == "warning"
+    typed = rows(300, 2)
+    typed[7]["label"] = "negativ"
+    assert one(audit([jsonl(tmp_path / "typed.jsonl", typed)]), "label-typo").places == ["typed.jsonl:8"]
+
+
+# ---------------------------------------------------------------- copies
+
+
+def test_duplicates_conflicts_and_what_a_row_wise_split_leaks(tmp_path: Path) -> None:
+    made = rows(400, 1)
+    made += [dict(row) for row in made[:60]]
+    made += [{**row, "label": "positive" if row["label"] != "positive" else "negative"} for row in made[60:70]]
+    made[400]["text"] = made[400]["text"].upper() + "  "  # case and blanks make no other text
+    seen = audit([jsonl(tmp_path / "news.jsonl", made)])
+    assert one(seen, "duplicates").count == 60
+    conflicts = one(seen, "conflicts")
+    assert (conflicts.level, conflicts.count, conflicts.of) == ("error", 10, 70)
+    assert conflicts.places[0] == "news.jsonl:61"
+    # of 70 pairs a test row (1 in 5) has its twin in train 4 times in 5
+    assert one(seen, "row-split").count == round(0.2 * 140 * 0.8)
+
+
+def test_test_texts_in_train_and_splits_that_contradict_each_other(tmp_path: Path) -> None:
+    train, test = rows(300, 1), rows(100, 2)
+    jsonl(tmp_path / "news_train.jsonl", train + test[:7])
+    jsonl(tmp_path / "news_test.jsonl", test)
+    jsonl(tmp_path / "other_test.jsonl", prompts(train[:80] + rows(20, 3)))
+    seen = audit([tmp_path])
+    leak = one(seen, "leak", "news_train.jsonl", "news_test.jsonl")
+    assert (leak.level, leak.count, leak.of) == ("error", 7, 100)
+    assert leak.places[0] == "news_test.jsonl:1"
+    assert one(seen, "split-conflict", "news_train.jsonl", "other_test.jsonl").count == 80
+
+
+def test_texts_that_differ_by_a_word_are_near_duplicates(tmp_path: Path) -> None:
+    train, test = varied(200, 1), varied(60, 2)
+    test[0] = {"text": train[5]["text"].rpartition(" ")[0], "label": train[5]["label"]}
+    jsonl(tmp_path / "news_train.jsonl", train)
+    jsonl(tmp_path / "news_test.jsonl", test)
+    seen = audit([tmp_path])
+    near = one(seen, "near-leak")
+    assert (near.count, near.places) == (1, ["news_test.jsonl:1"])
+    assert seen.findings == [near]
+
+
+def test_texts_of_one_template_are_not_near_duplicates(tmp_path: Path) -> None:
+    subjects = ["the northern shipyard", "a regional bank", "our paper mill", "this bakery chain", "the tram operator"]
+    acts = ["signed a contract", "opened an office", "closed its foundry", "hired forty engineers", "sold a ferry"]
+    ends = ["after years of talks", "despite heavy rain", "near the old harbour", "with help of the state", "on Monday"]
+    texts = [f"{s} {a} {e} and told its owners so by letter" for s in subjects for a in acts for e in ends]
+    made = [{"text": text, "label": LABELS[number % 3]} for number, text in enumerate(texts)]
+    assert audit([jsonl(tmp_path / "news.jsonl", made)]).findings == []
+
+
+# ---------------------------------------------------------------- answers
+
+
+def test_rows_that_are_one_fact_asked_in_many_wordings(tmp_path: Path) -> None:
+    asks = [
+        "What is the entity type of '{}' in the input sentence",
+        "Tell the entity type of '{}'",
+        "Which type is '{}'",
+    ]
+    made = []
+    for number in range(40):
+        name = f"Firm{number} Holdings"
+        text = f"Under clause {number} {name} shall repay the sum of {number + 3} dollars ."
+        for ask in asks:
+            context = f"Instruction: {ask.format(name)}.\nOptions: location, person\nInput: {text}\nAnswer: "
+            made.append({"context": context, "target": ["location", "person"][number % 2]})
+    fact = one(audit([jsonl(tmp_path / "ner_test.jsonl", made)]), "one-fact")
+    assert (fact.count, fact.of) == (40, 120)
+
+
+def test_answers_that_are_a_missing_value_of_another_kind_or_known_from_train(tmp_path: Path) -> None:
+    terms = [
+        f"{a} {b}"
+        for a in ("Gross", "Net", "Deferred", "Accrued", "Current")
+        for b in ("profit", "debt", "tax", "cost")
+    ]
+    defined = [
+        {"term": t, "definition": f"What a firm states as {t.casefold()} in note {n}"} for n, t in enumerate(terms)
+    ]
+    defined[3]["definition"] = "nan"
+    missing = one(audit([jsonl(tmp_path / "terms.jsonl", defined)]), "missing-answer")
+    assert (missing.level, missing.count, missing.places) == ("error", 1, ["terms.jsonl:4"])
+
+    tags = [
+        {"question": f"Which tag states the {t} of {c}?", "answer": f"us-gaap:{t.title().replace(' ', '')}"}
+        for t in terms
+        for c in ("Alder", "Birch")
+    ]
+    tags[5]["answer"] = "29508000000.0"
+    kind = one(audit([jsonl(tmp_path / "tags.jsonl", tags)]), "answer-kind")
+    assert (kind.level, kind.count, kind.of) == ("error", 1, 40)
+    assert kind.places == ["tags.jsonl:6"]
+
+    formulas = [f"(us-gaap:{name} / us-gaap:Assets) * 100" for name in ("Liabilities", "Revenues", "NetIncomeLoss")]
+    for split, years in (("train", range(2000, 2015)), ("test", range(2015, 2020))):
+        asked = [
+            {"input": f"Which formula gives ratio {n} of {c} in {y}?", "output": formulas[n], "company": c}
+            for n in range(3)
+            for c in ("Alder", "Birch", "Cedar", "Elm")
+            for y in years
+        ]
+        table(tmp_path / f"formula_{split}.csv", asked)
+    known = one(audit([tmp_path / "formula_train.csv", tmp_path / "formula_test.csv"]), "answers-in-train")
+    assert (known.level, known.count, known.of) == ("error", 60, 60)
+    assert "the same company" in known.said
+
+
+def test_net_present_values_that_ignore_the_outlay(tmp_path: Path) -> None:
+    def row(outlay: int, flow: int, years: int, answer: float) -> dict[str, str]:
+        return {
+            "context": "Use formula Net Present Value (NPV) to answer the question. Question: "
+            f'"For an investment proposition of ${outlay:,} now and expected cash inflows of ${flow:,} annually for '
+            f'the next {years} years at a discount rate of 3%, compute its NPV.". Answer:',
+            "target": f"{answer:.2f}",
+        }
+
+    flows = {(flow, years): sum(flow / 1.03**t for t in range(1, years + 1)) for flow in (600, 700) for years in (4, 5)}
+    right = [row(2000, flow, years, value - 2000) for (flow, years), value in flows.items()]
+    assert found(audit([jsonl(tmp_path / "right.jsonl", right)]), "impossible-gold") == []
+    wrong = [row(2000, flow, years, value) for (flow, years), value in flows.items()]
+    finding = one(audit([jsonl(tmp_path / "wrong.jsonl", wrong)]), "impossible-gold")
+    assert (finding.level, finding.count, finding.of) == ("error", 4, 4)
+
+
+def test_arithmetic_that_does_not_come_out(tmp_path: Path) -> None:
+    made = [{"question": f"Calculate {a} * {a + 3} + 1", "answer": str(a * (a + 3) + 1)} for a in range(100, 160)]
+    made[4]["answer"] = "12"
+    finding = one(audit([jsonl(tmp_path / "sums.jsonl", made)]), "impossible-gold")
+    assert (finding.count, finding.of, finding.places) == (1, 60, ["sums.jsonl:5"])
+    assert evaluate("(3 + 1,000) × 2 ÷ 4") == 501.5
+    assert evaluate("__import__('os')") is None
+    assert evaluate("9**9**9**9") is None
+
+
+# ---------------------------------------------------------------- texts
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("Yhtiön jätehuolto kasvoi", ""),
+        ("Profit rose by 5 % – to €12 mn", ""),
+        ("R&D costs and AT&T", ""),
+        ("Yhtiön jätehuolto".encode().decode("latin-1"), "mojibake"),
+        ("it’s".encode().decode("cp1252"), "mojibake"),
+        ("a lost \ufffd letter", "lost"),
+        ("a bell \x07 rang", "control"),
+        ("R&amp;D rose", "html"),
+    ],
+)
+def test_damage_of_encodings(text: str, fault: str) -> None:
+    assert damage(text) == fault
+
+
+def test_rows_with_damage_are_named(tmp_path: Path) -> None:
+    made = rows(100, 1)
+    made[9]["text"] = "Lännen jätehuolto kasvoi viime vuonna".encode().decode("latin-1")
+    encoding = one(audit([jsonl(tmp_path / "news.jsonl", made)]), "encoding")
+    assert (encoding.count, encoding.of, encoding.places) == (1, 100, ["news.jsonl:10"])
+
+
+def test_constant_columns_and_closed_licences(tmp_path: Path) -> None:
+    made = [{**row, "source": "wire"} for row in rows(100, 1)]
+    made.append(dict(made[0]))
+    jsonl(tmp_path / "news.jsonl", made)
+    (tmp_path / "LICENSE").write_text("Licensed under CC BY-NC-SA 3.0.\n", encoding="utf-8")
+    seen = audit([tmp_path])
+    assert "source" in one(seen, "constant").said
+    assert "BY-NC" in one(seen, "licence").said
+    # what must not be published is not shown either
+    assert str(one(seen, "duplicates").example).startswith("sha256 ")
+    assert made[0]["text"] not in seen.to_json()
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_strict_fails_on_faults_and_json_is_the_record(tmp_path: Path) -> None:
+    clean = jsonl(tmp_path / "clean_train.jsonl", rows(100, 1))
+    leaky = jsonl(tmp_path / "clean_test.jsonl", rows(100, 1)[:5])
+    call = CliRunner().invoke
+    assert call(app, ["data", "audit", str(clean), "--strict"]).exit_code == 0
+    shown = call(app, ["data", "audit", str(clean), str(leaky)])
+    assert shown.exit_code == 0
+    assert "5 of 5 texts of clean_test.jsonl (test) are in clean_train.jsonl (train)." in shown.output
+    assert call(app, ["data", "audit", str(clean), str(leaky), "--strict"]).exit_code == 1
+    made = call(app, ["data", "audit", str(clean), str(leaky), "--json"])
+    assert one(Audit.model_validate_json(made.stdout), "leak").count == 5
+
+
+def test_what_cannot_be_audited_is_said(tmp_path: Path) -> None:
+    (tmp_path / "prose.txt").write_text("Once there was a bank.\n", encoding="utf-8")
+    with pytest.raises(FinbenchError, match="prose, not rows"):
+        audit([tmp_path / "prose.txt"])
+    with pytest.raises(FinbenchError, match="Unknown file or set 'nowhere.csv'"):
+        audit(["nowhere.csv"])
+    jsonl(tmp_path / "news.jsonl", rows(50, 1))
+    assert list(audit([tmp_path]).skipped) == ["prose.txt"]
+
+
+# ---------------------------------------------------------------- contamination
+
+
+def test_test_texts_are_found_in_conversations_and_short_ones_only_as_a_whole() -> None:
+    long = "Alder plc said its profit rose to EUR 5 mn in the third quarter"
+    index = Index({"a": [long, "Orders rose sharply", "Up"]})
+    assert index.texts == {"a": 2}  # one word is nothing to look for
+    chat = {"messages": [{"role": "user", "content": f"Label this.\nNews: {long.upper()}!\nLabel:"}]}
+    assert index.overlap([chat]).found == {"a": 1}
+    assert index.overlap([{"text": "Orders rose sharply, the firm said, and then fell"}]).found == {}
+    assert index.overlap([{"text": "orders  rose sharply."}]).found == {"a": 1}
+    assert index.overlap([{"text": "Alder plc said its profit rose to EUR 6 mn in the third quarter"}]).found == {}
+
+
+def test_ones_own_training_files_against_a_test(tmp_path: Path) -> None:
+    tested = rows(100, 1)
+    test = jsonl(tmp_path / "news_test.jsonl", tested)
+    own = jsonl(tmp_path / "mine.jsonl", prompts(tested[10:14] + rows(200, 2)))
+    seen = against([test], [own])
+    hit = one(seen, "contamination")
+    assert (hit.level, hit.count, hit.of) == ("error", 4, 100)
+    assert hit.places == [f"mine.jsonl:{number}" for number in range(1, 5)]
+    assert against([test], [jsonl(tmp_path / "clean.jsonl", rows(200, 3))]).findings == []
+    code = CliRunner().invoke(app, ["data", "audit", str(test), "--against", str(own), "--strict"]).exit_code
+    assert code == 1
+
+
+# ---------------------------------------------------------------- size, and the authors' files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [varied, rows])
+def test_a_hundred_thousand_rows_in_a_minute(tmp_path: Path, make: Callable[[int, int], list[dict[str, str]]]) -> None:
+    jsonl(tmp_path / "large_train.jsonl", make(90_000, 1))
+    jsonl(tmp_path / "large_test.jsonl", make(10_000, 200))
+    started = time.process_time()
+    seen = audit([tmp_path])
+    assert time.process_time() - started < 60
+    assert found(seen, "leak") == []
+
+
+@pytest.fixture(scope="module")
+def published(real_data: Path) -> Audit:
+    """All of the authors' files in one audit."""
+    names = "fpb fiqa tfns headline ner xbrl_analysis xbrl_term formula"
+    return audit([real_data / name for name in names.split()])
+
+
+def test_published_labels_are_swapped(published: Audit) -> None:
+    swap = one(published, "label-swap", "finlora_tfns_test.jsonl", "sent_valid.csv")
+    assert swap.count / swap.of > 0.8
+    assert swap.detail["neutral -> 1 (positive)"] + swap.detail["positive -> 2 (neutral)"] == swap.count
+    assert one(published, "label-meaning").sources == ["finlora_tfns_test.jsonl"]
+
+
+def test_published_splits_share_texts(published: Audit) -> None:
+    one(published, "overlap", "finlora_fpb_test.jsonl", "Sentences_50Agree.txt")
+    one(published, "overlap", "Sentences_AllAgree.txt", "Sentences_50Agree.txt")
+    for test in ("finlora_fiqa_test.jsonl", "task1_headline_ABSA_test.json", "task1_post_ABSA_test.json"):
+        assert one(published, "split-conflict", "flame_task1_train.json", test).count > 50
+    assert one(published, "conflicts", "headlines.csv").level == "error"
+    assert one(published, "row-split", "headlines.csv").count > 100
+
+
+def test_published_answers_cannot_be_right(published: Audit) -> None:
+    fact = one(published, "one-fact", "finlora_ner_test.jsonl")
+    assert (fact.count, fact.of) == (73, 2669)
+    npv = one(published, "impossible-gold", "finlora_formula_test.jsonl")
+    assert npv.count == npv.of > 0
+    known = one(published, "answers-in-train", "formula_formatted_with_tags_test.csv")
+    assert known.count == known.of == 645
+    assert one(published, "answer-kind", "xbrl_tags_test.csv").count == 165
+    assert one(published, "missing-answer", "finlora_xbrl_term_train.jsonl").count == 5
+
+
+def test_published_files_that_are_sound_in_a_respect_are_not_accused(published: Audit) -> None:
+    accused = {
+        name
+        for check in ("label-meaning", "answer-kind", "impossible-gold")
+        for f in found(published, check)
+        for name in f.sources
+    }
+    assert accused == {
+        "finlora_tfns_test.jsonl",
+        "xbrl_tags_test.csv",
+        "finlora_formula_test.jsonl",
+        "finlora_formula_train.jsonl",
+    }
+    assert {n for f in found(published, "label-swap") for n in f.sources} == {
+        "finlora_tfns_test.jsonl",
+        "sent_train.csv",
+        "sent_valid.csv",
+    }

@@ -1,0 +1,48 @@
+"""Test texts in training rows: said at training time, recorded, and carried by the score."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from finbench import catalog, paths, scoring, training
+from finbench.records import Contamination, Overlap
+
+
+def _plan(base: Path, data: Path) -> dict[str, dict[str, int]]:
+    stated = {"base": str(base), "tasks": ["mini_sentiment"], "limit": 600, "batch_size": 8, "dtype": "float32"}
+    plan = training.train(catalog.recipe(None, stated), data / "out", data_dir=data, dry_run=True)
+    assert isinstance(plan, dict)
+    return dict(plan["contamination"])
+
+
+def _test_split(data: Path, texts: list[str]) -> None:
+    (data / "fpb").mkdir(parents=True)
+    rows = [{"id": str(number), "text": text, "label": "neutral"} for number, text in enumerate(texts)]
+    (data / "fpb" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def test_training_warns_of_test_texts_of_ranked_tasks_and_records_them(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = (paths.shipped("tasks") / "mini" / "mini_sentiment.train.jsonl").read_text(encoding="utf-8").splitlines()
+    leaked = [str(json.loads(line)["text"]).upper() for line in shipped[:5]]
+    _test_split(tmp_path, [*leaked, "None of the training rows holds this sentence of nine words ."])
+    assert _plan(llama, tmp_path) == {"looked_for": {"fpb": 6}, "found": {"fpb": 5}}
+    assert "5 of 6 test texts of fpb" in " ".join(capsys.readouterr().err.split())
+
+
+def test_clean_training_rows_are_not_accused(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _test_split(tmp_path, ["None of the training rows holds this sentence of nine words ."])
+    assert _plan(llama, tmp_path) == {"looked_for": {"fpb": 1}, "found": {}}
+    assert "Warning" not in capsys.readouterr().err
+
+
+def test_a_score_carries_the_overlap_of_its_own_set_and_nothing_where_nobody_looked() -> None:
+    known = Contamination(looked_for={"fpb": 6, "tfns": 9}, found={"fpb": 5})
+    assert scoring.overlap(known, "fpb") == Overlap(texts=5, of=6)
+    assert scoring.overlap(known, "tfns") == Overlap(texts=0, of=9)
+    assert scoring.overlap(known, "nwgi") is None
+    assert scoring.overlap(None, "fpb") is None

@@ -1,0 +1,397 @@
+"""Token trees: exactly what one run a request gives, for any requests, order, batch size and architecture."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from finbench.engines import choices
+from finbench.engines.lm import TreeLM
+from finbench.errors import FinbenchError
+
+# ---------------------------------------------------------------- the trees themselves, without a model
+
+
+def _brute(requests: Sequence[choices.Request], longest: int) -> list[list[tuple[tuple[int, ...], int]]]:
+    """What lm-eval asks of a model: for each token of each continuation, (all tokens before it that fit, it)."""
+    found = []
+    for context, continuation in requests:
+        whole = [*context, *continuation][-(longest + 1) :]
+        first = len(whole) - len(continuation)
+        found.append([(tuple(whole[:at]), whole[at]) for at in range(first, len(whole))])
+    return found
+
+
+def _asked(plan: choices.Plan, count: int) -> list[list[tuple[tuple[int, ...], int]]]:
+    """What the trees of a plan ask, by following each path to its root."""
+    found: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in range(count)]
+    for tree in plan.trees:
+        assert all(parent < node for node, parent in enumerate(tree.parents))
+        for number, path in tree.paths.items():
+            for node, token in zip(path, plan.targets[number], strict=True):
+                before, at = [], node
+                while at >= 0:
+                    before.append(tree.tokens[at])
+                    assert tree.depths[at] == (tree.depths[tree.parents[at]] + 1 if tree.parents[at] >= 0 else 0)
+                    at = tree.parents[at]
+                assert token in tree.wanted[node]
+                found[number].append((tuple(plan.prefix + before[::-1]), token))
+    return found
+
+
+tokens = st.integers(0, 4)  # a small vocabulary: labels become prefixes of each other, contexts share much
+requests_ = st.lists(
+    st.tuples(
+        st.one_of(st.lists(tokens, min_size=1, max_size=30), st.just([1, 2, 3, 4, 0, 1, 2, 3, 4] * 4)),
+        st.one_of(st.lists(tokens, max_size=6), st.lists(tokens, min_size=6, max_size=40)),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(requests_, st.integers(40, 90))
+def test_trees_ask_exactly_what_lm_eval_asks(requests: list[choices.Request], longest: int) -> None:
+    plan = choices.plan(requests, longest)
+    assert _asked(plan, len(requests)) == _brute(requests, longest)
+    sizes = [len(tree.tokens) for tree in plan.trees]
+    assert sizes == sorted(sizes, reverse=True)
+    numbers = sorted(number for tree in plan.trees for number in tree.paths)
+    assert numbers == [number for number, (_, continuation) in enumerate(requests) if continuation]
+
+
+@settings(max_examples=100, deadline=None)
+@given(requests_, st.integers(1, 200), st.integers(1, 50), st.integers(1, 9))
+def test_batches_hold_every_tree_once_and_keep_their_bounds(
+    requests: list[choices.Request], budget: int, nodes: int, rows: int
+) -> None:
+    trees = choices.plan(requests, 60).trees
+    made = list(choices.batches(trees, budget, nodes, rows))
+    assert [id(tree) for batch in made for tree in batch] == [id(tree) for tree in trees]
+    for batch in made:
+        assert len(batch) <= rows
+        assert len(batch) == 1 or len(batch) * len(batch[0].tokens) <= budget
+        assert len(batch) == 1 or sum(len(tree.wanted) for tree in batch) <= nodes
+
+
+def test_labels_of_one_context_are_one_tree_and_the_instruction_is_run_once() -> None:
+    instruction = list(range(10, 40))
+    documents = [[*instruction, 50 + at, 60, 61, 62] for at in range(8)]
+    labels = [[1], [2], [2, 3], [2, 3, 4], [2, 5]]
+    plan = choices.plan(list(itertools.product(documents, labels)), 512)
+    assert plan.prefix == instruction
+    assert len(plan.trees) == 8
+    assert [len(tree.tokens) for tree in plan.trees] == [4 + 2] * 8  # the label tokens 2 and 3 are looked past
+    assert plan.tokens == 30 + 8 * 6
+
+
+def test_a_continuation_longer_than_the_model_is_refused() -> None:
+    with pytest.raises(FinbenchError, match="the model sees 10"):
+        choices.plan([([1], [2] * 11)], 10)
+
+
+# ---------------------------------------------------------------- against stock HFLM
+
+
+def _config(kind: str) -> Any:
+    from transformers import Gemma2Config, MistralConfig, Qwen2Config
+
+    shape = {
+        "vocab_size": 600,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 256,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+    }
+    if kind == "mistral, window":
+        return MistralConfig(**shape, sliding_window=24)
+    if kind == "qwen2, mixed layers":
+        return Qwen2Config(**shape, use_sliding_window=True, sliding_window=24, max_window_layers=1)
+    return Gemma2Config(**shape, head_dim=16, query_pre_attn_scalar=16, sliding_window=24, final_logit_softcapping=5.0)
+
+
+KINDS = ("llama", "gpt2", "mistral, window", "qwen2, mixed layers", "gemma2, soft caps")
+
+
+@pytest.fixture(scope="module")
+def models(llama: Path, gpt2: Path) -> dict[str, tuple[Any, Any]]:
+    """(model, tokenizer) by kind, with weights large enough that answers differ much."""
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    found = {}
+    for kind in KINDS:
+        torch.manual_seed(1)
+        if kind in ("llama", "gpt2"):
+            model = AutoModelForCausalLM.from_pretrained(llama if kind == "llama" else gpt2, dtype=torch.float32)
+        else:
+            model = AutoModelForCausalLM.from_config(_config(kind), dtype=torch.float32)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if parameter.dim() == 2 and "embed" not in name and "wte" not in name and "wpe" not in name:
+                    parameter.mul_(4)
+        found[kind] = (model.eval(), tokenizer)
+    return found
+
+
+def _lm(kind: str, models: dict[str, tuple[Any, Any]], of: type[HFLM], **options: Any) -> Any:
+    model, tokenizer = models[kind]
+    return of(pretrained=model, tokenizer=tokenizer, **{"batch_size": 8, **options})
+
+
+def _ask(*arguments: Any) -> Any:
+    return SimpleNamespace(args=arguments)
+
+
+def _requests(seed: int, count: int = 20) -> list[Any]:
+    """Requests as tasks make them: an instruction, contexts, labels that are prefixes of each other; and odd ones."""
+    rng = random.Random(seed)
+    words = [
+        "profit",
+        "rose",
+        "fell",
+        "EUR",
+        "4.1",
+        "mln",
+        "Nokia",
+        "\u682a\u4fa1",
+        "\U0001f4c8",
+        "na\u00efve",
+        "\n",
+        "the",
+        "of",
+        "A",
+    ]
+    labels = [" positive", " positively", " neutral", " neu", " negative outlook", " negative", "\u682a", " a", "!"]
+    asked = []
+    for _ in range(count):
+        text = "Say how it is.\nSentence: " + " ".join(rng.choices(words, k=rng.randint(1, 40))) + "\nAnswer:"
+        asked += [_ask(text, label) for label in rng.sample(labels, rng.randint(1, len(labels)))]
+    long = "word " * 400
+    asked += [_ask(long, " positive"), _ask(long, " negative outlook"), _ask("", "EUR 4.1 mln"), _ask("", " neutral")]
+    asked += [_ask("trailing space ", "label"), _ask("x", "y " * 100), asked[0]]
+    rng.shuffle(asked)
+    return asked
+
+
+def _gap(ours: list[tuple[float, bool]], theirs: list[tuple[float, bool]]) -> float:
+    assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
+    return max(abs(a - b) / max(1.0, abs(b) / 100) for (a, _), (b, _) in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_likelihoods_equal_stock_lm_eval(kind: str, models: dict[str, tuple[Any, Any]]) -> None:
+    asked = _requests(0)
+    lm = _lm(kind, models, TreeLM)
+    assert lm.slow == ""
+    ours = lm.loglikelihood(asked, disable_tqdm=True)
+    theirs = _lm(kind, models, HFLM).loglikelihood(asked, disable_tqdm=True)
+    assert len({round(value, 3) for value, _ in theirs}) > len(asked) / 2  # the model does tell them apart
+    assert _gap(ours, theirs) <= 1e-4
+    texts = [_ask("word " * 300), _ask("EUR 4.1 mln"), _ask("A profit rose " * 100)]
+    rolled = lm.loglikelihood_rolling(texts, disable_tqdm=True)
+    expected = _lm(kind, models, HFLM).loglikelihood_rolling(texts, disable_tqdm=True)
+    assert rolled == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generation_equals_stock_lm_eval_one_prompt_at_a_time(kind: str, models: dict[str, tuple[Any, Any]]) -> None:
+    prompts = list(dict.fromkeys(request.args[0] for request in _requests(1, 12) if request.args[0]))
+    asked = [_ask(text, {"until": ["\n", "e"], "max_gen_toks": 12, "do_sample": False}) for text in prompts]
+    asked += [_ask(text, {"until": [], "max_gen_toks": 30}) for text in prompts[:5]]
+    ours = _lm(kind, models, TreeLM).generate_until(asked, disable_tqdm=True)
+    theirs = _lm(kind, models, HFLM, batch_size=1).generate_until(asked, disable_tqdm=True)
+    assert ours == theirs
+    assert len(set(ours)) > 3
+
+
+@pytest.mark.parametrize("options", [{"rows": 1}, {"tokens": 40}, {"tokens": 4096}, {"rows": 3, "tokens": 100}])
+def test_batch_size_and_order_do_not_change_answers(options: Any, models: dict[str, tuple[Any, Any]]) -> None:
+    asked = _requests(2)
+    first = _lm("llama", models, TreeLM).loglikelihood(asked, disable_tqdm=True)
+    order = list(range(len(asked)))
+    random.Random(3).shuffle(order)
+    again = _lm("llama", models, TreeLM, **options).loglikelihood([asked[at] for at in order], disable_tqdm=True)
+    assert _gap(again, [first[at] for at in order]) <= 2e-5
+
+
+def test_equal_requests_have_equal_answers_to_the_bit(models: dict[str, tuple[Any, Any]]) -> None:
+    """Ties are decided by rule: equal continuations are one node, so a task takes the first of them."""
+    asked = [_ask(f"Sentence {at}\nAnswer:", label) for at in range(6) for label in (" yes", " no", " yes")]
+    found = _lm("llama", models, TreeLM).loglikelihood(asked, disable_tqdm=True)
+    assert all(found[at] == found[at + 2] for at in range(0, len(found), 3))
+
+
+def test_an_empty_continuation_is_certain(models: dict[str, tuple[Any, Any]]) -> None:
+    assert _lm("llama", models, TreeLM).loglikelihood([_ask("Answer:", "")], disable_tqdm=True) == [(0.0, True)]
+
+
+def test_work_is_a_fraction(models: dict[str, tuple[Any, Any]]) -> None:
+    """139 labels of a few tokens below one context: one pass for it and one for all of them."""
+    rng = random.Random(0)
+    names = ["".join(rng.choices(["Debt", "Lease", "Cost", "Net", "Share", "Rate"], k=4)) for _ in range(139)]
+    asked = [_ask("Which tag does the figure carry?\nAnswer:", f" {name}") for name in names]
+    lm = _lm("llama", models, TreeLM, tokens=8192)
+    before = lm.forward.calls
+    ours = lm.loglikelihood(asked, disable_tqdm=True)
+    assert lm.forward.calls - before == 2
+    assert _gap(ours, _lm("llama", models, HFLM, batch_size=64).loglikelihood(asked, disable_tqdm=True)) <= 1e-4
+
+
+def test_what_cannot_be_run_as_trees_goes_lm_evals_way_and_says_so(
+    models: dict[str, tuple[Any, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
+
+    _, tokenizer = models["llama"]
+    asked = [request for request in _requests(4, 3) if len(request.args[1]) < 50]
+    stories = [
+        BloomForCausalLM(BloomConfig(vocab_size=600, hidden_size=32, n_layer=1, n_head=2)),
+        MambaForCausalLM(MambaConfig(vocab_size=600, hidden_size=32, num_hidden_layers=1, state_size=4)),
+    ]
+    for model in stories:
+        lm = TreeLM(pretrained=model.eval(), tokenizer=tokenizer, batch_size=4, max_length=128)
+        assert lm.slow
+        assert "without shared prefixes" in " ".join(capsys.readouterr().err.split())
+        stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, max_length=128)
+        assert _gap(lm.loglikelihood(asked, disable_tqdm=True), stock.loglikelihood(asked, disable_tqdm=True)) == 0
+
+
+def test_sampling_and_penalties_go_lm_evals_way(models: dict[str, tuple[Any, Any]]) -> None:
+    lm = _lm("llama", models, TreeLM)
+    assert lm._not_greedy({"do_sample": True, "temperature": 0.7})
+    assert lm._not_greedy({"num_beams": 4})
+    assert not lm._not_greedy({"do_sample": False, "temperature": 0.0, "until": [], "max_gen_toks": 3})
+    lm.bare.generation_config.repetition_penalty = 1.3
+    try:
+        assert lm._not_greedy({"do_sample": False})
+    finally:
+        lm.bare.generation_config.repetition_penalty = None
+
+
+def test_a_model_that_is_not_a_number_is_never_scored(llama: Path) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(llama), AutoTokenizer.from_pretrained(llama)
+    lm = TreeLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight[0, 0] = float("nan")
+    with pytest.raises(FinbenchError, match="not finite"):
+        lm.loglikelihood([_ask("Sentence\nAnswer:", " yes")], disable_tqdm=True)
+    with pytest.raises(FinbenchError, match="not finite"):
+        lm.generate_until([_ask("Sentence\nAnswer:", {"until": ["\n"]})], disable_tqdm=True)
+    with pytest.raises(FinbenchError, match="not finite"):
+        TreeLM(pretrained=model, tokenizer=tokenizer, batch_size=4)
+
+
+def test_half_precision_takes_label_probabilities_in_float32(llama: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16).eval()
+    tokenizer = AutoTokenizer.from_pretrained(llama)
+    asked = _requests(5)
+    ours = TreeLM(pretrained=model, tokenizer=tokenizer).loglikelihood(asked, disable_tqdm=True)
+    exact = HFLM(pretrained=model.float(), tokenizer=tokenizer, batch_size=8).loglikelihood(asked, disable_tqdm=True)
+    assert max(abs(a - b) for (a, _), (b, _) in zip(ours, exact, strict=True)) < 0.1
+    assert len({value for value, _ in ours}) > 0.8 * len({value for value, _ in exact})  # few ties
+
+
+# ---------------------------------------------------------------- adapters
+
+
+@pytest.fixture(scope="module", params=["lora", "dora", "rslora on gpt2", "ia3"])
+def tuned(request: Any, llama: Path, gpt2: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(base, adapter that changes every answer)."""
+    import peft
+
+    base = gpt2 if "gpt2" in request.param else llama
+    out: Path = tmp_path_factory.mktemp("tuned") / request.param.replace(" ", "-")
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config: Any = peft.LoraConfig(
+        r=4,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+        use_dora=request.param == "dora",
+        use_rslora="rslora" in request.param,
+        fan_in_fan_out="gpt2" in request.param,
+        init_lora_weights=False,
+    )
+    if request.param == "ia3":
+        config = peft.IA3Config(
+            task_type="CAUSAL_LM",
+            target_modules=["k_proj", "v_proj", "down_proj"],
+            feedforward_modules=["down_proj"],
+            init_ia3_weights=False,
+        )
+    torch.manual_seed(2)
+    peft.get_peft_model(model, config).save_pretrained(out)
+    return base, out
+
+
+def test_an_adapter_is_merged_and_taken_out_to_the_bit(tuned: tuple[Path, Path]) -> None:
+    from finbench import bases
+    from finbench.engines.hf import HFEngine
+
+    base, adapter = tuned
+    asked = _requests(6, 6)
+    for number, request in enumerate(asked):
+        request.request_type, request.doc_id = "loglikelihood", number
+    answers, forms = {}, {}
+    for name, merge in (("merged", True), ("beside", False)):
+        engine = HFEngine(bases.resolve(str(base)), dtype="float32", merge=merge)
+        weights = {key: value.clone() for key, value in engine.plain.state_dict().items()}
+        before = engine.answer(asked, lambda part: None)
+        engine.use(adapter)
+        answers[name], forms[name] = engine.answer(asked, lambda part: None), engine.form
+        engine.use(None)
+        assert engine.form == "base"
+        assert engine.answer(asked, lambda part: None) == before
+        left = {key.replace(".base_layer", ""): value for key, value in engine.plain.state_dict().items()}
+        assert all(torch.equal(left[key], value) for key, value in weights.items())
+        assert [value for value, _ in answers[name]] != [value for value, _ in before]
+    assert forms == {"merged": "merged", "beside": "unmerged"}
+    assert _gap(answers["merged"], answers["beside"]) <= 1e-4
+    stock = HFLM(pretrained=str(base), peft=str(adapter), dtype="float32", device="cpu", batch_size=8)
+    assert _gap(answers["merged"], stock.loglikelihood(asked, disable_tqdm=True)) <= 1e-4
+
+
+def test_an_adapter_too_small_for_half_precision_is_run_beside_the_weights(llama: Path, tmp_path: Path) -> None:
+    import peft
+
+    from finbench import bases
+    from finbench.engines.hf import HFEngine
+
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    config = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    tiny = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, parameter in tiny.named_parameters():
+            if "lora_" in name:
+                parameter.mul_(0.002 if "lora_B" in name else 1.0)
+    tiny.save_pretrained(tmp_path)
+    forms = {}
+    for dtype in ("float32", "bfloat16"):
+        engine = HFEngine(bases.resolve(str(llama)), dtype=dtype)  # type: ignore[arg-type]
+        engine.use(tmp_path)
+        forms[dtype] = engine.form
+    assert forms == {"float32": "merged", "bfloat16": "unmerged"}
+
+
+def test_prompt_tuning_is_left_to_lm_eval(llama: Path, tmp_path: Path) -> None:
+    import peft
+
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    peft.get_peft_model(model, config).save_pretrained(tmp_path)
+    lm = TreeLM(pretrained=str(llama), peft=str(tmp_path), dtype="float32", device="cpu", batch_size=4)
+    assert "acts on the prompt" in lm.slow
