@@ -70,7 +70,7 @@ LAYERS = (
         "merging",
         "tuning",
     },
-    {"views", "cli", "cli_cards", "cli_data", "cli_methods", "__main__", "__init__"},
+    {"views", "cli", "cli_run", "cli_methods", "cli_cards", "cli_catalog", "cli_data", "__main__", "__init__"},
 )
 
 
