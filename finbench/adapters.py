@@ -228,10 +228,14 @@ def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
     )
 
 
-def same_tuner(model: Any, folder: Path) -> bool:
-    """Whether the adapter of ``folder`` can stand beside those that the PeftModel ``model`` has."""
+def stands_beside(model: Any, folder: Path) -> bool:
+    """Whether the adapter of ``folder`` may be loaded beside those that the PeftModel ``model`` has.
+
+    Only LoRAs stand side by side: peft mixes no two kinds of tuner in one model, and adapters of other kinds may share
+    tensors (VeRA's projections) that do not fit each other.
+    """
     kind = str(_config(folder).get("peft_type") or "LORA")
-    return all(config.peft_type.value == kind for config in model.peft_config.values())
+    return {kind, *(config.peft_type.value for config in model.peft_config.values())} == {"LORA"}
 
 
 def attach(model: Any, folder: Path) -> Any:

@@ -242,7 +242,10 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     if source is not None:
         path = _recipe_path(source)
         stated, where = read_yaml(path), str(path)
-    chosen = {**stated, **{k: v for k, v in (overrides or {}).items() if v is not None}}
+    changes = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if set(changes) - {"seed", "search"}:
+        stated.pop("search", None)  # another recipe than the one that was searched for
+    chosen = {**stated, **changes}
     method = method_named(str(chosen.get("method", defaults["method"])))
     chosen = _with_options(chosen, method, where)
     complete = {**defaults, **method.defaults, **chosen}

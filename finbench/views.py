@@ -275,7 +275,8 @@ def method(found: Method) -> None:
 def _paragraph(method: Method) -> None:
     bits_shown = ", ".join(map(str, method.bits))
     out.print(f"[bold]{method.name}[/]  {escape(method.summary)}", highlight=False, soft_wrap=True)
-    out.print(f"  [dim]{escape(method.equation)}[/]", highlight=False, soft_wrap=True)
+    counted = f"; trains {method.trains} a layer" if method.trains else ""
+    out.print(f"  [dim]{escape(method.equation + counted)}[/]", highlight=False, soft_wrap=True)
     out.print(
         f"  [dim]{escape(method.paper)}; {bits_shown} bits; becomes {method.becomes}[/]",
         highlight=False,

@@ -164,9 +164,18 @@ def test_lora_plus_with_ratio_one_is_lora_bit_for_bit(wide: Path, tmp_path: Path
     assert made["lora"] == made["lora+"]
 
 
-@pytest.mark.parametrize("method", ["lora-fa", "vera", "randlora", "oft"])
-def test_frozen_tensors_keep_their_bits(method: str, wide: Path, tmp_path: Path) -> None:
-    run = training.prepare(recipe(wide, method))
+@pytest.mark.parametrize(
+    ("method", "base"),
+    [
+        *(
+            (method, "llama")
+            for method in ("lora", "dora", "pissa", "olora", "eva", "lora-fa", "vera", "randlora", "oft")
+        ),
+        *((method, "gpt2") for method in ("pissa", "lora-fa", "vera", "randlora")),
+    ],
+)
+def test_frozen_tensors_keep_their_bits(method: str, base: str, wide: Path, gpt2: Path, tmp_path: Path) -> None:
+    run = training.prepare(recipe(wide if base == "llama" else gpt2, method))
     trainer = _trainer(run, tmp_path)
     model = trainer.model
     frozen = {name: t.detach().clone() for name, t in model.state_dict().items()}
@@ -178,7 +187,8 @@ def test_frozen_tensors_keep_their_bits(method: str, wide: Path, tmp_path: Path)
     held = {id(tensor) for group in trainer.optimizer.param_groups for tensor in group["params"]}
     assert held == {id(tensor) for name, tensor in model.named_parameters() if name in trains}
     kinds = {"lora-fa": ("lora_B",), "vera": ("vera_lambda",), "randlora": ("randlora_lambda", "randlora_gamma")}
-    assert all(any(kind in name for kind in kinds.get(method, ("oft_R",))) for name in trains)
+    kinds |= {"oft": ("oft_R",), "dora": ("lora_A", "lora_B", "lora_magnitude_vector")}
+    assert all(any(kind in name for kind in kinds.get(method, ("lora_A", "lora_B"))) for name in trains)
 
 
 def test_lora_fa_takes_the_projection_of_the_full_gradient(wide: Path, tmp_path: Path) -> None:
@@ -243,10 +253,13 @@ def test_a_resumed_run_ends_in_the_same_bits(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", list(METHODS))
-def test_64_rows_can_be_learnt_by_heart(method: str, tmp_path: Path) -> None:
-    """A rank of 16 or its like, on a tiny random Llama: the answer's loss falls far below that of guessing a label."""
-    base = make_llama(tmp_path / "llama", hidden=128)
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [(name, kind) for name in METHODS for kind in ("llama", "gpt2") if METHODS[name].conv1d or kind == "llama"],
+)
+def test_64_rows_can_be_learnt_by_heart(method: str, kind: str, tmp_path: Path) -> None:
+    """A rank of 16 or its like, on a tiny random model: the answer's loss falls far below that of guessing a label."""
+    base = make_llama(tmp_path / "base", hidden=128) if kind == "llama" else make_gpt2(tmp_path / "base")
     rates = {"full": 3e-3, "vera": 0.1, "randlora": 2e-2, "oft": 2e-2, "pissa": 3e-3, "olora": 3e-3}
     lr = rates.get(method, 5e-3 if method == "lora+" else 1e-2)
     more = {"rank": 64} if method == "vera" else {"oft_block_size": 32} if method == "oft" else {"rank": 16}

@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import make_gpt2, make_llama
-from finbench import adapters, bases, catalog, training
+from finbench import adapters, bases, catalog, subjects, training
+from finbench.engines.hf import HFEngine
 from finbench.errors import FinbenchError
 from finbench.merging import log_probabilities, merge
 from finbench.methods import METHODS, method_named, quantise
@@ -216,6 +217,42 @@ def test_a_fresh_process_with_peft_alone_reads_every_method(
         torch.testing.assert_close(found, run.logits, atol=1e-4, rtol=0, msg=f"{run.record.recipe.method} on {base}")
 
 
+@pytest.mark.parametrize(
+    ("base", "bits"), [("llama", 16), ("gpt2", 16), *(pytest.param("llama", b, marks=pytest.mark.slow) for b in (8, 4))]
+)
+def test_the_engine_examines_every_method_one_after_the_other(
+    base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path]
+) -> None:
+    """peft mixes no kinds of tuner in one model; each is attached in its turn, and between two the base is the base."""
+    engine = HFEngine(bases.resolve(str(folders[base])), bits, "float32")  # type: ignore[arg-type]
+    runs = [train_once(*case) for case in COMBINATIONS if case[1:] == (base, bits)]
+    runs = [run for run in runs if run.record.kind == "peft"]
+    expected = {}
+    for run in runs:
+        model, tokenizer = _loaded(folders[base], bits)
+        expected[run.folder] = log_probabilities(adapters.attach(model, run.folder).eval(), tokenizer, TEXT)
+    for run in [*runs, *reversed(runs)]:
+        engine.use(run.folder)
+        assert engine.form == ("merged" if bits == 16 else "unmerged"), run.record.recipe.method
+        found = log_probabilities(engine.lm.model, engine.tokenizer, TEXT)
+        torch.testing.assert_close(found, expected[run.folder], atol=2e-4, rtol=0, msg=run.record.recipe.method)
+        engine.use(None)
+        assert torch.equal(engine._probe(), engine.alone)
+
+
+def test_a_whole_model_is_examined_in_the_bits_it_has(
+    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Not in those of the recipe: what came of a quantised residual, or of a merge, is in 16 bits."""
+    residual, low = train_once("pissa", "llama", 4), train_once("lora", "llama", 4)
+    merge(str(low.folder), tmp_path / "m", base=str(folders["llama"]))
+    for folder in (residual.folder, tmp_path / "m"):
+        found, _ = subjects.examinees([str(folder)], None, str(folders["llama"]), None, None, "hf")
+        assert [(one.subject.kind, one.subject.bits) for one in found] == [("base", 16), ("model", 16)]
+    found, _ = subjects.examinees([str(low.folder)], None, str(folders["llama"]), None, None, "hf")
+    assert [(one.subject.kind, one.subject.bits) for one in found] == [("base", 4), ("peft", 4)]
+
+
 # ---------------------------------------------------------------- what becomes of it
 
 
@@ -247,6 +284,7 @@ def test_the_number_of_trained_parameters_is_the_papers(
         "vera": sum(16 + layer.outputs for layer in layers),
         "adalora": sum(6 * (layer.inputs + layer.outputs + 1) for layer in layers),
         "oft": sum(layer.inputs // 16 * (16 * 15 // 2) for layer in layers),
+        "randlora": sum(-(-m // 8) * (8 + m) for m in (min(layer.inputs, layer.outputs) for layer in layers)),
     }
     found = {name: train_once(name, "llama", 16).record.training.trainable_parameters for name in expected}
     assert found == expected
@@ -293,3 +331,24 @@ def test_dora_rows_have_the_trained_magnitudes(
     for key, m in magnitudes.items():
         name = key.removeprefix("base_model.model.").replace(".lora_magnitude_vector", ".weight")
         torch.testing.assert_close(merged[name].norm(dim=1), m, atol=1e-5, rtol=1e-5)
+
+
+def test_doras_norm_is_not_differentiated(train_once: Callable[..., Trained], folders: dict[str, Path]) -> None:
+    """Section 4.3 of the paper: B's gradient is that of the formula with the norm as a constant."""
+    run = train_once("dora", "llama", 16)
+    model = adapters.attach(_loaded(folders["llama"])[0], run.folder).train()
+    layer = model.base_model.model.model.layers[0].mlp.up_proj
+    [name] = layer.lora_A
+    a, b, m = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.lora_magnitude_vector[name].weight
+    x = torch.randn(5, a.shape[1], generator=torch.Generator().manual_seed(0))
+    weight, low = layer.base_layer.weight.detach(), b.detach().clone().requires_grad_()
+    b.requires_grad_()
+    layer(x).pow(2).sum().backward()
+    found = {}
+    for detached in (True, False):
+        direction = weight + layer.scaling[name] * low @ a.detach()
+        norm = direction.norm(dim=1, keepdim=True)
+        y = x @ (m.detach()[:, None] * direction / (norm.detach() if detached else norm)).T
+        [found[detached]] = torch.autograd.grad(y.pow(2).sum(), low)
+    torch.testing.assert_close(b.grad, found[True], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(b.grad, found[False], atol=1e-2)

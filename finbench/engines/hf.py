@@ -21,7 +21,7 @@ _PROBE = "Operating profit rose to 4.1 million."
 
 
 class HFEngine:
-    """The base once in memory; each adapter loaded when first used, and kept.
+    """The base once in memory; each adapter loaded when first used, and kept while all are plain LoRAs.
 
     ``form`` says how the present subject is run: ``base``, ``merged`` into the weights, or ``unmerged`` beside them.
     ``merge=False`` leaves every adapter beside the weights.
@@ -69,8 +69,8 @@ class HFEngine:
             if self.peft is not None:
                 self.peft.base_model.disable_adapter_layers()
         else:
-            if self.peft is not None and not adapters.same_tuner(self.peft, adapter):
-                self.plain, self.peft = self.peft.unload(), None  # peft mixes no two kinds of tuner in one model
+            if self.peft is not None and not adapters.stands_beside(self.peft, adapter):
+                self.plain, self.peft = self.peft.unload(), None
             self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
             self.lm._model = self.peft.eval()
             self._prove(adapter)

@@ -140,6 +140,7 @@ ADALORA = AdaLora(
     equation="y = Wx + (alpha/r0) B diag(e) Ax, with a penalty on AA^T - I and B^TB - I",
     paper="Zhang et al. 2023, arXiv:2303.10512",
     becomes="converted LoRA",
+    trains="q(h+o+1), q = start_ratio r, of which r are left",
     peft_config="AdaLoraConfig",
     rank="target_r",
     alpha="lora_alpha",

@@ -43,7 +43,8 @@ class Method:
 
     ``defaults`` override ``_defaults.yaml`` and are overridden by a recipe; ``options`` are the method's own settings,
     overridden by the recipe's ``options``. ``unused`` names recipe keys that mean nothing to it. ``refused`` says why
-    other bits are refused. ``becomes`` says what a trained one is:
+    other bits are refused. ``trains`` counts the trained numbers of a layer of h inputs and o outputs. ``becomes`` says
+    what a trained one is:
 
     - ``plain LoRA``: as trained; any runtime that serves LoRA unmerged takes it,
     - ``converted LoRA``: likewise, after an exact conversion at the end of training,
@@ -56,6 +57,7 @@ class Method:
     equation: str
     paper: str
     becomes: Becomes
+    trains: str = ""
     bits: tuple[Bits, ...] = (16, 8, 4)
     refused: str = ""
     conv1d: bool = True
@@ -70,6 +72,7 @@ class Method:
             "summary": self.summary,
             "equation": self.equation,
             "paper": self.paper,
+            "trains": self.trains,
             "bits": self.bits,
             "becomes": self.becomes,
             "conv1d": self.conv1d,

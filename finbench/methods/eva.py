@@ -103,5 +103,6 @@ EVA = Eva(
     equation="y = Wx + sBAx, A0 = top right singular vectors of the inputs, B0 = 0",
     paper="Paischer et al. 2024, arXiv:2410.07170",
     becomes="converted LoRA",
+    trains="r(h+o) in the mean",
     options={"rho": 2.0, "tau": 0.99},
 )

@@ -26,6 +26,7 @@ FULL = FullMethod(
     equation="y = W'x, every weight trained",
     paper="-",
     becomes="model",
+    trains="h o",
     bits=(16,),
     refused="quantised weights have no gradients of their own",
     # every weight moves, so the step that suits a low-rank update is far too large

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 _OWN = ("r", "lora_alpha", "lora_dropout", "target_modules")  # recipe keys say these
 # Arguments of peft's LoraConfig that finbench sets itself, or that would give another thing than what is recorded.
-_REFUSED = {
+REFUSED = {
     "bias": "trained biases change the base itself, so the base beside the adapter would no longer be the base",
     "modules_to_save": "whole modules beside a low-rank update are not a low-rank method: use --method full",
     "trainable_token_indices": "the embedding would change, which no LoRA runtime serves",
@@ -58,7 +58,7 @@ class LoraMethod(Method):
 
     def offered(self) -> set[str]:
         """The options that are not refused, and those that are not what makes the method."""
-        return self.option_names() - set(_REFUSED) - set(self.config)
+        return self.option_names() - set(REFUSED) - set(self.config)
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Targets that exist, a rank that fits, and a configuration that peft takes."""
@@ -70,8 +70,8 @@ class LoraMethod(Method):
     def _options(self, recipe: Recipe) -> None:
         stated = recipe.options
         for key in stated:
-            if key in _REFUSED and key not in self.options:
-                raise FinbenchError(f"The option {key} is refused: {_REFUSED[key]}.", "Leave it out.")
+            if key in REFUSED and key not in self.options:
+                raise FinbenchError(f"The option {key} is refused: {REFUSED[key]}.", "Leave it out.")
             if key in self.config and stated[key] != self.config[key]:
                 raise FinbenchError(
                     f"{key} is what makes method {self.name}; it cannot be {stated[key]!r}.",
@@ -206,6 +206,7 @@ LORA = LoraMethod(
     equation="y = Wx + (alpha/r) BAx",
     paper="Hu et al. 2021, arXiv:2106.09685",
     becomes="plain LoRA",
+    trains="r(h+o)",
 )
 RSLORA = LoraMethod(
     name="rslora",
@@ -213,6 +214,7 @@ RSLORA = LoraMethod(
     equation="y = Wx + (alpha/sqrt(r)) BAx",
     paper="Kalajdzievski 2023, arXiv:2312.03732",
     becomes="plain LoRA",
+    trains="r(h+o)",
     config={"use_rslora": True},
 )
 DORA = LoraMethod(
@@ -221,6 +223,7 @@ DORA = LoraMethod(
     equation="W' = m * (W + sBA) / ||W + sBA||, a norm per output row",
     paper="Liu et al. 2024, arXiv:2402.09353",
     becomes="merged weights",
+    trains="r(h+o) + o",
     config={"use_dora": True},
 )
 QLORA = LoraMethod(
@@ -229,6 +232,7 @@ QLORA = LoraMethod(
     equation="y = dequant(NF4(W))x + (alpha/r) BAx",
     paper="Dettmers et al. 2023, arXiv:2305.14314",
     becomes="plain LoRA",
+    trains="r(h+o)",
     bits=(4,),
     refused="it is lora at 4 bits",
     defaults={"bits": 4},
@@ -239,6 +243,7 @@ LORA_PLUS = LoraPlus(
     equation="y = Wx + (alpha/r) BAx, lr_B = lambda lr_A",
     paper="Hayou et al. 2024, arXiv:2402.12354",
     becomes="plain LoRA",
+    trains="r(h+o)",
     options={"lr_ratio": 16},
     # its authors: about half of LoRA's rate for A, and 16 for the ratio
     defaults={"lr": 5.0e-4},
@@ -249,4 +254,5 @@ LORA_FA = LoraFA(
     equation="y = Wx + (alpha/r) BAx, A frozen, g_B <- (r/alpha)^2 g_B (AA^T)^-1",
     paper="Zhang et al. 2023, arXiv:2308.03303",
     becomes="plain LoRA",
+    trains="r o",
 )

@@ -174,6 +174,7 @@ PISSA = Residual(
     equation="y = (W - sB0A0)x + sBAx, sB0A0 = top r of SVD(W)",
     paper="Meng et al. 2024, arXiv:2404.02948",
     becomes="converted LoRA",
+    trains="r(h+o)",
     how="svd",
     options={"niter": None},
     # the factors are as large as the weights, so the step must be smaller: 2e-5 for its authors' 7B models
@@ -185,6 +186,7 @@ OLORA = Residual(
     equation="y = (W - sB0A0)x + sBAx, W = QR, sB0A0 = Q[:, :r] R[:r]",
     paper="Buyukakyuz 2024, arXiv:2406.01775",
     becomes="converted LoRA",
+    trains="r(h+o)",
     how="qr",
     defaults={"lr": 2.0e-4},
 )
@@ -194,6 +196,7 @@ LOFTQ = LoftQ(
     equation="y = Qx + sBAx, sB0A0 = top r of SVD(W - Q), Q = dequant(NF4(W))",
     paper="Li et al. 2023, arXiv:2310.08659",
     becomes="plain LoRA",
+    trains="r(h+o)",
     bits=(4,),
     refused="there is little or no error of the weights to correct",
     defaults={"bits": 4},

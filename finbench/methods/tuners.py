@@ -95,6 +95,7 @@ VERA = Tuner(
     equation="y = Wx + diag(b) B diag(d) Ax, A and B frozen",
     paper="Kopiczko et al. 2023, arXiv:2310.11454",
     becomes="merged weights",
+    trains="r + o",
     peft_config="VeraConfig",
     dropout="vera_dropout",
     unused=("alpha",),
@@ -107,6 +108,7 @@ RANDLORA = Tuner(
     equation="y = Wx + s sum_i B_i diag(l_i) A_i diag(g_i) x, A and B frozen",
     paper="Albert et al. 2025, arXiv:2502.00987",
     becomes="merged weights",
+    trains="n(r + min(h,o)), n = ceil(min(h,o) / r)",
     peft_config="RandLoraConfig",
     alpha="randlora_alpha",
     dropout="randlora_dropout",
@@ -119,6 +121,7 @@ OFT = Tuner(
     equation="y = W Rx, R orthogonal, by blocks",
     paper="Qiu et al. 2023, arXiv:2306.07280",
     becomes="merged weights",
+    trains="h(b-1)/2, b = oft_block_size",
     conv1d=False,
     peft_config="OFTConfig",
     rank=None,
@@ -194,7 +197,7 @@ def _tuner(name: str, config: str, paper: str, more: dict[str, Any]) -> Tuner:
 TUNERS: dict[str, Tuner] = {row[0]: _tuner(*row) for row in _ROWS}
 
 _PROMPTS = "it trains prompts or attention prefixes, not weights, so it can be neither merged nor served as an adapter"
-_REFUSED = {
+REFUSED = {
     **dict.fromkeys(("prompt_tuning", "multitask_prompt_tuning", "p_tuning", "prefix_tuning"), _PROMPTS),
     **dict.fromkeys(("adaption_prompt", "cpt", "cartridge"), _PROMPTS),
     "xlora": "it mixes trained adapters and trains none",
@@ -211,4 +214,4 @@ _REFUSED = {
 
 def refused_by_name(name: str) -> str | None:
     """Why a tuner that peft has is not a method here; None if peft has none of this name, or it is not refused."""
-    return _REFUSED.get(name)
+    return REFUSED.get(name)
