@@ -255,7 +255,7 @@ def methods(found: Iterable[Method], others: Iterable[Method]) -> None:
     for method in others:
         bits_shown = ", ".join(map(str, method.bits))
         layers = "" if method.conv1d else ", not on GPT-2"
-        line = f"  [bold]{method.name:10}[/] [dim]{escape(method.paper):17}{bits_shown} bits{layers}[/]"
+        line = f"  [bold]{method.name:11}[/] [dim]{escape(method.paper):17}{bits_shown} bits{layers}[/]"
         out.print(line, highlight=False, soft_wrap=True)
     out.print("\nOptions of one: finbench methods NAME; in a recipe under options, or --set key=value", highlight=False)
 
@@ -275,7 +275,7 @@ def method(found: Method) -> None:
 def _paragraph(method: Method) -> None:
     bits_shown = ", ".join(map(str, method.bits))
     out.print(f"[bold]{method.name}[/]  {escape(method.summary)}", highlight=False, soft_wrap=True)
-    counted = f"; trains {method.trains} a layer" if method.trains else ""
+    counted = f"; a layer trains {method.trains}" if method.trains else ""
     out.print(f"  [dim]{escape(method.equation + counted)}[/]", highlight=False, soft_wrap=True)
     out.print(
         f"  [dim]{escape(method.paper)}; {bits_shown} bits; becomes {method.becomes}[/]",

@@ -24,6 +24,9 @@ class Eva(LoraMethod):
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """rho times the rank must fit every target's inputs."""
         super().verify(recipe, layers)
+        for key in ("rank_pattern", "alpha_pattern"):
+            if recipe.options.get(key):
+                raise FinbenchError(f"eva finds the rank of each layer by itself: it takes no {key}.", "Leave it out.")
         rho, tau = (recipe.options.get(key, self.options[key]) for key in ("rho", "tau"))
         if not isinstance(rho, int | float) or not rho >= 1:
             raise FinbenchError(f"rho must be a number from 1 on, got {rho!r}.", "--set rho=2")

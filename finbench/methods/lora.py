@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from finbench.console import quiet
 from finbench.errors import FinbenchError
 from finbench.methods.base import Layer, Method, Start, full_rank
 from finbench.records import Recipe
@@ -51,6 +52,7 @@ class LoraMethod(Method):
 
     def option_names(self) -> set[str]:
         """peft's arguments, less those that a recipe states by other names, and the method's own options."""
+        quiet()  # bitsandbytes complains at its import
         from peft import LoraConfig, PeftConfig
 
         general = {part.name for part in dataclasses.fields(PeftConfig)}
@@ -65,6 +67,7 @@ class LoraMethod(Method):
         super().verify(recipe, layers)
         full_rank(recipe, layers)
         self._options(recipe)
+        self._patterns(recipe, layers)
         self.lora_config(recipe)
 
     def _options(self, recipe: Recipe) -> None:
@@ -95,6 +98,22 @@ class LoraMethod(Method):
                 raise FinbenchError("init_lora_weights=mica needs full-precision weights.", "Use --bits 16")
         elif initial is False:
             raise FinbenchError("init_lora_weights=false would not start as the base.", "Leave it out.")
+
+    def _patterns(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """Ranks and alphas of single layers are held to what holds for the recipe's own."""
+        for key, least in (("rank_pattern", 1), ("alpha_pattern", 0)):
+            stated = recipe.options.get(key) or {}
+            if not isinstance(stated, dict):
+                raise FinbenchError(
+                    f"{key} is a mapping of module names, got {stated!r}.", f"--set {key}={{q_proj: 4}}"
+                )
+            for name, value in stated.items():
+                kinds = (int,) if least else (int, float)
+                if isinstance(value, bool) or not isinstance(value, kinds) or value < least or value == 0:
+                    raise FinbenchError(f"{key}: {name} is {value!r}; a number above 0 is expected, a rank is whole.")
+                if least:  # peft's own rule for these names
+                    named = {"rank": value, "target_modules": rf"(?:.*\.)?(?:{name})"}
+                    full_rank(recipe.model_copy(update=named), layers)
 
     def lora_config(self, recipe: Recipe, **changes: Any) -> Any:
         """peft's LoraConfig of a recipe. What peft refuses becomes a FinbenchError."""

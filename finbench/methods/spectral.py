@@ -85,7 +85,7 @@ class Residual(LoraMethod):
             weight = quantise.as_stored(module.get_base_layer(), stored.data.float())
             scale = module.scaling["default"]
             niter = recipe.options.get("niter")
-            a, b = split(weight, recipe.rank, scale, self.how, niter if isinstance(niter, int) else None)
+            a, b = split(weight, module.r["default"], scale, self.how, niter if isinstance(niter, int) else None)
             _set(module, a, b)
             rest = weight - scale * b @ a
             with torch.no_grad():
@@ -164,7 +164,7 @@ class LoftQ(LoraMethod):
             full = model.get_submodule(name.removeprefix(convert.PREFIX))
             weight = quantise.as_stored(full, full.weight.data.float())
             error = weight - quantise.dequantised(module.get_base_layer())
-            _set(module, *split(error, recipe.rank, module.scaling["default"], "svd"))
+            _set(module, *split(error, module.r["default"], module.scaling["default"], "svd"))
         return wrapped
 
 

@@ -11,6 +11,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
+from finbench.console import quiet
 from finbench.errors import FinbenchError
 from finbench.methods.base import Layer, Method, Start, targets, without_conv1d
 from finbench.records import Recipe
@@ -39,6 +40,7 @@ class Tuner(Method):
         return {key: name for key, name in stated.items() if name}
 
     def _class(self) -> Any:
+        quiet()  # bitsandbytes complains at its import
         return getattr(importlib.import_module("peft"), self.peft_config)
 
     def option_names(self) -> set[str]:
