@@ -16,6 +16,7 @@ from finbench.methods.lora import REFUSED as REFUSED_OPTIONS
 from finbench.methods.tuners import REFUSED as REFUSED_TUNERS
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "methods_cpu.json"
+PEFT = "https://huggingface.co/docs/peft/package_reference/"
 STATED = ("lr", "rank", "alpha")
 SERVED = {
     "plain LoRA": "unmerged by any runtime that serves LoRA (peft, vLLM, ...), many beside one base; or merged",
@@ -109,7 +110,7 @@ with the same command.
 By peft's own name, with peft's own options: `--method fourierft --set n_frequency=500`. What peft's code cannot do, as
 `tests/test_tuners.py` finds by training, saving, reading and merging each, is refused. All become merged weights (above).
 
-| method | bits | GPT-2's Conv1D | paper |
+| method | bits | GPT-2's Conv1D | paper, or peft's page |
 |--|--|--|--|
 """
 NOT_HERE = """
@@ -218,7 +219,8 @@ def page() -> str:
     parts += [_score(name, row) for name, row in ranked]
     parts.append(RATES)
     for tuner in TUNERS.values():
-        parts.append(_row([f"`{tuner.name}`", _bits(tuner), "yes" if tuner.conv1d else "no", _paper(tuner.paper)]))
+        where = _paper(tuner.paper) if tuner.paper != "-" else f"[peft]({PEFT}{tuner.name})"
+        parts.append(_row([f"`{tuner.name}`", _bits(tuner), "yes" if tuner.conv1d else "no", where]))
     parts.append(NOT_HERE)
     parts += [_row([f"`{name}`", why]) for name, why in REFUSED_TUNERS.items()]
     return "".join(parts)

@@ -13,7 +13,7 @@ from typing import Any
 
 from finbench.console import quiet
 from finbench.errors import FinbenchError
-from finbench.methods.base import Layer, Method, Start, targets, without_conv1d
+from finbench.methods.base import Layer, Method, Start, full_rank, targets, without_conv1d
 from finbench.records import Recipe
 
 _GENERAL = ("target_modules", "inference_mode", "task_type", "peft_type", "auto_mapping", "peft_version")
@@ -23,14 +23,15 @@ _IDENTITY = ("base_model_name_or_path", "revision", "modules_to_save", "bias", "
 @dataclass(frozen=True)
 class Tuner(Method):
     """A tuner of peft. ``peft_config`` is its configuration class; ``rank``, ``alpha`` and ``dropout`` say which of its
-    fields the recipe's keys go to, None where it has no such thing. ``divides`` names fields that must divide the
-    sizes of every target.
+    fields the recipe's keys go to, None where it has no such thing. ``wide``: its rank may exceed a layer's dimensions.
+    ``divides`` names fields that must divide the sizes of every target.
     """
 
     peft_config: str = ""
     rank: str | None = "r"
     alpha: str | None = None
     dropout: str | None = None
+    wide: bool = False
     divides: tuple[str, ...] = ()
 
     @property
@@ -64,6 +65,8 @@ class Tuner(Method):
         """Options that peft knows, and layers that its implementation takes."""
         super().verify(recipe, layers)
         without_conv1d(self, recipe, layers)
+        if self.rank and not self.wide:
+            full_rank(recipe, layers)
         config = self.config(recipe)
         for key in self.divides:
             size = getattr(config, key)
@@ -99,6 +102,7 @@ VERA = Tuner(
     becomes="merged weights",
     trains="r + o",
     peft_config="VeraConfig",
+    wide=True,
     dropout="vera_dropout",
     unused=("alpha",),
     # its authors: rank 256 and about ten times LoRA's rate, since only vectors train
@@ -145,7 +149,7 @@ _ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("delora", "DeloraConfig", "2503.18225", {"dropout": "module_dropout", "conv1d": False, "bits": (16,)}),
     ("fourierft", "FourierFTConfig", "2405.03003", {"rank": None}),
     ("frod", "FrodConfig", "-", {"rank": None, "dropout": "frod_dropout", "bits": (16,)}),
-    ("glora", "GloraConfig", "-", {"conv1d": False, "bits": (16,)}),
+    ("glora", "GloraConfig", "2306.07967", {"conv1d": False, "bits": (16,)}),
     (
         "gralora",
         "GraloraConfig",
@@ -170,13 +174,18 @@ _ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("miss", "MissConfig", "2409.15371", {"dropout": "miss_dropout", "conv1d": False}),
     ("peanut", "PeanutConfig", "2410.01870", {"conv1d": False, "bits": (16,)}),
     ("psoft", "PsoftConfig", "-", {"alpha": "psoft_alpha", "dropout": "psoft_dropout", "conv1d": False, "bits": (16,)}),
-    ("pvera", "PveraConfig", "2512.07703", {"dropout": "pvera_dropout"}),
+    ("pvera", "PveraConfig", "2512.07703", {"wide": True, "dropout": "pvera_dropout"}),
     ("road", "RoadConfig", "2409.00119", {"rank": None, "conv1d": False, "divides": ("group_size",)}),
-    ("shira", "ShiraConfig", "-", {"conv1d": False, "bits": (16,)}),
-    ("tinylora", "TinyLoraConfig", "2602.04118", {"dropout": "tinylora_dropout", "bits": (16,)}),
+    ("shira", "ShiraConfig", "-", {"wide": True, "conv1d": False, "bits": (16,)}),
+    ("tinylora", "TinyLoraConfig", "2602.04118", {"wide": True, "dropout": "tinylora_dropout", "bits": (16,)}),
     ("supertuning", "SupertuningConfig", "2607.09287", {"conv1d": False, "bits": (16,)}),
-    ("unilora", "UniLoraConfig", "2506.00799", {"dropout": "unilora_dropout", "bits": (16,)}),
-    ("vblora", "VBLoRAConfig", "2405.15179", {"dropout": "vblora_dropout", "divides": ("vector_length",)}),
+    ("unilora", "UniLoraConfig", "2506.00799", {"wide": True, "dropout": "unilora_dropout", "bits": (16,)}),
+    (
+        "vblora",
+        "VBLoRAConfig",
+        "2405.15179",
+        {"wide": True, "dropout": "vblora_dropout", "divides": ("vector_length",)},
+    ),
     ("waveft", "WaveFTConfig", "-", {"rank": None}),
 )
 
