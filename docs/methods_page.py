@@ -21,7 +21,7 @@ STATED = ("lr", "rank", "alpha")
 SERVED = {
     "plain LoRA": "unmerged by any runtime that serves LoRA (peft, vLLM, ...), many beside one base; or merged",
     "converted LoRA": "likewise: it is converted, exactly, to a plain LoRA of one rank when it is saved",
-    "merged weights": "unmerged by peft alone; elsewhere after `finbench merge`",
+    "merged weights": "an adapter that peft runs unmerged; other runtimes take it after `finbench merge`",
     "model": "as a model of its own",
 }
 HEAD = """# Methods
@@ -45,7 +45,7 @@ Defaults are those of `adapters_zoo/_defaults.yaml` ({general}) unless a method 
 
 ## What becomes of them
 
-| methods | what is saved | how it is served |
+| methods | becomes | how it is served |
 |--|--|--|
 """
 COMBINED = """
@@ -65,7 +65,7 @@ the share of equal predictions against the adapter on its base.
 
 ## Methods and bits: what a step costs
 
-{work} On one thread of {cpu}, processor time, torch {torch}, {dtype}.
+{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}).
 
 | method, bits | trains | s to start | s a step | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|
