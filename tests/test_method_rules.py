@@ -86,6 +86,8 @@ def _trainer(run: training.Prepared, folder: Path, **more: Any) -> AnswerTrainer
         ({"method": "pissa", "niter": 0}, "whole number", "niter=16"),
         ({"method": "vera", "alpha": 16}, "has no alpha", "Leave alpha out"),
         ({"method": "oft", "rank": 8}, "has no rank", "Leave rank out"),
+        ({"method": "full", "rank": 8}, "has no rank", "Leave rank out"),
+        ({"method": "hira", "rank": 65}, "Rank 65 is above the smaller dimension", "--rank 64"),
         ({"method": "prefix_tuning"}, "trains prompts", "finbench methods"),
         ({"method": "lro"}, "Did you mean .*lora", "finbench methods"),
     ],
@@ -270,7 +272,8 @@ def test_64_rows_can_be_learnt_by_heart(method: str, kind: str, tmp_path: Path) 
     base = make_llama(tmp_path / "base", hidden=128) if kind == "llama" else make_gpt2(tmp_path / "base")
     rates = {"full": 3e-3, "vera": 0.1, "randlora": 2e-2, "oft": 2e-2, "pissa": 3e-3, "olora": 3e-3}
     lr = rates.get(method, 5e-3 if method == "lora+" else 1e-2)
-    more = {"rank": 64} if method == "vera" else {"oft_block_size": 32} if method == "oft" else {"rank": 16}
+    own = {"vera": {"rank": 64}, "oft": {"oft_block_size": 32}, "full": {}}
+    more = own.get(method, {"rank": 16})
     made = training.train(recipe(base, method, limit=64, epochs=60, lr=lr, **more), tmp_path / "a")
     assert isinstance(made, Adapter)
     assert made.training.final_loss < 0.1 < made.training.loss_curve[0][1]

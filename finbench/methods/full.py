@@ -29,6 +29,7 @@ FULL = FullMethod(
     trains="h o",
     bits=(16,),
     refused="quantised weights have no gradients of their own",
+    unused=("rank", "alpha", "dropout", "target_modules"),
     # every weight moves, so the step that suits a low-rank update is far too large
     defaults={"lr": 2.0e-5},
 )
