@@ -68,8 +68,10 @@ LAYERS = (
         "lmeval",
         "harness",
         "exports",
+        "merging",
+        "tuning",
     },
-    {"views", "cli", "cli_cards", "cli_data", "__main__", "__init__"},
+    {"views", "cli", "cli_run", "cli_methods", "cli_cards", "cli_catalog", "cli_data", "__main__", "__init__"},
 )
 
 
