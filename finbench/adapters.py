@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench import bases, catalog, hub, modelfiles, refs
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, near_misses
 from finbench.files import digest, sha256_file
+from finbench.methods import METHODS, TUNERS, Tuner
 from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _LARGEST_RANK = 4096
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+KINDS = {
+    "lora",
+    "adalora",
+    "ln_tuning",
+    *TUNERS,
+    *(name for name, method in METHODS.items() if isinstance(method, Tuner)),
+}
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
@@ -125,9 +133,18 @@ def _config(folder: Path) -> dict[str, Any]:
         raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch the adapter again.") from fault
     if config.get("auto_mapping") or config.get("megatron_config"):
         raise FinbenchError(f"{path} asks to import code (auto_mapping or megatron_config); finbench never does.")
+    kind = str(config.get("peft_type") or "LORA").lower()  # peft's first files had no type
+    if kind not in KINDS:
+        close = near_misses(kind, KINDS)
+        meant = f" (did you mean {close[0].upper()}?)" if close else ""
+        raise FinbenchError(
+            f"{path}: peft_type {config['peft_type']!r} is no method that finbench can load{meant}.",
+            "See them all: finbench methods",
+        )
     rank = config.get("r")
-    if rank is not None and (not isinstance(rank, int) or not 0 < rank <= _LARGEST_RANK):
-        raise FinbenchError(f"{path}: r is {rank!r}; a rank is a whole number from 1 to {_LARGEST_RANK}.")
+    least = 1 if kind == "lora" else 0  # an OFT adapter by block size has rank 0
+    if rank is not None and (type(rank) is not int or not least <= rank <= _LARGEST_RANK):
+        raise FinbenchError(f"{path}: r is {rank!r}; a rank is a whole number from {least} to {_LARGEST_RANK}.")
     return config
 
 
@@ -236,6 +253,16 @@ def peft_config(folder: Path) -> Any:
 def _misfit(folder: Path, fault: Exception) -> FinbenchError:
     reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
     return FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.")
+
+
+def stands_beside(model: Any, folder: Path) -> bool:
+    """Whether the adapter of ``folder`` may be loaded beside those that the PeftModel ``model`` has.
+
+    Only LoRAs stand side by side: peft mixes no two kinds of tuner in one model, and adapters of other kinds may share
+    tensors (VeRA's projections) that do not fit each other.
+    """
+    kind = str(_config(folder).get("peft_type") or "LORA")
+    return {kind, *(config.peft_type.value for config in model.peft_config.values())} == {"LORA"}
 
 
 def attach(model: Any, folder: Path) -> Any:

@@ -10,11 +10,16 @@ import typer
 
 from finbench.cli_cards import DataDir, Json
 
-app = typer.Typer(no_args_is_help=True, help="Scorecards in, tables and one static page out.")
+board_app = typer.Typer(no_args_is_help=True, help="Scorecards in, tables and one static page out.")
 Folder = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
 
 
-@app.command("add")
+def register(app: typer.Typer) -> None:
+    """Hang the commands into the command line."""
+    app.add_typer(board_app, name="leaderboard")
+
+
+@board_app.command("add")
 def add(
     cards: Annotated[list[Path], typer.Argument(help="Scorecards, folders of them, or lm-eval's output folder.")],
     to: Annotated[Path, typer.Option(help="Leaderboard folder.")] = Path("leaderboards"),
@@ -37,13 +42,16 @@ def add(
     typer.echo(f"Next: finbench leaderboard build {to}")
 
 
-@app.command("build")
+@board_app.command("build")
 def build(
     folder: Folder = Path("leaderboards"),
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit 1 if a card is unfit or a file is stale.")
     ] = False,
     pictures: Annotated[Path | None, typer.Option(help="Folder for PNGs of score against cost.")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Folder for what goes to the Hub: dataset/ (cards, table) and space/ (page).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Verify every card, then write leaderboard.md, leaderboard.csv and index.html."""
@@ -51,6 +59,8 @@ def build(
 
     made = leaderboard.build(folder, check=check)
     drawn = leaderboard.pictures(folder, pictures) if pictures else []
+    if export and not made.stale:
+        leaderboard.publication(folder, export)
     if as_json:
         typer.echo(json.dumps(made.as_dict() | {"pictures": [str(path) for path in drawn]}, indent=1))
     elif made.stale:

@@ -68,9 +68,22 @@ LAYERS = (
         "lmeval",
         "harness",
         "exports",
+        "merging",
+        "tuning",
         "leaderboard",
     },
-    {"views", "cli", "cli_board", "cli_cards", "cli_data", "__main__", "__init__"},
+    {
+        "views",
+        "cli",
+        "cli_run",
+        "cli_methods",
+        "cli_cards",
+        "cli_catalog",
+        "cli_data",
+        "cli_board",
+        "__main__",
+        "__init__",
+    },
 )
 
 
