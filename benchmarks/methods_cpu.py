@@ -1,7 +1,7 @@
 """Every method on Financial PhraseBank with the embedded base, on one CPU thread, on the same rows.
 
     OMP_NUM_THREADS=1 python benchmarks/methods_cpu.py scores --data-dir DATA   trains and scores each method once
-    OMP_NUM_THREADS=1 python benchmarks/methods_cpu.py costs --data-dir DATA    two steps of each method at all bits
+    OMP_NUM_THREADS=1 python benchmarks/methods_cpu.py costs --data-dir DATA    two steps of each method
     python benchmarks/methods_cpu.py plot                    accuracy against cost (wants matplotlib)
     python docs/generate.py                                  the tables of docs/methods.md
 
@@ -33,6 +33,8 @@ SCORED: tuple[tuple[str, int], ...] = (
     *(("rslora", 16), ("lora+", 16), ("lora-fa", 16), ("eva", 16), ("adalora", 16), ("oft", 16), ("randlora", 16)),
     ("olora", 16),
 )
+
+QUANTISED: tuple[tuple[str, int], ...] = (("lora", 8), *((name, 4) for name in ("dora", "pissa", "vera", "oft")))
 
 
 def read() -> dict[str, dict[str, Any]]:
@@ -122,10 +124,8 @@ def every(part: str, data_dir: Path | None) -> None:
     """Every line that the results do not hold yet, each in a process of its own."""
     from finbench.methods import METHODS
 
-    all_of_them = tuple(
-        (method.name, bits) for bits in (16, 4, 8) for method in METHODS.values() if bits in method.bits
-    )
-    for method, bits in SCORED if part == "scores" else all_of_them:
+    all_of_them = [(name, method.bits[0]) for name, method in METHODS.items()]
+    for method, bits in SCORED if part == "scores" else [*all_of_them, *QUANTISED]:
         if key(method, bits) in read()[part]:
             continue
         with tempfile.TemporaryDirectory() as out:

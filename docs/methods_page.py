@@ -67,13 +67,13 @@ the share of equal predictions against the adapter on its base.
 
 {work} Processor time of one thread ({cpu}, torch {torch}, {dtype}).
 
-| method, bits | trains | s to start | s a step | peak memory | on disk |
+| method, bits | trains | to start, s | a step, s | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|
 """
 SCORES = """
-Combinations that are not in the table are refused:
+The others run on 16, 8 and 4 bits, and on GPT-2's Conv1D layers; these do not:
 
-| method | bits | why |
+| method | refused on | why |
 |--|--|--|
 {refused}
 

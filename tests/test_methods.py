@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -193,6 +194,45 @@ def test_a_quantised_merge_onto_the_published_weights_is_another_function(
     assert other.onto == "bf16"
     assert other.largest_difference > 100 * one.largest_difference
     assert f"{one.largest_difference:.2g}" in (tmp_path / "dequantised" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stated", "message", "hint"),
+    [
+        ({"onto": "nf4"}, "never merged into nf4", "--onto dequantised or bf16"),
+        ({"onto": "8-bit"}, "never merged into 8-bit", "--onto dequantised or bf16"),
+        ({"onto": "fp8"}, "auto, dequantised or bf16", ""),
+        ({"onto": "dequantised"}, "nothing was quantised", "Leave --onto out"),
+        ({"dtype": "int8"}, "not in 'int8'", ""),
+    ],
+    ids=str,
+)
+def test_a_merge_that_would_be_another_thing_is_refused(
+    stated: dict[str, str],
+    message: str,
+    hint: str,
+    train_once: Callable[..., Trained],
+    folders: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    run = train_once("lora", "llama", 16)
+    with pytest.raises(FinbenchError, match=message) as caught:
+        merge(str(run.folder), tmp_path / "m", base=str(folders["llama"]), **stated)
+    assert hint in caught.value.hint
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_merge_overwrites_nothing_and_wants_to_know_the_bits(
+    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run = train_once("lora", "llama", 16)
+    with pytest.raises(FinbenchError, match="exists already"):
+        merge(str(run.folder), tmp_path, base=str(folders["llama"]))
+    foreign = tmp_path / "foreign"
+    shutil.copytree(run.folder, foreign)
+    (foreign / "finbench.json").unlink()
+    with pytest.raises(FinbenchError, match="at which bits it was trained is not known"):
+        merge(str(foreign), tmp_path / "m", base=str(folders["llama"]))
 
 
 _ALONE = """
