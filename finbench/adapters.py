@@ -18,6 +18,7 @@ WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _LARGEST_RANK = 4096
 KINDS = {"lora", "adalora", *TUNERS, *(name for name, method in METHODS.items() if isinstance(method, Tuner))}
+_PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
@@ -228,14 +229,19 @@ def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
     )
 
 
-def stands_beside(model: Any, folder: Path) -> bool:
-    """Whether the adapter of ``folder`` may be loaded beside those that the PeftModel ``model`` has.
+def peft_config(folder: Path) -> Any:
+    """The configuration as peft reads it. Raises FinbenchError for one that it cannot read."""
+    from peft import PeftConfig
 
-    Only LoRAs stand side by side: peft mixes no two kinds of tuner in one model, and adapters of other kinds may share
-    tensors (VeRA's projections) that do not fit each other.
-    """
-    kind = str(_config(folder).get("peft_type") or "LORA")
-    return {kind, *(config.peft_type.value for config in model.peft_config.values())} == {"LORA"}
+    try:
+        return PeftConfig.from_pretrained(str(folder))
+    except _PEFT_RAISES as fault:
+        raise _misfit(folder, fault) from fault
+
+
+def _misfit(folder: Path, fault: Exception) -> FinbenchError:
+    reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+    return FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.")
 
 
 def attach(model: Any, folder: Path) -> Any:
@@ -247,17 +253,17 @@ def attach(model: Any, folder: Path) -> Any:
     from safetensors import safe_open
 
     name = "a" + identity(folder)[:16]
+    copied = _copied(model, folder)
     try:
         if not isinstance(model, PeftModel):
             model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
         elif name not in model.peft_config:
             model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
-    except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as fault:
-        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-        raise FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.") from fault
+    except _PEFT_RAISES as fault:
+        raise _misfit(folder, fault) from fault
     model.set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
-        stored = set(tensors.keys())
+        stored = set(tensors.keys()) - copied
     loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     if stored != loaded:
         odd = sorted(stored ^ loaded)
@@ -267,6 +273,22 @@ def attach(model: Any, folder: Path) -> Any:
         )
     _check_depth(folder, stored, model, name)
     return model
+
+
+def _copied(model: Any, folder: Path) -> set[str]:
+    """Tensors of the file that are the base's own embedding or head: peft saves them beside an adapter of these."""
+    import torch
+    from safetensors import safe_open
+
+    own = [layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+        names = [name for name in tensors.keys() if name.endswith(".base_layer.weight")]  # noqa: SIM118
+        found = {name: tensors.get_tensor(name) for name in names}
+    return {
+        name
+        for name, tensor in found.items()
+        if any(weight.shape == tensor.shape and torch.equal(weight.cpu(), tensor.to(weight.dtype)) for weight in own)
+    }
 
 
 def _check_depth(folder: Path, stored: set[str], model: Any, name: str) -> None:
