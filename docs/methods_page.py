@@ -65,7 +65,8 @@ the share of equal predictions against the adapter on its base.
 
 ## Methods and bits: what a step costs
 
-{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}).
+{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). `eva` wants more rows than these to
+start; then its steps are `lora`'s.
 
 | method, bits | trains | to start, s | a step, s | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|

@@ -366,6 +366,13 @@ def test_eva_keeps_the_rank_budget_and_orthonormal_directions(folders: dict[str,
         assert layer.scaling["default"] == 2.0
 
 
+def test_eva_does_not_look_for_ever(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finbench.methods.eva._MOST_PASSES", 1)
+    with pytest.raises(FinbenchError, match="not settled after 1 batches") as caught:
+        training.begin(training.prepare(recipe(folders["llama"], "eva", tau=1.0)), torch.float32)
+    assert "tau=0.9" in caught.value.hint
+
+
 def test_loftq_is_nearer_to_the_weights_than_nf4_alone(folders: dict[str, Path]) -> None:
     for base in ("llama", "gpt2"):
         plain, _ = _loaded(folders[base])
