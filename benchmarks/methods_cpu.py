@@ -162,7 +162,7 @@ def plot(target: Path = HERE.parent / "docs" / "methods_cpu.png") -> None:
                   xycoords=("axes fraction", "data"))  # fmt: skip
     axes.set_xlabel(f"processor seconds a step of {SMALL} rows, one thread (larger dot: more peak memory)")
     axes.set_ylabel(f"macro-F1 on fpb in %, 95 % interval, n = {scores['base']['n']}")
-    axes.set_title(f"smollm2-135m, {ROWS} rows, one epoch, each method's default learning rate, one seed", fontsize=10)
+    axes.set_title(f"smollm2-135m, {ROWS} rows, one epoch, default learning rates, one seed", fontsize=10)
     axes.grid(color="#dfe4ea", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, loc="lower right")
