@@ -246,6 +246,16 @@ def _misfit(folder: Path, fault: Exception) -> FinbenchError:
     return FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.")
 
 
+def stands_beside(model: Any, folder: Path) -> bool:
+    """Whether the adapter of ``folder`` may be loaded beside those that the PeftModel ``model`` has.
+
+    Only LoRAs stand side by side: peft mixes no two kinds of tuner in one model, and adapters of other kinds may share
+    tensors (VeRA's projections) that do not fit each other.
+    """
+    kind = str(_config(folder).get("peft_type") or "LORA")
+    return {kind, *(config.peft_type.value for config in model.peft_config.values())} == {"LORA"}
+
+
 def attach(model: Any, folder: Path) -> Any:
     """Put the adapter of ``folder`` on ``model`` (a base, or a PeftModel of it) and make it the active one.
 

@@ -12,8 +12,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# how long an example takes is the machine's affair; tests of time say so themselves (quick)
+settings.register_profile("finbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("finbench")
 
 
 def task_helper(name: str) -> ModuleType:

@@ -79,19 +79,14 @@ class HFEngine:
         self.lm.changed()
 
     def _attach(self, adapter: Path) -> None:
-        """Put an adapter on the base, after taking others off unless all are LoRAs.
-
-        peft holds adapters of one type at a time, and those of other types may share tensors that do not fit each other
-        (VeRA's projections).
-        """
+        """Put an adapter on the base. Only LoRAs stand side by side: others are taken off first."""
         kind = adapters.peft_config(adapter)
         if kind.is_prompt_learning or kind.peft_type == PeftType.ADAPTION_PROMPT:
             raise FinbenchError(
                 f"{adapter} is of type {kind.peft_type.value}, which cannot be laid aside to score the base beside it.",
                 "Score it alone: finbench lm-eval run --model finbench --model_args pretrained=FOLDER,peft=ADAPTER ...",
             )
-        there = self.peft.peft_config.values() if self.peft is not None else ()
-        if self.peft is not None and {kind.peft_type, *(other.peft_type for other in there)} != {PeftType.LORA}:
+        if self.peft is not None and not adapters.stands_beside(self.peft, adapter):
             self.peft.unload()  # the base that is left is ``plain``
             self.peft, self.lm._model = None, self.plain
         self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
