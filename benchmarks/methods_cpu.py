@@ -125,8 +125,8 @@ def every(part: str, data_dir: Path | None) -> None:
     """Every line that the results do not hold yet, each in a process of its own."""
     from finbench.methods import METHODS
 
-    # so few rows are too few for eva's start
-    all_of_them = [(name, method.bits[0]) for name, method in METHODS.items() if name != "eva"]
+    # so few rows are too few for eva's start and adalora's schedule
+    all_of_them = [(name, method.bits[0]) for name, method in METHODS.items() if name not in ("eva", "adalora")]
     for method, bits in SCORED if part == "scores" else [*all_of_them, *QUANTISED]:
         if key(method, bits) in read()[part]:
             continue

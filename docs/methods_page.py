@@ -66,8 +66,8 @@ the share of equal predictions against the adapter on its base.
 
 ## Methods and bits: what a step costs
 
-{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). `eva` wants more rows than these to
-start; then its steps are `lora`'s. Other processes used the machine too: `rslora` does the very
+{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). `eva` and `adalora` want more
+steps than these. Other processes used the machine too: `rslora` does the very
 work of `lora`, so differences as small as theirs mean nothing.
 
 | method, bits | trains | to start, s | a step, s | peak memory | on disk |

@@ -39,6 +39,14 @@ REFUSED = {
     "fan_in_fan_out": "it follows from the kind of layer",
     "inference_mode": "it is for inference",
 }
+# Known by these names elsewhere: here an option, or refused as one.
+AS_OPTION = {"mica": "init_lora_weights=mica", "orthogonal": "init_lora_weights=orthogonal"}
+AS_REFUSED = {
+    "kasa": "kasa_config",
+    "corda": "corda_config",
+    "lora-ga": "lora_ga_config",
+    "monteclora": "monteclora_config",
+}
 _INITIAL = ("pissa", "olora", "eva", "loftq")  # starts that are methods of their own here
 # What peft raises on, or drops without a word, where the base is quantised.
 _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft has no such layer there"}
