@@ -95,10 +95,15 @@ def read(folder: Path) -> AdapterFolder:
 
 def identity(folder: Path) -> str:
     """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library."""
-    config = {key: value for key, value in _config(folder).items() if key not in _INCIDENTAL}
-    if isinstance(config.get("target_modules"), list):  # a set: its order in the file means nothing
-        config["target_modules"] = sorted(map(str, config["target_modules"]))
-    return digest({"weights": sha256_file(folder / WEIGHTS), "config": config})
+    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(_config(folder))})
+
+
+def decisive_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What of an ``adapter_config.json`` decides an answer on a given base."""
+    kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
+    if isinstance(kept.get("target_modules"), list):  # a set: its order in the file means nothing
+        kept["target_modules"] = sorted(map(str, kept["target_modules"]))
+    return kept
 
 
 def decisive_files(folder: Path) -> dict[str, str]:

@@ -206,13 +206,17 @@ def run_key(card: Scorecard) -> str:
     )
 
 
+def slug(name: str) -> str:
+    """A subject's name as that of a file."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "subject"
+
+
 def place_for(folder: Path, name: str, run_key: str) -> Path:
     """The file for a card of subject ``name``: an earlier one of the same run, else a name that is free.
 
     Evidence is never overwritten by a run with other settings: that gets the run's key in its name.
     """
-    slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "subject"
-    for candidate in (folder / f"{slug}.json", folder / f"{slug}-{run_key[:8]}.json"):
+    for candidate in (folder / f"{slug(name)}.json", folder / f"{slug(name)}-{run_key[:8]}.json"):
         if not candidate.exists() or read(candidate).run_key == run_key:
             return candidate
     raise FinbenchError(f"{folder} has a card of {name} that is not readable.", "Choose another --out.")

@@ -70,8 +70,20 @@ LAYERS = (
         "exports",
         "merging",
         "tuning",
+        "leaderboard",
     },
-    {"views", "cli", "cli_run", "cli_methods", "cli_cards", "cli_catalog", "cli_data", "__main__", "__init__"},
+    {
+        "views",
+        "cli",
+        "cli_run",
+        "cli_methods",
+        "cli_cards",
+        "cli_catalog",
+        "cli_data",
+        "cli_board",
+        "__main__",
+        "__init__",
+    },
 )
 
 
