@@ -320,12 +320,14 @@ def test_names_in_commands_are_one_word_for_a_shell(original: Path) -> None:
         update={"adapter_name": evil, "base": entry.card.subject.base.model_copy(update={"alias": evil})}
     )
     card = entry.card.model_copy(update={"subject": subject, "engine": evil, "arguments": {evil: evil}})
-    for _, command in commands.reproduce(boards.Entry(evil, card, {}, entry.found, "self-reported")).steps:
+    found = [card, card.model_copy(update={"origin": "lm-eval"})]
+    entries_ = [boards.Entry(evil, one, {}, entry.found, "self-reported") for one in found]
+    for _, command in [step for one in entries_ for step in commands.reproduce(one).steps]:
         lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
         lexer.whitespace_split, lexer.commenters = True, ""
         words = list(lexer)
         assert not {";", "&", "|", "<", ">", "(", ")"} & set(words), command
-        assert words[0] in ("finbench", "ls")
+        assert words[0] in ("finbench", "ls", "lm_eval")
 
 
 # ---------------------------------------------------------------- what gets in

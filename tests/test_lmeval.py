@@ -187,6 +187,20 @@ def test_their_own_numbers_are_not_taken_over(
     assert "their file says acc = 0.9900" in " ".join(capsys.readouterr().err.split())
 
 
+def test_the_leaderboard_takes_their_output(output: Path, data: Path, tmp_path: Path) -> None:
+    from finbench import leaderboard
+    from finbench.leaderboard import commands
+    from finbench.leaderboard.board import board, entries
+
+    [added] = leaderboard.add([output], to=tmp_path / "board", name="theirs", data_dir=data)
+    assert added == tmp_path / "board" / "scorecards" / "theirs.json"
+    found = entries(tmp_path / "board")
+    [exam] = board(found).exams  # mini tasks are never shown
+    assert (exam.task, exam.whole, exam.rows[0].entry.level) == ("fpb_mc", False, "samples-attached")
+    [stock] = [command for _, command in commands.reproduce(found[0]).steps if command.startswith("lm_eval run")]
+    assert "--limit 12 --log_samples" in stock
+
+
 def test_an_empty_folder_is_answered_with_the_command_that_fills_it(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="No results_") as caught:
         lmeval.import_card(tmp_path)

@@ -40,7 +40,11 @@ def reproduce(entry: Entry) -> Steps:
             steps.append(("Train it, by the zoo's recipe of that name (the card itself holds no recipe)", command))
         else:
             steps.append(("Get the adapter from whoever trained it: the card holds no recipe", f"ls {folder}"))
-    steps.append(("Sit the same exams", _exam(card, folder)))
+    if card.origin == "lm-eval":
+        steps.append(("Sit the same exams, with stock lm-eval", _stock(card, folder)))
+        steps.append(("Score its answers again", "finbench card import lm-eval-output"))
+    else:
+        steps.append(("Sit the same exams", _exam(card, folder)))
     steps.append(("Recompute every number of the card from its samples", f"finbench verify {shlex.quote(file)}"))
     adapter = f" --adapter {folder}" if folder else ""
     steps.append(
@@ -82,3 +86,17 @@ def _exam(card: Scorecard, folder: str | None) -> str:
     chosen = {key: value for score in card.scores for key, value in score.data.choices.items()}
     parts += [f"--metadata {shlex.quote(f'{key}={value}')}" for key, value in sorted(chosen.items())]
     return " ".join(parts)
+
+
+def _stock(card: Scorecard, folder: str | None) -> str:
+    """The run of lm-eval whose answers the card holds."""
+    base = card.subject.base
+    model = [f"pretrained={base.hub_id or base.alias}", *([f"revision={base.revision}"] if base.revision else [])]
+    model += [f"dtype={card.dtype}", *([f"peft={folder}"] if folder else [])]
+    tasks = ",".join(score.task for score in card.scores)
+    parts = ['lm_eval run --include_path "$(finbench tasks path)"', f"--tasks {shlex.quote(tasks)}", "--model hf"]
+    parts += [f"--model_args {shlex.quote(','.join(model))}"]
+    parts += ["--apply_chat_template"] if card.subject.chat else []
+    parts += [f"--num_fewshot {card.shots} --seed {card.seed}"] if card.shots else []
+    parts += [f"--limit {card.limit}"] if card.limit else []
+    return " ".join([*parts, "--log_samples --output_path lm-eval-output"])
