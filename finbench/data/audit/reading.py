@@ -113,7 +113,7 @@ def _delimiter(file: SourceFile) -> str:
     """What stands between the columns of a CSV file: a comma, or what its header has in place of one."""
     with text_of(file) as text:
         header = text.readline()
-    return "," if "," in header else max(";\t|,", key=header.count)
+    return "," if "," in header else max(",;\t|", key=header.count)
 
 
 def flat(item: Raw | str) -> Raw | str:
