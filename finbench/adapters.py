@@ -12,19 +12,15 @@ from finbench import bases, catalog, hub, modelfiles, refs
 from finbench.errors import FinbenchError, near_misses
 from finbench.files import digest, sha256_file
 from finbench.methods import METHODS, TUNERS, Tuner
+from finbench.methods.tuners import REFUSED
 from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _LARGEST_RANK = 4096
+# what peft can load, also what finbench does not train
+KINDS = {"lora", *TUNERS, *REFUSED, *(name for name, method in METHODS.items() if isinstance(method, Tuner))}
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
-KINDS = {
-    "lora",
-    "adalora",
-    "ln_tuning",
-    *TUNERS,
-    *(name for name, method in METHODS.items() if isinstance(method, Tuner)),
-}
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
