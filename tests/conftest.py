@@ -12,7 +12,10 @@ from types import ModuleType
 
 import pytest
 
+from finbench.devhub.server import TOKEN, DevHub
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the development Hub does not speak it
 
 
 def task_helper(name: str) -> ModuleType:
@@ -105,6 +108,36 @@ def make_gpt2(folder: Path, seed: int = 0) -> Path:
     GPT2LMHeadModel(config).save_pretrained(folder)
     _tokenizer(folder)
     return folder
+
+
+@pytest.fixture
+def dev_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevHub]:
+    """A development Hub, empty, which this test's client talks to; with a token, and a cache of its own."""
+    from huggingface_hub import constants
+
+    from finbench import hub
+
+    with DevHub(tmp_path / "devhub") as running:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+        monkeypatch.setattr(hub.push, "wait", lambda seconds: None)
+        for name, value in hub_environment(running, tmp_path / "hf").items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def hub_environment(running: DevHub, home: Path) -> dict[str, str]:
+    """What a process needs to talk to a development Hub and nothing else."""
+    return {
+        "HF_ENDPOINT": running.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
 
 
 @pytest.fixture(scope="session")

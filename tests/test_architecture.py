@@ -32,6 +32,7 @@ LAYERS = (
         "checkpoints",
         "batches",
         "hub",
+        "devhub",
         "unpack",
         "modelfiles",
         "journal",
