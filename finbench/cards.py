@@ -36,6 +36,7 @@ class Row:
     seconds: float | None
     colour: str = "default"
     baseline: bool = False
+    seen: str = ""  # of the test, in training
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class TaskView:
     def title(self) -> str:
         """The task as people type it."""
         return ", ".join([self.score.task.removeprefix(PREFIX), *self.conditions])
+
+    @property
+    def warnings(self) -> list[str]:
+        """Who saw some of this test in training, a sentence each."""
+        return [f"{row.name} was trained on {row.seen} of this test." for row in self.rows if row.seen]
 
 
 def views(cards: Sequence[Scorecard]) -> list[TaskView]:
@@ -96,7 +102,16 @@ def _row(card: Scorecard, score: Score) -> Row:
         parse_rate=score.parse_rate,
         seconds=score.seconds,
         colour="default" if subject.kind == "base" else "blue",
+        seen=_seen(score),
     )
+
+
+def _seen(score: Score) -> str:
+    """ "12 of the 340 texts (3.5 %)"; nothing where none was in training, or nobody looked."""
+    if score.overlap is None or not score.overlap.texts:
+        return ""
+    texts, of = score.overlap.texts, score.overlap.of
+    return f"{texts:,} of the {of:,} texts ({percent(texts / of)} %)"
 
 
 def _baseline_rows(score: Score) -> list[Row]:

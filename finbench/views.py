@@ -86,6 +86,9 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
         out.print(table)
         out.print()
     out.print("[dim]▓▒ 95 % interval; lenient: score under lenient parsing; parsed: share that parses strictly[/]")
+    for view in presentation.views(cards):
+        for warning in view.warnings:
+            out.print(f"[yellow]{escape(view.title)}:[/] {escape(warning)}", highlight=False)
     partial = [card.subject.name for card in cards if card.status == "partial"]
     if partial:
         out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")

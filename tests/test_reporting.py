@@ -13,7 +13,7 @@ import pytest
 from finbench import cardfiles, evaluation, plots, reporting
 from finbench.cards import latex
 from finbench.errors import FinbenchError
-from finbench.records import Measure, Scorecard
+from finbench.records import Measure, Overlap, Scorecard
 
 TASKS = ["mini_sentiment", "mini_headline"]
 
@@ -200,3 +200,19 @@ def test_metrics_that_are_no_shares_are_shown_as_they_are(folder: Path) -> None:
     assert "0.123 [-0.200, 0.300]" in cards.markdown([shown])
     assert "R², n&nbsp;=" in cards.html([shown])
     assert "%" not in str(cards.terminal([shown])[0].title)
+
+
+def test_who_was_trained_on_a_part_of_a_test_is_named_wherever_the_score_is_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from finbench import cards, views
+
+    card = cardfiles.read(files(folder, "guess-s0")[0])
+    clean = card.scores[0].model_copy(update={"overlap": Overlap(texts=0, of=340)})
+    seen = card.scores[0].model_copy(update={"overlap": Overlap(texts=12, of=340)})
+    for score, said in ((clean, 0), (seen, 1)):
+        shown: Scorecard = card.model_copy(update={"scores": [score]})
+        views.scored([shown], Path("out"))
+        sentence = "was trained on 12 of the 340 texts (3.5 %) of this test"
+        for text in (cards.html([shown]), cards.markdown([shown]), " ".join(capsys.readouterr().out.split())):
+            assert text.count(sentence) == said

@@ -15,11 +15,10 @@ def licences(context: Context) -> Iterator[Finding]:
         if source.open is False and source.licence:
             found.setdefault(source.licence, []).append(source)
     for licence, sources in found.items():
-        names = ", ".join(source.stem for source in sources[:4]) + (" ..." if len(sources) > 4 else "")
         yield context.find(
             "licence",
             "note",
             sources,
             (len(sources), len(context.sources)),
-            f"Licence unclear, or not for every use ({licence}): {names}.",
+            f"The licence is unclear or does not allow every use: {licence}.",
         )

@@ -26,9 +26,13 @@ def terminal(found: Audit) -> Iterator[Any]:
     for name, why in found.skipped.items():
         yield f"[dim]left out: {escape(name)}: {escape(why)}[/]"
     yield ""
+    before = None
     for finding in found.findings:
+        if before not in (None, finding.level):
+            yield ""
+        before = finding.level
         yield from _lines(finding)
-    yield summary(found)
+    yield ("\n" if found.findings else "") + summary(found)
 
 
 def _few(names: list[str]) -> str:

@@ -1,0 +1,216 @@
+"""Scoring, side by side: lm-eval's HFLM at its best batch size, and finbench's token trees, on the same requests.
+
+    python benchmarks/eval_cpu.py run --data-dir DATA --adapter ./folder     # writes benchmarks/eval_cpu.json
+    python benchmarks/eval_cpu.py table                                      # prints it
+
+The two take turns on the same encoded requests in one process (compute only: no loading, no rendering, and for
+log-likelihoods no tokenising), so that other work on the machine slows both. The fastest of the repeats counts.
+On a machine with other work take processor time of one thread (OMP_NUM_THREADS=1, --clock cpu).
+The floor is the arithmetic of the tokens that must be run, at the matrix product rate of this machine at that moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from finbench import bases, catalog, environment, prompts
+from finbench.console import quiet, say
+from finbench.engines import choices
+from finbench.engines.lm import TreeLM
+
+RESULTS = Path(__file__).with_suffix(".json")
+BATCHES = (16, 32, 64)
+# name, task, shots, rows, goal
+WORKS = (
+    ("fpb, zero-shot, base", "fpb_mc", 0, 48, 2.5),
+    ("fpb, zero-shot, adapter", "fpb_mc", 0, 48, 4.0),
+    ("fpb, 5-shot", "fpb_mc", 5, 48, 10.0),
+    ("nwgi, 7 labels", "nwgi_mc", 0, 16, 6.0),
+    ("fnxl, 139 candidate tags", "fnxl_mc", 0, 2, 20.0),
+    ("fpb generated, base", "fpb", 0, 48, 2.0),
+    ("fpb generated, adapter", "fpb", 0, 48, 2.0),
+    ("piqa", "piqa", 0, 16, None),
+    ("winogrande", "winogrande", 0, 24, None),
+)
+
+
+def requests(work: tuple[Any, ...], data_dir: Path | None) -> list[Any]:
+    """The lm-eval requests of a work."""
+    name, task, shots, rows, _ = work
+    [exam] = prompts.load(catalog.expand([task]), data_dir, shots).values()
+    asked = prompts.requests(exam, rows)
+    if "139" not in name:
+        return asked
+    # the answers of the train split, most frequent first, stand in for FiNER-139's own tags
+    answers = [str(exam.doc_to_choice(row)[prompts.gold_choice(exam, row)]) for row in prompts.rows(exam, "train")]
+    tags = sorted(dict.fromkeys(answers), key=lambda tag: -answers.count(tag))[:139]
+    made = []
+    for one in (request for request in asked if request.idx == 0):
+        text = one.args[0].partition(" Choose one of these")[0] + " Answer with the tag only.\nAnswer:"
+        for number, tag in enumerate(tags):
+            made.append(type(one)("loglikelihood", one.doc, (text, f" {tag}"), number, one.metadata))
+    return made
+
+
+class Side:
+    """One of the two, ready to be timed."""
+
+    def __init__(self, lm: Any, asked: list[Any], clock: Any) -> None:
+        self.lm, self.asked, self.clock = lm, asked, clock
+        self.generates = asked[0].request_type == "generate_until"
+        self.encoded = [] if self.generates else [(one.args, *encode(lm, *one.args)) for one in asked]
+
+    def run(self, share: int = 1) -> tuple[float, list[Any]]:
+        """Seconds and answers; of every ``share``-th document only."""
+        chosen = [at for at, one in enumerate(self.asked) if one.doc_id % share == 0]
+        if isinstance(self.lm, TreeLM):
+            self.lm.changed()  # what was computed before is not kept
+        start = self.clock()
+        if self.generates:
+            answers = self.lm.generate_until([self.asked[at] for at in chosen], disable_tqdm=True)
+        else:
+            answers = self.lm._loglikelihood_tokens([self.encoded[at] for at in chosen], disable_tqdm=True)
+        return self.clock() - start, answers
+
+
+def encode(lm: Any, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """A pair in tokens, as lm-eval encodes it."""
+    encoded: tuple[list[int], list[int]] = lm._encode_pair(context, continuation)
+    return encoded
+
+
+def rate(dtype: torch.dtype, clock: Any) -> float:
+    """FLOP/s of matrix products of the model's size, here and now."""
+    left, right = torch.randn(512, 576).to(dtype), torch.randn(576, 1536).to(dtype)
+    best = 0.0
+    for _ in range(30):
+        start = clock()
+        for _ in range(10):
+            left @ right
+        best = max(best, 10 * 2 * 512 * 576 * 1536 / (clock() - start))
+    return best
+
+
+def floor(lm: Any, side: Side, per_second: float) -> float | None:
+    """Seconds of arithmetic for the tokens that trees run, at ``per_second``; None for generation."""
+    if side.generates:
+        return None
+    plan = choices.plan([(context, continuation) for _, context, continuation in side.encoded], lm.max_length)
+    weights = sum(p.numel() for name, p in lm.bare.named_parameters() if p.dim() == 2 and "embed" not in name)
+    head = lm.bare.get_output_embeddings().weight.numel()
+    nodes = sum(len(tree.wanted) for tree in plan.trees)
+    return 2 * (plan.tokens * weights + nodes * head) / per_second
+
+
+def agreement(asked: list[Any], ours: list[Any], theirs: list[Any]) -> dict[str, Any]:
+    """How equal two sets of answers are."""
+    if asked[0].request_type == "generate_until":
+        return {"different_texts": sum(a != b for a, b in zip(ours, theirs, strict=True))}
+    documents: dict[int, list[int]] = {}
+    for at, one in enumerate(asked):
+        documents.setdefault(one.doc_id, []).append(at)
+    moved = ties = 0
+    for group in documents.values():
+        a, b = (max(group, key=lambda at, side=side: side[at][0]) for side in (ours, theirs))
+        tied = abs(theirs[a][0] - theirs[b][0]) <= 2e-4
+        moved, ties = moved + (a != b and not tied), ties + (a != b and tied)
+    gap = max(abs(a[0] - b[0]) for a, b in zip(ours, theirs, strict=True))
+    return {"largest_difference": float(f"{gap:.2g}"), "different_predictions": moved, "ties": ties}
+
+
+def measure(
+    work: tuple[Any, ...], dtype: torch.dtype, data_dir: Path | None, adapter: str, repeats: int, clock: Any
+) -> Any:
+    """One row of the table."""
+    name, *_, goal = work
+    asked = requests(work, data_dir)
+    folder = str(bases.resolve("smollm2-135m").folder)
+    common: dict[str, Any] = {"pretrained": folder, "dtype": str(dtype).removeprefix("torch."), "device": "cpu"}
+    if "adapter" in name:
+        common["peft"] = adapter
+    ours = Side(TreeLM(**common), asked, clock)
+    theirs = Side(HFLM(**common, batch_size=BATCHES[0]), asked, clock)
+    share = max(2, len({one.doc_id for one in asked}) // 12)
+    trials = {}
+    for size in BATCHES:
+        theirs.lm.batch_size_per_gpu = size
+        trials[size] = theirs.run(share)[0]
+    theirs.lm.batch_size_per_gpu = min(trials, key=lambda size: trials[size])
+    ours.run(share)
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(repeats):
+        (b, stock), (a, found) = theirs.run(), ours.run()
+        times["ours"].append(round(a, 3))
+        times["theirs"].append(round(b, 3))
+    least = floor(ours.lm, ours, rate(dtype, clock))
+    row = {
+        "work": name,
+        "dtype": common["dtype"],
+        "documents": len({one.doc_id for one in asked}),
+        "requests": len(asked),
+        "stock_batch": theirs.lm.batch_size_per_gpu,
+        "stock_seconds": min(times["theirs"]),
+        "seconds": min(times["ours"]),
+        "all": times,
+        "ratio": round(min(times["theirs"]) / min(times["ours"]), 2),
+        "goal": goal,
+        "floor_seconds": None if least is None else round(least, 3),
+        **agreement(asked, found, stock),
+    }
+    say(json.dumps(row))
+    return row
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    lines = [
+        "| work | dtype | documents | lm-eval, best batch, s | finbench, s | times as fast | goal | floor, s | largest difference |",  # noqa: E501
+        "|--|--|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in results["rows"]:
+        texts = row.get("different_texts")
+        apart = f"{texts} texts" if texts is not None else f"{row['largest_difference']:.0e}"
+        goal = f"{row['goal']:g}" if row["goal"] else ""
+        least = f"{row['floor_seconds']:.2f}" if row["floor_seconds"] else ""
+        stock = f"{row['stock_seconds']:.2f} ({row['stock_batch']})"
+        cells = [row["work"], row["dtype"], row["documents"], stock, f"{row['seconds']:.2f}", f"**{row['ratio']:.1f}**"]
+        lines.append("| " + " | ".join(map(str, [*cells, goal, least, apart])) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """See the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["run", "table"])
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--adapter", help="an adapter of smollm2-135m that was trained on fpb")
+    parser.add_argument("--only", default="")
+    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a busy machine, one thread")
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    if given.what == "run":
+        quiet()
+        clock = time.perf_counter if given.clock == "wall" else time.process_time
+        rows = json.loads(RESULTS.read_text())["rows"] if given.only and RESULTS.exists() else []
+        for dtype in given.dtypes.split(","):
+            for work in WORKS:
+                if given.only in work[0] and (given.adapter or "adapter" not in work[0]):
+                    made = measure(work, getattr(torch, dtype), given.data_dir, given.adapter, given.repeats, clock)
+                    made["threads"], made["clock"] = torch.get_num_threads(), given.clock
+                    rows = [row for row in rows if (row["work"], row["dtype"]) != (made["work"], made["dtype"])]
+                    rows.append(made)
+                    about = {"hardware": environment.hardware(), "packages": environment.versions()}
+                    RESULTS.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    print(table(json.loads(RESULTS.read_text())))
+
+
+if __name__ == "__main__":
+    main()
