@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import bases, catalog, hub, modelfiles, refs
+from finbench import bases, catalog, hub, modelfiles, refs, safety
 from finbench.errors import FinbenchError
 from finbench.files import digest, sha256_file
 from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
-_LARGEST_RANK = 4096
+_LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
@@ -42,6 +42,8 @@ def record(folder: Path) -> Adapter:
     """The ``finbench.json`` of a folder."""
     path = folder / "finbench.json"
     try:
+        if path.stat().st_size > _LARGEST_RECORD:
+            raise FinbenchError(f"{path} is too large for a record ({path.stat().st_size:,} bytes).")
         return Adapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
@@ -84,6 +86,7 @@ def read(folder: Path) -> AdapterFolder:
         raise FinbenchError(f"{folder} has {reason}.", "Save it again with safetensors: model.save_pretrained(folder)")
     if found is not None:
         _compare(folder, found)
+    safety.check_adapter(config, folder / "adapter_config.json", safety.check_header(weights))
     _scan(weights)
     return AdapterFolder(folder, found, "peft", identity(folder), config)
 
@@ -107,22 +110,9 @@ def decisive_files(folder: Path) -> dict[str, str]:
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "adapter_config.json"
-    try:
-        if path.stat().st_size > 1_000_000:
-            raise FinbenchError(f"{path} is too large for a configuration ({path.stat().st_size:,} bytes).")
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("an object is expected")
-    except FileNotFoundError as fault:
-        raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.") from fault
-    except (OSError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch the adapter again.") from fault
-    if config.get("auto_mapping") or config.get("megatron_config"):
-        raise FinbenchError(f"{path} asks to import code (auto_mapping or megatron_config); finbench never does.")
-    rank = config.get("r")
-    if rank is not None and (not isinstance(rank, int) or not 0 < rank <= _LARGEST_RANK):
-        raise FinbenchError(f"{path}: r is {rank!r}; a rank is a whole number from 1 to {_LARGEST_RANK}.")
-    return config
+    if not path.is_file():
+        raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.")
+    return safety.read_json(path, folder)
 
 
 def _compare(folder: Path, found: Adapter) -> None:

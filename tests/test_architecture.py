@@ -24,6 +24,9 @@ LAYERS = (
     {
         "catalog",
         "refs",
+        "safety",
+        "limits",
+        "chatguard",
         "stats",
         "paired",
         "seal",
