@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import bases, catalog, hub, modelfiles, refs, safety
+from finbench import bases, catalog, hub, modelfiles, refs, safety, zoo
 from finbench.errors import FinbenchError
 from finbench.files import digest, sha256_file
 from finbench.records import Adapter, BaseModelId
@@ -31,6 +31,7 @@ class AdapterFolder:
     kind: Literal["peft", "model"]
     identity: str
     config: dict[str, Any]
+    source: str | None = None  # hub:org/name@commit
 
     @property
     def name(self) -> str:
@@ -50,21 +51,32 @@ def record(folder: Path) -> Adapter:
         raise FinbenchError(f"{path} is {reason}.", "Train the adapter again, or fetch it again.") from fault
 
 
-def locate(text: str) -> Path:
-    """The folder of an adapter reference: ``./folder``, ``hub:org/name[@rev]`` (fetched), ``zoo:name``."""
+def locate(text: str) -> tuple[Path, str | None]:
+    """(folder, ``hub:org/name@commit`` or None) of an adapter reference: ``./folder``, ``hub:org/name``, ``zoo:name``.
+
+    What lies on the Hub is fetched; ``zoo:`` names a pinned commit there.
+    """
     ref = refs.parse(text)
-    if ref.kind == "hub":
-        return hub.snapshot(ref.name, ref.revision)[0]
     if ref.kind == "zoo":
-        if ref.name not in catalog.recipe_files():
-            catalog.recipe(text)  # raises, with near misses
-        raise FinbenchError(f"{text} is a recipe without a published adapter.", f"Train it: finbench train {ref.name}")
+        ref = zoo.published(ref.name).ref
+    if ref.kind == "hub":
+        folder, sha = hub.snapshot(ref.name, ref.revision)
+        return folder, f"hub:{ref.name}@{sha}"
     folder = ref.path
     if not folder.is_dir():
-        raise FinbenchError(
-            f"No such adapter folder: {text}", "Train one: finbench train --task fpb --out ./my-adapter"
+        mean = (
+            f" Did you mean hub:{text}?" if ref.kind == "folder" and text.count("/") == 1 and text[0].isalnum() else ""
         )
-    return folder
+        raise FinbenchError(
+            f"No such adapter folder: {text}.{mean}", "Train one: finbench train --task fpb --out ./my-adapter"
+        )
+    return folder, None
+
+
+def find(text: str) -> AdapterFolder:
+    """The adapter that a reference names, fetched if need be, read and checked."""
+    folder, source = locate(text)
+    return replace(read(folder), source=source)
 
 
 def read(folder: Path) -> AdapterFolder:

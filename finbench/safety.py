@@ -56,7 +56,9 @@ def _hostile_keys(value: Any) -> Iterator[str]:
 
 
 def _harmless(key: str, part: Any) -> bool:
-    """transformers itself writes which of its own attention functions was chosen, and whether it chose."""
+    """What the libraries themselves write: peft its default, transformers which of its own attentions was chosen."""
+    if key == "megatron_core":
+        return bool(part == "megatron.core")
     return key.startswith("_attn_implementation") and (part is True or part in _ATTENTION)
 
 

@@ -6,9 +6,10 @@ import contextlib
 import importlib.util
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -110,6 +111,41 @@ def make_gpt2(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def make_lora(folder: Path, base: Path, stated: str = "", seed: int = 0, **config: Any) -> Path:
+    """A plain peft adapter on ``base`` with random weights, as any other program would save it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    options = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **config}
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**options))
+    for name, tensor in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(tensor, std=0.05)
+    model.peft_config["default"].base_model_name_or_path = stated
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink()  # peft's names the local path of the base, which the Hub refuses
+    return folder
+
+
+def upload(running: DevHub, repo: str, files: Mapping[str, Path | bytes], private: bool = True) -> str:
+    """Put files into a repository of a development Hub by the Hub's own client; return the commit."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(endpoint=running.url, token=TOKEN)
+    api.create_repo(repo, private=private, exist_ok=True)
+    operations = [
+        CommitOperationAdd(name, data if isinstance(data, bytes) else str(data)) for name, data in files.items()
+    ]
+    return str(api.create_commit(repo, operations, commit_message="files").oid)
+
+
+def files_of(folder: Path) -> dict[str, Path | bytes]:
+    """Every file of a folder by its name."""
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+
+
 @pytest.fixture
 def dev_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevHub]:
     """A development Hub, empty, which this test's client talks to; with a token, and a cache of its own."""
@@ -120,7 +156,7 @@ def dev_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevHub]
     with DevHub(tmp_path / "devhub") as running:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-        monkeypatch.setattr(hub.push, "wait", lambda seconds: None)
+        monkeypatch.setattr(hub.pushing, "wait", lambda seconds: None)
         for name, value in hub_environment(running, tmp_path / "hf").items():
             monkeypatch.setenv(name, value)
         yield running
@@ -150,6 +186,12 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny GPT-2; do not write into it."""
     return make_gpt2(tmp_path_factory.mktemp("bases") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def lora(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a plain peft adapter of the tiny Llama, as another program would leave it; do not write into it."""
+    return make_lora(tmp_path_factory.mktemp("lora") / "stranger", llama, "org/tiny-llama")
 
 
 @pytest.fixture(scope="session")

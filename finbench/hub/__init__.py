@@ -1,7 +1,7 @@
 """The only package that talks to the Hugging Face Hub.
 
-``client`` holds address, account and what a refusal means; ``fetch`` brings safe files here, whole and checked;
-``plan`` says what a publication would change; ``push`` does exactly that.
+``client`` holds address, account and what a refusal means; ``fetching`` brings safe files here, whole and checked;
+``planning`` says what a publication would change; ``pushing`` does exactly that.
 """
 
 from finbench.hub.client import (
@@ -15,9 +15,9 @@ from finbench.hub.client import (
     page,
     token_free,
 )
-from finbench.hub.fetch import SAFE_FILES, Fetched, fetch, fetch_files, snapshot
-from finbench.hub.plan import Change, File, Plan, make_plan
-from finbench.hub.push import Published, execute
+from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, snapshot
+from finbench.hub.planning import Change, File, Plan, make_plan
+from finbench.hub.pushing import Published, execute
 
 __all__ = [
     "SAFE_FILES",

@@ -75,7 +75,8 @@ def token_free(text: str) -> str:
     from huggingface_hub import get_token
 
     own = get_token()
-    return _TOKEN.sub("<token>", text.replace(own, "<token>") if own and len(own) > 5 else text)
+    hidden = _TOKEN.sub("<token>", text)
+    return hidden.replace(own, "<token>") if own and len(own) > 5 else hidden
 
 
 def status_of(fault: BaseException) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from finbench.console import say
 from finbench.errors import FinbenchError
 from finbench.hub.client import Unreachable, api, explained, page, refusal, retry_after, status_of, transport_faults
-from finbench.hub.plan import Plan, decisive, listing
+from finbench.hub.planning import Plan, decisive, listing
 
 ATTEMPTS = 5
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the Hub asks

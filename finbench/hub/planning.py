@@ -12,7 +12,7 @@ from typing import Any, Literal
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file
 from finbench.hub.client import Kind, Unreachable, api, explained, has_token, page, token_free
-from finbench.hub.fetch import SAFE_FILES
+from finbench.hub.fetching import SAFE_FILES
 
 State = Literal["added", "replaced", "unchanged", "removed"]
 MOST_FILES = 100  # of one commit; the Hub's advice
