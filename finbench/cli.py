@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finbench import __version__, cli_data
+from finbench import __version__, cli_data, cli_hub
 from finbench.cli_cards import DataDir, Json, register
 from finbench.errors import FinbenchError
 
@@ -26,13 +26,14 @@ app = typer.Typer(
 )
 tasks_app = typer.Typer(no_args_is_help=True, help="The exams: list, show, check; where they lie for lm-eval.")
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: import the authors' files, list what is here.")
-zoo_app = typer.Typer(no_args_is_help=True, help="Recipes that come with finbench.")
+zoo_app = typer.Typer(no_args_is_help=True, help="Published adapters and recipes: list, show, add.")
 app.add_typer(tasks_app, name="tasks")
 app.add_typer(data_app, name="data")
 app.add_typer(zoo_app, name="zoo")
 
 register(app)
 cli_data.register(data_app)
+cli_hub.register(app, zoo_app)
 
 
 def main() -> None:
@@ -353,29 +354,6 @@ def data_list(data_dir: DataDir = None, as_json: Json = False) -> None:
         typer.echo(json.dumps(found, indent=1))
     else:
         views.data_sets(tasks, found)
-
-
-@zoo_app.command("list")
-def zoo_list(as_json: Json = False) -> None:
-    """Recipes that come with finbench."""
-    from finbench import catalog, views
-
-    found = {name: catalog.recipe(name) for name in catalog.recipe_files()}
-    if as_json:
-        typer.echo(json.dumps({name: recipe.model_dump() for name, recipe in found.items()}, indent=1))
-    else:
-        views.recipes(found)
-
-
-@zoo_app.command("show")
-def zoo_show(name: Annotated[str, typer.Argument(help="Recipe.")], as_json: Json = False) -> None:
-    """One recipe with every default filled in, as YAML that `finbench train FILE` takes."""
-    import yaml
-
-    from finbench import catalog
-
-    stated = catalog.recipe(name).model_dump(exclude={"name"})  # a file's recipe is called by the file's name
-    typer.echo(json.dumps(stated, indent=1) if as_json else yaml.safe_dump(stated, sort_keys=False).rstrip())
 
 
 @app.command()

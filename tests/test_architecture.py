@@ -72,8 +72,10 @@ LAYERS = (
         "lmeval",
         "harness",
         "exports",
+        "publishing",
+        "pulling",
     },
-    {"views", "cli", "cli_cards", "cli_data", "__main__", "__init__"},
+    {"views", "hubviews", "cli", "cli_cards", "cli_data", "cli_hub", "__main__", "__init__"},
 )
 
 

@@ -15,7 +15,7 @@ from finbench.hub.client import (
     page,
     token_free,
 )
-from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, snapshot
+from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, names_below, snapshot
 from finbench.hub.planning import Change, File, Plan, make_plan
 from finbench.hub.pushing import Published, execute
 
@@ -37,6 +37,7 @@ __all__ = [
     "fetch",
     "fetch_files",
     "make_plan",
+    "names_below",
     "page",
     "snapshot",
     "token_free",

@@ -113,6 +113,26 @@ def fetch_files(repo: str, revision: str, names: Iterable[str], kind: Kind = "mo
     return found
 
 
+def names_below(repo: str, revision: str, folder: str, kind: Kind = "model") -> list[str]:
+    """The files directly in a folder of a repository; none where there is no such folder. Hostile names are refused."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with explained(repo):
+        try:
+            listing = list(
+                itertools.islice(
+                    api().list_repo_tree(repo, folder, repo_type=kind, revision=revision, recursive=False), MOST_FILES
+                )
+            )
+        except RemoteEntryNotFoundError:
+            return []
+    names = [str(item.path) for item in listing if hasattr(item, "blob_id")]
+    for name in names:
+        if _hostile(name) or not name.startswith(folder + "/") or "/" in name.removeprefix(folder + "/"):
+            raise FinbenchError(f"hub:{repo} lists a file that leads out of its folder ({name[:60]!r}): refused.")
+    return names
+
+
 class _Place:
     """Where a repository's folders lie in finbench's cache."""
 
