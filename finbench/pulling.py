@@ -50,14 +50,14 @@ def pull(reference: str, out: Path) -> Pulled:
         raise FinbenchError(f"{reference} is not on the Hub.", "Write hub:org/name or zoo:name.")
     folder, source = adapters.locate(reference)
     assert source is not None
-    mark = out / "finbench-pull.txt"
+    mark = out / ".finbench-pull"
     if out.exists() and any(out.iterdir()) and not mark.is_file():
         raise FinbenchError(f"{out} holds other files.", "Choose an empty or a new folder with --out.")
     adapters.read(folder)
     with folder_atomic(out) as staging:
         for path in folder.iterdir():
             shutil.copyfile(path, staging / path.name)
-        # no JSON and no .txt that decides an answer: an adapter's record lists every such file
+        # a name that is no part of an adapter: its record lists every file that is
         (staging / mark.name).write_text(source + "\n", encoding="utf-8")
     return Pulled(out, source, adapters.read(out))
 
