@@ -29,13 +29,13 @@ RESULTS = Path(__file__).with_suffix(".json")
 BATCHES = (16, 32, 64)
 # name, task, shots, rows, goal
 WORKS = (
-    ("fpb, zero-shot, base", "fpb_mc", 0, 48, 2.5),
-    ("fpb, zero-shot, adapter", "fpb_mc", 0, 48, 4.0),
+    ("fpb, zero-shot, base", "fpb_mc", 0, 64, 2.5),
+    ("fpb, zero-shot, adapter", "fpb_mc", 0, 64, 4.0),
     ("fpb, 5-shot", "fpb_mc", 5, 48, 10.0),
     ("nwgi, 7 labels", "nwgi_mc", 0, 16, 6.0),
     ("fnxl, 139 candidate tags", "fnxl_mc", 0, 2, 20.0),
-    ("fpb generated, base", "fpb", 0, 48, 2.0),
-    ("fpb generated, adapter", "fpb", 0, 48, 2.0),
+    ("fpb generated, base", "fpb", 0, 128, 2.0),
+    ("fpb generated, adapter", "fpb", 0, 128, 2.0),
     ("piqa", "piqa", 0, 16, None),
     ("winogrande", "winogrande", 0, 24, None),
 )

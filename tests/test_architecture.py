@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import finbench
-from conftest import task_helper
+from conftest import quick, task_helper
 from finbench import cardfiles, catalog, metrics, paths
 
 PACKAGE = Path(finbench.__file__).parent
@@ -172,11 +172,12 @@ def test_help_is_fast_and_loads_nothing_heavy() -> None:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         times.append(time.perf_counter() - start)
     assert done.stdout.strip().endswith("[]")
-    assert min(times) < 0.5
+    assert quick(min(times), 0.5)
 
 
 def test_task_helpers_import_neither_finbench_nor_each_other() -> None:
-    allowed = set(sys.stdlib_module_names) | {"datasets", "sacrebleu", "rouge_score"}  # what lm-eval itself needs
+    # lm-eval, and what it needs itself
+    allowed = set(sys.stdlib_module_names) | {"lm_eval", "datasets", "sacrebleu", "rouge_score"}
     for path in (paths.shipped("tasks") / "lib").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

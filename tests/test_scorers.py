@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import task_helper, within
+from conftest import quick, task_helper, within
 
 HELPERS = {name: task_helper(name) for name in ("labels", "numbers", "spans", "finlora", "regression")}
 GOLDEN = Path(__file__).parent / "golden" / "scorers.json"
@@ -256,7 +256,7 @@ def test_fifty_thousand_hostile_characters_take_no_tenth_of_a_second(name: str, 
         spent.append(time.process_time() - start)
         if spent[-1] < 0.1:
             break
-    assert min(spent) < 0.1
+    assert quick(min(spent), 0.1)
 
 
 @pytest.mark.parametrize("name", ROWS)

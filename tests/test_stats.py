@@ -15,7 +15,7 @@ from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
 
-from conftest import task_helper
+from conftest import quick, task_helper
 from finbench import metrics, paired, scoring, stats
 
 LABELS = task_helper("labels")
@@ -143,7 +143,7 @@ def test_ten_thousand_resamples_of_five_thousand_documents_take_less_than_two_se
     rng = np.random.default_rng(0)
     start = time.process_time()
     stats.bootstrap(shares(rng.random(5000)), mean_of)
-    assert time.process_time() - start < 2
+    assert quick(time.process_time() - start, 2)
 
 
 def test_the_order_of_documents_does_not_matter() -> None:

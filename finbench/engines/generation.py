@@ -62,27 +62,34 @@ def generate(
     """
     shared = forward.prefix(prefix) if prefix else None
     waiting = list(range(len(prompts)))
-    while waiting:
-        started: list[_Rows] = []
-        while waiting and sum(len(part.numbers) for part in started) < rows:
-            count, width = 0, 0
-            for number in waiting[: rows - sum(len(part.numbers) for part in started)]:
-                width = max(width, len(prompts[number]))
-                if count and (count + 1) * width > tokens:
-                    break
-                count += 1
-            started.append(_prefill(forward, prompts, waiting[:count], len(prefix), shared))
-            waiting = waiting[count:]
-        live = _join(started)
-        while live.numbers:
-            for said, token in zip(live.said, live.next, strict=True):
-                said.append(token)
-            done = {row for row, said in enumerate(live.said) if len(said) >= limit or finished(said)}
-            if done:
-                told({live.numbers[row]: live.said[row] for row in sorted(done)})
-            live = _keep(live, [row for row in range(len(live.numbers)) if row not in done]) if done else live
-            if live.numbers:
-                _step(forward, live, len(prefix))
+    live: _Rows | None = None
+    while waiting or live:
+        # a step reads every weight, for two rows as for sixty: half of them gone, others take their places
+        if waiting and (live is None or 2 * len(live.numbers) <= rows):
+            parts = [live] if live else []
+            while waiting and (free := rows - sum(len(part.numbers) for part in parts)) > 0:
+                count = _fitting([len(prompts[number]) for number in waiting[:free]], tokens)
+                parts.append(_prefill(forward, prompts, waiting[:count], len(prefix), shared))
+                waiting = waiting[count:]
+            live = _join(parts)
+        assert live is not None
+        for said, token in zip(live.said, live.next, strict=True):
+            said.append(token)
+        done = {row for row, said in enumerate(live.said) if len(said) >= limit or finished(said)}
+        if done:
+            told({live.numbers[row]: live.said[row] for row in sorted(done)})
+            left = [row for row in range(len(live.numbers)) if row not in done]
+            live = _keep(live, left) if left else None
+        if live:
+            _step(forward, live, len(prefix))
+
+
+def _fitting(lengths: Sequence[int], tokens: int) -> int:
+    """How many of the first prompts one prefill of ``tokens`` tokens with padding takes; at least one."""
+    for count in range(1, len(lengths)):
+        if (count + 1) * max(lengths[: count + 1]) > tokens:
+            return count
+    return len(lengths)
 
 
 def _prefill(forward: Forward, prompts: Sequence[Sequence[int]], numbers: list[int], past: int, shared: Any) -> _Rows:
@@ -118,18 +125,16 @@ def _best(logits: Any) -> list[int]:
 
 def _keep(live: _Rows, rows: list[int]) -> _Rows:
     """Without the rows that are done, and without the positions that only those had."""
+    device = live.layers[0].keys.device
     seen = live.seen[rows]
-    if rows:
-        device = live.layers[0].keys.device
-        index, columns = torch.tensor(rows, device=device), seen.any(dim=0).to(device)
-        seen = seen[:, columns.to(seen.device)]
-        for layer in live.layers:
-            layer.keys = layer.keys[index][:, :, columns]
-            layer.values = layer.values[index][:, :, columns]
+    index, columns = torch.tensor(rows, device=device), seen.any(dim=0).to(device)
+    for layer in live.layers:
+        layer.keys = layer.keys[index][:, :, columns]
+        layer.values = layer.values[index][:, :, columns]
     return _Rows(
         [live.numbers[row] for row in rows],
         live.layers,
-        seen,
+        seen[:, columns.to(seen.device)],
         [live.next[row] for row in rows],
         [live.said[row] for row in rows],
     )

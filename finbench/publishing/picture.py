@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from finbench import metrics
+from finbench.cards import shorten
 from finbench.catalog import PREFIX
 from finbench.records import Measure, Score, Scorecard
 
@@ -53,7 +54,7 @@ def _rows(
             if metrics.is_share(score.main_metric):
                 base = base_score(card, score, base_cards)
                 label = f"{score.task.removeprefix(PREFIX)}, {metrics.spoken(score.main_metric)}"
-                found.append((label[:30], score.n, score.main, base.main if base else None))
+                found.append((shorten(label, 27), score.n, score.main, base.main if base else None))
     return found
 
 

@@ -26,9 +26,10 @@ _MENTIONS = 100  # of one text whose order counts; more than a sentence has
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) != len(pairs):
+    found = dict(pairs)
+    if len(found) != len(pairs):
         raise ValueError("duplicate key")
-    return dict(pairs)
+    return found
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_twins)
