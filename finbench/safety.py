@@ -82,15 +82,24 @@ def check_header(path: Path) -> dict[str, Any]:
                 raise FinbenchError(f"{path} is torn or not safetensors.", "Fetch it again.")
             if length > LARGEST_HEADER:
                 raise FinbenchError(f"{path} has a header of {length:,} bytes; no model needs that.")
-            header = json.loads(handle.read(length).decode("utf-8"))
+            raw = handle.read(length)
+            if raw.count(b'"data_offsets"') > MOST_TENSORS:
+                raise FinbenchError(f"{path} names more than {MOST_TENSORS:,} tensors; no model has so many.")
+            header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(f"{path} is torn or not safetensors ({str(fault)[:100]}).", "Fetch it again.") from fault
     if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
         raise FinbenchError(f"{path} is torn or not safetensors.", "Fetch it again.")
     header.pop("__metadata__", None)
-    if len(header) > MOST_TENSORS:
-        raise FinbenchError(f"{path} names {len(header):,} tensors; no model has so many.")
     return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError for a key given twice, of which readers take one or the other."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is given twice")
+    return found
 
 
 # ---------------------------------------------------------------- adapters
