@@ -16,6 +16,7 @@ from finbench.records import Adapter, BaseModelId
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
+_PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
@@ -51,32 +52,32 @@ def record(folder: Path) -> Adapter:
         raise FinbenchError(f"{path} is {reason}.", "Train the adapter again, or fetch it again.") from fault
 
 
-def locate(text: str) -> tuple[Path, str | None]:
-    """(folder, ``hub:org/name@commit`` or None) of an adapter reference: ``./folder``, ``hub:org/name``, ``zoo:name``.
+def locate(text: str) -> Path:
+    """The folder of an adapter reference: ``./folder``, ``hub:org/name[@rev]`` (fetched), ``zoo:name`` (pinned)."""
+    return _located(text)[0]
 
-    What lies on the Hub is fetched; ``zoo:`` names a pinned commit there.
-    """
+
+def find(text: str) -> AdapterFolder:
+    """The adapter that a reference names, fetched if need be, read and checked; it knows where it came from."""
+    folder, source = _located(text)
+    return replace(read(folder), source=source)
+
+
+def _located(text: str) -> tuple[Path, str | None]:
+    """(folder, ``hub:org/name@commit`` or None)."""
     ref = refs.parse(text)
     if ref.kind == "zoo":
         ref = zoo.published(ref.name).ref
     if ref.kind == "hub":
         folder, sha = hub.snapshot(ref.name, ref.revision)
         return folder, f"hub:{ref.name}@{sha}"
-    folder = ref.path
-    if not folder.is_dir():
-        mean = (
-            f" Did you mean hub:{text}?" if ref.kind == "folder" and text.count("/") == 1 and text[0].isalnum() else ""
-        )
+    if not ref.path.is_dir():
+        looks = ref.kind == "folder" and text.count("/") == 1 and text[0].isalnum()
+        mean = f" Did you mean hub:{text}?" if looks else ""
         raise FinbenchError(
             f"No such adapter folder: {text}.{mean}", "Train one: finbench train --task fpb --out ./my-adapter"
         )
-    return folder, None
-
-
-def find(text: str) -> AdapterFolder:
-    """The adapter that a reference names, fetched if need be, read and checked."""
-    folder, source = locate(text)
-    return replace(read(folder), source=source)
+    return ref.path, None
 
 
 def read(folder: Path) -> AdapterFolder:
@@ -219,6 +220,21 @@ def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
     )
 
 
+def peft_config(folder: Path) -> Any:
+    """The configuration as peft reads it. Raises FinbenchError for one that it cannot read."""
+    from peft import PeftConfig
+
+    try:
+        return PeftConfig.from_pretrained(str(folder))
+    except _PEFT_RAISES as fault:
+        raise _misfit(folder, fault) from fault
+
+
+def _misfit(folder: Path, fault: Exception) -> FinbenchError:
+    reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
+    return FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.")
+
+
 def attach(model: Any, folder: Path) -> Any:
     """Put the adapter of ``folder`` on ``model`` (a base, or a PeftModel of it) and make it the active one.
 
@@ -228,17 +244,17 @@ def attach(model: Any, folder: Path) -> Any:
     from safetensors import safe_open
 
     name = "a" + identity(folder)[:16]
+    copied = _copied(model, folder)
     try:
         if not isinstance(model, PeftModel):
             model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
         elif name not in model.peft_config:
             model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
-    except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as fault:
-        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-        raise FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.") from fault
+    except _PEFT_RAISES as fault:
+        raise _misfit(folder, fault) from fault
     model.set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
-        stored = set(tensors.keys())
+        stored = set(tensors.keys()) - copied
     loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
     if stored != loaded:
         odd = sorted(stored ^ loaded)
@@ -248,6 +264,22 @@ def attach(model: Any, folder: Path) -> Any:
         )
     _check_depth(folder, stored, model, name)
     return model
+
+
+def _copied(model: Any, folder: Path) -> set[str]:
+    """Tensors of the file that are the base's own embedding or head: peft saves them beside an adapter of these."""
+    import torch
+    from safetensors import safe_open
+
+    own = [layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+        names = [name for name in tensors.keys() if name.endswith(".base_layer.weight")]  # noqa: SIM118
+        found = {name: tensors.get_tensor(name) for name in names}
+    return {
+        name
+        for name, tensor in found.items()
+        if any(weight.shape == tensor.shape and torch.equal(weight.cpu(), tensor.to(weight.dtype)) for weight in own)
+    }
 
 
 def _check_depth(folder: Path, stored: set[str], model: Any, name: str) -> None:

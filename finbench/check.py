@@ -18,7 +18,7 @@ from finbench.files import write_atomic
 from finbench.records import Task
 
 _LONGEST = 30  # lines of a task YAML
-_ROOTS = ("finbench", "finbench_mc", "finbench_mini", "finbench_finlora")
+_ROOTS = ("finbench", "finbench_mc", "finbench_long", "finbench_mini", "finbench_finlora")
 
 
 def check(write: bool = False) -> list[str]:
@@ -151,7 +151,8 @@ def _place_faults() -> Iterator[str]:
     for root in _ROOTS:
         for task in catalog.expand([root]):
             kind = {"mini": "finbench_mini", "finlora": "finbench_finlora"}.get(task.family)
-            kind = kind or ("finbench_mc" if task.name.endswith("_mc") else "finbench")
+            ends = {"_all_mc": "finbench_long", "_mc": "finbench_mc", "": "finbench"}
+            kind = kind or next(group for end, group in ends.items() if task.name.endswith(end))
             if root != kind:
                 yield f"{task.name}: belongs to {kind}, but is in {root}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from finbench import paths
 from finbench.errors import FinbenchError
@@ -11,7 +12,7 @@ from finbench.errors import FinbenchError
 MODELS = {
     "finbench": "finbench.engines.lm:TreeLM"
 }  # the same in pyproject.toml, for an lm-eval that reads entry points
-_MIXING = ("--use_cache", "--cache_requests")
+_MIXING = ("use_cache", "cache_requests")
 
 
 def register() -> None:
@@ -29,22 +30,35 @@ def run(arguments: Sequence[str]) -> None:
 
     Raises FinbenchError for lm-eval's caches, whose keys name no model: one model would be given another's answers.
     """
-    given = list(arguments)
-    mixing = [word for word in given if word.partition("=")[0] in _MIXING]
-    if mixing:
-        raise FinbenchError(
-            f"{mixing[0]} is refused: lm-eval's caches do not tell one model from another.",
-            "finbench eval keeps what was answered, and goes on after a kill.",
-        )
-    if "run" in given[:1] or (given and given[0].startswith("--") and given[0] not in ("--help", "-h")):
-        given = given if "run" in given[:1] else ["run", *given]
-        if not any(word.partition("=")[0] == "--include_path" for word in given):
-            given += ["--include_path", str(paths.shipped("tasks"))]
     register()
-    from lm_eval.__main__ import cli_evaluate
+    from lm_eval._cli import HarnessCLI
+    from lm_eval.utils import setup_logging
 
+    given = list(arguments)
+    if given and given[0].startswith("-") and given[0] not in ("--help", "-h"):
+        given = ["run", *given]
     before, sys.argv = sys.argv, ["lm_eval", *given]
     try:
-        cli_evaluate()
+        setup_logging()
+        parser = HarnessCLI()
+        stated = parser.parse_args()  # its own reading: it knows short names, abbreviations and values after "="
+        if stated.command == "run":
+            _check(stated)
+        parser.execute(stated)
     finally:
         sys.argv = before
+
+
+def _check(stated: Any) -> None:
+    """Refuse lm-eval's caches, on the command line and in its ``--config``; add our tasks."""
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    settings = EvaluatorConfig.load_yaml_config(stated.config) if stated.config else {}
+    mixing = [name for name in _MIXING if getattr(stated, name) or settings.get(name)]
+    if mixing:
+        raise FinbenchError(
+            f"--{mixing[0]} is refused: lm-eval's caches do not tell one model from another.",
+            "finbench eval keeps what was answered, and goes on after a kill.",
+        )
+    if not settings.get("include_path"):
+        stated.include_path = stated.include_path or str(paths.shipped("tasks"))

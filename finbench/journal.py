@@ -7,6 +7,7 @@ appended to, flushed to disk after every batch, and removed when the scorecard h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zlib
@@ -55,6 +56,7 @@ class Journal:
         try:
             self._open()
         except OSError as fault:
+            self._close()
             self.lock.release()
             raise cannot_write(self.path, fault) from fault
         return self
@@ -89,7 +91,8 @@ class Journal:
 
     def _close(self) -> None:
         if self.stream is not None:
-            self.stream.close()
+            with contextlib.suppress(OSError):  # a full disk: what is left to write was reported when it was kept
+                self.stream.close()
             self.stream = None
 
     def keep(self, answers: Mapping[str, Any]) -> None:

@@ -48,18 +48,17 @@ def pull(reference: str, out: Path) -> Pulled:
     ref = refs.parse(reference)
     if ref.kind not in ("hub", "zoo"):
         raise FinbenchError(f"{reference} is not on the Hub.", "Write hub:org/name or zoo:name.")
-    folder, source = adapters.locate(reference)
-    assert source is not None
+    found = adapters.find(reference)
+    assert found.source is not None
     mark = out / ".finbench-pull"
     if out.exists() and any(out.iterdir()) and not mark.is_file():
         raise FinbenchError(f"{out} holds other files.", "Choose an empty or a new folder with --out.")
-    adapters.read(folder)
     with folder_atomic(out) as staging:
-        for path in folder.iterdir():
+        for path in found.folder.iterdir():
             shutil.copyfile(path, staging / path.name)
         # a name that is no part of an adapter: its record lists every file that is
-        (staging / mark.name).write_text(source + "\n", encoding="utf-8")
-    return Pulled(out, source, adapters.read(out))
+        (staging / mark.name).write_text(found.source + "\n", encoding="utf-8")
+    return Pulled(out, found.source, adapters.read(out))
 
 
 def stated_base(found: AdapterFolder) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import runpy
 import subprocess
@@ -227,6 +228,12 @@ def test_the_results_in_the_readme_are_those_of_the_committed_scorecards() -> No
 def test_the_page_of_results_is_that_of_the_committed_scorecards() -> None:
     suite = runpy.run_path(str(ROOT / "benchmarks" / "suite_smollm2.py"))
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == suite["page"]()
+
+
+def test_the_page_of_speed_is_that_of_the_committed_measurement() -> None:
+    bench = runpy.run_path(str(ROOT / "benchmarks" / "eval_cpu.py"))
+    results = json.loads((ROOT / "benchmarks" / "eval_cpu.json").read_text(encoding="utf-8"))
+    assert (ROOT / "docs" / "speed.md").read_text(encoding="utf-8") == bench["page"](results)
 
 
 def test_committed_scorecards_are_whole_and_hold_no_restricted_text() -> None:

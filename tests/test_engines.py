@@ -306,6 +306,130 @@ def test_half_precision_takes_label_probabilities_in_float32(llama: Path) -> Non
     assert len({value for value, _ in ours}) > 0.8 * len({value for value, _ in exact})  # few ties
 
 
+def _wild(model: Any) -> Any:
+    """``model`` with weights large enough that answers differ much."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and "embed" not in name:
+                parameter.mul_(4)
+    return model.eval()
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+def test_positions_that_change_with_the_length_of_a_call(kind: str, models: dict[str, tuple[Any, Any]]) -> None:
+    """Keys of a short prefix are coded otherwise than those of the long sequence they would be reused for."""
+    from transformers import LlamaConfig, Phi3Config
+
+    shape = _config("mistral, window").to_dict()
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    tokens = ("bos_token_id", "eos_token_id", "pad_token_id")
+    shape = {key: shape[key] for key in (*names, "num_key_value_heads", *tokens)}
+    if kind == "longrope":
+        rope = {"rope_type": kind, "rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+        rope["original_max_position_embeddings"] = 64
+        config: Any = Phi3Config(
+            **shape, max_position_embeddings=256, original_max_position_embeddings=64, rope_parameters=rope
+        )
+    else:
+        rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 4.0}
+        config = LlamaConfig(**shape, max_position_embeddings=64, rope_parameters=rope)
+    torch.manual_seed(0)
+    both = {"it": (_wild(AutoModelForCausalLM.from_config(config, dtype=torch.float32)), models["llama"][1])}
+    ours, stock = (_lm("it", both, of, batch_size=1, max_length=250) for of in (TreeLM, HFLM))
+    rng = random.Random(0)
+    start = rng.choices(range(5, 600), k=40)
+    asked = [
+        (None, start + rng.choices(range(5, 600), k=more), rng.choices(range(5, 600), k=3))
+        for more in (5, 15, 22, 40, 3, 120)
+        for _ in range(2)
+    ]
+    ours.told = (told := {}).update
+    found = ours._loglikelihood_tokens(asked, disable_tqdm=True)
+    assert _gap(found, stock._loglikelihood_tokens(asked, disable_tqdm=True)) <= 1e-4
+    assert 0 < len(told) < len(asked)  # the short ones are run as trees all the same
+    assert all(found[at] == answer for at, answer in told.items())
+    prompts = [_ask("Nokia rose " * count, {"until": [], "max_gen_toks": 30}) for count in (2, 8, 25)]
+    expected = stock.generate_until(prompts, disable_tqdm=True)
+    assert ours.generate_until(prompts, disable_tqdm=True) == expected
+
+
+def test_the_reader_of_a_model_that_also_sees(models: dict[str, tuple[Any, Any]]) -> None:
+    """Its configuration lies one level deeper, windows and layers included."""
+    from transformers import Gemma3Config
+
+    text = _config("gemma2, soft caps").to_dict()
+    names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim")
+    names += ("num_key_value_heads", "query_pre_attn_scalar", "max_position_embeddings")
+    text = {key: text[key] for key in names}
+    small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(text_config={**text, "sliding_window": 24}, vision_config=small, eos_token_id=0)
+    torch.manual_seed(0)
+    both = {"it": (_wild(AutoModelForCausalLM.from_config(config, dtype=torch.float32)), models["llama"][1])}
+    ours, stock = _lm("it", both, TreeLM), _lm("it", both, HFLM, batch_size=1)
+    assert ours.slow == ""
+    asked = _requests(7, 8)
+    assert _gap(ours.loglikelihood(asked, disable_tqdm=True), stock.loglikelihood(asked, disable_tqdm=True)) <= 1e-4
+    prompts = [_ask(request.args[0], {"until": [], "max_gen_toks": 8}) for request in asked[:5] if request.args[0]]
+    assert ours.generate_until(prompts, disable_tqdm=True) == stock.generate_until(prompts, disable_tqdm=True)
+
+
+@pytest.mark.parametrize("shared", [0, 2])
+def test_layers_of_different_shapes(shared: int, models: dict[str, tuple[Any, Any]]) -> None:
+    """Heads that are wider in some layers, and layers that take their keys from others."""
+    from transformers import Gemma4TextConfig
+
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
+    heads = {"head_dim": 16, "global_head_dim": 32, "sliding_window": 24, "num_kv_shared_layers": shared}
+    per_layer = {"vocab_size_per_layer_input": 600, "hidden_size_per_layer_input": 16, "num_hidden_layers": 4}
+    layers = ["sliding_attention", "full_attention"] * 2
+    config = Gemma4TextConfig(
+        vocab_size=600, **shape, **heads, **per_layer, layer_types=layers, max_position_embeddings=256, eos_token_id=0
+    )
+    torch.manual_seed(0)
+    both = {"it": (_wild(AutoModelForCausalLM.from_config(config, dtype=torch.float32)), models["llama"][1])}
+    ours, stock = _lm("it", both, TreeLM), _lm("it", both, HFLM, batch_size=1)
+    asked = _requests(10, 6)
+    assert _gap(ours.loglikelihood(asked, disable_tqdm=True), stock.loglikelihood(asked, disable_tqdm=True)) <= 1e-4
+    prompts = [_ask(request.args[0], {"until": [], "max_gen_toks": 8}) for request in asked[:5] if request.args[0]]
+    assert ours.generate_until(prompts, disable_tqdm=True) == stock.generate_until(prompts, disable_tqdm=True)
+
+
+def test_a_model_that_insists_on_a_mask_for_every_row(models: dict[str, tuple[Any, Any]]) -> None:
+    from transformers import XGLMConfig
+
+    shape = {"d_model": 64, "ffn_dim": 96, "num_layers": 2, "attention_heads": 4, "max_position_embeddings": 256}
+    torch.manual_seed(0)
+    config = XGLMConfig(vocab_size=600, **shape, bos_token_id=0, eos_token_id=0, pad_token_id=0)
+    both = {"it": (_wild(AutoModelForCausalLM.from_config(config, dtype=torch.float32)), models["llama"][1])}
+    ours, stock = _lm("it", both, TreeLM), _lm("it", both, HFLM, batch_size=1)
+    assert ours.slow == ""
+    asked = [_ask(f"{word} rose", " today") for word in ("Nokia", "A", "Profit and loss", "x")]
+    assert _gap(ours.loglikelihood(asked, disable_tqdm=True), stock.loglikelihood(asked, disable_tqdm=True)) <= 1e-4
+
+
+def test_a_limit_of_the_models_own_goes_lm_evals_way(models: dict[str, tuple[Any, Any]]) -> None:
+    """transformers puts a generation config's max_new_tokens above the task's limit."""
+    lm = _lm("llama", models, TreeLM)
+    asked = [_ask("Nokia", {"until": [], "max_gen_toks": 20})]
+    lm.bare.generation_config.max_new_tokens = 3
+    try:
+        assert lm.generate_until(asked, disable_tqdm=True) == _lm("llama", models, HFLM).generate_until(
+            asked, disable_tqdm=True
+        )
+    finally:
+        lm.bare.generation_config.max_new_tokens = None
+
+
+def test_what_cannot_be_generated_is_refused(models: dict[str, tuple[Any, Any]]) -> None:
+    lm = _lm("llama", models, TreeLM)
+    some = {"until": [], "max_gen_toks": 4}
+    with pytest.raises(FinbenchError, match="without a single token"):
+        lm.generate_until([_ask("Nokia rose today", some), _ask("", some)], disable_tqdm=True)
+    for limit in (0, 512):
+        with pytest.raises(FinbenchError, match=f"generates up to {limit} tokens"):
+            lm.generate_until([_ask("Nokia", {"until": [], "max_gen_toks": limit})], disable_tqdm=True)
+
+
 # ---------------------------------------------------------------- adapters
 
 
@@ -385,6 +509,145 @@ def test_an_adapter_too_small_for_half_precision_is_run_beside_the_weights(llama
         engine.use(tmp_path)
         forms[dtype] = engine.form
     assert forms == {"float32": "merged", "bfloat16": "unmerged"}
+
+
+def _saved(base: Path, config: Any, out: Path) -> Path:
+    """An adapter folder whose weights are all random."""
+    import peft
+
+    torch.manual_seed(3)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.save_pretrained(out)
+    return out
+
+
+def _numbered(seed: int) -> list[Any]:
+    asked = _requests(seed, 4)
+    for number, request in enumerate(asked):
+        request.request_type, request.doc_id = "loglikelihood", number
+    return asked
+
+
+def test_adapters_of_several_types_take_turns(llama: Path, tmp_path: Path) -> None:
+    """Also one that exchanges layers instead of adding to them: the base comes back all the same."""
+    import peft
+
+    from finbench import bases
+    from finbench.engines.hf import HFEngine
+
+    common: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+    projections = {"target_modules": ["k_proj", "v_proj"]}
+    configs = {
+        "lora": peft.LoraConfig(**common, **projections),
+        "ia3": peft.IA3Config(**common, **projections, feedforward_modules=[]),
+        "norms": peft.LNTuningConfig(**common, target_modules=["input_layernorm"]),
+        "saved": peft.LoraConfig(**common, target_modules=["q_proj"], modules_to_save=["norm"]),
+    }
+    folders = {name: _saved(llama, config, tmp_path / name) for name, config in configs.items()}
+    asked = _numbered(8)
+    engine = HFEngine(bases.resolve(str(llama)), dtype="float32")
+    before = engine.answer(asked, lambda part: None)
+    first: dict[str, Any] = {}
+    for name in ("lora", "ia3", "norms", "saved", "lora", "norms"):
+        engine.use(folders[name])
+        found = engine.answer(asked, lambda part: None)
+        if name not in first:
+            stock = HFLM(pretrained=str(llama), peft=str(folders[name]), dtype="float32", device="cpu", batch_size=8)
+            assert _gap(found, stock.loglikelihood(asked, disable_tqdm=True)) <= 1e-4, name
+        assert found == first.setdefault(name, found)
+        assert found != before
+        engine.use(None)
+        assert engine.answer(asked, lambda part: None) == before, name
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_adapters_of_a_mixture_of_experts(experts: bool, models: dict[str, tuple[Any, Any]], tmp_path: Path) -> None:
+    """Experts are parameters of one module that has no ``weight``."""
+    import peft
+    from transformers import MixtralConfig
+
+    from finbench import bases
+    from finbench.engines.hf import HFEngine
+
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = MixtralConfig(vocab_size=600, **shape, num_key_value_heads=2, num_local_experts=4, eos_token_id=0)
+    base = tmp_path / "mixture"
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(base)
+    models["llama"][1].save_pretrained(base)
+    named = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"] if experts else None
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj"], target_parameters=named)
+    adapter = _saved(base, lora, tmp_path / "adapter")
+    asked = _numbered(9)
+    engine = HFEngine(bases.resolve(str(base)), dtype="float32")
+    before = engine.answer(asked, lambda part: None)
+    engine.use(adapter)
+    stock = HFLM(pretrained=str(base), peft=str(adapter), dtype="float32", device="cpu", batch_size=8)
+    expected = stock.loglikelihood(asked, disable_tqdm=True)
+    assert _gap(engine.answer(asked, lambda part: None), expected) <= 1e-4
+    engine.use(None)
+    assert engine.answer(asked, lambda part: None) == before
+
+
+@pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
+def test_an_adapter_of_embedding_or_head_brings_a_copy_of_the_base(target: str, llama: Path, tmp_path: Path) -> None:
+    """peft saves that copy by default; only one that is not the base's own means another base."""
+    import peft
+    from safetensors.torch import load_file, save_file
+
+    from finbench import bases
+    from finbench.engines.hf import HFEngine
+
+    config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", target])
+    adapter = _saved(llama, config, tmp_path / "adapter")
+    path = adapter / "adapter_model.safetensors"
+    weights = load_file(path)
+    [name] = [name for name in weights if name.endswith(f"{target}.base_layer.weight")]
+    engine = HFEngine(bases.resolve(str(llama)), dtype="float32")
+    before = engine._probe()
+    engine.use(adapter)
+    base = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
+    ids = torch.tensor([engine.tokenizer.encode("Nokia rose")])
+    expected = peft.PeftModel.from_pretrained(base, adapter).eval()(ids).logits
+    assert torch.allclose(engine.lm.model(ids).logits, expected, atol=1e-5)
+    engine.use(None)
+    assert torch.equal(engine._probe(), before)
+    weights[name][7, 7] += 1
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(FinbenchError, match="does not fit its base"):
+        HFEngine(bases.resolve(str(llama)), dtype="float32").use(adapter)
+
+
+def test_weights_that_two_layers_share_come_back_as_they_were(llama: Path) -> None:
+    """A tied head is kept when the embedding has been added to: the oldest copy must win."""
+    import peft
+
+    from finbench.engines.merging import Merger
+
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32).eval()
+    before = model.model.embed_tokens.weight.detach().clone()
+    names = ["embed_tokens", "lm_head"]
+    config = peft.LoraConfig(r=4, target_modules=names, init_lora_weights=False, task_type="CAUSAL_LM")
+    tuned = peft.get_peft_model(model, config).eval()
+    ids = torch.arange(5, 40)[None]
+    assert not Merger().merge(tuned, "default", lambda: tuned(ids).logits[0].detach())  # each is added twice
+    assert torch.equal(model.model.embed_tokens.base_layer.weight, before)
+
+
+def test_an_adapter_that_cannot_be_laid_aside_is_refused(llama: Path, tmp_path: Path) -> None:
+    import peft
+
+    from finbench import bases
+    from finbench.engines.hf import HFEngine
+
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    adapter = _saved(llama, config, tmp_path / "prompt")
+    with pytest.raises(FinbenchError, match="PROMPT_TUNING, which cannot be laid aside"):
+        HFEngine(bases.resolve(str(llama)), dtype="float32").use(adapter)
 
 
 def test_prompt_tuning_is_left_to_lm_eval(llama: Path, tmp_path: Path) -> None:

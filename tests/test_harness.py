@@ -37,10 +37,21 @@ def test_the_command_line_of_lm_eval_gives_what_its_own_model_gives(llama: Path,
     }
 
 
-@pytest.mark.parametrize("option", ["--use_cache", "--cache_requests=true"])
-def test_caches_that_mix_models_are_refused(option: str) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(["--use_cache", "x"], ["--use_cache=x"], ["-c", "x"], ["-cx"], ["--use_ca", "x"]),
+        *(["--cache_requests"], ["--cache_requests=true"], ["--config", "cached.yaml"], ["-C", "cached.yaml"]),
+    ],
+)
+@pytest.mark.parametrize("start", [["run"], []])
+def test_caches_that_mix_models_are_refused_however_they_are_asked_for(
+    start: list[str], options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cached.yaml").write_text("model: finbench\nuse_cache: x\n")
     with pytest.raises(FinbenchError, match="do not tell one model from another"):
-        harness.run(["run", "--model", "finbench", option])
+        harness.run([*start, *options, "--model", "finbench", "--tasks", "finbench_mini_sentiment"])
 
 
 def test_the_entry_points_name_the_same_classes() -> None:

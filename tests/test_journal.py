@@ -93,6 +93,22 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             journal.keep({"one": (-1.0, True)})
 
 
+def test_a_disk_that_is_really_full_is_one_line_and_the_journal_is_let_go(tmp_path: Path) -> None:
+    """What could not be written is written again when the stream is closed: that must not hide the message."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))  # Python turns the signal into an OSError
+    try:
+        with pytest.raises(FinbenchError, match="Cannot write"), Journal(tmp_path, KEY, "it") as journal:
+            all(journal.keep({f"request {number}": (-1.0 * number, True)}) is None for number in range(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    left = kept(tmp_path)
+    assert 0 < len(left) < 100
+    assert all(left[f"request {number}"] == (-1.0 * number, True) for number in range(len(left)))
+
+
 def test_a_finished_evaluation_leaves_no_answers_behind(tmp_path: Path) -> None:
     evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     assert list((tmp_path / FOLDER).glob("*.jsonl")) == []

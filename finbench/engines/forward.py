@@ -15,6 +15,7 @@ from finbench.errors import FinbenchError
 
 _ATTENTION = ("sdpa", "eager")
 _LAYERS = {"full_attention", "sliding_attention"}
+_CHANGING = ("dynamic", "longrope")
 _KEPT = 2**28  # bytes of a head in float32 that are kept beside the model's own
 NOT_FINITE = FinbenchError(
     "The model's log-probabilities are not finite: it cannot be scored.",
@@ -24,10 +25,10 @@ NOT_FINITE = FinbenchError(
 
 def unsupported(model: Any) -> str:
     """Why trees cannot be run through ``model``; empty where they can."""
-    config = model.config
+    config = model.config.get_text_config()  # of a model that also sees or hears: the part that reads
     takes = inspect.signature(model.forward).parameters
     head = model.get_output_embeddings()
-    if config.is_encoder_decoder or head is None:
+    if model.config.is_encoder_decoder or head is None:
         return "it is not a decoder with a head"
     if "position_ids" not in takes or not {"cache", "past_key_values"} & takes.keys():
         return "it takes no positions or no cache"
@@ -36,6 +37,18 @@ def unsupported(model: Any) -> str:
     if getattr(model, "_is_stateful", False) or not set(getattr(config, "layer_types", None) or []) <= _LAYERS:
         return "it has layers that are not attention"
     return ""
+
+
+def steady(model: Any) -> float:
+    """Tokens up to which a position is coded alike however long the call is: some rotary codings change beyond."""
+    config = model.config.get_text_config()
+    stated = getattr(config, "rope_parameters", None) or {}
+    limits = [
+        one.get("original_max_position_embeddings") or config.max_position_embeddings
+        for one in (stated, *stated.values())
+        if isinstance(one, dict) and one.get("rope_type") in _CHANGING
+    ]
+    return float(min(limits, default=float("inf")))
 
 
 class _SharedLayer(DynamicLayer):
@@ -84,7 +97,7 @@ class Forward:
     """Runs trees through ``model``. Its weights may change between calls (adapters); then ``forget`` the prefix."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.config = model, model.config
+        self.model, self.config = model, model.config.get_text_config()
         self.head = _Head()
         takes = inspect.signature(model.forward).parameters
         self.cache_name = "cache" if "cache" in takes else "past_key_values"
@@ -151,6 +164,7 @@ class Forward:
         """Additive masks, by kind of layer where the model has several."""
         kinds = set(getattr(self.config, "layer_types", None) or [])
         window = getattr(self.config, "sliding_window", None)
+        sees = sees.expand(len(positions), -1, -1)  # some models insist on a mask for every row
         full = self._additive(sees)
         if window is None or kinds == {"full_attention"}:
             return full if len(kinds) <= 1 else dict.fromkeys(kinds, full)

@@ -128,7 +128,7 @@ def _keep(live: _Rows, rows: list[int]) -> _Rows:
     device = live.layers[0].keys.device
     seen = live.seen[rows]
     index, columns = torch.tensor(rows, device=device), seen.any(dim=0).to(device)
-    for layer in live.layers:
+    for layer in _written(live.layers):
         layer.keys = layer.keys[index][:, :, columns]
         layer.values = layer.values[index][:, :, columns]
     return _Rows(
@@ -140,13 +140,18 @@ def _keep(live: _Rows, rows: list[int]) -> _Rows:
     )
 
 
+def _written(layers: list[Any]) -> list[Any]:
+    """Layers that hold something; the last ones of some models take their keys from earlier layers."""
+    return [layer for layer in layers if layer.keys is not None]
+
+
 def _join(parts: list[_Rows]) -> _Rows:
     """Rows of several prefills side by side; the shorter ones get positions that nobody sees."""
     if len(parts) == 1:
         return parts[0]
     width = max(part.seen.shape[1] for part in parts)
     layers = []
-    for depth, first in enumerate(parts[0].layers):
+    for depth, first in enumerate(_written(parts[0].layers)):
         joined = _RowsLayer(first.shared)
         for name in ("keys", "values"):
             padded = [

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from peft import PeftType
 
 from finbench import adapters, bases
 from finbench.engines.base import Done
@@ -69,14 +70,27 @@ class HFEngine:
             if self.peft is not None:
                 self.peft.base_model.disable_adapter_layers()
         else:
-            self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
-            self.lm._model = self.peft.eval()
+            self._attach(adapter)
             self._prove(adapter)
             self.peft.base_model.enable_adapter_layers()
             merge = self.merge and self.bits == 16
             merged = merge and self.merger.merge(self.peft, self.peft.active_adapter, self._probe)
             self.form = "merged" if merged else "unmerged"
         self.lm.changed()
+
+    def _attach(self, adapter: Path) -> None:
+        """Put an adapter on the base. peft holds those of one type at a time: those of another are taken off first."""
+        kind = adapters.peft_config(adapter)
+        if kind.is_prompt_learning or kind.peft_type == PeftType.ADAPTION_PROMPT:
+            raise FinbenchError(
+                f"{adapter} is of type {kind.peft_type.value}, which cannot be laid aside to score the base beside it.",
+                "Score it alone: finbench lm-eval run --model finbench --model_args pretrained=FOLDER,peft=ADAPTER ...",
+            )
+        if self.peft is not None and self.peft.peft_config[self.peft.active_adapter].peft_type != kind.peft_type:
+            self.peft.unload()  # the base that is left is ``plain``
+            self.peft, self.lm._model = None, self.plain
+        self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
+        self.lm._model = self.peft.eval()
 
     def _prove(self, adapter: Path) -> None:
         """The base below an adapter is still the base, and the adapter does something."""

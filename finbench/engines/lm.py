@@ -26,7 +26,7 @@ _WIDE = 2**28  # bytes of float32 logits a batch may have
 _PROBE = "Operating profit rose to 4.1 million. Operating profit fell."
 # of a generation config: what has no say in greedy decoding
 _HARMLESS = {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p", "min_p",
-             "typical_p", "max_length", "max_new_tokens", "use_cache", "transformers_version", "output_attentions",
+             "typical_p", "max_length", "use_cache", "transformers_version", "output_attentions",
              "output_hidden_states", "return_dict_in_generate", "cache_implementation"}  # fmt: skip
 
 Told = Callable[[Mapping[int, Any]], None]
@@ -60,6 +60,7 @@ class TreeLM(HFLM):
         if merge and self.peft:
             Merger().merge(self.model, self.model.active_adapter, self._probe)
         self.slow = self._reason()
+        self.steady = forward.steady(self.bare)
         self.forward = None if self.slow else forward.Forward(self.bare)
         if not self.slow:
             self.slow = self._prove()
@@ -120,20 +121,33 @@ class TreeLM(HFLM):
         self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
         """Answers of (texts, context tokens, continuation tokens), in order."""
-        if self.slow:
-            answers: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
-            if not all(torch.isfinite(torch.tensor(value)) for value, _ in answers):
+        near = [] if self.slow else [at for at, one in enumerate(requests) if not self._far(len(one[1] + one[2]) - 1)]
+        far = sorted(set(range(len(requests))) - set(near))
+        answers: dict[int, tuple[float, bool]] = {}
+        if far:
+            plain = super()._loglikelihood_tokens([requests[at] for at in far], disable_tqdm, override_bs)
+            if not all(torch.isfinite(torch.tensor(value)) for value, _ in plain):
                 raise forward.NOT_FINITE
-            return answers
-        bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
-        answers = self._score([(context, continuation) for _, context, continuation in requests], bar.update)
-        bar.close()
-        for (texts, _, _), answer in zip(requests, answers, strict=True):
-            if texts is not None:
-                self.cache_hook.add_partial("loglikelihood", texts, answer)
-        return answers
+            answers.update(zip(far, plain, strict=True))
+        bar = tqdm(total=len(near), disable=disable_tqdm or self.rank != 0, desc="Running loglikelihood requests")
 
-    def _score(self, requests: Sequence[choices.Request], advance: Any) -> list[tuple[float, bool]]:
+        def heard(done: Mapping[int, Any]) -> None:
+            bar.update(len(done))
+            self.told({near[at]: answer for at, answer in done.items()})
+
+        found = self._score([requests[at][1:] for at in near], heard) if near else []
+        bar.close()
+        for at, answer in zip(near, found, strict=True):
+            answers[at] = answer
+            if requests[at][0] is not None:
+                self.cache_hook.add_partial("loglikelihood", requests[at][0], answer)
+        return [answers[at] for at in range(len(requests))]
+
+    def _far(self, length: int) -> bool:
+        """Whether a sequence is so long that its positions are coded otherwise than those of a shorter prefix."""
+        return bool(min(length, self.max_length) >= self.steady)
+
+    def _score(self, requests: Sequence[choices.Request], heard: Told | None) -> list[tuple[float, bool]]:
         assert self.forward is not None
         plan = choices.plan(requests, self.max_length)
         answers = [(0.0, True)] * len(requests)  # of an empty continuation
@@ -147,9 +161,8 @@ class TreeLM(HFLM):
             }
             for number, answer in done.items():
                 answers[number] = answer
-            if advance is not None:
-                advance(len(done))
-                self.told(done)
+            if heard is not None:
+                heard(done)
         return answers
 
     # ------------------------------------------------------------ generation
@@ -168,17 +181,23 @@ class TreeLM(HFLM):
             self.told(part)
 
         for numbers in groups.values():
-            part = [requests[number] for number in numbers]
-            how = normalize_gen_kwargs(dict(part[0].args[1]), self.max_gen_toks)
-            if self.slow or self._not_greedy(how):
-                found = super().generate_until(part, disable_tqdm=True)
-                told(dict(zip(numbers, found, strict=True)))
-            else:
-                self._continue(numbers, [request.args[0] for request in part], how, told)
+            how = normalize_gen_kwargs(dict(requests[numbers[0]].args[1]), self.max_gen_toks)
+            far = numbers
+            if not (self.slow or self._not_greedy(how)):
+                far = [number for number in numbers if self._far_prompt(requests[number].args[0], how)]
+            if far:
+                found = super().generate_until([requests[number] for number in far], disable_tqdm=True)
+                told(dict(zip(far, found, strict=True)))
+            near = sorted(set(numbers) - set(far))
+            if near:
+                self._continue(near, [requests[number].args[0] for number in near], how, told)
         bar.close()
         for number, request in enumerate(requests):
             self.cache_hook.add_partial("generate_until", request.args, answers[number])
         return [answers[number] for number in range(len(requests))]
+
+    def _far_prompt(self, text: str, how: Mapping[str, Any]) -> bool:
+        return self.steady <= self.max_length and self._far(len(self.tok_encode(text)) + int(how["max_gen_toks"]))
 
     def _not_greedy(self, how: Mapping[str, Any]) -> bool:
         """Whether anything but the most probable token is asked for, by the request or by the model's own settings."""
@@ -199,9 +218,13 @@ class TreeLM(HFLM):
         until = handle_stop_sequences(how.get("until"), eos=eos)
         limit = int(how["max_gen_toks"])
         room = self.max_length - limit
-        if room <= 0:
+        if room <= 0 or limit < 1:
             raise FinbenchError(f"The task generates up to {limit} tokens; the model sees {self.max_length}.")
-        prompts = [self.tok_batch_encode([text])[0][0].tolist()[-room:] for text in contexts]
+        prompts = [
+            self.tok_batch_encode([text], truncation=bool(self.truncation))[0][0].tolist()[-room:] for text in contexts
+        ]
+        if not all(prompts):
+            raise FinbenchError("A prompt without a single token cannot be continued.")
         order = sorted(range(len(prompts)), key=lambda at: -len(prompts[at]))
         first = min(prompts), max(prompts)
         shared = min(choices.common(*first), min(map(len, prompts)) - 1)
@@ -235,9 +258,11 @@ class TreeLM(HFLM):
     def _decoded(self, length: int) -> int:
         """Prompts of ``length`` tokens in flight: their keys and values, twice, fill half of the free memory."""
         config = self.bare.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        each: int = 2 * config.num_hidden_layers * heads * size * self.bare.dtype.itemsize
+        each = 0
+        for layer in getattr(config, "per_layer_config", None) or [config] * config.num_hidden_layers:
+            heads = getattr(layer, "num_key_value_heads", None) or layer.num_attention_heads
+            size = getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
+            each += 2 * heads * size * self.bare.dtype.itemsize
         return int(max(1, min(self.rows or _ROWS, _ROWS, free_memory() // (4 * each * length))))
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **arguments: Any) -> Any:

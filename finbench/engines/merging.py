@@ -27,7 +27,8 @@ def _mergeable(model: Any, name: str) -> bool:
         and not saved
         and bool(layers)
         and all(
-            callable(getattr(layer, "merge", None)) and layer.get_base_layer().weight.is_floating_point()
+            callable(getattr(layer, "merge", None))
+            and all(weight.is_floating_point() for weight in layer.get_base_layer().parameters(recurse=False))
             for layer in layers
         )
     )
@@ -80,11 +81,14 @@ class Merger:
                 base = layer.get_base_layer()
                 self.kept += [(parameter, parameter.data.clone()) for parameter in base.parameters(recurse=False)]
                 layer.merge(adapter_names=[name])
+                if layer.get_base_layer() is not base:  # exchanged, not added to: there is nothing to be gained
+                    layer.unmerge()
+                    raise NotImplementedError
 
     def restore(self) -> None:
         """Put the weights of the base back, bit for bit."""
         with torch.no_grad():
-            for parameter, values in self.kept:
+            for parameter, values in reversed(self.kept):  # one of two layers was kept twice: first as it was
                 parameter.data.copy_(values)
         for layer in self.layers:
             layer.merged_adapters.clear()
