@@ -5,6 +5,7 @@
 """
 
 from finbench.hub.client import (
+    OFFICIAL,
     Unreachable,
     account,
     api,
@@ -12,6 +13,8 @@ from finbench.hub.client import (
     dataset_sha,
     endpoint,
     explained,
+    has_token,
+    offline,
     page,
     token_free,
 )
@@ -20,6 +23,7 @@ from finbench.hub.planning import Change, File, Plan, make_plan
 from finbench.hub.pushing import Published, execute
 
 __all__ = [
+    "OFFICIAL",
     "SAFE_FILES",
     "Change",
     "Fetched",
@@ -36,8 +40,10 @@ __all__ = [
     "explained",
     "fetch",
     "fetch_files",
+    "has_token",
     "make_plan",
     "names_below",
+    "offline",
     "page",
     "snapshot",
     "token_free",

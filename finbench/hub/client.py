@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any, Literal
 from finbench.errors import FinbenchError
 
 Kind = Literal["model", "dataset"]
+OFFICIAL = "https://huggingface.co"
+_CONNECT, _ANSWER = 10.0, 120.0  # seconds; the client itself would wait for ever
 _TOKEN = re.compile(r"hf_[A-Za-z0-9_]{8,}|(?i:bearer\s+)\S+")
 _PREFIX: dict[str, str] = {"model": "", "dataset": "datasets/"}
 
@@ -32,7 +35,7 @@ class Account:
 
 def endpoint() -> str:
     """The Hub's address: ``$HF_ENDPOINT``, read now and not when a library was imported, else huggingface.co."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    return (os.environ.get("HF_ENDPOINT") or OFFICIAL).rstrip("/")
 
 
 def page(repo: str, kind: Kind = "model", *rest: str) -> str:
@@ -46,7 +49,30 @@ def api() -> Any:
 
     from finbench import __version__
 
+    _patience()
     return HfApi(endpoint=endpoint(), library_name="finbench", library_version=__version__)
+
+
+@functools.cache
+def _patience() -> None:
+    """Give the client's session time limits: a Hub that accepts and then is silent must not hang a command."""
+    import httpx2
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def client() -> Any:
+        made = default_client_factory()
+        made.timeout = httpx2.Timeout(_ANSWER, connect=_CONNECT)
+        return made
+
+    set_client_factory(client)
+
+
+def offline() -> bool:
+    """Whether the user has switched the network off (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.is_offline_mode())
 
 
 def has_token() -> bool:
