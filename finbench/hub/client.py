@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -139,7 +140,7 @@ def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
         raise refusal(fault, wanted, writing=writing) from fault
     except unreachable as fault:
         raise _unreachable(fault, wanted) from fault
-    except FileMetadataError as fault:
+    except (FileMetadataError, json.JSONDecodeError) as fault:
         raise FinbenchError(
             f"{endpoint()} does not answer as a Hub does.", "Mend HF_ENDPOINT, or unset it: unset HF_ENDPOINT"
         ) from fault
@@ -179,7 +180,7 @@ def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> Finb
     if isinstance(fault, RevisionNotFoundError):
         return FinbenchError(f"{shown}: no such revision.", "Name a commit, a branch or a tag of it.")
     said = str(getattr(fault, "server_message", None) or "")
-    if status == 401 and ("credentials" in said.lower() or "token" in said.lower()):
+    if status == 401 and re.search("credentials|user token", said + str(fault), re.IGNORECASE):
         return FinbenchError("The Hub does not know your token.", "Log in again: hf auth login")
     if isinstance(fault, RepositoryNotFoundError) or status == 404:
         login = "hf auth login" if not has_token() else "hf auth whoami shows who you are logged in as"

@@ -107,6 +107,12 @@ def _send(plan: Plan) -> Published:
                 return found
             raise _MovedOn from fault
         raise
+    except RuntimeError as fault:  # of an upload, after the client's own retries; what it met is the cause
+        if isinstance(fault.__cause__, HfHubHTTPError):
+            raise refusal(fault.__cause__, plan.repo, writing=True) from fault
+        if isinstance(fault.__cause__, transport_faults()):
+            raise _away(plan.repo) from fault
+        raise
     except ValueError as fault:  # the Hub finds the card's metadata wrong
         raise FinbenchError(" ".join(str(fault).split())[:400], "Mend the card, then repeat the command.") from fault
     return Published(
@@ -131,15 +137,19 @@ def _patiently(action: Callable[[], Any], landed: Callable[[], Any], repo: str) 
             if attempt == ATTEMPTS:
                 if status:
                     raise refusal(fault, repo, writing=True) from fault
-                raise Unreachable(
-                    f"hub:{repo}: the Hub cannot be reached; nothing half-done is visible there.",
-                    "Repeat the command: what has arrived is not sent again.",
-                ) from fault
+                raise _away(repo) from fault
             pause = min(
                 LONGEST_WAIT, retry_after(fault) or min(8.0, 2.0 ** (attempt - 1)) * (0.75 + random.random() / 2)
             )
             say(f"hub:{repo}: {status or 'no answer'}; trying again in {pause:.0f} s ({attempt} of {ATTEMPTS - 1}).")
             wait(pause)
+
+
+def _away(repo: str) -> Unreachable:
+    return Unreachable(
+        f"hub:{repo}: the Hub cannot be reached; nothing half-done is visible there.",
+        "Repeat the command: what has arrived is not sent again.",
+    )
 
 
 def _look(landed: Callable[[], Any]) -> Any:
