@@ -9,7 +9,7 @@ demo: $(VENV)/.finbench
 	$(BIN)/finbench demo
 
 test: $(VENV)/.finbench
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 # What CI runs besides: needs more time, and the real data where FINBENCH_REAL_DATA names its folder.
 check: $(VENV)/.finbench lint

@@ -261,7 +261,8 @@ def main() -> None:
     works = [work for work in WORKS if given.only in work[0] and (given.adapter or "adapter" not in work[0])]
     if given.what == "errors":
         apart = {row["work"] for row in kept["rows"] if row.get("largest_difference", 0) > 1e-4}
-        kept["errors"] = {work[0]: errors(work, given.data_dir) for work in works if work[0] in apart}
+        found = {work[0]: errors(work, given.data_dir) for work in works if work[0] in apart}
+        kept["errors"] = {**kept.get("errors", {}), **found}
     clock = time.perf_counter if given.clock == "wall" else time.process_time
     for dtype in given.dtypes.split(",") if given.what == "run" else ():
         for work in works:

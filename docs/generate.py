@@ -1,7 +1,7 @@
-"""docs/scorecard.md and docs/scorecard.schema.json, from the records themselves.
+"""docs/scorecard.md and docs/scorecard.schema.json from the records, docs/methods.md from the methods and measurements.
 
-python docs/generate.py            writes both
-python docs/generate.py --check    says whether they are what the records give; exit 1 if not
+python docs/generate.py            writes them
+python docs/generate.py --check    says whether they are what they should be; exit 1 if not
 """
 
 # ruff: noqa: E501 - the page's lines are as long as its tables need
@@ -12,6 +12,8 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+
+import methods_page
 
 from finbench import records
 
@@ -88,10 +90,14 @@ def page() -> str:
 
 
 def files() -> dict[Path, str]:
-    """What the two files should hold."""
+    """What the files should hold."""
     schema = records.Scorecard.model_json_schema(by_alias=True)
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-    return {HERE / "scorecard.md": page(), HERE / "scorecard.schema.json": json.dumps(schema, indent=1) + "\n"}
+    return {
+        HERE / "scorecard.md": page(),
+        HERE / "scorecard.schema.json": json.dumps(schema, indent=1) + "\n",
+        HERE / "methods.md": methods_page.page(),
+    }
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "train": "finbench.training",
     "evaluate": "finbench.evaluation",
+    "merge": "finbench.merging",
+    "tune": "finbench.tuning",
     "compare": "finbench.comparison",
     "verify": "finbench.verification",
     "report": "finbench.reporting",

@@ -9,14 +9,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench import bases, catalog, hub, modelfiles, refs, safety, zoo
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, near_misses
 from finbench.files import digest, sha256_file
+from finbench.methods import METHODS, TUNERS, Tuner
 from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+KINDS = {
+    "lora",
+    "adalora",
+    "ln_tuning",
+    *TUNERS,
+    *(name for name, method in METHODS.items() if isinstance(method, Tuner)),
+}
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
@@ -125,7 +133,17 @@ def _config(folder: Path) -> dict[str, Any]:
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.")
-    return safety.read_json(path, folder)
+    config = safety.read_json(path, folder)
+    safety.refuse_code(config, path)
+    kind = str(config.get("peft_type") or "LORA").lower()  # peft's first files had no type
+    if kind not in KINDS:
+        close = near_misses(kind, KINDS)
+        meant = f" (did you mean {close[0].upper()}?)" if close else ""
+        raise FinbenchError(
+            f"{path}: peft_type {config['peft_type']!r} is no method that finbench can load{meant}.",
+            "See them all: finbench methods",
+        )
+    return config
 
 
 def _compare(folder: Path, found: Adapter) -> None:
@@ -233,6 +251,16 @@ def peft_config(folder: Path) -> Any:
 def _misfit(folder: Path, fault: Exception) -> FinbenchError:
     reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
     return FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.")
+
+
+def stands_beside(model: Any, folder: Path) -> bool:
+    """Whether the adapter of ``folder`` may be loaded beside those that the PeftModel ``model`` has.
+
+    Only LoRAs stand side by side: peft mixes no two kinds of tuner in one model, and adapters of other kinds may share
+    tensors (VeRA's projections) that do not fit each other.
+    """
+    kind = str(_config(folder).get("peft_type") or "LORA")
+    return {kind, *(config.peft_type.value for config in model.peft_config.values())} == {"LORA"}
 
 
 def attach(model: Any, folder: Path) -> Any:

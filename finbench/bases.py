@@ -17,7 +17,7 @@ from finbench import catalog, chatguard, hub, limits, modelfiles, paths, refs
 from finbench.console import say
 from finbench.errors import FinbenchError, unknown
 from finbench.files import cannot_write, folder_atomic, sha256_file
-from finbench.methods import quantise
+from finbench.methods import Layer, quantise
 from finbench.records import BaseModelId, Bits, DType
 
 
@@ -189,6 +189,24 @@ def context_length(base: Base) -> int | None:
     return getattr(config, "max_position_embeddings", None)  # GPT-2 calls it n_positions, transformers maps it
 
 
+def linear_layers(base: Base) -> list[Layer]:
+    """The weight matrices of a base's linear layers, from its configuration alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    with _told(base), torch.device("meta"):
+        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_config(config)
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            found.append(Layer(name, "Linear", module.out_features, module.in_features))
+        elif isinstance(module, Conv1D):
+            found.append(Layer(name, "Conv1D", module.nf, module.nx))
+    return found
+
+
 def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     """Load (model, tokenizer) of a base at ``bits`` (see ``methods/quantise.py``), computing in ``dtype``.
 
@@ -219,6 +237,8 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
         )
     if bits == 4:
         quantise.cure_cpu_repacking(model)
+    elif bits == 8:
+        quantise.keep_cpu_scales(model)
     bad = [
         name
         for name, tensor in model.named_parameters()

@@ -16,7 +16,7 @@ from rich.table import Table
 from finbench import cardfiles
 from finbench.catalog import PREFIX
 from finbench.files import write_atomic
-from finbench.methods import METHODS
+from finbench.methods import method_named
 from finbench.metrics import is_share, spoken
 from finbench.records import Adapter, Measure, Score, Scorecard, Subject
 
@@ -319,4 +319,4 @@ def model_card(adapter: Adapter) -> str:
         name.removeprefix(PREFIX) + (f" ({weight:g} x)" if weight != 1 else "")
         for name, weight in adapter.recipe.tasks.items()
     )
-    return template("adapter.md.j2", escape=False, a=adapter, method=METHODS[adapter.recipe.method], tasks=tasks)
+    return template("adapter.md.j2", escape=False, a=adapter, method=method_named(adapter.recipe.method), tasks=tasks)

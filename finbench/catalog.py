@@ -15,6 +15,7 @@ from pydantic import Field
 
 from finbench import paths
 from finbench.errors import FinbenchError, near_misses, unknown
+from finbench.methods import Method, method_named
 from finbench.records import Recipe, Record, Task
 
 PREFIX = "finbench_"  # of our keys in a task's metadata: lm-eval lets --model_args overwrite unprefixed ones
@@ -235,27 +236,23 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
 
     Precedence: overrides, the recipe, the method's own defaults, ``_defaults.yaml``.
     """
-    from finbench.methods import method_named
-
     defaults = read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
     stated: dict[str, Any] = {}
     where = "options"
     if source is not None:
         path = _recipe_path(source)
         stated, where = read_yaml(path), str(path)
-    chosen = {**stated, **{k: v for k, v in (overrides or {}).items() if v is not None}}
-    unknown_keys = sorted(set(chosen) - set(Recipe.model_fields))
-    if unknown_keys:
-        hints = [
-            f"{key!r}" + (f" (did you mean {near[0]}?)" if (near := near_misses(key, Recipe.model_fields)) else "")
-            for key in unknown_keys
-        ]
-        raise FinbenchError(
-            f"{where}: unknown recipe key {', '.join(hints)}.", f"Keys: {', '.join(Recipe.model_fields)}"
-        )
+    changes = {key: value for key, value in (overrides or {}).items() if value is not None}
+    if set(changes) - {"seed", "search"}:
+        stated.pop("search", None)  # another recipe than the one that was searched for
+    chosen = {**stated, **changes}
     method = method_named(str(chosen.get("method", defaults["method"])))
+    chosen = _with_options(chosen, method, where)
     complete = {**defaults, **method.defaults, **chosen}
     complete["method"] = method.name
+    for key in method.unused:
+        if complete[key] != {**defaults, **method.defaults}[key]:
+            raise FinbenchError(f"{where}: method {method.name} has no {key}.", f"Leave {key} out: finbench methods")
     if not complete.get("tasks"):
         raise FinbenchError(
             "What should be trained? No task is named.", "Add --task fpb, or name a recipe of: finbench zoo list"
@@ -265,6 +262,27 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     result = Recipe.parse(complete, where)
     method.check(result)
     return result
+
+
+def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[str, Any]:
+    """``chosen`` with every key that is the method's own moved into its ``options``; unknown ones are refused."""
+    loose = sorted(set(chosen) - set(Recipe.model_fields))
+    if not loose:
+        return chosen
+    known = method.option_names()
+    strange = [key for key in loose if key not in known]
+    if strange:
+        near = {key: near_misses(key, Recipe.model_fields) or near_misses(key, known) for key in strange}
+        hints = [f"{key!r}" + (f" (did you mean {near[key][0]}?)" if near[key] else "") for key in strange]
+        raise FinbenchError(
+            f"{where}: unknown recipe key {', '.join(hints)}.",
+            f"Keys: {', '.join(Recipe.model_fields)}\nOptions of {method.name}: {', '.join(sorted(known))}",
+        )
+    stated = chosen.get("options") or {}
+    if not isinstance(stated, Mapping):
+        raise FinbenchError(f"{where}: options is a mapping, got {stated!r}.")
+    rest = {key: value for key, value in chosen.items() if key not in loose}
+    return {**rest, "options": {**stated, **{key: chosen[key] for key in loose}}}
 
 
 def _recipe_path(source: str) -> Path:
@@ -306,7 +324,12 @@ def _name(complete: Mapping[str, Any]) -> str:
     tasks_part = "-".join(name.removeprefix(PREFIX).replace("_", "-") for name in complete["tasks"])
     base = str(complete["base"])
     short = Path(base).expanduser().resolve().name if base[:1] in ("~", ".", "/") else base.split("/")[-1].split("@")[0]
-    return _slug(f"{tasks_part[:40]}-{short}-{complete['method']}-s{complete['seed']}")
+    return _slug(f"{tasks_part[:40]}-{short}-{_spelled(complete['method'])}-s{complete['seed']}")
+
+
+def _spelled(method: str) -> str:
+    """``lora+`` must not share a folder with ``lora``."""
+    return method.replace("+", "plus")
 
 
 def _slug(text: str) -> str:

@@ -1,7 +1,8 @@
-"""The commands that look at data: data audit."""
+"""Commands about data sets: import, list, lock, xbrl, audit."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +10,104 @@ import typer
 
 from finbench.cli_cards import DataDir, Json
 
+data_app = typer.Typer(no_args_is_help=True, help="Data sets: import the authors' files, list what is here.")
+
 
 def register(app: typer.Typer) -> None:
-    """Hang the commands into ``finbench data``."""
-    app.command("audit")(data_audit)
+    """Hang the commands into the command line."""
+    app.add_typer(data_app, name="data")
 
 
+@data_app.command("import")
+def data_import(
+    name: Annotated[str, typer.Argument(help="Set, such as fpb: finbench data list.")],
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="The authors' files, folders or zip archives; default: from the Hub.")
+    ] = None,
+    data_dir: DataDir = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave rows out that cannot be read, and count them.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Turn the authors' original files into canonical rows: deduplicated, split, with digests."""
+    from finbench import views
+    from finbench.data.sources import describe, import_data
+
+    report = import_data(name, files or [], data_dir, skip_bad)
+    if as_json:
+        typer.echo(json.dumps(describe(report.set, data_dir), indent=1))
+    else:
+        views.imported(report)
+
+
+@data_app.command("xbrl")
+def data_xbrl(
+    filings: Annotated[list[Path] | None, typer.Argument(help="XBRL filings: files, folders or zips.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
+    ] = None,
+    filed_after: Annotated[
+        str | None, typer.Option(help="Only filings after this date (YYYY-MM-DD): newer than a model's training data.")
+    ] = None,
+    max_context: Annotated[
+        int | None, typer.Option(help="Characters of facts a row may show (two to three a token); else all of them.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of wordings and of the facts shown.")] = 0,
+    test_company: Annotated[
+        list[str] | None,
+        typer.Option(help="Ticker, CIK or name held out as test, repeatable; else every filing is test."),
+    ] = None,
+    finlora: Annotated[
+        list[Path] | None,
+        typer.Option(help="FinLoRA's published CSV, repeatable: its questions about these filings too."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
+    from finbench.data.xbrl.build import as_json as report
+    from finbench.data.xbrl.build import build
+
+    built = build(
+        filings or [],
+        out,
+        filed_after=filed_after,
+        max_context=max_context,
+        seed=seed,
+        test_companies=test_company or [],
+        finlora=finlora or [],
+    )
+    typer.echo(report(built) if as_json else "\n".join(built.lines()))
+
+
+@data_app.command("lock")
+def data_lock(as_json: Json = False) -> None:
+    """Pin every data set that lies on the Hub to its present commit (tasks/datasets.lock)."""
+    from finbench import views
+    from finbench.data import sources
+
+    found = sources.lock()
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        views.locked(found, sources.lock_file())
+
+
+@data_app.command("list")
+def data_list(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Every data set: rows and licence, or the command that imports it."""
+    from finbench import catalog, views
+    from finbench.data.sources import describe
+
+    tasks = {task.set: task for task in catalog.tasks().values() if not task.shipped}
+    found = {name: describe(name, data_dir) for name in tasks}
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        views.data_sets(tasks, found)
+
+
+@data_app.command("audit")
 def data_audit(
     what: Annotated[
         list[str] | None,

@@ -10,16 +10,15 @@ import typer
 
 from finbench.cli_cards import Json
 
+zoo_app = typer.Typer(no_args_is_help=True, help="Published adapters and recipes: list, show, add.")
 dev_app = typer.Typer(no_args_is_help=True, help="For developers, and to rehearse: a Hub on this machine.")
 
 
-def register(app: typer.Typer, zoo_app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     """Hang the commands into the command line."""
     app.command()(push)
     app.command()(pull)
-    zoo_app.command("list")(zoo_list)
-    zoo_app.command("show")(zoo_show)
-    zoo_app.command("add")(zoo_add)
+    app.add_typer(zoo_app, name="zoo")
     app.add_typer(dev_app, name="dev")
 
 
@@ -72,6 +71,7 @@ def pull(
         hubviews.pulled(done)
 
 
+@zoo_app.command("list")
 def zoo_list(as_json: Json = False) -> None:
     """Published adapters with their scores, and the recipes that come with finbench."""
     from finbench import catalog, hubviews, views, zoo
@@ -87,6 +87,7 @@ def zoo_list(as_json: Json = False) -> None:
     views.recipes(found)
 
 
+@zoo_app.command("show")
 def zoo_show(name: Annotated[str, typer.Argument(help="Recipe, or published adapter.")], as_json: Json = False) -> None:
     """One recipe with every default filled in, as YAML that `finbench train FILE` takes; or one published adapter."""
     import yaml
@@ -99,6 +100,7 @@ def zoo_show(name: Annotated[str, typer.Argument(help="Recipe, or published adap
     typer.echo(json.dumps(stated, indent=1) if as_json else yaml.safe_dump(stated, sort_keys=False).rstrip())
 
 
+@zoo_app.command("add")
 def zoo_add(
     ref: Annotated[str, typer.Argument(help="hub:org/name[@revision]")],
     name: Annotated[str | None, typer.Option(help="Name in the zoo; default: that of the repository.")] = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from finbench.errors import FinbenchError, near_misses
 
@@ -83,6 +83,25 @@ class Task(Record):
         return self.data == "shipped"
 
 
+class Trial(Record):
+    """One learning rate of a search."""
+
+    rung: int = Field(description="0 is the first and shortest one")
+    lr: float
+    rows: int = Field(description="rows it was trained on")
+    steps: int
+    loss: float | None = Field(description="mean negative log-likelihood of a validation token; null: diverged")
+
+
+class Search(Record):
+    """How a learning rate was found: ``finbench tune``."""
+
+    budget: int = Field(description="cost in whole trainings")
+    validation_rows: int = Field(description="carved from train; the test split was not touched")
+    data: list[str] = Field(description="digests of the rows that were trained on in the last rung")
+    trials: list[Trial]
+
+
 class Recipe(Record):
     """How to train one adapter. Defaults live in ``adapters_zoo/_defaults.yaml``."""
 
@@ -90,6 +109,7 @@ class Recipe(Record):
     base: str = Field(description="alias of bases.yaml, hub:org/name[@rev] or a folder")
     tasks: dict[str, float] = Field(min_length=1, description="task -> share of its rows seen per epoch")
     method: str
+    options: dict[str, JsonValue] = Field(default={}, description="settings of the method's own: finbench methods NAME")
     bits: Bits
     rank: int = Field(ge=1)
     alpha: float = Field(gt=0)
@@ -109,6 +129,7 @@ class Recipe(Record):
     dtype: DType
     save_every: int = Field(ge=1, description="optimiser steps between checkpoints")
     seed: int = Field(ge=0, lt=2**32)
+    search: Search | None = Field(default=None, description="where lr comes from, if finbench tune found it")
 
     @field_validator("tasks")
     @classmethod
@@ -176,6 +197,23 @@ class Training(Record):
     loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
 
 
+class Merge(Record):
+    """How an adapter became a whole model, and how close the two are on probe prompts."""
+
+    adapter: str = Field(description="identity of the adapter")
+    onto: Literal["dequantised", "bf16"] = Field(
+        description="dequantised: onto what the quantised base computes with, the function that was trained; "
+        "bf16: onto the weights as published, which differ from a quantised base by its error"
+    )
+    dtype: str = Field(description="of the weights that were written; the sum is made in float32")
+    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's tasks")
+    positions: int = Field(description="tokens at which the two are compared")
+    largest_difference: float = Field(description="max |difference of log-probability| over positions and vocabulary")
+    mean_divergence: float = Field(description="mean Kullback-Leibler divergence in nats, unmerged from merged")
+    agreement: float = Field(description="share of positions with the same most probable token")
+    answers: float = Field(description="share of prompts after which the same token is the most probable one")
+
+
 class Document(Record):
     """A record that is a file of its own: it carries a schema number, under the key ``schema``."""
 
@@ -214,6 +252,7 @@ class Adapter(Document):
     files: dict[str, str] = Field(min_length=1, description="every file that decides an answer -> SHA-256")
     training: Training
     provenance: Provenance
+    merge: Merge | None = Field(default=None, description="of a model that was made of an adapter by finbench merge")
 
 
 class Subject(Record):

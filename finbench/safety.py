@@ -108,12 +108,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def check_adapter(config: Mapping[str, Any], path: Path, tensors: Iterable[str]) -> None:
     """Refuse an adapter configuration that would run code, take all memory, or match names for ever."""
     refuse_code(config, path)
+    least = 1 if str(config.get("peft_type") or "LORA").upper() == "LORA" else 0  # OFT by block size has rank 0
     ranks = {"r": config.get("r")}
     ranks |= {f"rank_pattern {k}": v for k, v in _mapping(config, "rank_pattern", path).items()}
     for name, rank in ranks.items():
-        whole = isinstance(rank, int) and not isinstance(rank, bool)
-        if rank is not None and (not whole or not 0 < rank <= LARGEST_RANK):
-            raise FinbenchError(f"{path}: {name[:80]} is {rank!r}; a rank is a whole number from 1 to {LARGEST_RANK}.")
+        if rank is not None and (type(rank) is not int or not least <= rank <= LARGEST_RANK):
+            said = f"a rank is a whole number from {least} to {LARGEST_RANK}"
+            raise FinbenchError(f"{path}: {name[:80]} is {rank!r}; {said}.")
     if config.get("layer_replication"):
         raise FinbenchError(f"{path}: layer_replication changes the base, which finbench does not support.")
     patterns = [*_mapping(config, "rank_pattern", path), *_mapping(config, "alpha_pattern", path)]

@@ -68,6 +68,8 @@ def _base_subject(base: bases.Base, bits: Bits, chat: bool) -> Examinee:
 
 def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None, chat: bool | None) -> Examinee:
     recipe = adapter.record.recipe if adapter.record else None
+    # a whole model has 16-bit weights whatever it was trained on: quantising them would be another model
+    trained = recipe.bits if recipe and adapter.kind == "peft" else 16
     subject = Subject(
         name=adapter.name,
         base=base.id,
@@ -78,7 +80,7 @@ def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None
         rank=recipe.rank if recipe else adapter.config.get("r"),
         trainable_parameters=adapter.record.training.trainable_parameters if adapter.record else None,
         seed=recipe.seed if recipe else None,
-        bits=bits or (recipe.bits if recipe else 16),
+        bits=bits or trained,
         chat=chat if chat is not None else bool(recipe and recipe.chat),
         kind=adapter.kind,
     )

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
@@ -18,20 +19,54 @@ from transformers.trainer_callback import PrinterCallback, TrainerState
 from finbench import batches, checkpoints
 from finbench.console import say
 from finbench.errors import FinbenchError
+from finbench.methods import method_named
 from finbench.records import Recipe
 
 ELAPSED = "finbench-elapsed.json"  # in a checkpoint: seconds of training up to it
+METHOD = "finbench-method.safetensors"  # in a checkpoint: what the method remembers beside weights and optimiser
+
+
+class Diverged(FinbenchError):
+    """The loss is not a number any more."""
 
 
 class AnswerTrainer(Trainer):
     """transformers' Trainer with the loss on answers only and the resumable length-sorted order."""
 
-    def __init__(self, sampler: batches.LengthSampler, watch: Watch | None = None, **arguments: Any) -> None:
+    optimizer: Any
+
+    def __init__(
+        self,
+        sampler: batches.LengthSampler,
+        watch: Watch | None = None,
+        recipe: Recipe | None = None,
+        **arguments: Any,
+    ) -> None:
         arguments["args"]._n_gpu = min(1, arguments["args"].n_gpu)  # else Trainer splits batches by nn.DataParallel
-        super().__init__(**arguments, callbacks=[watch] if watch else None)
+        self.recipe, self.method = recipe, method_named(recipe.method) if recipe else None
+        own = self.method.callbacks(arguments["model"], recipe) if self.method and recipe else []
+        super().__init__(**arguments, callbacks=[*own, *([watch] if watch else [])])
         self.remove_callback(PrinterCallback)
         self.model_accepts_loss_kwargs = True  # compute_loss divides by the tokens of the whole optimiser step
         self.sampler, self.watch = sampler, watch
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """AdamW as transformers makes it, over the method's parameter groups if it has some."""
+        if self.optimizer is None and self.method and self.recipe:
+            groups = self.method.groups(self.model, self.recipe)
+            if groups is not None:
+                kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+                self.optimizer = kind([group for group in groups if group["params"]], **settings)
+            else:
+                super().create_optimizer(model)
+            self.method.tune_optimizer(self.optimizer, self.model, self.recipe)
+        return super().create_optimizer(model)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        held = Path(resume_from_checkpoint) / METHOD
+        if self.method and held.is_file():
+            self.method.restore(self.model, load_file(held))
 
     def get_train_dataloader(self) -> Any:
         loader = DataLoader(
@@ -66,6 +101,8 @@ class AnswerTrainer(Trainer):
         )
         tokens = num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] != batches.IGNORED).sum()
         loss = loss / tokens
+        if self.method and (penalty := self.method.penalty(model)) is not None:
+            loss = loss + penalty / self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
 
@@ -106,16 +143,19 @@ class Watch(TrainerCallback):
         if loss is None:
             return
         if not math.isfinite(loss):
-            raise FinbenchError(
+            raise Diverged(
                 f"The loss is not a number at step {state.global_step}: training has diverged.",
                 f"Use a smaller learning rate than {self.recipe.lr:g}: --lr {self.recipe.lr / 4:.2g}",
             )
         speed = int(self.tokens) / max(time.monotonic() - self.started, 1e-9)
         self.bar.update(self.task, completed=state.global_step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         name = f"checkpoint-{state.global_step}"
         staging = Path(args.output_dir) / name
+        held = method_named(self.recipe.method).state(kwargs["model"])
+        if held:
+            save_file({key: tensor.contiguous() for key, tensor in held.items()}, staging / METHOD)
         (staging / ELAPSED).write_text(json.dumps({"seconds": self.seconds}) + "\n")
         checkpoints.publish(staging, self.folder / name)
         checkpoints.prune(self.folder)

@@ -6,7 +6,8 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,14 @@ from finbench.console import progress, quiet, say
 from finbench.data import contamination
 from finbench.errors import FinbenchError, Interrupted
 from finbench.files import cannot_write, write_atomic
-from finbench.methods import method_named, quantise
-from finbench.records import Adapter, Contamination, DataId, Recipe, Training
+from finbench.methods import Start, method_named, quantise
+from finbench.records import Adapter, BaseModelId, Contamination, DataId, Recipe, Training
 
 if TYPE_CHECKING:
     from finbench.trainer import AnswerTrainer, Watch
 
 CURVE_POINTS = 200
+_FIRST_BATCHES = 32  # what a method that looks at data before it starts may see
 MARK = Path("checkpoints") / "run.json"  # in the folder of an unfinished run: what it was begun with
 
 
@@ -43,7 +45,7 @@ class Prepared:
     def decisive(self) -> dict[str, Any]:
         """What decides the weights: the recipe, with the base by fingerprint and the data by digest."""
         return {
-            **self.recipe.model_dump(exclude={"name"}),
+            **self.recipe.model_dump(exclude={"name", "search"}),
             "data": [part.digest for part in self.data],
             "base": self.base.id.fingerprint,
         }
@@ -91,27 +93,35 @@ def train(
 
 
 def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
-    from transformers import set_seed
-
-    from finbench.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
-
-    recipe, folder = run.recipe, out / "checkpoints"
-    dtype = bases.compute_dtype(recipe.dtype)
-    model, tokenizer = bases.load(run.base, recipe.bits, dtype)
-    set_seed(recipe.seed)  # adapter weights are drawn from here on
-    model = method_named(recipe.method).apply(model, recipe)
+    folder = out / "checkpoints"
+    dtype = bases.compute_dtype(run.recipe.dtype)
+    model, tokenizer = begin(run, dtype)
     checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
     for line in passed:
         say(line)
     if checkpoint:
         say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
+    trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
+    adapter = _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
+    shutil.rmtree(folder, ignore_errors=True)
+    return adapter
+
+
+def fit(
+    run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
+) -> tuple[AnswerTrainer, Watch]:
+    """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
+    from finbench.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
+
+    recipe = run.recipe
     with progress() as bar:
         watch = Watch(recipe, run.sampler, run.steps, folder, bar)
         trainer = AnswerTrainer(
             run.sampler,
             watch,
+            recipe,
             model=model,
-            args=arguments(recipe, run.steps, folder, dtype),
+            args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
             train_dataset=run.rows,
             data_collator=lambda part: batches.collate(part, tokenizer.pad_token_id),
         )
@@ -128,12 +138,33 @@ def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
             f"Stopped after step {trainer.state.global_step} of {run.steps}; everything so far is in {folder}.",
             "Go on with the same command and --resume.",
         )
-    adapter = _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
-    shutil.rmtree(folder, ignore_errors=True)
-    return adapter
+    return trainer, watch
 
 
 # ---------------------------------------------------------------- before
+
+
+def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
+    """(model, tokenizer) at the start of a run: the base with the method's layers, weights drawn from the seed."""
+    from transformers import set_seed
+
+    recipe, method = run.recipe, method_named(run.recipe.method)
+    model, tokenizer = bases.load(run.base, method.loads(recipe), dtype)
+
+    def load(weights: Any | None) -> Any:
+        if weights is None:
+            return bases.load(run.base, recipe.bits, dtype)[0]
+        with tempfile.TemporaryDirectory() as folder:
+            weights.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            return bases.load(bases.Base(run.base.id, Path(folder)), recipe.bits, dtype)[0]
+
+    set_seed(recipe.seed)  # adapter weights are drawn from here on
+    first = run.sampler.batches(0)[:_FIRST_BATCHES]
+    collated = (batches.collate([run.rows[i] for i in part], tokenizer.pad_token_id) for part in first)
+    on_device = ({key: tensor.to(model.device) for key, tensor in batch.items()} for batch in collated)
+    model = method.apply(model, recipe, Start(run.steps, on_device, load))
+    return model, tokenizer
 
 
 def _check_folder(out: Path) -> None:
@@ -189,12 +220,20 @@ def _claim(run: Prepared, out: Path, resume: bool) -> None:
     write_atomic(mark, json.dumps(now, indent=1) + "\n")
 
 
-def prepare(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
+Select = Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]]  # (exam, its train rows) -> rows to use
+
+
+def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None = None) -> Prepared:
     """Find the base, render and tokenise the rows of all tasks, mix them by weight. Loads no weights.
 
-    Test texts of ranked tasks, of the sets that are here, are looked for in the rows; what is found is said.
+    Test texts of ranked tasks, of the sets that are here, are looked for in the rows; what is found is said. With
+    ``select``, which chooses among the train rows of each task before the recipe's ``limit`` does, it is a trial of
+    which nothing is published, and they are not looked for.
     """
     base = bases.resolve(recipe.base)
+    method_named(recipe.method).verify(recipe, bases.linear_layers(base))
+    if recipe.bits != 16:
+        quantise.check(recipe.bits)
     tokenizer = bases.load_tokenizer(base)
     template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
     longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
@@ -210,6 +249,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
                 f"Task {name} has no train split to learn from.", "Choose a task that has: finbench tasks list"
             )
         task = catalog.tasks()[name]
+        docs = select(exam, docs) if select else docs
         if recipe.limit is not None and recipe.limit < len(docs):
             docs = choose(docs, recipe.limit, recipe.seed)
         chosen += docs
@@ -221,7 +261,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
         first_pair = first_pair or list(pairs[0])
     sampler = batches.LengthSampler([len(row.ids) for row in rows], recipe.batch_size, recipe.seed)
     steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)
-    found = contamination.Index(contamination.of_tests(data_dir)).overlap(chosen)
+    found = contamination.Index({} if select else contamination.of_tests(data_dir)).overlap(chosen)
     for line in contamination.warnings(found):
         say(f"Warning: {line}")
     return Prepared(recipe, base, rows, data, first_pair, sampler, steps, found)
@@ -265,20 +305,18 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
         raise FinbenchError(
             f"Training ended with weights that are not finite ({bad[0]}).", "Use a smaller learning rate: --lr"
         )
-    whole = method_named(recipe.method).becomes == "model"
+    method = method_named(recipe.method)
+    whole = method.makes(recipe) == "model"
     staging = out / "checkpoints" / "final"
     shutil.rmtree(staging, ignore_errors=True)
     try:
+        staging.mkdir(parents=True)
+        model.config.name_or_path = base.id.hub_id or base.id.alias  # not the local path it was loaded from
+        method.save(model, recipe, staging)
         if whole:
-            model.config.name_or_path = base.id.hub_id or base.id.alias
-            model.save_pretrained(staging)
             tokenizer.save_pretrained(staging)
         else:
-            config = model.peft_config["default"]
-            config.base_model_name_or_path = base.id.hub_id or base.id.alias  # not the local path it was loaded from
-            config.revision = base.id.revision
-            model.save_pretrained(staging, save_embedding_layers=False)
-            _sort_modules(staging / "adapter_config.json")
+            _name_base(staging / "adapter_config.json", base.id)
         (staging / "README.md").unlink(missing_ok=True)
         adapter = Adapter(
             kind="model" if whole else "peft",
@@ -303,9 +341,10 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
     return adapter
 
 
-def _sort_modules(path: Path) -> None:
-    """peft writes a set in the order of this process's hash seed; equal adapters should be equal files."""
+def _name_base(path: Path, base: BaseModelId) -> None:
+    """The base by its name, and sets in order: peft writes them as this process's hash seed has it."""
     config = json.loads(path.read_text())
+    config |= {"base_model_name_or_path": base.hub_id or base.alias, "revision": base.revision}
     if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

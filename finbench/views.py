@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,40 @@ def trained(adapter: Adapter, folder: Path) -> None:
     out.print(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", highlight=False)
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
     out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
+
+
+def merged(adapter: Adapter, folder: Path) -> None:
+    """What a merge wrote, and how close it is."""
+    report = adapter.merge
+    assert report is not None
+    where = "the dequantised base" if report.onto == "dequantised" else "the base's own weights"
+    out.print(f"[bold]{escape(str(folder))}[/]  {escape(adapter.recipe.name)} on {where}, {report.dtype}")
+    out.print(
+        f"Against the adapter on its {adapter.recipe.bits}-bit base, {report.probes} prompts, "
+        f"{report.positions} tokens:\n"
+        f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
+        f"{report.mean_divergence:.2g} nats;\n"
+        f"{100 * report.agreement:.1f} % of next tokens and {100 * report.answers:.1f} % of answers agree.",
+        highlight=False,
+    )
+
+
+def tuned(recipe: Recipe, path: Path) -> None:
+    """What a search found, rung by rung."""
+    search = recipe.search
+    assert search is not None
+    table = _table("lr", *(f"{rows:,} rows" for rows in sorted({trial.rows for trial in search.trials})))
+    for lr in sorted({trial.lr for trial in search.trials}):
+        own = {trial.rows: trial for trial in search.trials if trial.lr == lr}
+        cells = []
+        for rows in sorted({trial.rows for trial in search.trials}):
+            loss = own[rows].loss if rows in own else math.nan
+            cells.append("diverged" if loss is None else "" if math.isnan(loss) else f"{loss:.4f}")
+        mark = "[bold green]" if lr == recipe.lr else ""
+        table.add_row(f"{mark}{lr:g}", *(f"{mark}{cell}" for cell in cells))
+    out.print(table)
+    out.print(f"Mean negative log-likelihood on {search.validation_rows:,} rows held out of train.", highlight=False)
+    out.print(f"Next: finbench train {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
 def planned(plan: Mapping[str, Any], folder: Path) -> None:
@@ -215,17 +250,41 @@ def bases(found: Iterable[Base]) -> None:
     out.print("\nAny other: --base hub:org/name[@revision] or --base ./folder", highlight=False, markup=False)
 
 
-def methods(found: Iterable[Method]) -> None:
-    """Methods, a paragraph each."""
+def methods(found: Iterable[Method], others: Iterable[Method]) -> None:
+    """Methods, a paragraph each; peft's other tuners, a line each."""
     for method in found:
+        _paragraph(method)
+    out.print("\nOther tuners of peft, by peft's own name:")
+    for method in others:
         bits_shown = ", ".join(map(str, method.bits))
-        out.print(f"[bold]{method.name}[/]  {escape(method.summary)}", highlight=False, soft_wrap=True)
-        out.print(f"  [dim]{escape(method.equation)}[/]", highlight=False, soft_wrap=True)
-        out.print(
-            f"  [dim]{escape(method.paper)}; {bits_shown} bits; becomes {method.becomes}[/]",
-            highlight=False,
-            soft_wrap=True,
-        )
+        layers = "" if method.conv1d else ", not on GPT-2"
+        line = f"  [bold]{method.name:11}[/] [dim]{escape(method.paper):17}{bits_shown} bits{layers}[/]"
+        out.print(line, highlight=False, soft_wrap=True)
+    out.print("\nOptions of one: finbench methods NAME; in a recipe under options, or --set key=value", highlight=False)
+
+
+def method(found: Method) -> None:
+    """One method with its defaults and options."""
+    _paragraph(found)
+    table = _table("", "")
+    table.show_header = False
+    table.add_row("defaults", ", ".join(f"{key} {value}" for key, value in found.defaults.items()) or "as everywhere")
+    table.add_row("not used", ", ".join(found.unused) or "-")
+    own = [f"{key} ({found.options[key]})" if key in found.options else key for key in sorted(found.offered())]
+    table.add_row("options", ", ".join(own) or "-")
+    out.print(table, highlight=False)
+
+
+def _paragraph(method: Method) -> None:
+    bits_shown = ", ".join(map(str, method.bits))
+    out.print(f"[bold]{method.name}[/]  {escape(method.summary)}", highlight=False, soft_wrap=True)
+    counted = f"; a layer trains {method.trains}" if method.trains else ""
+    out.print(f"  [dim]{escape(method.equation + counted)}[/]", highlight=False, soft_wrap=True)
+    out.print(
+        f"  [dim]{escape(method.paper)}; {bits_shown} bits; becomes {method.becomes}[/]",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def doctor(findings: Sequence[Finding]) -> None:

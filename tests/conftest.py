@@ -13,11 +13,15 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from finbench.devhub.server import TOKEN, DevHub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the development Hub does not speak it
+# how long an example takes is the machine's affair; tests of time say so themselves (quick)
+settings.register_profile("finbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("finbench")
 
 
 def task_helper(name: str) -> ModuleType:

@@ -75,8 +75,22 @@ LAYERS = (
         "exports",
         "publishing",
         "pulling",
+        "merging",
+        "tuning",
     },
-    {"views", "hubviews", "cli", "cli_cards", "cli_data", "cli_hub", "__main__", "__init__"},
+    {
+        "views",
+        "hubviews",
+        "cli",
+        "cli_run",
+        "cli_methods",
+        "cli_cards",
+        "cli_catalog",
+        "cli_data",
+        "cli_hub",
+        "__main__",
+        "__init__",
+    },
 )
 
 

@@ -158,7 +158,9 @@ def test_every_file_that_decides_an_answer_is_listed(adapter: Path, llama: Path,
 
 def test_faults_of_one_subject_stop_all_before_any_is_scored(adapter: Path, llama: Path, tmp_path: Path) -> None:
     """Also when they need an engine of their own: a fully fine-tuned model, other bits."""
-    train(catalog.recipe(None, {**STATED, "base": str(llama), "method": "full", "lr": 1e-3}), tmp_path / "f")
+    train(
+        catalog.recipe(None, {**STATED, "base": str(llama), "method": "full", "rank": 16, "lr": 1e-3}), tmp_path / "f"
+    )
     weights = load_file(tmp_path / "f" / "model.safetensors")
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, tmp_path / "f" / "model.safetensors", metadata={"format": "pt"})

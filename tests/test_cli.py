@@ -219,7 +219,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ("name", "old", "new", "finding"),
     [
         ("finbench_fpb.yaml", "metadata:", "metadata: [", "not valid YAML"),
-        ("finbench_fpb.yaml", "  version: 2", "  version: 2\n  version: 3", "key 'version' twice"),
+        ("finbench_fpb.yaml", "  version: 3", "  version: 3\n  version: 4", "key 'version' twice"),
         ("finbench_fpb.yaml", "task: finbench_fpb", "task: finbench_fbp", "must have one name"),
         ("finbench_fpb.yaml", "doc_to_text:", "doc_to_txt:", "knows no key 'doc_to_txt'"),
         ("finbench_fpb.yaml", "  finbench_licence: CC-BY-NC-SA-3.0\n", "", "'licence' is missing"),
@@ -231,7 +231,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ),
         ("finbench_fpb.yaml", "{{text}}", "{{txet}}", "lm-eval cannot build it"),
         ("finbench_fpb.yaml", "label: positive}", "label: postive}", "gold answers score"),
-        ("finbench_fpb.yaml", "Sentence:", "Text:", "its version is still 2"),
+        ("finbench_fpb.yaml", "Sentence:", "Text:", "its version is still 3"),
         ("_labels_generate", "aggregation: mean", "aggregation: meen", "no aggregation 'meen'"),
         ("_labels_generate", "lib.labels.score\n", "lib.labels.scoer\n", "has no function 'scoer'"),
         ("_labels_generate", "training_split: train", "training_split: test", "training_split is 'test'"),
@@ -251,8 +251,8 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("finbench_tfns.yaml", "random_acc: 0.333", "random_acc: 5.0", "not a share of 1"),
         ("finbench_tfns.yaml", "Tweet: {{text}}", "Tweet: {{text}} {{label}}", "gives the answer away"),
         ("finbench_tfns.yaml", "Tweet: {{text}}", "Tweet:", "does not show the text"),
-        ("finbench_tfns.yaml", "  version: 2", "  version: 1", "version went back from 2 to 1"),
-        ("golden/finbench_tfns.json", '"version": 2', '"version": null', "is torn"),
+        ("finbench_tfns.yaml", "  version: 3", "  version: 1", "version went back from 3 to 1"),
+        ("golden/finbench_tfns.json", '"version": 3', '"version": null', "is torn"),
         ("finbench_sentiment.yaml", "metric: acc, aggregation: mean", "metric: acc, aggregation: median", "is mean"),
         (
             "finbench_sentiment.yaml",

@@ -23,6 +23,8 @@ from finbench.files import sha256_file
 from finbench.records import Adapter
 from finbench.training import prepare, train
 
+FULL = {"method": "full", "lr": 1e-3, "rank": 16, "dropout": 0.0}  # which has no rank: the defaults pass, others do not
+
 
 def recipe(base: Path, **overrides: Any) -> Any:
     stated = {
@@ -98,7 +100,7 @@ def test_rslora_scales_by_the_square_root_of_the_rank(llama: Path) -> None:
 def test_full_fine_tuning_makes_a_whole_model(llama: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    made = trained(llama, tmp_path / "f", method="full", lr=1e-3)
+    made = trained(llama, tmp_path / "f", **FULL)
     assert made.kind == "model"
     assert made.training.trainable_parameters == made.training.total_parameters
     one, other = (load_file(folder / "model.safetensors") for folder in (llama, tmp_path / "f"))
@@ -195,7 +197,7 @@ train(recipe(Path(sys.argv[1]), epochs=6), Path(sys.argv[2]), resume=True)
     "overrides",
     [
         {"accumulate": 3, "epochs": 2.5},
-        {"method": "full", "lr": 1e-3},
+        FULL,
         {"tasks": ["mini_sentiment", "mini_headline:0.3"], "limit": 30},
         {"limit": 5, "epochs": 4, "save_every": 1},
         {"schedule": "cosine", "dtype": "bfloat16"},

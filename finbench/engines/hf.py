@@ -22,7 +22,7 @@ _PROBE = "Operating profit rose to 4.1 million."
 
 
 class HFEngine:
-    """The base once in memory; each adapter loaded when first used, and kept.
+    """The base once in memory; each adapter loaded when first used, and kept while all are plain LoRAs.
 
     ``form`` says how the present subject is run: ``base``, ``merged`` into the weights, or ``unmerged`` beside them.
     ``merge=False`` leaves every adapter beside the weights.
@@ -79,14 +79,14 @@ class HFEngine:
         self.lm.changed()
 
     def _attach(self, adapter: Path) -> None:
-        """Put an adapter on the base. peft holds those of one type at a time: those of another are taken off first."""
+        """Put an adapter on the base. Only LoRAs stand side by side: others are taken off first."""
         kind = adapters.peft_config(adapter)
         if kind.is_prompt_learning or kind.peft_type == PeftType.ADAPTION_PROMPT:
             raise FinbenchError(
                 f"{adapter} is of type {kind.peft_type.value}, which cannot be laid aside to score the base beside it.",
                 "Score it alone: finbench lm-eval run --model finbench --model_args pretrained=FOLDER,peft=ADAPTER ...",
             )
-        if self.peft is not None and self.peft.peft_config[self.peft.active_adapter].peft_type != kind.peft_type:
+        if self.peft is not None and not adapters.stands_beside(self.peft, adapter):
             self.peft.unload()  # the base that is left is ``plain``
             self.peft, self.lm._model = None, self.plain
         self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)

@@ -5,19 +5,32 @@ Bits are an axis of their own (``quantise.py``): any method here runs on any bit
 
 from __future__ import annotations
 
-from finbench.errors import unknown
-from finbench.methods.base import Method
+from finbench.errors import FinbenchError, unknown
+from finbench.methods.adalora import ADALORA
+from finbench.methods.base import Layer, Method, Start
+from finbench.methods.eva import EVA
 from finbench.methods.full import FULL
-from finbench.methods.lora import DORA, LORA, QLORA, RSLORA
+from finbench.methods.lora import DORA, LORA, LORA_FA, LORA_PLUS, QLORA, RSLORA
+from finbench.methods.spectral import LOFTQ, OLORA, PISSA
+from finbench.methods.tuners import OFT, RANDLORA, TUNERS, VERA, Tuner, refused_by_name
 
-METHODS: dict[str, Method] = {method.name: method for method in (LORA, RSLORA, DORA, QLORA, FULL)}
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        *(LORA, QLORA, RSLORA, DORA, LORA_PLUS, LORA_FA),
+        *(PISSA, OLORA, EVA, LOFTQ, VERA, RANDLORA, ADALORA, OFT, FULL),
+    )
+}
 
 
 def method_named(name: str) -> Method:
-    """The method called ``name``; FinbenchError with near misses if there is none."""
-    if name not in METHODS:
-        raise unknown("method", name, METHODS, "finbench methods")
-    return METHODS[name]
+    """The method called ``name``, ours or one of peft's tuners; FinbenchError with near misses if there is none."""
+    known = {**METHODS, **TUNERS}
+    if name in known:
+        return known[name]
+    if reason := refused_by_name(name):
+        raise FinbenchError(f"Method {name} is refused: {reason}.", "See them all: finbench methods")
+    raise unknown("method", name, known, "finbench methods")
 
 
-__all__ = ["METHODS", "Method", "method_named"]
+__all__ = ["METHODS", "TUNERS", "Layer", "Method", "Start", "Tuner", "method_named"]

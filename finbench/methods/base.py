@@ -1,42 +1,230 @@
-"""What every method declares."""
+"""What every method declares, and the places at which a training run asks it."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, near_misses
 from finbench.records import Bits, Recipe
+
+Becomes = Literal["plain LoRA", "converted LoRA", "merged weights", "model"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight matrix of a base, known from its configuration before any weight is loaded."""
+
+    name: str
+    kind: Literal["Linear", "Conv1D"]
+    outputs: int
+    inputs: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a method may use to begin, beside the loaded model.
+
+    ``steps``: optimiser steps of the run. ``batches``: collated training batches in the order of the first epoch.
+    ``load``: the base at the recipe's bits, or, given a model in full precision, that model's weights at these bits.
+    """
+
+    steps: int
+    batches: Iterable[dict[str, Any]]
+    load: Callable[[Any | None], Any]
 
 
 @dataclass(frozen=True)
 class Method:
     """A way to train a model.
 
-    ``defaults`` override ``_defaults.yaml`` and are overridden by a recipe. ``becomes`` says what a trained one
-    is: ``plain LoRA`` can be served unmerged anywhere, ``merged weights`` cannot, ``model`` is a whole model.
+    ``defaults`` override ``_defaults.yaml`` and are overridden by a recipe; ``options`` are the method's own settings,
+    overridden by the recipe's ``options``. ``unused`` names recipe keys that mean nothing to it. ``refused`` says why
+    other bits are refused. ``trains`` counts the trained numbers of a layer of h inputs and o outputs. ``becomes`` says
+    what a trained one is:
+
+    - ``plain LoRA``: as trained; any runtime that serves LoRA unmerged takes it,
+    - ``converted LoRA``: likewise, after an exact conversion at the end of training,
+    - ``merged weights``: an adapter for peft; other runtimes take it after ``finbench merge``,
+    - ``model``: a whole model.
     """
 
     name: str
     summary: str
     equation: str
     paper: str
-    becomes: Literal["plain LoRA", "merged weights", "model"]
+    becomes: Becomes
+    trains: str = ""
     bits: tuple[Bits, ...] = (16, 8, 4)
+    refused: str = ""
+    conv1d: bool = True
     defaults: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+    def described(self) -> dict[str, Any]:
+        """What the method declares, for programs."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "equation": self.equation,
+            "paper": self.paper,
+            "trains": self.trains,
+            "bits": self.bits,
+            "becomes": self.becomes,
+            "conv1d": self.conv1d,
+            "defaults": self.defaults,
+            "options": self.options,
+            "unused": self.unused,
+        }
+
+    # ------------------------------------------------------------ before any weight is loaded
 
     def check(self, recipe: Recipe) -> None:
-        """Refuse, before any weight is loaded, a recipe that this method cannot run."""
+        """Refuse what can be seen from the recipe alone."""
         if recipe.bits not in self.bits:
             allowed = " or ".join(str(bits) for bits in self.bits)
+            reason = f": {self.refused}" if self.refused else ""
             raise FinbenchError(
-                f"Method {self.name} runs on {allowed} bits, not on {recipe.bits}.",
+                f"Method {self.name} runs on {allowed} bits, not on {recipe.bits}{reason}.",
                 f"Add --bits {self.bits[0]}, or choose another method: finbench methods",
             )
 
-    def apply(self, model: Any, recipe: Recipe) -> Any:
-        """Make ``model`` (a causal LM of transformers, all on one device) ready to train in place; return it.
+    def option_names(self) -> set[str]:
+        """Keys that ``options`` of a recipe may have."""
+        return set(self.options)
 
-        Afterwards exactly the tensors that the method trains have ``requires_grad``.
+    def offered(self) -> set[str]:
+        """The options that are not refused."""
+        return self.option_names()
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """Refuse what can be seen from the base's configuration: targets, shapes, options, a missing package."""
+        for key in recipe.options:
+            if key not in self.option_names():
+                close = near_misses(key, self.option_names())
+                raise FinbenchError(
+                    f"Method {self.name} has no option {key!r}." + (f" Did you mean {close[0]}?" if close else ""),
+                    f"Its options: {', '.join(sorted(self.option_names())) or 'none'}",
+                )
+
+    def loads(self, recipe: Recipe) -> Bits:
+        """Bits at which ``apply`` wants the base; it may quantise it by itself."""
+        return recipe.bits
+
+    # ------------------------------------------------------------ training
+
+    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
+        """Make ``model`` (a causal LM of transformers, all on one device) ready to train; return it.
+
+        Afterwards exactly the tensors that the method trains have ``requires_grad``. A method that needs data, the
+        number of steps or the base at other bits takes them from ``start``.
         """
         raise NotImplementedError
+
+    def groups(self, model: Any, recipe: Recipe) -> list[dict[str, Any]] | None:
+        """Parameter groups for AdamW (``params``, ``lr``, ``weight_decay``); None: one learning rate for all."""
+        return None
+
+    def tune_optimizer(self, optimizer: Any, model: Any, recipe: Recipe) -> None:
+        """Hook into the optimiser (such as a pre-step hook), once, when it has been made."""
+
+    def callbacks(self, model: Any, recipe: Recipe) -> list[Any]:
+        """TrainerCallbacks of transformers, called before ours at each event."""
+        return []
+
+    def penalty(self, model: Any) -> Any | None:
+        """A scalar tensor to add to the loss of each forward pass; None: nothing."""
+        return None
+
+    def state(self, model: Any) -> dict[str, Any]:
+        """Tensors that a checkpoint must hold beside weights and optimiser, by name."""
+        return {}
+
+    def restore(self, model: Any, state: Mapping[str, Any]) -> None:
+        """Take back what ``state`` gave."""
+
+    # ------------------------------------------------------------ after training
+
+    def makes(self, recipe: Recipe) -> Literal["peft", "model"]:
+        """What the folder will hold: a peft adapter or a whole model."""
+        return "model" if self.becomes == "model" else "peft"
+
+    def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
+        """Write peft's files, or transformers' files of a whole model, into the empty ``folder``."""
+        if self.becomes == "model":
+            model.save_pretrained(folder)
+        else:
+            model.save_pretrained(folder, save_embedding_layers=False)
+
+
+def targets(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
+    """The layers that a recipe's ``target_modules`` match, as peft matches them; FinbenchError if there are none.
+
+    ``all-linear`` is every layer but the output head; another text is a regular expression for the whole name;
+    a list holds endings of names.
+    """
+    wanted = recipe.target_modules
+    if wanted == "all-linear":
+        found = [layer for layer in layers if layer.name.rpartition(".")[2] not in ("lm_head", "embed_out")]
+    elif isinstance(wanted, str):
+        try:
+            found = [layer for layer in layers if re.fullmatch(wanted, layer.name)]
+        except re.error as fault:
+            raise FinbenchError(f"target_modules {wanted!r} is not a regular expression: {fault}.") from fault
+        ending = wanted.rpartition(".")[2]
+        if not found and any(layer.name.endswith(ending) for layer in layers) and re.fullmatch(r"[\w.]+", wanted):
+            raise FinbenchError(
+                f"target_modules {wanted!r} is taken as a regular expression for whole names and matches nothing.",
+                f"Write a list: --set target_modules=[{ending}]",
+            )
+    else:
+        missing = [name for name in wanted if not _ending(name, layers)]
+        found = [layer for layer in layers if any(_ending(name, [layer]) for name in wanted)]
+        if missing and found:
+            raise FinbenchError(_nothing(missing[0], recipe, layers), _endings(layers))
+    if not found:
+        raise FinbenchError(
+            _nothing(wanted if isinstance(wanted, str) else wanted[0], recipe, layers), _endings(layers)
+        )
+    return found
+
+
+def _ending(name: str, layers: list[Layer]) -> list[Layer]:
+    return [layer for layer in layers if layer.name == name or layer.name.endswith("." + name)]
+
+
+def _nothing(wanted: str, recipe: Recipe, layers: list[Layer]) -> str:
+    close = near_misses(wanted, {layer.name.rpartition(".")[2] for layer in layers})
+    meant = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"The target modules {recipe.target_modules!r} match nothing in {recipe.base}: {wanted!r}.{meant}"
+
+
+def _endings(layers: list[Layer]) -> str:
+    names = sorted({layer.name.rpartition(".")[2] for layer in layers})
+    return f"Modules of this base: {', '.join(names)}, or 'all-linear'."
+
+
+def full_rank(recipe: Recipe, layers: list[Layer]) -> None:
+    """Refuse a rank above the smaller dimension of a target: the surplus directions could never be used."""
+    narrow = min(targets(recipe, layers), key=lambda layer: min(layer.outputs, layer.inputs))
+    least = min(narrow.outputs, narrow.inputs)
+    if recipe.rank > least:
+        raise FinbenchError(
+            f"Rank {recipe.rank} is above the smaller dimension of {narrow.name} ({narrow.outputs} x {narrow.inputs}).",
+            f"Use --rank {least} or less, or other target modules: --set target_modules=[...]",
+        )
+
+
+def without_conv1d(method: Method, recipe: Recipe, layers: list[Layer]) -> None:
+    """Refuse GPT-2's transposed layers where peft's implementation cannot take them."""
+    found = next((layer for layer in targets(recipe, layers) if layer.kind == "Conv1D"), None)
+    if found is not None and not method.conv1d:
+        raise FinbenchError(
+            f"Method {method.name} cannot take {found.name} of {recipe.base}: it is a Conv1D, as in GPT-2, "
+            "and peft has this method for nn.Linear only.",
+            "Choose another method (finbench methods), or a base with nn.Linear layers (finbench bases).",
+        )

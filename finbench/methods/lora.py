@@ -1,52 +1,222 @@
-"""The LoRA family on peft: LoRA, rsLoRA, DoRA, and QLoRA (LoRA on an NF4 base)."""
+"""The LoRA family on peft: LoRA, rsLoRA, DoRA, QLoRA (LoRA on an NF4 base), LoRA+ and LoRA-FA."""
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from finbench.errors import FinbenchError, near_misses
-from finbench.methods.base import Method
+from finbench.console import quiet
+from finbench.errors import FinbenchError
+from finbench.methods.base import Layer, Method, Start, full_rank
 from finbench.records import Recipe
+
+log = logging.getLogger(__name__)
+
+_OWN = ("r", "lora_alpha", "lora_dropout", "target_modules")  # recipe keys say these
+# Arguments of peft's LoraConfig that finbench sets itself, or that would give another thing than what is recorded.
+REFUSED = {
+    "bias": "trained biases change the base itself, so the base beside the adapter would no longer be the base",
+    "modules_to_save": "whole modules beside a low-rank update are not a low-rank method: use --method full",
+    "trainable_token_indices": "the embedding would change, which no LoRA runtime serves",
+    "target_parameters": "finbench puts adapters on layers, not on bare parameters",
+    "layer_replication": "the model would no longer be the base that is recorded",
+    "ensure_weight_tying": "embeddings are never targets here",
+    "eva_config": "use --method eva",
+    "loftq_config": "use --method loftq",
+    "corda_config": "it needs covariances that finbench does not collect",
+    "lora_ga_config": "it needs gradients that finbench does not collect",
+    "kasa_config": "it cuts singular values off the base itself, so the base beside it would no longer be the base",
+    "monteclora_config": "it needs a loss term of its own that peft leaves to the training loop",
+    "arrow_config": "it routes between trained adapters and trains none",
+    "alora_invocation_tokens": "it needs prompts with an invocation sequence, which the exams do not have",
+    "use_qalora": "it needs a GPTQ base",
+    "lora_bias": "a trained bias is not part of the product BA, which is what is merged and served",
+    "megatron_config": "finbench trains transformers' models",
+    "megatron_core": "finbench trains transformers' models",
+    "runtime_config": "it is about a machine, not about the adapter",
+    "fan_in_fan_out": "it follows from the kind of layer",
+    "inference_mode": "it is for inference",
+}
+_INITIAL = ("pissa", "olora", "eva", "loftq")  # starts that are methods of their own here
+# What peft raises on, or drops without a word, where the base is quantised.
+_FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft has no such layer there"}
 
 
 @dataclass(frozen=True)
 class LoraMethod(Method):
-    """A method that is peft's LoraConfig with some arguments set."""
+    """A method that is peft's LoraConfig with some arguments set (``config``)."""
 
     config: dict[str, Any] = field(default_factory=dict)
 
-    def apply(self, model: Any, recipe: Recipe) -> Any:
-        """Freeze the base and put peft's layers on the target modules. Adapter tensors are float32."""
-        from peft import LoraConfig, get_peft_model
+    def option_names(self) -> set[str]:
+        """peft's arguments, less those that a recipe states by other names, and the method's own options."""
+        quiet()  # bitsandbytes complains at its import
+        from peft import LoraConfig, PeftConfig
 
-        config = LoraConfig(
-            task_type="CAUSAL_LM",
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,
-            lora_dropout=recipe.dropout,
-            target_modules=recipe.target_modules,
-            **self.config,
-        )
+        general = {part.name for part in dataclasses.fields(PeftConfig)}
+        return {part.name for part in dataclasses.fields(LoraConfig)} - general - set(_OWN) | set(self.options)
+
+    def offered(self) -> set[str]:
+        """The options that are not refused, and those that are not what makes the method."""
+        return self.option_names() - set(REFUSED) - set(self.config)
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """Targets that exist, a rank that fits, and a configuration that peft takes."""
+        super().verify(recipe, layers)
+        full_rank(recipe, layers)
+        self._options(recipe)
+        self._patterns(recipe, layers)
+        self.lora_config(recipe)
+
+    def _options(self, recipe: Recipe) -> None:
+        stated = recipe.options
+        for key in stated:
+            if key in REFUSED and key not in self.options:
+                raise FinbenchError(f"The option {key} is refused: {REFUSED[key]}.", "Leave it out.")
+            if key in self.config and stated[key] != self.config[key]:
+                raise FinbenchError(
+                    f"{key} is what makes method {self.name}; it cannot be {stated[key]!r}.",
+                    "Choose another method: finbench methods",
+                )
+            if key in _FULL_PRECISION and recipe.bits != 16 and stated[key]:
+                raise FinbenchError(
+                    f"The option {key} does not work on {recipe.bits} bits: {_FULL_PRECISION[key]}.", "Use --bits 16"
+                )
+        initial = stated.get("init_lora_weights")
+        if isinstance(initial, str) and self.config.get("init_lora_weights") != initial:
+            kind = initial.lower().split("_niter")[0]
+            if kind in _INITIAL:
+                raise FinbenchError(f"init_lora_weights={initial} is a method of its own.", f"--method {kind}")
+            if kind not in ("gaussian", "orthogonal", "mica"):
+                raise FinbenchError(
+                    f"init_lora_weights={initial} is unknown, or needs data that finbench does not collect.",
+                    "Known: true, gaussian, orthogonal, mica",
+                )
+            if kind == "mica" and recipe.bits != 16:
+                raise FinbenchError("init_lora_weights=mica needs full-precision weights.", "Use --bits 16")
+        elif initial is False:
+            raise FinbenchError("init_lora_weights=false would not start as the base.", "Leave it out.")
+
+    def _patterns(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """Ranks and alphas of single layers are held to what holds for the recipe's own."""
+        for key, least in (("rank_pattern", 1), ("alpha_pattern", 0)):
+            stated = recipe.options.get(key) or {}
+            if not isinstance(stated, dict):
+                raise FinbenchError(
+                    f"{key} is a mapping of module names, got {stated!r}.", f"--set {key}={{q_proj: 4}}"
+                )
+            for name, value in stated.items():
+                kinds = (int,) if least else (int, float)
+                if isinstance(value, bool) or not isinstance(value, kinds) or value < least or value == 0:
+                    raise FinbenchError(f"{key}: {name} is {value!r}; a number above 0 is expected, a rank is whole.")
+                if least:  # peft's own rule for these names
+                    named = {"rank": value, "target_modules": rf"(?:.*\.)?(?:{name})"}
+                    full_rank(recipe.model_copy(update=named), layers)
+
+    def lora_config(self, recipe: Recipe, **changes: Any) -> Any:
+        """peft's LoraConfig of a recipe. What peft refuses becomes a FinbenchError."""
+        from peft import LoraConfig
+
+        own = {key: value for key, value in recipe.options.items() if key not in self.options}
         try:
-            return get_peft_model(model, config)
-        except ValueError as fault:
-            if "arget modules" not in str(fault):
-                raise
-            linear = sorted(
-                {
-                    name.rpartition(".")[2]
-                    for name, module in model.named_modules()
-                    if hasattr(module, "weight") and module.weight is not None and module.weight.ndim == 2
-                }
+            return LoraConfig(
+                task_type="CAUSAL_LM",
+                r=recipe.rank,
+                lora_alpha=recipe.alpha,
+                lora_dropout=recipe.dropout,
+                target_modules=recipe.target_modules,
+                **{**self.config, **own, **changes},
             )
-            wanted = recipe.target_modules if isinstance(recipe.target_modules, str) else recipe.target_modules[0]
-            close = near_misses(wanted, linear)
-            raise FinbenchError(
-                f"The target modules {recipe.target_modules!r} match nothing in {recipe.base}."
-                + (f" Did you mean {' or '.join(close)}?" if close else ""),
-                f"Modules of this base: {', '.join(linear)}, or 'all-linear'.",
-            ) from fault
+        except (ValueError, TypeError, ImportError) as fault:
+            raise FinbenchError(f"peft refuses this configuration of {self.name}: {_line(fault)}") from fault
+
+    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
+        """Freeze the base and put peft's layers on the target modules. Adapter tensors are float32."""
+        from peft import get_peft_model
+
+        try:
+            return get_peft_model(model, self.lora_config(recipe))
+        except (ValueError, TypeError, NotImplementedError) as fault:
+            raise FinbenchError(f"peft refuses {self.name} on {recipe.base}: {_line(fault)}") from fault
+
+
+def _line(fault: Exception) -> str:
+    return (str(fault).strip() or type(fault).__name__).splitlines()[0]
+
+
+@dataclass(frozen=True)
+class LoraPlus(LoraMethod):
+    """LoRA with a larger learning rate for B."""
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """The ratio must not slow B down."""
+        super().verify(recipe, layers)
+        self.ratio(recipe)
+
+    def ratio(self, recipe: Recipe) -> float:
+        """lambda = lr of B / lr of A."""
+        stated = recipe.options.get("lr_ratio", self.options["lr_ratio"])
+        if not isinstance(stated, int | float) or isinstance(stated, bool) or not 1 <= stated <= 1000:
+            raise FinbenchError(f"lr_ratio must be a number from 1 to 1000, got {stated!r}.", "--set lr_ratio=16")
+        return float(stated)
+
+    def groups(self, model: Any, recipe: Recipe) -> list[dict[str, Any]]:
+        """Only B is fast. A, and everything else that trains (such as DoRA's magnitude), keeps the recipe's rate.
+
+        peft's own factory also speeds every 1-D tensor up, which the paper's argument on B's width does not cover.
+        """
+        ratio = self.ratio(recipe)
+        trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
+        fast = [tensor for name, tensor in trained if ".lora_B." in name]
+        slow = [tensor for name, tensor in trained if ".lora_B." not in name]
+        vectors = sum(tensor.ndim == 1 for tensor in slow)
+        log.info(
+            "lora+: %d tensors at lr %g, of which %d are vectors; %d tensors (B) at lr %g",
+            *(len(slow), recipe.lr, vectors, len(fast), ratio * recipe.lr),
+        )
+        return [
+            {"params": slow, "lr": recipe.lr, "weight_decay": recipe.weight_decay},
+            {"params": fast, "lr": ratio * recipe.lr, "weight_decay": recipe.weight_decay},
+        ]
+
+
+@dataclass(frozen=True)
+class LoraFA(LoraMethod):
+    """LoRA with A frozen, and the gradient of B corrected so that BA moves as the full gradient would have it."""
+
+    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
+        """LoRA, then freeze every A: autograd then keeps r values a token of each layer's input, not h."""
+        wrapped = super().apply(model, recipe, start)
+        for name, tensor in wrapped.named_parameters():
+            if ".lora_A." in name:
+                tensor.requires_grad_(False)
+        return wrapped
+
+    def tune_optimizer(self, optimizer: Any, model: Any, recipe: Recipe) -> None:
+        """Before each step: g_B <- s^-2 g_B (A A^T)^-1, the least-squares projection of the full gradient.
+
+        A never changes, so its Gram matrix is inverted once, in float64. FinbenchError if it is close to singular.
+        """
+        import torch
+
+        pairs = []
+        for name, module in model.named_modules():
+            if "default" in getattr(module, "lora_A", {}):
+                a = module.lora_A["default"].weight.detach().double()
+                gram = a @ a.T
+                if not float(torch.linalg.cond(gram)) < 1e8:
+                    raise FinbenchError(f"lora-fa: A of {name} has dependent rows.", "Use a smaller --rank.")
+                inverse = torch.linalg.inv(gram) / module.scaling["default"] ** 2
+                pairs.append((module.lora_B["default"].weight, inverse.float()))
+
+        def project(*_: Any) -> None:
+            for weight, inverse in pairs:
+                if weight.grad is not None:
+                    weight.grad.copy_(weight.grad.float() @ inverse)
+
+        optimizer.register_step_pre_hook(project)
 
 
 LORA = LoraMethod(
@@ -55,6 +225,7 @@ LORA = LoraMethod(
     equation="y = Wx + (alpha/r) BAx",
     paper="Hu et al. 2021, arXiv:2106.09685",
     becomes="plain LoRA",
+    trains="r(h+o)",
 )
 RSLORA = LoraMethod(
     name="rslora",
@@ -62,6 +233,7 @@ RSLORA = LoraMethod(
     equation="y = Wx + (alpha/sqrt(r)) BAx",
     paper="Kalajdzievski 2023, arXiv:2312.03732",
     becomes="plain LoRA",
+    trains="r(h+o)",
     config={"use_rslora": True},
 )
 DORA = LoraMethod(
@@ -70,6 +242,7 @@ DORA = LoraMethod(
     equation="W' = m * (W + sBA) / ||W + sBA||, a norm per output row",
     paper="Liu et al. 2024, arXiv:2402.09353",
     becomes="merged weights",
+    trains="r(h+o) + o",
     config={"use_dora": True},
 )
 QLORA = LoraMethod(
@@ -78,6 +251,27 @@ QLORA = LoraMethod(
     equation="y = dequant(NF4(W))x + (alpha/r) BAx",
     paper="Dettmers et al. 2023, arXiv:2305.14314",
     becomes="plain LoRA",
+    trains="r(h+o)",
     bits=(4,),
+    refused="it is lora at 4 bits",
     defaults={"bits": 4},
+)
+LORA_PLUS = LoraPlus(
+    name="lora+",
+    summary="LoRA with a learning rate of B that is lr_ratio times that of A",
+    equation="y = Wx + (alpha/r) BAx, lr_B = lambda lr_A",
+    paper="Hayou et al. 2024, arXiv:2402.12354",
+    becomes="plain LoRA",
+    trains="r(h+o)",
+    options={"lr_ratio": 16},
+    # its authors: about half of LoRA's rate for A, and 16 for the ratio
+    defaults={"lr": 5.0e-4},
+)
+LORA_FA = LoraFA(
+    name="lora-fa",
+    summary="LoRA with A frozen: half the optimiser state, far smaller activations",
+    equation="y = Wx + (alpha/r) BAx, A frozen, g_B <- (r/alpha)^2 g_B (AA^T)^-1",
+    paper="Zhang et al. 2023, arXiv:2308.03303",
+    becomes="plain LoRA",
+    trains="r o",
 )

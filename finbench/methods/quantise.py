@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from typing import Any
 
@@ -28,12 +29,15 @@ def describe(bits: Bits, compute_dtype: str) -> dict[str, str | bool | int] | No
     }
 
 
+def check(bits: Bits) -> None:
+    """Refuse 8 and 4 bits without bitsandbytes. Does not import it."""
+    if bits != 16 and importlib.util.find_spec("bitsandbytes") is None:
+        raise FinbenchError(f"{bits} bits need bitsandbytes.", "pip install bitsandbytes")
+
+
 def config(bits: Bits, compute_dtype: Any) -> Any:
     """transformers' BitsAndBytesConfig for 8 or 4 bits."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as fault:
-        raise FinbenchError(f"{bits} bits need bitsandbytes.", "pip install bitsandbytes") from fault
+    check(bits)
     from transformers import BitsAndBytesConfig
 
     if bits == 8:
@@ -61,3 +65,63 @@ def cure_cpu_repacking(model: Any) -> int:
     for layer in layers:
         layer.support_avx512bf16_for_cpu = False
     return len(layers)
+
+
+def keep_cpu_scales(model: Any) -> int:
+    """Keep int8 layers on a CPU from losing their scales; return how many layers were guarded.
+
+    There, peft puts a fresh copy of the weight into the layer whenever it dequantises one (DoRA does in every forward
+    pass), and after the first forward the copy has codes but no scales, which bitsandbytes then takes for the truth.
+    """
+    import bitsandbytes as bnb
+
+    def guard(layer: Any, _: Any) -> None:
+        if layer.weight.CB is not None and layer.weight.SCB is None and layer.state.SCB is not None:
+            layer.weight.SCB = layer.state.SCB
+
+    layers = [module for module in model.modules() if isinstance(module, bnb.nn.Linear8bitLt)]
+    for layer in layers:
+        layer.register_forward_pre_hook(guard)
+    return len(layers)
+
+
+def dequantised(layer: Any) -> Any | None:
+    """The weight of a bitsandbytes layer as it is computed with, float32, (outputs, inputs); None for other layers."""
+    import bitsandbytes as bnb
+    import torch
+
+    if isinstance(layer, bnb.nn.Linear4bit):
+        weight = layer.weight
+        return bnb.functional.dequantize_4bit(weight.data, weight.quant_state).to(torch.float32)
+    if isinstance(layer, bnb.nn.Linear8bitLt):
+        scales = layer.state.SCB if layer.weight.SCB is None else layer.weight.SCB  # moved there by the first forward
+        codes = layer.weight.data if layer.state.CB is None else layer.state.CB
+        return codes.float() * scales.float().view(-1, 1) / 127
+    return None
+
+
+def copy_dequantised(quantised: Any, model: Any) -> list[str]:
+    """Overwrite the weights of ``model``, a 16-bit copy of the same base, with what ``quantised`` computes with.
+
+    ``quantised`` may carry an adapter, which is left out. Returns the names of the layers that were overwritten.
+    """
+    import torch
+
+    done = []
+    for name, layer in quantised.named_modules():
+        weight = dequantised(layer)
+        if weight is None:
+            continue
+        own = name.removeprefix("base_model.model.").removesuffix(".base_layer")
+        target = model.get_submodule(own)
+        with torch.no_grad():
+            target.weight.copy_(as_stored(target, weight))
+        done.append(own)
+    return done
+
+
+def as_stored(layer: Any, weight: Any) -> Any:
+    """A weight of (outputs, inputs) as ``layer`` stores it, or back: GPT-2's Conv1D stores it transposed."""
+    from transformers.pytorch_utils import Conv1D
+
+    return weight.T if isinstance(layer, Conv1D) else weight

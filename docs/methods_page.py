@@ -1,0 +1,226 @@
+"""docs/methods.md: what the methods declare (finbench/methods) and what was measured (benchmarks/methods_cpu.json)."""
+
+# ruff: noqa: E501 - the page's lines are as long as its tables need
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from finbench import catalog, paths
+from finbench.methods import METHODS, TUNERS
+from finbench.methods.base import Method
+from finbench.methods.lora import REFUSED as REFUSED_OPTIONS
+from finbench.methods.tuners import REFUSED as REFUSED_TUNERS
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "methods_cpu.json"
+PEFT = "https://huggingface.co/docs/peft/package_reference/"
+STATED = ("lr", "rank", "alpha")
+SERVED = {
+    "plain LoRA": "unmerged by any runtime that serves LoRA (peft, vLLM, ...), many beside one base; or merged",
+    "converted LoRA": "likewise: it is converted, exactly, to a plain LoRA of one rank when it is saved",
+    "merged weights": "an adapter that peft runs unmerged; other runtimes take it after `finbench merge`",
+    "model": "as a model of its own",
+}
+HEAD = """# Methods
+
+Written by `python docs/generate.py` from `finbench/methods/` and `benchmarks/methods_cpu.json`. In a terminal: `finbench methods`, and
+`finbench methods NAME` for every option of one.
+
+A method says what is trained beside, or instead of, a frozen weight `W` of `o` outputs and `h` inputs; `B` is `o x r`, `A` is `r x h`, `s` is
+`alpha / r`. Bits (16, 8 by LLM.int8, 4 by NF4 with double quantisation) say how `W` is stored. The two are chosen apart:
+`finbench train --task fpb --method dora --bits 4`. What does not work together is refused with the reason, from the recipe and the base's
+configuration, before any weight is loaded.
+
+## The methods
+
+| method | what it computes | trained numbers a layer | defaults | paper |
+|--|--|--|--|--|
+"""
+OF_THEM = """
+Defaults are those of `adapters_zoo/_defaults.yaml` ({general}) unless a method has its own. They are a start, not a result: see
+[Learning rates](#learning-rates).
+
+## What becomes of them
+
+| methods | becomes | how it is served |
+|--|--|--|
+"""
+COMBINED = """
+On quantised weights `pissa` and `olora` are trained in two stages (factorise in full precision; quantise what the adapter does not hold), so
+there is no adapter of the plain base that equals the result: a whole 16-bit model is saved.
+
+Every saved adapter is read by peft alone (`PeftModel.from_pretrained`), with the logits that training ended with;
+`tests/test_methods.py` does so in a process without finbench, for every method, on Llama's layers and GPT-2's.
+
+`finbench eval` runs any of them. An adapter of a float32 base is merged into the weights for its sitting where that gives its answers; all others
+are run beside the weights, and the card says which (`form`).
+
+`finbench merge ADAPTER --out DIR` makes one 16-bit model. An adapter of a quantised base goes onto the dequantised weights, which is the function
+that was trained; with `--onto bf16` onto the weights as published, which is another function. Never into 4 or 8 bits: quantising the sum would
+round the update away. The record and the model card of what is written state the largest difference in log-probability, the mean divergence and
+the share of equal predictions against the adapter on its base.
+
+## Methods and bits: what a step costs
+
+{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}).
+
+| method, bits | trains | s to start | s a step | peak memory | on disk |
+|--|--:|--:|--:|--:|--:|
+"""
+SCORES = """
+Combinations that are not in the table are refused:
+
+| method | bits | why |
+|--|--|--|
+{refused}
+
+Options combine too where peft can: `--method lora+ --set use_dora=true`, `--method pissa --set use_rslora=true`,
+`--method lora --set init_lora_weights=orthogonal`. These are refused, with the reason:
+
+| option | why |
+|--|--|
+{options}
+
+## Learning
+
+{rows} rows of fpb, one epoch of {steps} steps, each method's default learning rate, one seed, {n} test rows, `smollm2-135m`, greedy answers.
+What this shows is that each method learns, at what cost. It does not rank them: the intervals overlap, and the rate decides more than the method.
+
+![macro-F1 against the time of a step](methods_cpu.png)
+
+| method, bits | macro-F1, 95 % interval | lr | trains | tokens/s | peak memory | on disk |
+|--|--:|--:|--:|--:|--:|--:|
+"""
+RATES = """
+Tokens a second are by the clock, of a machine that other processes used too.
+
+## Learning rates
+
+Two studies (arXiv:2602.04998, arXiv:2601.22708) find nine and more LoRA variants within one or two points of each other once each has its own
+learning rate. `finbench tune RECIPE --budget N` gives any method the same budget: 2^N rates, a factor of two apart, are trained on a share of the
+rows, the better half goes on with twice the rows, and each round costs one whole training. Rates are ranked by the likelihood of answers held
+out of the train split; the test split is not touched. The recipe that is written holds the winner and the whole search, and a stopped search goes on
+with the same command.
+
+## peft's other tuners
+
+By peft's own name, with peft's own options: `--method fourierft --set n_frequency=500`. What peft's code cannot do, as
+`tests/test_tuners.py` finds by training, saving, reading and merging each, is refused. All become merged weights (above).
+
+| method | bits | GPT-2's Conv1D | paper, or peft's page |
+|--|--|--|--|
+"""
+NOT_HERE = """
+Not here:
+
+| tuner | why |
+|--|--|
+"""
+
+
+def _row(cells: Iterable[Any]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _paper(stated: str) -> str:
+    name, arxiv, number = stated.partition("arXiv:")
+    return f"{name}[arXiv:{number}](https://arxiv.org/abs/{number})" if arxiv else stated
+
+
+def _defaults(method: Method, general: dict[str, Any]) -> str:
+    own = {**{key: general[key] for key in STATED}, **method.defaults}
+    values = {key: value for key, value in own.items() if key not in method.unused}
+    own_options = {key: value for key, value in method.options.items() if value is not None}
+    return ", ".join(f"{key} {_number(value)}" for key, value in {**values, **own_options}.items())
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _bits(method: Method) -> str:
+    return ", ".join(str(bits) for bits in method.bits)
+
+
+def _becomes() -> str:
+    lines = []
+    for kind, how in SERVED.items():
+        names = [f"`{name}`" for name, method in METHODS.items() if method.becomes == kind]
+        lines.append(_row([", ".join(names), kind, how]))
+    return "".join(lines)
+
+
+def _refused() -> str:
+    lines = []
+    for method in METHODS.values():
+        others = [str(bits) for bits in (16, 8, 4) if bits not in method.bits]
+        if others:
+            lines.append(_row([f"`{method.name}`", ", ".join(others), method.refused]))
+        if not method.conv1d:
+            lines.append(_row([f"`{method.name}`", "GPT-2", "peft has it for nn.Linear only, not for Conv1D"]))
+    return "".join(lines).rstrip()
+
+
+def _cost(name: str, row: dict[str, Any]) -> str:
+    cells = [f"{row['start_seconds']:.0f}", f"{row['step_seconds']:.2f}", *_sizes(row)]
+    return _row([f"`{row['method']}`, {row['bits']}", f"{row['trainable_parameters']:,}", *cells])
+
+
+def _sizes(row: dict[str, Any]) -> Sequence[str]:
+    return f"{row['peak_memory_bytes'] / 1e9:.2f} GB", f"{row['bytes'] / 1e6:.1f} MB"
+
+
+def _score(name: str, row: dict[str, Any]) -> str:
+    value, low, high = (100 * number for number in row["macro_f1"])
+    measured = f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    if name == "base":
+        return _row(["base, untrained", measured, "", "", "", "", ""])
+    trains, speed = f"{row['trainable_parameters']:,}", f"{row['tokens_per_second']:,.0f}"
+    return _row([f"`{row['method']}`, {row['bits']}", measured, f"{row['lr']:g}", trains, speed, *_sizes(row)])
+
+
+def page() -> str:
+    """The Markdown page."""
+    general = catalog.read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
+    found = json.loads(RESULTS.read_text())
+    scores, costs = found["scores"], found["costs"]
+    order = {name: number for number, name in enumerate(METHODS)}
+    in_order = sorted(costs.items(), key=lambda item: (order[item[1]["method"]], -item[1]["bits"]))
+    first, scored = in_order[0][1], next(row for name, row in scores.items() if name != "base")
+    parts = [HEAD]
+    for method in METHODS.values():
+        parts.append(
+            _row(
+                [
+                    f"`{method.name}`",
+                    f"`{method.equation}`",
+                    method.trains,
+                    _defaults(method, general),
+                    _paper(method.paper),
+                ]
+            )
+        )
+    parts += [OF_THEM.format(general=", ".join(f"{key} {_number(general[key])}" for key in STATED)), _becomes()]
+    work = f"{first['steps']} steps of {first['rows'] // first['steps']} rows of fpb with `smollm2-135m`, the same rows for all."
+    parts.append(
+        COMBINED.format(work=work, cpu=first["hardware"]["cpu"], torch=first["packages"]["torch"], dtype=first["dtype"])
+    )
+    parts += [_cost(name, row) for name, row in in_order]
+    options = "".join(_row([f"`{name}`", why]) for name, why in REFUSED_OPTIONS.items()).rstrip()
+    parts.append(
+        SCORES.format(refused=_refused(), options=options, rows=scored["rows"], steps=scored["steps"], n=scored["n"])
+    )
+    ranked = sorted(
+        scores.items(), key=lambda item: (-1, 0) if item[0] == "base" else (order[item[1]["method"]], -item[1]["bits"])
+    )
+    parts += [_score(name, row) for name, row in ranked]
+    parts.append(RATES)
+    for tuner in TUNERS.values():
+        where = _paper(tuner.paper) if tuner.paper != "-" else f"[peft]({PEFT}{tuner.name})"
+        parts.append(_row([f"`{tuner.name}`", _bits(tuner), "yes" if tuner.conv1d else "no", where]))
+    parts.append(NOT_HERE)
+    parts += [_row([f"`{name}`", why]) for name, why in REFUSED_TUNERS.items()]
+    return "".join(parts)

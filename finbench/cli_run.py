@@ -1,0 +1,148 @@
+"""Commands that do the work: train, eval, demo, doctor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from finbench.cli_cards import DataDir, Json, pairs, settings
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the commands into the command line."""
+    app.command()(train)
+    app.command("eval")(eval_)
+    app.command()(demo)
+    app.command()(doctor)
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None,
+    base: Annotated[str | None, typer.Option(help="Alias of `finbench bases`, hub:org/name[@rev] or ./folder.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Task to learn, repeatable; fpb:0.5 takes half its rows.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="See `finbench methods`.")] = None,
+    bits: Annotated[int | None, typer.Option(help="16, 8 (int8) or 4 (NF4).")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the update.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights and order.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Rows a task, a seeded choice.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Adapter folder; default runs/<name>.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other recipe key or option, key=value, repeatable.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
+    from finbench import catalog
+
+    named = {
+        "base": base,
+        "tasks": task,
+        "method": method,
+        "bits": bits,
+        "rank": rank,
+        "lr": lr,
+        "epochs": epochs,
+        "seed": seed,
+        "limit": limit,
+    }
+    resolved = catalog.recipe(recipe, {**named, **settings(set_ or [])})
+    folder = out or Path("runs") / resolved.name
+
+    from finbench import training
+
+    result = training.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run)
+    if as_json:
+        typer.echo(json.dumps(result, indent=1) if isinstance(result, dict) else result.to_json().rstrip())
+        return
+    from finbench import views
+
+    if isinstance(result, dict):
+        views.planned(result, folder)
+    else:
+        views.trained(result, folder)
+
+
+def eval_(
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="./folder, hub:org/name[@rev] or zoo:name; repeatable.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Examine this base alone.")] = None,
+    base: Annotated[str | None, typer.Option(help="The adapters' base, where bases.yaml does not know it.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Tasks or groups, by comma; default: the recipe's.")] = None,
+    engine: Annotated[str, typer.Option(help="auto, hf or dummy.")] = "auto",
+    bits: Annotated[int | None, typer.Option(help="16, 8 or 4; default: as trained.")] = None,
+    chat: Annotated[bool | None, typer.Option("--chat/--no-chat", help="Chat template; default: as trained.")] = None,
+    shots: Annotated[int, typer.Option(help="Worked examples a prompt, from the train split.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="First rows of each task only: a partial card.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the worked examples.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for scorecards and report.")] = Path("scorecards"),
+    arg: Annotated[list[str] | None, typer.Option(help="dtype=, batch_size=, merge=no, truncate=left.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="Of a data set: agreement=75 (fpb).")] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Score adapters beside their base: scorecards, a table, report.md and report.html."""
+    from finbench import evaluation, views
+
+    cards = evaluation.evaluate(
+        adapter or [],
+        model=model,
+        base=base,
+        tasks=[name for name in (tasks or "").split(",") if name.strip()],
+        engine=engine,
+        bits=views.bits(bits),
+        chat=chat,
+        shots=shots,
+        limit=limit,
+        seed=seed,
+        out=out,
+        data_dir=data_dir,
+        arguments=pairs(arg or [], "--arg"),
+        metadata=pairs(metadata or [], "--metadata"),
+    )
+    _show_cards(cards, out, as_json)
+
+
+def _show_cards(cards: Any, out: Path, as_json: bool) -> None:
+    from finbench import views
+
+    if as_json:
+        typer.echo(json.dumps([json.loads(card.to_json()) for card in cards], indent=1))
+    else:
+        views.scored(cards, out)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("runs/demo"),
+    as_json: Json = False,
+) -> None:
+    """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
+    from finbench import demo as demonstration
+
+    _show_cards(demonstration.demo(out), out / "scorecards", as_json)
+    if not as_json:
+        typer.echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
+
+
+def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """What of this machine finbench can use, what is missing, and what to type."""
+    from finbench import doctor as examination
+    from finbench import views
+
+    findings = examination.examine(data_dir)
+    if as_json:
+        typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=1))
+    else:
+        views.doctor(findings)
+    if any(finding.state == "fault" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,151 @@
+"""AdaLoRA: more rank than is wanted at first, and the least important singular triples are masked as training goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench.errors import FinbenchError
+from finbench.methods import convert
+from finbench.methods.base import Layer, full_rank
+from finbench.methods.tuners import Tuner
+from finbench.records import Recipe
+
+_STEPS = {"r", "init_r", "target_r", "total_step", "tinit", "tfinal"}  # said by rank, and as shares of the run
+_MEMORY = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what peft's allocator remembers of the gradients
+
+
+@dataclass(frozen=True)
+class AdaLora(Tuner):
+    """peft's AdaLoRA, with its schedule as shares of the run, its penalty in our loss, and exact checkpoints.
+
+    A recipe's ``rank`` is the mean rank that is left at the end; it starts with ``start_ratio`` times as much.
+    """
+
+    def option_names(self) -> set[str]:
+        """Its own options, and those of peft that say neither rank nor steps."""
+        from finbench.methods.lora import LORA
+
+        return super().option_names() - LORA.option_names() - _STEPS | set(self.options)
+
+    def config(self, recipe: Recipe, steps: int | None = None) -> Any:
+        """peft's AdaLoraConfig for a run of ``steps`` (1,000 where only the recipe is looked at)."""
+        total = steps or 1000
+        ratio, warm, final = self._shares(recipe)
+        begin, end = int(warm * total), max(1, int(final * total))
+        if begin >= total - end:
+            raise FinbenchError(f"adalora needs more than {total} optimiser steps.", "Use more rows or epochs.")
+        own = {key: value for key, value in recipe.options.items() if key not in self.options}
+        values = {
+            "lora_alpha": recipe.alpha,
+            "lora_dropout": recipe.dropout,
+            "init_r": round(ratio * recipe.rank),
+            "target_r": recipe.rank,
+            "total_step": total,
+            "tinit": begin,
+            "tfinal": end,
+        }
+        return self.made(recipe, {**values, **own})
+
+    def _shares(self, recipe: Recipe) -> tuple[float, float, float]:
+        try:
+            ratio, warm, final = (
+                float(recipe.options.get(key, self.options[key])) for key in ("start_ratio", "warm", "final")
+            )
+        except (TypeError, ValueError) as fault:
+            raise FinbenchError(f"adalora: start_ratio, warm and final are numbers ({fault}).") from fault
+        if not 1 < ratio <= 8 or not 0 <= warm < 1 or not 0 < final < 1 or warm + final >= 1:
+            raise FinbenchError(
+                f"adalora: start_ratio {ratio:g}, warm {warm:g} and final {final:g} make no schedule.",
+                "start_ratio is above 1 and at most 8; warm and final are shares of the steps, together below 1.",
+            )
+        return ratio, warm, final
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """As for LoRA, with the rank that it starts with."""
+        super().verify(recipe, layers)
+        full_rank(recipe.model_copy(update={"rank": round(self._shares(recipe)[0] * recipe.rank)}), layers)
+
+    def callbacks(self, model: Any, recipe: Recipe) -> list[Any]:
+        """The allocator runs between the optimiser's step and the clearing of the gradients."""
+        from transformers import TrainerCallback
+
+        class Allocate(TrainerCallback):
+            def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+                # peft cuts masked rows out of what it saves while the mask is in its configuration, and then cannot
+                # load it back into a run; so the mask is there only while the allocator works
+                config = model.peft_config["default"]
+                config.rank_pattern = getattr(model, "finbench_mask", None)
+                model.base_model.update_and_allocate(state.global_step + 1)
+                model.finbench_mask, config.rank_pattern = config.rank_pattern, None
+
+        return [Allocate()]
+
+    def penalty(self, model: Any) -> Any:
+        """The orthogonality term of the paper's eq. 4, mean of ||AA^T - I||_F and ||B^TB - I||_F, times its weight.
+
+        peft adds it to a loss that the model computes, which ours does not: without this it would be left out silently.
+        """
+        import torch
+
+        terms = []
+        for name, tensor in model.named_parameters():
+            if ".lora_A." in name or ".lora_B." in name:
+                gram = tensor @ tensor.T if ".lora_A." in name else tensor.T @ tensor
+                terms.append(torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device)))
+        return model.peft_config["default"].orth_reg_weight * torch.stack(terms).mean()
+
+    def state(self, model: Any) -> dict[str, Any]:
+        """The allocator's averages and the mask in force."""
+        import torch
+
+        allocator = model.base_model.rankallocator
+        held = {f"{kind}/{name}": t for kind in _MEMORY for name, t in getattr(allocator, kind).items()}
+        mask = getattr(model, "finbench_mask", None) or {}
+        return {**held, **{f"mask/{name}": torch.tensor(kept) for name, kept in mask.items()}}
+
+    def restore(self, model: Any, state: Mapping[str, Any]) -> None:
+        """Take them back."""
+        allocator = model.base_model.rankallocator
+        parts: dict[str, dict[str, Any]] = {kind: {} for kind in (*_MEMORY, "mask")}
+        for key, tensor in state.items():
+            kind, _, name = key.partition("/")
+            parts[kind][name] = tensor
+        for kind in _MEMORY:
+            setattr(allocator, kind, parts[kind])
+        if parts["mask"]:
+            model.finbench_mask = {name: t.tolist() for name, t in parts["mask"].items()}
+
+    def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
+        """As an ordinary LoRA: the singular values go into A, and masked triples are left out."""
+        learnt = {}
+        for name, module in model.named_modules():
+            if "default" not in getattr(module, "lora_E", {}):
+                continue
+            a, b, e = (part["default"].detach().float() for part in (module.lora_A, module.lora_B, module.lora_E))
+            kept = e.flatten() != 0
+            scale = float(module.scaling["default"]) / (
+                float(module.ranknum["default"].detach()) + 1e-5
+            )  # as peft divides
+            own = name.removeprefix(convert.PREFIX)
+            learnt[own] = convert.Factors((a * e)[kept].clone(), b[:, kept].clone(), scale)
+        convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)
+
+
+ADALORA = AdaLora(
+    name="adalora",
+    summary="Starts with more rank and masks the least important singular triples (start_ratio, warm, final)",
+    equation="y = Wx + (alpha/r0) B diag(e) Ax, with a penalty on AA^T - I and B^TB - I",
+    paper="Zhang et al. 2023, arXiv:2303.10512",
+    becomes="converted LoRA",
+    trains="q(h+o+1), q = start_ratio r, of which r are left",
+    peft_config="AdaLoraConfig",
+    rank="target_r",
+    alpha="lora_alpha",
+    dropout="lora_dropout",
+    options={"start_ratio": 1.5, "warm": 0.1, "final": 0.3},
+    # the mask and the small start of A and B slow it down
+    defaults={"lr": 3.0e-3},
+)

@@ -1,0 +1,111 @@
+"""EVA: A starts as the directions in which the layer's inputs vary most, with the ranks spread accordingly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench.errors import FinbenchError
+from finbench.methods import convert
+from finbench.methods.base import Layer, Start, targets
+from finbench.methods.lora import LoraMethod
+from finbench.records import Recipe
+
+
+class _Batches(list[dict[str, Any]]):
+    """What peft's EVA takes for a data loader: it has a length and can be walked again and again."""
+
+
+@dataclass(frozen=True)
+class Eva(LoraMethod):
+    """LoRA whose A comes from an incremental SVD of activations on training batches."""
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """rho times the rank must fit every target's inputs."""
+        super().verify(recipe, layers)
+        for key in ("rank_pattern", "alpha_pattern"):
+            if recipe.options.get(key):
+                raise FinbenchError(f"eva finds the rank of each layer by itself: it takes no {key}.", "Leave it out.")
+        rho, tau = (recipe.options.get(key, self.options[key]) for key in ("rho", "tau"))
+        if not isinstance(rho, int | float) or not rho >= 1:
+            raise FinbenchError(f"rho must be a number from 1 on, got {rho!r}.", "--set rho=2")
+        if not isinstance(tau, int | float) or not 0 < tau <= 1:
+            raise FinbenchError(f"tau must be above 0 and at most 1, got {tau!r}.", "--set tau=0.99")
+        narrow = min(targets(recipe, layers), key=lambda layer: layer.inputs)
+        if round(rho * recipe.rank) > narrow.inputs:
+            raise FinbenchError(
+                f"rho {rho:g} times rank {recipe.rank} is above the {narrow.inputs} inputs of {narrow.name}.",
+                f"Use --rank {int(narrow.inputs / rho)} or less, or --set rho=1",
+            )
+
+    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
+        """peft's EVA on the first training batches; the names of all targets are kept, for some may lose all rank."""
+        import torch
+        from peft import EvaConfig, initialize_lora_eva_weights
+
+        if start is None:
+            raise ValueError("eva needs a Start")
+        rho, tau = (recipe.options.get(key, self.options[key]) for key in ("rho", "tau"))
+        most = round(rho * recipe.rank)
+        # a batch with fewer tokens than components cannot be used, and if none could, peft would wait for ever
+        usable = _Batches(
+            {key: tensor for key, tensor in batch.items() if key != "labels"}
+            for batch in start.batches
+            if int(batch["attention_mask"].sum()) >= most
+        )
+        if not usable:
+            raise FinbenchError(
+                f"eva: no training batch has the {most} tokens that rank {recipe.rank} needs.",
+                "Use a larger batch_size, or a smaller --rank.",
+            )
+        chosen = EvaConfig(rho=rho, tau=tau, use_label_mask=False)
+        wrapped = _with_eva(self, model, recipe, chosen)
+        kept = {name: (m.in_features, m.out_features) for name, m in _layers(wrapped)}
+        matched = set(wrapped.peft_config["default"].target_modules)
+        with torch.no_grad():
+            initialize_lora_eva_weights(
+                wrapped, usable, forward_fn=_forward, show_progress_bar=False, gather_distributed_inputs=False
+            )
+        for name, tensor in wrapped.named_parameters():
+            tensor.requires_grad_(".lora_" in name)  # layers whose rank was changed are new
+        wrapped.finbench_targets = (kept, matched)
+        return wrapped
+
+    def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
+        """One rank for all layers: zeros are added where EVA gave less, or none at all."""
+        import torch
+
+        kept, matched = model.finbench_targets
+        learnt = convert.lora_factors(model)
+        scale = next(iter(learnt.values())).scale
+        for name, (inputs, outputs) in kept.items():
+            own = name.removeprefix(convert.PREFIX)
+            if own not in learnt:
+                learnt[own] = convert.Factors(torch.zeros(0, inputs), torch.zeros(outputs, 0), scale)
+        convert.write_lora(learnt, recipe, matched, folder)
+
+
+def _layers(model: Any) -> list[tuple[str, Any]]:
+    return [(name, m) for name, m in model.named_modules() if "default" in getattr(m, "lora_A", {})]
+
+
+def _with_eva(method: LoraMethod, model: Any, recipe: Recipe, chosen: Any) -> Any:
+    from peft import get_peft_model
+
+    return get_peft_model(model, method.lora_config(recipe, init_lora_weights="eva", eva_config=chosen))
+
+
+def _forward(model: Any, inputs: dict[str, Any]) -> Any:
+    return model(**inputs, logits_to_keep=1, use_cache=False)
+
+
+EVA = Eva(
+    name="eva",
+    summary="A from the principal components of each layer's inputs; ranks go where the variance is (rho, tau)",
+    equation="y = Wx + sBAx, A0 = top right singular vectors of the inputs, B0 = 0",
+    paper="Paischer et al. 2024, arXiv:2410.07170",
+    becomes="converted LoRA",
+    trains="r(h+o) in the mean",
+    options={"rho": 2.0, "tau": 0.99},
+)

@@ -1,0 +1,203 @@
+"""Methods that start from a factorisation of the weights: PiSSA, OLoRA, LoftQ.
+
+PiSSA and OLoRA move a part of W into the adapter and train it: W = R + s BA at the start. What they have learnt is an
+ordinary LoRA of twice the rank, s (BA - B0A0), on the untouched W. On a quantised base the residual R is what is
+quantised (two stages: factorise in full precision, save R, load R at 4 or 8 bits), so there is no adapter of the
+plain base that equals it: the result is a whole model, dequantised R plus s BA, in 16 bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finbench.errors import FinbenchError
+from finbench.methods import convert, quantise
+from finbench.methods.base import Start
+from finbench.methods.lora import LoraMethod
+from finbench.records import Bits, Recipe
+
+
+def _need(start: Start | None, name: str) -> Start:
+    if start is None:
+        raise ValueError(f"{name} needs a Start")
+    return start
+
+
+def split(weight: Any, rank: int, scale: float, how: str, iterations: int | None = None) -> tuple[Any, Any]:
+    """(a, b) such that ``scale * b @ a`` is the part of ``weight`` (outputs, inputs) that an adapter takes over.
+
+    ``svd``: the top ``rank`` singular triples, sqrt(S) on both sides (PiSSA eq. 2-4; LoftQ eq. 8), exact, or randomised
+    with ``iterations`` power iterations. ``qr``: the first ``rank`` columns of Q and rows of R (OLoRA eq. 5-6).
+    """
+    import torch
+
+    if how == "qr":
+        q, r = torch.linalg.qr(weight)
+        return r[:rank] / scale, q[:, :rank]
+    if iterations is None:
+        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+    else:
+        u, s, v = torch.svd_lowrank(weight, rank, niter=iterations)
+        vh = v.T
+    root = (s[:rank] / scale).sqrt()
+    return root[:, None] * vh[:rank], u[:, :rank] * root
+
+
+def _set(module: Any, a: Any, b: Any) -> None:
+    module.lora_A["default"].weight.data = a.contiguous()
+    module.lora_B["default"].weight.data = b.contiguous()
+
+
+def _lora_layers(model: Any) -> list[tuple[str, Any]]:
+    return [(name, m) for name, m in model.named_modules() if "default" in getattr(m, "lora_A", {})]
+
+
+@dataclass(frozen=True)
+class Residual(LoraMethod):
+    """PiSSA and OLoRA: the adapter starts as a part of W, and the base keeps the rest."""
+
+    how: Literal["svd", "qr"] = "svd"
+
+    def loads(self, recipe: Recipe) -> Bits:
+        """Full precision: the residual is made before anything is quantised."""
+        return 16
+
+    def makes(self, recipe: Recipe) -> Literal["peft", "model"]:
+        """A converted LoRA on a 16-bit base, a whole model else."""
+        return "peft" if recipe.bits == 16 else "model"
+
+    def verify(self, recipe: Recipe, layers: list[Any]) -> None:
+        """As for LoRA, and a whole number of power iterations."""
+        super().verify(recipe, layers)
+        niter = recipe.options.get("niter")
+        if niter is not None and (not isinstance(niter, int) or isinstance(niter, bool) or niter < 1):
+            raise FinbenchError(f"niter must be a whole number from 1 on, got {niter!r}.", "--set niter=16")
+
+    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
+        """Factorise every target in float32, keep the first factors, and at 4 or 8 bits quantise the residual."""
+        import torch
+
+        wrapped = super().apply(model, recipe)
+        for _, module in _lora_layers(wrapped):
+            stored = module.get_base_layer().weight
+            weight = quantise.as_stored(module.get_base_layer(), stored.data.float())
+            scale = module.scaling["default"]
+            niter = recipe.options.get("niter")
+            a, b = split(weight, module.r["default"], scale, self.how, niter if isinstance(niter, int) else None)
+            _set(module, a, b)
+            rest = weight - scale * b @ a
+            with torch.no_grad():
+                stored.copy_(quantise.as_stored(module.get_base_layer(), rest))
+        first = convert.lora_factors(wrapped)
+        if recipe.bits != 16:
+            rest_of_it = _need(start, self.name).load(wrapped.unload())
+            wrapped = super().apply(rest_of_it, recipe)
+            for name, module in _lora_layers(wrapped):
+                own = first[name.removeprefix(convert.PREFIX)]
+                _set(module, own.a.clone(), own.b.clone())
+        wrapped.finbench_first = first
+        return wrapped
+
+    def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
+        """The converted LoRA; on a quantised residual the whole model in the dtype of the computation."""
+        last = convert.lora_factors(model)
+        if recipe.bits == 16:
+            learnt = {name: convert.difference(last[name], model.finbench_first[name]) for name in last}
+            convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)
+            return
+        whole(model, last).save_pretrained(folder)
+
+
+def whole(model: Any, factors: dict[str, convert.Factors]) -> Any:
+    """A 16-bit model that computes what ``model``, a LoRA on a quantised base, computes: dequantised W plus s BA."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    base = model.get_base_model()
+    config = type(base.config).from_dict(
+        {key: value for key, value in base.config.to_dict().items() if key != "quantization_config"}
+    )
+    dtype = base.get_input_embeddings().weight.dtype
+    plain = AutoModelForCausalLM.from_config(config, dtype=dtype).to(base.device)
+    names = set(dict(plain.named_parameters()))
+    with torch.no_grad():
+        for name, tensor in base.named_parameters():
+            if name in names:  # norms, embeddings and biases; the rest are quantised or the adapter's
+                plain.get_parameter(name).copy_(tensor)
+            elif name.endswith(".base_layer.bias"):
+                plain.get_parameter(name.replace(".base_layer.", ".")).copy_(tensor)
+        for name, layer in base.named_modules():
+            weight = quantise.dequantised(layer)
+            if weight is None:
+                continue
+            own = name.removesuffix(".base_layer")
+            if own in factors:
+                part = factors[own]
+                weight = weight + (part.scale * part.b @ part.a).to(weight.device)
+            target = plain.get_submodule(own)
+            target.weight.copy_(quantise.as_stored(target, weight))
+    plain.generation_config = base.generation_config
+    plain.config.name_or_path = base.config.name_or_path
+    return plain
+
+
+@dataclass(frozen=True)
+class LoftQ(LoraMethod):
+    """LoRA on an NF4 base, started at the best rank-r correction of the quantisation error."""
+
+    def loads(self, recipe: Recipe) -> Bits:
+        """Full precision first: the error is the difference between the two."""
+        return 16
+
+    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
+        """One step of the paper's alternation: Q = NF4(W), then s BA = the rank-r SVD of W - Q.
+
+        Q is the very base that ``qlora`` trains on, so the adapter is an ordinary LoRA for it. (Further steps quantise
+        W - s BA, which would be another base. peft's own initialisation leaves s out, so there it starts at s times
+        the correction.)
+        """
+        quantised = _need(start, self.name).load(None)
+        wrapped = super().apply(quantised, recipe)
+        for name, module in _lora_layers(wrapped):
+            full = model.get_submodule(name.removeprefix(convert.PREFIX))
+            weight = quantise.as_stored(full, full.weight.data.float())
+            error = weight - quantise.dequantised(module.get_base_layer())
+            _set(module, *split(error, module.r["default"], module.scaling["default"], "svd"))
+        return wrapped
+
+
+PISSA = Residual(
+    name="pissa",
+    summary="Trains the top r singular triples of each weight; niter=16 for a fast, randomised SVD",
+    equation="y = (W - sB0A0)x + sBAx, sB0A0 = top r of SVD(W)",
+    paper="Meng et al. 2024, arXiv:2404.02948",
+    becomes="converted LoRA",
+    trains="r(h+o)",
+    how="svd",
+    options={"niter": None},
+    # the factors are as large as the weights, so the step must be smaller: 2e-5 for its authors' 7B models
+    defaults={"lr": 2.0e-4},
+)
+OLORA = Residual(
+    name="olora",
+    summary="Trains an orthonormal start: the first r columns of Q and rows of R",
+    equation="y = (W - sB0A0)x + sBAx, W = QR, sB0A0 = Q[:, :r] R[:r]",
+    paper="Buyukakyuz 2024, arXiv:2406.01775",
+    becomes="converted LoRA",
+    trains="r(h+o)",
+    how="qr",
+    defaults={"lr": 2.0e-4},
+)
+LOFTQ = LoftQ(
+    name="loftq",
+    summary="QLoRA that starts from the best rank-r correction of the quantisation error",
+    equation="y = Qx + sBAx, sB0A0 = top r of SVD(W - Q), Q = dequant(NF4(W))",
+    paper="Li et al. 2023, arXiv:2310.08659",
+    becomes="plain LoRA",
+    trains="r(h+o)",
+    bits=(4,),
+    refused="there is little or no error of the weights to correct",
+    defaults={"bits": 4},
+)

@@ -1,0 +1,228 @@
+"""peft's other tuners, by peft's own names. A row says what peft's code can do with it, as tests/test_tuners.py proves.
+
+What is not here (prompt and prefix tuning, adapters between adapters, tuners that peft can neither merge nor tell
+apart from their base) is refused by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from finbench.console import quiet
+from finbench.errors import FinbenchError
+from finbench.methods.base import Layer, Method, Start, full_rank, targets, without_conv1d
+from finbench.records import Recipe
+
+_GENERAL = ("target_modules", "inference_mode", "task_type", "peft_type", "auto_mapping", "peft_version")
+_IDENTITY = ("base_model_name_or_path", "revision", "modules_to_save", "bias", "runtime_config", "loftq_config")
+
+
+@dataclass(frozen=True)
+class Tuner(Method):
+    """A tuner of peft. ``peft_config`` is its configuration class; ``rank``, ``alpha`` and ``dropout`` say which of its
+    fields the recipe's keys go to, None where it has no such thing. ``wide``: its rank may exceed a layer's dimensions.
+    ``divides`` names fields that must divide the sizes of every target.
+    """
+
+    peft_config: str = ""
+    rank: str | None = "r"
+    alpha: str | None = None
+    dropout: str | None = None
+    wide: bool = False
+    divides: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Recipe key -> field of peft's configuration."""
+        stated = {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout}
+        return {key: name for key, name in stated.items() if name}
+
+    def _class(self) -> Any:
+        quiet()  # bitsandbytes complains at its import
+        return getattr(importlib.import_module("peft"), self.peft_config)
+
+    def option_names(self) -> set[str]:
+        """Every field of peft's configuration that a recipe does not state by another name."""
+        own = {part.name for part in dataclasses.fields(self._class())}
+        return own - {*_GENERAL, *_IDENTITY, *self.fields.values()}
+
+    def config(self, recipe: Recipe, steps: int | None = None) -> Any:
+        """peft's configuration for a run of ``steps`` optimiser steps; what it refuses becomes a FinbenchError."""
+        stated = {name: getattr(recipe, key) for key, name in self.fields.items()}
+        return self.made(recipe, {**stated, **self.options, **recipe.options})
+
+    def made(self, recipe: Recipe, values: dict[str, Any]) -> Any:
+        """peft's configuration with these values."""
+        try:
+            return self._class()(task_type="CAUSAL_LM", target_modules=recipe.target_modules, **values)
+        except (ValueError, TypeError, ImportError) as fault:
+            raise FinbenchError(f"peft refuses this configuration of {self.name}: {_line(fault)}") from fault
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """Options that peft knows, and layers that its implementation takes."""
+        super().verify(recipe, layers)
+        without_conv1d(self, recipe, layers)
+        if self.rank and not self.wide:
+            full_rank(recipe, layers)
+        config = self.config(recipe)
+        for key in self.divides:
+            size = getattr(config, key)
+            for layer in targets(recipe, layers):
+                if size and (layer.inputs % size or layer.outputs % size):
+                    raise FinbenchError(
+                        f"{self.name}: {key} {size} does not divide {layer.name} ({layer.outputs} x {layer.inputs}).",
+                        f"State one that divides both: --set {key}=...",
+                    )
+
+    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
+        """peft's layers on the target modules."""
+        from peft import get_peft_model
+
+        try:
+            return get_peft_model(model, self.config(recipe, start.steps if start else None))
+        except (ValueError, TypeError, NotImplementedError, RuntimeError, ZeroDivisionError) as fault:
+            raise FinbenchError(
+                f"peft refuses {self.name} on {recipe.base}: {_line(fault)}",
+                f"Its options: {', '.join(sorted(self.option_names()))}; state them with --set",
+            ) from fault
+
+
+def _line(fault: Exception) -> str:
+    return (str(fault).strip() or type(fault).__name__).splitlines()[0]
+
+
+VERA = Tuner(
+    name="vera",
+    summary="Random A and B, shared by all layers and frozen; two vectors a layer train",
+    equation="y = Wx + diag(b) B diag(d) Ax, A and B frozen",
+    paper="Kopiczko et al. 2023, arXiv:2310.11454",
+    becomes="merged weights",
+    trains="r + o",
+    peft_config="VeraConfig",
+    wide=True,
+    dropout="vera_dropout",
+    unused=("alpha",),
+    # its authors: rank 256 and about ten times LoRA's rate, since only vectors train
+    defaults={"rank": 256, "lr": 1.0e-2},
+)
+RANDLORA = Tuner(
+    name="randlora",
+    summary="A sum of random low-rank products with trained diagonals: a full-rank update; a larger rank trains less",
+    equation="y = Wx + s sum_i B_i diag(l_i) A_i diag(g_i) x, A and B frozen",
+    paper="Albert et al. 2025, arXiv:2502.00987",
+    becomes="merged weights",
+    trains="n(r + min(h,o)), n = ceil(min(h,o) / r)",
+    peft_config="RandLoraConfig",
+    alpha="randlora_alpha",
+    dropout="randlora_dropout",
+    # peft's own: alpha is 20 times the rank
+    defaults={"rank": 32, "alpha": 640},
+)
+OFT = Tuner(
+    name="oft",
+    summary="Rotates the input of each layer by a block-diagonal orthogonal matrix (oft_block_size)",
+    equation="y = W Rx, R orthogonal, by blocks",
+    paper="Qiu et al. 2023, arXiv:2306.07280",
+    becomes="merged weights",
+    trains="h(b-1)/2, b = oft_block_size",
+    conv1d=False,
+    peft_config="OFTConfig",
+    rank=None,
+    dropout="module_dropout",
+    unused=("rank", "alpha"),
+    options={"oft_block_size": 32, "r": 0},
+)
+
+_ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("adamss", "AdamssConfig", "-", {"conv1d": False, "bits": (16,)}),
+    (
+        "boft",
+        "BOFTConfig",
+        "2311.06243",
+        {"rank": None, "dropout": "boft_dropout", "conv1d": False, "divides": ("boft_block_size",)},
+    ),
+    ("c3a", "C3AConfig", "2407.19342", {"rank": None, "conv1d": False, "bits": (16,), "divides": ("block_size",)}),
+    ("deft", "DeftConfig", "-", {"alpha": "alpha", "dropout": "deft_dropout", "bits": (16,)}),
+    ("delora", "DeloraConfig", "2503.18225", {"dropout": "module_dropout", "conv1d": False, "bits": (16,)}),
+    ("fourierft", "FourierFTConfig", "2405.03003", {"rank": None}),
+    ("frod", "FrodConfig", "-", {"rank": None, "dropout": "frod_dropout", "bits": (16,)}),
+    ("glora", "GloraConfig", "2306.07967", {"conv1d": False, "bits": (16,)}),
+    (
+        "gralora",
+        "GraloraConfig",
+        "-",
+        {"alpha": "alpha", "dropout": "gralora_dropout", "bits": (16,), "divides": ("gralora_k",)},
+    ),
+    ("hira", "HiraConfig", "-", {"dropout": "hira_dropout"}),
+    ("hra", "HRAConfig", "2405.17484", {"conv1d": False, "bits": (16,)}),
+    ("ia3", "IA3Config", "2205.05638", {"rank": None}),
+    (
+        "loha",
+        "LoHaConfig",
+        "2108.06098",
+        {"alpha": "alpha", "dropout": "rank_dropout", "conv1d": False, "bits": (16, 8)},
+    ),
+    (
+        "lokr",
+        "LoKrConfig",
+        "2108.06098",
+        {"alpha": "alpha", "dropout": "rank_dropout", "conv1d": False, "bits": (16, 8)},
+    ),
+    ("miss", "MissConfig", "2409.15371", {"dropout": "miss_dropout", "conv1d": False}),
+    ("peanut", "PeanutConfig", "2410.01870", {"conv1d": False, "bits": (16,)}),
+    ("psoft", "PsoftConfig", "-", {"alpha": "psoft_alpha", "dropout": "psoft_dropout", "conv1d": False, "bits": (16,)}),
+    ("pvera", "PveraConfig", "2512.07703", {"wide": True, "dropout": "pvera_dropout"}),
+    ("road", "RoadConfig", "2409.00119", {"rank": None, "conv1d": False, "divides": ("group_size",)}),
+    ("shira", "ShiraConfig", "-", {"wide": True, "conv1d": False, "bits": (16,)}),
+    ("tinylora", "TinyLoraConfig", "2602.04118", {"wide": True, "dropout": "tinylora_dropout", "bits": (16,)}),
+    ("supertuning", "SupertuningConfig", "2607.09287", {"conv1d": False, "bits": (16,)}),
+    ("unilora", "UniLoraConfig", "2506.00799", {"wide": True, "dropout": "unilora_dropout", "bits": (16,)}),
+    (
+        "vblora",
+        "VBLoRAConfig",
+        "2405.15179",
+        {"wide": True, "dropout": "vblora_dropout", "divides": ("vector_length",)},
+    ),
+    ("waveft", "WaveFTConfig", "-", {"rank": None}),
+)
+
+
+def _tuner(name: str, config: str, paper: str, more: dict[str, Any]) -> Tuner:
+    takes = {key for key in ("rank", "alpha", "dropout") if more.get(key, "r" if key == "rank" else None)}
+    return Tuner(
+        name=name,
+        summary=f"peft's {config.removesuffix('Config')}, as peft documents it",
+        equation="see the paper" if paper != "-" else "see peft's documentation",
+        paper=f"arXiv:{paper}" if paper != "-" else "-",
+        becomes="merged weights",
+        refused="peft's code for it does not read quantised weights",
+        unused=tuple(key for key in ("rank", "alpha", "dropout") if key not in takes),
+        peft_config=config,
+        **more,
+    )
+
+
+TUNERS: dict[str, Tuner] = {row[0]: _tuner(*row) for row in _ROWS}
+
+_PROMPTS = "it trains prompts or attention prefixes, not weights, so it can be neither merged nor served as an adapter"
+REFUSED = {
+    **dict.fromkeys(("prompt_tuning", "multitask_prompt_tuning", "p_tuning", "prefix_tuning"), _PROMPTS),
+    **dict.fromkeys(("adaption_prompt", "cpt", "cartridge"), _PROMPTS),
+    "xlora": "it mixes trained adapters and trains none",
+    "poly": "it needs a task number with every row",
+    "ln_tuning": "it trains norms, which are no linear layers; they change the base beside the adapter",
+    "trainable_tokens": "the embedding would change, which no adapter runtime serves",
+    "bone": "peft calls it miss now",
+    "beft": "peft cannot merge it into layers without a bias",
+    "lily": "peft cannot merge it",
+    "shadow": "peft's code for it does not run under these bases",
+    "osf": "it trains the singular vectors of the base itself, so the base beside it would no longer be the base",
+}
+
+
+def refused_by_name(name: str) -> str | None:
+    """Why a tuner that peft has is not a method here; None if peft has none of this name, or it is not refused."""
+    return REFUSED.get(name)

@@ -1,0 +1,336 @@
+"""What methods refuse before any weight is loaded, what their optimisers do, and that their runs resume exactly."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import make_gpt2, make_llama
+from finbench import adapters, bases, batches, catalog, checkpoints, modelfiles, training
+from finbench.errors import FinbenchError
+from finbench.methods import METHODS, method_named, quantise
+from finbench.records import Adapter
+from finbench.trainer import AnswerTrainer, arguments
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_llama(tmp_path_factory.mktemp("bases") / "wide", hidden=128)
+
+
+def recipe(base: Path, method: str, **overrides: Any) -> Any:
+    stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 48, "batch_size": 8}
+    stated |= {"dtype": "float32", "lr": 3e-3}
+    if "rank" not in method_named(method).unused:
+        stated |= {"rank": 4}
+    return catalog.recipe(None, {**stated, **overrides})
+
+
+def _trainer(run: training.Prepared, folder: Path, **more: Any) -> AnswerTrainer:
+    model, tokenizer = training.begin(run, torch.float32)
+    return AnswerTrainer(
+        run.sampler,
+        None,
+        run.recipe,
+        model=model,
+        args=arguments(run.recipe, run.steps, folder, torch.float32),
+        train_dataset=run.rows,
+        data_collator=lambda part: batches.collate(part, tokenizer.pad_token_id),
+        **more,
+    )
+
+
+# ---------------------------------------------------------------- refused before any weight is loaded
+
+
+@pytest.mark.parametrize(
+    ("stated", "message", "hint"),
+    [
+        ({"rank": 0}, "rank", ""),
+        ({"rank": 65}, r"Rank 65 is above the smaller dimension of .*k_proj \(64 x 128\)", "--rank 64"),
+        ({"alpha": 0}, "alpha", ""),
+        ({"alpha": -2}, "alpha", ""),
+        ({"target_modules": ["q_porj"]}, "Did you mean q_proj", "Modules of this base"),
+        ({"target_modules": ["q_proj", "query"]}, "'query'", "Modules of this base"),
+        ({"target_modules": "q_proj"}, "regular expression for whole names", r"target_modules=\[q_proj\]"),
+        ({"target_modules": "("}, "not a regular expression", ""),
+        ({"method": "full", "bits": 4}, "quantised weights have no gradients", "--bits 16"),
+        ({"method": "loftq", "bits": 16}, "no error of the weights", "--bits 4"),
+        ({"method": "delora", "bits": 4}, "does not read quantised weights", "--bits 16"),
+        ({"method": "lora", "bits": 4, "use_bdlora": {"nblocks": 2}}, "peft ignores it there", "--bits 16"),
+        ({"method": "lora", "bits": 4, "init_lora_weights": "mica"}, "full-precision weights", "--bits 16"),
+        ({"method": "lora", "kasa_config": {}}, "cuts singular values off the base", "Leave it out"),
+        ({"method": "lora", "monteclora_config": {}}, "loss term of its own", "Leave it out"),
+        ({"method": "lora", "bits": 4, "init_lora_weights": "corda"}, "needs data", "Known"),
+        ({"method": "lora", "init_lora_weights": "pissa"}, "method of its own", "--method pissa"),
+        ({"method": "lora", "init_lora_weights": False}, "not start as the base", ""),
+        ({"method": "lora", "bias": "all"}, "change the base itself", ""),
+        ({"method": "lora", "use_rolsra": True}, "did you mean use_rslora", "Options of lora"),
+        ({"method": "dora", "use_dora": False}, "what makes method dora", "finbench methods"),
+        ({"method": "lora+", "lr_ratio": 0.5}, "from 1 to 1000", "lr_ratio=16"),
+        ({"method": "eva", "rank": 32, "rho": 8}, "above the 128 inputs", "--rank 16"),
+        ({"method": "eva", "tau": 0}, "tau must be", "tau"),
+        ({"method": "eva", "rank_pattern": {"q_proj": 8}}, "finds the rank of each layer", "Leave it out"),
+        ({"method": "pissa", "rank_pattern": {"q_proj": 0}}, "q_proj is 0", ""),
+        ({"rank_pattern": {"k_proj": 65}}, r"Rank 65 is above .*k_proj \(64 x 128\)", "--rank 64"),
+        ({"alpha_pattern": {"q_proj": -1}}, "q_proj is -1", ""),
+        ({"method": "adalora", "warm": 0.8}, "make no schedule", "shares of the steps"),
+        ({"method": "adalora", "start_ratio": 1}, "make no schedule", "start_ratio"),
+        ({"method": "pissa", "niter": 0}, "whole number", "niter=16"),
+        ({"method": "vera", "alpha": 16}, "has no alpha", "Leave alpha out"),
+        ({"method": "oft", "rank": 8}, "has no rank", "Leave rank out"),
+        ({"method": "full", "rank": 8}, "has no rank", "Leave rank out"),
+        ({"method": "hira", "rank": 65}, "Rank 65 is above the smaller dimension", "--rank 64"),
+        ({"method": "prefix_tuning"}, "trains prompts", "finbench methods"),
+        ({"method": "lro"}, "Did you mean .*lora", "finbench methods"),
+    ],
+    ids=str,
+)
+def test_it_is_refused_with_what_to_type(
+    stated: dict[str, Any], message: str, hint: str, wide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "load", None)  # reaching for weights would be another error
+    with pytest.raises(FinbenchError, match=message) as caught:
+        training.prepare(
+            catalog.recipe(None, {"base": str(wide), "tasks": ["mini_sentiment"], "method": "lora", **stated})
+        )
+    if hint:
+        assert re.search(hint, caught.value.hint), caught.value.hint
+
+
+def test_quantised_bits_without_bitsandbytes_are_refused(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else real(name))
+    monkeypatch.setattr(bases, "load", None)
+    with pytest.raises(FinbenchError, match="4 bits need bitsandbytes") as caught:
+        training.prepare(recipe(wide, "qlora"))
+    assert caught.value.hint == "pip install bitsandbytes"
+
+
+def test_an_adapter_of_an_unknown_method_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORRA", "r": 4}))
+    with pytest.raises(FinbenchError, match=r"'LORRA' is no method .*did you mean LORA") as caught:
+        adapters.read(tmp_path)
+    assert "finbench methods" in caught.value.hint
+
+
+def test_every_method_has_its_own_run_folder() -> None:
+    names = {catalog.recipe(None, {"tasks": ["fpb"], "method": name}).name for name in METHODS}
+    assert len(names) == len(METHODS)
+
+
+# ---------------------------------------------------------------- optimisers
+
+
+def test_lora_plus_keeps_its_ratio_at_every_step(wide: Path, tmp_path: Path) -> None:
+    run = training.prepare(recipe(wide, "lora+", lr_ratio=8, schedule="cosine", warmup=0.3))
+    trainer = _trainer(run, tmp_path)
+    seen: list[tuple[float, float]] = []
+
+    def note(optimizer: Any, *_: Any) -> None:
+        slow, fast = optimizer.param_groups
+        seen.append((slow["lr"], fast["lr"]))
+
+    trainer.create_optimizer()
+    trainer.optimizer.register_step_pre_hook(note)
+    trainer.train()
+    assert len(seen) == run.steps
+    assert len({slow for slow, _ in seen}) > 3
+    assert all(fast == pytest.approx(8 * slow, rel=1e-12) for slow, fast in seen)
+    names = {id(tensor): name for name, tensor in trainer.model.named_parameters()}
+    slow, fast = ({names[id(tensor)] for tensor in group["params"]} for group in trainer.optimizer.param_groups)
+    assert all(".lora_B." in name for name in fast)
+    assert all(".lora_A." in name for name in slow)
+    assert len(fast) == len(slow) == 14
+
+
+def test_lora_plus_leaves_vectors_at_the_slow_rate(wide: Path, tmp_path: Path) -> None:
+    """peft's factory would give DoRA's magnitudes the fast one."""
+    run = training.prepare(recipe(wide, "lora+", use_dora=True))
+    trainer = _trainer(run, tmp_path)
+    trainer.create_optimizer()
+    slow, fast = trainer.optimizer.param_groups
+    assert sum(tensor.ndim == 1 for tensor in slow["params"]) == 14
+    assert all(tensor.ndim == 2 for tensor in fast["params"])
+
+
+def test_lora_plus_with_ratio_one_is_lora_bit_for_bit(wide: Path, tmp_path: Path) -> None:
+    made = {}
+    for method, more in (("lora", {}), ("lora+", {"lr_ratio": 1})):
+        out = tmp_path / method
+        training.train(recipe(wide, method, weight_decay=0.01, **more), out)
+        made[method] = (out / "adapter_model.safetensors").read_bytes()
+    assert made["lora"] == made["lora+"]
+
+
+@pytest.mark.parametrize(
+    ("method", "base"),
+    [
+        *(
+            (method, "llama")
+            for method in ("lora", "dora", "pissa", "olora", "eva", "lora-fa", "vera", "randlora", "oft")
+        ),
+        *((method, "gpt2") for method in ("pissa", "lora-fa", "vera", "randlora")),
+    ],
+)
+def test_frozen_tensors_keep_their_bits(method: str, base: str, wide: Path, gpt2: Path, tmp_path: Path) -> None:
+    run = training.prepare(recipe(wide if base == "llama" else gpt2, method))
+    trainer = _trainer(run, tmp_path)
+    model = trainer.model
+    frozen = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    trains = {name for name, tensor in model.named_parameters() if tensor.requires_grad}
+    trainer.train()
+    after = model.state_dict()
+    assert all(torch.equal(after[name], frozen[name]) for name in frozen if name not in trains)
+    assert any(not torch.equal(after[name], frozen[name]) for name in trains)
+    held = {id(tensor) for group in trainer.optimizer.param_groups for tensor in group["params"]}
+    assert held == {id(tensor) for name, tensor in model.named_parameters() if name in trains}
+    kinds = {"lora-fa": ("lora_B",), "vera": ("vera_lambda",), "randlora": ("randlora_lambda", "randlora_gamma")}
+    kinds |= {"oft": ("oft_R",), "dora": ("lora_A", "lora_B", "lora_magnitude_vector")}
+    assert all(any(kind in name for kind in kinds.get(method, ("lora_A", "lora_B"))) for name in trains)
+
+
+def test_lora_fa_takes_the_projection_of_the_full_gradient(wide: Path, tmp_path: Path) -> None:
+    """s g_B A, with g_B as corrected, is the full gradient projected onto the rows of A: least squares."""
+    run = training.prepare(recipe(wide, "lora-fa"))
+    trainer = _trainer(run, tmp_path)
+    trainer.create_optimizer()
+    layer = trainer.model.base_model.model.model.layers[0].self_attn.q_proj
+    a, b, s = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.scaling["default"]
+    full = torch.randn(b.shape[0], a.shape[1], generator=torch.Generator().manual_seed(0))
+    b.grad = s * full @ a.T  # what autograd gives B where the weight's own gradient is ``full``
+    trainer.optimizer.step()
+    step = s * b.grad @ a  # the direction in which BA moves
+    projector = a.T @ torch.linalg.inv(a @ a.T) @ a
+    torch.testing.assert_close(step, full @ projector, atol=1e-3, rtol=1e-3)
+
+
+def test_adalora_spends_its_budget_and_adds_its_penalty(wide: Path, tmp_path: Path) -> None:
+    run = training.prepare(recipe(wide, "adalora", epochs=3))
+    trainer = _trainer(run, tmp_path)
+    model = trainer.model
+    penalty = float(method_named("adalora").penalty(model).detach())
+    gram = [
+        t @ t.T if "lora_A" in n else t.T @ t for n, t in model.named_parameters() if "lora_A" in n or "lora_B" in n
+    ]
+    expected = 0.5 * sum(float(torch.linalg.norm(g - torch.eye(len(g)))) for g in gram) / len(gram)
+    assert penalty == pytest.approx(expected, rel=1e-5)
+    trainer.train()
+    kept = sum(int((t != 0).sum()) for name, t in model.named_parameters() if "lora_E" in name)
+    assert kept == pytest.approx(4 * 14, abs=1)
+
+
+# ---------------------------------------------------------------- resumed
+
+
+@pytest.mark.parametrize(
+    ("method", "bits"),
+    [
+        *(("lora-fa", 16), ("pissa", 4), ("adalora", 16)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("lora+", 16), ("pissa", 16), ("eva", 16))),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("vera", 16), ("dora", 8), ("loftq", 4))),
+    ],
+)
+def test_a_resumed_run_ends_in_the_same_bits(
+    method: str, bits: int, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "prune", lambda folder: None)
+    monkeypatch.setattr("finbench.training.shutil.rmtree", lambda *_, **__: None)
+    chosen = recipe(wide, method, bits=bits, save_every=4, epochs=2, dropout=0.1)
+    whole = training.train(chosen, tmp_path / "whole")
+    assert isinstance(whole, Adapter)
+    kept = sorted((tmp_path / "whole" / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)
+    assert [checkpoints.step_of(path) for path in kept] == [4, 8, 12]
+    for checkpoint in kept[:2]:
+        out = tmp_path / checkpoint.name
+        (out / "checkpoints").mkdir(parents=True)
+        shutil.copytree(checkpoint, out / "checkpoints" / checkpoint.name)
+        shutil.copy(checkpoint.parent / "run.json", out / "checkpoints")
+        resumed = training.train(chosen, out, resume=True)
+        assert isinstance(resumed, Adapter)
+        assert resumed.files == whole.files, checkpoint.name
+        assert resumed.training.loss_curve == whole.training.loss_curve
+
+
+# ---------------------------------------------------------------- learning, and bits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [(name, kind) for name in METHODS for kind in ("llama", "gpt2") if METHODS[name].conv1d or kind == "llama"],
+)
+def test_64_rows_can_be_learnt_by_heart(method: str, kind: str, tmp_path: Path) -> None:
+    """A rank of 16 or its like, on a tiny random model: the answer's loss falls far below that of guessing a label."""
+    base = make_llama(tmp_path / "base", hidden=128) if kind == "llama" else make_gpt2(tmp_path / "base")
+    rates = {"full": 3e-3, "vera": 0.1, "randlora": 2e-2, "oft": 2e-2, "pissa": 3e-3, "olora": 3e-3}
+    lr = rates.get(method, 5e-3 if method == "lora+" else 1e-2)
+    own = {"vera": {"rank": 64}, "oft": {"oft_block_size": 32}, "full": {}}
+    more = own.get(method, {"rank": 16})
+    made = training.train(recipe(base, method, limit=64, epochs=60, lr=lr, **more), tmp_path / "a")
+    assert isinstance(made, Adapter)
+    assert made.training.final_loss < 0.1 < made.training.loss_curve[0][1]
+
+
+def test_bits_per_weight_are_as_the_theory_says(tmp_path: Path) -> None:
+    """NF4: 4 bits, 8 bits of scale a block of 64, and 32 bits a block of 256 scales (and one offset a tensor)."""
+    import bitsandbytes as bnb
+
+    base = make_llama(tmp_path / "llama", hidden=512, layers=1)
+    model, _ = bases.load(bases.resolve(str(base)), 4, torch.float32)
+    layers = [m for m in model.modules() if isinstance(m, bnb.nn.Linear4bit)]
+    weights = sum(layer.in_features * layer.out_features for layer in layers)
+    states = [layer.weight.quant_state for layer in layers]
+    held = sum(8 * layer.weight.numel() * layer.weight.element_size() for layer in layers)
+    held += sum(8 * state.absmax.numel() + 32 * state.state2.absmax.numel() for state in states)
+    assert held / weights == pytest.approx(4 + 8 / 64 + 32 / (64 * 256), rel=1e-4)
+    eight, _ = bases.load(bases.resolve(str(base)), 8, torch.float32)
+    ints = [m for m in eight.modules() if isinstance(m, bnb.nn.Linear8bitLt)]
+    held = sum(8 * m.weight.numel() * m.weight.element_size() + 32 * m.weight.SCB.numel() for m in ints)
+    rows = sum(m.out_features for m in ints)
+    assert held / weights == pytest.approx(8 + 32 * rows / weights, rel=1e-6)
+
+
+def test_nf4s_blocks_keep_their_largest_weight_and_beat_fp4_on_gaussian_ones() -> None:
+    import bitsandbytes as bnb
+
+    weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    errors = {}
+    for kind in ("nf4", "fp4"):
+        code, state = bnb.functional.quantize_4bit(weight, blocksize=64, quant_type=kind)
+        back = bnb.functional.dequantize_4bit(code, state)
+        errors[kind] = float(((back - weight) ** 2).mean())
+        blocks, again = weight.view(-1, 64), back.view(-1, 64)
+        most = blocks.abs().argmax(dim=1, keepdim=True)
+        torch.testing.assert_close(again.gather(1, most), blocks.gather(1, most))
+    assert errors["nf4"] < 0.7 * errors["fp4"]
+
+
+def test_dequantised_is_what_the_layer_computes_with(wide: Path) -> None:
+    import bitsandbytes as bnb
+
+    for bits in (8, 4):
+        model, _ = bases.load(bases.resolve(str(wide)), bits, torch.float32)  # type: ignore[arg-type]
+        for name, layer in model.named_modules():
+            if isinstance(layer, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt):
+                weight = quantise.dequantised(layer)
+                layer.train()
+                x = torch.randn(3, layer.in_features, requires_grad=True)
+                torch.testing.assert_close(layer(x), x @ weight.T, atol=1e-5, rtol=1e-4, msg=name)
+                torch.testing.assert_close(quantise.dequantised(layer), weight)
+
+
+def test_gpt2s_layers_are_known_from_the_configuration(tmp_path: Path) -> None:
+    base = bases.resolve(str(make_gpt2(tmp_path / "gpt2")))
+    modelfiles.check_folder(base.folder)
+    found = {layer.name: layer for layer in bases.linear_layers(base)}
+    layer = found["transformer.h.0.attn.c_attn"]
+    assert (layer.kind, layer.outputs, layer.inputs) == ("Conv1D", 192, 64)
+    assert found["lm_head"].kind == "Linear"

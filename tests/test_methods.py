@@ -1,0 +1,361 @@
+"""Every method keeps what it declares: how it starts, what trains, what it becomes, merged as unmerged, read again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from conftest import make_gpt2, make_llama
+from finbench import adapters, bases, catalog, subjects, training
+from finbench.engines.hf import HFEngine
+from finbench.errors import FinbenchError
+from finbench.merging import log_probabilities, merge
+from finbench.methods import METHODS, method_named, quantise
+from finbench.methods.spectral import Residual
+from finbench.records import Adapter
+
+TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
+SMALL: dict[str, dict[str, Any]] = {
+    "vera": {"rank": 16, "lr": 0.05},
+    "randlora": {"rank": 8, "alpha": 160},
+    "oft": {"oft_block_size": 16},
+}
+COMBINATIONS = [
+    (method.name, base, bits)
+    for method in METHODS.values()
+    for base in ("llama", "gpt2")
+    for bits in method.bits
+    if base == "llama" or method.conv1d
+]
+# the others on quantised weights are run by .ci/run
+QUICK = {(name, "llama", 4) for name in ("qlora", "loftq", "pissa", "dora")} | {("lora", "llama", 8)}
+CASES = [
+    pytest.param(*case, marks=[] if case[2] == 16 or case in QUICK else [pytest.mark.slow]) for case in COMBINATIONS
+]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny Llama whose rows are whole NF4 blocks, and a tiny GPT-2 with Conv1D layers."""
+    made = tmp_path_factory.mktemp("bases")
+    return {"llama": make_llama(made / "llama", hidden=128), "gpt2": make_gpt2(made / "gpt2")}
+
+
+def recipe(base: Path, method: str, **overrides: Any) -> Any:
+    stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 48, "batch_size": 8}
+    stated |= {"dtype": "float32", "lr": 3e-3, "alpha": 8, "rank": 4} | SMALL.get(method, {})
+    unused = method_named(method).unused
+    return catalog.recipe(None, {key: value for key, value in {**stated, **overrides}.items() if key not in unused})
+
+
+@dataclass
+class Trained:
+    """A finished run, and what the model in memory said before it was saved."""
+
+    folder: Path
+    record: Adapter
+    logits: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def train_once(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) -> Callable[..., Trained]:
+    """Train each combination at most once in this module."""
+    done: dict[tuple[str, str, int], Trained] = {}
+    real = training._save
+
+    def run(method: str, base: str, bits: int) -> Trained:
+        key = (method, base, bits)
+        if key not in done:
+            seen: list[torch.Tensor] = []
+
+            def spy(prepared: Any, model: Any, tokenizer: Any, *rest: Any) -> Adapter:
+                seen.append(log_probabilities(model.eval(), tokenizer, TEXT))
+                return real(prepared, model, tokenizer, *rest)
+
+            out = tmp_path_factory.mktemp("runs") / f"{method}-{base}-{bits}".replace("+", "p")
+            training._save = spy
+            try:
+                made = training.train(recipe(folders[base], method, bits=bits), out)
+            finally:
+                training._save = real
+            assert isinstance(made, Adapter)
+            done[key] = Trained(out, made, seen[0])
+        return done[key]
+
+    return run
+
+
+def _loaded(base: Path, bits: int = 16) -> tuple[Any, Any]:
+    return bases.load(bases.resolve(str(base)), bits, torch.float32)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- the start
+
+
+@pytest.mark.parametrize(("method", "base", "bits"), CASES)
+def test_it_starts_as_the_base(method: str, base: str, bits: int, folders: dict[str, Path]) -> None:
+    """No-op at the start; residual + adapter = W where a part of W is moved; closer than the base for loftq."""
+    run = training.prepare(recipe(folders[base], method, bits=bits))
+    plain, tokenizer = _loaded(folders[base])
+    before = log_probabilities(_loaded(folders[base], bits)[0], tokenizer, TEXT)
+    full = log_probabilities(plain, tokenizer, TEXT)
+    model, _ = training.begin(run, torch.float32)
+    found = log_probabilities(model.eval(), tokenizer, TEXT)
+    if method == "loftq" or (method in ("pissa", "olora") and bits != 16):
+        assert (found - full).abs().mean() < (before - full).abs().mean()
+        assert not torch.equal(found, before)
+    else:
+        torch.testing.assert_close(found, before, atol=2e-5, rtol=0)
+    if method == "full":
+        return
+    trains = [tensor for tensor in model.parameters() if tensor.requires_grad]
+    assert trains
+    assert all(tensor.dtype is torch.float32 for tensor in trains)
+    if method in ("pissa", "olora"):
+        with model.disable_adapter():
+            assert not torch.allclose(log_probabilities(model, tokenizer, TEXT), before, atol=1e-3)
+
+
+# ---------------------------------------------------------------- the end
+
+
+@pytest.mark.parametrize(("method", "base", "bits"), CASES)
+def test_it_learns_and_is_read_again_as_it_was(
+    method: str, base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path]
+) -> None:
+    """By finbench.adapters, which refuses whatever does not fit, and, where it is a model, by transformers."""
+    run = train_once(method, base, bits)
+    curve = run.record.training.loss_curve
+    assert run.record.training.final_loss < curve[0][1]
+    made = adapters.read(run.folder)
+    if run.record.kind == "model":
+        model, tokenizer = bases.load(bases.Base(run.record.base, run.folder), 16, torch.float32)
+    else:
+        model, tokenizer = _loaded(folders[base], bits)
+        model = adapters.attach(model, made.folder)
+    rounded = run.record.kind == "model" and bits == 8  # int8 rounds the layers' inputs too, a 16-bit model does not
+    found = log_probabilities(model.eval(), tokenizer, TEXT)
+    torch.testing.assert_close(found, run.logits, atol=0.05 if rounded else 1e-4, rtol=0)
+    assert not torch.allclose(
+        run.logits, log_probabilities(_loaded(folders[base], bits)[0], tokenizer, TEXT), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(("method", "base", "bits"), CASES)
+def test_merged_is_unmerged(
+    method: str, base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run = train_once(method, base, bits)
+    if run.record.kind == "model":
+        with pytest.raises(FinbenchError, match="whole model already"):
+            merge(str(run.folder), tmp_path / "m", base=str(folders[base]))
+        return
+    made = merge(str(run.folder), tmp_path / "m", base=str(folders[base]), dtype="float32")
+    assert made.merge is not None
+    assert made.merge.onto == ("bf16" if bits == 16 else "dequantised")
+    assert made.merge.largest_difference < (0.05 if bits == 8 else 2e-4)  # as above
+    assert made.merge.agreement > 0.95
+    assert made.merge.answers == 1
+    model, tokenizer = bases.load(bases.resolve(str(tmp_path / "m")), 16, torch.float32)
+    torch.testing.assert_close(
+        log_probabilities(model, tokenizer, TEXT), run.logits, atol=0.05 if bits == 8 else 2e-4, rtol=0
+    )
+    adapters.read(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(name, marks=[] if (name, "llama", 4) in QUICK else [pytest.mark.slow])
+        for name, method in METHODS.items()
+        if 4 in method.bits and not isinstance(method, Residual)  # whose models are whole
+    ],
+)
+def test_a_quantised_merge_onto_the_published_weights_is_another_function(
+    method: str, train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run = train_once(method, "llama", 4)
+    one, other = (
+        merge(str(run.folder), tmp_path / onto, base=str(folders["llama"]), onto=onto, dtype="float32").merge
+        for onto in ("dequantised", "bf16")
+    )
+    assert one is not None
+    assert other is not None
+    assert other.onto == "bf16"
+    assert other.largest_difference > 100 * one.largest_difference
+    assert f"{one.largest_difference:.2g}" in (tmp_path / "dequantised" / "README.md").read_text()
+
+
+_ALONE = """
+import json, sys
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+found = []
+for base, folder, kind in json.loads(sys.argv[1]):
+    model = AutoModelForCausalLM.from_pretrained(base if kind == "peft" else folder, dtype=torch.float32)
+    if kind == "peft":
+        model = PeftModel.from_pretrained(model, folder)
+    ids = torch.tensor([AutoTokenizer.from_pretrained(base).encode(sys.argv[2])])
+    with torch.no_grad():
+        found.append(model.eval()(ids).logits[0].log_softmax(-1))
+assert not [name for name in sys.modules if name.split(".")[0] == "finbench"]
+torch.save(found, sys.argv[3])
+"""
+
+
+def test_a_fresh_process_with_peft_alone_reads_every_method(
+    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    runs = [(base, train_once(method, base, 16)) for method, base, bits in COMBINATIONS if bits == 16]
+    stated = json.dumps([[str(folders[base]), str(run.folder), run.record.kind] for base, run in runs])
+    command = [sys.executable, "-c", _ALONE, stated, TEXT, str(tmp_path / "found.pt")]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    for (base, run), found in zip(runs, torch.load(tmp_path / "found.pt"), strict=True):
+        torch.testing.assert_close(found, run.logits, atol=1e-4, rtol=0, msg=f"{run.record.recipe.method} on {base}")
+
+
+@pytest.mark.parametrize(
+    ("base", "bits"), [("llama", 16), ("gpt2", 16), *(pytest.param("llama", b, marks=pytest.mark.slow) for b in (8, 4))]
+)
+def test_the_engine_examines_every_method_one_after_the_other(
+    base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path]
+) -> None:
+    """peft mixes no kinds of tuner in one model; each is attached in its turn, and between two the base is the base."""
+    engine = HFEngine(bases.resolve(str(folders[base])), bits, "float32")  # type: ignore[arg-type]
+    runs = [train_once(*case) for case in COMBINATIONS if case[1:] == (base, bits)]
+    runs = [run for run in runs if run.record.kind == "peft"]
+    expected = {}
+    for run in runs:
+        model, tokenizer = _loaded(folders[base], bits)
+        expected[run.folder] = log_probabilities(adapters.attach(model, run.folder).eval(), tokenizer, TEXT)
+    for run in [*runs, *reversed(runs)]:
+        engine.use(run.folder)
+        assert engine.form == ("merged" if bits == 16 else "unmerged"), run.record.recipe.method
+        found = log_probabilities(engine.lm.model, engine.tokenizer, TEXT)
+        torch.testing.assert_close(found, expected[run.folder], atol=2e-4, rtol=0, msg=run.record.recipe.method)
+        engine.use(None)
+        assert torch.equal(engine._probe(), engine.alone)
+
+
+def test_a_whole_model_is_examined_in_the_bits_it_has(
+    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Not in those of the recipe: what came of a quantised residual, or of a merge, is in 16 bits."""
+    residual, low = train_once("pissa", "llama", 4), train_once("qlora", "llama", 4)
+    merge(str(low.folder), tmp_path / "m", base=str(folders["llama"]))
+    for folder in (residual.folder, tmp_path / "m"):
+        found, _ = subjects.examinees([str(folder)], None, str(folders["llama"]), None, None, "hf")
+        assert [(one.subject.kind, one.subject.bits) for one in found] == [("base", 16), ("model", 16)]
+    found, _ = subjects.examinees([str(low.folder)], None, str(folders["llama"]), None, None, "hf")
+    assert [(one.subject.kind, one.subject.bits) for one in found] == [("base", 4), ("peft", 4)]
+
+
+# ---------------------------------------------------------------- what becomes of it
+
+
+def test_converted_methods_are_ordinary_loras_of_one_rank(train_once: Callable[..., Trained]) -> None:
+    for name, rank in (("pissa", 8), ("olora", 8), ("eva", 8), ("adalora", 6)):
+        for base in ("llama", "gpt2"):
+            run = train_once(name, base, 16)
+            config = json.loads((run.folder / "adapter_config.json").read_text())
+            tensors = load_file(run.folder / "adapter_model.safetensors")
+            assert config["peft_type"] == "LORA"
+            assert config["init_lora_weights"] is True
+            assert not config["rank_pattern"]
+            assert not config["alpha_pattern"]
+            assert {t.shape[0] for key, t in tensors.items() if ".lora_A." in key} == {config["r"]}
+            assert config["r"] <= rank
+            assert METHODS[name].becomes == "converted LoRA"
+
+
+def test_the_number_of_trained_parameters_is_the_papers(
+    train_once: Callable[..., Trained], folders: dict[str, Path]
+) -> None:
+    layers = [layer for layer in bases.linear_layers(bases.resolve(str(folders["llama"]))) if layer.name != "lm_head"]
+    r = 4
+    lora = sum(r * (layer.inputs + layer.outputs) for layer in layers)
+    expected = {
+        **dict.fromkeys(("lora", "rslora", "lora+", "pissa", "olora"), lora),
+        "dora": lora + sum(layer.outputs for layer in layers),
+        "lora-fa": sum(r * layer.outputs for layer in layers),
+        "vera": sum(16 + layer.outputs for layer in layers),
+        "adalora": sum(6 * (layer.inputs + layer.outputs + 1) for layer in layers),
+        "oft": sum(layer.inputs // 16 * (16 * 15 // 2) for layer in layers),
+        "randlora": sum(-(-m // 8) * (8 + m) for m in (min(layer.inputs, layer.outputs) for layer in layers)),
+    }
+    found = {name: train_once(name, "llama", 16).record.training.trainable_parameters for name in expected}
+    assert found == expected
+
+
+def test_eva_keeps_the_rank_budget_and_orthonormal_directions(folders: dict[str, Path]) -> None:
+    run = training.prepare(recipe(folders["llama"], "eva"))
+    model, _ = training.begin(run, torch.float32)
+    layers = {name: m for name, m in model.named_modules() if "default" in getattr(m, "lora_A", {})}
+    ranks = [m.r["default"] for m in layers.values()]
+    assert sum(ranks) <= 4 * 14
+    assert len(set(ranks)) > 1
+    for layer in layers.values():
+        a = layer.lora_A["default"].weight
+        torch.testing.assert_close(a @ a.T, torch.eye(len(a)), atol=1e-4, rtol=0)
+        assert not layer.lora_B["default"].weight.any()
+        assert layer.scaling["default"] == 2.0
+
+
+def test_loftq_is_nearer_to_the_weights_than_nf4_alone(folders: dict[str, Path]) -> None:
+    for base in ("llama", "gpt2"):
+        plain, _ = _loaded(folders[base])
+        model, _ = training.begin(training.prepare(recipe(folders[base], "loftq")), torch.float32)
+        for name, layer in model.named_modules():
+            if "default" not in getattr(layer, "lora_A", {}):
+                continue
+            own = plain.get_submodule(name.removeprefix("base_model.model."))
+            weight = quantise.as_stored(own, own.weight.data)
+            coded = quantise.dequantised(layer.base_layer)
+            low = layer.scaling["default"] * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+            assert torch.linalg.norm(weight - coded - low) < torch.linalg.norm(weight - coded)
+            tail = torch.linalg.svdvals(weight - coded)[4:]
+            assert float(torch.linalg.norm(weight - coded - low)) == pytest.approx(float(tail.norm()), rel=1e-3)
+
+
+def test_dora_rows_have_the_trained_magnitudes(
+    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run = train_once("dora", "llama", 16)
+    merge(str(run.folder), tmp_path / "m", base=str(folders["llama"]), dtype="float32")
+    merged = load_file(tmp_path / "m" / "model.safetensors")
+    magnitudes = {k: t for k, t in load_file(run.folder / "adapter_model.safetensors").items() if "magnitude" in k}
+    assert len(magnitudes) == 14
+    for key, m in magnitudes.items():
+        name = key.removeprefix("base_model.model.").replace(".lora_magnitude_vector", ".weight")
+        torch.testing.assert_close(merged[name].norm(dim=1), m, atol=1e-5, rtol=1e-5)
+
+
+def test_doras_norm_is_not_differentiated(train_once: Callable[..., Trained], folders: dict[str, Path]) -> None:
+    """Section 4.3 of the paper: B's gradient is that of the formula with the norm as a constant."""
+    run = train_once("dora", "llama", 16)
+    model = adapters.attach(_loaded(folders["llama"])[0], run.folder).train()
+    layer = model.base_model.model.model.layers[0].mlp.up_proj
+    [name] = layer.lora_A
+    a, b, m = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.lora_magnitude_vector[name].weight
+    x = torch.randn(5, a.shape[1], generator=torch.Generator().manual_seed(0))
+    weight, low = layer.base_layer.weight.detach(), b.detach().clone().requires_grad_()
+    b.requires_grad_()
+    layer(x).pow(2).sum().backward()
+    found = {}
+    for detached in (True, False):
+        direction = weight + layer.scaling[name] * low @ a.detach()
+        norm = direction.norm(dim=1, keepdim=True)
+        y = x @ (m.detach()[:, None] * direction / (norm.detach() if detached else norm)).T
+        [found[detached]] = torch.autograd.grad(y.pow(2).sum(), low)
+    torch.testing.assert_close(b.grad, found[True], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(b.grad, found[False], atol=1e-2)

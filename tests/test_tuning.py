@@ -1,0 +1,149 @@
+"""finbench tune: equal budgets, rows held out of train, a search that goes on, a recipe that says where it is from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finbench import catalog, paths, training, tuning
+from finbench.errors import FinbenchError, Interrupted
+from finbench.methods import method_named
+from finbench.records import Adapter, Search, Trial
+
+
+def recipe(base: Path, method: str = "lora", **overrides: Any) -> Any:
+    stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 64, "batch_size": 8}
+    stated |= {"dtype": "float32", "lr": 3e-3} | ({} if "rank" in method_named(method).unused else {"rank": 4})
+    return catalog.recipe(None, {**stated, **overrides})
+
+
+def _search(found: Any) -> Search:
+    assert found.search is not None
+    return found.search  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("budget", range(1, 7))
+def test_each_rung_costs_one_training_whatever_the_budget(budget: int) -> None:
+    plan = tuning.plan(1e-3, budget)
+    assert len(plan.rungs) == budget
+    assert all(count * share == 1 for count, share in plan.rungs)
+    assert len(plan.rates) == plan.rungs[0][0] == 2**budget
+    assert 1e-3 in plan.rates
+    assert all(b / a == pytest.approx(2, rel=1e-3) for a, b in zip(plan.rates, plan.rates[1:], strict=False))
+
+
+@pytest.mark.parametrize("budget", [0, -1, 7])
+def test_a_budget_that_makes_no_search_is_refused(budget: int, llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="from 1 to 6 whole trainings") as caught:
+        tuning.tune(recipe(llama), tmp_path / "t", budget=budget)
+    assert caught.value.hint == "--budget 3"
+
+
+@pytest.mark.parametrize("method", ["lora", "vera"])
+def test_the_winner_is_the_likeliest_on_held_out_rows_at_the_same_cost_for_any_method(
+    method: str, llama: Path, tmp_path: Path
+) -> None:
+    chosen = recipe(llama, method)
+    tuned, path = tuning.tune(chosen, tmp_path / "t", budget=2)
+    search = _search(tuned)
+    assert [(trial.rung, trial.rows) for trial in search.trials] == [(0, 16)] * 4 + [(1, 32)] * 2
+    last = [trial for trial in search.trials if trial.rung == 1]
+    assert tuned.lr == min(last, key=lambda trial: trial.loss or 1e9).lr
+    first = sorted((trial for trial in search.trials if trial.rung == 0), key=lambda trial: trial.loss or 1e9)
+    assert {trial.lr for trial in last} == {trial.lr for trial in first[:2]}
+    again = catalog.recipe(str(path))
+    assert again.model_dump(exclude={"name"}) == tuned.model_dump(exclude={"name"})
+    assert tuned.model_dump(exclude={"lr", "search"}) == chosen.model_dump(exclude={"lr", "search"})
+
+
+def test_no_text_is_on_both_sides_and_none_is_of_another_split(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same sentences, whatever they are asked: two tasks on one text are held out together."""
+    chosen = recipe(llama, limit=None)
+    seen: dict[str, list[dict[str, Any]]] = {}
+    real = tuning._side
+
+    def spy(what: Any, side: Any, share: float) -> Any:
+        select = real(what, side, share)
+
+        def run(exam: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            seen[side] = select(exam, docs)
+            return seen[side]
+
+        return run
+
+    for side in ("held", "train"):
+        training.prepare(tuning._untouched(chosen), None, spy(chosen, side, 1.0))
+    texts = {side: {row["text"] for row in rows} for side, rows in seen.items()}
+    assert not texts["held"] & texts["train"]
+    lines = (paths.shipped("tasks") / "mini" / "mini_sentiment.train.jsonl").read_text().splitlines()
+    assert texts["held"] | texts["train"] <= {json.loads(line)["text"] for line in lines}
+    count = len(seen["held"]) + len(seen["train"])
+    assert 0.1 * count < len(seen["held"]) <= tuning.MOST_HELD_OUT
+    monkeypatch.setattr(tuning, "MOST_HELD_OUT", 7)
+    training.prepare(tuning._untouched(chosen), None, spy(chosen, "held", 1.0))
+    assert len(seen["held"]) == 7
+
+
+def test_a_stopped_search_goes_on_and_ends_as_one_that_was_not(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = recipe(llama)
+    _, whole = tuning.tune(chosen, tmp_path / "whole", budget=2)
+    real, asked = tuning._trial, []
+
+    def stopped(run: Any, held: Any, rung: int) -> Trial:
+        asked.append((rung, run.recipe.lr))
+        if len(asked) == 4:
+            raise Interrupted("Stopped.")
+        return real(run, held, rung)
+
+    monkeypatch.setattr(tuning, "_trial", stopped)
+    with pytest.raises(Interrupted):
+        tuning.tune(chosen, tmp_path / "parts", budget=2)
+    before = list(asked)
+    _, path = tuning.tune(chosen, tmp_path / "parts", budget=2)
+    assert asked[4:][0] == before[-1]
+    assert len(asked) == 4 + 3
+    assert path.read_bytes() == whole.read_bytes()
+    tuning.tune(chosen, tmp_path / "parts", budget=2)  # finished: nothing is trained again
+    assert len(asked) == 7
+
+
+def test_a_folder_of_another_search_is_refused(llama: Path, tmp_path: Path) -> None:
+    tuning.tune(recipe(llama, limit=16), tmp_path / "t", budget=1)
+    for other, budget in ((recipe(llama, limit=16, rank=2), 1), (recipe(llama, limit=16), 2)):
+        with pytest.raises(FinbenchError, match="of another search") as caught:
+            tuning.tune(other, tmp_path / "t", budget=budget)
+        assert "--out" in caught.value.hint
+    (tmp_path / "t" / "search.json").write_text("{")
+    with pytest.raises(FinbenchError, match="is torn"):
+        tuning.tune(recipe(llama, limit=16), tmp_path / "t", budget=1)
+
+
+def test_a_rate_that_diverges_is_ranked_last_and_if_all_do_it_is_said(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="Every learning rate diverged") as caught:
+        tuning.tune(recipe(llama, lr=1e30, max_grad_norm=0, warmup=0), tmp_path / "t", budget=1)
+    assert "--lr" in caught.value.hint
+    trials = [
+        Trial(rung=0, lr=lr, rows=1, steps=1, loss=loss) for lr, loss in ((1, None), (2, 0.5), (4, 0.2), (3, 0.2))
+    ]
+    assert [trial.lr for trial in tuning._ranked(trials, 0)] == [3, 4, 2, 1]
+
+
+def test_the_tuned_recipe_is_trained_and_recorded_and_a_change_parts_it_from_its_search(
+    llama: Path, tmp_path: Path
+) -> None:
+    tuned, path = tuning.tune(recipe(llama, limit=16), tmp_path / "t", budget=1)
+    made = training.train(catalog.recipe(str(path)), tmp_path / "a")
+    assert isinstance(made, Adapter)
+    assert made.recipe.search == tuned.search
+    assert catalog.recipe(str(path), {"seed": 1}).search == tuned.search
+    for change in ({"lr": 1e-4}, {"rank": 2}, {"method": "dora"}):
+        assert catalog.recipe(str(path), change).search is None
+    stated = yaml.safe_load(path.read_text())
+    assert stated["search"]["validation_rows"] > 0
+    assert set(stated["search"]["data"]) == set(_search(tuned).data)
