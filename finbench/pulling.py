@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from finbench import adapters, cardfiles, hub, refs, verification, zoo
 from finbench.adapters import AdapterFolder
+from finbench.console import quiet
 from finbench.errors import FinbenchError
 from finbench.files import folder_atomic
 from finbench.publishing.adapter import EVIDENCE
@@ -79,6 +79,7 @@ def zoo_add(reference: str, name: str | None = None) -> tuple[zoo.ZooEntry, Path
     The adapter is fetched and checked, and so are the scorecards published beside it: one that does not follow from
     its samples is an error, none at all leaves its scores unknown.
     """
+    quiet()
     ref = refs.parse(reference)
     if ref.kind != "hub":
         raise FinbenchError(f"{reference} is not on the Hub.", "Write hub:org/name or hub:org/name@commit.")
@@ -159,8 +160,3 @@ def _licence(repo: str, sha: str) -> str:
         stated = None
     found = str((stated or {}).get("license", zoo.UNKNOWN)) if isinstance(stated, dict) else zoo.UNKNOWN
     return found if found.replace("-", "").replace(".", "").isalnum() and len(found) < 40 else zoo.UNKNOWN
-
-
-def listed() -> list[dict[str, Any]]:
-    """Every published adapter of the zoo, for ``zoo list --json``."""
-    return [json.loads(entry.model_dump_json()) for entry in zoo.entries().values()]

@@ -386,6 +386,7 @@ def test_who_comes_second_is_told_and_who_touched_other_files_is_joined(
     assert names(api, "org/tiny") >= EXPECTED | {"notes/other.md"}
 
 
+@pytest.mark.slow
 def test_every_request_may_fail_once(dev_hub: DevHub, api: HfApi, small: dict[str, Any]) -> None:
     """A push that is stopped at any of its requests, by an answer that never comes, and repeated, ends the same."""
     for number in itertools.count(1):

@@ -87,6 +87,13 @@ def test_pickles_and_code_beside_good_weights_are_not_fetched(dev_hub: DevHub, l
     assert {path.suffix for path in found.folder.iterdir()} == {".json", ".safetensors"}
 
 
+def test_a_file_that_is_a_link_in_git_is_its_text(dev_hub: DevHub, lora: Path) -> None:
+    """A symbolic link in a repository arrives as a file that holds the target's name."""
+    upload(dev_hub, "them/linked", {**files_of(lora), "adapter_config.json": b"/etc/passwd"})
+    with pytest.raises(FinbenchError, match="torn or not JSON"):
+        adapters.find("hub:them/linked")
+
+
 # ---------------------------------------------------------------- configurations
 
 
@@ -303,6 +310,7 @@ def test_a_template_that_waits_for_a_word_is_stopped_too(llama: Path, tmp_path: 
 # ---------------------------------------------------------------- secrets, and other people's text
 
 
+@pytest.mark.slow
 def test_a_token_is_in_nothing_that_a_command_says_or_writes(
     dev_hub: DevHub, lora: Path, llama: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench import hub, refs
-from finbench.console import say
+from finbench.console import quiet, say
 from finbench.errors import FinbenchError
 from finbench.publishing import adapter, evidence
 from finbench.publishing.adapter import Bundle, Options
@@ -54,6 +54,7 @@ def push(
     Raises FinbenchError for what cannot be published: restricted data, an adapter that is not whole, a card that
     ``finbench verify`` finds wrong, a token in a file, and for every refusal of the Hub.
     """
+    quiet()
     target = refs.parse(to)
     if target.kind != "hub" or target.revision:
         raise FinbenchError(f"{to} is no repository of the Hub to push to.", "Write hub:org/name.")
@@ -72,6 +73,10 @@ def push(
         return Pushed(plan, bundle.readme, None)
     for note in bundle.notes:
         say(note)
+    if public and plan.exists and plan.private:
+        say(
+            f"It exists and stays private; its settings make it public: {hub.page(target.name, bundle.kind, 'settings')}"
+        )
     return Pushed(plan, bundle.readme, hub.execute(plan))
 
 

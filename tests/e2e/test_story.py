@@ -115,13 +115,14 @@ def test_train_publish_fetch_and_check(dev_hub: DevHub, llama: Path, tmp_path: P
     assert "zoo:tiny" in stranger.finbench("zoo", "list", COLUMNS="200")
 
 
-def test_a_whole_model(dev_hub: DevHub, llama: Path, tmp_path: Path) -> None:
-    """For those who want one set of files: a fine-tuned or merged model, with tokenizer and generation config."""
+def test_a_merged_model(dev_hub: DevHub, llama: Path, tmp_path: Path) -> None:
+    """For those who want one set of files: a merged model, with tokenizer and generation config."""
     author = Person(dev_hub, tmp_path / "author")
     base = f"hub:org/tiny-llama@{upload(dev_hub, 'org/tiny-llama', files_of(llama), private=False)}"
-    author.finbench("train", "--base", base, "--method", "full", *TRAINING, "--out", "runs/full")
-    author.finbench("eval", "--adapter", "runs/full", "--base", base, *EXAM)
-    pushed = json.loads(author.finbench("push", "runs/full", "hub:org/full", "--json"))
+    author.finbench("train", "--base", base, *TRAINING, "--out", "runs/tiny")
+    author.finbench("merge", "runs/tiny", "--base", base, "--dtype", "float32", "--out", "runs/merged")
+    author.finbench("eval", "--adapter", "runs/merged", "--base", base, *EXAM)
+    pushed = json.loads(author.finbench("push", "runs/merged", "hub:org/full", "--json"))
     paths = {change["path"] for change in pushed["changes"]}
     assert paths >= {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "README.md"}
     assert "base_model_relation: finetune" in pushed["readme"]
