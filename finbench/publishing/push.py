@@ -74,9 +74,8 @@ def push(
     for note in bundle.notes:
         say(note)
     if public and plan.exists and plan.private:
-        say(
-            f"It exists and stays private; its settings make it public: {hub.page(target.name, bundle.kind, 'settings')}"
-        )
+        settings = hub.page(target.name, bundle.kind, "settings")
+        say(f"It exists and stays private; its settings make it public: {settings}")
     return Pushed(plan, bundle.readme, hub.execute(plan))
 
 
