@@ -52,8 +52,9 @@ COMBINED = """
 On quantised weights `pissa` and `olora` are trained in two stages (factorise in full precision; quantise what the adapter does not hold), so
 there is no adapter of the plain base that equals the result: a whole 16-bit model is saved.
 
-Every saved adapter is read by peft alone (`PeftModel.from_pretrained`), with the logits that training ended with;
-`tests/test_methods.py` does so in a process without finbench, for every method, on Llama's layers and GPT-2's.
+Every saved adapter is read by peft alone (`PeftModel.from_pretrained`), with the logits that training ended with (in float32 to 1e-4; in bfloat16
+to its rounding). `tests/test_methods.py` does so in a process without finbench, for every method and all bits, on Llama's layers and GPT-2's. The
+exception is a whole model from an 8-bit residual: int8 rounds the inputs of layers too, which a 16-bit model does not (up to 0.02 in log-probability there).
 
 `finbench eval` runs any of them. An adapter of a float32 base is merged into the weights for its sitting where that gives its answers; all others
 are run beside the weights, and the card says which (`form`).
@@ -65,15 +66,17 @@ the share of equal predictions against the adapter on its base.
 
 ## Methods and bits: what a step costs
 
-{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}).
+{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). `eva` and `adalora` want more
+steps than these. Other processes used the machine too: `rslora` does the very
+work of `lora`, so differences as small as theirs mean nothing.
 
-| method, bits | trains | s to start | s a step | peak memory | on disk |
+| method, bits | trains | to start, s | a step, s | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|
 """
 SCORES = """
-Combinations that are not in the table are refused:
+The others run on 16, 8 and 4 bits, and on GPT-2's Conv1D layers; these do not:
 
-| method | bits | why |
+| method | refused on | why |
 |--|--|--|
 {refused}
 
@@ -86,7 +89,7 @@ Options combine too where peft can: `--method lora+ --set use_dora=true`, `--met
 
 ## Learning
 
-{rows} rows of fpb, one epoch of {steps} steps, each method's default learning rate, one seed, {n} test rows, `smollm2-135m`, greedy answers.
+{rows} rows of fpb, one epoch of {steps} steps, default learning rates, one seed, {n} test rows, `smollm2-135m`, greedy answers.
 What this shows is that each method learns, at what cost. It does not rank them: the intervals overlap, and the rate decides more than the method.
 
 ![macro-F1 against the time of a step](methods_cpu.png)
@@ -173,13 +176,15 @@ def _sizes(row: dict[str, Any]) -> Sequence[str]:
     return f"{row['peak_memory_bytes'] / 1e9:.2f} GB", f"{row['bytes'] / 1e6:.1f} MB"
 
 
-def _score(name: str, row: dict[str, Any]) -> str:
+def _score(name: str, row: dict[str, Any], general: dict[str, Any]) -> str:
     value, low, high = (100 * number for number in row["macro_f1"])
     measured = f"{value:.1f} [{low:.1f}, {high:.1f}]"
     if name == "base":
         return _row(["base, untrained", measured, "", "", "", "", ""])
     trains, speed = f"{row['trainable_parameters']:,}", f"{row['tokens_per_second']:,.0f}"
-    return _row([f"`{row['method']}`, {row['bits']}", measured, f"{row['lr']:g}", trains, speed, *_sizes(row)])
+    default = METHODS[row["method"]].defaults.get("lr", general["lr"])
+    rate = f"{row['lr']:g}" + (f" (default now {default:g})" if row["lr"] != default else "")
+    return _row([f"`{row['method']}`, {row['bits']}", measured, rate, trains, speed, *_sizes(row)])
 
 
 def page() -> str:
@@ -216,7 +221,7 @@ def page() -> str:
     ranked = sorted(
         scores.items(), key=lambda item: (-1, 0) if item[0] == "base" else (order[item[1]["method"]], -item[1]["bits"])
     )
-    parts += [_score(name, row) for name, row in ranked]
+    parts += [_score(name, row, general) for name, row in ranked]
     parts.append(RATES)
     for tuner in TUNERS.values():
         where = _paper(tuner.paper) if tuner.paper != "-" else f"[peft]({PEFT}{tuner.name})"

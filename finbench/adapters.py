@@ -12,19 +12,15 @@ from finbench import bases, catalog, hub, modelfiles, refs, safety, zoo
 from finbench.errors import FinbenchError, near_misses
 from finbench.files import digest, sha256_file
 from finbench.methods import METHODS, TUNERS, Tuner
+from finbench.methods.tuners import REFUSED
 from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
+# what peft can load, also what finbench does not train
+KINDS = {"lora", *TUNERS, *REFUSED, *(name for name, method in METHODS.items() if isinstance(method, Tuner))}
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
-KINDS = {
-    "lora",
-    "adalora",
-    "ln_tuning",
-    *TUNERS,
-    *(name for name, method in METHODS.items() if isinstance(method, Tuner)),
-}
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
 
@@ -114,10 +110,15 @@ def read(folder: Path) -> AdapterFolder:
 
 def identity(folder: Path) -> str:
     """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library."""
-    config = {key: value for key, value in _config(folder).items() if key not in _INCIDENTAL}
-    if isinstance(config.get("target_modules"), list):  # a set: its order in the file means nothing
-        config["target_modules"] = sorted(map(str, config["target_modules"]))
-    return digest({"weights": sha256_file(folder / WEIGHTS), "config": config})
+    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(_config(folder))})
+
+
+def decisive_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What of an ``adapter_config.json`` decides an answer on a given base."""
+    kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
+    if isinstance(kept.get("target_modules"), list):  # a set: its order in the file means nothing
+        kept["target_modules"] = sorted(map(str, kept["target_modules"]))
+    return kept
 
 
 def decisive_files(folder: Path) -> dict[str, str]:

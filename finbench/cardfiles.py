@@ -17,7 +17,7 @@ from typing import Any
 import zstandard
 
 from finbench.errors import FinbenchError
-from finbench.files import cannot_write, digest, sha256_file, stable_json, write_atomic
+from finbench.files import cannot_write, digest, json_lines, sha256_file, stable_json, strict_json, write_atomic
 from finbench.records import Scorecard
 from finbench.seal import card_seal
 
@@ -28,7 +28,7 @@ _LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a f
 def read(path: Path) -> Scorecard:
     """A scorecard; FinbenchError for one that is missing, torn or not a scorecard."""
     try:
-        return Scorecard.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return Scorecard.parse(strict_json(path.read_text(encoding="utf-8")), str(path))
     except FileNotFoundError as fault:
         raise FinbenchError(f"No such scorecard: {path}") from fault
     except (OSError, ValueError, RecursionError) as fault:
@@ -98,7 +98,7 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
             text = stream.read(_LARGEST + 1)
         if len(text) > _LARGEST:
             raise FinbenchError(f"{path} is larger than any samples file can be.")
-        rows = [json.loads(line) for line in text.decode("utf-8").splitlines()]
+        rows = json_lines(text.decode("utf-8"))
     except (OSError, ValueError, RecursionError, zstandard.ZstdError) as fault:
         raise FinbenchError(f"{path} is missing or torn ({fault}).") from fault
     if not all(isinstance(row, dict) for row in rows):
@@ -206,13 +206,17 @@ def run_key(card: Scorecard) -> str:
     )
 
 
+def slug(name: str) -> str:
+    """A subject's name as that of a file."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "subject"
+
+
 def place_for(folder: Path, name: str, run_key: str) -> Path:
     """The file for a card of subject ``name``: an earlier one of the same run, else a name that is free.
 
     Evidence is never overwritten by a run with other settings: that gets the run's key in its name.
     """
-    slug = re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "subject"
-    for candidate in (folder / f"{slug}.json", folder / f"{slug}-{run_key[:8]}.json"):
+    for candidate in (folder / f"{slug(name)}.json", folder / f"{slug(name)}-{run_key[:8]}.json"):
         if not candidate.exists() or read(candidate).run_key == run_key:
             return candidate
     raise FinbenchError(f"{folder} has a card of {name} that is not readable.", "Choose another --out.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from finbench import cardfiles, catalog, metrics, paired, paths, scoring
 from finbench.errors import FinbenchError
+from finbench.files import json_lines
 from finbench.records import Measure, Score, Scorecard
 from finbench.seal import salted
 
@@ -284,7 +285,7 @@ def _texts(task: str, data_dir: Path | None) -> dict[str, str]:
     )
     if not file.is_file():
         return {}
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = json_lines(file.read_text(encoding="utf-8"))
     return {salted("text:" + row["text"])[:16]: row["text"] for row in rows}
 
 
@@ -307,7 +308,10 @@ def _gap(contest: Contest) -> str:
     unit = " points" if metrics.is_share(contest.metric) else ""
     low, high = (points(contest.metric, bound) for bound in (contest.difference.low, contest.difference.high))
     shown = points(contest.metric, contest.difference.value)
-    return f"{metrics.spoken(contest.metric)} {shown}{unit}, 95 % interval {low} to {high}, {probability(contest.p)}"
+    p = probability(contest.p)
+    if probability(contest.adjusted) != p:
+        p += f" ({probability(contest.adjusted)} after Holm)"
+    return f"{metrics.spoken(contest.metric)} {shown}{unit}, 95 % interval {low} to {high}, {p}"
 
 
 def _verdict_one(comparison: Comparison) -> str:

@@ -24,6 +24,24 @@ def stable_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def strict_json(text: str) -> Any:
+    """The value of a JSON text; ValueError where an object names a key twice, of which readers see different ones."""
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def json_lines(text: str) -> list[Any]:
+    """The values of JSON lines. Only a newline ends a line: U+2028 and U+0085 may stand in a text."""
+    return [strict_json(line) for line in text.split("\n") if line.strip()]
+
+
 def digest(value: Any) -> str:
     """SHA-256 (hex) of the canonical JSON of ``value``."""
     return hashlib.sha256(stable_json(value).encode()).hexdigest()

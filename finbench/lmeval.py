@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from finbench import __version__, cardfiles, cards, catalog, metrics, prompts, scoring
 from finbench.console import quiet, say
 from finbench.errors import FinbenchError
-from finbench.files import sha256_file, stable_json
+from finbench.files import json_lines, sha256_file, stable_json
 from finbench.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
 
 _LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
@@ -57,16 +58,20 @@ def _card(path: Path, out: Path, name: str | None, data_dir: Path | None) -> Sco
     if len(shots) > 1:
         raise FinbenchError(f"{path}: its tasks have different numbers of shots: {sorted(shots)}.")
     seed = int(config.get("fewshot_seed") or 0)
-    exams = prompts.load([catalog.tasks()[task] for task in files], data_dir, shots.pop(), seed)
-    scores, samples, limits = [], {}, set()
+    if results.get("system_instruction"):
+        raise FinbenchError(f"{path}: a system instruction stood before every prompt; the tasks have none.")
+    shown = shots.pop()
+    exams = prompts.load([catalog.tasks()[task] for task in files], data_dir, shown, seed)
+    scores, samples, cuts = [], {}, []
     for task, file in sorted(files.items()):
         rows = _lines(file)
         score, samples[task], limit = _score(catalog.tasks()[task], exams[task], rows, results, file)
         scores.append(score)
-        limits.add(limit)
-    if len(limits) > 1:
+        cuts.append(limit)
+    limit = max((cut for cut in cuts if cut is not None), default=None)
+    if limit is not None and any(s.n > limit or cut not in (None, limit) for s, cut in zip(scores, cuts, strict=True)):
         raise FinbenchError(f"{path}: its tasks were cut at different numbers of rows.")
-    card = _blank(results, path, name, seed, limits.pop()).model_copy(update={"scores": scores})
+    card = _blank(results, path, name, seed, limit, shown).model_copy(update={"scores": scores})
     card = card.model_copy(update={"status": "partial" if card.limit else "complete"})
     card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
     place, written = cardfiles.store(out, card, samples)
@@ -88,7 +93,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     if path.stat().st_size > _LARGEST:
         raise FinbenchError(f"{path} is larger than any samples file can be.")
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = json_lines(path.read_text(encoding="utf-8"))
         ordered = sorted(rows, key=lambda row: int(row["doc_id"]))
         if [row["doc_id"] for row in ordered] != list(range(len(rows))):
             raise ValueError("documents are missing or occur twice")
@@ -163,7 +168,8 @@ def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: st
     """
     instances.sort(key=lambda instance: instance.idx)
     try:
-        asked = [row["arguments"][f"gen_args_{number}"]["arg_0"] for number in range(len(row["arguments"]))]
+        given = [row["arguments"][f"gen_args_{number}"] for number in range(len(row["arguments"]))]
+        asked = [(arguments["arg_0"], arguments["arg_1"]) for arguments in given]
         answers = [answer[0] for answer in row["resps"]]
         if len(answers) != len(instances) or len(asked) != len(instances):
             raise ValueError(f"{len(answers)} answers to {len(instances)} requests")
@@ -173,7 +179,11 @@ def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: st
         raise FinbenchError(f"{place}: not a sample of lm-eval ({fault}).") from fault
     if stable_json(row["doc"]) != stable_json(instances[0].doc):
         raise FinbenchError(f"{place} is not the row of the data here.", "Import the same edition of the data.")
-    for instance, prompt, answer in zip(instances, asked, answers, strict=True):
+    for instance, (prompt, then), answer in zip(instances, asked, answers, strict=True):
+        ours = instance.args[1]
+        if then != ours and not (choice and question is not None and str(then).strip() == ours.strip()):
+            what = "the choice" if choice else "how its answer was generated"
+            raise FinbenchError(f"{place}: {what} is not the task's: {stable_json(then)[:200]}.")
         if not (instance.args[0] == prompt if question is None else question.strip() in str(prompt)):
             raise FinbenchError(f"{place}: its prompt is not the task's.", "See it: finbench tasks show NAME")
         instance.resps = [answer]
@@ -190,7 +200,9 @@ def _note(theirs: Mapping[str, Any], ours: Mapping[str, float], task: str) -> No
 # ---------------------------------------------------------------- who and how, as lm-eval says it
 
 
-def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int, limit: int | None) -> Scorecard:
+def _blank(
+    results: Mapping[str, Any], path: Path, name: str | None, seed: int, limit: int | None, shots: int
+) -> Scorecard:
     config = results["config"]
     arguments = config.get("model_args") or {}
     if isinstance(arguments, str):
@@ -209,7 +221,7 @@ def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int, 
         engine=f"lm-eval {config.get('model') or 'unknown'}",
         dtype="none" if dummy else dtype,
         form="none" if dummy else "unmerged" if subject.adapter else "base",
-        shots=max(results["n-shot"].values(), default=0),
+        shots=shots,
         limit=limit,
         seed=seed,
         arguments={"results_sha256": sha256_file(path)},
@@ -255,7 +267,7 @@ def _subject(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str,
 
 def _last(place: str) -> str | None:
     """Last part of a path or Hub id."""
-    return next((part for part in reversed(place.split("/")) if part), None)
+    return next((part for part in reversed(re.split(r"[/\\]", place)) if part), None)
 
 
 def _true(value: Any) -> bool:

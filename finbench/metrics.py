@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -244,6 +245,13 @@ _SPOKEN = {
 def is_share(metric: str) -> bool:
     """Shown in percent, with bars from 0 to 100: everything but errors, R² and correlations."""
     return metric not in _NOT_SHARES
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have."""
+    if is_share(metric):
+        return 0.0, 1.0
+    return {"r2": (-math.inf, 1.0), "mcc": (-1.0, 1.0)}.get(metric, (0.0, math.inf))
 
 
 def spoken(metric: str) -> str:

@@ -67,16 +67,20 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     """The table of these cards: columns by family and task, subjects in the order of their mean, bases first."""
     exams: dict[str, Column] = {}
     runs: dict[tuple[str, str], dict[str, list[Run]]] = {}  # (name, what) -> exam -> runs
+    read: set[str] = set()
     for path in files:
         card = cardfiles.read(path)
+        if (text := card.to_json()) in read:
+            continue  # a copy in another folder is no second run
+        read.add(text)
         rows = _rows(path, card)
-        for score in card.scores:
-            if tasks and score.task not in tasks:
-                continue
-            exam = str(sorted((k, str(v)) for k, v in (exam_of(card, score) | {"task": score.task}).items()))
+        sat = {_exam(card, score): score for score in card.scores if not tasks or score.task in tasks}
+        who = _who(card, spread)
+        if spread == "interval" and sat.keys() & runs.get(who, {}).keys():
+            who = f"{who[0]} ({path.with_suffix('')})", who[1]  # another run of the same name
+        for exam, score in sat.items():
             exams.setdefault(exam, Column(score, conditions(card)))
-            who = runs.setdefault(_who(card, spread), {}).setdefault(exam, [])
-            who.append(Run(card, score, rows.get(score.task)))
+            runs.setdefault(who, {}).setdefault(exam, []).append(Run(card, score, rows.get(score.task)))
     if not exams:
         raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")
     order = sorted(exams, key=lambda e: (exams[e].score.family, exams[e].score.form == "choice", exams[e].title, e))
@@ -92,6 +96,10 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     made = Table(columns, families, lines, spread, tested)
     made.plots = [(column.title, plots.forest(made, number)) for number, column in enumerate(columns)]
     return made
+
+
+def _exam(card: Scorecard, score: Score) -> str:
+    return str(sorted((k, str(v)) for k, v in (exam_of(card, score) | {"task": score.task}).items()))
 
 
 def _told_apart(columns: list[Column]) -> list[Column]:

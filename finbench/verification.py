@@ -6,7 +6,6 @@ count follows from the samples), ``reproduced`` (the model, asked again, gives t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Any, Literal
 from finbench import cardfiles, catalog, metrics, rescore, scoring, seal
 from finbench import rerun as again
 from finbench.errors import FinbenchError
+from finbench.files import strict_json
 from finbench.records import Measure, Score, Scorecard
 
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
 _EXACT = 1e-9  # intervals are resampled with the same seed: equal up to rounding
+_OF_SCHEMA_0 = Scorecard.model_fields.keys() - {"origin", "arguments", "computed", "chat_template", "seal"}
 _EARLIER = 0.03  # those of schema 0 came from 2,000 resamples of another kind
 
 
@@ -78,8 +79,10 @@ def verify(
     found.checks.append(f"schema {parsed.schema_}")
     _sealed(raw, parsed, found)
     for score in parsed.scores:
-        _task(score, found)
+        _task(parsed, score, found)
         _possible(parsed, score, found)
+    for task in {score.task for score in parsed.scores if sum(s.task == score.task for s in parsed.scores) > 1}:
+        found.fault(f"scores[{task}]", "is there more than once")
     if parsed.status == "complete" and (parsed.limit is not None or not parsed.scores):
         found.fault("status", "a card with a limit, or without scores, is not complete")
     by_task = _samples(path, parsed, found)
@@ -111,7 +114,7 @@ def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None
 
 def _raw(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return strict_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as fault:
         raise FinbenchError(f"No such scorecard: {path}") from fault
     except (OSError, ValueError, RecursionError) as fault:
@@ -124,6 +127,8 @@ def _raw(path: Path) -> Any:
 def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> None:
     """The seal names what was edited; the run key must follow from subject, settings and versions."""
     if card.schema_ == 0:
+        for name in sorted(raw.keys() & (Scorecard.model_fields.keys() - _OF_SCHEMA_0)):
+            found.fault("schema", f"is 0, which had no {name}: the number was edited")
         found.notes.append("schema 0 has no seal: an edited name, setting or version would not be noticed")
         return
     if card.seal is None:
@@ -136,7 +141,7 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
     found.checks.append("seal and run key")
 
 
-def _task(score: Score, found: Verification) -> None:
+def _task(card: Scorecard, score: Score, found: Verification) -> None:
     place = f"scores[{score.task}]"
     task = catalog.tasks().get(score.task)
     if task is None:
@@ -151,9 +156,17 @@ def _task(score: Score, found: Verification) -> None:
         found.notes.append(
             f"{score.task}: version {score.version}, here it is {task.version}: answers cannot be scored again"
         )
-    for name in ("family", "form", "main_metric", "licence"):
+    names = ["family", "form", "main_metric", "licence"]
+    if score.version == task.version and score.prompt_style is not None:
+        names.append("prompt_style")
+    for name in names:
         if getattr(score, name) != getattr(task, name):
             found.fault(f"{place}.{name}", f"is {getattr(score, name)!r}; the task says {getattr(task, name)!r}")
+    lower = metrics.lower_is_better(task.name)
+    if card.schema_ > 0 and score.version == task.version and score.lower_is_better != lower:
+        found.fault(f"{place}.lower_is_better", f"is {score.lower_is_better}; the task says {lower}")
+    if score.data.split != "test":
+        found.fault(f"{place}.data.split", f"is {score.data.split!r}; exams are of the test split")
     if score.data.set != task.set:
         found.fault(f"{place}.data.set", f"is {score.data.set!r}; the task says {task.set!r}")
 
@@ -166,11 +179,21 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.n", f"is {score.n}; the data have {wanted} rows")
     if score.truncated > score.n * (8 if score.form == "choice" else 1):
         found.fault(f"{place}.truncated", "is more than there are prompts")
+    for name in ("clusters", "duplicates"):
+        if (getattr(score, name) or 0) > score.n:
+            found.fault(f"{place}.{name}", f"is more than the {score.n} documents")
+    if score.overlap and score.overlap.texts > score.overlap.of:
+        found.fault(f"{place}.overlap", "has more texts than were looked for")
+    if not card.shots and (score.fewshot_split or score.fewshot_digest):
+        found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
     if score.main_metric not in score.metrics:
         found.fault(f"{place}.main_metric", f"{score.main_metric!r} is not among the metrics")
     for name, measure in _measures(score):
         if not measure.low <= measure.value <= measure.high:
             found.fault(f"{place}.{name}", "lies outside its own interval")
+        least, most = metrics.bounds(name.rpartition(".")[2])
+        if not least <= measure.low <= measure.high <= most:
+            found.fault(f"{place}.{name}", f"is not between {least:g} and {most:g}")
         if name.rpartition(".")[2] in ("acc", "exact_match", "parse_rate"):
             successes = measure.value * score.n
             if abs(successes - round(successes)) > 1e-6 or not 0 <= measure.value <= 1:
@@ -205,7 +228,8 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list
     by_task: dict[str, list[dict[str, Any]]] = {}
     for number, row in enumerate(rows):
         lacking = {"task", "index", "doc", "values"} - set(row)
-        if lacking or not isinstance(row["index"], int) or not isinstance(row["values"], dict):
+        kinds = (("task", str), ("index", int), ("doc", str), ("values", dict))
+        if lacking or not all(isinstance(row[name], kind) for name, kind in kinds):
             found.fault(f"samples line {number + 1}", f"is no sample row ({sorted(lacking) or 'wrong types'})")
             continue
         if card.schema_ > 0:
@@ -220,9 +244,11 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list
 def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None:
     """Counts, and every metric with its interval, from the rows of one task."""
     place, sample = f"scores[{score.task}]", f"samples[{score.task}]"
-    if [row["index"] for row in rows] != list(range(score.n)):
+    if [row["index"] for row in rows] != list(range(len(rows))) or len(rows) != score.n:
         found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each once ({len(rows)} rows)")
         return
+    if score.clusters is not None:
+        _evidence(score, rows, found)
     counted = scoring.counts(rows)
     stated = {"n": score.n, "clusters": score.clusters, "duplicates": score.duplicates}
     for name, value in counted.items():
@@ -250,6 +276,22 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
     if hidden:
         found.notes.append(f"{score.task}: {', '.join(sorted(hidden))} quote restricted text and cannot be recomputed")
     found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
+
+
+def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> None:
+    """Rows as finbench writes them: with the answer, or its hash where texts must not be shown, source and metrics."""
+    task = catalog.tasks().get(score.task)
+    if task is None:
+        return
+    answer = "answer" if task.form == "choice" or not task.restricted else "answer_sha256"
+    names = metrics.aggregations(task.name).keys()
+    for row in rows:
+        place = f"samples[{score.task} {row['index']}]"
+        for name, kind in ((answer, list if task.form == "choice" else str), ("cluster", str)):
+            if not isinstance(row.get(name), kind):
+                found.fault(f"{place}.{name}", "is missing")
+        if score.version == task.version and row["values"].keys() != names:
+            found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")
 
 
 def _equal(

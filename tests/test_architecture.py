@@ -77,6 +77,7 @@ LAYERS = (
         "pulling",
         "merging",
         "tuning",
+        "leaderboard",
     },
     {
         "views",
@@ -87,6 +88,7 @@ LAYERS = (
         "cli_cards",
         "cli_catalog",
         "cli_data",
+        "cli_board",
         "cli_hub",
         "__main__",
         "__init__",

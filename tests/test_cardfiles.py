@@ -15,9 +15,11 @@ from typing import Any
 
 import jsonschema
 import pytest
+import zstandard
 
 from finbench import cardfiles, evaluation, seal
 from finbench.errors import FinbenchError
+from finbench.files import stable_json
 from finbench.records import Scorecard
 from finbench.verification import verify
 
@@ -206,6 +208,14 @@ def test_a_card_is_the_same_after_reading_and_writing(tmp_path: Path) -> None:
     text = (tmp_path / "dummy.json").read_text()
     assert card.to_json() == text
     assert Scorecard.parse(json.loads(text), "card").to_json() == text
+
+
+def test_answers_may_hold_any_separator_of_unicode(tmp_path: Path) -> None:
+    rows = [{"task": "t", "index": n, "answer": f"a{end}b"} for n, end in enumerate("\u2028\u2029\x85\x0b\x1c\n\r")]
+    path = tmp_path / "rows.samples.jsonl.zst"
+    lines = "".join(stable_json(row) + "\n" for row in rows)
+    path.write_bytes(zstandard.ZstdCompressor().compress(lines.encode()))
+    assert cardfiles.parse_samples(path) == rows
 
 
 def test_seals_name_every_leaf_that_was_edited() -> None:

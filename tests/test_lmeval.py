@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from finbench import cardfiles, evaluation, lmeval, paths
+from finbench import cardfiles, evaluation, lmeval, paths, prompts
 from finbench.data.sources import import_data
 from finbench.errors import FinbenchError
 from finbench.verification import verify
@@ -148,6 +148,21 @@ REFUSED = {
         each(lambda r: r["arguments"]["gen_args_0"].update(arg_0="Is it good?")),
         "its prompt is not the task's",
     ),
+    "another way to generate": (
+        "samples*sentiment*",
+        each(lambda r: r["arguments"]["gen_args_0"]["arg_1"].update(do_sample=True, temperature=1.0)),
+        "how its answer was generated is not the task's",
+    ),
+    "another choice": (
+        "samples*fpb_mc*",
+        each(lambda r: r["arguments"]["gen_args_0"].update(arg_1=" splendid")),
+        "the choice is not the task's",
+    ),
+    "a system instruction": (
+        "results*",
+        in_results(lambda r: r.update(system_instruction="Say positive.")),
+        "a system instruction stood before every prompt",
+    ),
     "a document twice": ("samples*sentiment*", lambda rows: [*rows, rows[0]], "missing or occur twice"),
     "a document less": ("samples*sentiment*", lambda rows: rows[1:], "missing or occur twice"),
     "no answer": ("samples*sentiment*", each(lambda r: r.update(resps=[])), "0 answers to 1 requests"),
@@ -185,6 +200,71 @@ def test_their_own_numbers_are_not_taken_over(
     score = next(score for score in card.scores if score.task == "finbench_mini_sentiment")
     assert score.metrics["acc"].value != 0.99
     assert "their file says acc = 0.9900" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_leaderboard_takes_their_output(output: Path, data: Path, tmp_path: Path) -> None:
+    from finbench import leaderboard
+    from finbench.leaderboard import commands
+    from finbench.leaderboard.board import board, entries
+
+    [added] = leaderboard.add([output], to=tmp_path / "board", name="theirs", data_dir=data)
+    assert added == tmp_path / "board" / "scorecards" / "theirs.json"
+    found = entries(tmp_path / "board")
+    [exam] = board(found).exams  # mini tasks are never shown
+    assert (exam.task, exam.whole, exam.rows[0].entry.level) == ("fpb_mc", False, "samples-attached")
+    [stock] = [command for _, command in commands.reproduce(found[0]).steps if command.startswith("lm_eval run")]
+    assert "--limit 12 --log_samples" in stock
+
+
+def cut(output: Path, target: Path) -> Path:
+    """A copy in which the sentiment task has five rows, as if its set had no more, and separators of unicode."""
+
+    def shorter(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        kept = rows[:5]
+        kept[0]["resps"] = [["positive\u2028and\x85more"]]
+        return kept
+
+    tamper(output, target, "samples*sentiment*", shorter)
+    for path in target.rglob("samples*sentiment*"):
+        path.write_text("".join(json.dumps(json.loads(line), ensure_ascii=False) + "\n" for line in path.open()))
+    return target
+
+
+def test_a_set_with_fewer_rows_than_the_limit_is_whole(
+    output: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = cut(output, tmp_path / "t")
+    with pytest.raises(FinbenchError, match="cut at different numbers of rows"):
+        lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
+    rows = prompts.rows
+    monkeypatch.setattr(
+        prompts, "rows", lambda exam, split: rows(exam, split)[: 5 if "sentiment" in exam.config.task else None]
+    )
+    [card] = lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
+    assert card.limit == 12
+    assert sorted(score.n for score in card.scores) == [5, 12, 12]
+
+
+def test_tasks_of_others_do_not_change_the_shots(output: Path, data: Path, tmp_path: Path) -> None:
+    def others(results: dict[str, Any]) -> None:
+        results["versions"]["gsm8k"] = 3
+        results["n-shot"]["gsm8k"] = 5
+
+    [card] = lmeval.import_card(
+        tamper(output, tmp_path / "t", "results*", in_results(others)), out=tmp_path / "o", data_dir=data
+    )
+    assert card.shots == 0
+
+
+def test_a_path_of_windows_gives_its_last_part_only(output: Path, data: Path, tmp_path: Path) -> None:
+    def windows(results: dict[str, Any]) -> None:
+        results["config"]["model_args"] = {"pretrained": "C:\\Users\\somebody\\tiny-llama"}
+        results["model_name"] = "C:\\Users\\somebody\\tiny-llama"
+
+    forged = tamper(output, tmp_path / "t", "results*", in_results(windows))
+    [card] = lmeval.import_card(forged, out=tmp_path / "o", data_dir=data)
+    assert card.subject.name == card.subject.base.alias == "tiny-llama"
+    assert "somebody" not in card.to_json()
 
 
 def test_an_empty_folder_is_answered_with_the_command_that_fills_it(tmp_path: Path) -> None:

@@ -89,6 +89,9 @@ def _trainer(run: training.Prepared, folder: Path, **more: Any) -> AnswerTrainer
         ({"method": "full", "rank": 8}, "has no rank", "Leave rank out"),
         ({"method": "hira", "rank": 65}, "Rank 65 is above the smaller dimension", "--rank 64"),
         ({"method": "prefix_tuning"}, "trains prompts", "finbench methods"),
+        ({"method": "kasa"}, "cuts singular values off the base", "finbench methods"),
+        ({"method": "corda"}, "covariances", "finbench methods"),
+        ({"method": "mica"}, "an option of lora", "--method lora --set init_lora_weights=mica"),
         ({"method": "lro"}, "Did you mean .*lora", "finbench methods"),
     ],
     ids=str,
@@ -225,6 +228,16 @@ def test_adalora_spends_its_budget_and_adds_its_penalty(wide: Path, tmp_path: Pa
     trainer.train()
     kept = sum(int((t != 0).sum()) for name, t in model.named_parameters() if "lora_E" in name)
     assert kept == pytest.approx(4 * 14, abs=1)
+
+
+@pytest.mark.parametrize("limit", [8, 16])
+def test_adalora_refuses_a_run_without_room_for_its_schedule(
+    limit: int, wide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bases, "load", None)
+    with pytest.raises(FinbenchError, match=f"more than {limit // 8} optimiser steps"):
+        training.prepare(recipe(wide, "adalora", limit=limit))
+    training.prepare(recipe(wide, "adalora", limit=24))
 
 
 # ---------------------------------------------------------------- resumed

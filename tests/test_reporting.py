@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,21 @@ def test_seeds_become_mean_and_deviation(folder: Path) -> None:
     assert f"{mean:.1f} ± {deviation:.1f}" in line(text, "guess")
     assert "±" not in line(text, "base")
     assert "Welch" in text
+
+
+def test_a_copy_is_no_second_run_and_another_run_of_one_name_another_line(folder: Path, tmp_path: Path) -> None:
+    [card] = files(folder, "gold-s0")
+    shutil.copytree(card.parent, tmp_path / "copy")
+    for spread in reporting.SPREADS:
+        once = reporting.report([card], spread=spread)
+        assert reporting.report([card, tmp_path / "copy" / card.name], spread=spread) == once
+    again = sit(tmp_path, "again", 0, seed=3)
+    found = json.loads(again.read_text())
+    found["subject"]["name"] = "gold-s0"
+    again.write_text(json.dumps(found))
+    made = reporting.table([card, again])
+    assert [line.name for line in made.lines if not line.baseline] == ["gold-s0", f"gold-s0 ({again.with_suffix('')})"]
+    assert all(len(cell.runs) == 1 for line in made.lines if not line.baseline for cell in line.cells if cell)
 
 
 def test_nothing_is_marked_where_nothing_can_be_tested(folder: Path, tmp_path: Path) -> None:

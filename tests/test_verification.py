@@ -232,6 +232,21 @@ def hide(card: Card, rows: Rows) -> None:
     card["scores"][1]["metrics"]["acc"] |= {"value": 0.98, "low": 0.97, "high": 0.99}
 
 
+def every_row(alter: Callable[[dict[str, Any]], Any]) -> Callable[[Card, Rows], None]:
+    """An alteration of every row of the sentiment task."""
+
+    def both(card: Card, rows: Rows) -> None:
+        for row in rows:
+            if row["task"] == "finbench_mini_sentiment":
+                alter(row)
+
+    return both
+
+
+def impossible_share(card: Card, rows: Rows) -> None:
+    card["scores"][1]["metrics"]["macro_f1"] |= {"value": 1.5, "low": 1.4, "high": 1.6}
+
+
 CAREFUL = {  # seals, hashes and keys renewed: found by what is recomputed
     "a score": (put(0.9, "scores", 1, "metrics", "macro_f1", "value"), ".metrics.macro_f1"),
     "a share that cannot be": (put(0.6667, "scores", 1, "metrics", "acc", "value"), ".metrics.acc"),
@@ -253,6 +268,24 @@ CAREFUL = {  # seals, hashes and keys renewed: found by what is recomputed
     "the rows": (put(151, "scores", 1, "data", "rows"), ".n"),
     "the baselines": (put(0.01, "scores", 1, "baselines", "random", "acc"), ".baselines"),
     "a metric taken out": (lambda card, rows: card["scores"][1]["metrics"].pop("acc"), ".metrics"),
+    "a count beyond all bounds": (put(10**30, "scores", 1, "n"), "samples[finbench_mini_sentiment].index"),
+    "a score above one": (impossible_share, ".metrics.macro_f1"),
+    "the direction of a metric": (put(["macro_f1"], "scores", 1, "lower_is_better"), ".lower_is_better"),
+    "the prompt style": (put("chatty", "scores", 1, "prompt_style"), ".prompt_style"),
+    "the split": (put("train", "scores", 1, "data", "split"), ".data.split"),
+    "worked examples of none": (put("train", "scores", 1, "fewshot_split"), ".fewshot_split"),
+    "the overlap": (put({"texts": 3, "of": 2}, "scores", 1, "overlap"), ".overlap"),
+    "a score twice": (lambda card, rows: card["scores"].append(card["scores"][1]), "scores[finbench_mini_sentiment]"),
+    "an earlier schema": (put(0, "schema"), "schema"),
+    "answers taken out": (every_row(lambda row: row.pop("answer")), "samples[finbench_mini_sentiment 0].answer"),
+    "sources taken out": (
+        rescored(every_row(lambda row: row.pop("cluster"))),
+        "samples[finbench_mini_sentiment 0].cluster",
+    ),
+    "a metric taken out everywhere": (
+        rescored(every_row(lambda row: row["values"].pop("parse_rate"))),
+        "samples[finbench_mini_sentiment 0].values",
+    ),
     "a limit of a complete card": (put(5, "limit"), "status"),
     "a gold label": (rescored(values("macro_f1", 0, other)), "samples[finbench_mini_sentiment 7].values.macro_f1"),
     "a prediction": (rescored(values("macro_f1", 1, other)), "samples[finbench_mini_sentiment 7].values.macro_f1"),
@@ -379,6 +412,14 @@ def test_json_too_deep_for_any_card_is_refused(card: Path) -> None:
         verify(card)
 
 
+def test_a_key_that_is_there_twice_is_refused_for_readers_see_different_values(card: Path) -> None:
+    card.write_text(card.read_text().replace('"engine"', '"engine": "hf", "engine"'))
+    with pytest.raises(FinbenchError, match="the key 'engine' is there twice"):
+        verify(card)
+    with pytest.raises(FinbenchError, match="the key 'engine' is there twice"):
+        cardfiles.read(card)
+
+
 @pytest.mark.parametrize(
     "row",
     [
@@ -387,6 +428,7 @@ def test_json_too_deep_for_any_card_is_refused(card: Path) -> None:
         {"task": "finbench_mini_sentiment", "index": 0, "doc": "d", "values": {"macro_f1": [[], {}, []]}},
         {"task": 7, "index": 0, "doc": "d", "values": {"acc": 1.0}},
         {"task": "finbench_mini_sentiment", "index": "0", "doc": "d", "values": {"acc": 1.0}},
+        {"task": "finbench_mini_sentiment", "index": 0, "doc": ["d"], "values": {"acc": 1.0}},
         {"seal": 5},
         {},
     ],

@@ -10,7 +10,17 @@ from finbench.methods.adalora import ADALORA
 from finbench.methods.base import Layer, Method, Start
 from finbench.methods.eva import EVA
 from finbench.methods.full import FULL
-from finbench.methods.lora import DORA, LORA, LORA_FA, LORA_PLUS, QLORA, RSLORA
+from finbench.methods.lora import (
+    AS_OPTION,
+    AS_REFUSED,
+    DORA,
+    LORA,
+    LORA_FA,
+    LORA_PLUS,
+    QLORA,
+    REFUSED,
+    RSLORA,
+)
 from finbench.methods.spectral import LOFTQ, OLORA, PISSA
 from finbench.methods.tuners import OFT, RANDLORA, TUNERS, VERA, Tuner, refused_by_name
 
@@ -28,7 +38,9 @@ def method_named(name: str) -> Method:
     known = {**METHODS, **TUNERS}
     if name in known:
         return known[name]
-    if reason := refused_by_name(name):
+    if name in AS_OPTION:
+        raise FinbenchError(f"{name} is an option of lora here.", f"--method lora --set {AS_OPTION[name]}")
+    if reason := refused_by_name(name) or REFUSED.get(AS_REFUSED.get(name, "")):
         raise FinbenchError(f"Method {name} is refused: {reason}.", "See them all: finbench methods")
     raise unknown("method", name, known, "finbench methods")
 

@@ -35,7 +35,7 @@ class AdaLora(Tuner):
         total = steps or 1000
         ratio, warm, final = self._shares(recipe)
         begin, end = int(warm * total), max(1, int(final * total))
-        if begin >= total - end:
+        if begin >= total - end or total - end < 2:  # importance is measured before the last mask
             raise FinbenchError(f"adalora needs more than {total} optimiser steps.", "Use more rows or epochs.")
         own = {key: value for key, value in recipe.options.items() if key not in self.options}
         values = {
@@ -67,6 +67,10 @@ class AdaLora(Tuner):
         """As for LoRA, with the rank that it starts with."""
         super().verify(recipe, layers)
         full_rank(recipe.model_copy(update={"rank": round(self._shares(recipe)[0] * recipe.rank)}), layers)
+
+    def check_steps(self, recipe: Recipe, steps: int) -> None:
+        """Its schedule must fit."""
+        self.config(recipe, steps)
 
     def callbacks(self, model: Any, recipe: Recipe) -> list[Any]:
         """The allocator runs between the optimiser's step and the clearing of the gradients."""

@@ -111,6 +111,9 @@ class Method:
                     f"Its options: {', '.join(sorted(self.option_names())) or 'none'}",
                 )
 
+    def check_steps(self, recipe: Recipe, steps: int) -> None:
+        """Refuse a run of too few optimiser steps."""
+
     def loads(self, recipe: Recipe) -> Bits:
         """Bits at which ``apply`` wants the base; it may quantise it by itself."""
         return recipe.bits

@@ -12,6 +12,8 @@ from finbench.methods.base import Layer, Start, targets
 from finbench.methods.lora import LoraMethod
 from finbench.records import Recipe
 
+_MOST_PASSES = 128  # two batches of eight rows had not settled after several minutes
+
 
 class _Batches(list[dict[str, Any]]):
     """What peft's EVA takes for a data loader: it has a length and can be walked again and again."""
@@ -65,7 +67,7 @@ class Eva(LoraMethod):
         matched = set(wrapped.peft_config["default"].target_modules)
         with torch.no_grad():
             initialize_lora_eva_weights(
-                wrapped, usable, forward_fn=_forward, show_progress_bar=False, gather_distributed_inputs=False
+                wrapped, usable, forward_fn=_Forward(), show_progress_bar=False, gather_distributed_inputs=False
             )
         for name, tensor in wrapped.named_parameters():
             tensor.requires_grad_(".lora_" in name)  # layers whose rank was changed are new
@@ -96,8 +98,20 @@ def _with_eva(method: LoraMethod, model: Any, recipe: Recipe, chosen: Any) -> An
     return get_peft_model(model, method.lora_config(recipe, init_lora_weights="eva", eva_config=chosen))
 
 
-def _forward(model: Any, inputs: dict[str, Any]) -> Any:
-    return model(**inputs, logits_to_keep=1, use_cache=False)
+class _Forward:
+    """What peft calls for each batch, which it walks round and round until all components have settled, or for ever."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __call__(self, model: Any, inputs: dict[str, Any]) -> Any:
+        self.passes += 1
+        if self.passes > _MOST_PASSES:
+            raise FinbenchError(
+                f"eva: the components of the inputs have not settled after {_MOST_PASSES} batches.",
+                "Use more rows, a smaller --rank, or a looser --set tau=0.9",
+            )
+        return model(**inputs, logits_to_keep=1, use_cache=False)
 
 
 EVA = Eva(

@@ -39,6 +39,14 @@ REFUSED = {
     "fan_in_fan_out": "it follows from the kind of layer",
     "inference_mode": "it is for inference",
 }
+# Known by these names elsewhere: here an option, or refused as one.
+AS_OPTION = {"mica": "init_lora_weights=mica", "orthogonal": "init_lora_weights=orthogonal"}
+AS_REFUSED = {
+    "kasa": "kasa_config",
+    "corda": "corda_config",
+    "lora-ga": "lora_ga_config",
+    "monteclora": "monteclora_config",
+}
 _INITIAL = ("pissa", "olora", "eva", "loftq")  # starts that are methods of their own here
 # What peft raises on, or drops without a word, where the base is quantised.
 _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft has no such layer there"}
@@ -264,8 +272,9 @@ LORA_PLUS = LoraPlus(
     becomes="plain LoRA",
     trains="r(h+o)",
     options={"lr_ratio": 16},
-    # its authors: about half of LoRA's rate for A, and 16 for the ratio
-    defaults={"lr": 5.0e-4},
+    # A below LoRA's rate and B, at lr_ratio times as much, above it; at 5e-4, half of LoRA's as its authors advise for
+    # their 7B models, B's rate of 8e-3 undoes on the embedded base what was learnt
+    defaults={"lr": 1.25e-4},
 )
 LORA_FA = LoraFA(
     name="lora-fa",

@@ -148,7 +148,12 @@ _ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("deft", "DeftConfig", "-", {"alpha": "alpha", "dropout": "deft_dropout", "bits": (16,)}),
     ("delora", "DeloraConfig", "2503.18225", {"dropout": "module_dropout", "conv1d": False, "bits": (16,)}),
     ("fourierft", "FourierFTConfig", "2405.03003", {"rank": None}),
-    ("frod", "FrodConfig", "-", {"rank": None, "dropout": "frod_dropout", "bits": (16,)}),
+    (
+        "frod",
+        "FrodConfig",
+        "-",
+        {"rank": None, "dropout": "frod_dropout", "options": {"progressbar": False}, "bits": (16,)},
+    ),
     ("glora", "GloraConfig", "2306.07967", {"conv1d": False, "bits": (16,)}),
     (
         "gralora",

@@ -1,0 +1,43 @@
+"""docs/leaderboard.png and docs/leaderboard-phone.png, from leaderboards/index.html in Chromium.
+
+python docs/screenshots.py        needs pip install -e ".[browser]" and Chromium ($FINBENCH_CHROMIUM names another)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+HERE = Path(__file__).resolve().parent
+PAGE = f"file://{HERE.parent / 'leaderboards' / 'index.html'}"
+
+
+def main() -> None:
+    """The first family's first exam on a desktop, and the first screen with an open drawer on a dark phone."""
+    with sync_playwright() as api:
+        chromium = os.environ.get("FINBENCH_CHROMIUM") or shutil.which("chromium")
+        browser = api.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.goto(f"{PAGE}#sentiment")
+        page.wait_for_function("document.querySelectorAll('.plot svg').length === 2")
+        page.screenshot(path=HERE / "leaderboard.png", full_page=True)
+        phone = browser.new_page(
+            viewport={"width": 390, "height": 780},
+            device_scale_factor=2,
+            is_mobile=True,
+            has_touch=True,
+            color_scheme="dark",
+            reduced_motion="reduce",
+        )
+        phone.goto(f"{PAGE}#sentiment")
+        phone.locator("tbody .open").first.click()
+        phone.locator("#drawer h3", has_text="Reproduce it").wait_for()
+        phone.screenshot(path=HERE / "leaderboard-phone.png")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""What a leaderboard shows: cards become exams, and only rows of one exam are ever compared.
+
+An exam is a task under one definition, on the same rows, with the same prompts (``comparison.exam_of``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench import cardfiles, catalog, metrics, verification
+from finbench.cards import conditions
+from finbench.comparison import Rows, exam_of
+from finbench.errors import FinbenchError
+from finbench.files import digest
+from finbench.leaderboard import attested
+from finbench.leaderboard.attested import Trained
+from finbench.leaderboard.groups import front, tied
+from finbench.records import Score, Scorecard
+
+SCORECARDS = "scorecards"
+FAMILIES = {
+    "sentiment": "Sentiment",
+    "headline": "Headlines",
+    "ner": "Entities",
+    "xbrl": "XBRL",
+    "qa": "Questions",
+    "general": "General",
+    "finlora": "FinLoRA's prompts",
+}
+UNRANKED = ("finlora", "mini")  # families for compatibility and for demos: never ranked, mini never shown
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A card of the leaderboard with its samples, how far it can be believed, and its adapter's training if known."""
+
+    key: str
+    card: Scorecard
+    samples: Rows
+    found: verification.Verification
+    level: str
+    trained: Trained | None = None
+
+    @property
+    def machine(self) -> str:
+        """Seconds and bytes are only comparable on one kind of machine: accelerator, else processor and cores."""
+        known = self.card.provenance.hardware
+        if "gpu" in known:
+            return f"{known.get('gpus', 1)} × {known['gpu']}"
+        return f"{known.get('cpu', 'not stated')}, {known.get('cores', '?')} cores"
+
+
+@dataclass
+class Row:
+    """A subject's score in an exam. ``group`` 1 cannot be told from the best; None where nothing can be tested."""
+
+    entry: Entry
+    score: Score
+    group: int | None = None
+    on_cost_front: bool = False
+    on_memory_front: bool = False
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Prompt tokens a second, answers included in the time; None where no time was taken."""
+        return (
+            self.score.prompt_tokens / self.score.seconds if self.score.seconds and self.score.prompt_tokens else None
+        )
+
+    @property
+    def cost(self) -> float | None:
+        """Seconds of the machine for 1,000 documents."""
+        return 1000 * self.score.seconds / self.score.n if self.score.seconds else None
+
+
+@dataclass
+class Exam:
+    """One table of the leaderboard. ``whole``: the whole test was asked, not its first rows only."""
+
+    key: str
+    score: Score
+    conditions: tuple[str, ...]
+    whole: bool
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def task(self) -> str:
+        """As people type it."""
+        return self.score.task.removeprefix(catalog.PREFIX)
+
+    @property
+    def current(self) -> bool:
+        """Of the version of the task that this finbench has."""
+        return self.score.version == catalog.tasks()[self.score.task].version
+
+    @property
+    def title(self) -> str:
+        """The task and what sets the exam apart from the plain one of today."""
+        old = [] if self.current else [f"version {self.score.version}"]
+        return ", ".join([self.task, *self.conditions, *old])
+
+    @property
+    def share(self) -> bool:
+        """The main metric is shown in percent."""
+        return metrics.is_share(self.score.main_metric)
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Less of the main metric is better."""
+        return self.score.main_metric in self.score.lower_is_better
+
+    @property
+    def ranked(self) -> bool:
+        """Groups are formed; not in families that are for compatibility."""
+        return self.score.family not in UNRANKED
+
+
+@dataclass(frozen=True)
+class Board:
+    """Every exam, in the order of the page, and the cards they come from."""
+
+    entries: list[Entry]
+    exams: list[Exam]
+
+    def family(self, name: str) -> list[Exam]:
+        """The exams of a family."""
+        return [exam for exam in self.exams if exam.score.family == name]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def entries(folder: Path) -> list[Entry]:
+    """Every card of ``folder/scorecards``, verified; FinbenchError naming each one in which something is wrong."""
+    place = folder / SCORECARDS
+    found, faults = [], []
+    for path in cardfiles.expand([place]):
+        checked = verification.verify(path, data_dir=folder / ".none")  # data on this machine must not decide
+        if checked.faults:
+            faults += [f"{path.name}: {fault.field} {fault.message}" for fault in checked.faults[:3]]
+            continue
+        card = cardfiles.read(path)
+        found.append(
+            Entry(
+                key=path.stem,
+                card=card,
+                samples=samples_of(path, card),
+                found=checked,
+                level=attested.level(folder, path, checked.level),
+                trained=attested.trained(folder, card.subject),
+            )
+        )
+    if faults:
+        raise FinbenchError("\n".join(faults), f"See all that is wrong: finbench verify {place}/CARD.json")
+    return found
+
+
+def samples_of(path: Path, card: Scorecard) -> Rows:
+    """Sample rows by task, in the order of the test; empty for a card without samples."""
+    rows: Rows = {}
+    for row in cardfiles.read_samples(path) if card.samples else []:
+        rows.setdefault(row["task"], []).append(row)
+    return {task: sorted(own, key=lambda row: int(row["index"])) for task, own in rows.items()}
+
+
+# ---------------------------------------------------------------- exams
+
+
+def board(found: Sequence[Entry]) -> Board:
+    """Exams of the entries, each with its rows in order, in tied groups and with its Pareto fronts."""
+    exams: dict[str, Exam] = {}
+    for entry in found:
+        for score in entry.card.scores:
+            if score.family not in FAMILIES or score.task not in catalog.tasks():
+                continue
+            key = digest({**exam_of(entry.card, score), "task": score.task})[:10]
+            said = tuple(part for part in conditions(entry.card) if not part.startswith("first "))
+            exam = exams.setdefault(key, Exam(key, score, said, whole=False))
+            exam.whole = exam.whole or entry.card.limit is None or score.n < entry.card.limit
+            exam.rows.append(Row(entry, score))
+    for exam in exams.values():
+        exam.rows = _newest(exam.rows)
+        _place(exam)
+    return Board(list(found), sorted(exams.values(), key=_order))
+
+
+def _order(exam: Exam) -> tuple[Any, ...]:
+    """Families as listed; in each whole tests first, then generated answers, then what most subjects sat."""
+    family = list(FAMILIES).index(exam.score.family)
+    kind = (not exam.whole, exam.score.form == "choice", bool(exam.conditions), not exam.current)
+    return (family, *kind, -len(exam.rows), exam.task, -exam.score.version, exam.title, exam.key)
+
+
+def _newest(rows: Sequence[Row]) -> list[Row]:
+    """One row for each subject and way of computing: that of its newest card."""
+    kept: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: (row.entry.card.provenance.created, row.entry.key)):
+        card = row.entry.card
+        who = card.subject.model_dump(include={"adapter", "bits", "kind", "seed"})
+        same = {**who, "base": card.subject.base.fingerprint, "how": [card.engine, card.dtype, card.form, card.origin]}
+        kept[digest(same)] = row
+    return list(kept.values())
+
+
+def _place(exam: Exam) -> None:
+    sign = 1 if exam.lower_is_better else -1
+    exam.rows.sort(key=lambda row: (sign * row.score.main.value, row.entry.card.subject.name, row.entry.key))
+    if exam.ranked:
+        samples = [row.entry.samples.get(exam.score.task, []) for row in exam.rows]
+        for row, group in zip(exam.rows, tied(exam.score, samples), strict=True):
+            row.group = group
+    for row, cost, memory in zip(exam.rows, _front(exam, "cost"), _front(exam, "peak_memory_bytes"), strict=True):
+        row.on_cost_front, row.on_memory_front = cost, memory
+
+
+def _front(exam: Exam, what: str) -> list[bool]:
+    """Whether no other subject on the same kind of machine is as good for less."""
+    spent = [row.cost if what == "cost" else row.entry.card.peak_memory_bytes or None for row in exam.rows]
+    sign = -1 if exam.lower_is_better else 1
+    return front([sign * row.score.main.value for row in exam.rows], spent, [row.entry.machine for row in exam.rows])

@@ -1,0 +1,111 @@
+"""A leaderboard folder: cards in, tables and page out; and whether what lies there is what the cards give."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench import cardfiles
+from finbench.errors import FinbenchError
+from finbench.files import write_atomic
+from finbench.leaderboard import charts, intake, page, published, tables
+from finbench.leaderboard.board import SCORECARDS, Board, board, entries
+
+DETAILS = "details"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was made of a folder: the board, the files in it, and which of them are not as they should be."""
+
+    folder: Path
+    board: Board
+    files: list[str]
+    stale: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "folder": str(self.folder),
+            "cards": len(self.board.entries),
+            "exams": len(self.board.exams),
+            "files": self.files,
+            "stale": self.stale,
+        }
+
+
+def build(folder: Path = Path("leaderboards"), *, check: bool = False) -> Built:
+    """Write ``leaderboard.md``, ``leaderboard.csv`` and ``index.html`` (beyond 200 cards ``details/`` too).
+
+    Every card is verified first. With ``check`` nothing is written: cards with restricted texts and files that are not
+    what the cards give are a FinbenchError; ``stale`` names the files. Raises FinbenchError for a folder without cards.
+    """
+    _has_cards(folder)
+    made = board(entries(folder))
+    files = render(made, published.read(folder))
+    if check:
+        faults = [
+            f"{path.name}: {fault}"
+            for path in cardfiles.expand([folder / SCORECARDS])
+            for fault in intake.restricted(cardfiles.read_samples(path))
+        ]
+        if faults:
+            raise FinbenchError("\n".join(faults), "Take these cards out of the pull request.")
+        return Built(folder, made, sorted(files), stale(folder, files))
+    for name in _left_over(folder, files):
+        (folder / name).unlink()
+    for name, text in files.items():
+        write_atomic(folder / name, text)
+    with contextlib.suppress(OSError):
+        (folder / DETAILS).rmdir()  # only where it is empty
+    return Built(folder, made, sorted(files))
+
+
+def render(made: Board, blocks: list[published.Published]) -> dict[str, str]:
+    """Every file of a leaderboard by its name in the folder."""
+    return {
+        "leaderboard.md": tables.markdown(made, blocks),
+        "leaderboard.csv": tables.table(made),
+        **page.files(made, blocks),
+    }
+
+
+def _has_cards(folder: Path) -> None:
+    if not (folder / SCORECARDS).is_dir():
+        raise FinbenchError(
+            f"{folder} is no leaderboard: it has no folder {SCORECARDS}.",
+            f"Add a card: finbench leaderboard add CARD --to {folder}",
+        )
+
+
+def _left_over(folder: Path, files: dict[str, str]) -> list[str]:
+    """Details of cards that are gone."""
+    return [
+        f"{DETAILS}/{path.name}"
+        for path in sorted((folder / DETAILS).glob("*.js"))
+        if f"{DETAILS}/{path.name}" not in files
+    ]
+
+
+def stale(folder: Path, files: dict[str, str]) -> list[str]:
+    """Names of the files that are missing, superfluous, or not as given (by ``page.same``)."""
+    found = _left_over(folder, files)
+    for name, text in files.items():
+        path = folder / name
+        if not path.is_file() or not page.same(path.read_text(encoding="utf-8"), text):
+            found.append(name)
+    return sorted(found)
+
+
+def pictures(folder: Path, out: Path) -> list[Path]:
+    """PNG of score against cost for every exam of at least two subjects, for model cards and documents."""
+    _has_cards(folder)
+    written = []
+    for exam in board(entries(folder)).exams:
+        if len(exam.rows) > 1 and any(charts.point(exam, row, "cost") for row in exam.rows):
+            path = out / f"{cardfiles.slug(exam.title)}-{exam.key}.png"
+            write_atomic(path, charts.png(exam))
+            written.append(path)
+    return written

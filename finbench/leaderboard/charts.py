@@ -1,0 +1,139 @@
+"""Score against cost and against memory: one Vega-Lite drawing for the page, and the same as PNG.
+
+The page gets the drawing once, with places to fill in (``%metric%`` and the like), and the bundle of vl-convert that
+draws it, so that it needs no network and no ``eval``.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from finbench import metrics
+from finbench.errors import FinbenchError
+from finbench.leaderboard.board import Exam, Row
+
+EXTRA = 'pip install "finbench[board]"'
+_SNIPPET = "window.vegaEmbed = vegaEmbed;"
+_WIDE = 20  # times from least to most, from which on the axis is logarithmic
+AXES = {
+    "cost": ("Seconds of the machine for 1,000 documents", "cost"),
+    "memory": ("Peak memory while answering, GB", "memory"),
+}
+
+
+def scatter() -> dict[str, Any]:
+    """Vega-Lite of score over what it costs: interval, point, and the front as steps; data are named ``rows``.
+
+    FinbenchError where altair is not installed.
+    """
+    try:
+        import altair as alt
+    except ImportError as fault:
+        raise FinbenchError("The leaderboard's charts need altair and vl-convert-python.", EXTRA) from fault
+    x = alt.X("x:Q", title="%axis%", scale=alt.Scale(type="linear", zero=False, padding=24, nice=True))
+    y = alt.Y("score:Q", title="%metric%", scale=alt.Scale(zero=False, padding=12, nice=True))
+    colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme="tableau10"))
+    tips = [
+        alt.Tooltip("name:N", title="subject"),
+        alt.Tooltip("method:N"),
+        alt.Tooltip("said:N", title="%metric%"),
+        alt.Tooltip("x:Q", title="%axis%", format=",.3~r"),
+        alt.Tooltip("machine:N"),
+    ]
+    rows = alt.Chart(alt.NamedData("rows"))
+    on_front = rows.transform_filter("datum.front")
+    steps = on_front.mark_line(interpolate="step-after", strokeDash=[4, 3], strokeWidth=1.5, opacity=0.7).encode(
+        x=x, y=y, detail="machine:N", order="x:Q", color=alt.value("%soft%")
+    )
+    whiskers = rows.mark_rule(strokeWidth=1.5, opacity=0.45).encode(x=x, y="low:Q", y2="high:Q", color=colour)
+    points = rows.mark_point(filled=True, size=80, opacity=0.95).encode(
+        x=x, y=y, color=colour, tooltip=tips, shape=alt.Shape("kind:N", legend=None)
+    )
+    left = on_front.transform_filter("!datum.right").mark_text(align="left", dx=6, dy=-9, fontSize=11, limit=190)
+    right = on_front.transform_filter("datum.right").mark_text(align="right", dx=-6, dy=-9, fontSize=11, limit=190)
+    names = [side.encode(x=x, y=y, text="name:N", color=alt.value("%ink%")) for side in (left, right)]
+    drawn = alt.layer(steps, whiskers, points, *names).properties(width="container", height=260)
+    spec: dict[str, Any] = json.loads(drawn.to_json(validate=True))
+    spec["autosize"] = {"type": "fit", "contains": "padding"}
+    return spec
+
+
+def libraries() -> str:
+    """What drew the page, for its reader and for comparing two pages."""
+    return ", ".join(f"{name} {version(name)}" for name in ("altair", "vl-convert-python"))
+
+
+@functools.cache
+def bundle() -> str:
+    """JavaScript of Vega, Vega-Lite and Vega-Embed in one; FinbenchError where vl-convert is not installed."""
+    try:
+        import vl_convert
+    except ImportError as fault:
+        raise FinbenchError("The leaderboard's page needs altair and vl-convert-python.", EXTRA) from fault
+    return str(vl_convert.javascript_bundle(_SNIPPET)).replace("</script", r"<\/script")
+
+
+def point(exam: Exam, row: Row, axis: str) -> dict[str, Any] | None:
+    """A row as the drawing's data; None where its cost was not measured."""
+    card = row.entry.card
+    at = row.cost if axis == "cost" else card.peak_memory_bytes / 1e9 or None
+    if at is None:
+        return None
+    scale = 100 if exam.share else 1
+    main = row.score.main
+    return {
+        "name": card.subject.name,
+        "method": card.subject.method or card.subject.kind,
+        "kind": card.subject.kind,
+        "machine": row.entry.machine,
+        "x": at,
+        "score": scale * main.value,
+        "low": scale * main.low,
+        "high": scale * main.high,
+        "said": f"{scale * main.value:.1f}" if exam.share else f"{main.value:.3f}",
+        "front": row.on_cost_front if axis == "cost" else row.on_memory_front,
+    }
+
+
+def filled(spec: Any, words: Mapping[str, str]) -> Any:
+    """The drawing with its places filled in."""
+    if isinstance(spec, dict):
+        return {key: filled(part, words) for key, part in spec.items()}
+    if isinstance(spec, list):
+        return [filled(part, words) for part in spec]
+    return words.get(spec, spec) if isinstance(spec, str) else spec
+
+
+def png(exam: Exam, axis: str = "cost", scale: float = 2) -> bytes:
+    """The scatter of an exam as PNG, for model cards and documents; ``axis`` is ``cost`` or ``memory``."""
+    import vl_convert
+
+    title, _ = AXES[axis]
+    unit = " in %" if exam.share else ""
+    words = {"%axis%": title, "%metric%": metrics.spoken(exam.score.main_metric) + unit}
+    spec = filled(copy.deepcopy(scatter()), words | {"%soft%": "#68727f", "%ink%": "#1c2430"})
+    found = [made for row in exam.rows if (made := point(exam, row, axis)) is not None]
+    middle = (min(at := [made["x"] for made in found], default=0) + max(at, default=0)) / 2
+    found = [made | {"right": made["x"] > middle} for made in found]
+    spec |= {"datasets": {"rows": found}, "width": 640, "title": f"{exam.title} (n = {exam.score.n:,})"}
+    if wide(at):
+        logarithmic(spec)
+    return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=scale))
+
+
+def wide(values: list[float]) -> bool:
+    """Costs that differ so much that only a logarithmic axis shows them."""
+    return bool(values) and min(values) > 0 and max(values) > _WIDE * min(values)
+
+
+def logarithmic(spec: Any) -> None:
+    """Turn every x scale of the drawing into a logarithmic one."""
+    for layer in spec["layer"]:
+        if "x" in layer["encoding"]:
+            layer["encoding"]["x"]["scale"] |= {"type": "log"}
+            del layer["encoding"]["x"]["scale"]["zero"]  # a logarithm has none

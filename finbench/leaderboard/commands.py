@@ -1,0 +1,102 @@
+"""What to type to get a row again: train, sit the exam, check the card."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+
+import yaml
+
+from finbench import catalog
+from finbench.leaderboard.board import SCORECARDS, Entry
+from finbench.records import BaseModelId, Scorecard
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Commands with what they are for; ``recipe`` is name and text of a file that the first of them reads."""
+
+    steps: list[tuple[str, str]]
+    recipe: tuple[str, str] | None = None
+
+
+def reproduce(entry: Entry) -> Steps:
+    """The commands for one card. Names from the card are quoted for a shell."""
+    card, file = entry.card, f"leaderboards/{SCORECARDS}/{entry.key}.json"
+    steps: list[tuple[str, str]] = []
+    recipe = None
+    folder = None
+    if card.subject.kind != "base":
+        folder = f"runs/{_file_name(card.subject.adapter_name or card.subject.name)}"
+        if entry.trained is not None:
+            stated = entry.trained.record.recipe
+            text = yaml.safe_dump(stated.model_dump(exclude={"name"}), sort_keys=False, allow_unicode=True)
+            recipe = (f"{_file_name(stated.name)}.yaml", text)
+            steps.append(
+                (f"Train it by the recipe below, saved as {recipe[0]}", f"finbench train {recipe[0]} --out {folder}")
+            )
+        elif command := _from_zoo(card, folder):
+            steps.append(("Train it, by the zoo's recipe of that name (the card itself holds no recipe)", command))
+        else:
+            steps.append(("Get the adapter from whoever trained it: the card holds no recipe", f"ls {folder}"))
+    if card.origin == "lm-eval":
+        steps.append(("Sit the same exams, with stock lm-eval", _stock(card, folder)))
+        steps.append(("Score its answers again", "finbench card import lm-eval-output"))
+    else:
+        steps.append(("Sit the same exams", _exam(card, folder)))
+    steps.append(("Recompute every number of the card from its samples", f"finbench verify {shlex.quote(file)}"))
+    adapter = f" --adapter {folder}" if folder else ""
+    steps.append(
+        ("Ask the model again, 50 documents a task", f"finbench verify {shlex.quote(file)} --rerun 50{adapter}")
+    )
+    return Steps(steps, recipe)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "adapter"
+
+
+def _from_zoo(card: Scorecard, folder: str) -> str | None:
+    subject = card.subject
+    name = (subject.adapter_name or "").removesuffix(f"-s{subject.seed}")
+    if name not in catalog.recipe_files():
+        return None
+    return f"finbench train {name} --seed {subject.seed or 0} --out {folder}"
+
+
+def _base(base: BaseModelId) -> str:
+    """As ``--model`` and ``--base`` take it."""
+    if base.source == "hub" and base.hub_id:
+        return shlex.quote(f"hub:{base.hub_id}" + (f"@{base.revision}" if base.revision else ""))
+    return shlex.quote(base.alias) if base.source == "wheel" else "./" + _file_name(base.alias)
+
+
+def _exam(card: Scorecard, folder: str | None) -> str:
+    subject = card.subject
+    tasks = ",".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
+    who = f"--adapter {folder} --base {_base(subject.base)}" if folder else f"--model {_base(subject.base)}"
+    parts = ["finbench eval", who, f"--tasks {shlex.quote(tasks)}", f"--bits {subject.bits}"]
+    parts += ["--chat"] if subject.chat else ["--no-chat"] if folder else []
+    parts += [f"--shots {card.shots} --seed {card.seed}"] if card.shots else []
+    parts += [f"--limit {card.limit}"] if card.limit else []
+    parts += [] if card.engine == "hf" else [f"--engine {shlex.quote(card.engine)}"]
+    arguments = {"dtype": card.dtype} | {k: str(v) for k, v in card.arguments.items()}
+    parts += [f"--arg {shlex.quote(f'{key}={value}')}" for key, value in arguments.items()]
+    chosen = {key: value for score in card.scores for key, value in score.data.choices.items()}
+    parts += [f"--metadata {shlex.quote(f'{key}={value}')}" for key, value in sorted(chosen.items())]
+    return " ".join(parts)
+
+
+def _stock(card: Scorecard, folder: str | None) -> str:
+    """The run of lm-eval whose answers the card holds."""
+    base = card.subject.base
+    model = [f"pretrained={base.hub_id or base.alias}", *([f"revision={base.revision}"] if base.revision else [])]
+    model += [f"dtype={card.dtype}", *([f"peft={folder}"] if folder else [])]
+    tasks = ",".join(score.task for score in card.scores)
+    parts = ['lm_eval run --include_path "$(finbench tasks path)"', f"--tasks {shlex.quote(tasks)}", "--model hf"]
+    parts += [f"--model_args {shlex.quote(','.join(model))}"]
+    parts += ["--apply_chat_template"] if card.subject.chat else []
+    parts += [f"--num_fewshot {card.shots} --seed {card.seed}"] if card.shots else []
+    parts += [f"--limit {card.limit}"] if card.limit else []
+    return " ".join([*parts, "--log_samples --output_path lm-eval-output"])

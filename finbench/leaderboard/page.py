@@ -1,0 +1,284 @@
+"""The page: one HTML file with its data, its drawing and its script inside; details beside it where they are many.
+
+Nothing is fetched: a content security policy allows only the scripts whose hashes stand in the page, and the files of
+``details/``. Text from cards travels as JSON and is put into the page as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from finbench import catalog, metrics
+from finbench.cards import described, template
+from finbench.files import digest
+from finbench.leaderboard import breakdown, charts, commands, published
+from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, Entry, Exam, Row
+from finbench.records import Measure
+
+LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
+MANY = 200  # cards
+LEVELS = {
+    "self-reported": "no samples: rests on the word of who wrote it",
+    "samples-attached": "every number follows from the samples beside the card",
+    "reproduced": "the model was asked again and answered the same",
+}
+
+
+def files(board: Board, blocks: Sequence[published.Published] = ()) -> dict[str, str]:
+    """``index.html`` and, beyond 200 cards or 2 MB, ``details/*.js``, by name."""
+    details = _details(board)
+    parts = {
+        name: importlib.resources.files("finbench").joinpath(f"templates/leaderboard/{name}").read_text("utf-8")
+        for name in ("board.css", "board.js")
+    }
+    values: dict[str, Any] = {
+        "board": board,
+        "families": _families(board),
+        "published": blocks,
+        "marks": published.marks,
+        "levels": LEVELS,
+        "newest": max((entry.card.provenance.created for entry in board.entries), default="")[:10],
+        "css": parts["board.css"],
+        "drawing": _json(charts.scatter()),
+        "libraries": charts.libraries(),
+        "scripts": [charts.bundle(), parts["board.js"]],
+    }
+    inside = payload(board) | {"details": details}
+    if len(board.entries) <= MANY:
+        text = _page(values, inside, beside=False)
+        if len(text.encode()) <= LARGEST:
+            return {"index.html": text}
+    named = {key: f"details/{digest(key)[:12]}.js" for key in details}
+    inside = payload(board) | {"beside": named}
+    made = {"index.html": _page(values, inside, beside=True)}
+    for key, found in details.items():
+        made[named[key]] = f"finbenchDetail({_json(key)}, {_json(found)});\n"
+    return made
+
+
+def _page(values: dict[str, Any], data: dict[str, Any], *, beside: bool) -> str:
+    hashes = " ".join(f"'sha256-{_hash(script)}'" for script in values["scripts"])
+    policy = (
+        f"default-src 'none'; script-src {hashes}{' ' + chr(39) + 'self' + chr(39) if beside else ''}; "
+        "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return template("leaderboard/page.html.j2", escape=True, policy=policy, data=_json(data), **values)
+
+
+def same(one: str, other: str) -> bool:
+    """Two pages are alike; where they were drawn by other versions of the libraries, apart from what those give."""
+    return one == other or (_libraries(one) != _libraries(other) and _own_text(one) == _own_text(other))
+
+
+def _libraries(text: str) -> str:
+    found = re.search(r'<meta name="generator" content="([^"]*)">', text)
+    return found[1] if found else ""
+
+
+def _own_text(text: str) -> str:
+    text = re.sub(r"<script[^>]* data-library>.*?</script>", "", text, flags=re.DOTALL)
+    return text.replace(f'content="{_libraries(text)}"', "").replace(_policy(text), "")
+
+
+def _policy(text: str) -> str:
+    found = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
+    return found[0] if found else "\0"
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end a script element or open a comment in one."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return (
+        text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    )
+
+
+# ---------------------------------------------------------------- what the tables show
+
+
+def _families(board: Board) -> list[tuple[str, str]]:
+    return [(name, title) for name, title in FAMILIES.items() if board.family(name)]
+
+
+def payload(board: Board) -> dict[str, Any]:
+    """Cards and exams as the script reads them; rows are lists, for there may be thousands."""
+    place = {entry.key: number for number, entry in enumerate(board.entries)}
+    return {
+        "cards": [_card(entry) for entry in board.entries],
+        "exams": [_exam(exam, place) for exam in board.exams],
+        "overview": _overview(board),
+        "levels": LEVELS,
+        "axes": {name: title for name, (title, _) in charts.AXES.items()},
+    }
+
+
+def _card(entry: Entry) -> dict[str, Any]:
+    card, subject = entry.card, entry.card.subject
+    same = subject.model_dump(include={"adapter", "bits", "kind", "seed", "chat"})
+    return {
+        "key": entry.key,
+        "who": digest(same | {"base": subject.base.fingerprint})[:10],
+        "name": subject.name,
+        "base": subject.base.alias,
+        "kind": subject.kind,
+        "method": subject.method or subject.kind,
+        "what": described(subject),
+        "bits": subject.bits,
+        "rank": subject.rank if subject.kind == "peft" else None,
+        "parameters": subject.trainable_parameters,
+        "level": entry.level,
+        "memory": card.peak_memory_bytes,
+        "machine": entry.machine,
+    }
+
+
+def _exam(exam: Exam, place: dict[str, int]) -> dict[str, Any]:
+    score = exam.score
+    return {
+        "key": exam.key,
+        "task": exam.task,
+        "title": exam.title,
+        "conditions": list(exam.conditions),
+        "family": score.family,
+        "form": score.form,
+        "whole": exam.whole,
+        "current": exam.current,
+        "ranked": exam.ranked,
+        "metric": metrics.spoken(score.main_metric),
+        "share": exam.share,
+        "lower": exam.lower_is_better,
+        "n": score.n,
+        "version": score.version,
+        "style": score.prompt_style or catalog.tasks()[score.task].prompt_style,
+        "licence": score.licence,
+        "digests": [score.task_digest[:12], score.data.digest[:12]],
+        "baselines": {
+            name: round(found[score.main_metric], 5)
+            for name, found in sorted(score.baselines.items())
+            if score.main_metric in found
+        },
+        "rows": [_row(row, place) for row in exam.rows],
+    }
+
+
+def _row(row: Row, place: dict[str, int]) -> list[Any]:
+    """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen in training."""
+    main = row.score.main
+    seen = row.score.overlap.texts / row.score.overlap.of if row.score.overlap else 0
+    return [
+        place[row.entry.key],
+        *(round(part, 5) for part in (main.value, main.low, main.high)),
+        row.group,
+        round(row.score.parse_rate.value, 4),
+        None if row.tokens_per_second is None else round(row.tokens_per_second, 1),
+        None if row.cost is None else round(row.cost, 2),
+        row.on_cost_front + 2 * row.on_memory_front,
+        round(seen, 4),
+    ]
+
+
+def _overview(board: Board) -> list[list[str]]:
+    """Keys of the exams on the first screen: those of whole tests, and those of first rows; one a task each."""
+    chosen: list[list[str]] = []
+    for whole in (True, False):
+        best: dict[str, Exam] = {}
+        for exam in board.exams:
+            primary = exam.score.form == "generate" or exam.score.family == "general"
+            if exam.whole == whole and primary and exam.ranked:
+                before = best.setdefault(exam.task, exam)
+                if _fitness(exam) > _fitness(before):
+                    best[exam.task] = exam
+        chosen.append([exam.key for exam in best.values()])
+    return chosen
+
+
+def _fitness(exam: Exam) -> tuple[bool, bool, int]:
+    return (not exam.conditions, exam.current, len(exam.rows))
+
+
+# ---------------------------------------------------------------- what the drawer shows
+
+
+def _details(board: Board) -> dict[str, Any]:
+    scores: dict[str, dict[str, Any]] = {entry.key: {} for entry in board.entries}
+    for exam in board.exams:
+        for row in exam.rows:
+            scores[row.entry.key][exam.key] = _scores(row)
+    return {entry.key: detail(entry) | {"scores": scores[entry.key]} for entry in board.entries}
+
+
+def detail(entry: Entry) -> dict[str, Any]:
+    """Everything about one card but its scores: where it comes from, how far to believe it, how to get it again."""
+    card, subject = entry.card, entry.card.subject
+    steps = commands.reproduce(entry)
+    facts: list[tuple[str, Any]] = [
+        ("Card", f"{SCORECARDS}/{entry.key}.json"),
+        ("Status", card.status + (f", first {card.limit} rows of each test" if card.limit else "")),
+        ("Base", f"{subject.base.alias} ({subject.base.hub_id or 'not on the Hub'}, {subject.base.source})"),
+        ("Base revision", subject.base.revision),
+        ("Base fingerprint", subject.base.fingerprint),
+        ("Adapter SHA-256", subject.adapter),
+        ("Trained with seed", subject.seed),
+        ("Computed by", f"{card.engine}, {card.dtype}, {card.form}; asked by {card.origin}"),
+        ("Prompts", f"{'chat template' if subject.chat else 'raw'}, {card.shots or 'zero'} shots"),
+        ("Machine", entry.machine),
+        ("Sitting", f"{card.seconds:,.0f} s, peak memory {card.peak_memory_bytes / 1e9:.2f} GB"),
+        ("Made", f"{card.provenance.created} by finbench {card.provenance.finbench}, Python {card.provenance.python}"),
+        ("Packages", ", ".join(f"{name} {version}" for name, version in card.provenance.packages.items())),
+        ("Samples SHA-256", card.samples),
+    ]
+    return {
+        "facts": [[name, str(value)] for name, value in [*facts, *_training(entry)] if value not in (None, "")],
+        "steps": [list(step) for step in steps.steps],
+        "recipe": list(steps.recipe) if steps.recipe else None,
+        "checks": entry.found.checks[:40],
+        "notes": entry.found.notes[:40],
+    }
+
+
+def _training(entry: Entry) -> list[tuple[str, Any]]:
+    if entry.trained is None:
+        return []
+    run = entry.trained.record.training
+    made = entry.trained.record.provenance.hardware
+    return [
+        ("Training", f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:,.0f} s"),
+        ("Training speed", f"{run.tokens_per_second:,.0f} tokens/s on {made.get('gpu', made.get('cpu', '?'))}"),
+        ("Training memory", f"{run.peak_memory_bytes / 1e9:.2f} GB"),
+        ("Final loss", f"{run.final_loss:.4f}"),
+    ]
+
+
+def _scores(row: Row) -> dict[str, Any]:
+    score = row.score
+    overlap = score.overlap
+    return {
+        "metrics": [_measure(name, measure) for name, measure in score.metrics.items()],
+        "lenient": [_measure(name, measure) for name, measure in score.lenient.items()],
+        "parsed": _measure("parse_rate", score.parse_rate),
+        "breakdown": breakdown.of(score, row.entry.samples.get(score.task, [])),
+        "facts": [
+            ["Task", f"{score.task}, version {score.version}, {score.task_digest}"],
+            ["Data", f"{score.data.set}, {score.data.split}, {score.data.digest}"],
+            ["From", " ".join(filter(None, [score.data.origin or "not stated", score.data.revision]))],
+            ["Documents", f"{score.n:,}" + (f" in {score.clusters:,} groups of one source" if score.clusters else "")],
+            ["Interval", score.main.method or "bootstrap over documents"],
+            ["Truncated prompts", str(score.truncated)],
+            ["Test texts in training", f"{overlap.texts:,} of {overlap.of:,}" if overlap else "not known"],
+        ],
+    }
+
+
+def _measure(name: str, measure: Measure) -> list[Any]:
+    share = metrics.is_share(name)
+    return [metrics.spoken(name), share, *(round(part, 5) for part in (measure.value, measure.low, measure.high))]

@@ -1,0 +1,113 @@
+"""The leaderboard as text: Markdown for readers, CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from finbench import metrics
+from finbench.cards import amount, described, interval, percent, template
+from finbench.leaderboard import published
+from finbench.leaderboard.board import FAMILIES, Board, Exam, Row
+
+COLUMNS = (
+    "family", "task", "task_version", "task_digest", "data_digest", "prompt_style", "chat", "shots", "whole_test", "n",
+    "group", "subject", "base", "base_fingerprint", "adapter", "method", "bits", "rank", "seed", "metric", "value",
+    "low", "high", "parse_rate", "trainable_parameters", "peak_memory_bytes", "tokens_per_second",
+    "seconds_per_1000_documents", "machine", "overlap", "evidence", "card",
+)  # fmt: skip
+
+
+def markdown(board: Board, blocks: Sequence[published.Published]) -> str:
+    """Tables by family and exam, whole tests before partial ones, and what others published at the end."""
+    sections = [(title, board.family(name)) for name, title in FAMILIES.items()]
+    return template(
+        "leaderboard/leaderboard.md.j2",
+        escape=False,
+        sections=[(title, exams) for title, exams in sections if exams],
+        published=blocks,
+        marks=published.marks,
+        line=line,
+        spoken=metrics.spoken,
+    )
+
+
+def line(exam: Exam, row: Row) -> list[str]:
+    """Cells of a row of a Markdown table."""
+    card, subject = row.entry.card, row.entry.card.subject
+    return [
+        str(row.group or "–"),
+        subject.name,
+        subject.base.alias,
+        described(subject),
+        interval(row.score.main, exam.share),
+        percent(row.score.parse_rate.value),
+        "–" if subject.trainable_parameters is None else f"{subject.trainable_parameters:,}",
+        f"{card.peak_memory_bytes / 1e9:.1f}" if card.peak_memory_bytes else "–",
+        "–" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}",
+        "–" if row.cost is None else f"{row.cost:,.0f}",
+        row.entry.level,
+    ]
+
+
+def table(board: Board) -> str:
+    """Every row of every exam, a line each; numbers in full."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for exam in board.exams:
+        for row in exam.rows:
+            writer.writerow({key: _safe(value) for key, value in _record(exam, row).items()})
+    return text.getvalue()
+
+
+def _safe(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula is quoted."""
+    return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def _record(exam: Exam, row: Row) -> dict[str, Any]:
+    card, score, subject = row.entry.card, row.score, row.entry.card.subject
+    tokens, cost = row.tokens_per_second, row.cost
+    return {
+        "family": score.family,
+        "task": score.task,
+        "task_version": score.version,
+        "task_digest": score.task_digest,
+        "data_digest": score.data.digest,
+        "prompt_style": score.prompt_style,
+        "chat": subject.chat,
+        "shots": card.shots,
+        "whole_test": exam.whole,
+        "n": score.n,
+        "group": row.group,
+        "subject": subject.name,
+        "base": subject.base.alias,
+        "base_fingerprint": subject.base.fingerprint,
+        "adapter": subject.adapter,
+        "method": subject.method,
+        "bits": subject.bits,
+        "rank": subject.rank,
+        "seed": subject.seed,
+        "metric": score.main_metric,
+        "value": score.main.value,
+        "low": score.main.low,
+        "high": score.main.high,
+        "parse_rate": score.parse_rate.value,
+        "trainable_parameters": subject.trainable_parameters,
+        "peak_memory_bytes": card.peak_memory_bytes,
+        "tokens_per_second": None if tokens is None else round(tokens, 2),
+        "seconds_per_1000_documents": None if cost is None else round(cost, 3),
+        "machine": row.entry.machine,
+        "overlap": score.overlap.texts / score.overlap.of if score.overlap else None,
+        "evidence": row.entry.level,
+        "card": row.entry.key,
+    }
+
+
+def baseline(exam: Exam, name: str) -> str | None:
+    """What the majority or random label scores in an exam."""
+    value = exam.score.baselines.get(name, {}).get(exam.score.main_metric)
+    return None if value is None else amount(value, exam.share)

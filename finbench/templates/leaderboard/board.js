@@ -1,0 +1,411 @@
+// Sort, filter, search and the drawer of the leaderboard. No library but Vega, nothing fetched, nothing stored.
+// Text of cards goes through textContent or setAttribute only, never through innerHTML.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const drawing = JSON.parse(document.getElementById("drawing").textContent);
+  const details = data.details || {};
+  const byKey = new Map(data.exams.map((exam) => [exam.key, exam]));
+  const $ = (id) => document.getElementById(id);
+  const SHOWN = 100; // rows of a table that are drawn at once; more are a click away
+  const [CARD, VALUE, LOW, HIGH, GROUP, PARSED, TOKENS, COST, FRONTS, SEEN] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+  const state = { tab: "overview", exam: null, sort: {}, all: false, open: {} };
+
+  // ---------------------------------------------------------------- small helpers
+
+  function h(name, attributes, ...children) {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes || {})) {
+      if (value === null || value === undefined || value === false) continue;
+      if (key === "on") for (const [event, act] of Object.entries(value)) made.addEventListener(event, act);
+      else if (key === "style") Object.assign(made.style, value);
+      else made.setAttribute(key, value === true ? "" : value);
+    }
+    made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
+    return made;
+  }
+  const formats = [0, 1, 2, 3].map((digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+  const number = (value, digits) => formats[digits].format(value);
+  const amount = (value, share) => (share ? number(100 * value, 1) : number(value, 3));
+  const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+  const none = () => h("span", { class: "none" }, "–");
+  const percent = (value) => `${Math.min(100, Math.max(0, 100 * value)).toFixed(2)}%`;
+
+  function short(value) { // 4,884,480 -> 4.88M
+    if (value === null || value === undefined) return none();
+    for (const [size, unit] of [[1e9, "B"], [1e6, "M"], [1e3, "k"]]) if (value >= size) return `${Number((value / size).toPrecision(3))}${unit}`;
+    return String(value);
+  }
+  function bar(value, low, high) {
+    return h("div", { class: "bar", "aria-hidden": "true" },
+      h("i", { style: { width: percent(value) } }),
+      h("u", { style: { left: percent(low), width: `calc(${percent(high)} - ${percent(low)})` } }),
+      h("s", { style: { left: percent(value) } }));
+  }
+  function score(row, exam) {
+    const said = amount(row[VALUE], exam.share);
+    const limits = `${amount(row[LOW], exam.share)} – ${amount(row[HIGH], exam.share)}`;
+    return h("div", { class: "score" }, h("b", {}, said), exam.share ? bar(row[VALUE], row[LOW], row[HIGH]) : h("span", {}), h("small", {}, limits));
+  }
+  function group(number_) {
+    if (number_ === null) return h("span", { class: "none", title: "no group: nothing to test on" }, "–");
+    return h("span", { class: number_ === 1 ? "group first" : "group", title: number_ === 1 ? "cannot be told from the best" : "significantly worse than the best of the group before" }, String(number_));
+  }
+  const badge = (level) => h("span", { class: `badge ${level}`, title: data.levels[level] || "" }, level);
+
+  // ---------------------------------------------------------------- filters
+
+  const fields = { base: "base", method: "method", bits: "bits", level: "level" };
+  for (const [name, key] of Object.entries(fields)) {
+    const values = [...new Set(data.cards.map((card) => String(card[key])))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    for (const value of values) $(`f-${name}`).append(h("option", { value }, value));
+  }
+  for (const card of data.cards) card.text = [card.name, card.base, card.what, card.method, card.level, card.key].join(" ").toLowerCase();
+  function passes() {
+    const words = $("q").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const wanted = Object.entries(fields).map(([name, key]) => [key, $(`f-${name}`).value]).filter(([, value]) => value);
+    return data.cards.map((card) => words.every((word) => card.text.includes(word)) && wanted.every(([key, value]) => String(card[key]) === value));
+  }
+
+  // ---------------------------------------------------------------- tables
+
+  function heading(label, key, options = {}) {
+    const sorted = state.sort.key === key ? (state.sort.down ? "descending" : "ascending") : "none";
+    const sort = () => {
+      state.sort = { key, down: state.sort.key === key ? !state.sort.down : options.down !== false };
+      refresh();
+      document.querySelector(`[data-sort="${CSS.escape(key)}"]`)?.focus();
+    };
+    return h("th", { scope: "col", class: options.class, "aria-sort": sorted },
+      h("button", { type: "button", "data-sort": key, on: { click: sort } }, label), [options.below].flat().filter(Boolean).map((line) => h("small", {}, line)));
+  }
+  function ordered(rows, values) {
+    const value = values[state.sort.key];
+    if (!value) return rows;
+    const sign = state.sort.down ? -1 : 1;
+    return rows.map((row) => [value(row), row]).sort(([a], [b]) => {
+      if (a === null || a === undefined) return b === null || b === undefined ? 0 : 1;
+      if (b === null || b === undefined) return -1;
+      return sign * (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b);
+    }).map(([, row]) => row);
+  }
+  function more(total) {
+    if (state.all || total <= SHOWN) return null;
+    return h("p", { class: "more" }, h("button", { class: "button", type: "button", on: { click: () => { state.all = true; refresh(); } } }, `Show all ${number(total, 0)} rows`));
+  }
+  function who(card, exam, brief) { // brief: method, rank and bits have columns of their own, except on a phone
+    return h("th", { scope: "row", class: "who" },
+      h("button", { class: "open", type: "button", on: { click: () => drawer(card, exam) } }, card.name),
+      h("span", { class: "sub" }, card.kind === "base" ? null : h("span", { class: brief ? "narrow" : null }, `${card.what} on `), card.kind === "base" ? (card.bits === 16 ? "base" : `base, ${card.bits} bits`) : card.base));
+  }
+
+  function examTable(exam, passed) {
+    const card = (row) => data.cards[row[CARD]];
+    const columns = [
+      ["Group", "group", (row) => row[GROUP], { down: false }],
+      ["Subject", "name", (row) => card(row).name, { down: false }],
+      ["Method", "method", (row) => card(row).method, { down: false, class: "wide" }],
+      ["Bits", "bits", (row) => card(row).bits, { class: "n wide" }],
+      ["Rank", "rank", (row) => card(row).rank, { class: "n wide" }],
+      [capital(exam.metric), "score", (row) => row[VALUE], { down: !exam.lower, below: `${exam.share ? "%, " : ""}95 % interval` }],
+      ["Parsed", "parsed", (row) => row[PARSED], { class: "n", below: "%" }],
+      ["Trainable", "parameters", (row) => card(row).parameters, { class: "n wide", below: "parameters" }],
+      ["Memory", "memory", (row) => card(row).memory || null, { class: "n wide", below: "peak, GB" }],
+      ["Tokens/s", "tokens", (row) => row[TOKENS], { class: "n wide", below: "prompt" }],
+      ["Cost", "cost", (row) => row[COST], { class: "n wide", below: "s / 1,000 docs" }],
+      ["Evidence", "level", (row) => card(row).level, { class: "wide", down: false }],
+    ];
+    const rows = ordered(exam.rows.filter((row) => passed[row[CARD]]), Object.fromEntries(columns.map(([, key, value]) => [key, value])));
+    const plain = !state.sort.key || state.sort.key === "group";
+    let before = null;
+    const line = (row) => {
+      const mine = card(row);
+      const seen = row[SEEN] ? h("span", { class: "sub warn" }, `trained on ${number(100 * row[SEEN], 1)} % of this test`) : null;
+      const subject = who(mine, exam, true);
+      if (seen) subject.append(seen);
+      return h("tr", { class: mine.kind === "base" ? "isbase" : null },
+        h("td", {}, group(row[GROUP])), subject,
+        h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide" }, mine.rank === null ? none() : String(mine.rank)),
+        h("td", {}, score(row, exam)),
+        h("td", { class: row[PARSED] < 0.9 ? "n warn" : "n" }, number(100 * row[PARSED], 1)),
+        h("td", { class: "n wide" }, short(mine.parameters)),
+        h("td", { class: "n wide" }, mine.memory ? number(mine.memory / 1e9, 1) : none()),
+        h("td", { class: "n wide" }, row[TOKENS] === null ? none() : number(row[TOKENS], 0)),
+        h("td", { class: "n wide" }, row[COST] === null ? none() : number(row[COST], 0)),
+        h("td", { class: "wide" }, badge(mine.level)));
+    };
+    const body = rows.slice(0, state.all ? undefined : SHOWN).map((row) => {
+      row.line ||= line(row); // made once: a filter only chooses among them
+      row.line.classList.toggle("cut", plain && before !== null && row[GROUP] !== before);
+      before = row[GROUP];
+      return row.line;
+    });
+    const baselines = Object.entries(exam.baselines).map(([name, value]) => h("tr", { class: "baseline" },
+      h("td", {}), h("th", { scope: "row", class: "who" }, `${name} label`, h("span", { class: "sub" }, "no model")),
+      h("td", { class: "wide" }), h("td", { class: "wide" }), h("td", { class: "wide" }),
+      h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, exam.share)), exam.share ? bar(value, value, value) : "")),
+      h("td", {}), ...Array.from({ length: 5 }, () => h("td", { class: "wide" }))));
+    count(rows.length, exam.rows.length);
+    const title = `exam-${exam.key}`;
+    return [
+      h("h2", { id: title }, exam.title, " ", exam.whole ? null : h("span", { class: "badge outside" }, `partial: first ${number(exam.n, 0)} rows`), exam.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
+      h("p", { class: "lead" }, `${capital(exam.metric)}${exam.share ? " in %" : ""}, n = ${number(exam.n, 0)}. ${exam.form === "choice" ? "Log-likelihoods of the labels" : "Generated answers, read strictly"}; prompt: ${exam.style}. Task version ${exam.version} (${exam.digests[0]}), data ${exam.digests[1]}, licence ${exam.licence}.`),
+      exam.whole ? null : partialNotice(exam.n),
+      exam.current ? null : h("p", { class: "notice" }, "An earlier version of this task: not comparable with the present one."),
+      h("div", { class: "scroll", role: "region", "aria-labelledby": title, tabindex: "0" },
+        h("table", {}, h("thead", {}, h("tr", {}, columns.map(([label, key, , options]) => heading(label, key, options)))), h("tbody", {}, body, baselines))),
+      more(rows.length),
+    ];
+  }
+  const partialNotice = (n) => h("p", { class: "notice" }, `Partial: only the first ${number(n, 0)} rows of the test were asked, a random sample of it. Intervals are wide, and nothing here stands beside whole tests.`);
+
+  // ---------------------------------------------------------------- first screen
+
+  const gathered = {};
+  function subjectsOf(exams) { // a line each, best first; cards do not change, so this is done once
+    const subjects = new Map();
+    for (const exam of exams) for (const row of exam.rows) {
+      const card = data.cards[row[CARD]];
+      if (!subjects.has(card.who)) subjects.set(card.who, { card, cells: new Map(), firsts: 0, sum: 0 });
+      const subject = subjects.get(card.who);
+      subject.cells.set(exam.key, row);
+      subject.firsts += row[GROUP] === 1;
+      subject.sum += row[VALUE];
+    }
+    const mean = (subject) => subject.sum / subject.cells.size;
+    return [...subjects.values()].sort((a, b) => b.firsts - a.firsts || mean(b) - mean(a) || a.card.name.localeCompare(b.card.name, "en", { numeric: true }));
+  }
+  function matrix(keys, passed, prefix) {
+    const exams = keys.map((key) => byKey.get(key));
+    const every = gathered[prefix] ||= subjectsOf(exams);
+    const values = { [`${prefix}name`]: (subject) => subject.card.name };
+    for (const exam of exams) values[prefix + exam.key] = (subject) => subject.cells.get(exam.key)?.[VALUE] ?? null;
+    const rows = ordered(every.filter((subject) => [...subject.cells.values()].some((row) => passed[row[CARD]])), values);
+    const line = (subject) => h("tr", { class: subject.card.kind === "base" ? "isbase" : null },
+      who(subject.card, exams.find((exam) => subject.cells.has(exam.key)), false),
+      exams.map((exam) => {
+        const row = subject.cells.get(exam.key);
+        if (!row) return h("td", { class: "n cell" }, none());
+        const [value, low, high] = [VALUE, LOW, HIGH].map((at) => amount(row[at], exam.share));
+        const said = `${value}, 95 % interval ${low} to ${high}${row[GROUP] ? `, group ${row[GROUP]}` : ""}`;
+        return h("td", { class: "n cell" },
+          h("button", { type: "button", class: row[GROUP] === 1 ? "first" : null, title: said, "aria-label": `${subject.card.name}, ${exam.title}: ${said}`, on: { click: () => drawer(data.cards[row[CARD]], exam) } }, value),
+          exam.share ? bar(row[VALUE], row[LOW], row[HIGH]) : null);
+      }));
+    const body = rows.slice(0, state.all ? undefined : SHOWN).map((subject) => subject.line ||= line(subject));
+    const baseline = (name) => exams.some((exam) => name in exam.baselines) ? h("tr", { class: "baseline" }, h("th", { scope: "row", class: "who" }, `${name} label`),
+      exams.map((exam) => h("td", { class: "n cell" }, name in exam.baselines ? amount(exam.baselines[name], exam.share) : ""))) : null;
+    return {
+      rows: rows.length, of: every.length,
+      table: h("div", { class: "scroll", role: "region", "aria-label": "Scores of all tasks", tabindex: "0" }, h("table", { class: "matrix" },
+        h("thead", {}, h("tr", {}, heading("Subject", `${prefix}name`, { down: false }),
+          exams.map((exam) => heading([exam.task, ...exam.conditions].join(", "), prefix + exam.key, { class: "n", down: !exam.lower,
+            below: [exam.metric, `n = ${number(exam.n, 0)}`, exam.current ? "" : `version ${exam.version}`] })))),
+        h("tbody", {}, body, baseline("majority"), baseline("random")))),
+      more: more(rows.length),
+    };
+  }
+  function overview(passed) {
+    const [whole, partial] = data.overview;
+    const parts = [];
+    let [shown, of] = [0, 0];
+    if (whole.length) {
+      const made = matrix(whole, passed, "w-");
+      [shown, of] = [made.rows, made.of];
+      parts.push(h("h2", {}, "Whole tests"), h("p", { class: "lead" }, "Main metric of each task; a tinted number is in group 1 of its task: nothing there is significantly better. There is no mean over tasks, for their metrics differ. Click a number for how it comes about."), made.table, made.more);
+    } else parts.push(h("h2", {}, "Whole tests"), h("p", { class: "lead" }, "No subject has sat a whole test yet."));
+    if (partial.length) {
+      const made = matrix(partial, passed, "p-");
+      if (!whole.length) [shown, of] = [made.rows, made.of];
+      const opened = state.open.partial ?? partial.length > whole.length;
+      const box = h("details", { class: "partial", open: opened, on: { toggle: (event) => { state.open.partial = event.target.open; } } },
+        h("summary", {}, `Partial results: first rows only, ${partial.length} task${partial.length === 1 ? "" : "s"}, ${made.of} subject${made.of === 1 ? "" : "s"}`),
+        h("p", { class: "lead" }, "Only the first rows of each test were asked (n below the task): a random sample, with wide intervals. Nothing here stands beside whole tests."), made.table, made.more);
+      parts.push(box);
+    }
+    count(shown, of);
+    return parts;
+  }
+
+  // ---------------------------------------------------------------- a family
+
+  function family(name, passed) {
+    const exams = data.exams.filter((exam) => exam.family === name);
+    const exam = exams.find((found) => found.key === state.exam) || exams[0];
+    state.exam = exam.key;
+    const pill = (found) => h("button", { type: "button", class: found.whole ? "pill" : "pill partial", "aria-pressed": String(found === exam), "data-exam": found.key,
+      on: { click: () => { go(name, found.key); document.querySelector(`[data-exam="${found.key}"]`)?.focus(); } } }, found.form === "choice" && found.family !== "general" ? `${found.title} (log-likelihood)` : found.title);
+    const line = (label, chosen) => chosen.length ? h("div", { class: "pills", role: "group", "aria-label": label }, h("span", {}, label), chosen.map(pill)) : null;
+    return [line("Whole tests", exams.filter((found) => found.whole)), line("Partial", exams.filter((found) => !found.whole)),
+      ...examTable(exam, passed), charts(exam)];
+  }
+
+  // ---------------------------------------------------------------- charts
+
+  const dark = matchMedia("(prefers-color-scheme: dark)");
+  let drawn = [];
+  function fill(part, words) {
+    if (Array.isArray(part)) return part.map((one) => fill(one, words));
+    if (part && typeof part === "object") return Object.fromEntries(Object.entries(part).map(([key, one]) => [key, fill(one, words)]));
+    return typeof part === "string" && part in words ? words[part] : part;
+  }
+  function points(exam, axis, passed) {
+    const scale = exam.share ? 100 : 1;
+    const made = exam.rows.filter((row) => passed[row[CARD]]).map((row) => {
+      const card = data.cards[row[CARD]];
+      return { name: card.name, method: card.method, kind: card.kind, machine: card.machine, x: axis === "cost" ? row[COST] : card.memory ? card.memory / 1e9 : null,
+        score: scale * row[VALUE], low: scale * row[LOW], high: scale * row[HIGH], said: amount(row[VALUE], exam.share), front: Boolean(row[FRONTS] & (axis === "cost" ? 1 : 2)) };
+    }).filter((point) => point.x !== null);
+    const middle = (Math.min(...made.map((point) => point.x)) + Math.max(...made.map((point) => point.x))) / 2;
+    for (const point of made) point.right = point.x > middle; // its name is written to its left
+    return made;
+  }
+  function charts(exam) {
+    const figures = Object.entries(data.axes).map(([axis, title]) => h("figure", {},
+      h("figcaption", {}, axis === "cost" ? "Score against cost; dashed: the Pareto front of each kind of machine" : "Score against peak memory; dashed: the Pareto front of each kind of machine"),
+      h("div", { class: "plot", "data-axis": axis, role: "img", "aria-label": `${exam.title}: score against ${title}; the numbers are in the table above` })));
+    return h("div", { class: "charts", "data-exam-charts": exam.key }, figures);
+  }
+  async function draw(exam, passed) {
+    drawn.forEach((result) => result.finalize());
+    drawn = [];
+    const css = getComputedStyle(document.documentElement);
+    const colour = (name) => css.getPropertyValue(name).trim();
+    const axis = { labelColor: colour("--soft"), titleColor: colour("--soft"), gridColor: colour("--line"), domainColor: colour("--line"), tickColor: colour("--line"), titleFontWeight: "normal" };
+    const config = { background: "transparent", font: "system-ui, sans-serif", view: { stroke: "transparent" }, axis, legend: { labelColor: colour("--ink"), orient: "bottom", symbolOpacity: 1, symbolStrokeWidth: 0 } };
+    for (const place of document.querySelectorAll(".plot")) {
+      const kind = place.dataset.axis;
+      const rows = points(exam, kind, passed);
+      if (!rows.length) {
+        place.replaceChildren(h("p", { class: "note" }, "Nothing to draw: no subject, or not measured."));
+        continue;
+      }
+      const spec = fill(drawing, { "%axis%": data.axes[kind], "%metric%": capital(exam.metric) + (exam.share ? " in %" : ""), "%soft%": colour("--soft"), "%ink%": colour("--ink") });
+      const costs = rows.map((row) => row.x);
+      if (costs.length && Math.min(...costs) > 0 && Math.max(...costs) > 20 * Math.min(...costs)) for (const layer of spec.layer) if (layer.encoding.x) { layer.encoding.x.scale.type = "log"; delete layer.encoding.x.scale.zero; }
+      drawn.push(await vegaEmbed(place, { ...spec, datasets: { rows } }, { actions: false, ast: true, config, renderer: "svg", tooltip: true, logLevel: 1 }));
+      place.querySelector("svg").setAttribute("aria-hidden", "true"); // the place has a label, the table the numbers
+    }
+  }
+
+  // ---------------------------------------------------------------- the drawer
+
+  const waiting = {};
+  window.finbenchDetail = (key, found) => { details[key] = found; waiting[key]?.(found); };
+  function load(key) {
+    if (details[key]) return Promise.resolve(details[key]);
+    return new Promise((resolve, reject) => { // a script, not fetch: this works from a disk too
+      waiting[key] = resolve;
+      document.head.append(h("script", { src: data.beside[key], on: { error: () => reject(new Error(data.beside[key])) } }));
+    });
+  }
+  const rows2 = (facts) => h("dl", { class: "facts" }, facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  const list = (items) => h("ul", { class: "plain" }, items.map((item) => h("li", {}, item)));
+  function table(head, body, caption) {
+    return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": caption }, h("table", {}, h("thead", {}, h("tr", {}, head.map((cell, at) => h("th", { scope: "col", class: at ? "n" : null }, cell)))),
+      h("tbody", {}, body.map((cells) => h("tr", {}, cells.map((cell, at) => at ? h("td", { class: "n" }, cell === null ? none() : String(cell)) : h("th", { scope: "row" }, cell)))))));
+  }
+  function taken(found) {
+    if (!found) return h("p", { class: "note" }, "No samples, or only hashed ones: this number cannot be taken apart.");
+    if (found.kind === "confusion") {
+      return h("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Confusion matrix" }, h("table", { class: "heat" },
+        h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "gold, read as"), [...found.labels, "unparsed"].map((label) => h("th", { scope: "col" }, label)))),
+        h("tbody", {}, found.counts.map((row, gold) => {
+          const all = row.reduce((a, b) => a + b, 0) || 1;
+          return h("tr", {}, h("th", { scope: "row" }, found.labels[gold]), row.map((cell, read) => h("td", {
+            title: `${number(100 * cell / all, 1)} % of ${found.labels[gold]}`,
+            style: { background: `color-mix(in srgb, var(${read === gold ? "--bar" : "--warn"}) ${(55 * cell / all).toFixed(0)}%, transparent)` } }, number(cell, 0))));
+        }))), h("p", { class: "note" }, "Documents; shaded by their share of the gold label."));
+    }
+    const f1 = (value) => value === null ? null : number(100 * value, 1);
+    if (found.kind === "types" || found.kind === "questions") return table([found.kind === "types" ? "type" : "question", "found", "false", "missed", "F1"], found.rows.map(([name, hits, wrong, missed, value]) => [name, hits, wrong, missed, f1(value)]), "Scores by part");
+    if (found.kind === "tags") return h("div", {}, table(["gold tag", "documents", "found", "most often read instead"], found.rows, "Scores by tag"), h("p", { class: "note" }, `The commonest of ${number(found.of, 0)} tags.`));
+    if (found.kind === "numbers") return rows2([["Unparsed", number(found.unparsed, 0)], ["Absolute error", found.quartiles.length ? `median ${found.quartiles[1]}, half of them between ${found.quartiles[0]} and ${found.quartiles[2]}` : "no number was read"]]);
+    const total = found.right + found.wrong + found.unparsed || 1;
+    return h("div", {}, h("div", { class: "stack", "aria-hidden": "true" }, [found.right, found.wrong, found.unparsed].map((part) => h("i", { style: { width: percent(part / total) } }))),
+      h("p", { class: "note" }, `${number(found.right, 0)} right, ${number(found.wrong, 0)} wrong, ${number(found.unparsed, 0)} unparsed of ${number(total, 0)}.`));
+  }
+  function step([why, command]) {
+    const copy = h("button", { class: "button", type: "button", on: { click: async () => {
+      await navigator.clipboard.writeText(command);
+      copy.textContent = "Copied";
+    } } }, "Copy");
+    return h("div", { class: "step" }, h("p", {}, why), h("div", {}, h("pre", { tabindex: "0" }, command), navigator.clipboard ? copy : null));
+  }
+  async function drawer(card, exam) {
+    const place = $("drawer-body");
+    const close = h("button", { class: "button", type: "button", on: { click: () => $("drawer").close() } }, "Close");
+    const head = h("div", { class: "drawer-head" }, h("div", {}, h("h2", { id: "drawer-title" }, card.name), h("p", {}, badge(card.level), " ", h("span", { class: "note" }, `${card.what}; ${data.levels[card.level] || ""}`))), close);
+    place.replaceChildren(head);
+    $("drawer").showModal();
+    $("drawer").scrollTop = 0;
+    let found;
+    try { found = await load(card.key); } catch (fault) {
+      place.append(h("p", { class: "notice" }, `The details of this card are in ${fault.message}, which is not beside this page.`));
+      return;
+    }
+    const own = found.scores[exam.key];
+    const measures = own ? [...own.metrics.map((measure) => ["strict", measure]), ...own.lenient.map((measure) => ["lenient", measure]), ["", own.parsed]] : [];
+    place.append(
+      h("h3", {}, `${exam.title}, n = ${number(exam.n, 0)}`),
+      ...(own ? [
+        table(["metric", "reading", "value", "95 % interval"], measures.map(([how, [name, share, value, low, high]]) => [name, how, amount(value, share), `${amount(low, share)} – ${amount(high, share)}`]), "Metrics"),
+        h("h3", {}, "Taken apart"), taken(own.breakdown), rows2(own.facts)] : []),
+      h("h3", {}, "Reproduce it"), ...found.steps.map(step));
+    if (found.recipe) place.append(h("details", {}, h("summary", {}, found.recipe[0]), h("pre", { tabindex: "0" }, found.recipe[1])));
+    place.append(h("h3", {}, "Where it comes from"), rows2(found.facts), h("h3", {}, "What was checked"), list(found.checks));
+    if (found.notes.length) place.append(h("h3", {}, "What could not be checked"), list(found.notes));
+  }
+  $("drawer").addEventListener("click", (event) => { if (event.target === $("drawer")) $("drawer").close(); });
+
+  // ---------------------------------------------------------------- putting it together
+
+  function count(shown, of) { $("count").textContent = shown === of ? `${number(of, 0)} subject${of === 1 ? "" : "s"}` : `${number(shown, 0)} of ${number(of, 0)} subjects`; }
+  const fixed = ["published", "how"];
+  function refresh(whole = true) {
+    const passed = passes();
+    $("filters").hidden = fixed.includes(state.tab);
+    for (const name of ["panel", ...fixed]) if ($(name)) $(name).hidden = name !== (fixed.includes(state.tab) ? state.tab : "panel");
+    if (fixed.includes(state.tab)) return;
+    $("panel").setAttribute("aria-labelledby", `tab-${state.tab}`);
+    const kept = whole ? null : document.querySelector(".charts");
+    const parts = (state.tab === "overview" ? overview(passed) : family(state.tab, passed)).filter(Boolean);
+    if (kept) parts[parts.length - 1] = kept;
+    $("panel").replaceChildren(...parts);
+    clearTimeout(refresh.timer);
+    if (state.tab !== "overview") refresh.timer = setTimeout(() => draw(byKey.get(state.exam), passed), whole ? 0 : 250);
+  }
+  function go(tab, exam = null) {
+    Object.assign(state, { tab, exam, sort: {}, all: false });
+    for (const button of document.querySelectorAll("[role=tab]")) {
+      const mine = button.dataset.tab === tab;
+      button.setAttribute("aria-selected", String(mine));
+      button.tabIndex = mine ? 0 : -1;
+      if (mine) button.scrollIntoView({ block: "nearest", inline: "nearest" });
+    }
+    refresh();
+    const hash = tab === "overview" ? "" : `#${[tab, state.exam].filter(Boolean).join("/")}`;
+    if (hash !== location.hash) history.replaceState(null, "", hash || location.pathname + location.search);
+  }
+  function follow() {
+    const [tab, exam] = decodeURIComponent(location.hash.slice(1)).split("/");
+    const known = [...document.querySelectorAll("[role=tab]")].some((button) => button.dataset.tab === tab);
+    go(known ? tab : "overview", byKey.has(exam) ? exam : null);
+  }
+  const tabs = [...document.querySelectorAll("[role=tab]")];
+  tabs.forEach((button, at) => {
+    button.addEventListener("click", () => go(button.dataset.tab));
+    button.addEventListener("keydown", (event) => {
+      const step_ = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const next = event.key === "Home" ? tabs[0] : event.key === "End" ? tabs[tabs.length - 1] : step_ ? tabs[(at + step_ + tabs.length) % tabs.length] : null;
+      if (next) { event.preventDefault(); go(next.dataset.tab); next.focus(); }
+    });
+  });
+  $("to-how").addEventListener("click", (event) => { event.preventDefault(); go("how"); });
+  $("filters").addEventListener("submit", (event) => event.preventDefault());
+  $("filters").addEventListener("reset", () => setTimeout(() => refresh(false)));
+  for (const id of ["q", "f-base", "f-method", "f-bits", "f-level"]) $(id).addEventListener("input", () => refresh(false));
+  dark.addEventListener("change", () => refresh());
+  addEventListener("hashchange", follow);
+  follow();
+})();

@@ -1,0 +1,86 @@
+"""Leaderboards for tests: cards of the dummy engine under other names, sealed as an honest hand would."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+from finbench import cardfiles, evaluation
+from finbench.leaderboard.board import Board, Entry, board
+from finbench.records import Measure, Scorecard
+from finbench.verification import Verification
+
+HOSTILE = (
+    '</script><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>|`*_[x](javascript:alert(1))\u2028'
+)
+
+
+def sit(out: Path, data: Path, tasks: list[str], *, answers: str = "random", seed: int = 0, **options: Any) -> Path:
+    """A card of the dummy engine; returns its path."""
+    place = out / f"{answers}-{seed}-{options.get('limit')}"
+    evaluation.evaluate(
+        engine="dummy", tasks=tasks, seed=seed, out=place, data_dir=data, arguments={"answers": answers}, **options
+    )
+    return place / "dummy.json"
+
+
+def renamed(card: Path, to: Path, **subject: Any) -> Path:
+    """The card of another subject, as if its answers were given by that: run key and seal follow."""
+    found, rows = cardfiles.read(card), cardfiles.read_samples(card)
+    made = found.model_copy(update={"subject": found.subject.model_copy(update=subject)})
+    made = made.model_copy(update={"run_key": cardfiles.run_key(made)})
+    to.parent.mkdir(parents=True, exist_ok=True)
+    cardfiles.write(to, made, rows)
+    return to
+
+
+def adapter(number: int, **more: Any) -> dict[str, Any]:
+    """What makes a subject an adapter."""
+    return {
+        "name": f"adapter-{number}",
+        "adapter": f"{number:064x}",
+        "adapter_name": f"adapter-{number}",
+        "kind": "peft",
+        "method": "lora",
+        "rank": 8,
+        "seed": number,
+        "trainable_parameters": 4_884_480,
+        **more,
+    }
+
+
+def folder(place: Path, data: Path) -> Path:
+    """A leaderboard of a base and a guessing adapter, which are level, and of one adapter that knows the answers."""
+    scratch, cards = place.with_name(place.name + "-scratch"), place / "scorecards"
+    tasks = ["fpb", "headlines", "fin_ner", "fiqa_score"]
+    base = sit(scratch, data, tasks, seed=9)
+    renamed(base, cards / "base.json", name="tiny")
+    renamed(sit(scratch, data, tasks, seed=1), cards / "guess.json", **adapter(1))
+    renamed(sit(scratch, data, tasks, answers="gold"), cards / "gold.json", **adapter(2, method="dora", bits=4))
+    renamed(sit(scratch, data, tasks, seed=3, limit=10), cards / "partial.json", **adapter(3))
+    return place
+
+
+def many(card: Path, count: int, tasks: int = 1, name: str = "subject") -> Board:
+    """A board of ``count`` cards made of one, with other values; ``tasks`` exams, all of them whole."""
+    found, rows = cardfiles.read(card), cardfiles.read_samples(card)
+    draw = random.Random(0)
+    entries = []
+    for number in range(count):
+        scores = []
+        for task in range(tasks):
+            score = found.scores[task % len(found.scores)]
+            value = draw.uniform(0.2, 0.95)
+            main = Measure(value=value, low=value - 0.04, high=value + 0.03, method="bootstrap, 10000 resamples")
+            data = score.data.model_copy(update={"digest": f"{task:064x}"})
+            new = {"metrics": {**score.metrics, score.main_metric: main}, "seconds": draw.uniform(3, 90), "data": data}
+            scores.append(score.model_copy(update={"prompt_tokens": 5000, **new}))
+        subject = found.subject.model_copy(update=adapter(number, name=f"{name}-{number}", rank=4 + number % 4 * 4))
+        update = {"subject": subject, "scores": scores, "peak_memory_bytes": draw.randrange(10**9, 10**10)}
+        made: Scorecard = found.model_copy(update=update)
+        # rows of the first documents only, and none of the tests between subjects: what is tried is the page
+        samples = {task: [row for row in rows if row["task"] == task][:40] for task in {row["task"] for row in rows}}
+        entries.append(Entry(f"card-{number}", made, {}, Verification("card"), "samples-attached"))
+        entries[-1].samples.update(samples if number < 3 else {})
+    return board(entries)

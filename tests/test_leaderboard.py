@@ -1,0 +1,522 @@
+"""The leaderboard: only equals are compared, groups by tests, nothing unfit gets in, text of cards stays text."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import math
+import random
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import boards
+from finbench import cardfiles, leaderboard, seal
+from finbench.data.sources import import_data
+from finbench.errors import FinbenchError
+from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, space, tables
+from finbench.leaderboard.board import Board, board, entries
+from finbench.paired import holm
+from make_data import write_sources
+
+ROOT = Path(__file__).parent.parent
+SETS = ("fpb", "headlines", "fin_ner", "fiqa_sa")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("data")
+    sources = write_sources(place / "sources")
+    for name in SETS:
+        import_data(name, sources[name], place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def original(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A leaderboard with its files; do not write into it."""
+    place = boards.folder(tmp_path_factory.mktemp("board") / "leaderboards", data)
+    leaderboard.build(place)
+    return place
+
+
+@pytest.fixture
+def place(original: Path, tmp_path: Path) -> Path:
+    """A copy to alter."""
+    shutil.copytree(original, tmp_path / "board")
+    return tmp_path / "board"
+
+
+@pytest.fixture(scope="module")
+def made(original: Path) -> Board:
+    return board(entries(original))
+
+
+# ---------------------------------------------------------------- who is compared with whom
+
+
+def test_the_one_that_knows_leads_and_those_who_guess_are_level(made: Board) -> None:
+    exam = next(exam for exam in made.exams if exam.task == "fpb" and exam.whole)
+    assert (exam.rows[0].entry.key, exam.rows[0].group) == ("gold", 1)
+    assert {(row.entry.key, row.group) for row in exam.rows[1:]} == {("base", 2), ("guess", 2)}
+
+
+def test_first_rows_never_stand_beside_whole_tests(made: Board) -> None:
+    for exam in made.exams:
+        limited = {row.entry.card.limit is not None for row in exam.rows}
+        assert len(limited) == 1
+        assert exam.whole is not limited.pop()
+    partial = [exam for exam in made.exams if not exam.whole]
+    assert {exam.score.n for exam in partial} == {10}
+    assert all(row.group is None for exam in partial for row in exam.rows)  # one alone is level with nobody
+
+
+def test_another_prompt_is_another_exam(original: Path) -> None:
+    found = entries(original)
+    chat = found[0].card
+    chat = chat.model_copy(update={"subject": chat.subject.model_copy(update={"chat": True})})
+    other = boards.Entry("chat", chat, found[0].samples, found[0].found, found[0].level)
+    made = board([*found, other])
+    assert {exam.title for exam in made.exams if "chat" in exam.title} == {
+        f"{exam.task}, chat template" for exam in made.exams if exam.whole
+    }
+    assert all(len(exam.rows) == 1 for exam in made.exams if "chat" in exam.title)
+
+
+def test_of_one_subject_the_newest_card_counts(original: Path) -> None:
+    found = entries(original)
+    again = found[0].card
+    later = again.provenance.model_copy(update={"created": "2999-01-01T00:00:00Z"})
+    other = boards.Entry("later", again.model_copy(update={"provenance": later}), found[0].samples, found[0].found, "x")
+    for exam in board([*found, other]).exams:
+        keys = [row.entry.key for row in exam.rows]
+        assert not {"later", found[0].key} <= set(keys)
+        assert found[0].key not in keys
+
+
+def test_without_samples_there_is_no_group(original: Path) -> None:
+    found = [boards.Entry(entry.key, entry.card, {}, entry.found, "self-reported") for entry in entries(original)]
+    assert {row.group for exam in board(found).exams for row in exam.rows} == {None}
+
+
+def test_a_group_is_not_the_best_alone_among_many_equals() -> None:
+    """40 subjects that guess alike: the best of them by luck leads nobody."""
+    draw = random.Random(1)
+    score: Any = type("S", (), {"task": "finbench_fin_math", "main_metric": "acc"})
+    samples = [
+        [
+            {"task": "finbench_fin_math", "doc": str(i), "values": {"acc": float(draw.random() < 0.5)}}
+            for i in range(120)
+        ]
+        for _ in range(40)
+    ]
+    samples.sort(key=lambda rows: -sum(row["values"]["acc"] for row in rows))
+    assert groups.tied(score, samples) == [1] * 40
+    samples[-1] = [row | {"values": {"acc": 0.0}} for row in samples[-1]]
+    assert groups.tied(score, samples) == [*[1] * 39, 2]
+
+
+def test_holm_over_a_thousand_subjects_can_still_tell() -> None:
+    """The least p of 10,000 permutations is too large for 1,000 tests at once; the tail takes over."""
+    found: Any = type("D", (), {"p": 1 / 10_001, "error": 0.01})
+    found.measure = type("M", (), {"value": 0.2})
+    assert max(holm([groups._p(found)] * 1000)) < 0.05
+    assert min(holm([found.p] * 1000)) > 0.05
+
+
+points = st.lists(
+    st.tuples(st.integers(0, 9), st.one_of(st.none(), st.integers(1, 9)), st.sampled_from("ab")), max_size=12
+)
+
+
+@given(points)
+def test_the_front_is_who_is_not_beaten(found: list[tuple[int, int | None, str]]) -> None:
+    on = groups.front([g for g, _, _ in found], [c for _, c, _ in found], [m for _, _, m in found])
+    for (good, cost, machine), mine in zip(found, on, strict=True):
+        if cost is None:
+            assert not mine
+            continue
+        beaten = [
+            o
+            for o in found
+            if o[2] == machine and o[1] is not None and o[0] >= good and o[1] <= cost and o[:2] != (good, cost)
+        ]
+        assert mine is not bool(beaten)
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def test_files_are_what_the_cards_give_and_a_stale_one_is_named(place: Path) -> None:
+    assert leaderboard.build(place, check=True).stale == []
+    for name in ("leaderboard.md", "leaderboard.csv", "index.html"):
+        text = (place / name).read_text()
+        (place / name).write_text(text.replace("adapter-2", "adapter-5"))
+        assert leaderboard.build(place, check=True).stale == [name]
+        (place / name).write_text(text)
+    (place / "scorecards" / "guess.json").unlink()
+    assert leaderboard.build(place, check=True).stale == ["index.html", "leaderboard.csv", "leaderboard.md"]
+
+
+def test_pages_by_other_versions_of_the_libraries_are_compared_without_what_those_give(original: Path) -> None:
+    text = (original / "index.html").read_text()
+    other = text.replace(page._libraries(text), "altair 9.9, vl-convert-python 9.9")
+    other = other.replace("<script data-library>", "<script data-library>drawn otherwise;")
+    other = re.sub(r'Security-Policy" content="[^"]*"', 'Security-Policy" content="x"', other)
+    assert page.same(text, other)
+    assert not page.same(text, other.replace("adapter-2", "adapter-5"))
+    drawn = text.replace("<script data-library>", "<script data-library>drawn otherwise;")
+    assert not page.same(text, drawn)  # the same versions draw the same
+
+
+def test_a_faulty_card_stops_the_build_and_is_named(place: Path) -> None:
+    path = place / "scorecards" / "gold.json"
+    path.write_text(path.read_text().replace('"rank": 8', '"rank": 9'))
+    with pytest.raises(FinbenchError, match=r"gold.json: subject.rank was edited"):
+        leaderboard.build(place)
+
+
+def test_no_folder_of_cards(tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="is no leaderboard"):
+        leaderboard.build(tmp_path)
+
+
+def test_the_committed_leaderboard_is_that_of_the_committed_cards() -> None:
+    stale = leaderboard.build(ROOT / "leaderboards", check=True).stale
+    assert stale == [], "run: finbench leaderboard build"
+
+
+def test_the_table_for_programs_has_every_row(made: Board) -> None:
+    rows = list(csv.DictReader(io.StringIO(tables.table(made))))
+    assert len(rows) == sum(len(exam.rows) for exam in made.exams)
+    gold = next(row for row in rows if row["card"] == "gold" and row["task"] == "finbench_fpb")
+    assert (gold["group"], gold["value"], gold["method"], gold["bits"]) == ("1", "1.0", "dora", "4")
+    assert all(row["whole_test"] == str(row["card"] != "partial") for row in rows)
+
+
+def test_partial_results_have_a_drawer_of_their_own(original: Path) -> None:
+    text = (original / "leaderboard.md").read_text()
+    whole, _, partial = text.partition("### Sentiment, partial")
+    assert "adapter-3" not in whole
+    assert "| – | adapter-3 | dummy | lora, r 8 |" in partial
+    assert "first 10 rows" in partial
+
+
+def test_the_page_stays_small_and_beyond_that_details_lie_beside_it(original: Path) -> None:
+    card = original / "scorecards" / "guess.json"
+    files = page.files(boards.many(card, 200, tasks=12))
+    assert len(files["index.html"].encode()) <= 2_000_000
+    few = page.files(boards.many(card, 40, tasks=4))
+    assert list(few) == ["index.html"]
+    assert "&#39;self&#39;" not in few["index.html"]
+    lots = page.files(boards.many(card, 201))
+    assert len(lots) == 202
+    name, text = next(item for item in lots.items() if item[0] != "index.html")
+    assert re.fullmatch(r"details/[0-9a-f]{12}\.js", name)
+    assert text.startswith('finbenchDetail("card-')
+    policy = re.search(r'Security-Policy" content="([^"]*)"', lots["index.html"])
+    assert policy
+    assert html.unescape(policy[1]).startswith("default-src 'none'; script-src 'sha256-")
+    assert "'self'" in html.unescape(policy[1])
+
+
+def test_details_of_cards_that_are_gone_go_too(place: Path) -> None:
+    (place / "details").mkdir()
+    (place / "details" / "0123456789ab.js").write_text("old")
+    assert leaderboard.build(place, check=True).stale == ["details/0123456789ab.js"]
+    leaderboard.build(place)
+    assert not (place / "details").exists()
+
+
+def test_text_of_cards_stays_text(original: Path) -> None:
+    made = boards.many(original / "scorecards" / "guess.json", 2, name=boards.HOSTILE)
+    shown = page.files(made)["index.html"]
+    assert boards.HOSTILE not in shown
+    assert "<img" not in shown.partition("data-library")[0]
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', shown, re.DOTALL)
+    assert data
+    assert json.loads(data[1])["cards"][0]["name"] == f"{boards.HOSTILE}-0"
+    assert "<" not in data[1]
+    text = tables.markdown(made, [])
+    assert "<img" not in text
+    assert r"\[x\](javascript" in text
+    [row, _] = csv.DictReader(
+        io.StringIO(tables.table(boards.many(original / "scorecards" / "guess.json", 2, name="=1+1")))
+    )
+    assert row["subject"] == "'=1+1-0"
+
+
+def test_pictures(original: Path, tmp_path: Path) -> None:
+    written = leaderboard.pictures(original, tmp_path / "png")
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+    assert {path.name.rpartition("-")[0] for path in written} == {"fin_ner", "fiqa_score", "fpb", "headlines"}
+
+
+# ---------------------------------------------------------------- a number taken apart
+
+
+def test_breakdowns_count_every_document_once(made: Board) -> None:
+    kinds = {}
+    for exam in made.exams:
+        for row in exam.rows:
+            found = breakdown.of(row.score, row.entry.samples[exam.score.task])
+            assert found
+            kinds[exam.task] = found["kind"]
+            if found["kind"] == "confusion":
+                assert sum(map(sum, found["counts"])) == row.score.n
+                right = sum(found["counts"][n][n] for n in range(len(found["labels"])))
+                assert right / row.score.n == pytest.approx(row.score.metrics["acc"].value)
+            elif found["kind"] == "types":
+                hits, false, missed = (sum(part[n] for part in found["rows"]) for n in (1, 2, 3))
+                assert 2 * hits / max(1, 2 * hits + false + missed) == pytest.approx(row.score.main.value)
+            elif found["kind"] == "questions":
+                parts = [part[4] or 0 for part in found["rows"]]
+                assert sum(parts) / len(parts) == pytest.approx(row.score.main.value, abs=1e-3)
+    assert kinds == {"fpb": "confusion", "fin_ner": "types", "headlines": "questions", "fiqa_score": "numbers"}
+
+
+def test_outcomes_and_tags() -> None:
+    rows = [{"values": {"acc": float(i < 3), "parse_rate": float(i < 8)}, "doc": str(i)} for i in range(10)]
+    score: Any = type("S", (), {"task": "finbench_fin_math", "main_metric": "acc"})
+    assert breakdown.of(score, rows) == {"kind": "outcomes", "right": 3, "wrong": 5, "unparsed": 2}
+    tags = [
+        {"values": {"macro_f1": [gold, read], "micro_f1": [0, 0, 0]}}
+        for gold, read in [("A", "A"), ("A", "B"), ("C", None)]
+    ]
+    score = type("S", (), {"task": "finbench_fnxl", "main_metric": "micro_f1"})
+    assert breakdown.of(score, tags) == {"kind": "tags", "rows": [["A", 2, 1, "B"], ["C", 1, 0, "unparsed"]], "of": 2}
+
+
+# ---------------------------------------------------------------- what to type
+
+
+def test_the_commands_are_ones_that_finbench_takes(made: Board) -> None:
+    import typer
+
+    from finbench.cli import app
+
+    root: Any = typer.main.get_command(app)
+    for entry in made.entries:
+        for _, command in commands.reproduce(entry).steps:
+            words = shlex.split(command)
+            if words[0] == "finbench":
+                context = root.make_context("finbench", words[1:], resilient_parsing=False)
+                name, sub, rest = root.resolve_command(context, words[1:])
+                sub.make_context(name, list(rest), parent=context)
+
+
+def test_names_in_commands_are_one_word_for_a_shell(original: Path) -> None:
+    evil = "x; rm -rf ~ #$(touch hacked)`id`\n"
+    entry = boards.many(original / "scorecards" / "guess.json", 1, name=evil).entries[0]
+    subject = entry.card.subject.model_copy(
+        update={"adapter_name": evil, "base": entry.card.subject.base.model_copy(update={"alias": evil})}
+    )
+    card = entry.card.model_copy(update={"subject": subject, "engine": evil, "arguments": {evil: evil}})
+    found = [card, card.model_copy(update={"origin": "lm-eval"})]
+    entries_ = [boards.Entry(evil, one, {}, entry.found, "self-reported") for one in found]
+    for _, command in [step for one in entries_ for step in commands.reproduce(one).steps]:
+        lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
+        lexer.whitespace_split, lexer.commenters = True, ""
+        words = list(lexer)
+        assert not {";", "&", "|", "<", ">", "(", ")"} & set(words), command
+        assert words[0] in ("finbench", "ls", "lm_eval")
+
+
+# ---------------------------------------------------------------- what gets in
+
+
+def test_adding_a_card_twice_is_adding_it_once(original: Path, tmp_path: Path) -> None:
+    source = original / "scorecards" / "guess.json"
+    [first] = leaderboard.add([source], to=tmp_path / "b")
+    [second] = leaderboard.add([source], to=tmp_path / "b")
+    assert first == second == tmp_path / "b" / "scorecards" / "adapter-1.json"
+    assert cardfiles.read_samples(first) == cardfiles.read_samples(source)
+    other = boards.renamed(source, tmp_path / "other.json", **boards.adapter(7, name="adapter-1"))
+    [third] = leaderboard.add([other], to=tmp_path / "b")
+    assert third.name.startswith("adapter-1-")
+    assert cardfiles.read(first).seal == cardfiles.read(source).seal  # what was there is as it was
+
+
+def test_nothing_is_added_where_one_card_is_unfit(original: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.json"
+    shutil.copy(original / "scorecards" / "gold.json", bad)
+    shutil.copy(original / "scorecards" / "gold.samples.jsonl.zst", tmp_path / "bad.samples.jsonl.zst")
+    bad.write_text(bad.read_text().replace('"rank": 8', '"rank": 9'))
+    with pytest.raises(FinbenchError, match=r"bad.json: subject.rank was edited"):
+        leaderboard.add([original / "scorecards" / "guess.json", bad], to=tmp_path / "b")
+    assert not (tmp_path / "b" / "scorecards").exists()
+
+
+def test_cards_of_tasks_that_are_never_shown_are_refused(data: Path, tmp_path: Path) -> None:
+    card = boards.sit(tmp_path, data, ["mini_sentiment"])
+    with pytest.raises(FinbenchError, match="none of its tasks is shown"):
+        leaderboard.add([card], to=tmp_path / "b")
+
+
+LEAKS = [
+    ("answer", lambda row: row.update(answer="Profit of the company rose to EUR 3.1 mn."), "answer"),
+    ("another key", lambda row: row.update(prompt="Sentence: Profit rose"), "prompt"),
+    ("a hash that is none", lambda row: row.update(cluster="Profit rose"), "cluster"),
+    (
+        "a metric",
+        lambda row: row["values"].update(finlora_acc=["Profit rose to EUR 3.1 mn", "positive"]),
+        "values.finlora_acc",
+    ),
+    ("a hidden value", lambda row: row["values"].update(x={"sha256": "Profit rose"}), "values.x"),
+    ("a key of a value", lambda row: row["values"].update(x={"Profit rose to EUR 3.1 mn": 1}), "values.x"),
+]
+
+
+@pytest.mark.parametrize(
+    ("alter", "where"), [(alter, where) for _, alter, where in LEAKS], ids=[name for name, _, _ in LEAKS]
+)
+def test_restricted_texts_are_found_wherever_they_hide(alter: Any, where: str, original: Path) -> None:
+    rows = [
+        row for row in cardfiles.read_samples(original / "scorecards" / "guess.json") if row["task"] == "finbench_fpb"
+    ]
+    assert intake.restricted(rows) == []
+    alter(rows[4])
+    [found] = intake.restricted(rows)
+    assert found.startswith(f"samples[finbench_fpb].{where} holds text that may not be published")
+
+
+def test_the_check_of_a_pull_request_refuses_restricted_texts(place: Path, tmp_path: Path) -> None:
+    path = place / "scorecards" / "guess.json"
+    rows = cardfiles.read_samples(path)
+    for row in rows:
+        if row["task"] == "finbench_fpb":
+            del row["answer_sha256"]
+            row["answer"] = row["values"]["macro_f1"][1]
+            row["seal"] = seal.row_seal(row)
+    cardfiles.write(path, cardfiles.read(path), rows)
+    with pytest.raises(FinbenchError, match=r"guess.json: samples\[finbench_fpb\].answer holds text"):
+        leaderboard.build(place, check=True)
+    with pytest.raises(FinbenchError, match="holds text that may not be published"):
+        leaderboard.add([path], to=tmp_path / "b")
+
+
+def test_every_committed_card_is_fit() -> None:
+    for path in cardfiles.expand([ROOT / "leaderboards" / "scorecards"]):
+        assert intake.restricted(cardfiles.read_samples(path)) == [], path.name
+
+
+def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, data: Path, tmp_path: Path) -> None:
+    from finbench import catalog, evaluation, training
+
+    options = {
+        "base": str(llama),
+        "tasks": ["fpb"],
+        "rank": 4,
+        "limit": 16,
+        "epochs": 2,
+        "batch_size": 4,
+        "lr": 1e-2,
+        "dtype": "float32",
+    }
+    recipe = catalog.recipe(None, options | {"name": "tiny-fpb"})
+    training.train(recipe, tmp_path / "a", data_dir=data)
+    evaluation.evaluate(
+        [str(tmp_path / "a")],
+        base=str(llama),
+        tasks=["fpb"],
+        out=tmp_path / "c",
+        data_dir=data,
+        arguments={"dtype": "float32"},
+    )
+    card = next(path for path in (tmp_path / "c").glob("*.json") if cardfiles.read(path).subject.adapter)
+    with pytest.raises(FinbenchError, match="of one card, here are 2"):
+        leaderboard.add([tmp_path / "c"], to=tmp_path / "b", adapter=str(tmp_path / "a"))
+    [added] = leaderboard.add(
+        [card], to=tmp_path / "b", adapter=str(tmp_path / "a"), base=str(llama), rerun=5, data_dir=data
+    )
+    [entry] = entries(tmp_path / "b")
+    assert entry.level == "reproduced"
+    assert entry.trained
+    assert entry.trained.record.recipe.rank == 4
+    steps = commands.reproduce(entry)
+    assert steps.recipe
+    (tmp_path / steps.recipe[0]).write_text(steps.recipe[1])
+    assert catalog.recipe(str(tmp_path / steps.recipe[0])).model_dump(
+        exclude={"name"}
+    ) == entry.trained.record.recipe.model_dump(exclude={"name"})
+    assert dict(page.detail(entry)["facts"])["Training"].startswith("16 rows")
+
+    kept = next((tmp_path / "b" / attested.ADAPTERS).glob("*.json"))
+    kept.write_text(kept.read_text().replace('"r": 4', '"r": 5'))
+    with pytest.raises(FinbenchError, match="is not the record of the adapter"):
+        entries(tmp_path / "b")
+    kept.unlink()
+    boards.renamed(added, added, name="another")  # another file than the one that was asked again
+    assert [entry.level for entry in entries(tmp_path / "b")] == ["samples-attached"]
+
+
+# ---------------------------------------------------------------- what others published
+
+
+def test_published_numbers_are_marked_by_computation() -> None:
+    [block] = published.read(ROOT / "leaderboards")
+    found = {
+        (name, column.name): published.marks(column, value)
+        for table in block.tables
+        for name, values in table.rows.items()
+        if name not in block.quoted
+        for column, value in zip(table.columns, values, strict=True)
+    }
+    dora, rslora = (f"Llama-3.1-8B, {name} (8 bits, rank 8)" for name in ("DoRA", "rsLoRA"))
+    assert {found[who, task] for who in (dora, rslora) for task in ("TFNS", "NWGI")} == {"m"}
+    tuned = "Gemini 2.0 Flash-Lite, fine-tuned"
+    assert found[tuned, "CPA REG"] == found[tuned, "CFA L2"] == "k"
+    assert found[tuned, "CFA L3"] == ""
+    assert all(len(values) == len(table.columns) for table in block.tables for values in table.rows.values())
+
+
+def test_the_errata_that_are_arithmetic_are_right() -> None:
+    """All four Gemini values of the formula tasks are k of 84; 51.28 is 40 of 78; 0.92 follows from 85.6 %."""
+    [block] = published.read(ROOT / "leaderboards")
+    table = block.tables[-1]
+    eighty_four = published.PublishedColumn(name="x", n=84)
+    for name in ("Gemini 2.0 Flash-Lite", "Gemini 2.0 Flash-Lite, fine-tuned"):
+        assert all(published.possible(eighty_four, value) for value in table.rows[name][2:4] if value)
+    assert round(100 * 40 / 78, 2) == 51.28
+    assert math.isclose(2 * 0.8564 / 1.8564, 0.9226, abs_tol=1e-4)
+
+
+@given(st.integers(1, 1300), st.data())
+def test_every_share_of_n_is_possible(n: int, draw: st.DataObject) -> None:
+    k = draw.draw(st.integers(0, n))
+    column = published.PublishedColumn(name="x", n=n)
+    assert published.possible(column, round(100 * k / n, 2))
+    assert published.possible(column, math.floor(10_000 * k / n + 1e-9) / 100)
+
+
+def test_a_faulty_reference_block_is_named(tmp_path: Path) -> None:
+    (tmp_path / published.FILE).write_text("x:\n  title: t\n  link: http://plain.example\n")
+    with pytest.raises(FinbenchError, match=r"published.yaml: x"):
+        published.read(tmp_path)
+
+
+# ---------------------------------------------------------------- what is published
+
+
+def test_what_is_published_is_what_was_checked(place: Path, tmp_path: Path) -> None:
+    folders = space.publication(place, tmp_path / "out")
+    names = {
+        kind: {str(path.relative_to(where)) for path in where.rglob("*") if path.is_file()}
+        for kind, where in folders.items()
+    }
+    assert {"README.md", "leaderboard.csv", "scorecards/gold.json", "scorecards/gold.samples.jsonl.zst"} <= names[
+        "dataset"
+    ]
+    assert names["space"] == {"README.md", "index.html", "leaderboard.csv", "leaderboard.md"}
+    assert (folders["space"] / "README.md").read_text().startswith("---\ntitle: finbench leaderboard\n")
+    (place / "leaderboard.md").write_text("x")
+    with pytest.raises(FinbenchError, match="Stale: leaderboard.md"):
+        space.publication(place, tmp_path / "out")

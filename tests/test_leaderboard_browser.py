@@ -1,0 +1,331 @@
+"""The leaderboard's page in Chromium: from disk and served, on desktop and phone, by mouse, keyboard and axe."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import boards
+from finbench import leaderboard
+from finbench.data.sources import import_data
+from finbench.leaderboard import page as pages
+from finbench.leaderboard import published
+from make_data import write_sources
+
+pytestmark = pytest.mark.browser
+playwright = pytest.importorskip("playwright.sync_api", reason='no playwright: pip install -e ".[browser]"')
+
+ROOT = Path(__file__).parent.parent
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1360, "height": 900}}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Chromium of $FINBENCH_CHROMIUM or of the system."""
+    found = os.environ.get("FINBENCH_CHROMIUM") or next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if found is None:
+        pytest.skip("no Chromium: apt-get install chromium, or name one in FINBENCH_CHROMIUM")
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small leaderboard of real cards with the published numbers; do not write into it."""
+    data = tmp_path_factory.mktemp("data")
+    sources = write_sources(data / "sources")
+    for name in ("fpb", "headlines", "fin_ner", "fiqa_sa"):
+        import_data(name, sources[name], data)
+    place = boards.folder(tmp_path_factory.mktemp("site") / "leaderboards", data)
+    shutil.copy(ROOT / "leaderboards" / published.FILE, place / published.FILE)
+    leaderboard.build(place)
+    return place
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def large(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of 1,000 cards on eight tasks each, its details beside it."""
+    board = boards.many(site / "scorecards" / "guess.json", 1000, tasks=8)
+    return write(tmp_path_factory.mktemp("large"), pages.files(board))
+
+
+@pytest.fixture(scope="module")
+def hostile(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cards whose every name is markup, script and Markdown at once."""
+    board = boards.many(site / "scorecards" / "guess.json", 3, tasks=4, name=boards.HOSTILE)
+    for entry in board.entries:
+        entry.found.notes.append(boards.HOSTILE)
+        entry.card.provenance.packages[boards.HOSTILE] = boards.HOSTILE
+    return write(tmp_path_factory.mktemp("hostile"), pages.files(board))
+
+
+class Visit:
+    """A page in a context of its own, with everything it says and asks for."""
+
+    def __init__(self, browser: Any, **options: Any) -> None:
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.faults: list[str] = []
+        self.asked: list[str] = []
+        self.page.on(
+            "console", lambda said: self.faults.append(said.text) if said.type in ("error", "warning") else None
+        )
+        self.page.on("pageerror", lambda fault: self.faults.append(str(fault)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+
+    def heard(self, said: Any) -> None:
+        """Errors and warnings of the console count as faults."""
+        if said.type in ("error", "warning"):
+            self.faults.append(said.text)
+
+    def open(self, where: Path | str, fragment: str = "") -> Any:
+        url = where if isinstance(where, str) else f"file://{where / 'index.html'}"
+        self.page.goto(url + (f"#{fragment}" if fragment else ""))
+        return self.page
+
+    def beyond(self, home: str) -> list[str]:
+        """Requests to anywhere else than below ``home``; data: URLs are none."""
+        return [url for url in self.asked if not url.startswith((home, "data:"))]
+
+
+@pytest.fixture
+def visit(chromium: Any) -> Iterator[Any]:
+    """Opens visits and closes them; none may end with a message in the console."""
+    visits: list[Visit] = []
+
+    def new(**options: Any) -> Visit:
+        visits.append(Visit(chromium, **options))
+        return visits[-1]
+
+    yield new
+    faults = [fault for one in visits for fault in one.faults]
+    for one in visits:
+        one.context.close()
+    assert faults == []
+
+
+def names(page: Any) -> list[str]:
+    return [text.strip() for text in page.locator("tbody .open").all_inner_texts()]
+
+
+def drawn(page: Any) -> None:
+    """Wait for both charts."""
+    page.wait_for_function("document.querySelectorAll('.plot svg, .plot .note').length === 2")
+
+
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_visit_from_disk(device: dict[str, Any], site: Path, visit: Any) -> None:
+    one = visit(**device)
+    page = one.open(site)
+    assert page.title() == "finbench leaderboard"
+    assert page.locator("#count").inner_text() == "3 subjects"
+    assert page.locator("details.partial summary").inner_text().startswith("Partial results: first rows only")
+    page.locator("#tab-sentiment").click()
+    page.locator(".pill", has_text="fpb").first.click()
+    drawn(page)
+    assert names(page)[0] == "adapter-2"
+    assert page.locator("tbody .group").first.inner_text() == "1"
+
+    page.locator("#q").fill("adapter")
+    assert names(page) == ["adapter-2", "adapter-1"]
+    assert page.locator("#count").inner_text() == "2 of 3 subjects"
+    page.locator("#f-method").select_option("lora")
+    assert names(page) == ["adapter-1"]
+    page.locator("#q").fill("nobody")
+    assert names(page) == []
+    assert page.locator("#count").inner_text() == "0 of 3 subjects"
+    page.evaluate("document.getElementById('filters').reset()")
+    page.wait_for_function("document.getElementById('count').textContent === '3 subjects'")
+
+    page.locator('[data-sort="score"]').click()
+    assert page.locator("th[aria-sort=descending]").count() == 1
+    page.locator('[data-sort="score"]').click()
+    assert names(page)[-1] == "adapter-2"
+    page.locator('[data-sort="name"]').click()
+    assert names(page) == sorted(names(page))
+
+    page.locator("tbody .open", has_text="adapter-2").click()
+    drawer = page.locator("#drawer")
+    assert drawer.is_visible()
+    text = drawer.inner_text()
+    assert "finbench verify leaderboards/scorecards/gold.json" in text
+    assert "samples-attached" in text
+    assert drawer.locator(".heat tbody tr").count() == 3
+    page.keyboard.press("Escape")
+    assert not drawer.is_visible()
+    assert page.evaluate("document.activeElement.textContent") == "adapter-2"
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert one.beyond(f"file://{site}") == []
+
+
+def test_every_tab_by_keyboard(site: Path, visit: Any) -> None:
+    page = visit(**DESKTOP).open(site)
+    page.locator("#tab-overview").focus()
+    seen = []
+    for _ in range(page.locator("[role=tab]").count()):
+        seen.append(page.evaluate("document.activeElement.textContent"))
+        assert page.locator("[role=tabpanel]:visible").count() == 1
+        page.keyboard.press("ArrowRight")
+    assert seen[:4] == ["Overview", "Sentiment", "Headlines", "Entities"]
+    assert seen[-2:] == ["Published by others", "How to read this"]
+    assert page.evaluate("document.activeElement.textContent") == "Overview"
+
+
+def test_an_address_names_tab_and_exam(site: Path, visit: Any) -> None:
+    page = visit(**DESKTOP).open(site, "ner")
+    assert page.locator("h2").first.inner_text() == "fin_ner"
+    page.locator(".pill.partial").click()
+    assert "partial: first 10 rows" in page.locator("h2").first.inner_text()
+    address = page.url
+    again = visit(**DESKTOP)
+    again.open(address)
+    assert "partial: first 10 rows" in again.page.locator("h2").first.inner_text()
+
+
+def test_served_it_asks_for_nothing_else(site: Path, large: Path, visit: Any) -> None:
+    for folder, wanted in ((site, 1), (large, 2)):
+        handler = functools.partial(Quiet, directory=str(folder))
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            home = f"http://127.0.0.1:{server.server_port}/"
+            one = visit(**DESKTOP)
+            page = one.open(home)
+            page.locator("tbody .open").first.click()
+            page.locator("#drawer h3", has_text="Reproduce it").wait_for()
+            assert one.beyond(home) == []
+            assert len([url for url in one.asked if not url.startswith("data:")]) == wanted
+            server.shutdown()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+def test_details_beside_the_page_are_read_when_asked_for_from_disk_too(large: Path, visit: Any) -> None:
+    one = visit(**DESKTOP)
+    page = one.open(large)
+    assert len(one.asked) == 1 + sum(url.startswith("data:") for url in one.asked)
+    page.locator("#q").fill("subject-2")
+    page.locator("tbody .open", has_text="subject-2").first.click()
+    page.locator("#drawer h3", has_text="Reproduce it").wait_for()
+    assert sum("/details/" in url for url in one.asked) == 1
+
+
+def test_a_thousand_cards_answer_a_filter_at_once(large: Path, visit: Any) -> None:
+    page = visit(**DESKTOP).open(large)
+    typed = """async (word) => {
+        const box = document.getElementById("q");
+        const start = performance.now();
+        box.value = word;
+        box.dispatchEvent(new Event("input", {bubbles: true}));
+        document.getElementById("panel").getBoundingClientRect();
+        const done = performance.now() - start;
+        await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+        return [done, performance.now() - start];
+    }"""
+    for tab in ("overview", "sentiment"):
+        page.locator(f"#tab-{tab}").click()
+        times = [page.evaluate(typed, word) for word in ("subject-1", "7", "lora", "subject-99", "")]
+        assert page.locator("#count").inner_text() == "1,000 subjects"
+        assert page.locator("tbody .open").count() == 100
+        best = sorted(painted for _, painted in times)[len(times) // 2]
+        print(f"{tab}: median of {len(times)} filters, painted, {best:.0f} ms")
+        assert best < 200, times
+    page.get_by_role("button", name="Show all 1,000 rows").click()
+    assert page.locator("tbody .open").count() == 1000
+
+
+def test_hostile_names_are_only_names(hostile: Path, visit: Any) -> None:
+    page = visit(**DESKTOP).open(hostile)
+    assert names(page)[0].startswith("</script><img src=x onerror=")
+    for tab in page.locator("[role=tab]").all():
+        tab.click()
+    page.locator("#tab-sentiment").click()
+    drawn(page)
+    page.locator(".plot svg .mark-symbol path").first.hover()
+    page.locator("#vg-tooltip-element.visible").wait_for()
+    assert page.locator("#vg-tooltip-element img").count() == 0
+    page.locator("tbody .open").first.click()
+    page.locator("#drawer h3", has_text="What could not be checked").wait_for()
+    assert page.locator("body img").count() == 0
+    assert page.evaluate("window.hacked") is None
+
+
+def test_a_script_that_does_not_belong_to_the_page_does_not_run(site: Path, chromium: Any) -> None:
+    one = Visit(chromium)
+    page = one.open(site)
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.alien = 1'}))"
+    )
+    assert page.evaluate("window.alien") is None
+    refused = page.evaluate("fetch('https://example.org/').then(() => false, () => true)")
+    assert refused
+    assert sum("Content Security Policy" in fault for fault in one.faults) >= 2
+    one.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing_serious(scheme: str, device: dict[str, Any], site: Path, visit: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason='pip install -e ".[browser]"').Axe()
+    page = visit(color_scheme=scheme, reduced_motion="reduce", **device).open(site)
+
+    def serious() -> list[Any]:
+        found = axe.run(page).response["violations"]
+        return [(v["id"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in ("serious", "critical")]
+
+    for tab in page.locator("[role=tab]").all():
+        tab.click()
+        if page.locator(".plot").count():
+            drawn(page)
+        assert serious() == [], tab.inner_text()
+    page.locator("#tab-ner").click()
+    page.locator("tbody .open").first.click()
+    assert serious() == [], "drawer"
+
+
+def test_print_leaves_out_what_paper_cannot_do(site: Path, visit: Any) -> None:
+    page = visit(**DESKTOP).open(site, "sentiment")
+    page.emulate_media(media="print")
+    assert not page.locator("#filters").is_visible()
+    assert not page.locator("nav").is_visible()
+    assert page.locator("tbody .open").first.is_visible()
+    assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+
+
+def test_without_scripts_it_says_where_the_tables_are(site: Path, visit: Any) -> None:
+    page = visit(java_script_enabled=False).open(site)
+    assert "leaderboard.md" in page.locator("noscript").inner_text()
+
+
+def test_the_committed_page(visit: Any) -> None:
+    one = visit(**DESKTOP)
+    page = one.open(ROOT / "leaderboards")
+    for tab in page.locator("[role=tab]").all():
+        tab.click()
+        if page.locator(".plot").count():
+            drawn(page)
+    page.locator("#tab-overview").click()
+    page.locator("tbody .open").first.click()
+    page.locator("#drawer h3", has_text="Reproduce it").wait_for()
+    assert one.beyond(f"file://{ROOT / 'leaderboards'}") == []
