@@ -22,6 +22,8 @@ _HOMES = {
     "import_card": "finbench.lmeval",
     "export_card": "finbench.exports",
     "import_data": "finbench.data.sources",
+    "push": "finbench.publishing.push",
+    "pull": "finbench.pulling",
     "Recipe": "finbench.records",
     "Adapter": "finbench.records",
     "Subject": "finbench.records",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import bases, catalog, hub, modelfiles, refs
+from finbench import bases, catalog, hub, modelfiles, refs, safety, zoo
 from finbench.errors import FinbenchError, near_misses
 from finbench.files import digest, sha256_file
 from finbench.methods import METHODS, TUNERS, Tuner
@@ -17,7 +17,7 @@ from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
-_LARGEST_RANK = 4096
+_LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
 # what peft can load, also what finbench does not train
 KINDS = {"lora", *TUNERS, *REFUSED, *(name for name, method in METHODS.items() if isinstance(method, Tuner))}
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
@@ -36,6 +36,7 @@ class AdapterFolder:
     kind: Literal["peft", "model"]
     identity: str
     config: dict[str, Any]
+    source: str | None = None  # hub:org/name@commit
 
     @property
     def name(self) -> str:
@@ -47,6 +48,8 @@ def record(folder: Path) -> Adapter:
     """The ``finbench.json`` of a folder."""
     path = folder / "finbench.json"
     try:
+        if path.stat().st_size > _LARGEST_RECORD:
+            raise FinbenchError(f"{path} is too large for a record ({path.stat().st_size:,} bytes).")
         return Adapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
@@ -54,20 +57,31 @@ def record(folder: Path) -> Adapter:
 
 
 def locate(text: str) -> Path:
-    """The folder of an adapter reference: ``./folder``, ``hub:org/name[@rev]`` (fetched), ``zoo:name``."""
+    """The folder of an adapter reference: ``./folder``, ``hub:org/name[@rev]`` (fetched), ``zoo:name`` (pinned)."""
+    return _located(text)[0]
+
+
+def find(text: str) -> AdapterFolder:
+    """The adapter that a reference names, fetched if need be, read and checked; it knows where it came from."""
+    folder, source = _located(text)
+    return replace(read(folder), source=source)
+
+
+def _located(text: str) -> tuple[Path, str | None]:
+    """(folder, ``hub:org/name@commit`` or None)."""
     ref = refs.parse(text)
-    if ref.kind == "hub":
-        return hub.snapshot(ref.name, ref.revision)[0]
     if ref.kind == "zoo":
-        if ref.name not in catalog.recipe_files():
-            catalog.recipe(text)  # raises, with near misses
-        raise FinbenchError(f"{text} is a recipe without a published adapter.", f"Train it: finbench train {ref.name}")
-    folder = ref.path
-    if not folder.is_dir():
+        ref = zoo.published(ref.name).ref
+    if ref.kind == "hub":
+        folder, sha = hub.snapshot(ref.name, ref.revision)
+        return folder, f"hub:{ref.name}@{sha}"
+    if not ref.path.is_dir():
+        looks = ref.kind == "folder" and text.count("/") == 1 and text[0].isalnum()
+        mean = f" Did you mean hub:{text}?" if looks else ""
         raise FinbenchError(
-            f"No such adapter folder: {text}", "Train one: finbench train --task fpb --out ./my-adapter"
+            f"No such adapter folder: {text}.{mean}", "Train one: finbench train --task fpb --out ./my-adapter"
         )
-    return folder
+    return ref.path, None
 
 
 def read(folder: Path) -> AdapterFolder:
@@ -89,6 +103,7 @@ def read(folder: Path) -> AdapterFolder:
         raise FinbenchError(f"{folder} has {reason}.", "Save it again with safetensors: model.save_pretrained(folder)")
     if found is not None:
         _compare(folder, found)
+    safety.check_adapter(config, folder / "adapter_config.json", safety.check_header(weights))
     _scan(weights)
     return AdapterFolder(folder, found, "peft", identity(folder), config)
 
@@ -117,18 +132,10 @@ def decisive_files(folder: Path) -> dict[str, str]:
 
 def _config(folder: Path) -> dict[str, Any]:
     path = folder / "adapter_config.json"
-    try:
-        if path.stat().st_size > 1_000_000:
-            raise FinbenchError(f"{path} is too large for a configuration ({path.stat().st_size:,} bytes).")
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("an object is expected")
-    except FileNotFoundError as fault:
-        raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.") from fault
-    except (OSError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch the adapter again.") from fault
-    if config.get("auto_mapping") or config.get("megatron_config"):
-        raise FinbenchError(f"{path} asks to import code (auto_mapping or megatron_config); finbench never does.")
+    if not path.is_file():
+        raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.")
+    config = safety.read_json(path, folder)
+    safety.refuse_code(config, path)
     kind = str(config.get("peft_type") or "LORA").lower()  # peft's first files had no type
     if kind not in KINDS:
         close = near_misses(kind, KINDS)
@@ -137,10 +144,6 @@ def _config(folder: Path) -> dict[str, Any]:
             f"{path}: peft_type {config['peft_type']!r} is no method that finbench can load{meant}.",
             "See them all: finbench methods",
         )
-    rank = config.get("r")
-    least = 1 if kind == "lora" else 0  # an OFT adapter by block size has rank 0
-    if rank is not None and (type(rank) is not int or not least <= rank <= _LARGEST_RANK):
-        raise FinbenchError(f"{path}: r is {rank!r}; a rank is a whole number from {least} to {_LARGEST_RANK}.")
     return config
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import catalog, hub, modelfiles, paths, refs
+from finbench import catalog, chatguard, hub, limits, modelfiles, paths, refs
 from finbench.console import say
 from finbench.errors import FinbenchError, unknown
 from finbench.files import cannot_write, folder_atomic, sha256_file
@@ -253,23 +253,32 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
 
 
 def chat_template(tokenizer: Any, base: str) -> Callable[..., str]:
-    """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text."""
+    """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text.
+
+    A template is a program of whoever made the model: transformers renders it in a sandbox; here it also may not
+    take more than a moment, a gigabyte, or a megabyte of text.
+    """
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
         raise FinbenchError(f"The base {base} has no chat template.", "Train and evaluate it with --no-chat.")
+    chatguard.check(tokenizer.chat_template, base)
 
     def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         try:
-            return str(
-                tokenizer.apply_chat_template(
-                    messages,
-                    tokenize=False,
-                    add_generation_prompt=add_generation_prompt,
-                    continue_final_message=not add_generation_prompt,
+            with limits.bounded(f"The chat template of {base}", chatguard.SECONDS):
+                text = str(
+                    tokenizer.apply_chat_template(
+                        messages,
+                        tokenize=False,
+                        add_generation_prompt=add_generation_prompt,
+                        continue_final_message=not add_generation_prompt,
+                    )
                 )
-            )
-        except TemplateError as fault:
+        except (TemplateError, MemoryError, OverflowError, RecursionError) as fault:
             raise FinbenchError(f"The chat template of {base} refuses: {fault}", "Use --no-chat.") from fault
+        if len(text) > chatguard.LONGEST + 2 * sum(len(message["content"]) for message in messages):
+            raise FinbenchError(f"The chat template of {base} makes {len(text):,} characters.", "Use --no-chat.")
+        return text
 
     return apply

@@ -198,7 +198,7 @@ def run_key(card: Scorecard) -> str:
     settings = card.model_dump(include={"engine", "shots", "limit", "seed", "arguments", "computed", "chat_template"})
     return digest(
         {
-            "subject": card.subject.model_dump(exclude={"name", "adapter_name"}),
+            "subject": card.subject.model_dump(exclude={"name", "adapter_name", "adapter_source"}),
             "settings": settings,
             "versions": card.provenance.packages,
             "finbench": card.provenance.finbench,

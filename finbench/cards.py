@@ -225,6 +225,7 @@ def _environment(html: bool) -> Environment:
         "metric": spoken,
         "amount": amount,
         "cell": _cell,
+        "python": repr,
         "value": _value,
         "around": _around,
         "plain": lambda cell, spread: " ".join(filter(None, [_value(cell), _around(cell, spread)])),

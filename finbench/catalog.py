@@ -227,7 +227,7 @@ def recipe_files() -> dict[str, Path]:
     return {
         path.stem: path
         for path in sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
-        if path.stem not in ("bases", "_defaults")
+        if path.stem not in ("bases", "published", "_defaults")
     }
 
 

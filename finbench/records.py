@@ -262,6 +262,7 @@ class Subject(Record):
     base: BaseModelId = Field(description="the base model")
     adapter: str | None = Field(default=None, description="identity of the adapter: see finbench.adapters")
     adapter_name: str | None = Field(default=None, description="name of the adapter, for people")
+    adapter_source: str | None = Field(default=None, description="hub:org/name@commit, if it came from the Hub")
     method: str | None = Field(default=None, description="low-rank method, see `finbench methods`")
     rank: int | None = Field(default=None, description="rank of the update")
     trainable_parameters: int | None = Field(default=None, description="as counted in training")

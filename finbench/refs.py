@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,11 @@ class Ref:
     kind: Literal["hub", "zoo", "folder", "name"]
     name: str
     revision: str | None = None
+
+    def __str__(self) -> str:
+        """As it would be typed."""
+        at = f"@{self.revision}" if self.revision else ""
+        return {"hub": "hub:", "zoo": "zoo:"}.get(self.kind, "") + self.name + at
 
     @property
     def path(self) -> Path:
@@ -42,8 +48,10 @@ def parse(text: str) -> Ref:
         if not _NAME.fullmatch(text[4:]):
             raise _bad(text, "zoo:name")
         return Ref("zoo", text[4:])
-    if not text or "\0" in text or "\n" in text or re.match(r"[a-z]{2,}:", text):
-        raise _bad(text, "hub:org/name, zoo:name or ./folder")
+    first = unicodedata.normalize("NFKC", re.split(r"[/\\]", text)[0])  # other scripts have colons too
+    drive = re.fullmatch(r"[A-Za-z]:", first)
+    if not text or any(ord(character) < 32 for character in text) or (":" in first and not drive):
+        raise _bad(text, "hub:org/name, zoo:name or ./folder")  # file:, HUB:, and what looks like hub: in other scripts
     if "/" in text or "\\" in text or text[0] in ".~":
         return Ref("folder", text)
     if not _NAME.fullmatch(text):
@@ -53,11 +61,13 @@ def parse(text: str) -> Ref:
 
 def _hub(text: str) -> Ref:
     match = _HUB.fullmatch(text[4:])
-    if match is None or ".." in text or "--" in text or "//" in text or text.split("@")[0].endswith(".git"):
+    name = text.partition("@")[0]
+    odd = ".." in text or "//" in text or "--" in name or name.endswith((".git", ".ipynb"))
+    if match is None or odd or text.endswith(("/", ".")):
         raise _bad(text, "hub:org/name or hub:org/name@revision")
     return Ref("hub", f"{match[1]}/{match[2]}", match[3])
 
 
 def _bad(text: str, form: str) -> FinbenchError:
-    shown = text if len(text) <= 80 else text[:77] + "..."
+    shown = text if len(text) <= 80 else text[:77] + "..."  # repr escapes what a terminal would obey
     return FinbenchError(f"Not a valid reference: {shown!r}.", f"Write {form}.")

@@ -88,7 +88,7 @@ def _moved(
 
 def _examinee(card: Scorecard, where: Model) -> Examinee:
     """The card's own subject, loaded from where the user says; FinbenchError if that is another one."""
-    subject, adapter, base = card.subject, where.adapter, where.base
+    subject, adapter, base = card.subject, where.adapter or card.subject.adapter_source, where.base
     if adapter and not subject.adapter:
         raise FinbenchError(f"This card is of the base {subject.base.alias} alone.", "Leave --adapter out.")
     if subject.adapter and not adapter and card.engine != "dummy":

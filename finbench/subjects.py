@@ -38,7 +38,7 @@ def examinees(
     )
     for text in references:
         try:
-            adapter = adapters.read(adapters.locate(text))
+            adapter = adapters.find(text)
             on = dummy or adapters.base_of(adapter, base)
             examinee = _adapter_subject(adapter, on, bits, chat)
             beside = _base_subject(on, examinee.subject.bits, examinee.subject.chat)
@@ -75,6 +75,7 @@ def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None
         base=base.id,
         adapter=adapter.identity,
         adapter_name=adapter.name,
+        adapter_source=adapter.source,
         method=recipe.method if recipe else str(adapter.config.get("peft_type", "unknown")).lower(),
         rank=recipe.rank if recipe else adapter.config.get("r"),
         trainable_parameters=adapter.record.training.trainable_parameters if adapter.record else None,

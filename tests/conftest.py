@@ -7,14 +7,18 @@ import importlib.util
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from finbench.devhub.server import TOKEN, DevHub
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the development Hub does not speak it
 # how long an example takes is the machine's affair; tests of time say so themselves (quick)
 settings.register_profile("finbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("finbench")
@@ -127,6 +131,71 @@ def make_gpt2(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def make_lora(folder: Path, base: Path, stated: str = "", seed: int = 0, **config: Any) -> Path:
+    """A plain peft adapter on ``base`` with random weights, as any other program would save it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    options = {"r": 4, "target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM", **config}
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**options))
+    for name, tensor in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(tensor, std=0.05)
+    model.peft_config["default"].base_model_name_or_path = stated
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink()  # peft's names the local path of the base, which the Hub refuses
+    return folder
+
+
+def upload(running: DevHub, repo: str, files: Mapping[str, Path | bytes], private: bool = True) -> str:
+    """Put files into a repository of a development Hub by the Hub's own client; return the commit."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    api = HfApi(endpoint=running.url, token=TOKEN)
+    api.create_repo(repo, private=private, exist_ok=True)
+    operations = [
+        CommitOperationAdd(name, data if isinstance(data, bytes) else str(data)) for name, data in files.items()
+    ]
+    return str(api.create_commit(repo, operations, commit_message="files").oid)
+
+
+def files_of(folder: Path) -> dict[str, Path | bytes]:
+    """Every file of a folder by its name."""
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+@pytest.fixture
+def dev_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevHub]:
+    """A development Hub, empty, which this test's client talks to; with a token, and a cache of its own."""
+    from huggingface_hub import constants
+
+    from finbench import hub
+
+    with DevHub(tmp_path / "devhub") as running:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+        monkeypatch.setattr(hub.pushing, "wait", lambda seconds: None)
+        for name, value in hub_environment(running, tmp_path / "hf").items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def hub_environment(running: DevHub, home: Path) -> dict[str, str]:
+    """What a process needs to talk to a development Hub and nothing else."""
+    return {
+        "HF_ENDPOINT": running.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_TOKEN": TOKEN,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+
+
 @pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny Llama; do not write into it."""
@@ -137,6 +206,12 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny GPT-2; do not write into it."""
     return make_gpt2(tmp_path_factory.mktemp("bases") / "tiny-gpt2")
+
+
+@pytest.fixture(scope="session")
+def lora(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a plain peft adapter of the tiny Llama, as another program would leave it; do not write into it."""
+    return make_lora(tmp_path_factory.mktemp("lora") / "stranger", llama, "org/tiny-llama")
 
 
 @pytest.fixture(scope="session")

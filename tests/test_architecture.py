@@ -25,6 +25,10 @@ LAYERS = (
     {
         "catalog",
         "refs",
+        "safety",
+        "limits",
+        "chatguard",
+        "zoo",
         "stats",
         "paired",
         "seal",
@@ -33,6 +37,7 @@ LAYERS = (
         "checkpoints",
         "batches",
         "hub",
+        "devhub",
         "unpack",
         "modelfiles",
         "journal",
@@ -68,12 +73,15 @@ LAYERS = (
         "lmeval",
         "harness",
         "exports",
+        "publishing",
+        "pulling",
         "merging",
         "tuning",
         "leaderboard",
     },
     {
         "views",
+        "hubviews",
         "cli",
         "cli_run",
         "cli_methods",
@@ -81,6 +89,7 @@ LAYERS = (
         "cli_catalog",
         "cli_data",
         "cli_board",
+        "cli_hub",
         "__main__",
         "__init__",
     },
@@ -263,7 +272,7 @@ def test_committed_scorecards_are_whole_and_hold_no_restricted_text() -> None:
 def test_recipes_state_only_what_differs() -> None:
     defaults = yaml.safe_load((paths.shipped("adapters_zoo") / "_defaults.yaml").read_text())
     for path in paths.shipped("adapters_zoo").glob("*.yaml"):
-        if path.stem not in ("_defaults", "bases"):
+        if path.stem not in ("_defaults", "bases", "published"):
             stated = yaml.safe_load(path.read_text())
             assert [key for key in stated if defaults.get(key) == stated[key]] == [], path.name
 

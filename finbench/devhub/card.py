@@ -1,0 +1,48 @@
+"""What the development Hub finds wrong with a model card's metadata: a few of the Hub's own rules.
+
+The standard library has no YAML reader, so this looks at the top level of the block line by line.
+"""
+
+from __future__ import annotations
+
+import re
+
+_KEY = re.compile(r"([A-Za-z_][\w.-]*):(?:\s+(.*))?")
+
+
+def card_faults(text: str) -> list[str]:
+    """Faults of the metadata block of a README, in words; none where there is no block."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    if not lines or lines[0].strip() != "---":
+        return []
+    if "---" not in lines[1:]:
+        return ["the metadata block is not closed by ---"]
+    faults: list[str] = []
+    seen: set[str] = set()
+    for number, line in enumerate(lines[1 : lines.index("---", 1)], 2):
+        if "\t" in line[: len(line) - len(line.lstrip())]:
+            faults.append(f"line {number}: a tab cannot indent YAML")
+        if not line.strip() or line[0] in " -#":
+            continue
+        match = _KEY.fullmatch(line)
+        if match is None:
+            faults.append(f"line {number}: not 'key: value'")
+            continue
+        key, value = match[1], (match[2] or "").strip().strip("'\"")
+        if key in seen:
+            faults.append(f"line {number}: duplicated mapping key {key!r}")
+        seen.add(key)
+        faults += _value_faults(key, value)
+    if "license_name" in seen and "license" not in seen:
+        faults.append('"license_name" needs "license: other"')
+    return faults
+
+
+def _value_faults(key: str, value: str) -> list[str]:
+    if key == "license" and value and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", value):
+        return [f'"license" must be one of the known identifiers, not {value!r}']
+    if key == "base_model" and value and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", value):
+        return [f'"base_model" with value {value!r} is not valid: a model id of the Hub is expected']
+    if key == "license_link" and value and value != "LICENSE" and not value.startswith("https://"):
+        return ['"license_link" must be LICENSE or an https address']
+    return []

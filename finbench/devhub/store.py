@@ -1,0 +1,321 @@
+"""Repositories of the development Hub on disk: blobs by hash, commits, branches, pull requests."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+TYPES = ("models", "datasets", "spaces")
+LFS_ENDINGS = (".safetensors", ".bin", ".gguf", ".parquet", ".zst", ".model", ".png", ".zip", ".pt", ".pkl")
+LFS_SIZE = 10 * 2**20  # bytes from which any file is large
+_PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
+_ID = re.compile(rf"{_PART}/{_PART}", re.ASCII)
+_SHA = re.compile(r"[0-9a-f]{40}")
+
+
+class Refused(Exception):
+    """A request that cannot be served: HTTP status, the Hub's error code, a message."""
+
+    def __init__(self, status: int, message: str, code: str = "") -> None:
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of a commit: size in bytes, git blob id, and SHA-256 (which names the blob on disk)."""
+
+    size: int
+    oid: str
+    sha256: str
+    lfs: bool
+
+    def as_tree(self, path: str) -> dict[str, Any]:
+        """As an item of the ``tree`` answer."""
+        item: dict[str, Any] = {"type": "file", "path": path, "size": self.size, "oid": self.oid}
+        if self.lfs:
+            item["lfs"] = {"oid": self.sha256, "size": self.size, "pointerSize": 134}
+        return item
+
+
+def now() -> str:
+    """The time as the Hub writes it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def git_oid(data: bytes) -> str:
+    """Git's id of a blob."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _pointer_oid(sha256: str, size: int) -> str:
+    return git_oid(f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode())
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file at once: a reader sees the old or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(data)
+    Path(name).replace(path)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+class Store:
+    """Every repository below a folder. Methods raise Refused; all writes hold one lock."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lock = threading.RLock()
+        (root / "blobs").mkdir(parents=True, exist_ok=True)
+
+    # ------------------------------------------------------------ blobs
+
+    def blob(self, sha256: str) -> Path:
+        """Where a blob lies, whether it is there or not."""
+        if not re.fullmatch(r"[0-9a-f]{64}", sha256):
+            raise Refused(422, f"not a SHA-256: {sha256[:80]!r}")
+        return self.root / "blobs" / sha256
+
+    def put_blob(self, sha256: str, data: bytes) -> None:
+        """Keep a blob whose hash is as stated."""
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Refused(400, "the content does not have the SHA-256 that was announced")
+        if not self.blob(sha256).is_file():
+            write(self.blob(sha256), data)
+
+    def _regular(self, data: bytes) -> Entry:
+        sha = hashlib.sha256(data).hexdigest()
+        self.put_blob(sha, data)
+        return Entry(len(data), git_oid(data), sha, lfs=False)
+
+    # ------------------------------------------------------------ repositories
+
+    def folder(self, kind: str, repo: str) -> Path:
+        """The folder of a repository, whether it is there or not."""
+        if kind not in TYPES or not _ID.fullmatch(repo) or ".." in repo or "--" in repo:
+            raise Refused(400, f"not a repository name: {repo[:100]!r}")
+        return self.root / kind / repo
+
+    def info(self, kind: str, repo: str) -> dict[str, Any]:
+        """What was stated when a repository was made: private, gated, created."""
+        try:
+            return dict(_read(self.folder(kind, repo) / "repo.json"))
+        except FileNotFoundError as fault:
+            raise Refused(404, "Repository not found", "RepoNotFound") from fault
+
+    def create(self, kind: str, repo: str, private: bool) -> None:
+        """A new repository with one empty commit, as the Hub makes them; Refused 409 if there is one."""
+        with self.lock:
+            folder = self.folder(kind, repo)
+            if (folder / "repo.json").is_file():
+                raise Refused(409, "You already created this model repo")
+            first = self._commit(folder, None, "initial commit", {".gitattributes": self._regular(_ATTRIBUTES)})
+            self._set_ref(folder, "main", first)
+            _write_json(folder / "repo.json", {"private": private, "gated": False, "created": now()})
+
+    def settings(self, kind: str, repo: str, changed: Mapping[str, Any]) -> None:
+        """Change private or gated."""
+        with self.lock:
+            info = self.info(kind, repo)
+            info |= {key: changed[key] for key in ("private", "gated") if key in changed}
+            if "visibility" in changed:
+                info["private"] = changed["visibility"] == "private"
+            _write_json(self.folder(kind, repo) / "repo.json", info)
+
+    # ------------------------------------------------------------ commits and refs
+
+    def refs(self, kind: str, repo: str) -> dict[str, str]:
+        """Every ref by its full name."""
+        self.info(kind, repo)
+        try:
+            return dict(_read(self.folder(kind, repo) / "refs.json"))
+        except FileNotFoundError:
+            return {}
+
+    def _set_ref(self, folder: Path, revision: str, sha: str) -> None:
+        path = folder / "refs.json"
+        refs = _read(path) if path.is_file() else {}
+        name = revision if revision.startswith("refs/") else f"refs/heads/{revision}"
+        _write_json(path, {**refs, name: sha})
+
+    def set_ref(self, kind: str, repo: str, name: str, sha: str) -> None:
+        """Point a ref (full name) at a commit; Refused 409 if there is one."""
+        with self.lock:
+            if name in self.refs(kind, repo):
+                raise Refused(409, f"Reference {name} exists already")
+            self._set_ref(self.folder(kind, repo), name, sha)
+
+    def resolve(self, kind: str, repo: str, revision: str) -> str:
+        """The commit that a branch, tag, pull request or commit names."""
+        refs = self.refs(kind, repo)
+        for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}"):
+            if name in refs:
+                return refs[name]
+        if _SHA.fullmatch(revision) and (self.folder(kind, repo) / "commits" / f"{revision}.json").is_file():
+            return revision
+        raise Refused(404, f"Invalid rev id: {revision[:80]}", "RevisionNotFound")
+
+    def commit_of(self, kind: str, repo: str, sha: str) -> dict[str, Any]:
+        """A commit: parent, summary, description, date."""
+        return dict(_read(self.folder(kind, repo) / "commits" / f"{sha}.json"))
+
+    def tree(self, kind: str, repo: str, sha: str) -> dict[str, Entry]:
+        """The files of a commit by path."""
+        return {path: Entry(*item) for path, item in sorted(self.commit_of(kind, repo, sha)["tree"].items())}
+
+    def _commit(
+        self, folder: Path, parent: str | None, summary: str, tree: Mapping[str, Entry], description: str = ""
+    ) -> str:
+        record: dict[str, Any] = {"parent": parent, "summary": summary, "description": description, "date": now()}
+        record["tree"] = {path: [e.size, e.oid, e.sha256, e.lfs] for path, e in sorted(tree.items())}
+        sha = hashlib.sha1(json.dumps(record).encode(), usedforsecurity=False).hexdigest()
+        _write_json(folder / "commits" / f"{sha}.json", record)
+        return sha
+
+    def commit(
+        self, kind: str, repo: str, revision: str, lines: Iterable[Mapping[str, Any]], author: str, create_pr: bool
+    ) -> tuple[str, int | None]:
+        """Apply a commit's lines (as the client sends them); return (commit, number of the pull request).
+
+        All or nothing: the ref moves last. Refused 412 where the parent it names is not the head.
+        """
+        with self.lock:
+            header, changes = _split(lines)
+            head = self.resolve(kind, repo, revision)
+            parent = str(header.get("parentCommit") or head)
+            if not create_pr and not head.startswith(parent):
+                raise Refused(412, "A commit has happened since. Please refresh and try again.")
+            base = self.resolve(kind, repo, parent) if create_pr and _SHA.fullmatch(parent) else head
+            tree = dict(self.tree(kind, repo, base))
+            for key, value in changes:
+                self._apply(tree, key, value)
+            summary, description = str(header.get("summary") or "commit"), str(header.get("description") or "")
+            folder = self.folder(kind, repo)
+            sha = self._commit(folder, base, summary, tree, description)
+            if not create_pr:
+                self._set_ref(folder, revision, sha)
+                return sha, None
+            number = self.discuss(kind, repo, summary, description, author, pull_request=True)
+            self._set_ref(folder, f"refs/pr/{number}", sha)
+            return sha, number
+
+    def _apply(self, tree: dict[str, Entry], key: str, value: Mapping[str, Any]) -> None:
+        path = str(value.get("path", ""))
+        if _hostile(path):
+            raise Refused(400, f"Invalid path: {path[:100]!r}")
+        if key == "file":
+            tree[path] = self._regular(base64.b64decode(str(value["content"])))
+        elif key == "lfsFile":
+            sha = str(value["oid"])
+            if not self.blob(sha).is_file():
+                raise Refused(400, f"Your push was rejected: LFS object {sha} was never uploaded")
+            size = self.blob(sha).stat().st_size
+            tree[path] = Entry(size, _pointer_oid(sha, size), sha, lfs=True)
+        elif key == "deletedFile":
+            if path not in tree:
+                raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
+            del tree[path]
+        elif key == "deletedFolder":
+            for name in [name for name in tree if name.startswith(path.rstrip("/") + "/")]:
+                del tree[name]
+        else:
+            raise Refused(400, f"Unknown operation: {key[:80]!r}")
+
+    # ------------------------------------------------------------ discussions and pull requests
+
+    def discussions(self, kind: str, repo: str) -> list[dict[str, Any]]:
+        """Discussions and pull requests, oldest first."""
+        path = self.folder(kind, repo) / "discussions.json"
+        return list(_read(path)) if path.is_file() else []
+
+    def discuss(self, kind: str, repo: str, title: str, description: str, author: str, *, pull_request: bool) -> int:
+        """Open a discussion or a pull request; return its number."""
+        with self.lock:
+            found = self.discussions(kind, repo)
+            number = len(found) + 1
+            record = {"num": number, "title": title, "description": description, "author": author, "date": now()}
+            record |= {"pull_request": pull_request, "status": "open", "merged": None}
+            _write_json(self.folder(kind, repo) / "discussions.json", [*found, record])
+            return number
+
+    def merge(self, kind: str, repo: str, number: int) -> str:
+        """Merge a pull request into main: its files that differ from its parent's are taken over."""
+        with self.lock:
+            found = self.discussions(kind, repo)
+            if not 0 < number <= len(found) or not found[number - 1]["pull_request"]:
+                raise Refused(404, "No such pull request")
+            sha = self.resolve(kind, repo, f"refs/pr/{number}")
+            before = self.tree(kind, repo, str(self.commit_of(kind, repo, sha)["parent"]))
+            proposed, head = self.tree(kind, repo, sha), self.resolve(kind, repo, "main")
+            tree = self.tree(kind, repo, head)
+            tree |= {path: entry for path, entry in proposed.items() if before.get(path) != entry}
+            for path in set(before) - set(proposed):
+                tree.pop(path, None)
+            folder = self.folder(kind, repo)
+            merged = self._commit(folder, head, f"{found[number - 1]['title']} (#{number})", tree)
+            self._set_ref(folder, "main", merged)
+            self.set_status(kind, repo, number, "merged", merged)
+            return merged
+
+    def set_status(self, kind: str, repo: str, number: int, status: str, merged: str | None = None) -> None:
+        """Close, reopen or mark as merged."""
+        with self.lock:
+            found = self.discussions(kind, repo)
+            if not 0 < number <= len(found):
+                raise Refused(404, "No such discussion")
+            found[number - 1] |= {"status": status, "merged": merged}
+            _write_json(self.folder(kind, repo) / "discussions.json", found)
+
+
+_ATTRIBUTES = "".join(f"*{ending} filter=lfs diff=lfs merge=lfs -text\n" for ending in LFS_ENDINGS).encode()
+
+
+def is_large(path: str, size: int) -> bool:
+    """Whether the Hub keeps a file by LFS."""
+    return path.endswith(LFS_ENDINGS) or size >= LFS_SIZE
+
+
+def _hostile(path: str) -> bool:
+    parts = path.split("/")
+    return (
+        not path
+        or path.startswith("/")
+        or "\\" in path
+        or "\0" in path
+        or any(p in ("", ".", "..", ".git") for p in parts)
+    )
+
+
+def _split(lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], list[tuple[str, Mapping[str, Any]]]]:
+    header: dict[str, Any] = {}
+    changes: list[tuple[str, Mapping[str, Any]]] = []
+    for line in lines:
+        key, value = line.get("key"), line.get("value")
+        if not isinstance(key, str) or not isinstance(value, dict):
+            raise Refused(400, "Every line of a commit is {key, value}")
+        if key == "header":
+            header = value
+        else:
+            changes.append((key, value))
+    if not header.get("summary"):
+        raise Refused(400, "A commit needs a header with a summary")
+    return header, changes

@@ -1,0 +1,50 @@
+"""The only package that talks to the Hugging Face Hub.
+
+``client`` holds address, account and what a refusal means; ``fetching`` brings safe files here, whole and checked;
+``planning`` says what a publication would change; ``pushing`` does exactly that.
+"""
+
+from finbench.hub.client import (
+    OFFICIAL,
+    Unreachable,
+    account,
+    api,
+    data_explained,
+    dataset_sha,
+    endpoint,
+    explained,
+    has_token,
+    offline,
+    page,
+    token_free,
+)
+from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, names_below, snapshot
+from finbench.hub.planning import Change, File, Plan, make_plan
+from finbench.hub.pushing import Published, execute
+
+__all__ = [
+    "OFFICIAL",
+    "SAFE_FILES",
+    "Change",
+    "Fetched",
+    "File",
+    "Plan",
+    "Published",
+    "Unreachable",
+    "account",
+    "api",
+    "data_explained",
+    "dataset_sha",
+    "endpoint",
+    "execute",
+    "explained",
+    "fetch",
+    "fetch_files",
+    "has_token",
+    "make_plan",
+    "names_below",
+    "offline",
+    "page",
+    "snapshot",
+    "token_free",
+]

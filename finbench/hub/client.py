@@ -1,0 +1,229 @@
+"""Which Hub, as whom, and what its refusals mean: one sentence, and the command that mends it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from finbench.errors import FinbenchError
+
+Kind = Literal["model", "dataset"]
+OFFICIAL = "https://huggingface.co"
+_CONNECT, _ANSWER = 10.0, 120.0  # seconds; the client itself would wait for ever
+_TOKEN = re.compile(r"hf_[A-Za-z0-9_]{8,}|(?i:bearer\s+)\S+")
+_PREFIX: dict[str, str] = {"model": "", "dataset": "datasets/"}
+
+
+class Unreachable(FinbenchError):
+    """No Hub: offline, or no route to it."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who the token belongs to. ``may_write`` is None where the Hub does not say."""
+
+    name: str
+    orgs: tuple[str, ...]
+    may_write: bool | None
+    role: str
+
+
+def endpoint() -> str:
+    """The Hub's address: ``$HF_ENDPOINT``, read now and not when a library was imported, else huggingface.co."""
+    return (os.environ.get("HF_ENDPOINT") or OFFICIAL).rstrip("/")
+
+
+def page(repo: str, kind: Kind = "model", *rest: str) -> str:
+    """The address of a repository's page on this Hub, or of something below it."""
+    return "/".join([endpoint(), f"{_PREFIX[kind]}{repo}", *rest])
+
+
+def api() -> Any:
+    """The Hub's own client for this endpoint."""
+    from huggingface_hub import HfApi
+
+    from finbench import __version__
+
+    _patience()
+    return HfApi(endpoint=endpoint(), library_name="finbench", library_version=__version__)
+
+
+@functools.cache
+def _patience() -> None:
+    """Give the client's session time limits: a Hub that accepts and then is silent must not hang a command."""
+    import httpx2
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    def client() -> Any:
+        made = default_client_factory()
+        made.timeout = httpx2.Timeout(_ANSWER, connect=_CONNECT)
+        return made
+
+    set_client_factory(client)
+
+
+def offline() -> bool:
+    """Whether the user has switched the network off (HF_HUB_OFFLINE)."""
+    from huggingface_hub import constants
+
+    return bool(constants.is_offline_mode())
+
+
+def has_token() -> bool:
+    """Whether there is a token, wherever the Hub's client looks for one."""
+    from huggingface_hub import get_token
+
+    return get_token() is not None
+
+
+def account() -> Account | None:
+    """Whose token is in use; None without one. Raises Unreachable, and FinbenchError for a token that is refused."""
+    if not has_token():
+        return None
+    with explained("your account"):
+        stated = api().whoami()
+    token = (stated.get("auth") or {}).get("accessToken") or {}
+    role = str(token.get("role") or "unknown")
+    orgs = tuple(str(org.get("name")) for org in stated.get("orgs") or [])
+    # a fine-grained token lists what it may do for each repository: only a try can tell
+    may_write = {"write": True, "read": False}.get(role)
+    return Account(str(stated.get("name")), orgs, may_write, role)
+
+
+def token_free(text: str) -> str:
+    """Text without anything that looks like a token of the Hub."""
+    from huggingface_hub import get_token
+
+    own = get_token()
+    hidden = _TOKEN.sub("<token>", text)
+    return hidden.replace(own, "<token>") if own and len(own) > 5 else hidden
+
+
+def status_of(fault: BaseException) -> int:
+    """The HTTP status of what the Hub's client raised; 0 where there was no answer."""
+    return int(getattr(getattr(fault, "response", None), "status_code", 0) or 0)
+
+
+def retry_after(fault: BaseException) -> float | None:
+    """Seconds that the Hub asks to wait, if it does."""
+    headers = getattr(getattr(fault, "response", None), "headers", None) or {}
+    stated = str(headers.get("Retry-After", "")).strip()
+    return float(stated) if stated.isdigit() else None
+
+
+def transport_faults() -> tuple[type[Exception], ...]:
+    """What the client raises when no answer came, or none in good order."""
+    import httpx2  # the client of huggingface_hub 2
+
+    return (httpx2.RequestError, ConnectionError, httpx2.StreamError)
+
+
+@contextlib.contextmanager
+def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
+    """What the Hub's client raises, as one line: Unreachable without a network, else FinbenchError.
+
+    ``wanted`` is a repository with or without ``@revision``; data sets start with ``datasets/``.
+    """
+    from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    unreachable: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *transport_faults())
+    try:
+        yield
+    except HfHubHTTPError as fault:
+        raise refusal(fault, wanted, writing=writing) from fault
+    except unreachable as fault:
+        raise _unreachable(fault, wanted) from fault
+    except (FileMetadataError, json.JSONDecodeError) as fault:
+        raise FinbenchError(
+            f"{endpoint()} does not answer as a Hub does.", "Mend HF_ENDPOINT, or unset it: unset HF_ENDPOINT"
+        ) from fault
+    except HFValidationError as fault:
+        raise FinbenchError(f"Not a name of the Hub: {wanted[:100]!r}.", "Write hub:org/name.") from fault
+
+
+def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
+    import httpx2
+
+    name = wanted.removeprefix("datasets/").partition("@")[0]
+    if isinstance(fault, httpx2.TooManyRedirects):
+        return FinbenchError(f"{endpoint()} redirects in circles for {wanted}.", "Is HF_ENDPOINT right? Repeat later.")
+    said = (
+        f"{_named(wanted)} is not in the local cache" if "/" in name else wanted[0].upper() + wanted[1:] + " is unknown"
+    )
+    return Unreachable(
+        f"{said} and the Hub cannot be reached.",
+        f"With a network: hf download {name}. Or name local files."
+        if "/" in name
+        else "With a network, and without HF_HUB_OFFLINE, repeat the command.",
+    )
+
+
+def _named(wanted: str) -> str:
+    return f"hub:{wanted}" if "/" in wanted else wanted
+
+
+def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> FinbenchError:
+    """A refusal of the Hub as one sentence and the command that mends it."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    name, status = wanted.removeprefix("datasets/").partition("@")[0], status_of(fault)
+    shown = _named(wanted)
+    if isinstance(fault, GatedRepoError):
+        return FinbenchError(f"{shown} is gated.", f"Ask for access at {endpoint()}/{name}, then: hf auth login")
+    if isinstance(fault, RevisionNotFoundError):
+        return FinbenchError(f"{shown}: no such revision.", "Name a commit, a branch or a tag of it.")
+    said = str(getattr(fault, "server_message", None) or "")
+    if status == 401 and re.search("credentials|user token", said + str(fault), re.IGNORECASE):
+        return FinbenchError("The Hub does not know your token.", "Log in again: hf auth login")
+    if isinstance(fault, RepositoryNotFoundError) or status == 404:
+        login = "hf auth login" if not has_token() else "hf auth whoami shows who you are logged in as"
+        return FinbenchError(f"{shown} does not exist, or it is private and you have no access.", login)
+    known = {
+        401: ("{0}: the Hub wants to know who you are.", "hf auth login"),
+        403: (
+            "{0}: your token may not " + ("write there." if writing else "read it."),
+            f"Make one that may at {endpoint()}/settings/tokens, then: hf auth login",
+        ),
+        409: ("{0}: the Hub is busy with another change of it.", "Repeat the command in a minute."),
+        412: ("{0} has changed since the plan was made.", "Repeat the command: it plans again."),
+        429: ("{0}: the Hub has had too many requests from you.", f"Repeat in {retry_after(fault) or 60:.0f} seconds."),
+    }
+    if status in known:
+        message, hint = known[status]
+        return FinbenchError(message.format(shown), hint)
+    reason = token_free((said or str(fault)).strip().splitlines()[0])[:300]
+    return FinbenchError(f"{shown}: the Hub answered {status or 'badly'}: {reason}", "Repeat the command; it resumes.")
+
+
+@contextlib.contextmanager
+def data_explained(path: str) -> Iterator[None]:
+    """``explained`` for what the datasets library raises besides."""
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+    try:
+        with explained(path):
+            yield
+    except DatasetNotFoundError as fault:
+        raise FinbenchError(
+            f"hub:{path} does not exist, or it is private and you are not logged in.", "hf auth login"
+        ) from fault
+    except (DatasetsError, ValueError) as fault:  # ValueError: no such configuration or split
+        reason = str(fault).splitlines()[0]
+        raise FinbenchError(f"hub:{path}: cannot be read: {reason}", "Import it from files instead.") from fault
+
+
+def dataset_sha(path: str, ref: str) -> str:
+    """The commit that a branch of a data set's repository is at."""
+    try:
+        with explained(path):
+            return str(api().dataset_info(path, revision=ref, timeout=10).sha)
+    except Unreachable as fault:
+        fault.hint = "Repeat the command with a network."
+        raise

@@ -1,0 +1,354 @@
+"""From the Hub to this machine: safe files only, each hash checked, whole or absent, usable offline afterwards.
+
+The bytes lie in the Hub client's own cache, so that nothing is stored twice. What finbench opens is a folder of its own
+that links to exactly the files that were asked for and checked: another program's downloads of the same repository
+(pickles, code) are not in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import hashlib
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench import paths
+from finbench.console import progress
+from finbench.errors import FinbenchError
+from finbench.files import folder_atomic, sha256_file, write_atomic
+from finbench.hub.client import Kind, Unreachable, api, endpoint, explained
+
+# What a model is made of, and nothing that runs code when it is loaded. Only files at the top of a repository.
+SAFE_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
+LARGEST_TEXT = 64 * 2**20  # bytes of a JSON, vocabulary or template; the largest tokenizers have 35 MB
+MOST_FILES = 20_000  # of a repository; the Hub advises at most 100,000
+_CHECKED_AGAIN = 2**30  # bytes up to which every hash is taken again at each use
+_SHA = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A folder with the files of a repository at one commit."""
+
+    repo: str
+    sha: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file as the listing states it. ``sha256`` for large files, else ``git``: the id of a git blob."""
+
+    name: str
+    size: int
+    sha256: str | None
+    git: str
+
+    @property
+    def hash(self) -> str:
+        """The hash that the content must have."""
+        return self.sha256 or self.git
+
+
+def snapshot(repo: str, revision: str | None) -> tuple[Path, str]:
+    """Fetch a model's or adapter's safetensors, JSON and tokenizer files; return (folder, commit).
+
+    Raises Unreachable without a network and without a cached copy; FinbenchError for a repository that is missing,
+    gated, private or hostile, and for a file whose hash is not what the Hub says.
+    """
+    fetched = fetch(repo, revision)
+    return fetched.folder, fetched.sha
+
+
+def fetch(
+    repo: str, revision: str | None = None, patterns: Sequence[str] = SAFE_FILES, kind: Kind = "model"
+) -> Fetched:
+    """``snapshot`` for other files, and for data sets; ``patterns`` are names at the top of the repository."""
+    wanted = ("datasets/" if kind == "dataset" else "") + repo + (f"@{revision}" if revision else "")
+    place = _Place(repo, kind, patterns)
+    if revision and _SHA.fullmatch(revision) and place.whole(revision):
+        return Fetched(repo, revision, place.view(revision))
+    try:
+        with explained(wanted):
+            sha = str(api().repo_info(repo, repo_type=kind, revision=revision, timeout=10).sha)
+            if not _SHA.fullmatch(sha):
+                raise FinbenchError(f"hub:{wanted}: the Hub names no commit.", "Is HF_ENDPOINT right?")
+            if not place.whole(sha):
+                listing = api().list_repo_tree(repo, repo_type=kind, revision=sha, recursive=True)
+                files = _chosen(itertools.islice(listing, MOST_FILES + 1), wanted, patterns)
+                _download(place, sha, files)
+    except Unreachable:
+        known = revision if revision and _SHA.fullmatch(revision) else place.remembered(revision)
+        if known is None or not (place.whole(known) or _from_cache(place, known)):
+            known = _cached_ref(place, revision)
+            if known is None or not _from_cache(place, known):
+                raise
+        return Fetched(repo, known, place.view(known))
+    place.remember(revision, sha)
+    return Fetched(repo, sha, place.view(sha))
+
+
+def fetch_files(repo: str, revision: str, names: Iterable[str], kind: Kind = "model") -> dict[str, bytes]:
+    """The content of some small files of a repository at a commit, hash-checked; missing ones are left out."""
+    found = {}
+    with explained(repo):
+        listed = {
+            item.path: item for item in api().get_paths_info(repo, list(names), repo_type=kind, revision=revision)
+        }
+        for name in names:
+            if name in listed:
+                remote = _remote(listed[name])
+                _within(remote, LARGEST_TEXT, repo)
+                path = _one(repo, kind, revision, remote)
+                found[name] = path.read_bytes()
+    return found
+
+
+def names_below(repo: str, revision: str, folder: str, kind: Kind = "model") -> list[str]:
+    """The files directly in a folder of a repository; none where there is no such folder. Hostile names are refused."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    with explained(repo):
+        try:
+            listing = list(
+                itertools.islice(
+                    api().list_repo_tree(repo, folder, repo_type=kind, revision=revision, recursive=False), MOST_FILES
+                )
+            )
+        except RemoteEntryNotFoundError:
+            return []
+    names = [str(item.path) for item in listing if hasattr(item, "blob_id")]
+    for name in names:
+        if _hostile(name) or not name.startswith(folder + "/") or "/" in name.removeprefix(folder + "/"):
+            raise FinbenchError(f"hub:{repo} lists a file that leads out of its folder ({name[:60]!r}): refused.")
+    return names
+
+
+class _Place:
+    """Where a repository's folders lie in finbench's cache."""
+
+    def __init__(self, repo: str, kind: Kind, patterns: Sequence[str]) -> None:
+        self.repo, self.kind = repo, kind
+        host = re.sub(r"[^A-Za-z0-9.-]+", "-", endpoint().partition("://")[2])
+        org, _, name = repo.rpartition("/")
+        which = "" if tuple(patterns) == SAFE_FILES else "-" + hashlib.sha256(repr(patterns).encode()).hexdigest()[:8]
+        self.name = name
+        self.root = paths.cache_dir() / "hub" / host / f"{kind}s{which}" / (org or "-")
+
+    def view(self, sha: str) -> Path:
+        """The folder of a commit; its last part is the repository's name, for people."""
+        return self.root / sha / self.name
+
+    def manifest(self, sha: str) -> Path:
+        """What the folder holds; written last, so it says that the folder is whole."""
+        return self.root / sha / f".{self.name}.files"
+
+    def whole(self, sha: str) -> bool:
+        """Whether every file is there as it was checked: sizes always, hashes where that is quick."""
+        try:
+            stated: dict[str, Any] = json.loads(self.manifest(sha).read_text(encoding="utf-8"))
+            view = self.view(sha)
+            if sorted(stated) != sorted(path.name for path in view.iterdir()):
+                return False
+            if any((view / name).stat().st_size != size for name, (size, _) in stated.items()):
+                return False
+            quick = sum(size for size, _ in stated.values()) <= _CHECKED_AGAIN
+            return not quick or all(_hash(view / name, known) == known for name, (_, known) in stated.items())
+        except (OSError, ValueError, TypeError, AttributeError):
+            return False
+
+    def remembered(self, revision: str | None) -> str | None:
+        """The commit that a branch was at when it was last asked for."""
+        try:
+            sha = json.loads((self.root / f"{self.name}.refs").read_text(encoding="utf-8")).get(revision or "main")
+        except (OSError, ValueError, AttributeError):
+            return None
+        return sha if isinstance(sha, str) and _SHA.fullmatch(sha) else None
+
+    def remember(self, revision: str | None, sha: str) -> None:
+        """Keep which commit a branch is at, for offline use."""
+        path = self.root / f"{self.name}.refs"
+        known: dict[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(path.read_text(encoding="utf-8"))
+        if known.get(revision or "main") != sha:
+            write_atomic(path, json.dumps({**known, (revision or "main"): sha}) + "\n")
+
+    def build(self, sha: str, sources: Mapping[str, tuple[Path, Remote]]) -> None:
+        """Make the folder of a commit from checked files."""
+        self.manifest(sha).unlink(missing_ok=True)
+        with folder_atomic(self.view(sha)) as staging:
+            for name, (source, _) in sources.items():
+                try:
+                    (staging / name).symlink_to(source.resolve())
+                except OSError:  # Windows without the right to link
+                    shutil.copyfile(source, staging / name)
+        stated = {name: [remote.size, remote.hash] for name, (_, remote) in sources.items()}
+        write_atomic(self.manifest(sha), json.dumps(stated) + "\n")
+
+
+# ---------------------------------------------------------------- the listing
+
+
+def _chosen(listing: Iterable[Any], wanted: str, patterns: Sequence[str]) -> list[Remote]:
+    """The files to fetch. Refuses a listing with a name that leads out of a folder, and one that only has pickles."""
+    found, names = [], []
+    for number, item in enumerate(listing):
+        if number >= MOST_FILES:
+            raise FinbenchError(f"hub:{wanted} lists more than {MOST_FILES:,} files; that is no model.")
+        name = str(item.path)
+        if _hostile(name):
+            raise FinbenchError(f"hub:{wanted} lists a file that leads out of its folder ({name[:60]!r}): refused.")
+        names.append(name)
+        safe = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}", name, re.ASCII)
+        if safe and hasattr(item, "blob_id") and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+            found.append(_remote(item))
+    for remote in found:
+        if not remote.name.endswith(".safetensors"):
+            _within(remote, LARGEST_TEXT, wanted)
+    pickles = [name for name in names if name.endswith(PICKLES) and name != "training_args.bin"]
+    if "*.safetensors" in patterns and pickles and not any(remote.name.endswith(".safetensors") for remote in found):
+        raise FinbenchError(
+            f"hub:{wanted} has only pickled weights ({pickles[0][:80]}), which can run code and are never loaded.",
+            "Ask its author for safetensors; the Hub converts a model at a click (Space safetensors/convert).",
+        )
+    if len({remote.name.lower() for remote in found}) != len(found):
+        raise FinbenchError(f"hub:{wanted} lists names that differ only in case; they are one file on some machines.")
+    return found
+
+
+def _remote(item: Any) -> Remote:
+    large = item.lfs
+    git, sha256 = str(item.blob_id), str(large.sha256) if large else None
+    if not re.fullmatch(r"[0-9a-f]{40}", git) or (sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256)):
+        raise FinbenchError(f"The Hub lists {str(item.path)[:80]!r} without a hash.", "Is HF_ENDPOINT right?")
+    return Remote(str(item.path), int(large.size if large else item.size), sha256, git)
+
+
+def _hostile(name: str) -> bool:
+    parts = re.split(r"[/\\]", name)
+    odd = any(ord(character) < 32 for character in name) or "\\" in name or re.match(r"[A-Za-z]:", name)
+    return not name or bool(odd) or name.startswith("/") or any(part in ("", ".", "..") for part in parts)
+
+
+def _within(remote: Remote, most: int, wanted: str) -> None:
+    if not 0 <= remote.size <= most:
+        raise FinbenchError(f"hub:{wanted}: {remote.name} has {remote.size:,} bytes; at most {most:,} are read.")
+
+
+# ---------------------------------------------------------------- the files
+
+
+def _download(place: _Place, sha: str, files: Sequence[Remote]) -> None:
+    total = sum(remote.size for remote in files)
+    cache = _cache_folder()
+    with contextlib.suppress(FileNotFoundError):
+        free = shutil.disk_usage(next(parent for parent in (cache, *cache.parents) if parent.exists())).free
+        if total > free:
+            raise FinbenchError(
+                f"hub:{place.repo} has {total / 1e9:.1f} GB; {free / 1e9:.1f} GB are free at {cache}.",
+                "Make room, or move the cache: export HF_HOME=/a/folder",
+            )
+    sources = {}
+    with progress() as bar:
+        line = bar.add_task(f"fetching {place.repo}", total=total, note="")
+        for remote in files:
+            sources[remote.name] = (_one(place.repo, place.kind, sha, remote), remote)
+            bar.advance(line, remote.size)
+    place.build(sha, sources)
+
+
+def _cache_folder() -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _one(repo: str, kind: Kind, sha: str, remote: Remote) -> Path:
+    """Download one file and check its hash; what fails is removed, so that it is never used."""
+    from huggingface_hub import hf_hub_download
+
+    for again in (False, True):
+        try:
+            path = Path(
+                hf_hub_download(
+                    repo,
+                    remote.name,
+                    repo_type=kind,
+                    revision=sha,
+                    endpoint=endpoint(),
+                    cache_dir=_cache_folder(),
+                    etag_timeout=10,
+                    force_download=again,
+                )
+            )
+        except OSError as fault:
+            if "Consistency check failed" not in str(fault):
+                raise
+            reason = "arrived short"
+            continue
+        if path.stat().st_size == remote.size and _hash(path, remote.hash) == remote.hash:
+            return path
+        reason = "does not have the hash that the Hub states"
+        for part in {path.resolve(), path}:
+            part.unlink(missing_ok=True)
+    raise FinbenchError(f"hub:{repo}: {remote.name} {reason}, twice; it was not kept.", "Repeat the command.")
+
+
+def _hash(path: Path, like: str) -> str:
+    """The hash of a file, of the kind of ``like``: SHA-256, or git's for a blob."""
+    if len(like) == 64:
+        return sha256_file(path)
+    sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+# ---------------------------------------------------------------- what another program has fetched
+
+
+def _cached_ref(place: _Place, revision: str | None) -> str | None:
+    """The commit that the Hub client's cache knows for a branch."""
+    if revision and _SHA.fullmatch(revision):
+        return revision
+    folder = _cache_folder() / f"{place.kind}s--{place.repo.replace('/', '--')}" / "refs"
+    with contextlib.suppress(OSError, ValueError):
+        sha = (folder / (revision or "main")).read_text(encoding="utf-8").strip()
+        return sha if _SHA.fullmatch(sha) else None
+    return None
+
+
+def _from_cache(place: _Place, sha: str) -> bool:
+    """Make a folder from what ``hf download`` has left here; files are named by their hashes there."""
+    folder = _cache_folder() / f"{place.kind}s--{place.repo.replace('/', '--')}" / "snapshots" / sha
+    sources = {path.name: (path, remote) for path, remote in _named_by_hash(folder)}
+    if not any(name.endswith(".safetensors") for name in sources):
+        return False
+    for path, remote in sources.values():
+        if _hash(path, remote.hash) != remote.hash:
+            raise FinbenchError(f"{path} is damaged: it does not have the hash it is named by.", "Fetch it again.")
+    place.build(sha, sources)
+    return True
+
+
+def _named_by_hash(folder: Path) -> Iterator[tuple[Path, Remote]]:
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        target = os.path.basename(os.path.realpath(path))
+        if any(fnmatch.fnmatchcase(path.name, p) for p in SAFE_FILES) and re.fullmatch(
+            r"[0-9a-f]{40}|[0-9a-f]{64}", target
+        ):
+            large = target if len(target) == 64 else None
+            yield path, Remote(path.name, path.stat().st_size, large, target)

@@ -1,0 +1,221 @@
+"""Executing a plan: one commit, retried safely, so that a repository is the old or the new, never a mix."""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from finbench.console import say
+from finbench.errors import FinbenchError
+from finbench.hub.client import Unreachable, api, explained, page, refusal, retry_after, status_of, transport_faults
+from finbench.hub.planning import Plan, decisive, listing
+
+ATTEMPTS = 5
+LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the Hub asks
+_TRANSIENT = (408, 429, 500, 502, 503, 504)
+wait: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a push led to. ``sha`` is the commit that holds the files; ``url`` the page to look at."""
+
+    sha: str
+    url: str
+    new: bool
+    pull_request: str | None = None
+
+
+def execute(plan: Plan) -> Published:
+    """Do what ``plan`` says. Repeating it after any interruption ends in the same state.
+
+    Weights are uploaded first, by hash; the one commit that names them comes last, on the parent the plan was made
+    for. Where its answer is lost, the repository is looked at before it is sent again. Where another push came
+    first, this one goes on only if that touched none of the plan's files.
+
+    Raises FinbenchError if the repository has moved otherwise, and for every refusal of the Hub.
+    """
+    wanted = ("datasets/" if plan.kind == "dataset" else "") + plan.repo
+    with explained(wanted, writing=True):
+        if not plan.exists:
+            plan = _create(plan)
+        if not plan.changing and plan.parent:
+            return Published(plan.parent, page(plan.repo, plan.kind), new=False)
+        if plan.pull_request and (found := _open_request(plan)):
+            return found
+        return _commit(plan)
+
+
+def _create(plan: Plan) -> Plan:
+    """Make the repository; one that another push has made meanwhile is taken only if it is still empty."""
+    _patiently(
+        lambda: api().create_repo(plan.repo, repo_type=plan.kind, private=plan.private, exist_ok=True),
+        lambda: None,
+        plan.repo,
+    )
+    info = api().repo_info(plan.repo, repo_type=plan.kind, revision="main")
+    there = listing(plan.repo, plan.kind, str(info.sha))
+    if set(there) - {".gitattributes"}:
+        raise _moved(plan)
+    return replace(plan, exists=True, parent=str(info.sha))
+
+
+def _commit(plan: Plan) -> Published:
+    for _ in range(ATTEMPTS):
+        try:
+            done: Published = _patiently(functools.partial(_send, plan), functools.partial(_landed, plan), plan.repo)
+            return done
+        except _MovedOn:
+            plan = _rebased(plan)
+    raise _moved(plan)
+
+
+class _MovedOn(Exception):
+    """The branch is no longer at the plan's parent."""
+
+
+def _send(plan: Plan) -> Published:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub.errors import HfHubHTTPError
+
+    states = {change.path: change.state for change in plan.changes}
+    added = [file for file in plan.files if states[file.path] in ("added", "replaced")]
+    operations: list[Any] = [
+        CommitOperationAdd(file.path, file.content if isinstance(file.content, bytes) else str(file.content))
+        for file in added
+    ]
+    for file, operation in zip(added, operations, strict=True):
+        if operation.upload_info.sha256.hex() != plan.hashes[file.path][0]:
+            raise FinbenchError(f"{file.path} has changed since the plan was made.", "Repeat the command.")
+    operations += [CommitOperationDelete(path, is_folder=False) for path, state in states.items() if state == "removed"]
+    try:
+        made = api().create_commit(
+            plan.repo,
+            operations,
+            commit_message=plan.message,
+            repo_type=plan.kind,
+            parent_commit=plan.parent,
+            create_pr=plan.pull_request,
+        )
+    except HfHubHTTPError as fault:
+        if status_of(fault) in (409, 412) and not plan.pull_request and _head(plan) != plan.parent:
+            if found := _landed(plan):
+                return found
+            raise _MovedOn from fault
+        raise
+    except RuntimeError as fault:  # of an upload, after the client's own retries; what it met is the cause
+        if isinstance(fault.__cause__, HfHubHTTPError):
+            raise refusal(fault.__cause__, plan.repo, writing=True) from fault
+        if isinstance(fault.__cause__, transport_faults()):
+            raise _away(plan.repo) from fault
+        raise
+    except ValueError as fault:  # the Hub finds the card's metadata wrong
+        raise FinbenchError(" ".join(str(fault).split())[:400], "Mend the card, then repeat the command.") from fault
+    return Published(
+        str(made.oid), str(made.pr_url or made.commit_url), True, str(made.pr_url) if made.pr_url else None
+    )
+
+
+def _patiently(action: Callable[[], Any], landed: Callable[[], Any], repo: str) -> Any:
+    """Try ``action`` until it is done. After a fault that may come from its answer alone, ``landed`` looks first."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    faults: tuple[type[Exception], ...] = (HfHubHTTPError, *transport_faults())
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return action()
+        except faults as fault:
+            status = status_of(fault)
+            if status and status not in _TRANSIENT:
+                raise
+            if (found := _look(landed)) is not None:
+                return found
+            if attempt == ATTEMPTS:
+                if status:
+                    raise refusal(fault, repo, writing=True) from fault
+                raise _away(repo) from fault
+            pause = min(
+                LONGEST_WAIT, retry_after(fault) or min(8.0, 2.0 ** (attempt - 1)) * (0.75 + random.random() / 2)
+            )
+            say(f"hub:{repo}: {status or 'no answer'}; trying again in {pause:.0f} s ({attempt} of {ATTEMPTS - 1}).")
+            wait(pause)
+
+
+def _away(repo: str) -> Unreachable:
+    return Unreachable(
+        f"hub:{repo}: the Hub cannot be reached; nothing half-done is visible there.",
+        "Repeat the command: what has arrived is not sent again.",
+    )
+
+
+def _look(landed: Callable[[], Any]) -> Any:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    faults: tuple[type[Exception], ...] = (HfHubHTTPError, *transport_faults())
+    try:
+        return landed()
+    except faults:
+        return None
+
+
+def _head(plan: Plan) -> str:
+    return str(api().repo_info(plan.repo, repo_type=plan.kind, revision="main").sha)
+
+
+def _landed(plan: Plan) -> Published | None:
+    """The commit of this very plan, if the Hub has it although its answer was lost."""
+    if plan.pull_request:
+        return _open_request(plan)
+    head = _head(plan)
+    if head == plan.parent or not _holds(plan, listing(plan.repo, plan.kind, head)):
+        return None
+    return Published(head, page(plan.repo, plan.kind, "commit", head), True)
+
+
+def _holds(plan: Plan, there: Mapping[str, tuple[str | None, str, int]]) -> bool:
+    """Whether a listing has every file of the plan, and none that it removes."""
+    for change in plan.changes:
+        known = there.get(change.path)
+        if change.state == "removed":
+            if known is not None:
+                return False
+        else:
+            sha256, git = plan.hashes[change.path]
+            if known is None or (known[0] != sha256 if known[0] else known[1] != git):
+                return False
+    return True
+
+
+def _open_request(plan: Plan) -> Published | None:
+    """An open pull request of ours that proposes exactly this plan."""
+    for found in api().get_repo_discussions(plan.repo, repo_type=plan.kind, discussion_type="pull_request"):
+        if found.status in ("open", "draft") and found.title == plan.message:
+            info = api().repo_info(plan.repo, repo_type=plan.kind, revision=f"refs/pr/{found.num}")
+            if _holds(plan, listing(plan.repo, plan.kind, str(info.sha))):
+                url = page(plan.repo, plan.kind, "discussions", str(found.num))
+                return Published(str(info.sha), url, False, url)
+    return None
+
+
+def _rebased(plan: Plan) -> Plan:
+    """The same plan on the new head, if what came between touched none of its files."""
+    assert plan.parent is not None
+    head = _head(plan)
+    before, now = listing(plan.repo, plan.kind, plan.parent), listing(plan.repo, plan.kind, head)
+    own = {change.path for change in plan.changes}
+    touched = {path for path in {*before, *now} if before.get(path) != now.get(path)}
+    if touched & own or (plan.whole and any(decisive(path) for path in touched)):
+        raise _moved(plan)
+    say(f"hub:{plan.repo}: another push came first and touched other files; going on from there.")
+    return replace(plan, parent=head)
+
+
+def _moved(plan: Plan) -> FinbenchError:
+    return FinbenchError(
+        f"hub:{plan.repo} has changed since the plan was made: another push came first.",
+        "Look at it, then repeat the command: it plans again. See what it would do: --dry-run",
+    )

@@ -1,0 +1,121 @@
+"""Plans, publications and the zoo in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from finbench.cards import amount
+from finbench.catalog import PREFIX
+from finbench.console import err, out
+from finbench.metrics import is_share, spoken
+
+if TYPE_CHECKING:
+    from finbench.hub import Plan
+    from finbench.publishing.push import Pushed
+    from finbench.pulling import Pulled
+    from finbench.zoo import ZooEntry
+
+_COLOURS = {"added": "green", "replaced": "yellow", "removed": "red", "unchanged": "dim"}
+
+
+def size(count: float) -> str:
+    """1.2 MB"""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def pushed(done: Pushed) -> None:
+    """The plan, and the card after a dry run; else where it is now."""
+    _plan(done.plan)
+    if done.published is None:
+        if done.readme:
+            out.print("\n[bold]README.md[/]\n")
+            out.print(done.readme, markup=False, highlight=False, soft_wrap=True)
+        err.print("Nothing was sent. The same command without --dry-run does exactly this.", highlight=False)
+    elif not done.published.new and not done.published.pull_request:
+        out.print(f"Nothing to do: {done.published.url} is as it should be.", highlight=False, soft_wrap=True)
+    else:
+        what = "Pull request" if done.published.pull_request else "Published"
+        out.print(f"{what}: {done.published.url}", highlight=False, soft_wrap=True)
+        if done.plan.kind == "model" and not done.published.pull_request:
+            pin = f"hub:{done.plan.repo}@{done.published.sha}"
+            out.print(f"To use it: finbench eval --adapter {pin}", highlight=False, soft_wrap=True)
+
+
+def _plan(plan: Plan) -> None:
+    from finbench.hub import page
+
+    visibility = "private" if plan.private else "public"
+    state = (
+        visibility
+        if plan.exists
+        else f"new, {visibility}"
+        if plan.compared
+        else "not compared: the Hub is out of reach"
+    )
+    how = "a pull request" if plan.pull_request else "one commit"
+    where = page(plan.repo, plan.kind)
+    out.print(f"[bold]{escape(where)}[/] ({state}), {how}: {escape(plan.message)}", highlight=False, soft_wrap=True)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for justify in ("left", "right", "left"):
+        table.add_column(justify=justify, no_wrap=True)
+    for change in plan.changes:
+        colour = _COLOURS[change.state]
+        table.add_row(f"[{colour}]{change.state}[/]", size(change.size), escape(change.path))
+    out.print(table)
+    out.print(f"[dim]{size(plan.upload_bytes)} to send[/]", highlight=False)
+
+
+def pulled(done: Pulled) -> None:
+    """Where it is and what to do next; the base is shown, for the adapter does not choose it."""
+    from finbench.pulling import stated_base
+
+    out.print(f"{escape(done.source)} is in {escape(str(done.folder))}", highlight=False, soft_wrap=True)
+    base = escape(stated_base(done.adapter)[:120])
+    out.print(f"It states the base {base}. Next: finbench eval --adapter {escape(str(done.folder))}", highlight=False)
+
+
+def zoo(entries: Sequence[ZooEntry]) -> None:
+    """Published adapters: score, base, method, size, date."""
+    if not entries:
+        out.print("[dim]No published adapter is pinned yet: finbench zoo add hub:org/name[/]\n", highlight=False)
+        return
+    table = Table("adapter", "scores", "base", "method", "size", "date", box=None, pad_edge=False, header_style="dim")
+    for entry in entries:
+        scores = []
+        for task, score in entry.scores.items():
+            share = is_share(score.metric)
+            base = f" (base {amount(score.base, share)})" if score.base is not None else ""
+            scores.append(f"{task.removeprefix(PREFIX)} {spoken(score.metric)} {amount(score.value, share)}{base}")
+        rank = f", r {entry.rank}" if entry.rank else ""
+        bits = f", {entry.bits} bits" if entry.bits not in (None, 16) else ""
+        cells = [f"zoo:{entry.name}", "\n".join(scores) or "unknown", entry.base, f"{entry.method}{rank}{bits}"]
+        table.add_row(*map(escape, cells), size(entry.bytes), escape(entry.date))
+    out.print(table)
+    out.print()
+
+
+def added(entry: ZooEntry, path: Path) -> None:
+    """What was pinned."""
+    zoo([entry])
+    out.print(
+        f"zoo:{entry.name} is {escape(entry.hub)}, written to {escape(str(path))}", highlight=False, soft_wrap=True
+    )
+
+
+def dev_hub(url: str) -> None:
+    """How to talk to a development Hub."""
+    from finbench.devhub.server import TOKEN
+
+    out.print(f"A development Hub is at {url}. In another shell:\n", highlight=False)
+    for line in (f"HF_ENDPOINT={url}", f"HF_TOKEN={TOKEN}", "HF_HUB_DISABLE_XET=1", "HF_HUB_OFFLINE=0"):
+        out.print(f"  export {line}", highlight=False, soft_wrap=True)
+    out.print("\nThen: finbench push ..., hf download ..., and so on.", highlight=False)

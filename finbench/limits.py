@@ -1,0 +1,81 @@
+"""Bounds on time and memory for what strangers wrote: regular expressions, chat templates."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from finbench.errors import FinbenchError
+
+_TICK = 0.02  # seconds between two looks at the clock and at memory
+
+
+class Exceeded(FinbenchError):
+    """Something of a stranger's took too long, or too much memory."""
+
+
+def finishes(code: str, payload: Any, seconds: float, memory: int = 4 * 2**30) -> bool:
+    """Whether Python code that reads JSON from stdin ends well in a process of its own, within these bounds.
+
+    The process is isolated (no user site, no environment variables of Python) and has no more than ``memory`` bytes.
+    """
+    bounded = (
+        "try:\n import resource\n"
+        f" resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))\n"
+        f" resource.setrlimit(resource.RLIMIT_CPU, ({int(seconds) + 1}, {int(seconds) + 1}))\n"
+        "except (ImportError, ValueError, OSError):\n pass\n" + code
+    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", bounded],
+            input=json.dumps(payload),
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+@contextlib.contextmanager
+def bounded(what: str, seconds: float, memory: int = 2**30) -> Iterator[None]:
+    """Stop the block, by Exceeded, after ``seconds`` or when it has taken ``memory`` bytes more.
+
+    Works between two steps of Python, in the main thread, where the system has timers; elsewhere it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+    start, before = time.monotonic(), _resident()
+
+    def look(*_: object) -> None:
+        if time.monotonic() - start > seconds:
+            raise Exceeded(f"{what} was stopped after {seconds:g} s.")
+        if _resident() - before > memory:
+            raise Exceeded(f"{what} was stopped: it took more than {memory / 2**30:g} GB of memory.")
+
+    earlier = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+
+
+def _resident() -> int:
+    """Bytes this process holds now; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as handle:
+            return int(handle.read().split()[1]) * 4096
+    except (OSError, ValueError, IndexError):
+        return 0

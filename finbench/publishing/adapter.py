@@ -1,0 +1,217 @@
+"""An adapter or merged model as it lies on the Hub: its files, its base filled in, its card, its evidence."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finbench import adapters, bases, cardfiles, catalog, exports, refs, verification
+from finbench.adapters import AdapterFolder
+from finbench.errors import FinbenchError
+from finbench.hub.client import Kind
+from finbench.hub.planning import File
+from finbench.publishing import modelcard, picture
+from finbench.publishing.licences import licence_of
+from finbench.records import Adapter, BaseModelId, Scorecard
+
+EVIDENCE = "finbench/scorecards"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user chose. ``optional``: the cards were looked for, not named."""
+
+    cards: tuple[Path, ...] = ()
+    base: str | None = None
+    licence: str | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Files to publish, and how. ``whole``: they are all of a model."""
+
+    files: list[File]
+    message: str
+    readme: str
+    kind: Kind = "model"
+    whole: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def bundle(folder: Path, repo: str, options: Options) -> Bundle:
+    """Everything to publish of an adapter folder, or of a whole model."""
+    merged = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
+    if merged and not (folder / "finbench.json").is_file():
+        raise FinbenchError(
+            f"{folder} is a model without a record of how it was made.", "Make one: finbench merge ADAPTER --out DIR"
+        )
+    found = adapters.read(folder)
+    base = base_of(found, options.base)
+    config = _config(found, base)
+    record = _record(found, base, config)
+    names = sorted(adapters.decisive_files(folder)) if record or merged else _plain_files(folder)
+    files = [File(name, config if name == "adapter_config.json" else folder / name) for name in names]
+    own, beside = _cards(found, options)
+    notes = [] if own else ["No scorecard of it was found: the card has no results. Make some: finbench eval --adapter"]
+    facts = modelcard.Facts(
+        repo=repo,
+        name=found.name,
+        record=record,
+        config=found.config,
+        kind=found.kind,
+        base=base,
+        licence=licence_of(record, base, options.licence),
+        cards=[card for _, card in own],
+        base_cards=[card for _, card in beside],
+        bytes=sum((folder / name).stat().st_size for name in names if name.endswith(".safetensors")),
+    )
+    readme = modelcard.write(facts)
+    files.append(File("README.md", readme.encode()))
+    if record:
+        files.append(File("finbench.json", record.to_json().encode()))
+        files.append(File("finbench/recipe.yaml", _recipe(record)))
+    for path, _ in [*own, *beside]:
+        files.append(File(f"{EVIDENCE}/{path.name}", path))
+        samples = cardfiles.samples_path(path)
+        files += [File(f"{EVIDENCE}/{samples.name}", samples)] if samples.is_file() else []
+    if own:
+        files.append(File(modelcard.PICTURE, picture.scores(facts.cards, facts.base_cards)))
+        files.append(File(".eval_results/finbench.yaml", _eval_results(facts.cards)))
+    message = f"finbench: {found.name} {found.identity[:12]}"
+    return Bundle(files, message, readme, whole=True, notes=notes)
+
+
+def base_of(found: AdapterFolder, named: str | None) -> BaseModelId | None:
+    """The base as a stranger can have it: a repository of the Hub, with its commit where that is known.
+
+    ``named`` (hub:org/name@commit) is needed where it was trained on a folder; its weights must be the recorded ones.
+    Returns None only for an adapter made elsewhere that names no repository.
+    """
+    recorded = found.record.base if found.record else None
+    if named is not None:
+        base = bases.resolve(named).id
+        if not base.hub_id:
+            raise FinbenchError(f"--base {named} is not on the Hub.", "Write --base hub:org/name@commit")
+        if recorded and recorded.fingerprint != base.fingerprint:
+            raise FinbenchError(
+                f"{named} is not the base that {found.name} was trained on (fingerprint {base.fingerprint[:12]}, "
+                f"recorded {recorded.fingerprint[:12]}).",
+                "Name the repository and commit it was trained on.",
+            )
+        return base
+    if recorded:
+        if not recorded.hub_id:
+            raise FinbenchError(
+                f"{found.name} was trained on a folder ({recorded.alias}), which nobody else has.",
+                "Name the same base on the Hub: --base hub:org/name@commit",
+            )
+        return recorded
+    stated = str(found.config.get("base_model_name_or_path") or "")
+    with contextlib.suppress(FinbenchError):
+        ref = refs.parse(f"hub:{stated}")
+        alias = next((e.alias for e in catalog.bases().values() if e.hub_id == ref.name), ref.name)
+        revision = found.config.get("revision")
+        return BaseModelId(
+            alias=alias,
+            hub_id=ref.name,
+            revision=str(revision) if revision else None,
+            source="hub",
+            fingerprint="unknown",
+        )
+    raise FinbenchError(
+        f"{found.name} does not name its base as a repository of the Hub ({stated[:80]!r}).",
+        "Name it: --base hub:org/name@commit",
+    )
+
+
+def _config(found: AdapterFolder, base: BaseModelId | None) -> Path | bytes:
+    """``adapter_config.json`` with base and revision filled in; the file itself where they are already."""
+    path = found.folder / "adapter_config.json"
+    if found.kind == "model" or base is None:
+        return path
+    wanted = {"base_model_name_or_path": base.hub_id, "revision": base.revision or found.config.get("revision")}
+    if all(found.config.get(key) == value for key, value in wanted.items()):
+        return path
+    return (json.dumps({**found.config, **wanted}, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _record(found: AdapterFolder, base: BaseModelId | None, config: Path | bytes) -> Adapter | None:
+    """``finbench.json`` as published: with the base on the Hub, and the hash of the configuration as sent."""
+    record = found.record
+    if record is None or base is None:
+        return record
+    known = catalog.bases()
+    alias = base.alias if base.alias in known else f"hub:{base.hub_id}" + (f"@{base.revision}" if base.revision else "")
+    changed: dict[str, Any] = {"base": base}
+    if record.base.source == "folder":
+        changed["recipe"] = record.recipe.model_copy(update={"base": alias})
+    if isinstance(config, bytes):
+        changed["files"] = {**record.files, "adapter_config.json": hashlib.sha256(config).hexdigest()}
+    return record.model_copy(update=changed)
+
+
+def _plain_files(folder: Path) -> list[str]:
+    """Of an adapter that finbench did not make: what peft reads, and a tokenizer if it brings one."""
+    names = ["adapter_config.json", adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
+    names += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt"]
+    return [name for name in names if (folder / name).is_file()]
+
+
+def _recipe(record: Adapter) -> bytes:
+    stated = record.recipe.model_dump(exclude={"name"})
+    return b"# finbench train recipe.yaml\n" + yaml.safe_dump(stated, sort_keys=False).encode()
+
+
+def _cards(found: AdapterFolder, options: Options) -> tuple[list[tuple[Path, Scorecard]], list[tuple[Path, Scorecard]]]:
+    """(cards of this adapter, cards of its base under the same conditions), each checked by ``finbench verify``."""
+    if not options.cards:
+        return [], []
+    try:
+        paths = cardfiles.expand(options.cards)
+    except FinbenchError:
+        if options.optional:
+            return [], []
+        raise
+    every = [(path, cardfiles.read(path)) for path in paths]
+    own = [(path, card) for path, card in every if card.subject.adapter == found.identity and card.engine != "dummy"]
+    if not own and not options.optional:
+        raise FinbenchError(
+            f"None of these cards is of {found.name} ({found.identity[:12]}).", "Make one: finbench eval --adapter"
+        )
+    conditions = {_conditions(card) for _, card in own}
+    beside = [
+        (p, c) for p, c in every if c.subject.kind == "base" and c.engine != "dummy" and _conditions(c) in conditions
+    ]
+    for path, _ in [*own, *beside]:
+        check(path)
+    return own, beside
+
+
+def check(path: Path) -> None:
+    """Refuse to publish a card that does not follow from its samples."""
+    verified = verification.verify(path)
+    if verified.faults:
+        fault = verified.faults[0]
+        raise FinbenchError(f"{path} is not to be trusted: {fault.field} {fault.message}", f"finbench verify {path}")
+
+
+def _conditions(card: Scorecard) -> tuple[Any, ...]:
+    subject = card.subject
+    return (subject.base.fingerprint, subject.bits, subject.chat, card.shots, card.limit, card.seed, card.computed)
+
+
+def _eval_results(cards: Sequence[Scorecard]) -> bytes:
+    """Entries of ``.eval_results``: one a task; the Hub knows no conditions, so the plainest card counts."""
+    entries: dict[str, Any] = {}
+    for card in sorted(cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat)):
+        for entry in exports.eval_results(card):
+            entries.setdefault(str(entry["dataset"]["task_id"]), entry)
+    return yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True).encode()

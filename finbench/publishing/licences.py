@@ -1,0 +1,73 @@
+"""The licence of a published adapter: the stricter one of its base and of the data it learnt from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from finbench import catalog
+from finbench.errors import FinbenchError
+from finbench.records import Adapter, BaseModelId
+
+# finbench's names -> the Hub's identifiers; strictness: 0 attribution, 1 share-alike, 2 the base maker's own terms,
+# 3 non-commercial, 4 nobody has said
+_KNOWN: dict[str, tuple[str, int]] = {
+    "MIT": ("mit", 0),
+    "Apache-2.0": ("apache-2.0", 0),
+    "AFL-3.0": ("afl-3.0", 0),
+    "CC-BY": ("cc-by-4.0", 0),
+    "CC-BY-3.0": ("cc-by-3.0", 0),
+    "CC-BY-4.0": ("cc-by-4.0", 0),
+    "CC-BY-SA-3.0": ("cc-by-sa-3.0", 1),
+    "CC-BY-SA-4.0": ("cc-by-sa-4.0", 1),
+    "Llama-2": ("llama2", 2),
+    "Llama-3.1": ("llama3.1", 2),
+    "CC-BY-NC-4.0": ("cc-by-nc-4.0", 3),
+    "CC-BY-NC-SA-3.0": ("cc-by-nc-sa-3.0", 3),
+}
+_FREE = ("OpenMDW-1.0", "the companies' own public filings")  # no condition that a weight would carry on
+
+
+@dataclass(frozen=True)
+class Licence:
+    """``id`` is the Hub's identifier, or ``other`` with a ``name``; ``why`` says what it follows from."""
+
+    id: str
+    name: str | None
+    why: str
+
+
+def licence_of(record: Adapter | None, base: BaseModelId | None, chosen: str | None) -> Licence:
+    """The licence to state. ``chosen`` is the user's own word, an identifier of the Hub."""
+    if chosen is not None:
+        if not chosen.replace("-", "").replace(".", "").isalnum() or chosen != chosen.lower():
+            raise FinbenchError(
+                f"--licence {chosen!r} is no identifier of the Hub.", "Such as apache-2.0 or cc-by-nc-4.0"
+            )
+        return Licence(chosen, None, "as its publisher states it")
+    entry = next((e for e in catalog.bases().values() if base and e.hub_id == base.hub_id), None)
+    parts = {f"base ({entry.licence})": entry.licence} if entry else {"base (unknown)": "unknown"}
+    if record is None:
+        parts["data (unknown)"] = "unknown"
+    for task in record.recipe.tasks if record else ():
+        stated = catalog.tasks()[task].licence if task in catalog.tasks() else "unknown"
+        parts[f"{task.removeprefix(catalog.PREFIX)} ({stated})"] = stated
+    ranked = sorted(((_rank(stated), what) for what, stated in parts.items()), key=lambda pair: pair[0][1])
+    (identifier, strictness), _ = ranked[-1]
+    terms = {pair[0][0] for pair in ranked if pair[0][1] >= 1}
+    why = "the strictest of " + ", ".join(parts)
+    if strictness == 4 or len(terms) > 1:  # several conditions at once have no identifier
+        return Licence("other", "terms-of-base-and-data", why)
+    return Licence(identifier, None, why)
+
+
+def hub_identifier(stated: str) -> str | None:
+    """The Hub's identifier of a data set's licence; None where none lets its rows be passed on."""
+    if stated in _FREE:
+        return "other" if stated != "OpenMDW-1.0" else "openmdw-1.0"
+    return _KNOWN[stated][0] if stated in _KNOWN else None
+
+
+def _rank(stated: str) -> tuple[str, int]:
+    if stated in _FREE:
+        return ("mit", 0)
+    return _KNOWN.get(stated, ("other", 4))

@@ -1,0 +1,191 @@
+"""README.md of a published adapter or model: metadata for the Hub, and a page that a person is glad to find."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from finbench import catalog, exports, hub, metrics, prompts
+from finbench.cards import amount, conditions, interval, template
+from finbench.examcheck import exam_of_examples
+from finbench.methods import METHODS
+from finbench.publishing.licences import Licence
+from finbench.publishing.picture import base_score
+from finbench.records import Adapter, BaseModelId, Scorecard
+
+PICTURE = "finbench/scores.png"
+_SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an adapter. ``record`` is None for one made elsewhere."""
+
+    repo: str
+    name: str
+    record: Adapter | None
+    config: dict[str, Any]
+    kind: str
+    base: BaseModelId | None
+    licence: Licence
+    cards: Sequence[Scorecard]
+    base_cards: Sequence[Scorecard]
+    bytes: int
+
+    @property
+    def title(self) -> str:
+        """The repository's own name."""
+        return self.repo.rpartition("/")[2]
+
+    @property
+    def method(self) -> str:
+        """finbench's name of the method, or peft's."""
+        return self.record.recipe.method if self.record else str(self.config.get("peft_type", "unknown")).lower()
+
+    @property
+    def rank(self) -> int | None:
+        """Rank of the update."""
+        return self.record.recipe.rank if self.record else self.config.get("r")
+
+    @property
+    def tasks(self) -> list[str]:
+        """What it was trained on, else what it was examined on."""
+        trained = list(self.record.recipe.tasks) if self.record else []
+        return trained or list(dict.fromkeys(score.task for card in self.cards for score in card.scores))
+
+
+def write(facts: Facts) -> str:
+    """The whole README, deterministic: equal facts give equal text."""
+    head = yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1000)
+    method = METHODS.get(facts.method)
+    text = template(
+        "published.md.j2",
+        escape=False,
+        f=facts,
+        a=facts.record,
+        method=method,
+        tasks=", ".join(name.removeprefix(catalog.PREFIX) for name in facts.tasks) or "unknown data",
+        rows=_rows(facts),
+        data=_data(facts),
+        prompt=_prompt(facts),
+        served=_served(facts),
+        overlaps=_overlaps(facts),
+        example=_example_tasks(facts),
+        base_page=hub.page(facts.base.hub_id) if facts.base and facts.base.hub_id else "",
+        page=hub.page(facts.repo),
+        known=bool(facts.base and facts.base.hub_id in {entry.hub_id for entry in catalog.bases().values()}),
+    )
+    return f"---\n{head}---\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, text).strip()}\n"
+
+
+def metadata(facts: Facts) -> dict[str, Any]:
+    """The block at the top of the README, by the Hub's names."""
+    base, whole = facts.base, facts.kind == "model"
+    tags = ["finbench", "finance", facts.method]
+    found: dict[str, Any] = {}
+    if base and base.hub_id:
+        found["base_model"] = base.hub_id
+        found["base_model_relation"] = "finetune" if whole else "adapter"
+        tags += [] if whole else [f"base_model:adapter:{base.hub_id}"]
+    if not whole and facts.method in ("lora", "rslora", "dora", "qlora", "pissa") and "lora" not in tags:
+        tags.append("lora")
+    found |= {"library_name": "transformers" if whole else "peft", "pipeline_tag": "text-generation"}
+    found |= {"language": ["en"], "license": facts.licence.id}
+    if facts.licence.name:
+        found |= {"license_name": facts.licence.name}
+    found["tags"] = tags
+    sets = sorted({name for part in (facts.record.data if facts.record else []) if (name := _on_hub(part.origin))})
+    if sets:
+        found["datasets"] = sets
+    if facts.cards:
+        found["metrics"] = sorted({_hub_metric(score.main_metric) for card in facts.cards for score in card.scores})
+        plain = min(facts.cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat))
+        found |= exports.model_index(plain, facts.title)
+    return found
+
+
+def _on_hub(origin: str | None) -> str | None:
+    match = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)", origin or "")
+    return match[1] if match else None
+
+
+def _hub_metric(name: str) -> str:
+    return {"acc": "accuracy", "macro_f1": "f1", "weighted_f1": "f1"}.get(name, name)
+
+
+def _rows(facts: Facts) -> list[dict[str, str]]:
+    """The table of results: this adapter, its base in the same exam, and who needs no model."""
+    found = []
+    for card in facts.cards:
+        for score in card.scores:
+            share = metrics.is_share(score.main_metric)
+            base = base_score(card, score, facts.base_cards)
+            majority = score.baselines.get("majority", {}).get(score.main_metric)
+            found.append(
+                {
+                    "task": ", ".join([score.task.removeprefix(catalog.PREFIX), *conditions(card)]),
+                    "metric": metrics.spoken(score.main_metric) + (" in %" if share else ""),
+                    "own": interval(score.main, share),
+                    "base": interval(base.main, share) if base else "not measured",
+                    "majority": amount(majority, share) if majority is not None else "",
+                    "n": f"{score.n:,}",
+                    "parsed": amount(score.parse_rate.value),
+                }
+            )
+    return found
+
+
+def _data(facts: Facts) -> list[dict[str, str]]:
+    """What it learnt from: set, rows, licence, where it came from."""
+    found = []
+    for part in facts.record.data if facts.record else []:
+        task = next((task for task in catalog.tasks().values() if task.set == part.set), None)
+        origin = part.origin or "unknown"
+        found.append(
+            {
+                "set": part.set,
+                "rows": f"{part.rows:,}",
+                "licence": task.licence if task else "unknown",
+                "origin": {"shipped": "shipped with finbench", "files": "the authors' files"}.get(origin, origin)
+                + (f" at `{part.revision[:12]}`" if part.revision else ""),
+                "digest": part.digest[:12],
+            }
+        )
+    return found
+
+
+def _prompt(facts: Facts) -> str:
+    """A prompt as the adapter was trained on, of an invented example."""
+    known = [catalog.tasks()[name] for name in facts.tasks if name in catalog.tasks()]
+    if not known:
+        return "Is this sentence positive, negative or neutral?"
+    exam = exam_of_examples(known[0])
+    return str(prompts.pair(exam, next(iter(exam.dataset["test"])))[0])
+
+
+def _example_tasks(facts: Facts) -> str:
+    return ",".join(name.removeprefix(catalog.PREFIX) for name in facts.tasks if name in catalog.tasks())
+
+
+def _served(facts: Facts) -> int | None:
+    """The --max-lora-rank with which vLLM serves it as it is; None where it has to be merged first."""
+    config, rank = facts.config, facts.rank
+    if facts.kind == "model" or config.get("peft_type") != "LORA" or config.get("use_dora") or not rank:
+        return None
+    if config.get("bias", "none") != "none" or config.get("lora_bias") or config.get("modules_to_save"):
+        return None
+    return next((size for size in _SERVED_RANKS if size >= rank), None)
+
+
+def _overlaps(facts: Facts) -> list[str]:
+    """Which test texts it was trained on, as its record states it."""
+    found = facts.record.contamination if facts.record else None
+    if found is None:
+        return ["Whether test texts were among its training rows: nobody has looked."]
+    hit = [f"{name}: {count:,} of {found.looked_for[name]:,}" for name, count in found.found.items() if count]
+    looked = ", ".join(sorted(found.looked_for)) or "no set"
+    return [f"Test texts among its training rows ({looked} were looked at): " + ("; ".join(hit) or "none") + "."]

@@ -1,0 +1,162 @@
+"""``finbench pull`` and ``finbench zoo add``: what others published, into a folder or as a pin of the zoo."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench import adapters, cardfiles, hub, refs, verification, zoo
+from finbench.adapters import AdapterFolder
+from finbench.console import quiet
+from finbench.errors import FinbenchError
+from finbench.files import folder_atomic
+from finbench.publishing.adapter import EVIDENCE
+from finbench.records import Score, Scorecard
+
+_MOST_CARDS = 200
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """An adapter that lies in a folder of the user's own now."""
+
+    folder: Path
+    source: str
+    adapter: AdapterFolder
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "folder": str(self.folder),
+            "source": self.source,
+            "adapter": self.adapter.identity,
+            "kind": self.adapter.kind,
+            "base": stated_base(self.adapter),
+        }
+
+
+def pull(reference: str, out: Path) -> Pulled:
+    """Fetch ``hub:org/name[@rev]`` or ``zoo:name`` into the folder ``out``, whole or not at all.
+
+    Only safetensors, JSON and tokenizer files, each hash checked; an adapter is read and checked before it gets its
+    name. Raises FinbenchError for a folder that holds something else.
+    """
+    ref = refs.parse(reference)
+    if ref.kind not in ("hub", "zoo"):
+        raise FinbenchError(f"{reference} is not on the Hub.", "Write hub:org/name or zoo:name.")
+    found = adapters.find(reference)
+    assert found.source is not None
+    mark = out / ".finbench-pull"
+    if out.exists() and any(out.iterdir()) and not mark.is_file():
+        raise FinbenchError(f"{out} holds other files.", "Choose an empty or a new folder with --out.")
+    with folder_atomic(out) as staging:
+        for path in found.folder.iterdir():
+            shutil.copyfile(path, staging / path.name)
+        # a name that is no part of an adapter: its record lists every file that is
+        (staging / mark.name).write_text(found.source + "\n", encoding="utf-8")
+    return Pulled(out, found.source, adapters.read(out))
+
+
+def stated_base(found: AdapterFolder) -> str:
+    """The base that an adapter says it belongs to, with its commit if it says that; for people."""
+    if found.record:
+        base = found.record.base
+        return (base.hub_id or base.alias) + (f"@{base.revision}" if base.revision else "")
+    stated = str(found.config.get("base_model_name_or_path") or zoo.UNKNOWN)
+    return stated + (f"@{found.config['revision']}" if found.config.get("revision") else "")
+
+
+# ---------------------------------------------------------------- the zoo
+
+
+def zoo_add(reference: str, name: str | None = None) -> tuple[zoo.ZooEntry, Path]:
+    """Pin a published adapter under a name; return (entry, the file it was written to).
+
+    The adapter is fetched and checked, and so are the scorecards published beside it: one that does not follow from
+    its samples is an error, none at all leaves its scores unknown.
+    """
+    quiet()
+    ref = refs.parse(reference)
+    if ref.kind != "hub":
+        raise FinbenchError(f"{reference} is not on the Hub.", "Write hub:org/name or hub:org/name@commit.")
+    found = adapters.find(reference)
+    assert found.source is not None
+    sha = found.source.partition("@")[2]
+    card, digest, base = _evidence(ref.name, sha, found)
+    weights = sum(path.stat().st_size for path in found.folder.glob("*.safetensors"))
+    recipe = found.record.recipe if found.record else None
+    stated = stated_base(found).partition("@")
+    entry = zoo.ZooEntry.parse(
+        {
+            "name": name or ref.name.partition("/")[2],
+            "hub": f"{ref.name}@{sha}",
+            "adapter": found.identity,
+            "base": stated[0],
+            "base_revision": stated[2] or None,
+            "method": recipe.method if recipe else str(found.config.get("peft_type") or zoo.UNKNOWN).lower(),
+            "rank": recipe.rank if recipe else found.config.get("r"),
+            "bits": recipe.bits if recipe else None,
+            "bytes": weights,
+            "date": found.record.provenance.created[:10] if found.record else zoo.UNKNOWN,
+            "licence": _licence(ref.name, sha),
+            "scorecard": digest,
+            "scores": {score.task: _entry(score, base) for score in card.scores} if card else {},
+        },
+        "zoo add",
+    )
+    return entry, zoo.write(entry)
+
+
+def _entry(score: Score, base: Scorecard | None) -> dict[str, Any]:
+    beside = next((s for s in base.scores if s.task == score.task and s.data == score.data), None) if base else None
+    main = score.main
+    stated = {"value": main.value, "low": main.low, "high": main.high, "metric": score.main_metric, "n": score.n}
+    return stated | {"base": beside.main.value if beside else None}
+
+
+def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | None, str | None, Scorecard | None]:
+    """(plainest card of the adapter, SHA-256 of its file, card of the base) among those published beside it."""
+    names = [n for n in hub.names_below(repo, sha, EVIDENCE) if n.endswith((".json", ".samples.jsonl.zst"))]
+    if len(names) > _MOST_CARDS:
+        raise FinbenchError(f"hub:{repo} has {len(names)} scorecards; at most {_MOST_CARDS} are read.")
+    files = hub.fetch_files(repo, sha, names)
+    own: list[tuple[Scorecard, str]] = []
+    bases: list[Scorecard] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / name.rpartition("/")[2]).write_bytes(data)
+        for path in sorted(Path(folder).glob("*.json")):
+            card = cardfiles.read(path)
+            verified = verification.verify(path)
+            if verified.faults:
+                fault = verified.faults[0]
+                raise FinbenchError(
+                    f"hub:{repo}: {path.name} is not to be trusted: {fault.field} {fault.message}", "Not added."
+                )
+            if card.subject.adapter == found.identity:
+                own.append((card, hashlib.sha256(path.read_bytes()).hexdigest()))
+            elif not card.subject.adapter:
+                bases.append(card)
+    if not own:
+        return None, None, None
+    card, digest = min(own, key=lambda pair: (pair[0].limit is not None, pair[0].shots, pair[0].subject.chat))
+    same = [b for b in bases if (b.shots, b.subject.chat, b.limit) == (card.shots, card.subject.chat, card.limit)]
+    return card, digest, next((b for b in same if b.subject.base.fingerprint == card.subject.base.fingerprint), None)
+
+
+def _licence(repo: str, sha: str) -> str:
+    """The licence that a repository's card states; text of a stranger, so only what looks like an identifier."""
+    import yaml
+
+    text = hub.fetch_files(repo, sha, ["README.md"]).get("README.md", b"").decode("utf-8", "replace")[:20_000]
+    block = text.split("---")[1] if text.startswith("---") and text.count("---") > 1 else ""
+    try:
+        stated = yaml.safe_load(block) if block.count("*") < 100 else None
+    except (yaml.YAMLError, RecursionError, ValueError):
+        stated = None
+    found = str((stated or {}).get("license", zoo.UNKNOWN)) if isinstance(stated, dict) else zoo.UNKNOWN
+    return found if found.replace("-", "").replace(".", "").isalnum() and len(found) < 40 else zoo.UNKNOWN

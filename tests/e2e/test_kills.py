@@ -1,0 +1,175 @@
+"""Publishing survives kill -9 at every request, and two pushers at once: the old or the new version, never a mix."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+
+from conftest import TOKEN, hub_environment, make_lora, upload
+from finbench.devhub.server import DevHub
+from finbench.publishing.push import push
+
+pytestmark = pytest.mark.slow
+OLD = {"README.md": b"# old\n", "adapter_config.json": b"{}", "adapter_model.safetensors": b"old"}
+
+
+class Pusher:
+    """A process that pushes in children."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        script = Path(__file__).parent.parent / "pushes.py"
+        self.process = subprocess.Popen(
+            [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert self._line() == "ready"
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def start(self, **arguments: Any) -> int:
+        """Begin a push; return the child's process id."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(arguments) + "\n")
+        self.process.stdin.flush()
+        return int(self._line())
+
+    def status(self) -> int:
+        """How it ended."""
+        return int(self._line())
+
+    def stop(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def pushers(dev_hub: DevHub, tmp_path: Path) -> Iterator[list[Pusher]]:
+    environment = {**os.environ, **hub_environment(dev_hub, tmp_path / "home")}
+    found = [Pusher(environment), Pusher(environment)]
+    yield found
+    for pusher in found:
+        pusher.stop()
+
+
+@pytest.fixture
+def api(dev_hub: DevHub) -> HfApi:
+    return HfApi(endpoint=dev_hub.url, token=TOKEN)
+
+
+def tree(api: HfApi, repo: str) -> dict[str, str]:
+    listed = api.list_repo_tree(repo, recursive=True)
+    found = {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in listed}
+    found.pop(".gitattributes")
+    return found
+
+
+def published(folder: Path, repo: str) -> dict[str, str]:
+    """What the repository holds once ``folder`` is published there."""
+    plan = push(folder, f"hub:{repo}", dry_run=True).plan
+    large = (".safetensors", ".png", ".zst")
+    return {path: sha256 if path.endswith(large) else git for path, (sha256, git) in plan.hashes.items()}
+
+
+@pytest.mark.parametrize("phase", ["before", "after"])
+@pytest.mark.parametrize("fresh", [False, True], ids=["replacing", "new repository"])
+def test_killed_at_every_request(
+    dev_hub: DevHub, api: HfApi, pushers: list[Pusher], lora: Path, phase: str, fresh: bool
+) -> None:
+    pusher = pushers[0]
+    number, done = 0, False
+    while not done:
+        number += 1
+        repo = f"org/{phase}{number}"
+        new = published(lora, repo)
+        if not fresh:
+            upload(dev_hub, repo, OLD)
+            old = tree(api, repo)
+        start, killed, child = len(dev_hub.requests), False, [0]
+
+        def watch(count: int, now: str, request: str, at: int = start + number, child: list[int] = child) -> None:
+            nonlocal killed
+            if count == at and now == phase and not killed:
+                while not child[0]:
+                    pass  # the first request may come before its process id is known here
+                os.kill(child[0], signal.SIGKILL)
+                killed = True
+                if phase == "before":
+                    raise ConnectionAbortedError
+
+        dev_hub.watch = watch
+        child[0] = pusher.start(path=str(lora), to=f"hub:{repo}")
+        status = pusher.status()
+        dev_hub.watch = None
+        done = not killed
+        assert status == (0 if done else -signal.SIGKILL)
+        if api.repo_exists(repo):
+            there = tree(api, repo)
+            assert there in ((new, {}) if fresh else (new, old)), f"a mix after request {number}"
+        else:
+            assert fresh
+        pusher.start(path=str(lora), to=f"hub:{repo}")
+        assert pusher.status() == 0
+        assert tree(api, repo) == new
+        assert len(api.list_repo_commits(repo)) == (2 if fresh else 3)  # one of ours, however often it was tried
+    assert number > 5
+
+
+def test_two_pushers_at_once(
+    dev_hub: DevHub, api: HfApi, pushers: list[Pusher], llama: Path, lora: Path, tmp_path: Path
+) -> None:
+    other = make_lora(tmp_path / "other", llama, "org/tiny-llama", seed=5, r=8)
+    dev_hub.faults.set("slow=0.3@/preupload/")
+    outcomes = []
+    for number in range(4):
+        repo = f"org/race{number}"
+        if number % 2:
+            upload(dev_hub, repo, OLD)
+        pushers[0].start(path=str(lora), to=f"hub:{repo}")
+        pushers[1].start(path=str(other), to=f"hub:{repo}")
+        statuses = sorted([pushers[0].status(), pushers[1].status()])
+        outcomes.append(statuses)
+        assert statuses[0] == 0
+        dev_hub.faults.set()
+        assert tree(api, repo) in (published(lora, repo), published(other, repo))
+        dev_hub.faults.set("slow=0.3@/preupload/")
+        assert len(api.list_repo_commits(repo)) == 2 + number % 2 + (statuses == [0, 0])
+    assert [0, 1] in outcomes  # the one that came second was told so
+
+
+def test_many_pushers_of_results_all_arrive(
+    dev_hub: DevHub, api: HfApi, pushers: list[Pusher], llama: Path, lora: Path, tmp_path: Path
+) -> None:
+    """Different files of one repository: who comes second goes on from the new state."""
+    from finbench import evaluation
+
+    for number, folder in enumerate((lora, make_lora(tmp_path / "other", llama, "org/tiny-llama", seed=7))):
+        evaluation.evaluate(
+            [str(folder)],
+            base=str(llama),
+            tasks=["mini_sentiment"],
+            limit=4,
+            out=tmp_path / f"cards{number}",
+            arguments={"dtype": "float32"},
+        )
+    upload_first = [
+        str(tmp_path / f"cards{number}" / f"{name}.json") for number, name in enumerate(("stranger", "other"))
+    ]
+    dev_hub.faults.set("slow=0.3@/preupload/")
+    api.create_repo("org/results", repo_type="dataset")
+    for pusher, card in zip(pushers, upload_first, strict=True):
+        pusher.start(path=card, to="hub:org/results")
+    assert [pusher.status() for pusher in pushers] == [0, 0]
+    found = [name for name in api.list_repo_files("org/results", repo_type="dataset") if name.endswith(".json")]
+    assert len(found) == 2

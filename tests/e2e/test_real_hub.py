@@ -1,0 +1,81 @@
+"""The real Hub: for a machine with a network and a token that may write. Makes one private repository, and removes it.
+
+HF_TOKEN=... HF_HUB_OFFLINE=0 python -m pytest -m network tests/e2e/test_real_hub.py
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, constants, get_token
+
+from finbench import adapters, hub
+from finbench.errors import FinbenchError
+from finbench.publishing.push import push
+
+pytestmark = pytest.mark.network
+TOKEN = os.environ.get("HF_TOKEN")  # the tests' own environment has none
+
+
+@pytest.fixture
+def repo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A name in the account of the token."""
+    if not TOKEN and not get_token():
+        pytest.skip("no token: HF_TOKEN=... or hf auth login")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    if TOKEN:
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+    account = hub.account()
+    assert account is not None
+    name = f"{account.name}/finbench-test-{uuid.uuid4().hex[:8]}"
+    yield name
+    HfApi().delete_repo(name, missing_ok=True)
+
+
+def test_publish_fetch_compare_and_propose(repo: str, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = push(lora, f"hub:{repo}").published
+    assert first is not None
+    info = HfApi().repo_info(repo)
+    assert info.private
+    assert info.sha == first.sha
+    assert len(HfApi().list_repo_commits(repo)) == 2
+    again = push(lora, f"hub:{repo}").published
+    assert again is not None
+    assert (again.sha, again.new) == (first.sha, False)
+    found = adapters.find(f"hub:{repo}")
+    assert found.source == f"hub:{repo}@{first.sha}"
+    assert found.identity == adapters.identity(lora)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert adapters.find(f"hub:{repo}").source == found.source
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(FinbenchError, match="no such revision"):
+        hub.fetch(repo, "nowhere")
+
+
+def test_a_moved_parent_is_refused(repo: str, lora: Path) -> None:
+    """What the Hub answers there is the one thing that its client's source does not say."""
+    from dataclasses import replace
+
+    from huggingface_hub import CommitOperationAdd
+
+    api = HfApi()
+    push(lora, f"hub:{repo}")
+    files = [hub.File("notes/a.md", b"one\n")]
+    plan = hub.make_plan(repo, files, message="a note")
+    api.create_commit(repo, [CommitOperationAdd("notes/a.md", b"another\n")], commit_message="meanwhile")
+    with pytest.raises(FinbenchError, match="another push came first"):
+        hub.execute(plan)
+    other = replace(hub.make_plan(repo, [hub.File("notes/b.md", b"two\n")], message="b"), parent=plan.parent)
+    assert hub.execute(other).new  # touched other files: goes on from there
+
+
+def test_a_missing_repository_and_a_public_base(repo: str) -> None:
+    with pytest.raises(FinbenchError, match="does not exist, or it is private"):
+        hub.fetch(repo + "-missing")
+    fetched = hub.fetch("hf-internal-testing/tiny-random-LlamaForCausalLM", patterns=("config.json",))
+    assert (fetched.folder / "config.json").is_file()

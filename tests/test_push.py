@@ -1,0 +1,417 @@
+"""Publishing: plans, one atomic commit, idempotence, pull requests, and what a stranger finds there."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import HfApi, ModelCard
+
+from conftest import TOKEN, files_of, upload
+from finbench import adapters, cardfiles, catalog, evaluation, hub, pulling, verification, zoo
+from finbench.devhub.routes import Account
+from finbench.devhub.server import DevHub
+from finbench.errors import FinbenchError
+from finbench.publishing.push import push
+from finbench.training import train
+
+STATED = {"tasks": ["mini_sentiment"], "limit": 48, "rank": 4, "dtype": "float32", "lr": 1e-2, "batch_size": 8}
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: real(min(seconds, 0.01)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FINBENCH_ZOO", str(tmp_path / "zoo.yaml"))
+
+
+@pytest.fixture(scope="module")
+def made(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(adapter folder, folder of its scorecards), made on a local base; do not write into them."""
+    home = tmp_path_factory.mktemp("made")
+    train(catalog.recipe(None, {**STATED, "base": str(llama)}), home / "tiny")
+    evaluation.evaluate(
+        [str(home / "tiny")],
+        base=str(llama),
+        out=home / "cards",
+        tasks=["mini_sentiment"],
+        limit=12,
+        arguments={"dtype": "float32"},
+    )
+    return home / "tiny", home / "cards"
+
+
+@pytest.fixture
+def base(dev_hub: DevHub, llama: Path) -> str:
+    """The adapter's base on the development Hub, as a pinned reference."""
+    return f"hub:org/tiny-llama@{upload(dev_hub, 'org/tiny-llama', files_of(llama), private=False)}"
+
+
+@pytest.fixture
+def api(dev_hub: DevHub) -> HfApi:
+    return HfApi(endpoint=dev_hub.url, token=TOKEN)
+
+
+def names(api: HfApi, repo: str, **options: Any) -> set[str]:
+    return set(api.list_repo_files(repo, **options)) - {".gitattributes"}
+
+
+EXPECTED = {
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "finbench.json",
+    "finbench/recipe.yaml",
+    "finbench/scores.png",
+    ".eval_results/finbench.yaml",
+}
+
+
+def test_what_a_stranger_finds(dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str) -> None:
+    done = push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
+    assert done.published is not None
+    found = names(api, "org/tiny")
+    assert {name for name in found if not name.startswith("finbench/scorecards/")} == EXPECTED
+    assert len(found - EXPECTED) == 4  # card and samples of adapter and base
+    assert api.repo_info("org/tiny").private
+    assert len(api.list_repo_commits("org/tiny")) == 2  # the empty one, and ours
+    folder = hub.fetch("org/tiny").folder
+    config = json.loads((folder / "adapter_config.json").read_text())
+    sha = base.partition("@")[2]
+    assert (config["base_model_name_or_path"], config["revision"]) == ("org/tiny-llama", sha)
+    record = adapters.record(folder)
+    assert (record.base.hub_id, record.base.revision, record.base.source) == ("org/tiny-llama", sha, "hub")
+    assert "tmp" not in record.to_json()
+    card = ModelCard(done.readme)
+    assert card.data.base_model == "org/tiny-llama"
+    assert card.data.library_name == "peft"
+    assert card.data.pipeline_tag == "text-generation"
+    assert set(card.data.tags) >= {"lora", "finance", "finbench", "base_model:adapter:org/tiny-llama"}
+    assert card.data.license == "other"  # of the base nothing is known
+    scores = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    local = next(card for card in cardfiles.folder(made[1]) if card.subject.adapter).scores[0]
+    assert scores["acc"] == pytest.approx(100 * local.metrics["acc"].value, abs=0.06)
+    entries = yaml.safe_load(
+        hub.fetch_files("org/tiny", done.published.sha, [".eval_results/finbench.yaml"]).popitem()[1]
+    )
+    assert entries[0]["dataset"]["task_id"] == "finbench_mini_sentiment"
+    for text in (
+        "95 % intervals",
+        "majority label",
+        "PeftModel.from_pretrained",
+        "vllm serve",
+        "finbench eval",
+        "@misc{",
+    ):
+        assert text in done.readme
+    assert sha in done.readme
+    assert TOKEN not in done.readme
+
+
+def test_dry_run_sends_nothing_and_the_real_run_does_exactly_that(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str
+) -> None:
+    before = len(dev_hub.requests)
+    planned = push(made[0], "hub:org/tiny", cards=[made[1]], base=base, dry_run=True)
+    assert planned.published is None
+    assert all(request.startswith(("GET", "HEAD")) for request in dev_hub.requests[before:])
+    assert {change.state for change in planned.plan.changes} == {"added"}
+    done = push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
+    assert done.plan.changes == planned.plan.changes
+    assert done.readme == planned.readme
+    assert names(api, "org/tiny") == {change.path for change in planned.plan.changes}
+    again = push(made[0], "hub:org/tiny", cards=[made[1]], base=base, dry_run=True)
+    assert {change.state for change in again.plan.changes} == {"unchanged"}
+    assert again.plan.upload_bytes == 0
+
+
+def test_a_dry_run_needs_no_hub(made: tuple[Path, Path], lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    planned = push(lora, "hub:org/tiny", dry_run=True)
+    assert not planned.plan.compared
+    assert {change.state for change in planned.plan.changes} == {"added"}
+
+
+def test_pushing_twice_changes_nothing(dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str) -> None:
+    first = push(made[0], "hub:org/tiny", cards=[made[1]], base=base).published
+    second = push(made[0], "hub:org/tiny", cards=[made[1]], base=base).published
+    assert first is not None
+    assert second is not None
+    assert second.sha == first.sha
+    assert not second.new
+    assert len(api.list_repo_commits("org/tiny")) == 2
+
+
+def test_a_new_version_replaces_the_old_one_and_what_belonged_to_it(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str, lora: Path
+) -> None:
+    upload(
+        dev_hub, "org/tiny", {"model-00001-of-00002.safetensors": b"old", "vocab.json": b"{}", "notes/a.json": b"{}"}
+    )
+    done = push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
+    states = {change.path: change.state for change in done.plan.changes}
+    assert states["vocab.json"] == "removed"
+    assert states["model-00001-of-00002.safetensors"] == "removed"
+    assert "notes/a.json" in names(api, "org/tiny")  # not part of a model: left alone
+    assert "vocab.json" not in names(api, "org/tiny")
+    adapters.find("hub:org/tiny")
+
+
+def test_a_pull_request_leaves_the_repository_as_it_was(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(dev_hub, "org/tiny", {"README.md": b"# ours\n"}, private=False)
+    dev_hub.tokens["hf_stranger"] = Account("stranger", orgs=())
+    monkeypatch.setenv("HF_TOKEN", "hf_stranger")
+    with pytest.raises(FinbenchError, match="your token may not write there"):
+        push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
+    done = push(made[0], "hub:org/tiny", cards=[made[1]], base=base, pr=True).published
+    assert done is not None
+    assert done.pull_request == f"{dev_hub.url}/org/tiny/discussions/1"
+    assert names(api, "org/tiny") == {"README.md"}
+    assert names(api, "org/tiny", revision="refs/pr/1") >= EXPECTED
+    again = push(made[0], "hub:org/tiny", cards=[made[1]], base=base, pr=True).published
+    assert again is not None
+    assert (again.pull_request, again.new) == (done.pull_request, False)  # not opened twice
+    assert adapters.find("hub:org/tiny@refs/pr/1").record is not None
+
+
+def test_scores_of_a_model_that_is_not_ours_are_proposed(
+    dev_hub: DevHub, api: HfApi, lora: Path, llama: Path, tmp_path: Path
+) -> None:
+    upload(dev_hub, "them/stranger", files_of(lora), private=False)
+    evaluation.evaluate(
+        ["hub:them/stranger"],
+        base=str(llama),
+        tasks=["mini_sentiment"],
+        limit=8,
+        out=tmp_path / "cards",
+        arguments={"dtype": "float32"},
+    )
+    card = tmp_path / "cards" / "stranger.json"
+    done = push(card, "hub:them/stranger", model=True, pr=True).published
+    assert done is not None
+    assert done.pull_request
+    assert ".eval_results/finbench.yaml" in names(api, "them/stranger", revision="refs/pr/1")
+
+
+def test_scorecards_go_to_a_data_set_of_results(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    done = push(made[1], "hub:org/results")
+    assert done.plan.kind == "dataset"
+    found = names(api, "org/results", repo_type="dataset")
+    assert len(found) == 4
+    assert all(name.startswith("results/") and "finbench_mini_sentiment" in name for name in found)
+    for name in found:
+        path = tmp_path / "back" / name.rpartition("/")[2]
+        path = tmp_path / "back" / name.replace("/", "_")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(
+            Path(api.hf_hub_download("org/results", name, repo_type="dataset", cache_dir=tmp_path / "c")).read_bytes()
+        )
+    cards = cardfiles.expand([tmp_path / "back"])
+    assert len(cards) == 2
+    assert all(not verification.verify(card).faults for card in cards)
+
+
+def test_what_may_not_be_published_is_refused(
+    dev_hub: DevHub, made: tuple[Path, Path], base: str, tmp_path: Path, gpt2: Path
+) -> None:
+    import shutil
+
+    with pytest.raises(FinbenchError, match="trained on a folder .tiny-llama., which nobody else has"):
+        push(made[0], "hub:org/tiny")
+    other = f"hub:org/other@{upload(dev_hub, 'org/other', files_of(gpt2))}"
+    with pytest.raises(FinbenchError, match="is not the base that .* was trained on"):
+        push(made[0], "hub:org/tiny", base=other)
+    with pytest.raises(FinbenchError, match="no repository of the Hub to push to"):
+        push(made[0], "./folder")
+    torn = shutil.copytree(made[1], tmp_path / "edited")
+    card = next(path for path in torn.glob("*.json") if "lora" in path.name)
+    card.write_text(card.read_text().replace('"n": 12', '"n": 13'))
+    with pytest.raises(FinbenchError, match="not to be trusted"):
+        push(made[0], "hub:org/tiny", cards=[torn], base=base)
+    folder = shutil.copytree(made[0], tmp_path / "secret")
+    (folder / "finbench.json").unlink()
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"note": "hf_" + "a" * 34}))
+    with pytest.raises(FinbenchError, match="what looks like a token"):
+        push(folder, "hub:org/tiny", base=base)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(FinbenchError, match="nothing that can be published"):
+        push(tmp_path / "nothing", "hub:org/tiny")
+    assert not (dev_hub.store.root / "models" / "org" / "tiny").exists()
+
+
+def test_data_and_tasks(dev_hub: DevHub, api: HfApi, tmp_path: Path) -> None:
+    from finbench import paths
+    from finbench.data.sources import import_data
+    from make_data import write_sources
+
+    sources = write_sources(tmp_path / "sources")
+    import_data("fin_ner", sources["fin_ner"], tmp_path / "data")
+    import_data("fpb", sources["fpb"], tmp_path / "data")
+    push(tmp_path / "data" / "fin_ner", "hub:org/ner", public=True)
+    found = names(api, "org/ner", repo_type="dataset")
+    assert {"README.md", "dataset.json", "train.jsonl", "test.jsonl"} <= found
+    assert not api.repo_info("org/ner", repo_type="dataset").private
+    with pytest.raises(FinbenchError, match="does not let us publish its rows"):
+        push(tmp_path / "data" / "fpb", "hub:org/fpb")
+    done = push(paths.shipped("tasks"), "hub:org/tasks")
+    assert done.plan.kind == "dataset"
+    assert {"finbench.yaml", "finbench_fpb.yaml", "lib/rows.py"} <= names(api, "org/tasks", repo_type="dataset")
+
+
+def test_pull_and_zoo(dev_hub: DevHub, made: tuple[Path, Path], base: str, tmp_path: Path) -> None:
+    done = push(made[0], "hub:org/tiny", cards=[made[1]], base=base).published
+    assert done is not None
+    pulled = pulling.pull("hub:org/tiny", tmp_path / "mine")
+    assert pulled.source == f"hub:org/tiny@{done.sha}"
+    assert pulled.adapter.record is not None
+    pulling.pull("hub:org/tiny", tmp_path / "mine")  # again, over itself
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x").touch()
+    with pytest.raises(FinbenchError, match="holds other files"):
+        pulling.pull("hub:org/tiny", tmp_path / "other")
+    entry, path = pulling.zoo_add("hub:org/tiny")
+    assert path == tmp_path / "zoo.yaml"
+    assert entry.hub == f"org/tiny@{done.sha}"
+    assert entry.scorecard is not None
+    score = entry.scores["finbench_mini_sentiment"]
+    assert score.low <= score.value <= score.high
+    assert score.base is not None
+    assert (entry.base, entry.method, entry.rank, entry.licence) == ("org/tiny-llama", "lora", 4, "other")
+    assert zoo.published("tiny") == entry
+    upload(dev_hub, "org/tiny", {"notes.md": b"later"})
+    assert adapters.find("zoo:tiny").source == f"hub:org/tiny@{done.sha}"  # the pin stays
+
+
+def test_an_adapter_made_elsewhere_enters_the_zoo_with_what_is_unknown_marked(
+    dev_hub: DevHub, lora: Path, tmp_path: Path
+) -> None:
+    upload(dev_hub, "them/stranger", files_of(lora))
+    entry, _ = pulling.zoo_add("hub:them/stranger", "theirs")
+    assert (entry.date, entry.licence, entry.scorecard, entry.scores) == ("unknown", "unknown", None, {})
+    assert (entry.method, entry.rank, entry.bits, entry.base) == ("lora", 4, None, "org/tiny-llama")
+    done = push(lora, "hub:org/again")
+    assert "that was not made by finbench" in done.readme
+    assert "Unknown: training data" in done.readme
+
+
+# ---------------------------------------------------------------- when things go wrong
+
+
+@pytest.fixture
+def small(dev_hub: DevHub, base: str, made: tuple[Path, Path]) -> Iterator[dict[str, Any]]:
+    """Arguments of a push that has an earlier version in the repository."""
+    upload(
+        dev_hub,
+        "org/tiny",
+        {"README.md": b"# old\n", "adapter_config.json": b"{}", "adapter_model.safetensors": b"old"},
+    )
+    return {"path": made[0], "to": "hub:org/tiny", "cards": [made[1]], "base": base}
+
+
+@pytest.mark.parametrize(
+    "fault", ["lost@POST .*/commit/*1", "500@POST .*/commit/*2", "429=1@POST .*/commit/*1", "reset@POST .*/commit/*1"]
+)
+def test_a_commit_whose_answer_is_lost_is_made_once(
+    dev_hub: DevHub, api: HfApi, small: dict[str, Any], fault: str
+) -> None:
+    dev_hub.faults.set(fault)
+    done = push(**small).published
+    assert done is not None
+    assert api.repo_info("org/tiny").sha == done.sha
+    assert len(api.list_repo_commits("org/tiny")) == 3
+    assert names(api, "org/tiny") >= EXPECTED
+
+
+def test_a_repository_whose_creation_is_answered_by_nothing_is_made_once(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str
+) -> None:
+    dev_hub.faults.set("lost@POST .*/repos/create*1")
+    push(made[0], "hub:org/fresh", cards=[made[1]], base=base)
+    assert names(api, "org/fresh") >= EXPECTED
+    assert api.repo_info("org/fresh").private
+
+
+def test_a_lost_answer_of_a_pull_request_opens_one(dev_hub: DevHub, api: HfApi, small: dict[str, Any]) -> None:
+    dev_hub.faults.set("lost@POST .*/commit/*1")
+    done = push(**small, pr=True).published
+    assert done is not None
+    assert done.pull_request
+    assert len(list(api.get_repo_discussions("org/tiny"))) == 1
+
+
+def test_a_hub_that_stays_away_is_said_and_nothing_is_half_done(
+    dev_hub: DevHub, api: HfApi, small: dict[str, Any]
+) -> None:
+    before = api.repo_info("org/tiny").sha
+    dev_hub.faults.set("503@POST .*/commit/")
+    with pytest.raises(FinbenchError, match="the Hub answered 503"):
+        push(**small)
+    dev_hub.faults.set("reset@POST .*/commit/")
+    dev_hub.faults.set()
+    assert api.repo_info("org/tiny").sha == before
+    push(**small)
+    assert names(api, "org/tiny") >= EXPECTED
+
+
+def test_who_comes_second_is_told_and_who_touched_other_files_is_joined(
+    dev_hub: DevHub, api: HfApi, small: dict[str, Any]
+) -> None:
+    def meddle(path: str) -> Any:
+        def watch(number: int, phase: str, request: str) -> None:
+            if phase == "before" and "/preupload/" in request and dev_hub.watch:
+                dev_hub.watch = None
+                upload(dev_hub, "org/tiny", {path: b"[]"})
+
+        return watch
+
+    dev_hub.watch = meddle("adapter_config.json")
+    with pytest.raises(FinbenchError, match="another push came first"):
+        push(**small)
+    assert "finbench.json" not in names(api, "org/tiny")
+    dev_hub.watch = meddle("notes/other.md")
+    push(**small)
+    assert names(api, "org/tiny") >= EXPECTED | {"notes/other.md"}
+
+
+@pytest.mark.slow
+def test_every_request_may_fail_once(dev_hub: DevHub, api: HfApi, small: dict[str, Any]) -> None:
+    """A push that is stopped at any of its requests, by an answer that never comes, and repeated, ends the same."""
+    for number in itertools.count(1):
+        repo = f"org/tiny{number}"
+        upload(dev_hub, repo, {"README.md": b"# old\n", "adapter_config.json": b"{}"})
+        start = len(dev_hub.requests)
+        dead = False
+
+        def watch(count: int, phase: str, request: str, at: int = start + number) -> None:
+            nonlocal dead
+            if count >= at and phase == "before":
+                dead = True
+                raise ConnectionAbortedError
+
+        dev_hub.watch = watch
+        with contextlib.suppress(FinbenchError):
+            push(**{**small, "to": f"hub:{repo}"})
+        dev_hub.watch = None
+        sha = api.repo_info(repo).sha
+        assert api.list_repo_commits(repo)[0].commit_id == sha
+        there = names(api, repo)
+        assert there == {"README.md", "adapter_config.json"} or there >= EXPECTED, (number, there)
+        if not dead:
+            assert number > 6
+            break
+        push(**{**small, "to": f"hub:{repo}"})
+        assert names(api, repo) >= EXPECTED
+        assert len(api.list_repo_commits(repo)) == 3

@@ -1,0 +1,378 @@
+"""Files of strangers: nothing of theirs runs, nothing leaves the cache, every refusal is quick. See SECURITY.md."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import shutil
+import struct
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from conftest import TOKEN, files_of, hub_environment, upload
+from finbench import adapters, bases, chatguard, modelfiles, safety
+from finbench.devhub.server import DevHub
+from finbench.errors import FinbenchError
+
+
+class Bomb:
+    """Touches the canary when it is unpickled."""
+
+    def __init__(self, canary: Path) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch '{self.canary}'",)
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "CANARY"
+    yield path
+    assert not path.exists()
+
+
+@pytest.fixture
+def adapter(lora: Path, tmp_path: Path) -> Path:
+    """A copy of a good adapter, to be spoilt."""
+    return shutil.copytree(lora, tmp_path / "adapter")
+
+
+def configured(folder: Path, **changed: Any) -> Path:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    return folder
+
+
+def refused(folder: Path, match: str, seconds: float = 5) -> None:
+    start = time.monotonic()
+    with pytest.raises(FinbenchError, match=match) as caught:
+        adapters.read(folder)
+    assert time.monotonic() - start < seconds
+    assert len(caught.value.message) < 1_500
+
+
+# ---------------------------------------------------------------- pickles
+
+
+def test_a_pickle_is_never_opened_under_any_name(adapter: Path, canary: Path) -> None:
+    bomb = pickle.dumps(Bomb(canary))
+    (adapter / "adapter_model.safetensors").write_bytes(bomb)
+    refused(adapter, "is a pickle under another name")
+    (adapter / "adapter_model.safetensors").unlink()
+    (adapter / "adapter_model.bin").write_bytes(bomb)
+    refused(adapter, "only pickled weights .adapter_model.bin., which are never loaded")
+
+
+def test_a_zipped_checkpoint_under_the_name_of_safetensors(adapter: Path, canary: Path) -> None:
+    import torch
+
+    torch.save({"x": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    refused(adapter, "is a pickle under another name")
+
+
+def test_pickles_and_code_beside_good_weights_are_not_fetched(dev_hub: DevHub, lora: Path, canary: Path) -> None:
+    extra = {name: pickle.dumps(Bomb(canary)) for name in ("adapter_model.bin", "training_args.bin", "rng_state.pth")}
+    extra |= {"modeling_x.py": f"open({str(canary)!r}, 'w')".encode(), "conftest.py": b"raise SystemExit(1)"}
+    upload(dev_hub, "them/mixed", {**files_of(lora), **extra})
+    found = adapters.find("hub:them/mixed")
+    assert {path.suffix for path in found.folder.iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_file_that_is_a_link_in_git_is_its_text(dev_hub: DevHub, lora: Path) -> None:
+    """A symbolic link in a repository arrives as a file that holds the target's name."""
+    upload(dev_hub, "them/linked", {**files_of(lora), "adapter_config.json": b"/etc/passwd"})
+    with pytest.raises(FinbenchError, match="torn or not JSON"):
+        adapters.find("hub:them/linked")
+
+
+# ---------------------------------------------------------------- configurations
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"auto_mapping": {"base_model_class": "X", "parent_library": "evil"}},
+        {"megatron_config": {"x": 1}, "megatron_core": "evil.module"},
+        {"megatron_core": "os"},
+        {"auto_map": {"AutoModel": "evil--modeling.X"}},
+        {"trust_remote_code": True},
+        {"_attn_implementation_internal": "evil/kernel"},
+        {"nested": {"deeper": [{"auto_map": {"AutoConfig": "x.Y"}}]}},
+    ],
+)
+def test_an_adapter_that_would_import_code_is_refused(adapter: Path, changed: dict[str, Any]) -> None:
+    refused(configured(adapter, **changed), "asks to run code")
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("config.json", {"auto_map": {"AutoModelForCausalLM": "evil--m.X"}}),
+        ("config.json", {"_attn_implementation_internal": "evil/kernel"}),
+        ("config.json", {"_attn_implementation": "evil/kernel"}),
+        ("config.json", {"text_config": {"auto_map": {"AutoConfig": "m.X"}}}),
+        ("config.json", {"trust_remote_code": True}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil--t.X", None]}}),
+        ("generation_config.json", {"custom_generate": "evil/generate"}),
+    ],
+)
+def test_a_base_that_would_run_code_is_refused(llama: Path, tmp_path: Path, name: str, changed: dict[str, Any]) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    path = folder / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.is_file() else {}) | changed))
+    with pytest.raises(FinbenchError, match="asks to run code"):
+        bases.resolve(str(folder))
+
+
+def test_what_the_libraries_write_themselves_is_no_fault(adapter: Path) -> None:
+    configured(adapter, megatron_core="megatron.core", megatron_config=None, auto_mapping=None)
+    adapters.read(adapter)
+    safety.refuse_code({"_attn_implementation_autoset": True, "_attn_implementation": "sdpa"}, Path("config.json"))
+
+
+# ---------------------------------------------------------------- bombs
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"r": 10**6}, "a rank is a whole number"),
+        ({"r": 0}, "a rank is a whole number"),
+        ({"r": True}, "a rank is a whole number"),
+        ({"r": "8"}, "a rank is a whole number"),
+        ({"rank_pattern": {"q_proj": 10**6}}, "a rank is a whole number"),
+        ({"rank_pattern": [1]}, "no mapping"),
+        ({"layer_replication": [[0, 10**6]]}, "layer_replication"),
+        ({"target_modules": r"(?:\w+\.?)+\w+[^.]!q"}, "never done matching"),
+        ({"rank_pattern": {r"(?:(?:\w|\.)+)+!x": 4}}, "never done matching"),
+        ({"target_modules": "("}, "invalid or never done"),
+        ({"target_modules": ["q" * 3_000]}, "too many or too long"),
+        ({"target_modules": {"a": 1}}, "neither a name nor a list"),
+    ],
+)
+def test_configurations_that_take_all_memory_or_time(adapter: Path, changed: dict[str, Any], match: str) -> None:
+    refused(configured(adapter, **changed), match)
+
+
+def test_a_deep_and_a_long_configuration(adapter: Path) -> None:
+    (adapter / "adapter_config.json").write_text('{"x":' * 100_000 + "1" + "}" * 100_000)
+    refused(adapter, "torn or not JSON")
+    (adapter / "adapter_config.json").write_text('{"x": "' + "y" * 2_000_000 + '"}')
+    refused(adapter, "too large for a configuration")
+
+
+def test_a_million_keys(adapter: Path) -> None:
+    entries = (f'"k{n}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for n in range(10**6))
+    header = ("{" + ",".join(entries) + "}").encode()
+    (adapter / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    refused(adapter, "no model needs that")
+    entries = (f'"k{n}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for n in range(300_000))
+    header = ("{" + ",".join(entries) + "}").encode()
+    (adapter / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    refused(adapter, "names more than 200,000 tensors")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{",
+        b"[]",
+        b'{"a": 1}',
+        b'{"a":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}}',
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+        b"\xff\xfe",
+        b"[" * 5_000,
+    ],
+)
+def test_headers_that_lie(adapter: Path, header: bytes) -> None:
+    (adapter / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
+    refused(adapter, "torn or not safetensors|no tensors")
+
+
+def test_truncations_at_every_boundary_and_elsewhere(adapter: Path) -> None:
+    weights = adapter / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    length = struct.unpack("<Q", whole[:8])[0]
+    header = json.loads(whole[8 : 8 + length])
+    ends = {8 + length + end for entry in header.values() if "data_offsets" in entry for end in entry["data_offsets"]}
+    cuts = {0, 1, 7, 8, 9, 8 + length - 1, 8 + length, len(whole) - 1, *ends} - {len(whole)}
+    cuts |= set(np.random.default_rng(0).integers(0, len(whole), 100).tolist())
+    for cut in sorted(cuts):
+        weights.write_bytes(whole[:cut])
+        refused(adapter, "torn or not safetensors")
+    weights.write_bytes(whole + b"\0")
+    refused(adapter, "torn or not safetensors")
+    weights.write_bytes(whole)
+    adapters.read(adapter)
+
+
+def test_flipped_bits_never_reach_a_score(dev_hub: DevHub, lora: Path) -> None:
+    """In transit and on disk: what arrives is what the Hub lists, or nothing."""
+    from finbench import hub
+
+    sha = upload(dev_hub, "them/good", files_of(lora))
+    fetched = hub.fetch("them/good").folder / "adapter_model.safetensors"
+    whole, real = fetched.read_bytes(), fetched.resolve()
+    rng = np.random.default_rng(1)
+    for _ in range(40):
+        spoilt = bytearray(whole)
+        spoilt[rng.integers(len(whole))] ^= 1 << rng.integers(8)
+        real.chmod(0o644)
+        real.write_bytes(bytes(spoilt))
+        again = hub.fetch("them/good", sha).folder / "adapter_model.safetensors"
+        assert again.read_bytes() == whole
+        real = again.resolve()
+
+
+def test_values_that_are_not_finite(adapter: Path) -> None:
+    weights = adapter / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    for value in (np.nan, np.inf, -np.inf):
+        for name in tensors:
+            spoilt = {key: tensor.copy() for key, tensor in tensors.items()}
+            spoilt[name].flat[-1] = value
+            save_file(spoilt, weights)
+            refused(adapter, "not finite")
+
+
+# ---------------------------------------------------------------- chat templates
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}" + "{% for c in range(9) %}" + 3 * "{% endfor %}",
+        "{{ 'a' * 10000000000 }}",
+        "{{ messages[0].content * 99999999 }}",
+        "{{ 9 ** 9 ** 9 }}",
+        "{{ 'x' | center(1000000000) }}",
+        "{% set n = namespace(x='aaaaaaaa') %}{% for i in range(70) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+        "x" * 300_000,
+    ],
+)
+def test_templates_that_never_end_or_take_too_much(template: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(FinbenchError, match="chat template of x"):
+        chatguard.check(template, "x")
+    assert time.monotonic() - start < 8
+
+
+SSTI = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ cycler.__init__.__globals__.os.system('touch CANARY') }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ messages.append(1) }}",
+    "{% for c in ().__class__.__base__.__subclasses__() %}{{ c }}{% endfor %}",
+    "{{ lipsum.__globals__['os'].popen('touch CANARY').read() }}",
+]
+
+
+@pytest.mark.parametrize("template", SSTI)
+def test_templates_that_reach_for_the_system_reach_nothing(
+    llama: Path, tmp_path: Path, canary: Path, template: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(llama, tmp_path / "base")
+    (folder / "chat_template.jinja").write_text(template)
+    base = bases.resolve(str(folder))
+    apply = bases.chat_template(bases.load_tokenizer(base), "x")
+    try:
+        made = apply([{"role": "user", "content": "Hello"}])
+    except FinbenchError as fault:
+        made = fault.message
+    assert "subprocess" not in made
+    assert "<class" not in made
+
+
+def test_a_template_that_waits_for_a_word_is_stopped_too(llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text("{% if 'profit' in messages[0].content %}" + loop + "{% endif %}ok")
+    apply = bases.chat_template(bases.load_tokenizer(bases.resolve(str(folder))), "x")
+    assert apply([{"role": "user", "content": "Hello"}]) == "ok"
+    start = time.monotonic()
+    with pytest.raises(FinbenchError, match="was stopped"):
+        apply([{"role": "user", "content": "a profit"}])
+    assert time.monotonic() - start < 5
+
+
+# ---------------------------------------------------------------- secrets, and other people's text
+
+
+@pytest.mark.slow
+def test_a_token_is_in_nothing_that_a_command_says_or_writes(
+    dev_hub: DevHub, lora: Path, llama: Path, tmp_path: Path
+) -> None:
+    import subprocess
+    import sys
+
+    secret = "hf_" + "S3cret" * 6
+    dev_hub.tokens = {secret: dev_hub.tokens[TOKEN]}
+    environment = {
+        **os.environ,
+        **hub_environment(dev_hub, tmp_path / "home"),
+        "HF_TOKEN": secret,
+        "FINBENCH_DEBUG": "1",
+    }
+    environment |= {"FINBENCH_ZOO": str(tmp_path / "zoo.yaml")}
+
+    def finbench(*arguments: str) -> str:
+        command = [sys.executable, "-m", "finbench", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+        return done.stdout + done.stderr
+
+    said = finbench("push", str(lora), "hub:org/tiny", "--json")
+    assert '"commit"' in said
+    dev_hub.faults.set("500@GET /api/models/")
+    said += finbench("pull", "hub:org/tiny", "--out", "x")
+    dev_hub.faults.set("403@POST")
+    said += finbench("push", str(llama), "hub:org/other")
+    dev_hub.faults.set()
+    said += finbench("zoo", "add", "hub:org/tiny") + finbench("doctor")
+    assert secret not in said
+    assert "Traceback" in said  # FINBENCH_DEBUG shows traces: not there either
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+
+
+def test_text_of_strangers_is_shown_as_text(dev_hub: DevHub, lora: Path, tmp_path: Path) -> None:
+    from finbench.publishing.push import push
+
+    folder = shutil.copytree(lora, tmp_path / "adapter")
+    configured(folder, base_model_name_or_path="org/<img src=x onerror=alert(1)>")
+    with pytest.raises(FinbenchError, match="does not name its base as a repository"):
+        push(folder, "hub:org/tiny", dry_run=True)
+    configured(folder, base_model_name_or_path="org/tiny-llama", peft_type="LORA", note="</script>[x](http://evil)")
+    assert "evil" not in push(folder, "hub:org/tiny", dry_run=True).readme
+
+
+def test_nothing_is_written_outside_the_caches(dev_hub: DevHub, lora: Path, tmp_path: Path) -> None:
+    upload(dev_hub, "them/good", files_of(lora))
+    outside = set(tmp_path.iterdir())
+    for fault in ("listing@/tree/", "wrong@GET .*resolve", "short@GET .*resolve", "etag@resolve", ""):
+        dev_hub.faults.set(*([fault] if fault else []))
+        with contextlib.suppress(FinbenchError):
+            adapters.find("hub:them/good")
+    assert set(tmp_path.iterdir()) - outside <= {tmp_path / "cache", tmp_path / "hf", tmp_path / "xdg"}
+    modelfiles_written = [p for p in (tmp_path / "cache").rglob("*") if p.is_symlink()]
+    hf = (tmp_path / "hf").resolve()
+    assert all(hf in p.resolve().parents for p in modelfiles_written)
+
+
+def test_the_fingerprint_of_a_base_is_taken_of_checked_files_only(llama: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    (folder / "model.safetensors").write_bytes(pickle.dumps({"x": 1}))
+    with pytest.raises(FinbenchError, match="pickle under another name"):
+        modelfiles.check_folder(folder)
