@@ -236,10 +236,16 @@ def test_a_set_with_fewer_rows_than_the_limit_is_whole(
     other = cut(output, tmp_path / "t")
     with pytest.raises(FinbenchError, match="cut at different numbers of rows"):
         lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
-    rows = prompts.rows
-    monkeypatch.setattr(
-        prompts, "rows", lambda exam, split: rows(exam, split)[: 5 if "sentiment" in exam.config.task else None]
-    )
+    load = prompts.load
+
+    def short(*arguments: Any, **options: Any) -> dict[str, Any]:
+        exams = load(*arguments, **options)
+        for name, exam in exams.items():
+            if "sentiment" in name:
+                exam.dataset["test"] = exam.dataset["test"].select(range(5))
+        return exams
+
+    monkeypatch.setattr(prompts, "load", short)
     [card] = lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
     assert card.limit == 12
     assert sorted(score.n for score in card.scores) == [5, 12, 12]

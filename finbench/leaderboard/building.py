@@ -43,9 +43,7 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False) -> Built:
     what the cards give are a FinbenchError; ``stale`` names the files. Raises FinbenchError for a folder without cards.
     """
     _has_cards(folder)
-    made = board(entries(folder))
-    files = render(made, published.read(folder))
-    if check:
+    if check:  # texts first: a card that holds some must go, whatever else is wrong with it
         faults = [
             f"{path.name}: {fault}"
             for path in cardfiles.expand([folder / SCORECARDS])
@@ -53,6 +51,9 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False) -> Built:
         ]
         if faults:
             raise FinbenchError("\n".join(faults), "Take these cards out of the pull request.")
+    made = board(entries(folder))
+    files = render(made, published.read(folder))
+    if check:
         return Built(folder, made, sorted(files), stale(folder, files))
     for name in _left_over(folder, files):
         (folder / name).unlink()

@@ -99,11 +99,13 @@ def _place(folder: Path, path: Path, card: Scorecard) -> Path:
 
 def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     """Everything that keeps a card off the leaderboard, a sentence each: what `finbench verify` finds, and texts."""
+    card = cardfiles.read(path)
+    # texts first: a card that holds some must go, whatever else is wrong with it
+    texts = restricted(cardfiles.read_samples(path)) if card.samples is not None else []
     found = verification.verify(path, data_dir=data_dir)
-    faults = [f"{fault.field} {fault.message}" for fault in found.faults]
+    faults = texts + [f"{fault.field} {fault.message}" for fault in found.faults]
     if faults:
         return faults
-    card = cardfiles.read(path)
     faults += [
         f"{where} is no name: {len(str(value))} characters"
         for where, value in leaves(card.subject.model_dump())
@@ -111,8 +113,6 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     ]
     if not any(score.family in FAMILIES for score in card.scores):
         faults.append(f"none of its tasks is shown; families that are: {', '.join(FAMILIES)}")
-    if card.samples is not None:
-        faults += restricted(cardfiles.read_samples(path))
     return faults
 
 
