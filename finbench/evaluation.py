@@ -29,6 +29,13 @@ class Settings:
     limit: int | None
     seed: int
     arguments: dict[str, Any]
+    metadata: dict[str, str]  # what was chosen of a data set
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """As the card states them: another choice of rows is another run, and never takes an earlier card's place."""
+        chosen = {f"metadata.{name.removeprefix(catalog.PREFIX)}": value for name, value in self.metadata.items()}
+        return {**self.arguments, **chosen}
 
 
 def evaluate(
@@ -62,7 +69,7 @@ def evaluate(
     after Ctrl-C, with every finished task kept.
     """
     quiet()
-    settings = Settings(_engine_name(engine), shots, limit, seed, _arguments(arguments or {}))
+    settings = Settings(_engine_name(engine), shots, limit, seed, _arguments(arguments or {}), metadata or {})
     if (limit is not None and limit < 1) or shots < 0:
         raise FinbenchError(f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.")
     found, defaults = examinees(adapter, model, base, bits, chat, settings.engine)
@@ -318,7 +325,7 @@ class _Sitting:
             shots=settings.shots,
             limit=settings.limit,
             seed=settings.seed,
-            arguments=settings.arguments,
+            arguments=settings.stated,
             computed=self.device,
             chat_template=modelfiles.template_digest(examinee.base.folder)
             if subject.chat and examinee.base and not dummy

@@ -345,7 +345,9 @@ class Scorecard(Document):
     shots: int = Field(ge=0, description="worked examples a prompt")
     limit: int | None = Field(description="only the first rows of each task; null: all")
     seed: int = Field(description="of the choice of worked examples")
-    arguments: dict[str, str | int] = Field(default={}, description="engine arguments that were given (--arg)")
+    arguments: dict[str, str | int] = Field(
+        default={}, description="engine arguments (--arg) and choices of rows (metadata.NAME) that were given"
+    )
     computed: str | None = Field(default=None, description="dtype and kind of device, as far as it decides answers")
     chat_template: str | None = Field(default=None, description="SHA-256 of the chat template in use")
     run_key: str = Field(description="digest of all that decides an answer except task and data")

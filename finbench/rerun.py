@@ -59,7 +59,9 @@ def rerun(
     """
     quiet()
     examinee = _examinee(card, model)
-    exams = prompts.load([catalog.tasks()[s.task] for s in card.scores], data_dir, card.shots, card.seed)
+    chosen_rows = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
+    tasks = [catalog.tasks()[score.task] for score in card.scores]
+    exams = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows)
     engine = start_engine(examinee, card.engine, card.arguments, card.seed, exams)
     engine.use(examinee.adapter if examinee.subject.kind == "peft" else None)
     exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions()

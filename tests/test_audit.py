@@ -176,6 +176,30 @@ def test_duplicates_conflicts_and_what_a_row_wise_split_leaks(tmp_path: Path) ->
     assert one(seen, "row-split").count == round(0.2 * 140 * 0.8)
 
 
+@pytest.mark.parametrize("shape", [";", "\t", "|", "one part", "several parts", "with an id"])
+def test_conflicts_are_found_in_unusual_shapes(shape: str, tmp_path: Path) -> None:
+    made = varied(60, 8)
+    made.append({"text": made[3]["text"], "label": LABELS[(3 + 1) % 3]})
+    nested: dict[str, Callable[[int, dict[str, str]], dict[str, Any]]] = {
+        "one part": lambda n, row: {"input": {"sentence": row["text"]}, "output": {"label": row["label"]}},
+        "several parts": lambda n, row: {
+            "doc": {"text": row["text"], "n": n},
+            "gold": {"label": row["label"], "by": 1},
+        },
+        "with an id": lambda n, row: {"id": f"a{n}", "doc": {"text": row["text"]}, "label": {"name": row["label"]}},
+    }
+    if shape in nested:
+        file = jsonl(tmp_path / "set.jsonl", [nested[shape](n, row) for n, row in enumerate(made)])
+    else:
+        file = tmp_path / "set.csv"
+        with file.open("w", encoding="utf-8-sig", newline="") as handle:
+            csv.writer(handle, delimiter=shape).writerows([("Satz", "Label"), *(row.values() for row in made)])
+    seen = audit([file])
+    assert seen.sources[0].rows == 61
+    [conflict] = found(seen, "conflicts")
+    assert (conflict.count, conflict.of) == (1, 1)
+
+
 def test_test_texts_in_train_and_splits_that_contradict_each_other(tmp_path: Path) -> None:
     train, test = rows(300, 1), rows(100, 2)
     jsonl(tmp_path / "news_train.jsonl", train + test[:7])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,14 @@ def test_p_values_are_adjusted_over_the_whole_table(cards: dict[str, Path]) -> N
     assert any(contest.adjusted > contest.p for contest in contests)
     assert "worse on 2" in pairs[1].verdict
     assert "undecided on 2" in pairs[0].verdict
+
+
+def test_a_p_that_holm_makes_larger_is_not_told_alone(cards: dict[str, Path]) -> None:
+    [pair] = comparison.compare([cards["one"], cards["two"]], tasks=["mini_sentiment"])
+    one = replace(pair, contests=[replace(pair.contests[0], p=0.03, adjusted=0.06)])
+    assert one.verdict.startswith("No difference")
+    assert "p = 0.030 (p = 0.060 after Holm)" in one.verdict
+    assert "Holm" not in replace(pair, contests=[replace(pair.contests[0], p=0.3, adjusted=0.3)]).verdict
 
 
 def test_a_card_against_itself_differs_nowhere(cards: dict[str, Path]) -> None:

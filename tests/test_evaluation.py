@@ -500,3 +500,24 @@ def test_reports_escape_what_a_card_says(tmp_path: Path) -> None:
     assert "http://" not in page
     assert "https://" not in page
     assert "<script" not in page
+
+
+def test_another_choice_of_rows_is_another_card(tmp_path: Path) -> None:
+    from finbench import rerun
+    from finbench.data.sources import import_data
+
+    for level, end in (("50", "a"), ("75", "b")):
+        lines = [f"Net sales of unit {n} rose to {n} million in quarter {end} .@positive" for n in range(60)]
+        (tmp_path / f"Sentences_{level}Agree.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    import_data("fpb", sorted(tmp_path.glob("*.txt")), tmp_path / "data")
+    common: dict[str, Any] = {"tasks": ["fpb"], "engine": "dummy", "out": tmp_path / "cards"}
+    for chosen in ({}, {"agreement": "75"}, {}):
+        [card] = evaluation.evaluate(**common, data_dir=tmp_path / "data", metadata=chosen)
+        assert card.arguments == {f"metadata.{name}": value for name, value in chosen.items()}
+    found = [cardfiles.read(path) for path in (tmp_path / "cards").glob("*.json")]
+    assert sorted(card.scores[0].n for card in found) == sorted({card.scores[0].n for card in found})
+    assert len(found) == 2
+    few = min(found, key=lambda card: card.scores[0].n)
+    rows = {"finbench_fpb": cardfiles.read_samples(cardfiles.place_for(tmp_path / "cards", "dummy", few.run_key))}
+    again = rerun.rerun(few, rows, 5, rerun.Model(None, None), data_dir=tmp_path / "data")
+    assert not again[0].moved

@@ -232,25 +232,33 @@ def test_details_beside_the_page_are_read_when_asked_for_from_disk_too(large: Pa
 
 
 def test_a_thousand_cards_answer_a_filter_at_once(large: Path, visit: Any) -> None:
-    page = visit(**DESKTOP).open(large)
+    """A keystroke takes the page less than 200 ms of processor time: script, layout and paint."""
+    one = visit(**DESKTOP)
+    page = one.open(large)
+    session = one.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def busy() -> float:
+        metrics = session.send("Performance.getMetrics")["metrics"]
+        return 1000 * float(next(entry["value"] for entry in metrics if entry["name"] == "TaskDuration"))
+
     typed = """async (word) => {
-        const box = document.getElementById("q");
-        const start = performance.now();
-        box.value = word;
-        box.dispatchEvent(new Event("input", {bubbles: true}));
-        document.getElementById("panel").getBoundingClientRect();
-        const done = performance.now() - start;
+        document.getElementById("q").value = word;
+        document.getElementById("q").dispatchEvent(new Event("input", {bubbles: true}));
         await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
-        return [done, performance.now() - start];
     }"""
     for tab in ("overview", "sentiment"):
         page.locator(f"#tab-{tab}").click()
-        times = [page.evaluate(typed, word) for word in ("subject-1", "7", "lora", "subject-99", "")]
+        page.wait_for_timeout(500)
+        times = []
+        for word in ("subject-1", "7", "lora", "subject-99", ""):
+            before = busy()
+            page.evaluate(typed, word)
+            times.append(busy() - before)
+        print(f"{tab}: {', '.join(f'{time:.0f}' for time in times)} ms")
+        assert sorted(times)[2] < 200, times
         assert page.locator("#count").inner_text() == "1,000 subjects"
         assert page.locator("tbody .open").count() == 100
-        best = sorted(painted for _, painted in times)[len(times) // 2]
-        print(f"{tab}: median of {len(times)} filters, painted, {best:.0f} ms")
-        assert best < 200, times
     page.get_by_role("button", name="Show all 1,000 rows").click()
     assert page.locator("tbody .open").count() == 1000
 

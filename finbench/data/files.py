@@ -211,10 +211,10 @@ def text_of(file: SourceFile, fallback: str | None = None) -> Iterator[io.TextIO
 Decoder = Callable[[SourceFile], Iterator["Record | str"]]
 
 
-def decode_csv(file: SourceFile) -> Iterator[Record | str]:
+def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[Record | str]:
     """CSV with a header line."""
     with text_of(file) as text:
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(text, strict=True, delimiter=delimiter)
         try:
             header = [name.strip() for name in next(reader)]
             if len(set(header)) < len(header):

@@ -20,6 +20,7 @@ from finbench.leaderboard.board import Exam, Row
 EXTRA = 'pip install "finbench[board]"'
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
 _WIDE = 20  # times from least to most, from which on the axis is logarithmic
+_NAMED = 4  # points of a front that can all be named
 AXES = {
     "cost": ("Seconds of the machine for 1,000 documents", "cost"),
     "memory": ("Peak memory while answering, GB", "memory"),
@@ -54,8 +55,12 @@ def scatter() -> dict[str, Any]:
     points = rows.mark_point(filled=True, size=80, opacity=0.95).encode(
         x=x, y=y, color=colour, tooltip=tips, shape=alt.Shape("kind:N", legend=None)
     )
-    left = on_front.transform_filter("!datum.right").mark_text(align="left", dx=6, dy=-9, fontSize=11, limit=190)
-    right = on_front.transform_filter("datum.right").mark_text(align="right", dx=-6, dy=-9, fontSize=11, limit=190)
+    left = rows.transform_filter("datum.named && !datum.right").mark_text(
+        align="left", dx=6, dy=-9, fontSize=11, limit=190
+    )
+    right = rows.transform_filter("datum.named && datum.right").mark_text(
+        align="right", dx=-6, dy=-9, fontSize=11, limit=190
+    )
     names = [side.encode(x=x, y=y, text="name:N", color=alt.value("%ink%")) for side in (left, right)]
     drawn = alt.layer(steps, whiskers, points, *names).properties(width="container", height=260)
     spec: dict[str, Any] = json.loads(drawn.to_json(validate=True))
@@ -118,12 +123,25 @@ def png(exam: Exam, axis: str = "cost", scale: float = 2) -> bytes:
     words = {"%axis%": title, "%metric%": metrics.spoken(exam.score.main_metric) + unit}
     spec = filled(copy.deepcopy(scatter()), words | {"%soft%": "#68727f", "%ink%": "#1c2430"})
     found = [made for row in exam.rows if (made := point(exam, row, axis)) is not None]
-    middle = (min(at := [made["x"] for made in found], default=0) + max(at, default=0)) / 2
-    found = [made | {"right": made["x"] > middle} for made in found]
+    at = label(found)
     spec |= {"datasets": {"rows": found}, "width": 640, "title": f"{exam.title} (n = {exam.score.n:,})"}
     if wide(at):
         logarithmic(spec)
     return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=scale))
+
+
+def label(points: list[dict[str, Any]]) -> list[float]:
+    """Say which points are named, and on which side; returns where they lie.
+
+    Those of the front are; of a long one its ends only, for names would cover each other.
+    """
+    at = [point["x"] for point in points]
+    ends = sorted((point for point in points if point["front"]), key=lambda point: float(point["x"]))
+    named = ends if len(ends) <= _NAMED else [ends[0], ends[-1]]
+    for point in points:
+        point["named"] = any(point is one for one in named)
+        point["right"] = point["x"] > (min(at) + max(at)) / 2
+    return at
 
 
 def wide(values: list[float]) -> bool:
@@ -135,5 +153,5 @@ def logarithmic(spec: Any) -> None:
     """Turn every x scale of the drawing into a logarithmic one."""
     for layer in spec["layer"]:
         if "x" in layer["encoding"]:
-            layer["encoding"]["x"]["scale"] |= {"type": "log"}
+            layer["encoding"]["x"]["scale"] |= {"type": "log", "nice": False}
             del layer["encoding"]["x"]["scale"]["zero"]  # a logarithm has none

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import itertools
 import json
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finbench import hub, refs
-from finbench.data.files import Record, SourceFile, decode_at, decode_conll, decoder_of, expand, text_of
+from finbench.data.files import Record, SourceFile, decode_at, decode_conll, decode_csv, decoder_of, expand, text_of
 from finbench.errors import FinbenchError
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".conll", ".data")
@@ -95,6 +96,8 @@ def _decoded(file: SourceFile) -> Iterator[Raw | str]:
     decoder: Any
     if file.suffix == ".tsv":
         decoder = _tsv
+    elif file.suffix == ".csv":
+        decoder = functools.partial(decode_csv, delimiter=_delimiter(file))
     elif file.suffix in (".txt", ".conll", ".data"):
         decoder = _sniffed(file)
     elif file.suffix == ".ndjson":
@@ -104,6 +107,28 @@ def _decoded(file: SourceFile) -> Iterator[Raw | str]:
     start = len(str(file))
     for item in decoder(file):
         yield Raw(item.row, item.place[start:]) if isinstance(item, Record) else item[start:].lstrip(":")
+
+
+def _delimiter(file: SourceFile) -> str:
+    """What stands between the columns of a CSV file: a comma, or what its header has in place of one."""
+    with text_of(file) as text:
+        header = text.readline()
+    return "," if "," in header else max(",;\t|", key=header.count)
+
+
+def flat(item: Raw | str) -> Raw | str:
+    """A row whose objects became columns: of their parts' names, or of their own where they have one part."""
+    if isinstance(item, str):
+        return item
+    columns: dict[str, Any] = {}
+    for name, value in item.row.items():
+        if not isinstance(value, dict):
+            columns[name] = value
+            continue
+        for key, part in value.items():
+            short = name if len(value) == 1 else str(key)
+            columns[f"{name}.{key}" if short in columns else short] = part
+    return item._replace(row=columns)
 
 
 def _sniffed(file: SourceFile) -> Any:

@@ -105,7 +105,12 @@ class Reader:
             found = each.rows()
             sample: list[Raw | str] = list(itertools.islice(found, _SAMPLE))
             good = [item for item in sample if isinstance(item, Raw)]
-            made = layout(good, each.name)
+            try:
+                made = layout(good, each.name)
+            except FinbenchError:  # its texts may lie in objects
+                sample, found = [reading.flat(item) for item in sample], map(reading.flat, found)
+                good = [item for item in sample if isinstance(item, Raw)]
+                made = layout(good, each.name)
         except FinbenchError as fault:
             self.skipped[each.name] = fault.message
             return

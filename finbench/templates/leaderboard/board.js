@@ -257,7 +257,9 @@
         score: scale * row[VALUE], low: scale * row[LOW], high: scale * row[HIGH], said: amount(row[VALUE], exam.share), front: Boolean(row[FRONTS] & (axis === "cost" ? 1 : 2)) };
     }).filter((point) => point.x !== null);
     const middle = (Math.min(...made.map((point) => point.x)) + Math.max(...made.map((point) => point.x))) / 2;
-    for (const point of made) point.right = point.x > middle; // its name is written to its left
+    const front = made.filter((point) => point.front).sort((a, b) => a.x - b.x);
+    const named = front.length <= 4 ? front : [front[0], front[front.length - 1]]; // of a long one its ends only
+    for (const point of made) Object.assign(point, { right: point.x > middle, named: named.includes(point) });
     return made;
   }
   function charts(exam) {
@@ -282,7 +284,7 @@
       }
       const spec = fill(drawing, { "%axis%": data.axes[kind], "%metric%": capital(exam.metric) + (exam.share ? " in %" : ""), "%soft%": colour("--soft"), "%ink%": colour("--ink") });
       const costs = rows.map((row) => row.x);
-      if (costs.length && Math.min(...costs) > 0 && Math.max(...costs) > 20 * Math.min(...costs)) for (const layer of spec.layer) if (layer.encoding.x) { layer.encoding.x.scale.type = "log"; delete layer.encoding.x.scale.zero; }
+      if (costs.length && Math.min(...costs) > 0 && Math.max(...costs) > 20 * Math.min(...costs)) for (const layer of spec.layer) if (layer.encoding.x) { Object.assign(layer.encoding.x.scale, { type: "log", nice: false }); delete layer.encoding.x.scale.zero; }
       drawn.push(await vegaEmbed(place, { ...spec, datasets: { rows } }, { actions: false, ast: true, config, renderer: "svg", tooltip: true, logLevel: 1 }));
       place.querySelector("svg").setAttribute("aria-hidden", "true"); // the place has a label, the table the numbers
     }
