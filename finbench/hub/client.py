@@ -16,7 +16,8 @@ from finbench.errors import FinbenchError
 Kind = Literal["model", "dataset"]
 OFFICIAL = "https://huggingface.co"
 _CONNECT, _ANSWER = 10.0, 120.0  # seconds; the client itself would wait for ever
-_TOKEN = re.compile(r"hf_[A-Za-z0-9_]{8,}|(?i:bearer\s+)\S+")
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{12,}")
+_BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
 _PREFIX: dict[str, str] = {"model": "", "dataset": "datasets/"}
 
 
@@ -102,8 +103,16 @@ def token_free(text: str) -> str:
     from huggingface_hub import get_token
 
     own = get_token()
-    hidden = _TOKEN.sub("<token>", text)
+    hidden = _BEARER.sub("<token>", _TOKEN.sub("<token>", text))
     return hidden.replace(own, "<token>") if own and len(own) > 5 else hidden
+
+
+def holds_token(text: str) -> bool:
+    """Whether text has the user's own token, or something of a token's form."""
+    from huggingface_hub import get_token
+
+    own = get_token()
+    return bool(_TOKEN.search(text) or (own and len(own) > 5 and own in text))
 
 
 def status_of(fault: BaseException) -> int:

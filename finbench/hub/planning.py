@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file
-from finbench.hub.client import Kind, Unreachable, api, explained, has_token, page, token_free
+from finbench.hub.client import Kind, Unreachable, api, explained, has_token, holds_token, page
 from finbench.hub.fetching import SAFE_FILES
 
 State = Literal["added", "replaced", "unchanged", "removed"]
@@ -166,7 +166,7 @@ def _check(files: Sequence[File]) -> None:
         if file.size <= 2**20 and not file.path.endswith((".safetensors", ".zst", ".png")):
             data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
             text = data.decode("utf-8", "replace")
-            if token_free(text) != text:
+            if holds_token(text):
                 raise FinbenchError(f"{file.path} holds what looks like a token; nothing was sent.", "Remove it there.")
 
 

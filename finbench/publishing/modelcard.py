@@ -91,7 +91,7 @@ def metadata(facts: Facts) -> dict[str, Any]:
         found["base_model"] = base.hub_id
         found["base_model_relation"] = "finetune" if whole else "adapter"
         tags += [] if whole else [f"base_model:adapter:{base.hub_id}"]
-    if not whole and facts.method in ("lora", "rslora", "dora", "qlora", "pissa") and "lora" not in tags:
+    if not whole and facts.config.get("peft_type") == "LORA" and "lora" not in tags:
         tags.append("lora")
     found |= {"library_name": "transformers" if whole else "peft", "pipeline_tag": "text-generation"}
     found |= {"language": ["en"], "license": facts.licence.id}
@@ -173,7 +173,10 @@ def _example_tasks(facts: Facts) -> str:
 
 def _served(facts: Facts) -> int | None:
     """The --max-lora-rank with which vLLM serves it as it is; None where it has to be merged first."""
-    config, rank = facts.config, facts.rank
+    config = facts.config
+    rank = max(
+        [config.get("r") or 0, *(config.get("rank_pattern") or {}).values()]
+    )  # of pissa it is twice the recipe's
     if facts.kind == "model" or config.get("peft_type") != "LORA" or config.get("use_dora") or not rank:
         return None
     if config.get("bias", "none") != "none" or config.get("lora_bias") or config.get("modules_to_save"):
