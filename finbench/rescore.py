@@ -78,37 +78,73 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     if found.digest != score.data.digest:
         hashes = {salted(prompts.shown(exam, doc)) for doc in docs}
         if not task.shipped and hashes != {row["doc"] for row in rows}:
-            other = without_data(task, rows)  # another edition of the set: neither side is wrong
-            other.said += f"; the {len(docs):,} rows here are another edition of {task.set}"
-            return other
+            return _other_edition(task, exam, rows)
         said = "is not that of the same documents here"
         outcome.faults.append(RowFault(0, "", said, f"scores[{task.name}].data.digest"))
-    instances: dict[int, list[Any]] = {}
-    for instance in prompts.requests(exam, card.limit):
-        instances.setdefault(instance.doc_id, []).append(instance)
-    checked, rows_again = 0, {}
-    for row in rows:
-        answers = _answers(row, exam, docs[row["index"]])
-        if answers is None:
-            continue
-        for instance, answer in zip(instances[row["index"]], answers, strict=True):
-            instance.resps = [answer]
-        rows_again[row["index"]] = instances[row["index"]]
-    flat = [instance for group in rows_again.values() for instance in group]
-    # none where every answer is free text that must not be published
-    choice = task.form == "choice"
-    made = scoring.sample_rows(exam, flat, choice=choice, restricted=task.restricted)[0] if flat else []
-    again = {row["index"]: row for row in made}
+    again = _again(task, exam, rows, {row["index"]: row["index"] for row in rows})
+    checked = len(again)
     for row in rows:
         if row["doc"] != salted(prompts.shown(exam, docs[row["index"]])):
             outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))
         new = again.get(row["index"])
-        checked += new is not None
         outcome.faults += list(_differing(row, new)) if new else []
     if task.name in catalog.tasks() and score.baselines != scoring.baselines(exam, docs):
         outcome.faults.append(RowFault(0, "", "are not those of the rows here", f"scores[{task.name}].baselines"))
     outcome.said = f"{checked:,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
     return outcome
+
+
+def _again(task: Task, exam: Any, rows: Rows, where: Mapping[int, int]) -> dict[int, dict[str, Any]]:
+    """Rows made again from their answers by the task's own scorer, by index; ``where``: index -> document here.
+
+    Without those whose answer is free text that must not be published.
+    """
+    instances: dict[int, list[Any]] = {}
+    for instance in prompts.requests(exam, max(where.values(), default=0) + 1):
+        instances.setdefault(instance.doc_id, []).append(instance)
+    docs = prompts.rows(exam, "test")
+    found = {}
+    for row in rows:
+        number = where.get(row["index"])
+        answers = None if number is None else _answers(row, exam, docs[number])
+        if answers is None or number is None:
+            continue
+        for instance, answer in zip(instances[number], answers, strict=True):
+            instance.resps = [answer]
+        choice = task.form == "choice"
+        [found[row["index"]]] = scoring.sample_rows(exam, instances[number], choice=choice, restricted=task.restricted)[
+            0
+        ]
+    return found
+
+
+def _other_edition(task: Task, exam: Any, rows: Rows) -> Outcome:
+    """Rows of another edition of the set: neither side is wrong, but what both have must read the same."""
+    outcome = without_data(task, rows)
+    docs = prompts.rows(exam, "test")
+    numbers = {salted(prompts.shown(exam, doc)): number for number, doc in enumerate(docs)}
+    where = {row["index"]: numbers[row["doc"]] for row in rows if row["doc"] in numbers}
+    outcome.said += f"; the {len(docs):,} rows here are another edition of {task.set}"
+    if not where:
+        return outcome
+    moved = 0
+    again = _again(task, exam, rows, where)
+    for row in rows:
+        differing = list(_differing(row, again[row["index"]])) if row["index"] in again else []
+        if differing and _gold(row) != _gold(again[row["index"]]):
+            moved += 1
+        else:
+            outcome.faults += differing
+    outcome.said += f", which have {len(where):,} of its {len(rows):,} documents"
+    if moved:
+        outcome.said += f"; {moved:,} of these have another right answer here"
+    return outcome
+
+
+def _gold(row: Mapping[str, Any]) -> Any:
+    """The gold answer that a row states, where its metrics state one."""
+    stated = [value[0] for value in row["values"].values() if isinstance(value, list | tuple) and value]
+    return stable_json(stated)
 
 
 def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RowFault]:

@@ -499,6 +499,37 @@ def test_another_edition_of_a_set_is_no_fault_of_the_card(restricted: Path, tmp_
     assert any("another edition" in check for check in found.checks)
 
 
+def test_what_another_edition_has_too_must_read_the_same(restricted: Path, tmp_path: Path) -> None:
+    """A card may say that its rows are others than those here; of documents that are here too nothing is believed."""
+
+    def edition(card: Card, rows: Rows) -> None:
+        card["scores"][0]["data"]["digest"] = "0" * 64
+        rows[0]["doc"] = "0" * len(rows[0]["doc"])
+
+    def prediction(card: Card, rows: Rows) -> None:
+        edition(card, rows)
+        rows[3]["values"]["macro_f1"][1] = other(rows[3]["values"]["macro_f1"][1])
+
+    def gold(card: Card, rows: Rows) -> None:
+        edition(card, rows)
+        values = rows[3]["values"]
+        told = other(values["macro_f1"][0])
+        for name, value in values.items():
+            if isinstance(value, list):
+                value[0] = told
+                if "acc" + name[len(name.removesuffix("_lenient")) :] in values:
+                    values["acc" + name[len(name.removesuffix("_lenient")) :]] = float(value[1] == told)
+
+    kept = restricted.read_bytes(), cardfiles.samples_path(restricted).read_bytes()
+    for forge, faults, said in ((edition, 0, False), (prediction, 1, False), (gold, 0, True)):
+        restricted.write_bytes(kept[0])
+        cardfiles.samples_path(restricted).write_bytes(kept[1])
+        change(restricted, rescored(forge), careful=True)
+        found = verify(restricted, data_dir=tmp_path / "data")
+        assert any("samples[finbench_fpb 3]" in fault.field for fault in found.faults) == bool(faults), found.faults
+        assert any("1 of these have another right answer here" in check for check in found.checks) == said, found.checks
+
+
 def test_cards_of_schema_0_are_read_and_verified() -> None:
     path = Path(__file__).parent / "golden" / "schema0" / "dummy.json"
     card = cardfiles.read(path)
