@@ -76,8 +76,9 @@ def _located(text: str) -> tuple[Path, str | None]:
         folder, sha = hub.snapshot(ref.name, ref.revision)
         return folder, f"hub:{ref.name}@{sha}"
     if not ref.path.is_dir():
-        looks = ref.kind == "folder" and text.count("/") == 1 and text[0].isalnum()
-        mean = f" Did you mean hub:{text}?" if looks else ""
+        beside = [place.parent.name for place in ref.path.parent.glob("*/adapter_config.json")]
+        close = [str(ref.path.with_name(name)) for name in near_misses(ref.path.name, beside)] if ref.path.name else []
+        mean = f" Did you mean {' or '.join(close)}?" if close else refs.meant(text)
         raise FinbenchError(
             f"No such adapter folder: {text}.{mean}", "Train one: finbench train --task fpb --out ./my-adapter"
         )

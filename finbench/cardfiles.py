@@ -16,7 +16,7 @@ from typing import Any
 
 import zstandard
 
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, near_misses
 from finbench.files import cannot_write, digest, json_lines, sha256_file, stable_json, strict_json, write_atomic
 from finbench.records import Scorecard
 from finbench.seal import card_seal
@@ -29,12 +29,24 @@ def read(path: Path) -> Scorecard:
     """A scorecard; FinbenchError for one that is missing, torn or not a scorecard."""
     try:
         return Scorecard.parse(strict_json(path.read_text(encoding="utf-8")), str(path))
-    except FileNotFoundError as fault:
-        raise FinbenchError(f"No such scorecard: {path}") from fault
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as fault:
+        raise missing(path) from fault
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
             f"{path} is torn or not a scorecard ({fault}).", "Move it away, or choose another folder with --out."
         ) from fault
+
+
+def missing(path: Path) -> FinbenchError:
+    """The fault for a path at which no scorecard lies: a folder, or a name with something like it beside."""
+    if path.is_dir():
+        return FinbenchError(f"{path} is a folder, not a scorecard.", f"Name one: {path / '*.json'}")
+    beside = [other.name for other in path.parent.glob("*.json")] if path.parent.is_dir() else []
+    close = near_misses(path.name, beside)
+    mean = f" Did you mean {' or '.join(str(path.with_name(name)) for name in close)}?" if close else ""
+    return FinbenchError(
+        f"No such scorecard: {path}.{mean}", "finbench eval writes them: scorecards/<subject>.json, or where --out said"
+    )
 
 
 def folder(place: Path) -> list[Scorecard]:

@@ -112,8 +112,10 @@ def _hub() -> Iterator[Finding]:
 
 
 def _data(data_dir: Path | None) -> Iterator[Finding]:
+    seen: set[str] = set()
     for task in catalog.tasks().values():
-        if task.form == "generate" and not task.shipped:
+        if task.form == "generate" and not task.shipped and task.set not in seen:
+            seen.add(task.set)
             found = describe(task.set, data_dir)
             if found:
                 rows = ", ".join(f"{count:,} {split}" for split, count in found["rows"].items())

@@ -47,7 +47,9 @@ def pull(reference: str, out: Path) -> Pulled:
     """
     ref = refs.parse(reference)
     if ref.kind not in ("hub", "zoo"):
-        raise FinbenchError(f"{reference} is not on the Hub.", "Write hub:org/name or zoo:name.")
+        raise FinbenchError(
+            f"{reference} is no reference to the Hub.{refs.meant(reference)}", "Write hub:org/name or zoo:name."
+        )
     found = adapters.find(reference)
     assert found.source is not None
     mark = out / ".finbench-pull"
@@ -82,7 +84,10 @@ def zoo_add(reference: str, name: str | None = None) -> tuple[zoo.ZooEntry, Path
     quiet()
     ref = refs.parse(reference)
     if ref.kind != "hub":
-        raise FinbenchError(f"{reference} is not on the Hub.", "Write hub:org/name or hub:org/name@commit.")
+        raise FinbenchError(
+            f"{reference} is no reference to the Hub.{refs.meant(reference)}",
+            "Write hub:org/name or hub:org/name@commit.",
+        )
     found = adapters.find(reference)
     assert found.source is not None
     sha = found.source.partition("@")[2]

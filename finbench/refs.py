@@ -59,6 +59,11 @@ def parse(text: str) -> Ref:
     return Ref("name", text)
 
 
+def meant(text: str) -> str:
+    """' Did you mean hub:org/name?' for a text that lacks but the prefix, else nothing."""
+    return f" Did you mean hub:{text}?" if _HUB.fullmatch(text) and not Path(text).exists() else ""
+
+
 def _hub(text: str) -> Ref:
     match = _HUB.fullmatch(text[4:])
     name = text.partition("@")[0]

@@ -115,8 +115,8 @@ def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None
 def _raw(path: Path) -> Any:
     try:
         return strict_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as fault:
-        raise FinbenchError(f"No such scorecard: {path}") from fault
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as fault:
+        raise cardfiles.missing(path) from fault
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(f"{path} is torn or not JSON ({fault}).") from fault
 

@@ -105,7 +105,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "base": f"{plan['base']['alias']} from {plan['base']['source']}",
         "method": ", ".join(how),
         "rows": f"{plan['rows']:,} of " + ", ".join(recipe["tasks"]),
-        "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epochs",
+        "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "tokens": f"{plan['tokens']:,}, {100 * plan['padding']:.1f} % padding",
     }
     for name, value in shown.items():

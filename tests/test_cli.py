@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finbench import catalog, check, cli, refs
+from finbench import adapters, cardfiles, catalog, check, cli, doctor, refs
 from finbench.errors import FinbenchError
 
 
@@ -72,6 +72,11 @@ def test_wrong_usage_exits_2() -> None:
         (("card", "import", "nowhere"), "No results_*.json below nowhere"),
         (("card", "export", "no.json", "--format", "model_index"), "Did you mean model-index"),
         (("zoo", "show", "nothing"), "Unknown recipe"),
+        (("verify", "."), ". is a folder, not a scorecard. Name one: *.json"),
+        (("compare", ".", "."), ". is a folder, not a scorecard"),
+        (("pull", "org/name", "--out", "mine"), "org/name is no reference to the Hub. Did you mean hub:org/name?"),
+        (("zoo", "add", "./mine"), "./mine is no reference to the Hub. Write hub:org/name"),
+        (("eval", "--adapter", "org/name", "--tasks", "mini"), "Did you mean hub:org/name?"),
     ],
 )
 def test_faults_are_told_without_a_trace(
@@ -123,6 +128,22 @@ def test_a_shown_recipe_can_be_trained_from(tmp_path: Path) -> None:
     mine = catalog.recipe(str(tmp_path / "mine.yaml"))
     assert mine.name == "mine-s0"
     assert mine.model_dump(exclude={"name"}) == catalog.recipe("fpb-smollm2-135m-lora").model_dump(exclude={"name"})
+
+
+def test_near_misses_among_files(tmp_path: Path) -> None:
+    (tmp_path / "tiny-s0.json").write_text("{}")
+    with pytest.raises(FinbenchError, match=r"Did you mean .*tiny-s0\.json\?"):
+        cardfiles.read(tmp_path / "tiny-s0")
+    (tmp_path / "tiny-lora-s0").mkdir()
+    (tmp_path / "tiny-lora-s0" / "adapter_config.json").write_text("{}")
+    with pytest.raises(FinbenchError, match=r"Did you mean .*tiny-lora-s0\?"):
+        adapters.find(str(tmp_path / "tiny-lora-s1"))
+
+
+def test_doctor_names_a_set_of_several_tasks_once(tmp_path: Path) -> None:
+    named = [finding.what for finding in doctor.examine(tmp_path) if finding.what.startswith("data ")]
+    assert "data fiqa_sa" in named
+    assert len(named) == len(set(named))
 
 
 def test_version() -> None:

@@ -19,6 +19,7 @@ from finbench import adapters, cardfiles, catalog, evaluation, hub, pulling, ver
 from finbench.devhub.routes import Account
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
+from finbench.publishing import modelcard
 from finbench.publishing.push import push
 from finbench.training import train
 
@@ -138,6 +139,13 @@ def test_a_dry_run_needs_no_hub(made: tuple[Path, Path], lora: Path, monkeypatch
     planned = push(lora, "hub:org/tiny", dry_run=True)
     assert not planned.plan.compared
     assert {change.state for change in planned.plan.changes} == {"added"}
+
+
+def test_the_card_tells_two_tasks_on_one_set_apart() -> None:
+    trained = ["finbench_fpb", "finbench_fiqa_sa", "finbench_fiqa_score"]
+    assert modelcard.asked_as(trained, ["fpb", "fiqa_sa", "fiqa_sa"]) == ["fpb", "fiqa_sa", "fiqa_score"]
+    assert modelcard.asked_as(["finbench_gone"], ["gone"]) == ["gone"]  # a task of another version of finbench
+    assert modelcard.asked_as(trained, ["tfns", "fpb", "fiqa_sa"]) == ["tfns", "fpb", "fiqa_sa"]
 
 
 def test_pushing_twice_changes_nothing(dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str) -> None:

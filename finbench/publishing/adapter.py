@@ -60,7 +60,8 @@ def bundle(folder: Path, repo: str, options: Options) -> Bundle:
     names = sorted(adapters.decisive_files(folder)) if record or merged else _plain_files(folder)
     files = [File(name, config if name == "adapter_config.json" else folder / name) for name in names]
     own, beside = _cards(found, options)
-    notes = [] if own else ["No scorecard of it was found: the card has no results. Make some: finbench eval --adapter"]
+    none = f"No scorecard of it was found: the card has no results. Make some: finbench eval --adapter {folder}"
+    notes = [] if own else [none]
     facts = modelcard.Facts(
         repo=repo,
         name=found.name,

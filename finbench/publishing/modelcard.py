@@ -140,14 +140,16 @@ def _rows(facts: Facts) -> list[dict[str, str]]:
 
 
 def _data(facts: Facts) -> list[dict[str, str]]:
-    """What it learnt from: set, rows, licence, where it came from."""
+    """What it learnt from: set (and the task where that has another name), rows, licence, where it came from."""
     found = []
-    for part in facts.record.data if facts.record else []:
+    parts = facts.record.data if facts.record else []
+    trained = list(facts.record.recipe.tasks) if facts.record else []
+    for part, asked in zip(parts, asked_as(trained, [part.set for part in parts]), strict=True):
         task = next((task for task in catalog.tasks().values() if task.set == part.set), None)
         origin = part.origin or "unknown"
         found.append(
             {
-                "set": part.set,
+                "set": f"{part.set}, asked as {asked}" if asked != part.set else asked,
                 "rows": f"{part.rows:,}",
                 "licence": task.licence if task else "unknown",
                 "origin": {"shipped": "shipped with finbench", "files": "the authors' files"}.get(origin, origin)
@@ -156,6 +158,13 @@ def _data(facts: Facts) -> list[dict[str, str]]:
             }
         )
     return found
+
+
+def asked_as(trained: Sequence[str], sets: list[str]) -> list[str]:
+    """The task that asked the rows of each recorded set; the set's own name where the tasks here are others."""
+    known = catalog.tasks()
+    tasks = [known[name] for name in trained if name in known]
+    return [task.name.removeprefix(catalog.PREFIX) for task in tasks] if [task.set for task in tasks] == sets else sets
 
 
 def _prompt(facts: Facts) -> str:
