@@ -18,7 +18,7 @@ from pathlib import Path
 from finbench import cardfiles, cards, catalog, evaluation, paths, training
 from finbench.records import Score
 
-LIMIT = {"suite": 200, "xbrl": 100}  # test rows a task; those of XBRL have long prompts
+LIMIT = {"suite": 200, "xbrl": 30}  # test rows a task; those of XBRL have long prompts
 HOME = Path(__file__).resolve().parent.parent
 RESULTS = HOME / "leaderboards" / "scorecards"
 PAGE = HOME / "docs" / "results.md"
@@ -29,7 +29,7 @@ HEAD = """\
 
 Written by `python benchmarks/suite_smollm2.py page` from the scorecards in `leaderboards/scorecards`. Adapters of
 SmolLM2-135M-Instruct, trained once on at most 250 rows (XBRL: 150) of each set that has a train split, beside the base
-itself; at most 200 test rows (XBRL: 100) a task; values in % with a 95 % interval. A check that the tasks can be asked,
+itself; at most 200 test rows (XBRL: 30) a task; values in % with a 95 % interval. A check that the tasks can be asked,
 learnt and scored on a real model. With one seed and a 135M base it ranks nothing.
 """
 
