@@ -135,9 +135,13 @@ def dev_hub(
 
     try:
         hub = DevHub(root, port)
-        hub.faults.set(*(fault or []))
     except (OSError, OverflowError, ValueError) as problem:
         raise FinbenchError(f"The development Hub cannot start: {problem}.", "Try --port 0.") from problem
+    try:
+        hub.faults.set(*(fault or []))
+    except ValueError as problem:
+        hub.http.server_close()
+        raise FinbenchError(f"--fault: {problem}.", "finbench dev hub --fault 429=2") from problem
     hub.say = say
     with hub:
         hubviews.dev_hub(hub.url)

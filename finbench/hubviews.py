@@ -15,7 +15,7 @@ from finbench.console import err, out
 from finbench.metrics import is_share, spoken
 
 if TYPE_CHECKING:
-    from finbench.hub import Plan
+    from finbench.hub import Change, Plan
     from finbench.publishing.push import Pushed
     from finbench.pulling import Pulled
     from finbench.zoo import ZooEntry
@@ -50,6 +50,15 @@ def pushed(done: Pushed) -> None:
             out.print(f"To use it: finbench eval --adapter {pin}", highlight=False, soft_wrap=True)
 
 
+def plan_rows(changes: Sequence[Change]) -> None:
+    """What happens to each file, a line a file."""
+    widest = max((len(change.state) for change in changes), default=0)
+    sizes = max((len(size(change.size)) for change in changes), default=0)
+    for change in changes:  # whole, however narrow the terminal: paths that end alike are told apart by their ends
+        state = f"[{_COLOURS[change.state]}]{change.state:<{widest}}[/]"
+        out.print(f"{state}  {size(change.size):>{sizes}}  {escape(change.path)}", highlight=False, soft_wrap=True)
+
+
 def _plan(plan: Plan) -> None:
     from finbench.hub import page
 
@@ -64,13 +73,7 @@ def _plan(plan: Plan) -> None:
     how = "a pull request" if plan.pull_request else "one commit"
     where = page(plan.repo, plan.kind)
     out.print(f"[bold]{escape(where)}[/] ({state}), {how}: {escape(plan.message)}", highlight=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for justify in ("left", "right", "left"):
-        table.add_column(justify=justify, no_wrap=True)
-    for change in plan.changes:
-        colour = _COLOURS[change.state]
-        table.add_row(f"[{colour}]{change.state}[/]", size(change.size), escape(change.path))
-    out.print(table)
+    plan_rows(plan.changes)
     out.print(f"[dim]{size(plan.upload_bytes)} to send[/]", highlight=False)
 
 

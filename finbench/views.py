@@ -19,7 +19,7 @@ from finbench.console import out
 from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
-from finbench.methods import Method
+from finbench.methods import Method, method_named
 from finbench.records import Adapter, Bits, Recipe, Scorecard, Task
 from finbench.verification import Verification
 
@@ -92,10 +92,11 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
     recipe = plan["recipe"]
     table = _table("", "")
     table.show_header = False
+    ranked = "rank" not in method_named(recipe["method"]).unused
     how = [
         recipe["method"],
         f"{recipe['bits']} bits",
-        f"rank {recipe['rank']}",
+        *([f"rank {recipe['rank']}"] if ranked else []),
         f"lr {recipe['lr']:g}",
         f"seed {recipe['seed']}",
     ]

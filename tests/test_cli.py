@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from finbench import adapters, cardfiles, catalog, check, cli, doctor, refs
+from finbench import adapters, cardfiles, catalog, check, cli, doctor, refs, views
 from finbench.errors import FinbenchError
 
 
@@ -333,3 +333,12 @@ def test_off_a_terminal_progress_is_a_line_now_and_then(capsys: Any) -> None:
     quiet = Lines(every=60.0)
     quiet.advance(quiet.add_task("tfns", total=9), 3)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("method", "ranked"), [("lora", True), ("fourierft", False)])
+def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsys: Any) -> None:
+    recipe = catalog.recipe(None, {"tasks": ["mini_ner"], "method": method}).model_dump()
+    base = {"alias": "tiny", "source": "local"}
+    counts = {"rows": 1, "steps": 1, "tokens": 1, "padding": 0.0}
+    views.planned({"recipe": recipe, "base": base, "first_pair": ("a", "b"), **counts}, Path("runs/x"))
+    assert ("rank" in capsys.readouterr().out) is ranked

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from conftest import files_of, upload
-from finbench import cli, doctor, hub, zoo
+from finbench import cli, doctor, hub, hubviews, zoo
 from finbench.devhub.routes import Account
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
@@ -64,6 +64,24 @@ def test_push_pull_and_zoo_as_people_type_them(
     shown = json.loads(finbench(monkeypatch, capsys, "zoo", "show", "ours", "--json"))
     assert shown["hub"] == f"org/tiny@{sha}"
     assert finbench(monkeypatch, capsys, "zoo", "show", "fpb-smollm2-135m-lora").startswith("base:")
+
+
+def test_a_plan_is_whole_in_a_narrow_terminal(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = [hub.Change(f"results/{'a' * 90}/{name}.json", "added", 12) for name in ("fpb", "tfns")]
+    monkeypatch.setenv("COLUMNS", "40")
+    hubviews.plan_rows(changes)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["added", "added"]
+    assert [line.rpartition("/")[2] for line in lines] == ["fpb.json", "tfns.json"]
+    assert all("12 B" in line for line in lines)
+
+
+def test_a_fault_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["finbench", "dev", "hub", "--port", "0", "--root", "hub", "--fault", "nosuch"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 1
+    assert "error: --fault: no fault is called 'nosuch'" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_zoo_entry_is_strict(tmp_path: Path) -> None:

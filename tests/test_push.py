@@ -270,6 +270,8 @@ def test_data_and_tasks(dev_hub: DevHub, api: HfApi, tmp_path: Path) -> None:
     import_data("fpb", sources["fpb"], tmp_path / "data")
     push(tmp_path / "data" / "fin_ner", "hub:org/ner", public=True)
     found = names(api, "org/ner", repo_type="dataset")
+    card = Path(api.hf_hub_download("org/ner", "README.md", repo_type="dataset", local_dir=tmp_path / "ner"))
+    assert "hf download org/ner --repo-type dataset" in card.read_text()
     assert {"README.md", "dataset.json", "train.jsonl", "test.jsonl"} <= found
     assert not api.repo_info("org/ner", repo_type="dataset").private
     with pytest.raises(FinbenchError, match="does not let us publish its rows"):

@@ -111,7 +111,7 @@ def _slug(text: str) -> str:
 # ---------------------------------------------------------------- data and tasks
 
 
-def data_bundle(folder: Path) -> Bundle:
+def data_bundle(folder: Path, repo: str) -> Bundle:
     """Canonical rows of a data set, where its licence lets them be passed on; FinbenchError where it does not."""
     try:
         stated = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
@@ -131,7 +131,7 @@ def data_bundle(folder: Path) -> Bundle:
     head: dict[str, Any] = {"license": identifier, "language": ["en"], "tags": ["finbench", "finance"]}
     splits = [{"split": Path(file).stem, "path": file} for file in sorted(shas)]
     head["configs"] = [{"config_name": "default", "data_files": splits}]
-    body = template("dataset.md.j2", escape=False, set=name, about=stated, task=task)
+    body = template("dataset.md.j2", escape=False, repo=repo, set=name, about=stated, task=task)
     readme = f"---\n{yaml.safe_dump(head, sort_keys=False, width=1000)}---\n\n{body.strip()}\n"
     files = [File(file, folder / file) for file in ["dataset.json", *sorted(shas)]]
     files.append(File("README.md", readme.encode()))
@@ -139,12 +139,12 @@ def data_bundle(folder: Path) -> Bundle:
     return Bundle(files, message, readme, kind="dataset")
 
 
-def tasks_bundle(folder: Path) -> Bundle:
+def tasks_bundle(folder: Path, repo: str) -> Bundle:
     """The task folder as stock lm-eval takes it: ``lm_eval run --include_path``."""
     wanted = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     files = [File(path.relative_to(folder).as_posix(), path) for path in wanted if not path.name.startswith(".")]
     head = {"license": "apache-2.0", "language": ["en"], "tags": ["finbench", "finance", "lm-eval"]}
-    body = template("tasks.md.j2", escape=False, tasks=list(catalog.tasks().values()))
+    body = template("tasks.md.j2", escape=False, repo=repo, tasks=list(catalog.tasks().values()))
     readme = f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n{body.strip()}\n"
     files = [file for file in files if file.path != "README.md"]
     files.append(File("README.md", readme.encode()))

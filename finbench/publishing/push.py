@@ -91,9 +91,9 @@ def gather(path: Path, repo: str, options: Options, model: bool) -> Bundle:
             )
         return evidence.cards_bundle([path], model)
     if (path / "dataset.json").is_file():
-        return evidence.data_bundle(path)
+        return evidence.data_bundle(path, repo)
     if (path / "finbench.yaml").is_file():
-        return evidence.tasks_bundle(path)
+        return evidence.tasks_bundle(path, repo)
     if not options.cards and CARDS.is_dir():
         options = Options((CARDS,), options.base, options.licence, optional=True)
     return adapter.bundle(path, repo, options)
