@@ -312,7 +312,7 @@ DAMAGES = {
     ),
     "a pickle in disguise": (
         lambda f: ((f / adapters.WEIGHTS).write_bytes(b"\x80\x04\x95" + b"x" * 200), (f / "finbench.json").unlink()),
-        "torn or not safetensors",
+        "a pickle under another name",
     ),
     "an endless header": (_huge_header, "torn or not safetensors"),
     "no config": (lambda f: (f / "adapter_config.json").unlink(), "adapter_config.json is missing"),
@@ -324,7 +324,7 @@ DAMAGES = {
                 {**json.loads((f / "adapter_config.json").read_text()), "auto_mapping": {"parent_library": "os"}}
             )
         ),
-        "asks to import code",
+        "asks to run code",
     ),
 }
 
