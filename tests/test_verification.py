@@ -545,8 +545,9 @@ def test_committed_cards_can_be_believed_though_their_tasks_have_newer_versions(
     for path in places:
         found = verify(path)
         assert (found.level, found.faults) == ("samples-attached", []), path.name
+    old = next(path for path in places if path.name.startswith("fpb-"))  # of version 1, and that is how it stays
     with pytest.raises(FinbenchError, match="earlier version"):
-        verify(places[0], rerun=5)
+        verify(old, rerun=5)
 
 
 @pytest.mark.parametrize(("name", "task"), [("finer_ord", "finer_ord"), ("finlora_fpb", "finlora_fpb")])
