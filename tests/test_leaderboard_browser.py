@@ -128,8 +128,8 @@ def names(page: Any) -> list[str]:
 
 
 def drawn(page: Any) -> None:
-    """Wait for both charts."""
-    page.wait_for_function("document.querySelectorAll('.plot svg, .plot .note').length === 2")
+    """Wait for both charts: by a locator, since the page's policy forbids the eval by which wait_for_function polls."""
+    playwright.expect(page.locator(".plot svg, .plot .note")).to_have_count(2, timeout=30_000)
 
 
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -154,7 +154,7 @@ def test_a_visit_from_disk(device: dict[str, Any], site: Path, visit: Any) -> No
     assert names(page) == []
     assert page.locator("#count").inner_text() == "0 of 3 subjects"
     page.evaluate("document.getElementById('filters').reset()")
-    page.wait_for_function("document.getElementById('count').textContent === '3 subjects'")
+    playwright.expect(page.locator("#count")).to_have_text("3 subjects")
 
     page.locator('[data-sort="score"]').click()
     assert page.locator("th[aria-sort=descending]").count() == 1
