@@ -32,14 +32,22 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def pushed(done: Pushed) -> None:
-    """The plan, and the card after a dry run; else where it is now."""
+def pushed(*pushes: Pushed) -> None:
+    """Each plan, and the card after a dry run; else where it is now."""
+    for number, done in enumerate(pushes):
+        if number:
+            out.print()
+        _pushed(done)
+    if any(done.published is None for done in pushes):
+        err.print("Nothing was sent. The same command without --dry-run does exactly this.", highlight=False)
+
+
+def _pushed(done: Pushed) -> None:
     _plan(done.plan)
     if done.published is None:
         if done.readme:
             out.print("\n[bold]README.md[/]\n")
             out.print(done.readme, markup=False, highlight=False, soft_wrap=True)
-        err.print("Nothing was sent. The same command without --dry-run does exactly this.", highlight=False)
     elif not done.published.new and not done.published.pull_request:
         out.print(f"Nothing to do: {done.published.url} is as it should be.", highlight=False, soft_wrap=True)
     else:

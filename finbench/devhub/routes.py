@@ -123,7 +123,8 @@ class Routes:
         if parts == ["repos", "create"] and call.method == "POST":
             return self._create(call)
         if parts == ["validate-yaml"] and call.method == "POST":
-            faults = card_faults(str(call.json().get("content", "")))
+            stated = call.json()
+            faults = card_faults(str(stated.get("content", "")), str(stated.get("repoType") or "model"))
             errors = [{"message": fault} for fault in faults]
             return Answer.json({"errors": errors, "warnings": []}, 400 if errors else 200)
         if len(parts) < 3 or parts[0] not in ("models", "datasets", "spaces"):
@@ -166,6 +167,8 @@ class Routes:
         kind = {"dataset": "datasets", "space": "spaces"}.get(str(stated.get("type")), "models")
         repo = f"{stated.get('organization') or account.name}/{stated.get('name')}"
         self._writable(call, repo)
+        if kind == "spaces" and stated.get("sdk") not in ("static", "gradio", "docker"):
+            raise Refused(400, '"sdk" must be one of static, gradio, docker')
         private = bool(stated.get("private")) or stated.get("visibility") == "private"
         url = f"{call.base}/{'' if kind == 'models' else kind + '/'}{repo}"
         try:

@@ -1,7 +1,7 @@
 """The only package that talks to the Hugging Face Hub.
 
-``client`` holds address, account and what a refusal means; ``fetching`` brings safe files here, whole and checked;
-``planning`` says what a publication would change; ``pushing`` does exactly that.
+``client`` holds address, account and what a refusal means; ``listing`` what lies in a repository; ``fetching`` brings
+safe files here, whole and checked; ``planning`` says what a publication would change; ``pushing`` does exactly that.
 """
 
 from finbench.hub.client import (
