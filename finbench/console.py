@@ -19,7 +19,7 @@ err = Console(stderr=True)
 
 def say(message: str) -> None:
     """One line for the person who waits; never part of a result."""
-    err.print(message, style="dim", highlight=False, markup=False)
+    err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)  # a command in it stays whole
 
 
 @contextlib.contextmanager

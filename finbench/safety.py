@@ -15,7 +15,7 @@ LARGEST_HEADER = 32 * 2**20  # bytes; 200,000 tensors need about 25 million
 MOST_TENSORS = 200_000  # rank updates of 256 experts in 60 layers are 92,000
 LARGEST_CONFIG = 2**20  # bytes of a config.json
 LARGEST_RANK = 4096
-_SECONDS = 3.0
+_SECONDS = 1.0  # of the processor, for the patterns of module names; real ones take milliseconds
 # Keys by which loading a model has been made to import or run code (CVE-2026-4372, peft issue 3085, and their like).
 _HOSTILE = re.compile(r"auto_map|auto_mapping|megatron_.*|trust_remote_code|_attn_implementation.*|custom_generate")
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from conftest import files_of, upload
 from finbench import cli, doctor, hub, hubviews, zoo
-from finbench.devhub.routes import Account
+from finbench.devhub.desk import Account
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
 

@@ -24,7 +24,7 @@ import boards
 from conftest import TOKEN, upload
 from finbench import cardfiles, leaderboard, seal
 from finbench.data.sources import import_data
-from finbench.devhub.routes import Account
+from finbench.devhub.desk import Account
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
 from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, space, tables
@@ -362,8 +362,9 @@ def test_nothing_is_added_where_one_card_is_unfit(original: Path, tmp_path: Path
 
 def test_cards_of_tasks_that_are_never_shown_are_refused(data: Path, tmp_path: Path) -> None:
     card = boards.sit(tmp_path, data, ["mini_sentiment"])
-    with pytest.raises(FinbenchError, match="none of its tasks is shown"):
+    with pytest.raises(FinbenchError, match=r"none of its tasks is shown \(mini_sentiment\)") as caught:
         leaderboard.add([card], to=tmp_path / "b")
+    assert "finbench eval --tasks sentiment" in caught.value.hint
 
 
 LEAKS = [

@@ -10,8 +10,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from finbench.devhub.desk import Account, Answer, call, ranged
 from finbench.devhub.faults import HOSTILE_NAMES, Fault, Faults
-from finbench.devhub.routes import Account, Answer, Routes, call, ranged
+from finbench.devhub.routes import Routes
 from finbench.devhub.store import Refused, Store
 
 TOKEN = "hf_development"  # of the account `dev`, which may write everywhere
@@ -43,7 +44,7 @@ class DevHub:
     @property
     def store(self) -> Store:
         """The repositories."""
-        return self.routes.store
+        return self.routes.desk.store
 
     def __enter__(self) -> DevHub:
         Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
