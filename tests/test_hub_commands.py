@@ -59,7 +59,7 @@ def test_push_pull_and_zoo_as_people_type_them(
     assert "No published adapter is pinned yet" in finbench(monkeypatch, capsys, "zoo", "list")
     finbench(monkeypatch, capsys, "zoo", "add", "hub:org/tiny", "--name", "ours")
     listed = finbench(monkeypatch, capsys, "zoo", "list")
-    assert "zoo:ours unknown org/tiny-llama lora, r 4" in listed
+    assert "zoo:ours lora, r 4 on org/tiny-llama, 8.2 kB, unknown scores unknown" in listed
     assert "fpb-smollm2-135m-lora" in listed  # recipes too
     shown = json.loads(finbench(monkeypatch, capsys, "zoo", "show", "ours", "--json"))
     assert shown["hub"] == f"org/tiny@{sha}"

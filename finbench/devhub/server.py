@@ -146,15 +146,20 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 206 and part:
             self.send_header("Content-Range", f"bytes {part[0]}-{part[1] - 1}/{len(body)}")
         if "short" in faults and self.command == "GET":
-            sent = sent[: len(sent) // 2]
+            sent = sent[: _cut(faults["short"], len(sent))]
         self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
         if self.command == "HEAD":
             return
         if "reset" in faults:
-            sent = sent[: len(sent) // 2]
+            sent = sent[: _cut(faults["reset"], len(sent))]
             self.close_connection = True
         self.wfile.write(sent)
+
+
+def _cut(fault: Fault, size: int) -> int:
+    """Bytes of a body that are sent: as many as the fault says, else the half."""
+    return min(int(fault.value), size) if fault.value.isdecimal() else size // 2
 
 
 def _other_hash(headers: dict[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from finbench.hub.client import (
     has_token,
     offline,
     page,
+    shown_endpoint,
     token_free,
 )
 from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, names_below, snapshot
@@ -45,6 +46,7 @@ __all__ = [
     "names_below",
     "offline",
     "page",
+    "shown_endpoint",
     "snapshot",
     "token_free",
 ]

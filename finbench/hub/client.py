@@ -41,9 +41,14 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or OFFICIAL).rstrip("/")
 
 
+def shown_endpoint() -> str:
+    """The Hub's address for people, cards and names of folders: without a password that ``$HF_ENDPOINT`` may hold."""
+    return re.sub(r"(?<=://)[^/]*@", "", endpoint())
+
+
 def page(repo: str, kind: Kind = "model", *rest: str) -> str:
     """The address of a repository's page on this Hub, or of something below it."""
-    return "/".join([endpoint(), f"{_PREFIX[kind]}{repo}", *rest])
+    return "/".join([shown_endpoint(), f"{_PREFIX[kind]}{repo}", *rest])
 
 
 def address(repo: str, kind: Kind = "model", revision: str | None = None) -> str:
@@ -109,6 +114,7 @@ def token_free(text: str) -> str:
     from huggingface_hub import get_token
 
     own = get_token()
+    text = text.replace(endpoint(), shown_endpoint())
     hidden = _BEARER.sub("<token>", _TOKEN.sub("<token>", text))
     return hidden.replace(own, "<token>") if own and len(own) > 5 else hidden
 
@@ -130,7 +136,7 @@ def retry_after(fault: BaseException) -> float | None:
     """Seconds that the Hub asks to wait, if it does."""
     headers = getattr(getattr(fault, "response", None), "headers", None) or {}
     stated = str(headers.get("Retry-After", "")).strip()
-    return float(stated) if stated.isdigit() else None
+    return float(stated) if re.fullmatch("[0-9]{1,6}", stated) else None
 
 
 def transport_faults() -> tuple[type[Exception], ...]:
@@ -146,6 +152,7 @@ def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
 
     ``wanted`` is what ``address`` gives, or words for what is no repository.
     """
+    import httpx2
     from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     unreachable: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *transport_faults())
@@ -155,9 +162,9 @@ def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
         raise refusal(fault, wanted, writing=writing) from fault
     except unreachable as fault:
         raise _unreachable(fault, wanted) from fault
-    except (FileMetadataError, json.JSONDecodeError) as fault:
+    except (FileMetadataError, json.JSONDecodeError, httpx2.InvalidURL) as fault:
         raise FinbenchError(
-            f"{endpoint()} does not answer as a Hub does.", "Mend HF_ENDPOINT, or unset it: unset HF_ENDPOINT"
+            f"{shown_endpoint()} does not answer as a Hub does.", "Mend HF_ENDPOINT, or unset it: unset HF_ENDPOINT"
         ) from fault
     except HFValidationError as fault:
         raise FinbenchError(f"Not a name of the Hub: {wanted[:100]!r}.", "Write hub:org/name.") from fault
@@ -167,7 +174,8 @@ def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
     import httpx2
 
     if isinstance(fault, httpx2.TooManyRedirects):
-        return FinbenchError(f"{endpoint()} redirects in circles for {wanted}.", "Is HF_ENDPOINT right? Repeat later.")
+        said = f"{shown_endpoint()} redirects in circles for {named(wanted)}."
+        return FinbenchError(said, "Is HF_ENDPOINT right? Repeat later.")
     if "/" not in wanted:
         return Unreachable(
             f"{sentence(wanted)} is unknown and the Hub cannot be reached.",
@@ -207,7 +215,7 @@ def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> Finb
 
     status, shown = status_of(fault), sentence(wanted)
     if isinstance(fault, GatedRepoError):
-        where = f"{endpoint()}/{wanted.partition('@')[0]}"
+        where = f"{shown_endpoint()}/{wanted.partition('@')[0]}"
         return FinbenchError(f"{shown} is gated.", f"Ask for access at {where}, then: hf auth login")
     if isinstance(fault, RevisionNotFoundError):
         return FinbenchError(f"{shown}: no such revision.", "Name a commit, a branch or a tag of it.")
@@ -221,7 +229,7 @@ def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> Finb
         401: ("{0}: the Hub wants to know who you are.", "hf auth login"),
         403: (
             "{0}: your token may not " + ("write there." if writing else "read it."),
-            f"Make one that may at {endpoint()}/settings/tokens, then: hf auth login",
+            f"Make one that may at {shown_endpoint()}/settings/tokens, then: hf auth login",
         ),
         409: ("{0}: the Hub is busy with another change of it.", "Repeat the command in a minute."),
         412: ("{0} has changed since the plan was made.", "Repeat the command: it plans again."),

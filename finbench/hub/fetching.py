@@ -23,7 +23,7 @@ from finbench import paths
 from finbench.console import progress
 from finbench.errors import FinbenchError
 from finbench.files import folder_atomic, sha256_file, write_atomic
-from finbench.hub.client import Kind, Unreachable, address, api, endpoint, explained, sentence
+from finbench.hub.client import Kind, Unreachable, address, api, endpoint, explained, sentence, shown_endpoint
 from finbench.hub.listing import Remote, is_file, items, remote
 
 # What a model is made of, and nothing that runs code when it is loaded. Only files at the top of a repository.
@@ -80,19 +80,26 @@ def fetch(
     return Fetched(repo, sha, place.view(sha))
 
 
-def fetch_files(repo: str, revision: str, names: Iterable[str], kind: Kind = "model") -> dict[str, bytes]:
-    """The content of some small files of a repository at a commit, hash-checked; missing ones are left out."""
+def fetch_files(
+    repo: str, revision: str, names: Iterable[str], kind: Kind = "model", most: int = LARGEST_TEXT
+) -> dict[str, bytes]:
+    """The content of some small files of a repository at a commit, hash-checked; missing ones are left out.
+
+    Raises FinbenchError where they have more than ``most`` bytes together.
+    """
     found = {}
     wanted = address(repo, kind)
     with explained(wanted):
         listed = {
             item.path: item for item in api().get_paths_info(repo, list(names), repo_type=kind, revision=revision)
         }
-        for name in names:
-            if name in listed:
-                stated = remote(listed[name])
-                _within(stated, LARGEST_TEXT, sentence(wanted))
-                found[name] = _one(repo, kind, revision, stated).read_bytes()
+        files = [remote(listed[name]) for name in names if name in listed]
+        for file in files:
+            _within(file, LARGEST_TEXT, sentence(wanted))
+        if sum(file.size for file in files) > most:
+            raise FinbenchError(f"{sentence(wanted)}: {len(files):,} files beside the weights are too large together.")
+        for file in files:
+            found[file.name] = _one(repo, kind, revision, file).read_bytes()
     return found
 
 
@@ -112,7 +119,7 @@ class _Place:
 
     def __init__(self, repo: str, kind: Kind, patterns: Sequence[str]) -> None:
         self.repo, self.kind = repo, kind
-        host = re.sub(r"[^A-Za-z0-9.-]+", "-", endpoint().partition("://")[2])
+        host = re.sub(r"[^A-Za-z0-9.-]+", "-", shown_endpoint().partition("://")[2])
         org, _, name = repo.rpartition("/")
         which = "" if tuple(patterns) == SAFE_FILES else "-" + hashlib.sha256(repr(patterns).encode()).hexdigest()[:8]
         self.name = name
