@@ -17,6 +17,7 @@ from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
+_SCANNED = 2**22  # values of a tensor that are looked at together, in 32 bits each
 _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
 # what peft can load, also what finbench does not train
 KINDS = {"lora", *TUNERS, *REFUSED, *(name for name, method in METHODS.items() if isinstance(method, Tuner))}
@@ -180,7 +181,8 @@ def _scan(weights: Path) -> None:
             effect = not any(".lora_B." in name for name in names)
             for name in names:
                 tensor = tensors.get_tensor(name)
-                if tensor.is_floating_point() and not tensor.float().isfinite().all():
+                pieces = tensor.flatten().split(_SCANNED) if tensor.is_floating_point() else ()
+                if not all(piece.float().isfinite().all() for piece in pieces):
                     raise FinbenchError(
                         f"{weights}: {name} has values that are not finite.", "Train it with a smaller --lr."
                     )

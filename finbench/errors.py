@@ -9,18 +9,28 @@ Everything else is a bug of ours and shows its trace.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# What a terminal obeys, or what turns a line around: it may come from a file of a stranger, whose text is only shown.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """Text in which every character that a terminal would obey stands as its escape; newline and tab stay."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 class FinbenchError(Exception):
-    """A fault the user can mend; ``hint`` is a command to type or a file to open."""
+    """A fault the user can mend; ``hint`` is a command to type or a file to open. Both are shown as text."""
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message = harmless(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = harmless(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message

@@ -21,6 +21,9 @@ Bits = Literal[16, 8, 4]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
+_FAULTS = 20  # of a record that are shown one by one
+
+
 class Record(BaseModel):
     """A frozen record that refuses unknown keys and NaN."""
 
@@ -32,7 +35,9 @@ class Record(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as fault:
-            lines = [_explain(cls, error) for error in fault.errors()]
+            found = fault.errors(include_url=False, include_context=False)
+            lines = [_explain(cls, error) for error in found[:_FAULTS]]
+            lines += [f"and {len(found) - _FAULTS:,} more"] if len(found) > _FAULTS else []
             raise FinbenchError(f"{where}: " + "; ".join(lines)) from fault
 
     def to_json(self) -> str:
@@ -41,14 +46,21 @@ class Record(BaseModel):
 
 
 def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "value"
+    place = shortened(".".join(str(part) for part in error["loc"]) or "value")
     if error["type"] == "extra_forbidden":
-        close = near_misses(str(error["loc"][-1]), cls.model_fields)
+        close = near_misses(shortened(str(error["loc"][-1])), cls.model_fields)
         return f"unknown key {place!r}" + (f" (did you mean {' or '.join(close)}?)" if close else "")
     if error["type"] == "missing":
         return f"{place!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" + ("" if error["type"] == "value_error" else f", got {error['input']!r}")
+    return f"{place}: {message}" + (
+        "" if error["type"] == "value_error" else f", got {shortened(repr(error['input']))}"
+    )
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """Text of a stranger, for a message."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class Task(Record):

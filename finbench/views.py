@@ -30,7 +30,8 @@ def bits(value: int | None) -> Bits | None:
     """``--bits`` as the records want it."""
     if value in (None, 16, 8, 4):
         return value  # type: ignore[return-value]
-    raise FinbenchError(f"--bits is 16, 8 or 4, not {value}.")
+    nearest = min((16, 8, 4), key=lambda known: abs(known - (value or 0)))
+    raise FinbenchError(f"--bits is 16, 8 or 4, not {value}.", f"Type --bits {nearest}; 8 and 4 quantise the base.")
 
 
 def _table(*columns: str) -> Table:
@@ -151,7 +152,9 @@ def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
     for name, members in groups.items():
         shown = ", ".join(member.removeprefix(PREFIX) for member in members)
         out.print(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}", highlight=False, soft_wrap=True)
-    out.print("\nOne of them, with prompt, licence and paper: finbench tasks show NAME", highlight=False)
+    out.print(
+        "\nOne of them, with prompt, licence and paper: finbench tasks show NAME", highlight=False, soft_wrap=True
+    )
 
 
 def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
@@ -236,7 +239,7 @@ def recipes(found: Mapping[str, Recipe]) -> None:
         shown = ", ".join(task.removeprefix(PREFIX) for task in recipe.tasks)
         table.add_row(name, recipe.base, recipe.method, str(recipe.bits), str(recipe.rank), shown)
     out.print(table)
-    out.print("\nTrain one: finbench train NAME", highlight=False)
+    out.print("\nTrain one: finbench train NAME", highlight=False, soft_wrap=True)
 
 
 def bases(found: Iterable[Base]) -> None:

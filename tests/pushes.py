@@ -1,7 +1,8 @@
 """Push in child processes that a test may kill at any request: run by tests/e2e/test_kills.py.
 
-Imports everything once and forks a child for each line of JSON (arguments of ``push``) on stdin. Prints the child's
-process id at once, its exit status when it is gone: 0 done, 1 a FinbenchError, -9 killed.
+Imports everything once and forks a child for each line of JSON on stdin: arguments of ``push``, or, where there is no
+``path``, of ``leaderboard.push``. Prints the child's process id at once, its exit status when it is gone: 0 done,
+1 a FinbenchError, -9 killed.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 import peft  # noqa: F401
 import transformers  # noqa: F401
 
-from finbench import verification  # noqa: F401
+from finbench import leaderboard, verification  # noqa: F401
 from finbench.errors import FinbenchError
 from finbench.publishing.push import push
 
@@ -26,7 +28,10 @@ def main() -> None:
         child = os.fork()
         if not child:
             try:
-                push(**arguments)
+                if "path" in arguments:
+                    push(**arguments)
+                else:
+                    leaderboard.push(arguments["to"], Path(arguments["folder"]))
                 os._exit(0)
             except FinbenchError as fault:
                 print(fault.message, file=sys.stderr, flush=True)

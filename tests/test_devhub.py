@@ -19,8 +19,8 @@ from huggingface_hub.errors import (
 )
 
 from conftest import hub_environment
+from finbench.devhub.desk import Account
 from finbench.devhub.faults import Fault
-from finbench.devhub.routes import Account
 from finbench.devhub.server import TOKEN, DevHub
 
 CARD = b"---\nlicense: mit\nbase_model: org/base\n---\n# A card\n"
@@ -98,7 +98,7 @@ def test_pull_requests(api: HfApi) -> None:
 
 
 def test_large_files_in_parts(api: HfApi, dev_hub: DevHub, tmp_path: Path) -> None:
-    dev_hub.routes.multipart = 2**20
+    dev_hub.routes.writing.multipart = 2**20
     data = bytes(range(251)) * 10_000
     committed(api, w__safetensors=data)
     assert sum("/lfs/part/" in request for request in dev_hub.requests) == 3

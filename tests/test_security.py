@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pickle
+import resource
 import shutil
 import struct
 import time
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from conftest import TOKEN, files_of, hub_environment, upload
+from conftest import TOKEN, files_of, hub_environment, quick, upload
 from finbench import adapters, bases, chatguard, modelfiles, safety
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
@@ -262,10 +263,17 @@ def test_values_that_are_not_finite(adapter: Path) -> None:
     ],
 )
 def test_templates_that_never_end_or_take_too_much(template: str) -> None:
-    start = time.monotonic()
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
     with pytest.raises(FinbenchError, match="chat template of x"):
         chatguard.check(template, "x")
-    assert time.monotonic() - start < 8
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert quick(spent.ru_utime + spent.ru_stime - start.ru_utime - start.ru_stime, 1.5)  # half a second and the start
+
+
+def test_a_template_is_not_refused_because_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that waits costs nothing: only its own time counts."""
+    monkeypatch.setattr(chatguard, "_IMPORTS", chatguard._IMPORTS + "import time\ntime.sleep(2)\n")
+    chatguard.check("{{ messages[0].content }} <busy>", "x")
 
 
 SSTI = [

@@ -19,6 +19,7 @@ from finbench.seal import leaves
 
 _KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256", "seal"}
 _HASHES = ("doc", "cluster", "answer_sha256", "seal")
+_NOT_SHOWN = "none of its tasks is shown"
 _LONGEST = 200  # characters of a name, or of one word: the longest XBRL tags have 150
 
 
@@ -45,7 +46,7 @@ def add(
             raise FinbenchError(f"--adapter and --rerun are of one card, here are {len(paths)}.", "Add one at a time.")
         faults = [f"{path.name}: {fault}" for path in paths for fault in check(path, data_dir=data_dir)]
         if faults:
-            raise FinbenchError("\n".join(faults), "See all that was checked: finbench verify CARD")
+            raise FinbenchError("\n".join(faults), _mend(faults))
         if rerun:
             found = verification.verify(paths[0], rerun=rerun, adapter=adapter, base=base, data_dir=data_dir)
             if found.faults:
@@ -112,8 +113,15 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
         if isinstance(value, str) and len(value) > _LONGEST
     ]
     if not any(score.family in FAMILIES for score in card.scores):
-        faults.append(f"none of its tasks is shown; families that are: {', '.join(FAMILIES)}")
+        asked = ", ".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
+        faults.append(f"{_NOT_SHOWN} ({asked}); families that are: {', '.join(FAMILIES)}")
     return faults
+
+
+def _mend(faults: Sequence[str]) -> str:
+    if all(_NOT_SHOWN in fault for fault in faults):
+        return "Let it sit tasks that are shown: finbench eval --tasks sentiment; see them all: finbench tasks list"
+    return "See all that was checked: finbench verify CARD"
 
 
 def restricted(rows: Sequence[Mapping[str, Any]]) -> list[str]:
