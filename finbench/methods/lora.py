@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finbench.console import quiet
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, reason
 from finbench.methods.base import Layer, Method, Start, full_rank
 from finbench.records import Recipe
 
@@ -138,7 +138,7 @@ class LoraMethod(Method):
                 **{**self.config, **own, **changes},
             )
         except (ValueError, TypeError, ImportError) as fault:
-            raise FinbenchError(f"peft refuses this configuration of {self.name}: {_line(fault)}") from fault
+            raise FinbenchError(f"peft refuses this configuration of {self.name}: {reason(fault)}") from fault
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """Freeze the base and put peft's layers on the target modules. Adapter tensors are float32."""
@@ -147,11 +147,7 @@ class LoraMethod(Method):
         try:
             return get_peft_model(model, self.lora_config(recipe))
         except (ValueError, TypeError, NotImplementedError) as fault:
-            raise FinbenchError(f"peft refuses {self.name} on {recipe.base}: {_line(fault)}") from fault
-
-
-def _line(fault: Exception) -> str:
-    return (str(fault).strip() or type(fault).__name__).splitlines()[0]
+            raise FinbenchError(f"peft refuses {self.name} on {recipe.base}: {reason(fault)}") from fault
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finbench.console import quiet
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, reason
 from finbench.methods.base import Layer, Method, Start, full_rank, targets, without_conv1d
 from finbench.records import Recipe
 
@@ -59,7 +59,7 @@ class Tuner(Method):
         try:
             return self._class()(task_type="CAUSAL_LM", target_modules=recipe.target_modules, **values)
         except (ValueError, TypeError, ImportError) as fault:
-            raise FinbenchError(f"peft refuses this configuration of {self.name}: {_line(fault)}") from fault
+            raise FinbenchError(f"peft refuses this configuration of {self.name}: {reason(fault)}") from fault
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Options that peft knows, and layers that its implementation takes."""
@@ -85,13 +85,9 @@ class Tuner(Method):
             return get_peft_model(model, self.config(recipe, start.steps if start else None))
         except (ValueError, TypeError, NotImplementedError, RuntimeError, ZeroDivisionError) as fault:
             raise FinbenchError(
-                f"peft refuses {self.name} on {recipe.base}: {_line(fault)}",
+                f"peft refuses {self.name} on {recipe.base}: {reason(fault)}",
                 f"Its options: {', '.join(sorted(self.option_names()))}; state them with --set",
             ) from fault
-
-
-def _line(fault: Exception) -> str:
-    return (str(fault).strip() or type(fault).__name__).splitlines()[0]
 
 
 VERA = Tuner(
