@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench import bases, catalog, hub, modelfiles, refs, safety, zoo
-from finbench.errors import FinbenchError, near_misses
+from finbench.errors import FinbenchError, near_misses, reason
 from finbench.files import digest, sha256_file
 from finbench.methods import METHODS, TUNERS, Tuner
 from finbench.methods.tuners import REFUSED
@@ -253,8 +253,7 @@ def peft_config(folder: Path) -> Any:
 
 
 def _misfit(folder: Path, fault: Exception) -> FinbenchError:
-    reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-    return FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.")
+    return FinbenchError(f"{folder} does not fit its base: {reason(fault)}", "Name the right base with --base.")
 
 
 def stands_beside(model: Any, folder: Path) -> bool:

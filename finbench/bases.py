@@ -15,7 +15,7 @@ from typing import Any
 
 from finbench import catalog, chatguard, hub, limits, modelfiles, paths, refs
 from finbench.console import say
-from finbench.errors import FinbenchError, unknown
+from finbench.errors import FinbenchError, reason, unknown
 from finbench.files import cannot_write, folder_atomic, sha256_file
 from finbench.methods import Layer, quantise
 from finbench.records import BaseModelId, Bits, DType
@@ -161,8 +161,7 @@ def _told(base: Base) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
-        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-        raise FinbenchError(f"{base.folder} cannot be loaded as a causal language model: {reason}") from fault
+        raise FinbenchError(f"{base.folder} cannot be loaded as a causal language model: {reason(fault)}") from fault
 
 
 def load_tokenizer(base: Base) -> Any:

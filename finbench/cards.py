@@ -18,7 +18,7 @@ from finbench.catalog import PREFIX
 from finbench.files import write_atomic
 from finbench.methods import method_named
 from finbench.metrics import is_share, spoken
-from finbench.records import Adapter, Measure, Score, Scorecard, Subject
+from finbench.records import Adapter, Measure, MergedModel, Score, Scorecard, Subject
 
 _BAR = 24  # characters of a full bar in the terminal
 
@@ -313,8 +313,10 @@ def write_reports(folder: Path) -> list[Scorecard]:
     return everything
 
 
-def model_card(adapter: Adapter) -> str:
-    """README.md of an adapter folder (Markdown with the Hub's metadata block)."""
+def model_card(adapter: Adapter | MergedModel) -> str:
+    """README.md of an adapter folder, or of a merged model (Markdown with the Hub's metadata block)."""
+    if isinstance(adapter, MergedModel):
+        return template("merged.md.j2", escape=False, m=adapter)
     tasks = ", ".join(
         name.removeprefix(PREFIX) + (f" ({weight:g} x)" if weight != 1 else "")
         for name, weight in adapter.recipe.tasks.items()

@@ -57,3 +57,8 @@ def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> Fi
     close = near_misses(name, known)
     did_you_mean = f" Did you mean {' or '.join(close)}?" if close else ""
     return FinbenchError(f"Unknown {kind} {name!r}.{did_you_mean}", f"See them all: {list_command}")
+
+
+def reason(fault: BaseException) -> str:
+    """The first line of what a library raised, else the name of its class."""
+    return (str(fault).strip() or type(fault).__name__).splitlines()[0]

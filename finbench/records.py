@@ -218,7 +218,7 @@ class Merge(Record):
         "bf16: onto the weights as published, which differ from a quantised base by its error"
     )
     dtype: str = Field(description="of the weights that were written; the sum is made in float32")
-    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's tasks")
+    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's or the mini tasks")
     positions: int = Field(description="tokens at which the two are compared")
     largest_difference: float = Field(description="max |difference of log-probability| over positions and vocabulary")
     mean_divergence: float = Field(description="mean Kullback-Leibler divergence in nats, unmerged from merged")
@@ -265,6 +265,17 @@ class Adapter(Document):
     training: Training
     provenance: Provenance
     merge: Merge | None = Field(default=None, description="of a model that was made of an adapter by finbench merge")
+
+
+class MergedModel(Document):
+    """``merge.json`` beside a model made of an adapter that finbench did not train: nobody knows its recipe."""
+
+    base: BaseModelId = Field(description="the base it was merged with, as the user or the adapter names it")
+    method: str = Field(description="peft's name of the kind of adapter")
+    bits: Bits = Field(description="of the base the model was compared on: as the user says, else taken to be 16")
+    bits_stated: bool = Field(description="whether the user said so; the adapter's files do not")
+    merge: Merge
+    provenance: Provenance
 
 
 class Subject(Record):

@@ -261,7 +261,8 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
         first_pair = first_pair or list(pairs[0])
     sampler = batches.LengthSampler([len(row.ids) for row in rows], recipe.batch_size, recipe.seed)
     steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)
-    method_named(recipe.method).check_steps(recipe, steps)
+    if select is None:  # a trial's rows may be no run at all, but what it is ranked on
+        method_named(recipe.method).check_steps(recipe, steps)
     found = contamination.Index({} if select else contamination.of_tests(data_dir)).overlap(chosen)
     for line in contamination.warnings(found):
         say(f"Warning: {line}")

@@ -20,7 +20,7 @@ from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
 from finbench.methods import Method, method_named
-from finbench.records import Adapter, Bits, Recipe, Scorecard, Task
+from finbench.records import Adapter, Bits, MergedModel, Recipe, Scorecard, Task
 from finbench.verification import Verification
 
 _FAULTS = 12  # faults that are shown one by one
@@ -54,14 +54,15 @@ def trained(adapter: Adapter, folder: Path) -> None:
     out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
 
 
-def merged(adapter: Adapter, folder: Path) -> None:
+def merged(made: Adapter | MergedModel, folder: Path) -> None:
     """What a merge wrote, and how close it is."""
-    report = adapter.merge
+    report = made.merge
     assert report is not None
+    name, bits = (made.recipe.name, made.recipe.bits) if isinstance(made, Adapter) else (made.method, made.bits)
     where = "the dequantised base" if report.onto == "dequantised" else "the base's own weights"
-    out.print(f"[bold]{escape(str(folder))}[/]  {escape(adapter.recipe.name)} on {where}, {report.dtype}")
+    out.print(f"[bold]{escape(str(folder))}[/]  {escape(name)} on {where}, {report.dtype}")
     out.print(
-        f"Against the adapter on its {adapter.recipe.bits}-bit base, {report.probes} prompts, "
+        f"Against the adapter on its {bits}-bit base, {report.probes} prompts, "
         f"{report.positions} tokens:\n"
         f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
         f"{report.mean_divergence:.2g} nats;\n"
@@ -86,6 +87,21 @@ def tuned(recipe: Recipe, path: Path) -> None:
     out.print(table)
     out.print(f"Mean negative log-likelihood on {search.validation_rows:,} rows held out of train.", highlight=False)
     out.print(f"Next: finbench train {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def outlined(plan: Mapping[str, Any], folder: Path) -> None:
+    """What a search would be, rung by rung."""
+    recipe, rates = plan["recipe"], plan["rates"]
+    out.print(f"{recipe['method']} on {recipe['base']}, {recipe['bits']} bits: lr {rates[0]:g} to {rates[-1]:g}")
+    table = _table("rung", "rates", "rows each", "steps each", "tokens each")
+    for number, rung in enumerate(plan["rungs"], start=1):
+        table.add_row(str(number), *(f"{rung[key]:,}" for key in ("trials", "rows", "steps", "tokens")))
+    out.print(table)
+    out.print(
+        f"{plan['tokens']:,} training tokens in all, about {plan['budget']} whole trainings; ranked on "
+        f"{plan['validation_rows']:,} rows held out of train. Would be written to {escape(str(folder))}.",
+        highlight=False,
+    )
 
 
 def planned(plan: Mapping[str, Any], folder: Path) -> None:

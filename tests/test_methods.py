@@ -22,7 +22,7 @@ from finbench.errors import FinbenchError
 from finbench.merging import log_probabilities, merge
 from finbench.methods import METHODS, method_named, quantise
 from finbench.methods.spectral import Residual
-from finbench.records import Adapter
+from finbench.records import Adapter, MergedModel
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 SMALL: dict[str, dict[str, Any]] = {
@@ -222,17 +222,58 @@ def test_a_merge_that_would_be_another_thing_is_refused(
     assert not (tmp_path / "m").exists()
 
 
-def test_a_merge_overwrites_nothing_and_wants_to_know_the_bits(
+def test_a_merge_overwrites_nothing_and_keeps_to_the_recorded_bits(
     train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     run = train_once("lora", "llama", 16)
     with pytest.raises(FinbenchError, match="exists already"):
         merge(str(run.folder), tmp_path, base=str(folders["llama"]))
+    with pytest.raises(FinbenchError, match="was trained on 16 bits, not on 4") as caught:
+        merge(str(run.folder), tmp_path / "m", base=str(folders["llama"]), bits=4)
+    assert caught.value.hint == "Leave --bits out."
+
+
+@pytest.mark.parametrize("bits", [None, 16, 4])
+def test_an_adapter_without_a_record_is_merged_and_what_is_unknown_is_said(
+    bits: Any,
+    train_once: Callable[..., Trained],
+    folders: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As any program of peft would leave it: its files say neither data nor bits."""
+    run = train_once("qlora" if bits == 4 else "lora", "llama", bits or 16)
     foreign = tmp_path / "foreign"
     shutil.copytree(run.folder, foreign)
     (foreign / "finbench.json").unlink()
-    with pytest.raises(FinbenchError, match="at which bits it was trained is not known"):
-        merge(str(foreign), tmp_path / "m", base=str(folders["llama"]))
+    made = merge(str(foreign), tmp_path / "m", base=str(folders["llama"]), dtype="float32", bits=bits)
+    assert isinstance(made, MergedModel)
+    assert (made.bits, made.bits_stated, made.method) == (bits or 16, bits is not None, "lora")
+    assert made.merge.onto == ("dequantised" if bits == 4 else "bf16")
+    assert made.merge.adapter == adapters.identity(foreign)
+    assert made.merge.agreement > 0.9  # the unmerged one is computed in the machine's own dtype
+    assert MergedModel.parse(json.loads((tmp_path / "m" / "merge.json").read_text()), "merge.json") == made
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert f"{made.merge.largest_difference:.2g}" in card
+    assert "Not known are what it was trained on" in card
+    assert ("nor at how many bits" in card) == (bits is None)
+    assert ("taken to be in 16 bits" in capsys.readouterr().err) == (bits is None)
+    model, tokenizer = bases.load(bases.resolve(str(tmp_path / "m")), 16, torch.float32)
+    torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), run.logits, atol=2e-4, rtol=0)
+    [alone] = subjects.examinees([], str(tmp_path / "m"), None, None, None, "hf")[0]
+    assert alone.subject.kind == "base"
+
+
+def test_an_adapter_that_changes_no_weights_is_not_merged(folders: dict[str, Path], tmp_path: Path) -> None:
+    from peft import PromptTuningConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folders["llama"])
+    made = get_peft_model(model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+    made.save_pretrained(tmp_path / "prompt")
+    with pytest.raises(FinbenchError, match="PROMPT_TUNING: it changes no weights"):
+        merge(str(tmp_path / "prompt"), tmp_path / "m", base=str(folders["llama"]))
+    assert not (tmp_path / "m").exists()
 
 
 _ALONE = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -209,6 +210,28 @@ def _nothing(wanted: str, recipe: Recipe, layers: list[Layer]) -> str:
 def _endings(layers: list[Layer]) -> str:
     names = sorted({layer.name.rpartition(".")[2] for layer in layers})
     return f"Modules of this base: {', '.join(names)}, or 'all-linear'."
+
+
+def number(
+    method: Method, recipe: Recipe, key: str, least: float, most: float = math.inf, *, whole: bool = False
+) -> float:
+    """An option of the method's own that is a number from ``least`` to ``most``; FinbenchError for anything else."""
+    stated = recipe.options.get(key, method.options[key])
+    kinds = (int,) if whole else (int, float)
+    if isinstance(stated, bool) or not isinstance(stated, kinds) or not least <= stated <= most or stated == math.inf:
+        raise FinbenchError(
+            f"{key} must be a {'whole ' if whole else ''}number from {least:g} "
+            f"{'on' if most == math.inf else f'to {most:g}'}, got {stated!r}.",
+            f"--set {key}={method.options[key] or f'{least:g}'}",
+        )
+    return float(stated)
+
+
+def started(start: Start | None, method: Method) -> Start:
+    """``start``, for a method that cannot begin without."""
+    if start is None:
+        raise ValueError(f"{method.name} needs a Start")
+    return start
 
 
 def full_rank(recipe: Recipe, layers: list[Layer]) -> None:
