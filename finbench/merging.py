@@ -55,12 +55,12 @@ def merge(
     with folder_atomic(out) as staging:
         trained, tokenizer = bases.load(on, record.recipe.bits, bases.compute_dtype(_dtype(record.dtype)))
         merged, _ = bases.load(on, 16, bases.compute_dtype("float32"))
+        trained = adapters.attach(trained, folder.folder, on).eval()
         if place == "dequantised":
             quantise.copy_dequantised(trained, merged)  # before any forward: that may repack quantised weights
-        trained = adapters.attach(trained, folder.folder).eval()
         before = [log_probabilities(trained, tokenizer, text) for text in texts]
         del trained
-        merged = adapters.attach(merged, folder.folder).merge_and_unload(safe_merge=True)
+        merged = adapters.attach(merged, folder.folder, on).merge_and_unload(safe_merge=True)
         merged = merged.to(bases.compute_dtype(_dtype(dtype)))
         merged.config.name_or_path = on.id.hub_id or on.id.alias
         merged.save_pretrained(staging)
