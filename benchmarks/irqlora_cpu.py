@@ -168,7 +168,7 @@ def perplexity(folder: Path | None, data_dir: Path) -> float:
     rows = [json.loads(line) for line in (data_dir / "financebench" / "test.jsonl").read_text().splitlines()]
     model, tokenizer = bases.load(_base(), 4, bases.compute_dtype("auto"))
     model = adapters.attach(model, folder, _base()).eval() if folder else model
-    pages = (tokenizer.encode(str(row["evidence"])) for row in rows)
+    pages = (tokenizer.encode(str(row["text"])) for row in rows)
     chosen = [page[:TOKENS] for page in pages if len(page) >= TOKENS][:PAGES]
     loss, count = 0.0, 0
     for page in chosen:
