@@ -72,10 +72,10 @@ def _write(
     merged, _ = bases.load(on, 16, bases.compute_dtype("float32"))
     if place == "dequantised":
         quantise.copy_dequantised(trained, merged)  # before any forward: that may repack quantised weights
-    trained = adapters.attach(trained, folder.folder).eval()
+    trained = adapters.attach(trained, folder.folder, on).eval()
     before = [log_probabilities(trained, tokenizer, text) for text in texts]
     del trained
-    merged = _sum(adapters.attach(merged, folder.folder), folder).to(bases.compute_dtype(_dtype(dtype)))
+    merged = _sum(adapters.attach(merged, folder.folder, on), folder).to(bases.compute_dtype(_dtype(dtype)))
     merged.config.name_or_path = on.id.hub_id or on.id.alias
     merged.save_pretrained(staging)
     tokenizer.save_pretrained(staging)

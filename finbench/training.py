@@ -326,7 +326,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
             recipe=recipe.model_copy(update={"base": base.id.alias}) if base.id.source == "folder" else recipe,
             base=base.id,
             dtype=dtype,
-            quantisation=quantise.describe(recipe.bits, dtype),
+            quantisation=method.quantisation(recipe, dtype),
             data=run.data,
             contamination=run.contamination,
             files=adapters.decisive_files(staging),

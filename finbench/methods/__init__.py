@@ -10,6 +10,7 @@ from finbench.methods.adalora import ADALORA
 from finbench.methods.base import Layer, Method, Start
 from finbench.methods.eva import EVA
 from finbench.methods.full import FULL
+from finbench.methods.irqlora import IRQLORA
 from finbench.methods.lora import (
     AS_OPTION,
     AS_REFUSED,
@@ -27,7 +28,7 @@ from finbench.methods.tuners import OFT, RANDLORA, TUNERS, VERA, Tuner, refused_
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        *(LORA, QLORA, RSLORA, DORA, LORA_PLUS, LORA_FA),
+        *(LORA, QLORA, IRQLORA, RSLORA, DORA, LORA_PLUS, LORA_FA),
         *(PISSA, OLORA, EVA, LOFTQ, VERA, RANDLORA, ADALORA, OFT, FULL),
     )
 }

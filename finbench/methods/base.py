@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench.errors import FinbenchError, near_misses
+from finbench.methods import quantise
 from finbench.records import Bits, Recipe
 
-Becomes = Literal["plain LoRA", "converted LoRA", "merged weights", "model"]
+Becomes = Literal["plain LoRA", "converted LoRA", "merged weights", "finbench adapter", "model"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Method:
     - ``plain LoRA``: as trained; any runtime that serves LoRA unmerged takes it,
     - ``converted LoRA``: likewise, after an exact conversion at the end of training,
     - ``merged weights``: an adapter for peft; other runtimes take it after ``finbench merge``,
+    - ``finbench adapter``: an adapter that peft refuses to read; other runtimes take it after ``finbench merge``,
     - ``model``: a whole model.
     """
 
@@ -151,7 +153,19 @@ class Method:
     def restore(self, model: Any, state: Mapping[str, Any]) -> None:
         """Take back what ``state`` gave."""
 
+    def scheduler(self, optimizer: Any, recipe: Recipe, steps: int) -> Any | None:
+        """A learning-rate scheduler of torch for ``steps`` optimiser steps; None: the recipe's schedule."""
+        return None
+
     # ------------------------------------------------------------ after training
+
+    def plain(self, recipe: Recipe) -> bool:
+        """Whether peft alone reads the adapter that is saved."""
+        return True
+
+    def quantisation(self, recipe: Recipe, dtype: str) -> dict[str, str | bool | int] | None:
+        """How the base was stored in training, for the record."""
+        return quantise.describe(recipe.bits, dtype)
 
     def makes(self, recipe: Recipe) -> Literal["peft", "model"]:
         """What the folder will hold: a peft adapter or a whole model."""
