@@ -98,7 +98,7 @@ def read(folder: Path) -> AdapterFolder:
         modelfiles.check_folder(folder)
         _compare(folder, found)
         return AdapterFolder(folder, found, "model", digest(found.files), {})
-    config = _config(folder)
+    config = stated_config(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
         pickles = [name for name in _PICKLES if (folder / name).is_file()]
@@ -113,7 +113,7 @@ def read(folder: Path) -> AdapterFolder:
 
 def identity(folder: Path) -> str:
     """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library."""
-    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(_config(folder))})
+    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(stated_config(folder))})
 
 
 def decisive_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,8 @@ def decisive_files(folder: Path) -> dict[str, str]:
     return {name: sha256_file(folder / name) for name in sorted(names)}
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def stated_config(folder: Path) -> dict[str, Any]:
+    """What ``adapter_config.json`` says; FinbenchError for one that is missing, unsafe or of an unknown kind."""
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.")
@@ -264,7 +265,7 @@ def stands_beside(model: Any, folder: Path) -> bool:
     Only LoRAs stand side by side: peft mixes no two kinds of tuner in one model, and adapters of other kinds may share
     tensors (VeRA's projections) that do not fit each other.
     """
-    kind = str(_config(folder).get("peft_type") or "LORA")
+    kind = str(stated_config(folder).get("peft_type") or "LORA")
     kinds = {kind, *(config.peft_type.value for config in model.peft_config.values())}
     return kinds == {"LORA"} and not irqlora.calibrated(model)
 

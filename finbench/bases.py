@@ -188,6 +188,17 @@ def context_length(base: Base) -> int | None:
     return getattr(config, "max_position_embeddings", None)  # GPT-2 calls it n_positions, transformers maps it
 
 
+def head_size(base: Base) -> int | None:
+    """Numbers of a query of one attention head, by the configuration; None where it does not say."""
+    from transformers import AutoConfig
+
+    with _told(base):
+        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    stated = getattr(config, "head_dim", None)
+    hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
+    return stated or (hidden // heads if hidden and heads else None)
+
+
 def linear_layers(base: Base) -> list[Layer]:
     """The weight matrices of a base's linear layers, from its configuration alone."""
     import torch

@@ -62,9 +62,11 @@ def rerun(
     chosen_rows = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
     tasks = [catalog.tasks()[score.task] for score in card.scores]
     exams = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows)
-    engine = start_engine(examinee, card.engine, card.arguments, card.seed, exams)
-    engine.use(examinee.adapter if examinee.subject.kind == "peft" else None)
-    exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions()
+    engine = start_engine([examinee], card.engine, card.arguments, card.seed, exams)
+    engine.use(examinee.beside)
+    exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions(
+        environment.packages(card.engine)
+    )
     found = []
     for score in card.scores:
         chosen = set(np.random.default_rng(seed).choice(score.n, size=min(count, score.n), replace=False).tolist())

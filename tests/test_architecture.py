@@ -76,6 +76,7 @@ LAYERS = (
         "publishing",
         "pulling",
         "merging",
+        "preflight",
         "tuning",
         "leaderboard",
     },

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from peft import PeftType
 
-from finbench import adapters, bases
+from finbench import adapters, bases, environment
 from finbench.engines.base import Done
 from finbench.engines.lm import TreeLM
 from finbench.engines.merging import Merger
@@ -29,6 +29,7 @@ class HFEngine:
     """
 
     name = "hf"
+    mixes = False
 
     def __init__(
         self,
@@ -123,6 +124,13 @@ class HFEngine:
     def chat_template(self) -> Any:
         """The base's own."""
         return bases.chat_template(self.tokenizer, self.base.id.alias)
+
+    def memory(self) -> int:
+        """Of this process and its GPU."""
+        return environment.peak_memory()
+
+    def close(self) -> None:
+        """The model goes with the engine."""
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Longest prompts first; ``done`` gets the answers of each batch as soon as it is through."""

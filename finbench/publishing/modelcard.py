@@ -11,6 +11,7 @@ import yaml
 
 from finbench import catalog, exports, hub, metrics, prompts
 from finbench.cards import amount, conditions, interval, template
+from finbench.engines import servable
 from finbench.examcheck import exam_of_examples
 from finbench.methods import METHODS
 from finbench.publishing.licences import Licence
@@ -18,7 +19,6 @@ from finbench.publishing.picture import base_score
 from finbench.records import Adapter, BaseModelId, Scorecard
 
 PICTURE = "finbench/scores.png"
-_SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 
 
 @dataclass(frozen=True)
@@ -182,15 +182,9 @@ def _example_tasks(facts: Facts) -> str:
 
 def _served(facts: Facts) -> int | None:
     """The --max-lora-rank with which vLLM serves it as it is; None where it has to be merged first."""
-    config = facts.config
-    rank = max(
-        [config.get("r") or 0, *(config.get("rank_pattern") or {}).values()]
-    )  # of pissa it is twice the recipe's
-    if facts.kind == "model" or config.get("peft_type") != "LORA" or config.get("use_dora") or not rank:
+    if facts.kind == "model" or servable.route(facts.config, facts.record is not None).how != "unmerged":
         return None
-    if config.get("bias", "none") != "none" or config.get("lora_bias") or config.get("modules_to_save"):
-        return None
-    return next((size for size in _SERVED_RANKS if size >= rank), None)
+    return servable.served_rank(facts.config)
 
 
 def _overlaps(facts: Facts) -> list[str]:
