@@ -16,6 +16,7 @@ _HOMES = {
     "evaluate": "finbench.evaluation",
     "merge": "finbench.merging",
     "tune": "finbench.tuning",
+    "sweep": "finbench.grid.driver",
     "compare": "finbench.comparison",
     "verify": "finbench.verification",
     "report": "finbench.reporting",

@@ -248,7 +248,7 @@ def peft_config(folder: Path) -> Any:
     """The configuration as peft reads it. Raises FinbenchError for one that it cannot read."""
     from peft import PeftConfig
 
-    stated = _config(folder)
+    stated = stated_config(folder)
     try:
         return irqlora.peft_config(stated) if _calibrated(stated) else PeftConfig.from_pretrained(str(folder))
     except _PEFT_RAISES as fault:
@@ -284,7 +284,7 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
     from safetensors import safe_open
 
     name = "a" + identity(folder)[:16]
-    copied, stated = _copied(model, folder), _config(folder)
+    copied, stated = _copied(model, folder), stated_config(folder)
     try:
         if _calibrated(stated):
             model = _calibrate(model, folder, stated, name, base)

@@ -54,11 +54,12 @@ def evaluate(
     data_dir: Path | None = None,
     arguments: dict[str, str] | None = None,
     metadata: dict[str, str] | None = None,
+    reports: bool = True,
 ) -> list[Scorecard]:
     """Score adapters beside their base, or a base alone; return their scorecards, bases first.
 
     Each is written to ``out`` as ``<subject>.json`` with its samples; ``report.md`` and ``report.html`` there show
-    every card of the folder, those of earlier runs too.
+    every card of the folder, those of earlier runs too; not without ``reports``.
 
     ``bits`` and ``chat`` default to what each adapter was trained with, ``tasks`` to those of the recipes. The
     base is always scored beside its adapters. What the folder ``out`` already holds under the same run key,
@@ -98,7 +99,8 @@ def evaluate(
         finally:
             for sitting in sittings:
                 sitting.release()
-    cards.write_reports(out)
+    if reports:
+        cards.write_reports(out)
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
