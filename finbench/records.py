@@ -209,8 +209,28 @@ class Training(Record):
     loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
 
 
-class Merge(Record):
-    """How an adapter became a whole model, and how close the two are on probe prompts."""
+class Closeness(Record):
+    """How close two forms of one adapter are on probe prompts."""
+
+    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's or the mini tasks")
+    positions: int = Field(description="tokens at which the two are compared")
+    largest_difference: float = Field(description="max |difference of log-probability| over positions and vocabulary")
+    mean_divergence: float = Field(description="mean Kullback-Leibler divergence in nats, of the second from the first")
+    agreement: float = Field(description="share of positions with the same most probable token")
+    answers: float = Field(description="share of prompts after which the same token is the most probable one")
+
+
+class Truncation(Closeness):
+    """A trained update saved as a LoRA of less rank, or of as much, and how close that is to the model in training."""
+
+    rank: int = Field(description="of what was saved")
+    of: int = Field(description="rank that the update can have at most")
+    weights: float = Field(description="norm of what was cut off, as a share of the norm of the update, all layers")
+    worst: float = Field(description="the same of the layer that lost most")
+
+
+class Merge(Closeness):
+    """How an adapter became a whole model, and how close the two are."""
 
     adapter: str = Field(description="identity of the adapter")
     onto: Literal["dequantised", "bf16"] = Field(
@@ -218,12 +238,6 @@ class Merge(Record):
         "bf16: onto the weights as published, which differ from a quantised base by its error"
     )
     dtype: str = Field(description="of the weights that were written; the sum is made in float32")
-    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's or the mini tasks")
-    positions: int = Field(description="tokens at which the two are compared")
-    largest_difference: float = Field(description="max |difference of log-probability| over positions and vocabulary")
-    mean_divergence: float = Field(description="mean Kullback-Leibler divergence in nats, unmerged from merged")
-    agreement: float = Field(description="share of positions with the same most probable token")
-    answers: float = Field(description="share of prompts after which the same token is the most probable one")
 
 
 class Document(Record):
@@ -264,6 +278,7 @@ class Adapter(Document):
     files: dict[str, str] = Field(min_length=1, description="every file that decides an answer -> SHA-256")
     training: Training
     provenance: Provenance
+    truncation: Truncation | None = Field(default=None, description="what saving it as a LoRA lost; null: nothing")
     merge: Merge | None = Field(default=None, description="of a model that was made of an adapter by finbench merge")
 
 

@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "vera": {"rank": 16, "lr": 0.05},
     "randlora": {"rank": 8, "alpha": 160},
     "oft": {"oft_block_size": 16},
+    "rosa": {"lr": 1e-3},
 }
 COMBINATIONS = [
     (method.name, base, bits)

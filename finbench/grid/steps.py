@@ -87,8 +87,8 @@ class Board:
         told = {"recipe": recipe.model_dump(), "folder": cell.folder, "gpus": cell.needs.gpus}
         self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, told, after, cell)
         tasks = [task.name for task in catalog.expand([*(exams.tasks or recipe.tasks), *exams.also])]
-        how: dict[str, Any] = {"engine": exams.engine, "limit": exams.limit, "shots": exams.shots, "bits": exams.bits or recipe.bits}
-        how |= {"chat": recipe.chat, "arguments": exams.arguments}
+        how: dict[str, Any] = {"engine": exams.engine, "limit": exams.limit, "shots": exams.shots}
+        how |= {"bits": exams.bits or recipe.bits, "chat": recipe.chat, "arguments": exams.arguments}
         told = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how, "full": tasks}
         group = digest({"score": told})
         if group not in self.steps:

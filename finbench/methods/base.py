@@ -40,6 +40,19 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What was cut off a trained update to save it as a LoRA of ``rank``, where it has rank ``of``.
+
+    ``weights``: norm of what was cut, as a share of the norm of the update, over all layers; ``worst``: of one layer.
+    """
+
+    rank: int
+    of: int
+    weights: float
+    worst: float
+
+
+@dataclass(frozen=True)
 class Method:
     """A way to train a model.
 
@@ -171,12 +184,16 @@ class Method:
         """What the folder will hold: a peft adapter or a whole model."""
         return "model" if self.becomes == "model" else "peft"
 
-    def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
-        """Write peft's files, or transformers' files of a whole model, into the empty ``folder``."""
+    def save(self, model: Any, recipe: Recipe, folder: Path) -> Cut | None:
+        """Write peft's files, or transformers' files of a whole model, into the empty ``folder``.
+
+        Returns what was lost by it where something can be.
+        """
         if self.becomes == "model":
             model.save_pretrained(folder)
         else:
             model.save_pretrained(folder, save_embedding_layers=False)
+        return None
 
 
 def targets(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
