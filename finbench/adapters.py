@@ -145,7 +145,7 @@ def stated_config(folder: Path) -> dict[str, Any]:
         close = near_misses(kind, KINDS)
         meant = f" (did you mean {close[0].upper()}?)" if close else ""
         raise FinbenchError(
-            f"{path}: peft_type {config['peft_type']!r} is no method that finbench can load{meant}.",
+            f"{path}: peft_type {str(config['peft_type'])[:60]!r} is no method that finbench can load{meant}.",
             "See them all: finbench methods",
         )
     return config

@@ -76,11 +76,12 @@ def views(cards: Sequence[Scorecard]) -> list[TaskView]:
     ]
 
 
-def conditions(card: Scorecard) -> tuple[str, ...]:
-    """What sets an exam apart from the plain one."""
+def conditions(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
+    """What sets an exam apart from the plain one; a ``score`` on fewer rows than the limit is of the whole test."""
     shots = [f"{card.shots} shots"] if card.shots else []
     chat = ["chat template"] if card.subject.chat else []
-    limit = [f"first {card.limit} rows only"] if card.limit else []
+    whole = card.limit is None or (score is not None and score.n < card.limit)
+    limit = [] if whole else [f"first {card.limit} rows only"]
     return (*shots, *chat, *limit)
 
 

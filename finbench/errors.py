@@ -16,9 +16,17 @@ from collections.abc import Iterable
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
+_LONGEST = 2_000  # characters of a line of a message
+
+
 def harmless(text: str) -> str:
     """Text in which every character that a terminal would obey stands as its escape; newline and tab stay."""
     return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _shown(text: str) -> str:
+    lines = harmless(text).split("\n")
+    return "\n".join(line if len(line) <= _LONGEST else line[:_LONGEST] + "..." for line in lines)
 
 
 class FinbenchError(Exception):
@@ -27,10 +35,10 @@ class FinbenchError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        message = harmless(message)
+        message = _shown(message)
         super().__init__(message)
         self.message = message
-        self.hint = harmless(hint)
+        self.hint = _shown(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message

@@ -90,7 +90,7 @@ def pulled(done: Pulled) -> None:
     from finbench.pulling import stated_base
 
     out.print(f"{escape(done.source)} is in {escape(str(done.folder))}", highlight=False, soft_wrap=True)
-    base = escape(stated_base(done.adapter)[:120])
+    base = escape(stated_base(done.adapter))
     out.print(f"It states the base {base}.", highlight=False, soft_wrap=True)
     folder = str(done.folder) if "/" in str(done.folder) else f"./{done.folder}"
     out.print(f"Next: finbench eval --adapter {escape(folder)}", highlight=False, soft_wrap=True)

@@ -13,12 +13,13 @@ from typing import Any
 from finbench import adapters, cardfiles, hub, refs, verification, zoo
 from finbench.adapters import AdapterFolder
 from finbench.console import quiet
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, harmless
 from finbench.files import folder_atomic
 from finbench.publishing.adapter import EVIDENCE
 from finbench.records import Score, Scorecard
 
 _MARK = ".finbench-pull"  # source, and the files of a pulled folder
+_LONGEST_NAME = 200  # characters of a name that somebody else has given
 _MOST_CARDS = 200
 _LARGEST_EVIDENCE = 2**28  # bytes of all scorecards and samples beside an adapter; a card has half a megabyte
 _CARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}\.(json|samples\.jsonl\.zst)")
@@ -82,9 +83,11 @@ def stated_base(found: AdapterFolder) -> str:
     """The base that an adapter says it belongs to, with its commit if it says that; for people."""
     if found.record:
         base = found.record.base
-        return (base.hub_id or base.alias) + (f"@{base.revision}" if base.revision else "")
-    stated = str(found.config.get("base_model_name_or_path") or zoo.UNKNOWN)
-    return stated + (f"@{found.config['revision']}" if found.config.get("revision") else "")
+        stated, revision = base.hub_id or base.alias, base.revision
+    else:
+        stated = str(found.config.get("base_model_name_or_path") or zoo.UNKNOWN)
+        revision = found.config.get("revision")
+    return harmless(stated[:_LONGEST_NAME] + (f"@{str(revision)[:_LONGEST_NAME]}" if revision else ""))
 
 
 # ---------------------------------------------------------------- the zoo

@@ -161,13 +161,19 @@ def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
     except HfHubHTTPError as fault:
         raise refusal(fault, wanted, writing=writing) from fault
     except unreachable as fault:
+        if isinstance(fault.__cause__, HfHubHTTPError):  # of a download: the Hub has answered, but nothing useful
+            raise refusal(fault.__cause__, wanted, writing=writing) from fault
         raise _unreachable(fault, wanted) from fault
-    except (FileMetadataError, json.JSONDecodeError, httpx2.InvalidURL) as fault:
-        raise FinbenchError(
-            f"{shown_endpoint()} does not answer as a Hub does.", "Mend HF_ENDPOINT, or unset it: unset HF_ENDPOINT"
-        ) from fault
+    except (FileMetadataError, json.JSONDecodeError, httpx2.InvalidURL, UnicodeError) as fault:
+        raise no_hub() from fault
     except HFValidationError as fault:
         raise FinbenchError(f"Not a name of the Hub: {wanted[:100]!r}.", "Write hub:org/name.") from fault
+
+
+def no_hub() -> FinbenchError:
+    """The fault for an endpoint that is something else, or no address at all."""
+    said = f"{shown_endpoint()[:200]} does not answer as a Hub does."
+    return FinbenchError(said, "Mend HF_ENDPOINT, or unset it: unset HF_ENDPOINT")
 
 
 def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
@@ -178,15 +184,19 @@ def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
         return FinbenchError(said, "Is HF_ENDPOINT right? Repeat later.")
     if "/" not in wanted:
         return Unreachable(
-            f"{sentence(wanted)} is unknown and the Hub cannot be reached.",
+            f"{sentence(wanted)} is unknown and {_the_hub()} cannot be reached.",
             "With a network, and without HF_HUB_OFFLINE, repeat the command.",
         )
     prefix, name = _split(wanted.partition("@")[0])
     kind = f" --repo-type {prefix.rstrip('s/')}" if prefix else ""
     return Unreachable(
-        f"{sentence(wanted)} is not in the local cache and the Hub cannot be reached.",
+        f"{sentence(wanted)} is not in the local cache and {_the_hub()} cannot be reached.",
         f"With a network: hf download {name}{kind}. Or name local files.",
     )
+
+
+def _the_hub() -> str:
+    return "the Hub" if endpoint() == OFFICIAL else f"the Hub at {shown_endpoint()} (HF_ENDPOINT)"
 
 
 def _split(wanted: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finbench.errors import FinbenchError
-from finbench.hub.client import Kind, address, api, sentence
+from finbench.hub.client import Kind, address, api, no_hub, sentence
 
 MOST_FILES = 100_000  # of a repository, as the Hub advises
 
@@ -38,8 +38,7 @@ def items(repo: str, kind: Kind, sha: str, folder: str | None = None, most: int 
 
     Raises FinbenchError after ``most`` entries, and for a name that leads out of the repository or the folder.
     """
-    listed = api().list_repo_tree(repo, folder, repo_type=kind, revision=sha, recursive=folder is None)
-    for number, item in enumerate(itertools.islice(listed, most + 1)):
+    for number, item in enumerate(itertools.islice(_listed(repo, kind, sha, folder), most + 1)):
         said = sentence(address(repo, kind))
         if number == most:
             raise FinbenchError(f"{said} lists more than {most:,} files; that is too many.")
@@ -48,6 +47,13 @@ def items(repo: str, kind: Kind, sha: str, folder: str | None = None, most: int 
         if hostile(name) or (folder is not None and (below == name or "/" in below)):
             raise FinbenchError(f"{said} lists a file that leads out of its folder ({name[:60]!r}): refused.")
         yield item
+
+
+def _listed(repo: str, kind: Kind, sha: str, folder: str | None) -> Iterator[Any]:
+    try:
+        yield from api().list_repo_tree(repo, folder, repo_type=kind, revision=sha, recursive=folder is None)
+    except (TypeError, KeyError, AttributeError) as fault:  # what the client makes of JSON that is no listing
+        raise no_hub() from fault
 
 
 def files(repo: str, kind: Kind, sha: str) -> dict[str, Remote]:

@@ -37,7 +37,7 @@ def scatter() -> dict[str, Any]:
     except ImportError as fault:
         raise FinbenchError("The leaderboard's charts need altair and vl-convert-python.", EXTRA) from fault
     x = alt.X("x:Q", title="%axis%", scale=alt.Scale(type="linear", zero=False, padding=24, nice=True))
-    y = alt.Y("score:Q", title="%metric%", scale=alt.Scale(zero=False, padding=12, nice=True))
+    y = alt.Y("score:Q", title="%metric%", scale=alt.Scale(zero=False, padding=22, nice=True))
     colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme="tableau10"))
     tips = [
         alt.Tooltip("name:N", title="subject"),
@@ -55,8 +55,9 @@ def scatter() -> dict[str, Any]:
     points = rows.mark_point(filled=True, size=80, opacity=0.95).encode(
         x=x, y=y, color=colour, tooltip=tips, shape=alt.Shape("kind:N", legend=None)
     )
+    # a front rises from left to right: names below its left and above its right cannot cover each other
     left = rows.transform_filter("datum.named && !datum.right").mark_text(
-        align="left", dx=6, dy=-9, fontSize=11, limit=190
+        align="left", dx=6, dy=15, fontSize=11, limit=190
     )
     right = rows.transform_filter("datum.named && datum.right").mark_text(
         align="right", dx=-6, dy=-9, fontSize=11, limit=190

@@ -15,7 +15,7 @@ from finbench.engines import servable
 from finbench.examcheck import exam_of_examples
 from finbench.methods import METHODS
 from finbench.publishing.licences import Licence
-from finbench.publishing.picture import base_score
+from finbench.publishing.picture import base_score, ordered
 from finbench.records import Adapter, BaseModelId, Scorecard
 
 PICTURE = "finbench/scores.png"
@@ -120,22 +120,21 @@ def _hub_metric(name: str) -> str:
 def _rows(facts: Facts) -> list[dict[str, str]]:
     """The table of results: this adapter, its base in the same exam, and who needs no model."""
     found = []
-    for card in facts.cards:
-        for score in card.scores:
-            share = metrics.is_share(score.main_metric)
-            base = base_score(card, score, facts.base_cards)
-            majority = score.baselines.get("majority", {}).get(score.main_metric)
-            found.append(
-                {
-                    "task": ", ".join([score.task.removeprefix(catalog.PREFIX), *conditions(card)]),
-                    "metric": metrics.spoken(score.main_metric) + (" in %" if share else ""),
-                    "own": interval(score.main, share),
-                    "base": interval(base.main, share) if base else "not measured",
-                    "majority": amount(majority, share) if majority is not None else "",
-                    "n": f"{score.n:,}",
-                    "parsed": amount(score.parse_rate.value),
-                }
-            )
+    for card, score in ordered(facts.cards, facts.tasks):
+        share = metrics.is_share(score.main_metric)
+        base = base_score(card, score, facts.base_cards)
+        majority = score.baselines.get("majority", {}).get(score.main_metric)
+        found.append(
+            {
+                "task": ", ".join([score.task.removeprefix(catalog.PREFIX), *conditions(card, score)]),
+                "metric": metrics.spoken(score.main_metric) + (" in %" if share else ""),
+                "own": interval(score.main, share),
+                "base": interval(base.main, share) if base else "not measured",
+                "majority": amount(majority, share) if majority is not None else "",
+                "n": f"{score.n:,}",
+                "parsed": amount(score.parse_rate.value),
+            }
+        )
     return found
 
 
