@@ -123,8 +123,8 @@ def _baseline_rows(score: Score) -> list[Row]:
             Row(
                 name=f"{name} label",
                 what="no model",
-                main=Measure(value=main, low=main, high=main),
-                accuracy=Measure(value=acc, low=acc, high=acc)
+                main=Measure(value=main, low=None, high=None),
+                accuracy=Measure(value=acc, low=None, high=None)
                 if acc is not None and score.main_metric != "acc"
                 else None,
                 lenient=None,
@@ -147,9 +147,15 @@ def amount(value: float, share: bool = True) -> str:
 
 
 def interval(measure: Measure, share: bool = True) -> str:
-    """81.4 [78.2, 84.1]"""
-    value, low, high = (amount(part, share) for part in (measure.value, measure.low, measure.high))
-    return f"{value} [{low}, {high}]"
+    """81.4 [78.2, 84.1]; 81.4 [–: one source] where there is no interval."""
+    return f"{amount(measure.value, share)} [{limits(measure, share, ', ')}]"
+
+
+def limits(measure: Measure, share: bool = True, between: str = "–") -> str:
+    """78.2–84.1; "–: one source" where there is no interval, with the reason."""
+    if measure.interval is None:
+        return f"–: {measure.lacking}" if measure.lacking else "–"
+    return between.join(amount(end, share) for end in measure.interval)
 
 
 # ---------------------------------------------------------------- terminal
@@ -182,10 +188,9 @@ def _table(view: TaskView, width: int) -> Table:
         if shown:
             table.add_column(name, justify="right", no_wrap=True)
     for row in view.rows:
-        ends = [amount(end, share) for end in (row.main.low, row.main.high)]
-        limits = "" if row.main.low == row.main.high else " - ".join(ends)
+        ends = "" if row.baseline else limits(row.main, share, " - ")
         drawn = f"[{row.colour}]{bar(row.main, length)}[/]" if share else ""
-        cells = [escape(shorten(row.name, names)), amount(row.main.value, share), limits, drawn]
+        cells = [escape(shorten(row.name, names)), amount(row.main.value, share), ends, drawn]
         cells += [percent(row.accuracy.value) if row.accuracy else ""] if with_accuracy else []
         cells += [amount(row.lenient.value, share) if row.lenient else ""]
         cells += [percent(row.parse_rate.value) if row.parse_rate else ""]
@@ -202,7 +207,8 @@ def shorten(name: str, width: int) -> str:
 
 def bar(measure: Measure, width: int = _BAR) -> str:
     """A bar up to the value; its 95 % interval is shaded."""
-    low, value, high = (round(width * part) for part in (measure.low, measure.value, measure.high))
+    ends = measure.interval or (measure.value, measure.value)
+    low, value, high = (round(width * part) for part in (ends[0], measure.value, ends[1]))
     return "█" * low + "▓" * (value - low) + "▒" * (high - value) + "·" * (width - high)
 
 
@@ -223,6 +229,7 @@ def _environment(html: bool) -> Environment:
         "number": lambda value: f"{value:g}",
         "percent": percent,
         "interval": interval,
+        "limits": limits,
         "metric": spoken,
         "amount": amount,
         "cell": _cell,
@@ -255,9 +262,7 @@ def _around(cell: Any, spread: str) -> str:
     scale, digits = (100, 1) if cell.share else (1, 3)
     if spread == "seeds":
         return "" if cell.deviation is None else f"± {scale * cell.deviation:.{digits}f}"
-    if cell.measure.low == cell.measure.high:
-        return ""
-    return f"[{amount(cell.measure.low, cell.share)}, {amount(cell.measure.high, cell.share)}]"
+    return "" if cell.exact else f"[{limits(cell.measure, cell.share, ', ')}]"
 
 
 def _tex(cell: Any, spread: str) -> str:

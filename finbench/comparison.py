@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finbench import cardfiles, catalog, metrics, paired, paths, scoring
+from finbench import cardfiles, catalog, metrics, paired, paths, scoring, stats
 from finbench.errors import FinbenchError
 from finbench.files import json_lines
 from finbench.records import Measure, Score, Scorecard
@@ -53,7 +53,7 @@ class Contest:
     difference: Measure
     p: float
     adjusted: float
-    detectable: float
+    detectable: float | None
     needed: int | None
     only_a: int | None
     only_b: int | None
@@ -227,7 +227,7 @@ def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contes
         p=found.p,
         adjusted=found.p,
         detectable=found.detectable(),
-        needed=paired.documents_needed(score.n, found.error, found.measure.value),
+        needed=paired.documents_needed(score.n, found.error, found.measure.value) if found.testable else None,
         only_a=only_a,
         only_b=only_b,
         mcnemar=p_mcnemar,
@@ -306,12 +306,15 @@ def points(metric: str, value: float, sign: bool = True) -> str:
 
 def _gap(contest: Contest) -> str:
     unit = " points" if metrics.is_share(contest.metric) else ""
-    low, high = (points(contest.metric, bound) for bound in (contest.difference.low, contest.difference.high))
+    if contest.difference.interval is None:
+        around = f"no interval ({contest.difference.lacking})"
+    else:
+        around = "95 % interval " + " to ".join(points(contest.metric, end) for end in contest.difference.interval)
     shown = points(contest.metric, contest.difference.value)
     p = probability(contest.p)
     if probability(contest.adjusted) != p:
         p += f" ({probability(contest.adjusted)} after Holm)"
-    return f"{metrics.spoken(contest.metric)} {shown}{unit}, 95 % interval {low} to {high}, {p}"
+    return f"{metrics.spoken(contest.metric)} {shown}{unit}, {around}, {p}"
 
 
 def _verdict_one(comparison: Comparison) -> str:
@@ -321,8 +324,13 @@ def _verdict_one(comparison: Comparison) -> str:
         what = "better" if contest.winner == "a" else "worse"
         test = f"paired permutation test, n = {contest.n:,}"
         return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
-    seen = points(contest.metric, contest.detectable, sign=False)
     unit = " points" if metrics.is_share(contest.metric) else ""
+    if contest.clusters <= stats.FEW:
+        enough = f"from {_sources(contest)}, and fewer than {stats.FEW + 1} cannot show any difference"
+    elif contest.detectable is None:
+        enough = "all answers score alike"
+    else:
+        enough = f"enough for differences from {points(contest.metric, contest.detectable, sign=False)}{unit} on"
     settle = (
         f"; about {contest.needed:,} documents like these would settle a difference of this size"
         if contest.needed and contest.needed > contest.n
@@ -330,8 +338,13 @@ def _verdict_one(comparison: Comparison) -> str:
     )
     return (
         f"No difference between {comparison.a} and {comparison.b} can be shown on {task}: {_gap(contest)}{settle} "
-        f"(n = {contest.n:,}, enough for differences from {seen}{unit} on)."
+        f"(n = {contest.n:,}, {enough})."
     )
+
+
+def _sources(contest: Contest) -> str:
+    what = "source" if contest.clusters < contest.n else "document"
+    return f"one {what}" if contest.clusters == 1 else f"{contest.clusters} {what}s"
 
 
 def _verdict_many(comparison: Comparison) -> str:

@@ -311,14 +311,32 @@ class Subject(Record):
 
 
 class Measure(Record):
-    """A number with its 95 % interval over documents."""
+    """A number with its 95 % interval over documents; without one where the documents allow none."""
 
     value: float = Field(description="what lm-eval's own aggregation gives")
-    low: float = Field(description="lower end of the 95 % interval")
-    high: float = Field(description="upper end of the 95 % interval")
+    low: float | None = Field(description="lower end of the 95 % interval; null: there is none")
+    high: float | None = Field(description="upper end of the 95 % interval; null: there is none")
     method: str | None = Field(
-        default=None, description="how the interval was made and from how many resamples; null in schema 0"
+        default=None,
+        description="how the interval was made and from how many resamples, or `none` and why there is none; "
+        "null in schema 0",
     )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two ends or none")
+        return self
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high), or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def lacking(self) -> str:
+        """Why there is no interval, in words; empty where there is one, or nobody says why."""
+        return (self.method or "").removeprefix("none, ") if self.low is None else ""
 
 
 class Overlap(Record):

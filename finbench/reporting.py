@@ -206,7 +206,7 @@ def _baselines(columns: list[Column]) -> list[Line]:
         values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
         if any(value is not None for value in values):
             cells = [
-                None if value is None else Cell(Measure(value=value, low=value, high=value), column.share)
+                None if value is None else Cell(Measure(value=value, low=None, high=None), column.share, exact=True)
                 for value, column in zip(values, columns, strict=True)
             ]
             lines.append(Line(f"{name} label", "no model", cells, baseline=True))

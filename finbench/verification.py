@@ -17,6 +17,7 @@ from finbench.errors import FinbenchError
 from finbench.files import strict_json
 from finbench.records import Measure, Score, Scorecard
 
+Unlike = tuple[str, str, Measure, Measure]  # place in the card, metric as scored, as stated, as recomputed
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
 _EXACT = 1e-9  # intervals are resampled with the same seed: equal up to rounding
 _OF_SCHEMA_0 = Scorecard.model_fields.keys() - {"origin", "arguments", "computed", "chat_template", "seal"}
@@ -189,10 +190,13 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
     if score.main_metric not in score.metrics:
         found.fault(f"{place}.main_metric", f"{score.main_metric!r} is not among the metrics")
     for name, measure in _measures(score):
-        if not measure.low <= measure.value <= measure.high:
+        low, high = measure.interval or (measure.value, measure.value)
+        if measure.interval is None and not measure.lacking:
+            found.fault(f"{place}.{name}", "has no interval, and does not say why")
+        if not low <= measure.value <= high:
             found.fault(f"{place}.{name}", "lies outside its own interval")
         least, most = metrics.bounds(name.rpartition(".")[2])
-        if not least <= measure.low <= measure.high <= most:
+        if not least <= low <= high <= most:
             found.fault(f"{place}.{name}", f"is not between {least:g} and {most:g}")
         if score.n == wanted < 2**53 and name.rpartition(".")[2] in ("acc", "exact_match", "parse_rate"):
             successes = measure.value * score.n
@@ -272,7 +276,7 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         quotes = metrics.may_quote(score.task, name) and name != score.main_metric
         if not quotes or not catalog.tasks()[score.task].restricted:
             found.fault(f"{sample}.values.{name}", "is hidden, though it quotes no restricted text")
-    _equal(score, *recomputed, hidden, found)
+    _equal(score, rows, *recomputed, hidden, found)
     if hidden:
         found.notes.append(f"{score.task}: {', '.join(sorted(hidden))} quote restricted text and cannot be recomputed")
     found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
@@ -296,31 +300,67 @@ def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> 
 
 def _equal(
     score: Score,
+    rows: list[dict[str, Any]],
     strict: dict[str, Measure],
     lenient: dict[str, Measure],
     parse_rate: Measure,
     hidden: set[str],
     found: Verification,
 ) -> None:
-    place = f"scores[{score.task}]"
+    place, before = f"scores[{score.task}]", len(found.faults)
+    differing: list[Unlike] = []
     for group, have in (("metrics", strict), ("lenient", lenient), ("", {"parse_rate": parse_rate})):
         stated: Mapping[str, Measure] = getattr(score, group) if group else {"parse_rate": score.parse_rate}
         beyond = {name for name in stated if name in hidden or name + scoring.LENIENT in hidden}
         if stated.keys() - beyond != have.keys():
             found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
-        for name in stated.keys() & have.keys():
+        for name in sorted(stated.keys() & have.keys()):
             where = f"{place}.{group}.{name}" if group else f"{place}.{name}"
             if abs(stated[name].value - have[name].value) > _EXACT:
                 found.fault(where, f"is {stated[name].value}; the samples give {have[name].value}")
-            if not stated[name].method and stated[name].low == stated[name].high:
-                continue  # schema 0 gave no interval to what is all right or all wrong
-            slack = _EXACT if stated[name].method else _EARLIER
-            for end in ("low", "high"):
-                one, other = getattr(stated[name], end), getattr(have[name], end)
-                if abs(one - other) > slack:
-                    found.fault(f"{where}.{end}", f"is {one}; the samples give {other}")
-            if stated[name].method not in (None, have[name].method):
-                found.fault(f"{where}.method", f"is {stated[name].method!r}; it was made by {have[name].method!r}")
+            elif any(_unlike(stated[name], have[name])):
+                metric = name + scoring.LENIENT if group == "lenient" else name
+                differing.append((where, metric, stated[name], have[name]))
+    if differing and len(found.faults) == before:
+        differing = _of_now(score, rows, differing, found)
+    for where, _, one, other in differing:
+        for end, said in zip(("low", "high", "method"), _unlike(one, other), strict=True):
+            if said:
+                found.fault(f"{where}.{end}", said)
+
+
+def _of_now(
+    score: Score,
+    rows: list[dict[str, Any]],
+    differing: Sequence[Unlike],
+    found: Verification,
+) -> list[Unlike]:
+    """The differing intervals without those that the rule of before few sources were treated apart gives."""
+    values, clusters = scoring.values_of(rows), scoring.clusters_of(rows)
+    aggregations = metrics.aggregations(score.task)
+    left: list[Unlike] = []
+    earlier: list[Unlike] = []
+    for item in differing:
+        _, metric, stated, _ = item
+        old = scoring.measure(values[metric], aggregations[metric], clusters, earlier=True)
+        (left if any(_unlike(stated, old)) else earlier).append(item)
+    for where, _, stated, now in earlier:
+        then, today = (" to ".join(f"{end:.4f}" for end in one.interval or ()) or "none" for one in (stated, now))
+        place = where.removeprefix("scores[").replace("]", "", 1)
+        found.notes.append(f"{place}: interval {then}, too short, by an earlier rule; today's: {today} ({now.method})")
+    return left
+
+
+def _unlike(stated: Measure, have: Measure) -> tuple[str, str, str]:
+    """What is wrong with the lower end, the upper end and the method of an interval; empty texts if nothing is."""
+    if not stated.method and stated.low == stated.high:
+        return "", "", ""  # schema 0 gave no interval to what is all right or all wrong
+    slack, ends = _EXACT if stated.method else _EARLIER, []
+    for one, other in ((stated.low, have.low), (stated.high, have.high)):
+        same = one == other if one is None or other is None else abs(one - other) <= slack
+        ends.append("" if same else f"is {one}; the samples give {other}")
+    method = "" if stated.method in (None, have.method) else f"is {stated.method!r}; it was made by {have.method!r}"
+    return ends[0], ends[1], method
 
 
 # ---------------------------------------------------------------- the data

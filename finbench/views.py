@@ -357,10 +357,8 @@ def _contests(pair: Comparison) -> Table:
 
 def _contest(contest: Contest) -> list[str]:
     colour = {"a": "green", "b": "red", None: "default"}[contest.winner]
-    a, b, low, high = (
-        points(contest.metric, value, sign=False)
-        for value in (contest.a.value, contest.b.value, contest.difference.low, contest.difference.high)
-    )
+    a, b = (points(contest.metric, value, sign=False) for value in (contest.a.value, contest.b.value))
+    ends = [points(contest.metric, end, sign=False) for end in contest.difference.interval or ()]
     if contest.needed is None:
         settled = "-"
     else:
@@ -371,7 +369,7 @@ def _contest(contest: Contest) -> list[str]:
         a,
         b,
         f"[{colour}]{points(contest.metric, contest.difference.value)}[/]",
-        f"{low} to {high}",
+        " to ".join(ends) or "–",
         "< .001" if contest.adjusted < 0.001 else f"{contest.adjusted:.3f}",
         settled,
     ]

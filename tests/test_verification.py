@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import sys
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 import zstandard
+from rich.console import Console
 
-from finbench import cardfiles, cli, evaluation, metrics, scoring, seal
+from finbench import cardfiles, cards, cli, comparison, evaluation, exports, metrics, reporting, scoring, seal
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file, stable_json
 from finbench.records import Scorecard
@@ -564,3 +566,75 @@ def test_restricted_answers_that_cannot_be_read_are_no_crash(
     for folder in (tmp_path / "data", tmp_path / "nowhere"):
         found = verify(card, data_dir=folder)
         assert (found.level, found.faults) == ("samples-attached", [])
+
+
+# ---------------------------------------------------------------- intervals of few sources
+
+
+@pytest.fixture
+def one_filing(tmp_path: Path) -> Path:
+    """A card on the first two questions of mini_xbrl, which are about one filing."""
+    evaluation.evaluate(engine="dummy", tasks=["mini_xbrl"], limit=2, out=tmp_path / "one")
+    return tmp_path / "one" / "dummy.json"
+
+
+def test_a_card_of_one_source_has_no_interval_and_every_view_says_why(one_filing: Path, tmp_path: Path) -> None:
+    score = cardfiles.read(one_filing).scores[0]
+    assert (score.n, score.clusters, score.main.interval, score.main.lacking) == (2, 1, None, "one source")
+    found = verify(one_filing)
+    assert (found.level, found.faults) == ("samples-attached", [])
+    shown = f"{100 * score.main.value:.1f} [–: one source]"
+    assert shown in (one_filing.parent / "report.md").read_text()
+    assert "<small>–: one source</small>" in (one_filing.parent / "report.html").read_text()
+    for how in ("md", "latex", "html"):
+        assert "–: one source" in reporting.report([one_filing], format=how)
+    drawn = Console(width=100, record=True, file=io.StringIO())
+    drawn.print(*cards.terminal([cardfiles.read(one_filing)]))
+    assert "–: one source" in drawn.export_text()
+    for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
+        [file] = exports.export_card(one_filing, format=how, out=tmp_path / how)
+        text = file.read_text()
+        assert "confidence_interval" not in text
+        assert "low:" not in text
+        assert ('"N/A"' in text) == (how == "lm-eval")
+
+
+def test_an_interval_that_one_source_cannot_give_is_a_fault_and_that_of_earlier_cards_a_note(one_filing: Path) -> None:
+    kept = one_filing.read_bytes(), cardfiles.samples_path(one_filing).read_bytes()
+
+    def edit(low: Any, high: Any, method: str) -> Verification:
+        one_filing.write_bytes(kept[0])
+        cardfiles.samples_path(one_filing).write_bytes(kept[1])
+
+        def alter(card: Card, rows: Rows) -> None:
+            main = card["scores"][0]["main_metric"]
+            card["scores"][0]["metrics"][main] |= {"low": low, "high": high, "method": method}
+
+        change(one_filing, alter, careful=True)
+        return verify(one_filing)
+
+    value = cardfiles.read(one_filing).scores[0].main.value
+    narrow = edit(max(0.0, value - 0.01), min(1.0, value + 0.01), "cluster bootstrap, 10000 resamples")
+    assert narrow.faults
+    assert edit(None, None, "none, too many").faults
+    assert edit(None, None, "").faults
+    before = scoring.split_metrics(*_of(one_filing), earlier=True)[0][cardfiles.read(one_filing).scores[0].main_metric]
+    earlier = edit(before.low, before.high, str(before.method))
+    assert (earlier.level, earlier.faults) == ("samples-attached", [])
+    assert any("by an earlier rule; today's: none (none, one source)" in note for note in earlier.notes)
+
+
+def _of(path: Path) -> tuple[Any, Any, Any]:
+    """Values, aggregations and clusters of a card of one task."""
+    rows = cardfiles.read_samples(path)
+    return scoring.values_of(rows), metrics.aggregations(rows[0]["task"]), scoring.clusters_of(rows)
+
+
+def test_comparing_on_few_sources_says_that_nothing_can_be_shown(one_filing: Path, tmp_path: Path) -> None:
+    evaluation.evaluate(
+        engine="dummy", tasks=["mini_xbrl"], limit=2, out=tmp_path / "two", arguments={"answers": "gold"}
+    )
+    [pair] = comparison.compare([one_filing, tmp_path / "two" / "dummy.json"])
+    assert "no interval (one source)" in pair.verdict
+    assert "from one source, and fewer than 6 cannot show any difference" in pair.verdict
+    assert (pair.contests[0].detectable, pair.contests[0].needed, pair.contests[0].winner) == (None, None, None)

@@ -51,7 +51,8 @@ def scatter() -> dict[str, Any]:
     steps = on_front.mark_line(interpolate="step-after", strokeDash=[4, 3], strokeWidth=1.5, opacity=0.7).encode(
         x=x, y=y, detail="machine:N", order="x:Q", color=alt.value("%soft%")
     )
-    whiskers = rows.mark_rule(strokeWidth=1.5, opacity=0.45).encode(x=x, y="low:Q", y2="high:Q", color=colour)
+    measured = rows.transform_filter("datum.low !== null")
+    whiskers = measured.mark_rule(strokeWidth=1.5, opacity=0.45).encode(x=x, y="low:Q", y2="high:Q", color=colour)
     points = rows.mark_point(filled=True, size=80, opacity=0.95).encode(
         x=x, y=y, color=colour, tooltip=tips, shape=alt.Shape("kind:N", legend=None)
     )
@@ -99,8 +100,8 @@ def point(exam: Exam, row: Row, axis: str) -> dict[str, Any] | None:
         "machine": row.entry.machine,
         "x": at,
         "score": scale * main.value,
-        "low": scale * main.low,
-        "high": scale * main.high,
+        "low": None if main.low is None else scale * main.low,
+        "high": None if main.high is None else scale * main.high,
         "said": f"{scale * main.value:.1f}" if exam.share else f"{main.value:.3f}",
         "front": row.on_cost_front if axis == "cost" else row.on_memory_front,
     }

@@ -177,7 +177,7 @@ def _row(row: Row, place: dict[str, int]) -> list[Any]:
     seen = row.score.overlap.texts / row.score.overlap.of if row.score.overlap else 0
     return [
         place[row.entry.key],
-        *(round(part, 5) for part in (main.value, main.low, main.high)),
+        *_rounded(main),
         row.group,
         round(row.score.parse_rate.value, 4),
         None if row.tokens_per_second is None else round(row.tokens_per_second, 1),
@@ -281,4 +281,9 @@ def _scores(row: Row) -> dict[str, Any]:
 
 def _measure(name: str, measure: Measure) -> list[Any]:
     share = metrics.is_share(name)
-    return [metrics.spoken(name), share, *(round(part, 5) for part in (measure.value, measure.low, measure.high))]
+    return [metrics.spoken(name), share, *_rounded(measure)]
+
+
+def _rounded(measure: Measure) -> list[float | None]:
+    """Value, low, high."""
+    return [None if part is None else round(part, 5) for part in (measure.value, measure.low, measure.high)]

@@ -45,7 +45,9 @@ def scores(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard], trained:
         _text(draw, 16, y + 3, about, _PALE, small)
         for measure, colour, shift in ((base, _BASE, 8), (own, _OWN, -8)):
             if measure is not None:
-                _line(draw, (_x(measure.low), y + shift), (_x(measure.high), y + shift), colour, 2)
+                if measure.interval is not None:
+                    low, high = map(_x, measure.interval)
+                    _line(draw, (low, y + shift), (high, y + shift), colour, 2)
                 _dot(draw, _x(measure.value), y + shift, colour)
                 _text(draw, _WIDTH - _RIGHT + 14, y + shift - 7, f"{100 * measure.value:.1f}", colour, small)
     _text(draw, 16, height - 20, "blue: this adapter   grey: its base   whiskers: 95 % intervals", _PALE, small)
