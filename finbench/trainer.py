@@ -64,7 +64,7 @@ class AnswerTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The method's own schedule if it has one."""
-        if self.lr_scheduler is None and self.method and self.recipe:
+        if self.lr_scheduler is None and self.method and self.recipe:  # type: ignore[has-type]
             chosen = optimizer if optimizer is not None else self.optimizer
             self.lr_scheduler = self.method.scheduler(chosen, self.recipe, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
