@@ -26,7 +26,7 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
     started = time.time()
     answer: dict[str, Any] = {"state": "done", "started": started, "pid": os.getpid(), "node": _node()}
     try:
-        answer |= _DO[step["kind"]](step)
+        answer |= _DO[NOTHING if step.get("nothing") else step["kind"]](step)
     except Interrupted as fault:
         answer |= {"state": "stopped", "message": fault.message}
     except KeyboardInterrupt:
