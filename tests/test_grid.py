@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finbench import catalog
+from finbench import cardfiles, catalog
 from finbench.errors import FinbenchError
 from finbench.grid import spec, watch, work
 from finbench.grid.places import Place
@@ -244,6 +245,45 @@ def test_a_bug_in_a_step_is_its_answer_and_not_the_worker_s_end() -> None:
     answer = work.run({"kind": "train"})
     assert answer["state"] == "failed"
     assert "KeyError" in answer["trace"]
+
+
+@pytest.mark.parametrize("url", ["folder", "memory://results"])
+def test_steps_make_what_they_say_at_a_place_of_any_kind(
+    url: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    axes = {"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1]}
+    one = board(write(tmp_path, llama, axes=axes, tune={"budget": 1}))
+    place = Place(str(tmp_path / url) if url == "folder" else url)
+    while not one.over:
+        for steps in one.take(9, idle=True):
+            answer = work.run({**one.told(steps), "place": place.url, "data_dir": ""})
+            assert answer["state"] == "done", answer
+            for step, part in zip(steps, answer.pop("parts", None) or [{}], strict=True):
+                one.finish(step, {**answer, **part})
+            if place.folder is None:  # the next step may fall to another node, which has nothing
+                shutil.rmtree(place.work())
+    files = {Path(name).name for name in place.files.ls(f"{place.root}/scorecards", detail=False)}
+    cards = {name for name in files if name.endswith(".json")}
+    assert len(cards) == 3
+    assert files >= {name.removesuffix(".json") + ".samples.jsonl.zst" for name in cards}
+    for name in cards:
+        target = tmp_path / "read" / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(place.files.cat_file(f"{place.root}/scorecards/{name}"))
+        samples = name.removesuffix(".json") + ".samples.jsonl.zst"
+        (tmp_path / "read" / samples).write_bytes(place.files.cat_file(f"{place.root}/scorecards/{samples}"))
+        assert len(cardfiles.read_samples(target)) == 6
+    trained = [json.loads(place.read(f"{cell.folder}/finbench.json") or "")["recipe"] for cell in one.cells]
+    assert trained[0]["search"]["budget"] == 1
+    assert trained[0]["lr"] == trained[1]["lr"]  # one search for both seeds
+    assert set(one.best()) == {"finbench_mini_sentiment"}
+
+
+@pytest.mark.parametrize(("name", "count"), [("cpu", 18), ("finlora", 495), ("mission", 531)])
+def test_the_examples_are_grids_that_could_be_run(name: str, count: int) -> None:
+    folder = Path(__file__).parent.parent / "examples"
+    assert len(spec.cells(spec.read(folder / f"sweep-{name}.yaml"))) == count
 
 
 # ---------------------------------------------------------------- with Ray

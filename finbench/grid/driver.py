@@ -15,7 +15,7 @@ from typing import Any
 from finbench import __version__, environment
 from finbench.console import quiet, say
 from finbench.errors import FinbenchError, Interrupted
-from finbench.grid import spec, work
+from finbench.grid import spec
 from finbench.grid.places import Place
 from finbench.grid.steps import Board, Step
 from finbench.grid.watch import Watch
@@ -124,13 +124,15 @@ class Driver:
 
     def __init__(self, ray: Any, board: Board, place: Place, data_dir: Path | None) -> None:
         self.ray, self.board, self.place = ray, board, place
-        self.common = {"place": place.url if place.folder is None else str(place.folder.resolve())}
-        self.common["data_dir"] = str(data_dir.resolve()) if data_dir else ""
+        self.common = {
+            "place": place.url if place.folder is None else str(place.folder.resolve()),
+            "data_dir": str(data_dir.resolve()) if data_dir else "",
+            "version": __version__,
+        }
         self.running: dict[Any, list[Step]] = {}
         self.deaths: dict[str, int] = {}
         self.count = 0
         self.capacity = 1
-        self.version = __version__
         # a worker that had a GPU gives its memory back by ending
         self.remote = {False: ray.remote(_task), True: ray.remote(max_calls=1)(_task)}
 
@@ -159,21 +161,7 @@ class Driver:
             self._submit(steps)
 
     def _submit(self, steps: Sequence[Step]) -> None:
-        first, needs = steps[0], steps[0].needs
-        told = {
-            **first.told,
-            **self.common,
-            "kind": first.kind,
-            "version": self.version,
-            "keys": [s.key for s in steps],
-        }
-        told["name"] = first.name if len(steps) == 1 else f"{first.name} and {len(steps) - 1} more"
-        if first.group:
-            told["folders"] = [folder for step in steps for folder in step.told["folders"]]
-            base = self.board.steps[first.group].outcome or {}
-            told["beside"] = base.get("files", [])
-        elif first.kind == work.SCORE:
-            told["beside"] = []
+        needs, told = steps[0].needs, {**self.board.told(steps), **self.common}
         options: dict[str, Any] = {
             "num_cpus": needs.cpus,
             "num_gpus": needs.gpus,

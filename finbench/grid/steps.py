@@ -7,7 +7,7 @@ all that decides its result, so that a finished one is never done again, and a n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,7 +89,7 @@ class Board:
         tasks = [task.name for task in catalog.expand([*(exams.tasks or recipe.tasks), *exams.also])]
         how: dict[str, Any] = {"engine": exams.engine, "limit": exams.limit, "shots": exams.shots}
         how |= {"bits": exams.bits or recipe.bits, "chat": recipe.chat, "arguments": exams.arguments}
-        told = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how, "full": tasks}
+        told = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how}
         group = digest({"score": told})
         if group not in self.steps:
             bits = "" if how["bits"] == 16 else f" at {how['bits']} bits"
@@ -151,6 +151,16 @@ class Board:
         while self.ready and len(taken) < room:
             taken.append([self.ready.popleft()])
         return taken
+
+    def told(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """What a worker is told of a step, or of several scorings of a group."""
+        first = steps[0]
+        told = {**first.told, "kind": first.kind, "keys": [step.key for step in steps], "beside": []}
+        told["name"] = first.name if len(steps) == 1 else f"{first.name} and {len(steps) - 1} more"
+        if first.group:
+            told["folders"] = [folder for step in steps for folder in step.told["folders"]]
+            told["beside"] = (self.steps[first.group].outcome or {}).get("files", [])
+        return told
 
     # ------------------------------------------------------------ how far it is
 
