@@ -175,6 +175,16 @@ def _final_faults(built: Built, spool: Spool, wanted: dict[str, bool]) -> tuple[
     if not built.filings:
         hint = 'Give an earlier date, or write "Filing Date: YYYY-MM-DD" into filing_metadata.txt beside a filing.'
         return [f"--filed-after leaves no filing: {'; '.join(built.skipped[:_SHOWN])}."], [hint]
+    # a company's older filings may lack the name or ticker by which it was meant: its number is the same in all
+    sides: dict[str, set[str]] = {}
+    for entry in built.filings:
+        sides.setdefault(str(entry["cik"]), set()).add(str(entry["split"]))
+    torn = [cik for cik, found in sides.items() if len(found) > 1]
+    if torn:
+        both = [str(entry["name"]) for entry in built.filings if entry["cik"] == torn[0]]
+        return [f"{', '.join(both)}: one company ({torn[0]}), but not all fit --test-company."], [
+            f"Name it by its number: --test-company {torn[0]}"
+        ]
     missing = [name for name, seen in wanted.items() if not seen]
     if missing:
         there = ", ".join(sorted({str(entry["ticker"] or entry["company"]) for entry in built.filings}))

@@ -23,9 +23,12 @@ def read(path: Path) -> Iterator[Filing]:
 
 def read_document(document: Document) -> Filing:
     """The filing in one document, with the labels that lie beside it."""
-    reader = read_inline if document.kind == "inline" else read_instance
-    filing = reader(document.name, document.data)
-    filing.digests[document.file] = hashlib.sha256(document.data).hexdigest()
+    if document.kind == "inline":
+        filing = read_inline(document.name, document.data, document.more)
+    else:
+        filing = read_instance(document.name, document.data)
+    for file, data in ((document.file, document.data), *document.more):
+        filing.digests[file] = hashlib.sha256(data).hexdigest()
     for name in _label_files(filing, document):
         data = document.beside[name]()
         labels = read_labels(f"{document.name}: {name}", data)
