@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from finbench.data.xbrl.inline import read_inline
@@ -14,11 +14,15 @@ from finbench.data.xbrl.labels import read_labels
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.reader import read_instance
 
+Check = Callable[[Filing, Document], dict[str, int]]
 
-def read(path: Path) -> Iterator[Filing]:
-    """The filings in a file, folder or zip, one at a time. Raises FinbenchError."""
+
+def read(path: Path, check: Check | None = None) -> Iterator[Filing]:
+    """The filings in a file, folder or zip, one at a time, each after ``check``. Raises FinbenchError."""
     for document in documents(path):
-        yield read_document(document)
+        filing = read_document(document)
+        filing.checked = check(filing, document) if check else {}
+        yield filing
 
 
 def read_document(document: Document) -> Filing:

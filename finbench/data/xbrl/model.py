@@ -115,6 +115,7 @@ class Filing:
     unread: Counter[str] = field(default_factory=Counter)
     filed: str = ""  # ISO date, "" if nobody says
     digests: dict[str, str] = field(default_factory=dict)  # file name -> SHA-256
+    checked: dict[str, int] = field(default_factory=dict)  # by Arelle, where a taxonomy package was given
 
     def about(self, name: str) -> str:
         """The value of a cover-page item such as ``EntityRegistrantName``; "" if it is not there."""
