@@ -44,7 +44,7 @@ def raw(path: Path) -> Any:
         raise missing(path) from fault
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
-            f"{path} is torn or not a scorecard ({fault}).", "Move it away, or choose another folder with --out."
+            f"{path} is torn or not JSON ({fault}).", "Move it away, or choose another folder with --out."
         ) from fault
 
 
