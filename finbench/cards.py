@@ -267,14 +267,22 @@ def _around(cell: Any, spread: str) -> str:
 
 def _tex(cell: Any, spread: str) -> str:
     value = rf"\textbf{{{_value(cell)}}}" if cell.best else _value(cell)
-    around = _around(cell, spread).replace("± ", r"$\pm$ ")
+    around = _around(cell, spread).replace("± ", r"$\pm$ ").replace("–", "--")
     return value + (rf" {{\scriptsize {around}}}" if around else "")
 
 
 def latex(text: object) -> str:
     """Text with LaTeX's special characters escaped."""
     special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
-    special |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$^\dagger$", "²": "$^2$", "<": "$<$", ">": "$>$"}
+    special |= {
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "†": r"$^\dagger$",
+        "²": "$^2$",
+        "<": "$<$",
+        ">": "$>$",
+        "–": "--",
+    }
     return "".join(special.get(character, character) for character in str(text))
 
 

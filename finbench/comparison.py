@@ -101,14 +101,7 @@ def load(path: Path) -> Sitting:
             f"{path} has no samples, and only samples can be compared document by document.",
             "Score the subject again: finbench eval",
         )
-    by_task: Rows = {}
-    for row in cardfiles.read_samples(path):
-        by_task.setdefault(row["task"], []).append(row)
-    for score in card.scores:
-        if score.task not in by_task:
-            raise FinbenchError(f"{path}: its samples have no rows of {score.task}.")
-    rows = {task: sorted(found, key=lambda row: int(row["index"])) for task, found in by_task.items()}
-    return Sitting(path, card, rows, card.subject.name)
+    return Sitting(path, card, cardfiles.rows_by_task(path, card), card.subject.name)
 
 
 def _told_apart(found: Sequence[Sitting]) -> list[Sitting]:
@@ -214,7 +207,7 @@ def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contes
         raise FinbenchError(f"{metric} of {task} quotes restricted text, so its samples cannot be compared.")
     values = [scoring.values_of(side)[metric] for side in rows]
     clusters = scoring.clusters_of(rows[0])
-    found = scoring.difference(values[0], values[1], aggregation_of(task, metric), clusters)
+    found = difference(values[0], values[1], aggregation_of(task, metric), clusters, f"{a.path} or {b.path}")
     only_a, only_b, p_mcnemar = _right(rows, clusters)
     return Contest(
         task=task,
@@ -234,6 +227,19 @@ def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contes
         lower_is_better=metric in score.lower_is_better,
         differing=list(_differing(rows, metric, _texts(task, data_dir))),
     )
+
+
+def difference(
+    a: Sequence[Any], b: Sequence[Any], how: metrics.Aggregation, clusters: Sequence[str], where: str
+) -> paired.Difference:
+    """``scoring.difference`` of values from samples; FinbenchError, naming ``where``, for what no scorer gives."""
+    try:
+        return scoring.difference(a, b, how, clusters)
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as fault:
+        raise FinbenchError(
+            f"Values in the samples of {where} are not what the task's scorer gives ({type(fault).__name__}: {fault}).",
+            "See which: finbench verify CARD",
+        ) from fault
 
 
 def _right(

@@ -370,7 +370,7 @@ class _Sitting:
             return {}, {}
         card = cardfiles.read(path)
         try:
-            rows = cardfiles.read_samples(path)
+            rows = cardfiles.rows_by_task(path, card)
         except FinbenchError as fault:  # killed between the writing of the two files
             say(f"{fault.message} Scoring again.")
             return {}, {}
@@ -381,11 +381,7 @@ class _Sitting:
             same_data = score.task not in self.data or self.data[score.task].digest == score.data.digest
             if same_task and same_data and score.fewshot_digest == self.examples.get(score.task, score.fewshot_digest):
                 kept[score.task] = score
-        samples: dict[str, list[dict[str, Any]]] = {name: [] for name in kept}
-        for row in rows:
-            if row["task"] in kept:
-                samples[row["task"]].append(row)
-        return kept, samples
+        return kept, {name: rows.get(name, []) for name in kept}
 
     def _write(self, work: _Work, form: Form, seconds: float) -> None:
         done = all(name in work.scores for name in self.exams) and self.settings.limit is None

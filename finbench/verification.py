@@ -1,7 +1,8 @@
 """Can a scorecard be believed: everything in it that can be recomputed, recomputed.
 
-Levels: ``self-reported`` (the card alone, its numbers possible), ``samples-attached`` (every metric, interval and
-count follows from the samples), ``reproduced`` (the model, asked again, gives the same answers).
+Levels: ``self-reported`` (the card alone, its numbers possible; or an earlier version of a task, whose answers cannot
+be scored again), ``samples-attached`` (every metric, interval and count follows from the samples), ``reproduced`` (the
+model, asked again, gives the same answers).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import Any, Literal
 from finbench import cardfiles, catalog, metrics, rescore, scoring, seal
 from finbench import rerun as again
 from finbench.errors import FinbenchError
-from finbench.files import strict_json
 from finbench.records import Measure, Score, Scorecard
 
 Unlike = tuple[str, str, Measure, Measure]  # place in the card, metric as scored, as stated, as recomputed
@@ -41,6 +41,7 @@ class Verification:
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     level: Level = "none"
+    earlier: list[str] = field(default_factory=list)  # tasks of an earlier version, whose answers cannot be read again
 
     def fault(self, place: str, message: str) -> None:
         """Note a fault, once."""
@@ -71,7 +72,7 @@ def verify(
     """
     path = Path(card)
     found = Verification(str(path))
-    raw = _raw(path)
+    raw = cardfiles.raw(path)
     try:
         parsed = Scorecard.parse(raw, str(path))
     except FinbenchError as fault:
@@ -93,9 +94,9 @@ def verify(
     if sampled and not found.faults:
         _data(parsed, by_task or {}, data_dir, found)
     if not found.faults:
-        found.level = "samples-attached" if sampled else "self-reported"
+        found.level = "samples-attached" if sampled and not found.earlier else "self-reported"
     if rerun and sampled and not found.faults:
-        if any(score.version != catalog.tasks()[score.task].version for score in parsed.scores):
+        if found.earlier:
             raise FinbenchError(f"{path} is of an earlier version of its tasks, which cannot be asked again.")
         _reproduced(
             again.rerun(parsed, by_task or {}, rerun, again.Model(adapter, base), seed=seed, data_dir=data_dir), found
@@ -111,15 +112,6 @@ def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None
             continue
         shown = ", ".join(map(str, task.moved[:10])) + (" …" if len(task.moved) > 10 else "")
         found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} (allowed: {task.allowed})")
-
-
-def _raw(path: Path) -> Any:
-    try:
-        return strict_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as fault:
-        raise cardfiles.missing(path) from fault
-    except (OSError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn or not JSON ({fault}).") from fault
 
 
 # ---------------------------------------------------------------- the card alone
@@ -153,9 +145,13 @@ def _task(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.version", f"is {score.version}; finbench knows {', '.join(map(str, sorted(known)))}")
     elif score.task_digest != known[score.version]:
         found.fault(f"{place}.task_digest", f"is not that of version {score.version} of the task")
+    elif card.schema_ == 0 and (score.version > 1 or task.version == 1):
+        found.fault("schema", f"is 0, of which no card can have version {score.version} of a task: it was edited")
     elif score.version < task.version:
+        found.earlier.append(score.task)
         found.notes.append(
-            f"{score.task}: version {score.version}, here it is {task.version}: answers cannot be scored again"
+            f"{score.task}: version {score.version}, here it is {task.version}: its answers cannot be scored again, "
+            "so whether they read as stated, and whether the golds are right, rests on the word of who wrote it"
         )
     names = ["family", "form", "main_metric", "licence"]
     if score.version == task.version and score.prompt_style is not None:
@@ -219,11 +215,13 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list
     if card.samples is None:
         found.notes.append("no samples: its numbers are possible, and rest on the word of who wrote it")
         return None
+    source = cardfiles.samples_path(path)
     try:
         source = cardfiles.samples_bytes(path, card.samples)
     except FinbenchError as fault:
         found.fault("samples", fault.message)
-        source = cardfiles.samples_path(path)
+        if not source.is_file():
+            return None
     try:
         rows = cardfiles.parse_samples(source)
     except FinbenchError as fault:
@@ -231,10 +229,8 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list
         return None
     by_task: dict[str, list[dict[str, Any]]] = {}
     for number, row in enumerate(rows):
-        lacking = {"task", "index", "doc", "values"} - set(row)
-        kinds = (("task", str), ("index", int), ("doc", str), ("values", dict))
-        if lacking or not all(isinstance(row[name], kind) for name, kind in kinds):
-            found.fault(f"samples line {number + 1}", f"is no sample row ({sorted(lacking) or 'wrong types'})")
+        if wrong := cardfiles.unlike_row(row):
+            found.fault(f"samples line {number + 1}", f"is no sample row ({wrong})")
             continue
         if card.schema_ > 0:
             for place in seal.edited(row, seal.ROW_DIGITS):

@@ -24,7 +24,7 @@ from finbench.records import Measure
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
 MANY = 200  # cards
 LEVELS = {
-    "self-reported": "no samples: rests on the word of who wrote it",
+    "self-reported": "no samples, or an earlier version of a task: rests on the word of who wrote it",
     "samples-attached": "every number follows from the samples beside the card",
     "reproduced": "the model was asked again and answered the same",
 }
