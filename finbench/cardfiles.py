@@ -22,6 +22,7 @@ from finbench.records import Scorecard
 from finbench.seal import card_seal
 
 _PATIENCE = 120  # seconds; a writer holds the lock for a fraction of one
+_MOST_PARTS = 10**7  # objects and lists in them, which take more memory than bytes; of a million rows about six million
 _LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a few megabytes
 
 
@@ -108,7 +109,7 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open("rb") as handle, zstandard.ZstdDecompressor().stream_reader(handle) as stream:
             text = stream.read(_LARGEST + 1)
-        if len(text) > _LARGEST:
+        if len(text) > _LARGEST or text.count(b"{") + text.count(b"[") > _MOST_PARTS:
             raise FinbenchError(f"{path} is larger than any samples file can be.")
         rows = json_lines(text.decode("utf-8"))
     except (OSError, ValueError, RecursionError, zstandard.ZstdError) as fault:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+import zstandard
 from huggingface_hub import HfApi, hf_hub_download
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +28,7 @@ from finbench.data.sources import import_data
 from finbench.devhub.desk import Account
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
+from finbench.files import sha256_file
 from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, space, tables
 from finbench.leaderboard.board import Board, board, entries
 from finbench.paired import holm
@@ -392,6 +394,23 @@ def test_restricted_texts_are_found_wherever_they_hide(alter: Any, where: str, o
     alter(rows[4])
     [found] = intake.restricted(rows)
     assert found.startswith(f"samples[finbench_fpb].{where} holds text that may not be published")
+
+
+@pytest.mark.parametrize("values", [None, 3, [], "text"])
+def test_rows_that_are_no_rows_are_refused(values: Any) -> None:
+    assert intake.restricted([{"task": "finbench_fpb", "index": 0, "values": values}]) == [
+        "samples[finbench_fpb].values holds text that may not be published (1 row)"
+    ]
+
+
+def test_samples_that_would_fill_memory_are_refused(original: Path, tmp_path: Path) -> None:
+    card = shutil.copy(original / "scorecards" / "gold.json", tmp_path)
+    samples = cardfiles.samples_path(Path(card))
+    samples.write_bytes(zstandard.compress(b"{}\n" * 11_000_000))
+    stated = json.loads(Path(card).read_text())
+    Path(card).write_text(json.dumps({**stated, "samples": sha256_file(samples)}))
+    with pytest.raises(FinbenchError, match="larger than any samples file can be"):
+        leaderboard.add([card], to=tmp_path / "b")
 
 
 def test_the_check_of_a_pull_request_refuses_restricted_texts(place: Path, tmp_path: Path) -> None:
