@@ -170,7 +170,10 @@ def load_tokenizer(base: Base) -> Any:
     from transformers import AutoTokenizer
 
     with _told(base):
-        tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        except Exception as fault:  # the tokenizers library raises nothing narrower for files that it cannot read
+            raise ValueError(f"its tokenizer cannot be read: {fault}") from fault
     if tokenizer.eos_token_id is None:
         raise FinbenchError(
             f"The tokenizer of {base.id.alias} has no end-of-text token.", "Set eos_token in its tokenizer_config.json."
