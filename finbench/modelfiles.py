@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ def _shards(folder: Path) -> list[Path]:
             f"{folder} is incomplete: {', '.join(missing) or 'the index names no shard'}.", "Fetch it again."
         )
     return [folder / name for name in names]
+
+
+def elements(folder: Path) -> int:
+    """How many numbers the weights of a folder hold, by the headers of their files."""
+    return sum(math.prod(entry["shape"]) for shard in _shards(folder) for entry in check_header(shard).values())
 
 
 def fingerprint(folder: Path) -> str:

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants
 from test_security import configured, processor_time
 
 from conftest import files_of, quick, upload
-from finbench import adapters, cli, console, doctor, hub, hubviews, pulling, views, zoo
+from finbench import adapters, bases, cli, console, doctor, hub, hubviews, pulling, views, zoo
 from finbench.data.files import expand
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError, harmless
@@ -126,6 +127,37 @@ def test_a_configuration_that_is_nested(adapter: Path, depth: int) -> None:
 def test_headers_that_would_fill_memory(adapter: Path, header: bytes) -> None:
     (adapter / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
     refused("more than 200,000 tensors", lambda: adapters.read(adapter), 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "match"),
+    [
+        ("config.json", {"num_hidden_layers": 10**6}, "num_hidden_layers is 1,000,000; no model has so many"),
+        ("config.json", {"text_config": {"num_experts": 10**6}}, "num_experts is 1,000,000"),
+        ("config.json", {"max_position_embeddings": 10**12}, "no model has so many"),
+        ("tokenizer_config.json", {"x": json.loads("[" * 300 + "]" * 300)}, "nested more than 60 deep"),
+        ("tokenizer.json", {"model": {"type": "Evil", "vocab": {}}}, "cannot be loaded"),
+        ("tokenizer.json", {"added_tokens": [{"id": 10**12, "content": 1}]}, "cannot be loaded"),
+    ],
+)
+def test_bases_that_would_never_be_made(
+    llama: Path, tmp_path: Path, name: str, changed: dict[str, Any], match: str
+) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    refused(match, lambda: bases.load_tokenizer(bases.resolve(str(folder))))
+
+
+@pytest.mark.parametrize("changed", [{"hidden_size": 10**6}, {"intermediate_size": 10**8}, {"vocab_size": 10**9}])
+def test_a_base_that_states_more_than_it_has_is_not_allocated(
+    llama: Path, tmp_path: Path, changed: dict[str, int]
+) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    base = bases.resolve(str(folder))
+    refused("is of a model of .* parameters, its weights have", lambda: bases.load(base, 16, torch.float32))
 
 
 def test_a_record_with_endless_faults(adapter: Path) -> None:
