@@ -19,7 +19,7 @@ from huggingface_hub import constants
 from test_security import configured, processor_time
 
 from conftest import files_of, quick, upload
-from finbench import adapters, bases, cli, console, doctor, hub, hubviews, pulling, views, zoo
+from finbench import adapters, bases, catalog, cli, console, doctor, hub, hubviews, pulling, views, zoo
 from finbench.data.files import expand
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError, harmless
@@ -100,7 +100,11 @@ def test_commands_stay_whole_on_a_narrow_terminal(published: str, tmp_path: Path
     hubviews.pulled(pulling.pull("hub:them/plain", place))
     entry, _ = pulling.zoo_add("hub:them/plain", "a-name-that-is-longer-than-the-terminal-is-wide")
     hubviews.zoo([entry])
+    views.recipes({name: catalog.recipe(name) for name in catalog.recipe_files()})
     lines = printed.getvalue().splitlines()
+    assert "suite-smollm2-135m-lora  lora, r 16, 16 bits on smollm2-135m" in lines
+    words = printed.getvalue().replace(",", " ").split()
+    assert {"mini_sentiment", "fin_ner_typing"} <= set(words)
     assert f"Next: finbench eval --adapter {place}" in lines
     assert any(line.startswith("zoo:a-name-that-is-longer-than-the-terminal-is-wide  lora, r 4") for line in lines)
 
