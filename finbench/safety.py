@@ -15,8 +15,8 @@ LARGEST_HEADER = 32 * 2**20  # bytes; 200,000 tensors need about 25 million
 MOST_TENSORS = 200_000  # rank updates of 256 experts in 60 layers are 92,000
 LARGEST_CONFIG = 2**20  # bytes of a config.json
 LARGEST_RANK = 4096
-_COUNTED = re.compile("layer|expert|positions")
-_MOST = {"layer": 1_000, "expert": 10_000, "positions": 10**9}
+_COUNTED = re.compile("layer|expert|position")
+_MOST = {"layer": 1_000, "expert": 10_000, "position": 10**9}
 _DEEPEST = 60  # lists or objects in each other in a configuration; those of models have five
 _SECONDS = 1.0  # of the processor, for the patterns of module names; real ones take milliseconds
 # Keys by which loading a model has been made to import or run code (CVE-2026-4372, peft issue 3085, and their like).
