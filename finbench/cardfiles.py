@@ -22,6 +22,7 @@ from finbench.records import Scorecard
 from finbench.seal import card_seal
 
 _PATIENCE = 120  # seconds; a writer holds the lock for a fraction of one
+_MOST_PARTS = 10**7  # objects and lists in them, which take more memory than bytes; of a million rows about six million
 _LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a few megabytes
 _SHORTEST = 40  # bytes of a sample row: the hash of its document alone has 32
 _CARD = 64 * 2**20  # bytes of a scorecard; one of every task has 0.1 MB
@@ -159,7 +160,7 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
             handle.seek(0)
             with zstandard.ZstdDecompressor().stream_reader(handle, read_across_frames=True) as stream:
                 text = stream.read(_LARGEST + 1) if stated <= _LARGEST else b""
-        if stated > _LARGEST or len(text) > _LARGEST:
+        if stated > _LARGEST or len(text) > _LARGEST or text.count(b"{") + text.count(b"[") > _MOST_PARTS:
             raise FinbenchError(f"{path} is larger than any samples file can be.")
         if len(text) < stated:
             raise FinbenchError(f"{path} is torn: {len(text):,} of {stated:,} bytes are there.")

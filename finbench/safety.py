@@ -15,6 +15,8 @@ LARGEST_HEADER = 32 * 2**20  # bytes; 200,000 tensors need about 25 million
 MOST_TENSORS = 200_000  # rank updates of 256 experts in 60 layers are 92,000
 LARGEST_CONFIG = 2**20  # bytes of a config.json
 LARGEST_RANK = 4096
+_COUNTED = re.compile("layer|expert|position")
+_MOST = {"layer": 1_000, "expert": 10_000, "position": 10**9}
 _DEEPEST = 60  # lists or objects in each other in a configuration; those of models have five
 _SECONDS = 1.0  # of the processor, for the patterns of module names; real ones take milliseconds
 # Keys by which loading a model has been made to import or run code (CVE-2026-4372, peft issue 3085, and their like).
@@ -35,7 +37,7 @@ def read_json(path: Path, folder: Path, largest: int = LARGEST_CONFIG) -> dict[s
         raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch it again.") from fault
     if not isinstance(value, dict):
         raise FinbenchError(f"{path}: an object is expected.")
-    if largest == LARGEST_CONFIG and _deeper(value, _DEEPEST):
+    if _deeper(value, _DEEPEST):
         raise FinbenchError(f"{path} is nested more than {_DEEPEST} deep; no configuration is.")
     return value
 
@@ -69,6 +71,17 @@ def _hostile_keys(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _hostile_keys(part)
+
+
+def refuse_sizes(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse more layers or experts than any model has: a library makes each one before it looks at the weights."""
+    parts: list[Any] = [config]
+    for part in parts:  # grows: what is nested is a configuration too
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            if isinstance(value, dict | list):
+                parts.append(value)
+            elif type(value) is int and (found := _COUNTED.search(str(key))) and value > _MOST[found[0]]:
+                raise FinbenchError(f"{path}: {str(key)[:60]} is {value:,}; no model has so many.")
 
 
 def _harmless(key: str, part: Any) -> bool:

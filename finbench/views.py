@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -249,12 +250,12 @@ def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, An
 
 
 def recipes(found: Mapping[str, Recipe]) -> None:
-    """Recipes."""
-    table = _table("recipe", "base", "method", "bits", "rank", "tasks")
+    """Recipes, two lines each: names stay whole on a narrow terminal."""
     for name, recipe in found.items():
+        about = f"{recipe.method}, r {recipe.rank}, {recipe.bits} bits on {recipe.base}"
+        out.print(f"[bold]{escape(name)}[/]  {escape(about)}", highlight=False, soft_wrap=True)
         shown = ", ".join(task.removeprefix(PREFIX) for task in recipe.tasks)
-        table.add_row(name, recipe.base, recipe.method, str(recipe.bits), str(recipe.rank), shown)
-    out.print(table)
+        out.print(Padding(escape(shown), (0, 0, 0, 2)), highlight=False)
     out.print("\nTrain one: finbench train NAME", highlight=False, soft_wrap=True)
 
 

@@ -17,6 +17,7 @@ import transformers  # noqa: F401
 
 from finbench import leaderboard, verification  # noqa: F401
 from finbench.errors import FinbenchError
+from finbench.leaderboard import charts
 from finbench.publishing.push import push
 
 
@@ -25,6 +26,8 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         arguments = json.loads(line)
+        if "path" not in arguments:
+            charts.bundle(), charts.scatter()  # seconds, once for all children
         child = os.fork()
         if not child:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import html
 import io
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import yaml
+import zstandard
 from huggingface_hub import HfApi, hf_hub_download
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,8 @@ from finbench.data.sources import import_data
 from finbench.devhub.desk import Account
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
-from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, space, tables
+from finbench.files import sha256_file
+from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, pushing, space, tables
 from finbench.leaderboard.board import Board, board, entries
 from finbench.paired import holm
 from make_data import write_sources
@@ -394,6 +397,23 @@ def test_restricted_texts_are_found_wherever_they_hide(alter: Any, where: str, o
     assert found.startswith(f"samples[finbench_fpb].{where} holds text that may not be published")
 
 
+@pytest.mark.parametrize("values", [None, 3, [], "text"])
+def test_rows_that_are_no_rows_are_refused(values: Any) -> None:
+    assert intake.restricted([{"task": "finbench_fpb", "index": 0, "values": values}]) == [
+        "samples[finbench_fpb].values holds text that may not be published (1 row)"
+    ]
+
+
+def test_samples_that_would_fill_memory_are_refused(original: Path, tmp_path: Path) -> None:
+    card = shutil.copy(original / "scorecards" / "gold.json", tmp_path)
+    samples = cardfiles.samples_path(Path(card))
+    samples.write_bytes(zstandard.compress(b"{}\n" * 11_000_000))
+    stated = json.loads(Path(card).read_text())
+    Path(card).write_text(json.dumps({**stated, "samples": sha256_file(samples)}))
+    with pytest.raises(FinbenchError, match="larger than any samples file can be"):
+        leaderboard.add([card], to=tmp_path / "b")
+
+
 def test_the_check_of_a_pull_request_refuses_restricted_texts(place: Path, tmp_path: Path) -> None:
     path = place / "scorecards" / "guess.json"
     rows = cardfiles.read_samples(path)
@@ -531,16 +551,16 @@ def test_what_is_published_is_what_was_checked(place: Path, tmp_path: Path) -> N
 KINDS = ("dataset", "space")
 
 
-def there(api: HfApi, kind: str) -> dict[str, str]:
+def there(api: HfApi, kind: str, repo: str = "org/board") -> dict[str, str]:
     """Path and git id or SHA-256 of every file of the published leaderboard's repository."""
-    listed = api.list_repo_tree("org/board", repo_type=kind, recursive=True)
+    listed = api.list_repo_tree(repo, repo_type=kind, recursive=True)
     found = {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in listed if hasattr(item, "blob_id")}
     found.pop(".gitattributes")
     return found
 
 
-def commits(api: HfApi) -> list[int]:
-    return [len(api.list_repo_commits("org/board", repo_type=kind)) for kind in KINDS]
+def commits(api: HfApi, repo: str = "org/board") -> list[int]:
+    return [len(api.list_repo_commits(repo, repo_type=kind)) for kind in KINDS]
 
 
 def test_the_leaderboard_is_published_as_a_data_set_and_a_space(
@@ -594,6 +614,45 @@ def test_a_leaderboard_is_published_once_whatever_is_lost(dev_hub: DevHub, origi
     done = leaderboard.push("hub:org/board", original)
     assert commits(api) == [2, 2]
     assert [set(there(api, kind)) for kind in KINDS] == [{file.path for file in p.plan.files} for p in done]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_a_push_that_goes_silent_at_any_request(
+    dev_hub: DevHub, original: Path, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its n-th request on nothing arrives: each repository is the old or the new one, the page never ahead."""
+    api = HfApi(endpoint=dev_hub.url, token=TOKEN)
+    made = space.gather(original, "org/board")
+    monkeypatch.setattr(pushing, "gather", lambda folder, repo: made)
+    old = {kind: dict[str, str]() for kind in KINDS}
+    api.create_repo("org/first", repo_type="space", space_sdk="static")
+    first = api.list_repo_tree("org/first", repo_type="space", recursive=True)
+    old["space"] = {item.path: item.blob_id for item in first if item.path != ".gitattributes"}
+    number, silent = 0, True
+    while silent:
+        number, silent, start = number + 1, False, len(dev_hub.requests)
+        repo = f"org/board{number}"
+
+        def watch(count: int, now: str, request: str, at: int = start + number) -> None:
+            nonlocal silent
+            if count > at or (count == at and now == phase):
+                silent = True
+                raise ConnectionAbortedError
+
+        dev_hub.watch = watch
+        with contextlib.suppress(FinbenchError):
+            leaderboard.push(f"hub:{repo}", original)
+        dev_hub.watch = None
+        exists = {kind: api.repo_exists(repo, repo_type=kind) for kind in KINDS}
+        found = {kind: there(api, kind, repo) if exists[kind] else old[kind] for kind in KINDS}
+        leaderboard.push(f"hub:{repo}", original)
+        new = {kind: there(api, kind, repo) for kind in KINDS}
+        assert set(new["space"]) == set(made.space)
+        assert all(found[kind] in (old[kind], new[kind]) for kind in KINDS), f"a mix after request {number}"
+        assert found["space"] == old["space"] or found["dataset"] == new["dataset"]
+        assert commits(api, repo) == [2, 2]
+    assert number > 12
 
 
 def test_a_leaderboard_that_cannot_be_published_changes_nothing(dev_hub: DevHub, place: Path) -> None:

@@ -8,16 +8,18 @@ import json
 import shutil
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants
 from test_security import configured, processor_time
 
 from conftest import files_of, quick, upload
-from finbench import adapters, cli, console, doctor, hub, hubviews, pulling, views, zoo
+from finbench import adapters, bases, catalog, cli, console, doctor, hub, hubviews, pulling, views, zoo
 from finbench.data.files import expand
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError, harmless
@@ -28,6 +30,8 @@ ANSI = "\x1b]0;owned\x07\x1b[2J\u202e[bold]x"
 @pytest.fixture(autouse=True)
 def _own_zoo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FINBENCH_ZOO", str(tmp_path / "zoo.yaml"))
+    real = time.sleep  # the client waits between its tries
+    monkeypatch.setattr(time, "sleep", lambda seconds: real(min(seconds, 0.01)))
 
 
 @pytest.fixture
@@ -96,7 +100,11 @@ def test_commands_stay_whole_on_a_narrow_terminal(published: str, tmp_path: Path
     hubviews.pulled(pulling.pull("hub:them/plain", place))
     entry, _ = pulling.zoo_add("hub:them/plain", "a-name-that-is-longer-than-the-terminal-is-wide")
     hubviews.zoo([entry])
+    views.recipes({name: catalog.recipe(name) for name in catalog.recipe_files()})
     lines = printed.getvalue().splitlines()
+    assert "suite-smollm2-135m-lora  lora, r 16, 16 bits on smollm2-135m" in lines
+    words = printed.getvalue().replace(",", " ").split()
+    assert {"mini_sentiment", "fin_ner_typing"} <= set(words)
     assert f"Next: finbench eval --adapter {place}" in lines
     assert any(line.startswith("zoo:a-name-that-is-longer-than-the-terminal-is-wide  lora, r 4") for line in lines)
 
@@ -125,8 +133,39 @@ def test_headers_that_would_fill_memory(adapter: Path, header: bytes) -> None:
     refused("more than 200,000 tensors", lambda: adapters.read(adapter), 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "changed", "match"),
+    [
+        ("config.json", {"num_hidden_layers": 10**6}, "num_hidden_layers is 1,000,000; no model has so many"),
+        ("config.json", {"text_config": {"num_experts": 10**6}}, "num_experts is 1,000,000"),
+        ("config.json", {"max_position_embeddings": 10**12}, "no model has so many"),
+        ("tokenizer_config.json", {"x": json.loads("[" * 300 + "]" * 300)}, "nested more than 60 deep"),
+        ("tokenizer.json", {"model": {"type": "Evil", "vocab": {}}}, "cannot be loaded"),
+        ("tokenizer.json", {"added_tokens": [{"id": 10**12, "content": 1}]}, "cannot be loaded"),
+    ],
+)
+def test_bases_that_would_never_be_made(
+    llama: Path, tmp_path: Path, name: str, changed: dict[str, Any], match: str
+) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    path = folder / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    refused(match, lambda: bases.load_tokenizer(bases.resolve(str(folder))))
+
+
+@pytest.mark.parametrize("changed", [{"hidden_size": 10**6}, {"intermediate_size": 10**8}, {"vocab_size": 10**9}])
+def test_a_base_that_states_more_than_it_has_is_not_allocated(
+    llama: Path, tmp_path: Path, changed: dict[str, int]
+) -> None:
+    folder = shutil.copytree(llama, tmp_path / "base")
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    base = bases.resolve(str(folder))
+    refused("is of a model of .* parameters, its weights have", lambda: bases.load(base, 16, torch.float32))
+
+
 def test_a_record_with_endless_faults(adapter: Path) -> None:
-    (adapter / "finbench.json").write_text(json.dumps({f"{ANSI}{n}": n for n in range(100_000)}))
+    (adapter / "finbench.json").write_text(json.dumps({f"{ANSI}{n}": n for n in range(20_000)}))
     fault = refused("and [0-9,]+ more", lambda: adapters.read(adapter))
     assert "\x1b" not in fault.message
     (adapter / "finbench.json").write_text(json.dumps({"base": "x" * 1_000_000}))
@@ -251,7 +290,7 @@ def test_a_password_in_the_address_is_nowhere_to_be_seen(
 ) -> None:
     from finbench.publishing.push import push
 
-    upload(dev_hub, "them/plain", files_of(lora))
+    upload(dev_hub, "them/plain", files_of(lora), private=False)
     monkeypatch.setenv("HF_ENDPOINT", dev_hub.url.replace("://", "://me:hunter22@"))
     found = adapters.find("hub:them/plain")
     assert "hunter22" not in str(found.folder.resolve()) + str(found.folder)

@@ -96,7 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _answer(self, body: bytes) -> Answer:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        token = token.strip() if scheme == "Bearer" else ""  # a password of an address is of no account here
         try:
             if token and token not in self.dev.tokens:
                 raise Refused(401, "Invalid credentials in Authorization header")

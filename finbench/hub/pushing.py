@@ -27,6 +27,7 @@ from finbench.hub.planning import Plan
 
 ATTEMPTS = 5
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the Hub asks
+_FIRST_PAGE = {"space": ("README.md", "index.html", "style.css")}  # of a new static Space, by the Hub
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 wait: Callable[[float], None] = time.sleep
 
@@ -61,9 +62,9 @@ def execute(plan: Plan) -> Published:
 
 
 def _create(plan: Plan) -> Plan:
-    """Make the repository, and plan on what the Hub puts into a new one: a Space begins with a page of its own.
+    """Make the repository, and plan on what the Hub puts into a new one.
 
-    One that another push has made meanwhile is taken only if nothing was committed to it.
+    One that another push has made meanwhile is taken only if it holds nothing else.
     """
     more = {"space_sdk": "static"} if plan.kind == "space" else {}
     _patiently(
@@ -71,11 +72,11 @@ def _create(plan: Plan) -> Plan:
         lambda: None,
         plan,
     )
-    commits = api().list_repo_commits(plan.repo, repo_type=plan.kind, revision="main")
-    if len(commits) != 1:
+    sha = _head(plan)
+    there = _files(plan, sha)
+    if set(there) - {".gitattributes", *_FIRST_PAGE.get(plan.kind, ())}:
         raise _moved(plan)
-    sha = str(commits[0].commit_id)
-    return plan.on(sha, _files(plan, sha))
+    return plan.on(sha, there)
 
 
 def _commit(plan: Plan) -> Published:

@@ -147,11 +147,15 @@ def _texts(row: Mapping[str, Any], labels: Collection[str] | None) -> Iterator[s
     """Places with text in a row; ``labels``: the only words that may stand in it, None where any may."""
     yield from (key for key in row if key not in _KEYS)
     yield from (key for key in _HASHES if not re.fullmatch("[0-9a-f]{0,4096}", str(row.get(key, ""))))
+    values = row.get("values")
+    if not isinstance(values, dict):
+        yield "values"
+        return
     if labels is None:
         return
     if any(isinstance(leaf, str) for _, leaf in leaves(row.get("answer"))):
         yield "answer"
-    for name, value in row["values"].items():
+    for name, value in values.items():
         if isinstance(value, dict) and set(value) == {"sha256"} and re.fullmatch("[0-9a-f]{32}", str(value["sha256"])):
             continue
         words = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)] + (
