@@ -258,7 +258,9 @@ def test_an_adapter_without_a_record_is_merged_and_what_is_unknown_is_said(
     assert ("nor at how many bits" in card) == (bits is None)
     assert ("taken to be in 16 bits" in capsys.readouterr().err) == (bits is None)
     model, tokenizer = bases.load(bases.resolve(str(tmp_path / "m")), 16, torch.float32)
-    torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), run.logits, atol=2e-4, rtol=0)
+    # in which dtype its codes were dequantised in training is unknown as well: here in the machine's own
+    allowed = 0.1 if bits == 4 else 2e-4
+    torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), run.logits, atol=allowed, rtol=0)
     [alone] = subjects.examinees([], str(tmp_path / "m"), None, None, None, "hf")[0]
     assert alone.subject.kind == "base"
 
