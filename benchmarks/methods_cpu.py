@@ -158,8 +158,7 @@ def plot(target: Path = HERE.parent / "docs" / "methods_cpu.png") -> None:
         sizes = [(6 * costs[name]["peak_memory_bytes"] / 1e9) ** 1.4 for name in own]
         axes.errorbar(x, y, yerr=[down, up], fmt="none", ecolor=colour, alpha=0.35)
         axes.scatter(x, y, s=sizes, color=colour, label=f"{bits} bits", zorder=3)
-        for name, a, b in zip(own, x, y, strict=True):
-            axes.annotate(scores[name]["method"], (a, b), xytext=(7, 4), textcoords="offset points", fontsize=8)
+    _names(axes, [(costs[name]["step_seconds"], 100 * scores[name]["macro_f1"][0], name) for name in shown])
     axes.axhline(100 * scores["base"]["macro_f1"][0], color="#8a94a0", linestyle="--", linewidth=1)
     axes.annotate("the base, untrained", (0.01, 100 * scores["base"]["macro_f1"][0] + 1), fontsize=8, color="#68727f",
                   xycoords=("axes fraction", "data"))  # fmt: skip
@@ -168,10 +167,21 @@ def plot(target: Path = HERE.parent / "docs" / "methods_cpu.png") -> None:
     axes.set_title(f"smollm2-135m, {ROWS} rows, one epoch, default learning rates, one seed", fontsize=10)
     axes.grid(color="#dfe4ea", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, loc="center")
+    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.1))
     axes.margins(x=0.08)
     figure.tight_layout()
     figure.savefig(target, metadata={"Software": None})
+
+
+def _names(axes: Any, points: list[tuple[float, float, str]]) -> None:
+    """Name each dot at its right, or at its left where another name stands there."""
+    span = max(x for x, _, _ in points) - min(x for x, _, _ in points)
+    placed: list[tuple[float, float]] = []
+    for x, y, name in sorted(points, key=lambda point: -point[1]):
+        right = all(abs(x - a) > 0.12 * span or abs(y - b) > 2.5 for a, b in placed)
+        where = {"xytext": (7, 4)} if right else {"xytext": (-7, -10), "ha": "right"}
+        axes.annotate(name.partition(",")[0], (x, y), textcoords="offset points", fontsize=8, **where)
+        placed.append((x, y))
 
 
 if __name__ == "__main__":

@@ -62,13 +62,13 @@ are run beside the weights, and the card says which (`form`).
 `finbench merge ADAPTER --out DIR` makes one 16-bit model. An adapter of a quantised base goes onto the dequantised weights, which is the function
 that was trained; with `--onto bf16` onto the weights as published, which is another function. Never into 4 or 8 bits: quantising the sum would
 round the update away. The record and the model card of what is written state the largest difference in log-probability, the mean divergence and
-the share of equal predictions against the adapter on its base.
+the share of equal predictions against the adapter on its base. An adapter of another program, without finbench.json, is merged too: its files do not
+say the bits of its base, so 16 are assumed unless `--bits` says otherwise, and `merge.json` and the card say what is unknown.
 
 ## Methods and bits: what a step costs
 
-{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). `eva` and `adalora` want more
-steps than these. Other processes used the machine too: `rslora` does the very
-work of `lora`, so differences as small as theirs mean nothing.
+{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). Other processes used the machine too: `rslora` does
+the very work of `lora`, so differences as small as theirs mean nothing.
 
 | method, bits | trains | to start, s | a step, s | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|
@@ -106,7 +106,7 @@ Two studies (arXiv:2602.04998, arXiv:2601.22708) find nine and more LoRA variant
 learning rate. `finbench tune RECIPE --budget N` gives any method the same budget: 2^N rates, a factor of two apart, are trained on a share of the
 rows, the better half goes on with twice the rows, and each round costs one whole training. Rates are ranked by the likelihood of answers held
 out of the train split; the test split is not touched. The recipe that is written holds the winner and the whole search, and a stopped search goes on
-with the same command.
+with the same command. `--dry-run` says the rates, rows, steps and tokens of every round before anything is trained.
 
 ## peft's other tuners
 
@@ -209,7 +209,9 @@ def page() -> str:
             )
         )
     parts += [OF_THEM.format(general=", ".join(f"{key} {_number(general[key])}" for key in STATED)), _becomes()]
-    work = f"{first['steps']} steps of {first['rows'] // first['steps']} rows of fpb with `smollm2-135m`, the same rows for all."
+    more = sorted({(row["method"], row["steps"]) for row in costs.values() if row["steps"] != first["steps"]})
+    others = "".join(f", {steps} for `{name}`, which needs more" for name, steps in more)
+    work = f"{first['steps']} steps{others}, of {first['rows'] // first['steps']} rows of fpb with `smollm2-135m`."
     parts.append(
         COMBINED.format(work=work, cpu=first["hardware"]["cpu"], torch=first["packages"]["torch"], dtype=first["dtype"])
     )

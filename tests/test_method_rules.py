@@ -190,31 +190,43 @@ def test_lora_plus_with_ratio_one_is_lora_bit_for_bit(wide: Path, tmp_path: Path
     assert made["lora"] == made["lora+"]
 
 
+_FROZEN = {(name, "llama", 16) for name in METHODS} | {(name, "gpt2", 16) for name in ("pissa", "lora-fa", "vera")}
+
+
 @pytest.mark.parametrize(
-    ("method", "base"),
+    ("method", "base", "bits"),
     [
-        *(
-            (method, "llama")
-            for method in ("lora", "dora", "pissa", "olora", "eva", "lora-fa", "vera", "randlora", "oft")
-        ),
-        *((method, "gpt2") for method in ("pissa", "lora-fa", "vera", "randlora")),
+        pytest.param(method.name, base, bits, marks=[] if (method.name, base, bits) in _FROZEN else [pytest.mark.slow])
+        for method in METHODS.values()
+        for base in ("llama", "gpt2")
+        for bits in method.bits
+        if method.name != "full" and (base == "llama" or method.conv1d)
     ],
 )
-def test_frozen_tensors_keep_their_bits(method: str, base: str, wide: Path, gpt2: Path, tmp_path: Path) -> None:
-    run = training.prepare(recipe(wide if base == "llama" else gpt2, method))
+def test_frozen_tensors_keep_their_bits(
+    method: str, base: str, bits: int, wide: Path, gpt2: Path, tmp_path: Path
+) -> None:
+    run = training.prepare(recipe(wide if base == "llama" else gpt2, method, bits=bits))
     trainer = _trainer(run, tmp_path)
     model = trainer.model
-    frozen = {name: t.detach().clone() for name, t in model.state_dict().items()}
     trains = {name for name, tensor in model.named_parameters() if tensor.requires_grad}
+    frozen = {name: t.detach().clone() for name, t in _tensors(model).items() if name not in trains}
+    before = {name: t.detach().clone() for name, t in model.named_parameters() if name in trains}
     trainer.train()
-    after = model.state_dict()
-    assert all(torch.equal(after[name], frozen[name]) for name in frozen if name not in trains)
-    assert any(not torch.equal(after[name], frozen[name]) for name in trains)
+    after = _tensors(model)
+    assert [name for name in frozen if not torch.equal(after[name], frozen[name])] == []
+    assert any(not torch.equal(after[name], before[name]) for name in trains)
     held = {id(tensor) for group in trainer.optimizer.param_groups for tensor in group["params"]}
     assert held == {id(tensor) for name, tensor in model.named_parameters() if name in trains}
     kinds = {"lora-fa": ("lora_B",), "vera": ("vera_lambda",), "randlora": ("randlora_lambda", "randlora_gamma")}
     kinds |= {"oft": ("oft_R",), "dora": ("lora_A", "lora_B", "lora_magnitude_vector")}
+    kinds |= {"adalora": ("lora_A", "lora_B", "lora_E")}
     assert all(any(kind in name for kind in kinds.get(method, ("lora_A", "lora_B"))) for name in trains)
+
+
+def _tensors(model: Any) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, saved or not."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def test_lora_fa_takes_the_projection_of_the_full_gradient(wide: Path, tmp_path: Path) -> None:

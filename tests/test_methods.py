@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alone import read_alone
 from conftest import make_gpt2, make_llama
 from finbench import adapters, bases, catalog, subjects, training
 from finbench.engines.hf import HFEngine
@@ -263,7 +262,9 @@ def test_an_adapter_without_a_record_is_merged_and_what_is_unknown_is_said(
     assert ("nor at how many bits" in card) == (bits is None)
     assert ("taken to be in 16 bits" in capsys.readouterr().err) == (bits is None)
     model, tokenizer = bases.load(bases.resolve(str(tmp_path / "m")), 16, torch.float32)
-    torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), run.logits, atol=2e-4, rtol=0)
+    # in which dtype its codes were dequantised in training is unknown as well: here in the machine's own
+    allowed = 0.1 if bits == 4 else 2e-4
+    torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), run.logits, atol=allowed, rtol=0)
     [alone] = subjects.examinees([], str(tmp_path / "m"), None, None, None, "hf")[0]
     assert alone.subject.kind == "base"
 
@@ -280,44 +281,14 @@ def test_an_adapter_that_changes_no_weights_is_not_merged(folders: dict[str, Pat
     assert not (tmp_path / "m").exists()
 
 
-_ALONE = """
-import json, sys
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-nf4 = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": torch.float32}
-stored = {
-    16: None,
-    8: BitsAndBytesConfig(load_in_8bit=True),
-    4: BitsAndBytesConfig(load_in_4bit=True, **nf4),
-}
-found = []
-for base, folder, kind, bits in json.loads(sys.argv[1]):
-    origin, config = (base, stored[bits]) if kind == "peft" else (folder, None)
-    model = AutoModelForCausalLM.from_pretrained(origin, dtype=torch.float32, quantization_config=config)
-    for layer in model.modules():
-        if hasattr(layer, "support_avx512bf16_for_cpu"):  # whose repacking spoils DoRA's norms
-            layer.support_avx512bf16_for_cpu = False
-    if kind == "peft":
-        model = PeftModel.from_pretrained(model, folder)
-    ids = torch.tensor([AutoTokenizer.from_pretrained(base).encode(sys.argv[2])])
-    with torch.no_grad():
-        found.append(model.eval()(ids).logits[0].float().log_softmax(-1))
-assert not [name for name in sys.modules if name.split(".")[0] == "finbench"]
-torch.save(found, sys.argv[3])
-"""
-
-
 @pytest.mark.parametrize("bits", [16, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (8, 4))])
 def test_a_fresh_process_with_peft_alone_reads_every_method(
     bits: int, train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     chosen = [case for case in COMBINATIONS if case[2] == bits and METHODS[case[0]].becomes != "finbench adapter"]
     runs = [(case[1], train_once(*case)) for case in chosen]
-    stated = json.dumps([[str(folders[base]), str(run.folder), run.record.kind, bits] for base, run in runs])
-    command = [sys.executable, "-c", _ALONE, stated, TEXT, str(tmp_path / "found.pt")]
-    subprocess.run(command, check=True, capture_output=True, timeout=600)
-    for (base, run), found in zip(runs, torch.load(tmp_path / "found.pt"), strict=True):
+    told = [(folders[base], run.folder, run.record.kind, bits) for base, run in runs]
+    for (base, run), found in zip(runs, read_alone(told, TEXT, tmp_path), strict=True):
         rounded = (
             run.record.kind == "model" and bits == 8
         )  # int8 rounds the layers' inputs too, a 16-bit model does not
@@ -468,3 +439,68 @@ def test_doras_norm_is_not_differentiated(train_once: Callable[..., Trained], fo
         [found[detached]] = torch.autograd.grad(y.pow(2).sum(), low)
     torch.testing.assert_close(b.grad, found[True], atol=1e-4, rtol=1e-4)
     assert not torch.allclose(b.grad, found[False], atol=1e-2)
+
+
+# ---------------------------------------------------------------- what kind of update it is
+
+
+def _updates(run: Trained, base: Path, out: Path, **how: Any) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """(the weight, the merged weight) of every layer that was trained, by name."""
+    if not out.exists():
+        merge(str(run.folder), out, base=str(base), dtype="float32", **how)
+    before, after = load_file(base / "model.safetensors"), load_file(out / "model.safetensors")
+    return {name: (before[name], after[name]) for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_randloras_update_has_a_higher_rank_than_its_bases_and_veras_has_not(
+    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    for name, most in (("randlora", None), ("vera", 16), ("lora", 4)):
+        found = _updates(train_once(name, "llama", 16), folders["llama"], tmp_path / name)
+        assert len(found) == 14
+        for weight, merged in found.values():
+            rank = int(torch.linalg.matrix_rank(merged - weight, atol=1e-5 * float((merged - weight).norm())))
+            if most is None:
+                assert rank > 8
+                assert rank >= 0.9 * min(weight.shape)
+            else:
+                assert rank <= most
+
+
+@pytest.mark.parametrize(("exact", "allowed"), [(True, 1e-5), (False, 1e-3)])
+def test_oft_turns_and_does_not_stretch(exact: bool, allowed: float, folders: dict[str, Path], tmp_path: Path) -> None:
+    """W' = WR with R orthogonal keeps W'W'^T; by peft's series, nearly."""
+    training.train(recipe(folders["llama"], "oft", use_cayley_neumann=not exact), tmp_path / "a")
+    run = Trained(tmp_path / "a", adapters.record(tmp_path / "a"), torch.zeros(0))
+    found = _updates(run, folders["llama"], tmp_path / "m")
+    assert len(found) == 14
+    for weight, merged in found.values():
+        assert float((merged - weight).norm() / weight.norm()) > 0.005
+        gram, other = weight @ weight.T, merged @ merged.T
+        assert float((other - gram).norm() / gram.norm()) < allowed
+
+
+def test_the_two_merges_of_a_quantised_adapter_differ_by_the_quantisation_error(
+    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    run = train_once("qlora", "llama", 4)
+    onto = {to: _updates(run, folders["llama"], tmp_path / to, onto=to) for to in ("dequantised", "bf16")}
+    quantised, _ = _loaded(folders["llama"], 4)
+    assert len(onto["bf16"]) == 14
+    for name, (weight, merged) in onto["bf16"].items():
+        coded = quantise.dequantised(quantised.get_submodule(name.removesuffix(".weight")))
+        torch.testing.assert_close(merged - onto["dequantised"][name][1], weight - coded, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["vera", "randlora"])
+def test_random_projections_need_not_be_saved(method: str, folders: dict[str, Path], tmp_path: Path) -> None:
+    """They are drawn from a seed that the configuration holds; the file is the smaller."""
+    logits, sizes = [], []
+    for saved in (True, False):
+        out = tmp_path / str(saved)
+        training.train(recipe(folders["llama"], method, save_projection=saved), out)
+        model, tokenizer = _loaded(folders["llama"])
+        logits.append(log_probabilities(adapters.attach(model, out).eval(), tokenizer, TEXT))
+        sizes.append((out / "adapter_model.safetensors").stat().st_size)
+    torch.testing.assert_close(*logits, atol=1e-5, rtol=0)
+    assert sizes[1] < sizes[0]

@@ -244,16 +244,26 @@ def _endings(layers: list[Layer]) -> str:
 
 
 def number(
-    method: Method, recipe: Recipe, key: str, least: float, most: float = math.inf, *, whole: bool = False
+    method: Method,
+    recipe: Recipe,
+    key: str,
+    least: float,
+    most: float = math.inf,
+    *,
+    whole: bool = False,
+    advised: int | None = None,
 ) -> float:
-    """An option of the method's own that is a number from ``least`` to ``most``; FinbenchError for anything else."""
+    """An option of the method's own that is a number from ``least`` to ``most``; FinbenchError for anything else.
+
+    ``advised`` is what the error says to type, where the method has no default.
+    """
     stated = recipe.options.get(key, method.options[key])
     kinds = (int,) if whole else (int, float)
     if isinstance(stated, bool) or not isinstance(stated, kinds) or not least <= stated <= most or stated == math.inf:
         raise FinbenchError(
             f"{key} must be a {'whole ' if whole else ''}number from {least:g} "
             f"{'on' if most == math.inf else f'to {most:g}'}, got {stated!r}.",
-            f"--set {key}={method.options[key] or f'{least:g}'}",
+            f"--set {key}={advised or method.options[key]}",
         )
     return float(stated)
 

@@ -64,7 +64,9 @@ class Residual(LoraMethod):
 
     def _iterations(self, recipe: Recipe) -> int | None:
         """Power iterations of a randomised SVD; None: the exact one."""
-        return None if recipe.options.get("niter") is None else int(number(self, recipe, "niter", 1, 1000, whole=True))
+        if recipe.options.get("niter") is None:
+            return None
+        return int(number(self, recipe, "niter", 1, 1000, whole=True, advised=16))
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """Factorise every target in float32, keep the first factors, and at 4 or 8 bits quantise the residual."""

@@ -20,6 +20,7 @@ from finbench.records import Recipe
 _BOTH = "inputs and outputs"
 _GENERAL = ("target_modules", "inference_mode", "task_type", "peft_type", "auto_mapping", "peft_version")
 _IDENTITY = ("base_model_name_or_path", "revision", "modules_to_save", "bias", "runtime_config", "loftq_config")
+_FOLLOWS = ("fan_in_fan_out", "megatron_config", "megatron_core")  # from the kind of layer; finbench trains without
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Tuner(Method):
     def option_names(self) -> set[str]:
         """Every field of peft's configuration that a recipe does not state by another name."""
         own = {part.name for part in dataclasses.fields(self._class())}
-        return own - {*_GENERAL, *_IDENTITY, *self.fields.values()}
+        return own - {*_GENERAL, *_IDENTITY, *_FOLLOWS, *self.fields.values()}
 
     def config(self, recipe: Recipe, steps: int | None = None) -> Any:
         """peft's configuration for a run of ``steps`` optimiser steps; what it refuses becomes a FinbenchError."""
@@ -63,6 +64,9 @@ class Tuner(Method):
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Options that peft knows, and layers that its implementation takes."""
         super().verify(recipe, layers)
+        for key, value in recipe.options.items():
+            if key.startswith("init_") and not value:
+                raise FinbenchError(f"{key}={value} would not start as the base.", "Leave it out.")
         without_conv1d(self, recipe, layers)
         if self.rank and not self.wide:
             full_rank(recipe, layers)
@@ -108,13 +112,15 @@ RANDLORA = Tuner(
     peft_config="RandLoraConfig",
     alpha="randlora_alpha",
     dropout="randlora_dropout",
+    # drawn again from their seed: peft would save the shared A and B once for every layer, 2 GB for a base of 0.3
+    options={"save_projection": False},
     # peft's own: alpha is 20 times the rank
     defaults={"rank": 32, "alpha": 640},
 )
 OFT = Tuner(
     name="oft",
-    summary="Rotates the input of each layer by a block-diagonal orthogonal matrix (oft_block_size)",
-    equation="y = W Rx, R orthogonal, by blocks",
+    summary="Rotates the input of each layer by blocks (oft_block_size); exactly with use_cayley_neumann=false",
+    equation="y = W Rx, R = (I+Q)(I-Q)^-1 by blocks, Q skew-symmetric; peft takes the series up to Q^4",
     paper="Qiu et al. 2023, arXiv:2306.07280",
     becomes="merged weights",
     trains="h(b-1)/2, b = oft_block_size",
@@ -169,7 +175,7 @@ _ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     (
         "lokr",
         "LoKrConfig",
-        "2108.06098",
+        "2309.14859",
         {"alpha": "alpha", "dropout": "rank_dropout", "conv1d": False, "bits": (16, 8)},
     ),
     ("miss", "MissConfig", "2409.15371", {"dropout": "miss_dropout", "conv1d": False}),
