@@ -1,6 +1,7 @@
 """IR-QLoRA on the embedded base: entropy and storage of its codes, cost of a step, and each half with and without.
 
     OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py entropy                  every block of every layer
+    OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py untrained --data-dir DATA    perplexity before any training
     OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py costs --data-dir DATA    three steps of each, a process each
     OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py ablation --data-dir DATA
     python docs/generate.py                                                     the tables of docs/methods.md
@@ -41,7 +42,9 @@ STEPS = 3  # of the costs
 
 def read() -> dict[str, Any]:
     """The results so far."""
-    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"entropy": {}, "costs": {}, "ablation": {}}
+    if RESULTS.is_file():
+        return json.loads(RESULTS.read_text())
+    return {"entropy": {}, "untrained": {}, "costs": {}, "ablation": {}}
 
 
 def _keep(part: str, line: str, row: dict[str, Any]) -> None:
@@ -159,15 +162,11 @@ def _remembered() -> None:
     icq.calibrate = calibrate
 
 
-def perplexity(folder: Path | None, data_dir: Path) -> float:
-    """exp of the mean loss a token over the first tokens of pages of annual reports, under NF4 or the adapter on it."""
+def perplexity(model: Any, tokenizer: Any, data_dir: Path) -> float:
+    """exp of the mean loss a token over the first tokens of pages of annual reports."""
     import torch
 
-    from finbench import adapters, bases
-
     rows = [json.loads(line) for line in (data_dir / "financebench" / "test.jsonl").read_text().splitlines()]
-    model, tokenizer = bases.load(_base(), 4, bases.compute_dtype("auto"))
-    model = adapters.attach(model, folder, _base()).eval() if folder else model
     pages = (tokenizer.encode(str(row["text"])) for row in rows)
     chosen = [page[:TOKENS] for page in pages if len(page) >= TOKENS][:PAGES]
     loss, count = 0.0, 0
@@ -180,13 +179,31 @@ def perplexity(folder: Path | None, data_dir: Path) -> float:
     return math.exp(loss / count)
 
 
+def untrained(data_dir: Path) -> None:
+    """Perplexity of the base as published, in NF4 and in calibrated codes."""
+    from finbench import bases
+    from finbench.methods import icq, quantise
+
+    dtype = bases.compute_dtype("auto")
+    full, tokenizer = bases.load(_base(), 16, dtype)
+    low, _ = bases.load(_base(), 4, dtype)
+    found = {"16 bits": perplexity(full, tokenizer, data_dir), "NF4": perplexity(low, tokenizer, data_dir)}
+    for name, layer in list(low.named_modules()):
+        if quantise.dequantised(layer) is not None:
+            weight = full.get_submodule(name).weight.data.float()
+            place, _, leaf = name.rpartition(".")
+            shifted = icq.ShiftedLinear4bit(layer, weight, *icq.calibrate(weight, 0.1))
+            setattr(low.get_submodule(place), leaf, shifted)
+    found["NF4 + ICQ"] = perplexity(low, tokenizer, data_dir)
+    for line, value in found.items():
+        _keep("untrained", line, {"perplexity": value, "pages": PAGES, "tokens": TOKENS})
+
+
 def ablation(data_dir: Path, home: Path) -> None:
     """Every cell that is not there yet, seed by seed."""
-    from finbench import evaluation, training
+    from finbench import adapters, bases, evaluation, training
 
     _remembered()
-    if "untrained" not in read()["ablation"]:
-        _keep("ablation", "untrained", {"perplexity": perplexity(None, data_dir)})
     for seed in SEEDS:
         for halves in HALVES:
             cell = f"{halves}, seed {seed}"
@@ -199,6 +216,8 @@ def ablation(data_dir: Path, home: Path) -> None:
                 [str(folder)], tasks=["fpb_mc"], limit=TESTS, out=home / "cards", data_dir=data_dir
             )
             found = {card.subject.kind: card.scores[0] for card in cards}
+            model, tokenizer = bases.load(_base(), 4, bases.compute_dtype("auto"))
+            model = adapters.attach(model, folder, _base()).eval()
             row = {
                 "halves": halves,
                 "seed": seed,
@@ -209,20 +228,22 @@ def ablation(data_dir: Path, home: Path) -> None:
                 "macro_f1": found["peft"].main.value,
                 "base_macro_f1": found["base"].main.value,
                 "n": found["peft"].n,
-                "perplexity": perplexity(folder, data_dir),
+                "perplexity": perplexity(model, tokenizer, data_dir),
             }
             _keep("ablation", cell, row)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("entropy", "costs", "ablation"))
+    parser.add_argument("what", choices=("entropy", "untrained", "costs", "ablation"))
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--home", type=Path, default=Path("runs/irqlora"), help="where the ablation keeps its adapters")
     parser.add_argument("--halves", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.what == "entropy":
         entropy()
+    elif options.what == "untrained":
+        untrained(options.data_dir)
     elif options.what == "ablation":
         ablation(options.data_dir, options.home)
     elif options.halves:

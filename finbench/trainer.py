@@ -34,6 +34,7 @@ class AnswerTrainer(Trainer):
     """transformers' Trainer with the loss on answers only and the resumable length-sorted order."""
 
     optimizer: Any
+    lr_scheduler: Any
 
     def __init__(
         self,

@@ -29,13 +29,11 @@ def elastic(outputs: int, inputs: int, device: Any = None) -> Any:
 def folded(layer: Any, name: str) -> tuple[Any, Any]:
     """(A + beta1 P, B + beta2 Q) of adapter ``name``: with these an ordinary LoRA computes the same."""
     a, b, beta = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.lora_beta[name]
-    return (
-        a + beta[0] * elastic(*a.shape, device=a.device),
-        b + beta[1] * elastic(*b.shape, device=b.device),
-    )
+    first, second = elastic(a.shape[0], a.shape[1], a.device), elastic(b.shape[0], b.shape[1], b.device)
+    return a + beta[0] * first, b + beta[1] * second
 
 
-class Elastic(LoraVariant):  # type: ignore[misc]
+class Elastic(LoraVariant):
     """y = Wx + s (B + beta2 Q)(A + beta1 P) x. The factors are added up first, which costs no pass over activations."""
 
     @staticmethod
@@ -60,7 +58,7 @@ class Elastic(LoraVariant):  # type: ignore[misc]
     merge_unsafe = unmerge = merge_safe
 
 
-class ElasticLinear4bit(Linear4bit):  # type: ignore[misc]
+class ElasticLinear4bit(Linear4bit):
     """peft's LoRA layer on NF4 with an elastic connection around each factor."""
 
     adapter_layer_names = (*LoraLayer.adapter_layer_names, "lora_beta")
@@ -70,7 +68,7 @@ class ElasticLinear4bit(Linear4bit):  # type: ignore[misc]
         return Elastic()
 
 
-class CalibratedLinear4bit(Linear4bit):  # type: ignore[misc]
+class CalibratedLinear4bit(Linear4bit):
     """peft's LoRA layer on NF4 whose adapter brings its own, shifted codes: with it disabled the base is plain NF4.
 
     ``shifted`` is an ``icq.ShiftedLinear4bit`` of the same weight, in force while an adapter is.
@@ -78,7 +76,7 @@ class CalibratedLinear4bit(Linear4bit):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.shifted = None
+        self.shifted: Any = None
 
     def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """``x`` (..., inputs) -> (..., outputs)."""
