@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py entropy                  every block of every layer
     OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py untrained --data-dir DATA    perplexity before any training
-    OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py costs --data-dir DATA    three steps of each, a process each
+    OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py costs --data-dir DATA    two steps of each, a process each
     OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py ablation --data-dir DATA
     python docs/generate.py                                                     the tables of docs/methods.md
 
@@ -37,7 +37,7 @@ HALVES: dict[str, dict[str, bool]] = {
 SEEDS = (0, 1, 2)
 ROWS, BATCH, TESTS = 128, 8, 120  # of the ablation
 PAGES, TOKENS = 8, 384  # of the perplexity
-STEPS = 3  # of the costs
+STEPS = 2  # of the costs
 
 
 def read() -> dict[str, Any]:
@@ -214,16 +214,20 @@ def untrained(data_dir: Path) -> None:
     dtype = bases.compute_dtype("auto")
     full, tokenizer = bases.load(_base(), 16, dtype)
     low, _ = bases.load(_base(), 4, dtype)
-    found = {"16 bits": perplexity(full, tokenizer, data_dir), "NF4": perplexity(low, tokenizer, data_dir)}
+    for line, model in (("16 bits", full), ("NF4", low)):
+        if line not in read().get("untrained", {}):
+            value = perplexity(model, tokenizer, data_dir)
+            _keep("untrained", line, {"perplexity": value, "pages": PAGES, "tokens": TOKENS})
+    if "NF4 + ICQ" in read()["untrained"]:
+        return
     for name, layer in list(low.named_modules()):
         if quantise.dequantised(layer) is not None:
             weight = full.get_submodule(name).weight.data.float()
             place, _, leaf = name.rpartition(".")
             shifted = icq.ShiftedLinear4bit(layer, weight, *icq.calibrate(weight, 0.1))
             setattr(low.get_submodule(place), leaf, shifted)
-    found["NF4 + ICQ"] = perplexity(low, tokenizer, data_dir)
-    for line, value in found.items():
-        _keep("untrained", line, {"perplexity": value, "pages": PAGES, "tokens": TOKENS})
+    value = perplexity(low, tokenizer, data_dir)
+    _keep("untrained", "NF4 + ICQ", {"perplexity": value, "pages": PAGES, "tokens": TOKENS})
 
 
 def ablation(data_dir: Path, home: Path) -> None:
@@ -277,6 +281,6 @@ if __name__ == "__main__":
     elif options.halves:
         cost(options.halves, options.data_dir)
     else:
-        for halves in HALVES:
+        for halves in [line for line in HALVES if line not in read()["costs"]]:
             command = [sys.executable, __file__, "costs", "--halves", halves]
             subprocess.run([*command, *(["--data-dir", str(options.data_dir)] if options.data_dir else [])], check=True)
