@@ -273,7 +273,7 @@ def test_shifts_that_do_not_fit_are_refused(trained: dict[str, Any], folders: di
     shutil.copytree(trained["both"][0], tmp_path / "a", ignore=shutil.ignore_patterns("finbench.json"))
     tensors = load_file(tmp_path / "a" / adapters.WEIGHTS)
     name = next(key for key in tensors if key.endswith(".icq_shift"))
-    for changed in ({}, {name: tensors[name][:-1].contiguous()}):
+    for changed in ({}, {name: tensors[name][:-1].contiguous()}, {name: tensors[name].float()}):
         rest = {key: tensor for key, tensor in tensors.items() if key != name} | changed
         save_file(rest, tmp_path / "a" / adapters.WEIGHTS)
         base = bases.resolve(str(folders["llama"]))
