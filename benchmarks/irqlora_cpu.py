@@ -1,7 +1,8 @@
 """IR-QLoRA on the embedded base: entropy and storage of its codes, cost of a step, and each half with and without.
 
     OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py entropy                  every block of every layer
-    OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py costs --data-dir DATA    three steps of each, a process each
+    OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py untrained --data-dir DATA    perplexity before any training
+    OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py costs --data-dir DATA    two steps of each, a process each
     OMP_NUM_THREADS=1 python benchmarks/irqlora_cpu.py ablation --data-dir DATA
     python docs/generate.py                                                     the tables of docs/methods.md
 
@@ -36,17 +37,19 @@ HALVES: dict[str, dict[str, bool]] = {
 SEEDS = (0, 1, 2)
 ROWS, BATCH, TESTS = 128, 8, 120  # of the ablation
 PAGES, TOKENS = 8, 384  # of the perplexity
-STEPS = 3  # of the costs
+STEPS = 2  # of the costs
 
 
 def read() -> dict[str, Any]:
     """The results so far."""
-    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"entropy": {}, "costs": {}, "ablation": {}}
+    if RESULTS.is_file():
+        return json.loads(RESULTS.read_text())
+    return {"entropy": {}, "untrained": {}, "costs": {}, "ablation": {}}
 
 
 def _keep(part: str, line: str, row: dict[str, Any]) -> None:
     found = read()
-    found[part][line] = row
+    found.setdefault(part, {})[line] = row
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
@@ -102,6 +105,32 @@ def entropy() -> None:
         _keep("entropy", kind, row)
 
 
+def free_grid() -> None:
+    """Gaussian weights with tau searched on the authors' grid of 201 values, as found and then rounded to 8 bits."""
+    import torch
+
+    from finbench.methods import icq
+
+    weight = torch.randn(576, 576, generator=torch.Generator().manual_seed(0)) * 0.02
+    blocks = weight.view(-1, icq.BLOCK)
+
+    def entropies(tau: Any) -> Any:
+        return icq.entropy(icq.codes(icq.quantised(weight, tau.view(576, -1))[0]))
+
+    middle, half = blocks.median(dim=1).values, 0.1 * 0.541 * blocks.abs().amax(dim=1)
+    best, tau = torch.full_like(middle, -1.0), torch.zeros_like(middle)
+    for share in torch.linspace(-1, 1, 201):
+        candidate = middle + share * half
+        found = entropies(candidate)
+        tau, best = torch.where(found > best, candidate, tau), torch.maximum(found, best)
+    groups = torch.nn.functional.pad(tau, (0, -len(tau) % icq.GROUP)).view(-1, icq.GROUP)
+    scale = (groups.abs().amax(dim=1) / 127).repeat_interleave(icq.GROUP)[: len(tau)]
+    rounded = entropies((tau / scale).round() * scale)
+    plain, ours = entropies(torch.zeros_like(tau)), entropies(icq.expand(*icq.calibrate(weight, 0.1), (576, 576)))
+    for line, found in (("NF4", plain), ("searched", best), ("rounded", rounded), ("storable", ours)):
+        _keep("free grid", line, {"entropy": float(found.mean()), "below": float((found < plain).float().mean())})
+
+
 def _recipe(halves: str, seed: int, rows: int) -> Any:
     from finbench import catalog
 
@@ -130,6 +159,7 @@ def cost(halves: str, data_dir: Path | None) -> None:
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     run = made.training
     row = {
+        "steps": run.steps,
         "trainable_parameters": run.trainable_parameters,
         "start_seconds": round(before["fit"] - began, 2),
         "step_seconds": round((before["end"] - before["fit"]) / run.steps, 3),
@@ -159,15 +189,11 @@ def _remembered() -> None:
     icq.calibrate = calibrate
 
 
-def perplexity(folder: Path | None, data_dir: Path) -> float:
-    """exp of the mean loss a token over the first tokens of pages of annual reports, under NF4 or the adapter on it."""
+def perplexity(model: Any, tokenizer: Any, data_dir: Path) -> float:
+    """exp of the mean loss a token over the first tokens of pages of annual reports."""
     import torch
 
-    from finbench import adapters, bases
-
     rows = [json.loads(line) for line in (data_dir / "financebench" / "test.jsonl").read_text().splitlines()]
-    model, tokenizer = bases.load(_base(), 4, bases.compute_dtype("auto"))
-    model = adapters.attach(model, folder, _base()).eval() if folder else model
     pages = (tokenizer.encode(str(row["text"])) for row in rows)
     chosen = [page[:TOKENS] for page in pages if len(page) >= TOKENS][:PAGES]
     loss, count = 0.0, 0
@@ -180,13 +206,35 @@ def perplexity(folder: Path | None, data_dir: Path) -> float:
     return math.exp(loss / count)
 
 
+def untrained(data_dir: Path) -> None:
+    """Perplexity of the base as published, in NF4 and in calibrated codes."""
+    from finbench import bases
+    from finbench.methods import icq, quantise
+
+    dtype = bases.compute_dtype("auto")
+    full, tokenizer = bases.load(_base(), 16, dtype)
+    low, _ = bases.load(_base(), 4, dtype)
+    for line, model in (("16 bits", full), ("NF4", low)):
+        if line not in read().get("untrained", {}):
+            value = perplexity(model, tokenizer, data_dir)
+            _keep("untrained", line, {"perplexity": value, "pages": PAGES, "tokens": TOKENS})
+    if "NF4 + ICQ" in read()["untrained"]:
+        return
+    for name, layer in list(low.named_modules()):
+        if quantise.dequantised(layer) is not None:
+            weight = full.get_submodule(name).weight.data.float()
+            place, _, leaf = name.rpartition(".")
+            shifted = icq.ShiftedLinear4bit(layer, weight, *icq.calibrate(weight, 0.1))
+            setattr(low.get_submodule(place), leaf, shifted)
+    value = perplexity(low, tokenizer, data_dir)
+    _keep("untrained", "NF4 + ICQ", {"perplexity": value, "pages": PAGES, "tokens": TOKENS})
+
+
 def ablation(data_dir: Path, home: Path) -> None:
     """Every cell that is not there yet, seed by seed."""
-    from finbench import evaluation, training
+    from finbench import adapters, bases, evaluation, training
 
     _remembered()
-    if "untrained" not in read()["ablation"]:
-        _keep("ablation", "untrained", {"perplexity": perplexity(None, data_dir)})
     for seed in SEEDS:
         for halves in HALVES:
             cell = f"{halves}, seed {seed}"
@@ -199,6 +247,8 @@ def ablation(data_dir: Path, home: Path) -> None:
                 [str(folder)], tasks=["fpb_mc"], limit=TESTS, out=home / "cards", data_dir=data_dir
             )
             found = {card.subject.kind: card.scores[0] for card in cards}
+            model, tokenizer = bases.load(_base(), 4, bases.compute_dtype("auto"))
+            model = adapters.attach(model, folder, _base()).eval()
             row = {
                 "halves": halves,
                 "seed": seed,
@@ -209,25 +259,28 @@ def ablation(data_dir: Path, home: Path) -> None:
                 "macro_f1": found["peft"].main.value,
                 "base_macro_f1": found["base"].main.value,
                 "n": found["peft"].n,
-                "perplexity": perplexity(folder, data_dir),
+                "perplexity": perplexity(model, tokenizer, data_dir),
             }
             _keep("ablation", cell, row)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("entropy", "costs", "ablation"))
+    parser.add_argument("what", choices=("entropy", "untrained", "costs", "ablation"))
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--home", type=Path, default=Path("runs/irqlora"), help="where the ablation keeps its adapters")
     parser.add_argument("--halves", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.what == "entropy":
         entropy()
+        free_grid()
+    elif options.what == "untrained":
+        untrained(options.data_dir)
     elif options.what == "ablation":
         ablation(options.data_dir, options.home)
     elif options.halves:
         cost(options.halves, options.data_dir)
     else:
-        for halves in HALVES:
+        for halves in [line for line in HALVES if line not in read()["costs"]]:
             command = [sys.executable, __file__, "costs", "--halves", halves]
             subprocess.run([*command, *(["--data-dir", str(options.data_dir)] if options.data_dir else [])], check=True)

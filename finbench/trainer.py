@@ -34,6 +34,7 @@ class AnswerTrainer(Trainer):
     """transformers' Trainer with the loss on answers only and the resumable length-sorted order."""
 
     optimizer: Any
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class AnswerTrainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The method's own schedule if it has one."""
-        if self.lr_scheduler is None and self.method and self.recipe:  # type: ignore[has-type]
+        if self.lr_scheduler is None and self.method and self.recipe:
             chosen = optimizer if optimizer is not None else self.optimizer
             self.lr_scheduler = self.method.scheduler(chosen, self.recipe, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)

@@ -18,6 +18,8 @@ from finbench import adapters, bases, catalog, training
 from finbench.errors import FinbenchError
 from finbench.merging import log_probabilities
 from finbench.methods import icq, iec, method_named, quantise
+from finbench.publishing import modelcard
+from finbench.publishing.licences import Licence
 from finbench.records import Adapter
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
@@ -229,6 +231,21 @@ def test_a_plain_reload_of_shifts_fails_loudly(trained: dict[str, Any], folders:
         adapters.attach(model, out)
 
 
+def test_a_published_card_does_not_name_peft(trained: dict[str, Any]) -> None:
+    for name, library in (("both", "finbench"), ("iec", "peft")):
+        made = adapters.read(trained[name][0])
+        assert made.record is not None
+        text = modelcard.write(
+            modelcard.Facts(
+                "you/irqlora", "irqlora", made.record, made.config, "peft", made.record.base,
+                Licence("apache-2.0", None, ""), [], [], 1,
+            )
+        )  # fmt: skip
+        assert f"library_name: {library}" in text
+        assert ("finbench merge hub:you/irqlora --out merged" in text) == (name == "both")
+        assert ("PeftModel" in text) == (name == "iec")
+
+
 def test_without_shifts_it_is_an_ordinary_lora(trained: dict[str, Any], folders: dict[str, Path]) -> None:
     out, said = trained["iec"]
     model, tokenizer = bases.load(bases.resolve(str(folders["llama"])), 4, torch.float32)
@@ -256,7 +273,7 @@ def test_shifts_that_do_not_fit_are_refused(trained: dict[str, Any], folders: di
     shutil.copytree(trained["both"][0], tmp_path / "a", ignore=shutil.ignore_patterns("finbench.json"))
     tensors = load_file(tmp_path / "a" / adapters.WEIGHTS)
     name = next(key for key in tensors if key.endswith(".icq_shift"))
-    for changed in ({}, {name: tensors[name][:-1].contiguous()}):
+    for changed in ({}, {name: tensors[name][:-1].contiguous()}, {name: tensors[name].float()}):
         rest = {key: tensor for key, tensor in tensors.items() if key != name} | changed
         save_file(rest, tmp_path / "a" / adapters.WEIGHTS)
         base = bases.resolve(str(folders["llama"]))

@@ -188,6 +188,27 @@ def test_weights_that_are_folded_into_are_float32(folders: dict[str, Path]) -> N
     assert all(weight_of(module).dtype is torch.float32 for _, module in adapted(model))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["rosa", "relora"])
+def test_a_move_of_the_embedded_base_changes_no_output(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, relative to the largest logit; 210 matrices."""
+    monkeypatch.delenv("FINBENCH_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    chosen = catalog.recipe(None, {"tasks": ["mini_sentiment"], "method": method, "limit": 64, "dtype": "float32"})
+    model, tokenizer = training.begin(training.prepare(chosen), torch.float32)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _, module in adapted(model):  # as if they had been trained
+            factor = module.lora_B["default"].weight
+            factor += 0.01 * torch.randn(factor.shape, generator=generator)
+    ids = torch.tensor([tokenizer.encode(TEXT)])
+    with torch.no_grad():
+        before = model.eval()(ids).logits
+        method_named(method).move(model, torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]), chosen, 1)
+        after = model(ids).logits
+    assert float((after - before).abs().max() / before.abs().max()) <= 1e-5
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path

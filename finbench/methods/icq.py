@@ -50,8 +50,8 @@ def expand(shift: Any, scale: Any, shape: tuple[int, int]) -> Any:
 def quantised(weight: Any, tau: Any) -> tuple[Any, Any]:
     """(packed codes, quantisation state) as QLoRA stores ``weight`` less ``tau``, float32 (outputs, inputs)."""
     moved = weight - tau.repeat_interleave(BLOCK, dim=1)
-    codes, state = bnb.functional.quantize_4bit(moved, blocksize=BLOCK, compress_statistics=True, quant_type="nf4")
-    return codes, state
+    packed, state = bnb.functional.quantize_4bit(moved, blocksize=BLOCK, compress_statistics=True, quant_type="nf4")
+    return packed, state
 
 
 def calibrate(weight: Any, spread: float) -> tuple[Any, Any]:

@@ -29,10 +29,8 @@ def elastic(outputs: int, inputs: int, device: Any = None) -> Any:
 def folded(layer: Any, name: str) -> tuple[Any, Any]:
     """(A + beta1 P, B + beta2 Q) of adapter ``name``: with these an ordinary LoRA computes the same."""
     a, b, beta = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.lora_beta[name]
-    return (
-        a + beta[0] * elastic(a.shape[0], a.shape[1], device=a.device),
-        b + beta[1] * elastic(b.shape[0], b.shape[1], device=b.device),
-    )
+    first, second = elastic(a.shape[0], a.shape[1], a.device), elastic(b.shape[0], b.shape[1], b.device)
+    return a + beta[0] * first, b + beta[1] * second
 
 
 class Elastic(LoraVariant):

@@ -190,6 +190,7 @@ def attach(
     nothing to shift, and A and B stand on what is there. ValueError where shifts and layers do not fit each other.
     """
     import bitsandbytes as bnb
+    import torch
     from peft import PeftModelForCausalLM, set_peft_model_state_dict
 
     from finbench.methods import icq, iec
@@ -207,8 +208,10 @@ def attach(
         weight = _weight(full, own)
         shift, scale = tensors.get(own + _SHIFT), tensors.get(own + _SCALE)
         blocks = weight.numel() // icq.BLOCK
-        if shift is None or scale is None or shift.shape != (blocks,) or scale.shape != (-(-blocks // icq.GROUP),):
-            raise ValueError(f"the shifts of {own.removeprefix(convert.PREFIX)} are missing or of another size")
+        wanted = ((torch.int8, (blocks,)), (torch.float32, (-(-blocks // icq.GROUP),)))
+        found = tuple((part.dtype, tuple(part.shape)) for part in (shift, scale) if part is not None)
+        if shift is None or scale is None or found != wanted:
+            raise ValueError(f"the shifts of {own.removeprefix(convert.PREFIX)} are missing or of another size or type")
         device = weight.device
         module.shifted = icq.ShiftedLinear4bit(module.base_layer, weight, shift.to(device), scale.to(device))
     return wrapped
