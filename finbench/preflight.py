@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from filelock import FileLock
+
 from finbench import adapters, bases, merging, paths, vllmcheck
 from finbench.console import say
 from finbench.engines import servable
@@ -141,8 +143,10 @@ def _ready(one: Examinee, given: Mapping[str, Any]) -> Examinee:
     dtype = str(bases.compute_dtype(given.get("dtype", "auto"))).removeprefix("torch.")
     key = digest([one.subject.adapter, one.base.id.fingerprint, dtype])[:32]
     place = paths.cache_dir() / "merged" / key
-    if not (place / "finbench.json").is_file():
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if (place / "finbench.json").is_file():
+            return replace(one, merged=place)
         say(f"{one.subject.name} is merged for vLLM ({', '.join(how.reasons)}), once ...")
-        place.parent.mkdir(parents=True, exist_ok=True)
         merging.merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype)
     return replace(one, merged=place)
