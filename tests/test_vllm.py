@@ -111,11 +111,12 @@ def test_generated_texts_are_those_of_the_hf_engine(running: Any, base: Path, zo
         assert running.answer(requests, nothing) == hf.answer(requests, nothing)
 
 
-def test_the_base_beside_adapters_is_the_base_also_in_vllms_own_code(base: Path, zoo: list[Path], data: Path) -> None:
+def test_the_base_beside_adapters_is_the_base_also_in_vllms_own_code(
+    running: Any, base: Path, zoo: list[Path], data: Path
+) -> None:
     requests = asked(["fpb_mc"], 4, data)
-    alone = engine(base, [])
-    expected = alone.answer(requests, nothing)
-    alone.close()
+    running.use(None)
+    expected = running.answer(requests, nothing)
     stock = engine(base, zoo, stock=True)
     mixed = [(adapter, request) for request in requests for adapter in (None, *zoo)]
     found = stock.answer_all(mixed, nothing)[:: len(zoo) + 1]
