@@ -27,10 +27,10 @@ from finbench.engines.vllm.guard import KEY
 
 pytestmark = [
     pytest.mark.vllm,
+    pytest.mark.usefixtures("vllm_cache"),
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
 ]
 SECRET = "sesame-4711"
-SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1"}
 
 
 def descendants(pid: int) -> list[int]:
@@ -95,7 +95,7 @@ def test_a_zoo_is_served_to_those_with_the_key_and_ends_without_a_trace(
     command = [sys.executable, "-m", "finbench", "serve", "--base", str(base), "--port", "0", "--dtype", "float32"]
     command += [part for folder in zoo for part in ("--adapter", str(folder))]
     opened = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_SERVER_DEV_MODE": "1", "COLUMNS": "300"}
-    environment = {**os.environ, **SMALL, **opened, KEY: SECRET}
+    environment = {**os.environ, **opened, KEY: SECRET}
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, text=True)
     try:
@@ -158,7 +158,7 @@ def test_the_vllm_command_of_a_model_card_serves_the_adapter(dev_hub: DevHub, tm
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, **hub_environment(dev_hub, tmp_path / "hf"), **SMALL, "VLLM_NO_USAGE_STATS": "1"}
+    environment = {**os.environ, **hub_environment(dev_hub, tmp_path / "hf"), "VLLM_NO_USAGE_STATS": "1"}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     subprocess.run(shlex.split(download), check=True, cwd=tmp_path, env=environment, capture_output=True)
     # as it stands, but on a port that is free, and without a compiler, which would take minutes here
