@@ -23,7 +23,7 @@ from finbench.console import quiet, say
 from finbench.engines import servable
 from finbench.engines.http import Endpoint, Refused
 from finbench.engines.vllm.guard import KEY
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, Interrupted
 from finbench.records import DType
 from finbench.subjects import Examinee, examinees
 
@@ -60,8 +60,11 @@ class Server:
         self.process.wait()
 
     def wait(self) -> None:
-        """Until the server ends by itself, which is a fault."""
-        self.process.wait()
+        """Until the server ends by itself, which is a fault, or until Ctrl-C, which is Interrupted."""
+        try:
+            self.process.wait()
+        except KeyboardInterrupt as stop:
+            raise Interrupted("The server is stopped.", "") from stop
         raise FinbenchError(f"The server has ended: {_last_line(self.log)}", "Start it again: finbench serve ...")
 
     def curl(self, model: str) -> str:
