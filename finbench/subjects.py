@@ -113,6 +113,18 @@ def _distinct_names(found: list[Examinee]) -> list[Examinee]:
     return result
 
 
+def at_endpoint(names: str | None, url: str, chat: bool) -> list[Examinee]:
+    """Models of an endpoint by the names (with commas between) that they have there; what they are is not known."""
+    if not names:
+        raise FinbenchError("Which model of the endpoint?", "--model NAME, or --model ONE,OTHER")
+    found = []
+    for name in dict.fromkeys(part.strip() for part in names.split(",") if part.strip()):
+        # told apart by where they are, which is not to be read off a card
+        who = BaseModelId(alias=name, source="folder", fingerprint="endpoint:" + digest([url, name])[:32])
+        found.append(Examinee(Subject(name=name, base=who, chat=chat), None, None))
+    return found
+
+
 def by_engine(found: list[Examinee]) -> list[list[Examinee]]:
     """Subjects that one engine can serve: the same base and bits; a whole model has an engine of its own."""
     groups: dict[tuple[Any, ...], list[Examinee]] = {}
@@ -133,6 +145,10 @@ def start_engine(
         dummy = DummyEngine(str(arguments.get("answers", "random")), seed)
         dummy.exams = exams
         return dummy
+    if engine == "server":
+        from finbench.engines.server import ServerEngine
+
+        return ServerEngine(arguments["url"], group[0].subject.name, arguments.get("concurrency"))
     base = group[0].loaded
     if engine == "vllm":
         from finbench.engines.vllm.engine import VLLMEngine

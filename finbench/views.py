@@ -21,7 +21,8 @@ from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
 from finbench.methods import Method, method_named
-from finbench.records import Adapter, Bits, MergedModel, Recipe, Scorecard, Task
+from finbench.records import Adapter, Bits, DType, MergedModel, Recipe, Scorecard, Task
+from finbench.serving import Server
 from finbench.verification import Verification
 
 _FAULTS = 12  # faults that are shown one by one
@@ -33,6 +34,21 @@ def bits(value: int | None) -> Bits | None:
         return value  # type: ignore[return-value]
     nearest = min((16, 8, 4), key=lambda known: abs(known - (value or 0)))
     raise FinbenchError(f"--bits is 16, 8 or 4, not {value}.", f"Type --bits {nearest}; 8 and 4 quantise the base.")
+
+
+def dtype(value: str) -> DType:
+    """``--dtype`` as the records want it."""
+    if value in ("auto", "float32", "bfloat16", "float16"):
+        return value  # type: ignore[return-value]
+    raise FinbenchError(f"--dtype is auto, float32, bfloat16 or float16, not {value}.")
+
+
+def serving(server: Server) -> None:
+    """Where a server is, what it serves, and how to ask it."""
+    out.print(f"Serving at {server.url}, models: {', '.join(server.models)}", soft_wrap=True, highlight=False)
+    out.print("Ask one of them:", highlight=False)
+    out.print(Text(server.curl(server.models[-1])), soft_wrap=True)
+    out.print("Ctrl-C ends it.", highlight=False)
 
 
 def _table(*columns: str) -> Table:

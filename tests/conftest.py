@@ -200,6 +200,15 @@ def hub_environment(running: DevHub, home: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def vllm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache of vLLM's for all tests: without it each start looks the model's class up in a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CACHE_ROOT", str(tmp_path_factory.mktemp("vllm-cache")))
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny Llama; do not write into it."""
     return make_llama(tmp_path_factory.mktemp("bases") / "tiny-llama")

@@ -54,6 +54,7 @@ LAYERS = (
         "trainer",
         "subjects",
         "metrics",
+        "vllmcheck",
     },
     {
         "training",
@@ -77,6 +78,7 @@ LAYERS = (
         "pulling",
         "merging",
         "preflight",
+        "serving",
         "tuning",
         "leaderboard",
         "grid",

@@ -80,6 +80,14 @@ def _obstacles(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def targets(folder: Path) -> set[str]:
+    """Endings of the modules that the adapter's tensors name; vLLM is to put LoRA layers nowhere else."""
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
+        return {name.partition(".lora_")[0].rpartition(".")[2] for name in tensors.keys()}  # noqa: SIM118
+
+
 def unmatched(folder: Path, layers: Sequence[Layer]) -> list[str]:
     """Tensors of a LoRA that fit no layer of its base, by name and shape: vLLM would leave them out without a word."""
     from safetensors import safe_open

@@ -14,7 +14,7 @@ from finbench.console import say
 from finbench.engines import choices
 from finbench.engines.base import Done
 from finbench.engines.encoding import Encoder
-from finbench.engines.servable import served_rank
+from finbench.engines.servable import served_rank, targets
 from finbench.engines.vllm import parity, runs
 from finbench.engines.vllm.processes import Pool
 from finbench.errors import FinbenchError
@@ -23,6 +23,7 @@ from finbench.records import DType
 _WINDOW = 8192  # requests that are planned at a time, which bounds memory
 _CPU_CACHE = 2 * 2**30  # bytes of keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise
 _CPU_BATCH = 2048  # tokens a step on a CPU; more gain nothing, and a step must stay short to be noticed
+_GPU_SLOTS = 32  # adapters in one batch on a GPU, where each slot takes memory; others wait for a slot
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 _GREEDY_OWN = {"repetition_penalty"}  # of a model's generation config: what vLLM takes and greedy decoding feels
 
@@ -86,9 +87,9 @@ class VLLMEngine:
                 "enable_lora": True,
                 "max_lora_rank": max(served_rank(config) or 1 for config in configs),
                 # on a CPU vLLM's own code takes tokens without an adapter for those of the last slot: it stays empty
-                "max_loras": len(configs) + self.on_cpu,
-                "max_cpu_loras": len(configs) + self.on_cpu,
-                "lora_target_modules": sorted({name for folder in self.folders for name in _targets(folder)}),
+                "max_loras": len(configs) + 1 if self.on_cpu else min(len(configs), _GPU_SLOTS),
+                "max_cpu_loras": len(configs) + 1,
+                "lora_target_modules": sorted({name for folder in self.folders for name in targets(folder)}),
             }
         held = [
             {"name": self.names[folder], "id": int(self.names[folder][1:13], 16) + 1, "path": str(folder.resolve())}
@@ -309,14 +310,6 @@ class _Ledger:
 def _name(folder: Path) -> str:
     """The adapter's name inside vLLM, from its content: equal names mean equal answers, so caches cannot mix."""
     return "a" + adapters.identity(folder)[:24]
-
-
-def _targets(folder: Path) -> set[str]:
-    """Endings of the modules that the adapter's tensors name; vLLM puts LoRA layers nowhere else."""
-    from safetensors import safe_open
-
-    with safe_open(folder / adapters.WEIGHTS, framework="pt") as tensors:
-        return {name.partition(".lora_")[0].rpartition(".")[2] for name in tensors.keys()}  # noqa: SIM118
 
 
 def _generation(base: bases.Base) -> dict[str, Any]:

@@ -76,6 +76,9 @@ def _computed(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Pat
             [row[at].tolist() for row, at in zip(beside, ids, strict=True)],
         )
         model = attached.unload()
+    del model, attached
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # vLLM is to find the memory free
     return found
 
 

@@ -20,6 +20,7 @@ from typing import Any
 from finbench.errors import FinbenchError
 
 FROZEN = 45.0  # seconds without a step of the engine, with requests waiting, after which it counts as frozen
+_LOOK = 1.0  # seconds between two looks at who is silent
 _SLOWEST = 900.0  # seconds that one step on a processor may take while it visibly computes
 _STARTING = 1200.0  # seconds for loading; a 70B model from a slow disk takes ten minutes
 _AGAIN = "Repeat the command: what was answered is kept, and is not asked again."
@@ -115,7 +116,8 @@ class Pool:
         self.heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
         width = int(settings["engine"].get("tensor_parallel_size", 1))
         self.workers = [Worker(settings, _place(number, count, width, on_cpu), self.heard) for number in range(count)]
-        self.ready = 0
+        self.ready = self.next = 0
+        self.looked = time.monotonic()
 
     def close(self) -> None:
         """End every process."""
@@ -149,24 +151,37 @@ class Pool:
 
         Raises FinbenchError when a process dies or freezes; the others are ended too.
         """
+        first = self.next  # what an earlier call was not there to hear has a lower number
         for share, request in requests:
             worker = self.workers[share % len(self.workers)]
             if not worker.waiting:
                 worker.life = worker.busy = time.monotonic()
             worker.waiting += 1
-            worker.tell(request)
+            worker.tell({**request, "id": first + request["id"]})
+            self.next = max(self.next, first + request["id"] + 1)
         while any(worker.waiting for worker in self.workers):
             for worker, message in self._hear(FROZEN):
                 worker.waiting -= len(message["done"])
                 worker.memory = max(worker.memory, message["memory"])
-                if message["done"]:
-                    yield message["done"]
+                own = [{**one, "id": one["id"] - first} for one in message["done"] if one["id"] >= first]
+                if own:
+                    yield own
 
     def _hear(self, limit: float) -> Iterable[tuple[Worker, dict[str, Any]]]:
         """The next message, or nothing after a second; FinbenchError for a process that died or froze."""
+        heard: list[tuple[Worker, dict[str, Any]]] = []
         try:
-            name, message = self.heard.get(timeout=1.0)
+            name, message = self.heard.get(timeout=_LOOK)
+            worker = name()
+            if message is None:
+                self.close()
+                raise FinbenchError(f"The vLLM engine has died: {worker.reason()}", _AGAIN)
+            worker.life = worker.busy = time.monotonic()
+            heard = [(worker, message)]
         except queue.Empty:
+            pass
+        if time.monotonic() - self.looked >= _LOOK:  # also while others talk
+            self.looked = time.monotonic()
             for worker in self.workers:
                 if worker.waiting or not worker.max_length:
                     try:
@@ -174,13 +189,7 @@ class Pool:
                     except FinbenchError:
                         self.close()
                         raise
-            return []
-        worker = name()
-        if message is None:
-            self.close()
-            raise FinbenchError(f"The vLLM engine has died: {worker.reason()}", _AGAIN)
-        worker.life = worker.busy = time.monotonic()
-        return [(worker, message)]
+        return heard
 
 
 def _place(number: int, count: int, width: int, on_cpu: bool) -> dict[str, str]:

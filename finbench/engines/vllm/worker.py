@@ -11,6 +11,7 @@ import json
 import os
 import queue
 import resource
+import signal
 import sys
 import threading
 import time
@@ -24,14 +25,14 @@ def main() -> None:
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     settings = json.loads(sys.stdin.readline())
+    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
     try:
         engine = start(settings)
     except Exception as fault:
         _say(out, {"fault": (str(fault).strip() or type(fault).__name__)})
         raise
     _say(out, {"ready": True, "max_length": engine.model_config.max_model_len, "memory": _memory()})
-    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
     serve(engine, settings, inbox, out)
 
 
@@ -60,7 +61,7 @@ def start(settings: dict[str, Any]) -> Any:
 def _listen(inbox: queue.Queue[dict[str, Any]]) -> None:
     for line in sys.stdin:
         inbox.put(json.loads(line))
-    os._exit(0)  # nobody listens any more
+    os.killpg(0, signal.SIGKILL)  # nobody listens any more; whatever this process has started goes with it
 
 
 def serve(engine: Any, settings: dict[str, Any], inbox: queue.Queue[dict[str, Any]], out: IO[str]) -> None:
