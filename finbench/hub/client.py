@@ -196,7 +196,7 @@ def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
 
 
 def _the_hub() -> str:
-    return "the Hub" if endpoint() == OFFICIAL else f"the Hub at {shown_endpoint()} (HF_ENDPOINT)"
+    return "the Hub" if endpoint() == OFFICIAL or offline() else f"the Hub at {shown_endpoint()} (HF_ENDPOINT)"
 
 
 def _split(wanted: str) -> tuple[str, str]:
