@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from safetensors.torch import load_file
 
 from conftest import make_gpt2, make_llama
 from finbench import adapters, bases, catalog, training
+from finbench.engines.hf import HFEngine
 from finbench.errors import FinbenchError
 from finbench.merging import log_probabilities
 from finbench.methods import icq, iec, method_named, quantise
@@ -265,6 +269,35 @@ def test_below_the_adapter_the_base_stays_the_nf4_base(trained: dict[str, Any], 
         assert torch.equal(log_probabilities(model, tokenizer, TEXT), alone)
     assert not adapters.stands_beside(model, trained["iec"][0])
     assert torch.equal(log_probabilities(model.unload(), tokenizer, TEXT), alone)
+
+
+def test_the_engine_examines_it_in_turn_with_others(trained: dict[str, Any], folders: dict[str, Path]) -> None:
+    engine = HFEngine(bases.resolve(str(folders["llama"])), 4, "float32")
+    for name in ("both", "iec", "both"):
+        out, said = trained[name]
+        engine.use(out)
+        assert engine.form == "unmerged"
+        found = log_probabilities(engine.lm.model, engine.tokenizer, TEXT)
+        torch.testing.assert_close(found, said, atol=1e-5, rtol=0)
+        engine.use(None)
+        assert torch.equal(engine._probe(), engine.alone)
+
+
+@pytest.mark.slow
+def test_fresh_processes_examine_and_merge_it(
+    trained: dict[str, Any], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    out, base = str(trained["both"][0]), str(folders["llama"])
+    command = [sys.executable, "-m", "finbench"]
+    limits = ["--tasks", "mini_sentiment", "--limit", "4", "--out", str(tmp_path / "cards")]
+    done = subprocess.run([*command, "eval", "--adapter", out, "--base", base, *limits], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    cards = [json.loads(path.read_text()) for path in (tmp_path / "cards").glob("*.json")]
+    assert sorted((card["subject"]["kind"], card["subject"]["bits"]) for card in cards) == [("base", 4), ("peft", 4)]
+    merged = ["merge", out, "--base", base, "--out", str(tmp_path / "m"), "--dtype", "float32", "--json"]
+    done = subprocess.run([*command, *merged], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["merge"]["largest_difference"] < 2e-4
 
 
 def test_shifts_that_do_not_fit_are_refused(trained: dict[str, Any], folders: dict[str, Path], tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_rosas_factors_are_singular_triples_that_differ_from_move_to_move(
             torch.testing.assert_close(weight_of(module) + low, own, atol=1e-5, rtol=0)
             values, all_of_them = torch.linalg.svdvals(low.detach())[:4], torch.linalg.svdvals(own.detach())
             assert all(float((all_of_them - value).abs().min()) < 1e-4 for value in values)
-            assert float(torch.linalg.svdvals(low)[4:].max()) < 1e-5
+            assert float(torch.linalg.svdvals(low.detach())[4:].max()) < 1e-5
         module = trainer.model.base_model.model.model.layers[0].mlp.up_proj
         seen.append(module.lora_A["default"].weight.detach().clone())
         method.move(trainer.model, torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]), chosen, step)
@@ -115,7 +115,7 @@ def test_relora_restarts_the_learning_rate(folders: dict[str, Path], tmp_path: P
     trainer.train()
     assert len(rates) == 24
     assert [step for step, rate in enumerate(rates) if rate == 0] == [0, 5, 10, 15, 20]
-    for start in (5, 10, 15, 20):
+    for start in (5, 10, 15):
         assert 0.4 < rates[start + 1] / rates[start + 2] < 0.8  # half way up, then on the falling cosine
     tops = [max(rates[start : start + 5]) for start in range(0, 20, 5)]
     assert tops == sorted(tops, reverse=True)
@@ -224,7 +224,7 @@ training.train(catalog.recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("method", ["rosa", "relora"])
+@pytest.mark.parametrize("method", ["rosa", pytest.param("relora", marks=pytest.mark.slow)])
 def test_killed_in_the_middle_of_a_cycle_it_ends_in_the_same_bits(
     method: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
