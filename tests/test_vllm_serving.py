@@ -75,7 +75,7 @@ def state(url: str, key: str | None, body: bytes | None = b"{}") -> int:
         return fault.code
 
 
-def lines_until(process: subprocess.Popen[str], word: str, log: Path, patience: float = 300) -> str:
+def lines_until(process: subprocess.Popen[str], word: str, log: Path, patience: float = 900) -> str:
     end = time.monotonic() + patience
     while word not in (text := log.read_text()):
         assert process.poll() is None, text
