@@ -189,17 +189,23 @@ def context_length(base: Base) -> int | None:
     return getattr(config, "max_position_embeddings", None)  # GPT-2 calls it n_positions, transformers maps it
 
 
-def linear_layers(base: Base) -> list[Layer]:
-    """The weight matrices of a base's linear layers, from its configuration alone."""
+def skeleton(base: Base) -> Any:
+    """The model of a base without weights, on torch's meta device, from its configuration alone."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.pytorch_utils import Conv1D
 
     with _told(base), torch.device("meta"):
         config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config)
+
+
+def linear_layers(base: Base) -> list[Layer]:
+    """The weight matrices of a base's linear layers, from its configuration alone."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
     found = []
-    for name, module in model.named_modules():
+    for name, module in skeleton(base).named_modules():
         if isinstance(module, torch.nn.Linear):
             found.append(Layer(name, "Linear", module.out_features, module.in_features))
         elif isinstance(module, Conv1D):

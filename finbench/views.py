@@ -107,7 +107,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "method": ", ".join(how),
         "rows": f"{plan['rows']:,} of " + ", ".join(recipe["tasks"]),
         "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
-        "tokens": f"{plan['tokens']:,}, {100 * plan['padding']:.1f} % padding",
+        "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
     }
     for name, value in shown.items():
         table.add_row(f"[dim]{name}[/]", escape(str(value)))

@@ -51,6 +51,8 @@ LAYERS = (
         "cardfiles",
         "cards",
         "engines",
+        "packing",
+        "loops",
         "trainer",
         "subjects",
         "metrics",

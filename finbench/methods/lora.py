@@ -78,6 +78,10 @@ class LoraMethod(Method):
         self._patterns(recipe, layers)
         self.lora_config(recipe)
 
+    def tokenwise(self, recipe: Recipe) -> bool:
+        """All but VeLoRA, which compresses what it keeps of a pass for the backward one."""
+        return not recipe.options.get("velora_config")
+
     def _options(self, recipe: Recipe) -> None:
         stated = recipe.options
         for key in stated:
