@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from finbench import batches, packing
+from finbench import batches, lowrank, packing
 from finbench.batches import Row
 from finbench.engines.forward import steady, unsupported
 from finbench.errors import FinbenchError
@@ -112,10 +112,15 @@ class Passes:
             return sum(len(part) * max(len(row.ids) for row in part) for part in self.cut(rows))
         return sum(packing.tokens_run(part, self.shares) for part in self.cut(rows))
 
-    def at_work(self, model: Any) -> contextlib.AbstractContextManager[None]:
-        """``model``, with or without peft around it, attends as this loop needs it."""
-        bare = model.get_base_model() if hasattr(model, "peft_config") else model
-        return contextlib.nullcontext() if self.loop == "padded" else packing.attention_of(bare)
+    @contextlib.contextmanager
+    def at_work(self, model: Any) -> Iterator[None]:
+        """``model``, with or without peft around it, runs as this loop needs it. A padded one runs it as it is."""
+        with contextlib.ExitStack() as stack:
+            if self.loop != "padded":
+                stack.enter_context(packing.attention_of(model.get_base_model() if _wrapped(model) else model))
+                if _wrapped(model):
+                    stack.enter_context(lowrank.fused(model))
+            yield
 
     def prepare(self, rows: Sequence[Row], device: Any) -> dict[str, Any] | packing.Packed:
         """The tensors of a pass."""
@@ -137,6 +142,11 @@ def logits(model: Any, made: dict[str, Any] | packing.Packed) -> tuple[Any, Any]
 
 def _wide(found: Any) -> Any:
     return found.float() if found.dtype in (torch.bfloat16, torch.float16) else found
+
+
+def _wrapped(model: Any) -> bool:
+    """Whether peft is around it."""
+    return hasattr(model, "peft_config")
 
 
 def attending(made: dict[str, Any] | packing.Packed) -> contextlib.AbstractContextManager[None]:

@@ -51,6 +51,7 @@ LAYERS = (
         "cardfiles",
         "cards",
         "engines",
+        "lowrank",
         "packing",
         "loops",
         "trainer",
