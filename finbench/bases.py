@@ -201,11 +201,16 @@ def skeleton(base: Base) -> Any:
 
 def linear_layers(base: Base) -> list[Layer]:
     """The weight matrices of a base's linear layers, from its configuration alone."""
+    return layers_of(skeleton(base))
+
+
+def layers_of(model: Any) -> list[Layer]:
+    """The weight matrices of the linear layers of ``model``."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
     found = []
-    for name, module in skeleton(base).named_modules():
+    for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
             found.append(Layer(name, "Linear", module.out_features, module.in_features))
         elif isinstance(module, Conv1D):

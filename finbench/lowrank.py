@@ -49,7 +49,8 @@ class _Update(torch.autograd.Function):
 
 def _forward(layer: Any, x: Any, *arguments: Any, **named: Any) -> Any:
     kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
     base = layer.base_layer
     plain = type(base) is torch.nn.Linear and base.weight.dtype == dtype and not base.weight.requires_grad
     made = None if plain else base(x, *arguments, **named).to(dtype)

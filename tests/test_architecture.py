@@ -80,6 +80,7 @@ LAYERS = (
         "pulling",
         "merging",
         "tuning",
+        "planning",
         "leaderboard",
     },
     {
