@@ -75,9 +75,7 @@ def train(
 
 def plan(
     recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None,
-    gpu: Annotated[
-        str, typer.Option(help="Card: h100, h200, a100-80, a100-40, rtx4090, a6000, a5000, l4 ...")
-    ] = "h100",
+    gpu: Annotated[str, typer.Option(help="Card: h100, h200, a100-80, a100-40, rtx4090, a6000, l4 ...")] = "h100",
     shape: Annotated[
         str | None, typer.Option(help="Plan for a base of this size, unfetched: llama-3.1-8b, llama-3.1-70b ...")
     ] = None,

@@ -12,7 +12,7 @@ The last token of a row is only predicted, so it is not run.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -227,16 +227,18 @@ class _Spread(torch.autograd.Function):
 
 
 _blocks: list[Block] = []
+_kernel: list[Callable[..., Any]] = [scaled_dot_product_attention]
 
 
 @contextlib.contextmanager
-def attending(packed: Packed) -> Iterator[None]:
+def attending(packed: Packed, kernel: Callable[..., Any] = scaled_dot_product_attention) -> Iterator[None]:
     """The pass that attention sees; around the backward pass too, where activations are computed again."""
-    _blocks[:] = packed.blocks
+    _blocks[:], _kernel[0] = packed.blocks, kernel
     try:
         yield
     finally:
         _blocks.clear()
+        _kernel[0] = scaled_dot_product_attention
 
 
 def _above(parts: Sequence[Any], block: Block) -> Any:
@@ -274,7 +276,7 @@ def attend(
         )
         if block.mask is not None:
             k, v = (torch.cat([_above(parts, block), one], 1) for parts, one in ((keys, k), (values, v)))
-        out = scaled_dot_product_attention(
+        out = _kernel[0](
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
