@@ -163,6 +163,8 @@ class Watch(TrainerCallback):
         self.bar.update(self.task, completed=state.global_step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         name = f"checkpoint-{state.global_step}"
         staging = Path(args.output_dir) / name
         held = method_named(self.recipe.method).state(kwargs["model"])
@@ -190,6 +192,8 @@ def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArgu
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
         use_cpu=not torch.cuda.is_available(),
+        ddp_backend=None if torch.cuda.is_available() else "gloo",
+        ddp_find_unused_parameters=False,
         save_strategy="steps",
         save_steps=recipe.save_every,
         logging_steps=1,
