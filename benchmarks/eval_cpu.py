@@ -2,6 +2,7 @@
 
     python benchmarks/eval_cpu.py run --data-dir DATA --adapter ./folder     # writes benchmarks/eval_cpu.json
     python benchmarks/eval_cpu.py errors --data-dir DATA                     # adds whose answers are nearer to float64
+    python benchmarks/eval_cpu.py details --data-dir DATA --adapter ./folder # adds where our own time goes
     python benchmarks/eval_cpu.py page                                       # docs/speed.md, from what was written
 
 The two take turns on the same encoded requests in one process (compute only: no loading, no rendering, and for
@@ -23,7 +24,7 @@ from lm_eval.models.huggingface import HFLM
 
 from finbench import bases, catalog, environment, prompts
 from finbench.console import quiet, say
-from finbench.engines import choices
+from finbench.engines import choices, generation
 from finbench.engines.lm import TreeLM
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -51,15 +52,15 @@ who is nearer:
 
 ## Where a goal is missed
 
-- **fpb, zero-shot, adapter.** 87 % of our time is in `aten::mm` (torch's profiler, 48 rows), that is at the
-  floor but for the shape of the products; the merged adapter costs nothing over the base. Token batches of 256,
-  384, 512, 768, 1,024 and 2,048 took 3.5, 3.3, 3.3, 3.5, 3.9 and 4.3 s, so 512 stayed.
+- **fpb, zero-shot, adapter.** {products:.0%} of our time is in torch's matrix products (its profiler, {documents}
+  documents), that is at the floor but for the shape of the products; the merged adapter costs nothing over the base.
+  The same documents by the tokens of a batch: {batches} s. We take 512.
 - **139 candidate tags.** us-gaap tags have eight tokens or so: the answers alone are 139 branches of that,
   which both sides must run. The context, which we run once and lm-eval 139 times, is hardly longer. The floor
   itself allows no 20 times.
 - **fpb generated, base.** The untrained base talks on to the limit of twelve tokens. A step of decoding reads
-  every weight, for two rows as for sixty (0.1 s against 0.2 s), so rows that are done now make place for
-  waiting ones; before that it was 1.4 times.
+  every weight, for two rows as for sixty ({two:.2f} s against {sixty:.2f} s), so rows that are done make place
+  for waiting ones.
 """
 BATCHES = (16, 32, 64)
 # name, task, shots, rows, goal
@@ -218,6 +219,42 @@ def errors(work: tuple[Any, ...], data_dir: Path | None) -> dict[str, float]:
     return {name: float(f"{gap:.2g}") for name, gap in gaps.items()}
 
 
+def details(data_dir: Path | None, adapter: str, clock: Any, documents: int = 48, repeats: int = 3) -> dict[str, Any]:
+    """Share of the matrix products in our time, seconds by the tokens of a batch, seconds of a step of decoding."""
+    asked = requests(("", "fpb_mc", 0, documents, None), data_dir)
+    lm = TreeLM(pretrained=str(bases.resolve("smollm2-135m").folder), dtype="float32", device="cpu", peft=adapter)
+    side = Side(lm, asked, clock)
+    side.run()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        side.run()
+    times = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
+    products = sum(times.get(f"aten::{name}", 0) for name in ("mm", "addmm", "bmm"))
+    batches: dict[int, list[float]] = {tokens: [] for tokens in (256, 384, 512, 768, 1024, 2048)}
+    for _ in range(repeats):
+        for tokens, spent in batches.items():
+            lm.tokens = tokens
+            spent.append(side.run()[0])
+    lm.tokens = 512
+
+    def decode(rows: int, steps: int) -> float:
+        prompts = [lm.tok_encode(one.args[0])[-64:] for one in asked[:: len(asked) // documents]] * 2
+        start = clock()
+        generation.generate(lm.forward, prompts[:rows], [], steps, lambda said: False, tokens=8192, rows=64)
+        return float(clock() - start)
+
+    steps = {}
+    for rows in (2, 60):
+        decode(rows, 2)
+        steps[rows] = round(min((decode(rows, 12) - decode(rows, 2)) / 10 for _ in range(repeats)), 3)
+    return {
+        "documents": documents,
+        "products": round(products / sum(times.values()), 3),
+        "batches": {tokens: round(min(spent), 2) for tokens, spent in batches.items()},
+        "step": steps,
+        "threads": torch.get_num_threads(),
+    }
+
+
 def page(results: dict[str, Any]) -> str:
     """The results as Markdown."""
     packages = results["packages"]
@@ -239,13 +276,22 @@ def page(results: dict[str, Any]) -> str:
     wrong = [
         f"| {name} | {found['theirs']:.1e} | {found['ours']:.1e} |" for name, found in results.get("errors", {}).items()
     ]
-    return HEAD.format(**about) + "\n".join(lines) + "\n\n" + TAIL.format(errors="\n".join(wrong))
+    own = results["details"]
+    shown = {
+        "errors": "\n".join(wrong),
+        "products": own["products"],
+        "documents": own["documents"],
+        "batches": ", ".join(f"{int(tokens):,}: {spent:.1f}" for tokens, spent in own["batches"].items()),
+        "two": own["step"]["2"],
+        "sixty": own["step"]["60"],
+    }
+    return HEAD.format(**about) + "\n".join(lines) + "\n\n" + TAIL.format(**shown)
 
 
 def main() -> None:
     """See the top of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["run", "errors", "page"])
+    parser.add_argument("what", choices=["run", "errors", "details", "page"])
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--adapter", help="an adapter of smollm2-135m that was trained on fpb")
     parser.add_argument("--only", default="")
@@ -264,6 +310,8 @@ def main() -> None:
         found = {work[0]: errors(work, given.data_dir) for work in works if work[0] in apart}
         kept["errors"] = {**kept.get("errors", {}), **found}
     clock = time.perf_counter if given.clock == "wall" else time.process_time
+    if given.what == "details":
+        kept["details"] = json.loads(json.dumps(details(given.data_dir, given.adapter, clock)))
     for dtype in given.dtypes.split(",") if given.what == "run" else ():
         for work in works:
             made = measure(work, getattr(torch, dtype), given.data_dir, given.adapter, given.repeats, clock)
