@@ -192,7 +192,6 @@ def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArgu
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
         use_cpu=not torch.cuda.is_available(),
-        ddp_backend=None if torch.cuda.is_available() else "gloo",
         ddp_find_unused_parameters=False,
         save_strategy="steps",
         save_steps=recipe.save_every,
