@@ -202,13 +202,28 @@ def head_size(base: Base) -> int | None:
     return stated or (hidden // heads if hidden and heads else None)
 
 
+def skeleton(base: Base) -> Any:
+    """The model of a base without weights, on torch's meta device, from its configuration alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _told(base), torch.device("meta"):
+        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config)
+
+
 def linear_layers(base: Base) -> list[Layer]:
     """The weight matrices of a base's linear layers, from its configuration alone."""
+    return layers_of(skeleton(base))
+
+
+def layers_of(model: Any) -> list[Layer]:
+    """The weight matrices of the linear layers of ``model``."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
     found = []
-    for name, module in _skeleton(base).named_modules():
+    for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
             found.append(Layer(name, "Linear", module.out_features, module.in_features))
         elif isinstance(module, Conv1D):
@@ -221,23 +236,13 @@ def _as_large_as_stated(base: Base) -> None:
 
     Quantised weights hold up to eight values in a number.
     """
-    stated = sum(parameter.numel() for parameter in _skeleton(base).parameters())
+    stated = sum(parameter.numel() for parameter in skeleton(base).parameters())
     there = modelfiles.elements(base.folder)
     if stated > 8 * there:
         raise FinbenchError(
             f"{base.folder}: config.json is of a model of {stated:,} parameters, its weights have {there:,}.",
             "Fetch it again.",
         )
-
-
-def _skeleton(base: Base) -> Any:
-    """The model of a configuration without any weight."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with _told(base), torch.device("meta"):
-        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-        return AutoModelForCausalLM.from_config(config)
 
 
 def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:

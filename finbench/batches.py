@@ -23,6 +23,11 @@ class Row:
     ids: list[int]
     answer: int
 
+    @property
+    def prompt(self) -> int:
+        """Tokens before the answer."""
+        return len(self.ids) - self.answer
+
 
 def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> Row:
     """Tokenise a pair exactly as lm-eval splits a (context, continuation) request, then append end-of-text.
@@ -106,20 +111,33 @@ class LengthSampler(torch.utils.data.Sampler[int]):
         return iter([index for batch in self.batches(self.epoch) for index in batch])
 
 
-def tokens_seen(sampler: LengthSampler, steps: int, accumulate: int = 1) -> tuple[int, int]:
-    """(tokens without padding, tokens with padding) of the first ``steps`` optimiser steps of a run.
+class StepSampler(torch.utils.data.Sampler[list[int]]):
+    """The rows of each optimiser step of the sampler's epoch: ``accumulate`` of its batches, fewer in the last one."""
 
-    A step takes ``accumulate`` batches; the last one of an epoch takes what is left.
-    """
-    real = padded = epoch = 0
-    while steps > 0:
-        order = sampler.batches(epoch)
-        for batch in order[: steps * accumulate]:
-            lengths = [sampler.lengths[index] for index in batch]
-            real, padded = real + sum(lengths), padded + max(lengths) * len(batch)
-        steps -= math.ceil(len(order) / accumulate)
-        epoch += 1
-    return real, padded
+    def __init__(self, sampler: LengthSampler, accumulate: int) -> None:
+        self.sampler, self.accumulate = sampler, accumulate
+
+    def __len__(self) -> int:
+        return math.ceil(math.ceil(len(self.sampler) / self.sampler.batch_size) / self.accumulate)
+
+    def steps(self, epoch: int) -> list[list[int]]:
+        """All steps of an epoch, in order."""
+        order = self.sampler.batches(epoch)
+        return [
+            [index for batch in order[first : first + self.accumulate] for index in batch]
+            for first in range(0, len(order), self.accumulate)
+        ]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.steps(self.sampler.epoch))
+
+    def first(self, steps: int) -> Iterator[list[int]]:
+        """The rows of each of the first ``steps`` steps of a run."""
+        epoch = 0
+        while steps > 0:
+            order = self.steps(epoch)[:steps]
+            yield from order
+            steps, epoch = steps - len(order), epoch + 1
 
 
 def steps_of(rows: int, batch_size: int, accumulate: int, epochs: float) -> int:

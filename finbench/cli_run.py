@@ -14,6 +14,7 @@ from finbench.cli_cards import DataDir, Json, pairs, settings
 def register(app: typer.Typer) -> None:
     """Hang the commands into the command line."""
     app.command()(train)
+    app.command()(plan)
     app.command("eval")(eval_)
     app.command()(serve)
     app.command()(demo)
@@ -71,6 +72,30 @@ def train(
         views.planned(result, folder)
     else:
         views.trained(result, folder)
+
+
+def plan(
+    recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None,
+    gpu: Annotated[str, typer.Option(help="Card: h100, h200, a100-80, a100-40, rtx4090, a6000, l4 ...")] = "h100",
+    shape: Annotated[
+        str | None, typer.Option(help="Plan for a base of this size, unfetched: llama-3.1-8b, llama-3.1-70b ...")
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="An hour of the card, in any currency.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any recipe key or option, key=value, repeatable.")
+    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Memory, time and cost of a training on one GPU, before it is paid for; refuses what cannot fit."""
+    from finbench import catalog, planning, views
+
+    resolved = catalog.recipe(recipe, settings(set_ or []))
+    found = planning.plan(resolved, gpu, price=price, shape=shape, data_dir=data_dir)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        views.costs(found)
 
 
 def eval_(

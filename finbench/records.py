@@ -19,6 +19,7 @@ UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that no
 
 Bits = Literal[16, 8, 4]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+Loop = Literal["padded", "packed", "shared"]
 
 
 _FAULTS = 20  # of a record that are shown one by one
@@ -133,8 +134,12 @@ class Recipe(Record):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(ge=0, description="0: no clipping")
     epochs: float = Field(gt=0, le=1000)
-    batch_size: int = Field(ge=1, description="rows a forward pass")
-    accumulate: int = Field(ge=1, description="forward passes an optimiser step")
+    batch_size: int = Field(ge=1, description="rows of like length taken together")
+    accumulate: int = Field(ge=1, description="times batch_size: rows an optimiser step")
+    loop: Literal["auto", "padded", "packed", "shared"] = Field(
+        default="padded", description="how rows become forward passes; recipes from before it was a choice padded them"
+    )
+    pass_tokens: int = Field(default=2048, ge=1, description="tokens a forward pass that is not padded, at most")
     max_length: int = Field(ge=8, description="tokens; a longer row is refused, never cut")
     limit: int | None = Field(default=None, ge=1, description="rows a task, a seeded choice")
     chat: bool = Field(description="wrap prompts in the base's chat template")
@@ -199,7 +204,11 @@ class Training(Record):
     steps: int
     epochs: float
     tokens: int = Field(description="non-padding tokens seen, prompt and answer")
-    padding: float = Field(description="share of padding among all tokens computed")
+    padding: float = Field(description="share of padding among all positions computed")
+    loop: Loop = Field(default="padded", description="how rows became forward passes")
+    computed: int | None = Field(
+        default=None, description="positions computed: more than tokens by padding, fewer by shared starts"
+    )
     seconds: float
     tokens_per_second: float
     peak_memory_bytes: int

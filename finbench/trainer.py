@@ -1,7 +1,8 @@
-"""The training loop: transformers' Trainer with our loss, our order of rows and our checkpoints."""
+"""The training loop: transformers' Trainer with our loss, our order of rows, our passes and our checkpoints."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
-from finbench import batches, checkpoints
+from finbench import batches, checkpoints, loops
 from finbench.console import say
 from finbench.errors import FinbenchError
 from finbench.methods import method_named
@@ -31,7 +32,11 @@ class Diverged(FinbenchError):
 
 
 class AnswerTrainer(Trainer):
-    """transformers' Trainer with the loss on answers only and the resumable length-sorted order."""
+    """transformers' Trainer with the loss on answers only and the resumable length-sorted order.
+
+    It is handed the rows of a whole optimiser step at once, on every process those of all, and cuts its own share into
+    forward passes.
+    """
 
     optimizer: Any
     lr_scheduler: Any
@@ -41,6 +46,7 @@ class AnswerTrainer(Trainer):
         sampler: batches.LengthSampler,
         watch: Watch | None = None,
         recipe: Recipe | None = None,
+        passes: loops.Passes | None = None,
         **arguments: Any,
     ) -> None:
         arguments["args"]._n_gpu = min(1, arguments["args"].n_gpu)  # else Trainer splits batches by nn.DataParallel
@@ -48,8 +54,8 @@ class AnswerTrainer(Trainer):
         own = self.method.callbacks(arguments["model"], recipe) if self.method and recipe else []
         super().__init__(**arguments, callbacks=[*own, *([watch] if watch else [])])
         self.remove_callback(PrinterCallback)
-        self.model_accepts_loss_kwargs = True  # compute_loss divides by the tokens of the whole optimiser step
         self.sampler, self.watch = sampler, watch
+        self.passes = passes or loops.Passes("padded", sampler.batch_size)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW as transformers makes it, over the method's parameter groups if it has some."""
@@ -77,13 +83,12 @@ class AnswerTrainer(Trainer):
             self.method.restore(self.model, load_file(held))
 
     def get_train_dataloader(self) -> Any:
-        loader = DataLoader(
-            self.train_dataset,
-            batch_size=self.args.per_device_train_batch_size,
-            sampler=self.sampler,
-            collate_fn=self.data_collator,
-        )
-        return self.accelerator.prepare(loader)
+        order = batches.StepSampler(self.sampler, self.recipe.accumulate if self.recipe else 1)
+        return DataLoader(self.train_dataset, batch_sampler=order, collate_fn=lambda rows: {"rows": rows})
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: transformers' estimate walks over all parameters at every step."""
+        return 0
 
     def restore(self, checkpoint: Path) -> None:
         """Load a run that was killed after its last step.
@@ -95,23 +100,31 @@ class AnswerTrainer(Trainer):
         if self.watch:
             self.watch.on_train_begin(self.args, self.state, self.control)
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Cross-entropy summed over answer tokens, divided by their number in the optimiser step."""
-        labels = inputs.pop("labels")
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+        """The gradients of a whole optimiser step; returns its loss.
+
+        The loss is cross-entropy summed over answer tokens, divided by their number in the step, over all processes.
+        """
+        model.train()
+        rows: list[batches.Row] = inputs["rows"]
         if self.watch:
-            self.watch.tokens += inputs["attention_mask"].sum()
-        outputs = model(**inputs, logits_to_keep=labels.shape[1], use_cache=False)
-        logits = outputs.logits[:, -labels.shape[1] : -1].float()
-        loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=batches.IGNORED, reduction="sum"
-        )
-        tokens = num_items_in_batch if num_items_in_batch is not None else (labels[:, 1:] != batches.IGNORED).sum()
-        loss = loss / tokens
-        if self.method and (penalty := self.method.penalty(model)) is not None:
-            loss = loss + penalty / self.current_gradient_accumulation_steps
-        return (loss, outputs) if return_outputs else loss
+            self.watch.tokens += sum(len(row.ids) for row in rows)
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        share = world / sum(row.answer for row in rows)  # DDP takes the mean over processes
+        mine, weight = (rows[rank::world], share) if rank < len(rows) else (rows[:1], 0.0)
+        parts = self.passes.cut(mine)
+        total = torch.zeros((), device=self.args.device)
+        for number, part in enumerate(parts, start=1):
+            made = self.passes.prepare(part, self.args.device)
+            last = number == len(parts)  # processes exchange gradients in the backward pass of the last one
+            meanwhile = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
+            with meanwhile, loops.attending(made):
+                loss = weight * loops.loss(model, made)
+                if last and self.method and (penalty := self.method.penalty(model)) is not None:
+                    loss = loss + penalty
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
 
 
 class Watch(TrainerCallback):
@@ -120,11 +133,10 @@ class Watch(TrainerCallback):
     def __init__(self, recipe: Recipe, sampler: batches.LengthSampler, steps: int, folder: Path, bar: Any) -> None:
         self.recipe, self.sampler, self.folder, self.bar = recipe, sampler, folder, bar
         self.task = bar.add_task("training", total=steps, note="")
-        passes = math.ceil(len(sampler) / recipe.batch_size)
-        self.steps_per_epoch = math.ceil(passes / recipe.accumulate)
+        self.steps_per_epoch = len(batches.StepSampler(sampler, recipe.accumulate))
         self.interrupted = False
         self.started = time.monotonic()
-        self.tokens: Any = 0  # without padding, since this process began to train
+        self.tokens = 0  # without padding, since this process began to train
         self.earlier = 0.0  # seconds that the run had taken before it was stopped and resumed
 
     @property
@@ -155,10 +167,12 @@ class Watch(TrainerCallback):
                 f"The loss is not a number at step {state.global_step}: training has diverged.",
                 f"Use a smaller learning rate than {self.recipe.lr:g}: --lr {self.recipe.lr / 4:.2g}",
             )
-        speed = int(self.tokens) / max(time.monotonic() - self.started, 1e-9)
+        speed = self.tokens / max(time.monotonic() - self.started, 1e-9)
         self.bar.update(self.task, completed=state.global_step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         name = f"checkpoint-{state.global_step}"
         staging = Path(args.output_dir) / name
         held = method_named(self.recipe.method).state(kwargs["model"])
@@ -175,7 +189,7 @@ def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArgu
         output_dir=str(run / "staging"),  # checkpoints move out of here when they are whole
         num_train_epochs=recipe.epochs,
         per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.accumulate,
+        gradient_accumulation_steps=1,  # the passes of a step are cut by training_step
         learning_rate=recipe.lr,
         lr_scheduler_type=recipe.schedule,
         warmup_steps=math.ceil(recipe.warmup * steps),
@@ -186,6 +200,7 @@ def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArgu
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
         use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         save_strategy="steps",
         save_steps=recipe.save_every,
         logging_steps=1,

@@ -9,7 +9,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from finbench.methods import Cut, Start, method_named, quantise
 from finbench.records import Adapter, BaseModelId, Contamination, DataId, Recipe, Training, Truncation
 
 if TYPE_CHECKING:
+    from finbench import loops
     from finbench.trainer import AnswerTrainer, Watch
 
 CURVE_POINTS = 200
@@ -41,20 +42,26 @@ class Prepared:
     sampler: batches.LengthSampler
     steps: int
     contamination: Contamination
+    passes: loops.Passes
+    slower: str  # why the passes are not faster ones; empty where they are the fastest, or asked for
 
     @property
     def decisive(self) -> dict[str, Any]:
-        """What decides the weights: the recipe, with the base by fingerprint and the data by digest."""
+        """What decides the weights: the recipe, with the base by fingerprint and the data by digest.
+
+        How rows become forward passes is left out: it decides the last bits only.
+        """
         return {
-            **self.recipe.model_dump(exclude={"name", "search"}),
+            **self.recipe.model_dump(exclude={"name", "search", "loop", "pass_tokens"}),
             "data": [part.digest for part in self.data],
             "base": self.base.id.fingerprint,
         }
 
-    @property
-    def tokens(self) -> tuple[int, int]:
-        """(tokens without padding, tokens with padding) of the whole run."""
-        return batches.tokens_seen(self.sampler, self.steps, self.recipe.accumulate)
+    def tokens(self, passes: loops.Passes) -> tuple[int, int]:
+        """(tokens without padding, positions computed) of the whole run, on one process."""
+        order = batches.StepSampler(self.sampler, self.recipe.accumulate).first(self.steps)
+        steps = [[self.rows[index] for index in step] for step in order]
+        return sum(len(row.ids) for step in steps for row in step), sum(passes.run(step) for step in steps)
 
 
 def train(
@@ -72,7 +79,7 @@ def train(
     quiet()
     run = prepare(recipe, data_dir)
     if dry_run:
-        real, padded = run.tokens
+        real, computed = run.tokens(run.passes)
         return {
             "recipe": recipe.model_dump(),
             "base": run.base.id.model_dump(),
@@ -80,7 +87,10 @@ def train(
             "rows": len(run.rows),
             "steps": run.steps,
             "tokens": real,
-            "padding": 1 - real / padded,
+            "padding": max(0.0, 1 - real / computed),
+            "loop": run.passes.loop,
+            "slower": run.slower,
+            "computed": computed,
             "first_pair": run.first_pair,
             "contamination": run.contamination.model_dump(),
         }
@@ -89,7 +99,9 @@ def train(
         if finished := _finished(run, out):
             say(f"{out} holds this adapter already; nothing to do.")
             return finished
-        _claim(run, out, resume)
+        run = _claim(run, out, resume)
+        if run.slower:
+            say(run.slower)
         return _run(run, out, resume)
 
 
@@ -112,21 +124,25 @@ def fit(
     run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
 ) -> tuple[AnswerTrainer, Watch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
+    from finbench import loops
     from finbench.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
 
     recipe = run.recipe
+    passes, why = loops.settled(run.passes, model, run.rows)
+    if why:
+        say(why)
     with progress() as bar:
         watch = Watch(recipe, run.sampler, run.steps, folder, bar)
         trainer = AnswerTrainer(
             run.sampler,
             watch,
             recipe,
+            passes,
             model=model,
             args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
             train_dataset=run.rows,
-            data_collator=lambda part: batches.collate(part, tokenizer.pad_token_id),
         )
-        with FirstCtrlC(watch):
+        with FirstCtrlC(watch), passes.at_work(model):
             try:
                 if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
                     trainer.restore(checkpoint)
@@ -197,18 +213,33 @@ def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def _claim(run: Prepared, out: Path, resume: bool) -> None:
-    """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one."""
+def _claim(run: Prepared, out: Path, resume: bool) -> Prepared:
+    """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one.
+
+    Returns the run, with the loop that it was begun with.
+    """
     mark = out / MARK
-    now = {**run.decisive, "dtype_used": str(bases.compute_dtype(run.recipe.dtype)), "versions": environment.versions()}
+    now = {
+        **run.decisive,
+        "loop": run.passes.loop,
+        "pass_tokens": run.passes.tokens,
+        "dtype_used": str(bases.compute_dtype(run.recipe.dtype)),
+        "versions": environment.versions(),
+    }
     if checkpoints.newest(mark.parent)[0]:
         if not resume:
             raise FinbenchError(f"{out} holds an unfinished run.", "Go on with --resume, or choose another --out.")
         try:
             found = json.loads(mark.read_text(encoding="utf-8"))
             versions, found["versions"] = found["versions"], now["versions"]
+            before = found.setdefault("loop", "padded")  # before there was a choice
+            found.setdefault("pass_tokens", run.passes.tokens)
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise FinbenchError(f"{mark} is missing or torn.", "Choose another --out.") from fault
+        if run.recipe.loop == "auto" and before in ("padded", "packed") and before != now["loop"]:
+            say(f"It was begun with {before} rows, and goes on so.")
+            run = replace(run, passes=replace(run.passes, loop=before), slower="")
+            now["loop"] = before
         if difference := _difference(found, now):
             raise FinbenchError(
                 f"{out} was begun with another recipe, base or data ({difference}).",
@@ -219,18 +250,21 @@ def _claim(run: Prepared, out: Path, resume: bool) -> None:
     elif resume:
         say("There is nothing to resume; starting from the beginning.")
     write_atomic(mark, json.dumps(now, indent=1) + "\n")
+    return run
 
 
 Select = Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]]  # (exam, its train rows) -> rows to use
 
 
 def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None = None) -> Prepared:
-    """Find the base, render and tokenise the rows of all tasks, mix them by weight. Loads no weights.
+    """Find the base, render and tokenise the rows of all tasks, mix them by weight, choose the loop. Loads no weights.
 
     Test texts of ranked tasks, of the sets that are here, are looked for in the rows; what is found is said. With
     ``select``, which chooses among the train rows of each task before the recipe's ``limit`` does, it is a trial of
     which nothing is published, and they are not looked for.
     """
+    from finbench import loops
+
     base = bases.resolve(recipe.base)
     method_named(recipe.method).verify(recipe, bases.linear_layers(base))
     if recipe.bits != 16:
@@ -264,10 +298,14 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)
     if select is None:  # a trial's rows may be no run at all, but what it is ranked on
         method_named(recipe.method).check_steps(recipe, steps)
+    skeleton = bases.skeleton(base)
+    loop, slower = loops.choose(recipe, skeleton, max(len(row.ids) for row in rows))
+    vocabulary = skeleton.config.get_text_config().vocab_size
+    passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
     found = contamination.Index({} if select else contamination.of_tests(data_dir)).overlap(chosen)
     for line in contamination.warnings(found):
         say(f"Warning: {line}")
-    return Prepared(recipe, base, rows, data, first_pair, sampler, steps, found)
+    return Prepared(recipe, base, rows, data, first_pair, sampler, steps, found, passes, slower)
 
 
 def choose(docs: Sequence[Any], limit: int, seed: int) -> list[Any]:
@@ -279,7 +317,7 @@ def choose(docs: Sequence[Any], limit: int, seed: int) -> list[Any]:
 
 
 def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) -> Training:
-    real, padded = run.tokens
+    real, computed = run.tokens(trainer.passes)
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
     last = curve[-max(1, len(curve) // 10) :]  # one batch says little
     stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
@@ -288,7 +326,9 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) ->
         steps=run.steps,
         epochs=run.recipe.epochs,
         tokens=real,
-        padding=1 - real / padded,
+        padding=max(0.0, 1 - real / computed),
+        loop=trainer.passes.loop,
+        computed=computed,
         seconds=round(watch.seconds, 2),
         tokens_per_second=round(real / watch.seconds, 1),
         peak_memory_bytes=environment.peak_memory(),

@@ -151,6 +151,13 @@ class Method:
     def tune_optimizer(self, optimizer: Any, model: Any, recipe: Recipe) -> None:
         """Hook into the optimiser (such as a pre-step hook), once, when it has been made."""
 
+    def tokenwise(self, recipe: Recipe) -> bool:
+        """Whether its layers treat each token by itself and draw no noise, so that tokens of several rows can be one.
+
+        Dropout of the recipe is looked at elsewhere.
+        """
+        return True
+
     def callbacks(self, model: Any, recipe: Recipe) -> list[Any]:
         """TrainerCallbacks of transformers, called before ours at each event."""
         return []

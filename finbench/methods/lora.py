@@ -82,6 +82,10 @@ class LoraMethod(Method):
         self._patterns(recipe, layers)
         reached(self.lora_config(recipe), recipe, layers)
 
+    def tokenwise(self, recipe: Recipe) -> bool:
+        """All but VeLoRA, which compresses what it keeps of a pass for the backward one."""
+        return not recipe.options.get("velora_config")
+
     def _options(self, recipe: Recipe) -> None:
         stated = recipe.options
         for key in stated:

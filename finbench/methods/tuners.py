@@ -61,6 +61,10 @@ class Tuner(Method):
         """peft's configuration with these values."""
         return configuration(self._class(), self, recipe, values)
 
+    def tokenwise(self, recipe: Recipe) -> bool:
+        """All but PVeRA, which draws noise."""
+        return self.peft_config != "PveraConfig"
+
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Options that peft knows, and layers that its implementation takes."""
         super().verify(recipe, layers)

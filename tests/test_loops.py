@@ -1,0 +1,316 @@
+"""Packed rows and shared starts: the loss and every gradient of the plain loop, to round-off."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from finbench import bases, catalog, loops, packing, training
+from finbench.batches import Row
+from finbench.errors import FinbenchError
+from finbench.methods import METHODS, TUNERS, method_named
+from finbench.trainer import AnswerTrainer, arguments
+
+
+def recipe(base: Path, **overrides: Any) -> Any:
+    stated = {"base": str(base), "tasks": ["mini_sentiment"], "limit": 48, "batch_size": 8, "dtype": "float32"}
+    stated |= {"lr": 3e-3} | ({"rank": 4} if "rank" not in method_named(overrides.get("method", "lora")).unused else {})
+    return catalog.recipe(None, {**stated, **overrides})
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from conftest import make_llama
+
+    return make_llama(tmp_path_factory.mktemp("bases") / "wide", hidden=128)
+
+
+@pytest.fixture(scope="module")
+def prepared(wide: Path) -> training.Prepared:
+    return training.prepare(recipe(wide, epochs=4))
+
+
+def moved(model: Any) -> Any:
+    """No tensor that trains is zero: else many gradients are."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in model.parameters():
+            if tensor.requires_grad and tensor.is_floating_point() and not tensor.any():
+                tensor += 0.02 * torch.randn(tensor.shape, generator=generator)
+    return model
+
+
+def gradients(run: training.Prepared, model: Any, loop: str, rows: list[Row], folder: Path, **cut: Any) -> Any:
+    """(loss, gradients by name) of one step by ``loop``."""
+    passes = dataclasses.replace(run.passes, loop=loop, **cut)
+    trainer = AnswerTrainer(
+        run.sampler,
+        None,
+        run.recipe,
+        passes,
+        model=model,
+        args=arguments(run.recipe, run.steps, folder, torch.float32),
+        train_dataset=run.rows,
+    )
+    model.zero_grad()
+    with passes.at_work(model):
+        loss = trainer.training_step(model, {"rows": rows})
+    found = {name: tensor.grad.clone() for name, tensor in model.named_parameters() if tensor.grad is not None}
+    return float(loss), found
+
+
+def assert_same(one: Any, other: Any, tolerance: float = 1e-4) -> None:
+    """Relative to the largest entry of all gradients: round-off is of the sums, not of single entries."""
+    assert one[0] == pytest.approx(other[0], rel=2e-6)
+    assert one[1].keys() == other[1].keys()
+    assert one[1]
+    scale = max(float(tensor.abs().max()) for tensor in other[1].values())
+    assert scale > 0
+    for name, tensor in other[1].items():
+        own = max(float(tensor.abs().max()), 1e-3 * scale)
+        assert float((one[1][name] - tensor).abs().max()) < tolerance * own, name
+
+
+def single(base: Path, **overrides: Any) -> tuple[training.Prepared, Any, list[Row]]:
+    """A run, its model with nothing at zero, and the rows of one step."""
+    run = training.prepare(recipe(base, **overrides))
+    return run, moved(training.begin(run, torch.float32)[0]), run.rows[:8]
+
+
+# ---------------------------------------------------------------- exactness
+
+OPTIONS = {"c3a": {"block_size": 32}, "vblora": {"vector_length": 32}}
+
+
+@pytest.mark.parametrize("method", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in TUNERS)])
+def test_loss_and_every_gradient_are_those_of_the_plain_loop(
+    method: str, prepared: training.Prepared, tmp_path: Path
+) -> None:
+    bits = method_named(method).bits[0]
+    chosen = recipe(Path(prepared.recipe.base), method=method, bits=bits, options=OPTIONS.get(method, {}))
+    run = dataclasses.replace(prepared, recipe=chosen)
+    model, rows = moved(training.begin(run, torch.float32)[0]), run.rows[:8]
+    if method_named(method).tokenwise(chosen):
+        plain = gradients(run, model, "padded", rows, tmp_path)
+        assert_same(gradients(run, model, "packed", rows, tmp_path), plain)
+        assert_same(gradients(run, model, "shared", rows, tmp_path), plain)
+    else:
+        assert loops.choose(chosen, bases.skeleton(run.base), 200)[0] == "packed"
+
+
+@pytest.mark.parametrize("base", ["llama", "gpt2"])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_in_float64_nothing_is_left_of_the_differences(
+    method: str, base: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    run, model, rows = single(request.getfixturevalue(base), method=method)
+    model.double()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    plain = gradients(run, model, "padded", rows, tmp_path)
+    for loop in ("packed", "shared"):
+        for tokens in (2048, 150):  # one pass, and several
+            assert_same(
+                gradients(run, model, loop, rows, tmp_path, tokens=tokens), plain, 1e-7
+            )  # Llama's norms compute in float32 always
+
+
+def test_rows_of_several_tasks_and_nested_starts_are_exact(llama: Path, tmp_path: Path) -> None:
+    """Trees of three levels, rows that start alike in groups, equal rows, answers of one token, lengths of 3 to 150."""
+    run, model, _ = single(llama)
+    model.double()
+    ids = torch.randint(1, 600, (400,), generator=torch.Generator().manual_seed(3)).tolist()
+    instruction, shots = ids[:20], [ids[20:60], ids[60:110]]
+    rows = [Row([*instruction, *shot, *ids[110 + i : 115 + 3 * i]], 2) for i, shot in enumerate(shots * 3)]
+    rows += [Row([*instruction, *ids[200 + i : 230 + i]], 1) for i in range(3)]
+    rows += [Row(ids[300:340], 5)] * 2 + [Row(ids[350:353], 1), Row(ids[:150], 130)]
+    assert len({segment.above for segment in packing.segments(rows, True)[0]}) >= 4
+    assert max(len(path) for path in packing.segments(rows, True)[1]) == 3
+    plain = gradients(run, model, "padded", rows, tmp_path)
+    for loop in ("packed", "shared"):
+        assert_same(gradients(run, model, loop, rows, tmp_path), plain, 1e-7)  # Llama's norms compute in float32 always
+    assert packing.tokens_run(rows, True) < packing.tokens_run(rows, False) == sum(len(row.ids) - 1 for row in rows)
+
+
+def test_passes_hold_every_row_once_and_keep_to_their_size() -> None:
+    generator = torch.Generator().manual_seed(5)
+    rows = [
+        Row([*range(30), *torch.randint(1, 600, (length,), generator=generator).tolist()], 3)
+        for length in torch.randint(5, 60, (100,), generator=generator).tolist()
+    ]
+    rows.append(Row(list(range(500)), 400))
+    for share in (False, True):
+        made = packing.passes(rows, share, tokens=300, answers=12)
+        assert sorted(map(repr, (row for part in made for row in part))) == sorted(map(repr, rows))
+        for part in made:
+            assert packing.tokens_run(part, share) <= 300 or len(part) == 1
+            assert sum(row.answer for row in part) <= 12 or len(part) == 1
+
+
+# ---------------------------------------------------------------- which loop
+
+
+def test_a_fallback_says_why(llama: Path, gpt2: Path) -> None:
+    assert training.prepare(recipe(llama)).passes.loop == "shared"
+    assert training.prepare(recipe(llama)).slower == ""
+    dropped = training.prepare(recipe(llama, dropout=0.1))
+    assert (dropped.passes.loop, "the recipe has dropout" in dropped.slower) == ("packed", True)
+    dropped = training.prepare(recipe(gpt2))
+    assert (dropped.passes.loop, "the base has dropout" in dropped.slower) == ("packed", True)
+    assert training.prepare(recipe(gpt2, loop="padded")).slower == ""
+    with pytest.raises(FinbenchError, match="Rows cannot be shared here: the base has dropout"):
+        training.prepare(recipe(gpt2, loop="shared"))
+    noisy = training.prepare(recipe(llama, method="pvera"))
+    assert (noisy.passes.loop, "pvera treats" in noisy.slower) == ("packed", True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_type": "mistral", "sliding_window": 16}, "reaches back 16 tokens"),
+        ({"model_type": "mistral", "sliding_window": 400}, ""),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, ""),
+        ({"model_type": "bloom", "n_layer": 2, "n_head": 4}, "takes no positions"),
+        ({"model_type": "mamba"}, "no positions"),
+        ({"model_type": "gemma2", "head_dim": 16}, "soft caps"),
+    ],
+)
+def test_what_a_base_does_not_allow_is_seen_in_its_configuration(
+    changes: dict[str, Any], reason: str, llama: Path
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    stated = json.loads((llama / "config.json").read_text()) | changes
+    kind = stated.pop("model_type")
+    stated.pop("architectures", None)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **stated))
+    found = loops.without_packing(model, 200)
+    assert (reason in found) if reason else found == ""
+
+
+def test_a_base_whose_packed_answers_differ_is_padded(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, model, rows = single(llama)
+    assert loops.settled(run.passes, model, rows) == (run.passes, "")
+    real = packing.attend
+    from transformers import AttentionInterface
+
+    def wrong(*arguments: Any, **more: Any) -> Any:
+        return 0.5 * real(*arguments, **more)[0], None
+
+    def odd(*arguments: Any, **more: Any) -> Any:
+        return real(*arguments, **more, s_aux=1)
+
+    for attention, why in ((wrong, "other probabilities"), (odd, "its attention uses s_aux")):
+        monkeypatch.setitem(AttentionInterface._global_mapping, packing.ATTENTION, attention)
+        passes, said = loops.settled(run.passes, model, rows)
+        assert passes.loop == "padded"
+        assert why in said
+    assert model.get_base_model().config._attn_implementation == "sdpa"
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+def test_the_loss_curve_is_that_of_the_plain_loop(llama: Path, tmp_path: Path) -> None:
+    made = {}
+    for loop in ("padded", "packed", "shared", "auto"):
+        made[loop] = training.train(recipe(llama, loop=loop, accumulate=2, pass_tokens=300), tmp_path / loop)
+    curves = {loop: [loss for _, loss in adapter.training.loss_curve] for loop, adapter in made.items()}
+    for loop in ("packed", "shared"):
+        assert curves[loop] == pytest.approx(curves["padded"], abs=2e-4), loop
+    assert made["auto"].files == made["shared"].files
+    assert made["auto"].training.loop == "shared"
+    padded, packed, shared = (made[loop].training for loop in ("padded", "packed", "shared"))
+    assert padded.tokens == packed.tokens == shared.tokens
+    assert packed.computed == packed.tokens - 48  # last tokens are not run
+    assert shared.computed < 0.8 * shared.tokens
+    assert padded.computed == pytest.approx(padded.tokens / (1 - padded.padding))
+
+
+def test_a_run_goes_on_by_the_loop_that_it_was_begun_with(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(*_: Any) -> None:
+        raise Killed
+
+    whole = training.train(recipe(llama, loop="padded"), tmp_path / "whole")
+    out = tmp_path / "old"
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_measure", kill)
+        with pytest.raises(Killed):
+            training.train(recipe(llama, loop="padded", save_every=4), out)
+    mark = out / training.MARK
+    stated = json.loads(mark.read_text())
+    mark.write_text(json.dumps({key: value for key, value in stated.items() if key not in ("loop", "pass_tokens")}))
+    with pytest.raises(FinbenchError, match="loop 'padded' there, 'shared' now"):
+        training.train(recipe(llama, loop="shared", save_every=4), out, resume=True)
+    resumed = training.train(recipe(llama, save_every=4), out, resume=True)
+    assert "It was begun with padded rows, and goes on so." in capsys.readouterr().err
+    assert resumed.training.loop == "padded"
+    assert resumed.files == whole.files
+    again = training.train(recipe(llama, save_every=4), out)  # the same recipe, however it was cut into passes
+    assert again.files == whole.files
+
+
+# ---------------------------------------------------------------- several processes
+
+_RANK = """
+import json, os, sys, tempfile
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+from test_loops import recipe
+from finbench import training
+from finbench.trainer import AnswerTrainer, arguments
+
+torch.set_num_threads(1)
+run = training.prepare(recipe(Path(sys.argv[1]), limit=50, loop=sys.argv[3], pass_tokens=300))
+model = training.begin(run, torch.float32)[0]
+stated = arguments(run.recipe, run.steps, Path(tempfile.mkdtemp()), torch.float32)
+stated.save_strategy = "no"
+trainer = AnswerTrainer(run.sampler, None, run.recipe, run.passes, model=model, args=stated, train_dataset=run.rows)
+with run.passes.at_work(model):
+    trainer.train()
+if trainer.is_world_process_zero():
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    total = sum(float(tensor.abs().sum()) for tensor in model.parameters() if tensor.requires_grad)
+    Path(sys.argv[2]).write_text(json.dumps([trainer.accelerator.num_processes, losses, total]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["padded", "shared"])
+def test_two_processes_have_the_loss_curve_of_one(loop: str, llama: Path, tmp_path: Path) -> None:
+    """gloo, equal rows a step; 50 rows, so the last step has 2. The passes of a step differ in number."""
+    script = tmp_path / "rank.py"
+    script.write_text(_RANK.format(tests=str(Path(__file__).parent)))
+    found = []
+    for world in (1, 2):
+        out = tmp_path / f"{world}.json"
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"] if world > 1 else []
+        done = subprocess.run(
+            [sys.executable, *launch, str(script), str(llama), str(out), loop],
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(json.loads(out.read_text()))
+    (one, losses, total), (two, other, other_total) = found
+    assert (one, two) == (1, 2)
+    assert len(losses) == 7
+    assert other == pytest.approx(losses, abs=2e-5)
+    assert other_total == pytest.approx(total, rel=1e-5)
