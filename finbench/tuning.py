@@ -66,10 +66,10 @@ def outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = None) ->
         "rates": stages.rates,
         "validation_rows": len(held.rows),
         "rungs": [
-            {"trials": count, "rows": len(run.rows), "steps": run.steps, "tokens": run.tokens[0]}
+            {"trials": count, "rows": len(run.rows), "steps": run.steps, "tokens": run.tokens(run.passes)[0]}
             for (count, _), run in zip(stages.rungs, sides, strict=True)
         ],
-        "tokens": sum(count * run.tokens[0] for (count, _), run in zip(stages.rungs, sides, strict=True)),
+        "tokens": sum(count * run.tokens(run.passes)[0] for (count, _), run in zip(stages.rungs, sides, strict=True)),
     }
 
 
