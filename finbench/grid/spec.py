@@ -26,7 +26,7 @@ class Needs(Record):
     """What a step of a cell takes of the cluster while it runs."""
 
     cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0, description="above 1: torchrun on so many")
+    gpus: float = Field(default=0, ge=0, le=1, description="one, or a share of one: a training is one process")
     memory: float | None = Field(default=None, gt=0, description="GB of the node's memory")
 
 

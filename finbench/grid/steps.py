@@ -84,7 +84,7 @@ class Board:
                 self.steps[key] = Step(key, SEARCH, f"search {cell.name}", cell.needs, told)
             after.append(key)
         train = digest({"train": cell.key})
-        told = {"recipe": recipe.model_dump(), "folder": cell.folder, "gpus": cell.needs.gpus}
+        told = {"recipe": recipe.model_dump(), "folder": cell.folder}
         self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, told, after, cell)
         tasks = [task.name for task in catalog.expand([*(exams.tasks or recipe.tasks), *exams.also])]
         how: dict[str, Any] = {"engine": exams.engine, "limit": exams.limit, "shots": exams.shots}
@@ -93,8 +93,7 @@ class Board:
         group = digest({"score": told})
         if group not in self.steps:
             bits = "" if how["bits"] == 16 else f" at {how['bits']} bits"
-            needs = cell.needs.model_copy(update={"gpus": min(cell.needs.gpus, 1.0)})
-            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", needs, told)
+            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", cell.needs, told)
         key = digest({"score": told, "adapter": cell.key})
         step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**told, "folders": [cell.folder]})
         step.after, step.cell, step.group = [train, group], cell, group

@@ -6,8 +6,6 @@ Every step is what a command of finbench does, and goes on where a killed one st
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -62,45 +60,10 @@ def _train(step: Mapping[str, Any]) -> dict[str, Any]:
     place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
     _base(recipe.base)
     out = place.work() / step["folder"]
-    if step["gpus"] > 1:
-        made = _torchrun(recipe, out, step)
-    else:
-        resume = (out / "checkpoints").is_dir()
-        made = training.train(recipe, out, data_dir=_data(step), resume=resume)
+    made = training.train(recipe, out, data_dir=_data(step), resume=(out / "checkpoints").is_dir())
     place.send(step["folder"])
     assert not isinstance(made, dict)
     return {"tokens_per_second": made.training.tokens_per_second, "memory": made.training.peak_memory_bytes}
-
-
-def _torchrun(recipe: Recipe, out: Path, step: Mapping[str, Any]) -> Any:
-    """A training that is larger than one GPU: one process a GPU of this node."""
-    import yaml
-
-    from finbench import adapters
-    from finbench.files import write_atomic
-
-    source = out.with_name(f".{out.name}.yaml")
-    write_atomic(source, yaml.safe_dump(recipe.model_dump(exclude={"name"}), sort_keys=False))
-    command = [
-        sys.executable,
-        "-m",
-        "finbench",
-        "train",
-        str(source),
-        "--set",
-        f"name={recipe.name}",
-        "--out",
-        str(out),
-    ]
-    command += ["--gpus", str(int(step["gpus"]))]
-    command += ["--resume"] if (out / "checkpoints").is_dir() else []
-    command += ["--data-dir", step["data_dir"]] if step["data_dir"] else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise FinbenchError(next((line for line in lines if line.startswith("error: ")), " ".join(lines[-1:]))[:400])
-    source.unlink(missing_ok=True)
-    return adapters.record(out)
 
 
 def _score(step: Mapping[str, Any]) -> dict[str, Any]:
