@@ -17,6 +17,7 @@ _HOMES = {
     "merge": "finbench.merging",
     "serve": "finbench.serving",
     "tune": "finbench.tuning",
+    "sweep": "finbench.grid.driver",
     "compare": "finbench.comparison",
     "verify": "finbench.verification",
     "report": "finbench.reporting",

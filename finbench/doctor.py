@@ -103,29 +103,29 @@ def _places(data_dir: Path | None) -> Iterator[Finding]:
 def _hub() -> Iterator[Finding]:
     """Which Hub, whether it answers, as whom, and what the token may do."""
     login = "hf auth login"
-    elsewhere = "" if hub.endpoint() == hub.OFFICIAL else " (HF_ENDPOINT)"
+    where = hub.shown_endpoint() + ("" if hub.endpoint() == hub.OFFICIAL else " (HF_ENDPOINT)")
     if hub.offline():
-        yield Finding("Hub", "note", f"{hub.endpoint()}{elsewhere}, switched off by HF_HUB_OFFLINE: the cache serves")
+        yield Finding("Hub", "note", f"{where}, switched off by HF_HUB_OFFLINE: the cache serves")
         token = "present, not tried" if hub.has_token() else "none: gated bases cannot be fetched"
         yield Finding("Hub token", "ok" if hub.has_token() else "note", token, "" if hub.has_token() else login)
         return
     try:
         who = hub.account()
     except hub.Unreachable:
-        yield Finding("Hub", "note", f"{hub.endpoint()}{elsewhere} cannot be reached: the cache serves")
+        yield Finding("Hub", "note", f"{where} cannot be reached: the cache serves")
         return
     except FinbenchError as fault:
-        yield Finding("Hub", "ok", f"{hub.endpoint()}{elsewhere}")
+        yield Finding("Hub", "ok", f"{where}")
         yield Finding("Hub token", "fault", fault.message, fault.hint)
         return
-    yield Finding("Hub", "ok", f"{hub.endpoint()}{elsewhere}" + ("" if who else ", not asked: there is no token"))
+    yield Finding("Hub", "ok", f"{where}" + ("" if who else ", not asked: there is no token"))
     if who is None:
         yield Finding("Hub token", "note", "none: gated bases cannot be fetched, nothing can be pushed", login)
         return
     may = {True: "may write", False: "may only read", None: "may do what was chosen for it"}[who.may_write]
     orgs = f"; organisations: {', '.join(who.orgs)}" if who.orgs else ""
     note = who.may_write is False
-    mend = f"To push, make one that may write: {hub.endpoint()}/settings/tokens" if note else ""
+    mend = f"To push, make one that may write: {hub.shown_endpoint()}/settings/tokens" if note else ""
     yield Finding("Hub token", "note" if note else "ok", f"of {who.name}, {may} ({who.role}){orgs}", mend)
 
 

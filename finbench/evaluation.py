@@ -55,11 +55,12 @@ def evaluate(
     data_dir: Path | None = None,
     arguments: dict[str, str] | None = None,
     metadata: dict[str, str] | None = None,
+    reports: bool = True,
 ) -> list[Scorecard]:
     """Score adapters beside their base, or a base alone; return their scorecards, bases first.
 
     Each is written to ``out`` as ``<subject>.json`` with its samples; ``report.md`` and ``report.html`` there show
-    every card of the folder, those of earlier runs too.
+    every card of the folder, those of earlier runs too; not without ``reports``.
 
     ``bits`` and ``chat`` default to what each adapter was trained with, ``tasks`` to those of the recipes. The
     base is always scored beside its adapters. What the folder ``out`` already holds under the same run key,
@@ -104,7 +105,8 @@ def evaluate(
         finally:
             for sitting in sittings:
                 sitting.release()
-    cards.write_reports(out)
+    if reports:
+        cards.write_reports(out)
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
@@ -374,7 +376,7 @@ class _Sitting:
             return {}, {}
         card = cardfiles.read(path)
         try:
-            rows = cardfiles.read_samples(path)
+            rows = cardfiles.rows_by_task(path, card)
         except FinbenchError as fault:  # killed between the writing of the two files
             say(f"{fault.message} Scoring again.")
             return {}, {}
@@ -385,11 +387,7 @@ class _Sitting:
             same_data = score.task not in self.data or self.data[score.task].digest == score.data.digest
             if same_task and same_data and score.fewshot_digest == self.examples.get(score.task, score.fewshot_digest):
                 kept[score.task] = score
-        samples: dict[str, list[dict[str, Any]]] = {name: [] for name in kept}
-        for row in rows:
-            if row["task"] in kept:
-                samples[row["task"]].append(row)
-        return kept, samples
+        return kept, {name: rows.get(name, []) for name in kept}
 
     def _write(self, work: _Work, form: Form, seconds: float) -> None:
         done = all(name in work.scores for name in self.exams) and self.settings.limit is None

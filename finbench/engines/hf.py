@@ -90,7 +90,7 @@ class HFEngine:
         if self.peft is not None and not adapters.stands_beside(self.peft, adapter):
             self.peft.unload()  # the base that is left is ``plain``
             self.peft, self.lm._model = None, self.plain
-        self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
+        self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter, self.base)
         self.lm._model = self.peft.eval()
 
     def _prove(self, adapter: Path) -> None:
