@@ -77,7 +77,7 @@ def _automatic(found: Sequence[Examinee], given: Mapping[str, Any]) -> tuple[str
     if not vllmcheck.installed():
         return "hf", "vLLM is not installed"
     if not torch.cuda.is_available():
-        return "hf", "without a GPU its token trees are faster than vLLM (docs/vllm.md)"
+        return "hf", "without a GPU its token trees have less to do than vLLM (docs/vllm.md)"
     if "merge" in given:
         return "hf", "merge=no is an argument of it"
     if faults := [*missing(), *(fault for one in found for fault in against(one))]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,7 @@ from finbench import bases, evaluation, prompts, serving
 from finbench.engines import http
 from finbench.engines.server import ServerEngine
 from finbench.engines.vllm.guard import KEY, Guard
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, Interrupted
 from make_data import write_sources
 
 
@@ -252,3 +253,23 @@ def test_a_zoo_that_cannot_be_served_is_refused_with_all_reasons(lora: Path, lla
     with pytest.raises(FinbenchError) as fault:
         serving.serve([str(lora)], base=str(llama))
     assert "heads of size 16" in fault.value.message
+
+
+def test_an_interrupted_server_takes_its_children_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["sh", "-c", "trap '' TERM; sleep 600 & echo $!; wait; wait"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    monkeypatch.setattr(serving, "_GRACE", 0.2)
+    real = process.wait
+
+    def interrupted(timeout: float | None = None) -> int:
+        process.wait = real  # type: ignore[method-assign]
+        raise KeyboardInterrupt
+
+    process.wait = interrupted  # type: ignore[method-assign]
+    with pytest.raises(Interrupted), serving.Server("http://127.0.0.1:1/v1", ["a"], process, None) as server:
+        server.wait()
+    assert process.poll() is not None
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -163,10 +163,8 @@ def test_what_cannot_be_served_beside_the_base_is_merged_once(base: Path, data: 
     from finbench import catalog as known
     from finbench.training import train
 
-    recipe = known.recipe(
-        None,
-        {"base": str(base), "tasks": ["mini_sentiment"], "method": "dora", "limit": 16, "rank": 4, "dtype": "float32"},
-    )
+    stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": "dora", "limit": 32, "rank": 4}
+    recipe = known.recipe(None, {**stated, "dtype": "float32", "lr": 0.01, "batch_size": 8})
     train(recipe, tmp_path / "dora")
     common: dict[str, Any] = {"base": str(base), "tasks": ["fpb_mc"], "limit": 6, "data_dir": data}
     for engine_name in ("vllm", "hf"):

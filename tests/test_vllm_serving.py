@@ -97,7 +97,15 @@ def test_a_zoo_is_served_to_those_with_the_key_and_ends_without_a_trace(
     opened = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_SERVER_DEV_MODE": "1", "COLUMNS": "300"}
     environment = {**os.environ, **opened, KEY: SECRET}
     with log.open("w") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment, text=True)
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        )
+    family = list[int]()
     try:
         text = lines_until(process, "Ctrl-C ends it", log)
         url = text.partition("Serving at ")[2].partition(",")[0]
