@@ -239,7 +239,9 @@ def details(data_dir: Path | None, adapter: str, clock: Any, documents: int = 48
     def decode(rows: int, steps: int) -> float:
         prompts = [lm.tok_encode(one.args[0])[-64:] for one in asked[:: len(asked) // documents]] * 2
         start = clock()
-        generation.generate(lm.forward, prompts[:rows], [], steps, lambda said: False, tokens=8192, rows=64)
+        generation.generate(
+            lm.forward, prompts[:rows], [], steps, lambda said: False, tokens=8192, rows=64, told=lambda _: None
+        )
         return float(clock() - start)
 
     steps = {}

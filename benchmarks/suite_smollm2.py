@@ -34,10 +34,10 @@ learnt and scored on a real model. With one seed and a 135M base it ranks nothin
 """
 
 
-def run(data_dir: Path | None) -> None:
+def run(data_dir: Path | None, studies: list[str]) -> None:
     """Train, score beside the base, copy the cards to the leaderboard."""
-    for study, name in STUDIES.items():
-        recipe = catalog.recipe(name)
+    for study in studies:
+        recipe = catalog.recipe(STUDIES[study])
         folder, out = Path("runs") / recipe.name, Path("runs") / f"{study}-scorecards"
         if not (folder / "finbench.json").is_file():
             training.train(recipe, folder, data_dir=data_dir, resume=(folder / "checkpoints").is_dir())
@@ -94,8 +94,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "page"])
     parser.add_argument("--data-dir", type=Path, default=None)
+    parser.add_argument("--study", choices=list(STUDIES), action="append")
     given = parser.parse_args()
     if given.what == "run":
-        run(given.data_dir)
+        run(given.data_dir, given.study or list(STUDIES))
     else:
         PAGE.write_text(page(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""docs/methods.md: what the methods declare (finbench/methods) and what was measured (benchmarks/methods_cpu.json)."""
+"""docs/methods.md: what the methods declare (finbench/methods) and what was measured (benchmarks/*_cpu.json)."""
 
 # ruff: noqa: E501 - the page's lines are as long as its tables need
 
@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+import irqlora_page
 
 from finbench import catalog, paths
 from finbench.methods import METHODS, TUNERS
@@ -22,6 +24,7 @@ SERVED = {
     "plain LoRA": "unmerged by any runtime that serves LoRA (peft, vLLM, ...), many beside one base; or merged",
     "converted LoRA": "likewise: it is converted, exactly, to a plain LoRA of one rank when it is saved",
     "merged weights": "an adapter that peft runs unmerged; other runtimes take it after `finbench merge`",
+    "finbench adapter": "by `finbench eval`; peft and vLLM refuse to read it; other runtimes take it after `finbench merge`",
     "model": "as a model of its own",
 }
 HEAD = """# Methods
@@ -52,7 +55,7 @@ COMBINED = """
 On quantised weights `pissa` and `olora` are trained in two stages (factorise in full precision; quantise what the adapter does not hold), so
 there is no adapter of the plain base that equals the result: a whole 16-bit model is saved.
 
-Every saved adapter is read by peft alone (`PeftModel.from_pretrained`), with the logits that training ended with (in float32 to 1e-4; in bfloat16
+Every saved adapter but those of `irqlora` is read by peft alone (`PeftModel.from_pretrained`), with the logits that training ended with (in float32 to 1e-4; in bfloat16
 to its rounding). `tests/test_methods.py` does so in a process without finbench, for every method and all bits, on Llama's layers and GPT-2's. The
 exception is a whole model from an 8-bit residual: int8 rounds the inputs of layers too, which a 16-bit model does not (up to 0.02 in log-probability there).
 
@@ -62,13 +65,13 @@ are run beside the weights, and the card says which (`form`).
 `finbench merge ADAPTER --out DIR` makes one 16-bit model. An adapter of a quantised base goes onto the dequantised weights, which is the function
 that was trained; with `--onto bf16` onto the weights as published, which is another function. Never into 4 or 8 bits: quantising the sum would
 round the update away. The record and the model card of what is written state the largest difference in log-probability, the mean divergence and
-the share of equal predictions against the adapter on its base.
+the share of equal predictions against the adapter on its base. An adapter of another program, without finbench.json, is merged too: its files do not
+say the bits of its base, so 16 are assumed unless `--bits` says otherwise, and `merge.json` and the card say what is unknown.
 
 ## Methods and bits: what a step costs
 
-{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). `eva` and `adalora` want more
-steps than these. Other processes used the machine too: `rslora` does the very
-work of `lora`, so differences as small as theirs mean nothing.
+{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). Other processes used the machine too: `rslora` does
+the very work of `lora`, so differences as small as theirs mean nothing.
 
 | method, bits | trains | to start, s | a step, s | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|
@@ -106,8 +109,9 @@ Two studies (arXiv:2602.04998, arXiv:2601.22708) find nine and more LoRA variant
 learning rate. `finbench tune RECIPE --budget N` gives any method the same budget: 2^N rates, a factor of two apart, are trained on a share of the
 rows, the better half goes on with twice the rows, and each round costs one whole training. Rates are ranked by the likelihood of answers held
 out of the train split; the test split is not touched. The recipe that is written holds the winner and the whole search, and a stopped search goes on
-with the same command.
-
+with the same command. `--dry-run` says the rates, rows, steps and tokens of every round before anything is trained.
+"""
+TUNERS_HEAD = """
 ## peft's other tuners
 
 By peft's own name, with peft's own options: `--method fourierft --set n_frequency=500`. What peft's code cannot do, as
@@ -209,7 +213,9 @@ def page() -> str:
             )
         )
     parts += [OF_THEM.format(general=", ".join(f"{key} {_number(general[key])}" for key in STATED)), _becomes()]
-    work = f"{first['steps']} steps of {first['rows'] // first['steps']} rows of fpb with `smollm2-135m`, the same rows for all."
+    more = sorted({(row["method"], row["steps"]) for row in costs.values() if row["steps"] != first["steps"]})
+    others = "".join(f", {steps} for `{name}`, which needs more" for name, steps in more)
+    work = f"{first['steps']} steps{others}, of {first['rows'] // first['steps']} rows of fpb with `smollm2-135m`."
     parts.append(
         COMBINED.format(work=work, cpu=first["hardware"]["cpu"], torch=first["packages"]["torch"], dtype=first["dtype"])
     )
@@ -222,7 +228,7 @@ def page() -> str:
         scores.items(), key=lambda item: (-1, 0) if item[0] == "base" else (order[item[1]["method"]], -item[1]["bits"])
     )
     parts += [_score(name, row, general) for name, row in ranked]
-    parts.append(RATES)
+    parts += [RATES, irqlora_page.section(), TUNERS_HEAD]
     for tuner in TUNERS.values():
         where = _paper(tuner.paper) if tuner.paper != "-" else f"[peft]({PEFT}{tuner.name})"
         parts.append(_row([f"`{tuner.name}`", _bits(tuner), "yes" if tuner.conv1d else "no", where]))

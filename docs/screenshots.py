@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 HERE = Path(__file__).resolve().parent
 PAGE = f"file://{HERE.parent / 'leaderboards' / 'index.html'}"
@@ -22,7 +22,7 @@ def main() -> None:
         browser = api.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         page.goto(f"{PAGE}#sentiment")
-        page.wait_for_function("document.querySelectorAll('.plot svg').length === 2")
+        expect(page.locator(".plot svg")).to_have_count(2, timeout=30_000)  # the page's policy forbids waiting by eval
         page.screenshot(path=HERE / "leaderboard.png", full_page=True)
         phone = browser.new_page(
             viewport={"width": 390, "height": 780},

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench import bases, catalog, hub, modelfiles, refs, safety, zoo
-from finbench.errors import FinbenchError, near_misses
+from finbench.errors import FinbenchError, near_misses, reason
 from finbench.files import digest, sha256_file
-from finbench.methods import METHODS, TUNERS, Tuner
+from finbench.methods import METHODS, TUNERS, Tuner, irqlora
 from finbench.methods.tuners import REFUSED
 from finbench.records import Adapter, BaseModelId
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
+_SCANNED = 2**22  # values of a tensor that are looked at together, in 32 bits each
 _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
 # what peft can load, also what finbench does not train
-KINDS = {"lora", *TUNERS, *REFUSED, *(name for name, method in METHODS.items() if isinstance(method, Tuner))}
+_TUNERS_OF_OURS = (name for name, method in METHODS.items() if isinstance(method, Tuner))
+KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED, *_TUNERS_OF_OURS}
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
@@ -96,7 +98,7 @@ def read(folder: Path) -> AdapterFolder:
         modelfiles.check_folder(folder)
         _compare(folder, found)
         return AdapterFolder(folder, found, "model", digest(found.files), {})
-    config = _config(folder)
+    config = stated_config(folder)
     weights = folder / WEIGHTS
     if not weights.is_file():
         pickles = [name for name in _PICKLES if (folder / name).is_file()]
@@ -111,7 +113,7 @@ def read(folder: Path) -> AdapterFolder:
 
 def identity(folder: Path) -> str:
     """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library."""
-    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(_config(folder))})
+    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(stated_config(folder))})
 
 
 def decisive_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +133,8 @@ def decisive_files(folder: Path) -> dict[str, str]:
     return {name: sha256_file(folder / name) for name in sorted(names)}
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def stated_config(folder: Path) -> dict[str, Any]:
+    """What ``adapter_config.json`` says; FinbenchError for one that is missing, unsafe or of an unknown kind."""
     path = folder / "adapter_config.json"
     if not path.is_file():
         raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.")
@@ -142,7 +145,7 @@ def _config(folder: Path) -> dict[str, Any]:
         close = near_misses(kind, KINDS)
         meant = f" (did you mean {close[0].upper()}?)" if close else ""
         raise FinbenchError(
-            f"{path}: peft_type {config['peft_type']!r} is no method that finbench can load{meant}.",
+            f"{path}: peft_type {str(config['peft_type'])[:60]!r} is no method that finbench can load{meant}.",
             "See them all: finbench methods",
         )
     return config
@@ -180,7 +183,8 @@ def _scan(weights: Path) -> None:
             effect = not any(".lora_B." in name for name in names)
             for name in names:
                 tensor = tensors.get_tensor(name)
-                if tensor.is_floating_point() and not tensor.float().isfinite().all():
+                pieces = tensor.flatten().split(_SCANNED) if tensor.is_floating_point() else ()
+                if not all(piece.float().isfinite().all() for piece in pieces):
                     raise FinbenchError(
                         f"{weights}: {name} has values that are not finite.", "Train it with a smaller --lr."
                     )
@@ -244,15 +248,15 @@ def peft_config(folder: Path) -> Any:
     """The configuration as peft reads it. Raises FinbenchError for one that it cannot read."""
     from peft import PeftConfig
 
+    stated = stated_config(folder)
     try:
-        return PeftConfig.from_pretrained(str(folder))
+        return irqlora.peft_config(stated) if _calibrated(stated) else PeftConfig.from_pretrained(str(folder))
     except _PEFT_RAISES as fault:
         raise _misfit(folder, fault) from fault
 
 
 def _misfit(folder: Path, fault: Exception) -> FinbenchError:
-    reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-    return FinbenchError(f"{folder} does not fit its base: {reason}", "Name the right base with --base.")
+    return FinbenchError(f"{folder} does not fit its base: {reason(fault)}", "Name the right base with --base.")
 
 
 def stands_beside(model: Any, folder: Path) -> bool:
@@ -261,22 +265,30 @@ def stands_beside(model: Any, folder: Path) -> bool:
     Only LoRAs stand side by side: peft mixes no two kinds of tuner in one model, and adapters of other kinds may share
     tensors (VeRA's projections) that do not fit each other.
     """
-    kind = str(_config(folder).get("peft_type") or "LORA")
-    return {kind, *(config.peft_type.value for config in model.peft_config.values())} == {"LORA"}
+    kind = str(stated_config(folder).get("peft_type") or "LORA")
+    kinds = {kind, *(config.peft_type.value for config in model.peft_config.values())}
+    return kinds == {"LORA"} and not irqlora.calibrated(model)
 
 
-def attach(model: Any, folder: Path) -> Any:
+def _calibrated(config: dict[str, Any]) -> bool:
+    return bool(config.get("peft_type") == irqlora.KIND)
+
+
+def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
     """Put the adapter of ``folder`` on ``model`` (a base, or a PeftModel of it) and make it the active one.
 
+    An adapter that brings its own 4-bit codes makes them from the published weights of ``base``.
     Raises FinbenchError unless every tensor of the file has arrived in the model and nothing is left untouched.
     """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
     name = "a" + identity(folder)[:16]
-    copied = _copied(model, folder)
+    copied, stated = _copied(model, folder), stated_config(folder)
     try:
-        if not isinstance(model, PeftModel):
+        if _calibrated(stated):
+            model = _calibrate(model, folder, stated, name, base)
+        elif not isinstance(model, PeftModel):
             model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
         elif name not in model.peft_config:
             model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
@@ -286,6 +298,9 @@ def attach(model: Any, folder: Path) -> Any:
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
         stored = set(tensors.keys()) - copied
     loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    if _calibrated(stated):  # the codes below are not the adapter's tensors
+        stored = {key for key in stored if not irqlora.is_shift(key)}
+        loaded = {key for key in loaded if ".shifted." not in key}
     if stored != loaded:
         odd = sorted(stored ^ loaded)
         raise FinbenchError(
@@ -294,6 +309,21 @@ def attach(model: Any, folder: Path) -> Any:
         )
     _check_depth(folder, stored, model, name)
     return model
+
+
+def _calibrate(model: Any, folder: Path, stated: dict[str, Any], name: str, base: bases.Base | None) -> Any:
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    if isinstance(model, PeftModel):
+        raise ValueError("it brings its own 4-bit codes, so it stands beside no other adapter")
+
+    def published() -> Any:
+        if base is None:
+            raise ValueError("it brings its own 4-bit codes, which are made from the published weights of its base")
+        return bases.load(base, 16, model.get_input_embeddings().weight.dtype)[0]
+
+    return irqlora.attach(model, stated, load_file(folder / WEIGHTS), name, published)
 
 
 def _copied(model: Any, folder: Path) -> set[str]:

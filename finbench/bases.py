@@ -15,7 +15,7 @@ from typing import Any
 
 from finbench import catalog, chatguard, hub, limits, modelfiles, paths, refs
 from finbench.console import say
-from finbench.errors import FinbenchError, unknown
+from finbench.errors import FinbenchError, reason, unknown
 from finbench.files import cannot_write, folder_atomic, sha256_file
 from finbench.methods import Layer, quantise
 from finbench.records import BaseModelId, Bits, DType
@@ -161,8 +161,7 @@ def _told(base: Base) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
-        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0]
-        raise FinbenchError(f"{base.folder} cannot be loaded as a causal language model: {reason}") from fault
+        raise FinbenchError(f"{base.folder} cannot be loaded as a causal language model: {reason(fault)}") from fault
 
 
 def load_tokenizer(base: Base) -> Any:
@@ -170,7 +169,10 @@ def load_tokenizer(base: Base) -> Any:
     from transformers import AutoTokenizer
 
     with _told(base):
-        tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        except Exception as fault:  # the tokenizers library raises nothing narrower for files that it cannot read
+            raise ValueError(f"its tokenizer cannot be read: {fault}") from fault
     if tokenizer.eos_token_id is None:
         raise FinbenchError(
             f"The tokenizer of {base.id.alias} has no end-of-text token.", "Set eos_token in its tokenizer_config.json."
@@ -189,14 +191,15 @@ def context_length(base: Base) -> int | None:
     return getattr(config, "max_position_embeddings", None)  # GPT-2 calls it n_positions, transformers maps it
 
 
-def skeleton(base: Base) -> Any:
-    """The model of a base without weights, on torch's meta device, from its configuration alone."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+def head_size(base: Base) -> int | None:
+    """Numbers of a query of one attention head, by the configuration; None where it does not say."""
+    from transformers import AutoConfig
 
-    with _told(base), torch.device("meta"):
+    with _told(base):
         config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-        return AutoModelForCausalLM.from_config(config)
+    stated = getattr(config, "head_dim", None)
+    hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
+    return stated or (hidden // heads if hidden and heads else None)
 
 
 def linear_layers(base: Base) -> list[Layer]:
@@ -218,6 +221,30 @@ def layers_of(model: Any) -> list[Layer]:
     return found
 
 
+def _as_large_as_stated(base: Base) -> None:
+    """Refuse a configuration of a far larger model than its weights: the missing ones would be allocated first.
+
+    Quantised weights hold up to eight values in a number.
+    """
+    stated = sum(parameter.numel() for parameter in skeleton(base).parameters())
+    there = modelfiles.elements(base.folder)
+    if stated > 8 * there:
+        raise FinbenchError(
+            f"{base.folder}: config.json is of a model of {stated:,} parameters, its weights have {there:,}.",
+            "Fetch it again.",
+        )
+
+
+def skeleton(base: Base) -> Any:
+    """The model of a base without weights, on torch's meta device, from its configuration alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _told(base), torch.device("meta"):
+        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(config)
+
+
 def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     """Load (model, tokenizer) of a base at ``bits`` (see ``methods/quantise.py``), computing in ``dtype``.
 
@@ -228,6 +255,7 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(base)
+    _as_large_as_stated(base)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype)}
     with _told(base):

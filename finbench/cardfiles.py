@@ -22,18 +22,30 @@ from finbench.records import Scorecard
 from finbench.seal import card_seal
 
 _PATIENCE = 120  # seconds; a writer holds the lock for a fraction of one
+_MOST_PARTS = 10**7  # objects and lists in them, which take more memory than bytes; of a million rows about six million
 _LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a few megabytes
+_SHORTEST = 40  # bytes of a sample row: the hash of its document alone has 32
+_CARD = 64 * 2**20  # bytes of a scorecard; one of every task has 0.1 MB
 
 
 def read(path: Path) -> Scorecard:
     """A scorecard; FinbenchError for one that is missing, torn or not a scorecard."""
+    return Scorecard.parse(raw(path), str(path))
+
+
+def raw(path: Path) -> Any:
+    """The JSON of a scorecard, not looked at; FinbenchError for what is no JSON, and no plain file."""
     try:
-        return Scorecard.parse(strict_json(path.read_text(encoding="utf-8")), str(path))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as fault:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise missing(path)
+        if path.stat().st_size > _CARD:
+            raise FinbenchError(f"{path} is larger than any scorecard can be.")
+        return strict_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as fault:
         raise missing(path) from fault
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
-            f"{path} is torn or not a scorecard ({fault}).", "Move it away, or choose another folder with --out."
+            f"{path} is torn or not JSON ({fault}).", "Move it away, or choose another folder with --out."
         ) from fault
 
 
@@ -103,13 +115,57 @@ def read_samples(card: Path) -> list[dict[str, Any]]:
     return [] if found.samples is None else parse_samples(samples_bytes(card, found.samples))
 
 
+def rows_by_task(path: Path, card: Scorecard) -> dict[str, list[dict[str, Any]]]:
+    """Sample rows of every score of a card, by index; none where the card has no samples.
+
+    FinbenchError for rows that are not there or lack what a metric needs: one line, whoever forged them.
+    """
+    if card.samples is None:
+        return {}
+    found: dict[str, list[dict[str, Any]]] = {score.task: [] for score in card.scores}
+    for number, row in enumerate(parse_samples(samples_bytes(path, card.samples))):
+        if wrong := unlike_row(row):
+            raise _forged(path, f"line {number + 1} is no sample row ({wrong})")
+        found.setdefault(row["task"], []).append(row)
+    for score in card.scores:
+        rows = found[score.task]
+        if not rows:
+            raise _forged(path, f"there are no rows of {score.task}")
+        for row in rows:
+            if row["values"].keys() != rows[0]["values"].keys() or score.main_metric not in row["values"]:
+                raise _forged(path, f"row {row['index']} of {score.task} has other metrics than the score")
+    return {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in found.items()}
+
+
+def _forged(path: Path, what: str) -> FinbenchError:
+    return FinbenchError(f"The samples of {path} cannot be used: {what}.", f"finbench verify {path}")
+
+
+def unlike_row(row: dict[str, Any]) -> str:
+    """What makes a line of a samples file no sample row; empty if it is one."""
+    kinds = (("task", str), ("index", int), ("doc", str), ("values", dict))
+    lacking = [name for name, _ in kinds if name not in row]
+    return (
+        f"lacks {', '.join(lacking)}"
+        if lacking
+        else next((f"{name} is of a wrong type" for name, kind in kinds if not isinstance(row[name], kind)), "")
+    )
+
+
 def parse_samples(path: Path) -> list[dict[str, Any]]:
     """The rows of a samples file, whoever it belongs to."""
     try:
-        with path.open("rb") as handle, zstandard.ZstdDecompressor().stream_reader(handle) as stream:
-            text = stream.read(_LARGEST + 1)
-        if len(text) > _LARGEST:
+        with path.open("rb") as handle:
+            stated = zstandard.frame_content_size(handle.read(64))  # -1: not stated
+            handle.seek(0)
+            with zstandard.ZstdDecompressor().stream_reader(handle, read_across_frames=True) as stream:
+                text = stream.read(_LARGEST + 1) if stated <= _LARGEST else b""
+        if stated > _LARGEST or len(text) > _LARGEST or text.count(b"{") + text.count(b"[") > _MOST_PARTS:
             raise FinbenchError(f"{path} is larger than any samples file can be.")
+        if len(text) < stated:
+            raise FinbenchError(f"{path} is torn: {len(text):,} of {stated:,} bytes are there.")
+        if text.count(b"\n") * _SHORTEST > len(text) + _SHORTEST:  # each becomes an object of many times its size
+            raise FinbenchError(f"{path} is no samples file: its lines are too short.")
         rows = json_lines(text.decode("utf-8"))
     except (OSError, ValueError, RecursionError, zstandard.ZstdError) as fault:
         raise FinbenchError(f"{path} is missing or torn ({fault}).") from fault
@@ -192,15 +248,15 @@ def store(folder: Path, card: Scorecard, samples: dict[str, list[dict[str, Any]]
         path = place_for(folder, card.subject.name, card.run_key)
         scores = {score.task: score for score in card.scores}
         if path.exists():
-            samples = dict(samples)
+            samples, before = dict(samples), read(path)
             try:
-                rows = read_samples(path)
+                rows = rows_by_task(path, before)
             except FinbenchError:  # its samples are lost: scores without evidence are not carried on
-                rows = []
-            for score in read(path).scores if rows else []:
+                rows = {}
+            for score in before.scores if rows else []:
                 if score.task not in scores:
                     scores[score.task] = score
-                    samples[score.task] = [row for row in rows if row["task"] == score.task]
+                    samples[score.task] = rows[score.task]
         merged = card.model_copy(update={"scores": [scores[name] for name in sorted(scores)]})
         return path, write(path, merged, [row for name in sorted(scores) for row in samples[name]])
 

@@ -18,7 +18,7 @@ from finbench.catalog import PREFIX
 from finbench.files import write_atomic
 from finbench.methods import method_named
 from finbench.metrics import is_share, spoken
-from finbench.records import Adapter, Measure, Score, Scorecard, Subject
+from finbench.records import Adapter, Measure, MergedModel, Score, Scorecard, Subject
 
 _BAR = 24  # characters of a full bar in the terminal
 
@@ -76,11 +76,12 @@ def views(cards: Sequence[Scorecard]) -> list[TaskView]:
     ]
 
 
-def conditions(card: Scorecard) -> tuple[str, ...]:
-    """What sets an exam apart from the plain one."""
+def conditions(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
+    """What sets an exam apart from the plain one; a ``score`` on fewer rows than the limit is of the whole test."""
     shots = [f"{card.shots} shots"] if card.shots else []
     chat = ["chat template"] if card.subject.chat else []
-    limit = [f"first {card.limit} rows only"] if card.limit else []
+    whole = card.limit is None or (score is not None and score.n < card.limit)
+    limit = [] if whole else [f"first {card.limit} rows only"]
     return (*shots, *chat, *limit)
 
 
@@ -122,8 +123,8 @@ def _baseline_rows(score: Score) -> list[Row]:
             Row(
                 name=f"{name} label",
                 what="no model",
-                main=Measure(value=main, low=main, high=main),
-                accuracy=Measure(value=acc, low=acc, high=acc)
+                main=Measure(value=main, low=None, high=None),
+                accuracy=Measure(value=acc, low=None, high=None)
                 if acc is not None and score.main_metric != "acc"
                 else None,
                 lenient=None,
@@ -146,9 +147,15 @@ def amount(value: float, share: bool = True) -> str:
 
 
 def interval(measure: Measure, share: bool = True) -> str:
-    """81.4 [78.2, 84.1]"""
-    value, low, high = (amount(part, share) for part in (measure.value, measure.low, measure.high))
-    return f"{value} [{low}, {high}]"
+    """81.4 [78.2, 84.1]; 81.4 [–: one source] where there is no interval."""
+    return f"{amount(measure.value, share)} [{limits(measure, share, ', ')}]"
+
+
+def limits(measure: Measure, share: bool = True, between: str = "–") -> str:
+    """78.2–84.1; "–: one source" where there is no interval, with the reason."""
+    if measure.interval is None:
+        return f"–: {measure.lacking}" if measure.lacking else "–"
+    return between.join(amount(end, share) for end in measure.interval)
 
 
 # ---------------------------------------------------------------- terminal
@@ -181,10 +188,9 @@ def _table(view: TaskView, width: int) -> Table:
         if shown:
             table.add_column(name, justify="right", no_wrap=True)
     for row in view.rows:
-        ends = [amount(end, share) for end in (row.main.low, row.main.high)]
-        limits = "" if row.main.low == row.main.high else " - ".join(ends)
+        ends = "" if row.baseline else limits(row.main, share, " - ")
         drawn = f"[{row.colour}]{bar(row.main, length)}[/]" if share else ""
-        cells = [escape(shorten(row.name, names)), amount(row.main.value, share), limits, drawn]
+        cells = [escape(shorten(row.name, names)), amount(row.main.value, share), ends, drawn]
         cells += [percent(row.accuracy.value) if row.accuracy else ""] if with_accuracy else []
         cells += [amount(row.lenient.value, share) if row.lenient else ""]
         cells += [percent(row.parse_rate.value) if row.parse_rate else ""]
@@ -201,7 +207,8 @@ def shorten(name: str, width: int) -> str:
 
 def bar(measure: Measure, width: int = _BAR) -> str:
     """A bar up to the value; its 95 % interval is shaded."""
-    low, value, high = (round(width * part) for part in (measure.low, measure.value, measure.high))
+    ends = measure.interval or (measure.value, measure.value)
+    low, value, high = (round(width * part) for part in (ends[0], measure.value, ends[1]))
     return "█" * low + "▓" * (value - low) + "▒" * (high - value) + "·" * (width - high)
 
 
@@ -222,6 +229,7 @@ def _environment(html: bool) -> Environment:
         "number": lambda value: f"{value:g}",
         "percent": percent,
         "interval": interval,
+        "limits": limits,
         "metric": spoken,
         "amount": amount,
         "cell": _cell,
@@ -254,21 +262,27 @@ def _around(cell: Any, spread: str) -> str:
     scale, digits = (100, 1) if cell.share else (1, 3)
     if spread == "seeds":
         return "" if cell.deviation is None else f"± {scale * cell.deviation:.{digits}f}"
-    if cell.measure.low == cell.measure.high:
-        return ""
-    return f"[{amount(cell.measure.low, cell.share)}, {amount(cell.measure.high, cell.share)}]"
+    return "" if cell.exact else f"[{limits(cell.measure, cell.share, ', ')}]"
 
 
 def _tex(cell: Any, spread: str) -> str:
     value = rf"\textbf{{{_value(cell)}}}" if cell.best else _value(cell)
-    around = _around(cell, spread).replace("± ", r"$\pm$ ")
+    around = _around(cell, spread).replace("± ", r"$\pm$ ").replace("–", "--")
     return value + (rf" {{\scriptsize {around}}}" if around else "")
 
 
 def latex(text: object) -> str:
     """Text with LaTeX's special characters escaped."""
     special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
-    special |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$^\dagger$", "²": "$^2$", "<": "$<$", ">": "$>$"}
+    special |= {
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "†": r"$^\dagger$",
+        "²": "$^2$",
+        "<": "$<$",
+        ">": "$>$",
+        "–": "--",
+    }
     return "".join(special.get(character, character) for character in str(text))
 
 
@@ -313,8 +327,10 @@ def write_reports(folder: Path) -> list[Scorecard]:
     return everything
 
 
-def model_card(adapter: Adapter) -> str:
-    """README.md of an adapter folder (Markdown with the Hub's metadata block)."""
+def model_card(adapter: Adapter | MergedModel) -> str:
+    """README.md of an adapter folder, or of a merged model (Markdown with the Hub's metadata block)."""
+    if isinstance(adapter, MergedModel):
+        return template("merged.md.j2", escape=False, m=adapter)
     tasks = ", ".join(
         name.removeprefix(PREFIX) + (f" ({weight:g} x)" if weight != 1 else "")
         for name, weight in adapter.recipe.tasks.items()

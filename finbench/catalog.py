@@ -236,7 +236,7 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
 
     Precedence: overrides, the recipe, the method's own defaults, ``_defaults.yaml``.
     """
-    defaults = read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
+    defaults = _defaults()
     stated: dict[str, Any] = {}
     where = "options"
     if source is not None:
@@ -262,6 +262,11 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     result = Recipe.parse(complete, where)
     method.check(result)
     return result
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
 
 
 def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[str, Any]:

@@ -9,16 +9,19 @@ from typing import Any
 from finbench import limits
 from finbench.errors import FinbenchError
 
-SECONDS = 2.0  # for one conversation; real templates take a millisecond
+SECONDS = 1.0  # of the processor, for one conversation; real templates take a millisecond
+_TRIED = 0.5  # of the processor, for the six conversations of the trial
 LONGEST = 2**20  # characters beyond those of the messages
 _LARGEST = 2**18  # characters of a template; the longest of known models has about 20,000
 
 # Only jinja2, so that it starts in a tenth of a second. Whatever a template refuses is its right; what never ends,
 # takes a gigabyte, or has sums and products that could only make huge texts, is a fault. Exit 0 means: harmless.
-_TRY = """
+_IMPORTS = """
 import json, re, sys
 from jinja2 import TemplateError, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+"""
+_TRY = """
 text, longest = json.load(sys.stdin)
 options = {"trim_blocks": True, "lstrip_blocks": True, "extensions": ["jinja2.ext.loopcontrols"]}
 environment = ImmutableSandboxedEnvironment(**options)
@@ -62,7 +65,7 @@ def check(template: Any, base: str) -> None:
 def _check(text: str, base: str) -> None:
     if len(text) > _LARGEST:
         raise FinbenchError(f"The chat template of {base} has {len(text):,} characters; none needs so many.")
-    if not limits.finishes(_TRY, [json.loads(text), LONGEST], 2 * SECONDS, 2**30):
+    if not limits.finishes(_TRY, [json.loads(text), LONGEST], _TRIED, 2**30, _IMPORTS):
         raise FinbenchError(
             f"The chat template of {base} is refused: it never ends, or takes or makes too much.", "Use --no-chat."
         )

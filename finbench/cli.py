@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from finbench import __version__, cli_board, cli_cards, cli_catalog, cli_data, cli_hub, cli_methods, cli_run
+from finbench import __version__, cli_board, cli_cards, cli_catalog, cli_data, cli_hub, cli_methods, cli_run, cli_sweep
 from finbench.errors import FinbenchError
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: finbench demo",
 )
-for part in (cli_run, cli_methods, cli_cards, cli_catalog, cli_data, cli_board, cli_hub):
+for part in (cli_run, cli_methods, cli_sweep, cli_cards, cli_catalog, cli_data, cli_board, cli_hub):
     part.register(app)
 
 
@@ -35,10 +35,12 @@ def main() -> None:
         _fail(fault.message, fault.hint, fault.exit_code, fault)
     except OSError as fault:
         no_temporary = "No usable temporary directory" in str(fault)  # what a full disk does to Python's tempfile
-        if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) and not no_temporary:
-            raise
         place = f" ({fault.filename})" if fault.filename else ""
-        _fail(f"Cannot write: {fault.strerror}{place}.", "Free some space, then repeat the command.", 1, fault)
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or no_temporary:
+            _fail(f"Cannot write: {fault.strerror}{place}.", "Free some space, then repeat the command.", 1, fault)
+        if fault.filename and fault.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
+            _fail(f"Cannot use a file or folder: {fault.strerror}{place}.", "Name another, or mend that one.", 1, fault)
+        raise
 
 
 def _fail(message: str, hint: str, code: int, fault: Exception) -> None:

@@ -70,3 +70,22 @@ def build(
         typer.echo(f"{len(made.board.entries)} cards, {len(made.board.exams)} exams; {said}")
     if made.stale:
         raise typer.Exit(1)
+
+
+@board_app.command("push")
+def push(
+    to: Annotated[str, typer.Argument(help="hub:org/name, of a data set (cards) and of a static Space (page).")],
+    folder: Folder = Path("leaderboards"),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make new repositories public; else private.")] = False,
+    pr: Annotated[bool, typer.Option("--pr", help="Open pull requests instead of changing the repositories.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish cards and page, one commit each; what is stale or unfit is refused. Repeat it safely."""
+    from finbench import hubviews, leaderboard
+
+    done = leaderboard.push(to, folder, dry_run=dry_run, public=public, pr=pr)
+    if as_json:
+        typer.echo(json.dumps([pushed.as_dict() for pushed in done], indent=1))
+        return
+    hubviews.pushed(*done)

@@ -62,6 +62,10 @@ def data_xbrl(
         list[Path] | None,
         typer.Option(help="FinLoRA's published CSV, repeatable: its questions about these filings too."),
     ] = None,
+    taxonomy: Annotated[
+        list[Path] | None,
+        typer.Option(help="A taxonomy package (zip), repeatable: Arelle, if installed, checks the numbers with it."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
@@ -76,6 +80,7 @@ def data_xbrl(
         seed=seed,
         test_companies=test_company or [],
         finlora=finlora or [],
+        taxonomy=taxonomy or [],
     )
     typer.echo(report(built) if as_json else "\n".join(built.lines()))
 

@@ -43,17 +43,18 @@ def merge(
         str, typer.Option(help="auto; dequantised: what was trained; bf16: the weights as published.")
     ] = "auto",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    bits: Annotated[
+        int | None, typer.Option(help="16, 8 or 4: of the base that an adapter without finbench.json was trained on.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make one 16-bit model of an adapter and its base, and say how close the two are."""
-    from finbench import merging
+    from finbench import merging, views
 
-    made = merging.merge(adapter, out, base=base, onto=onto, dtype=dtype)
+    made = merging.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=views.bits(bits))
     if as_json:
         typer.echo(made.to_json().rstrip())
         return
-    from finbench import views
-
     views.merged(made, out)
 
 
@@ -71,19 +72,23 @@ def tune(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other recipe key or option, key=value, repeatable.")
     ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and how much of it.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
-    from finbench import catalog, tuning
+    from finbench import catalog, tuning, views
     from finbench.cli_cards import settings
 
     named = {"base": base, "tasks": task, "method": method, "bits": bits, "rank": rank, "lr": lr, "limit": limit}
     resolved = catalog.recipe(recipe, {**named, **settings(set_ or [])})
-    tuned, path = tuning.tune(resolved, out or Path("runs") / f"tune-{resolved.name}", budget=budget, data_dir=data_dir)
+    folder = out or Path("runs") / f"tune-{resolved.name}"
+    if dry_run:
+        outline = tuning.outline(resolved, budget=budget, data_dir=data_dir)
+        typer.echo(json.dumps(outline, indent=1)) if as_json else views.outlined(outline, folder)
+        return
+    tuned, path = tuning.tune(resolved, folder, budget=budget, data_dir=data_dir)
     if as_json:
         typer.echo(tuned.model_dump_json(indent=1))
         return
-    from finbench import views
-
     views.tuned(tuned, path)

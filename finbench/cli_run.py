@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command()(train)
     app.command()(plan)
     app.command("eval")(eval_)
+    app.command()(serve)
     app.command()(demo)
     app.command()(doctor)
 
@@ -101,17 +102,22 @@ def eval_(
     adapter: Annotated[
         list[str] | None, typer.Option(help="./folder, hub:org/name[@rev] or zoo:name; repeatable.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Examine this base alone.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Examine this base alone; of engine server: the model's name there.")
+    ] = None,
     base: Annotated[str | None, typer.Option(help="The adapters' base, where bases.yaml does not know it.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks or groups, by comma; default: the recipe's.")] = None,
-    engine: Annotated[str, typer.Option(help="auto, hf or dummy.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, hf, vllm, server or dummy.")] = "auto",
     bits: Annotated[int | None, typer.Option(help="16, 8 or 4; default: as trained.")] = None,
     chat: Annotated[bool | None, typer.Option("--chat/--no-chat", help="Chat template; default: as trained.")] = None,
     shots: Annotated[int, typer.Option(help="Worked examples a prompt, from the train split.")] = 0,
     limit: Annotated[int | None, typer.Option(help="First rows of each task only: a partial card.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the worked examples.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for scorecards and report.")] = Path("scorecards"),
-    arg: Annotated[list[str] | None, typer.Option(help="dtype=, batch_size=, merge=no, truncate=left.")] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(help="dtype=, batch_size=, truncate=left; hf: merge=no; vllm: tensor_parallel=2; server: url=."),
+    ] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="Of a data set: agreement=75 (fpb).")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
@@ -159,11 +165,41 @@ def demo(
         typer.echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
 
 
-def doctor(data_dir: DataDir = None, as_json: Json = False) -> None:
+def serve(
+    adapter: Annotated[list[str], typer.Option(help="./folder, hub:org/name[@rev] or zoo:name; repeatable.")],
+    base: Annotated[str | None, typer.Option(help="The adapters' base, where bases.yaml does not know it.")] = None,
+    host: Annotated[str, typer.Option(help="Elsewhere than on this machine only with a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that share the base.")] = 1,
+) -> None:
+    """Serve a base and its adapters by vLLM's OpenAI server, each under its own name (Ctrl-C ends it).
+
+    A key in FINBENCH_SERVE_KEY is asked for on every route.
+    """
+    from finbench import serving, views
+
+    with serving.serve(
+        adapter, base=base, host=host, port=port, dtype=views.dtype(dtype), tensor_parallel=tensor_parallel
+    ) as server:
+        views.serving(server)
+        server.wait()
+
+
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what keeps an installed vLLM from running.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
     """What of this machine finbench can use, what is missing, and what to type."""
     from finbench import doctor as examination
     from finbench import views
 
+    if fix:
+        from finbench import vllmcheck
+
+        for line in vllmcheck.mend():
+            typer.echo(line, err=True)
     findings = examination.examine(data_dir)
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=1))

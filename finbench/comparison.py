@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finbench import cardfiles, catalog, metrics, paired, paths, scoring
+from finbench import cardfiles, catalog, metrics, paired, paths, scoring, stats
 from finbench.errors import FinbenchError
 from finbench.files import json_lines
 from finbench.records import Measure, Score, Scorecard
@@ -53,7 +53,7 @@ class Contest:
     difference: Measure
     p: float
     adjusted: float
-    detectable: float
+    detectable: float | None
     needed: int | None
     only_a: int | None
     only_b: int | None
@@ -101,14 +101,7 @@ def load(path: Path) -> Sitting:
             f"{path} has no samples, and only samples can be compared document by document.",
             "Score the subject again: finbench eval",
         )
-    by_task: Rows = {}
-    for row in cardfiles.read_samples(path):
-        by_task.setdefault(row["task"], []).append(row)
-    for score in card.scores:
-        if score.task not in by_task:
-            raise FinbenchError(f"{path}: its samples have no rows of {score.task}.")
-    rows = {task: sorted(found, key=lambda row: int(row["index"])) for task, found in by_task.items()}
-    return Sitting(path, card, rows, card.subject.name)
+    return Sitting(path, card, cardfiles.rows_by_task(path, card), card.subject.name)
 
 
 def _told_apart(found: Sequence[Sitting]) -> list[Sitting]:
@@ -214,7 +207,7 @@ def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contes
         raise FinbenchError(f"{metric} of {task} quotes restricted text, so its samples cannot be compared.")
     values = [scoring.values_of(side)[metric] for side in rows]
     clusters = scoring.clusters_of(rows[0])
-    found = scoring.difference(values[0], values[1], aggregation_of(task, metric), clusters)
+    found = difference(values[0], values[1], aggregation_of(task, metric), clusters, f"{a.path} or {b.path}")
     only_a, only_b, p_mcnemar = _right(rows, clusters)
     return Contest(
         task=task,
@@ -227,13 +220,26 @@ def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contes
         p=found.p,
         adjusted=found.p,
         detectable=found.detectable(),
-        needed=paired.documents_needed(score.n, found.error, found.measure.value),
+        needed=paired.documents_needed(score.n, found.error, found.measure.value) if found.testable else None,
         only_a=only_a,
         only_b=only_b,
         mcnemar=p_mcnemar,
         lower_is_better=metric in score.lower_is_better,
         differing=list(_differing(rows, metric, _texts(task, data_dir))),
     )
+
+
+def difference(
+    a: Sequence[Any], b: Sequence[Any], how: metrics.Aggregation, clusters: Sequence[str], where: str
+) -> paired.Difference:
+    """``scoring.difference`` of values from samples; FinbenchError, naming ``where``, for what no scorer gives."""
+    try:
+        return scoring.difference(a, b, how, clusters)
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as fault:
+        raise FinbenchError(
+            f"Values in the samples of {where} are not what the task's scorer gives ({type(fault).__name__}: {fault}).",
+            "See which: finbench verify CARD",
+        ) from fault
 
 
 def _right(
@@ -306,12 +312,15 @@ def points(metric: str, value: float, sign: bool = True) -> str:
 
 def _gap(contest: Contest) -> str:
     unit = " points" if metrics.is_share(contest.metric) else ""
-    low, high = (points(contest.metric, bound) for bound in (contest.difference.low, contest.difference.high))
+    if contest.difference.interval is None:
+        around = f"no interval ({contest.difference.lacking})"
+    else:
+        around = "95 % interval " + " to ".join(points(contest.metric, end) for end in contest.difference.interval)
     shown = points(contest.metric, contest.difference.value)
     p = probability(contest.p)
     if probability(contest.adjusted) != p:
         p += f" ({probability(contest.adjusted)} after Holm)"
-    return f"{metrics.spoken(contest.metric)} {shown}{unit}, 95 % interval {low} to {high}, {p}"
+    return f"{metrics.spoken(contest.metric)} {shown}{unit}, {around}, {p}"
 
 
 def _verdict_one(comparison: Comparison) -> str:
@@ -321,8 +330,13 @@ def _verdict_one(comparison: Comparison) -> str:
         what = "better" if contest.winner == "a" else "worse"
         test = f"paired permutation test, n = {contest.n:,}"
         return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
-    seen = points(contest.metric, contest.detectable, sign=False)
     unit = " points" if metrics.is_share(contest.metric) else ""
+    if contest.clusters <= stats.FEW:
+        enough = f"from {_sources(contest)}, and fewer than {stats.FEW + 1} cannot show any difference"
+    elif contest.detectable is None:
+        enough = "all answers score alike"
+    else:
+        enough = f"enough for differences from {points(contest.metric, contest.detectable, sign=False)}{unit} on"
     settle = (
         f"; about {contest.needed:,} documents like these would settle a difference of this size"
         if contest.needed and contest.needed > contest.n
@@ -330,8 +344,13 @@ def _verdict_one(comparison: Comparison) -> str:
     )
     return (
         f"No difference between {comparison.a} and {comparison.b} can be shown on {task}: {_gap(contest)}{settle} "
-        f"(n = {contest.n:,}, enough for differences from {seen}{unit} on)."
+        f"(n = {contest.n:,}, {enough})."
     )
+
+
+def _sources(contest: Contest) -> str:
+    what = "source" if contest.clusters < contest.n else "document"
+    return f"one {what}" if contest.clusters == 1 else f"{contest.clusters} {what}s"
 
 
 def _verdict_many(comparison: Comparison) -> str:

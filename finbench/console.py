@@ -12,14 +12,26 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+from finbench.errors import harmless
+
+
+class _Console(Console):
+    """A console on which texts of strangers are only texts: what a terminal would obey is shown as its escape."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every string that is printed, and every cell of a table, comes by here."""
+        return super().render_str(harmless(text), **options)
+
+
+out = _Console()
+err = _Console(stderr=True)
 
 
 def say(message: str) -> None:
     """One line for the person who waits; never part of a result."""
-    err.print(message, style="dim", highlight=False, markup=False)
+    err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)  # a command in it stays whole
 
 
 @contextlib.contextmanager

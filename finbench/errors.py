@@ -9,18 +9,36 @@ Everything else is a bug of ours and shows its trace.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# What a terminal obeys, or what turns a line around: it may come from a file of a stranger, whose text is only shown.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+_LONGEST = 2_000  # characters of a line of a message
+
+
+def harmless(text: str) -> str:
+    """Text in which every character that a terminal would obey stands as its escape; newline and tab stay."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _shown(text: str) -> str:
+    lines = harmless(text).split("\n")
+    return "\n".join(line if len(line) <= _LONGEST else line[:_LONGEST] + "..." for line in lines)
 
 
 class FinbenchError(Exception):
-    """A fault the user can mend; ``hint`` is a command to type or a file to open."""
+    """A fault the user can mend; ``hint`` is a command to type or a file to open. Both are shown as text."""
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message = _shown(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = _shown(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
@@ -47,3 +65,8 @@ def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> Fi
     close = near_misses(name, known)
     did_you_mean = f" Did you mean {' or '.join(close)}?" if close else ""
     return FinbenchError(f"Unknown {kind} {name!r}.{did_you_mean}", f"See them all: {list_command}")
+
+
+def reason(fault: BaseException) -> str:
+    """The first line of what a library raised, else the name of its class."""
+    return (str(fault).strip() or type(fault).__name__).splitlines()[0]

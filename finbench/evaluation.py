@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import bases, cardfiles, cards, catalog, environment, metrics, modelfiles, prompts, scoring
+from finbench import bases, cardfiles, cards, catalog, environment, metrics, modelfiles, preflight, prompts, scoring
 from finbench.console import progress, quiet, say
-from finbench.errors import FinbenchError, Interrupted, unknown
+from finbench.errors import FinbenchError, Interrupted
 from finbench.journal import Journal, prints
 from finbench.records import Bits, Score, Scorecard, Task
-from finbench.subjects import Examinee, by_engine, examinees, start_engine
+from finbench.subjects import Examinee, at_endpoint, by_engine, examinees, start_engine
 
-ENGINES = ("auto", "hf", "dummy")
-ARGUMENTS = {"dtype": str, "batch_size": int, "merge": str, "answers": str, "truncate": str}
-_FORMS: dict[str, Literal["base", "unmerged", "merged"]] = {"base": "base", "peft": "merged", "model": "merged"}
+Form = Literal["base", "unmerged", "merged", "none"]
+_FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Settings:
     def stated(self) -> dict[str, Any]:
         """As the card states them: another choice of rows is another run, and never takes an earlier card's place."""
         chosen = {f"metadata.{name.removeprefix(catalog.PREFIX)}": value for name, value in self.metadata.items()}
-        return {**self.arguments, **chosen}
+        kept = {name: value for name, value in self.arguments.items() if name not in preflight.NOT_ON_CARDS}
+        return {**kept, **chosen}
 
 
 def evaluate(
@@ -54,11 +55,12 @@ def evaluate(
     data_dir: Path | None = None,
     arguments: dict[str, str] | None = None,
     metadata: dict[str, str] | None = None,
+    reports: bool = True,
 ) -> list[Scorecard]:
     """Score adapters beside their base, or a base alone; return their scorecards, bases first.
 
     Each is written to ``out`` as ``<subject>.json`` with its samples; ``report.md`` and ``report.html`` there show
-    every card of the folder, those of earlier runs too.
+    every card of the folder, those of earlier runs too; not without ``reports``.
 
     ``bits`` and ``chat`` default to what each adapter was trained with, ``tasks`` to those of the recipes. The
     base is always scored beside its adapters. What the folder ``out`` already holds under the same run key,
@@ -69,10 +71,17 @@ def evaluate(
     after Ctrl-C, with every finished task kept.
     """
     quiet()
-    settings = Settings(_engine_name(engine), shots, limit, seed, _arguments(arguments or {}), metadata or {})
     if (limit is not None and limit < 1) or shots < 0:
         raise FinbenchError(f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.")
-    found, defaults = examinees(adapter, model, base, bits, chat, settings.engine)
+    parsed = preflight.arguments(engine, arguments or {})
+    if engine == "server":
+        if adapter or base:
+            raise FinbenchError("An endpoint's models are named by --model.", "Leave --adapter and --base out.")
+        found, defaults = at_endpoint(model, parsed["url"], bool(chat)), list[str]()
+    else:
+        found, defaults = examinees(adapter, model, base, bits, chat, engine)
+    engine, found = preflight.choose(engine, found, parsed)
+    settings = Settings(engine, shots, limit, seed, parsed, metadata or {})
     names = list(tasks) or defaults
     if not names:
         raise FinbenchError(
@@ -85,39 +94,20 @@ def evaluate(
         pass  # a folder that cannot be written is refused before a model is loaded
     with progress() as bar:
         sittings = [_Sitting(group, exams, settings, out, bar) for group in by_engine(found)]
-        for sitting in sittings:  # every subject is loaded and checked before one is scored
-            sitting.prepare()
-            if len(sittings) > 1:
-                sitting.release()
-        for sitting in sittings:
-            written += sitting.run()
-            sitting.release()
-    cards.write_reports(out)
-    return [cardfiles.read(path) for path in dict.fromkeys(written)]
-
-
-def _engine_name(engine: str) -> str:
-    if engine not in ENGINES:
-        raise FinbenchError(f"No engine is called {engine!r}.", f"Engines: {', '.join(ENGINES)}")
-    return "hf" if engine == "auto" else engine
-
-
-def _arguments(stated: dict[str, str]) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    for key, value in stated.items():
-        if key not in ARGUMENTS:
-            raise unknown("engine argument", key, ARGUMENTS, "finbench eval --help")
         try:
-            parsed[key] = ARGUMENTS[key](value)
-        except ValueError as fault:
-            raise FinbenchError(f"--arg {key} must be a whole number, got {value!r}.") from fault
-    if parsed.get("truncate", "left") != "left":
-        raise FinbenchError("--arg truncate can only be left.")
-    if parsed.get("merge", "no") != "no":
-        raise FinbenchError("--arg merge can only be no; adapters are merged where that gives their answers.")
-    if parsed.get("dtype", "auto") not in ("auto", "float32", "bfloat16", "float16"):
-        raise FinbenchError(f"Unknown dtype {parsed['dtype']!r}.", "One of: auto, float32, bfloat16, float16")
-    return parsed
+            for sitting in sittings:  # every subject is loaded and checked before one is scored
+                sitting.prepare()
+                if len(sittings) > 1:
+                    sitting.release()
+            for sitting in sittings:
+                written += sitting.run()
+                sitting.release()
+        finally:
+            for sitting in sittings:
+                sitting.release()
+    if reports:
+        cards.write_reports(out)
+    return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
 # ---------------------------------------------------------------- the sitting
@@ -132,6 +122,17 @@ class _Work:
     scores: dict[str, Score]
     samples: dict[str, list[dict[str, Any]]]
     missing: list[Task]
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """A subject at one task: its journal, the prints of its requests, and what is answered so far, by print."""
+
+    work: _Work
+    form: Form
+    journal: Journal
+    names: list[str]
+    answers: dict[str, Any]
 
 
 class _Sitting:
@@ -163,14 +164,18 @@ class _Sitting:
                 self._requests(work.examinee.subject.chat, work.missing)
 
     def run(self) -> list[Path]:
-        """Examine every subject; return the cards' paths."""
-        for work in self.works:
-            if work.missing:
-                self._examine(work)
+        """Examine every subject, all at once where the engine can; return the cards' paths."""
+        works = [work for work in self.works if work.missing]
+        if works:
+            self._use(works[0].examinee)
+        for group in [works] if works and self.engine.mixes else [[work] for work in works]:
+            self._examine(group)
         return [cardfiles.place_for(self.out, w.card.subject.name, w.card.run_key) for w in self.works]
 
     def release(self) -> None:
         """Let go of the model; it is loaded again when needed."""
+        if self.engine is not None:
+            self.engine.close()
         self.engine = None
 
     def _work(self, examinee: Examinee) -> _Work:
@@ -182,32 +187,46 @@ class _Sitting:
             say(f"{card.subject.name}: scored before, taken from {path}")
         return _Work(examinee, card, scores, samples, missing)
 
-    def _examine(self, work: _Work) -> None:
-        subject, started = work.examinee.subject, time.monotonic()
-        self._use(work.examinee)
-        for task in work.missing:
-            with Journal(self.out, self._key(work, task), f"{subject.name} on {task.name}") as journal:
-                if journal.waited and self._scored_meanwhile(work, task):
-                    continue
+    def _examine(self, works: list[_Work]) -> None:
+        """Examine subjects together, task by task; all of them in the engine."""
+        started = time.monotonic()
+        forms: dict[str, Form] = {}
+        for work in works:
+            self._use(work.examinee)
+            forms[work.card.run_key] = "merged" if work.examinee.merged else self.engine.form
+        for name in self.exams:
+            task = catalog.tasks()[name]
+            with contextlib.ExitStack() as held:
+                papers = []
+                # other processes may be at the same: all take their journals in one order
+                for work in sorted((one for one in works if task in one.missing), key=lambda one: one.card.run_key):
+                    key, what = self._key(work, task, forms[work.card.run_key]), work.card.subject.name
+                    journal = held.enter_context(Journal(self.out, key, f"{what} on {name}"))
+                    if not (journal.waited and self._scored_meanwhile(work, task)):
+                        names = prints(self.requests[name, work.card.subject.chat][0])
+                        papers.append(_Paper(work, forms[work.card.run_key], journal, names, dict(journal.answers)))
                 try:
-                    score, rows = self._score(task, *self.requests[task.name, subject.chat], work.examinee, journal)
+                    seconds = self._answer(task, papers) if papers else 0.0
                 except KeyboardInterrupt as stop:
-                    done = f"{len(work.scores)} of {len(self.exams)} tasks of {subject.name} are in {self.out}"
-                    raise Interrupted(
-                        f"Stopped; {done if work.scores else 'nothing was finished'}.",
-                        "Repeat the command: what was answered is not asked again.",
-                    ) from stop
-                work.scores[task.name], work.samples[task.name] = score, rows
-                self._write(work, time.monotonic() - started)
-                journal.finish()
+                    raise self._interrupted(works) from stop
+                for paper in papers:
+                    work = paper.work
+                    work.scores[name], work.samples[name] = self._score(task, paper, seconds)
+                    self._write(work, paper.form, time.monotonic() - started)
+                    paper.journal.finish()
 
-    def _key(self, work: _Work, task: Task) -> dict[str, Any]:
+    def _interrupted(self, works: list[_Work]) -> Interrupted:
+        done = [f"{len(work.scores)} of {len(self.exams)} tasks of {work.card.subject.name}" for work in works]
+        kept = f"{', '.join(done)} are in {self.out}" if any(work.scores for work in works) else "nothing was finished"
+        return Interrupted(f"Stopped; {kept}.", "Repeat the command: what was answered is not asked again.")
+
+    def _key(self, work: _Work, task: Task, form: Form) -> dict[str, Any]:
         """All that decides the answers of a subject on a task."""
         card = work.card
         return {
             "base": card.subject.base.fingerprint,
             "adapter": card.subject.adapter,
-            "form": self.engine.form,
+            "form": form,
             "engine": card.engine,
             "computed": card.computed,
             "template": card.chat_template,
@@ -227,8 +246,8 @@ class _Sitting:
         """Switch the engine to a subject; it is started at the first one that needs it."""
         settings = self.settings
         if self.engine is None:
-            self.engine = start_engine(examinee, settings.engine, settings.arguments, settings.seed, self.exams)
-        self.engine.use(examinee.adapter if examinee.subject.kind == "peft" else None)
+            self.engine = start_engine(self.group, settings.engine, settings.arguments, settings.seed, self.exams)
+        self.engine.use(examinee.beside)
 
     def _requests(self, chat: bool, tasks: list[Task]) -> None:
         """Render the requests of ``tasks`` once for each prompt style, and refuse prompts that do not fit."""
@@ -250,12 +269,11 @@ class _Sitting:
                 "Cut them on the left, which the scorecard will show: --arg truncate=left",
             )
 
-    def _score(
-        self, task: Task, instances: list[Any], prompt_tokens: int, cut: int, examinee: Examinee, journal: Journal
-    ) -> tuple[Score, list[dict[str, Any]]]:
-        exam, started, subject = self.exams[task.name], time.monotonic(), examinee.subject
-        self._answer(instances, f"{subject.name}: {task.name.removeprefix(catalog.PREFIX)}", journal)
-        seconds = time.monotonic() - started
+    def _score(self, task: Task, paper: _Paper, seconds: float) -> tuple[Score, list[dict[str, Any]]]:
+        exam, examinee = self.exams[task.name], paper.work.examinee
+        instances, prompt_tokens, cut = self.requests[task.name, examinee.subject.chat]
+        for instance, name in zip(instances, paper.names, strict=True):
+            instance.resps = [paper.answers[name]]
         rows, values = scoring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
         strict, lenient, parse_rate = scoring.split_metrics(values, exam.aggregation(), scoring.clusters_of(rows))
         score = Score(
@@ -283,29 +301,43 @@ class _Sitting:
         )
         return score, rows
 
-    def _answer(self, instances: list[Any], what: str, journal: Journal) -> None:
-        """Fill in ``resps``: from the journal, else from the engine, each batch into the journal at once."""
-        names = prints(instances)
-        left = [at for at, name in enumerate(names) if name not in journal.answers]
-        line = self.bar.add_task(what, total=len(instances), note="")
-        self.bar.advance(line, len(instances) - len(left))
+    def _answer(self, task: Task, papers: list[_Paper]) -> float:
+        """Ask the engine what no journal holds, each batch into its journal at once; return the seconds a subject."""
+        started, short = time.monotonic(), task.name.removeprefix(catalog.PREFIX)
+        asked: list[tuple[Path | None, Any]] = []
+        homes: list[tuple[int, str]] = []  # paper and print of each request
+        lines = []
+        for number, paper in enumerate(papers):
+            instances = self.requests[task.name, paper.work.card.subject.chat][0]
+            left = [pair for pair in zip(paper.names, instances, strict=True) if pair[0] not in paper.answers]
+            lines.append(self.bar.add_task(f"{paper.work.card.subject.name}: {short}", total=len(instances), note=""))
+            self.bar.advance(lines[-1], len(instances) - len(left))
+            asked += [(paper.work.examinee.beside, instance) for _, instance in left]
+            homes += [(number, name) for name, _ in left]
 
         def done(part: Mapping[int, Any]) -> None:
-            journal.keep({names[left[number]]: answer for number, answer in part.items()})
-            self.bar.advance(line, len(part))
+            by_paper: dict[int, dict[str, Any]] = {}
+            for at, answer in part.items():
+                by_paper.setdefault(homes[at][0], {})[homes[at][1]] = answer
+            for number, own in by_paper.items():
+                papers[number].journal.keep(own)
+                papers[number].answers.update(own)
+                self.bar.advance(lines[number], len(own))
 
-        answers = self.engine.answer([instances[at] for at in left], done) if left else []
-        self.bar.remove_task(line)
-        new = dict(zip(left, answers, strict=True))
-        for at, instance in enumerate(instances):
-            instance.resps = [new[at] if at in new else journal.answers[names[at]]]
+        if asked and self.engine.mixes:
+            self.engine.answer_all(asked, done)
+        elif asked:
+            self.engine.answer([instance for _, instance in asked], done)
+        for line in lines:
+            self.bar.remove_task(line)
+        return (time.monotonic() - started) / len(papers)
 
     # ------------------------------------------------------------ the card
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""
-        if self.settings.engine == "dummy":
-            return "none"
+        if self.settings.engine in ("dummy", "server"):
+            return "none" if self.settings.engine == "dummy" else "unknown"
         import torch
 
         dtype = bases.compute_dtype(self.settings.arguments.get("dtype", "auto"))
@@ -314,27 +346,27 @@ class _Sitting:
     def _blank(self, examinee: Examinee) -> Scorecard:
         """The card of a subject before it has a score, with its run key."""
         subject, settings = examinee.subject, self.settings
-        dummy = settings.engine == "dummy"
+        unseen = settings.engine in ("dummy", "server")
         card = Scorecard(
             status="partial",
             subject=subject,
             scores=[],
             engine=settings.engine,
             dtype=self.device.partition(" ")[0],
-            form="none" if dummy else _FORMS[subject.kind],
+            form="none" if unseen else _FORMS[subject.kind],
             shots=settings.shots,
             limit=settings.limit,
             seed=settings.seed,
             arguments=settings.stated,
             computed=self.device,
             chat_template=modelfiles.template_digest(examinee.base.folder)
-            if subject.chat and examinee.base and not dummy
+            if subject.chat and examinee.base and not unseen
             else None,
             run_key="",
             samples=None,
             peak_memory_bytes=0,
             seconds=0,
-            provenance=environment.provenance(),
+            provenance=environment.provenance(settings.engine),
         )
         return card.model_copy(update={"run_key": cardfiles.run_key(card)})
 
@@ -344,7 +376,7 @@ class _Sitting:
             return {}, {}
         card = cardfiles.read(path)
         try:
-            rows = cardfiles.read_samples(path)
+            rows = cardfiles.rows_by_task(path, card)
         except FinbenchError as fault:  # killed between the writing of the two files
             say(f"{fault.message} Scoring again.")
             return {}, {}
@@ -355,22 +387,18 @@ class _Sitting:
             same_data = score.task not in self.data or self.data[score.task].digest == score.data.digest
             if same_task and same_data and score.fewshot_digest == self.examples.get(score.task, score.fewshot_digest):
                 kept[score.task] = score
-        samples: dict[str, list[dict[str, Any]]] = {name: [] for name in kept}
-        for row in rows:
-            if row["task"] in kept:
-                samples[row["task"]].append(row)
-        return kept, samples
+        return kept, {name: rows.get(name, []) for name in kept}
 
-    def _write(self, work: _Work, seconds: float) -> None:
+    def _write(self, work: _Work, form: Form, seconds: float) -> None:
         done = all(name in work.scores for name in self.exams) and self.settings.limit is None
         card = work.card.model_copy(
             update={
                 "status": "complete" if done else "partial",
                 "scores": list(work.scores.values()),
-                "form": self.engine.form if work.card.subject.kind == "peft" else work.card.form,
-                "peak_memory_bytes": environment.peak_memory(),
+                "form": form if work.card.subject.kind == "peft" else work.card.form,
+                "peak_memory_bytes": self.engine.memory(),
                 "seconds": round(seconds, 2),
-                "provenance": environment.provenance(),
+                "provenance": environment.provenance(self.settings.engine),
             }
         )
         cardfiles.store(self.out, card, work.samples)

@@ -109,7 +109,8 @@ def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
             metric_type=name,
             metric_name=f"{metrics.spoken(name)}, strict",
             metric_value=float(amount(measure.value, metrics.is_share(name))),
-            metric_args={"low": measure.low, "high": measure.high, "level": 0.95, "n": score.n},
+            metric_args={"n": score.n}
+            | ({"low": measure.low, "high": measure.high, "level": 0.95} if measure.interval else {}),
         )
         for score in card.scores
         for name, measure in score.metrics.items()
@@ -190,15 +191,7 @@ def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> d
         "score_details": {
             "score": measure.value,
             "details": {"parse_rate": f"{score.parse_rate.value:.6f}", "task_version": str(score.version)},
-            "uncertainty": {
-                "confidence_interval": {
-                    "lower": measure.low,
-                    "upper": measure.high,
-                    "confidence_level": 0.95,
-                    "method": measure.method or "bootstrap",
-                },
-                "num_samples": score.n,
-            },
+            "uncertainty": _eee_interval(measure) | {"num_samples": score.n},
         },
         "generation_config": {
             "generation_args": {"temperature": 0.0},
@@ -209,6 +202,14 @@ def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> d
             },
         },
     }
+
+
+def _eee_interval(measure: Measure) -> dict[str, Any]:
+    if measure.interval is None:
+        return {}
+    low, high = measure.interval
+    method = measure.method or "bootstrap"
+    return {"confidence_interval": {"lower": low, "upper": high, "confidence_level": 0.95, "method": method}}
 
 
 def _eee_file(card: Scorecard, model: str | None) -> dict[str, str]:
@@ -232,14 +233,10 @@ def lm_eval(card: Scorecard) -> dict[str, Any]:
             **{f"{name}_lenient": measure for name, measure in score.lenient.items()},
             "parse_rate": score.parse_rate,
         }
-        results[score.task] = {"alias": score.task} | {
-            key: value
-            for name, measure in measures.items()
-            for key, value in (
-                (f"{name},none", measure.value),
-                (f"{name}_stderr,none", (measure.high - measure.low) / (2 * Z95)),
-            )
-        }
+        found: dict[str, float | str] = {"alias": score.task}
+        for name, measure in measures.items():
+            found |= {f"{name},none": measure.value, f"{name}_stderr,none": _error(measure)}
+        results[score.task] = found
     base = card.subject.base
     return {
         "results": results,
@@ -265,6 +262,11 @@ def lm_eval(card: Scorecard) -> dict[str, Any]:
         "transformers_version": card.provenance.packages.get("transformers", "unknown"),
         "total_evaluation_time_seconds": str(card.seconds),
     }
+
+
+def _error(measure: Measure) -> float | str:
+    """Standard error that the interval stands for; "N/A", as lm-eval writes it, where there is none."""
+    return "N/A" if measure.interval is None else (measure.interval[1] - measure.interval[0]) / (2 * Z95)
 
 
 def _lm_eval_file(card: Scorecard) -> dict[str, str]:

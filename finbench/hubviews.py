@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.table import Table
 
 from finbench.cards import amount
 from finbench.catalog import PREFIX
@@ -32,14 +31,23 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def pushed(done: Pushed) -> None:
-    """The plan, and the card after a dry run; else where it is now."""
+def pushed(*pushes: Pushed) -> None:
+    """Each plan, and the card after a dry run; else where it is now."""
+    for number, done in enumerate(pushes):
+        if number:
+            out.print()
+        _pushed(done)
+    if any(done.published is None for done in pushes):
+        said = "Nothing was sent. The same command without --dry-run does exactly this."
+        err.print(said, highlight=False, soft_wrap=True)
+
+
+def _pushed(done: Pushed) -> None:
     _plan(done.plan)
     if done.published is None:
         if done.readme:
             out.print("\n[bold]README.md[/]\n")
             out.print(done.readme, markup=False, highlight=False, soft_wrap=True)
-        err.print("Nothing was sent. The same command without --dry-run does exactly this.", highlight=False)
     elif not done.published.new and not done.published.pull_request:
         out.print(f"Nothing to do: {done.published.url} is as it should be.", highlight=False, soft_wrap=True)
     else:
@@ -82,27 +90,29 @@ def pulled(done: Pulled) -> None:
     from finbench.pulling import stated_base
 
     out.print(f"{escape(done.source)} is in {escape(str(done.folder))}", highlight=False, soft_wrap=True)
-    base = escape(stated_base(done.adapter)[:120])
-    out.print(f"It states the base {base}. Next: finbench eval --adapter {escape(str(done.folder))}", highlight=False)
+    base = escape(stated_base(done.adapter))
+    out.print(f"It states the base {base}.", highlight=False, soft_wrap=True)
+    folder = str(done.folder) if "/" in str(done.folder) else f"./{done.folder}"
+    out.print(f"Next: finbench eval --adapter {escape(folder)}", highlight=False, soft_wrap=True)
 
 
 def zoo(entries: Sequence[ZooEntry]) -> None:
     """Published adapters: score, base, method, size, date."""
     if not entries:
-        out.print("[dim]No published adapter is pinned yet: finbench zoo add hub:org/name[/]\n", highlight=False)
+        out.print("[dim]No published adapter is pinned yet: finbench zoo add hub:org/name[/]\n", soft_wrap=True)
         return
-    table = Table("adapter", "scores", "base", "method", "size", "date", box=None, pad_edge=False, header_style="dim")
-    for entry in entries:
-        scores = []
+    for entry in entries:  # lines, not a table: names stay whole however narrow the terminal
+        rank = f", r {entry.rank}" if entry.rank else ""
+        bits = f", {entry.bits} bits" if entry.bits not in (None, 16) else ""
+        about = f"{entry.method}{rank}{bits} on {entry.base}, {size(entry.bytes)}, {entry.date}"
+        out.print(f"[bold]zoo:{escape(entry.name)}[/]  {escape(about)}", highlight=False, soft_wrap=True)
         for task, score in entry.scores.items():
             share = is_share(score.metric)
             base = f" (base {amount(score.base, share)})" if score.base is not None else ""
-            scores.append(f"{task.removeprefix(PREFIX)} {spoken(score.metric)} {amount(score.value, share)}{base}")
-        rank = f", r {entry.rank}" if entry.rank else ""
-        bits = f", {entry.bits} bits" if entry.bits not in (None, 16) else ""
-        cells = [f"zoo:{entry.name}", "\n".join(scores) or "unknown", entry.base, f"{entry.method}{rank}{bits}"]
-        table.add_row(*map(escape, cells), size(entry.bytes), escape(entry.date))
-    out.print(table)
+            line = f"  {task.removeprefix(PREFIX)} {spoken(score.metric)} {amount(score.value, share)}{base}"
+            out.print(escape(line), highlight=False, soft_wrap=True)
+        if not entry.scores:
+            out.print("  scores unknown", highlight=False)
     out.print()
 
 

@@ -28,6 +28,8 @@ def import_card(
 ) -> list[Scorecard]:
     """One scorecard for each results file below ``folder``, written to ``out`` with its samples.
 
+    Where ``--limit`` was a share, so that each task was cut at another number of rows, there is a card for each number.
+
     Raises FinbenchError where there are no results or samples of our tasks, for another version of a task, and
     for documents or prompts that are not those of the task, naming file and document.
     """
@@ -38,12 +40,12 @@ def import_card(
             f"No results_*.json below {folder}.",
             'lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb --log_samples --output_path DIR',
         )
-    made = [_card(path, out, name, data_dir) for path in found]
+    made = [card for path in found for card in _cards(path, out, name, data_dir)]
     cards.write_reports(out)
     return made
 
 
-def _card(path: Path, out: Path, name: str | None, data_dir: Path | None) -> Scorecard:
+def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> list[Scorecard]:
     results = _json(path)
     time = path.stem.removeprefix("results_")
     files = {
@@ -62,21 +64,29 @@ def _card(path: Path, out: Path, name: str | None, data_dir: Path | None) -> Sco
         raise FinbenchError(f"{path}: a system instruction stood before every prompt; the tasks have none.")
     shown = shots.pop()
     exams = prompts.load([catalog.tasks()[task] for task in files], data_dir, shown, seed)
-    scores, samples, cuts = [], {}, []
+    scores, samples = [], {}
     for task, file in sorted(files.items()):
         rows = _lines(file)
         score, samples[task], limit = _score(catalog.tasks()[task], exams[task], rows, results, file)
-        scores.append(score)
-        cuts.append(limit)
-    limit = max((cut for cut in cuts if cut is not None), default=None)
-    if limit is not None and any(s.n > limit or cut not in (None, limit) for s, cut in zip(scores, cuts, strict=True)):
-        raise FinbenchError(f"{path}: its tasks were cut at different numbers of rows.")
-    card = _blank(results, path, name, seed, limit, shown).model_copy(update={"scores": scores})
-    card = card.model_copy(update={"status": "partial" if card.limit else "complete"})
-    card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
-    place, written = cardfiles.store(out, card, samples)
-    say(f"{path.name} -> {place}")
-    return written
+        scores.append((limit, score))
+    made = []
+    for limit, together in _by_limit(scores).items():
+        card = _blank(results, path, name, seed, limit, shown).model_copy(update={"scores": together})
+        card = card.model_copy(update={"status": "partial" if card.limit else "complete"})
+        card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
+        place, written = cardfiles.store(out, card, {score.task: samples[score.task] for score in together})
+        say(f"{path.name} -> {place}")
+        made.append(written)
+    return made
+
+
+def _by_limit(scores: Sequence[tuple[int | None, Score]]) -> dict[int | None, list[Score]]:
+    """Scores by the limit of their card: one for all, where one number of rows explains every n, else one a number."""
+    cuts = {cut for cut, _ in scores if cut is not None}
+    limit = max(cuts, default=None)
+    if len(cuts) < 2 and all(limit is None or score.n <= limit for _, score in scores):
+        return {limit: [score for _, score in scores]}
+    return {cut: [score for own, score in scores if own == cut] for cut in dict.fromkeys(cut for cut, _ in scores)}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -84,6 +94,9 @@ def _json(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         if not all(isinstance(found[key], dict) for key in ("results", "versions", "config", "n-shot")):
             raise ValueError("results, versions, config and n-shot are expected")
+        counted = found.get("n-samples", {})
+        if not isinstance(counted, dict) or not all(isinstance(count, dict) for count in counted.values()):
+            raise ValueError("n-samples must say how many documents each task has")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise FinbenchError(f"{path} is no results file of lm-eval ({fault}).") from fault
     return dict(found)
@@ -112,6 +125,9 @@ def _score(
     if results["versions"][task.name] != task.version:
         theirs = results["versions"][task.name]
         raise FinbenchError(f"{file}: version {theirs} of the task, here it is {task.version}.")
+    stated = results.get("n-samples", {}).get(task.name, {}).get("effective", len(rows))
+    if stated != len(rows):
+        raise FinbenchError(f"{file} has {len(rows)} documents; its results file says {stated}.")
     every = prompts.rows(exam, "test")
     limit = len(rows) if len(rows) < len(every) else None
     instances = prompts.requests(exam, limit)

@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from finbench import adapters, bases, cards, catalog, environment, examcheck, prompts
 from finbench.console import quiet, say
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, reason
 from finbench.files import folder_atomic, write_atomic
 from finbench.methods import quantise
-from finbench.records import Adapter, Bits, DType, Merge
+from finbench.records import Adapter, Bits, DType, Merge, MergedModel
 
-Onto = Literal["auto", "dequantised", "bf16"]
+Place = Literal["dequantised", "bf16"]
+_PROBES = "finbench_mini"  # whose examples an adapter without a recipe is compared on
 
 
 def merge(
@@ -23,7 +24,8 @@ def merge(
     base: str | None = None,
     onto: str = "auto",
     dtype: str = "bfloat16",
-) -> Adapter:
+    bits: Bits | None = None,
+) -> Adapter | MergedModel:
     """Write the model that ``adapter`` and its base are together into the new folder ``out``; return its record.
 
     An adapter of a 16-bit base goes onto the base's own weights. One of a quantised base goes onto the dequantised
@@ -31,65 +33,108 @@ def merge(
     another function, better or worse. The sum is made in float32 and written in ``dtype``. What was written is read
     again and compared with the adapter on its base, prompt by prompt (``Merge`` in the record).
 
-    Raises FinbenchError for an adapter that finbench did not train, for a whole model, for an unfit base, and for
-    ``onto`` 4 or 8 bits: quantising the sum would round the update away.
+    ``bits`` are those of the base that an adapter without finbench.json was trained on; its files do not say, and 16
+    are assumed. What it makes is a MergedModel.
+
+    Raises FinbenchError for a whole model, for an adapter that peft cannot merge, for an unfit base, for bits other
+    than the recorded ones, and for ``onto`` 4 or 8 bits: quantising the sum would round the update away.
     """
     quiet()
-    folder = adapters.read(adapters.locate(adapter))
+    folder = adapters.find(adapter)
     if folder.kind == "model":
         raise FinbenchError(f"{adapter} is a whole model already.", "It can be used as it is.")
-    record = folder.record
-    if record is None:
-        raise FinbenchError(
-            f"{adapter} has no finbench.json: at which bits it was trained is not known.",
-            "Merge it with peft's merge_and_unload, if you know.",
-        )
-    place = _onto(onto, record.recipe.bits)
+    trained = _bits(folder, bits)
+    place = _onto(onto, trained)
     if dtype not in ("bfloat16", "float16", "float32"):
         raise FinbenchError(f"A model is written in bfloat16, float16 or float32, not in {dtype!r}.")
     if out.exists():
         raise FinbenchError(f"{out} exists already.", "Choose a new folder with --out.")
     on = adapters.base_of(folder, base)
-    template = bases.chat_template(bases.load_tokenizer(on), on.id.alias) if record.recipe.chat else None
-    texts = probes(list(record.recipe.tasks), template)
     with folder_atomic(out) as staging:
-        trained, tokenizer = bases.load(on, record.recipe.bits, bases.compute_dtype(_dtype(record.dtype)))
-        merged, _ = bases.load(on, 16, bases.compute_dtype("float32"))
-        if place == "dequantised":
-            quantise.copy_dequantised(trained, merged)  # before any forward: that may repack quantised weights
-        trained = adapters.attach(trained, folder.folder).eval()
-        before = [log_probabilities(trained, tokenizer, text) for text in texts]
-        del trained
-        merged = adapters.attach(merged, folder.folder).merge_and_unload(safe_merge=True)
-        merged = merged.to(bases.compute_dtype(_dtype(dtype)))
-        merged.config.name_or_path = on.id.hub_id or on.id.alias
-        merged.save_pretrained(staging)
-        tokenizer.save_pretrained(staging)
-        del merged
-        written, _ = bases.load(bases.Base(on.id, staging), 16, bases.compute_dtype(_dtype(dtype)))
-        after = [log_probabilities(written, tokenizer, text) for text in texts]
-        report = compare(before, after)
-        made = record.model_copy(
-            update={
-                "kind": "model",
-                "files": adapters.decisive_files(staging),
-                "dtype": dtype,
-                "quantisation": None,
-                "provenance": environment.provenance(),
-                "merge": Merge(adapter=folder.identity, onto=place, dtype=dtype, **report),
-            }
-        )
+        report = _write(folder, on, trained, place, dtype, staging)
+        made = _record(folder, on, trained, bits is not None, report, staging)
+        named = "finbench.json" if isinstance(made, Adapter) else "merge.json"
         write_atomic(staging / "README.md", cards.model_card(made))
-        write_atomic(staging / "finbench.json", made.to_json())
+        write_atomic(staging / named, made.to_json())
     say(f"Wrote {out}.")
     return made
+
+
+def _write(
+    folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Place, dtype: str, staging: Path
+) -> Merge:
+    """Write the merged model and its tokenizer into ``staging``, read it again, and compare."""
+    recipe = folder.record.recipe if folder.record else None
+    template = bases.chat_template(bases.load_tokenizer(on), on.id.alias) if recipe and recipe.chat else None
+    texts = probes(list(recipe.tasks) if recipe else [_PROBES], template)
+    computed = bases.compute_dtype(_dtype(folder.record.dtype if folder.record else "auto"))
+    trained, tokenizer = bases.load(on, bits, computed)
+    merged, _ = bases.load(on, 16, bases.compute_dtype("float32"))
+    if place == "dequantised":
+        quantise.copy_dequantised(trained, merged)  # before any forward: that may repack quantised weights
+    trained = adapters.attach(trained, folder.folder, on).eval()
+    before = [log_probabilities(trained, tokenizer, text) for text in texts]
+    del trained
+    merged = _sum(adapters.attach(merged, folder.folder, on), folder).to(bases.compute_dtype(_dtype(dtype)))
+    merged.config.name_or_path = on.id.hub_id or on.id.alias
+    merged.save_pretrained(staging)
+    tokenizer.save_pretrained(staging)
+    del merged
+    written, _ = bases.load(bases.Base(on.id, staging), 16, bases.compute_dtype(_dtype(dtype)))
+    after = [log_probabilities(written, tokenizer, text) for text in texts]
+    return Merge(adapter=folder.identity, onto=place, dtype=dtype, **compare(before, after))
+
+
+def _sum(attached: Any, folder: adapters.AdapterFolder) -> Any:
+    """The model alone, with the adapter in its weights; FinbenchError where peft cannot do that."""
+    kind = str(folder.config.get("peft_type") or "LORA")
+    if attached.active_peft_config.is_prompt_learning:
+        raise FinbenchError(f"{folder.name} is a {kind}: it changes no weights, so there is nothing to merge.")
+    try:
+        return attached.merge_and_unload(safe_merge=True)
+    except (ValueError, NotImplementedError, RuntimeError, AttributeError) as fault:
+        raise FinbenchError(
+            f"peft cannot merge {folder.name}, a {kind}: {reason(fault)}", "Evaluate or serve it unmerged."
+        ) from fault
+
+
+def _record(
+    folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, stated: bool, report: Merge, staging: Path
+) -> Adapter | MergedModel:
+    """What ``staging`` holds: all that was known of the adapter, or for a foreign one the merge alone."""
+    if folder.record is None:
+        kind = str(folder.config.get("peft_type") or "LORA").lower()
+        here = environment.provenance()
+        return MergedModel(base=on.id, method=kind, bits=bits, bits_stated=stated, merge=report, provenance=here)
+    return folder.record.model_copy(
+        update={
+            "kind": "model",
+            "files": adapters.decisive_files(staging),
+            "dtype": report.dtype,
+            "quantisation": None,
+            "provenance": environment.provenance(),
+            "merge": report,
+        }
+    )
+
+
+def _bits(folder: adapters.AdapterFolder, stated: Bits | None) -> Bits:
+    """Bits of the base that the adapter was trained on: as recorded, as stated, else 16."""
+    if folder.record is None:
+        if stated is None:
+            say("It has no finbench.json: its base is taken to be in 16 bits. If it was quantised, say --bits 4 or 8.")
+        return stated or 16
+    recorded = folder.record.recipe.bits
+    if stated not in (None, recorded):
+        raise FinbenchError(f"{folder.name} was trained on {recorded} bits, not on {stated}.", "Leave --bits out.")
+    return recorded
 
 
 def _dtype(text: str) -> DType:
     return text if text in ("float32", "bfloat16", "float16") else "auto"  # type: ignore[return-value]
 
 
-def _onto(wanted: str, bits: Bits) -> Literal["dequantised", "bf16"]:
+def _onto(wanted: str, bits: Bits) -> Place:
     if wanted.lower() in ("nf4", "int8", "4", "8", "4bit", "8bit", "4-bit", "8-bit"):
         raise FinbenchError(
             f"An adapter is never merged into {wanted}: quantising the sum would round the update away.",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from finbench.errors import FinbenchError
 from finbench.files import digest, sha256_file, stable_json
-from finbench.safety import check_header, read_json, refuse_code
+from finbench.safety import check_header, read_json, refuse_code, refuse_sizes
 
 # What of a config.json decides an answer, and is written alike by every version of transformers.
 _DECISIVE = (
@@ -33,7 +34,7 @@ def check_folder(folder: Path) -> None:
             f"{folder} is an adapter, or holds one beside a model, which would be applied in silence.",
             "Name it as an adapter: --adapter; or keep base and adapter in folders of their own.",
         )
-    read_json(folder / "config.json", folder)
+    refuse_sizes(read_json(folder / "config.json", folder), folder / "config.json")
     for name in ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json"):
         if (folder / name).is_file():
             refuse_code(read_json(folder / name, folder, _LARGEST_JSON), folder / name)
@@ -65,6 +66,11 @@ def _shards(folder: Path) -> list[Path]:
             f"{folder} is incomplete: {', '.join(missing) or 'the index names no shard'}.", "Fetch it again."
         )
     return [folder / name for name in names]
+
+
+def elements(folder: Path) -> int:
+    """How many numbers the weights of a folder hold, by the headers of their files."""
+    return sum(math.prod(entry["shape"]) for shard in _shards(folder) for entry in check_header(shard).values())
 
 
 def fingerprint(folder: Path) -> str:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finbench.records import Measure
-from finbench.stats import RESAMPLES, Z95, Counts, Statistic, normal_quantile, percentile_interval, resample
+from finbench.stats import FEW, RESAMPLES, Z95, Counts, Statistic, bootstrapped, by_cluster, normal_quantile
 
 POWER = 0.8
+UNBOUNDED = (-math.inf, math.inf)
 
 
 @dataclass(frozen=True)
@@ -26,16 +28,34 @@ class Difference:
     measure: Measure
     p: float
     error: float
+    units: int  # independent ones: documents, or sources that documents share
 
-    def detectable(self, power: float = POWER) -> float:
-        """Least true difference that these documents would show with ``power`` at the 5 % level, two-sided."""
-        return minimum_detectable_effect(self.error, power)
+    @property
+    def testable(self) -> bool:
+        """Five units have 2^5 arrangements, of which the observed one and its mirror are 6 %: p is never below."""
+        return self.units > FEW
+
+    def detectable(self, power: float = POWER) -> float | None:
+        """Least true difference that these documents would show with ``power`` at the 5 % level, two-sided.
+
+        None where no difference whatever could be significant, and where the two do not differ at all.
+        """
+        return minimum_detectable_effect(self.error, power) if self.testable and self.error else None
 
 
-def difference(a: Counts, b: Counts, statistic: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
+def difference(
+    a: Counts,
+    b: Counts,
+    statistic: Statistic,
+    clusters: Sequence[Any] | None = None,
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Difference:
     """Paired bootstrap interval and paired permutation p-value of ``statistic(a) - statistic(b)``.
 
-    Rows of ``a`` and ``b`` are the same documents, or the same clusters of documents already summed.
+    Rows of ``a`` and ``b`` are the same documents; ``clusters`` names the source of each, and whole clusters are
+    resampled and swapped.
     """
     width = a.shape[1]
 
@@ -43,10 +63,12 @@ def difference(a: Counts, b: Counts, statistic: Statistic, *, seed: int = 0, res
         return np.asarray(statistic(sums[..., :width]) - statistic(sums[..., width:]))
 
     both = np.concatenate([a, b], axis=1)
-    values = resample(both, gap, seed, resamples)
-    value = float(gap(both.sum(axis=0)))
-    measure = percentile_interval(value, values, len(a), f"paired bootstrap, {resamples} resamples", share=False)
-    return Difference(measure, permutation(a, b, statistic, seed=seed, resamples=resamples), float(values.std()))
+    measure, values = bootstrapped(
+        both, gap, clusters, bounds=UNBOUNDED, seed=seed, resamples=resamples, kind="paired bootstrap"
+    )
+    one, other = by_cluster(a, clusters), by_cluster(b, clusters)
+    p = permutation(one, other, statistic, seed=seed, resamples=resamples)
+    return Difference(measure, p, float(values.std()), len(one))
 
 
 def permutation(a: Counts, b: Counts, statistic: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> float:
@@ -99,11 +121,11 @@ def minimum_detectable_effect(error: float, power: float = POWER) -> float:
 
 
 def documents_needed(n: int, error: float, effect: float, power: float = POWER) -> int | None:
-    """Documents with which a true difference ``effect`` is found with ``power``; None for no effect at all.
+    """Documents with which a true difference ``effect`` is found with ``power``; None for no effect or no error.
 
     ``error`` is the standard error of the difference on ``n`` documents; it falls with the root of their number.
     """
-    if effect == 0:
+    if effect == 0 or error == 0:
         return None
     return math.ceil(n * (minimum_detectable_effect(error, power) / effect) ** 2)
 

@@ -26,7 +26,7 @@ def forest(table: Table, number: int) -> str:
     scale = 100 if column.share else 1
     lines = [(line, cell) for line in table.lines if (cell := line.cells[number]) is not None]
     subjects = [(line, cell) for line, cell in lines if not line.baseline]
-    ends = [scale * end for _, cell in lines for end in (cell.measure.low, cell.measure.high)]
+    ends = [scale * end for _, cell in lines for end in (cell.measure.value, *(cell.measure.interval or ()))]
     low, high, step = _axis(min(ends), max(ends), (0, 100) if column.share else (-math.inf, math.inf))
     height = _TOP + _ROW * len(subjects) + 40
 
@@ -59,7 +59,9 @@ def forest(table: Table, number: int) -> str:
         y = _TOP + _ROW * row + _ROW / 2
         dot, whisker = ("b", "bw") if line.what.startswith("base") else ("d", "w")
         parts.append(f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(_short(line.name))}</text>')
-        parts.append(f'<path class="{whisker}" d="M{x(cell.measure.low)} {y}H{x(cell.measure.high)}"/>')
+        if cell.measure.interval is not None:
+            low_end, high_end = map(x, cell.measure.interval)
+            parts.append(f'<path class="{whisker}" d="M{low_end} {y}H{high_end}"/>')
         if len(cell.runs) > 1:
             parts += [f'<circle class="r" cx="{x(value)}" cy="{y}" r="4"/>' for value in cell.runs]
         parts.append(f'<circle class="{dot}" cx="{x(cell.measure.value)}" cy="{y}" r="5"/>')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -12,12 +13,16 @@ from typing import Any
 from finbench import adapters, cardfiles, hub, refs, verification, zoo
 from finbench.adapters import AdapterFolder
 from finbench.console import quiet
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, harmless
 from finbench.files import folder_atomic
 from finbench.publishing.adapter import EVIDENCE
 from finbench.records import Score, Scorecard
 
+_MARK = ".finbench-pull"  # source, and the files of a pulled folder
+_LONGEST_NAME = 200  # characters of a name that somebody else has given
 _MOST_CARDS = 200
+_LARGEST_EVIDENCE = 2**28  # bytes of all scorecards and samples beside an adapter; a card has half a megabyte
+_CARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}\.(json|samples\.jsonl\.zst)")
 
 
 @dataclass(frozen=True)
@@ -52,24 +57,37 @@ def pull(reference: str, out: Path) -> Pulled:
         )
     found = adapters.find(reference)
     assert found.source is not None
-    mark = out / ".finbench-pull"
-    if out.exists() and any(out.iterdir()) and not mark.is_file():
-        raise FinbenchError(f"{out} holds other files.", "Choose an empty or a new folder with --out.")
+    if strange := _others(out):
+        raise FinbenchError(f"{out} holds other files: {strange}.", "Choose an empty or a new folder with --out.")
+    names = sorted(path.name for path in found.folder.iterdir())
     with folder_atomic(out) as staging:
-        for path in found.folder.iterdir():
-            shutil.copyfile(path, staging / path.name)
+        for name in names:
+            shutil.copyfile(found.folder / name, staging / name)
         # a name that is no part of an adapter: its record lists every file that is
-        (staging / mark.name).write_text(found.source + "\n", encoding="utf-8")
+        (staging / _MARK).write_text("\n".join([found.source, *names]) + "\n", encoding="utf-8")
     return Pulled(out, found.source, adapters.read(out))
+
+
+def _others(out: Path) -> str | None:
+    """What lies at ``out`` that a pull has not put there, and must not remove."""
+    if not out.is_dir():
+        return "it is a file itself" if out.exists() or out.is_symlink() else None
+    try:
+        known = (out / _MARK).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        known = []
+    return next((path.name for path in sorted(out.iterdir()) if path.name not in (*known, _MARK)), None)
 
 
 def stated_base(found: AdapterFolder) -> str:
     """The base that an adapter says it belongs to, with its commit if it says that; for people."""
     if found.record:
         base = found.record.base
-        return (base.hub_id or base.alias) + (f"@{base.revision}" if base.revision else "")
-    stated = str(found.config.get("base_model_name_or_path") or zoo.UNKNOWN)
-    return stated + (f"@{found.config['revision']}" if found.config.get("revision") else "")
+        stated, revision = base.hub_id or base.alias, base.revision
+    else:
+        stated = str(found.config.get("base_model_name_or_path") or zoo.UNKNOWN)
+        revision = found.config.get("revision")
+    return harmless(stated[:_LONGEST_NAME] + (f"@{str(revision)[:_LONGEST_NAME]}" if revision else ""))
 
 
 # ---------------------------------------------------------------- the zoo
@@ -125,10 +143,10 @@ def _entry(score: Score, base: Scorecard | None) -> dict[str, Any]:
 
 def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | None, str | None, Scorecard | None]:
     """(plainest card of the adapter, SHA-256 of its file, card of the base) among those published beside it."""
-    names = [n for n in hub.names_below(repo, sha, EVIDENCE) if n.endswith((".json", ".samples.jsonl.zst"))]
-    if len(names) > _MOST_CARDS:
-        raise FinbenchError(f"hub:{repo} has {len(names)} scorecards; at most {_MOST_CARDS} are read.")
-    files = hub.fetch_files(repo, sha, names)
+    names = [name for name in hub.names_below(repo, sha, EVIDENCE) if _CARD.fullmatch(name.rpartition("/")[2])]
+    if len(names) > 2 * _MOST_CARDS:
+        raise FinbenchError(f"hub:{repo} has {len(names):,} files of scorecards; at most {2 * _MOST_CARDS} are read.")
+    files = hub.fetch_files(repo, sha, names, most=_LARGEST_EVIDENCE)
     own: list[tuple[Scorecard, str]] = []
     bases: list[Scorecard] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -154,14 +172,8 @@ def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | No
 
 
 def _licence(repo: str, sha: str) -> str:
-    """The licence that a repository's card states; text of a stranger, so only what looks like an identifier."""
-    import yaml
-
+    """The licence that a repository's card states: text of a stranger, so only a line that is one identifier."""
     text = hub.fetch_files(repo, sha, ["README.md"]).get("README.md", b"").decode("utf-8", "replace")[:20_000]
     block = text.split("---")[1] if text.startswith("---") and text.count("---") > 1 else ""
-    try:
-        stated = yaml.safe_load(block) if block.count("*") < 100 else None
-    except (yaml.YAMLError, RecursionError, ValueError):
-        stated = None
-    found = str((stated or {}).get("license", zoo.UNKNOWN)) if isinstance(stated, dict) else zoo.UNKNOWN
-    return found if found.replace("-", "").replace(".", "").isalnum() and len(found) < 40 else zoo.UNKNOWN
+    found = re.search(r"^license:[ \t]*['\"]?([A-Za-z0-9.-]{1,40})['\"]?[ \t]*\r?$", block, re.MULTILINE | re.ASCII)
+    return found[1] if found else zoo.UNKNOWN

@@ -22,6 +22,9 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Loop = Literal["padded", "packed", "shared"]
 
 
+_FAULTS = 20  # of a record that are shown one by one
+
+
 class Record(BaseModel):
     """A frozen record that refuses unknown keys and NaN."""
 
@@ -33,7 +36,9 @@ class Record(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as fault:
-            lines = [_explain(cls, error) for error in fault.errors()]
+            found = fault.errors(include_url=False, include_context=False)
+            lines = [_explain(cls, error) for error in found[:_FAULTS]]
+            lines += [f"and {len(found) - _FAULTS:,} more"] if len(found) > _FAULTS else []
             raise FinbenchError(f"{where}: " + "; ".join(lines)) from fault
 
     def to_json(self) -> str:
@@ -42,14 +47,21 @@ class Record(BaseModel):
 
 
 def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in error["loc"]) or "value"
+    place = shortened(".".join(str(part) for part in error["loc"]) or "value")
     if error["type"] == "extra_forbidden":
-        close = near_misses(str(error["loc"][-1]), cls.model_fields)
+        close = near_misses(shortened(str(error["loc"][-1])), cls.model_fields)
         return f"unknown key {place!r}" + (f" (did you mean {' or '.join(close)}?)" if close else "")
     if error["type"] == "missing":
         return f"{place!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" + ("" if error["type"] == "value_error" else f", got {error['input']!r}")
+    return f"{place}: {message}" + (
+        "" if error["type"] == "value_error" else f", got {shortened(repr(error['input']))}"
+    )
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """Text of a stranger, for a message."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class Task(Record):
@@ -206,8 +218,28 @@ class Training(Record):
     loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
 
 
-class Merge(Record):
-    """How an adapter became a whole model, and how close the two are on probe prompts."""
+class Closeness(Record):
+    """How close two forms of one adapter are on probe prompts."""
+
+    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's or the mini tasks")
+    positions: int = Field(description="tokens at which the two are compared")
+    largest_difference: float = Field(description="max |difference of log-probability| over positions and vocabulary")
+    mean_divergence: float = Field(description="mean Kullback-Leibler divergence in nats, of the second from the first")
+    agreement: float = Field(description="share of positions with the same most probable token")
+    answers: float = Field(description="share of prompts after which the same token is the most probable one")
+
+
+class Truncation(Closeness):
+    """A trained update saved as a LoRA of less rank, or of as much, and how close that is to the model in training."""
+
+    rank: int = Field(description="of what was saved")
+    of: int = Field(description="rank that the update can have at most")
+    weights: float = Field(description="norm of what was cut off, as a share of the norm of the update, all layers")
+    worst: float = Field(description="the same of the layer that lost most")
+
+
+class Merge(Closeness):
+    """How an adapter became a whole model, and how close the two are."""
 
     adapter: str = Field(description="identity of the adapter")
     onto: Literal["dequantised", "bf16"] = Field(
@@ -215,12 +247,6 @@ class Merge(Record):
         "bf16: onto the weights as published, which differ from a quantised base by its error"
     )
     dtype: str = Field(description="of the weights that were written; the sum is made in float32")
-    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's tasks")
-    positions: int = Field(description="tokens at which the two are compared")
-    largest_difference: float = Field(description="max |difference of log-probability| over positions and vocabulary")
-    mean_divergence: float = Field(description="mean Kullback-Leibler divergence in nats, unmerged from merged")
-    agreement: float = Field(description="share of positions with the same most probable token")
-    answers: float = Field(description="share of prompts after which the same token is the most probable one")
 
 
 class Document(Record):
@@ -261,7 +287,19 @@ class Adapter(Document):
     files: dict[str, str] = Field(min_length=1, description="every file that decides an answer -> SHA-256")
     training: Training
     provenance: Provenance
+    truncation: Truncation | None = Field(default=None, description="what saving it as a LoRA lost; null: nothing")
     merge: Merge | None = Field(default=None, description="of a model that was made of an adapter by finbench merge")
+
+
+class MergedModel(Document):
+    """``merge.json`` beside a model made of an adapter that finbench did not train: nobody knows its recipe."""
+
+    base: BaseModelId = Field(description="the base it was merged with, as the user or the adapter names it")
+    method: str = Field(description="peft's name of the kind of adapter")
+    bits: Bits = Field(description="of the base the model was compared on: as the user says, else taken to be 16")
+    bits_stated: bool = Field(description="whether the user said so; the adapter's files do not")
+    merge: Merge
+    provenance: Provenance
 
 
 class Subject(Record):
@@ -282,14 +320,32 @@ class Subject(Record):
 
 
 class Measure(Record):
-    """A number with its 95 % interval over documents."""
+    """A number with its 95 % interval over documents; without one where the documents allow none."""
 
     value: float = Field(description="what lm-eval's own aggregation gives")
-    low: float = Field(description="lower end of the 95 % interval")
-    high: float = Field(description="upper end of the 95 % interval")
+    low: float | None = Field(description="lower end of the 95 % interval; null: there is none")
+    high: float | None = Field(description="upper end of the 95 % interval; null: there is none")
     method: str | None = Field(
-        default=None, description="how the interval was made and from how many resamples; null in schema 0"
+        default=None,
+        description="how the interval was made and from how many resamples, or `none` and why there is none; "
+        "null in schema 0",
     )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two ends or none")
+        return self
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high), or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def lacking(self) -> str:
+        """Why there is no interval, in words; empty where there is one, or nobody says why."""
+        return (self.method or "").removeprefix("none, ") if self.low is None else ""
 
 
 class Overlap(Record):

@@ -10,7 +10,7 @@ from typing import Any
 
 from finbench import cardfiles, catalog, paired, plots, scoring, stats
 from finbench.cards import conditions, described, template
-from finbench.comparison import LEVEL, Rows, aggregation_of, exam_of
+from finbench.comparison import LEVEL, aggregation_of, difference, exam_of
 from finbench.errors import FinbenchError, unknown
 from finbench.files import write_atomic
 from finbench.records import Measure, Score, Scorecard
@@ -73,7 +73,7 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
         if (text := card.to_json()) in read:
             continue  # a copy in another folder is no second run
         read.add(text)
-        rows = _rows(path, card)
+        rows = cardfiles.rows_by_task(path, card)
         sat = {_exam(card, score): score for score in card.scores if not tasks or score.task in tasks}
         who = _who(card, spread)
         if spread == "interval" and sat.keys() & runs.get(who, {}).keys():
@@ -114,14 +114,6 @@ def _told_apart(columns: list[Column]) -> list[Column]:
         )
         for column in columns
     ]
-
-
-def _rows(path: Path, card: Scorecard) -> Rows:
-    found: Rows = {}
-    if card.samples is not None:
-        for row in cardfiles.read_samples(path):
-            found.setdefault(row["task"], []).append(row)
-    return {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in found.items()}
 
 
 def _who(card: Scorecard, spread: str) -> tuple[str, str]:
@@ -192,9 +184,12 @@ def _p(a: list[Run] | None, b: list[Run] | None, column: Column, spread: str) ->
     one, other = a[-1].rows, b[-1].rows
     if not one or not other or [row["doc"] for row in one] != [row["doc"] for row in other]:
         return None
+    if column.score.main_metric in scoring.hidden(one) | scoring.hidden(other):
+        return None
     values = [scoring.values_of(rows)[column.score.main_metric] for rows in (one, other)]
     how = aggregation_of(column.score.task, column.score.main_metric)
-    return scoring.difference(values[0], values[1], how, scoring.clusters_of(one)).p
+    names = f"{a[-1].card.subject.name} or {b[-1].card.subject.name}"
+    return difference(values[0], values[1], how, scoring.clusters_of(one), names).p
 
 
 # ---------------------------------------------------------------- baselines and means
@@ -206,7 +201,7 @@ def _baselines(columns: list[Column]) -> list[Line]:
         values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
         if any(value is not None for value in values):
             cells = [
-                None if value is None else Cell(Measure(value=value, low=value, high=value), column.share)
+                None if value is None else Cell(Measure(value=value, low=None, high=None), column.share, exact=True)
                 for value, column in zip(values, columns, strict=True)
             ]
             lines.append(Line(f"{name} label", "no model", cells, baseline=True))

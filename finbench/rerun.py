@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finbench import catalog, environment, prompts, scoring
+from finbench import catalog, environment, preflight, prompts, scoring
 from finbench.console import quiet
 from finbench.errors import FinbenchError
 from finbench.files import stable_json
@@ -58,18 +58,25 @@ def rerun(
     a few. Raises FinbenchError where the model or the data are not to be had, or are not those of the card.
     """
     quiet()
-    examinee = _examinee(card, model)
+    if card.engine == "server":
+        raise FinbenchError("This card is of an endpoint, and does not say which.", "Verify it without --rerun.")
+    _, [examinee] = preflight.choose(card.engine, [_examinee(card, model)], card.arguments)
     chosen_rows = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
     tasks = [catalog.tasks()[score.task] for score in card.scores]
     exams = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows)
-    engine = start_engine(examinee, card.engine, card.arguments, card.seed, exams)
-    engine.use(examinee.adapter if examinee.subject.kind == "peft" else None)
-    exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions()
+    engine = start_engine([examinee], card.engine, card.arguments, card.seed, exams)
+    engine.use(examinee.beside)
+    exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions(
+        environment.packages(card.engine)
+    )
     found = []
-    for score in card.scores:
-        chosen = set(np.random.default_rng(seed).choice(score.n, size=min(count, score.n), replace=False).tolist())
-        moved = _moved(card, score, by_task[score.task], exams[score.task], engine, chosen)
-        found.append(Answered(score.task, len(chosen), moved, 0 if exact else math.ceil(TOLERATED * len(chosen))))
+    try:
+        for score in card.scores:
+            chosen = set(np.random.default_rng(seed).choice(score.n, size=min(count, score.n), replace=False).tolist())
+            moved = _moved(card, score, by_task[score.task], exams[score.task], engine, chosen)
+            found.append(Answered(score.task, len(chosen), moved, 0 if exact else math.ceil(TOLERATED * len(chosen))))
+    finally:
+        engine.close()
     return found
 
 

@@ -15,7 +15,10 @@ LARGEST_HEADER = 32 * 2**20  # bytes; 200,000 tensors need about 25 million
 MOST_TENSORS = 200_000  # rank updates of 256 experts in 60 layers are 92,000
 LARGEST_CONFIG = 2**20  # bytes of a config.json
 LARGEST_RANK = 4096
-_SECONDS = 3.0
+_COUNTED = re.compile("layer|expert|position")
+_MOST = {"layer": 1_000, "expert": 10_000, "position": 10**9}
+_DEEPEST = 60  # lists or objects in each other in a configuration; those of models have five
+_SECONDS = 1.0  # of the processor, for the patterns of module names; real ones take milliseconds
 # Keys by which loading a model has been made to import or run code (CVE-2026-4372, peft issue 3085, and their like).
 _HOSTILE = re.compile(r"auto_map|auto_mapping|megatron_.*|trust_remote_code|_attn_implementation.*|custom_generate")
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -34,7 +37,22 @@ def read_json(path: Path, folder: Path, largest: int = LARGEST_CONFIG) -> dict[s
         raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch it again.") from fault
     if not isinstance(value, dict):
         raise FinbenchError(f"{path}: an object is expected.")
+    if _deeper(value, _DEEPEST):
+        raise FinbenchError(f"{path} is nested more than {_DEEPEST} deep; no configuration is.")
     return value
+
+
+def _deeper(value: Any, most: int) -> bool:
+    """Whether something lies more than ``most`` lists or objects deep, found without recursion."""
+    level = [value]
+    for _ in range(most):
+        level = [
+            part
+            for whole in level
+            for part in (whole.values() if isinstance(whole, dict) else whole)
+            if isinstance(part, dict | list)
+        ]
+    return bool(level)
 
 
 def refuse_code(config: Mapping[str, Any], path: Path) -> None:
@@ -53,6 +71,17 @@ def _hostile_keys(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from _hostile_keys(part)
+
+
+def refuse_sizes(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse more layers or experts than any model has: a library makes each one before it looks at the weights."""
+    parts: list[Any] = [config]
+    for part in parts:  # grows: what is nested is a configuration too
+        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+            if isinstance(value, dict | list):
+                parts.append(value)
+            elif type(value) is int and (found := _COUNTED.search(str(key))) and value > _MOST[found[0]]:
+                raise FinbenchError(f"{path}: {str(key)[:60]} is {value:,}; no model has so many.")
 
 
 def _harmless(key: str, part: Any) -> bool:
@@ -83,7 +112,7 @@ def check_header(path: Path) -> dict[str, Any]:
             if length > LARGEST_HEADER:
                 raise FinbenchError(f"{path} has a header of {length:,} bytes; no model needs that.")
             raw = handle.read(length)
-            if raw.count(b'"data_offsets"') > MOST_TENSORS:
+            if raw.count(b"{") > MOST_TENSORS or raw.count(b"[") > 2 * MOST_TENSORS:  # what a reader allocates for
                 raise FinbenchError(f"{path} names more than {MOST_TENSORS:,} tensors; no model has so many.")
             header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as fault:

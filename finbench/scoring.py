@@ -14,7 +14,7 @@ import numpy as np
 
 from finbench import paired, prompts, stats
 from finbench.files import stable_json
-from finbench.metrics import Aggregation, summed
+from finbench.metrics import Aggregation, bounds, summed
 from finbench.records import Contamination, Measure, Overlap
 from finbench.seal import leaves, row_seal, salted
 
@@ -22,23 +22,34 @@ LENIENT = "_lenient"
 SLOW_RESAMPLES = 500  # where every resample calls Python: 5,000 documents take seconds, not minutes
 
 
-def measure(values: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None = None) -> Measure:
+def measure(
+    values: Sequence[Any],
+    aggregation: Aggregation,
+    clusters: Sequence[Any] | None = None,
+    *,
+    within: tuple[float, float] = paired.UNBOUNDED,
+    earlier: bool = False,
+) -> Measure:
     """The aggregated value of a metric with its 95 % interval.
 
     ``values`` holds one value a document: a number for ``mean``, else what the named aggregation of ``tasks/lib``
-    takes. ``clusters`` names the source of each document. Shares of independent documents get the Wilson
-    interval, everything else a bootstrap over clusters.
+    takes. ``clusters`` names the source of each document. Shares of independent documents get the Wilson interval,
+    everything else a bootstrap over clusters; none goes beyond ``within``, the values that the metric can have.
+    ``earlier``: by the rule of cards that were made before few sources were treated apart.
     """
     stated = float(aggregation(list(values)))
     metric = summed(aggregation.__name__, values)
     if metric is None:
-        return _called(values, aggregation, clusters, stated)
+        return _called(values, aggregation, clusters, stated, within, earlier)
     if aggregation.__name__ == "mean" and _independent(clusters, len(values)) and np.isin(values, (0.0, 1.0)).all():
         found = stats.wilson(int(sum(values)), len(values))
     else:
-        found = stats.bootstrap(metric.parts, metric.statistic, clusters, share=metric.share)
+        within = stats.SHARE if metric.share else within
+        found = stats.bootstrap(metric.parts, metric.statistic, clusters, bounds=within, earlier=earlier)
     if abs(found.value - stated) > 1e-9:
         raise AssertionError(f"{aggregation.__name__}: lm-eval gives {stated}, the interval's statistic {found.value}")
+    if found.low is None or found.high is None:
+        return found.model_copy(update={"value": stated})
     return found.model_copy(update={"value": stated, "low": min(found.low, stated), "high": max(found.high, stated)})
 
 
@@ -54,15 +65,27 @@ def groups(clusters: Sequence[Any] | None, n: int) -> list[list[int]]:
     return list(found.values())
 
 
-def _called(values: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None, stated: float) -> Measure:
+def _called(
+    values: Sequence[Any],
+    aggregation: Aggregation,
+    clusters: Sequence[Any] | None,
+    stated: float,
+    within: tuple[float, float],
+    earlier: bool,
+) -> Measure:
     """Bootstrap of any aggregation, by calling it on the items of resampled clusters."""
     units = groups(clusters, len(values))
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(units), size=(SLOW_RESAMPLES, len(units)))
-    found = [aggregation([values[row] for unit in picked for row in units[unit]]) for picked in drawn]
-    kind = "bootstrap" if len(units) == len(values) else "cluster bootstrap"
-    method = f"{kind}, {SLOW_RESAMPLES} resamples"
-    return stats.percentile_interval(stated, np.asarray(found, dtype=np.float64), len(units), method, share=False)
+    drawn = np.random.default_rng(0).integers(len(units), size=(SLOW_RESAMPLES, len(units)))
+    found = np.array([aggregation([values[row] for unit in picked for row in units[unit]]) for picked in drawn], float)
+    alike = len(units) == len(values)
+    method = f"{'bootstrap' if alike else 'cluster bootstrap'}, {SLOW_RESAMPLES} resamples"
+    if earlier:
+        return stats.percentile_interval(stated, found, len(units), method, share=False)
+
+    def alone() -> Measure:
+        return _called(values, aggregation, None, stated, within, earlier)
+
+    return stats.interval(stated, found, len(units), method, within, None if alike else alone)
 
 
 def difference(
@@ -71,8 +94,7 @@ def difference(
     """A's metric minus B's on the same documents: paired bootstrap interval and permutation p-value."""
     both = summed(aggregation.__name__, [*a, *b])
     if both is not None:
-        parts = [stats.by_cluster(side, clusters) for side in (both.parts[: len(a)], both.parts[len(a) :])]
-        return paired.difference(parts[0], parts[1], both.statistic)
+        return paired.difference(both.parts[: len(a)], both.parts[len(a) :], both.statistic, clusters)
     units, rng = groups(clusters, len(a)), np.random.default_rng(0)
 
     def value(side: Sequence[Any], picked: Any) -> float:
@@ -82,7 +104,8 @@ def difference(
     drawn = rng.integers(len(units), size=(SLOW_RESAMPLES, len(units)))
     gaps = np.array([value(a, picked) - value(b, picked) for picked in drawn])
     method = f"paired bootstrap, {SLOW_RESAMPLES} resamples"
-    found = stats.percentile_interval(observed, gaps, len(units), method, share=False)
+    alone = None if len(units) == len(a) else (lambda: difference(a, b, aggregation).measure)
+    found = stats.interval(observed, gaps, len(units), method, paired.UNBOUNDED, alone)
     extreme = 0
     for swapped in rng.integers(2, size=(SLOW_RESAMPLES, len(units))):
         one, other = list(a), list(b)
@@ -90,16 +113,21 @@ def difference(
             for row in units[unit]:
                 one[row], other[row] = other[row], one[row]
         extreme += abs(aggregation(one) - aggregation(other)) >= abs(observed) - 1e-12
-    return paired.Difference(found, (extreme + 1) / (SLOW_RESAMPLES + 1), float(gaps.std()))
+    return paired.Difference(found, (extreme + 1) / (SLOW_RESAMPLES + 1), float(gaps.std()), len(units))
 
 
 def split_metrics(
     values: Mapping[str, Sequence[Any]],
     aggregation: Mapping[str, Aggregation],
     clusters: Sequence[Any] | None = None,
+    *,
+    earlier: bool = False,
 ) -> tuple[dict[str, Measure], dict[str, Measure], Measure]:
     """(strict metrics, lenient metrics, parse rate) of per-document values by metric name."""
-    measures = {name: measure(items, aggregation[name], clusters) for name, items in values.items()}
+    measures = {
+        name: measure(items, aggregation[name], clusters, within=bounds(name.removesuffix(LENIENT)), earlier=earlier)
+        for name, items in values.items()
+    }
     always = Measure(value=1.0, low=1.0, high=1.0, method="choices always parse")
     parse_rate = measures.pop("parse_rate", None) or always
     strict = {name: found for name, found in measures.items() if not name.endswith(LENIENT)}

@@ -21,6 +21,8 @@ Counts = NDArray[np.float64]
 Statistic = Callable[[Counts], Counts]
 Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 RESAMPLES = 10_000
+SHARE = (0.0, 1.0)  # bounds of a share
+FEW = 5  # independent units up to which percentiles of a bootstrap cannot cover 95 % (docs/design-log.md)
 _FEW = 256  # kinds of documents up to which one multinomial draw a resample is the faster way
 _BLOCK = 4_000_000  # numbers held at once while resampling: 32 MB
 
@@ -94,31 +96,90 @@ def bootstrap(
     statistic: Statistic,
     clusters: Sequence[Any] | None = None,
     *,
-    share: bool = True,
+    bounds: tuple[float, float] = SHARE,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    earlier: bool = False,
 ) -> Measure:
     """The statistic with its 95 % bootstrap interval; whole clusters are resampled (Field and Welsh 2007).
 
-    ``share``: the statistic lies between 0 and 1, so that a resampling distribution without spread (all right, all
-    wrong) still gets an interval, that of Wilson for as many clusters.
+    ``bounds``: the least and greatest value that the statistic can have. ``earlier``: by the rule of cards that were
+    made before few sources were treated apart (``percentile_interval`` alone).
     """
+    return bootstrapped(parts, statistic, clusters, bounds=bounds, seed=seed, resamples=resamples, earlier=earlier)[0]
+
+
+def bootstrapped(
+    parts: Counts,
+    statistic: Statistic,
+    clusters: Sequence[Any] | None = None,
+    *,
+    bounds: tuple[float, float] = SHARE,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    earlier: bool = False,
+    kind: str = "bootstrap",
+) -> tuple[Measure, Counts]:
+    """As ``bootstrap``, with the resampled values, shape (resamples,)."""
     grouped = by_cluster(parts, clusters)
     value = float(statistic(grouped.sum(axis=0)))
     values = resample(grouped, statistic, seed, resamples)
-    kind = "bootstrap" if len(grouped) == len(parts) else "cluster bootstrap"
-    return percentile_interval(value, values, len(grouped), f"{kind}, {resamples} resamples", share)
+    alike = len(grouped) == len(parts)
+    method = f"{kind if alike else 'cluster ' + kind}, {resamples} resamples"
+    if earlier:
+        return percentile_interval(value, values, len(grouped), method, bounds == SHARE), values
+
+    def alone() -> Measure:
+        return bootstrap(parts, statistic, bounds=bounds, seed=seed, resamples=resamples)
+
+    return interval(value, values, len(grouped), method, bounds, None if alike else alone), values
+
+
+def interval(
+    value: float,
+    values: Counts,
+    n: int,
+    method: str,
+    bounds: tuple[float, float],
+    alone: Callable[[], Measure] | None = None,
+) -> Measure:
+    """The 95 % interval that ``values``, resampled from ``n`` independent units, allow; none where they allow none.
+
+    One unit says nothing of how units differ, and resamples that are all alike say nothing of what they were drawn
+    from: no interval, with the reason in ``method``. Of two to five units the percentiles cannot cover (their ends
+    are the least and greatest unit, between which the truth lies with 1 - 2^(1 - n) at most): there the bootstrap's
+    standard error is taken with Student's t of n - 1 degrees of freedom, and an interval is never shorter than
+    ``alone``, that of documents taken as independent, for units of few documents agree by chance.
+    """
+    unit = "source" if alone else "document"
+    if n == 1:
+        return Measure(value=value, low=None, high=None, method=f"none, one {unit}")
+    if n > FEW or (bounds == SHARE and value in SHARE and values.min() == values.max()):
+        found = percentile_interval(value, values, n, method, bounds == SHARE)
+        ends = [found.low, found.high]
+    else:
+        half = t_quantile(n - 1) * math.sqrt(n / (n - 1)) * float(values.std())
+        floor = alone() if alone else None
+        ends = [value - half, value + half, *([floor.low, floor.high] if floor else [])]
+        method = f"Student's t over {n} {unit}s, {method}"
+        found = Measure(value=value, low=None, high=None, method=method)
+    known = [end for end in ends if end is not None]
+    low, high = max(bounds[0], min(known)), min(bounds[1], max(known))
+    if low == high:
+        return Measure(value=value, low=None, high=None, method="none, resamples are all alike")
+    return found.model_copy(update={"low": min(value, low), "high": max(value, high)})
 
 
 def percentile_interval(value: float, values: Counts, n: int, method: str, share: bool) -> Measure:
     """Expanded percentile interval of resampled ``values`` (Hesterberg 2015, section 5.3).
 
     The plain percentile interval is too short by sqrt((n - 1) / n) and by using normal for t quantiles; taking
-    quantiles further out mends both. ``n`` is the number of independent units that were resampled.
+    quantiles further out mends both. ``n`` is the number of independent units that were resampled. ``share``: a
+    distribution without spread at 0 or 1 (all wrong, all right) gets the interval of Wilson for as many units.
     """
     low, high = float(values.min()), float(values.max())
-    if low == high == value and share and value in (0.0, 1.0):
-        far = wilson(n, n).low
+    if low == high == value and share and value in SHARE:
+        far = wilson(n, n).low or 0.0
         low, high = (far, 1.0) if value == 1.0 else (0.0, 1.0 - far)
         return Measure(value=value, low=low, high=high, method=f"Wilson, {n} of {n}")
     if n > 1:

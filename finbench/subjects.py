@@ -16,12 +16,25 @@ from finbench.records import BaseModelId, Bits, Contamination, Subject
 
 @dataclass(frozen=True)
 class Examinee:
-    """A subject and how to load it."""
+    """A subject and how to load it. ``merged`` is a model made of adapter and base, for an engine that needs one."""
 
     subject: Subject
     base: bases.Base | None
     adapter: Path | None
     contamination: Contamination | None = None  # as its adapter's record states it
+    merged: Path | None = None
+
+    @property
+    def beside(self) -> Path | None:
+        """The adapter that an engine puts on the base."""
+        return self.adapter if self.subject.kind == "peft" and self.merged is None else None
+
+    @property
+    def loaded(self) -> bases.Base:
+        """What an engine loads: the base, or the whole model that stands for it."""
+        assert self.base is not None
+        whole = self.merged or (self.adapter if self.subject.kind == "model" else None)
+        return bases.Base(self.base.id, whole) if whole else self.base
 
 
 def examinees(
@@ -100,31 +113,50 @@ def _distinct_names(found: list[Examinee]) -> list[Examinee]:
     return result
 
 
+def at_endpoint(names: str | None, url: str, chat: bool) -> list[Examinee]:
+    """Models of an endpoint by the names (with commas between) that they have there; what they are is not known."""
+    if not names:
+        raise FinbenchError("Which model of the endpoint?", "--model NAME, or --model ONE,OTHER")
+    found = []
+    for name in dict.fromkeys(part.strip() for part in names.split(",") if part.strip()):
+        # told apart by where they are, which is not to be read off a card
+        who = BaseModelId(alias=name, source="folder", fingerprint="endpoint:" + digest([url, name])[:32])
+        found.append(Examinee(Subject(name=name, base=who, chat=chat), None, None))
+    return found
+
+
 def by_engine(found: list[Examinee]) -> list[list[Examinee]]:
     """Subjects that one engine can serve: the same base and bits; a whole model has an engine of its own."""
     groups: dict[tuple[Any, ...], list[Examinee]] = {}
     for examinee in found:
         subject = examinee.subject
-        own = subject.adapter if subject.kind == "model" else None
+        own = subject.adapter if subject.kind == "model" or examinee.merged else None
         groups.setdefault((subject.base.fingerprint, subject.bits, own), []).append(examinee)
     return list(groups.values())
 
 
 def start_engine(
-    examinee: Examinee, engine: str, arguments: Mapping[str, Any], seed: int, exams: dict[str, Any]
+    group: Sequence[Examinee], engine: str, arguments: Mapping[str, Any], seed: int, exams: dict[str, Any]
 ) -> Any:
-    """An engine for a subject and all others of its base and bits; call ``use`` next."""
+    """An engine for subjects of one base and bits; call ``use`` next."""
     if engine == "dummy":
         from finbench.engines.dummy import DummyEngine
 
         dummy = DummyEngine(str(arguments.get("answers", "random")), seed)
         dummy.exams = exams
         return dummy
+    if engine == "server":
+        from finbench.engines.server import ServerEngine
+
+        return ServerEngine(arguments["url"], group[0].subject.name, arguments.get("concurrency"))
+    base = group[0].loaded
+    if engine == "vllm":
+        from finbench.engines.vllm.engine import VLLMEngine
+
+        names = ("dtype", "batch_size", "tensor_parallel", "data_parallel")
+        chosen = {key: arguments[key] for key in names if key in arguments}
+        return VLLMEngine(base, [one.beside for one in group if one.beside], **chosen)
     from finbench.engines.hf import HFEngine
 
-    assert examinee.base is not None
-    base = examinee.base
-    if examinee.subject.kind == "model" and examinee.adapter is not None:
-        base = bases.Base(base.id, examinee.adapter)
     chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
-    return HFEngine(base, examinee.subject.bits, merge="merge" not in arguments, **chosen)
+    return HFEngine(base, group[0].subject.bits, merge="merge" not in arguments, **chosen)

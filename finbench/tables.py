@@ -43,6 +43,7 @@ class Cell:
     measure: Measure
     share: bool
     runs: tuple[float, ...] = ()
+    exact: bool = False  # of a baseline, which is not measured
     best: bool = False
     tied: bool = False
 

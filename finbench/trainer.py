@@ -39,6 +39,7 @@ class AnswerTrainer(Trainer):
     """
 
     optimizer: Any
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -67,6 +68,13 @@ class AnswerTrainer(Trainer):
                 super().create_optimizer(model)
             self.method.tune_optimizer(self.optimizer, self.model, self.recipe)
         return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The method's own schedule if it has one."""
+        if self.lr_scheduler is None and self.method and self.recipe:
+            chosen = optimizer if optimizer is not None else self.optimizer
+            self.lr_scheduler = self.method.scheduler(chosen, self.recipe, num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -12,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finbench import adapters, bases, batches, cards, catalog, checkpoints, environment, prompts
+from finbench import adapters, bases, batches, cards, catalog, checkpoints, environment, merging, prompts
 from finbench.console import progress, quiet, say
 from finbench.data import contamination
 from finbench.errors import FinbenchError, Interrupted
 from finbench.files import cannot_write, write_atomic
-from finbench.methods import Start, method_named, quantise
-from finbench.records import Adapter, BaseModelId, Contamination, DataId, Recipe, Training
+from finbench.methods import Cut, Start, method_named, quantise
+from finbench.records import Adapter, BaseModelId, Contamination, DataId, Recipe, Training, Truncation
 
 if TYPE_CHECKING:
     from finbench import loops
@@ -295,7 +296,8 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
         first_pair = first_pair or list(pairs[0])
     sampler = batches.LengthSampler([len(row.ids) for row in rows], recipe.batch_size, recipe.seed)
     steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)
-    method_named(recipe.method).check_steps(recipe, steps)
+    if select is None:  # a trial's rows may be no run at all, but what it is ranked on
+        method_named(recipe.method).check_steps(recipe, steps)
     skeleton = bases.skeleton(base)
     loop, slower = loops.choose(recipe, skeleton, max(len(row.ids) for row in rows))
     vocabulary = skeleton.config.get_text_config().vocab_size
@@ -353,11 +355,12 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
     try:
         staging.mkdir(parents=True)
         model.config.name_or_path = base.id.hub_id or base.id.alias  # not the local path it was loaded from
-        method.save(model, recipe, staging)
+        cut = method.save(model, recipe, staging)
         if whole:
             tokenizer.save_pretrained(staging)
         else:
             _name_base(staging / "adapter_config.json", base.id)
+        lost = None if cut is None else _truncation(run, model, tokenizer, staging, cut)
         (staging / "README.md").unlink(missing_ok=True)
         adapter = Adapter(
             kind="model" if whole else "peft",
@@ -365,11 +368,12 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
             recipe=recipe.model_copy(update={"base": base.id.alias}) if base.id.source == "folder" else recipe,
             base=base.id,
             dtype=dtype,
-            quantisation=quantise.describe(recipe.bits, dtype),
+            quantisation=method.quantisation(recipe, dtype),
             data=run.data,
             contamination=run.contamination,
             files=adapters.decisive_files(staging),
             training=measured,
+            truncation=lost,
             provenance=environment.provenance(),
         )
         for path in sorted(staging.iterdir()):
@@ -380,6 +384,17 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
     write_atomic(out / "README.md", cards.model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
     return adapter
+
+
+def _truncation(run: Prepared, model: Any, tokenizer: Any, saved: Path, cut: Cut) -> Truncation:
+    """The adapter that was saved, on its base, beside the model in training, both in float32."""
+    template = bases.chat_template(tokenizer, run.base.id.alias) if run.recipe.chat else None
+    texts = merging.probes(list(run.recipe.tasks), template)
+    before = [merging.log_probabilities(model.eval(), tokenizer, text) for text in texts]
+    base, _ = bases.load(run.base, 16, bases.compute_dtype(run.recipe.dtype))
+    again = adapters.attach(base.float(), saved).eval()
+    after = [merging.log_probabilities(again, tokenizer, text) for text in texts]
+    return Truncation(**dataclasses.asdict(cut), **merging.compare(before, after))
 
 
 def _name_base(path: Path, base: BaseModelId) -> None:

@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from finbench import bases, batches, environment, prompts, training
 from finbench.console import quiet, say
 from finbench.errors import FinbenchError, Interrupted
 from finbench.files import digest, write_atomic
+from finbench.methods import method_named
 from finbench.records import Recipe, Search, Trial
 
 HELD_OUT = 0.2  # share of the train rows, by hash of their source
@@ -50,6 +51,28 @@ def plan(lr: float, budget: int) -> Plan:
     return Plan(rates, [(2 ** (budget - rung), 0.5 ** (budget - rung)) for rung in range(budget)])
 
 
+def outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = None) -> dict[str, Any]:
+    """What ``tune`` would do: the rates, and how many of them are trained on how many rows in each rung.
+
+    Raises what ``tune`` would raise before it trains anything. Loads no weights and writes nothing.
+    """
+    quiet()
+    stages = plan(recipe.lr, budget)
+    held, sides = _rows(recipe, stages, data_dir)
+    return {
+        "recipe": recipe.model_dump(),
+        "base": held.base.id.model_dump(),
+        "budget": budget,
+        "rates": stages.rates,
+        "validation_rows": len(held.rows),
+        "rungs": [
+            {"trials": count, "rows": len(run.rows), "steps": run.steps, "tokens": run.tokens(run.passes)[0]}
+            for (count, _), run in zip(stages.rungs, sides, strict=True)
+        ],
+        "tokens": sum(count * run.tokens(run.passes)[0] for (count, _), run in zip(stages.rungs, sides, strict=True)),
+    }
+
+
 def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = None) -> tuple[Recipe, Path]:
     """Find a learning rate for ``recipe`` at the cost of ``budget`` trainings; return the tuned recipe and its file.
 
@@ -63,19 +86,16 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
     quiet()
     stages = plan(recipe.lr, budget)
     with environment.owner(out):
-        held = training.prepare(_untouched(recipe), data_dir, _side(recipe, "held", 1.0))
+        held, sides = _rows(recipe, stages, data_dir)
         path = out / "search.json"
-        key = digest({**held.decisive, "lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks})
+        key = _key(recipe, budget, held, sides)
         trials = _earlier(path, key)
         kept = stages.rates
-        run = held
-        for rung, (count, share) in enumerate(stages.rungs):
-            # half the rows of two neighbours are compared on the same rows, in the same order
-            for lr in kept[:count]:
+        for rung, (run, (count, _)) in enumerate(zip(sides, stages.rungs, strict=True)):
+            for lr in kept[:count]:  # on the same rows, in the same order
                 found = next((trial for trial in trials if (trial.rung, trial.lr) == (rung, lr)), None)
-                run = training.prepare(_untouched(recipe, lr=lr), data_dir, _side(recipe, "train", share))
                 if found is None:
-                    found = _trial(run, held, rung)
+                    found = _trial(replace(run, recipe=_untouched(recipe, lr=lr)), held, rung)
                     trials.append(found)
                     write_atomic(path, _stored(key, trials))
                 shown = "diverged" if found.loss is None else f"validation loss {found.loss:.4f}"
@@ -87,7 +107,7 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
         search = Search(
             budget=budget,
             validation_rows=len(held.rows),
-            data=[part.digest for part in run.data],
+            data=[part.digest for part in sides[-1].data],
             trials=sorted(trials, key=lambda trial: (trial.rung, trial.lr)),
         )
         tuned = recipe.model_copy(update={"lr": kept[0], "search": search})
@@ -96,6 +116,23 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
     if len(stages.rates) > 2 and kept[0] in (stages.rates[0], stages.rates[-1]):
         say(f"{kept[0]:g} is the end of the range that was searched: search again from there, with --lr {kept[0]:g}.")
     return tuned, target
+
+
+def _rows(recipe: Recipe, stages: Plan, data_dir: Path | None) -> tuple[training.Prepared, list[training.Prepared]]:
+    """(rows held out, the rows of each rung)."""
+    chosen = _untouched(recipe)
+    held = training.prepare(chosen, data_dir, _side(recipe, "held", 1.0))
+    sides = [training.prepare(chosen, data_dir, _side(recipe, "train", share)) for _, share in stages.rungs]
+    for run in sides:
+        method_named(recipe.method).check_steps(recipe, run.steps)
+    return held, sides
+
+
+def _key(recipe: Recipe, budget: int, held: training.Prepared, sides: Sequence[training.Prepared]) -> str:
+    """What decides a search's trials."""
+    rows = [part.digest for run in sides for part in run.data]
+    stated = {"lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks, "rows": rows}
+    return digest({**held.decisive, **stated})
 
 
 def _untouched(recipe: Recipe, **changes: Any) -> Recipe:

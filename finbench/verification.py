@@ -1,7 +1,8 @@
 """Can a scorecard be believed: everything in it that can be recomputed, recomputed.
 
-Levels: ``self-reported`` (the card alone, its numbers possible), ``samples-attached`` (every metric, interval and
-count follows from the samples), ``reproduced`` (the model, asked again, gives the same answers).
+Levels: ``self-reported`` (the card alone, its numbers possible; or an earlier version of a task, whose answers cannot
+be scored again), ``samples-attached`` (every metric, interval and count follows from the samples), ``reproduced`` (the
+model, asked again, gives the same answers).
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import Any, Literal
 from finbench import cardfiles, catalog, metrics, rescore, scoring, seal
 from finbench import rerun as again
 from finbench.errors import FinbenchError
-from finbench.files import strict_json
 from finbench.records import Measure, Score, Scorecard
 
+Unlike = tuple[str, str, Measure, Measure]  # place in the card, metric as scored, as stated, as recomputed
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
 _EXACT = 1e-9  # intervals are resampled with the same seed: equal up to rounding
 _OF_SCHEMA_0 = Scorecard.model_fields.keys() - {"origin", "arguments", "computed", "chat_template", "seal"}
@@ -40,6 +41,7 @@ class Verification:
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     level: Level = "none"
+    earlier: list[str] = field(default_factory=list)  # tasks of an earlier version, whose answers cannot be read again
 
     def fault(self, place: str, message: str) -> None:
         """Note a fault, once."""
@@ -70,7 +72,7 @@ def verify(
     """
     path = Path(card)
     found = Verification(str(path))
-    raw = _raw(path)
+    raw = cardfiles.raw(path)
     try:
         parsed = Scorecard.parse(raw, str(path))
     except FinbenchError as fault:
@@ -92,9 +94,9 @@ def verify(
     if sampled and not found.faults:
         _data(parsed, by_task or {}, data_dir, found)
     if not found.faults:
-        found.level = "samples-attached" if sampled else "self-reported"
+        found.level = "samples-attached" if sampled and not found.earlier else "self-reported"
     if rerun and sampled and not found.faults:
-        if any(score.version != catalog.tasks()[score.task].version for score in parsed.scores):
+        if found.earlier:
             raise FinbenchError(f"{path} is of an earlier version of its tasks, which cannot be asked again.")
         _reproduced(
             again.rerun(parsed, by_task or {}, rerun, again.Model(adapter, base), seed=seed, data_dir=data_dir), found
@@ -110,15 +112,6 @@ def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None
             continue
         shown = ", ".join(map(str, task.moved[:10])) + (" …" if len(task.moved) > 10 else "")
         found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} (allowed: {task.allowed})")
-
-
-def _raw(path: Path) -> Any:
-    try:
-        return strict_json(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as fault:
-        raise cardfiles.missing(path) from fault
-    except (OSError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn or not JSON ({fault}).") from fault
 
 
 # ---------------------------------------------------------------- the card alone
@@ -152,9 +145,13 @@ def _task(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.version", f"is {score.version}; finbench knows {', '.join(map(str, sorted(known)))}")
     elif score.task_digest != known[score.version]:
         found.fault(f"{place}.task_digest", f"is not that of version {score.version} of the task")
+    elif card.schema_ == 0 and (score.version > 1 or task.version == 1):
+        found.fault("schema", f"is 0, of which no card can have version {score.version} of a task: it was edited")
     elif score.version < task.version:
+        found.earlier.append(score.task)
         found.notes.append(
-            f"{score.task}: version {score.version}, here it is {task.version}: answers cannot be scored again"
+            f"{score.task}: version {score.version}, here it is {task.version}: its answers cannot be scored again, "
+            "so whether they read as stated, and whether the golds are right, rests on the word of who wrote it"
         )
     names = ["family", "form", "main_metric", "licence"]
     if score.version == task.version and score.prompt_style is not None:
@@ -189,10 +186,13 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
     if score.main_metric not in score.metrics:
         found.fault(f"{place}.main_metric", f"{score.main_metric!r} is not among the metrics")
     for name, measure in _measures(score):
-        if not measure.low <= measure.value <= measure.high:
+        low, high = measure.interval or (measure.value, measure.value)
+        if measure.interval is None and not measure.lacking:
+            found.fault(f"{place}.{name}", "has no interval, and does not say why")
+        if not low <= measure.value <= high:
             found.fault(f"{place}.{name}", "lies outside its own interval")
         least, most = metrics.bounds(name.rpartition(".")[2])
-        if not least <= measure.low <= measure.high <= most:
+        if not least <= low <= high <= most:
             found.fault(f"{place}.{name}", f"is not between {least:g} and {most:g}")
         if score.n == wanted < 2**53 and name.rpartition(".")[2] in ("acc", "exact_match", "parse_rate"):
             successes = measure.value * score.n
@@ -215,11 +215,13 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list
     if card.samples is None:
         found.notes.append("no samples: its numbers are possible, and rest on the word of who wrote it")
         return None
+    source = cardfiles.samples_path(path)
     try:
         source = cardfiles.samples_bytes(path, card.samples)
     except FinbenchError as fault:
         found.fault("samples", fault.message)
-        source = cardfiles.samples_path(path)
+        if not source.is_file():
+            return None
     try:
         rows = cardfiles.parse_samples(source)
     except FinbenchError as fault:
@@ -227,10 +229,8 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list
         return None
     by_task: dict[str, list[dict[str, Any]]] = {}
     for number, row in enumerate(rows):
-        lacking = {"task", "index", "doc", "values"} - set(row)
-        kinds = (("task", str), ("index", int), ("doc", str), ("values", dict))
-        if lacking or not all(isinstance(row[name], kind) for name, kind in kinds):
-            found.fault(f"samples line {number + 1}", f"is no sample row ({sorted(lacking) or 'wrong types'})")
+        if wrong := cardfiles.unlike_row(row):
+            found.fault(f"samples line {number + 1}", f"is no sample row ({wrong})")
             continue
         if card.schema_ > 0:
             for place in seal.edited(row, seal.ROW_DIGITS):
@@ -272,7 +272,7 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         quotes = metrics.may_quote(score.task, name) and name != score.main_metric
         if not quotes or not catalog.tasks()[score.task].restricted:
             found.fault(f"{sample}.values.{name}", "is hidden, though it quotes no restricted text")
-    _equal(score, *recomputed, hidden, found)
+    _equal(score, rows, *recomputed, hidden, found)
     if hidden:
         found.notes.append(f"{score.task}: {', '.join(sorted(hidden))} quote restricted text and cannot be recomputed")
     found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
@@ -296,31 +296,67 @@ def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> 
 
 def _equal(
     score: Score,
+    rows: list[dict[str, Any]],
     strict: dict[str, Measure],
     lenient: dict[str, Measure],
     parse_rate: Measure,
     hidden: set[str],
     found: Verification,
 ) -> None:
-    place = f"scores[{score.task}]"
+    place, before = f"scores[{score.task}]", len(found.faults)
+    differing: list[Unlike] = []
     for group, have in (("metrics", strict), ("lenient", lenient), ("", {"parse_rate": parse_rate})):
         stated: Mapping[str, Measure] = getattr(score, group) if group else {"parse_rate": score.parse_rate}
         beyond = {name for name in stated if name in hidden or name + scoring.LENIENT in hidden}
         if stated.keys() - beyond != have.keys():
             found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
-        for name in stated.keys() & have.keys():
+        for name in sorted(stated.keys() & have.keys()):
             where = f"{place}.{group}.{name}" if group else f"{place}.{name}"
             if abs(stated[name].value - have[name].value) > _EXACT:
                 found.fault(where, f"is {stated[name].value}; the samples give {have[name].value}")
-            if not stated[name].method and stated[name].low == stated[name].high:
-                continue  # schema 0 gave no interval to what is all right or all wrong
-            slack = _EXACT if stated[name].method else _EARLIER
-            for end in ("low", "high"):
-                one, other = getattr(stated[name], end), getattr(have[name], end)
-                if abs(one - other) > slack:
-                    found.fault(f"{where}.{end}", f"is {one}; the samples give {other}")
-            if stated[name].method not in (None, have[name].method):
-                found.fault(f"{where}.method", f"is {stated[name].method!r}; it was made by {have[name].method!r}")
+            elif any(_unlike(stated[name], have[name])):
+                metric = name + scoring.LENIENT if group == "lenient" else name
+                differing.append((where, metric, stated[name], have[name]))
+    if differing and len(found.faults) == before:
+        differing = _of_now(score, rows, differing, found)
+    for where, _, one, other in differing:
+        for end, said in zip(("low", "high", "method"), _unlike(one, other), strict=True):
+            if said:
+                found.fault(f"{where}.{end}", said)
+
+
+def _of_now(
+    score: Score,
+    rows: list[dict[str, Any]],
+    differing: Sequence[Unlike],
+    found: Verification,
+) -> list[Unlike]:
+    """The differing intervals without those that the rule of before few sources were treated apart gives."""
+    values, clusters = scoring.values_of(rows), scoring.clusters_of(rows)
+    aggregations = metrics.aggregations(score.task)
+    left: list[Unlike] = []
+    earlier: list[Unlike] = []
+    for item in differing:
+        _, metric, stated, _ = item
+        old = scoring.measure(values[metric], aggregations[metric], clusters, earlier=True)
+        (left if any(_unlike(stated, old)) else earlier).append(item)
+    for where, _, stated, now in earlier:
+        then, today = (" to ".join(f"{end:.4f}" for end in one.interval or ()) or "none" for one in (stated, now))
+        place = where.removeprefix("scores[").replace("]", "", 1)
+        found.notes.append(f"{place}: interval {then}, too short, by an earlier rule; today's: {today} ({now.method})")
+    return left
+
+
+def _unlike(stated: Measure, have: Measure) -> tuple[str, str, str]:
+    """What is wrong with the lower end, the upper end and the method of an interval; empty texts if nothing is."""
+    if not stated.method and stated.low == stated.high:
+        return "", "", ""  # schema 0 gave no interval to what is all right or all wrong
+    slack, ends = _EXACT if stated.method else _EARLIER, []
+    for one, other in ((stated.low, have.low), (stated.high, have.high)):
+        same = one == other if one is None or other is None else abs(one - other) <= slack
+        ends.append("" if same else f"is {one}; the samples give {other}")
+    method = "" if stated.method in (None, have.method) else f"is {stated.method!r}; it was made by {have.method!r}"
+    return ends[0], ends[1], method
 
 
 # ---------------------------------------------------------------- the data

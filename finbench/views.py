@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -20,7 +21,8 @@ from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
 from finbench.methods import Method, method_named
-from finbench.records import Adapter, Bits, Recipe, Scorecard, Task
+from finbench.records import Adapter, Bits, DType, MergedModel, Recipe, Scorecard, Task
+from finbench.serving import Server
 from finbench.verification import Verification
 
 _FAULTS = 12  # faults that are shown one by one
@@ -30,7 +32,23 @@ def bits(value: int | None) -> Bits | None:
     """``--bits`` as the records want it."""
     if value in (None, 16, 8, 4):
         return value  # type: ignore[return-value]
-    raise FinbenchError(f"--bits is 16, 8 or 4, not {value}.")
+    nearest = min((16, 8, 4), key=lambda known: abs(known - (value or 0)))
+    raise FinbenchError(f"--bits is 16, 8 or 4, not {value}.", f"Type --bits {nearest}; 8 and 4 quantise the base.")
+
+
+def dtype(value: str) -> DType:
+    """``--dtype`` as the records want it."""
+    if value in ("auto", "float32", "bfloat16", "float16"):
+        return value  # type: ignore[return-value]
+    raise FinbenchError(f"--dtype is auto, float32, bfloat16 or float16, not {value}.")
+
+
+def serving(server: Server) -> None:
+    """Where a server is, what it serves, and how to ask it."""
+    out.print(f"Serving at {server.url}, models: {', '.join(server.models)}", soft_wrap=True, highlight=False)
+    out.print("Ask one of them:", highlight=False)
+    out.print(Text(server.curl(server.models[-1])), soft_wrap=True)
+    out.print("Ctrl-C ends it.", highlight=False)
 
 
 def _table(*columns: str) -> Table:
@@ -53,14 +71,15 @@ def trained(adapter: Adapter, folder: Path) -> None:
     out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
 
 
-def merged(adapter: Adapter, folder: Path) -> None:
+def merged(made: Adapter | MergedModel, folder: Path) -> None:
     """What a merge wrote, and how close it is."""
-    report = adapter.merge
+    report = made.merge
     assert report is not None
+    name, bits = (made.recipe.name, made.recipe.bits) if isinstance(made, Adapter) else (made.method, made.bits)
     where = "the dequantised base" if report.onto == "dequantised" else "the base's own weights"
-    out.print(f"[bold]{escape(str(folder))}[/]  {escape(adapter.recipe.name)} on {where}, {report.dtype}")
+    out.print(f"[bold]{escape(str(folder))}[/]  {escape(name)} on {where}, {report.dtype}")
     out.print(
-        f"Against the adapter on its {adapter.recipe.bits}-bit base, {report.probes} prompts, "
+        f"Against the adapter on its {bits}-bit base, {report.probes} prompts, "
         f"{report.positions} tokens:\n"
         f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
         f"{report.mean_divergence:.2g} nats;\n"
@@ -85,6 +104,21 @@ def tuned(recipe: Recipe, path: Path) -> None:
     out.print(table)
     out.print(f"Mean negative log-likelihood on {search.validation_rows:,} rows held out of train.", highlight=False)
     out.print(f"Next: finbench train {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+def outlined(plan: Mapping[str, Any], folder: Path) -> None:
+    """What a search would be, rung by rung."""
+    recipe, rates = plan["recipe"], plan["rates"]
+    out.print(f"{recipe['method']} on {recipe['base']}, {recipe['bits']} bits: lr {rates[0]:g} to {rates[-1]:g}")
+    table = _table("rung", "rates", "rows each", "steps each", "tokens each")
+    for number, rung in enumerate(plan["rungs"], start=1):
+        table.add_row(str(number), *(f"{rung[key]:,}" for key in ("trials", "rows", "steps", "tokens")))
+    out.print(table)
+    out.print(
+        f"{plan['tokens']:,} training tokens in all, about {plan['budget']} whole trainings; ranked on "
+        f"{plan['validation_rows']:,} rows held out of train. Would be written to {escape(str(folder))}.",
+        highlight=False,
+    )
 
 
 def planned(plan: Mapping[str, Any], folder: Path) -> None:
@@ -170,7 +204,9 @@ def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
     for name, members in groups.items():
         shown = ", ".join(member.removeprefix(PREFIX) for member in members)
         out.print(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}", highlight=False, soft_wrap=True)
-    out.print("\nOne of them, with prompt, licence and paper: finbench tasks show NAME", highlight=False)
+    out.print(
+        "\nOne of them, with prompt, licence and paper: finbench tasks show NAME", highlight=False, soft_wrap=True
+    )
 
 
 def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
@@ -249,13 +285,13 @@ def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, An
 
 
 def recipes(found: Mapping[str, Recipe]) -> None:
-    """Recipes."""
-    table = _table("recipe", "base", "method", "bits", "rank", "tasks")
+    """Recipes, two lines each: names stay whole on a narrow terminal."""
     for name, recipe in found.items():
+        about = f"{recipe.method}, r {recipe.rank}, {recipe.bits} bits on {recipe.base}"
+        out.print(f"[bold]{escape(name)}[/]  {escape(about)}", highlight=False, soft_wrap=True)
         shown = ", ".join(task.removeprefix(PREFIX) for task in recipe.tasks)
-        table.add_row(name, recipe.base, recipe.method, str(recipe.bits), str(recipe.rank), shown)
-    out.print(table)
-    out.print("\nTrain one: finbench train NAME", highlight=False)
+        out.print(Padding(escape(shown), (0, 0, 0, 2)), highlight=False)
+    out.print("\nTrain one: finbench train NAME", highlight=False, soft_wrap=True)
 
 
 def bases(found: Iterable[Base]) -> None:
@@ -357,10 +393,8 @@ def _contests(pair: Comparison) -> Table:
 
 def _contest(contest: Contest) -> list[str]:
     colour = {"a": "green", "b": "red", None: "default"}[contest.winner]
-    a, b, low, high = (
-        points(contest.metric, value, sign=False)
-        for value in (contest.a.value, contest.b.value, contest.difference.low, contest.difference.high)
-    )
+    a, b = (points(contest.metric, value, sign=False) for value in (contest.a.value, contest.b.value))
+    ends = [points(contest.metric, end, sign=False) for end in contest.difference.interval or ()]
     if contest.needed is None:
         settled = "-"
     else:
@@ -371,7 +405,7 @@ def _contest(contest: Contest) -> list[str]:
         a,
         b,
         f"[{colour}]{points(contest.metric, contest.difference.value)}[/]",
-        f"{low} to {high}",
+        " to ".join(ends) or "–",
         "< .001" if contest.adjusted < 0.001 else f"{contest.adjusted:.3f}",
         settled,
     ]

@@ -20,8 +20,8 @@ class ZooScore(Record):
     """The main number of one task, from the published scorecard."""
 
     value: float
-    low: float = Field(description="lower end of the 95 % interval")
-    high: float = Field(description="upper end of it")
+    low: float | None = Field(description="lower end of the 95 % interval; null: there is none")
+    high: float | None = Field(description="upper end of it")
     base: float | None = Field(default=None, description="the base's own, in the card beside it")
     metric: str
     n: int

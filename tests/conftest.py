@@ -149,16 +149,19 @@ def make_lora(folder: Path, base: Path, stated: str = "", seed: int = 0, **confi
     return folder
 
 
-def upload(running: DevHub, repo: str, files: Mapping[str, Path | bytes], private: bool = True) -> str:
+def upload(
+    running: DevHub, repo: str, files: Mapping[str, Path | bytes], private: bool = True, kind: str = "model"
+) -> str:
     """Put files into a repository of a development Hub by the Hub's own client; return the commit."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
     api = HfApi(endpoint=running.url, token=TOKEN)
-    api.create_repo(repo, private=private, exist_ok=True)
+    sdk = {"space_sdk": "static"} if kind == "space" else {}
+    api.create_repo(repo, repo_type=kind, private=private, exist_ok=True, **sdk)
     operations = [
         CommitOperationAdd(name, data if isinstance(data, bytes) else str(data)) for name, data in files.items()
     ]
-    return str(api.create_commit(repo, operations, commit_message="files").oid)
+    return str(api.create_commit(repo, operations, repo_type=kind, commit_message="files").oid)
 
 
 def files_of(folder: Path) -> dict[str, Path | bytes]:
@@ -194,6 +197,15 @@ def hub_environment(running: DevHub, home: Path) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     }
+
+
+@pytest.fixture(scope="session")
+def vllm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache of vLLM's for all tests: without it each start looks the model's class up in a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_CACHE_ROOT", str(tmp_path_factory.mktemp("vllm-cache")))
+        patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Push in child processes that a test may kill at any request: run by tests/e2e/test_kills.py.
 
-Imports everything once and forks a child for each line of JSON (arguments of ``push``) on stdin. Prints the child's
-process id at once, its exit status when it is gone: 0 done, 1 a FinbenchError, -9 killed.
+Imports everything once and forks a child for each line of JSON on stdin: arguments of ``push``, or, where there is no
+``path``, of ``leaderboard.push``. Prints the child's process id at once, its exit status when it is gone: 0 done,
+1 a FinbenchError, -9 killed.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 import peft  # noqa: F401
 import transformers  # noqa: F401
 
-from finbench import verification  # noqa: F401
+from finbench import leaderboard, verification  # noqa: F401
 from finbench.errors import FinbenchError
+from finbench.leaderboard import charts
 from finbench.publishing.push import push
 
 
@@ -23,10 +26,15 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         arguments = json.loads(line)
+        if "path" not in arguments:
+            charts.bundle(), charts.scatter()  # seconds, once for all children
         child = os.fork()
         if not child:
             try:
-                push(**arguments)
+                if "path" in arguments:
+                    push(**arguments)
+                else:
+                    leaderboard.push(arguments["to"], Path(arguments["folder"]))
                 os._exit(0)
             except FinbenchError as fault:
                 print(fault.message, file=sys.stderr, flush=True)

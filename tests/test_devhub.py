@@ -19,8 +19,8 @@ from huggingface_hub.errors import (
 )
 
 from conftest import hub_environment
+from finbench.devhub.desk import Account
 from finbench.devhub.faults import Fault
-from finbench.devhub.routes import Account
 from finbench.devhub.server import TOKEN, DevHub
 
 CARD = b"---\nlicense: mit\nbase_model: org/base\n---\n# A card\n"
@@ -98,7 +98,7 @@ def test_pull_requests(api: HfApi) -> None:
 
 
 def test_large_files_in_parts(api: HfApi, dev_hub: DevHub, tmp_path: Path) -> None:
-    dev_hub.routes.multipart = 2**20
+    dev_hub.routes.writing.multipart = 2**20
     data = bytes(range(251)) * 10_000
     committed(api, w__safetensors=data)
     assert sum("/lfs/part/" in request for request in dev_hub.requests) == 3
@@ -142,6 +142,31 @@ def test_cards_are_checked(api: HfApi, card: bytes, fault: str) -> None:
     api.create_repo("org/one")
     with pytest.raises(ValueError, match=fault):
         api.create_commit("org/one", [CommitOperationAdd("README.md", card)], commit_message="card")
+
+
+SPACE = "---\ntitle: x\nemoji: x\ncolorFrom: blue\ncolorTo: gray\nsdk: static\n---\n"
+
+
+@pytest.mark.parametrize(
+    ("card", "fault"),
+    [
+        ("# no metadata\n", "needs a metadata block"),
+        (SPACE.replace("sdk: static\n", ""), '"sdk" is required'),
+        (SPACE.replace("static", "flask"), '"sdk" must be one of'),
+        (SPACE.replace("blue", "navy"), '"colorFrom" must be one of'),
+        (SPACE.replace("sdk", "short_description: " + "x" * 61 + "\nsdk"), "more than 60 characters"),
+    ],
+)
+def test_a_space_begins_with_a_page_and_needs_a_card_of_its_own(api: HfApi, card: str, fault: str) -> None:
+    api.create_repo("org/page", repo_type="space", space_sdk="static")
+    assert "index.html" in api.list_repo_files("org/page", repo_type="space")
+    for content in (card, SPACE):
+        operation = CommitOperationAdd("README.md", content.encode())
+        if content == SPACE:
+            api.create_commit("org/page", [operation], commit_message="card", repo_type="space")
+        else:
+            with pytest.raises(ValueError, match=fault):
+                api.create_commit("org/page", [operation], commit_message="card", repo_type="space")
 
 
 def test_what_is_malformed_is_refused_and_nothing_leaves_the_folder(api: HfApi, dev_hub: DevHub) -> None:

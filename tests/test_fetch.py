@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, constants
 
 from conftest import files_of, upload
 from finbench import adapters, cardfiles, evaluation, hub
-from finbench.devhub.routes import Account
+from finbench.devhub.desk import Account
 from finbench.devhub.server import TOKEN, DevHub
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from conftest import files_of, upload
 from finbench import cli, doctor, hub, hubviews, zoo
-from finbench.devhub.routes import Account
+from finbench.devhub.desk import Account
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
 
@@ -59,7 +59,7 @@ def test_push_pull_and_zoo_as_people_type_them(
     assert "No published adapter is pinned yet" in finbench(monkeypatch, capsys, "zoo", "list")
     finbench(monkeypatch, capsys, "zoo", "add", "hub:org/tiny", "--name", "ours")
     listed = finbench(monkeypatch, capsys, "zoo", "list")
-    assert "zoo:ours unknown org/tiny-llama lora, r 4" in listed
+    assert "zoo:ours lora, r 4 on org/tiny-llama, 8.2 kB, unknown scores unknown" in listed
     assert "fpb-smollm2-135m-lora" in listed  # recipes too
     shown = json.loads(finbench(monkeypatch, capsys, "zoo", "show", "ours", "--json"))
     assert shown["hub"] == f"org/tiny@{sha}"

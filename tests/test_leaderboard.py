@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import html
 import io
@@ -15,14 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+import zstandard
+from huggingface_hub import HfApi, hf_hub_download
 from hypothesis import given
 from hypothesis import strategies as st
 
 import boards
+from conftest import TOKEN, upload
 from finbench import cardfiles, leaderboard, seal
 from finbench.data.sources import import_data
+from finbench.devhub.desk import Account
+from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
-from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, space, tables
+from finbench.files import sha256_file
+from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, pushing, space, tables
 from finbench.leaderboard.board import Board, board, entries
 from finbench.paired import holm
 from make_data import write_sources
@@ -357,8 +365,9 @@ def test_nothing_is_added_where_one_card_is_unfit(original: Path, tmp_path: Path
 
 def test_cards_of_tasks_that_are_never_shown_are_refused(data: Path, tmp_path: Path) -> None:
     card = boards.sit(tmp_path, data, ["mini_sentiment"])
-    with pytest.raises(FinbenchError, match="none of its tasks is shown"):
+    with pytest.raises(FinbenchError, match=r"none of its tasks is shown \(mini_sentiment\)") as caught:
         leaderboard.add([card], to=tmp_path / "b")
+    assert "finbench eval --tasks sentiment" in caught.value.hint
 
 
 LEAKS = [
@@ -386,6 +395,23 @@ def test_restricted_texts_are_found_wherever_they_hide(alter: Any, where: str, o
     alter(rows[4])
     [found] = intake.restricted(rows)
     assert found.startswith(f"samples[finbench_fpb].{where} holds text that may not be published")
+
+
+@pytest.mark.parametrize("values", [None, 3, [], "text"])
+def test_rows_that_are_no_rows_are_refused(values: Any) -> None:
+    assert intake.restricted([{"task": "finbench_fpb", "index": 0, "values": values}]) == [
+        "samples[finbench_fpb].values holds text that may not be published (1 row)"
+    ]
+
+
+def test_samples_that_would_fill_memory_are_refused(original: Path, tmp_path: Path) -> None:
+    card = shutil.copy(original / "scorecards" / "gold.json", tmp_path)
+    samples = cardfiles.samples_path(Path(card))
+    samples.write_bytes(zstandard.compress(b"{}\n" * 11_000_000))
+    stated = json.loads(Path(card).read_text())
+    Path(card).write_text(json.dumps({**stated, "samples": sha256_file(samples)}))
+    with pytest.raises(FinbenchError, match="larger than any samples file can be"):
+        leaderboard.add([card], to=tmp_path / "b")
 
 
 def test_the_check_of_a_pull_request_refuses_restricted_texts(place: Path, tmp_path: Path) -> None:
@@ -520,3 +546,124 @@ def test_what_is_published_is_what_was_checked(place: Path, tmp_path: Path) -> N
     (place / "leaderboard.md").write_text("x")
     with pytest.raises(FinbenchError, match="Stale: leaderboard.md"):
         space.publication(place, tmp_path / "out")
+
+
+KINDS = ("dataset", "space")
+
+
+def there(api: HfApi, kind: str, repo: str = "org/board") -> dict[str, str]:
+    """Path and git id or SHA-256 of every file of the published leaderboard's repository."""
+    listed = api.list_repo_tree(repo, repo_type=kind, recursive=True)
+    found = {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in listed if hasattr(item, "blob_id")}
+    found.pop(".gitattributes")
+    return found
+
+
+def commits(api: HfApi, repo: str = "org/board") -> list[int]:
+    return [len(api.list_repo_commits(repo, repo_type=kind)) for kind in KINDS]
+
+
+def test_the_leaderboard_is_published_as_a_data_set_and_a_space(
+    dev_hub: DevHub, original: Path, place: Path, tmp_path: Path, capsys: Any
+) -> None:
+    api = HfApi(endpoint=dev_hub.url, token=TOKEN)
+    planned = leaderboard.push("hub:org/board", original, dry_run=True)
+    assert [pushed.plan.kind for pushed in planned] == list(KINDS)
+    assert all(pushed.published is None and pushed.plan.private and not pushed.plan.exists for pushed in planned)
+    assert not list(dev_hub.store.root.glob("*/org/*"))
+    done = leaderboard.push("hub:org/board", original)
+    assert [pushed.as_dict()["changes"] for pushed in planned] == [pushed.as_dict()["changes"] for pushed in done]
+    for kind, pushed in zip(KINDS, done, strict=True):
+        assert set(there(api, kind)) == {file.path for file in pushed.plan.files}  # nothing of the Hub's first page
+        assert api.repo_info("org/board", repo_type=kind).private
+        assert pushed.published is not None
+        assert f"/{kind}s/org/board" in pushed.published.url
+    page_there = hf_hub_download("org/board", "index.html", repo_type="space", endpoint=dev_hub.url)
+    assert Path(page_there).read_bytes() == (original / "index.html").read_bytes()
+    head = yaml.safe_load(done[1].readme.split("---")[1])
+    assert (head["sdk"], head["app_file"], head["datasets"]) == ("static", "index.html", ["org/board"])
+    assert f"{dev_hub.url}/spaces/org/board" in done[0].readme
+    assert f"{dev_hub.url}/datasets/org/board" in done[1].readme
+
+    assert not any(pushed.published.new for pushed in leaderboard.push("hub:org/board", original) if pushed.published)
+    assert commits(api) == [2, 2]
+
+    # what was published and is not in the folder any more: cards stay, parts of the page go, others' files stay
+    upload(dev_hub, "org/board", {"details/old.js": b"1", "notes.md": b"# n\n"}, kind="space")
+    upload(dev_hub, "org/board", {"scorecards/old.json": b"{}"}, kind="dataset")
+    (place / "scorecards" / "partial.json").unlink()
+    (place / "scorecards" / "partial.samples.jsonl.zst").unlink()
+    with pytest.raises(FinbenchError, match="Stale: index.html"):
+        leaderboard.push("hub:org/board", place)
+    leaderboard.build(place)
+    before = [there(api, kind) for kind in KINDS]
+    proposed = leaderboard.push("hub:org/board", place, pr=True)
+    assert all(pushed.published and pushed.published.pull_request for pushed in proposed)
+    assert [there(api, kind) for kind in KINDS] == before
+    changed = leaderboard.push("hub:org/board", place)
+    removed = [{c.path for c in pushed.plan.changes if c.state == "removed"} for pushed in changed]
+    assert removed == [set(), {"details/old.js"}]
+    assert {"scorecards/old.json", "scorecards/partial.json"} <= set(there(api, "dataset"))
+    assert "notes.md" in there(api, "space")
+
+
+@pytest.mark.parametrize("fault", ["lost@POST .*/commit/", "lost@POST .*/repos/create", "429=1@POST", "500@POST"])
+def test_a_leaderboard_is_published_once_whatever_is_lost(dev_hub: DevHub, original: Path, fault: str) -> None:
+    api = HfApi(endpoint=dev_hub.url, token=TOKEN)
+    dev_hub.faults.set(f"{fault}*1")
+    done = leaderboard.push("hub:org/board", original)
+    assert commits(api) == [2, 2]
+    assert [set(there(api, kind)) for kind in KINDS] == [{file.path for file in p.plan.files} for p in done]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_a_push_that_goes_silent_at_any_request(
+    dev_hub: DevHub, original: Path, phase: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its n-th request on nothing arrives: each repository is the old or the new one, the page never ahead."""
+    api = HfApi(endpoint=dev_hub.url, token=TOKEN)
+    made = space.gather(original, "org/board")
+    monkeypatch.setattr(pushing, "gather", lambda folder, repo: made)
+    old = {kind: dict[str, str]() for kind in KINDS}
+    api.create_repo("org/first", repo_type="space", space_sdk="static")
+    first = api.list_repo_tree("org/first", repo_type="space", recursive=True)
+    old["space"] = {item.path: item.blob_id for item in first if item.path != ".gitattributes"}
+    number, silent = 0, True
+    while silent:
+        number, silent, start = number + 1, False, len(dev_hub.requests)
+        repo = f"org/board{number}"
+
+        def watch(count: int, now: str, request: str, at: int = start + number) -> None:
+            nonlocal silent
+            if count > at or (count == at and now == phase):
+                silent = True
+                raise ConnectionAbortedError
+
+        dev_hub.watch = watch
+        with contextlib.suppress(FinbenchError):
+            leaderboard.push(f"hub:{repo}", original)
+        dev_hub.watch = None
+        exists = {kind: api.repo_exists(repo, repo_type=kind) for kind in KINDS}
+        found = {kind: there(api, kind, repo) if exists[kind] else old[kind] for kind in KINDS}
+        leaderboard.push(f"hub:{repo}", original)
+        new = {kind: there(api, kind, repo) for kind in KINDS}
+        assert set(new["space"]) == set(made.space)
+        assert all(found[kind] in (old[kind], new[kind]) for kind in KINDS), f"a mix after request {number}"
+        assert found["space"] == old["space"] or found["dataset"] == new["dataset"]
+        assert commits(api, repo) == [2, 2]
+    assert number > 12
+
+
+def test_a_leaderboard_that_cannot_be_published_changes_nothing(dev_hub: DevHub, place: Path) -> None:
+    with pytest.raises(FinbenchError, match="no repository of the Hub to push to. Did you mean hub:org/board"):
+        leaderboard.push("org/board", place)
+    dev_hub.tokens["hf_readonly_token"] = Account("reader", "read")
+    dev_hub.tokens[TOKEN] = Account("dev", "read")
+    with pytest.raises(FinbenchError, match="The data set hub:org/board: your token may not write there"):
+        leaderboard.push("hub:org/board", place)
+    card = place / "scorecards" / "gold.json"
+    card.write_text(card.read_text().replace('"value":', '"value": 0', 1))
+    with pytest.raises(FinbenchError):
+        leaderboard.push("hub:org/board", place, dry_run=True)
+    assert not list(dev_hub.store.root.glob("*/org/*"))

@@ -217,25 +217,47 @@ def test_the_leaderboard_takes_their_output(output: Path, data: Path, tmp_path: 
 
 
 def cut(output: Path, target: Path) -> Path:
-    """A copy in which the sentiment task has five rows, as if its set had no more, and separators of unicode."""
+    """A copy in which the sentiment task has five rows and separators of unicode, and says so."""
 
     def shorter(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         kept = rows[:5]
         kept[0]["resps"] = [["positive\u2028and\x85more"]]
         return kept
 
-    tamper(output, target, "samples*sentiment*", shorter)
+    def counted(results: dict[str, Any]) -> None:
+        results["n-samples"]["finbench_mini_sentiment"]["effective"] = 5
+
+    tamper(output, target / "a", "samples*sentiment*", shorter)
+    tamper(target / "a", target / "b", "results*", in_results(counted))
+    shutil.rmtree(target / "a")
     for path in target.rglob("samples*sentiment*"):
         path.write_text("".join(json.dumps(json.loads(line), ensure_ascii=False) + "\n" for line in path.open()))
     return target
+
+
+def test_a_share_as_limit_gives_a_card_for_each_number_of_rows(output: Path, data: Path, tmp_path: Path) -> None:
+    """``lm_eval --limit 0.1`` cuts every task at another number of rows."""
+    made = lmeval.import_card(cut(output, tmp_path / "t"), out=tmp_path / "o", data_dir=data)
+    assert sorted((card.limit, len(card.scores), card.status) for card in made) == [
+        (5, 1, "partial"),
+        (12, 2, "partial"),
+    ]
+    paths_ = cardfiles.expand([tmp_path / "o"])
+    assert len(paths_) == 2
+    for path in paths_:
+        assert (verify(path, data_dir=data).level, verify(path, data_dir=data).faults) == ("samples-attached", [])
+
+
+def test_rows_that_were_taken_away_are_missed(output: Path, data: Path, tmp_path: Path) -> None:
+    other = tamper(output, tmp_path / "t", "samples*sentiment*", lambda rows: rows[:5])
+    with pytest.raises(FinbenchError, match="has 5 documents; its results file says 12"):
+        lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
 
 
 def test_a_set_with_fewer_rows_than_the_limit_is_whole(
     output: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = cut(output, tmp_path / "t")
-    with pytest.raises(FinbenchError, match="cut at different numbers of rows"):
-        lmeval.import_card(other, out=tmp_path / "o", data_dir=data)
     load = prompts.load
 
     def short(*arguments: Any, **options: Any) -> dict[str, Any]:

@@ -71,10 +71,27 @@ def _trainer(run: training.Prepared, folder: Path, **more: Any) -> AnswerTrainer
         ({"method": "lora", "bits": 4, "init_lora_weights": "corda"}, "needs data", "Known"),
         ({"method": "lora", "init_lora_weights": "pissa"}, "method of its own", "--method pissa"),
         ({"method": "lora", "init_lora_weights": False}, "not start as the base", ""),
+        ({"method": "lora", "init_lora_weights": 0}, "not start as the base", ""),
+        ({"method": "lora", "init_lora_weights": "orthogonal", "rank": 3}, "an even rank", "--rank 4"),
+        ({"method": "lora+", "init_lora_weights": "mica"}, "mica trains A alone", "--method lora"),
+        ({"method": "lora-fa", "init_lora_weights": "mica"}, "mica trains A alone", "--method lora"),
+        ({"method": "pissa", "init_lora_weights": "gaussian"}, "takes no init_lora_weights", ""),
+        ({"method": "loftq", "bits": 4, "init_lora_weights": "orthogonal"}, "takes no init_lora_weights", ""),
+        ({"method": "pissa", "use_dora": True}, "saved as a plain LoRA", "--method dora"),
+        ({"method": "eva", "use_dora": True}, "saved as a plain LoRA", "--method dora"),
+        ({"method": "olora", "use_bdlora": {"nblocks": 2}}, "saved as a plain LoRA", "Leave it out"),
+        ({"exclude_modules": ".*"}, "leave none of the target modules", "State others"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [9]}, "leave none of the target modules", ""),
+        ({"method": "oft", "layers_to_transform": [0]}, "needs a list of target modules", r"target_modules=\[q_proj\]"),
+        ({"method": "oft", "oft_block_size": 48}, "oft_block_size 48 does not divide", "its inputs"),
+        ({"method": "oft", "oft_block_size": "x"}, "whole number", ""),
+        ({"method": "boft", "boft_block_size": -4}, "whole number", ""),
         ({"method": "lora", "bias": "all"}, "change the base itself", ""),
         ({"method": "lora", "use_rolsra": True}, "did you mean use_rslora", "Options of lora"),
         ({"method": "dora", "use_dora": False}, "what makes method dora", "finbench methods"),
         ({"method": "lora+", "lr_ratio": 0.5}, "from 1 to 1000", "lr_ratio=16"),
+        ({"method": "lora+", "lr_ratio": True}, "from 1 to 1000", "lr_ratio=16"),
+        ({"method": "eva", "rho": 1e9}, "above the 128 inputs", ""),
         ({"method": "eva", "rank": 32, "rho": 8}, "above the 128 inputs", "--rank 16"),
         ({"method": "eva", "tau": 0}, "tau must be", "tau"),
         ({"method": "eva", "rank_pattern": {"q_proj": 8}}, "finds the rank of each layer", "Leave it out"),
@@ -173,31 +190,43 @@ def test_lora_plus_with_ratio_one_is_lora_bit_for_bit(wide: Path, tmp_path: Path
     assert made["lora"] == made["lora+"]
 
 
+_FROZEN = {(name, "llama", 16) for name in METHODS} | {(name, "gpt2", 16) for name in ("pissa", "lora-fa", "vera")}
+
+
 @pytest.mark.parametrize(
-    ("method", "base"),
+    ("method", "base", "bits"),
     [
-        *(
-            (method, "llama")
-            for method in ("lora", "dora", "pissa", "olora", "eva", "lora-fa", "vera", "randlora", "oft")
-        ),
-        *((method, "gpt2") for method in ("pissa", "lora-fa", "vera", "randlora")),
+        pytest.param(method.name, base, bits, marks=[] if (method.name, base, bits) in _FROZEN else [pytest.mark.slow])
+        for method in METHODS.values()
+        for base in ("llama", "gpt2")
+        for bits in method.bits
+        if method.name != "full" and (base == "llama" or method.conv1d)
     ],
 )
-def test_frozen_tensors_keep_their_bits(method: str, base: str, wide: Path, gpt2: Path, tmp_path: Path) -> None:
-    run = training.prepare(recipe(wide if base == "llama" else gpt2, method))
+def test_frozen_tensors_keep_their_bits(
+    method: str, base: str, bits: int, wide: Path, gpt2: Path, tmp_path: Path
+) -> None:
+    run = training.prepare(recipe(wide if base == "llama" else gpt2, method, bits=bits))
     trainer = _trainer(run, tmp_path)
     model = trainer.model
-    frozen = {name: t.detach().clone() for name, t in model.state_dict().items()}
     trains = {name for name, tensor in model.named_parameters() if tensor.requires_grad}
+    frozen = {name: t.detach().clone() for name, t in _tensors(model).items() if name not in trains}
+    before = {name: t.detach().clone() for name, t in model.named_parameters() if name in trains}
     trainer.train()
-    after = model.state_dict()
-    assert all(torch.equal(after[name], frozen[name]) for name in frozen if name not in trains)
-    assert any(not torch.equal(after[name], frozen[name]) for name in trains)
+    after = _tensors(model)
+    assert [name for name in frozen if not torch.equal(after[name], frozen[name])] == []
+    assert any(not torch.equal(after[name], before[name]) for name in trains)
     held = {id(tensor) for group in trainer.optimizer.param_groups for tensor in group["params"]}
     assert held == {id(tensor) for name, tensor in model.named_parameters() if name in trains}
     kinds = {"lora-fa": ("lora_B",), "vera": ("vera_lambda",), "randlora": ("randlora_lambda", "randlora_gamma")}
     kinds |= {"oft": ("oft_R",), "dora": ("lora_A", "lora_B", "lora_magnitude_vector")}
+    kinds |= {"adalora": ("lora_A", "lora_B", "lora_E")}
     assert all(any(kind in name for kind in kinds.get(method, ("lora_A", "lora_B"))) for name in trains)
+
+
+def _tensors(model: Any) -> dict[str, torch.Tensor]:
+    """Parameters and buffers, saved or not."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def test_lora_fa_takes_the_projection_of_the_full_gradient(wide: Path, tmp_path: Path) -> None:
@@ -246,8 +275,9 @@ def test_adalora_refuses_a_run_without_room_for_its_schedule(
 @pytest.mark.parametrize(
     ("method", "bits"),
     [
-        *(("lora-fa", 16), ("pissa", 4), ("adalora", 16)),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("lora+", 16), ("pissa", 16), ("eva", 16))),
+        *(("lora-fa", 16), ("pissa", 4), ("adalora", 16), ("irqlora", 4), ("rosa", 16)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("lora+", 16), ("pissa", 16), ("relora", 16))),
+        pytest.param("eva", 16, marks=pytest.mark.slow),
         *(pytest.param(*case, marks=pytest.mark.slow) for case in (("vera", 16), ("dora", 8), ("loftq", 4))),
     ],
 )

@@ -16,7 +16,7 @@ from huggingface_hub import HfApi, ModelCard
 
 from conftest import TOKEN, files_of, upload
 from finbench import adapters, cardfiles, catalog, evaluation, hub, pulling, verification, zoo
-from finbench.devhub.routes import Account
+from finbench.devhub.desk import Account
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
 from finbench.publishing import modelcard

@@ -6,9 +6,9 @@ import contextlib
 import json
 import os
 import pickle
+import resource
 import shutil
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from conftest import TOKEN, files_of, hub_environment, upload
+from conftest import TOKEN, files_of, hub_environment, quick, upload
 from finbench import adapters, bases, chatguard, modelfiles, safety
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
@@ -52,11 +52,17 @@ def configured(folder: Path, **changed: Any) -> Path:
     return folder
 
 
+def processor_time() -> float:
+    """Seconds that this process and its children have computed, however busy the machine is."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
 def refused(folder: Path, match: str, seconds: float = 5) -> None:
-    start = time.monotonic()
+    start = processor_time()
     with pytest.raises(FinbenchError, match=match) as caught:
         adapters.read(folder)
-    assert time.monotonic() - start < seconds
+    assert quick(processor_time() - start, seconds)
     assert len(caught.value.message) < 1_500
 
 
@@ -262,10 +268,16 @@ def test_values_that_are_not_finite(adapter: Path) -> None:
     ],
 )
 def test_templates_that_never_end_or_take_too_much(template: str) -> None:
-    start = time.monotonic()
+    start = processor_time()
     with pytest.raises(FinbenchError, match="chat template of x"):
         chatguard.check(template, "x")
-    assert time.monotonic() - start < 8
+    assert quick(processor_time() - start, 1.5)  # half a second, and the start of a process
+
+
+def test_a_template_is_not_refused_because_the_machine_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that waits costs nothing: only its own time counts."""
+    monkeypatch.setattr(chatguard, "_IMPORTS", chatguard._IMPORTS + "import time\ntime.sleep(2)\n")
+    chatguard.check("{{ messages[0].content }} <busy>", "x")
 
 
 SSTI = [
@@ -301,10 +313,10 @@ def test_a_template_that_waits_for_a_word_is_stopped_too(llama: Path, tmp_path: 
     (folder / "chat_template.jinja").write_text("{% if 'profit' in messages[0].content %}" + loop + "{% endif %}ok")
     apply = bases.chat_template(bases.load_tokenizer(bases.resolve(str(folder))), "x")
     assert apply([{"role": "user", "content": "Hello"}]) == "ok"
-    start = time.monotonic()
+    start = processor_time()
     with pytest.raises(FinbenchError, match="was stopped"):
         apply([{"role": "user", "content": "a profit"}])
-    assert time.monotonic() - start < 5
+    assert quick(processor_time() - start, 3)
 
 
 # ---------------------------------------------------------------- secrets, and other people's text

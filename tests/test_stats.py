@@ -115,7 +115,7 @@ def test_subjects_are_tied_unless_one_is_significantly_better() -> None:
 
 def test_bootstrap_intervals_agree_with_scipy() -> None:
     values = np.random.default_rng(3).gamma(2.0, 0.2, size=400)
-    ours = stats.bootstrap(shares(values), mean_of, share=False)
+    ours = stats.bootstrap(shares(values), mean_of, bounds=paired.UNBOUNDED)
     theirs = scipy_stats.bootstrap((values,), np.mean, n_resamples=10_000, method="percentile", rng=1)
     assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.002)
     assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.002)
@@ -344,3 +344,81 @@ def test_the_aggregations_read_from_the_yaml_are_those_of_lm_eval() -> None:
             key: how.__name__ for key, how in theirs.aggregation().items()
         }
         assert metrics.lower_is_better(name) == [k for k, up in theirs.higher_is_better().items() if not up]
+
+
+# ---------------------------------------------------------------- few sources
+
+
+def test_one_source_gives_no_interval_and_says_why() -> None:
+    """30 questions about one filing: nothing is known of how another filing would do."""
+    right = [1.0] * 19 + [0.0] * 11
+    found = scoring.measure(right, metrics.mean, ["filing"] * 30)
+    assert (found.value, found.low, found.high) == (19 / 30, None, None)
+    assert (found.method, found.lacking, found.interval) == ("none, one source", "one source", None)
+    assert scoring.measure([1.0] * 30, metrics.mean, ["filing"] * 30).interval is None  # all right is no better
+    assert scoring.measure([("positive", "positive", NAMES)], LABELS.macro_f1).lacking == "one document"
+    errors = scoring.measure([(1.0, 1.5), (2.0, 2.0), (0.5, 1.0)], task_helper("regression").mse, ["filing"] * 3)
+    assert errors.lacking == "one source"
+
+
+def test_resamples_that_are_all_alike_give_no_interval() -> None:
+    """Ten rows of one label, all read right: macro-F1 over three labels is 1/3 in every resample."""
+    found = scoring.measure([("neutral", "neutral", NAMES)] * 10, LABELS.macro_f1)
+    assert found.value == pytest.approx(1 / 3)
+    assert (found.interval, found.lacking) == (None, "resamples are all alike")
+    assert scoring.measure([(1.0, 1.0)] * 10, task_helper("regression").mse).interval is None
+
+
+def test_an_unknown_aggregation_of_a_share_at_its_end_is_no_certainty() -> None:
+    def gold_share(values: Any) -> float:
+        return float(np.mean(values))
+
+    found = scoring.measure([1.0] * 40, gold_share, within=stats.SHARE)
+    assert found.interval == (pytest.approx(stats.wilson(40, 40).low), 1.0)
+
+
+def test_few_sources_get_students_t_within_the_bounds_of_the_metric() -> None:
+    right, sources = [1.0] * 9 + [0.0] * 3 + [1.0] * 4 + [0.0] * 8, ["a"] * 12 + ["b"] * 12
+    found = scoring.measure(right, metrics.mean, sources)
+    assert found.method == "Student's t over 2 sources, cluster bootstrap, 10000 resamples"
+    assert found.interval == (0.0, 1.0)
+    means = np.array([0.7, 0.5, 0.6])
+    thirds = [float(n < 10 * share) for share in means for n in range(10)]
+    three = scoring.measure(thirds, metrics.mean, np.repeat(["a", "b", "c"], 10).tolist())
+    half = scipy_stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5
+    assert three.interval == pytest.approx((0.6 - half, 0.6 + half), abs=0.01)
+    alike = scoring.measure([1.0, 0.0] * 12, metrics.mean, sources)  # both sources at one half, by chance
+    assert alike.interval == pytest.approx(stats.wilson(12, 24).interval, abs=0.03)
+
+
+def _few(rng: Any, sources: int) -> tuple[list[float], list[int]]:
+    """Fifteen questions about each source, whose difficulty they share (correlation 0.1), 70 % right."""
+    ability = rng.beta(0.7 * 9, 0.3 * 9, size=sources)
+    right = rng.random(15 * sources) < np.repeat(ability, 15)
+    return right.astype(float).tolist(), np.repeat(np.arange(sources), 15).tolist()
+
+
+@pytest.mark.parametrize("sources", [2, 3, 5])
+def test_intervals_of_few_sources_cover_the_truth_where_percentiles_do_not(sources: int) -> None:
+    rng = np.random.default_rng(sources)
+    held = np.zeros(2)
+    for _ in range(600):
+        right, of = _few(rng, sources)
+        for rule, earlier in enumerate((False, True)):
+            found = stats.bootstrap(shares(right), mean_of, of, resamples=400, earlier=earlier)
+            low, high = found.interval or (np.nan, np.nan)
+            held[rule] += low <= 0.7 <= high
+    assert held[0] / 600 >= 0.92
+    assert held[1] / 600 < (0.93 if sources == 5 else 0.85)
+
+
+def test_a_difference_on_few_sources_is_never_significant_and_says_so() -> None:
+    a, b = [1.0] * 40, [0.0] * 40
+    for sources, p in ((1, 1.0), (2, 0.5), (5, 2 / 2**5)):
+        found = scoring.difference(a, b, metrics.mean, [f"filing {number % sources}" for number in range(40)])
+        assert (found.units, found.testable, found.detectable()) == (sources, False, None)
+        assert found.p == pytest.approx(p, abs=0.02)
+        assert found.measure.interval is None
+    six = scoring.difference(a, b, metrics.mean, [f"filing {number % 6}" for number in range(40)])
+    assert six.testable
+    assert six.p < 0.05

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from alone import read_alone
 from conftest import make_gpt2, make_llama
 from finbench import adapters, bases, catalog, training
+from finbench.engines.hf import HFEngine
 from finbench.errors import FinbenchError
 from finbench.merging import log_probabilities, merge
 from finbench.methods import METHODS, TUNERS, method_named
@@ -21,11 +25,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "vblora": {"vector_length": 32},
     "ia3": {"target_modules": ["down_proj", "k_proj", "v_proj"], "feedforward_modules": ["down_proj"]},
 }
+ON_GPT2 = {"ia3": {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"]}}
 QUICK = ("fourierft", "hira", "ia3", "road", "shira")  # the others are run by .ci/run
-ROWS = [
-    pytest.param(name, bits, marks=[] if bits == 16 and name in QUICK else [pytest.mark.slow])
+COMBINATIONS = [
+    (name, base, bits)
     for name, tuner in TUNERS.items()
+    for base in ("llama", "gpt2")
     for bits in tuner.bits
+    if base == "llama" or tuner.conv1d
+]
+ROWS = [
+    pytest.param(*case, marks=[] if case[1:] == ("llama", 16) and case[0] in QUICK else [pytest.mark.slow])
+    for case in COMBINATIONS
 ]
 
 
@@ -42,39 +53,91 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(base: Path, method: str, **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 24, "batch_size": 8}
     stated |= {"dtype": "float32", "lr": 1e-2} | ({"rank": 4} if method_named(method).rank else {})
-    return catalog.recipe(None, {**stated, **OPTIONS.get(method, {}), **overrides})
+    own = OPTIONS.get(method, {}) | (ON_GPT2.get(method, {}) if base.name == "gpt2" else {})
+    return catalog.recipe(None, {**stated, **own, **overrides})
 
 
-@pytest.mark.parametrize(("method", "bits"), ROWS)
-def test_it_trains_is_read_again_and_merges(
-    method: str, bits: int, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[torch.Tensor] = []
+@dataclass
+class Trained:
+    """A finished run, and what the model in memory said before it was saved."""
+
+    folder: Path
+    base: Path
+    bits: Any
+    logits: torch.Tensor
+
+
+@pytest.fixture(scope="module")
+def train_once(tmp_path_factory: pytest.TempPathFactory, llama: Path, gpt2: Path) -> Callable[..., Trained]:
+    """Train each combination at most once in this module."""
+    done: dict[tuple[str, str, int], Trained] = {}
     real = training._save
 
-    def spy(run: Any, model: Any, tokenizer: Any, *rest: Any) -> Adapter:
-        seen.append(log_probabilities(model.eval(), tokenizer, TEXT))
-        return real(run, model, tokenizer, *rest)
+    def run(method: str, kind: str, bits: int) -> Trained:
+        key = (method, kind, bits)
+        if key not in done:
+            base, seen = llama if kind == "llama" else gpt2, []
 
-    monkeypatch.setattr(training, "_save", spy)
-    training.train(recipe(llama, method, bits=bits), tmp_path / "a")
-    model, tokenizer = bases.load(bases.resolve(str(llama)), bits, torch.float32)  # type: ignore[arg-type]
+            def spy(prepared: Any, model: Any, tokenizer: Any, *rest: Any) -> Adapter:
+                seen.append(log_probabilities(model.eval(), tokenizer, TEXT))
+                return real(prepared, model, tokenizer, *rest)
+
+            out = tmp_path_factory.mktemp("runs") / f"{method}-{kind}-{bits}"
+            training._save = spy
+            try:
+                training.train(recipe(base, method, bits=bits), out)
+            finally:
+                training._save = real
+            done[key] = Trained(out, base, bits, seen[0])
+        return done[key]
+
+    return run
+
+
+@pytest.mark.parametrize(("method", "kind", "bits"), ROWS)
+def test_it_trains_is_read_again_is_examined_and_merges(
+    method: str, kind: str, bits: int, train_once: Callable[..., Trained], tmp_path: Path
+) -> None:
+    run = train_once(method, kind, bits)
+    on = bases.resolve(str(run.base))
+    model, tokenizer = bases.load(on, run.bits, torch.float32)
     base = log_probabilities(model, tokenizer, TEXT)
-    found = log_probabilities(adapters.attach(model, adapters.read(tmp_path / "a").folder).eval(), tokenizer, TEXT)
-    torch.testing.assert_close(found, seen[0], atol=1e-4, rtol=0)
+    found = log_probabilities(adapters.attach(model, adapters.read(run.folder).folder).eval(), tokenizer, TEXT)
+    torch.testing.assert_close(found, run.logits, atol=1e-4, rtol=0)
     assert not torch.allclose(found, base, atol=1e-6)
-    made = merge(str(tmp_path / "a"), tmp_path / "m", base=str(llama), dtype="float32").merge
+    engine = HFEngine(on, run.bits, "float32")
+    engine.use(run.folder)
+    examined = log_probabilities(engine.lm.model, engine.tokenizer, TEXT)
+    torch.testing.assert_close(examined, run.logits, atol=5e-4, rtol=0)
+    engine.use(None)
+    assert torch.equal(engine._probe(), engine.alone)
+    made = merge(str(run.folder), tmp_path / "m", base=str(run.base), dtype="float32").merge
     assert made is not None
     assert made.largest_difference < (0.05 if bits == 8 else 5e-4)
+
+
+@pytest.mark.parametrize(
+    ("names", "kinds", "bits"),
+    [
+        (QUICK, ("llama",), 16),
+        *(pytest.param(tuple(TUNERS), ("llama", "gpt2"), bits, marks=pytest.mark.slow) for bits in (16, 8, 4)),
+    ],
+)
+def test_a_fresh_process_with_peft_alone_reads_every_tuner(
+    names: tuple[str, ...], kinds: tuple[str, ...], bits: int, train_once: Callable[..., Trained], tmp_path: Path
+) -> None:
+    cases = [case for case in COMBINATIONS if case[0] in names and case[1] in kinds and case[2] == bits]
+    runs = [train_once(*case) for case in cases]
+    logits = read_alone([(run.base, run.folder, "peft", bits) for run in runs], TEXT, tmp_path)
+    for case, run, found in zip(cases, runs, logits, strict=True):
+        torch.testing.assert_close(found, run.logits, atol=1e-4, rtol=0, msg=str(case))
 
 
 @pytest.mark.parametrize("method", list(TUNERS))
 def test_gpt2s_layers_are_taken_or_refused_before_anything_is_loaded(
     method: str, gpt2: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"c_proj": {"target_modules": ["c_attn", "mlp.c_proj"], "feedforward_modules": ["mlp.c_proj"]}}
-    more = changes["c_proj"] if method == "ia3" else {}
-    chosen = recipe(gpt2, method, **more)
+    chosen = recipe(gpt2, method)
     if TUNERS[method].conv1d:
         run = training.prepare(chosen)
         model, tokenizer = training.begin(run, torch.float32)
@@ -98,7 +161,7 @@ def test_every_tuner_of_peft_is_a_method_or_refused_with_a_reason() -> None:
 
 @pytest.mark.parametrize("method", [name for name, tuner in TUNERS.items() if tuner.divides])
 def test_sizes_that_do_not_divide_are_refused_by_layer(method: str, llama: Path) -> None:
-    [key] = TUNERS[method].divides
+    [(key, _)] = TUNERS[method].divides
     size = {"road": 6, "gralora": 3}.get(method, 7)  # peft itself wants an even one, and a divisor of the rank
     more = {"rank": 3} if method == "gralora" else {}
     with pytest.raises(FinbenchError, match=rf"{key} {size} does not divide model.layers.0.self_attn"):

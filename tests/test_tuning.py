@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from finbench import catalog, paths, training, tuning
+from finbench import bases, catalog, paths, prompts, training, tuning
 from finbench.errors import FinbenchError, Interrupted
-from finbench.methods import method_named
+from finbench.methods import METHODS, method_named
 from finbench.records import Adapter, Search, Trial
 
 
@@ -41,6 +44,78 @@ def test_a_budget_that_makes_no_search_is_refused(budget: int, llama: Path, tmp_
     with pytest.raises(FinbenchError, match="from 1 to 6 whole trainings") as caught:
         tuning.tune(recipe(llama), tmp_path / "t", budget=budget)
     assert caught.value.hint == "--budget 3"
+
+
+def test_a_dry_run_says_the_same_work_for_every_method_and_writes_nothing(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    real = prompts.rows
+
+    def spy(exam: Any, split: str) -> Any:
+        asked.append(split)
+        return real(exam, split)
+
+    monkeypatch.setattr(prompts, "rows", spy)
+    monkeypatch.setattr(bases, "load", None)
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+    for name, method in METHODS.items():
+        found = tuning.outline(recipe(llama, name, limit=200, bits=method.bits[0]), budget=3)
+        assert [rung["trials"] for rung in found["rungs"]] == [8, 4, 2]
+        assert found["tokens"] == sum(rung["trials"] * rung["tokens"] for rung in found["rungs"])
+        assert len(found["rates"]) == 8
+        seen[name] = (found["rungs"], found["tokens"], found["validation_rows"])
+    assert len({str(work) for work in seen.values()}) == 1
+    assert set(asked) == {"train"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "xdg"}
+
+
+def test_what_is_outlined_is_what_is_done(llama: Path, tmp_path: Path) -> None:
+    chosen = recipe(llama, limit=32)
+    found = tuning.outline(chosen, budget=2)
+    tuned, _ = tuning.tune(chosen, tmp_path / "t", budget=2)
+    trials = _search(tuned).trials
+    assert [sum(trial.rung == rung for trial in trials) for rung in (0, 1)] == [r["trials"] for r in found["rungs"]]
+    assert {(t.rows, t.steps) for t in trials} == {(r["rows"], r["steps"]) for r in found["rungs"]}
+    assert {t.lr for t in trials if t.rung == 0} == set(found["rates"])
+    assert _search(tuned).validation_rows == found["validation_rows"]
+
+
+def test_a_method_that_needs_steps_is_refused_for_its_rungs_not_for_the_rows_held_out(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "MOST_HELD_OUT", 8)  # one step's worth
+    tuning.outline(recipe(llama, "adalora", limit=64), budget=1)
+    with pytest.raises(FinbenchError, match="more than 2 optimiser steps"):
+        tuning.outline(recipe(llama, "adalora", limit=64), budget=2)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_goes_on_and_ends_in_the_same_recipe(llama: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle of a trial: what was finished is kept, the rest is done again."""
+    stated = ["--base", str(llama), "--task", "mini_sentiment", "--limit", "64", "--budget", "2", "--rank", "4"]
+    stated += ["--set", "dtype=float32", "--set", "batch_size=8"]
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "finbench", "tune", *stated, "--out", str(out)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole").wait(timeout=600) == 0
+    search = tmp_path / "parts" / "search.json"
+    for wanted in (1, 4):
+        running = start(tmp_path / "parts")
+        while not search.is_file() or len(json.loads(search.read_text())["trials"]) < wanted:
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.kill()
+        running.wait()
+    before = json.loads(search.read_text())["trials"]
+    assert len(before) < 6
+    assert start(tmp_path / "parts").wait(timeout=600) == 0
+    assert json.loads(search.read_text())["trials"][: len(before)] == before
+    one, other = (next((tmp_path / name).glob("*-tuned.yaml")) for name in ("whole", "parts"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize("method", ["lora", "vera"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,8 +14,9 @@ from typing import Any
 
 import pytest
 import zstandard
+from rich.console import Console
 
-from finbench import cardfiles, cli, evaluation, metrics, scoring, seal
+from finbench import cardfiles, cards, cli, comparison, evaluation, exports, metrics, reporting, scoring, seal
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file, stable_json
 from finbench.records import Scorecard
@@ -535,8 +539,9 @@ def test_cards_of_schema_0_are_read_and_verified() -> None:
     card = cardfiles.read(path)
     assert (card.schema_, card.seal, card.scores[0].clusters, card.scores[0].main.method) == (0, None, None, None)
     found: Verification = verify(path)
-    assert (found.level, found.faults) == ("samples-attached", [])
+    assert (found.level, found.faults) == ("self-reported", [])  # nobody can read its answers again: tasks of version 1
     assert any("schema 0 has no seal" in note for note in found.notes)
+    assert any("rests on the word of who wrote it" in note for note in found.notes)
 
 
 def test_committed_cards_can_be_believed_though_their_tasks_have_newer_versions() -> None:
@@ -544,7 +549,7 @@ def test_committed_cards_can_be_believed_though_their_tasks_have_newer_versions(
     assert places
     for path in places:
         found = verify(path)
-        assert (found.level, found.faults) == ("samples-attached", []), path.name
+        assert (found.level, found.faults) == ("self-reported" if found.earlier else "samples-attached", []), path.name
     old = next(path for path in places if path.name.startswith("fpb-"))  # of version 1, and that is how it stays
     with pytest.raises(FinbenchError, match="earlier version"):
         verify(old, rerun=5)
@@ -564,3 +569,202 @@ def test_restricted_answers_that_cannot_be_read_are_no_crash(
     for folder in (tmp_path / "data", tmp_path / "nowhere"):
         found = verify(card, data_dir=folder)
         assert (found.level, found.faults) == ("samples-attached", [])
+
+
+# ---------------------------------------------------------------- intervals of few sources
+
+
+@pytest.fixture
+def one_filing(tmp_path: Path) -> Path:
+    """A card on the first two questions of mini_xbrl, which are about one filing."""
+    evaluation.evaluate(engine="dummy", tasks=["mini_xbrl"], limit=2, out=tmp_path / "one")
+    return tmp_path / "one" / "dummy.json"
+
+
+def test_a_card_of_one_source_has_no_interval_and_every_view_says_why(one_filing: Path, tmp_path: Path) -> None:
+    score = cardfiles.read(one_filing).scores[0]
+    assert (score.n, score.clusters, score.main.interval, score.main.lacking) == (2, 1, None, "one source")
+    found = verify(one_filing)
+    assert (found.level, found.faults) == ("samples-attached", [])
+    shown = f"{100 * score.main.value:.1f} [–: one source]"
+    assert shown in (one_filing.parent / "report.md").read_text()
+    assert "<small>–: one source</small>" in (one_filing.parent / "report.html").read_text()
+    for how in ("md", "latex", "html"):
+        dash = "--" if how == "latex" else "–"
+        assert f"[{dash}: one source]" in reporting.report([one_filing], format=how)
+    drawn = Console(width=100, record=True, file=io.StringIO())
+    drawn.print(*cards.terminal([cardfiles.read(one_filing)]))
+    assert "–: one source" in drawn.export_text()
+    for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
+        [file] = exports.export_card(one_filing, format=how, out=tmp_path / how)
+        text = file.read_text()
+        assert "confidence_interval" not in text
+        assert "low:" not in text
+        assert ('"N/A"' in text) == (how == "lm-eval")
+
+
+def test_an_interval_that_one_source_cannot_give_is_a_fault_and_that_of_earlier_cards_a_note(one_filing: Path) -> None:
+    kept = one_filing.read_bytes(), cardfiles.samples_path(one_filing).read_bytes()
+
+    def edit(low: Any, high: Any, method: str) -> Verification:
+        one_filing.write_bytes(kept[0])
+        cardfiles.samples_path(one_filing).write_bytes(kept[1])
+
+        def alter(card: Card, rows: Rows) -> None:
+            main = card["scores"][0]["main_metric"]
+            card["scores"][0]["metrics"][main] |= {"low": low, "high": high, "method": method}
+
+        change(one_filing, alter, careful=True)
+        return verify(one_filing)
+
+    value = cardfiles.read(one_filing).scores[0].main.value
+    narrow = edit(max(0.0, value - 0.01), min(1.0, value + 0.01), "cluster bootstrap, 10000 resamples")
+    assert narrow.faults
+    assert edit(None, None, "none, too many").faults
+    assert edit(None, None, "").faults
+    before = scoring.split_metrics(*_of(one_filing), earlier=True)[0][cardfiles.read(one_filing).scores[0].main_metric]
+    earlier = edit(before.low, before.high, str(before.method))
+    assert (earlier.level, earlier.faults) == ("samples-attached", [])
+    assert any("by an earlier rule; today's: none (none, one source)" in note for note in earlier.notes)
+
+
+def _of(path: Path) -> tuple[Any, Any, Any]:
+    """Values, aggregations and clusters of a card of one task."""
+    rows = cardfiles.read_samples(path)
+    return scoring.values_of(rows), metrics.aggregations(rows[0]["task"]), scoring.clusters_of(rows)
+
+
+def test_comparing_on_few_sources_says_that_nothing_can_be_shown(one_filing: Path, tmp_path: Path) -> None:
+    evaluation.evaluate(
+        engine="dummy", tasks=["mini_xbrl"], limit=2, out=tmp_path / "two", arguments={"answers": "gold"}
+    )
+    [pair] = comparison.compare([one_filing, tmp_path / "two" / "dummy.json"])
+    assert "no interval (one source)" in pair.verdict
+    assert "from one source, and fewer than 6 cannot show any difference" in pair.verdict
+    assert (pair.contests[0].detectable, pair.contests[0].needed, pair.contests[0].winner) == (None, None, None)
+
+
+# ---------------------------------------------------------------- earlier versions and schemas as a hiding place
+
+
+def set_back(card: Card, rows: Rows) -> None:
+    """Say that the task was of an earlier version, whose answers cannot be scored again, and edit a gold."""
+    score = card["scores"][1]
+    version, digest = max(metrics.history()[score["task"]].items())
+    score |= {"version": version, "task_digest": digest}
+    rescored(everything_right)(card, rows)
+    score |= {"version": version, "task_digest": digest}
+
+
+def test_a_version_set_back_is_no_way_around_the_scorer(card: Path) -> None:
+    change(card, set_back, careful=True)
+    found = verify(card)
+    assert found.level == "self-reported"
+    assert found.earlier == ["finbench_mini_sentiment"]
+    [note] = [note for note in found.notes if "rests on the word of who wrote it" in note]
+    assert note.startswith("finbench_mini_sentiment: version ")
+    with pytest.raises(FinbenchError, match="earlier version"):
+        verify(card, rerun=3)
+
+
+def strip(card: Card, rows: Rows) -> None:
+    """What schema 0 did not have, taken away."""
+    for name in ("origin", "arguments", "computed", "chat_template", "seal"):
+        card.pop(name, None)
+    card["schema"] = 0
+    for score in card["scores"]:
+        for name in ("clusters", "duplicates", "lower_is_better", "fewshot_split", "fewshot_digest", "overlap"):
+            score.pop(name, None)
+    card["subject"]["name"] = "somebody else"
+
+
+def test_a_card_cannot_pass_as_one_of_schema_0(card: Path) -> None:
+    change(card, strip)
+    found = verify(card)
+    assert found.level == "none"
+    assert any(fault.field == "schema" and "no card can have version" in fault.message for fault in found.faults)
+
+    def further(card: Card, rows: Rows) -> None:
+        for score in card["scores"]:
+            score |= {"version": 1, "task_digest": metrics.history()[score["task"]][1]}
+
+    change(card, further)
+    assert verify(card).level in ("none", "self-reported")
+
+
+# ---------------------------------------------------------------- samples that are none
+
+
+def test_missing_samples_are_named_once(card: Path) -> None:
+    cardfiles.samples_path(card).unlink()
+    found = verify(card)
+    assert [fault.field for fault in found.faults] == ["samples"]
+    assert "is missing" in found.faults[0].message
+
+
+FORGED: dict[str, Callable[[Card, Rows], None]] = {
+    "no values": lambda card, rows: rows[3].pop("values") and None,
+    "no document": lambda card, rows: rows[3].pop("doc") and None,
+    "no index": lambda card, rows: rows[3].pop("index") and None,
+    "no metric": lambda card, rows: row_of(rows)["values"].pop("macro_f1") and None,
+    "a number for text": lambda card, rows: rows[3].update(index="three"),
+    "no rows of a task": lambda card, rows: rows.__delitem__(slice(0, 150)),
+    "a label of no task": lambda card, rows: row_of(rows)["values"].update(macro_f1=["up", "down", ["left"]]),
+    "no item": lambda card, rows: row_of(rows)["values"].update(macro_f1=3),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_forged_rows_are_one_clear_line_in_compare_and_report(what: str, card: Path, original: Path) -> None:
+    found, rows = json.loads(card.read_text()), cardfiles.read_samples(card)
+    FORGED[what](found, rows)
+    lines = "".join(stable_json(row) + "\n" for row in rows)
+    cardfiles.samples_path(card).write_bytes(zstandard.ZstdCompressor().compress(lines.encode()))
+    found["samples"], found["subject"]["name"] = sha256_file(cardfiles.samples_path(card)), "forger"
+    card.write_text(json.dumps(found))
+    for act in (lambda: comparison.compare([card, original]), lambda: reporting.report([card, original])):
+        with pytest.raises(FinbenchError, match="amples of") as caught:
+            act()
+        assert "\n" not in caught.value.message
+        assert "finbench verify" in str(caught.value.hint)
+    assert verify(card).faults
+
+
+def _frames(*parts: bytes, size: bool = True) -> bytes:
+    return b"".join(zstandard.ZstdCompressor(write_content_size=size).compress(part) for part in parts)
+
+
+def test_samples_that_are_no_samples_are_refused_at_small_cost(card: Path) -> None:
+    """Bombs, torn frames, data behind the frame, links and pipes."""
+    file = cardfiles.samples_path(card)
+    whole = file.read_bytes()
+    text = zstandard.ZstdDecompressor().decompressobj().decompress(whole)
+    bomb = zstandard.ZstdCompressor().compressobj()
+    inflated = b"".join(bomb.compress(bytes(2**24)) for _ in range(20)) + bomb.flush()
+    hidden = text[: text.index(b"\n") + 1]
+    cases = {
+        "a bomb": (inflated, "larger than any"),
+        "empty objects": (_frames(b"{}\n" * 3_000_000), "too short"),
+        "torn at a line": (_frames(text)[: len(whole) // 2], "torn"),
+        "rows behind the frame": (_frames(text, hidden), "each once"),
+        "no zstd": (b"{}", "torn"),
+        "nothing": (b"", "torn|each once|0 rows"),
+    }
+    for what, (content, said) in cases.items():
+        file.write_bytes(content)
+        change_sha(card)
+        found = verify(card)
+        assert any(re.search(said, fault.message) for fault in found.faults), (what, found.faults[:3])
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    assert any("is missing" in fault.message for fault in verify(card).faults)
+    card.unlink()
+    os.mkfifo(card)
+    with pytest.raises(FinbenchError, match="No such scorecard"):
+        verify(card)
+
+
+def change_sha(card: Path) -> None:
+    """State the samples that lie there, and seal again."""
+    found = json.loads(card.read_text()) | {"samples": sha256_file(cardfiles.samples_path(card))}
+    card.write_text(json.dumps(found | {"seal": seal.card_seal(found)}))

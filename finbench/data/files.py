@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import difflib
 import io
 import json
 import stat
@@ -90,15 +91,26 @@ class SourceFile:
             raise FinbenchError(f"{self}: the archive is damaged or encrypted ({fault}).") from fault
 
 
+def beside(path: Path) -> list[str]:
+    """What lies in the folder of a path that is not there, under a like name."""
+    try:
+        names = [found.name for found in path.parent.iterdir()]
+    except OSError:
+        return []
+    return [str(path.parent / name) for name in difflib.get_close_matches(path.name, names, n=3, cutoff=0.7)]
+
+
 def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
     """Files as they are; of folders and zip archives what fits ``pattern`` (several, separated by spaces).
 
     ``like``: the hint of an error.
     """
     found: list[SourceFile] = []
-    missing = [str(path) for path in paths if not path.exists()]
+    missing = [path for path in paths if not path.exists()]
     if missing:
-        raise FinbenchError(f"No such file: {', '.join(missing)}.", like)
+        near = [name for path in missing for name in beside(path)]
+        mean = f" Did you mean {' or '.join(near[:3])}?" if near else ""
+        raise FinbenchError(f"No such file: {', '.join(map(str, missing))}.{mean}", like)
     for path in paths:
         if path.is_dir():
             inside = [SourceFile(file) for file in sorted(path.rglob("*")) if file.is_file()]

@@ -1,4 +1,4 @@
-"""What the development Hub finds wrong with a model card's metadata: a few of the Hub's own rules.
+"""What the development Hub finds wrong with the metadata of a card: a few of the Hub's own rules.
 
 The standard library has no YAML reader, so this looks at the top level of the block line by line.
 """
@@ -10,15 +10,19 @@ import re
 _KEY = re.compile(r"([A-Za-z_][\w.-]*):(?:\s+(.*))?")
 
 
-def card_faults(text: str) -> list[str]:
-    """Faults of the metadata block of a README, in words; none where there is no block."""
+_SDKS = ("static", "gradio", "docker")
+_COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+
+
+def card_faults(text: str, kind: str = "model") -> list[str]:
+    """Faults of the metadata block of a README, in words; none where there is no block, but a Space needs one."""
     lines = text.replace("\r\n", "\n").split("\n")
     if not lines or lines[0].strip() != "---":
-        return []
+        return ["a Space needs a metadata block with an sdk"] if kind == "space" else []
     if "---" not in lines[1:]:
         return ["the metadata block is not closed by ---"]
     faults: list[str] = []
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for number, line in enumerate(lines[1 : lines.index("---", 1)], 2):
         if "\t" in line[: len(line) - len(line.lstrip())]:
             faults.append(f"line {number}: a tab cannot indent YAML")
@@ -31,10 +35,24 @@ def card_faults(text: str) -> list[str]:
         key, value = match[1], (match[2] or "").strip().strip("'\"")
         if key in seen:
             faults.append(f"line {number}: duplicated mapping key {key!r}")
-        seen.add(key)
+        seen[key] = value
         faults += _value_faults(key, value)
     if "license_name" in seen and "license" not in seen:
         faults.append('"license_name" needs "license: other"')
+    return faults + (_space_faults(seen) if kind == "space" else [])
+
+
+def _space_faults(seen: dict[str, str]) -> list[str]:
+    faults = [f'"{key}" is required' for key in ("sdk", "emoji", "colorFrom", "colorTo") if not seen.get(key)]
+    if seen.get("sdk") and seen["sdk"] not in _SDKS:
+        faults.append(f'"sdk" must be one of {", ".join(_SDKS)}')
+    faults += [
+        f'"{key}" must be one of {", ".join(_COLOURS)}'
+        for key in ("colorFrom", "colorTo")
+        if seen.get(key) and seen[key] not in _COLOURS
+    ]
+    if len(seen.get("short_description", "")) > 60:
+        faults.append('"short_description" has more than 60 characters')
     return faults
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 KINDS = {
     "status": "answer with this HTTP status instead, such as 500, 403 or 412; 429=3 adds Retry-After: 3",
-    "reset": "close the connection in the middle of the body",
-    "short": "end the body early, in good order",
+    "reset": "close the connection in the middle of the body, or after this many bytes",
+    "short": "end the body in the middle, or after this many bytes, in good order",
     "wrong": "flip one bit of the body",
     "slow": "wait this many seconds first",
     "loop": "redirect to the same address, for ever",

@@ -10,8 +10,9 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from finbench.devhub.desk import Account, Answer, call, ranged
 from finbench.devhub.faults import HOSTILE_NAMES, Fault, Faults
-from finbench.devhub.routes import Account, Answer, Routes, call, ranged
+from finbench.devhub.routes import Routes
 from finbench.devhub.store import Refused, Store
 
 TOKEN = "hf_development"  # of the account `dev`, which may write everywhere
@@ -43,7 +44,7 @@ class DevHub:
     @property
     def store(self) -> Store:
         """The repositories."""
-        return self.routes.store
+        return self.routes.desk.store
 
     def __enter__(self) -> DevHub:
         Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -95,7 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
     def _answer(self, body: bytes) -> Answer:
-        token = self.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        token = token.strip() if scheme == "Bearer" else ""  # a password of an address is of no account here
         try:
             if token and token not in self.dev.tokens:
                 raise Refused(401, "Invalid credentials in Authorization header")
@@ -145,15 +147,20 @@ class _Handler(BaseHTTPRequestHandler):
         if status == 206 and part:
             self.send_header("Content-Range", f"bytes {part[0]}-{part[1] - 1}/{len(body)}")
         if "short" in faults and self.command == "GET":
-            sent = sent[: len(sent) // 2]
+            sent = sent[: _cut(faults["short"], len(sent))]
         self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
         if self.command == "HEAD":
             return
         if "reset" in faults:
-            sent = sent[: len(sent) // 2]
+            sent = sent[: _cut(faults["reset"], len(sent))]
             self.close_connection = True
         self.wfile.write(sent)
+
+
+def _cut(fault: Fault, size: int) -> int:
+    """Bytes of a body that are sent: as many as the fault says, else the half."""
+    return min(int(fault.value), size) if fault.value.isdecimal() else size // 2
 
 
 def _other_hash(headers: dict[str, str]) -> dict[str, str]:

@@ -123,12 +123,17 @@ class Store:
             raise Refused(404, "Repository not found", "RepoNotFound") from fault
 
     def create(self, kind: str, repo: str, private: bool) -> None:
-        """A new repository with one empty commit, as the Hub makes them; Refused 409 if there is one."""
+        """A new repository with one commit, as the Hub makes them; Refused 409 if there is one.
+
+        Models and data sets begin empty, a Space with a page of the Hub's.
+        """
         with self.lock:
             folder = self.folder(kind, repo)
             if (folder / "repo.json").is_file():
                 raise Refused(409, "You already created this model repo")
-            first = self._commit(folder, None, "initial commit", {".gitattributes": self._regular(_ATTRIBUTES)})
+            files = {".gitattributes": _ATTRIBUTES} | (_FIRST_PAGE if kind == "spaces" else {})
+            tree = {path: self._regular(data) for path, data in files.items()}
+            first = self._commit(folder, None, "initial commit", tree)
             self._set_ref(folder, "main", first)
             _write_json(folder / "repo.json", {"private": private, "gated": False, "created": now()})
 
@@ -287,6 +292,12 @@ class Store:
 
 
 _ATTRIBUTES = "".join(f"*{ending} filter=lfs diff=lfs merge=lfs -text\n" for ending in LFS_ENDINGS).encode()
+
+_FIRST_PAGE = {
+    "README.md": b"---\ntitle: New\nemoji: \xf0\x9f\x98\xbb\ncolorFrom: blue\ncolorTo: green\nsdk: static\n---\n",
+    "index.html": b"<!doctype html><title>A new Space</title><link rel=stylesheet href=style.css>\n",
+    "style.css": b"body { padding: 2rem }\n",
+}
 
 
 def is_large(path: str, size: int) -> bool:

@@ -16,6 +16,7 @@ class Engine(Protocol):
     dtype: str
     max_length: int
     form: str
+    mixes: bool  # whether it is a ``MixingEngine``
 
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter folder from now on (None: the base alone)."""
@@ -31,3 +32,16 @@ class Engine(Protocol):
 
     def chat_template(self) -> Any:
         """The chat template as lm-eval calls it; FinbenchError if the base has none."""
+
+    def memory(self) -> int:
+        """Peak memory in bytes so far."""
+
+    def close(self) -> None:
+        """Let go of the model; the engine is not used again."""
+
+
+class MixingEngine(Engine, Protocol):
+    """An engine to which all its subjects are known when it is made, and that answers for several of them at once."""
+
+    def answer_all(self, asked: Sequence[tuple[Path | None, Any]], done: Done) -> list[Any]:
+        """As ``answer``, for pairs of (adapter, request)."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from finbench import environment
 from finbench.engines.base import Done
 from finbench.errors import FinbenchError
 
@@ -23,6 +24,7 @@ class DummyEngine:
     name = "dummy"
     dtype = "none"
     form = "none"
+    mixes = False
 
     def __init__(self, answers: str = "random", seed: int = 0, max_length: int = 1_000_000) -> None:
         if answers not in _MODES:
@@ -48,6 +50,13 @@ class DummyEngine:
             "".join(f"<{message['role']}>{message['content']}" for message in messages)
             + ("<assistant>" if add_generation_prompt else "")
         )
+
+    def memory(self) -> int:
+        """Of this process, which holds no model."""
+        return environment.peak_memory()
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """A text, or a log-likelihood in (-10, 0)."""

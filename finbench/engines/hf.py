@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from peft import PeftType
 
-from finbench import adapters, bases
+from finbench import adapters, bases, environment
 from finbench.engines.base import Done
 from finbench.engines.lm import TreeLM
 from finbench.engines.merging import Merger
@@ -29,6 +29,7 @@ class HFEngine:
     """
 
     name = "hf"
+    mixes = False
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class HFEngine:
         if self.peft is not None and not adapters.stands_beside(self.peft, adapter):
             self.peft.unload()  # the base that is left is ``plain``
             self.peft, self.lm._model = None, self.plain
-        self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter)
+        self.peft = adapters.attach(self.peft if self.peft is not None else self.plain, adapter, self.base)
         self.lm._model = self.peft.eval()
 
     def _prove(self, adapter: Path) -> None:
@@ -123,6 +124,13 @@ class HFEngine:
     def chat_template(self) -> Any:
         """The base's own."""
         return bases.chat_template(self.tokenizer, self.base.id.alias)
+
+    def memory(self) -> int:
+        """Of this process and its GPU."""
+        return environment.peak_memory()
+
+    def close(self) -> None:
+        """The model goes with the engine."""
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Longest prompts first; ``done`` gets the answers of each batch as soon as it is through."""

@@ -19,7 +19,7 @@ from finbench.console import say
 from finbench.engines import choices, forward, generation
 from finbench.engines.merging import Merger
 from finbench.environment import free_memory
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, reason
 
 _ROWS = 64  # prompts that are decoded side by side
 _WIDE = 2**28  # bytes of float32 logits a batch may have
@@ -108,7 +108,7 @@ class TreeLM(HFLM):
         try:
             found = self._score(ask, None)
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError) as fault:
-            return f"a trial failed ({(str(fault).strip() or type(fault).__name__).splitlines()[0]})"
+            return f"a trial failed ({reason(fault)})"
         finally:
             self.forward.forget()
         allowed = 1e-2 if self.bare.dtype == torch.float32 else 0.05 * max(map(abs, expected)) + 0.5

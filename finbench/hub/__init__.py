@@ -1,7 +1,7 @@
 """The only package that talks to the Hugging Face Hub.
 
-``client`` holds address, account and what a refusal means; ``fetching`` brings safe files here, whole and checked;
-``planning`` says what a publication would change; ``pushing`` does exactly that.
+``client`` holds address, account and what a refusal means; ``listing`` what lies in a repository; ``fetching`` brings
+safe files here, whole and checked; ``planning`` says what a publication would change; ``pushing`` does exactly that.
 """
 
 from finbench.hub.client import (
@@ -16,6 +16,7 @@ from finbench.hub.client import (
     has_token,
     offline,
     page,
+    shown_endpoint,
     token_free,
 )
 from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, names_below, snapshot
@@ -45,6 +46,7 @@ __all__ = [
     "names_below",
     "offline",
     "page",
+    "shown_endpoint",
     "snapshot",
     "token_free",
 ]

@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 from finbench.errors import FinbenchError
 
-Kind = Literal["model", "dataset"]
+Kind = Literal["model", "dataset", "space"]
 OFFICIAL = "https://huggingface.co"
 _CONNECT, _ANSWER = 10.0, 120.0  # seconds; the client itself would wait for ever
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{12,}")
 _BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
-_PREFIX: dict[str, str] = {"model": "", "dataset": "datasets/"}
+_PREFIX: dict[str, str] = {"model": "", "dataset": "datasets/", "space": "spaces/"}
+_SPOKEN: dict[str, str] = {"datasets/": "the data set ", "spaces/": "the Space "}
 
 
 class Unreachable(FinbenchError):
@@ -40,9 +41,19 @@ def endpoint() -> str:
     return (os.environ.get("HF_ENDPOINT") or OFFICIAL).rstrip("/")
 
 
+def shown_endpoint() -> str:
+    """The Hub's address for people, cards and names of folders: without a password that ``$HF_ENDPOINT`` may hold."""
+    return re.sub(r"(?<=://)[^/]*@", "", endpoint())
+
+
 def page(repo: str, kind: Kind = "model", *rest: str) -> str:
     """The address of a repository's page on this Hub, or of something below it."""
-    return "/".join([endpoint(), f"{_PREFIX[kind]}{repo}", *rest])
+    return "/".join([shown_endpoint(), f"{_PREFIX[kind]}{repo}", *rest])
+
+
+def address(repo: str, kind: Kind = "model", revision: str | None = None) -> str:
+    """A repository as part of the Hub's addresses, ``datasets/org/name@rev``: what ``explained`` wants."""
+    return f"{_PREFIX[kind]}{repo}" + (f"@{revision}" if revision else "")
 
 
 def api() -> Any:
@@ -103,6 +114,7 @@ def token_free(text: str) -> str:
     from huggingface_hub import get_token
 
     own = get_token()
+    text = text.replace(endpoint(), shown_endpoint())
     hidden = _BEARER.sub("<token>", _TOKEN.sub("<token>", text))
     return hidden.replace(own, "<token>") if own and len(own) > 5 else hidden
 
@@ -124,7 +136,7 @@ def retry_after(fault: BaseException) -> float | None:
     """Seconds that the Hub asks to wait, if it does."""
     headers = getattr(getattr(fault, "response", None), "headers", None) or {}
     stated = str(headers.get("Retry-After", "")).strip()
-    return float(stated) if stated.isdigit() else None
+    return float(stated) if re.fullmatch("[0-9]{1,6}", stated) else None
 
 
 def transport_faults() -> tuple[type[Exception], ...]:
@@ -138,8 +150,9 @@ def transport_faults() -> tuple[type[Exception], ...]:
 def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
     """What the Hub's client raises, as one line: Unreachable without a network, else FinbenchError.
 
-    ``wanted`` is a repository with or without ``@revision``; data sets start with ``datasets/``.
+    ``wanted`` is what ``address`` gives, or words for what is no repository.
     """
+    import httpx2
     from huggingface_hub.errors import FileMetadataError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     unreachable: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *transport_faults())
@@ -148,44 +161,72 @@ def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
     except HfHubHTTPError as fault:
         raise refusal(fault, wanted, writing=writing) from fault
     except unreachable as fault:
+        if isinstance(fault.__cause__, HfHubHTTPError):  # of a download: the Hub has answered, but nothing useful
+            raise refusal(fault.__cause__, wanted, writing=writing) from fault
         raise _unreachable(fault, wanted) from fault
-    except (FileMetadataError, json.JSONDecodeError) as fault:
-        raise FinbenchError(
-            f"{endpoint()} does not answer as a Hub does.", "Mend HF_ENDPOINT, or unset it: unset HF_ENDPOINT"
-        ) from fault
+    except (FileMetadataError, json.JSONDecodeError, httpx2.InvalidURL, UnicodeError) as fault:
+        raise no_hub() from fault
     except HFValidationError as fault:
         raise FinbenchError(f"Not a name of the Hub: {wanted[:100]!r}.", "Write hub:org/name.") from fault
+
+
+def no_hub() -> FinbenchError:
+    """The fault for an endpoint that is something else, or no address at all."""
+    said = f"{shown_endpoint()[:200]} does not answer as a Hub does."
+    return FinbenchError(said, "Mend HF_ENDPOINT, or unset it: unset HF_ENDPOINT")
 
 
 def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
     import httpx2
 
-    name = wanted.removeprefix("datasets/").partition("@")[0]
     if isinstance(fault, httpx2.TooManyRedirects):
-        return FinbenchError(f"{endpoint()} redirects in circles for {wanted}.", "Is HF_ENDPOINT right? Repeat later.")
-    said = (
-        f"{_named(wanted)} is not in the local cache" if "/" in name else wanted[0].upper() + wanted[1:] + " is unknown"
-    )
+        said = f"{shown_endpoint()} redirects in circles for {named(wanted)}."
+        return FinbenchError(said, "Is HF_ENDPOINT right? Repeat later.")
+    if "/" not in wanted:
+        return Unreachable(
+            f"{sentence(wanted)} is unknown and {_the_hub()} cannot be reached.",
+            "With a network, and without HF_HUB_OFFLINE, repeat the command.",
+        )
+    prefix, name = _split(wanted.partition("@")[0])
+    kind = f" --repo-type {prefix.rstrip('s/')}" if prefix else ""
     return Unreachable(
-        f"{said} and the Hub cannot be reached.",
-        f"With a network: hf download {name}. Or name local files."
-        if "/" in name
-        else "With a network, and without HF_HUB_OFFLINE, repeat the command.",
+        f"{sentence(wanted)} is not in the local cache and {_the_hub()} cannot be reached.",
+        f"With a network: hf download {name}{kind}. Or name local files.",
     )
 
 
-def _named(wanted: str) -> str:
-    return f"hub:{wanted}" if "/" in wanted else wanted
+def _the_hub() -> str:
+    return "the Hub" if endpoint() == OFFICIAL or offline() else f"the Hub at {shown_endpoint()} (HF_ENDPOINT)"
+
+
+def _split(wanted: str) -> tuple[str, str]:
+    """(``datasets/``, ``spaces/`` or nothing, the rest)."""
+    prefix = next((prefix for prefix in _SPOKEN if wanted.startswith(prefix)), "")
+    return prefix, wanted.removeprefix(prefix)
+
+
+def named(wanted: str) -> str:
+    """What ``address`` gives as people say it: ``the data set hub:org/name@rev``."""
+    if "/" not in wanted:
+        return wanted
+    prefix, name = _split(wanted)
+    return f"{_SPOKEN.get(prefix, '')}hub:{name}"
+
+
+def sentence(wanted: str) -> str:
+    """``named`` as the begin of a sentence."""
+    text = named(wanted)
+    return text if text.startswith("hub:") else text[0].upper() + text[1:]
 
 
 def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> FinbenchError:
     """A refusal of the Hub as one sentence and the command that mends it."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    name, status = wanted.removeprefix("datasets/").partition("@")[0], status_of(fault)
-    shown = _named(wanted)
+    status, shown = status_of(fault), sentence(wanted)
     if isinstance(fault, GatedRepoError):
-        return FinbenchError(f"{shown} is gated.", f"Ask for access at {endpoint()}/{name}, then: hf auth login")
+        where = f"{shown_endpoint()}/{wanted.partition('@')[0]}"
+        return FinbenchError(f"{shown} is gated.", f"Ask for access at {where}, then: hf auth login")
     if isinstance(fault, RevisionNotFoundError):
         return FinbenchError(f"{shown}: no such revision.", "Name a commit, a branch or a tag of it.")
     said = str(getattr(fault, "server_message", None) or "")
@@ -198,7 +239,7 @@ def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> Finb
         401: ("{0}: the Hub wants to know who you are.", "hf auth login"),
         403: (
             "{0}: your token may not " + ("write there." if writing else "read it."),
-            f"Make one that may at {endpoint()}/settings/tokens, then: hf auth login",
+            f"Make one that may at {shown_endpoint()}/settings/tokens, then: hf auth login",
         ),
         409: ("{0}: the Hub is busy with another change of it.", "Repeat the command in a minute."),
         412: ("{0} has changed since the plan was made.", "Repeat the command: it plans again."),
@@ -207,7 +248,7 @@ def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> Finb
     if status in known:
         message, hint = known[status]
         return FinbenchError(message.format(shown), hint)
-    reason = token_free((said or str(fault)).strip().splitlines()[0])[:300]
+    reason = token_free(next(iter((said or str(fault)).strip().splitlines()), "nothing"))[:300]
     return FinbenchError(f"{shown}: the Hub answered {status or 'badly'}: {reason}", "Repeat the command; it resumes.")
 
 
@@ -217,7 +258,7 @@ def data_explained(path: str) -> Iterator[None]:
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     try:
-        with explained(path):
+        with explained(address(path, "dataset")):
             yield
     except DatasetNotFoundError as fault:
         raise FinbenchError(
@@ -231,7 +272,7 @@ def data_explained(path: str) -> Iterator[None]:
 def dataset_sha(path: str, ref: str) -> str:
     """The commit that a branch of a data set's repository is at."""
     try:
-        with explained(path):
+        with explained(address(path, "dataset")):
             return str(api().dataset_info(path, revision=ref, timeout=10).sha)
     except Unreachable as fault:
         fault.hint = "Repeat the command with a network."

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import hashlib
-import itertools
 import json
 import os
 import re
@@ -24,13 +23,14 @@ from finbench import paths
 from finbench.console import progress
 from finbench.errors import FinbenchError
 from finbench.files import folder_atomic, sha256_file, write_atomic
-from finbench.hub.client import Kind, Unreachable, api, endpoint, explained
+from finbench.hub.client import Kind, Unreachable, address, api, endpoint, explained, sentence, shown_endpoint
+from finbench.hub.listing import Remote, is_file, items, remote
 
 # What a model is made of, and nothing that runs code when it is loaded. Only files at the top of a repository.
 SAFE_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
 LARGEST_TEXT = 64 * 2**20  # bytes of a JSON, vocabulary or template; the largest tokenizers have 35 MB
-MOST_FILES = 20_000  # of a repository; the Hub advises at most 100,000
+MOST_FILES = 20_000  # of a repository with a model
 _CHECKED_AGAIN = 2**30  # bytes up to which every hash is taken again at each use
 _SHA = re.compile(r"[0-9a-f]{40}")
 
@@ -42,21 +42,6 @@ class Fetched:
     repo: str
     sha: str
     folder: Path
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A file as the listing states it. ``sha256`` for large files, else ``git``: the id of a git blob."""
-
-    name: str
-    size: int
-    sha256: str | None
-    git: str
-
-    @property
-    def hash(self) -> str:
-        """The hash that the content must have."""
-        return self.sha256 or self.git
 
 
 def snapshot(repo: str, revision: str | None) -> tuple[Path, str]:
@@ -73,7 +58,7 @@ def fetch(
     repo: str, revision: str | None = None, patterns: Sequence[str] = SAFE_FILES, kind: Kind = "model"
 ) -> Fetched:
     """``snapshot`` for other files, and for data sets; ``patterns`` are names at the top of the repository."""
-    wanted = ("datasets/" if kind == "dataset" else "") + repo + (f"@{revision}" if revision else "")
+    wanted = address(repo, kind, revision)
     place = _Place(repo, kind, patterns)
     if revision and _SHA.fullmatch(revision) and place.whole(revision):
         return Fetched(repo, revision, place.view(revision))
@@ -81,11 +66,9 @@ def fetch(
         with explained(wanted):
             sha = str(api().repo_info(repo, repo_type=kind, revision=revision, timeout=10).sha)
             if not _SHA.fullmatch(sha):
-                raise FinbenchError(f"hub:{wanted}: the Hub names no commit.", "Is HF_ENDPOINT right?")
+                raise FinbenchError(f"{sentence(wanted)}: the Hub names no commit.", "Is HF_ENDPOINT right?")
             if not place.whole(sha):
-                listing = api().list_repo_tree(repo, repo_type=kind, revision=sha, recursive=True)
-                files = _chosen(itertools.islice(listing, MOST_FILES + 1), wanted, patterns)
-                _download(place, sha, files)
+                _download(place, sha, _chosen(items(repo, kind, sha, most=MOST_FILES), sentence(wanted), patterns))
     except Unreachable:
         known = revision if revision and _SHA.fullmatch(revision) else place.remembered(revision)
         if known is None or not (place.whole(known) or _from_cache(place, known)):
@@ -97,19 +80,26 @@ def fetch(
     return Fetched(repo, sha, place.view(sha))
 
 
-def fetch_files(repo: str, revision: str, names: Iterable[str], kind: Kind = "model") -> dict[str, bytes]:
-    """The content of some small files of a repository at a commit, hash-checked; missing ones are left out."""
+def fetch_files(
+    repo: str, revision: str, names: Iterable[str], kind: Kind = "model", most: int = LARGEST_TEXT
+) -> dict[str, bytes]:
+    """The content of some small files of a repository at a commit, hash-checked; missing ones are left out.
+
+    Raises FinbenchError where they have more than ``most`` bytes together.
+    """
     found = {}
-    with explained(repo):
+    wanted = address(repo, kind)
+    with explained(wanted):
         listed = {
             item.path: item for item in api().get_paths_info(repo, list(names), repo_type=kind, revision=revision)
         }
-        for name in names:
-            if name in listed:
-                remote = _remote(listed[name])
-                _within(remote, LARGEST_TEXT, repo)
-                path = _one(repo, kind, revision, remote)
-                found[name] = path.read_bytes()
+        files = [remote(listed[name]) for name in names if name in listed]
+        for file in files:
+            _within(file, LARGEST_TEXT, sentence(wanted))
+        if sum(file.size for file in files) > most:
+            raise FinbenchError(f"{sentence(wanted)}: {len(files):,} files beside the weights are too large together.")
+        for file in files:
+            found[file.name] = _one(repo, kind, revision, file).read_bytes()
     return found
 
 
@@ -117,20 +107,11 @@ def names_below(repo: str, revision: str, folder: str, kind: Kind = "model") -> 
     """The files directly in a folder of a repository; none where there is no such folder. Hostile names are refused."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    with explained(repo):
+    with explained(address(repo, kind)):
         try:
-            listing = list(
-                itertools.islice(
-                    api().list_repo_tree(repo, folder, repo_type=kind, revision=revision, recursive=False), MOST_FILES
-                )
-            )
+            return [item.path for item in items(repo, kind, revision, folder, MOST_FILES) if is_file(item)]
         except RemoteEntryNotFoundError:
             return []
-    names = [str(item.path) for item in listing if hasattr(item, "blob_id")]
-    for name in names:
-        if _hostile(name) or not name.startswith(folder + "/") or "/" in name.removeprefix(folder + "/"):
-            raise FinbenchError(f"hub:{repo} lists a file that leads out of its folder ({name[:60]!r}): refused.")
-    return names
 
 
 class _Place:
@@ -138,7 +119,7 @@ class _Place:
 
     def __init__(self, repo: str, kind: Kind, patterns: Sequence[str]) -> None:
         self.repo, self.kind = repo, kind
-        host = re.sub(r"[^A-Za-z0-9.-]+", "-", endpoint().partition("://")[2])
+        host = re.sub(r"[^A-Za-z0-9.-]+", "-", shown_endpoint().partition("://")[2])
         org, _, name = repo.rpartition("/")
         which = "" if tuple(patterns) == SAFE_FILES else "-" + hashlib.sha256(repr(patterns).encode()).hexdigest()[:8]
         self.name = name
@@ -192,64 +173,45 @@ class _Place:
                     (staging / name).symlink_to(source.resolve())
                 except OSError:  # Windows without the right to link
                     shutil.copyfile(source, staging / name)
-        stated = {name: [remote.size, remote.hash] for name, (_, remote) in sources.items()}
+        stated = {name: [file.size, file.hash] for name, (_, file) in sources.items()}
         write_atomic(self.manifest(sha), json.dumps(stated) + "\n")
 
 
 # ---------------------------------------------------------------- the listing
 
 
-def _chosen(listing: Iterable[Any], wanted: str, patterns: Sequence[str]) -> list[Remote]:
-    """The files to fetch. Refuses a listing with a name that leads out of a folder, and one that only has pickles."""
+def _chosen(listed: Iterable[Any], said: str, patterns: Sequence[str]) -> list[Remote]:
+    """The files to fetch. Refuses a repository that only has pickles, and files too large to be read."""
     found, names = [], []
-    for number, item in enumerate(listing):
-        if number >= MOST_FILES:
-            raise FinbenchError(f"hub:{wanted} lists more than {MOST_FILES:,} files; that is no model.")
-        name = str(item.path)
-        if _hostile(name):
-            raise FinbenchError(f"hub:{wanted} lists a file that leads out of its folder ({name[:60]!r}): refused.")
-        names.append(name)
-        safe = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}", name, re.ASCII)
-        if safe and hasattr(item, "blob_id") and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
-            found.append(_remote(item))
-    for remote in found:
-        if not remote.name.endswith(".safetensors"):
-            _within(remote, LARGEST_TEXT, wanted)
+    for item in listed:
+        names.append(item.path)
+        safe = re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}", item.path, re.ASCII)
+        if safe and is_file(item) and any(fnmatch.fnmatchcase(item.path, pattern) for pattern in patterns):
+            found.append(remote(item))
+    for file in found:
+        if not file.name.endswith(".safetensors"):
+            _within(file, LARGEST_TEXT, said)
     pickles = [name for name in names if name.endswith(PICKLES) and name != "training_args.bin"]
-    if "*.safetensors" in patterns and pickles and not any(remote.name.endswith(".safetensors") for remote in found):
+    if "*.safetensors" in patterns and pickles and not any(file.name.endswith(".safetensors") for file in found):
         raise FinbenchError(
-            f"hub:{wanted} has only pickled weights ({pickles[0][:80]}), which can run code and are never loaded.",
+            f"{said} has only pickled weights ({pickles[0][:80]}), which can run code and are never loaded.",
             "Ask its author for safetensors; the Hub converts a model at a click (Space safetensors/convert).",
         )
-    if len({remote.name.lower() for remote in found}) != len(found):
-        raise FinbenchError(f"hub:{wanted} lists names that differ only in case; they are one file on some machines.")
+    if len({file.name.lower() for file in found}) != len(found):
+        raise FinbenchError(f"{said} lists names that differ only in case; they are one file on some machines.")
     return found
 
 
-def _remote(item: Any) -> Remote:
-    large = item.lfs
-    git, sha256 = str(item.blob_id), str(large.sha256) if large else None
-    if not re.fullmatch(r"[0-9a-f]{40}", git) or (sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256)):
-        raise FinbenchError(f"The Hub lists {str(item.path)[:80]!r} without a hash.", "Is HF_ENDPOINT right?")
-    return Remote(str(item.path), int(large.size if large else item.size), sha256, git)
-
-
-def _hostile(name: str) -> bool:
-    parts = re.split(r"[/\\]", name)
-    odd = any(ord(character) < 32 for character in name) or "\\" in name or re.match(r"[A-Za-z]:", name)
-    return not name or bool(odd) or name.startswith("/") or any(part in ("", ".", "..") for part in parts)
-
-
-def _within(remote: Remote, most: int, wanted: str) -> None:
-    if not 0 <= remote.size <= most:
-        raise FinbenchError(f"hub:{wanted}: {remote.name} has {remote.size:,} bytes; at most {most:,} are read.")
+def _within(file: Remote, most: int, said: str) -> None:
+    if not 0 <= file.size <= most:
+        raise FinbenchError(f"{said}: {file.name} has {file.size:,} bytes; at most {most:,} are read.")
 
 
 # ---------------------------------------------------------------- the files
 
 
 def _download(place: _Place, sha: str, files: Sequence[Remote]) -> None:
-    total = sum(remote.size for remote in files)
+    total = sum(file.size for file in files)
     cache = _cache_folder()
     with contextlib.suppress(FileNotFoundError):
         free = shutil.disk_usage(next(parent for parent in (cache, *cache.parents) if parent.exists())).free
@@ -261,9 +223,9 @@ def _download(place: _Place, sha: str, files: Sequence[Remote]) -> None:
     sources = {}
     with progress() as bar:
         line = bar.add_task(f"fetching {place.repo}", total=total, note="")
-        for remote in files:
-            sources[remote.name] = (_one(place.repo, place.kind, sha, remote), remote)
-            bar.advance(line, remote.size)
+        for file in files:
+            sources[file.name] = (_one(place.repo, place.kind, sha, file), file)
+            bar.advance(line, file.size)
     place.build(sha, sources)
 
 
@@ -273,7 +235,7 @@ def _cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _one(repo: str, kind: Kind, sha: str, remote: Remote) -> Path:
+def _one(repo: str, kind: Kind, sha: str, file: Remote) -> Path:
     """Download one file and check its hash; what fails is removed, so that it is never used."""
     from huggingface_hub import hf_hub_download
 
@@ -282,7 +244,7 @@ def _one(repo: str, kind: Kind, sha: str, remote: Remote) -> Path:
             path = Path(
                 hf_hub_download(
                     repo,
-                    remote.name,
+                    file.name,
                     repo_type=kind,
                     revision=sha,
                     endpoint=endpoint(),
@@ -296,12 +258,12 @@ def _one(repo: str, kind: Kind, sha: str, remote: Remote) -> Path:
                 raise
             reason = "arrived short"
             continue
-        if path.stat().st_size == remote.size and _hash(path, remote.hash) == remote.hash:
+        if path.stat().st_size == file.size and _hash(path, file.hash) == file.hash:
             return path
         reason = "does not have the hash that the Hub states"
         for part in {path.resolve(), path}:
             part.unlink(missing_ok=True)
-    raise FinbenchError(f"hub:{repo}: {remote.name} {reason}, twice; it was not kept.", "Repeat the command.")
+    raise FinbenchError(f"hub:{repo}: {file.name} {reason}, twice; it was not kept.", "Repeat the command.")
 
 
 def _hash(path: Path, like: str) -> str:
@@ -332,11 +294,11 @@ def _cached_ref(place: _Place, revision: str | None) -> str | None:
 def _from_cache(place: _Place, sha: str) -> bool:
     """Make a folder from what ``hf download`` has left here; files are named by their hashes there."""
     folder = _cache_folder() / f"{place.kind}s--{place.repo.replace('/', '--')}" / "snapshots" / sha
-    sources = {path.name: (path, remote) for path, remote in _named_by_hash(folder)}
+    sources = {path.name: (path, file) for path, file in _named_by_hash(folder)}
     if not any(name.endswith(".safetensors") for name in sources):
         return False
-    for path, remote in sources.values():
-        if _hash(path, remote.hash) != remote.hash:
+    for path, file in sources.values():
+        if _hash(path, file.hash) != file.hash:
             raise FinbenchError(f"{path} is damaged: it does not have the hash it is named by.", "Fetch it again.")
     place.build(sha, sources)
     return True

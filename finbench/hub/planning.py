@@ -5,17 +5,19 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file
-from finbench.hub.client import Kind, Unreachable, api, explained, has_token, holds_token, page
-from finbench.hub.fetching import SAFE_FILES
+from finbench.hub.client import Kind, Unreachable, address, api, explained, has_token, holds_token, page
+from finbench.hub.listing import Remote
+from finbench.hub.listing import files as listing
 
 State = Literal["added", "replaced", "unchanged", "removed"]
-MOST_FILES = 500  # of one commit; the Hub advises about 100, the tasks are 180
+MOST_FILES = 25_000  # of one commit, as the client's documentation states it
+_SEARCHED = 2**24  # bytes of a file up to which it is searched for tokens; pages and tables are larger than one million
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Change:
 class Plan:
     """A publication: one commit on ``parent`` (None: the repository will be made), or one pull request.
 
-    ``whole``: see ``make_plan``. ``compared`` is False where the Hub could not be asked: then
+    ``owned``: see ``make_plan``. ``compared`` is False where the Hub could not be asked: then
     every file counts as added.
     """
 
@@ -72,7 +74,7 @@ class Plan:
     parent: str | None
     private: bool
     pull_request: bool
-    whole: bool = False
+    owned: tuple[str, ...] = ()
     compared: bool = True
     hashes: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # path -> (SHA-256, git id)
 
@@ -85,6 +87,27 @@ class Plan:
     def changing(self) -> list[Change]:
         """What is not as it should be yet."""
         return [change for change in self.changes if change.state != "unchanged"]
+
+    @property
+    def address(self) -> str:
+        """As ``client.address`` gives it."""
+        return address(self.repo, self.kind)
+
+    def owns(self, path: str) -> bool:
+        """Whether a file of the repository belongs to what is published: it goes where it is not in the plan."""
+        return any(fnmatch.fnmatchcase(path, p) and path.count("/") == p.count("/") for p in self.owned)
+
+    def on(self, head: str, there: Mapping[str, Remote]) -> Plan:
+        """The same plan on a commit with these files."""
+        changes = [Change(file.path, self._state(file.path, there), file.size) for file in self.files]
+        kept = {file.path for file in self.files}
+        changes += [Change(p, "removed", file.size) for p, file in there.items() if p not in kept and self.owns(p)]
+        ordered = tuple(sorted(changes, key=lambda change: change.path))
+        return replace(self, changes=ordered, exists=True, parent=head)
+
+    def _state(self, path: str, there: Mapping[str, Remote]) -> State:
+        known = there.get(path)
+        return "added" if known is None else "unchanged" if known.holds(self.hashes[path]) else "replaced"
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -111,47 +134,28 @@ def make_plan(
     kind: Kind = "model",
     public: bool = False,
     pull_request: bool = False,
-    whole: bool = False,
+    owned: Sequence[str] = (),
     dry: bool = False,
 ) -> Plan:
     """Compare ``files`` with what lies at the head of a repository.
 
-    ``whole``: the files are all of a model or adapter, so that other weights and configurations at the top of the
-    repository are removed by the same commit. ``dry`` allows a plan without a Hub. Raises FinbenchError for too many
-    files, a path twice, a file that holds a token, and whatever the Hub refuses.
+    ``owned``: patterns of paths, such as ``details/*.js``; what else matches them in the repository is removed by the
+    same commit. ``dry`` allows a plan without a Hub. Raises FinbenchError for too many files, a path twice, a file
+    that holds a token, and whatever the Hub refuses.
     """
     _check(files)
-    head: str | None = None
-    remote: dict[str, tuple[str | None, str, int]] = {}
-    private, compared = not public, True
+    hashes = {file.path: file.hashes() for file in files}
+    added = tuple(Change(file.path, "added", file.size) for file in sorted(files, key=lambda file: file.path))
+    plan = Plan(
+        repo, kind, message, tuple(files), added, False, None, not public, pull_request, tuple(owned), hashes=hashes
+    )
     try:
-        head, remote, private = _there(repo, kind, private, pull_request)
+        found = _there(plan)
     except Unreachable:
         if not dry:
             raise
-        compared = False
-    hashes = {file.path: file.hashes() for file in files}
-    changes = []
-    for file in files:
-        there = remote.get(file.path)
-        same = there is not None and (
-            there[0] == hashes[file.path][0] if there[0] else there[1] == hashes[file.path][1]
-        )
-        changes.append(Change(file.path, "unchanged" if same else "replaced" if there else "added", file.size))
-    if whole:
-        for path, (_, _, size) in remote.items():
-            if path not in hashes and decisive(path):
-                changes.append(Change(path, "removed", size))
-    ordered = tuple(sorted(changes, key=lambda change: change.path))
-    exists = head is not None
-    return Plan(
-        repo, kind, message, tuple(files), ordered, exists, head, private, pull_request, whole, compared, hashes
-    )
-
-
-def decisive(path: str) -> bool:
-    """Whether a file of a repository is part of its model: what finbench, peft or transformers would load."""
-    return "/" not in path and any(fnmatch.fnmatchcase(path, pattern) for pattern in SAFE_FILES)
+        return replace(plan, compared=False)
+    return plan if found is None else found
 
 
 def _check(files: Sequence[File]) -> None:
@@ -163,37 +167,25 @@ def _check(files: Sequence[File]) -> None:
     for file in files:
         if file.path.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")):
             raise FinbenchError(f"{file.path} is a pickle, which is never published.")
-        if file.size <= 2**20 and not file.path.endswith((".safetensors", ".zst", ".png")):
+        if file.size <= _SEARCHED and not file.path.endswith((".safetensors", ".zst", ".png")):
             data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
             text = data.decode("utf-8", "replace")
             if holds_token(text):
                 raise FinbenchError(f"{file.path} holds what looks like a token; nothing was sent.", "Remove it there.")
 
 
-def _there(
-    repo: str, kind: Kind, private: bool, pull_request: bool
-) -> tuple[str | None, dict[str, tuple[str | None, str, int]], bool]:
-    """(head commit, path -> (SHA-256 or None, git id, size), private) of a repository; no head where there is none."""
+def _there(plan: Plan) -> Plan | None:
+    """The plan on the head of its repository; None where there is none yet, and one can be made."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    wanted = ("datasets/" if kind == "dataset" else "") + repo
-    with explained(wanted, writing=True):
+    with explained(plan.address, writing=True):
         try:
-            info = api().repo_info(repo, repo_type=kind, revision="main", timeout=10)
+            info = api().repo_info(plan.repo, repo_type=plan.kind, revision="main", timeout=10)
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
-            if pull_request or not has_token():
+            if plan.pull_request or not has_token():
                 raise
-            return None, {}, private
-        return str(info.sha), listing(repo, kind, str(info.sha)), bool(info.private)
-
-
-def listing(repo: str, kind: Kind, sha: str) -> dict[str, tuple[str | None, str, int]]:
-    """path -> (SHA-256 of a large file, git's id, bytes) of every file of a commit."""
-    found = api().list_repo_tree(repo, repo_type=kind, revision=sha, recursive=True)
-    return {
-        item.path: (item.lfs.sha256 if item.lfs else None, str(item.blob_id), int(item.size))
-        for item in found
-        if hasattr(item, "blob_id")
-    }
+            return None
+        sha = str(info.sha)
+        return replace(plan.on(sha, listing(plan.repo, plan.kind, sha)), private=bool(info.private))

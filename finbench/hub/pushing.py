@@ -11,11 +11,23 @@ from typing import Any
 
 from finbench.console import say
 from finbench.errors import FinbenchError
-from finbench.hub.client import Unreachable, api, explained, page, refusal, retry_after, status_of, transport_faults
-from finbench.hub.planning import Plan, decisive, listing
+from finbench.hub.client import (
+    Unreachable,
+    api,
+    explained,
+    page,
+    refusal,
+    retry_after,
+    sentence,
+    status_of,
+    transport_faults,
+)
+from finbench.hub.listing import Remote, files
+from finbench.hub.planning import Plan
 
 ATTEMPTS = 5
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the Hub asks
+_FIRST_PAGE = {"space": ("README.md", "index.html", "style.css")}  # of a new static Space, by the Hub
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 wait: Callable[[float], None] = time.sleep
 
@@ -39,8 +51,7 @@ def execute(plan: Plan) -> Published:
 
     Raises FinbenchError if the repository has moved otherwise, and for every refusal of the Hub.
     """
-    wanted = ("datasets/" if plan.kind == "dataset" else "") + plan.repo
-    with explained(wanted, writing=True):
+    with explained(plan.address, writing=True):
         if not plan.exists:
             plan = _create(plan)
         if not plan.changing and plan.parent:
@@ -51,23 +62,27 @@ def execute(plan: Plan) -> Published:
 
 
 def _create(plan: Plan) -> Plan:
-    """Make the repository; one that another push has made meanwhile is taken only if it is still empty."""
+    """Make the repository, and plan on what the Hub puts into a new one.
+
+    One that another push has made meanwhile is taken only if it holds nothing else.
+    """
+    more = {"space_sdk": "static"} if plan.kind == "space" else {}
     _patiently(
-        lambda: api().create_repo(plan.repo, repo_type=plan.kind, private=plan.private, exist_ok=True),
+        lambda: api().create_repo(plan.repo, repo_type=plan.kind, private=plan.private, exist_ok=True, **more),
         lambda: None,
-        plan.repo,
+        plan,
     )
-    info = api().repo_info(plan.repo, repo_type=plan.kind, revision="main")
-    there = listing(plan.repo, plan.kind, str(info.sha))
-    if set(there) - {".gitattributes"}:
+    sha = _head(plan)
+    there = _files(plan, sha)
+    if set(there) - {".gitattributes", *_FIRST_PAGE.get(plan.kind, ())}:
         raise _moved(plan)
-    return replace(plan, exists=True, parent=str(info.sha))
+    return plan.on(sha, there)
 
 
 def _commit(plan: Plan) -> Published:
     for _ in range(ATTEMPTS):
         try:
-            done: Published = _patiently(functools.partial(_send, plan), functools.partial(_landed, plan), plan.repo)
+            done: Published = _patiently(functools.partial(_send, plan), functools.partial(_landed, plan), plan)
             return done
         except _MovedOn:
             plan = _rebased(plan)
@@ -109,9 +124,9 @@ def _send(plan: Plan) -> Published:
         raise
     except RuntimeError as fault:  # of an upload, after the client's own retries; what it met is the cause
         if isinstance(fault.__cause__, HfHubHTTPError):
-            raise refusal(fault.__cause__, plan.repo, writing=True) from fault
+            raise refusal(fault.__cause__, plan.address, writing=True) from fault
         if isinstance(fault.__cause__, transport_faults()):
-            raise _away(plan.repo) from fault
+            raise _away(plan) from fault
         raise
     except ValueError as fault:  # the Hub finds the card's metadata wrong
         raise FinbenchError(" ".join(str(fault).split())[:400], "Mend the card, then repeat the command.") from fault
@@ -120,7 +135,7 @@ def _send(plan: Plan) -> Published:
     )
 
 
-def _patiently(action: Callable[[], Any], landed: Callable[[], Any], repo: str) -> Any:
+def _patiently(action: Callable[[], Any], landed: Callable[[], Any], plan: Plan) -> Any:
     """Try ``action`` until it is done. After a fault that may come from its answer alone, ``landed`` looks first."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -136,18 +151,19 @@ def _patiently(action: Callable[[], Any], landed: Callable[[], Any], repo: str) 
                 return found
             if attempt == ATTEMPTS:
                 if status:
-                    raise refusal(fault, repo, writing=True) from fault
-                raise _away(repo) from fault
+                    raise refusal(fault, plan.address, writing=True) from fault
+                raise _away(plan) from fault
             pause = min(
                 LONGEST_WAIT, retry_after(fault) or min(8.0, 2.0 ** (attempt - 1)) * (0.75 + random.random() / 2)
             )
-            say(f"hub:{repo}: {status or 'no answer'}; trying again in {pause:.0f} s ({attempt} of {ATTEMPTS - 1}).")
+            what = f"{status or 'no answer'}; trying again in {pause:.0f} s ({attempt} of {ATTEMPTS - 1})"
+            say(f"{sentence(plan.address)}: {what}.")
             wait(pause)
 
 
-def _away(repo: str) -> Unreachable:
+def _away(plan: Plan) -> Unreachable:
     return Unreachable(
-        f"hub:{repo}: the Hub cannot be reached; nothing half-done is visible there.",
+        f"{sentence(plan.address)}: the Hub cannot be reached; nothing half-done is visible there.",
         "Repeat the command: what has arrived is not sent again.",
     )
 
@@ -166,27 +182,29 @@ def _head(plan: Plan) -> str:
     return str(api().repo_info(plan.repo, repo_type=plan.kind, revision="main").sha)
 
 
+def _files(plan: Plan, sha: str) -> dict[str, Remote]:
+    return files(plan.repo, plan.kind, sha)
+
+
 def _landed(plan: Plan) -> Published | None:
     """The commit of this very plan, if the Hub has it although its answer was lost."""
     if plan.pull_request:
         return _open_request(plan)
     head = _head(plan)
-    if head == plan.parent or not _holds(plan, listing(plan.repo, plan.kind, head)):
+    if head == plan.parent or not _holds(plan, _files(plan, head)):
         return None
     return Published(head, page(plan.repo, plan.kind, "commit", head), True)
 
 
-def _holds(plan: Plan, there: Mapping[str, tuple[str | None, str, int]]) -> bool:
+def _holds(plan: Plan, there: Mapping[str, Remote]) -> bool:
     """Whether a listing has every file of the plan, and none that it removes."""
     for change in plan.changes:
         known = there.get(change.path)
         if change.state == "removed":
             if known is not None:
                 return False
-        else:
-            sha256, git = plan.hashes[change.path]
-            if known is None or (known[0] != sha256 if known[0] else known[1] != git):
-                return False
+        elif known is None or not known.holds(plan.hashes[change.path]):
+            return False
     return True
 
 
@@ -195,7 +213,7 @@ def _open_request(plan: Plan) -> Published | None:
     for found in api().get_repo_discussions(plan.repo, repo_type=plan.kind, discussion_type="pull_request"):
         if found.status in ("open", "draft") and found.title == plan.message:
             info = api().repo_info(plan.repo, repo_type=plan.kind, revision=f"refs/pr/{found.num}")
-            if _holds(plan, listing(plan.repo, plan.kind, str(info.sha))):
+            if _holds(plan, _files(plan, str(info.sha))):
                 url = page(plan.repo, plan.kind, "discussions", str(found.num))
                 return Published(str(info.sha), url, False, url)
     return None
@@ -205,17 +223,17 @@ def _rebased(plan: Plan) -> Plan:
     """The same plan on the new head, if what came between touched none of its files."""
     assert plan.parent is not None
     head = _head(plan)
-    before, now = listing(plan.repo, plan.kind, plan.parent), listing(plan.repo, plan.kind, head)
+    before, now = _files(plan, plan.parent), _files(plan, head)
     own = {change.path for change in plan.changes}
     touched = {path for path in {*before, *now} if before.get(path) != now.get(path)}
-    if touched & own or (plan.whole and any(decisive(path) for path in touched)):
+    if touched & own or any(map(plan.owns, touched)):
         raise _moved(plan)
-    say(f"hub:{plan.repo}: another push came first and touched other files; going on from there.")
+    say(f"{sentence(plan.address)}: another push came first and touched other files; going on from there.")
     return replace(plan, parent=head)
 
 
 def _moved(plan: Plan) -> FinbenchError:
     return FinbenchError(
-        f"hub:{plan.repo} has changed since the plan was made: another push came first.",
+        f"{sentence(plan.address)} has changed since the plan was made: another push came first.",
         "Look at it, then repeat the command: it plans again. See what it would do: --dry-run",
     )

@@ -37,7 +37,7 @@ def scatter() -> dict[str, Any]:
     except ImportError as fault:
         raise FinbenchError("The leaderboard's charts need altair and vl-convert-python.", EXTRA) from fault
     x = alt.X("x:Q", title="%axis%", scale=alt.Scale(type="linear", zero=False, padding=24, nice=True))
-    y = alt.Y("score:Q", title="%metric%", scale=alt.Scale(zero=False, padding=12, nice=True))
+    y = alt.Y("score:Q", title="%metric%", scale=alt.Scale(zero=False, padding=22, nice=True))
     colour = alt.Color("method:N", title=None, scale=alt.Scale(scheme="tableau10"))
     tips = [
         alt.Tooltip("name:N", title="subject"),
@@ -51,12 +51,14 @@ def scatter() -> dict[str, Any]:
     steps = on_front.mark_line(interpolate="step-after", strokeDash=[4, 3], strokeWidth=1.5, opacity=0.7).encode(
         x=x, y=y, detail="machine:N", order="x:Q", color=alt.value("%soft%")
     )
-    whiskers = rows.mark_rule(strokeWidth=1.5, opacity=0.45).encode(x=x, y="low:Q", y2="high:Q", color=colour)
+    measured = rows.transform_filter("datum.low !== null")
+    whiskers = measured.mark_rule(strokeWidth=1.5, opacity=0.45).encode(x=x, y="low:Q", y2="high:Q", color=colour)
     points = rows.mark_point(filled=True, size=80, opacity=0.95).encode(
         x=x, y=y, color=colour, tooltip=tips, shape=alt.Shape("kind:N", legend=None)
     )
+    # a front rises from left to right: names below its left and above its right cannot cover each other
     left = rows.transform_filter("datum.named && !datum.right").mark_text(
-        align="left", dx=6, dy=-9, fontSize=11, limit=190
+        align="left", dx=6, dy=15, fontSize=11, limit=190
     )
     right = rows.transform_filter("datum.named && datum.right").mark_text(
         align="right", dx=-6, dy=-9, fontSize=11, limit=190
@@ -98,8 +100,8 @@ def point(exam: Exam, row: Row, axis: str) -> dict[str, Any] | None:
         "machine": row.entry.machine,
         "x": at,
         "score": scale * main.value,
-        "low": scale * main.low,
-        "high": scale * main.high,
+        "low": None if main.low is None else scale * main.low,
+        "high": None if main.high is None else scale * main.high,
         "said": f"{scale * main.value:.1f}" if exam.share else f"{main.value:.3f}",
         "front": row.on_cost_front if axis == "cost" else row.on_memory_front,
     }

@@ -19,6 +19,7 @@ from finbench.seal import leaves
 
 _KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256", "seal"}
 _HASHES = ("doc", "cluster", "answer_sha256", "seal")
+_NOT_SHOWN = "none of its tasks is shown"
 _LONGEST = 200  # characters of a name, or of one word: the longest XBRL tags have 150
 
 
@@ -45,7 +46,7 @@ def add(
             raise FinbenchError(f"--adapter and --rerun are of one card, here are {len(paths)}.", "Add one at a time.")
         faults = [f"{path.name}: {fault}" for path in paths for fault in check(path, data_dir=data_dir)]
         if faults:
-            raise FinbenchError("\n".join(faults), "See all that was checked: finbench verify CARD")
+            raise FinbenchError("\n".join(faults), _mend(faults))
         if rerun:
             found = verification.verify(paths[0], rerun=rerun, adapter=adapter, base=base, data_dir=data_dir)
             if found.faults:
@@ -112,8 +113,15 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
         if isinstance(value, str) and len(value) > _LONGEST
     ]
     if not any(score.family in FAMILIES for score in card.scores):
-        faults.append(f"none of its tasks is shown; families that are: {', '.join(FAMILIES)}")
+        asked = ", ".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
+        faults.append(f"{_NOT_SHOWN} ({asked}); families that are: {', '.join(FAMILIES)}")
     return faults
+
+
+def _mend(faults: Sequence[str]) -> str:
+    if all(_NOT_SHOWN in fault for fault in faults):
+        return "Let it sit tasks that are shown: finbench eval --tasks sentiment; see them all: finbench tasks list"
+    return "See all that was checked: finbench verify CARD"
 
 
 def restricted(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -139,11 +147,15 @@ def _texts(row: Mapping[str, Any], labels: Collection[str] | None) -> Iterator[s
     """Places with text in a row; ``labels``: the only words that may stand in it, None where any may."""
     yield from (key for key in row if key not in _KEYS)
     yield from (key for key in _HASHES if not re.fullmatch("[0-9a-f]{0,4096}", str(row.get(key, ""))))
+    values = row.get("values")
+    if not isinstance(values, dict):
+        yield "values"
+        return
     if labels is None:
         return
     if any(isinstance(leaf, str) for _, leaf in leaves(row.get("answer"))):
         yield "answer"
-    for name, value in row["values"].items():
+    for name, value in values.items():
         if isinstance(value, dict) and set(value) == {"sha256"} and re.fullmatch("[0-9a-f]{32}", str(value["sha256"])):
             continue
         words = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)] + (

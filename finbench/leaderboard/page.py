@@ -24,7 +24,7 @@ from finbench.records import Measure
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
 MANY = 200  # cards
 LEVELS = {
-    "self-reported": "no samples: rests on the word of who wrote it",
+    "self-reported": "no samples, or an earlier version of a task: rests on the word of who wrote it",
     "samples-attached": "every number follows from the samples beside the card",
     "reproduced": "the model was asked again and answered the same",
 }
@@ -177,7 +177,7 @@ def _row(row: Row, place: dict[str, int]) -> list[Any]:
     seen = row.score.overlap.texts / row.score.overlap.of if row.score.overlap else 0
     return [
         place[row.entry.key],
-        *(round(part, 5) for part in (main.value, main.low, main.high)),
+        *_rounded(main),
         row.group,
         round(row.score.parse_rate.value, 4),
         None if row.tokens_per_second is None else round(row.tokens_per_second, 1),
@@ -281,4 +281,9 @@ def _scores(row: Row) -> dict[str, Any]:
 
 def _measure(name: str, measure: Measure) -> list[Any]:
     share = metrics.is_share(name)
-    return [metrics.spoken(name), share, *(round(part, 5) for part in (measure.value, measure.low, measure.high))]
+    return [metrics.spoken(name), share, *_rounded(measure)]
+
+
+def _rounded(measure: Measure) -> list[float | None]:
+    """Value, low, high."""
+    return [None if part is None else round(part, 5) for part in (measure.value, measure.low, measure.high)]

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from finbench.errors import FinbenchError, unknown
 from finbench.methods.adalora import ADALORA
-from finbench.methods.base import Layer, Method, Start
+from finbench.methods.base import Cut, Layer, Method, Start
 from finbench.methods.eva import EVA
 from finbench.methods.full import FULL
+from finbench.methods.irqlora import IRQLORA
 from finbench.methods.lora import (
     AS_OPTION,
     AS_REFUSED,
@@ -22,13 +23,14 @@ from finbench.methods.lora import (
     RSLORA,
 )
 from finbench.methods.spectral import LOFTQ, OLORA, PISSA
+from finbench.methods.subspaces import RELORA, ROSA
 from finbench.methods.tuners import OFT, RANDLORA, TUNERS, VERA, Tuner, refused_by_name
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        *(LORA, QLORA, RSLORA, DORA, LORA_PLUS, LORA_FA),
-        *(PISSA, OLORA, EVA, LOFTQ, VERA, RANDLORA, ADALORA, OFT, FULL),
+        *(LORA, QLORA, IRQLORA, RSLORA, DORA, LORA_PLUS, LORA_FA),
+        *(PISSA, OLORA, EVA, LOFTQ, VERA, RANDLORA, ADALORA, OFT, ROSA, RELORA, FULL),
     )
 }
 
@@ -45,4 +47,4 @@ def method_named(name: str) -> Method:
     raise unknown("method", name, known, "finbench methods")
 
 
-__all__ = ["METHODS", "TUNERS", "Layer", "Method", "Start", "Tuner", "method_named"]
+__all__ = ["METHODS", "TUNERS", "Cut", "Layer", "Method", "Start", "Tuner", "method_named"]

@@ -88,7 +88,7 @@ class AdaLora(Tuner):
         return [Allocate()]
 
     def penalty(self, model: Any) -> Any:
-        """The orthogonality term of the paper's eq. 4, mean of ||AA^T - I||_F and ||B^TB - I||_F, times its weight.
+        """The orthogonality term of the paper's eq. 4 in peft's form: mean of ||AA^T - I||_F and ||B^TB - I||_F.
 
         peft adds it to a loss that the model computes, which ours does not: without this it would be left out silently.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench.errors import FinbenchError, near_misses
+from finbench.methods import quantise
 from finbench.records import Bits, Recipe
 
-Becomes = Literal["plain LoRA", "converted LoRA", "merged weights", "model"]
+Becomes = Literal["plain LoRA", "converted LoRA", "merged weights", "finbench adapter", "model"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,19 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """What was cut off a trained update to save it as a LoRA of ``rank``, where it has rank ``of``.
+
+    ``weights``: norm of what was cut, as a share of the norm of the update, over all layers; ``worst``: of one layer.
+    """
+
+    rank: int
+    of: int
+    weights: float
+    worst: float
+
+
+@dataclass(frozen=True)
 class Method:
     """A way to train a model.
 
@@ -49,6 +64,7 @@ class Method:
     - ``plain LoRA``: as trained; any runtime that serves LoRA unmerged takes it,
     - ``converted LoRA``: likewise, after an exact conversion at the end of training,
     - ``merged weights``: an adapter for peft; other runtimes take it after ``finbench merge``,
+    - ``finbench adapter``: an adapter that peft refuses to read; other runtimes take it after ``finbench merge``,
     - ``model``: a whole model.
     """
 
@@ -157,18 +173,34 @@ class Method:
     def restore(self, model: Any, state: Mapping[str, Any]) -> None:
         """Take back what ``state`` gave."""
 
+    def scheduler(self, optimizer: Any, recipe: Recipe, steps: int) -> Any | None:
+        """A learning-rate scheduler of torch for ``steps`` optimiser steps; None: the recipe's schedule."""
+        return None
+
     # ------------------------------------------------------------ after training
+
+    def plain(self, recipe: Recipe) -> bool:
+        """Whether peft alone reads the adapter that is saved."""
+        return True
+
+    def quantisation(self, recipe: Recipe, dtype: str) -> dict[str, str | bool | int] | None:
+        """How the base was stored in training, for the record."""
+        return quantise.describe(recipe.bits, dtype)
 
     def makes(self, recipe: Recipe) -> Literal["peft", "model"]:
         """What the folder will hold: a peft adapter or a whole model."""
         return "model" if self.becomes == "model" else "peft"
 
-    def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
-        """Write peft's files, or transformers' files of a whole model, into the empty ``folder``."""
+    def save(self, model: Any, recipe: Recipe, folder: Path) -> Cut | None:
+        """Write peft's files, or transformers' files of a whole model, into the empty ``folder``.
+
+        Returns what was lost by it where something can be.
+        """
         if self.becomes == "model":
             model.save_pretrained(folder)
         else:
             model.save_pretrained(folder, save_embedding_layers=False)
+        return None
 
 
 def targets(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
@@ -216,6 +248,38 @@ def _nothing(wanted: str, recipe: Recipe, layers: list[Layer]) -> str:
 def _endings(layers: list[Layer]) -> str:
     names = sorted({layer.name.rpartition(".")[2] for layer in layers})
     return f"Modules of this base: {', '.join(names)}, or 'all-linear'."
+
+
+def number(
+    method: Method,
+    recipe: Recipe,
+    key: str,
+    least: float,
+    most: float = math.inf,
+    *,
+    whole: bool = False,
+    advised: int | None = None,
+) -> float:
+    """An option of the method's own that is a number from ``least`` to ``most``; FinbenchError for anything else.
+
+    ``advised`` is what the error says to type, where the method has no default.
+    """
+    stated = recipe.options.get(key, method.options[key])
+    kinds = (int,) if whole else (int, float)
+    if isinstance(stated, bool) or not isinstance(stated, kinds) or not least <= stated <= most or stated == math.inf:
+        raise FinbenchError(
+            f"{key} must be a {'whole ' if whole else ''}number from {least:g} "
+            f"{'on' if most == math.inf else f'to {most:g}'}, got {stated!r}.",
+            f"--set {key}={advised or method.options[key]}",
+        )
+    return float(stated)
+
+
+def started(start: Start | None, method: Method) -> Start:
+    """``start``, for a method that cannot begin without."""
+    if start is None:
+        raise ValueError(f"{method.name} needs a Start")
+    return start
 
 
 def full_rank(recipe: Recipe, layers: list[Layer]) -> None:

@@ -20,13 +20,17 @@ class Factors:
     scale: float
 
 
+def lora_layers(model: Any) -> list[tuple[str, Any]]:
+    """peft's LoRA layers of a PeftModel, by their names in it."""
+    return [(name, module) for name, module in model.named_modules() if "default" in getattr(module, "lora_A", {})]
+
+
 def lora_factors(model: Any) -> dict[str, Factors]:
     """The factors of every layer of a PeftModel with plain LoRA layers, by the layer's name in the base. Copies."""
     found = {}
-    for name, module in model.named_modules():
-        if "default" in getattr(module, "lora_A", {}):
-            a, b = (part["default"].weight.detach().float().clone() for part in (module.lora_A, module.lora_B))
-            found[name.removeprefix(PREFIX)] = Factors(a, b, float(module.scaling["default"]))
+    for name, module in lora_layers(model):
+        a, b = (part["default"].weight.detach().float().clone() for part in (module.lora_A, module.lora_B))
+        found[name.removeprefix(PREFIX)] = Factors(a, b, float(module.scaling["default"]))
     return found
 
 

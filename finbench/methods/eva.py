@@ -8,8 +8,9 @@ from typing import Any
 
 from finbench.errors import FinbenchError
 from finbench.methods import convert
-from finbench.methods.base import Layer, Start, targets
+from finbench.methods.base import Layer, Start, number, started, targets
 from finbench.methods.lora import LoraMethod
+from finbench.methods.wrapping import wrap
 from finbench.records import Recipe
 
 _MOST_PASSES = 128  # two batches of eight rows had not settled after several minutes
@@ -29,11 +30,7 @@ class Eva(LoraMethod):
         for key in ("rank_pattern", "alpha_pattern"):
             if recipe.options.get(key):
                 raise FinbenchError(f"eva finds the rank of each layer by itself: it takes no {key}.", "Leave it out.")
-        rho, tau = (recipe.options.get(key, self.options[key]) for key in ("rho", "tau"))
-        if not isinstance(rho, int | float) or not rho >= 1:
-            raise FinbenchError(f"rho must be a number from 1 on, got {rho!r}.", "--set rho=2")
-        if not isinstance(tau, int | float) or not 0 < tau <= 1:
-            raise FinbenchError(f"tau must be above 0 and at most 1, got {tau!r}.", "--set tau=0.99")
+        rho, _ = self._shares(recipe)
         narrow = min(targets(recipe, layers), key=lambda layer: layer.inputs)
         if round(rho * recipe.rank) > narrow.inputs:
             raise FinbenchError(
@@ -41,19 +38,21 @@ class Eva(LoraMethod):
                 f"Use --rank {int(narrow.inputs / rho)} or less, or --set rho=1",
             )
 
+    def _shares(self, recipe: Recipe) -> tuple[float, float]:
+        """(rho, tau): how much of the rank budget a layer may take, and when its components have settled."""
+        return number(self, recipe, "rho", 1), number(self, recipe, "tau", 0.01, 1)
+
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """peft's EVA on the first training batches; the names of all targets are kept, for some may lose all rank."""
         import torch
         from peft import EvaConfig, initialize_lora_eva_weights
 
-        if start is None:
-            raise ValueError("eva needs a Start")
-        rho, tau = (recipe.options.get(key, self.options[key]) for key in ("rho", "tau"))
+        rho, tau = self._shares(recipe)
         most = round(rho * recipe.rank)
         # a batch with fewer tokens than components cannot be used, and if none could, peft would wait for ever
         usable = _Batches(
             {key: tensor for key, tensor in batch.items() if key != "labels"}
-            for batch in start.batches
+            for batch in started(start, self).batches
             if int(batch["attention_mask"].sum()) >= most
         )
         if not usable:
@@ -62,8 +61,8 @@ class Eva(LoraMethod):
                 "Use a larger batch_size, or a smaller --rank.",
             )
         chosen = EvaConfig(rho=rho, tau=tau, use_label_mask=False)
-        wrapped = _with_eva(self, model, recipe, chosen)
-        kept = {name: (m.in_features, m.out_features) for name, m in _layers(wrapped)}
+        wrapped = wrap(model, self.lora_config(recipe, init_lora_weights="eva", eva_config=chosen), self, recipe)
+        kept = {name: (m.in_features, m.out_features) for name, m in convert.lora_layers(wrapped)}
         matched = set(wrapped.peft_config["default"].target_modules)
         with torch.no_grad():
             initialize_lora_eva_weights(
@@ -86,16 +85,6 @@ class Eva(LoraMethod):
             if own not in learnt:
                 learnt[own] = convert.Factors(torch.zeros(0, inputs), torch.zeros(outputs, 0), scale)
         convert.write_lora(learnt, recipe, matched, folder)
-
-
-def _layers(model: Any) -> list[tuple[str, Any]]:
-    return [(name, m) for name, m in model.named_modules() if "default" in getattr(m, "lora_A", {})]
-
-
-def _with_eva(method: LoraMethod, model: Any, recipe: Recipe, chosen: Any) -> Any:
-    from peft import get_peft_model
-
-    return get_peft_model(model, method.lora_config(recipe, init_lora_weights="eva", eva_config=chosen))
 
 
 class _Forward:
@@ -121,5 +110,6 @@ EVA = Eva(
     paper="Paischer et al. 2024, arXiv:2410.07170",
     becomes="converted LoRA",
     trains="r(h+o) in the mean",
+    starts=True,
     options={"rho": 2.0, "tau": 0.99},
 )

@@ -9,7 +9,9 @@ from typing import Any
 
 from finbench.console import quiet
 from finbench.errors import FinbenchError
-from finbench.methods.base import Layer, Method, Start, full_rank
+from finbench.methods import convert
+from finbench.methods.base import Layer, Method, Start, full_rank, number
+from finbench.methods.wrapping import configuration, reached, wrap
 from finbench.records import Recipe
 
 log = logging.getLogger(__name__)
@@ -48,15 +50,17 @@ AS_REFUSED = {
     "monteclora": "monteclora_config",
 }
 _INITIAL = ("pissa", "olora", "eva", "loftq")  # starts that are methods of their own here
+_VARIANTS = ("use_dora", "use_bdlora", "velora_config")  # no longer Wx + sBAx with two whole matrices
 # What peft raises on, or drops without a word, where the base is quantised.
 _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft has no such layer there"}
 
 
 @dataclass(frozen=True)
 class LoraMethod(Method):
-    """A method that is peft's LoraConfig with some arguments set (``config``)."""
+    """A method that is peft's LoraConfig with some arguments set (``config``). ``starts``: it sets A and B itself."""
 
     config: dict[str, Any] = field(default_factory=dict)
+    starts: bool = False
 
     def option_names(self) -> set[str]:
         """peft's arguments, less those that a recipe states by other names, and the method's own options."""
@@ -76,7 +80,7 @@ class LoraMethod(Method):
         full_rank(recipe, layers)
         self._options(recipe)
         self._patterns(recipe, layers)
-        self.lora_config(recipe)
+        reached(self.lora_config(recipe), recipe, layers)
 
     def tokenwise(self, recipe: Recipe) -> bool:
         """All but VeLoRA, which compresses what it keeps of a pass for the backward one."""
@@ -96,8 +100,19 @@ class LoraMethod(Method):
                 raise FinbenchError(
                     f"The option {key} does not work on {recipe.bits} bits: {_FULL_PRECISION[key]}.", "Use --bits 16"
                 )
-        initial = stated.get("init_lora_weights")
-        if isinstance(initial, str) and self.config.get("init_lora_weights") != initial:
+            if key in _VARIANTS and self.becomes == "converted LoRA" and stated[key]:
+                raise FinbenchError(
+                    f"{self.name} is saved as a plain LoRA, and with {key} it would be none.",
+                    "Leave it out, or: --method dora" if key == "use_dora" else "Leave it out.",
+                )
+        self._initial(recipe)
+
+    def _initial(self, recipe: Recipe) -> None:
+        """How A and B may start."""
+        initial = recipe.options.get("init_lora_weights")
+        if initial is not None and self.starts:
+            raise FinbenchError(f"How it starts is what makes method {self.name}: it takes no init_lora_weights.")
+        if isinstance(initial, str):
             kind = initial.lower().split("_niter")[0]
             if kind in _INITIAL:
                 raise FinbenchError(f"init_lora_weights={initial} is a method of its own.", f"--method {kind}")
@@ -106,10 +121,14 @@ class LoraMethod(Method):
                     f"init_lora_weights={initial} is unknown, or needs data that finbench does not collect.",
                     "Known: true, gaussian, orthogonal, mica",
                 )
+            if kind == "mica" and self.name in ("lora+", "lora-fa"):
+                raise FinbenchError(f"mica trains A alone, and {self.name} is about B.", "--method lora")
             if kind == "mica" and recipe.bits != 16:
                 raise FinbenchError("init_lora_weights=mica needs full-precision weights.", "Use --bits 16")
-        elif initial is False:
-            raise FinbenchError("init_lora_weights=false would not start as the base.", "Leave it out.")
+            if kind == "orthogonal" and recipe.rank % 2:
+                raise FinbenchError("init_lora_weights=orthogonal needs an even rank.", f"--rank {recipe.rank + 1}")
+        elif initial is not None and initial is not True:  # peft takes 0 for false too
+            raise FinbenchError(f"init_lora_weights={initial} would not start as the base.", "Leave it out.")
 
     def _patterns(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Ranks and alphas of single layers are held to what holds for the recipe's own."""
@@ -132,30 +151,12 @@ class LoraMethod(Method):
         from peft import LoraConfig
 
         own = {key: value for key, value in recipe.options.items() if key not in self.options}
-        try:
-            return LoraConfig(
-                task_type="CAUSAL_LM",
-                r=recipe.rank,
-                lora_alpha=recipe.alpha,
-                lora_dropout=recipe.dropout,
-                target_modules=recipe.target_modules,
-                **{**self.config, **own, **changes},
-            )
-        except (ValueError, TypeError, ImportError) as fault:
-            raise FinbenchError(f"peft refuses this configuration of {self.name}: {_line(fault)}") from fault
+        stated = {"r": recipe.rank, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout}
+        return configuration(LoraConfig, self, recipe, {**stated, **self.config, **own, **changes})
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """Freeze the base and put peft's layers on the target modules. Adapter tensors are float32."""
-        from peft import get_peft_model
-
-        try:
-            return get_peft_model(model, self.lora_config(recipe))
-        except (ValueError, TypeError, NotImplementedError) as fault:
-            raise FinbenchError(f"peft refuses {self.name} on {recipe.base}: {_line(fault)}") from fault
-
-
-def _line(fault: Exception) -> str:
-    return (str(fault).strip() or type(fault).__name__).splitlines()[0]
+        return wrap(model, self.lora_config(recipe), self, recipe)
 
 
 @dataclass(frozen=True)
@@ -169,10 +170,7 @@ class LoraPlus(LoraMethod):
 
     def ratio(self, recipe: Recipe) -> float:
         """lambda = lr of B / lr of A."""
-        stated = recipe.options.get("lr_ratio", self.options["lr_ratio"])
-        if not isinstance(stated, int | float) or isinstance(stated, bool) or not 1 <= stated <= 1000:
-            raise FinbenchError(f"lr_ratio must be a number from 1 to 1000, got {stated!r}.", "--set lr_ratio=16")
-        return float(stated)
+        return number(self, recipe, "lr_ratio", 1, 1000)
 
     def groups(self, model: Any, recipe: Recipe) -> list[dict[str, Any]]:
         """Only B is fast. A, and everything else that trains (such as DoRA's magnitude), keeps the recipe's rate.
@@ -214,14 +212,13 @@ class LoraFA(LoraMethod):
         import torch
 
         pairs = []
-        for name, module in model.named_modules():
-            if "default" in getattr(module, "lora_A", {}):
-                a = module.lora_A["default"].weight.detach().double()
-                gram = a @ a.T
-                if not float(torch.linalg.cond(gram)) < 1e8:
-                    raise FinbenchError(f"lora-fa: A of {name} has dependent rows.", "Use a smaller --rank.")
-                inverse = torch.linalg.inv(gram) / module.scaling["default"] ** 2
-                pairs.append((module.lora_B["default"].weight, inverse.float()))
+        for name, module in convert.lora_layers(model):
+            a = module.lora_A["default"].weight.detach().double()
+            gram = a @ a.T
+            if not float(torch.linalg.cond(gram)) < 1e8:
+                raise FinbenchError(f"lora-fa: A of {name} has dependent rows.", "Use a smaller --rank.")
+            inverse = torch.linalg.inv(gram) / module.scaling["default"] ** 2
+            pairs.append((module.lora_B["default"].weight, inverse.float()))
 
         def project(*_: Any) -> None:
             for weight, inverse in pairs:

@@ -92,7 +92,12 @@ def dequantised(layer: Any) -> Any | None:
 
     if isinstance(layer, bnb.nn.Linear4bit):
         weight = layer.weight
-        return bnb.functional.dequantize_4bit(weight.data, weight.quant_state).to(torch.float32)
+        found = bnb.functional.dequantize_4bit(weight.data, weight.quant_state).to(torch.float32)
+        from finbench.methods import icq
+
+        if isinstance(layer, icq.ShiftedLinear4bit):
+            found += layer.tau().to(weight.quant_state.dtype).float().repeat_interleave(icq.BLOCK, dim=1)
+        return found
     if isinstance(layer, bnb.nn.Linear8bitLt):
         scales = layer.state.SCB if layer.weight.SCB is None else layer.weight.SCB  # moved there by the first forward
         codes = layer.weight.data if layer.state.CB is None else layer.state.CB
@@ -103,16 +108,19 @@ def dequantised(layer: Any) -> Any | None:
 def copy_dequantised(quantised: Any, model: Any) -> list[str]:
     """Overwrite the weights of ``model``, a 16-bit copy of the same base, with what ``quantised`` computes with.
 
-    ``quantised`` may carry an adapter, which is left out. Returns the names of the layers that were overwritten.
+    ``quantised`` may carry an adapter, which is left out, but for 4-bit codes that it brings. Returns the names of the
+    layers that were overwritten.
     """
     import torch
 
-    done = []
-    for name, layer in quantised.named_modules():
-        weight = dequantised(layer)
+    done: list[str] = []
+    layers = dict(quantised.named_modules())
+    for name, layer in layers.items():
+        replaced = name.endswith(".base_layer") and name.removesuffix("base_layer") + "shifted" in layers
+        weight = None if replaced else dequantised(layer)
         if weight is None:
             continue
-        own = name.removeprefix("base_model.model.").removesuffix(".base_layer")
+        own = name.removeprefix("base_model.model.").removesuffix(".base_layer").removesuffix(".shifted")
         target = model.get_submodule(own)
         with torch.no_grad():
             target.weight.copy_(as_stored(target, weight))

@@ -12,17 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.errors import FinbenchError
 from finbench.methods import convert, quantise
-from finbench.methods.base import Start
+from finbench.methods.base import Start, number, started
 from finbench.methods.lora import LoraMethod
 from finbench.records import Bits, Recipe
-
-
-def _need(start: Start | None, name: str) -> Start:
-    if start is None:
-        raise ValueError(f"{name} needs a Start")
-    return start
 
 
 def split(weight: Any, rank: int, scale: float, how: str, iterations: int | None = None) -> tuple[Any, Any]:
@@ -50,10 +43,6 @@ def _set(module: Any, a: Any, b: Any) -> None:
     module.lora_B["default"].weight.data = b.contiguous()
 
 
-def _lora_layers(model: Any) -> list[tuple[str, Any]]:
-    return [(name, m) for name, m in model.named_modules() if "default" in getattr(m, "lora_A", {})]
-
-
 @dataclass(frozen=True)
 class Residual(LoraMethod):
     """PiSSA and OLoRA: the adapter starts as a part of W, and the base keeps the rest."""
@@ -71,30 +60,33 @@ class Residual(LoraMethod):
     def verify(self, recipe: Recipe, layers: list[Any]) -> None:
         """As for LoRA, and a whole number of power iterations."""
         super().verify(recipe, layers)
-        niter = recipe.options.get("niter")
-        if niter is not None and (not isinstance(niter, int) or isinstance(niter, bool) or niter < 1):
-            raise FinbenchError(f"niter must be a whole number from 1 on, got {niter!r}.", "--set niter=16")
+        self._iterations(recipe)
+
+    def _iterations(self, recipe: Recipe) -> int | None:
+        """Power iterations of a randomised SVD; None: the exact one."""
+        if recipe.options.get("niter") is None:
+            return None
+        return int(number(self, recipe, "niter", 1, 1000, whole=True, advised=16))
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """Factorise every target in float32, keep the first factors, and at 4 or 8 bits quantise the residual."""
         import torch
 
         wrapped = super().apply(model, recipe)
-        for _, module in _lora_layers(wrapped):
+        niter = self._iterations(recipe)
+        for _, module in convert.lora_layers(wrapped):
             stored = module.get_base_layer().weight
             weight = quantise.as_stored(module.get_base_layer(), stored.data.float())
             scale = module.scaling["default"]
-            niter = recipe.options.get("niter")
-            a, b = split(weight, module.r["default"], scale, self.how, niter if isinstance(niter, int) else None)
+            a, b = split(weight, module.r["default"], scale, self.how, niter)
             _set(module, a, b)
             rest = weight - scale * b @ a
             with torch.no_grad():
                 stored.copy_(quantise.as_stored(module.get_base_layer(), rest))
         first = convert.lora_factors(wrapped)
         if recipe.bits != 16:
-            rest_of_it = _need(start, self.name).load(wrapped.unload())
-            wrapped = super().apply(rest_of_it, recipe)
-            for name, module in _lora_layers(wrapped):
+            wrapped = super().apply(started(start, self).load(wrapped.unload()), recipe)
+            for name, module in convert.lora_layers(wrapped):
                 own = first[name.removeprefix(convert.PREFIX)]
                 _set(module, own.a.clone(), own.b.clone())
         wrapped.finbench_first = first
@@ -158,9 +150,8 @@ class LoftQ(LoraMethod):
         W - s BA, which would be another base. peft's own initialisation leaves s out, so there it starts at s times
         the correction.)
         """
-        quantised = _need(start, self.name).load(None)
-        wrapped = super().apply(quantised, recipe)
-        for name, module in _lora_layers(wrapped):
+        wrapped = super().apply(started(start, self).load(None), recipe)
+        for name, module in convert.lora_layers(wrapped):
             full = model.get_submodule(name.removeprefix(convert.PREFIX))
             weight = quantise.as_stored(full, full.weight.data.float())
             error = weight - quantise.dequantised(module.get_base_layer())
@@ -175,6 +166,7 @@ PISSA = Residual(
     paper="Meng et al. 2024, arXiv:2404.02948",
     becomes="converted LoRA",
     trains="r(h+o)",
+    starts=True,
     how="svd",
     options={"niter": None},
     # the factors are as large as the weights, so the step must be smaller: 2e-5 for its authors' 7B models
@@ -187,6 +179,7 @@ OLORA = Residual(
     paper="Buyukakyuz 2024, arXiv:2406.01775",
     becomes="converted LoRA",
     trains="r(h+o)",
+    starts=True,
     how="qr",
     defaults={"lr": 2.0e-4},
 )
@@ -197,6 +190,7 @@ LOFTQ = LoftQ(
     paper="Li et al. 2023, arXiv:2310.08659",
     becomes="plain LoRA",
     trains="r(h+o)",
+    starts=True,
     bits=(4,),
     refused="there is little or no error of the weights to correct",
     defaults={"bits": 4},

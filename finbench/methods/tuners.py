@@ -13,18 +13,21 @@ from typing import Any
 
 from finbench.console import quiet
 from finbench.errors import FinbenchError
-from finbench.methods.base import Layer, Method, Start, full_rank, targets, without_conv1d
+from finbench.methods.base import Layer, Method, Start, full_rank, without_conv1d
+from finbench.methods.wrapping import configuration, reached, wrap
 from finbench.records import Recipe
 
+_BOTH = "inputs and outputs"
 _GENERAL = ("target_modules", "inference_mode", "task_type", "peft_type", "auto_mapping", "peft_version")
 _IDENTITY = ("base_model_name_or_path", "revision", "modules_to_save", "bias", "runtime_config", "loftq_config")
+_FOLLOWS = ("fan_in_fan_out", "megatron_config", "megatron_core")  # from the kind of layer; finbench trains without
 
 
 @dataclass(frozen=True)
 class Tuner(Method):
     """A tuner of peft. ``peft_config`` is its configuration class; ``rank``, ``alpha`` and ``dropout`` say which of its
     fields the recipe's keys go to, None where it has no such thing. ``wide``: its rank may exceed a layer's dimensions.
-    ``divides`` names fields that must divide the sizes of every target.
+    ``divides`` names fields that must divide sizes of every target, and which: ``inputs``, ``outputs`` or both.
     """
 
     peft_config: str = ""
@@ -32,7 +35,7 @@ class Tuner(Method):
     alpha: str | None = None
     dropout: str | None = None
     wide: bool = False
-    divides: tuple[str, ...] = ()
+    divides: tuple[tuple[str, str], ...] = ()
 
     @property
     def fields(self) -> dict[str, str]:
@@ -47,7 +50,7 @@ class Tuner(Method):
     def option_names(self) -> set[str]:
         """Every field of peft's configuration that a recipe does not state by another name."""
         own = {part.name for part in dataclasses.fields(self._class())}
-        return own - {*_GENERAL, *_IDENTITY, *self.fields.values()}
+        return own - {*_GENERAL, *_IDENTITY, *_FOLLOWS, *self.fields.values()}
 
     def config(self, recipe: Recipe, steps: int | None = None) -> Any:
         """peft's configuration for a run of ``steps`` optimiser steps; what it refuses becomes a FinbenchError."""
@@ -56,10 +59,7 @@ class Tuner(Method):
 
     def made(self, recipe: Recipe, values: dict[str, Any]) -> Any:
         """peft's configuration with these values."""
-        try:
-            return self._class()(task_type="CAUSAL_LM", target_modules=recipe.target_modules, **values)
-        except (ValueError, TypeError, ImportError) as fault:
-            raise FinbenchError(f"peft refuses this configuration of {self.name}: {_line(fault)}") from fault
+        return configuration(self._class(), self, recipe, values)
 
     def tokenwise(self, recipe: Recipe) -> bool:
         """All but PVeRA, which draws noise."""
@@ -68,34 +68,28 @@ class Tuner(Method):
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Options that peft knows, and layers that its implementation takes."""
         super().verify(recipe, layers)
+        for key, value in recipe.options.items():
+            if key.startswith("init_") and not value:
+                raise FinbenchError(f"{key}={value} would not start as the base.", "Leave it out.")
         without_conv1d(self, recipe, layers)
         if self.rank and not self.wide:
             full_rank(recipe, layers)
         config = self.config(recipe)
-        for key in self.divides:
+        kept = reached(config, recipe, layers)
+        for key, sides in self.divides:
             size = getattr(config, key)
-            for layer in targets(recipe, layers):
-                if size and (layer.inputs % size or layer.outputs % size):
+            if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+                raise FinbenchError(f"{self.name}: {key} is a whole number, got {size!r}.", f"--set {key}=...")
+            for layer in kept:
+                if size and any(side in sides and getattr(layer, side) % size for side in ("inputs", "outputs")):
                     raise FinbenchError(
                         f"{self.name}: {key} {size} does not divide {layer.name} ({layer.outputs} x {layer.inputs}).",
-                        f"State one that divides both: --set {key}=...",
+                        f"State one that divides its {sides}: --set {key}=...",
                     )
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """peft's layers on the target modules."""
-        from peft import get_peft_model
-
-        try:
-            return get_peft_model(model, self.config(recipe, start.steps if start else None))
-        except (ValueError, TypeError, NotImplementedError, RuntimeError, ZeroDivisionError) as fault:
-            raise FinbenchError(
-                f"peft refuses {self.name} on {recipe.base}: {_line(fault)}",
-                f"Its options: {', '.join(sorted(self.option_names()))}; state them with --set",
-            ) from fault
-
-
-def _line(fault: Exception) -> str:
-    return (str(fault).strip() or type(fault).__name__).splitlines()[0]
+        return wrap(model, self.config(recipe, start.steps if start else None), self, recipe)
 
 
 VERA = Tuner(
@@ -122,13 +116,15 @@ RANDLORA = Tuner(
     peft_config="RandLoraConfig",
     alpha="randlora_alpha",
     dropout="randlora_dropout",
+    # drawn again from their seed: peft would save the shared A and B once for every layer, 2 GB for a base of 0.3
+    options={"save_projection": False},
     # peft's own: alpha is 20 times the rank
     defaults={"rank": 32, "alpha": 640},
 )
 OFT = Tuner(
     name="oft",
-    summary="Rotates the input of each layer by a block-diagonal orthogonal matrix (oft_block_size)",
-    equation="y = W Rx, R orthogonal, by blocks",
+    summary="Rotates the input of each layer by blocks (oft_block_size); exactly with use_cayley_neumann=false",
+    equation="y = W Rx, R = (I+Q)(I-Q)^-1 by blocks, Q skew-symmetric; peft takes the series up to Q^4",
     paper="Qiu et al. 2023, arXiv:2306.07280",
     becomes="merged weights",
     trains="h(b-1)/2, b = oft_block_size",
@@ -138,6 +134,7 @@ OFT = Tuner(
     dropout="module_dropout",
     unused=("rank", "alpha"),
     options={"oft_block_size": 32, "r": 0},
+    divides=(("oft_block_size", "inputs"), ("r", "inputs")),  # peft would take another one with a mere warning
 )
 
 _ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
@@ -146,9 +143,14 @@ _ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         "boft",
         "BOFTConfig",
         "2311.06243",
-        {"rank": None, "dropout": "boft_dropout", "conv1d": False, "divides": ("boft_block_size",)},
+        {"rank": None, "dropout": "boft_dropout", "conv1d": False, "divides": (("boft_block_size", "inputs"),)},
     ),
-    ("c3a", "C3AConfig", "2407.19342", {"rank": None, "conv1d": False, "bits": (16,), "divides": ("block_size",)}),
+    (
+        "c3a",
+        "C3AConfig",
+        "2407.19342",
+        {"rank": None, "conv1d": False, "bits": (16,), "divides": (("block_size", _BOTH),)},
+    ),
     ("deft", "DeftConfig", "-", {"alpha": "alpha", "dropout": "deft_dropout", "bits": (16,)}),
     ("delora", "DeloraConfig", "2503.18225", {"dropout": "module_dropout", "conv1d": False, "bits": (16,)}),
     ("fourierft", "FourierFTConfig", "2405.03003", {"rank": None}),
@@ -163,7 +165,7 @@ _ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         "gralora",
         "GraloraConfig",
         "-",
-        {"alpha": "alpha", "dropout": "gralora_dropout", "bits": (16,), "divides": ("gralora_k",)},
+        {"alpha": "alpha", "dropout": "gralora_dropout", "bits": (16,), "divides": (("gralora_k", _BOTH),)},
     ),
     ("hira", "HiraConfig", "-", {"dropout": "hira_dropout"}),
     ("hra", "HRAConfig", "2405.17484", {"conv1d": False, "bits": (16,)}),
@@ -177,14 +179,14 @@ _ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     (
         "lokr",
         "LoKrConfig",
-        "2108.06098",
+        "2309.14859",
         {"alpha": "alpha", "dropout": "rank_dropout", "conv1d": False, "bits": (16, 8)},
     ),
     ("miss", "MissConfig", "2409.15371", {"dropout": "miss_dropout", "conv1d": False}),
     ("peanut", "PeanutConfig", "2410.01870", {"conv1d": False, "bits": (16,)}),
     ("psoft", "PsoftConfig", "-", {"alpha": "psoft_alpha", "dropout": "psoft_dropout", "conv1d": False, "bits": (16,)}),
     ("pvera", "PveraConfig", "2512.07703", {"wide": True, "dropout": "pvera_dropout"}),
-    ("road", "RoadConfig", "2409.00119", {"rank": None, "conv1d": False, "divides": ("group_size",)}),
+    ("road", "RoadConfig", "2409.00119", {"rank": None, "conv1d": False, "divides": (("group_size", "outputs"),)}),
     ("shira", "ShiraConfig", "-", {"wide": True, "conv1d": False, "bits": (16,)}),
     ("tinylora", "TinyLoraConfig", "2602.04118", {"wide": True, "dropout": "tinylora_dropout", "bits": (16,)}),
     ("supertuning", "SupertuningConfig", "2607.09287", {"conv1d": False, "bits": (16,)}),
@@ -193,7 +195,7 @@ _ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         "vblora",
         "VBLoRAConfig",
         "2405.15179",
-        {"wide": True, "dropout": "vblora_dropout", "divides": ("vector_length",)},
+        {"wide": True, "dropout": "vblora_dropout", "divides": (("vector_length", _BOTH),)},
     ),
     ("waveft", "WaveFTConfig", "-", {"rank": None}),
 )

@@ -15,6 +15,7 @@ import yaml
 from finbench import adapters, bases, cardfiles, catalog, exports, refs, verification
 from finbench.adapters import AdapterFolder
 from finbench.errors import FinbenchError
+from finbench.hub import SAFE_FILES
 from finbench.hub.client import Kind
 from finbench.hub.planning import File
 from finbench.publishing import modelcard, picture
@@ -36,13 +37,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Bundle:
-    """Files to publish, and how. ``whole``: they are all of a model."""
+    """Files to publish, and how. ``owned``: what goes where it is not among them (``hub.make_plan``)."""
 
     files: list[File]
     message: str
     readme: str
     kind: Kind = "model"
-    whole: bool = False
+    owned: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -84,10 +85,10 @@ def bundle(folder: Path, repo: str, options: Options) -> Bundle:
         samples = cardfiles.samples_path(path)
         files += [File(f"{EVIDENCE}/{samples.name}", samples)] if samples.is_file() else []
     if own:
-        files.append(File(modelcard.PICTURE, picture.scores(facts.cards, facts.base_cards)))
+        files.append(File(modelcard.PICTURE, picture.scores(facts.cards, facts.base_cards, facts.tasks)))
         files.append(File(".eval_results/finbench.yaml", _eval_results(facts.cards)))
     message = f"finbench: {found.name} {found.identity[:12]}"
-    return Bundle(files, message, readme, whole=True, notes=notes)
+    return Bundle(files, message, readme, owned=SAFE_FILES, notes=notes)
 
 
 def base_of(found: AdapterFolder, named: str | None) -> BaseModelId | None:

@@ -11,14 +11,14 @@ import yaml
 
 from finbench import catalog, exports, hub, metrics, prompts
 from finbench.cards import amount, conditions, interval, template
+from finbench.engines import servable
 from finbench.examcheck import exam_of_examples
-from finbench.methods import METHODS
+from finbench.methods import METHODS, irqlora
 from finbench.publishing.licences import Licence
-from finbench.publishing.picture import base_score
+from finbench.publishing.picture import base_score, ordered
 from finbench.records import Adapter, BaseModelId, Scorecard
 
 PICTURE = "finbench/scores.png"
-_SERVED_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes for --max-lora-rank
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Facts:
     def method(self) -> str:
         """finbench's name of the method, or peft's."""
         return self.record.recipe.method if self.record else str(self.config.get("peft_type", "unknown")).lower()
+
+    @property
+    def alone(self) -> bool:
+        """Whether only finbench reads it: it brings its own 4-bit codes for the base."""
+        return bool(self.config.get("peft_type") == irqlora.KIND)
 
     @property
     def rank(self) -> int | None:
@@ -93,7 +98,8 @@ def metadata(facts: Facts) -> dict[str, Any]:
         tags += [] if whole else [f"base_model:adapter:{base.hub_id}"]
     if not whole and facts.config.get("peft_type") == "LORA" and "lora" not in tags:
         tags.append("lora")
-    found |= {"library_name": "transformers" if whole else "peft", "pipeline_tag": "text-generation"}
+    library = "transformers" if whole else "finbench" if facts.alone else "peft"
+    found |= {"library_name": library, "pipeline_tag": "text-generation"}
     found |= {"language": ["en"], "license": facts.licence.id}
     if facts.licence.name:
         found |= {"license_name": facts.licence.name}
@@ -120,22 +126,21 @@ def _hub_metric(name: str) -> str:
 def _rows(facts: Facts) -> list[dict[str, str]]:
     """The table of results: this adapter, its base in the same exam, and who needs no model."""
     found = []
-    for card in facts.cards:
-        for score in card.scores:
-            share = metrics.is_share(score.main_metric)
-            base = base_score(card, score, facts.base_cards)
-            majority = score.baselines.get("majority", {}).get(score.main_metric)
-            found.append(
-                {
-                    "task": ", ".join([score.task.removeprefix(catalog.PREFIX), *conditions(card)]),
-                    "metric": metrics.spoken(score.main_metric) + (" in %" if share else ""),
-                    "own": interval(score.main, share),
-                    "base": interval(base.main, share) if base else "not measured",
-                    "majority": amount(majority, share) if majority is not None else "",
-                    "n": f"{score.n:,}",
-                    "parsed": amount(score.parse_rate.value),
-                }
-            )
+    for card, score in ordered(facts.cards, facts.tasks):
+        share = metrics.is_share(score.main_metric)
+        base = base_score(card, score, facts.base_cards)
+        majority = score.baselines.get("majority", {}).get(score.main_metric)
+        found.append(
+            {
+                "task": ", ".join([score.task.removeprefix(catalog.PREFIX), *conditions(card, score)]),
+                "metric": metrics.spoken(score.main_metric) + (" in %" if share else ""),
+                "own": interval(score.main, share),
+                "base": interval(base.main, share) if base else "not measured",
+                "majority": amount(majority, share) if majority is not None else "",
+                "n": f"{score.n:,}",
+                "parsed": amount(score.parse_rate.value),
+            }
+        )
     return found
 
 
@@ -182,15 +187,9 @@ def _example_tasks(facts: Facts) -> str:
 
 def _served(facts: Facts) -> int | None:
     """The --max-lora-rank with which vLLM serves it as it is; None where it has to be merged first."""
-    config = facts.config
-    rank = max(
-        [config.get("r") or 0, *(config.get("rank_pattern") or {}).values()]
-    )  # of pissa it is twice the recipe's
-    if facts.kind == "model" or config.get("peft_type") != "LORA" or config.get("use_dora") or not rank:
+    if facts.kind == "model" or servable.route(facts.config, facts.record is not None).how != "unmerged":
         return None
-    if config.get("bias", "none") != "none" or config.get("lora_bias") or config.get("modules_to_save"):
-        return None
-    return next((size for size in _SERVED_RANKS if size >= rank), None)
+    return servable.served_rank(facts.config)
 
 
 def _overlaps(facts: Facts) -> list[str]:

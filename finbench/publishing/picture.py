@@ -14,13 +14,20 @@ from finbench.catalog import PREFIX
 from finbench.records import Measure, Score, Scorecard
 
 _SCALE = 2  # pixels a point: sharp on dense screens
+_TALL = 8  # rows from which the scale is written above them too
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 720, 210, 70, 46, 44
 _INK, _PALE, _GRID, _BASE, _OWN = "#1c2430", "#68727f", "#dfe4ea", "#8a94a0", "#2f6f9f"
 
 
-def scores(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard]) -> bytes:
-    """A PNG of the main scores that are shares of 1; equal cards give equal bytes."""
-    rows = _rows(cards, base_cards)
+def ordered(cards: Sequence[Scorecard], trained: Sequence[str]) -> list[tuple[Scorecard, Score]]:
+    """Every score with its card: what the adapter was trained on comes first, in its recipe's order."""
+    pairs = [(card, score) for card in cards for score in card.scores]
+    return sorted(pairs, key=lambda pair: trained.index(pair[1].task) if pair[1].task in trained else len(trained))
+
+
+def scores(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard], trained: Sequence[str] = ()) -> bytes:
+    """A PNG of the main scores that are shares of 1, in the order of ``ordered``; equal cards give equal bytes."""
+    rows = _rows(ordered(cards, trained), base_cards)
     height = _TOP + _ROW * max(1, len(rows)) + 40
     image = Image.new("RGB", (_WIDTH * _SCALE, height * _SCALE), "white")
     draw, font, small = ImageDraw.Draw(image), _font(13), _font(11)
@@ -30,13 +37,17 @@ def scores(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard]) -> bytes
         at = _x(tick / 100)
         _line(draw, (at, _TOP), (at, bottom), _GRID, 1)
         _text(draw, at, bottom + 4, str(tick), _PALE, small, "ma")
-    for place, (label, n, own, base) in enumerate(rows):
+        if len(rows) > _TALL:
+            _text(draw, at, _TOP - 4, str(tick), _PALE, small, "md")
+    for place, (label, about, own, base) in enumerate(rows):
         y = _TOP + _ROW * place + _ROW // 2
         _text(draw, 16, y - 14, label, _INK, font)
-        _text(draw, 16, y + 3, f"n = {n:,}", _PALE, small)
+        _text(draw, 16, y + 3, about, _PALE, small)
         for measure, colour, shift in ((base, _BASE, 8), (own, _OWN, -8)):
             if measure is not None:
-                _line(draw, (_x(measure.low), y + shift), (_x(measure.high), y + shift), colour, 2)
+                if measure.interval is not None:
+                    low, high = map(_x, measure.interval)
+                    _line(draw, (low, y + shift), (high, y + shift), colour, 2)
                 _dot(draw, _x(measure.value), y + shift, colour)
                 _text(draw, _WIDTH - _RIGHT + 14, y + shift - 7, f"{100 * measure.value:.1f}", colour, small)
     _text(draw, 16, height - 20, "blue: this adapter   grey: its base   whiskers: 95 % intervals", _PALE, small)
@@ -46,15 +57,16 @@ def scores(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard]) -> bytes
 
 
 def _rows(
-    cards: Sequence[Scorecard], base_cards: Sequence[Scorecard]
-) -> list[tuple[str, int, Measure, Measure | None]]:
+    pairs: Sequence[tuple[Scorecard, Score]], base_cards: Sequence[Scorecard]
+) -> list[tuple[str, str, Measure, Measure | None]]:
+    """Task, metric and number of documents, the adapter's score, the base's."""
     found = []
-    for card in cards:
-        for score in card.scores:
-            if metrics.is_share(score.main_metric):
-                base = base_score(card, score, base_cards)
-                label = f"{score.task.removeprefix(PREFIX)}, {metrics.spoken(score.main_metric)}"
-                found.append((shorten(label, 27), score.n, score.main, base.main if base else None))
+    for card, score in pairs:
+        if metrics.is_share(score.main_metric):
+            base = base_score(card, score, base_cards)
+            about = f"{metrics.spoken(score.main_metric)}, n = {score.n:,}"
+            label = shorten(score.task.removeprefix(PREFIX), 27)
+            found.append((label, shorten(about, 34), score.main, base.main if base else None))
     return found
 
 

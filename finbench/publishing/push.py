@@ -66,7 +66,7 @@ def push(
         kind=bundle.kind,
         public=public,
         pull_request=pr,
-        whole=bundle.whole,
+        owned=bundle.owned,
         dry=dry_run,
     )
     if dry_run:

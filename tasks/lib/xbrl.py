@@ -1,30 +1,46 @@
 """Scoring of answers about XBRL: tags, formulas over tags or numbers, results. Standard library only.
 
-Strict: the whole first line is the answer. Lenient: the only one that the answer holds. Tags are compared without
-the prefix ``us-gaap:`` (or ``us-gaap_``). Formulas are compared by structure (order of terms and factors,
-brackets and ``*`` signs do not matter) and, as ``acc_value``, by their value over the facts that the prompt shows.
-Results may be off by half a unit of the last decimal that was asked for.
+Strict: the whole first line is the answer. Lenient: the only one that the answer holds. Tags, in formulas too, are
+compared without the prefix ``us-gaap:`` (or ``us-gaap_``). Formulas are compared by structure (order of terms and
+factors, brackets and ``*`` signs do not matter) and, as ``acc_value``, by their value over the facts that the prompt
+shows. Values are compared as numbers, with or without their unit as the prompt shows it. Results may be off by half
+a unit of the last decimal that was asked for; a unit other than the one asked for is no answer. Thinking before
+"</think>" is no part of the answer.
 """
 
 import decimal
 import fractions
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 _PREFIX = re.compile(r"us[-_ ]?gaap\s*[:_]\s*", re.IGNORECASE)
 _NAME = r"[A-Z][A-Za-z0-9]{1,254}"
 _TAG = re.compile(r"(?:us-gaap:)?(" + _NAME + r")")
 _TRIM = " \t\"'`*<>/."
 _LONGEST = 600  # characters of a formula or of a number's line
+_PROSE = 10_000  # characters of an answer in which one is looked for
 _DEEPEST = 30  # brackets within brackets
 
-# ---------------------------------------------------------------- tags
+_ENDS = re.compile(r"(?:\s?(?:</s>|<eos>|<\|[^<>|]{1,30}\|>))+\s?$")  # special tokens that an engine has left in
+_TAIL_OF = 200  # characters in which they are looked for
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # zero-width characters and byte order marks around it
+
+
+def _said(answer: str) -> str:
+    """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
+    _, end, said = answer.rpartition("</think>")
+    said = said if end else "" if answer.lstrip().startswith("<think>") else answer
+    said = said[:-_TAIL_OF] + _ENDS.sub("", said[-_TAIL_OF:])
+    return said.strip(_UNSEEN)
 
 
 def _first_line(answer: str) -> str:
-    lines = answer.strip().splitlines()
+    lines = _said(answer).strip().splitlines()
     return " ".join(lines[0].split()) if lines else ""
+
+
+# ---------------------------------------------------------------- tags
 
 
 def parse_tag(answer: str) -> str | None:
@@ -39,7 +55,7 @@ def parse_tag_lenient(answer: str, known: Mapping[str, str]) -> str | None:
 
     ``known`` maps lower-case names to names.
     """
-    text = _PREFIX.sub("us-gaap:", answer[:10_000])
+    text = _PREFIX.sub("us-gaap:", _said(answer)[:_PROSE])
     named = re.findall(r"us-gaap:([A-Za-z0-9]+)", text)
     found = {known.get(name.lower(), name) for name in named}
     if not found:
@@ -71,49 +87,53 @@ def score_tag(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float
 
 # A formula in normal form is a sum: {factors: coefficient}, where factors is a sorted tuple of (atom, power) and an
 # atom is a tag, or a sum inside brackets that had to be kept (as a sorted tuple).
-_TOKEN = re.compile(r"\s*(?:us-gaap:(?P<tag>" + _NAME + r")|(?P<number>\d[\d,]*(?:\.\d+)?|\.\d+)|(?P<sign>[-+*/()]))")
-_SIGNS = str.maketrans({"−": "-", "–": "-", "×": "*", "÷": "/", "[": "(", "]": ")", "·": "*"})
+_TOKEN = re.compile(
+    r"\s*(?:(?:us-gaap:)?(?P<tag>" + _NAME + r")(?!\w)|(?P<number>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?![\w.,])"
+    r"|(?P<sign>[-+*/()]))",
+    re.ASCII,
+)
+_SIGNS = str.maketrans({"−": "-", "–": "-", "×": "*", "÷": "/", "∕": "/", "[": "(", "]": ")", "·": "*"})
 
 Sum = dict[tuple[Any, ...], fractions.Fraction]
 
 
 def _tokens(text: str) -> list[str] | None:
-    """Tokens of a formula, tags with their prefix; None if it holds anything else."""
+    """Tokens of a formula, every tag with its prefix; None if it holds anything else."""
     text = _PREFIX.sub("us-gaap:", text.translate(_SIGNS)).strip()
     found, place = [], 0
     while place < len(text):
         match = _TOKEN.match(text, place)
         if not match:
             return None
-        found.append(match[0].strip())
+        found.append(f"us-gaap:{match['tag']}" if match["tag"] else match[0].strip())
         place = match.end()
     return found
 
 
+def _one_term(part: Sum) -> Sum:
+    """A sum of several terms as one factor in brackets, the coefficient of its first term before them."""
+    if len(part) == 1:
+        return part
+    terms = sorted(part.items(), key=lambda term: repr(term[0]))
+    lead = terms[0][1]
+    return {((tuple((factors, number / lead) for factors, number in terms), 1),): lead}
+
+
 def _product(a: Sum, b: Sum) -> Sum:
     """The product of two sums; a sum of several terms stays in its brackets as one factor."""
-    result: Sum = {(): fractions.Fraction(1)}
-    for part in (a, b):
-        if len(part) != 1:
-            part = {((_frozen(part), 1),): fractions.Fraction(1)}
-        ((factors, coefficient),) = part.items()
-        ((have, number),) = result.items()
-        powers = dict(have)
-        for atom, power in factors:
-            powers[atom] = powers.get(atom, 0) + power
-        kept = tuple(sorted(((atom, power) for atom, power in powers.items() if power), key=repr))
-        result = {kept: number * coefficient}
-    return result
-
-
-def _frozen(part: Sum) -> tuple[Any, ...]:
-    return tuple(sorted(part.items(), key=repr))
+    ((have, one),) = _one_term(a).items()
+    ((more, other),) = _one_term(b).items()
+    powers = dict(have)
+    for atom, power in more:
+        powers[atom] = powers.get(atom, 0) + power
+    kept = tuple(sorted(((atom, power) for atom, power in powers.items() if power), key=repr))
+    if len(kept) == 1 and kept[0][1] == 1 and not isinstance(kept[0][0], str):  # a number times a sum
+        return {factors: number * one * other for factors, number in kept[0][0]}
+    return {kept: one * other}
 
 
 def _inverse(part: Sum) -> Sum:
-    if len(part) != 1:
-        return {((_frozen(part), -1),): fractions.Fraction(1)}
-    ((factors, coefficient),) = part.items()
+    ((factors, coefficient),) = _one_term(part).items()
     return {tuple((atom, -power) for atom, power in factors): 1 / coefficient}
 
 
@@ -185,11 +205,15 @@ def parse_formula(text: str) -> Sum | None:
 
 
 def parse_formula_lenient(answer: str) -> Sum | None:
-    """The only formula among the lines of ``answer``, what follows "=" or ":" in a line too; or None."""
+    """The only formula among the lines of ``answer``, what follows "=" or ":" in a line too; or None.
+
+    A word alone ("Formula:") is none: it takes an operator or a prefix.
+    """
     found = []
-    for line in answer[:10_000].splitlines()[:50]:
+    for line in _said(answer)[:_PROSE].splitlines()[:50]:
         for part in (line, line.rpartition("=")[2], line.rpartition(": ")[2]):
-            value = parse_formula(part.strip(_TRIM + "$\\"))
+            text = part.strip(_TRIM + "$\\")
+            value = None if re.fullmatch(_NAME, text) else parse_formula(text)
             if value is not None and value not in found:
                 found.append(value)
     return found[0] if len(found) == 1 else None
@@ -250,69 +274,111 @@ def _same_value(one: Sum, gold: Sum, text: str) -> bool:
     return abs(values[0] - values[1]) <= abs(values[1]) / 1_000_000
 
 
-# ---------------------------------------------------------------- results
+# ---------------------------------------------------------------- values and results
 
-_RESULT = re.compile(
-    r"(?P<open>\()?(?P<sign>[-+−–])? ?(?:US\$|\$|USD|EUR|€)? ?(?P<minus>[-−–])?"
-    r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d{1,60})?|\d{1,60}(?:\.\d{0,60})?|\.\d{1,60})"
-    r" ?(?P<scale>thousand|million|billion|trillion)?"
-    r" ?(?P<unit>%|percent|per cent|x|times|USD|EUR|dollars)?(?P<close>\))?",
-    re.IGNORECASE,
+_SIGN = "[-+−–—‒－﹣]"
+_MONEY = r"(?:US\$|[$€£¥]|USD|EUR|GBP|JPY)"
+_NUMBER = (  # every gap is at most one space: a run of them must not be tried in every way
+    rf"(?:(?P<before>{_MONEY}) ?(?=\())?(?P<open>\()? ?(?P<sign>{_SIGN})? ?(?P<money>{_MONEY})? ?(?P<minus>{_SIGN})?"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d{1,60})?|\d{1,60}(?:\.\d{0,60})?|\.\d{1,60})(?P<exponent>e[-+]?\d{1,2})?"
+    r" ?(?P<scale>thousand|million|billion|trillion|mn|bn)?"
+    r" ?(?P<unit>%|percent|per cent|x|times|USD|EUR|GBP|JPY|dollars)?(?: ?(?P<close>\)))?"
 )
-_SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_WHOLE = re.compile(_NUMBER, re.IGNORECASE)
+_ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?!\w|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
+_SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
+_KINDS = {"%": "percent", "percent": "percent", "per cent": "percent", "x": "times", "times": "times"}
+_KINDS |= {"$": "money", "dollars": "money", "us$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}  # $ is many countries'
 
 
-def _result(match: re.Match[str]) -> decimal.Decimal | None:
-    if bool(match["open"]) != bool(match["close"]):
+class Amount(NamedTuple):
+    """A number as it is written, and what stands beside it: "12.5%" is (12.5, "percent")."""
+
+    number: decimal.Decimal
+    kind: str  # "percent", "times", "money", "USD" and other codes; "" for a bare number
+
+    def in_unit(self, unit: str) -> decimal.Decimal | None:
+        """The number in the unit that was asked for; None if it is said to be in another.
+
+        ``unit`` is "percent", "times", or as in a filing: "USD", "USD/shares", "shares", "pure"; "" if not known.
+        """
+        money = re.match(r"[A-Z]{3}(?![A-Za-z])", unit)
+        right = {"", unit} | ({"money", money[0]} if money else set())
+        if self.kind in right or (not unit and self.kind not in ("percent", "times")):
+            return self.number
+        if self.kind == "percent" and not money and unit != "times":
+            with decimal.localcontext() as context:
+                context.prec = 200
+                return self.number / 100
+        return None
+
+
+def _amount(match: re.Match[str]) -> Amount | None:
+    minus = bool(match["open"]) + sum(sign not in (None, "+") for sign in (match["sign"], match["minus"]))
+    kinds = {_KINDS.get(text.lower(), text.upper()) for text in match.group("before", "money", "unit") if text}
+    kinds = kinds - {"money"} if "USD" in kinds else kinds
+    if bool(match["open"]) != bool(match["close"]) or minus > 1 or len(kinds) > 1:
         return None
     with decimal.localcontext() as context:
         context.prec = 200
-        value = decimal.Decimal(match["digits"].replace(",", "").rstrip("."))
-        if match["scale"]:
-            value = value.scaleb(_SCALES[match["scale"].lower()])
-    minus = bool(match["open"]) + (match["sign"] not in (None, "+")) + bool(match["minus"])
-    return -value if minus == 1 else None if minus else value
+        number = decimal.Decimal(match["digits"].replace(",", "").rstrip(".") + (match["exponent"] or ""))
+        number = number.scaleb(_SCALES[match["scale"].lower()] if match["scale"] else 0)
+        return Amount(-number if minus else number, kinds.pop() if kinds else "")
 
 
-def parse_result(answer: str) -> decimal.Decimal | None:
-    """The number that the first line of ``answer`` is, its unit aside (12.5% is 12.5), or None."""
-    line = _first_line(answer)[:_LONGEST].strip("\"'`* ").removesuffix(".")
-    match = _RESULT.fullmatch(line)
-    return _result(match) if match else None
+def _bare(text: str, unit: str) -> str:
+    """``text`` without ``unit`` after a number, as the facts of the prompt show it ("shares", "USD/shares")."""
+    if unit.endswith("/shares"):
+        text = re.sub(r" per share(?!\w)", "", text, flags=re.IGNORECASE)
+    # after a digit, a bracket, or the last letter of "thousand" and "million"
+    return re.sub(r"(?<=[\d.)dn]) ?" + re.escape(unit) + r"(?![\w/])", "", text, flags=re.IGNORECASE) if unit else text
 
 
-def parse_result_lenient(answer: str) -> decimal.Decimal | None:
+def parse_amount(answer: str, unit: str = "") -> Amount | None:
+    """The number that the first line of ``answer`` is, with or without ``unit``, or None."""
+    line = _bare(_first_line(answer)[:_LONGEST].strip("\"'`* "), unit).removesuffix(".")
+    match = _WHOLE.fullmatch(line)
+    return _amount(match) if match else None
+
+
+def parse_amount_lenient(answer: str, unit: str = "") -> Amount | None:
     """The only number in ``answer``, else the only one after its last "=", or None."""
-    text = " ".join(answer[:10_000].split())
+    text = _bare(" ".join(_said(answer)[:_PROSE].split()), unit)
     for part in (text, text.rpartition("=")[2]):
-        found = [_result(m) for m in re.finditer(r"(?<![\w.,-])" + _RESULT.pattern + r"(?![\w,]|\.\d)", part, re.I)]
-        if len(set(found)) == 1:
+        found = [_amount(match) for match in _ANYWHERE.finditer(part)]
+        if len({amount and amount.in_unit(unit) for amount in found}) == 1:
             return found[0]
     return None
+
+
+def _scored(answer: str, unit: str, right: Callable[[decimal.Decimal], bool]) -> dict[str, float]:
+    strict = parse_amount(answer, unit)
+    lenient = strict or parse_amount_lenient(answer, unit)
+    values = [amount.in_unit(unit) if amount else None for amount in (strict, lenient)]
+    acc, acc_lenient = (float(value is not None and right(value)) for value in values)
+    return {"acc": acc, "acc_lenient": acc_lenient, "parse_rate": float(strict is not None)}
+
+
+def score_value(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """lm-eval ``process_results``: a reported value. ``doc`` has ``answer``, a number, and its ``unit``."""
+    gold = decimal.Decimal(doc["answer"])
+    return _scored(results[0], doc.get("unit") or doc.get("result_unit") or "", lambda value: value == gold)
 
 
 def score_result(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """lm-eval ``process_results``. ``doc`` has ``answer`` (rounded), ``exact`` and ``result_unit``.
 
     A quotient (unit "percent" or "times") may be off by half a unit of the answer's last decimal; a sum of money
-    must be exact.
+    must be exact. A percentage is asked for as such: 0.125 is not 12.5.
     """
-    gold, exact = decimal.Decimal(doc["answer"]), decimal.Decimal(doc["exact"])
-    quotient = doc["result_unit"] in ("percent", "times")
-    strict = parse_result(results[0])
-    lenient = strict if strict is not None else parse_result_lenient(results[0])
+    gold, exact, unit = decimal.Decimal(doc["answer"]), decimal.Decimal(doc["exact"]), doc["result_unit"]
+    slack = decimal.Decimal(5).scaleb(int(gold.as_tuple().exponent) - 1)
+    quotient = unit in ("percent", "times")
 
-    def right(value: decimal.Decimal | None) -> bool:
-        if value is None:
-            return False
-        places = -int(gold.as_tuple().exponent)
-        return value == gold or (quotient and abs(value - exact) <= decimal.Decimal(5).scaleb(-places - 1))
+    def right(value: decimal.Decimal) -> bool:
+        return value == gold or (quotient and abs(value - exact) <= slack)
 
-    return {
-        "acc": float(right(strict)),
-        "acc_lenient": float(right(lenient)),
-        "parse_rate": float(strict is not None),
-    }
+    return _scored(results[0], unit, right)
 
 
 # ---------------------------------------------------------------- all four in one task
@@ -320,9 +386,7 @@ def score_result(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, fl
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """lm-eval ``process_results`` for a task that mixes the kinds; ``doc`` says in ``task`` which it is."""
-    if doc["task"] == "tags":
-        return score_tag(doc, results)
     if doc["task"] == "formula":
         found = score_formula(doc, results)
         return {name: found[name] for name in ("acc", "acc_lenient", "parse_rate")}
-    return score_result(doc, results)
+    return {"tags": score_tag, "values": score_value, "calc": score_result}[doc["task"]](doc, results)

@@ -15,8 +15,10 @@ import pytest
 from huggingface_hub import HfApi
 
 from conftest import TOKEN, hub_environment, make_lora, upload
+from finbench.data.sources import import_data
 from finbench.devhub.server import DevHub
 from finbench.publishing.push import push
+from make_data import write_sources
 
 pytestmark = pytest.mark.slow
 OLD = {"README.md": b"# old\n", "adapter_config.json": b"{}", "adapter_model.safetensors": b"old"}
@@ -68,9 +70,9 @@ def api(dev_hub: DevHub) -> HfApi:
     return HfApi(endpoint=dev_hub.url, token=TOKEN)
 
 
-def tree(api: HfApi, repo: str) -> dict[str, str]:
-    listed = api.list_repo_tree(repo, recursive=True)
-    found = {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in listed}
+def tree(api: HfApi, repo: str, kind: str = "model") -> dict[str, str]:
+    listed = api.list_repo_tree(repo, repo_type=kind, recursive=True)
+    found = {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in listed if hasattr(item, "blob_id")}
     found.pop(".gitattributes")
     return found
 
@@ -82,38 +84,43 @@ def published(folder: Path, repo: str) -> dict[str, str]:
     return {path: sha256 if path.endswith(large) else git for path, (sha256, git) in plan.hashes.items()}
 
 
+def push_killed_at(dev_hub: DevHub, pusher: Pusher, request: int, phase: str, **arguments: Any) -> bool:
+    """Kill a push at its n-th request, before or after it is done; False where it was through before that."""
+    start, killed, child = len(dev_hub.requests), False, [0]
+
+    def watch(count: int, now: str, said: str) -> None:
+        nonlocal killed
+        if count == start + request and now == phase and not killed:
+            while not child[0]:
+                pass  # the first request may come before its process id is known here
+            os.kill(child[0], signal.SIGKILL)
+            killed = True
+            if phase == "before":
+                raise ConnectionAbortedError
+
+    dev_hub.watch = watch
+    child[0] = pusher.start(**arguments)
+    status = pusher.status()
+    dev_hub.watch = None
+    assert status == (-signal.SIGKILL if killed else 0)
+    return killed
+
+
 @pytest.mark.parametrize("phase", ["before", "after"])
 @pytest.mark.parametrize("fresh", [False, True], ids=["replacing", "new repository"])
 def test_killed_at_every_request(
     dev_hub: DevHub, api: HfApi, pushers: list[Pusher], lora: Path, phase: str, fresh: bool
 ) -> None:
     pusher = pushers[0]
-    number, done = 0, False
-    while not done:
+    number, killed = 0, True
+    while killed:
         number += 1
         repo = f"org/{phase}{number}"
         new = published(lora, repo)
         if not fresh:
             upload(dev_hub, repo, OLD)
             old = tree(api, repo)
-        start, killed, child = len(dev_hub.requests), False, [0]
-
-        def watch(count: int, now: str, request: str, at: int = start + number, child: list[int] = child) -> None:
-            nonlocal killed
-            if count == at and now == phase and not killed:
-                while not child[0]:
-                    pass  # the first request may come before its process id is known here
-                os.kill(child[0], signal.SIGKILL)
-                killed = True
-                if phase == "before":
-                    raise ConnectionAbortedError
-
-        dev_hub.watch = watch
-        child[0] = pusher.start(path=str(lora), to=f"hub:{repo}")
-        status = pusher.status()
-        dev_hub.watch = None
-        done = not killed
-        assert status == (0 if done else -signal.SIGKILL)
+        killed = push_killed_at(dev_hub, pusher, number, phase, path=str(lora), to=f"hub:{repo}")
         if api.repo_exists(repo):
             there = tree(api, repo)
             assert there in ((new, {}) if fresh else (new, old)), f"a mix after request {number}"
@@ -124,6 +131,38 @@ def test_killed_at_every_request(
         assert tree(api, repo) == new
         assert len(api.list_repo_commits(repo)) == (2 if fresh else 3)  # one of ours, however often it was tried
     assert number > 5
+
+
+@pytest.mark.parametrize("phase", ["before", "after"])
+def test_a_leaderboard_killed_at_every_request(
+    dev_hub: DevHub, api: HfApi, pushers: list[Pusher], phase: str, tmp_path: Path
+) -> None:
+    """Each of its two repositories is the old or the new one; the page is never newer than the cards."""
+    from finbench import evaluation, leaderboard
+
+    data = tmp_path / "data"
+    import_data("fpb", write_sources(tmp_path / "sources")["fpb"], data)
+    evaluation.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "board" / "scorecards", data_dir=data)
+    leaderboard.build(tmp_path / "board")
+    api.create_repo("org/first", repo_type="space", space_sdk="static")
+    first: dict[str, dict[str, str]] = {"dataset": {}, "space": tree(api, "org/first", "space")}
+    number, killed = 0, True
+    while killed:
+        number += 1
+        repo = f"org/{phase}{number}"
+        arguments = {"folder": str(tmp_path / "board"), "to": f"hub:{repo}"}
+        killed = push_killed_at(dev_hub, pushers[0], number, phase, **arguments)
+        found = {
+            kind: tree(api, repo, kind) if api.repo_exists(repo, repo_type=kind) else first[kind] for kind in first
+        }
+        pushers[0].start(**arguments)
+        assert pushers[0].status() == 0
+        new = {kind: tree(api, repo, kind) for kind in first}
+        assert {"scorecards/dummy.json", "index.html"} <= {*new["dataset"], *new["space"]}
+        assert all(found[kind] in (first[kind], new[kind]) for kind in first), f"a mix after request {number}"
+        assert found["space"] == first["space"] or found["dataset"] == new["dataset"]
+        assert [len(api.list_repo_commits(repo, repo_type=kind)) for kind in first] == [2, 2]
+    assert number > 15
 
 
 def test_two_pushers_at_once(

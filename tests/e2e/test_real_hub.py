@@ -1,4 +1,4 @@
-"""The real Hub: for a machine with a network and a token that may write. Makes one private repository, and removes it.
+"""The real Hub: for a machine with a network and a token that may write. Makes private repositories, and removes them.
 
 HF_TOKEN=... HF_HUB_OFFLINE=0 python -m pytest -m network tests/e2e/test_real_hub.py
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, constants, get_token
 
-from finbench import adapters, hub
+from finbench import adapters, hub, leaderboard
 from finbench.errors import FinbenchError
 from finbench.publishing.push import push
 
@@ -34,7 +34,8 @@ def repo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     assert account is not None
     name = f"{account.name}/finbench-test-{uuid.uuid4().hex[:8]}"
     yield name
-    HfApi().delete_repo(name, missing_ok=True)
+    for kind in ("model", "dataset", "space"):
+        HfApi().delete_repo(name, repo_type=kind, missing_ok=True)
 
 
 def test_publish_fetch_compare_and_propose(repo: str, lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,3 +80,14 @@ def test_a_missing_repository_and_a_public_base(repo: str) -> None:
         hub.fetch(repo + "-missing")
     fetched = hub.fetch("hf-internal-testing/tiny-random-LlamaForCausalLM", patterns=("config.json",))
     assert (fetched.folder / "config.json").is_file()
+
+
+def test_a_leaderboard(repo: str) -> None:
+    """What the Hub puts into a new Space by itself is replaced or removed by the first push."""
+    folder = Path(__file__).parents[2] / "leaderboards"
+    for kind, pushed in zip(("dataset", "space"), leaderboard.push(f"hub:{repo}", folder), strict=True):
+        there = set(HfApi().list_repo_files(repo, repo_type=kind)) - {".gitattributes"}
+        assert there == {file.path for file in pushed.plan.files}
+        assert HfApi().repo_info(repo, repo_type=kind).private
+    again = leaderboard.push(f"hub:{repo}", folder)
+    assert [pushed.published.new for pushed in again if pushed.published] == [False, False]

@@ -70,6 +70,7 @@ def formula(answer: str, gold: str = GOLD) -> tuple[float, float, float]:
 @pytest.mark.parametrize(
     "answer",
     [GOLD, f"{E} / {A} * 100", f"100 * {E} / {A}", f"100*({E}/{A})", "StockholdersEquity".join(["us-gaap_", " / us-gaap_Assets × 100"]),
+     "StockholdersEquity / Assets * 100", "The <think>{E}</think>" + GOLD, GOLD + "<|im_end|>", f"({E} * 2) / (2 * {A}) * 100",
      f"[{E} ÷ {A}] × 100.0", f"(({E})) / (({A})) * 10 * 10", f"`{GOLD}`", f"{GOLD}.", f"{E} * 100 / {A}"],
 )  # fmt: skip
 def test_formulas_of_one_structure(answer: str) -> None:
@@ -79,6 +80,7 @@ def test_formulas_of_one_structure(answer: str) -> None:
 def test_formulas_of_another_structure_and_the_same_value() -> None:
     assert formula(f"({A} - {L}) / {A} * 100") == (0, 1, 0)
     assert formula(f"{A} / {E}") == (0, 0, 0)
+    assert formula(f"The equity ratio:\n{GOLD}") == (0, 0, 1)
     assert formula(f"{E} / {A}") == (0, 0, 1)  # a share instead of per cent
     assert formula(f"The equity ratio = {GOLD}") == (0, 0, 1)
     assert formula("200 / 4100 * 100") == (0, 1, 0)
@@ -87,7 +89,8 @@ def test_formulas_of_another_structure_and_the_same_value() -> None:
 @pytest.mark.parametrize(
     "answer",
     ["", "us-gaap:StockholdersEquity", f"{E} / {A} * 100)", f"({E} / {A} * 100", f"{E} / * {A}", f"{E} {A}", "x" * 100_000,
-     f"{E} / 0", f"{E} / {A} % 100", "(" * 500, "import os", f"{E} / {A} * 100 because", "1" * 700],
+     f"{E} / 0", f"{E} / {A} % 100", "(" * 500, "import os", f"{E} / {A} * 100 because", "1" * 700, f"{E} / {A} ** 100", f"{E} // {A} * 100",
+     "__import__('os').system('id')", "StockholdersEquityXÄ / Assets * 100", f"{E} / {A} * 1,00", f"{E} / ({A} - {A}) * 100", "nan", "9**9**9"],
 )  # fmt: skip
 def test_what_is_no_such_formula(answer: str) -> None:
     assert formula(answer)[0] == 0
@@ -100,6 +103,15 @@ def test_sums_in_brackets() -> None:
     assert formula(f"{A} - {L} / {E}", gold) == (0, 0, 0)
     assert formula(f"({L} - {A}) / {E}", gold)[:2] == (0, 0)
     assert formula(f"({A} - {L} + {A} - {A}) / {E}", gold)[0] == 1
+    for right in (
+        f"({L} - {A}) / -{E}",
+        f"(100 * {L} - 100 * {A}) / {E} / -100",
+        f"({A} - {L}) * 1 / {E}",
+        f"2 * ({A} - {L}) / (2 * {E})",
+    ):
+        assert formula(right, gold)[0] == 1, right
+    assert formula(f"({A} - {L}) * 1", f"{A} - {L}")[0] == 1
+    assert formula(f"{A} / {E} - {L} / {E}", gold) == (0, 1, 0)  # one more division: the value alone
 
 
 def test_formulas_of_numbers() -> None:
@@ -143,6 +155,7 @@ def test_no_answer_makes_a_scorer_fail(answer: str) -> None:
         (xbrl.score_tag, {"answer": A, "text": TEXT}),
         (xbrl.score_formula, {"answer": GOLD, "text": TEXT}),
         (xbrl.score_result, result),
+        (xbrl.score_value, {"answer": "5", "unit": "USD/shares"}),
         (tagging.score, {"label": "Assets", "choices": ["Assets", "Liabilities"]}),
         (terms.score, {"answer": "Things of value."}),
     ):
@@ -164,6 +177,7 @@ def test_long_answers_take_no_time() -> None:
             xbrl.score_formula(doc, [answer])
             xbrl.score_tag({"answer": A, "text": TEXT}, [answer])
             xbrl.score_result({"answer": "5", "exact": "5", "result_unit": "USD"}, [answer])
+            xbrl.score_value({"answer": "5", "unit": "USD/shares"}, [answer])
             tagging.score({"label": "Assets", "choices": ["Assets"]}, [answer])
             terms.score({"answer": "Things of value."}, [answer])
 
@@ -186,6 +200,62 @@ def test_results() -> None:
     assert result("14200000.4", "14200000", "14200000", "USD")[0] == 0  # money is exact
     assert result("1.25x", "1.250", "1.25", "times") == (1, 1)
     assert result("-(14)", "-14", "-14", "USD")[0] == 0
+    for right in ("1.246e1", "12.46<|im_end|>", "<think>5</think>12.46%", "\ufeff12.46"):
+        assert result(right) == (1, 1), right
+    for other in ("12.46 x", "$12.46", "12.46 USD", "NaN", "inf", "1e999"):
+        assert result(other) == (0, 0), other
+    for right in ("$(14)", "$ (14.00)", "(USD 14)", "－14", "-1.4e1"):
+        assert result(right, "-14", "-14", "USD") == (1, 1), right
+    for other in ("-14%", "-14 x", "-14 EUR", "-€14", "14", "-14." + "0" * 40 + "1"):  # nothing is rounded away
+        assert result(other, "-14", "-14", "USD") == (0, 0), other
+    assert result("98.8%", "0.988", "0.9879", "times")[0] == 0
+
+
+def value(answer: str, gold: str = "1000", unit: str = "USD") -> tuple[float, float]:
+    found = xbrl.score_value({"answer": gold, "unit": unit}, [answer])
+    return found["acc"], found["acc_lenient"]
+
+
+def test_values_with_the_unit_that_the_prompt_shows() -> None:
+    for right in (
+        "1000",
+        "1,000",
+        "1000.00",
+        "1e3",
+        "1000 USD",
+        "$1,000",
+        "US$1000",
+        "1 thousand",
+        "1000 usd.",
+        "**1000**",
+    ):
+        assert value(right) == (1, 1), right
+    for right in ("6.15 USD/shares", "$6.15", "6.15 USD per share", "$6.15 per share."):
+        assert value(right, "6.15", "USD/shares") == (1, 1), right
+    for right in ("15,943,425 shares", "15.943425 million shares", "15943425"):
+        assert value(right, "15943425", "shares") == (1, 1), right
+    for right in ("0.147", "14.7%", "0.147 pure", ".147"):
+        assert value(right, "0.147", "pure") == (1, 1), right
+    for lenient in ("The value is 1000 USD.", "us-gaap:Assets 1000 USD", "1000, that is 1,000.0"):
+        assert value(lenient) == (0, 1), lenient
+    for wrong in (
+        "-1000",
+        "(1000)",
+        "1.000",
+        "1,00",
+        "1000 EUR",
+        "1000%",
+        "100000%",
+        "1000x",
+        "1000 or 2000",
+        "1000000",
+        "",
+        "NaN",
+    ):
+        assert value(wrong) == (0, 0), wrong
+    assert value("14.7", "0.147", "pure") == (0, 0)
+    assert value("1000 shares") == (0, 1)  # not the unit of the fact; the number alone is right
+    assert value("-0", "0") == (1, 1)
 
 
 # ---------------------------------------------------------------- tags of figures

@@ -14,6 +14,7 @@ from finbench.data.audit.model import LEVELS, Audit, Finding
 from finbench.data.audit.reading import Input, Raw
 from finbench.data.audit.store import Store
 from finbench.data.audit.texts import Texts
+from finbench.data.files import beside
 from finbench.errors import FinbenchError, unknown
 
 _SAMPLE = 1000  # rows by which a file's columns are known
@@ -79,7 +80,8 @@ def resolved(names: list[str], data_dir: Path | None) -> Iterator[Input]:
         elif name.startswith("hub:"):
             yield from reading.on_hub(name)
         else:
-            raise unknown("file or set", name, {*here, *shipped}, "finbench data list")
+            sets = {task.set for task in catalog.tasks().values()}
+            raise unknown("file or set", name, {*sets, *beside(Path(name))}, "finbench data list")
     if given:
         yield from reading.inputs(given)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import tempfile
@@ -16,7 +17,9 @@ from finbench.data.xbrl import filings, published
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.output import Spool
 from finbench.data.xbrl.rows import SETS, Settings, rows
+from finbench.data.xbrl.taxonomy import Arelle
 from finbench.errors import FinbenchError
+from finbench.files import sha256_file
 
 SMALLEST = 300  # characters; below this not even the facts of a ratio and a few others fit
 _SHOWN = 10  # faults in one message
@@ -47,6 +50,10 @@ class Built:
         for entry in self.filings:
             filed = f"filed {entry['filed']}" if entry["filed"] else "filing date not stated"
             yield f"{entry['company']}, {entry['id']} ({filed}): {entry['facts']:,} facts, {entry['split']}"
+            if check := entry.get("arelle"):
+                yield "  Arelle resolves {resolved:,} of its {numbers:,} numbers and agrees on {agree:,}".format(
+                    **check
+                )
         for name in self.skipped:
             yield f"left out: {name}"
         for set_, counts in self.rows.items():
@@ -64,13 +71,15 @@ def build(
     seed: int = 0,
     test_companies: Sequence[str] = (),
     finlora: Sequence[Path] = (),
+    taxonomy: Sequence[Path] = (),
 ) -> Built:
     """Write the sets ``xbrl_tags``, ``xbrl_values``, ``xbrl_formula`` and ``xbrl_calc`` into ``out``.
 
     ``out`` is a data directory (default: the user's). Companies named in ``test_companies`` (by ticker, CIK or a part
     of the name) are the test split and all others train and validation; without any, every filing is test.
     ``finlora``: its published CSV files, whose questions about these filings become ``finlora_xbrl_*``, in its own
-    splits. All faults are raised at once, and then nothing is written.
+    splits. ``taxonomy``: taxonomy packages with which Arelle (extra ``[xbrl]``) checks the numbers and labels concepts.
+    All faults are raised at once, and then nothing is written.
     """
     settings = Settings(seed, max_context)
     _check(given, filed_after, max_context)
@@ -79,12 +88,14 @@ def build(
     hints: list[str] = []
     wanted = dict.fromkeys(test_companies, False)
     asked = published.read_questions(finlora)
-    with tempfile.TemporaryDirectory(prefix="finbench-xbrl-") as scratch:
+    with contextlib.ExitStack() as stack:
+        check = stack.enter_context(Arelle.opened(taxonomy)).check if taxonomy else None
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="finbench-xbrl-"))
         spool = Spool(Path(scratch), (*SETS, *published.SETS.values()))
         with spool:
             for path in given:
                 try:
-                    for filing in filings.read(path):
+                    for filing in filings.read(path, check):
                         if _add(filing, spool, built, settings, wanted, filed_after):
                             for set_, split, row in published.join(filing, asked, built.dropped):
                                 spool.put(set_, split, row)
@@ -97,7 +108,9 @@ def build(
             more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
             raise FinbenchError("\n".join([*faults[:_SHOWN], *more]), hints[0])
         manifest = {"filings": built.filings, "dropped": dict(sorted(built.dropped.items()))}
-        options = {"seed": seed, "max_context": max_context, "filed_after": filed_after or ""}
+        options: dict[str, Any] = {"seed": seed, "max_context": max_context, "filed_after": filed_after or ""}
+        if taxonomy:
+            options["taxonomy"] = {path.name: sha256_file(path) for path in taxonomy}
         built.rows = spool.publish(built.folder, {**manifest, "options": options, "test_companies": [*wanted]})
     return built
 
@@ -155,6 +168,7 @@ def _add(
             "split": split,
             "facts": len(filing.facts),
             "rows": made,
+            **({"arelle": filing.checked} if filing.checked else {}),
             "sha256": dict(sorted(filing.digests.items())),
         }
     )
@@ -175,6 +189,16 @@ def _final_faults(built: Built, spool: Spool, wanted: dict[str, bool]) -> tuple[
     if not built.filings:
         hint = 'Give an earlier date, or write "Filing Date: YYYY-MM-DD" into filing_metadata.txt beside a filing.'
         return [f"--filed-after leaves no filing: {'; '.join(built.skipped[:_SHOWN])}."], [hint]
+    # a company's older filings may lack the name or ticker by which it was meant: its number is the same in all
+    sides: dict[str, set[str]] = {}
+    for entry in built.filings:
+        sides.setdefault(str(entry["cik"]), set()).add(str(entry["split"]))
+    torn = [cik for cik, found in sides.items() if len(found) > 1]
+    if torn:
+        both = [str(entry["name"]) for entry in built.filings if entry["cik"] == torn[0]]
+        return [f"{', '.join(both)}: one company ({torn[0]}), but not all fit --test-company."], [
+            f"Name it by its number: --test-company {torn[0]}"
+        ]
     missing = [name for name, seen in wanted.items() if not seen]
     if missing:
         there = ", ".join(sorted({str(entry["ticker"] or entry["company"]) for entry in built.filings}))

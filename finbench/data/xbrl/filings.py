@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from finbench.data.xbrl.inline import read_inline
@@ -14,18 +14,25 @@ from finbench.data.xbrl.labels import read_labels
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.reader import read_instance
 
+Check = Callable[[Filing, Document], dict[str, int]]
 
-def read(path: Path) -> Iterator[Filing]:
-    """The filings in a file, folder or zip, one at a time. Raises FinbenchError."""
+
+def read(path: Path, check: Check | None = None) -> Iterator[Filing]:
+    """The filings in a file, folder or zip, one at a time, each after ``check``. Raises FinbenchError."""
     for document in documents(path):
-        yield read_document(document)
+        filing = read_document(document)
+        filing.checked = check(filing, document) if check else {}
+        yield filing
 
 
 def read_document(document: Document) -> Filing:
     """The filing in one document, with the labels that lie beside it."""
-    reader = read_inline if document.kind == "inline" else read_instance
-    filing = reader(document.name, document.data)
-    filing.digests[document.file] = hashlib.sha256(document.data).hexdigest()
+    if document.kind == "inline":
+        filing = read_inline(document.name, document.data, document.more)
+    else:
+        filing = read_instance(document.name, document.data)
+    for file, data in ((document.file, document.data), *document.more):
+        filing.digests[file] = hashlib.sha256(data).hexdigest()
     for name in _label_files(filing, document):
         data = document.beside[name]()
         labels = read_labels(f"{document.name}: {name}", data)

@@ -1,31 +1,48 @@
 """Inline XBRL (1.0 and 1.1): the facts that an HTML report marks up.
 
-Source: Inline XBRL 1.1 (2013-11-18). One document a filing; a set of several documents is refused where the facts
-of one need the contexts of another. ``ix:fraction`` and ``ix:tuple`` do not occur in US filings; they are counted.
+Source: Inline XBRL 1.1 (2013-11-18). A filing is one document or a set of them: the facts of one may need the
+contexts and continuations of another. ``ix:fraction`` and ``ix:tuple`` do not occur in US filings; they are counted.
 """
 
 from __future__ import annotations
 
+import decimal
+import re
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from finbench.data.xbrl import transforms
-from finbench.data.xbrl.model import LONGEST_NUMBER, Fact, Filing, concept_name, plain
-from finbench.data.xbrl.parsing import INLINE, XSI, Element, events, local, namespace, refuse
-from finbench.data.xbrl.reader import MAX_FACTS, checked, short, take_definition
+from finbench.data.xbrl.model import LONGEST_NUMBER, LONGEST_VALUE, Fact, Filing, concept_name, plain
+from finbench.data.xbrl.parsing import INLINE, XSI, Element, events, local, namespace, refuse, without_names
+from finbench.data.xbrl.reader import MAX_FACTS, checked, refuse_many, short, take_definition
 
 MAX_BYTES = 80 * 2**20  # the whole tree is kept, at up to twelve times the size: below a gigabyte
-_TEXT_LIMIT = 100_000  # characters of a text block that are looked at; only short values are kept
+_MOST_PIECES = 200  # of text in a fact that is kept; facts may lie in facts, so that looking at more costs their square
 
 
-def read_inline(name: str, data: bytes) -> Filing:
-    """The filing in an inline document. ``name`` is for messages; raises FinbenchError."""
-    if len(data) > MAX_BYTES:
+def read_inline(name: str, data: bytes, more: Sequence[tuple[str, bytes]] = ()) -> Filing:
+    """The filing in an inline document, or in a set of them: ``more`` has the name and content of the others.
+
+    ``name`` is for messages; raises FinbenchError.
+    """
+    if sum(len(content) for _, content in [("", data), *more]) > MAX_BYTES:
         raise refuse(name, f"an inline document larger than {MAX_BYTES >> 20} MiB")
     filing = Filing(name, inline=True)
-    marked: list[Element] = []
     continuations: dict[str, Element] = {}
+    marked = _marked(filing, name, data, continuations)
+    for part, content in more:
+        marked += _marked(filing, part, content, continuations)
+    for element in marked:
+        _take(filing, element, continuations)
+    return checked(filing)
+
+
+def _marked(filing: Filing, name: str, data: bytes, continuations: dict[str, Element]) -> list[Element]:
+    """The facts of one document in the order in which they begin; its definitions go to ``filing``."""
+    marked: list[Element] = []
     root: Element = None
-    for event, element in events(name, data):
+    refuse_many(name, data)
+    for event, element in events(name, without_names(data)):
         if event == "start":
             root = element if root is None else root
             continue
@@ -34,6 +51,8 @@ def read_inline(name: str, data: bytes) -> Filing:
         if namespace(element) in INLINE:
             kind = local(element)
             if kind in ("nonFraction", "nonNumeric"):
+                if len(marked) >= MAX_FACTS:
+                    raise refuse(name, f"more than {MAX_FACTS:,} facts")
                 marked.append(element)
             elif kind == "continuation":
                 continuations[element.get("id") or ""] = element
@@ -41,13 +60,9 @@ def read_inline(name: str, data: bytes) -> Filing:
                 filing.unread[f"ix:{kind}"] += 1
     if root is None:
         raise refuse(name, "it is empty")
-    if len(marked) > MAX_FACTS:
-        raise refuse(name, f"more than {MAX_FACTS:,} facts")
-    # elements end inside out; facts are told in the order in which they begin
+    # elements end inside out
     order = {element: place for place, element in enumerate(root.iter()) if namespace_is_inline(element)}
-    for element in sorted(marked, key=order.__getitem__):
-        _take(filing, element, continuations)
-    return checked(filing)
+    return sorted(marked, key=order.__getitem__)
 
 
 def namespace_is_inline(element: Element) -> bool:
@@ -73,13 +88,13 @@ def _take(filing: Filing, element: Element, continuations: dict[str, Element]) -
     if format_name and not transforms.known(format_uri):
         filing.unread[f"format {element.get('format')}"] += 1
         return
-    context, nil = element.get("contextRef"), element.get(f"{{{XSI}}}nil") in ("true", "1")
+    context, nil = element.get("contextRef").strip(), element.get(f"{{{XSI}}}nil") in ("true", "1")
     if local(element) == "nonFraction":
-        _take_number(filing, element, concept, format_name, nil)
+        _take_number(filing, element, concept, context, format_name, nil)
         return
     text = "" if nil else _text(element, continuations)
     try:
-        value = transforms.read_text(text, format_name)
+        value = "" if text is None else transforms.read_text(text, format_name)
     except ValueError:
         value = None
     if value is None:
@@ -88,61 +103,57 @@ def _take(filing: Filing, element: Element, continuations: dict[str, Element]) -
         filing.facts.append(Fact(concept, context, short(value), nil=nil))
 
 
-def _take_number(filing: Filing, element: Element, concept: str, format_name: str, nil: bool) -> None:
-    scale, sign, unit = element.get("scale") or "", element.get("sign") or "", element.get("unitRef") or ""
+def _take_number(filing: Filing, element: Element, concept: str, context: str, format_name: str, nil: bool) -> None:
+    scale, sign, unit = element.get("scale") or "", element.get("sign") or "", (element.get("unitRef") or "").strip()
     if nil:
-        filing.facts.append(Fact(concept, element.get("contextRef"), "", unit=unit, nil=True))
+        filing.facts.append(Fact(concept, context, "", unit=unit, nil=True))
         return
     try:
-        value = scaled(transforms.read_number(_text(element, {}), format_name), scale, sign)
+        value = scaled(transforms.read_number(_text(element, {}) or "", format_name), scale, sign)
     except ValueError:
         filing.unread["numbers that cannot be read"] += 1
         return
     decimals = element.get("decimals") or ""
-    filing.facts.append(Fact(concept, element.get("contextRef"), plain(value), value, unit, decimals, scale, sign))
+    filing.facts.append(Fact(concept, context, plain(value), value, unit, decimals, scale, sign))
 
 
 def scaled(value: Decimal, scale: str, sign: str) -> Decimal:
     """``value`` x 10^``scale``, negative if ``sign`` is "-". Raises ValueError for another scale or sign."""
-    power = int(scale or "0")
-    if abs(power) > LONGEST_NUMBER // 2 or sign not in ("", "-"):
+    if not re.fullmatch(r"\s*(?:[+-]?\d{1,2})?\s*", scale, re.ASCII) or sign not in ("", "-"):
         raise ValueError(f"scale {scale!r}, sign {sign!r}")
-    value = value.scaleb(power)
-    return -value if sign else value
+    power = int(scale.strip() or "0")
+    if abs(power) > LONGEST_NUMBER // 2:
+        raise ValueError(f"scale {scale!r}")
+    with decimal.localcontext() as context:
+        context.prec = 4 * LONGEST_NUMBER  # the context's own 28 digits would round
+        value = value.scaleb(power)
+        return -value if sign else value
 
 
-def _text(element: Element, continuations: dict[str, Element]) -> str:
-    """The text of a fact: its own and that of its continuations, without what ix:exclude excludes."""
+def _text(element: Element, continuations: dict[str, Element]) -> str | None:
+    """The text of a fact: its own and that of its continuations, without what ix:exclude excludes; None if long."""
     parts: list[str] = []
-    size = 0
+    room = 4 * LONGEST_VALUE  # characters that are not blank
     seen: set[str] = set()
     part: Element = element
-    while part is not None and size < _TEXT_LIMIT:
+    while part is not None:
         for piece in _pieces(part):
             parts.append(piece)
-            size += len(piece)
-            if size > _TEXT_LIMIT:
-                break
+            room -= len(piece) - sum(map(str.isspace, piece)) if len(piece) < 10 * LONGEST_VALUE else room + 1
+            if room < 0 or len(parts) > _MOST_PIECES:
+                return None
         following = part.get("continuedAt") or ""
         part = continuations.get(following) if following and following not in seen else None
         seen.add(following)
     return "".join(parts)
 
 
-def _pieces(element: Element) -> list[str]:
-    """Text below an element in order, leaving out ix:exclude; a loop, for nesting can be deep."""
-    found: list[str] = []
-    stack: list[tuple[Element, bool]] = [(element, False)]
-    while stack:
-        node, tail = stack.pop()
-        if tail:
-            found.append(node.tail or "")
-            continue
-        if not isinstance(node.tag, str):
-            continue  # a comment or an entity reference
-        if local(node) == "exclude" and namespace(node) in INLINE:
-            continue
-        found.append(node.text or "")
-        for child in reversed(node):
-            stack += [(child, True), (child, False)]
-    return found
+def _pieces(element: Element) -> Iterator[str]:
+    """Text below an element in order, leaving out ix:exclude; the parser allows 256 levels."""
+    yield element.text or ""
+    for child in element:
+        if not isinstance(child.tag, str):  # an entity that nobody declares: what it stands for is not known
+            yield "\ufffd"
+        elif local(child) != "exclude" or namespace(child) not in INLINE:
+            yield from _pieces(child)
+        yield child.tail or ""

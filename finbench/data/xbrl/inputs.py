@@ -6,10 +6,10 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from finbench.data.xbrl.parsing import HINT, MAX_BYTES, XBRLI, events, kind, local, refuse, refuse_entities
+from finbench.data.xbrl.parsing import HINT, MAX_BYTES, XBRLI, events, kind, local, refuse, refuse_declarations
 from finbench.errors import FinbenchError
 
 MAX_MEMBERS = 10_000
@@ -21,6 +21,7 @@ _DATED = ("filing_metadata.txt", "-index-headers.html", ".hdr.sgml")  # files th
 _FILED = re.compile(
     rb"(?:filing date|filed as of date|<ACCEPTANCE-DATETIME>|<FILING-DATE>)\W{0,20}(\d{4})-?(\d\d)-?(\d\d)", re.I
 )
+_SCHEMA = re.compile(rb"<(?:[\w.-]{1,40}:)?schemaRef\b[^<>]{0,2000}?\bhref\s*=\s*[\"']([^\"'<>]{1,300})[\"']")
 _IN_NAME = re.compile(r"(?<!\d)(\d{4})-(\d\d)-(\d\d)(?!\d)")
 
 Files = dict[str, Callable[[], bytes]]  # file name -> its content
@@ -35,6 +36,7 @@ class Document:
     data: bytes
     kind: str
     beside: Files
+    more: tuple[tuple[str, bytes], ...] = ()  # file and content of the other documents of a set
 
     def stated_date(self) -> str:
         """The filing date (ISO) that a file beside this one states, else the one in this file's name, else ""."""
@@ -106,13 +108,28 @@ def _of_files(where: str, files: Files) -> Iterator[Document]:
         if name.lower().endswith(_DOCUMENTS) and not _NEVER.fullmatch(name):
             data = read()
             if XBRLI.encode() in data:
-                refuse_entities(f"{where}/{name}", data)
+                refuse_declarations(f"{where}/{name}", data)
             if (what := kind(data)) in ("instance", "inline"):
                 found.append(Document(f"{where}/{name}", name, data, what, files))
     extracted = {document.file for document in found if document.kind == "instance"}
+    yield from (document for document in found if document.kind == "instance")
+    for first, *others in _sets([document for document in found if document.kind == "inline"]):
+        if not extracted & {f"{PurePosixPath(document.file).stem}_htm.xml" for document in (first, *others)}:
+            yield replace(first, more=tuple((document.file, document.data) for document in others))
+
+
+def _sets(found: list[Document]) -> list[list[Document]]:
+    """Inline documents of one filing together: they name one schema of their own, or (but the first) none at all."""
+    sets: dict[tuple[bytes, ...], list[Document]] = {}
     for document in found:
-        if document.kind == "instance" or f"{PurePosixPath(document.file).stem}_htm.xml" not in extracted:
-            yield document
+        schemas = tuple(dict.fromkeys(_SCHEMA.findall(document.data)))
+        own = not any(b"://" in schema for schema in schemas)
+        sets.setdefault(schemas if own else (document.file.encode(),), []).append(document)
+    loose = sets.pop((), [])
+    if len(sets) == 1:
+        next(iter(sets.values())).extend(loose)
+        loose = []
+    return [*sets.values(), *([document] for document in loose)]
 
 
 def _of_zip(path: Path) -> Iterator[Document]:

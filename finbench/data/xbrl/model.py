@@ -12,9 +12,12 @@ from decimal import Decimal
 LONGEST_NUMBER = 60  # characters; no figure of a filing is longer, and a megabyte of digits is an attack
 LONGEST_VALUE = 60  # characters of a value that is not a number; longer ones are prose or text blocks
 _DECIMAL = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?")
+_TIME = re.compile(r"(?:T((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d|24:00:00)(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)?", re.ASCII)
 _STANDARD = ("us-gaap", "dei", "srt", "ecd", "country")
 _NAMESPACE = re.compile(
-    r"https?://(?:fasb\.org|xbrl\.us|xbrl\.sec\.gov)/(" + "|".join(_STANDARD) + r")/\d{4}(?:-\d\d-\d\d)?(?:#.*)?"
+    r"https?://(?:fasb\.org|xbrl\.us|xbrl\.sec\.gov)/("
+    + "|".join(_STANDARD)
+    + r")/\d{4}(?:q[1-4])?(?:-\d\d-\d\d)?(?:#.*)?"
 )
 
 
@@ -50,15 +53,20 @@ def concept_name(namespace: str, local: str, prefix: str | None) -> str:
 def day(text: str, ends: bool = False) -> str:
     """An XBRL date as ISO 8601. With ``ends``, midnight is the end of the day before (XBRL 2.1, 4.7.2).
 
-    Raises ValueError for anything else.
+    A time zone changes nothing: a report's days are those of its writer. Raises ValueError for anything else.
     """
     text = text.strip()
     date = datetime.date.fromisoformat(text[:10])
-    time = text[10:]
-    if time and not re.fullmatch(r"T\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?", time):
+    time = _TIME.fullmatch(text[10:])
+    if time is None:
         raise ValueError(f"not a date: {text[:40]!r}")
-    if ends and time.startswith("T00:00:00"):
-        date -= datetime.timedelta(days=1)
+    try:
+        if ends and time[1] == "00:00:00":
+            date -= datetime.timedelta(days=1)
+        elif not ends and time[1] == "24:00:00":  # the midnight at which this day ends and the next begins
+            date += datetime.timedelta(days=1)
+    except OverflowError as fault:
+        raise ValueError(f"not a date: {text[:40]!r}") from fault
     return date.isoformat()
 
 
@@ -107,6 +115,7 @@ class Filing:
     unread: Counter[str] = field(default_factory=Counter)
     filed: str = ""  # ISO date, "" if nobody says
     digests: dict[str, str] = field(default_factory=dict)  # file name -> SHA-256
+    checked: dict[str, int] = field(default_factory=dict)  # by Arelle, where a taxonomy package was given
 
     def about(self, name: str) -> str:
         """The value of a cover-page item such as ``EntityRegistrantName``; "" if it is not there."""

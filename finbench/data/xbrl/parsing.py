@@ -1,14 +1,17 @@
 """XML from strangers: one streaming parser with limits. Nothing is fetched, no entity is expanded.
 
-Refused, each with file and reason: entity declarations, external DTDs, more than 256 levels, more than two
-million elements, more than 128 MiB, bytes that are not well-formed XML.
+Refused, each with file and reason: declarations of entities, elements and attributes, more than 256 levels, more
+than two million elements, more than 128 MiB, odd encodings, bytes that are not well-formed XML. An external DTD is not
+opened.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
+from html.entities import name2codepoint
 from typing import Any
 
 from lxml import etree
@@ -26,8 +29,25 @@ INLINE = ("http://www.xbrl.org/2013/inlineXBRL", "http://www.xbrl.org/2008/inlin
 HINT = "Give an XBRL instance (*_htm.xml), an inline XBRL document (*.htm), or a folder or zip that holds one."
 
 Element = Any  # lxml is untyped
+_XML_NAMES = ("lt", "gt", "amp", "quot", "apos")
 _EXPLOSIVE = "it declares XML entities, which no filing needs and which can be made to explode"
-_ENTITY = tuple("<!ENTITY".encode(encoding) for encoding in ("ascii", "utf-16-le", "utf-16-be"))
+_TYPED = "it declares a document type of its own, which no filing needs and which can take hours to read"
+_ENCODINGS = ("ascii", "utf-16-le", "utf-16-be")
+_DECLARATIONS = {  # libxml2 looks through all attributes declared so far for each new one: a megabyte takes minutes
+    mark.encode(encoding): _EXPLOSIVE if mark == "<!ENTITY" else _TYPED
+    for mark in ("<!ENTITY", "<!ATTLIST", "<!ELEMENT", "<!NOTATION")
+    for encoding in _ENCODINGS
+}
+# others, such as UTF-7, can write "<!ENTITY" so that it is not seen
+_ENCODING = re.compile(rb"<\?xml\b[^>]{0,200}?\bencoding\s*=\s*[\"']([^\"'>]{0,60})")
+_READABLE = re.compile(
+    rb"(?:us-)?ascii|utf-?8|utf-?16(?:le|be)?|iso-?8859-?\d+|latin-?\d|(?:windows-|cp)125\d", re.IGNORECASE
+)
+
+
+_INLINE_MARKS = tuple(uri.encode(encoding) for uri in INLINE for encoding in _ENCODINGS)
+_NAMED = re.compile(rb"&([A-Za-z][A-Za-z0-9]{1,31});")
+_CHARACTERS = {name.encode(): b"&#%d;" % code for name, code in name2codepoint.items() if name not in _XML_NAMES}
 
 
 def refuse(name: str, reason: str) -> FinbenchError:
@@ -49,7 +69,7 @@ def events(name: str, data: bytes) -> Iterator[tuple[str, Element]]:
     """("start" or "end", element) of every element of ``data``; ``name`` is for messages. Raises FinbenchError."""
     if len(data) > MAX_BYTES:
         raise refuse(name, f"larger than {MAX_BYTES >> 20} MiB")
-    refuse_entities(name, data)  # before libxml2 sees them: it expands entities in attributes
+    refuse_declarations(name, data)  # before libxml2 sees them: it expands entities in attributes
     if b"<![CDATA[" not in data and data.count(b"<") - data.count(b"</") > MAX_ELEMENTS:  # seconds saved on an attack
         raise refuse(name, f"more than {MAX_ELEMENTS:,} elements")
     parser = etree.iterparse(
@@ -77,10 +97,18 @@ def events(name: str, data: bytes) -> Iterator[tuple[str, Element]]:
         raise refuse(name, _reason(fault)) from fault
 
 
-def refuse_entities(name: str, data: bytes) -> None:
-    """Raise FinbenchError if ``data`` declares an entity."""
-    if any(mark in data for mark in _ENTITY):
-        raise refuse(name, _EXPLOSIVE)
+def refuse_declarations(name: str, data: bytes) -> None:
+    """Raise FinbenchError if ``data`` declares entities, elements or attributes, or is in an odd encoding."""
+    if reason := _hostile(data):
+        raise refuse(name, reason)
+
+
+def _hostile(data: bytes) -> str:
+    """Why ``data`` must not be given to the parser; "" if it may be."""
+    stated = _ENCODING.match(data[:400].removeprefix(b"\xef\xbb\xbf").lstrip())
+    if stated and not _READABLE.fullmatch(stated[1].strip()):
+        return f"its encoding {stated[1].decode('ascii', 'replace')!r} is none that filings use"
+    return next((reason for mark, reason in _DECLARATIONS.items() if mark in data), "")
 
 
 def _check_doctype(name: str, root: Element) -> None:
@@ -97,9 +125,14 @@ def _reason(fault: Any) -> str:
     return f"not well-formed XML ({text}{line})"
 
 
+def without_names(data: bytes) -> bytes:
+    """HTML's named characters (``&nbsp;``) as numbers, as XML knows them; what HTML does not name stays."""
+    return _NAMED.sub(lambda match: _CHARACTERS.get(match[1], match[0]), data)
+
+
 def kind(data: bytes) -> str:
     """``instance``, ``inline``, ``linkbase``, ``schema``, or "" for what is none of these (or no XML)."""
-    if any(mark in data for mark in _ENTITY):
+    if _hostile(data):
         return ""
     parser = etree.XMLPullParser(events=("start",), resolve_entities=False, load_dtd=False, no_network=True)
     with contextlib.suppress(etree.XMLSyntaxError):  # a root read before the fault says what this was meant to be
@@ -109,6 +142,6 @@ def kind(data: bytes) -> str:
         return ""
     if root.tag == f"{{{XBRLI}}}xbrl":
         return "instance"
-    if local(root) == "html" and any(mark.encode() in data for mark in INLINE):
+    if local(root) == "html" and any(mark in data for mark in _INLINE_MARKS):
         return "inline"
     return {"linkbase": "linkbase", "schema": "schema"}.get(local(root), "")

@@ -8,12 +8,14 @@ from typing import Any
 from finbench.data.xbrl.model import LONGEST_VALUE, Context, Fact, Filing, concept_name, day, number, plain
 from finbench.data.xbrl.parsing import LINK, XBRLI, XLINK, XSI, Element, events, local, namespace, refuse
 
-MAX_FACTS = 500_000
+MAX_FACTS = 200_000  # a bank's 10-K has some 20,000
+MAX_CONTEXTS = 50_000  # and 5,000
 
 
 def read_instance(name: str, data: bytes) -> Filing:
     """The filing in an instance document. ``name`` is for messages; raises FinbenchError."""
     filing = Filing(name, inline=False)
+    refuse_many(name, data)
     depth = 0
     for event, element in events(name, data):
         depth += 1 if event == "start" else -1
@@ -28,6 +30,12 @@ def read_instance(name: str, data: bytes) -> Filing:
     return checked(filing)
 
 
+def refuse_many(name: str, data: bytes) -> None:
+    """Raise FinbenchError for more facts than a filing can have, before any is read."""
+    if data.count(b"contextRef") > MAX_FACTS:
+        raise refuse(name, f"more than {MAX_FACTS:,} facts")
+
+
 def _take(filing: Filing, element: Element) -> None:
     """One child of the root: a context, a unit, a schema reference or a fact."""
     if take_definition(filing, element):
@@ -40,14 +48,15 @@ def _take(filing: Filing, element: Element) -> None:
     if len(filing.facts) >= MAX_FACTS:
         raise refuse(filing.name, f"more than {MAX_FACTS:,} facts")
     concept = concept_name(namespace(element), local(element), element.prefix)
+    where = (element.get("contextRef") or "").strip()
     nil = element.get(f"{{{XSI}}}nil") in ("true", "1")
-    unit = element.get("unitRef") or ""
+    unit = (element.get("unitRef") or "").strip()
     text = "".join(element.itertext()) if len(element) else element.text or ""
-    common: dict[str, Any] = {"concept": concept, "context": element.get("contextRef"), "unit": unit}
+    common: dict[str, Any] = {"concept": concept, "context": where, "unit": unit}
     if nil:
         filing.facts.append(Fact(**common, value="", nil=True))
     elif unit:
-        value = number(text)
+        value = None if len(element) else number(text)  # a number holds no elements: what it says is in doubt
         if value is None:
             filing.unread["numbers that cannot be read"] += 1
         else:
@@ -68,10 +77,15 @@ def short(text: str) -> str:
 def take_definition(filing: Filing, element: Element) -> bool:
     """Read a context, unit or schemaRef into ``filing``; False if it is none of these."""
     if element.tag == f"{{{XBRLI}}}context":
+        if len(filing.contexts) >= MAX_CONTEXTS:
+            raise refuse(filing.name, f"more than {MAX_CONTEXTS:,} contexts")
         context = _context(filing.name, element)
-        filing.contexts[context.id] = context
+        if filing.contexts.setdefault(context.id, context) != context:
+            raise refuse(filing.name, f"two different contexts have the id {context.id[:60]!r}")
     elif element.tag == f"{{{XBRLI}}}unit":
-        filing.units[element.get("id") or ""] = _unit(element)
+        identity, unit = element.get("id") or "", _unit(element)
+        if filing.units.setdefault(identity, unit) != unit:
+            raise refuse(filing.name, f"two different units have the id {identity[:60]!r}")
     elif element.tag == f"{{{LINK}}}schemaRef":
         filing.schemas.append(element.get(f"{{{XLINK}}}href") or "")
     else:
@@ -96,6 +110,8 @@ def _context(name: str, element: Element) -> Context:
             start, end = "", day(instant, ends=True)
         elif start or end:
             start, end = day(start), day(end, ends=True)
+            if start > end:
+                raise ValueError("its period ends before it starts")
     except ValueError as fault:
         raise refuse(name, f"the context {identity[:60]!r} cannot be read ({fault})") from fault
     members = [
@@ -103,6 +119,13 @@ def _context(name: str, element: Element) -> Context:
         for part in ("segment", "scenario")
         for holder in element.iter(f"{{{XBRLI}}}{part}")
         for member in holder
+    ]
+    # text where members belong says of whom, too: such a context is not about the whole company
+    members += [
+        (part, words[:80])
+        for part in ("segment", "scenario")
+        for holder in element.iter(f"{{{XBRLI}}}{part}")
+        if not len(holder) and (words := (holder.text or "").strip())
     ]
     entity = _text(element, f"{{{XBRLI}}}entity/{{{XBRLI}}}identifier")
     return Context(identity, entity, start, end, tuple(sorted(members)))
@@ -125,10 +148,13 @@ def _unit(element: Element) -> str:
 def checked(filing: Filing) -> Filing:
     """The filing, once its facts refer to what it defines. Raises FinbenchError if there is nothing to ask about."""
     if not filing.facts:
-        raise refuse(filing.name, "it is XBRL, but holds no facts")
+        why = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(filing.unread.items())[:5])
+        what = f"none of its facts can be read ({why[:200]})" if why else "holds no facts"
+        raise refuse(filing.name, f"it is XBRL, but {what}")
     lost = [fact for fact in filing.facts if fact.context not in filing.contexts]
     if len(lost) == len(filing.facts):
-        raise refuse(filing.name, "its facts refer to contexts that it does not define")
+        more = "; is it one of a set of documents? Then give their folder" if filing.inline else ""
+        raise refuse(filing.name, f"its facts refer to contexts that it does not define{more}")
     loose = [fact for fact in filing.facts if fact.unit and fact.unit not in filing.units]
     if lost:
         filing.unread["facts whose context is not defined"] += len(lost)

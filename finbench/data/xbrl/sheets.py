@@ -8,6 +8,7 @@ What is left out is counted by reason.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -71,11 +72,10 @@ def _left_out(filing: Filing, fact: Fact, context: Context) -> str:
 
 
 def _accuracy(fact: Fact) -> Decimal:
-    """Half a unit of the last accurate digit: what ``decimals`` promises. 0 for exact or unstated."""
-    try:
-        return Decimal(5).scaleb(-int(fact.decimals) - 1)
-    except ValueError:  # INF, or none
+    """Half a unit of the last accurate digit: what ``decimals`` promises. 0 for exact, unstated or unbelievable."""
+    if not re.fullmatch(r"\s*[+-]?\d{1,2}\s*", fact.decimals, re.ASCII):  # INF, none, or a promise of nothing at all
         return Decimal(0)
+    return Decimal(5).scaleb(-int(fact.decimals) - 1)
 
 
 def agreed(group: list[Fact]) -> Fact | None:

@@ -56,19 +56,34 @@ def _words(text: str) -> Decimal:
     if re.fullmatch(r"[\d ]+(?:\.\d+)?", clean):
         return _grouped(text, ",", ".")
     total = current = 0
+    last = 10**15  # the power of ten before: they get smaller, "two thousand three million" is none
     words = [word for word in clean.split() if word != "and"]
-    if not words or len(words) > 30:
-        raise ValueError(f"not a number in words: {text[:40]!r}")
-    for word in words:
-        if word in _WORDS:
+    fits = 0 < len(words) <= 30
+    for word in words if fits else ():
+        if word in _WORDS:  # "twenty-five" and "hundred ten", but not "twenty twenty", "ten five" or "two zero"
+            room = 100 if current % 100 == 0 else 10 if current % 10 == 0 and current % 100 > 10 else 0
+            fits = fits and _WORDS[word] < room and (_WORDS[word] > 0 or len(words) == 1)
             current += _WORDS[word]
         elif word == "hundred":
+            fits = fits and current < 20
             current = max(current, 1) * 100
         elif word in _POWERS:
-            total, current = total + max(current, 1) * _POWERS[word], 0
+            fits = fits and _POWERS[word] < last
+            last = _POWERS[word]
+            total, current = total + max(current, 1) * last, 0
         else:
-            raise ValueError(f"not a number in words: {text[:40]!r}")
+            fits = False
+    if not fits:
+        raise ValueError(f"not a number in words: {text[:40]!r}")
     return Decimal(total + current)
+
+
+def _units(text: str) -> Decimal:
+    """ "1,234 dollars 5 cents" as 1234.05."""
+    match = re.fullmatch(r"\s*(\d[\d., ]{0,40}?)\s*[^\W\d_][^\d,.]{0,40}?(\d{1,2})\s*[^\d,.]{0,40}", text, re.ASCII)
+    if match is None:
+        raise ValueError(f"no amount in two units: {text[:40]!r}")
+    return Decimal(f"{re.sub('[., ]', '', match[1])}.{match[2]:0>2}")
 
 
 def _dot(text: str) -> Decimal:
@@ -90,6 +105,8 @@ NUMBERS: dict[str, Callable[[str], Decimal]] = {
     "numspacecomma": _comma,
     "numcomma": _comma,
     "numcommadecimalapos": _comma,
+    "numunitdecimal": _units,
+    "numunitdecimalapos": _units,
     "numdash": _dash,
     "zerodash": _dash,
     "fixedzero": _zero,

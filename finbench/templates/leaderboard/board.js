@@ -27,6 +27,7 @@
   const formats = [0, 1, 2, 3].map((digits) => new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
   const number = (value, digits) => formats[digits].format(value);
   const amount = (value, share) => (share ? number(100 * value, 1) : number(value, 3));
+  const span = (low, high, share, between) => (low === null ? "–" : `${amount(low, share)}${between}${amount(high, share)}`);
   const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
   const none = () => h("span", { class: "none" }, "–");
   const percent = (value) => `${Math.min(100, Math.max(0, 100 * value)).toFixed(2)}%`;
@@ -39,13 +40,13 @@
   function bar(value, low, high) {
     return h("div", { class: "bar", "aria-hidden": "true" },
       h("i", { style: { width: percent(value) } }),
-      h("u", { style: { left: percent(low), width: `calc(${percent(high)} - ${percent(low)})` } }),
+      low === null ? null : h("u", { style: { left: percent(low), width: `calc(${percent(high)} - ${percent(low)})` } }),
       h("s", { style: { left: percent(value) } }));
   }
   function score(row, exam) {
     const said = amount(row[VALUE], exam.share);
-    const limits = `${amount(row[LOW], exam.share)} – ${amount(row[HIGH], exam.share)}`;
-    return h("div", { class: "score" }, h("b", {}, said), exam.share ? bar(row[VALUE], row[LOW], row[HIGH]) : h("span", {}), h("small", {}, limits));
+    const limits = span(row[LOW], row[HIGH], exam.share, " – ");
+    return h("div", { class: "score" }, h("b", {}, said), exam.share ? bar(row[VALUE], row[LOW], row[HIGH]) : h("span", {}), h("small", row[LOW] === null ? { title: "no interval: see the row's details" } : {}, limits));
   }
   function group(number_) {
     if (number_ === null) return h("span", { class: "none", title: "no group: nothing to test on" }, "–");
@@ -186,8 +187,9 @@
       exams.map((exam) => {
         const row = subject.cells.get(exam.key);
         if (!row) return h("td", { class: "n cell" }, none());
-        const [value, low, high] = [VALUE, LOW, HIGH].map((at) => amount(row[at], exam.share));
-        const said = `${value}, 95 % interval ${low} to ${high}${row[GROUP] ? `, group ${row[GROUP]}` : ""}`;
+        const value = amount(row[VALUE], exam.share);
+        const limits = row[LOW] === null ? "no interval" : `95 % interval ${span(row[LOW], row[HIGH], exam.share, " to ")}`;
+        const said = `${value}, ${limits}${row[GROUP] ? `, group ${row[GROUP]}` : ""}`;
         return h("td", { class: "n cell" },
           h("button", { type: "button", class: row[GROUP] === 1 ? "first" : null, title: said, "aria-label": `${subject.card.name}, ${exam.title}: ${said}`, on: { click: () => drawer(data.cards[row[CARD]], exam) } }, value),
           exam.share ? bar(row[VALUE], row[LOW], row[HIGH]) : null);
@@ -254,7 +256,7 @@
     const made = exam.rows.filter((row) => passed[row[CARD]]).map((row) => {
       const card = data.cards[row[CARD]];
       return { name: card.name, method: card.method, kind: card.kind, machine: card.machine, x: axis === "cost" ? row[COST] : card.memory ? card.memory / 1e9 : null,
-        score: scale * row[VALUE], low: scale * row[LOW], high: scale * row[HIGH], said: amount(row[VALUE], exam.share), front: Boolean(row[FRONTS] & (axis === "cost" ? 1 : 2)) };
+        score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], exam.share), front: Boolean(row[FRONTS] & (axis === "cost" ? 1 : 2)) };
     }).filter((point) => point.x !== null);
     const middle = (Math.min(...made.map((point) => point.x)) + Math.max(...made.map((point) => point.x))) / 2;
     const front = made.filter((point) => point.front).sort((a, b) => a.x - b.x);
@@ -351,7 +353,7 @@
     place.append(
       h("h3", {}, `${exam.title}, n = ${number(exam.n, 0)}`),
       ...(own ? [
-        table(["metric", "reading", "value", "95 % interval"], measures.map(([how, [name, share, value, low, high]]) => [name, how, amount(value, share), `${amount(low, share)} – ${amount(high, share)}`]), "Metrics"),
+        table(["metric", "reading", "value", "95 % interval"], measures.map(([how, [name, share, value, low, high]]) => [name, how, amount(value, share), span(low, high, share, " – ")]), "Metrics"),
         h("h3", {}, "Taken apart"), taken(own.breakdown), rows2(own.facts)] : []),
       h("h3", {}, "Reproduce it"), ...found.steps.map(step));
     if (found.recipe) place.append(h("details", {}, h("summary", {}, found.recipe[0]), h("pre", { tabindex: "0" }, found.recipe[1])));

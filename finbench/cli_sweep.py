@@ -1,0 +1,64 @@
+"""The command of grids: sweep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finbench.cli_cards import DataDir, Json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command()(sweep)
+
+
+def sweep(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The sweep's YAML; or the word: status")],
+    place: Annotated[str | None, typer.Argument(metavar="[DIR]", help="With status: where the results lie.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Results: a folder all nodes see, or a URL; default runs/sweep-<name>.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(help="A running cluster: auto, host:port; default: Ray on this machine.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells, and what is done already.")] = False,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """A grid of models, methods, tasks and seeds on Ray; the same command goes on after a stop or a kill.
+
+    finbench sweep status DIR, from another shell, shows how it stands.
+    """
+    from finbench import gridviews
+    from finbench.errors import FinbenchError
+
+    if file == "status":
+        from finbench.grid import watch
+
+        if place is None:
+            raise FinbenchError("Which sweep?", "finbench sweep status runs/sweep-NAME")
+        found = watch.status(place)
+        typer.echo(json.dumps(found, indent=1)) if as_json else gridviews.status(found)
+        return
+    if place is not None:
+        raise FinbenchError(
+            f"One file is swept, and {place} is a second argument.", f"finbench sweep {file} --out {place}"
+        )
+    from finbench.grid import driver
+    from finbench.grid.steps import Board
+
+    result = driver.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
+    if isinstance(result, Board):
+        gridviews.planned(result, as_json)
+        return
+    gridviews.ended(result, as_json, result.place)
+    if result.failed:
+        first = result.failed[0]
+        raise FinbenchError(
+            f"{len(result.failed)} of {result.cells} cells failed; the first, {first['cell']}: {first['message']}",
+            first["hint"] or "The same command tries them again.",
+        )

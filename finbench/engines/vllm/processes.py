@@ -1,0 +1,204 @@
+"""The other side of ``worker.py``: starts engine processes, hands requests out, notices one that died or froze."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finbench.errors import FinbenchError
+
+FROZEN = 45.0  # seconds without a step of the engine, with requests waiting, after which it counts as frozen
+_LOOK = 1.0  # seconds between two looks at who is silent
+_SLOWEST = 900.0  # seconds that one step on a processor may take while it visibly computes
+_STARTING = 1200.0  # seconds for loading; a 70B model from a slow disk takes ten minutes
+_AGAIN = "Repeat the command: what was answered is kept, and is not asked again."
+
+
+class Worker:
+    """One engine process. ``heard`` gets (worker, message); a message of None says that the process is gone."""
+
+    def __init__(
+        self, settings: Mapping[str, Any], environment: Mapping[str, str], heard: queue.SimpleQueue[Any]
+    ) -> None:
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "finbench.engines.vllm.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            env={**os.environ, **environment},
+            start_new_session=True,  # Ctrl-C is for us to handle; and all that it starts is ended with it
+        )
+        self.close = weakref.finalize(self, _end, self.process)
+        self.waiting = 0  # requests that are not answered
+        self.life = self.busy = time.monotonic()  # last message; last look at its processor time
+        self.ticks = 0
+        self.memory = self.max_length = 0
+        self.outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.tell(settings)
+        # threads hold no reference to self, so that a forgotten worker is ended
+        name = weakref.ref(self)
+        threading.Thread(target=_write, args=(self.process, self.outbox), daemon=True).start()
+        threading.Thread(target=_read, args=(self.process, name, heard), daemon=True).start()
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Send a line; never waits for the other side."""
+        self.outbox.put(json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n")
+
+    def reason(self) -> str:
+        """The last thing it printed that says something."""
+        self.log.seek(0)
+        lines = [line.strip() for line in self.log.read().decode("utf-8", "replace").splitlines()]
+        telling = [line for line in lines if line and not line.startswith(("File ", "^", "~"))]
+        return telling[-1][:400] if telling else f"exit code {self.process.poll()}"
+
+    def check(self, limit: float, on_cpu: bool) -> None:
+        """Raise FinbenchError if it has been silent for ``limit`` seconds; on a CPU, if it does not compute either."""
+        now = time.monotonic()
+        if on_cpu and (ticks := _processor_time(self.process.pid)) != self.ticks:
+            self.ticks, self.busy = ticks, now
+        silent = now - self.life
+        if silent < limit or (on_cpu and now - self.busy < limit / 3 and silent < _SLOWEST):
+            return
+        self.close()
+        raise FinbenchError(f"The vLLM engine has not made a step for {silent:.0f} s: it is frozen.", _AGAIN)
+
+
+def _write(process: subprocess.Popen[bytes], outbox: queue.SimpleQueue[bytes]) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(OSError, ValueError):  # it is gone, which the reader says
+        while True:
+            process.stdin.write(outbox.get())
+            if outbox.empty():
+                process.stdin.flush()
+
+
+def _read(process: subprocess.Popen[bytes], worker: Any, heard: queue.SimpleQueue[Any]) -> None:
+    assert process.stdout is not None
+    with contextlib.suppress(OSError, ValueError):
+        for line in process.stdout:
+            heard.put((worker, json.loads(line)))
+    heard.put((worker, None))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it started, be it stopped or not."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _processor_time(pid: int) -> int:
+    """Processor time of a process so far, in ticks; 0 where this cannot be told."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(after_name[11]) + int(after_name[12])
+    return 0
+
+
+class Pool:
+    """Engine processes that share the requests of one base: one a GPU, or one on the processor."""
+
+    def __init__(self, settings: Mapping[str, Any], count: int, on_cpu: bool) -> None:
+        self.on_cpu = on_cpu
+        self.heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        width = int(settings["engine"].get("tensor_parallel_size", 1))
+        self.workers = [Worker(settings, _place(number, count, width, on_cpu), self.heard) for number in range(count)]
+        self.ready = self.next = 0
+        self.looked = time.monotonic()
+
+    def close(self) -> None:
+        """End every process."""
+        for worker in self.workers:
+            worker.close()
+
+    def await_ready(self) -> None:
+        """Wait until every engine is loaded; FinbenchError with vLLM's own reason where one is not."""
+        while self.ready < len(self.workers):
+            for worker, message in self._hear(_STARTING):
+                if "fault" in message:
+                    self.close()
+                    raise FinbenchError(
+                        f"vLLM cannot start: {message['fault'].splitlines()[0]}", "finbench doctor, or --engine hf"
+                    )
+                worker.memory, worker.max_length = message["memory"], message["max_length"]
+                self.ready += 1
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that a prompt may have; one more is said."""
+        return min(worker.max_length for worker in self.workers) - 1
+
+    @property
+    def memory(self) -> int:
+        """Peak memory in bytes, of all processes together."""
+        return sum(worker.memory for worker in self.workers)
+
+    def answers(self, requests: Sequence[tuple[int, Mapping[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+        """Answers of (share, request) as they come; requests of one share go to one process, whose cache they share.
+
+        Raises FinbenchError when a process dies or freezes; the others are ended too.
+        """
+        first = self.next  # what an earlier call was not there to hear has a lower number
+        for share, request in requests:
+            worker = self.workers[share % len(self.workers)]
+            if not worker.waiting:
+                worker.life = worker.busy = time.monotonic()
+            worker.waiting += 1
+            worker.tell({**request, "id": first + request["id"]})
+            self.next = max(self.next, first + request["id"] + 1)
+        while any(worker.waiting for worker in self.workers):
+            for worker, message in self._hear(FROZEN):
+                worker.waiting -= len(message["done"])
+                worker.memory = max(worker.memory, message["memory"])
+                own = [{**one, "id": one["id"] - first} for one in message["done"] if one["id"] >= first]
+                if own:
+                    yield own
+
+    def _hear(self, limit: float) -> Iterable[tuple[Worker, dict[str, Any]]]:
+        """The next message, or nothing after a second; FinbenchError for a process that died or froze."""
+        heard: list[tuple[Worker, dict[str, Any]]] = []
+        try:
+            name, message = self.heard.get(timeout=_LOOK)
+            worker = name()
+            if message is None:
+                self.close()
+                raise FinbenchError(f"The vLLM engine has died: {worker.reason()}", _AGAIN)
+            worker.life = worker.busy = time.monotonic()
+            heard = [(worker, message)]
+        except queue.Empty:
+            pass
+        if time.monotonic() - self.looked >= _LOOK:  # also while others talk
+            self.looked = time.monotonic()
+            for worker in self.workers:
+                if worker.waiting or not worker.max_length:
+                    try:
+                        worker.check(limit, self.on_cpu)
+                    except FinbenchError:
+                        self.close()
+                        raise
+        return heard
+
+
+def _place(number: int, count: int, width: int, on_cpu: bool) -> dict[str, str]:
+    """Which processors or GPUs are its own."""
+    if on_cpu:
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        return {"OMP_NUM_THREADS": str(max(1, threads // count))}
+    if count == 1:
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else [str(device) for device in range(count * width)]
+    return {"CUDA_VISIBLE_DEVICES": ",".join(devices[number * width : (number + 1) * width])}

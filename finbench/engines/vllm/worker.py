@@ -1,0 +1,144 @@
+"""A process that holds one vLLM engine: JSON lines in, JSON lines out (``python -m finbench.engines.vllm.worker``).
+
+The first line is the settings; then requests. It ends when its input ends, so it never outlives the process that
+started it. After each step of the engine it says what is finished, or, when nothing is, that the step was made: that is
+how the other side knows that it lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import resource
+import signal
+import sys
+import threading
+import time
+from typing import IO, Any
+
+_SILENCE = 1.0  # seconds after which a step that finished nothing is told
+
+
+def main() -> None:
+    """Serve until the input ends. Standard output belongs to the protocol; all that others print goes to stderr."""
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    settings = json.loads(sys.stdin.readline())
+    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
+    try:
+        engine = start(settings)
+    except Exception as fault:
+        _say(out, {"fault": (str(fault).strip() or type(fault).__name__)})
+        raise
+    _say(out, {"ready": True, "max_length": engine.model_config.max_model_len, "memory": _memory()})
+    serve(engine, settings, inbox, out)
+
+
+def start(settings: dict[str, Any]) -> Any:
+    """The engine of ``settings``: arguments of vLLM's EngineArgs, and the adapters that it is to hold."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # this process is the engine's own already
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the second runner takes no logits processors
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("VLLM_PLUGINS", "finbench")
+    from vllm import EngineArgs
+    from vllm.lora.request import LoRARequest
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    from finbench.engines.vllm.force import Forced
+    from finbench.engines.vllm.plugin import register
+
+    if not settings.get("stock"):  # benchmarks measure vLLM's own LoRA layers too
+        register()
+    engine = LLMEngine.from_engine_args(EngineArgs(**settings["engine"], logits_processors=[Forced]))
+    for adapter in settings["adapters"]:
+        engine.add_lora(LoRARequest(adapter["name"], adapter["id"], adapter["path"]))
+    return engine
+
+
+def _listen(inbox: queue.Queue[dict[str, Any]]) -> None:
+    for line in sys.stdin:
+        inbox.put(json.loads(line))
+    os.killpg(0, signal.SIGKILL)  # nobody listens any more; whatever this process has started goes with it
+
+
+def serve(engine: Any, settings: dict[str, Any], inbox: queue.Queue[dict[str, Any]], out: IO[str]) -> None:
+    """Steps of the engine for as long as there are requests, and a wait for the next one."""
+    from vllm.lora.request import LoRARequest
+
+    adapters = {one["name"]: LoRARequest(one["name"], one["id"], one["path"]) for one in settings["adapters"]}
+    said = time.monotonic()
+    while True:
+        while not inbox.empty() or not engine.has_unfinished_requests():
+            asked = inbox.get()
+            engine.add_request(
+                str(asked["id"]),
+                {"prompt_token_ids": asked["prompt"]},
+                _parameters(asked),
+                lora_request=adapters[asked["adapter"]] if asked["adapter"] else None,
+            )
+        done = [_answer(output) for output in engine.step() if output.finished]
+        if done or time.monotonic() - said > _SILENCE:
+            _say(out, {"done": done, "memory": _memory()})
+            said = time.monotonic()
+
+
+def _parameters(asked: dict[str, Any]) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    from finbench.engines.vllm.force import KEY
+
+    common: dict[str, Any] = {"output_kind": RequestOutputKind.FINAL_ONLY, "skip_clone": True}
+    if "ids" in asked:
+        forced = asked["forced"]
+        return SamplingParams(
+            temperature=0,
+            max_tokens=len(forced) + 1,
+            logprob_token_ids=asked["ids"],
+            flat_logprobs=True,
+            ignore_eos=True,
+            detokenize=False,
+            extra_args={KEY: forced} if forced else None,
+            **common,
+        )
+    return SamplingParams(
+        max_tokens=asked["limit"],
+        stop=asked["stop"],
+        stop_token_ids=asked["ends"],
+        skip_special_tokens=False,
+        **asked["sampling"],
+        **common,
+    )
+
+
+def _answer(output: Any) -> dict[str, Any]:
+    said = output.outputs[0]
+    tokens = list(said.token_ids)
+    found: dict[str, Any] = {"id": int(output.request_id.partition("-")[0]), "tokens": tokens}
+    if said.logprobs is not None:
+        flat = said.logprobs  # of each step: the token that was said, with its rank, then the ids, then padding
+        steps = list(zip(flat.start_indices, flat.end_indices, strict=True))
+        found["scores"] = [list(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in steps]
+        found["ranks"] = [flat.ranks[a] for a, _ in steps]
+    return found
+
+
+def _memory() -> int:
+    """Peak memory in bytes: of the GPU if there is one, else resident memory of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _say(out: IO[str], message: dict[str, Any]) -> None:
+    out.write(json.dumps(message, separators=(",", ":")) + "\n")
+    out.flush()
+
+
+if __name__ == "__main__":
+    main()

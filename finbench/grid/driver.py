@@ -1,0 +1,268 @@
+"""``finbench sweep``: hand the steps of a grid to Ray's workers, and lose nothing when one of them, or this, dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from finbench import __version__, environment
+from finbench.console import quiet, say
+from finbench.errors import FinbenchError, Interrupted
+from finbench.grid import spec
+from finbench.grid.places import Place
+from finbench.grid.steps import Board, Step
+from finbench.grid.watch import Watch
+
+WINDOW = 1000  # pieces of work that Ray is given ahead: what it waits with is what makes a cluster grow
+PATIENCE = 120  # seconds that workers get for a checkpoint after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a sweep stands."""
+
+    cells: int
+    done: int
+    failed: list[dict[str, str]]  # cell, message, hint
+    steps_run: int  # by this command; all others were there
+    best: dict[str, tuple[float, str]]  # task -> (main metric, adapter)
+    place: str
+
+
+def sweep(
+    source: Path | str,
+    out: str | None = None,
+    *,
+    ray_address: str | None = None,
+    data_dir: Path | None = None,
+    dry_run: bool = False,
+) -> Summary | Board:
+    """Run every cell of the sweep file ``source`` that is not done yet; results lie in ``out``, a folder or URL.
+
+    ``ray_address``: a running cluster (``auto``, ``ray://host:port``, ``host:port``); else Ray is started here, on
+    this machine alone. With ``dry_run`` nothing is started: the board of steps is returned.
+
+    A failed cell never ends the others. The same command goes on after a stop, a kill or a failure; a longer axis
+    runs the new cells only. Raises FinbenchError before anything starts for a fault of the file or a cell that
+    could not be trained, and for a folder in which another sweep runs; Interrupted after Ctrl-C.
+    """
+    quiet()
+    stated = spec.read(source)
+    cells = spec.cells(stated, data_dir)
+    place = Place(out or f"runs/sweep-{stated.name}")
+    if dry_run:
+        return Board(stated, cells, place.steps())
+    ray = _ray()
+    with _owned(place):
+        board = Board(stated, cells, place.steps())
+        place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))
+        if board.over:
+            return _summary(board, place, 0)
+        with _cluster(ray, ray_address):
+            driver = Driver(ray, board, place, data_dir)
+            driver.run()
+    return _summary(board, place, driver.count)
+
+
+def _ray() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as fault:
+        raise FinbenchError("A sweep runs on Ray, which is not installed.", 'pip install "finbench[ray]"') from fault
+    return ray
+
+
+@contextlib.contextmanager
+def _cluster(ray: Any, address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine; refuse nodes with another finbench."""
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False, "ignore_reinit_error": True}
+    if address is None:
+        options |= {"include_dashboard": False, "num_cpus": os.cpu_count()}  # the dashboard listens, and asks no one
+    else:
+        options["address"] = address
+    started = not ray.is_initialized()
+    try:
+        ray.init(**options)
+    except Exception as fault:  # Ray raises this very class when its processes are slow to start
+        where = address or "this machine"
+        raise FinbenchError(
+            f"Ray could not be reached at {where} ({' '.join(str(fault).split())[:150]}).",
+            "Is it running there? ray status" if address else "Leave --ray out to start one here.",
+        ) from fault
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _owned(place: Place) -> Iterator[None]:
+    """Own the results. A folder by a lock; at a URL by a lease that is renewed, for a store has no locks."""
+    if place.folder is not None:
+        with environment.owner(place.folder):
+            yield
+        return
+    found = json.loads(place.read("lease.json") or "{}")
+    if time.time() - float(found.get("renewed", 0)) < 120:
+        raise FinbenchError(f"Another sweep works in {place.url}.", "Wait for it (two minutes after a kill).")
+    yield
+    place.write("lease.json", "{}")
+
+
+class Driver:
+    """One process that decides; Ray's workers do."""
+
+    def __init__(self, ray: Any, board: Board, place: Place, data_dir: Path | None) -> None:
+        self.ray, self.board, self.place = ray, board, place
+        self.common = {
+            "place": place.url if place.folder is None else str(place.folder.resolve()),
+            "data_dir": str(data_dir.resolve()) if data_dir else "",
+            "version": __version__,
+        }
+        self.running: dict[Any, list[Step]] = {}
+        self.deaths: dict[str, int] = {}
+        self.count = 0
+        self.capacity = 1
+        # a worker that had a GPU gives its memory back by ending
+        self.remote = {False: ray.remote(_task), True: ray.remote(max_calls=1)(_task)}
+
+    def run(self) -> None:
+        """Until every step has ended."""
+        watch = Watch(self.board, self.place)
+        try:
+            with watch:
+                while not self.board.over:
+                    self._hand_out()
+                    done, _ = self.ray.wait(list(self.running), num_returns=1, timeout=1.0)
+                    more, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
+                    for reference in dict.fromkeys([*done, *more]):
+                        self._take_in(reference, self.running.pop(reference))
+                    watch.tell({step.key for steps in self.running.values() for step in steps})
+        except KeyboardInterrupt:
+            self._stop()
+        finally:
+            watch.tell(set(), last=True)
+
+    def _hand_out(self) -> None:
+        if self.count % 50 == 0 or not self.running:  # nodes come and go; to ask takes a millisecond
+            self.capacity = max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+        idle = len(self.running) < self.capacity
+        for steps in self.board.take(WINDOW - len(self.running), idle):
+            self._submit(steps)
+
+    def _submit(self, steps: Sequence[Step]) -> None:
+        needs, told = steps[0].needs, {**self.board.told(steps), **self.common}
+        options: dict[str, Any] = {
+            "num_cpus": needs.cpus,
+            "num_gpus": needs.gpus,
+            "max_retries": 0,
+            "name": told["name"],
+        }
+        if needs.memory:
+            options["memory"] = int(needs.memory * 1e9)
+        self.running[self.remote[needs.gpus > 0].options(**options).remote(told)] = list(steps)
+
+    def _take_in(self, reference: Any, steps: list[Step]) -> None:
+        errors = self.ray.exceptions
+        try:
+            answer = self.ray.get(reference)
+        except errors.RayTaskError as fault:  # the worker could not even begin: finbench or a library is not there
+            answer = {
+                "state": "failed",
+                "message": f"The worker could not run it: {str(fault.cause)[:300]}",
+                "hint": "",
+            }
+        except (errors.TaskCancelledError, errors.RayError) as fault:
+            self._died(steps, fault)
+            return
+        self.count += 1
+        if answer["state"] == "stopped":
+            return
+        if answer["state"] == "failed" and len(steps) > 1:
+            for step in steps:  # one of them is at fault: each alone
+                self._submit([step])
+            return
+        parts = answer.pop("parts", None) or [{}] * len(steps)
+        trace = answer.pop("trace", None)
+        for step, part in zip(steps, parts, strict=True):
+            attempts = self.deaths.get(step.key, 0) + 1
+            outcome = {"key": step.key, "name": step.name, "kind": step.kind, **answer, **part, "attempts": attempts}
+            outcome["seconds"] = round(answer.get("seconds", 0.0) / len(steps), 3)
+            if trace:
+                self.place.write(f"logs/{step.key}.txt", trace)
+            self.place.write(f"steps/{step.key}.json", json.dumps(outcome, indent=1) + "\n")
+            self.board.finish(step, outcome)
+
+    def _died(self, steps: list[Step], fault: Exception) -> None:
+        """A worker or its node is gone: again, each alone, up to ``retries`` times."""
+        for step in steps:
+            self.deaths[step.key] = times = self.deaths.get(step.key, 0) + 1
+            if times <= self.board.sweep.retries:
+                left = f"begun again, {times} of {self.board.sweep.retries}"
+                say(f"{step.name}: its worker died ({type(fault).__name__}); {left}")
+                self._submit([step])
+                continue
+            memory = isinstance(fault, self.ray.exceptions.OutOfMemoryError)
+            why = "the node has too little memory" if memory else type(fault).__name__
+            hint = "Give it more: needs: {memory: GB}" if memory else "ray logs; then the same command goes on."
+            outcome = {"key": step.key, "name": step.name, "kind": step.kind, "state": "failed", "seconds": 0.0}
+            outcome |= {"message": f"Its worker died {times} times: {why}.", "hint": hint, "attempts": times}
+            self.place.write(f"steps/{step.key}.json", json.dumps(outcome, indent=1) + "\n")
+            self.board.finish(step, outcome)
+
+    def _stop(self) -> None:
+        """After Ctrl-C: workers write a checkpoint, what is finished is noted."""
+        say("Stopping: workers write their checkpoints. Ctrl-C once more leaves them.")
+        with contextlib.suppress(KeyboardInterrupt):
+            for reference in self.running:
+                self.ray.cancel(reference, force=False)
+            done, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=PATIENCE)
+            for reference in done:
+                with contextlib.suppress(self.ray.exceptions.RayError):
+                    answer = self.ray.get(reference)
+                    if answer["state"] == "done":
+                        self._take_in(reference, self.running[reference])
+        summary = _summary(self.board, self.place, self.count)
+        raise Interrupted(
+            f"Stopped; {summary.done} of {summary.cells} cells are done, everything so far is in {self.place.url}.",
+            "Go on with the same command.",
+        )
+
+
+def _task(told: dict[str, Any]) -> dict[str, Any]:
+    """In a worker of Ray: leave a mark while it runs, do it."""
+    from finbench import __version__ as here
+    from finbench.grid.places import Place
+    from finbench.grid.work import run
+
+    if here != told["version"]:
+        message = f"A node has finbench {here}, the driver {told['version']}."
+        return {
+            "state": "failed",
+            "message": message,
+            "hint": "Install the same version on every node.",
+            "seconds": 0.0,
+        }
+    place, key = Place(told["place"]), told["keys"][0]
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    place.write(f"running/{key}.json", json.dumps({"name": told["name"], "since": started, "pid": os.getpid()}) + "\n")
+    try:
+        return run(told)
+    finally:
+        place.remove(f"running/{key}.json")
+
+
+def _summary(board: Board, place: Place, count: int) -> Summary:
+    failed = [{"cell": cell.name, **{k: out.get(k, "") for k in ("message", "hint")}} for cell, out in board.failures()]
+    done = sum(1 for cell in board.cells if board.score_of[cell.key].done)
+    return Summary(len(board.cells), done, failed, count, board.best(), place.url)

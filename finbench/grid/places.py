@@ -1,0 +1,133 @@
+"""Where a sweep's results lie: a folder that every node sees, or any URL that fsspec knows (s3://, gs://, ...).
+
+    sweep.yaml            the file as it was given
+    steps/<key>.json      one finished or failed step: the only state that decides what is done
+    progress.json         what the driver is doing, for `finbench sweep status`
+    searches/ adapters/   what the steps made, each folder named by its cell
+    scorecards/           a card with its samples for every adapter and base
+    logs/<key>.txt        the trace of a step that failed by a bug
+
+A folder is worked in as it is. At a URL, a worker works in a folder of its own node and sends what it made when
+the step is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from finbench.errors import FinbenchError
+from finbench.files import digest, write_atomic
+
+
+class Place:
+    """The results of one sweep, at a path or URL."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec
+
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as fault:
+            raise FinbenchError(f"{url} is no place for results ({fault}).", "A folder, or a URL of fsspec.") from fault
+        self.url = url
+        protocols = self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,)
+        self.folder = Path(self.root) if "file" in protocols else None
+
+    def work(self) -> Path:
+        """Where a worker of this node works."""
+        if self.folder is not None:
+            return self.folder
+        return Path(tempfile.gettempdir()) / f"finbench-sweep-{digest(self.url)[:12]}"
+
+    def write(self, name: str, text: str) -> None:
+        """One small file, whole or not at all."""
+        if self.folder is not None:
+            write_atomic(self.folder / name, text)
+            return
+        with self._said(name):
+            self.files.pipe_file(f"{self.root}/{name}", text.encode("utf-8"))  # an object is there when it is whole
+
+    def read(self, name: str) -> str | None:
+        """The text of a small file; None if it is not there."""
+        with self._said(name):
+            try:
+                return str(self.files.cat_file(f"{self.root}/{name}").decode("utf-8"))
+            except FileNotFoundError:
+                return None
+
+    def remove(self, name: str) -> None:
+        """Remove a small file, if it is there."""
+        with self._said(name), contextlib.suppress(FileNotFoundError):
+            self.files.rm_file(f"{self.root}/{name}")
+
+    def running(self) -> list[dict[str, Any]]:
+        """What workers say they are doing: [{name, since, pid}], oldest first. A killed worker's mark stays."""
+        return sorted(self._all("running").values(), key=lambda mark: str(mark.get("since")))
+
+    def steps(self) -> dict[str, dict[str, Any]]:
+        """Every finished or failed step by its key; a torn file is passed over, so that its step is done again."""
+        return self._all("steps")
+
+    def _all(self, folder: str) -> dict[str, dict[str, Any]]:
+        with self._said(folder):
+            try:
+                found = self.files.ls(f"{self.root}/{folder}", detail=False, refresh=True)
+            except FileNotFoundError:
+                return {}
+            names = [name for name in found if name.endswith(".json")]
+            texts = self.files.cat(names, on_error="omit") if names else {}
+        read = {}
+        for name, text in ({names[0]: texts} if isinstance(texts, bytes) else texts).items():
+            with contextlib.suppress(ValueError, TypeError):
+                read[Path(name).stem] = dict(json.loads(text))
+        return read
+
+    def fetch(self, name: str) -> Path:
+        """A folder of the results, on this node."""
+        target = self.work() / name
+        if self.folder is None and not target.is_dir():
+            with self._said(name):
+                self.files.get(f"{self.root}/{name}/", f"{target}/", recursive=True)
+        return target
+
+    def send(self, name: str) -> None:
+        """A folder that was made on this node, to the results."""
+        if self.folder is None:
+            with self._said(name):
+                self.files.put(f"{self.work() / name}/", f"{self.root}/{name}/", recursive=True)
+
+    def fetch_file(self, name: str) -> None:
+        """A file of the results, on this node, if it is there."""
+        target = self.work() / name
+        if self.folder is None and not target.exists():
+            with self._said(name):
+                text = self.files.cat_file(f"{self.root}/{name}")
+            write_atomic(target, bytes(text))
+
+    def send_file(self, path: Path, name: str) -> None:
+        """A file that was made on this node, to the results at a URL."""
+        with self._said(name):
+            self.files.pipe_file(f"{self.root}/{name}", path.read_bytes())
+
+    def _said(self, name: str) -> Any:
+        return _Said(f"{self.url.rstrip('/')}/{name}")
+
+
+class _Said:
+    """A store's own faults, whatever their kind, as one line."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: Any, fault: BaseException | None, trace: Any) -> None:
+        if isinstance(fault, Exception) and not isinstance(fault, FinbenchError):
+            text = " ".join(str(fault).split())[:200] or type(fault).__name__
+            raise FinbenchError(
+                f"{self.what} cannot be read or written ({text}).", "The same command goes on."
+            ) from fault

@@ -1,0 +1,204 @@
+"""A sweep's YAML file -> its cells."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, JsonValue
+
+from finbench import catalog, paths
+from finbench.errors import FinbenchError, unknown
+from finbench.files import digest
+from finbench.records import Bits, Recipe, Record
+
+AXES = {"task": "tasks"}  # an axis may be called by the option of `finbench train`, or by the recipe's own key
+LARGEST = 100_000  # cells
+_KEYS = "finbench zoo show fpb-smollm2-135m-lora"  # any recipe: all keys with their values
+
+
+class Needs(Record):
+    """What a step of a cell takes of the cluster while it runs."""
+
+    cpus: float = Field(default=1, gt=0)
+    gpus: float = Field(default=0, ge=0, description="above 1: torchrun on so many")
+    memory: float | None = Field(default=None, gt=0, description="GB of the node's memory")
+
+
+class Rule(Needs):
+    """Other needs of the cells whose axes have these values."""
+
+    when: dict[str, JsonValue]
+
+
+class Tuning(Record):
+    """Find the learning rate before training; cells that differ in the axes of ``over`` share one search."""
+
+    budget: int = Field(ge=1, le=6, description="whole trainings: finbench tune --budget")
+    over: list[str] = Field(default=["seed"], description="searched once, at the first value of these axes")
+
+
+class Exams(Record):
+    """How each adapter, and each base, is scored."""
+
+    tasks: list[str] = Field(default=[], description="default: what the cell was trained on")
+    also: list[str] = Field(default=[], description="besides those: what may have been forgotten")
+    engine: str = "auto"
+    limit: int | None = Field(default=None, ge=1, description="first rows only: partial cards")
+    shots: int = Field(default=0, ge=0)
+    bits: Bits | None = Field(default=None, description="default: as trained")
+    arguments: dict[str, str] = Field(default={}, description="finbench eval --arg")
+    group: int = Field(default=8, ge=1, description="adapters of one base that are scored together at most")
+
+
+class Sweep(Record):
+    """A grid. Every axis and every key of ``common`` is a key of a recipe."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)
+    axes: dict[str, list[JsonValue]] = Field(min_length=1, description="an axis -> its values; a mapping sets several")
+    common: dict[str, JsonValue] = Field(default={}, description="recipe keys of every cell")
+    include: list[dict[str, JsonValue]] = Field(default=[], description="further cells; axes not named take all values")
+    exclude: list[dict[str, JsonValue]] = Field(default=[], description="cells of which all of these are true")
+    tune: Tuning | None = None
+    eval: Exams = Exams()
+    needs: Needs = Needs()
+    needs_of: list[Rule] = Field(default=[], description="the last rule that fits decides")
+    retries: int = Field(default=2, ge=0, le=20, description="how often a step whose worker died is begun again")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its scorecard. ``key`` is a digest of all that decides them, except versions."""
+
+    name: str
+    values: dict[str, Any]  # the axes, as a person knows them
+    recipe: Recipe
+    needs: Needs
+    key: str  # of the training
+    search: str | None  # key of the search that gives the learning rate
+
+    @property
+    def folder(self) -> str:
+        """The adapter's folder in the results."""
+        return f"adapters/{self.name}-{self.key[:8]}"
+
+
+def read(source: Path | str) -> Sweep:
+    """The sweep of a YAML file; FinbenchError names every unknown key and wrong value."""
+    path = Path(source)
+    if not path.is_file():
+        raise FinbenchError(f"No such sweep file: {path}.", "Begin with one of examples/, or see docs/sweep.md")
+    sweep = Sweep.parse(catalog.read_yaml(path), str(path))
+    known = [*Recipe.model_fields, *AXES]
+    for key in (*sweep.axes, *sweep.common, *(key for part in (*sweep.include, *sweep.exclude) for key in part)):
+        if key not in known or key in ("name", "search"):
+            raise unknown("recipe key", key, [one for one in known if one not in ("name", "search")], _KEYS)
+    if sweep.tune:
+        for axis in sweep.tune.over:
+            if axis not in sweep.axes:
+                raise unknown("axis", axis, sweep.axes, str(path))
+    if empty := [axis for axis, values in sweep.axes.items() if not values]:
+        raise FinbenchError(f"{path}: axis {empty[0]} has no values.", "Name one, or leave the axis out.")
+    return sweep
+
+
+def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
+    """Every cell, each once, in the order of the file: the last axis runs fastest.
+
+    Raises FinbenchError for a cell that could not be trained (method x bits, rank, unknown task), naming it.
+    """
+    product = list(itertools.product(*sweep.axes.values()))
+    count = len(product) * (1 + len(sweep.include))
+    if count > LARGEST:
+        raise FinbenchError(f"{sweep.name} has {count:,} cells; at most {LARGEST:,} can be run.", "Split the file.")
+    chosen = [_flat(sweep.axes, values) for values in product]
+    chosen = [one for one in chosen if not any(_fits(one, rule) for rule in sweep.exclude)]
+    for extra in sweep.include:
+        others = {axis: values for axis, values in sweep.axes.items() if axis not in extra}
+        stated = {
+            key: value if isinstance(value, list) and key in sweep.axes else [value] for key, value in extra.items()
+        }
+        axes = {**others, **stated}
+        chosen += [_flat(axes, values) for values in itertools.product(*axes.values())]
+    if not chosen:
+        raise FinbenchError(f"{sweep.name} has no cells: everything is excluded.", "Look at exclude.")
+    varied = {key for one in chosen for key in one if any(other.get(key) != one.get(key) for other in chosen)}
+    made: dict[str, Cell] = {}
+    known: dict[str, Any] = {}
+    for values in chosen:
+        cell = _cell(sweep, values, varied, lambda recipe: _data(recipe, data_dir, known))
+        made.setdefault(cell.key, cell)
+    return list(made.values())
+
+
+def _flat(axes: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
+    """The values of one cell; a mapping stands for several keys."""
+    found: dict[str, Any] = {}
+    for axis, value in zip(axes, values, strict=True):
+        if isinstance(value, dict) and AXES.get(axis, axis) not in ("tasks", "options"):
+            found.update(value)
+        else:
+            found[axis] = value
+    return found
+
+
+def _fits(values: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
+    """Whether a cell has, for each key, the value or one of the values of the rule."""
+    return all(values.get(key) in (wanted if isinstance(wanted, list) else [wanted]) for key, wanted in rule.items())
+
+
+def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable[[Recipe], Any]) -> Cell:
+    stated = {AXES.get(key, key): value for key, value in {**sweep.common, **values}.items()}
+    if isinstance(stated.get("tasks"), str):
+        stated["tasks"] = [stated["tasks"]]
+    try:
+        recipe = catalog.recipe(None, stated)
+    except FinbenchError as fault:
+        shown = ", ".join(f"{key} {value}" for key, value in values.items())
+        raise FinbenchError(f"Cell {shown}: {fault.message}", fault.hint or "Leave such cells out: exclude") from fault
+    recipe = recipe.model_copy(update={"name": _name(recipe, varied)})
+    full = {**recipe.model_dump(), **values}
+    rules = [rule for rule in sweep.needs_of if _fits(full, rule.when)]
+    needs = Needs(
+        **{**sweep.needs.model_dump(), **(rules[-1].model_dump(exclude={"when"}, exclude_unset=True) if rules else {})}
+    )
+    decisive = {**recipe.model_dump(exclude={"name"}), "data": data(recipe)}
+    search = None
+    if sweep.tune:
+        first = {AXES.get(axis, axis): sweep.axes[axis][0] for axis in sweep.tune.over}
+        searched = {key: value for key, value in decisive.items() if key not in first}
+        search = digest({"of": searched, "first": first, "budget": sweep.tune.budget})
+    return Cell(recipe.name, values, recipe, needs, digest({"recipe": decisive, "search": search}), search)
+
+
+def _name(recipe: Recipe, varied: set[str]) -> str:
+    """The recipe's own name with what else differs between the cells; for people, never parsed."""
+    name = recipe.name.removesuffix(f"-s{recipe.seed}")
+    for key in sorted(varied - {"base", "method", "task", "tasks", "seed", "options"}):
+        value = str(getattr(recipe, key)).lower()
+        name += {"bits": f"-{value}bit", "rank": f"-r{value}"}.get(key, f"-{key}{value}".replace("_", ""))
+    return re.sub(r"[^a-z0-9._-]+", "", name)[: 120 - len(f"-s{recipe.seed}")] + f"-s{recipe.seed}"
+
+
+def _data(recipe: Recipe, data_dir: Path | None, known: dict[str, Any]) -> dict[str, Any]:
+    """Digests of the rows that are here, by set: with other rows, it is another cell."""
+    for task in recipe.tasks:
+        name = catalog.tasks()[task].set
+        if name not in known:
+            record = paths.data_dir(data_dir) / name / "dataset.json"
+            known[name] = json.loads(record.read_text(encoding="utf-8")).get("sha256") if record.is_file() else None
+    return {catalog.tasks()[task].set: known[catalog.tasks()[task].set] for task in recipe.tasks}
+
+
+def searched(sweep: Sweep, cell: Cell) -> Recipe:
+    """The recipe whose learning rate is searched for this cell and those that share its search."""
+    assert sweep.tune is not None
+    first = {AXES.get(axis, axis): sweep.axes[axis][0] for axis in sweep.tune.over}
+    if isinstance(first.get("tasks"), str):
+        first["tasks"] = {task.name: 1.0 for task in catalog.expand([str(first["tasks"])])}
+    return Recipe.parse({**cell.recipe.model_dump(), **first}, cell.name)

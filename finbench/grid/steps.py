@@ -1,0 +1,213 @@
+"""Cells -> steps, and which of them may be done now. No Ray in here: what is decided can be tested without it.
+
+A cell is a search (shared), a training, and a scoring beside its base (shared too). A step is known by the digest of
+all that decides its result, so that a finished one is never done again, and a new axis adds only its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from finbench import catalog
+from finbench.files import digest
+from finbench.grid import spec
+from finbench.grid.spec import Cell, Needs, Sweep
+from finbench.grid.work import SCORE, SEARCH, TRAIN
+from finbench.records import Recipe
+
+
+@dataclass
+class Step:
+    """Something a worker does."""
+
+    key: str
+    kind: str
+    name: str
+    needs: Needs
+    told: dict[str, Any]  # what the worker gets
+    after: list[str] = field(default_factory=list)  # keys of the steps it waits for
+    cell: Cell | None = None
+    group: str = ""  # scorings of one group may share an engine
+    outcome: dict[str, Any] | None = None  # what the worker answered, or an earlier one
+
+    @property
+    def done(self) -> bool:
+        """Finished well."""
+        return bool(self.outcome and self.outcome["state"] == "done")
+
+    @property
+    def failed(self) -> bool:
+        """Finished badly."""
+        return bool(self.outcome and self.outcome["state"] == "failed")
+
+
+class Board:
+    """Every step of a sweep, and what is known of it."""
+
+    def __init__(self, sweep: Sweep, cells: Iterable[Cell], known: Mapping[str, dict[str, Any]]) -> None:
+        self.sweep, self.cells = sweep, list(cells)
+        self.steps: dict[str, Step] = {}
+        self.score_of: dict[str, Step] = {}  # key of a cell -> its last step
+        for cell in self.cells:
+            self._add(cell)
+        for key, step in self.steps.items():
+            if key in known and known[key].get("state") == "done":
+                step.outcome = known[key]
+        self.followers: dict[str, list[Step]] = {}
+        for step in self.steps.values():
+            for key in step.after:
+                self.followers.setdefault(key, []).append(step)
+        self.open = sum(1 for step in self.steps.values() if not step.outcome)
+        self.ready: deque[Step] = deque()
+        self.grouped: dict[str, deque[Step]] = {}
+        self.left: dict[str, int] = {}  # group -> scorings that may still come
+        for step in self.steps.values():
+            if step.kind == SCORE and step.cell and not step.outcome:
+                self.left[step.group] = self.left.get(step.group, 0) + 1
+        for step in self.steps.values():
+            self._release(step)
+
+    # ------------------------------------------------------------ what there is
+
+    def _add(self, cell: Cell) -> None:
+        exams, recipe = self.sweep.eval, cell.recipe
+        after = []
+        if self.sweep.tune and cell.search:
+            key = digest({"search": cell.search})
+            if key not in self.steps:
+                searched = spec.searched(self.sweep, cell)
+                told = {"recipe": searched.model_dump(), "budget": self.sweep.tune.budget}
+                told["folder"] = f"searches/{cell.name}-{key[:8]}"
+                self.steps[key] = Step(key, SEARCH, f"search {cell.name}", cell.needs, told)
+            after.append(key)
+        train = digest({"train": cell.key})
+        told = {"recipe": recipe.model_dump(), "folder": cell.folder, "gpus": cell.needs.gpus}
+        self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, told, after, cell)
+        tasks = [task.name for task in catalog.expand([*(exams.tasks or recipe.tasks), *exams.also])]
+        how: dict[str, Any] = {"engine": exams.engine, "limit": exams.limit, "shots": exams.shots}
+        how |= {"bits": exams.bits or recipe.bits, "chat": recipe.chat, "arguments": exams.arguments}
+        told = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how}
+        group = digest({"score": told})
+        if group not in self.steps:
+            bits = "" if how["bits"] == 16 else f" at {how['bits']} bits"
+            needs = cell.needs.model_copy(update={"gpus": min(cell.needs.gpus, 1.0)})
+            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", needs, told)
+        key = digest({"score": told, "adapter": cell.key})
+        step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**told, "folders": [cell.folder]})
+        step.after, step.cell, step.group = [train, group], cell, group
+        self.steps[key] = self.score_of[cell.key] = step
+
+    # ------------------------------------------------------------ what may be done
+
+    def _release(self, step: Step) -> None:
+        """Queue a step whose time has come; fail one that waits for a failed one."""
+        if step.outcome:
+            return
+        before = [self.steps[key] for key in step.after]
+        if broken := next((one for one in before if one.failed), None):
+            assert broken.outcome is not None
+            message = broken.outcome["message"] if broken.cell else f"{broken.name}: {broken.outcome['message']}"
+            self.finish(step, {"state": "failed", "message": message, "hint": broken.outcome.get("hint", "")})
+        elif all(one.done for one in before):
+            self.again(step)
+
+    def again(self, step: Step) -> None:
+        """Queue a step, for the first time or once more."""
+        if step.kind == TRAIN and step.after:
+            found = self.steps[step.after[0]].outcome
+            assert found is not None
+            recipe = {**step.told["recipe"], "lr": found["lr"], "search": found["search"]}
+            step.told["recipe"] = Recipe.parse(recipe, step.name).model_dump()
+        if step.group:
+            self.grouped.setdefault(step.group, deque()).append(step)
+        else:
+            self.ready.append(step)
+
+    def finish(self, step: Step, outcome: dict[str, Any]) -> None:
+        """Note how a step ended, and release those that waited for it."""
+        step.outcome = outcome
+        self.open -= 1
+        if step.group:
+            self.left[step.group] -= 1
+        for follower in self.followers.get(step.key, []):
+            self._release(follower)
+
+    def take(self, room: int, idle: bool) -> list[list[Step]]:
+        """Up to ``room`` pieces of work, each of one step or of a group of scorings that share an engine.
+
+        A group that is not full waits for more adapters, unless none can come or workers are ``idle``.
+        """
+        size = self.sweep.eval.group
+        taken: list[list[Step]] = []
+        for group, waiting in self.grouped.items():
+            while waiting and len(taken) < room:
+                whole = len(waiting) >= size or len(waiting) >= self.left[group]
+                if not whole and not (idle and not self.ready):
+                    break
+                taken.append([waiting.popleft() for _ in range(min(size, len(waiting)))])
+        while self.ready and len(taken) < room:
+            taken.append([self.ready.popleft()])
+        return taken
+
+    def told(self, steps: Sequence[Step]) -> dict[str, Any]:
+        """What a worker is told of a step, or of several scorings of a group."""
+        first = steps[0]
+        told = {**first.told, "kind": first.kind, "keys": [step.key for step in steps], "beside": []}
+        told["name"] = first.name if len(steps) == 1 else f"{first.name} and {len(steps) - 1} more"
+        if first.group:
+            told["folders"] = [folder for step in steps for folder in step.told["folders"]]
+            told["beside"] = (self.steps[first.group].outcome or {}).get("files", [])
+        return told
+
+    # ------------------------------------------------------------ how far it is
+
+    def state(self, cell: Cell, running: set[str]) -> str:
+        """done, failed, running or waiting."""
+        last = self.score_of[cell.key]
+        if last.outcome:
+            return "done" if last.done else "failed"
+        own = [
+            last,
+            *(self.steps[key] for key in last.after),
+            *(self.steps[k] for key in last.after for k in self.steps[key].after),
+        ]
+        return (
+            "running" if any(step.key in running and (step.cell or step.kind == SEARCH) for step in own) else "waiting"
+        )
+
+    @property
+    def over(self) -> bool:
+        """Every step has ended."""
+        return self.open == 0
+
+    def failures(self) -> list[tuple[Cell, dict[str, Any]]]:
+        """The cells that failed, with what was said."""
+        found = [(cell, self.score_of[cell.key]) for cell in self.cells]
+        return [(cell, step.outcome) for cell, step in found if step.failed and step.outcome]
+
+    def best(self) -> dict[str, tuple[float, str]]:
+        """task -> (best main metric so far, of which adapter)."""
+        best: dict[str, tuple[float, str]] = {}
+        for cell in self.cells:
+            step = self.score_of[cell.key]
+            for task, (_, value) in (step.outcome or {}).get("scores", {}).items() if step.done else ():
+                if task not in best or value > best[task][0]:
+                    best[task] = value, cell.name
+        return best
+
+    def seconds_left(self) -> float | None:
+        """Work left, in seconds of one worker, by the mean of the finished steps of each kind; None before any."""
+        total = 0.0
+        for kind in (SEARCH, TRAIN, SCORE):
+            own = [step for step in self.steps.values() if step.kind == kind]
+            left = sum(1 for step in own if not step.outcome)
+            times = [
+                step.outcome["seconds"] for step in own if step.done and step.outcome and "seconds" in step.outcome
+            ]
+            if left and not times:
+                return None
+            total += left * sum(times) / len(times) if left else 0.0
+        return total

@@ -1,0 +1,138 @@
+"""How a sweep stands: told by its driver in progress.json, shown live and by ``finbench sweep status``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from finbench.console import err, say
+from finbench.errors import FinbenchError
+from finbench.grid.places import Place
+from finbench.grid.steps import Board
+
+EVERY = 1.0  # seconds between two looks
+SAID = 30.0  # seconds between two lines where there is no terminal
+GONE = 60.0  # seconds after which a driver that says nothing is taken for dead
+_AT_URL = 15.0  # seconds between two writes to a store that charges for each
+
+
+class Watch:
+    """What the driver tells and shows."""
+
+    def __init__(self, board: Board, place: Place) -> None:
+        self.board, self.place = board, place
+        self.every = EVERY if place.folder is not None else _AT_URL
+        self.told = self.said = 0.0
+        self.live: Any = None
+
+    def __enter__(self) -> Watch:
+        if err.is_terminal:
+            from rich.live import Live
+
+            self.live = Live(console=err, transient=True, auto_refresh=False)
+            self.live.__enter__()
+        return self
+
+    def __exit__(self, *fault: Any) -> None:
+        if self.live:
+            self.live.__exit__(*fault)
+
+    def tell(self, running: set[str], last: bool = False) -> None:
+        """Write how it stands, now and then; ``running``: keys of the steps that Ray was given."""
+        now = time.time()
+        if not last and now - self.told < self.every:
+            return
+        self.told = now
+        found = self._progress(running, last)
+        self.place.write("progress.json", json.dumps(found, indent=1) + "\n")
+        if self.place.folder is None:
+            self.place.write("lease.json", json.dumps({"renewed": 0 if last else now}))
+        if self.live:
+            self.live.update(picture(found), refresh=True)
+        elif now - self.said > SAID and not last:
+            self.said = now
+            say(line(found))
+
+    def _progress(self, running: set[str], last: bool) -> dict[str, Any]:
+        states = [self.board.state(cell, running) for cell in self.board.cells]
+        doing = self.place.running() if running else []
+        left = self.board.seconds_left()
+        return {
+            "sweep": self.board.sweep.name,
+            "cells": len(states),
+            **{state: states.count(state) for state in ("done", "failed", "running", "waiting")},
+            "doing": doing,
+            "seconds_left": None if left is None else round(left / max(1, len(doing))),
+            "best": self.board.best(),
+            "failures": [
+                {"cell": cell.name, "message": outcome["message"], "hint": outcome.get("hint", "")}
+                for cell, outcome in self.board.failures()
+            ],
+            "renewed": time.time(),
+            "over": last,
+            "pid": os.getpid(),
+        }
+
+
+def status(url: str) -> dict[str, Any]:
+    """How the sweep whose results lie at ``url`` stands; ``alive`` says whether its driver still speaks."""
+    place = Place(url)
+    text = place.read("progress.json")
+    if text is None:
+        raise FinbenchError(f"No sweep has run in {url}.", "finbench sweep FILE --out DIR begins one.")
+    try:
+        found: dict[str, Any] = json.loads(text)
+        found["alive"] = not found["over"] and time.time() - found["renewed"] < GONE
+    except (ValueError, KeyError, TypeError) as fault:
+        raise FinbenchError(f"{url}/progress.json is torn.", "The next command of the sweep writes it anew.") from fault
+    if not found["alive"]:
+        found |= {"doing": [], "waiting": found["waiting"] + found["running"], "running": 0}
+    return found
+
+
+def line(found: dict[str, Any]) -> str:
+    """One line of it."""
+    text = f"{found['sweep']}: {found['done']} of {found['cells']} cells done"
+    text += "".join(f", {found[state]} {state}" for state in ("running", "failed") if found[state])
+    return text + (
+        f", about {duration(found['seconds_left'])} left" if found["seconds_left"] and found["doing"] else ""
+    )
+
+
+def duration(seconds: float) -> str:
+    """As a person says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def picture(found: dict[str, Any]) -> Any:
+    """A bar, what is being done, the best so far, and what failed."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[Any] = [Text(line(found), style="bold")]
+    parts.append(ProgressBar(total=found["cells"], completed=found["done"] + found["failed"], width=60))
+    if found["doing"]:
+        table = Table("running", "since", box=None, pad_edge=False)
+        for mark in found["doing"][:12]:
+            table.add_row(Text(str(mark["name"])), Text(str(mark["since"])[11:19] + " UTC"))
+        parts.append(table)
+        if len(found["doing"]) > 12:
+            parts.append(Text(f"and {len(found['doing']) - 12} more", style="dim"))
+    if found["best"]:
+        table = Table("task", "best", "of", box=None, pad_edge=False)
+        for task, (value, name) in sorted(found["best"].items()):
+            table.add_row(Text(task.removeprefix("finbench_")), f"{100 * value:.1f}", Text(name))
+        parts.append(table)
+    for failure in found["failures"][:8]:
+        parts.append(Text(f"failed: {failure['cell']}: {failure['message']}", style="red"))
+        if failure["hint"]:
+            parts.append(Text(f"        {failure['hint']}", style="dim"))
+    if len(found["failures"]) > 8:
+        parts.append(Text(f"and {len(found['failures']) - 8} more failed", style="red"))
+    return Group(*parts)

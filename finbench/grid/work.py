@@ -1,0 +1,176 @@
+"""What a worker does of a sweep: one step, told by a small mapping, answered by another. Runs in Ray's processes.
+
+Every step is what a command of finbench does, and goes on where a killed one stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finbench.errors import FinbenchError, Interrupted
+from finbench.grid.places import Place
+from finbench.records import Recipe
+
+SEARCH, TRAIN, SCORE, NOTHING = "search", "train", "score", "nothing"
+
+
+def run(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a step; return {state: done, failed or stopped, seconds, message, hint, ...}. Raises nothing that is ours."""
+    started = time.time()
+    answer: dict[str, Any] = {"state": "done", "started": started, "pid": os.getpid(), "node": _node()}
+    try:
+        answer |= _DO[NOTHING if step.get("nothing") else step["kind"]](step)
+    except Interrupted as fault:
+        answer |= {"state": "stopped", "message": fault.message}
+    except KeyboardInterrupt:
+        answer |= {"state": "stopped", "message": "Stopped."}
+    except FinbenchError as fault:
+        answer |= {"state": "failed", "message": fault.message, "hint": fault.hint}
+    except Exception as fault:  # noqa: BLE001  a bug, or a library's own fault, ends this cell and no other
+        message = f"{type(fault).__name__}: {' '.join(str(fault).split())}"[:400]
+        answer |= {"state": "failed", "message": message, "hint": "", "trace": traceback.format_exc()}
+    return {**answer, "seconds": round(time.time() - started, 3)}
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())[:8] if ray.is_initialized() else ""
+
+
+def _search(step: Mapping[str, Any]) -> dict[str, Any]:
+    from finbench import tuning
+
+    place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
+    _base(recipe.base)
+    out = place.work() / step["folder"]
+    found, _ = tuning.tune(recipe, out, budget=step["budget"], data_dir=_data(step))
+    place.send(step["folder"])
+    return {"lr": found.lr, "search": found.search.model_dump() if found.search else None}
+
+
+def _train(step: Mapping[str, Any]) -> dict[str, Any]:
+    from finbench import training
+
+    place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
+    _base(recipe.base)
+    out = place.work() / step["folder"]
+    if step["gpus"] > 1:
+        made = _torchrun(recipe, out, step)
+    else:
+        resume = (out / "checkpoints").is_dir()
+        made = training.train(recipe, out, data_dir=_data(step), resume=resume)
+    place.send(step["folder"])
+    assert not isinstance(made, dict)
+    return {"tokens_per_second": made.training.tokens_per_second, "memory": made.training.peak_memory_bytes}
+
+
+def _torchrun(recipe: Recipe, out: Path, step: Mapping[str, Any]) -> Any:
+    """A training that is larger than one GPU: one process a GPU of this node."""
+    import yaml
+
+    from finbench import adapters
+    from finbench.files import write_atomic
+
+    source = out.with_name(f".{out.name}.yaml")
+    write_atomic(source, yaml.safe_dump(recipe.model_dump(exclude={"name"}), sort_keys=False))
+    command = [
+        sys.executable,
+        "-m",
+        "finbench",
+        "train",
+        str(source),
+        "--set",
+        f"name={recipe.name}",
+        "--out",
+        str(out),
+    ]
+    command += ["--gpus", str(int(step["gpus"]))]
+    command += ["--resume"] if (out / "checkpoints").is_dir() else []
+    command += ["--data-dir", step["data_dir"]] if step["data_dir"] else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        raise FinbenchError(next((line for line in lines if line.startswith("error: ")), " ".join(lines[-1:]))[:400])
+    source.unlink(missing_ok=True)
+    return adapters.record(out)
+
+
+def _score(step: Mapping[str, Any]) -> dict[str, Any]:
+    """Score a base, or adapters of one base on one engine. The base's own card is there: it is not made again."""
+    from finbench import adapters, evaluation
+
+    place, folders = Place(step["place"]), step["folders"]
+    out = place.work() / "scorecards"
+    for name in step["beside"]:
+        place.fetch_file(f"scorecards/{name}")
+    here = [place.fetch(folder) for folder in folders]
+    cards = evaluation.evaluate(
+        [str(folder) for folder in here],
+        model=None if folders else step["base"],
+        base=step["base"] if folders else None,
+        tasks=step["tasks"],
+        out=out,
+        data_dir=_data(step),
+        reports=False,
+        **step["how"],
+    )
+    by_adapter = {card.subject.adapter: card for card in cards}
+    wanted = [by_adapter[adapters.find(str(folder)).identity] for folder in here] if folders else cards
+    return {
+        "parts": [
+            {
+                "files": _sent(place, out, card),
+                "scores": {s.task: [s.main_metric, s.main.value] for s in card.scores if s.task in step["tasks"]},
+            }
+            for card in wanted
+        ]
+    }
+
+
+def _sent(place: Place, out: Path, card: Any) -> list[str]:
+    """Names of a card's files in the results, where no other node's card of the same name can lie."""
+    from finbench import cardfiles
+
+    path = cardfiles.place_for(out, card.subject.name, card.run_key)
+    names = [path.name, cardfiles.samples_path(path).name]
+    if place.folder is None:
+        own = f"-{card.run_key[:8]}"
+        others = [name if own in name else name.replace(path.stem, path.stem + own, 1) for name in names]
+        for name, other in zip(names, others, strict=True):
+            place.send_file(out / name, f"scorecards/{other}")
+        return others
+    return names
+
+
+def _nothing(step: Mapping[str, Any]) -> dict[str, Any]:
+    """For the scheduler's own cost: benchmarks/sweep_overhead.py."""
+    time.sleep(step.get("seconds", 0))
+    return {}
+
+
+_DO = {SEARCH: _search, TRAIN: _train, SCORE: _score, NOTHING: _nothing}
+
+
+def _data(step: Mapping[str, Any]) -> Path | None:
+    return Path(step["data_dir"]) if step["data_dir"] else None
+
+
+def _base(reference: str) -> None:
+    """Fetch a base once a node: the first worker does, the others wait for it."""
+    from filelock import FileLock
+
+    from finbench import bases, paths
+    from finbench.files import digest
+
+    lock = paths.cache_dir() / "locks" / f"{digest(reference)[:16]}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(lock)):
+        bases.resolve(reference)

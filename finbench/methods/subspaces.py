@@ -1,0 +1,304 @@
+"""Methods whose low-rank subspace moves: ROSA and ReLoRA fold what they have learnt into W and go on with new factors.
+
+The sum of the cycles has a higher rank than any of them. W changes in training, so it is held in float32 (bfloat16
+would round every fold), and it lies in each checkpoint. What is saved is the difference to the published W, as a LoRA
+of as much rank as it has, as one of less with the loss stated, or as a whole model.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finbench.errors import FinbenchError
+from finbench.methods import convert, quantise
+from finbench.methods.base import Cut, Layer, Start, targets
+from finbench.methods.lora import LoraMethod
+from finbench.records import Recipe
+
+_STARTS = ("init_lora_weights", "use_dora", "use_bdlora", "velora_config")  # what a fold would undo or not know
+_MOVES = "moves"  # name in a checkpoint of how often it has folded
+_OPTIONS: dict[str, Any] = {"every": 0.25, "save": "lora", "save_rank": None}
+
+
+@dataclass(frozen=True)
+class Moving(LoraMethod):
+    """LoRA that every so often folds s BA into W, starts from new factors, and forgets their optimiser state.
+
+    ``ranks`` times the rank is what one cycle adds to the rank of the whole update.
+    """
+
+    ranks: int = 1
+
+    def stated(self, recipe: Recipe, key: str) -> Any:
+        """An option as the recipe has it, else its default."""
+        return recipe.options.get(key, self.options[key])
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """Options that mean something, and no head, which may be the embedding too."""
+        super().verify(recipe, layers)
+        every, save, rank = (self.stated(recipe, key) for key in ("every", "save", "save_rank"))
+        whole = (isinstance(every, int) and every >= 1) or (isinstance(every, float) and 0 < every < 1)
+        if isinstance(every, bool) or not whole:
+            raise FinbenchError(
+                f"every is a number of steps from 1 on, or a share of the run below 1; got {every!r}.",
+                "--set every=50, or --set every=0.25",
+            )
+        if save not in ("lora", "model"):
+            raise FinbenchError(f"save is lora or model, not {save!r}.", "--set save=lora")
+        if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1 or save == "model"):
+            raise FinbenchError(
+                f"save_rank is a whole number from 1 on, of save=lora; got {rank!r}.", "--set save_rank=64"
+            )
+        for key in _STARTS:
+            if recipe.options.get(key, key == "init_lora_weights") is not (key == "init_lora_weights"):
+                raise FinbenchError(
+                    f"{self.name} makes its own factors, so {key} does not go with it.", "Leave it out."
+                )
+        for layer in targets(recipe, layers):
+            if layer.name.rpartition(".")[2] in ("lm_head", "embed_out"):
+                raise FinbenchError(
+                    f"{self.name} changes the weights of its targets, and {layer.name} may be the embedding too.",
+                    "Leave it out of target_modules.",
+                )
+
+    def period(self, recipe: Recipe, steps: int) -> int:
+        """Optimiser steps of a cycle in a run of ``steps``."""
+        every = self.stated(recipe, "every")
+        return every if isinstance(every, int) else max(1, round(every * steps))
+
+    def check_steps(self, recipe: Recipe, steps: int) -> None:
+        """There must be two cycles."""
+        period = self.period(recipe, steps)
+        if period >= steps:
+            raise FinbenchError(
+                f"{self.name} would never move: a cycle has {period} steps, and so many has the run ({steps}).",
+                "Use more rows or epochs, or a smaller --set every=...",
+            )
+
+    def makes(self, recipe: Recipe) -> Literal["peft", "model"]:
+        """As the option ``save`` says."""
+        return "model" if self.stated(recipe, "save") == "model" else "peft"
+
+    # ------------------------------------------------------------ training
+
+    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
+        """LoRA on float32 weights, and the first factors."""
+        if start is None:
+            raise ValueError(f"{self.name} needs a Start")
+        wrapped = super().apply(model.float(), recipe)
+        for name, module in adapted(wrapped):
+            self.renew(module, weight_of(module), f"{recipe.seed}-0-{name}", recipe, first=True)
+        wrapped.finbench_moves, wrapped.finbench_published = 0, start.load
+        return wrapped
+
+    def renew(self, module: Any, weight: Any, seed: str, recipe: Recipe, first: bool = False) -> None:
+        """New factors for ``module``, drawn from ``seed``; ``weight`` (outputs, inputs) is the layer's, to change."""
+        raise NotImplementedError
+
+    def forget(self, optimizer: Any, tensors: list[Any], recipe: Recipe) -> None:
+        """What becomes of the optimiser state of the factors: it is dropped."""
+        for tensor in tensors:
+            optimizer.state.pop(tensor, None)
+
+    def move(self, model: Any, optimizer: Any, recipe: Recipe, step: int) -> None:
+        """Fold, draw new factors, forget. The function that the model computes stays, up to rounding in float32."""
+        import torch
+
+        tensors = []
+        with torch.no_grad():
+            for name, module in adapted(model):
+                weight, factors = weight_of(module), [part["default"].weight for part in (module.lora_A, module.lora_B)]
+                weight += module.scaling["default"] * factors[1] @ factors[0]
+                self.renew(module, weight, f"{recipe.seed}-{step}-{name}", recipe)
+                tensors += factors
+        self.forget(getattr(optimizer, "optimizer", optimizer), tensors, recipe)  # accelerate wraps the optimiser
+        model.finbench_moves += 1
+
+    def callbacks(self, model: Any, recipe: Recipe) -> list[Any]:
+        """After the last step of every cycle but the last, before a checkpoint of that step is written."""
+        from transformers import TrainerCallback
+
+        method = self
+
+        class Move(TrainerCallback):
+            def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
+                due = state.global_step % method.period(recipe, state.max_steps) == 0
+                if due and state.global_step < state.max_steps:
+                    method.move(model, optimizer, recipe, state.global_step)
+
+        return [Move()]
+
+    def state(self, model: Any) -> dict[str, Any]:
+        """W of every adapted layer as it is now, and how often it has changed."""
+        import torch
+
+        weights = {name: weight_of(module) for name, module in adapted(model)}
+        return {**weights, _MOVES: torch.tensor(model.finbench_moves)}
+
+    def restore(self, model: Any, state: Mapping[str, Any]) -> None:
+        """Take them back."""
+        import torch
+
+        with torch.no_grad():
+            for name, module in adapted(model):
+                weight_of(module).copy_(state[name])
+        model.finbench_moves = int(state[_MOVES])
+
+    # ------------------------------------------------------------ after training
+
+    def save(self, model: Any, recipe: Recipe, folder: Path) -> Cut | None:
+        """The difference to the published weights as a LoRA, by SVD; or the whole model, in float32."""
+        import torch
+
+        if self.makes(recipe) == "model":
+            model.merge_and_unload().save_pretrained(folder)
+            return None
+        published = model.finbench_published(None)
+        learnt, ranks, lost, all_of_it, worst = {}, [], 0.0, 0.0, 0.0
+        wanted = self.stated(recipe, "save_rank")
+        with torch.no_grad():
+            for name, module in adapted(model):
+                own = name.removeprefix(convert.PREFIX)
+                layer = published.get_submodule(own)
+                low = module.scaling["default"] * module.lora_B["default"].weight @ module.lora_A["default"].weight
+                update = (weight_of(module) + low - quantise.as_stored(layer, layer.weight).float()).cpu()
+                most = min(*update.shape, module.r["default"] * self.ranks * (model.finbench_moves + 1))
+                u, s, vh = torch.linalg.svd(update, full_matrices=False)
+                kept = min(most, wanted or most)
+                root = s[:kept].sqrt()
+                learnt[own] = convert.Factors(root[:, None] * vh[:kept], u[:, :kept] * root, 1.0)
+                ranks.append(most)
+                tail, norm = float(s[kept:].square().sum()), float(s.square().sum())
+                lost, all_of_it, worst = lost + tail, all_of_it + norm, max(worst, math.sqrt(tail / max(norm, 1e-30)))
+        convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)
+        return Cut(min(max(ranks), wanted or max(ranks)), max(ranks), math.sqrt(lost / max(all_of_it, 1e-30)), worst)
+
+
+def adapted(model: Any) -> Iterator[tuple[str, Any]]:
+    """Name and module of every layer that carries the adapter."""
+    for name, module in model.named_modules():
+        if "default" in getattr(module, "lora_A", {}):
+            yield name, module
+
+
+def weight_of(module: Any) -> Any:
+    """The frozen weight below an adapted layer, (outputs, inputs), to be changed in place."""
+    layer = module.get_base_layer()
+    return quantise.as_stored(layer, layer.weight.data)
+
+
+@dataclass(frozen=True)
+class Rosa(Moving):
+    """The factors are r random singular triples of W, taken out of it; they train with all the size that they have."""
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """Which triples are taken must be known."""
+        super().verify(recipe, layers)
+        if self.stated(recipe, "pick") not in ("random", "top", "bottom"):
+            raise FinbenchError(f"pick is random, top or bottom, not {self.stated(recipe, 'pick')!r}.")
+
+    def renew(self, module: Any, weight: Any, seed: str, recipe: Recipe, first: bool = False) -> None:
+        """W = U S V^T; B = U_I sqrt(S_I / s), A = sqrt(S_I / s) V_I^T, and W less s BA stays frozen."""
+        import torch
+
+        rank, scale = module.r["default"], module.scaling["default"]
+        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        pick = self.stated(recipe, "pick")
+        random_ones = sorted(random.Random(f"finbench-rosa-{seed}").sample(range(len(s)), rank))
+        chosen = {"random": random_ones, "top": list(range(rank)), "bottom": list(range(len(s) - rank, len(s)))}[pick]
+        root = (s[chosen] / scale).sqrt()
+        a, b = root[:, None] * vh[chosen], u[:, chosen] * root
+        with torch.no_grad():
+            weight -= scale * b @ a
+            module.lora_A["default"].weight.copy_(a)
+            module.lora_B["default"].weight.copy_(b)
+
+
+@dataclass(frozen=True)
+class ReLora(Moving):
+    """The factors start anew as LoRA's do, with most of the optimiser's memory cut and the learning rate from zero."""
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """Shares between 0 and 1."""
+        super().verify(recipe, layers)
+        for key in ("prune", "restart_warmup"):
+            value = self.stated(recipe, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+                raise FinbenchError(f"{key} must be above 0 and at most 1, got {value!r}.", f"--set {key}=0.9")
+
+    def renew(self, module: Any, weight: Any, seed: str, recipe: Recipe, first: bool = False) -> None:
+        """A from Kaiming's uniform distribution as in LoRA, B zero; the first ones are LoRA's own."""
+        import torch
+
+        if first:
+            return
+        a = torch.empty(module.lora_A["default"].weight.shape)
+        generator = torch.Generator().manual_seed(random.Random(f"finbench-relora-{seed}").getrandbits(63))
+        torch.nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=generator)
+        module.lora_A["default"].weight.copy_(a)
+        module.lora_B["default"].weight.zero_()
+
+    def forget(self, optimizer: Any, tensors: list[Any], recipe: Recipe) -> None:
+        """Zero all but the largest of each moment, a share ``prune`` of it; with 1 the state is dropped."""
+        share = float(self.stated(recipe, "prune"))
+        if share == 1:
+            super().forget(optimizer, tensors, recipe)
+            return
+        for tensor in tensors:
+            for key in ("exp_avg", "exp_avg_sq"):
+                held = optimizer.state.get(tensor, {}).get(key)
+                if held is not None:
+                    cut = math.floor(share * held.numel())
+                    if cut:
+                        least = held.abs().flatten().kthvalue(cut).values
+                        held.masked_fill_(held.abs() <= least, 0)
+
+    def scheduler(self, optimizer: Any, recipe: Recipe, steps: int) -> Any:
+        """The recipe's schedule, times a short rise from zero at the start of each cycle but the first."""
+        from torch.optim.lr_scheduler import LambdaLR
+        from transformers import get_scheduler
+
+        warm = math.ceil(recipe.warmup * steps)
+        whole = get_scheduler(recipe.schedule, optimizer, num_warmup_steps=warm, num_training_steps=steps).lr_lambdas[0]
+        period = self.period(recipe, steps)
+        rise = max(1, math.ceil(float(self.stated(recipe, "restart_warmup")) * period))
+
+        def factor(step: int) -> float:
+            again = min(1.0, step % period / rise) if step >= period else 1.0
+            return float(whole(step)) * again
+
+        return LambdaLR(optimizer, factor)
+
+
+_REFUSED = "every fold would be rounded to the quantised weights, and be lost"
+ROSA = Rosa(
+    name="rosa",
+    summary="Trains random singular triples of W in place, others every so often: the update has no rank limit (every)",
+    equation="y = (W - sB0A0)x + sBAx, sB0A0 = r random triples of SVD(W), W <- W + s(BA - B0A0) every k steps",
+    paper="Hameed et al. 2024, arXiv:2407.07802",
+    becomes="converted LoRA",
+    trains="r(h+o)",
+    bits=(16,),
+    refused=_REFUSED,
+    ranks=2,
+    options={**_OPTIONS, "pick": "random"},
+    # as of pissa, the factors are parts of the weights and as large
+    defaults={"lr": 2.0e-4},
+)
+RELORA = ReLora(
+    name="relora",
+    summary="LoRA that is folded into W and started again, with a learning rate that restarts too (every, prune)",
+    equation="y = Wx + sBAx, W <- W + sBA, B <- 0 every k steps",
+    paper="Lialin et al. 2023, arXiv:2307.05695",
+    becomes="converted LoRA",
+    trains="r(h+o)",
+    bits=(16,),
+    refused=_REFUSED,
+    options={**_OPTIONS, "prune": 0.99, "restart_warmup": 0.1},
+    defaults={"schedule": "cosine"},
+)

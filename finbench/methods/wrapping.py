@@ -1,0 +1,66 @@
+"""What every method on peft shares: its configuration, the layers it reaches, its layers on a model.
+
+What peft refuses becomes a FinbenchError with peft's own reason.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+from finbench.errors import FinbenchError, reason
+from finbench.methods.base import Layer, Method, targets
+from finbench.records import Recipe
+
+_RAISED = (ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError, NotImplementedError)
+
+
+def configuration(kind: Any, method: Method, recipe: Recipe, values: dict[str, Any]) -> Any:
+    """An instance of peft's configuration class ``kind`` for the recipe's target modules."""
+    try:
+        return kind(task_type="CAUSAL_LM", target_modules=recipe.target_modules, **values)
+    except _RAISED as fault:
+        raise FinbenchError(f"peft refuses this configuration of {method.name}: {reason(fault)}") from fault
+
+
+def reached(config: Any, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
+    """The targets that peft's ``exclude_modules``, ``layers_to_transform`` and ``layers_pattern`` leave.
+
+    FinbenchError if they leave none, or cannot be read.
+    """
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    found = targets(recipe, layers)
+    asked = copy.copy(config)
+    if isinstance(recipe.target_modules, str):
+        if recipe.options.get("layers_to_transform") is not None:  # peft applies it to endings of names alone
+            raise FinbenchError(
+                f"layers_to_transform needs a list of target modules, not {recipe.target_modules!r}.",
+                f"--set target_modules=[{found[0].name.rpartition('.')[2]}]",
+            )
+        asked.target_modules = {layer.name for layer in found}
+    try:
+        kept = [layer for layer in found if check_target_module_exists(asked, layer.name)]
+    except (*_RAISED, re.error) as fault:
+        raise FinbenchError(f"peft cannot read which layers are meant: {reason(fault)}") from fault
+    if not kept:
+        raise FinbenchError(
+            "exclude_modules, layers_to_transform and layers_pattern leave none of the target modules "
+            f"{recipe.target_modules!r} of {recipe.base}.",
+            "State others, or leave them out.",
+        )
+    return kept
+
+
+def wrap(model: Any, config: Any, method: Method, recipe: Recipe) -> Any:
+    """peft's layers on ``model``. Its tensors are float32, and the base is frozen."""
+    from peft import get_peft_model
+
+    try:
+        return get_peft_model(model, config)
+    except (*_RAISED, RuntimeError) as fault:
+        raise FinbenchError(
+            f"peft refuses {method.name} on {recipe.base}: {reason(fault)}",
+            f"Its options: {', '.join(sorted(method.option_names()))}; state them with --set",
+        ) from fault

@@ -1,0 +1,413 @@
+"""finbench sweep: cells of a file, steps by the digest of their content, nothing done twice, nothing lost."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finbench import cardfiles, catalog
+from finbench.errors import FinbenchError
+from finbench.grid import spec, watch, work
+from finbench.grid.places import Place
+from finbench.grid.steps import Board, Step
+
+COMMON = {"limit": 24, "batch_size": 8, "dtype": "float32", "epochs": 1, "rank": 4}
+
+
+def write(folder: Path, base: object, **changes: Any) -> Path:
+    stated = {
+        "name": "small",
+        "axes": {"method": ["lora", "rslora"], "task": ["mini_sentiment", "mini_headline"], "seed": [0, 1]},
+        "common": {**COMMON, "base": str(base)},
+        "eval": {"limit": 6},
+        **changes,
+    }
+    path = folder / "small.yaml"
+    path.write_text(yaml.safe_dump(stated, sort_keys=False))
+    return path
+
+
+def names(path: Path) -> list[str]:
+    return [cell.name for cell in spec.cells(spec.read(path))]
+
+
+# ---------------------------------------------------------------- cells
+
+
+def test_cells_are_the_product_of_the_axes(tmp_path: Path) -> None:
+    cells = spec.cells(spec.read(write(tmp_path, "smollm2-135m")))
+    wanted = list(itertools.product(["lora", "rslora"], ["finbench_mini_sentiment", "finbench_mini_headline"], [0, 1]))
+    assert [(c.recipe.method, *c.recipe.tasks, c.recipe.seed) for c in cells] == wanted
+    assert len({cell.key for cell in cells}) == len({cell.folder for cell in cells}) == 8
+    one = catalog.recipe(
+        None, {**COMMON, "base": "smollm2-135m", "method": "rslora", "tasks": ["mini_headline"], "seed": 1}
+    )
+    assert cells[-1].recipe.model_dump(exclude={"name"}) == one.model_dump(exclude={"name"})
+
+
+def test_an_axis_may_set_several_keys_and_cells_are_excluded_and_included(tmp_path: Path) -> None:
+    axes = {"method": ["lora", {"method": "lora", "bits": 4}, "pissa"], "task": ["mini_sentiment"], "seed": [0, 1]}
+    rule = {"method": ["pissa", "dora"], "seed": 1}
+    path = write(
+        tmp_path, "smollm2-135m", axes=axes, exclude=[rule], include=[{"method": "vera", "rank": 16, "seed": 7}]
+    )
+    cells = spec.cells(spec.read(path))
+    found = [(cell.recipe.method, cell.recipe.bits, cell.recipe.rank, cell.recipe.seed) for cell in cells]
+    assert found == [
+        ("lora", 16, 4, 0),
+        ("lora", 16, 4, 1),
+        ("lora", 4, 4, 0),
+        ("lora", 4, 4, 1),
+        ("pissa", 16, 4, 0),
+        ("vera", 16, 16, 7),
+    ]
+    assert cells[2].name == "mini-sentiment-smollm2-135m-lora-4bit-r4-s0"
+
+
+def test_the_same_cell_twice_is_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "smollm2-135m", include=[{"method": "lora"}])
+    assert len(names(path)) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"axes": {"methd": ["lora"]}}, "Unknown recipe key 'methd'. Did you mean method or max_length?"),
+        ({"axes": {"method": []}}, "axis method has no values"),
+        ({"axes": {}}, "axes"),
+        ({"colour": 1}, "unknown key 'colour'"),
+        ({"tune": {"budget": 2, "over": ["rank"]}}, "Unknown axis 'rank'"),
+        ({"exclude": [{"method": ["lora", "rslora"]}]}, "everything is excluded"),
+        ({"axes": {"method": ["lora"], "task": ["mini_sentimen"]}}, "Unknown task"),
+        ({"axes": {"method": ["kasa"], "bits": [4], "task": ["mini_sentiment"]}}, "Cell method kasa, bits 4"),
+        ({"axes": {"seed": list(range(400)), "rank": list(range(1, 400))}}, "at most 100,000"),
+        ({"eval": {"group": 0}}, "eval.group"),
+        ({"needs": {"cpus": 0}}, "needs.cpus"),
+    ],
+)
+def test_a_fault_of_the_file_is_named_before_anything_starts(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FinbenchError) as caught:
+        names(write(tmp_path, "smollm2-135m", **changes))
+    assert message in str(caught.value)
+
+
+def test_a_rule_of_needs_decides_for_the_cells_it_fits(tmp_path: Path) -> None:
+    rules = [{"when": {"method": "rslora"}, "gpus": 8, "memory": 200}, {"when": {"seed": [1]}, "cpus": 3}]
+    cells = spec.cells(spec.read(write(tmp_path, "smollm2-135m", needs={"cpus": 2, "gpus": 1}, needs_of=rules)))
+    needs = {(c.recipe.method, c.recipe.seed): (c.needs.cpus, c.needs.gpus, c.needs.memory) for c in cells}
+    assert needs["lora", 0] == (2, 1, None)
+    assert needs["rslora", 0] == (2, 8, 200)
+    assert needs["rslora", 1] == needs["lora", 1] == (3, 1, None)
+
+
+def test_other_rows_make_another_cell(tmp_path: Path) -> None:
+    path = write(tmp_path, "smollm2-135m", axes={"method": ["lora"], "task": ["fpb"]})
+    stated = spec.read(path)
+    here = tmp_path / "data" / "fpb"
+    here.mkdir(parents=True)
+    keys = []
+    for number in ("1", "2"):
+        (here / "dataset.json").write_text(json.dumps({"sha256": {"train.jsonl": number}}))
+        keys.append(spec.cells(stated, tmp_path / "data")[0].key)
+    assert len({*keys, spec.cells(stated)[0].key}) == 3
+
+
+# ---------------------------------------------------------------- steps
+
+
+def board(path: Path, known: dict[str, Any] | None = None) -> Board:
+    stated = spec.read(path)
+    return Board(stated, spec.cells(stated), known or {})
+
+
+def play(one: Board, fail: str = "", room: int = 3) -> list[list[Step]]:
+    """Do everything, as a driver with ``room`` workers would; steps whose name holds ``fail`` fail."""
+    played = []
+    while not one.over:
+        taken = one.take(room, idle=True)
+        assert taken, "nothing may be done, and it is not over"
+        for steps in taken:
+            played.append(steps)
+            for step in steps:
+                bad = fail and fail in step.name
+                outcome = {"state": "failed", "message": "no", "hint": ""} if bad else {"state": "done", "seconds": 2.0}
+                one.finish(step, {**outcome, "lr": 0.5, "search": None, "scores": {"t": ["accuracy", 0.5]}})
+    return played
+
+
+def test_every_step_comes_once_and_after_those_it_needs(tmp_path: Path) -> None:
+    one = board(write(tmp_path, "smollm2-135m", tune={"budget": 1}))
+    played = [step for steps in play(one) for step in steps]
+    kinds = [step.kind for step in played]
+    # one search for each method and task, whatever the seed; one base for each task
+    assert (kinds.count("search"), kinds.count("train"), kinds.count("score")) == (4, 8, 8 + 2)
+    place = {step.key: at for at, step in enumerate(played)}
+    assert len(place) == len(played)
+    assert all(place[key] < place[step.key] for step in played for key in step.after)
+    assert {step.told["recipe"]["lr"] for step in played if step.kind == "train"} == {0.5}
+    assert [one.state(cell, set()) for cell in one.cells] == ["done"] * 8
+    assert one.seconds_left() == 0
+
+
+def test_adapters_of_one_base_are_scored_together(tmp_path: Path) -> None:
+    together = [steps for steps in play(board(write(tmp_path, "smollm2-135m")), room=50) if len(steps) > 1]
+    assert sorted(len(steps) for steps in together) == [4, 4]
+    assert all(len({step.group for step in steps}) == 1 for steps in together)
+    small = play(board(write(tmp_path, "smollm2-135m", eval={"group": 3})), room=50)
+    assert max(len(steps) for steps in small) == 3
+
+
+def test_a_failure_ends_its_own_cells_only(tmp_path: Path) -> None:
+    one = board(write(tmp_path, "smollm2-135m"))
+    play(one, fail="train mini-sentiment-smollm2-135m-rslora-s1")
+    assert [cell.name for cell, _ in one.failures()] == ["mini-sentiment-smollm2-135m-rslora-s1"]
+    assert sum(one.state(cell, set()) == "done" for cell in one.cells) == 7
+    whole = board(write(tmp_path, "smollm2-135m", tune={"budget": 1}))
+    play(whole, fail="search")
+    assert len(whole.failures()) == 8
+    assert all("search" in outcome["message"] for _, outcome in whole.failures())
+
+
+def test_what_is_done_is_not_done_again_and_a_longer_axis_adds_its_own(tmp_path: Path) -> None:
+    one = board(write(tmp_path, "smollm2-135m"))
+    play(one)
+    known = {key: step.outcome for key, step in one.steps.items() if step.outcome}
+    assert board(write(tmp_path, "smollm2-135m"), known).over
+    axes = {"method": ["lora", "rslora", "dora"], "task": ["mini_sentiment", "mini_headline"], "seed": [0, 1]}
+    more = play(board(write(tmp_path, "smollm2-135m", axes=axes), known))
+    assert {step.cell.recipe.method for steps in more for step in steps if step.cell} == {"dora"}
+    assert sum(len(steps) for steps in more) == 8
+    # another task to be scored on: the trainings stay
+    scored = play(board(write(tmp_path, "smollm2-135m", eval={"limit": 6, "also": ["mini_ner"]}), known))
+    assert {step.kind for steps in scored for step in steps} == {"score"}
+    # what failed is tried again
+    key = next(key for key, step in one.steps.items() if step.kind == "train")
+    known[key] = {"state": "failed", "message": "", "seconds": 0}
+    assert not board(write(tmp_path, "smollm2-135m"), known).over
+
+
+# ---------------------------------------------------------------- results
+
+
+@pytest.mark.parametrize("url", ["folder", "memory://sweep"])
+def test_a_place_keeps_small_files_and_passes_over_torn_ones(url: str, tmp_path: Path) -> None:
+    place = Place(str(tmp_path / url) if url == "folder" else url)
+    assert place.steps() == {}
+    assert place.read("progress.json") is None
+    place.write("steps/a.json", '{"state": "done"}')
+    place.write("steps/b.json", '{"state": "do')
+    place.write("running/a.json", '{"name": "x", "since": "1"}')
+    assert place.steps() == {"a": {"state": "done"}}
+    assert [mark["name"] for mark in place.running()] == ["x"]
+    place.remove("running/a.json")
+    place.remove("running/a.json")
+    assert place.running() == []
+
+
+def test_an_unknown_store_is_refused() -> None:
+    with pytest.raises(FinbenchError, match="no place for results"):
+        Place("nosuch://bucket/x")
+
+
+def test_status_of_nothing_of_a_torn_file_and_of_a_dead_driver(tmp_path: Path) -> None:
+    with pytest.raises(FinbenchError, match="No sweep has run"):
+        watch.status(str(tmp_path))
+    (tmp_path / "progress.json").write_text("{")
+    with pytest.raises(FinbenchError, match="torn"):
+        watch.status(str(tmp_path))
+    one = board(write(tmp_path, "smollm2-135m"))
+    told = watch.Watch(one, Place(str(tmp_path)))
+    told.tell({next(iter(one.steps))})
+    assert watch.status(str(tmp_path))["alive"]
+    stale = json.loads((tmp_path / "progress.json").read_text())
+    (tmp_path / "progress.json").write_text(json.dumps({**stale, "renewed": time.time() - 3600}))
+    found = watch.status(str(tmp_path))
+    assert (found["alive"], found["running"], found["waiting"]) == (False, 0, 8)
+
+
+def test_a_bug_in_a_step_is_its_answer_and_not_the_worker_s_end() -> None:
+    answer = work.run({"kind": "train", "place": "memory://x", "recipe": {}})
+    assert answer["state"] == "failed"
+    assert "recipe" in answer["message"]
+    answer = work.run({"kind": "train"})
+    assert answer["state"] == "failed"
+    assert "KeyError" in answer["trace"]
+
+
+@pytest.mark.parametrize("url", ["folder", "memory://results"])
+def test_steps_make_what_they_say_at_a_place_of_any_kind(
+    url: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    axes = {"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1]}
+    one = board(write(tmp_path, llama, axes=axes, tune={"budget": 1}))
+    place = Place(str(tmp_path / url) if url == "folder" else url)
+    while not one.over:
+        for steps in one.take(9, idle=True):
+            answer = work.run({**one.told(steps), "place": place.url, "data_dir": ""})
+            assert answer["state"] == "done", answer
+            for step, part in zip(steps, answer.pop("parts", None) or [{}], strict=True):
+                one.finish(step, {**answer, **part})
+            if place.folder is None:  # the next step may fall to another node, which has nothing
+                shutil.rmtree(place.work())
+    files = {Path(name).name for name in place.files.ls(f"{place.root}/scorecards", detail=False)}
+    cards = {name for name in files if name.endswith(".json")}
+    assert len(cards) == 3
+    assert files >= {name.removesuffix(".json") + ".samples.jsonl.zst" for name in cards}
+    for name in cards:
+        target = tmp_path / "read" / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(place.files.cat_file(f"{place.root}/scorecards/{name}"))
+        samples = name.removesuffix(".json") + ".samples.jsonl.zst"
+        (tmp_path / "read" / samples).write_bytes(place.files.cat_file(f"{place.root}/scorecards/{samples}"))
+        assert len(cardfiles.read_samples(target)) == 6
+    trained = [json.loads(place.read(f"{cell.folder}/finbench.json") or "")["recipe"] for cell in one.cells]
+    assert trained[0]["search"]["budget"] == 1
+    assert trained[0]["lr"] == trained[1]["lr"]  # one search for both seeds
+    assert set(one.best()) == {"finbench_mini_sentiment"}
+
+
+@pytest.mark.parametrize(("name", "count"), [("cpu", 18), ("finlora", 495), ("mission", 531)])
+def test_the_examples_are_grids_that_could_be_run(name: str, count: int) -> None:
+    folder = Path(__file__).parent.parent / "examples"
+    assert len(spec.cells(spec.read(folder / f"sweep-{name}.yaml"))) == count
+
+
+# ---------------------------------------------------------------- with Ray
+
+
+def run(path: Path, out: str, *more: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "finbench", "sweep", str(path), "--out", out, *more]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+@pytest.fixture
+def _ray() -> None:
+    pytest.importorskip("ray", reason='no Ray: pip install -e ".[ray]"')
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "steps").glob("*.json"))}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_a_sweep_from_the_command_line(llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    broken = {"method": "lora", "task": "mini_sentiment", "max_length": 8}  # every row is longer: refused by train
+    path = write(
+        tmp_path, llama, axes={"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1]}, include=[broken]
+    )
+    first = run(path, str(out))
+    assert first.returncode == 1
+    assert "2 of 4 cells failed" in first.stderr.replace("\n", " ")
+    assert "2 of 4 cells are done" in first.stdout
+    cards = {card.name for card in (out / "scorecards").glob("*.json")}
+    assert len(cards) == 3  # two adapters, one base
+    before = contents(out)
+    again = run(path, str(out), "--json")
+    done = {name: text for name, text in before.items() if json.loads(text)["state"] == "done"}
+    assert len(done) == 2 + 2 + 1
+    assert done.items() <= contents(out).items()
+    assert json.loads(again.stdout)["steps_run"] == 2  # the two that failed, once more
+    status = subprocess.run(
+        [sys.executable, "-m", "finbench", "sweep", "status", str(out), "--json"], capture_output=True, check=True
+    )
+    shown = json.loads(status.stdout)
+    assert (shown["done"], shown["failed"], shown["alive"]) == (2, 2, False)
+    dry = run(path, str(out), "--dry-run", "--json")
+    assert json.loads(dry.stdout)["steps_left"] == {"train": 2, "score": 2}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_a_killed_driver_loses_only_what_was_running(llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    path = write(tmp_path, llama, axes={"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1, 2, 3]})
+    command = [sys.executable, "-m", "finbench", "sweep", str(path), "--out", str(out)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: len(contents(out)) >= 2, driver)
+    other = run(path, str(out))
+    assert other.returncode == 1
+    assert "Another finbench process works in" in other.stderr
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    before = contents(out)
+    ended = run(path, str(out), "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert before.items() <= contents(out).items()
+    summary = json.loads(ended.stdout)
+    assert summary["done"] == 4
+    total = 4 + 4 + 1
+    assert len(contents(out)) == total
+    assert summary["steps_run"] <= total - len(before)
+
+
+def until(true: Any, process: Any, seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        assert process is None or process.poll() is None, "it ended by itself"
+        time.sleep(0.1)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    path = write(tmp_path, llama, axes={"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1, 2]})
+    command = [sys.executable, "-m", "finbench", "sweep", str(path), "--out", str(out)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until(lambda: len(contents(out)) >= 1, driver)
+    driver.send_signal(signal.SIGINT)
+    _, said = driver.communicate(timeout=200)
+    assert driver.returncode == 130, said
+    assert "Go on with the same command." in said
+    before = contents(out)
+    assert run(path, str(out)).returncode == 0
+    assert before.items() <= contents(out).items()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_a_worker_killed_in_a_cell_on_one_of_two_nodes(llama: Path, tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    out = tmp_path / "out"
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        axes = {"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1, 2]}
+        path = write(tmp_path, llama, axes=axes, common={**COMMON, "base": str(llama), "epochs": 4})
+        command = [sys.executable, "-m", "finbench", "sweep", str(path), "--out", str(out), "--ray", cluster.address]
+        driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+        def training() -> list[dict[str, Any]]:
+            return (
+                [mark for mark in Place(str(out)).running() if mark["name"].startswith("train")] if out.exists() else []
+            )
+
+        until(training, driver)
+        os.kill(int(training()[0]["pid"]), signal.SIGKILL)
+        stdout, said = driver.communicate(timeout=400)
+        assert driver.returncode == 0, said
+        assert "its worker died" in said
+        assert "3 of 3 cells are done" in stdout
+        found = [json.loads(text) for text in contents(out).values()]
+        assert sorted(one["attempts"] for one in found if one["kind"] == "train") == [1, 1, 2]
+        assert len({one["node"] for one in found}) == 2
+    finally:
+        cluster.shutdown()

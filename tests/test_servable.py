@@ -1,0 +1,101 @@
+"""Which adapters vLLM serves beside their base, which merged, which not, and every reason for it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import make_lora
+from finbench import bases, preflight
+from finbench.engines import servable
+from finbench.engines.vllm import plugin
+from finbench.errors import FinbenchError
+from finbench.subjects import examinees
+
+PLAIN: dict[str, Any] = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "how", "words"),
+    [
+        ({}, "unmerged", ()),
+        ({"use_rslora": True, "rank_pattern": {"q_proj": 32}}, "unmerged", ()),
+        ({"init_lora_weights": "eva"}, "unmerged", ()),
+        ({"use_dora": True, "bias": "all"}, "merged", ("DoRA", "biases")),
+        ({"init_lora_weights": "pissa_niter_4"}, "merged", ("changed base weights",)),
+        ({"peft_type": "VERA"}, "merged", ("type VERA",)),
+        ({"target_modules": ["q_proj", "lm_head"]}, "merged", ("lm_head",)),
+        ({"r": 1024}, "merged", ("1024",)),
+        ({"peft_type": "PROMPT_TUNING"}, "no", ("PROMPT_TUNING", "nothing to merge")),
+    ],
+)
+def test_every_reason_is_given_at_once(changes: dict[str, Any], how: str, words: tuple[str, ...]) -> None:
+    found = servable.route({**PLAIN, **changes}, recorded=True)
+    assert found.how == how
+    assert all(any(word in reason for reason in found.reasons) for word in words)
+
+
+def test_what_finbench_did_not_train_cannot_be_merged() -> None:
+    assert servable.route({**PLAIN, "use_dora": True}, recorded=False).how == "no"
+
+
+def test_ranks_are_rounded_up_to_what_vllm_takes() -> None:
+    ranks = [servable.served_rank({"r": rank}) for rank in (1, 2, 8, 9, 64, 200, 300, 512, 513)]
+    assert ranks == [1, 8, 8, 16, 64, 256, 320, 512, None]
+    assert servable.served_rank({"r": 8, "rank_pattern": {"q_proj": 20}}) == 32
+
+
+def test_tensors_that_match_nothing_are_found_by_name_and_shape(lora: Path, llama: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    layers = bases.linear_layers(bases.resolve(str(llama)))
+    assert servable.unmatched(lora, layers) == []
+    tensors = load_file(lora / "adapter_model.safetensors")
+    first, *rest = sorted(tensors)
+    wide = next(name for name in rest if ".lora_A." in name)
+    changed = {**tensors, wide: tensors[wide].repeat(1, 2), first.replace("model.layers", "layers"): tensors[first]}
+    del changed[first]
+    save_file(changed, tmp_path / "adapter_model.safetensors")
+    assert servable.unmatched(tmp_path, layers) == sorted([wide, first.replace("model.layers", "layers")])
+
+
+def test_all_faults_of_all_adapters_come_together(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dora = make_lora(tmp_path / "dora", llama, "org/tiny-llama", use_dora=True)
+    loha = make_lora(tmp_path / "renamed", llama, "org/tiny-llama", seed=2)
+    config = json.loads((loha / "adapter_config.json").read_text())
+    (loha / "adapter_config.json").write_text(json.dumps({**config, "bias": "all", "use_rslora": True}))
+    found, _ = examinees([str(dora), str(loha)], None, str(llama), 4, None, "vllm")
+    with pytest.raises(FinbenchError) as fault:
+        preflight.choose("vllm", found, {})
+    text = fault.value.message
+    assert all(word in text for word in ("dora", "DoRA", "renamed", "biases", "4-bit", "heads of size 16"))
+    assert "finbench.json" in text  # why it is not merged
+
+
+def test_auto_says_why(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, _ = examinees([], str(llama), None, None, None, "auto")
+    assert preflight.choose("auto", found, {}) == ("hf", found)
+    assert "Engine hf: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("engine", "given", "words"),
+    [
+        ("vllm", {"answers": "gold"}, "answers"),
+        ("hf", {"tensor_parallel": "2"}, "tensor_parallel"),
+        ("vllm", {"tensor_parallel": "0"}, "at least 1"),
+        ("vllm", {"data_parallel": "two"}, "whole number"),
+    ],
+)
+def test_arguments_belong_to_an_engine(engine: str, given: dict[str, str], words: str) -> None:
+    with pytest.raises(FinbenchError, match=words):
+        preflight.arguments(engine, given)
+
+
+def test_nothing_of_vllm_is_imported_before_it_runs() -> None:
+    assert plugin.WRAPPER.startswith("finbench.engines.vllm.punica.")
+    assert "vllm" not in sys.modules

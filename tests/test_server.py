@@ -1,0 +1,254 @@
+"""The engine ``server`` and the guard of ``finbench serve``, against an endpoint with a real tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finbench import bases, evaluation, prompts, serving
+from finbench.engines import http
+from finbench.engines.server import ServerEngine
+from finbench.engines.vllm.guard import KEY, Guard
+from finbench.errors import FinbenchError
+from make_data import write_sources
+
+
+class Endpoint:
+    """OpenAI's /completions over a model of transformers. ``faults`` are states to answer first; ``seen``, bodies."""
+
+    def __init__(self, folder: Path, key: str | None = None, echoes: bool = True) -> None:
+        import torch
+
+        self.model, self.tokenizer = bases.load(bases.resolve(str(folder)), 16, torch.float32)
+        self.key, self.echoes = key, echoes
+        self.faults: list[int] = []
+        self.seen: list[dict[str, Any]] = []
+        self.running = self.most = 0
+        self.lock = threading.Lock()
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                owner.reply(self, {"data": [{"id": "tiny"}]})
+
+            def do_POST(self) -> None:
+                owner.posted(self)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def reply(self, handler: Any, body: Any, state: int = 200) -> None:
+        text = json.dumps(body).encode()
+        handler.send_response(state)
+        handler.send_header("Content-Length", str(len(text)))
+        if state == 429:
+            handler.send_header("Retry-After", "0.01")
+        handler.end_headers()
+        handler.wfile.write(text)
+
+    def posted(self, handler: Any) -> None:
+        asked = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+        with self.lock:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            fault = self.faults.pop() if self.faults else 0
+        try:
+            if self.key and handler.headers.get("Authorization") != f"Bearer {self.key}":
+                self.reply(handler, {"error": {"message": "who are you?"}}, 401)
+            elif fault == 1:  # cut off
+                handler.connection.close()
+            elif fault:
+                self.reply(handler, {"error": {"message": "busy"}}, fault)
+            else:
+                with self.lock:
+                    self.seen.append({"path": handler.path, **asked})
+                    answer = self.completion(asked)
+                self.reply(handler, {"choices": [answer]})
+        finally:
+            with self.lock:
+                self.running -= 1
+
+    def completion(self, asked: dict[str, Any]) -> dict[str, Any]:
+        import torch
+
+        if "messages" in asked:
+            return {"message": {"content": asked["messages"][-1]["content"][-5:]}}
+        ids = self.tokenizer(asked["prompt"], return_offsets_mapping=True)
+        tokens = torch.tensor([ids["input_ids"]])
+        with torch.no_grad():
+            said = self.model.generate(tokens, max_new_tokens=asked["max_tokens"], do_sample=False)[0]
+            rows = self.model(said[None]).logits[0].log_softmax(-1)
+        text = self.tokenizer.decode(said[tokens.shape[1] :])
+        for stop in asked.get("stop", []):
+            text = text.split(stop)[0]
+        if not asked.get("echo") or not self.echoes:
+            return {"text": text, "logprobs": None}
+        values = [float(row[token]) for row, token in zip(rows[:-1], said[1:], strict=True)]
+        best = [{"": float(row.max())} for row in rows[:-1]]
+        offsets = [start for start, _ in ids["offset_mapping"]]
+        offsets += [len(asked["prompt"])] * (len(said) - len(offsets))
+        part = {"text_offset": offsets, "token_logprobs": [None, *values], "top_logprobs": [None, *best]}
+        return {"text": asked["prompt"] + text, "logprobs": part}
+
+
+@pytest.fixture(scope="module")
+def endpoint(llama: Path) -> Iterator[Endpoint]:
+    """A running endpoint without a key."""
+    made = Endpoint(llama)
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Invented rows of fpb."""
+    from finbench.data.sources import import_data
+
+    import_data("fpb", write_sources(tmp_path / "sources")["fpb"], tmp_path / "data")
+    return tmp_path / "data"
+
+
+def examined(endpoint: Endpoint, out: Path, **options: Any) -> Any:
+    options = {"tasks": ["mini_sentiment"], "limit": 8, **options}
+    [card] = evaluation.evaluate(
+        engine="server", model="tiny", arguments={"url": endpoint.url, "concurrency": "4"}, out=out, **options
+    )
+    return card
+
+
+def test_an_endpoint_gives_the_numbers_of_the_hf_engine(
+    endpoint: Endpoint, llama: Path, data: Path, tmp_path: Path
+) -> None:
+    common: dict[str, Any] = {"tasks": ["fpb_mc", "mini_sentiment"], "data_dir": data, "limit": 8}
+    card = examined(endpoint, tmp_path / "s", **common)
+    [other] = evaluation.evaluate(
+        engine="hf", model=str(llama), arguments={"dtype": "float32"}, out=tmp_path / "h", **common
+    )
+    assert [score.main.value for score in card.scores] == [score.main.value for score in other.scores]
+    assert 1 < endpoint.most <= 8  # of four, one may be counted until its answer has been read
+    written = "".join(path.read_text() for path in (tmp_path / "s").glob("*.json"))
+    assert card.engine == "server"
+    assert "127.0.0.1" not in written
+
+
+def test_log_likelihoods_and_greediness_are_those_of_the_hf_engine(endpoint: Endpoint, llama: Path, data: Path) -> None:
+    from finbench import catalog
+    from finbench.engines.hf import HFEngine
+
+    [exam] = prompts.load(catalog.expand(["fpb_mc"]), data).values()
+    requests = prompts.requests(exam, 6)
+    found = ServerEngine(endpoint.url, "tiny").answer(requests, lambda part: None)
+    expected = HFEngine(bases.resolve(str(llama)), dtype="float32").answer(requests, lambda part: None)
+    assert max(abs(a[0] - b[0]) for a, b in zip(found, expected, strict=True)) < 1e-3
+    assert [a[1] for a in found] == [b[1] for b in expected]
+
+
+def test_passing_faults_are_retried_and_lasting_ones_told(
+    endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
+    endpoint.faults[:] = [429, 503, 1, 500]
+    assert examined(endpoint, tmp_path / "a").scores[0].n == 8
+    assert endpoint.faults == []
+    endpoint.faults[:] = [503] * 1000
+    with pytest.raises(http.Refused, match="after 6 attempts: 503 busy"):
+        examined(endpoint, tmp_path / "b")
+    endpoint.faults[:] = [400]
+    with pytest.raises(FinbenchError, match=r"refuses \(400\): busy"):
+        examined(endpoint, tmp_path / "b")
+    endpoint.faults.clear()
+    before = len(endpoint.seen)
+    assert examined(endpoint, tmp_path / "b").scores[0].n == 8
+    assert len(endpoint.seen) - before <= 8  # what had come through was kept
+
+
+def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guarded = Endpoint(llama, key="sesame-4711")
+    with pytest.raises(FinbenchError, match="401") as fault:
+        examined(guarded, tmp_path)
+    assert http.KEYS[0] in fault.value.hint
+    monkeypatch.setenv(http.KEYS[0], "sesame-4711")
+    examined(guarded, tmp_path)
+    guarded.server.shutdown()
+    texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(b"sesame" in text for text in texts)
+    assert "sesame" not in "".join(capsys.readouterr())
+    with pytest.raises(FinbenchError, match="clear text"):
+        http.Endpoint.from_environment("http://example.org/v1")
+
+
+def test_chat_goes_to_the_chat_route_as_messages(endpoint: Endpoint, tmp_path: Path) -> None:
+    card = examined(endpoint, tmp_path, chat=True)
+    assert card.subject.chat
+    assert endpoint.seen[-1]["path"] == "/v1/chat/completions"
+    assert endpoint.seen[-1]["messages"][-1]["role"] == "user"
+
+
+def test_what_cannot_be_asked_is_one_line(llama: Path, endpoint: Endpoint, data: Path, tmp_path: Path) -> None:
+    mute = Endpoint(llama, echoes=False)
+    with pytest.raises(FinbenchError, match="does not echo"):
+        examined(mute, tmp_path / "a", tasks=["fpb_mc"], data_dir=data)
+    mute.server.shutdown()
+    with pytest.raises(FinbenchError, match="no model 'large'"):
+        evaluation.evaluate(
+            engine="server", model="large", arguments={"url": endpoint.url}, tasks=["mini_ner"], out=tmp_path
+        )
+    with pytest.raises(FinbenchError, match="Which endpoint"):
+        evaluation.evaluate(engine="server", model="tiny", tasks=["mini_ner"], out=tmp_path)
+    with pytest.raises(FinbenchError, match="Which model"):
+        evaluation.evaluate(engine="server", arguments={"url": endpoint.url}, tasks=["mini_ner"], out=tmp_path)
+    with pytest.raises(FinbenchError, match="no address"):
+        http.Endpoint("ftp://somewhere/v1")
+
+
+# ---------------------------------------------------------------- finbench serve, as far as it goes without vLLM
+
+
+def asked(guard: Guard, headers: list[tuple[bytes, bytes]], kind: str = "http") -> list[dict[str, Any]]:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(guard({"type": kind, "path": "/invocations", "headers": headers}, None, send))
+    return sent
+
+
+def test_the_guard_lets_nobody_through_without_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "through"})
+
+    monkeypatch.setenv(KEY, "right")
+    guard = Guard(inner)
+    good, bad = (b"authorization", b"Bearer right"), (b"authorization", b"Bearer wrong")
+    assert asked(guard, [good]) == [{"type": "through"}]
+    assert asked(guard, [], kind="lifespan") == [{"type": "through"}]
+    for headers in ([], [bad], [(b"authorization", b"right")], [(b"authorization", b"Basic right")], [good, bad]):
+        assert asked(guard, headers)[0]["status"] == 401
+        assert asked(guard, headers, kind="websocket")[0]["type"] == "websocket.close"
+
+
+def test_no_server_for_others_without_a_key(lora: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY, raising=False)
+    for host in ("0.0.0.0", "::", "192.0.2.7", "somewhere.example"):
+        with pytest.raises(FinbenchError, match="no key"):
+            serving.serve([str(lora)], host=host)
+
+
+def test_a_zoo_that_cannot_be_served_is_refused_with_all_reasons(lora: Path, llama: Path) -> None:
+    with pytest.raises(FinbenchError) as fault:
+        serving.serve([str(lora)], base=str(llama))
+    assert "heads of size 16" in fault.value.message
