@@ -52,7 +52,9 @@ def _forward(layer: Any, x: Any, *arguments: Any, **named: Any) -> Any:
     casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
     base = layer.base_layer
-    plain = type(base) is torch.nn.Linear and base.weight.dtype == dtype and not base.weight.requires_grad
+    hooked = base._forward_hooks or base._forward_pre_hooks or "forward" in vars(base)  # a method's own addition
+    plain = type(base) is torch.nn.Linear and not hooked
+    plain = plain and base.weight.dtype == dtype and not base.weight.requires_grad
     made = None if plain else base(x, *arguments, **named).to(dtype)
     flat = x.to(dtype).flatten(0, -2)
     out = _Update.apply(  # type: ignore[no-untyped-call]
@@ -80,6 +82,7 @@ def layers(model: Any) -> list[Any]:
         and not (layer.merged or layer.disable_adapters or layer.lora_variant)
         and isinstance(layer.lora_dropout["default"], torch.nn.Identity)
         and layer.lora_B["default"].bias is None
+        and "forward" not in vars(layer)
     ]
 
 
