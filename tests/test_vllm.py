@@ -211,9 +211,8 @@ def test_a_dead_engine_is_noticed_and_the_run_goes_on_later(
     with pytest.raises(FinbenchError, match="died"):
         evaluation.evaluate([str(zoo[0])], **common)
     assert all(worker.process.poll() is not None for worker in live)
-    [journal] = [path for path in (tmp_path / "cards" / ".journal").glob("*.jsonl") if path.stat().st_size > 500][:1]
-    answered = len(journal.read_text().splitlines()) - 1
-    assert answered > 0
+    journals = (tmp_path / "cards" / ".journal").glob("*.jsonl")
+    assert sum(len(path.read_text().splitlines()) - 1 for path in journals) > 0  # the first line is the key
     monkeypatch.setattr(evaluation.Journal, "keep", real)
     cards = evaluation.evaluate([str(zoo[0])], **common)
     assert [score.n for card in cards for score in card.scores] == [60, 60]
