@@ -6,7 +6,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,17 +183,13 @@ def test_what_cannot_be_served_beside_the_base_is_merged_once(base: Path, data: 
 def test_a_dead_engine_is_noticed_and_the_run_goes_on_later(
     base: Path, zoo: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = threading.Event()
     real = evaluation.Journal.keep
 
     def keep(self: Any, answers: Any) -> None:
         real(self, answers)
-        kept.set()
-
-    def hit() -> None:
-        kept.wait(300)
         for worker in live:
-            os.kill(worker.process.pid, signal.SIGKILL)
+            if worker.process.poll() is None:
+                os.kill(worker.process.pid, signal.SIGKILL)
 
     live: list[Any] = []
     start = processes.Worker.__init__
@@ -205,21 +200,19 @@ def test_a_dead_engine_is_noticed_and_the_run_goes_on_later(
 
     monkeypatch.setattr(evaluation.Journal, "keep", keep)
     monkeypatch.setattr(processes.Worker, "__init__", started)
-    threading.Thread(target=hit, daemon=True).start()
     common: dict[str, Any] = {
         "base": str(base),
         "tasks": ["mini_ner"],
         "engine": "vllm",
         "out": tmp_path / "cards",
-        "arguments": {"dtype": "float32", "batch_size": "2"},  # few at a time, so that there is a middle
+        "arguments": {"dtype": "float32", "batch_size": "1"},  # one at a time, so that there is a middle
         "limit": 60,
     }
     with pytest.raises(FinbenchError, match="died"):
         evaluation.evaluate([str(zoo[0])], **common)
     assert all(worker.process.poll() is not None for worker in live)
-    [journal] = [path for path in (tmp_path / "cards" / ".journal").glob("*.jsonl") if path.stat().st_size > 500][:1]
-    answered = len(journal.read_text().splitlines()) - 1
-    assert answered > 0
+    journals = (tmp_path / "cards" / ".journal").glob("*.jsonl")
+    assert sum(len(path.read_text().splitlines()) - 1 for path in journals) > 0  # the first line is the key
     monkeypatch.setattr(evaluation.Journal, "keep", real)
     cards = evaluation.evaluate([str(zoo[0])], **common)
     assert [score.n for card in cards for score in card.scores] == [60, 60]
