@@ -88,14 +88,14 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Memory, time and cost of a training on one GPU, before it is paid for; refuses what cannot fit."""
-    from finbench import catalog, planning, views
+    from finbench import catalog, planning, planviews
 
     resolved = catalog.recipe(recipe, settings(set_ or []))
     found = planning.plan(resolved, gpu, price=price, shape=shape, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
-        views.costs(found)
+        planviews.costs(found)
 
 
 def eval_(

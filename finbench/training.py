@@ -299,7 +299,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     if select is None:  # a trial's rows may be no run at all, but what it is ranked on
         method_named(recipe.method).check_steps(recipe, steps)
     skeleton = bases.skeleton(base)
-    loop, slower = loops.choose(recipe, skeleton, max(len(row.ids) for row in rows))
+    loop, slower = loops.choose(recipe, skeleton, max((len(row.ids) for row in rows), default=0))
     vocabulary = skeleton.config.get_text_config().vocab_size
     passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
     found = contamination.Index({} if select else contamination.of_tests(data_dir)).overlap(chosen)

@@ -150,25 +150,6 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
     out.print("".join(plan["first_pair"]), markup=False, highlight=False, soft_wrap=True)
 
 
-def costs(plan: dict[str, Any]) -> None:
-    """What ``finbench plan`` found."""
-    need = plan["memory_gib"]
-    parts = ", ".join(f"{name} {value:g}" for name, value in need.items() if name != "total")
-    table = Table.grid(padding=(0, 2))
-    shown = {
-        "card": f"{plan['gpu']}, {plan['gpu_gib']:g} GiB",
-        "base": plan["shape"],
-        "memory": f"{need['total']:g} GiB: {parts}, and CUDA's own",
-        "work": f"{plan['steps']:,} steps, {plan['tokens']:,} tokens, {plan['computed'] / plan['tokens']:.0%} computed",
-        "time": f"{plan['seconds']:,.0f} s, {plan['tokens_per_second']:,} tokens/s, without loading",
-        "from": f"{plan['utilisation']:.0%} of the peak ({plan['source']})",
-        **({} if plan["cost"] is None else {"cost": f"{plan['cost']:.2f}"}),
-    }
-    for name, value in shown.items():
-        table.add_row(f"[dim]{name}[/]", escape(str(value)))
-    out.print(table)
-
-
 def scored(cards: Sequence[Scorecard], folder: Path) -> None:
     """The end of an evaluation: tables with bars, and where the files are."""
     for table in presentation.terminal(cards, out.width):

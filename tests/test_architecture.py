@@ -90,6 +90,7 @@ LAYERS = (
     {
         "views",
         "hubviews",
+        "planviews",
         "gridviews",
         "cli",
         "cli_run",
