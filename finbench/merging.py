@@ -70,9 +70,9 @@ def _write(
     computed = bases.compute_dtype(_dtype(folder.record.dtype if folder.record else "auto"))
     trained, tokenizer = bases.load(on, bits, computed)
     merged, _ = bases.load(on, 16, bases.compute_dtype("float32"))
+    trained = adapters.attach(trained, folder.folder, on).eval()  # an adapter may bring codes of its own
     if place == "dequantised":
         quantise.copy_dequantised(trained, merged)  # before any forward: that may repack quantised weights
-    trained = adapters.attach(trained, folder.folder, on).eval()
     before = [log_probabilities(trained, tokenizer, text) for text in texts]
     del trained
     merged = _sum(adapters.attach(merged, folder.folder, on), folder).to(bases.compute_dtype(_dtype(dtype)))

@@ -339,6 +339,6 @@ def test_off_a_terminal_progress_is_a_line_now_and_then(capsys: Any) -> None:
 def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsys: Any) -> None:
     recipe = catalog.recipe(None, {"tasks": ["mini_ner"], "method": method}).model_dump()
     base = {"alias": "tiny", "source": "local"}
-    counts = {"rows": 1, "steps": 1, "tokens": 1, "padding": 0.0}
+    counts = {"rows": 1, "steps": 1, "tokens": 1, "computed": 1, "loop": "packed", "padding": 0.0}
     views.planned({"recipe": recipe, "base": base, "first_pair": ("a", "b"), **counts}, Path("runs/x"))
     assert ("rank" in capsys.readouterr().out) is ranked

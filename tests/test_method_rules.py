@@ -214,7 +214,11 @@ def test_frozen_tensors_keep_their_bits(
     before = {name: t.detach().clone() for name, t in model.named_parameters() if name in trains}
     trainer.train()
     after = _tensors(model)
-    assert [name for name in frozen if not torch.equal(after[name], frozen[name])] == []
+    moved = [name for name in frozen if not torch.equal(after[name], frozen[name])]
+    if method in ("rosa", "relora"):  # what a cycle has learnt goes into the weights of the layers, and nowhere else
+        assert moved == [name for name in frozen if name.endswith(".base_layer.weight")]
+    else:
+        assert moved == []
     assert any(not torch.equal(after[name], before[name]) for name in trains)
     held = {id(tensor) for group in trainer.optimizer.param_groups for tensor in group["params"]}
     assert held == {id(tensor) for name, tensor in model.named_parameters() if name in trains}

@@ -49,7 +49,7 @@ def published(dev_hub: DevHub, lora: Path) -> str:
 def printed(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     """What the commands print on a narrow terminal."""
     monkeypatch.setenv("COLUMNS", "40")
-    monkeypatch.setattr(console.out, "file", made := io.StringIO())
+    monkeypatch.setattr(console.out, "_file", made := io.StringIO())  # to set file back would bind this stdout
     yield made
     monkeypatch.undo()
 
@@ -207,7 +207,7 @@ def test_evidence_of_strangers_is_bounded(dev_hub: DevHub, published: str, monke
     beside(dev_hub, odd)
     assert pulling.zoo_add("hub:them/plain")[0].scorecard is None  # no cards by their names: not even fetched
     beside(dev_hub, {"finbench/scorecards/a.json": b"[" * 100_000})
-    refused("torn or not a scorecard", lambda: pulling.zoo_add("hub:them/plain"))
+    refused("torn or not JSON", lambda: pulling.zoo_add("hub:them/plain"))
     monkeypatch.setattr(pulling, "_LARGEST_EVIDENCE", 1000)
     refused("too large together", lambda: pulling.zoo_add("hub:them/plain"))
     assert not zoo.entries()["plain"].scorecard  # that of before stands

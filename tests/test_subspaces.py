@@ -257,7 +257,7 @@ def test_killed_in_the_middle_of_a_cycle_it_ends_in_the_same_bits(
         ({"method": "rosa", "pick": "middle"}, "random, top or bottom", ""),
         ({"method": "rosa", "save": "delta"}, "lora or model", "save=lora"),
         ({"method": "rosa", "save": "model", "save_rank": 4}, "of save=lora", "save_rank=64"),
-        ({"method": "rosa", "use_dora": True}, "makes its own factors", "Leave it out"),
+        ({"method": "rosa", "use_dora": True}, "saved as a plain LoRA", "Leave it out"),
         ({"method": "rosa", "target_modules": ["lm_head"]}, "may be the embedding too", "target_modules"),
         ({"method": "relora", "prune": 0}, "above 0 and at most 1", "prune=0.9"),
     ],

@@ -6,6 +6,7 @@ Every step is what a command of finbench does, and goes on where a killed one st
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -38,9 +39,8 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _node() -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_node_id())[:8] if ray.is_initialized() else ""
+    ray = sys.modules.get("ray")  # not there where a step is done without it
+    return str(ray.get_runtime_context().get_node_id())[:8] if ray and ray.is_initialized() else ""
 
 
 def _search(step: Mapping[str, Any]) -> dict[str, Any]:
