@@ -287,6 +287,8 @@ if trainer.is_world_process_zero():
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     total = sum(float(tensor.abs().sum()) for tensor in model.parameters() if tensor.requires_grad)
     Path(sys.argv[2]).write_text(json.dumps([trainer.accelerator.num_processes, losses, total]))
+trainer.accelerator.wait_for_everyone()
+trainer.accelerator.end_training()  # one that ends before the other leaves its group by abort
 """
 
 

@@ -224,7 +224,7 @@ def test_frozen_tensors_keep_their_bits(
     assert held == {id(tensor) for name, tensor in model.named_parameters() if name in trains}
     kinds = {"lora-fa": ("lora_B",), "vera": ("vera_lambda",), "randlora": ("randlora_lambda", "randlora_gamma")}
     kinds |= {"oft": ("oft_R",), "dora": ("lora_A", "lora_B", "lora_magnitude_vector")}
-    kinds |= {"adalora": ("lora_A", "lora_B", "lora_E")}
+    kinds |= {"adalora": ("lora_A", "lora_B", "lora_E"), "irqlora": ("lora_A", "lora_B", "lora_beta")}
     assert all(any(kind in name for kind in kinds.get(method, ("lora_A", "lora_B"))) for name in trains)
 
 
