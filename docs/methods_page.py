@@ -71,7 +71,7 @@ say the bits of its base, so 16 are assumed unless `--bits` says otherwise, and 
 ## Methods and bits: what a step costs
 
 {work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). Other processes used the machine too: `rslora` does
-the very work of `lora`, so differences as small as theirs mean nothing.
+the very work of `lora`, so differences as small as theirs mean nothing.{moves}
 
 | method, bits | trains | to start, s | a step, s | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|
@@ -216,9 +216,10 @@ def page() -> str:
     more = sorted({(row["method"], row["steps"]) for row in costs.values() if row["steps"] != first["steps"]})
     others = "".join(f", {steps} for `{name}`, which needs more" for name, steps in more)
     work = f"{first['steps']} steps{others}, of {first['rows'] // first['steps']} rows of fpb with `smollm2-135m`."
-    parts.append(
-        COMBINED.format(work=work, cpu=first["hardware"]["cpu"], torch=first["packages"]["torch"], dtype=first["dtype"])
-    )
+    moves = [f"{row['move_seconds']:.0f} s with `{row['method']}`" for _, row in in_order if "move_seconds" in row]
+    changes = f" Not in a step: a change of subspace, {', '.join(moves)}." if moves else ""
+    machine = {"cpu": first["hardware"]["cpu"], "torch": first["packages"]["torch"], "dtype": first["dtype"]}
+    parts.append(COMBINED.format(work=work, moves=changes, **machine))
     parts += [_cost(name, row) for name, row in in_order]
     options = "".join(_row([f"`{name}`", why]) for name, why in REFUSED_OPTIONS.items()).rstrip()
     parts.append(
