@@ -28,7 +28,7 @@ class AdaLora(Tuner):
         """Its own options, and those of peft that say neither rank nor steps."""
         from finbench.methods.lora import LORA
 
-        return super().option_names() - LORA.option_names() - _STEPS | set(self.options)
+        return super().option_names() - (LORA.option_names() - set(convert.NARROWING)) - _STEPS | set(self.options)
 
     def config(self, recipe: Recipe, steps: int | None = None) -> Any:
         """peft's AdaLoraConfig for a run of ``steps`` (1,000 where only the recipe is looked at)."""
@@ -66,7 +66,7 @@ class AdaLora(Tuner):
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """As for LoRA, with the rank that it starts with."""
         super().verify(recipe, layers)
-        full_rank(recipe.model_copy(update={"rank": round(self._shares(recipe)[0] * recipe.rank)}), layers)
+        full_rank(round(self._shares(recipe)[0] * recipe.rank), self.reach(recipe, layers))
 
     def check_steps(self, recipe: Recipe, steps: int) -> None:
         """Its schedule must fit."""

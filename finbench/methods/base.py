@@ -127,6 +127,13 @@ class Method:
                     f"Its options: {', '.join(sorted(self.option_names())) or 'none'}",
                 )
 
+    def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
+        """Refuse what shows only when layers are made: on ``skeleton``, without weights, which may be changed."""
+
+    def ends_as(self, recipe: Recipe) -> Becomes:
+        """What a trained one is, with the options of this recipe."""
+        return self.becomes
+
     def check_steps(self, recipe: Recipe, steps: int) -> None:
         """Refuse a run of too few optimiser steps."""
 
@@ -282,20 +289,20 @@ def started(start: Start | None, method: Method) -> Start:
     return start
 
 
-def full_rank(recipe: Recipe, layers: list[Layer]) -> None:
+def full_rank(rank: int, reached: list[Layer]) -> None:
     """Refuse a rank above the smaller dimension of a target: the surplus directions could never be used."""
-    narrow = min(targets(recipe, layers), key=lambda layer: min(layer.outputs, layer.inputs))
+    narrow = min(reached, key=lambda layer: min(layer.outputs, layer.inputs))
     least = min(narrow.outputs, narrow.inputs)
-    if recipe.rank > least:
+    if rank > least:
         raise FinbenchError(
-            f"Rank {recipe.rank} is above the smaller dimension of {narrow.name} ({narrow.outputs} x {narrow.inputs}).",
+            f"Rank {rank} is above the smaller dimension of {narrow.name} ({narrow.outputs} x {narrow.inputs}).",
             f"Use --rank {least} or less, or other target modules: --set target_modules=[...]",
         )
 
 
-def without_conv1d(method: Method, recipe: Recipe, layers: list[Layer]) -> None:
+def without_conv1d(method: Method, recipe: Recipe, reached: list[Layer]) -> None:
     """Refuse GPT-2's transposed layers where peft's implementation cannot take them."""
-    found = next((layer for layer in targets(recipe, layers) if layer.kind == "Conv1D"), None)
+    found = next((layer for layer in reached if layer.kind == "Conv1D"), None)
     if found is not None and not method.conv1d:
         raise FinbenchError(
             f"Method {method.name} cannot take {found.name} of {recipe.base}: it is a Conv1D, as in GPT-2, "

@@ -8,7 +8,7 @@ from typing import Any
 
 from finbench.errors import FinbenchError
 from finbench.methods import convert
-from finbench.methods.base import Layer, Start, number, started, targets
+from finbench.methods.base import Layer, Start, number, started
 from finbench.methods.lora import LoraMethod
 from finbench.methods.wrapping import wrap
 from finbench.records import Recipe
@@ -31,7 +31,7 @@ class Eva(LoraMethod):
             if recipe.options.get(key):
                 raise FinbenchError(f"eva finds the rank of each layer by itself: it takes no {key}.", "Leave it out.")
         rho, _ = self._shares(recipe)
-        narrow = min(targets(recipe, layers), key=lambda layer: layer.inputs)
+        narrow = min(self.reach(recipe, layers), key=lambda layer: layer.inputs)
         if round(rho * recipe.rank) > narrow.inputs:
             raise FinbenchError(
                 f"rho {rho:g} times rank {recipe.rank} is above the {narrow.inputs} inputs of {narrow.name}.",
@@ -63,7 +63,7 @@ class Eva(LoraMethod):
         chosen = EvaConfig(rho=rho, tau=tau, use_label_mask=False)
         wrapped = wrap(model, self.lora_config(recipe, init_lora_weights="eva", eva_config=chosen), self, recipe)
         kept = {name: (m.in_features, m.out_features) for name, m in convert.lora_layers(wrapped)}
-        matched = set(wrapped.peft_config["default"].target_modules)
+        matched = wrapped.peft_config["default"].target_modules
         with torch.no_grad():
             initialize_lora_eva_weights(
                 wrapped, usable, forward_fn=_Forward(), show_progress_bar=False, gather_distributed_inputs=False

@@ -17,7 +17,7 @@ from typing import Any
 from finbench.console import say
 from finbench.errors import FinbenchError
 from finbench.methods import convert, quantise
-from finbench.methods.base import Layer, Start, targets
+from finbench.methods.base import Layer, Start
 from finbench.methods.lora import LoraMethod
 from finbench.records import Bits, Recipe
 
@@ -47,7 +47,7 @@ class IrQLora(LoraMethod):
                 raise FinbenchError(f"irqlora has layers of its own, so {key} does not go with it.", "Leave it out.")
         if not self._stated(recipe, "icq"):
             return
-        odd = next((layer for layer in targets(recipe, layers) if layer.inputs % 64), None)
+        odd = next((layer for layer in self.reach(recipe, layers) if layer.inputs % 64), None)
         if odd is not None:
             raise FinbenchError(
                 f"irqlora: {odd.name} has {odd.inputs} inputs, which blocks of 64 do not divide, so a block's shift "

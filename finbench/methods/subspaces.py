@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from finbench.errors import FinbenchError
 from finbench.methods import convert, quantise
-from finbench.methods.base import Cut, Layer, Start, targets
+from finbench.methods.base import Cut, Layer, Start
 from finbench.methods.lora import LoraMethod
 from finbench.records import Recipe
 
@@ -59,7 +59,7 @@ class Moving(LoraMethod):
                 raise FinbenchError(
                     f"{self.name} makes its own factors, so {key} does not go with it.", "Leave it out."
                 )
-        for layer in targets(recipe, layers):
+        for layer in self.reach(recipe, layers):
             if layer.name.rpartition(".")[2] in ("lm_head", "embed_out"):
                 raise FinbenchError(
                     f"{self.name} changes the weights of its targets, and {layer.name} may be the embedding too.",

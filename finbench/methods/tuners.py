@@ -14,7 +14,8 @@ from typing import Any
 from finbench.console import quiet
 from finbench.errors import FinbenchError
 from finbench.methods.base import Layer, Method, Start, full_rank, without_conv1d
-from finbench.methods.wrapping import configuration, reached, wrap
+from finbench.methods.options import check_patterns
+from finbench.methods.wrapping import configuration, reached, rehearse, wrap
 from finbench.records import Recipe
 
 _BOTH = "inputs and outputs"
@@ -71,21 +72,27 @@ class Tuner(Method):
         for key, value in recipe.options.items():
             if key.startswith("init_") and not value:
                 raise FinbenchError(f"{key}={value} would not start as the base.", "Leave it out.")
-        without_conv1d(self, recipe, layers)
+        config, kept = self.config(recipe), self.reach(recipe, layers)
+        without_conv1d(self, recipe, kept)
         if self.rank and not self.wide:
-            full_rank(recipe, layers)
-        config = self.config(recipe)
-        kept = reached(config, recipe, layers)
+            full_rank(recipe.rank, kept)
+        check_patterns(recipe, layers)
         for key, sides in self.divides:
             size = getattr(config, key)
-            if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-                raise FinbenchError(f"{self.name}: {key} is a whole number, got {size!r}.", f"--set {key}=...")
             for layer in kept:
                 if size and any(side in sides and getattr(layer, side) % size for side in ("inputs", "outputs")):
                     raise FinbenchError(
                         f"{self.name}: {key} {size} does not divide {layer.name} ({layer.outputs} x {layer.inputs}).",
                         f"State one that divides its {sides}: --set {key}=...",
                     )
+
+    def reach(self, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
+        """The layers that get an adapter."""
+        return reached(self.config(recipe), recipe, layers)
+
+    def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
+        """peft's layers on a base without weights."""
+        rehearse(skeleton, self.config(recipe), self, recipe)
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """peft's layers on the target modules."""
