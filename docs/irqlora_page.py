@@ -77,6 +77,8 @@ model card state what that lost, in weights and in log-probabilities; `--set sav
 |--|--|--|--|
 | ROSA: which triples | "random"; in the code a window of neighbouring ones with a random start | a random subset, drawn from the seed; `pick=top` or `bottom` | as the paper says |
 | ROSA: split of the singular values | a = US, b = V^T in the paper; several in the code | the square root to each side | the one the README recommends; steps of A and B are of one size |
+| ROSA: scale | none by default | s = alpha / r, divided out of the factors at each start | W is split the same; s scales the steps, as in LoRA |
+| ROSA: what is saved | the weights | the difference as a LoRA, or the weights | an adapter is smaller, and is served beside its base |
 | ROSA: when | every epoch | `every`, a quarter of the run by default | fine-tuning runs have few epochs |
 | ROSA: what trains beside | biases; no MLP layers | no biases; all linear layers | a trained bias is no low-rank update |
 | ROSA: optimiser, learning rate | restarted; the schedule goes on | the same | |

@@ -91,6 +91,7 @@ LAYERS = (
         "views",
         "hubviews",
         "planviews",
+        "methodviews",
         "gridviews",
         "cli",
         "cli_run",

@@ -54,7 +54,7 @@ REFUSED = [
     ("lora", {"exclude_modules": 3}, "exclude_modules is a text or a list of which each is a text", ""),
     ("lora", {"exclude_modules": ["q_porj"]}, "'q_porj' is none of the target modules. Did you mean q_proj", ""),
     ("lora", {"target_modules": ["q_proj"], "layers_to_transform": [0, 9]}, "has no layer 9", "layers 0 to 1"),
-    ("lora", {"target_modules": ["q_proj"], "layers_to_transform": "0"}, "is a whole number or a list of which each is a", ""),
+    ("lora", {"target_modules": ["q_proj"], "layers_to_transform": "0"}, "is a whole number or a list of which", ""),
     ("lora", {"layers_pattern": "layers"}, "peft refuses this configuration", ""),
     ("lora", {"qalora_group_size": 4}, "needs a GPTQ base", "Leave it out"),
     ("lora", {"use_bdlora": {"blocks": 2}}, "use_bdlora is a mapping of .*nblocks", "finbench methods"),
@@ -111,6 +111,17 @@ def test_what_an_option_makes_of_a_method_is_declared(folders: dict[str, Path]) 
     assert all(
         one.ends_as(recipe(folders["llama"], one.name, bits=one.bits[0])) == one.becomes for one in METHODS.values()
     )
+
+
+def test_options_of_its_own_are_explained_and_refused_ones_not_offered() -> None:
+    for method in METHODS.values():
+        assert set(method.about) == set(method.options)
+        assert set(method.options) <= method.offered()
+    assert not {"use_dora", "use_rslora"} & method_named("lora").offered()
+    assert "use_rslora" in method_named("dora").offered()
+    assert not {"use_dora", "init_lora_weights", "rank_pattern"} & method_named("eva").offered()
+    assert not {"use_dora", "velora_config"} & method_named("irqlora").offered()
+    assert not {"use_dora", "init_lora_weights"} & method_named("rosa").offered()
 
 
 # ---------------------------------------------------------------- saved with what they leave out

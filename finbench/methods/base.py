@@ -14,6 +14,13 @@ from finbench.methods import quantise
 from finbench.records import Bits, Recipe
 
 Becomes = Literal["plain LoRA", "converted LoRA", "merged weights", "finbench adapter", "model"]
+SERVED: dict[Becomes, str] = {
+    "plain LoRA": "unmerged by any runtime that serves LoRA (peft, vLLM, ...), many beside one base; or merged",
+    "converted LoRA": "as a plain LoRA of one rank, to which it is converted, exactly, when it is saved",
+    "merged weights": "an adapter that peft runs unmerged; other runtimes take it after `finbench merge`",
+    "finbench adapter": "by `finbench eval`; peft and vLLM refuse it; other runtimes take it after `finbench merge`",
+    "model": "as a model of its own",
+}
 
 
 @dataclass(frozen=True)
@@ -57,15 +64,9 @@ class Method:
     """A way to train a model.
 
     ``defaults`` override ``_defaults.yaml`` and are overridden by a recipe; ``options`` are the method's own settings,
-    overridden by the recipe's ``options``. ``unused`` names recipe keys that mean nothing to it. ``refused`` says why
-    other bits are refused. ``trains`` counts the trained numbers of a layer of h inputs and o outputs. ``becomes`` says
-    what a trained one is:
-
-    - ``plain LoRA``: as trained; any runtime that serves LoRA unmerged takes it,
-    - ``converted LoRA``: likewise, after an exact conversion at the end of training,
-    - ``merged weights``: an adapter for peft; other runtimes take it after ``finbench merge``,
-    - ``finbench adapter``: an adapter that peft refuses to read; other runtimes take it after ``finbench merge``,
-    - ``model``: a whole model.
+    overridden by the recipe's ``options``, and ``about`` says what they mean. ``unused`` names recipe keys that mean
+    nothing to it. ``refused`` says why other bits are refused. ``trains`` counts the trained numbers of a layer of h
+    inputs and o outputs. ``becomes`` says what a trained one is, and with that how it is served (``SERVED``).
     """
 
     name: str
@@ -79,6 +80,7 @@ class Method:
     conv1d: bool = True
     defaults: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
 
     def described(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class Method:
             "conv1d": self.conv1d,
             "defaults": self.defaults,
             "options": self.options,
+            "about": self.about,
             "unused": self.unused,
         }
 

@@ -13,6 +13,7 @@ from finbench.methods.lora import LoraMethod
 from finbench.methods.wrapping import wrap
 from finbench.records import Recipe
 
+_PATTERNS = ("rank_pattern", "alpha_pattern")
 _MOST_PASSES = 128  # two batches of eight rows had not settled after several minutes
 
 
@@ -24,10 +25,14 @@ class _Batches(list[dict[str, Any]]):
 class Eva(LoraMethod):
     """LoRA whose A comes from an incremental SVD of activations on training batches."""
 
+    def offered(self) -> set[str]:
+        """Not those that set the rank of single layers, which it does."""
+        return super().offered() - set(_PATTERNS)
+
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """rho times the rank must fit every target's inputs."""
         super().verify(recipe, layers)
-        for key in ("rank_pattern", "alpha_pattern"):
+        for key in _PATTERNS:
             if recipe.options.get(key):
                 raise FinbenchError(f"eva finds the rank of each layer by itself: it takes no {key}.", "Leave it out.")
         rho, _ = self._shares(recipe)
@@ -105,11 +110,15 @@ class _Forward:
 
 EVA = Eva(
     name="eva",
-    summary="A from the principal components of each layer's inputs; ranks go where the variance is (rho, tau)",
+    summary="LoRA that starts from the inputs' components",
     equation="y = Wx + sBAx, A0 = top right singular vectors of the inputs, B0 = 0",
     paper="Paischer et al. 2024, arXiv:2410.07170",
     becomes="converted LoRA",
     trains="r(h+o) in the mean",
     starts=True,
     options={"rho": 2.0, "tau": 0.99},
+    about={
+        "rho": "most rank of a layer over the mean; 1: the same for all",
+        "tau": "cosine between two rounds at which a component has settled",
+    },
 )

@@ -55,6 +55,10 @@ class IrQLora(LoraMethod):
                 "Use --set icq=false, target modules without it (--set target_modules=[...]), or another base.",
             )
 
+    def offered(self) -> set[str]:
+        """Not those that choose another kind of layer."""
+        return super().offered() - set(_OTHER_LAYERS)
+
     def plain(self, recipe: Recipe) -> bool:
         """Without shifts it is an ordinary LoRA."""
         return not self._stated(recipe, "icq")
@@ -219,7 +223,7 @@ def attach(
 
 IRQLORA = IrQLora(
     name="irqlora",
-    summary="QLoRA with 4-bit codes of higher entropy (icq) and scaled connections around A and B (iec)",
+    summary="QLoRA that keeps more information (ICQ, IEC)",
     equation="y = (dequant(NF4(W - tau)) + tau)x + s(B + beta2 Q)(A + beta1 P)x",
     paper="Qin et al. 2024, arXiv:2402.05445",
     becomes="finbench adapter",
@@ -227,5 +231,10 @@ IRQLORA = IrQLora(
     bits=(4,),
     refused="its shifts and connections are for NF4 layers",
     options={"icq": True, "iec": True, "spread": 0.1},
+    about={
+        "icq": "shift each block of 64 weights so that its codes carry more",
+        "iec": "two scaled connections around A and B",
+        "spread": "shifts looked at: this share of sigma around a block's median",
+    },
     defaults={"bits": 4},
 )

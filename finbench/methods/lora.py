@@ -76,7 +76,12 @@ class LoraMethod(Method):
 
     def offered(self) -> set[str]:
         """The options that are not refused, and those that are not what makes the method."""
-        return self.option_names() - set(REFUSED) - set(self.config)
+        declined = {*REFUSED, *self.config, *(key for key in _SWITCHES if self._is_another(key))}
+        if self.becomes == "converted LoRA" or self.starts:
+            declined |= {*_VARIANTS}
+        if self.starts:
+            declined |= {"init_lora_weights"}
+        return self.option_names() - declined | set(self.options)
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Targets that exist, a rank that fits, and a configuration that peft takes."""
@@ -123,19 +128,18 @@ class LoraMethod(Method):
                     f"{self.name} is saved as a plain LoRA, and with {key} it would be none.",
                     "Leave it out, or: --method dora" if key == "use_dora" else "Leave it out.",
                 )
-            if key in _SWITCHES and key not in self.config and stated[key] and type(self) is LoraMethod:
-                self._another(key)
+            if stated[key] is True and self._is_another(key):
+                more = " --bits 4" if self.bits == (4,) else "".join(f" --set {own}=true" for own in self.config)
+                raise FinbenchError(
+                    f"{self.name} with {key} is a method of its own, and is served as that one is.",
+                    f"--method {_SWITCHES[key]}{more}",
+                )
         self._initial(recipe)
 
-    def _another(self, key: str) -> None:
-        """Refuse a switch that makes this method another one, unless that one is this one's option."""
-        if key == "use_rslora" and self.config:
-            return
-        more = " --bits 4" if self.bits == (4,) else "".join(f" --set {own}=true" for own in self.config)
-        raise FinbenchError(
-            f"{self.name} with {key} is a method of its own, and is served as that one is.",
-            f"--method {_SWITCHES[key]}{more}",
-        )
+    def _is_another(self, key: str) -> bool:
+        """Whether a switch makes lora, qlora or rslora another method; dora takes use_rslora as an option."""
+        plain = type(self) is LoraMethod and key not in self.config
+        return plain and key in _SWITCHES and not (key == "use_rslora" and self.config)
 
     def _initial(self, recipe: Recipe) -> None:
         """How A and B may start."""
@@ -253,7 +257,7 @@ LORA = LoraMethod(
 )
 RSLORA = LoraMethod(
     name="rslora",
-    summary="LoRA scaled by alpha/sqrt(r), so that high ranks keep learning",
+    summary="LoRA with scale alpha/sqrt(r), for high ranks",
     equation="y = Wx + (alpha/sqrt(r)) BAx",
     paper="Kalajdzievski 2023, arXiv:2312.03732",
     becomes="plain LoRA",
@@ -262,7 +266,7 @@ RSLORA = LoraMethod(
 )
 DORA = LoraMethod(
     name="dora",
-    summary="LoRA on the direction of each weight row, with a trained magnitude",
+    summary="LoRA on row directions, magnitudes apart",
     equation="W' = m * (W + sBA) / ||W + sBA||, a norm per output row",
     paper="Liu et al. 2024, arXiv:2402.09353",
     becomes="merged weights",
@@ -271,7 +275,7 @@ DORA = LoraMethod(
 )
 QLORA = LoraMethod(
     name="qlora",
-    summary="LoRA on a base in NF4 with double quantisation",
+    summary="LoRA on a base in NF4, with scales in 8 bits",
     equation="y = dequant(NF4(W))x + (alpha/r) BAx",
     paper="Dettmers et al. 2023, arXiv:2305.14314",
     becomes="plain LoRA",
@@ -282,19 +286,22 @@ QLORA = LoraMethod(
 )
 LORA_PLUS = LoraPlus(
     name="lora+",
-    summary="LoRA with a learning rate of B that is lr_ratio times that of A",
+    summary="LoRA whose B learns faster than its A",
     equation="y = Wx + (alpha/r) BAx, lr_B = lambda lr_A",
     paper="Hayou et al. 2024, arXiv:2402.12354",
     becomes="plain LoRA",
     trains="r(h+o)",
     options={"lr_ratio": 16},
+    about={
+        "lr_ratio": "learning rate of B over that of A",
+    },
     # A below LoRA's rate and B, at lr_ratio times as much, above it; at 5e-4, half of LoRA's as its authors advise for
     # their 7B models, B's rate of 8e-3 undoes on the embedded base what was learnt
     defaults={"lr": 1.25e-4},
 )
 LORA_FA = LoraFA(
     name="lora-fa",
-    summary="LoRA with A frozen: half the optimiser state, far smaller activations",
+    summary="LoRA with A frozen: less memory",
     equation="y = Wx + (alpha/r) BAx, A frozen, g_B <- (r/alpha)^2 g_B (AA^T)^-1",
     paper="Zhang et al. 2023, arXiv:2308.03303",
     becomes="plain LoRA",

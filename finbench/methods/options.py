@@ -19,8 +19,10 @@ from finbench.records import Recipe
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
 # below 1; every other number that may be a fraction has no upper bound
-_SHARES = ("beta1", "beta2", "asa_importance_beta", "asa_uncertainty_beta", "module_dropout", "lora_dropout")
-_SHARES = (*_SHARES, "sparsity", "sparse_rate", "svd_threshold")
+_SHARES = (
+    *("beta1", "beta2", "asa_importance_beta", "asa_uncertainty_beta", "module_dropout", "lora_dropout"),
+    *("sparsity", "sparse_rate", "svd_threshold"),
+)
 _OR_ANOTHER = ("oft_block_size", "boft_block_size")  # 0 where another option says the size of blocks
 _SCALES = ("alpha_pattern", "lambda_pattern")  # the other patterns hold whole numbers
 
@@ -110,4 +112,4 @@ def check_patterns(recipe: Recipe, layers: list[Layer]) -> None:
                 raise FinbenchError(f"{key}: {name} is {value!r}; a {what} is expected.", f"--set {key}={{{name}: 4}}")
             found = targets(recipe.model_copy(update={"target_modules": rf"(?:.*\.)?(?:{name})"}), layers)
             if key == "rank_pattern":
-                full_rank(value, found)
+                full_rank(int(value), found)

@@ -23,6 +23,11 @@ from finbench.records import Recipe
 _STARTS = ("init_lora_weights", "use_dora", "use_bdlora", "velora_config")  # what a fold would undo or not know
 _MOVES = "moves"  # name in a checkpoint of how often it has folded
 _OPTIONS: dict[str, Any] = {"every": 0.25, "save": "lora", "save_rank": None}
+_ABOUT = {
+    "every": "steps of a cycle, or, below 1, its share of the run",
+    "save": "lora: the update, as a LoRA; model: the whole model, in float32",
+    "save_rank": "cut the saved LoRA to this rank; the record says what that lost",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Moving(LoraMethod):
                     f"{self.name} changes the weights of its targets, and {layer.name} may be the embedding too.",
                     "Leave it out of target_modules.",
                 )
+
+    def offered(self) -> set[str]:
+        """Not those that a fold would undo."""
+        return super().offered() - set(_STARTS)
 
     def period(self, recipe: Recipe, steps: int) -> int:
         """Optimiser steps of a cycle in a run of ``steps``."""
@@ -278,7 +287,7 @@ class ReLora(Moving):
 _REFUSED = "every fold would be rounded to the quantised weights, and be lost"
 ROSA = Rosa(
     name="rosa",
-    summary="Trains random singular triples of W in place, others every so often: the update has no rank limit (every)",
+    summary="Random singular triples of W, drawn anew",
     equation="y = (W - sB0A0)x + sBAx, sB0A0 = r random triples of SVD(W), W <- W + s(BA - B0A0) every k steps",
     paper="Hameed et al. 2024, arXiv:2407.07802",
     becomes="converted LoRA",
@@ -287,12 +296,16 @@ ROSA = Rosa(
     refused=_REFUSED,
     ranks=2,
     options={**_OPTIONS, "pick": "random"},
+    about={
+        **_ABOUT,
+        "pick": "which triples: random, top or bottom",
+    },
     # as of pissa, the factors are parts of the weights and as large
     defaults={"lr": 2.0e-4},
 )
 RELORA = ReLora(
     name="relora",
-    summary="LoRA that is folded into W and started again, with a learning rate that restarts too (every, prune)",
+    summary="LoRA that is folded into W and restarted",
     equation="y = Wx + sBAx, W <- W + sBA, B <- 0 every k steps",
     paper="Lialin et al. 2023, arXiv:2307.05695",
     becomes="converted LoRA",
@@ -300,5 +313,10 @@ RELORA = ReLora(
     bits=(16,),
     refused=_REFUSED,
     options={**_OPTIONS, "prune": 0.99, "restart_warmup": 0.1},
+    about={
+        **_ABOUT,
+        "prune": "share of the optimiser's moments that a restart drops; 1: all",
+        "restart_warmup": "share of a cycle in which the rate rises from zero",
+    },
     defaults={"schedule": "cosine"},
 )

@@ -101,7 +101,7 @@ class Tuner(Method):
 
 VERA = Tuner(
     name="vera",
-    summary="Random A and B, shared by all layers and frozen; two vectors a layer train",
+    summary="Two vectors a layer; A and B random, frozen",
     equation="y = Wx + diag(b) B diag(d) Ax, A and B frozen",
     paper="Kopiczko et al. 2023, arXiv:2310.11454",
     becomes="merged weights",
@@ -115,7 +115,7 @@ VERA = Tuner(
 )
 RANDLORA = Tuner(
     name="randlora",
-    summary="A sum of random low-rank products with trained diagonals: a full-rank update; a larger rank trains less",
+    summary="Weights of a full-rank sum of random products",
     equation="y = Wx + s sum_i B_i diag(l_i) A_i diag(g_i) x, A and B frozen",
     paper="Albert et al. 2025, arXiv:2502.00987",
     becomes="merged weights",
@@ -125,12 +125,15 @@ RANDLORA = Tuner(
     dropout="randlora_dropout",
     # drawn again from their seed: peft would save the shared A and B once for every layer, 2 GB for a base of 0.3
     options={"save_projection": False},
+    about={
+        "save_projection": "save the random matrices too, 2 GB for a base of 0.3; without, they are drawn again",
+    },
     # peft's own: alpha is 20 times the rank
     defaults={"rank": 32, "alpha": 640},
 )
 OFT = Tuner(
     name="oft",
-    summary="Rotates the input of each layer by blocks (oft_block_size); exactly with use_cayley_neumann=false",
+    summary="A rotation of each layer's inputs, in blocks",
     equation="y = W Rx, R = (I+Q)(I-Q)^-1 by blocks, Q skew-symmetric; peft takes the series up to Q^4",
     paper="Qiu et al. 2023, arXiv:2306.07280",
     becomes="merged weights",
@@ -141,6 +144,10 @@ OFT = Tuner(
     dropout="module_dropout",
     unused=("rank", "alpha"),
     options={"oft_block_size": 32, "r": 0},
+    about={
+        "oft_block_size": "inputs that are rotated together; 0: as r says",
+        "r": "blocks of a layer, where oft_block_size is 0",
+    },
     divides=(("oft_block_size", "inputs"), ("r", "inputs")),  # peft would take another one with a mere warning
 )
 
