@@ -84,7 +84,7 @@ model card state what that lost, in weights and in log-probabilities; `--set sav
 | ROSA: optimiser, learning rate | restarted; the schedule goes on | the same | |
 | ROSA: half precision | the scripts load float16, for which there is no SVD | float32 | |
 | ReLoRA: warm start | a share of full-rank training first | none | it is for training from scratch; a pretrained base is a warm start (in the paper most of the gain came from it) |
-| ReLoRA: optimiser | reset, or 90 to 99 % of each moment cut by size | `prune=0.99` cuts; `prune=1` resets | |
+| ReLoRA: optimiser | reset, or 90 to 99 % of each moment cut by its own size | `prune=0.99` cuts both where the first is small; `prune=1` resets | where one is kept without the other, Adam divides by nothing: A has no gradient until B moves, and runs diverged |
 | ReLoRA: learning rate | cosine with restarts from zero | the recipe's schedule (cosine by default) times a rise from zero over `restart_warmup` of a cycle | |
 | ReLoRA: first A | zero in the code where the weights are kept | LoRA's own | with A and B both zero nothing would train |
 """

@@ -79,6 +79,9 @@ def test_a_move_changes_no_output_and_the_optimiser_forgets(
         for tensor in factors:
             for key in ("exp_avg", "exp_avg_sq"):
                 assert int((optimizer.state[tensor][key] != 0).sum()) <= tensor.numel() * 0.01 + 1
+            first, second = (optimizer.state[tensor][key] for key in ("exp_avg", "exp_avg_sq"))
+            assert first.any()
+            assert not first[second == 0].any()
 
 
 def test_rosas_factors_are_singular_triples_that_differ_from_move_to_move(

@@ -253,19 +253,22 @@ class ReLora(Moving):
         module.lora_B["default"].weight.zero_()
 
     def forget(self, optimizer: Any, tensors: list[Any], recipe: Recipe) -> None:
-        """Zero all but the largest of each moment, a share ``prune`` of it; with 1 the state is dropped."""
+        """Zero both moments but where the first is largest, a share ``prune`` of it; with 1 the state is dropped.
+
+        The authors cut each moment by its own size. Where the first is kept and the second is not, Adam then divides
+        by nothing: A has no gradient until B has moved.
+        """
         share = float(self.stated(recipe, "prune"))
         if share == 1:
             super().forget(optimizer, tensors, recipe)
             return
         for tensor in tensors:
-            for key in ("exp_avg", "exp_avg_sq"):
-                held = optimizer.state.get(tensor, {}).get(key)
-                if held is not None:
-                    cut = math.floor(share * held.numel())
-                    if cut:
-                        least = held.abs().flatten().kthvalue(cut).values
-                        held.masked_fill_(held.abs() <= least, 0)
+            held, cut = optimizer.state.get(tensor), math.floor(share * tensor.numel())
+            if held and cut:
+                size = held["exp_avg"].abs()
+                small = size <= size.flatten().kthvalue(cut).values
+                for key in ("exp_avg", "exp_avg_sq"):
+                    held[key].masked_fill_(small, 0)
 
     def scheduler(self, optimizer: Any, recipe: Recipe, steps: int) -> Any:
         """The recipe's schedule, times a short rise from zero at the start of each cycle but the first."""
