@@ -41,8 +41,8 @@ OWN: dict[str, dict[str, Any]] = {
     "full": {"lr": 3e-3},
 }
 QUICK = {
-    *((name, "llama") for name in ("lora", "qlora", "dora", "rosa")),
-    *((name, "gpt2") for name in ("lora", "pissa")),
+    *((name, "llama") for name in ("lora", "qlora", "rosa")),
+    ("lora", "gpt2"),
 }
 CASES = [
     pytest.param(method.name, base, marks=[] if (method.name, base) in QUICK else [pytest.mark.slow])
