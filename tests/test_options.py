@@ -131,7 +131,7 @@ NARROWED = [
     ("pissa", {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1]}),
     ("eva", {"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"}),
     ("eva", {"target_modules": r".*\.(q|v)_proj"}),
-    ("adalora", {"exclude_modules": ["k_proj", "down_proj"]}),
+    ("adalora", {"exclude_modules": ["down_proj", "k_proj"]}),
     ("rosa", {"target_modules": r".*\.(q|v)_proj", "exclude_modules": r".*\.0\..*"}),
 ]
 
