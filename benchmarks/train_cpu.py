@@ -203,7 +203,9 @@ def page(_: argparse.Namespace) -> None:
 
     clock, core = "tokens_per_second", "tokens_per_processor_second"
     threads = next(made[0]["threads"] for made in found.values())
-    lines = [f"| way, {threads} threads | tokens/s | TRL's defaults | TRL's best | tokens/s of a core | computed | floor |"]
+    lines = [
+        f"| way, {threads} threads | tokens/s | TRL's defaults | its best | tokens/s of a core | computed | floor |"
+    ]
     lines.append("|--|--:|--:|--:|--:|--:|--:|")
     for way, made in found.items():
         cells = [WAYS[way], f"{middle(way, clock):,.0f}"]
