@@ -15,7 +15,8 @@ from pydantic import Field, JsonValue
 from finbench import catalog, paths
 from finbench.errors import FinbenchError, unknown
 from finbench.files import digest
-from finbench.records import Bits, Recipe, Record
+from finbench.records import Bits, Recipe
+from finbench.strict import Record
 
 AXES = {"task": "tasks"}  # an axis may be called by the option of `finbench train`, or by the recipe's own key
 LARGEST = 100_000  # cells
