@@ -310,8 +310,8 @@ def _fits(recipe: Recipe, gpu: str, asked: Callable[..., Needs], longest: int) -
     card = gpus.card(gpu)
     method = method_named(recipe.method)
     for bits in [bits for bits in (16, 8, 4) if bits <= recipe.bits and bits in method.bits]:
-        for tokens in (recipe.pass_tokens, 1024, 512, longest):
-            changed = recipe.model_copy(update={"bits": bits, "pass_tokens": min(tokens, recipe.pass_tokens)})
+        for tokens in dict.fromkeys(min(size, recipe.pass_tokens) for size in (recipe.pass_tokens, 1024, 512, longest)):
+            changed = recipe.model_copy(update={"bits": bits, "pass_tokens": tokens})
             if not _over(asked(changed), card):
                 said = [f"--bits {bits}"] if bits != recipe.bits else []
                 smaller = changed.pass_tokens != recipe.pass_tokens

@@ -25,8 +25,10 @@ def main() -> None:
 
     try:
         _take_part(folder, rank)
+        _leave(0)
     except Interrupted as fault:
         launch.note(folder, rank, "stopped", fault.message, fault.hint)
+        _leave(0)
     except KeyboardInterrupt:
         launch.note(folder, rank, "stopped", "Stopped at once.", "Go on with the same command and --resume.")
         _leave(130)
@@ -70,7 +72,7 @@ def _end_with(parent: int) -> None:
 
 
 def _leave(code: int) -> None:
-    """Without farewell to the other processes, which may wait for this one in a collective operation."""
+    """At once: a farewell to the other processes could wait for one that waits for this one."""
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     os._exit(code)

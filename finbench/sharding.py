@@ -7,6 +7,7 @@ checkpoints, which any number of processes can go on from.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from finbench import environment, speedups
@@ -42,42 +43,35 @@ def shard(model: Any, whole: bool) -> None:
     Not ``whole``: only the first process holds them, in the others they are on the meta device; it hands them out.
     """
     from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
 
     device = environment.device()
-    trained = {tensor for tensor in model.parameters() if tensor.requires_grad}
-    for tensor in trained:
-        tensor.data = tensor.data.to(device)
     if not whole:
-        _hand_out_buffers(model, device)
+        for module in model.modules():
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = None if buffer is None else _broadcast(buffer, device)
+    _hand_out(model, device, lambda tensor: tensor.requires_grad and not whole)
+    trained = {tensor for tensor in model.parameters() if tensor.requires_grad}
     base = model.get_base_model()
     ends = [base.get_input_embeddings(), base.get_output_embeddings()]
     tied = ends[0].weight is ends[1].weight
     for unit in [*speedups.decoder_layers(model), *([] if tied else ends), model]:
-        if not whole:
-            _hand_out(unit, trained, device)
+        # one after the other, so that a process never holds more of the base than its share and this unit
+        _hand_out(unit, device, lambda tensor: not (whole or tensor in trained or isinstance(tensor, DTensor)))
         fully_shard(unit, ignored_params=trained)
 
 
-def _hand_out(unit: Any, trained: set[Any], device: str) -> None:
-    """The weights of the first process that are not sharded yet, to the device of each."""
+def _hand_out(unit: Any, device: str, chosen: Callable[[Any], bool]) -> None:
+    """The weights of the first process that are ``chosen``, to the device of each. Tied ones stay tied."""
     import torch
-    from torch.distributed.tensor import DTensor
 
-    made: dict[Any, Any] = {}  # tied weights stay tied
+    made: dict[Any, Any] = {}
     for module in unit.modules():
         for name, tensor in list(module._parameters.items()):
-            if tensor is None or tensor in trained or isinstance(tensor, DTensor):
-                continue
-            if tensor not in made:
-                made[tensor] = torch.nn.Parameter(_broadcast(tensor.data, device), requires_grad=False)
-            module._parameters[name] = made[tensor]
-
-
-def _hand_out_buffers(model: Any, device: str) -> None:
-    for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = _broadcast(buffer, device)
+            if tensor is not None and chosen(tensor):
+                if tensor not in made:
+                    made[tensor] = torch.nn.Parameter(_broadcast(tensor.data, device), tensor.requires_grad)
+                module._parameters[name] = made[tensor]
 
 
 def _broadcast(tensor: Any, device: str) -> Any:
