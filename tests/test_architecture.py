@@ -21,7 +21,7 @@ from finbench import cardfiles, catalog, metrics, paths
 PACKAGE = Path(finbench.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = (
-    {"errors", "files", "console", "paths", "records"},
+    {"errors", "files", "console", "paths", "strict", "records"},
     {
         "catalog",
         "refs",
@@ -36,6 +36,7 @@ LAYERS = (
         "environment",
         "checkpoints",
         "batches",
+        "launch",
         "hub",
         "devhub",
         "unpack",
@@ -54,13 +55,18 @@ LAYERS = (
         "lowrank",
         "packing",
         "loops",
+        "speedups",
+        "gpus",
+        "sharding",
         "trainer",
         "subjects",
         "metrics",
         "vllmcheck",
     },
     {
+        "preparation",
         "training",
+        "rank",
         "evaluation",
         "check",
         "taskdocs",
