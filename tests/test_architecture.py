@@ -97,6 +97,7 @@ LAYERS = (
         "views",
         "hubviews",
         "planviews",
+        "methodviews",
         "gridviews",
         "cli",
         "cli_run",
