@@ -16,8 +16,8 @@ from finbench import cardfiles, metrics
 from finbench.cards import amount, interval
 from finbench.errors import unknown
 from finbench.files import write_atomic
+from finbench.quantiles import Z95
 from finbench.records import Measure, Score, Scorecard
-from finbench.stats import Z95
 
 BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which every task is a part
 EEE_SCHEMA = "0.3.0"

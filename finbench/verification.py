@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import cardfiles, catalog, metrics, rescore, scoring, seal
+from finbench import cardfiles, catalog, earlier, metrics, rescore, scoring, seal
 from finbench import rerun as again
 from finbench.errors import FinbenchError
 from finbench.records import Measure, Score, Scorecard
@@ -331,19 +331,23 @@ def _of_now(
     differing: Sequence[Unlike],
     found: Verification,
 ) -> list[Unlike]:
-    """The differing intervals without those that the rule of before few sources were treated apart gives."""
+    """The differing intervals without those that an earlier rule gives, of which a note tells."""
     values, clusters = scoring.values_of(rows), scoring.clusters_of(rows)
     aggregations = metrics.aggregations(score.task)
     left: list[Unlike] = []
-    earlier: list[Unlike] = []
+    known: list[Unlike] = []
     for item in differing:
         _, metric, stated, _ = item
-        old = scoring.measure(values[metric], aggregations[metric], clusters, earlier=True)
-        (left if any(_unlike(stated, old)) else earlier).append(item)
-    for where, _, stated, now in earlier:
-        then, today = (" to ".join(f"{end:.4f}" for end in one.interval or ()) or "none" for one in (stated, now))
+        within = metrics.bounds(metric.removesuffix(scoring.LENIENT))
+        then = (
+            scoring.measure(values[metric], aggregations[metric], clusters, within=within, rule=rule)
+            for rule in earlier.RULES
+        )
+        (left if all(any(_unlike(stated, old)) for old in then) else known).append(item)
+    for where, _, stated, now in known:
+        before, today = (" to ".join(f"{end:.4f}" for end in one.interval or ()) or "none" for one in (stated, now))
         place = where.removeprefix("scores[").replace("]", "", 1)
-        found.notes.append(f"{place}: interval {then}, too short, by an earlier rule; today's: {today} ({now.method})")
+        found.notes.append(f"{place}: interval {before} by an earlier rule; today's: {today} ({now.method})")
     return left
 
 

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from rich.console import Console
 
-from finbench import cardfiles, cards, cli, comparison, evaluation, exports, metrics, reporting, scoring, seal
+from finbench import cardfiles, cards, cli, comparison, earlier, evaluation, exports, metrics, reporting, scoring, seal
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file, stable_json
 from finbench.records import Scorecard
@@ -622,10 +622,11 @@ def test_an_interval_that_one_source_cannot_give_is_a_fault_and_that_of_earlier_
     assert narrow.faults
     assert edit(None, None, "none, too many").faults
     assert edit(None, None, "").faults
-    before = scoring.split_metrics(*_of(one_filing), earlier=True)[0][cardfiles.read(one_filing).scores[0].main_metric]
-    earlier = edit(before.low, before.high, str(before.method))
-    assert (earlier.level, earlier.faults) == ("samples-attached", [])
-    assert any("by an earlier rule; today's: none (none, one source)" in note for note in earlier.notes)
+    main = cardfiles.read(one_filing).scores[0].main_metric
+    before = scoring.split_metrics(*_of(one_filing), rule=earlier.percentiles)[0][main]
+    older = edit(before.low, before.high, str(before.method))
+    assert (older.level, older.faults) == ("samples-attached", [])
+    assert any("by an earlier rule; today's: none (none, one source)" in note for note in older.notes)
 
 
 def _of(path: Path) -> tuple[Any, Any, Any]:
