@@ -392,6 +392,14 @@ class Score(Record):
         return self.metrics[self.main_metric]
 
 
+class Restatement(Record):
+    """That a card was stated anew, by today's scorers and intervals, from the answers in its samples."""
+
+    finbench: str = Field(description="version of finbench that restated it")
+    created: str = Field(description="UTC, ISO 8601, seconds")
+    before: str = Field(description="SHA-256 of the card that was restated")
+
+
 class Scorecard(Document):
     """``<name>.json``: every score of one subject, and enough to repeat and to check it."""
 
@@ -420,6 +428,9 @@ class Scorecard(Document):
     peak_memory_bytes: int = Field(ge=0, description="of the GPU if there is one, else resident")
     seconds: float = Field(ge=0, description="time of the whole sitting")
     provenance: Provenance = Field(description="where and with what the card was made")
+    restated: Restatement | None = Field(
+        default=None, description="scores and intervals were computed anew from the samples; null: they are the first"
+    )
     seal: str | None = Field(
         default=None, description="SHA-256 of the card without this key, a colon, four hex digits for each value"
     )

@@ -22,6 +22,7 @@ from finbench.doctor import Finding
 from finbench.errors import FinbenchError
 from finbench.methods import Method, method_named
 from finbench.records import Adapter, Bits, DType, MergedModel, Recipe, Scorecard, Task
+from finbench.restating import Restated
 from finbench.serving import Server
 from finbench.verification import Verification
 
@@ -425,3 +426,15 @@ def verified(found: Verification) -> None:
         out.print(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
     else:
         out.print(f"\n[bold green]{found.level}[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
+
+
+def restated(found: Sequence[Restated], dry_run: bool) -> None:
+    """What became of each card, and what changed in it."""
+    done = "would be restated" if dry_run else "restated"
+    for one in found:
+        said = f"[bold red]refused[/]: {escape(one.refused)}" if one.refused else done if one.changes else "as it was"
+        out.print(f"[bold]{escape(str(one.path))}[/]  {said}", highlight=False, soft_wrap=True)
+        for line in one.changes[:_FAULTS]:
+            out.print(f"  {escape(line.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
+        if len(one.changes) > _FAULTS:
+            out.print(f"  and {len(one.changes) - _FAULTS:,} more (--json)", highlight=False)

@@ -74,6 +74,7 @@ LAYERS = (
         "tables",
         "rescore",
         "verification",
+        "restating",
         "rerun",
         "reporting",
         "lmeval",
