@@ -1,10 +1,10 @@
 """Coverage of the 95 % intervals, level of the paired tests, and time of a bootstrap, by simulation.
 
-    python benchmarks/intervals.py run [--seed N]    writes benchmarks/intervals.json (five minutes on one core)
+    python benchmarks/intervals.py run [--seed N]    writes benchmarks/intervals.json (three minutes on one idle core)
     python benchmarks/intervals.py page              the tables of docs/statistics.md, from what was written
 
-Every number is of 2,000 simulated evaluations, whose truth is known, through the functions that make a card's
-intervals. Sources are questions about one filing or headline: what they share is how able the model is on them, drawn
+A run that was stopped goes on when it is repeated. Every number is of 2,000 simulated evaluations, whose truth is known,
+through the functions that make a card's intervals. Sources are questions about one filing or headline: what they share is how able the model is on them, drawn
 from a beta distribution whose correlation between two questions of a source is stated.
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ SOURCES = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 51, 100)
 ASKED = 15  # questions a source
 GOLD = np.array([0.14, 0.60, 0.26])  # three labels, and how one that is missed is read; the last column is unparsed
 MISSED = np.array([[0, 0.5, 0.25, 0.25], [0.4, 0, 0.5, 0.1], [0.15, 0.75, 0, 0.1]])
+UNLIKE_PAIR = 0.5  # standard deviation of the logarithm of the questions a source, for pairs
+OLDER = 2  # the case that the rules of older cards are shown on
 LABELS = ("negative", "neutral", "positive")
 ENTITIES, FALSE = 1.6, 0.4  # in a document, and false alarms
 CELLS = metrics.summed("macro_f1", [(g, p, LABELS) for g in LABELS for p in (*LABELS, None)])
@@ -54,7 +56,7 @@ def shares(values: Counts) -> Counts:
 class World:
     """Simulated evaluations; ``unlike``: standard deviation of the logarithm of a source's number of questions."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | Sequence[int]) -> None:
         self.rng = np.random.default_rng(seed)
 
     def ability(self, able: float, alike: float, sources: int) -> Counts:
@@ -139,70 +141,62 @@ def coverage(draw: Callable[[], Measure], truth: float) -> list[float]:
     return [round(100 * float(held.mean()), 2), round(100 * float(np.nanmean(ends[:, 1] - ends[:, 0])), 2)]
 
 
-def many(world: World) -> dict[str, list[list[float]]]:
+def many(world: World, kind: str) -> list[list[float]]:
     """Independent documents, as many as ``SIZES``."""
-    rng = world.rng
+    draw, statistic, truth = KINDS[kind]
+    able = 0.7 if kind == "entity F1" else 0.8
 
-    def alone(kind: str, n: int) -> Measure:
-        parts = getattr(world, KINDS[kind][0])(-(-n // ASKED), 0.8 if kind == "macro-F1" else 0.7, 0.0)[0][:n]
-        return stats.bootstrap(parts, KINDS[kind][1], resamples=RESAMPLES)
+    def alone(n: int) -> Measure:
+        if kind == "accuracy":
+            return stats.wilson(int(world.rng.binomial(n, able)), n)
+        return stats.bootstrap(getattr(world, draw)(-(-n // ASKED), able, 0.0)[0][:n], statistic, resamples=RESAMPLES)
 
-    found = {
-        "accuracy": [coverage(lambda: stats.wilson(int(rng.binomial(n, 0.8)), n), 0.8) for n in SIZES]  # noqa: B023
-    }
-    for kind, able in (("macro-F1", 0.8), ("entity F1", 0.7)):
-        found[kind] = [coverage(lambda: alone(kind, n), KINDS[kind][2](able)) for n in SIZES]  # noqa: B023
-    return found
+    return [coverage(lambda: alone(n), truth(able)) for n in SIZES]  # noqa: B023
 
 
-def few(world: World) -> dict[str, list[list[float]]]:
-    """Each case at each number of ``SOURCES``; the third one by the rules of older cards too; a paired difference."""
-    found: dict[str, list[list[float]]] = {}
-    for number, (kind, able, alike, unlike) in enumerate(CASES):
-        draw, statistic, truth = KINDS[kind]
-        rules = {"": None, ", Student's t to 5": earlier.student, ", percentiles": earlier.percentiles}
-        for name, rule in rules.items() if number == 2 else [("", None)]:
+def few(world: World, kind: str, able: float, alike: float, unlike: float, rule: Any = None) -> list[list[float]]:
+    """A case at each number of ``SOURCES``."""
+    draw, statistic, truth = KINDS[kind]
 
-            def once(sources: int, rule: Any = rule) -> Measure:
-                parts, of = getattr(world, draw)(sources, able, alike, unlike)  # noqa: B023
-                return stats.bootstrap(parts, statistic, of, resamples=RESAMPLES, rule=rule)  # noqa: B023
+    def once(sources: int) -> Measure:
+        parts, of = getattr(world, draw)(sources, able, alike, unlike)
+        return stats.bootstrap(parts, statistic, of, resamples=RESAMPLES, rule=rule)
 
-            title = f"{kind} {100 * truth(able):.0f} %, correlation {alike:g}{', unlike sizes' if unlike else ''}{name}"
-            found[title] = [coverage(lambda: once(n), truth(able)) for n in SOURCES]  # noqa: B023
-    for alike in (0.0, 0.3):
-
-        def gap(sources: int) -> Measure:
-            a, b, of = world.pair(sources, 0.8, alike, 0.5)  # noqa: B023
-            return paired.difference(a, b, mean, of, resamples=RESAMPLES).measure
-
-        title = f"difference of two accuracies, correlation {alike:g}, unlike sizes"
-        found[title] = [coverage(lambda: gap(n), 0.0) for n in SOURCES]  # noqa: B023
-    return found
+    return [coverage(lambda: once(n), truth(able)) for n in SOURCES]  # noqa: B023
 
 
-def levels(world: World) -> dict[str, dict[str, float]]:
-    """Percent of pairs of equally good subjects that each test calls different."""
-    found: dict[str, dict[str, float]] = {}
-    for n in (100, 300):
-        seen = np.zeros(3)
-        for _ in range(EVALUATIONS):
-            difficulty = world.rng.beta(4, 2, size=n)
-            a, b = (world.rng.random(n) < difficulty for _ in range(2))
-            spans = [world.entities(n // ASKED + 1, 0.7, 0.0)[0][:n] for _ in range(2)]
-            seen[0] += paired.permutation(shares(a), shares(b), mean, resamples=500) < 0.05
-            seen[1] += paired.permutation(*spans, SPAN.statistic, resamples=500) < 0.05
-            seen[2] += paired.mcnemar(int((a & ~b).sum()), int((b & ~a).sum())) < 0.05
-        names = ("paired permutation, accuracy", "paired permutation, entity F1", "McNemar, exact")
-        found[f"n = {n}"] = {name: round(100 * float(k) / EVALUATIONS, 2) for name, k in zip(names, seen, strict=True)}
-    for sources in (6, 10, 30):
-        seen_few = 0
-        for _ in range(EVALUATIONS):
-            a, b, of = world.pair(sources, 0.8, 0.3, 0.5)
-            one, other = (stats.by_cluster(side, of)[0] for side in (a, b))
-            seen_few += paired.permutation(one, other, mean, resamples=500) < 0.05
-        rate = round(100 * seen_few / EVALUATIONS, 2)
-        found[f"{sources} sources"] = {"paired permutation, accuracy": rate}
-    return found
+def gaps(world: World, alike: float) -> list[list[float]]:
+    """The difference of two subjects at each number of ``SOURCES``."""
+
+    def gap(sources: int) -> Measure:
+        a, b, of = world.pair(sources, 0.8, alike, UNLIKE_PAIR)
+        return paired.difference(a, b, mean, of, resamples=1 if sources <= stats.FEW else RESAMPLES).measure
+
+    return [coverage(lambda: gap(n), 0.0) for n in SOURCES]  # noqa: B023
+
+
+def levels(world: World, n: int) -> dict[str, float]:
+    """Percent of pairs of equally good subjects that each test calls different, on ``n`` documents."""
+    seen = np.zeros(3)
+    for _ in range(EVALUATIONS):
+        difficulty = world.rng.beta(4, 2, size=n)
+        a, b = (world.rng.random(n) < difficulty for _ in range(2))
+        spans = [world.entities(n // ASKED + 1, 0.7, 0.0)[0][:n] for _ in range(2)]
+        seen[0] += paired.permutation(shares(a), shares(b), mean, resamples=500) < 0.05
+        seen[1] += paired.permutation(spans[0], spans[1], SPAN.statistic, resamples=500) < 0.05
+        seen[2] += paired.mcnemar(int((a & ~b).sum()), int((b & ~a).sum())) < 0.05
+    names = ("paired permutation, accuracy", "paired permutation, entity F1", "McNemar, exact")
+    return {name: round(100 * float(k) / EVALUATIONS, 2) for name, k in zip(names, seen, strict=True)}
+
+
+def levels_few(world: World, sources: int) -> dict[str, float]:
+    """The same on questions about a few sources, of the permutation test, which swaps whole sources."""
+    seen = 0
+    for _ in range(EVALUATIONS):
+        a, b, of = world.pair(sources, 0.8, 0.3, UNLIKE_PAIR)
+        one, other = (stats.by_cluster(side, of)[0] for side in (a, b))
+        seen += paired.permutation(one, other, mean, resamples=500) < 0.05
+    return {"paired permutation, accuracy": round(100 * seen / EVALUATIONS, 2)}
 
 
 def seconds() -> dict[str, float]:
@@ -223,11 +217,37 @@ def seconds() -> dict[str, float]:
     return found
 
 
+def works() -> Iterator[tuple[str, str, Callable[[World], Any]]]:
+    """Everything that is measured: part of the results, name in it, and what measures it in a world of its own."""
+    for kind in KINDS:
+        yield "many", kind, lambda world, kind=kind: many(world, kind)  # type: ignore[misc]
+    rules = {"": None, ", Student's t to 5": earlier.student, ", percentiles": earlier.percentiles}
+    for number, case in enumerate(CASES):
+        kind, able, alike, unlike = case
+        title = f"{kind} {100 * KINDS[kind][2](able):.0f} %, correlation {alike:g}{', unlike sizes' if unlike else ''}"
+        for name, rule in rules.items() if number == OLDER else [("", None)]:
+            yield "few", title + name, lambda world, case=case, rule=rule: few(world, *case, rule)  # type: ignore[misc]
+    for alike in (0.0, 0.3):
+        title = f"difference of two accuracies, correlation {alike:g}, unlike sizes"
+        yield "few", title, lambda world, alike=alike: gaps(world, alike)  # type: ignore[misc]
+    for n in (100, 300):
+        yield "levels", f"n = {n}", lambda world, n=n: levels(world, n)  # type: ignore[misc]
+    for n in (6, 10, 30):
+        yield "levels", f"{n} sources", lambda world, n=n: levels_few(world, n)  # type: ignore[misc]
+    yield "seconds", "all", lambda world: seconds()
+
+
 def run(seed: int) -> dict[str, Any]:
-    """Everything that is measured."""
-    world = World(seed)
-    about = {"seed": seed, "packages": {"numpy": np.__version__}, "hardware": environment.hardware()}
-    return about | {"many": many(world), "few": few(world), "levels": levels(world), "seconds": seconds()}
+    """Measure what is not there yet of this seed; each result is written at once, and independent of the others."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
+    if found.get("seed") != seed:
+        found = {"seed": seed, "many": {}, "few": {}, "levels": {}, "seconds": {}}
+    found |= {"packages": {"numpy": np.__version__}, "hardware": environment.hardware()}
+    for number, (part, name, measured) in enumerate(works()):
+        if name not in found[part]:
+            found[part][name] = measured(World([seed, number]))
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
 
 
 def _line(cells: Sequence[object]) -> str:
@@ -255,7 +275,7 @@ def tables(found: dict[str, Any]) -> str:
     rows = [[name, *(f"{c[name]:.1f}" if name in c else "" for c in columns.values())] for name in names]
     lines += _table(["", *columns], rows)
     lines += ["Seconds of one core for 10,000 resamples of 5,000 documents:", ""]
-    lines += _table(["", "s"], [[name, f"{spent:.2f}"] for name, spent in found["seconds"].items()])
+    lines += _table(["", "s"], [[name, f"{spent:.2f}"] for name, spent in found["seconds"]["all"].items()])
     return "\n".join(lines)
 
 
@@ -272,7 +292,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     if given.what == "run":
-        RESULTS.write_text(json.dumps(run(given.seed), indent=1) + "\n", encoding="utf-8")
+        run(given.seed)
     else:
         PAGE.write_text(page(json.loads(RESULTS.read_text("utf-8")), PAGE.read_text("utf-8")), encoding="utf-8")
 

@@ -68,9 +68,9 @@ def compare(
     if as_json:
         typer.echo(json.dumps([pair.as_dict() for pair in found], indent=1))
         return
-    from finbench import views
+    from finbench import cardviews
 
-    views.compared(found, show)
+    cardviews.compared(found, show)
 
 
 def verify(
@@ -89,9 +89,9 @@ def verify(
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=1))
     else:
-        from finbench import views
+        from finbench import cardviews
 
-        views.verified(found)
+        cardviews.verified(found)
     if found.faults:
         raise typer.Exit(1)
 
@@ -153,9 +153,9 @@ def card_restate(
     if as_json:
         typer.echo(json.dumps([one.as_dict() for one in found], indent=1))
     else:
-        from finbench import views
+        from finbench import cardviews
 
-        views.restated(found, dry_run)
+        cardviews.restated(found, dry_run)
     if any(one.refused for one in found):
         raise typer.Exit(1)
 

@@ -235,7 +235,7 @@ def difference(
     """``scoring.difference`` of values from samples; FinbenchError, naming ``where``, for what no scorer gives."""
     try:
         return scoring.difference(a, b, how, clusters)
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as fault:
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as fault:
         raise FinbenchError(
             f"Values in the samples of {where} are not what the task's scorer gives ({type(fault).__name__}: {fault}).",
             "See which: finbench verify CARD",

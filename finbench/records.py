@@ -6,6 +6,7 @@ A Recipe trains an Adapter; a Subject sits Tasks and gets a Scorecard made of Sc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
@@ -188,6 +189,16 @@ class Provenance(Record):
     packages: dict[str, str] = Field(description="versions of the packages that decide a result")
     hardware: dict[str, str | int | float] = Field(description="processor, cores, memory, accelerator")
     created: str = Field(description="UTC, ISO 8601, seconds")
+
+    def when(self) -> datetime:
+        """``created``; FinbenchError for what is no such time, or one before there were scorecards."""
+        try:
+            found = datetime.strptime(self.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            if found.year < 2000:
+                raise ValueError
+        except ValueError as fault:
+            raise FinbenchError(f"{shortened(repr(self.created))} is no time at which anything was made.") from fault
+        return found
 
 
 class Contamination(Record):

@@ -37,13 +37,17 @@ class Outcome:
 
 def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
     """Contradictions inside rows: readings outside the label set, an accuracy or parse rate that does not follow."""
-    by_label = {name for name, how in metrics.aggregations(task).items() if how.__name__ in metrics.BY_LABEL}
+    aggregations = metrics.aggregations(task)
+    by_label = {name for name, how in aggregations.items() if how.__name__ in metrics.BY_LABEL}
+    numbers = {name for name, how in aggregations.items() if how.__name__ == "mean"}
     for row in rows:
         values = row["values"]
         if values.keys() != rows[0]["values"].keys():
             yield RowFault(row["index"], "", f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}")
             continue
         for name, value in values.items():
+            if name in numbers and not isinstance(value, dict) and not _number(value):
+                yield RowFault(row["index"], name, f"is no number: {repr(value)[:50]}")
             if name not in by_label or isinstance(value, dict):
                 continue
             if not _label_item(value):
@@ -57,6 +61,10 @@ def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
                 yield RowFault(row["index"], name, f"gold {gold!r}, prediction {predicted!r} contradict the accuracy")
             if not lenient and values.get("parse_rate", float(predicted is not None)) != float(predicted is not None):
                 yield RowFault(row["index"], name, f"prediction {predicted!r} contradicts the parse rate")
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e15
 
 
 def _label_item(value: Any) -> bool:

@@ -7,6 +7,7 @@ model, asked again, gives the same answers).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from finbench.records import Measure, Score, Scorecard
 
 Unlike = tuple[str, str, Measure, Measure]  # place in the card, metric as scored, as stated, as recomputed
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
+_KEYS = {"task", "index", "doc", "cluster", "values", seal.KEY}  # of a sample row, and its answer
 _EXACT = 1e-9  # intervals are resampled with the same seed: equal up to rounding
 _OF_SCHEMA_0 = Scorecard.model_fields.keys() - {"origin", "arguments", "computed", "chat_template", "seal"}
 _EARLIER = 0.03  # those of schema 0 came from 2,000 resamples of another kind
@@ -119,6 +121,15 @@ def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None
 
 def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> None:
     """The seal names what was edited; the run key must follow from subject, settings and versions."""
+    meant = dict(seal.leaves(json.loads(card.to_json())))
+    for place, written in seal.leaves(raw):
+        read = meant.get(place, written)
+        if type(read) is not type(written) and not (isinstance(read, float) and type(written) is int):
+            found.fault(place, f"is written as {written!r}, which other readers do not take for {read!r}")
+    try:
+        card.provenance.when()
+    except FinbenchError as fault:
+        found.fault("provenance.created", fault.message)
     if card.schema_ == 0:
         for name in sorted(raw.keys() & (Scorecard.model_fields.keys() - _OF_SCHEMA_0)):
             found.fault("schema", f"is 0, which had no {name}: the number was edited")
@@ -264,7 +275,7 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         recomputed = scoring.split_metrics(
             scoring.values_of(rows), metrics.aggregations(score.task), scoring.clusters_of(rows)
         )
-    except (KeyError, TypeError, ValueError, IndexError, AssertionError, ZeroDivisionError) as fault:
+    except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
     hidden = scoring.hidden(rows)
@@ -290,6 +301,8 @@ def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> 
         for name, kind in ((answer, list if task.form == "choice" else str), ("cluster", str)):
             if not isinstance(row.get(name), kind):
                 found.fault(f"{place}.{name}", "is missing")
+        for name in row.keys() - _KEYS - {answer}:
+            found.fault(f"{place}.{name}", "is nothing that a sample row of this task has")
         if score.version == task.version and row["values"].keys() != names:
             found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")
 

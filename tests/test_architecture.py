@@ -93,6 +93,7 @@ LAYERS = (
     {
         "views",
         "hubviews",
+        "cardviews",
         "planviews",
         "gridviews",
         "cli",

@@ -404,7 +404,7 @@ def test_a_card_outside_the_schema_is_named(alter: Any, said: str, card: Path) -
     assert said in fault.message
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "3", '"card"', '{"schema": "one"}', '{"schema": NaN}', "{}"])
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"card"', '{"schema": "one"}', "{}"])
 def test_what_is_no_card_at_all_is_one_fault(text: str, card: Path) -> None:
     card.write_text(text)
     assert [fault.field for fault in verify(card).faults] == ["schema"]
@@ -747,7 +747,7 @@ def test_samples_that_are_no_samples_are_refused_at_small_cost(card: Path) -> No
         "a bomb": (inflated, "larger than any"),
         "empty objects": (_frames(b"{}\n" * 3_000_000), "too short"),
         "torn at a line": (_frames(text)[: len(whole) // 2], "torn"),
-        "rows behind the frame": (_frames(text, hidden), "each once"),
+        "rows behind the frame": (_frames(text, hidden), "behind its samples"),
         "no zstd": (b"{}", "torn"),
         "nothing": (b"", "torn|each once|0 rows"),
     }
