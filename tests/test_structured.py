@@ -313,11 +313,11 @@ def test_the_rank_is_the_largest_that_reaches_the_compression(share: float, kind
         vocab_size=100, hidden_size=64, intermediate_size=160, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=1, tie_word_embeddings=True,
     )  # fmt: skip
-    try:
-        done = surgery.planned(config, Structure(kind=kind, compression=share))
-    except FinbenchError as fault:
-        assert "cannot be reached" in fault.message or "none of the" in fault.message
+    if share > surgery.planned(config, Structure(kind=kind, rank=1)).compression:
+        with pytest.raises(FinbenchError, match="cannot be reached"):
+            surgery.planned(config, Structure(kind=kind, compression=share))
         return
+    done = surgery.planned(config, Structure(kind=kind, compression=share))
     assert done.compression >= share
     rank = done.layers[0].rank
     assert {layer.rank for layer in done.layers} == {rank}
@@ -329,7 +329,7 @@ def test_the_rank_is_the_largest_that_reaches_the_compression(share: float, kind
     assert done.before / (done.after + larger) < share
 
 
-# Total parameters over those at r = d/2, d/4, d/8, d/16, everything in the blocks factorised: FinGPT-HPC's claim counted
+# Total parameters over those at r = d/2, d/4, d/8, d/16, all in the blocks factorised: FinGPT-HPC's claim counted
 TABLE = {
     "gpt2": (GPT2Config(), 124_439_808, (1.29, 1.83, 2.32, 2.67)),
     "gpt2-xl": (GPT2Config(n_embd=1600, n_layer=48, n_head=25), 1_557_611_200, (1.46, 2.71, 4.74, 7.56)),

@@ -246,6 +246,8 @@ def _class(config: Any, stored: Stored, folder: Path | None = None) -> Any:
     def begin(self: Any, config: Any, *arguments: Any, **named: Any) -> None:
         base.__init__(self, config, *arguments, **named)
         _replace(self, stored, folder)
+        for layer in stored.layers:  # GPT-2 draws these weights from above, by the parent
+            self.get_submodule(layer.name.rpartition(".")[0])._is_hf_initialized = True
 
     return type(base.__name__, (base,), {"__init__": begin, "__module__": base.__module__})
 
