@@ -42,6 +42,15 @@ class Stored(Document):
     parameters: int = Field(ge=1, description="of this model")
     dense_parameters: int = Field(ge=1, description="of the dense one")
 
+    @property
+    def described(self) -> str:
+        """For people: kind, rank, parameters."""
+        ranks = sorted({layer.rank for layer in self.layers})
+        rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
+        smaller = f"{self.parameters:,} parameters for {self.dense_parameters:,}"
+        bits = "" if self.bits == 16 else f", in {self.bits} bits"
+        return f"{self.structure.kind}, {rank} in {len(self.layers)} layers, {smaller}{bits}"
+
 
 def save(model: Any, folder: Path, tokenizer: Any = None, *, structure: Structure, bits: Bits = 16) -> Stored:
     """Write a structured model into the new ``folder``, whole or not at all; return its ``structure.json``.
@@ -167,6 +176,8 @@ def check(folder: Path) -> Stored:
     stored = read(folder)
     header = check_header(folder / FACTORISED)
     model = skeleton(folder)
+    if (counts.parameters(model), counts.dense_parameters(model)) != (stored.parameters, stored.dense_parameters):
+        raise FinbenchError(f"{folder / STRUCTURE} counts other parameters than its layers have.", "Fetch it again.")
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     tied = set(model.all_tied_weights_keys)
     packed = set(_quantised(model)) if stored.bits != 16 else set()
