@@ -74,6 +74,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     from finbench import loops
 
     base = bases.resolve(recipe.base)
+    recipe = bases.on_factors(recipe, base)
     quantise.check(recipe.bits)
     skeleton = bases.skeleton(base)
     method_named(recipe.method).verify(recipe, bases.layers_of(skeleton))

@@ -43,6 +43,7 @@ LAYERS = (
         "devhub",
         "unpack",
         "modelfiles",
+        "structured",
         "journal",
     },
     {
