@@ -40,6 +40,7 @@ LAYERS = (
         "devhub",
         "unpack",
         "modelfiles",
+        "structured",
         "journal",
     },
     {
