@@ -74,4 +74,4 @@ def memory(run: Prepared, one: Member, size: members.Size) -> int:
     kept = layers * _KEPT * word / 2 * config.hidden_size * tokens + layer if recipe.recompute else layers * layer
     logits = tokens * len(run.tokenizer) * (word + 8)  # as computed, in float32, and their gradient
     frozen = size.parameters - min(size.trainable, size.parameters)
-    return math.ceil(_STATE * size.trainable + 4 * frozen + kept + logits)
+    return math.ceil(float(_STATE * size.trainable + 4 * frozen + kept + logits))
