@@ -6,7 +6,7 @@ A Recipe trains an Adapter; a Subject sits Tasks and gets a Scorecard made of Sc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
@@ -49,7 +49,7 @@ class Record(BaseModel):
 def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     place = shortened(".".join(str(part) for part in error["loc"]) or "value")
     if error["type"] == "extra_forbidden":
-        close = near_misses(shortened(str(error["loc"][-1])), cls.model_fields)
+        close = near_misses(shortened(str(error["loc"][-1])), _record_at(cls, error["loc"][:-1]).model_fields)
         return f"unknown key {place!r}" + (f" (did you mean {' or '.join(close)}?)" if close else "")
     if error["type"] == "missing":
         return f"{place!r} is missing"
@@ -57,6 +57,19 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     return f"{place}: {message}" + (
         "" if error["type"] == "value_error" else f", got {shortened(repr(error['input']))}"
     )
+
+
+def _record_at(cls: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+    """The record whose key is wrong: ``cls`` itself, or one inside it."""
+    for name in place:
+        kinds = [cls.model_fields[name].annotation] if isinstance(name, str) and name in cls.model_fields else []
+        while kinds:
+            kind = kinds.pop()
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                cls = kind
+                break
+            kinds.extend(get_args(kind))
+    return cls
 
 
 def shortened(text: str, most: int = 200) -> str:

@@ -85,6 +85,7 @@ def members(recipe: PretrainRecipe, tokenizer: Any) -> list[Member]:
 
 
 def _configuration(recipe: PretrainRecipe, tokenizer: Any) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import GPT2Config, LlamaConfig
 
     start, family = recipe.start, recipe.start.family
@@ -106,7 +107,7 @@ def _configuration(recipe: PretrainRecipe, tokenizer: Any) -> Any:
     try:
         config = kind(**{**common, **own, **shape, **start.config})
         surgery.planned(config, Structure(kind="dense"))
-    except (ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError) as fault:
+    except (ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError, StrictDataclassError) as fault:
         raise FinbenchError(f"start: this makes no model: {reason(fault)}", "Mend start.config.") from fault
     return config
 
