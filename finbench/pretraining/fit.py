@@ -126,7 +126,7 @@ def _restructure(run: Prepared, one: Member, model: Any, phase: Phase) -> Iterat
     """Factorise the model, in place; what it lost goes into the log, and from there into every checkpoint."""
     if one.base:
         found = scoring.score(model, run.held, run.recipe.context, run.recipe.micro_batch)
-        yield {_BASE_BITS: {name: part.per_byte for name, part in found.items()}, "step": phase.first}
+        yield {_BASE_BITS: {name: round(part.per_byte, 6) for name, part in found.items()}, "step": phase.first}
     device = next(model.parameters()).device
     done: surgery.Surgery = members.restructured(model, one, run.calibration(device))
     for warning in done.warnings if main_process() else ():

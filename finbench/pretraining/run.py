@@ -86,6 +86,9 @@ def pretrain(
     _check_folder(out)
     with environment.owner(out):
         _claim(run, out, resume)
+        if finished := _finished(run, out):
+            say(f"{out} holds this run already; nothing to do.")
+            return finished
         for member in run.members:
             fit.member(run, member, out)
         done = fit.gathered(run, out)
@@ -201,6 +204,18 @@ def _claim(run: Prepared, out: Path, resume: bool) -> None:
     elif resume:
         say("There is nothing to resume; starting from the beginning.")
     write_atomic(mark, json.dumps({**now, **about}, indent=1) + "\n")
+
+
+def _finished(run: Prepared, out: Path) -> Pretrained | None:
+    """The record of this run, where nothing is missing from it."""
+    if not (out / RECORD).is_file():
+        return None
+    found = read_record(out / RECORD)
+    whole = {one.name for one in run.members} <= {model.name for model in found.models}
+    if not whole or found.recipe.tasks != run.recipe.tasks:
+        return None
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    return found
 
 
 def _recorded(path: Path) -> dict[str, Any]:

