@@ -184,32 +184,41 @@ def load_tokenizer(base: Base) -> Any:
 
 def context_length(base: Base) -> int | None:
     """Tokens that the base can see, by its configuration; None where it states no limit."""
-    from transformers import AutoConfig
-
-    with _told(base):
-        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-    return getattr(config, "max_position_embeddings", None)  # GPT-2 calls it n_positions, transformers maps it
+    # GPT-2 calls it n_positions, transformers maps it
+    return getattr(_config(base), "max_position_embeddings", None)
 
 
 def head_size(base: Base) -> int | None:
     """Numbers of a query of one attention head, by the configuration; None where it does not say."""
-    from transformers import AutoConfig
-
-    with _told(base):
-        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    config = _config(base)
     stated = getattr(config, "head_dim", None)
     hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
     return stated or (hidden // heads if hidden and heads else None)
 
 
+def _config(base: Base) -> Any:
+    """transformers' configuration of a base."""
+    from transformers import AutoConfig
+
+    with _told(base):
+        if modelfiles.is_structured(base.folder):
+            from finbench.structured import storage
+
+            return storage.config_of(base.folder)
+        return AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+
+
 def skeleton(base: Base) -> Any:
     """The model of a base without weights, on torch's meta device, from its configuration alone."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     with _told(base), torch.device("meta"):
-        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-        return AutoModelForCausalLM.from_config(config)
+        if modelfiles.is_structured(base.folder):
+            from finbench.structured import storage
+
+            return storage.skeleton(base.folder)
+        return AutoModelForCausalLM.from_config(_config(base))
 
 
 def linear_layers(base: Base) -> list[Layer]:
@@ -245,6 +254,30 @@ def _as_large_as_stated(base: Base) -> None:
         )
 
 
+def _opener(base: Base, bits: Bits) -> Callable[..., Any]:
+    """What loads the weights of a base; FinbenchError for factors that are stored in other bits."""
+    from transformers import AutoModelForCausalLM
+
+    if not modelfiles.is_structured(base.folder):
+        return AutoModelForCausalLM.from_pretrained  # type: ignore[no-any-return]
+    from finbench.structured import storage
+
+    stored = storage.read(base.folder).bits
+    if stored not in (16, bits):
+        raise FinbenchError(f"{base.folder} is stored in {stored} bits, not in {bits}.", f"Say so: --bits {stored}")
+    return storage.from_pretrained
+
+
+def save(model: Any, base: Base, folder: Path) -> None:
+    """Write a whole model that was made of ``base`` in 16 bits into ``folder``, in the form that the base has."""
+    if not modelfiles.is_structured(base.folder):
+        model.save_pretrained(folder)
+        return
+    from finbench.structured import storage
+
+    storage.save(model, folder, structure=storage.read(base.folder).structure)
+
+
 def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     """Load (model, tokenizer) of a base at ``bits`` (see ``methods/quantise.py``), computing in ``dtype``.
 
@@ -252,14 +285,14 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     the wrong shape, or not finite.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(base)
     _as_large_as_stated(base)
     device = "cuda:0" if torch.cuda.is_available() else "cpu"
     extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype)}
+    opener = _opener(base, bits)
     with _told(base):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = opener(
             base.folder,
             dtype=dtype,
             device_map={"": device},

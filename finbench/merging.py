@@ -77,7 +77,7 @@ def _write(
     del trained
     merged = _sum(adapters.attach(merged, folder.folder, on), folder).to(bases.compute_dtype(_dtype(dtype)))
     merged.config.name_or_path = on.id.hub_id or on.id.alias
-    merged.save_pretrained(staging)
+    bases.save(merged, on, staging)
     tokenizer.save_pretrained(staging)
     del merged
     written, _ = bases.load(bases.Base(on.id, staging), 16, bases.compute_dtype(_dtype(dtype)))

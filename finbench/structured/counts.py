@@ -91,8 +91,8 @@ def flops_per_token(model: Any, context: int) -> Flops:
 
     As PaLM's appendix B (arXiv:2204.02311) counts: a pass back costs two forward; each token attends to the whole
     context, though a causal mask would allow half; norms, activations and the look-up of embeddings are left out.
-    SLTrain composes its matrix in every pass, so it multiplies as the dense layer does; the composing itself is shared
-    among the tokens of a pass, here of one sequence.
+    SLTrain multiplies by a matrix of the dense size, and beside that by its factors, or composes them into that matrix,
+    whichever is less; composing is shared among the tokens of a pass, here of one sequence.
     """
     products = sum(_products(module, context) for module in _multiplied(model))
     config = model.config.get_text_config()
@@ -117,7 +117,7 @@ def _products(module: Any, context: int) -> float:
     """Multiplications a token."""
     if isinstance(module, SLTrainLinear):
         rank, inputs, outputs = module.down.out_features, module.down.in_features, module.up.out_features
-        return inputs * outputs * (1 + rank / context)
+        return inputs * outputs + rank * min(inputs + outputs, inputs * outputs / context)
     if isinstance(module, nn.Linear):
         return float(module.in_features * module.out_features)  # of a quantised one too, whose weight is packed
     return float(module.nx * module.nf)

@@ -136,8 +136,13 @@ class SLTrainLinear(LowRankLinear):
         return self.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(scale BA + S)x + b, by the composed matrix; by the factors where they carry an adapter or are quantised."""
-        if type(self.down) is nn.Linear and type(self.up) is nn.Linear:
+        """(scale BA + S)x + b, by the composed matrix where there are tokens enough to pay for composing it.
+
+        By the factors else, and always where these carry an adapter or are quantised.
+        """
+        inputs, outputs = self.record.inputs, self.record.outputs
+        many = x.numel() * (inputs + outputs) >= inputs * inputs * outputs
+        if many and type(self.down) is nn.Linear and type(self.up) is nn.Linear:
             kind = x.device.type
             casts = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
             dtype = torch.get_autocast_dtype(kind) if casts else x.dtype
@@ -145,18 +150,19 @@ class SLTrainLinear(LowRankLinear):
             bias = None if self.bias is None else self.bias.to(dtype)
             y: torch.Tensor = _Composed.apply(x.to(dtype), *factors, bias, self.support, self.scale)  # type: ignore[no-untyped-call]
             return y
-        low = self.up(self.down(x)) * self.scale
-        return low + linear(x, self.sparse(self.up.out_features, x.shape[-1]).to(x.dtype), self.bias).to(low.dtype)
+        low: torch.Tensor = self.up(self.down(x)) * self.scale
+        return low + linear(x, self.sparse().to(x.dtype), self.bias).to(low.dtype)
 
-    def sparse(self, outputs: int, inputs: int) -> torch.Tensor:
+    def sparse(self) -> torch.Tensor:
         """S, (outputs, inputs)."""
+        inputs, outputs = self.record.inputs, self.record.outputs
         flat = self.values.new_zeros(outputs * inputs)
         return flat.index_add(0, self.support, self.values).view(outputs, inputs)
 
     def matrix(self) -> torch.Tensor:
         """The matrix that it computes, (outputs, inputs)."""
         made = self.up.weight @ self.down.weight * self.scale
-        return made + self.sparse(*made.shape).to(made.dtype)
+        return made + self.sparse().to(made.dtype)
 
 
 MODULES: dict[str, type[LowRankLinear]] = {
