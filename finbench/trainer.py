@@ -169,7 +169,7 @@ class Keeper(TrainerCallback):
                 f"The loss is not a number at step {step}: training has diverged.",
                 f"Use a smaller learning rate than {self.lr:g}: {self.slower.format(self.lr / 4)}",
             )
-        speed = self.tokens / max(time.monotonic() - self.started, 1e-9)
+        speed = self.tokens / max(self.seconds - self.earlier, 1e-9)
         self.bar.update(self.task, completed=step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
 
     def held(self, model: Any) -> dict[str, Any]:
