@@ -34,13 +34,13 @@ SCRATCH: dict[str, Any] = {
     "start": {"shape": "llama-tiny", "config": SHAPE, "vocabulary": 2048},
     "context": 128,
     "tokens": 196_608,
-    "batch": 16,
-    "micro_batch": 16,
+    "batch": 4,
+    "micro_batch": 4,
     "lr": 3e-3,
     "dtype": "float32",
-    "save_every": 48,
-    "eval_every": 24,
-    "eval_tokens": 8_000,
+    "save_every": 96,
+    "eval_every": 96,
+    "eval_tokens": 5_000,
 }
 CUT = 2.0  # parameters of the dense model over those of every structure
 STRUCTURES: dict[str, dict[str, Any]] = {
@@ -49,7 +49,7 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "sltrain": {"structure": {"kind": "sltrain", "compression": CUT}},
     "warm": {
         "structure": {"kind": "lowrank", "compression": CUT, "frobenius_decay": 1e-4},
-        "warmup_dense_steps": 24,
+        "warmup_dense_steps": 96,
     },
 }
 COMPRESS: dict[str, Any] = {
@@ -227,8 +227,8 @@ def _scratch(runs: dict[str, Any]) -> str:
     lines = [
         "## From nothing",
         "",
-        f"Small Llamas (width 192, 4 layers, vocabulary {one['vocabulary']:,}), {model['steps']} steps, {model['tokens']:,} tokens of "
-        f"{sum(part['tokens'] for part in one['sources']):,}, {one['dtype']}.",
+        f"Small Llamas (width 192, 4 layers, vocabulary {one['vocabulary']:,}), {model['steps']} steps, "
+        f"{model['tokens']:,} tokens of {sum(part['tokens'] for part in one['sources']):,}, {one['dtype']}.",
         "",
         "| model | parameters | operations a token | bits per byte | general | financial | training loss |",
         "|--|--:|--:|--:|--:|--:|--:|",
@@ -250,7 +250,7 @@ def _verdict(rows: list[tuple[float, str, Any]]) -> str:
         return ""
     whole, matched = bits[SAID["dense"]], bits[SAID["dense-parameters"]]
     found = [
-        f"{said}: {value - whole:+.3f} against the whole dense model, {value - matched:+.3f} against the dense one of its size"
+        f"{said}: {value - whole:+.3f} to the whole dense model, {value - matched:+.3f} to the dense one of its size"
         for key, said in SAID.items()
         if not key.startswith("dense") and (value := bits.get(said)) is not None
     ]
@@ -264,10 +264,11 @@ def _compress(runs: dict[str, Any]) -> str:
     lines = [
         "## A checkpoint cut down",
         "",
-        f"SmolLM2-135M (the embedded copy), truncated by SVD, then {steps} steps ({tokens:,} tokens) at a context of 64, {one['dtype']}. "
-        "This is a very short healing: the curves still fall where they end.",
+        f"SmolLM2-135M (the embedded copy), truncated by SVD, then {steps} steps ({tokens:,} tokens) at a context "
+        f"of 64, {one['dtype']}. This is a very short healing: the curves still fall where they end.",
         "",
-        "| model | parameters | compression | of the base | after the cut | after training | general | financial | error of a matrix |",
+        "| model | parameters | compression | of the base | after the cut | after training | general | financial "
+        "| error of a matrix |",
         "|--|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, run in runs.items():
@@ -299,8 +300,8 @@ def _speed(rows: dict[str, Any]) -> str:
     lines = [
         "## Speed",
         "",
-        f"Forward and backward pass of {whole['tokens']:,} tokens, {shape['num_hidden_layers']} Llama layers of width {shape['hidden_size']}, float32, one "
-        "thread; processor time, medians, the models take turns.",
+        f"Forward and backward pass of {whole['tokens']:,} tokens, {shape['num_hidden_layers']} Llama layers of width "
+        f"{shape['hidden_size']}, float32, one thread; processor time, medians, the models take turns.",
         "",
         "| layers | parameters | operations: dense over this | speed: this over dense |",
         "|--|--:|--:|--:|",

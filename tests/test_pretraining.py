@@ -7,6 +7,8 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +19,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finbench import paths
+from conftest import hub_environment, upload
+from finbench import catalog, paths
 from finbench.console import Lines
+from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
 from finbench.pretraining import corpus, held, loop, members, mixture, report, run, shards, spec, vocabulary
 
@@ -127,6 +131,18 @@ def test_the_structure_takes_over_trained_weights_by_truncation(tmp_path: Path) 
     assert recipe(tmp_path, seed=7).resolved.seed == 7
 
 
+def test_the_page_names_every_key_and_the_examples_can_be_read() -> None:
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "pretrain.md").read_text(encoding="utf-8")
+    keys = {*spec.PretrainRecipe.model_fields, *spec.Start.model_fields, *spec.Source.model_fields}
+    assert [key for key in keys if f"`{key}" not in page] == []
+    assert all(shape in page for shape in spec.SHAPES)
+    for path in (root / "examples").glob("pretrain-*.yaml"):
+        assert spec.read(path).name == path.stem
+        stated = catalog.read_yaml(path)
+        assert [key for key in stated if stated[key] == spec.PretrainRecipe.model_fields[key].default] == [], path.name
+
+
 # ---------------------------------------------------------------- text
 
 
@@ -171,6 +187,54 @@ INSTANCE = f"""<xbrli:xbrl xmlns:xbrli="http://www.xbrl.org/2003/instance" xmlns
 <g:LeasesPolicyTextBlock contextRef="c">{BLOCK}</g:LeasesPolicyTextBlock>
 <g:NotesTextBlock contextRef="c">&lt;p&gt;Note 1&lt;/p&gt;{BLOCK}</g:NotesTextBlock>
 <g:Assets contextRef="c" unitRef="u">12</g:Assets></xbrli:xbrl>"""
+
+
+@pytest.mark.slow
+def test_a_data_set_on_the_hub_is_streamed_at_one_commit(dev_hub: DevHub, tmp_path: Path) -> None:
+    lines = "".join(json.dumps({"text": content, "n": 1}) + "\n" for content in texts(5)).encode()
+    commit = upload(dev_hub, "me/texts", {"train.jsonl": lines}, kind="dataset")
+    program = (  # in a process of its own: datasets reads the Hub's address when it is imported
+        "import json, sys; from finbench.pretraining import corpus, spec\n"
+        "found = corpus.locate(spec.Source(hub=sys.argv[1], field=sys.argv[2]), 'texts')\n"
+        "print(json.dumps([found.revision, list(corpus.raw(found))]))\n"
+    )
+
+    def run_it(*arguments: str) -> Any:
+        environment = {**os.environ, **hub_environment(dev_hub, tmp_path / "home")}
+        command = [sys.executable, "-c", program, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+    done = run_it("hub:me/texts", "text")
+    assert json.loads(done.stdout.splitlines()[-1]) == [commit, texts(5)], done.stderr[-2000:]
+    assert "no column 'body'; it has" in run_it("hub:me/texts", "body").stderr
+    assert "me/none" in run_it("hub:me/none", "text").stderr.splitlines()[-2]
+
+
+XBRL = 'xmlns:ix="http://www.xbrl.org/2013/inlineXBRL" xmlns:xbrli="http://www.xbrl.org/2003/instance"'
+LONG = "It is sold in many shops of the country, and to some customers abroad, at prices which follow costs. " * 3
+REPORT = f"""<html xmlns="http://www.w3.org/1999/xhtml" {XBRL}><head><title>hidden words</title></head><body>
+<div style="display: none"><ix:header><ix:hidden>hidden words</ix:hidden></ix:header></div>
+<p>Item 1. Business</p><div>The Company makes <b>widgets</b>&nbsp;and parts.<br/>{LONG}</div>
+<p>Item 7. Discussion</p><p>{LONG}</p>
+<table><tr><td><div>Widgets</div></td><td>12<br/></td><td>14</td></tr><tr><td>Parts</td><td>3</td><td>4</td></tr></table>
+<p>17</p></body></html>"""
+BLOCK = f"&lt;div&gt;&lt;p&gt;Leases&lt;/p&gt;&lt;p&gt;{LONG}&lt;/p&gt;&lt;/div&gt;"
+INSTANCE = f"""<xbrli:xbrl xmlns:xbrli="http://www.xbrl.org/2003/instance" xmlns:g="http://fasb.org/us-gaap/2023">
+<g:LeasesPolicyTextBlock contextRef="c">{BLOCK}</g:LeasesPolicyTextBlock>
+<g:NotesTextBlock contextRef="c">&lt;p&gt;Note 1&lt;/p&gt;{BLOCK}</g:NotesTextBlock>
+<g:Assets contextRef="c" unitRef="u">12</g:Assets></xbrli:xbrl>"""
+
+
+def test_a_data_set_on_the_hub_is_streamed_at_one_commit(dev_hub: DevHub) -> None:
+    lines = "".join(json.dumps({"text": content, "n": 1}) + "\n" for content in texts(5)).encode()
+    commit = upload(dev_hub, "me/texts", {"train.jsonl": lines}, kind="dataset")
+    located = corpus.locate(spec.Source(hub="hub:me/texts"), "texts")
+    assert located.revision == commit
+    assert list(corpus.raw(located)) == texts(5)
+    with pytest.raises(FinbenchError, match="no column 'body'; it has"):
+        corpus.locate(spec.Source(hub="hub:me/texts", field="body"), "texts")
+    with pytest.raises(FinbenchError):
+        corpus.locate(spec.Source(hub="hub:me/none"), "none")
 
 
 def test_filings_become_text(tmp_path: Path) -> None:
@@ -386,17 +450,36 @@ def test_a_run_with_its_baselines_from_nothing_to_the_report(text: Path, tmp_pat
         run.pretrain(recipe(text, steps=12, lr=4e-3), out)
 
 
-def test_a_model_of_factors_and_its_dense_form_compute_the_same(text: Path, tmp_path: Path) -> None:
+def test_gpt2_in_factors_its_dense_form_and_its_quantised_copies(text: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from finbench.structured import storage
 
-    run.pretrain(recipe(text), tmp_path / "run")
+    small = {"n_embd": 64, "n_layer": 1, "n_head": 2}
+    start = {"shape": "gpt2-tiny", "vocabulary": 300, "config": small}
+    done = run.pretrain(recipe(text, start=start, store=[8, 4], steps=2), tmp_path / "run")
+    assert isinstance(done, run.Pretrained)
     ids = torch.arange(3, 19)[None]
     with torch.no_grad():
         factors = storage.load(tmp_path / "run" / "model")(ids).logits
         dense = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model-dense")(ids).logits
     assert torch.allclose(factors, dense, atol=1e-4)
+    [model] = done.models
+    assert model.stored.keys() == {"8", "4"}
+    assert max(model.stored.values()) < model.bytes
+    assert model.cutting is not None
+    assert {layer.form for layer in model.cutting.layers} == {"Conv1D"}
+
+
+def test_every_model_sits_the_exams_of_the_recipe(text: Path, tmp_path: Path) -> None:
+    """CoLA too, which has no dense form."""
+    more = {"tasks": ["mini_sentiment"], "steps": 2, "baselines": ["parameters"]}
+    context = {"context": 64, "start": {"shape": "llama-tiny", "vocabulary": 300, "config": SMALL}}
+    done = run.pretrain(recipe(text, structure={"kind": "cola", "rank": 8}, **more, **context), tmp_path / "run")
+    assert isinstance(done, run.Pretrained)
+    assert [model.dense_folder for model in done.models] == [None, "dense-parameters"]
+    assert all(0 <= model.scores["mini_sentiment"] <= 1 for model in done.models)
+    assert "mini_sentiment" in (tmp_path / "run" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
@@ -529,9 +612,6 @@ def test_named_shapes_have_the_parameters_of_their_names() -> None:
 
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(text: Path, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     path = tmp_path / "r.json.yaml"
     path.write_text(recipe(text, batch=6, micro_batch=2).model_dump_json(exclude_defaults=True))
     script = tmp_path / "go.py"

@@ -204,9 +204,12 @@ def _save(run: Prepared, one: Member, model: Any, out: Path) -> tuple[str, str |
             run.tokenizer.save_pretrained(staging)
         return one.name, one.name
     storage.save(model, out / one.name, tokenizer=run.tokenizer, structure=one.structure)
+    for bits in run.recipe.store:
+        storage.save(model, out / f"{one.name}-{bits}bit", tokenizer=run.tokenizer, structure=one.structure, bits=bits)
     if one.structure.kind == "cola":  # computes no matrix
         return one.name, None
     dense = f"{one.name}-dense"
+    shutil.rmtree(out / dense, ignore_errors=True)  # of a run that was killed here
     storage.export_dense(out / one.name, out / dense)
     return one.name, dense
 
@@ -236,13 +239,23 @@ def _result(run: Prepared, one: Member, fitted: Fitted, peak: int, folder: Path)
         step_seconds=round(pace, 5),
         tokens_per_second=round(recipe.batch * recipe.context / pace, 1),
         peak_memory_bytes=peak,
-        bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+        bytes=_weights(folder),
+        stored={
+            str(bits): _weights(folder.with_name(f"{one.name}-{bits}bit"))
+            for bits in recipe.store
+            if one.structure.kind != "dense"
+        },
         folder=one.name,
         loss_curve=[point for number, point in enumerate(curve) if number % every == 0 or number == len(curve) - 1],
         base_bits=next((entry[_BASE_BITS] for entry in log if _BASE_BITS in entry), {}),
         bits_curve=[(entry["step"], _of(entry, BITS)) for entry in log if _of(entry, BITS)],
         nats_per_token=_of([entry for entry in log if _of(entry, NATS)][-1], NATS),
     )
+
+
+def _weights(folder: Path) -> int:
+    """Bytes of the weight files of a model."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def _of(entry: dict[str, Any], what: str) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 from finbench import bases
 from finbench.errors import FinbenchError, near_misses, reason
 from finbench.methods.base import Method
+from finbench.modelfiles import STRUCTURE
 from finbench.pretraining.spec import SHAPES, PretrainRecipe
 from finbench.records import BaseModelId, Recipe
 from finbench.structured import counts, matching, surgery
@@ -63,6 +64,8 @@ def members(recipe: PretrainRecipe, tokenizer: Any) -> list[Member]:
     """The model, then its baselines. Raises FinbenchError for a configuration that makes no model."""
     structure = recipe.resolved
     base = bases.resolve(recipe.start.base) if recipe.start.base else None
+    if base and (base.folder / STRUCTURE).is_file():
+        raise FinbenchError(f"{base.id.alias} has low-rank structure already.", "Start from a dense checkpoint.")
     config = bases.skeleton(base).config if base else _configuration(recipe, tokenizer)
     if base and recipe.context > (bases.context_length(base) or recipe.context):
         raise FinbenchError(

@@ -29,6 +29,10 @@ def rows(done: Pretrained) -> list[Row]:
         Row("parameters", [amount(model.parameters) for model in models]),
         Row("compression, embeddings counted", [f"{model.compression:.2f}×" for model in models]),
         Row("weight files", [size(model.bytes) for model in models]),
+        *(
+            Row(f"  at {bits} bits", [size(model.stored[bits]) if bits in model.stored else "" for model in models])
+            for bits in models[0].stored
+        ),
         Row("operations a token, training", [amount(model.flops_training) for model in models]),
         Row("tokens a second", [f"{model.tokens_per_second:,.0f}" for model in models]),
     ]

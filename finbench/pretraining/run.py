@@ -101,6 +101,10 @@ def pretrain(
 
 def prepare(recipe: PretrainRecipe) -> Prepared:
     """Find text, tokenizer, base and configurations; tokenise what is not yet. Loads no weights."""
+    if recipe.batch < processes():
+        raise FinbenchError(
+            f"batch is {recipe.batch} sequences, less than one for each of {processes()} processes.", "--set batch="
+        )
     located = [corpus.locate(source, name) for source, name in zip(recipe.data, recipe.names, strict=True)]
     tokenizer = vocabulary.tokenizer_of(recipe.start, located, recipe.held_out)
     found = members.members(recipe, tokenizer)  # faults of the model before minutes of tokenising
@@ -115,7 +119,7 @@ def prepare(recipe: PretrainRecipe) -> Prepared:
 
 def decisive(recipe: PretrainRecipe, sources: list[str], tokenizer: str, base: BaseModelId | None) -> dict[str, Any]:
     """What decides the weights of a run, as JSON."""
-    unimportant = {"name", "eval_every", "eval_tokens", "save_every", "data", "tasks", "baselines"}
+    unimportant = {"name", "eval_every", "eval_tokens", "save_every", "data", "tasks", "baselines", "store"}
     stated = {
         **recipe.model_dump(mode="json", exclude=unimportant),
         "sources": sources,

@@ -167,6 +167,7 @@ class PretrainRecipe(Record):
     eval_tokens: int = Field(default=200_000, ge=1, description="held-out tokens a source that are scored, at most")
     save_every: int = Field(default=200, ge=1)
     tasks: list[str] = Field(default=[], description="exams that every model sits at the end: finbench tasks list")
+    store: list[Literal[8, 4]] = Field(default=[], description="also write the factors at 8 (int8), 4 (NF4) bits")
     baselines: list[Baseline] = Field(default=[], description="dense models on the same tokens, in the same order")
 
     @field_validator("data")
@@ -201,6 +202,8 @@ class PretrainRecipe(Record):
             raise ValueError("relora goes on with a dense base: name start.base, and no structure")
         if dense and not self.relora and self.baselines:
             raise ValueError("baselines are what a structure or relora is compared with, and this is dense itself")
+        if dense and self.store:
+            raise ValueError("store quantises factors: set structure.kind")
         if self.start.base and (matched := [name for name in self.baselines if name != "dense"]):
             raise ValueError(f"baseline {matched[0]} is of a run from nothing; beside a base there is: dense")
         if self.from_weights and self.structure.kind == "cola":
