@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from finbench.errors import FinbenchError
-from finbench.strict import Record, shortened
+from finbench.errors import FinbenchError, shortened
+from finbench.strict import Record
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md); 0 and everything from 1 on stays readable
 ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable

@@ -96,6 +96,7 @@ LAYERS = (
         "planning",
         "leaderboard",
         "grid",
+        "pretraining",
     },
     {
         "views",
@@ -104,6 +105,7 @@ LAYERS = (
         "planviews",
         "methodviews",
         "gridviews",
+        "pretrainviews",
         "cli",
         "cli_run",
         "cli_methods",
@@ -113,6 +115,7 @@ LAYERS = (
         "cli_board",
         "cli_hub",
         "cli_sweep",
+        "cli_pretrain",
         "__main__",
         "__init__",
     },
