@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -271,20 +271,20 @@ class ReLora(Moving):
                     held[key].masked_fill_(small, 0)
 
     def scheduler(self, optimizer: Any, recipe: Recipe, steps: int) -> Any:
-        """The recipe's schedule, times a short rise from zero at the start of each cycle but the first."""
+        """The recipe's schedule, times ``restart``."""
         from torch.optim.lr_scheduler import LambdaLR
         from transformers import get_scheduler
 
         warm = math.ceil(recipe.warmup * steps)
         whole = get_scheduler(recipe.schedule, optimizer, num_warmup_steps=warm, num_training_steps=steps).lr_lambdas[0]
+        again = self.restart(recipe, steps)
+        return LambdaLR(optimizer, lambda step: float(whole(step)) * again(step))
+
+    def restart(self, recipe: Recipe, steps: int) -> Callable[[int], float]:
+        """A short rise from zero at the start of each cycle but the first, as a factor of the learning rate."""
         period = self.period(recipe, steps)
         rise = max(1, math.ceil(float(self.stated(recipe, "restart_warmup")) * period))
-
-        def factor(step: int) -> float:
-            again = min(1.0, step % period / rise) if step >= period else 1.0
-            return float(whole(step)) * again
-
-        return LambdaLR(optimizer, factor)
+        return lambda step: min(1.0, step % period / rise) if step >= period else 1.0
 
 
 _REFUSED = "every fold would be rounded to the quantised weights, and be lost"
