@@ -97,6 +97,16 @@ def take_place() -> None:
     PartialState(cpu=not torch.cuda.is_available())  # the group that transformers' Trainer will find and use
 
 
+def forget_peak() -> None:
+    """Let ``peak_memory`` count from now on; on Linux, and on a GPU. Elsewhere it stays that of the whole process."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # getrusage's peak too
+
+
 def free_memory() -> int:
     """Bytes that can still be had: of the GPU if there is one, else of this machine."""
     import torch

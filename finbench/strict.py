@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from finbench.errors import FinbenchError, near_misses
+from finbench.errors import FinbenchError, near_misses, shortened
 
 _FAULTS = 20  # of a record that are shown one by one
 
@@ -36,7 +36,7 @@ class Record(BaseModel):
 def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     place = shortened(".".join(str(part) for part in error["loc"]) or "value")
     if error["type"] == "extra_forbidden":
-        close = near_misses(shortened(str(error["loc"][-1])), cls.model_fields)
+        close = near_misses(shortened(str(error["loc"][-1])), _record_at(cls, error["loc"][:-1]).model_fields)
         return f"unknown key {place!r}" + (f" (did you mean {' or '.join(close)}?)" if close else "")
     if error["type"] == "missing":
         return f"{place!r} is missing"
@@ -46,6 +46,11 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     )
 
 
-def shortened(text: str, most: int = 200) -> str:
-    """Text of a stranger, for a message."""
-    return text if len(text) <= most else text[: most - 3] + "..."
+def _record_at(cls: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
+    """The record whose key is wrong: ``cls`` itself, or one inside it."""
+    for name in place:
+        kinds: list[Any] = [cls.model_fields[name].annotation] if name in cls.model_fields else []
+        for kind in kinds:  # grows: a list's or a union's own kinds
+            kinds.extend(get_args(kind))
+            cls = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else cls
+    return cls

@@ -193,13 +193,17 @@ def largest(number: float, device: Any) -> float:
     return float(held)
 
 
-class Watch(TrainerCallback):
-    """Order of the epoch, progress, whole checkpoints, Ctrl-C, and a stop when the loss is not a number."""
+class Keeper(TrainerCallback):
+    """Progress, whole checkpoints, Ctrl-C, and a stop when the loss is not a number.
 
-    def __init__(self, recipe: Recipe, sampler: batches.LengthSampler, steps: int, folder: Path, bar: Any) -> None:
-        self.recipe, self.sampler, self.folder, self.bar = recipe, sampler, folder, bar
-        self.task = bar.add_task("training", total=steps, note="")
-        self.steps_per_epoch = len(batches.StepSampler(sampler, recipe.accumulate))
+    ``before``: optimiser steps that were made by another trainer, before this one's first.
+    """
+
+    slower = "--lr {0:.2g}"  # how the command takes another learning rate
+
+    def __init__(self, lr: float, steps: int, folder: Path, bar: Any, before: int = 0) -> None:
+        self.lr, self.folder, self.bar, self.before = lr, folder, bar, before
+        self.task = bar.add_task("training", total=before + steps, note="")
         self.interrupted = False
         self.started = time.monotonic()
         self.tokens = 0  # without padding, since this process began to train
@@ -212,13 +216,10 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.started = time.monotonic()
-        note = self.folder / f"checkpoint-{state.global_step}" / ELAPSED
-        if state.global_step and note.is_file():
+        note = self.folder / f"checkpoint-{self.before + state.global_step}" / ELAPSED
+        if self.before + state.global_step and note.is_file():
             self.earlier = float(json.loads(note.read_text())["seconds"])
-        self.bar.update(self.task, completed=state.global_step)
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.sampler.set_epoch(state.global_step // self.steps_per_epoch)
+        self.bar.update(self.task, completed=self.before + state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.interrupted = bool(largest(self.interrupted, args.device))  # Ctrl-C finds processes at different steps
@@ -229,26 +230,45 @@ class Watch(TrainerCallback):
         loss = (logs or {}).get("loss")
         if loss is None:
             return
+        step = self.before + state.global_step
         if not math.isfinite(loss):
             raise Diverged(
-                f"The loss is not a number at step {state.global_step}: training has diverged.",
-                f"Use a smaller learning rate than {self.recipe.lr:g}: --lr {self.recipe.lr / 4:.2g}",
+                f"The loss is not a number at step {step}: training has diverged.",
+                f"Use a smaller learning rate than {self.lr:g}: {self.slower.format(self.lr / 4)}",
             )
-        speed = self.tokens / max(time.monotonic() - self.started, 1e-9)
-        self.bar.update(self.task, completed=state.global_step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
+        speed = self.tokens / max(self.seconds - self.earlier, 1e-9)
+        self.bar.update(self.task, completed=step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
+
+    def held(self, model: Any) -> dict[str, Any]:
+        """Tensors that a checkpoint needs beside weights and optimiser."""
+        return {}
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         largest(0, args.device)  # the others have written what is theirs
         if not state.is_world_process_zero:
             return
-        name = f"checkpoint-{state.global_step}"
-        staging = Path(args.output_dir) / name
-        held = method_named(self.recipe.method).state(kwargs["model"])
-        if held:
+        staging = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if held := self.held(kwargs["model"]):
             save_file({key: tensor.contiguous() for key, tensor in held.items()}, staging / METHOD)
         (staging / ELAPSED).write_text(json.dumps({"seconds": self.seconds}) + "\n")
-        checkpoints.publish(staging, self.folder / name)
+        checkpoints.publish(staging, self.folder / f"checkpoint-{self.before + state.global_step}")
         checkpoints.prune(self.folder)
+
+
+class Watch(Keeper):
+    """The keeper of a training on answers: the order of the epoch, and what the method remembers."""
+
+    def __init__(self, recipe: Recipe, sampler: batches.LengthSampler, steps: int, folder: Path, bar: Any) -> None:
+        super().__init__(recipe.lr, steps, folder, bar)
+        self.recipe, self.sampler = recipe, sampler
+        self.steps_per_epoch = len(batches.StepSampler(sampler, recipe.accumulate))
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sampler.set_epoch(state.global_step // self.steps_per_epoch)
+
+    def held(self, model: Any) -> dict[str, Any]:
+        """The method's state."""
+        return method_named(self.recipe.method).state(model)
 
 
 def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArguments:
@@ -282,7 +302,7 @@ def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArgu
 class FirstCtrlC:
     """The first Ctrl-C ends training after the current step, with a checkpoint; the second one at once."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Keeper) -> None:
         self.watch, self.before = watch, signal.SIG_DFL
 
     def __enter__(self) -> None:

@@ -57,6 +57,7 @@ def train(
         real, computed = run.tokens(run.passes, processes)
         return {
             "recipe": recipe.model_dump(),
+            "becomes": method_named(recipe.method).ends_as(recipe),
             "base": run.base.id.model_dump(),
             "data": [part.model_dump() for part in run.data],
             "rows": len(run.rows),
