@@ -42,7 +42,7 @@ def steps(out: Path) -> list[int]:
 
 def wait_for(out: Path, process: subprocess.Popen[str]) -> list[int]:
     """Process ids of the two, when there is a checkpoint."""
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 900
     while not steps(out):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
