@@ -23,8 +23,8 @@ SCHEMA_0 = Path(__file__).parent / "golden" / "schema0"
 
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
-    """A card on questions about a few filings, and on a few texts."""
-    evaluation.evaluate(engine="dummy", tasks=["mini_xbrl", "mini_sentiment"], limit=20, out=tmp_path / "cards")
+    """A card on questions about a few headlines, and on a few texts."""
+    evaluation.evaluate(engine="dummy", tasks=["mini_headline", "mini_sentiment"], limit=20, out=tmp_path / "cards")
     return tmp_path / "cards" / "dummy.json"
 
 
@@ -64,7 +64,7 @@ def test_intervals_of_an_older_rule_become_those_of_today(card: Path) -> None:
     assert sha256_file(card) == before
     [found] = restate([card.parent])
     assert found == planned
-    assert any(line.startswith("finbench_mini_xbrl.metrics.") for line in found.changes)
+    assert any(line.startswith("finbench_mini_headline.metrics.") for line in found.changes)
     assert not any("finbench_mini_sentiment.metrics.acc" in line for line in found.changes)  # Wilson's, as before
     made = cardfiles.read(card)
     assert made.scores == first.scores
@@ -177,7 +177,7 @@ def test_the_command_says_what_changed_and_exits_1_where_one_is_refused(
     change(card, by_an_older_rule, careful=True)
     code, said = call(str(card), "--dry-run")
     assert "would be restated" in said
-    assert "mini_xbrl.metrics." in said
+    assert "mini_headline.metrics." in said
     other = card.parent / "other.json"
     other.write_text(card.read_text())
     shutil.copy(cardfiles.samples_path(card), cardfiles.samples_path(other))
