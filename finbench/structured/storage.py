@@ -228,7 +228,13 @@ def load(folder: Path, dtype: Any = None) -> Any:
 
     Raises FinbenchError for anything that is missing, of another shape, or asks to run code.
     """
-    return from_pretrained(folder, dtype=dtype, device_map={"": "cpu"})
+    model = from_pretrained(folder, dtype=dtype, device_map={"": "cpu"})
+    bits = read(folder).bits
+    if bits == 4:
+        quantise.cure_cpu_repacking(model)  # before any forward, which refuses ranks that its kernel cannot pack
+    elif bits == 8:
+        quantise.keep_cpu_scales(model)
+    return model
 
 
 def _open(stored: Stored, config: Any, *, state: Mapping[str, Any], dtype: Any, bits: Bits) -> Any:
