@@ -290,7 +290,7 @@ def _edit(folder: Path, name: str = "structure.json", **changed: Any) -> None:
         ({"layers__0__name": "lm_head"}, "no layer 'lm_head'"),
         ({"layers__0__name": "model.layers.1.self_attn.q_proj"}, "names a layer twice"),
         ({"layers__0__rank": 10**9}, "does not fit the sizes"),
-        ({"layers__0__rank": 11}, "has the shape"),
+        ({"layers__0__rank": 11}, "counts other parameters"),
         ({"layers__0__inputs": 10**12}, "does not fit the sizes"),
         ({"layers__0__form": "Conv1D"}, "does not fit the sizes"),
         ({"layers__0__bias": True}, "does not fit the sizes"),
