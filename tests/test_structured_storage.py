@@ -198,6 +198,13 @@ def test_what_has_no_dense_copy_is_refused(llama: Path, tmp_path: Path) -> None:
         storage.export_dense(tmp_path / "cola", tmp_path / "eight")
     with pytest.raises(FinbenchError, match="no low-rank structure"):
         storage.save(AutoModelForCausalLM.from_pretrained(llama), tmp_path / "plain", structure=structure)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(FinbenchError, match="holds other files"):
+        storage.save(model, tmp_path / "mine", structure=structure)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    storage.save(model, tmp_path / "eight", structure=structure)  # factors give way to factors
+    assert storage.read(tmp_path / "eight").bits == 16
 
 
 def test_the_fingerprint_knows_what_is_computed_with_the_same_tensors(llama: Path, tmp_path: Path) -> None:
@@ -213,7 +220,7 @@ def test_the_fingerprint_knows_what_is_computed_with_the_same_tensors(llama: Pat
 # ---------------------------------------------------------------- as a base
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lowrank", pytest.param("cola", marks=pytest.mark.slow), "sltrain"])
 def test_an_adapter_is_trained_on_the_factors_merged_back_and_evaluated(kind: str, llama: Path, tmp_path: Path) -> None:
     folder = _saved(llama, tmp_path / "factors", kind)
     stated = {
