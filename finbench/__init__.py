@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "train": "finbench.training",
     "evaluate": "finbench.evaluation",
+    "pretrain": "finbench.pretraining.run",
     "merge": "finbench.merging",
     "serve": "finbench.serving",
     "tune": "finbench.tuning",
@@ -23,6 +24,7 @@ _HOMES = {
     "report": "finbench.reporting",
     "import_card": "finbench.lmeval",
     "export_card": "finbench.exports",
+    "restate": "finbench.restating",
     "import_data": "finbench.data.sources",
     "push": "finbench.publishing.push",
     "pull": "finbench.pulling",
