@@ -155,16 +155,19 @@ def commands(done: Pretrained, out: Path) -> list[str]:
 
 
 def with_scores(done: Pretrained, out: Path) -> Pretrained:
-    """``done`` with the main scores of the recipe's tasks; scorecards lie in ``out/scorecards``."""
-    if not done.recipe.tasks:
-        return done
+    """``done`` with the main scores of the recipe's tasks; scorecards lie in ``out/scorecards``.
+
+    A prompt that is longer than the context is cut on the left, which the card counts: it would be late to refuse it.
+    """
     from finbench import evaluation
 
     names = [task.name for task in catalog.expand(done.recipe.tasks)]
     scored = []
     for model in done.models:
         place = (out / (model.dense_folder or model.folder)).resolve()
-        found = evaluation.evaluate([], model=str(place), tasks=names, out=out / "scorecards" / model.name)
+        found = evaluation.evaluate(
+            [], model=str(place), tasks=names, out=out / "scorecards" / model.name, arguments={"truncate": "left"}
+        )
         own = {score.task.removeprefix(catalog.PREFIX): score.main.value for card in found for score in card.scores}
         scored.append(model.model_copy(update={"scores": own}))
     return done.model_copy(update={"models": scored})
