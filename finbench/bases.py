@@ -17,8 +17,8 @@ from finbench import catalog, chatguard, hub, limits, modelfiles, paths, refs
 from finbench.console import say
 from finbench.errors import FinbenchError, reason, unknown
 from finbench.files import cannot_write, folder_atomic, sha256_file
-from finbench.methods import Layer, quantise
-from finbench.records import BaseModelId, Bits, DType
+from finbench.methods import Layer, method_named, quantise
+from finbench.records import BaseModelId, Bits, DType, Recipe
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,18 @@ def resolve(text: str, source: str | None = None) -> Base:
 
 def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:
     modelfiles.check_folder(folder)
+    structure = None
+    if modelfiles.is_structured(folder):
+        from finbench.structured import storage
+
+        structure = storage.check(folder).described
     identity = BaseModelId(
-        alias=alias, hub_id=hub_id, revision=revision, source=source, fingerprint=modelfiles.fingerprint(folder)
+        alias=alias,
+        hub_id=hub_id,
+        revision=revision,
+        source=source,
+        fingerprint=modelfiles.fingerprint(folder),
+        structure=structure,
     )
     return Base(identity, folder)
 
@@ -224,6 +234,31 @@ def skeleton(base: Base) -> Any:
 def linear_layers(base: Base) -> list[Layer]:
     """The weight matrices of a base's linear layers, from its configuration alone."""
     return layers_of(skeleton(base))
+
+
+def on_factors(recipe: Recipe, base: Base) -> Recipe:
+    """A recipe for a base of low-rank factors: an ending of a name that is a layer there becomes its two factors.
+
+    Raises FinbenchError for a method that would write a whole model, which ``finbench pretrain`` trains.
+    """
+    if not modelfiles.is_structured(base.folder):
+        return recipe
+    from finbench.structured import storage
+
+    if method_named(recipe.method).makes(recipe) == "model":
+        raise FinbenchError(
+            f"{base.id.alias} is stored as low-rank factors; method {recipe.method} would make a whole model of it.",
+            "Train an adapter on it (--method lora), or all of it: finbench pretrain",
+        )
+    wanted = recipe.target_modules
+    if isinstance(wanted, str):
+        return recipe
+    names = [layer.name for layer in storage.read(base.folder).layers]
+    made: list[str] = []
+    for ending in wanted:
+        layer = any(name == ending or name.endswith("." + ending) for name in names)
+        made += [f"{ending}.down", f"{ending}.up"] if layer else [ending]
+    return recipe.model_copy(update={"target_modules": made})
 
 
 def layers_of(model: Any) -> list[Layer]:

