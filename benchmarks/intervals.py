@@ -1,28 +1,46 @@
 """Coverage of the 95 % intervals, level of the paired tests, and time of a bootstrap, by simulation.
 
-python benchmarks/intervals.py [SEED]        prints the tables of docs/statistics.md (two minutes on one core)
+    python benchmarks/intervals.py run [--seed N]    writes benchmarks/intervals.json (three minutes on one idle core)
+    python benchmarks/intervals.py page              the tables of docs/statistics.md, from what was written
+
+A run that was stopped goes on when it is repeated. Every number is of 2,000 simulated evaluations, whose truth is known,
+through the functions that make a card's intervals. Sources are questions about one filing or headline: what they share is how able the model is on them, drawn
+from a beta distribution whose correlation between two questions of a source is stated.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from finbench import metrics, paired, stats
+from finbench import earlier, environment, metrics, paired, stats
 from finbench.records import Measure
 from finbench.stats import Counts
 
-EVALUATIONS = 2000
-JOINT = np.array([[0.10, 0.02, 0.01, 0.01], [0.04, 0.50, 0.05, 0.01], [0.01, 0.05, 0.19, 0.01]])  # gold x predicted
+RESULTS = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "statistics.md"
+MARKS = ("<!-- intervals: written by `python benchmarks/intervals.py page` -->\n", "<!-- /intervals -->\n")
+EVALUATIONS, RESAMPLES = 2000, 1000
+SIZES = (50, 100, 300, 1000)
+SOURCES = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 51, 100)
+ASKED = 15  # questions a source
+GOLD = np.array([0.14, 0.60, 0.26])  # three labels, and how one that is missed is read; the last column is unparsed
+MISSED = np.array([[0, 0.5, 0.25, 0.25], [0.4, 0, 0.5, 0.1], [0.15, 0.75, 0, 0.1]])
+UNLIKE_PAIR = 0.5  # standard deviation of the logarithm of the questions a source, for pairs
+OLDER = 2  # the case that the rules of older cards are shown on
 LABELS = ("negative", "neutral", "positive")
+ENTITIES, FALSE = 1.6, 0.4  # in a document, and false alarms
 CELLS = metrics.summed("macro_f1", [(g, p, LABELS) for g in LABELS for p in (*LABELS, None)])
 SPAN = metrics.summed("span_f1", [(0, 0, 0)])
 assert CELLS is not None
 assert SPAN is not None
-rng = np.random.default_rng(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+Drawn = tuple[Counts, Sequence[int]]  # parts of the documents, and the source of each
 
 
 def mean(sums: Counts) -> Counts:
@@ -35,91 +53,248 @@ def shares(values: Counts) -> Counts:
     return np.stack([values.astype(float), np.ones(len(values))], axis=1)
 
 
-def spans(n: int) -> Counts:
-    """Hits, false alarms and misses of documents with 0 to about 5 entities, of which 70 % are found."""
-    entities = rng.poisson(1.6, size=n)
-    hits = rng.binomial(entities, 0.7)
-    return np.stack([hits, rng.poisson(0.4, size=n), entities - hits], axis=1).astype(float)
+class World:
+    """Simulated evaluations; ``unlike``: standard deviation of the logarithm of a source's number of questions."""
+
+    def __init__(self, seed: int | Sequence[int]) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def ability(self, able: float, alike: float, sources: int) -> Counts:
+        """How able the model is on each source."""
+        if alike == 0:
+            return np.full(sources, able)
+        spread = 1 / alike - 1
+        return self.rng.beta(able * spread, (1 - able) * spread, size=sources)
+
+    def sources(self, sources: int, unlike: float) -> Counts:
+        """The source of each question."""
+        sizes = ASKED * np.exp(self.rng.normal(0, unlike, size=sources) - unlike**2 / 2)
+        return np.repeat(np.arange(sources), np.maximum(1, np.round(sizes)).astype(int))
+
+    def accuracy(self, sources: int, able: float, alike: float, unlike: float = 0) -> Drawn:
+        """Questions that are answered rightly or wrongly."""
+        of = self.sources(sources, unlike)
+        return shares(self.rng.random(len(of)) < self.ability(able, alike, sources)[of]), of.tolist()
+
+    def labels(self, sources: int, able: float, alike: float, unlike: float = 0) -> Drawn:
+        """Texts with one of three labels, which differ from source to source in how common they are too."""
+        of = self.sources(sources, unlike)
+        common = self.rng.dirichlet(GOLD * 8, size=sources) if alike else np.tile(GOLD, (sources, 1))
+        able_on = self.ability(able, alike, sources)[:, None, None]
+        cells = common[:, :, None] * (able_on * np.eye(3, 4) + (1 - able_on) * MISSED)
+        cumulated = np.cumsum(cells.reshape(sources, 12), axis=1)
+        cumulated /= cumulated[:, -1:]
+        return CELLS.parts[(self.rng.random(len(of))[:, None] > cumulated[of]).sum(axis=1)], of.tolist()
+
+    def entities(self, sources: int, able: float, alike: float, unlike: float = 0) -> Drawn:
+        """Hits, false alarms and misses of documents with 0 to about 5 entities."""
+        of = self.sources(sources, unlike)
+        there = self.rng.poisson(ENTITIES, size=len(of))
+        hits = self.rng.binomial(there, self.ability(able, alike, sources)[of])
+        return np.stack([hits, self.rng.poisson(FALSE, size=len(of)), there - hits], axis=1).astype(float), of.tolist()
+
+    def pair(self, sources: int, able: float, alike: float, unlike: float = 0) -> tuple[Counts, Counts, Sequence[int]]:
+        """Two subjects who are equally able, and more alike than chance, on the same questions."""
+        of = self.sources(sources, unlike)
+        one = self.ability(able, alike, sources)
+        other = np.where(self.rng.random(sources) < 0.5, one, self.ability(able, alike, sources))
+        luck = self.rng.random(len(of))
+        again = np.where(self.rng.random(len(of)) < 0.6, luck, self.rng.random(len(of)))
+        return shares(luck < one[of]), shares(again < other[of]), of.tolist()
 
 
-def clustered(sources: int) -> Measure:
-    """Five questions about each source, whose difficulty they share."""
-    right = rng.random(5 * sources) < np.repeat(rng.beta(3, 1, size=sources), 5)
-    return stats.bootstrap(shares(right), mean, list(np.repeat(np.arange(sources), 5)), resamples=1000)
+def macro_truth(able: float) -> float:
+    """Macro-F1 of infinitely many texts."""
+    cells = GOLD[:, None] * (able * np.eye(3, 4) + (1 - able) * MISSED)
+    return float(CELLS.statistic(cells.ravel() @ CELLS.parts))
 
 
-def few(sources: int, earlier: bool) -> Measure:
-    """Fifteen questions about each source, whose difficulty they share (correlation 0.1)."""
-    right = rng.random(15 * sources) < np.repeat(rng.beta(0.7 * 9, 0.3 * 9, size=sources), 15)
-    of = list(np.repeat(np.arange(sources), 15))
-    return stats.bootstrap(shares(right), mean, of, resamples=1000, earlier=earlier)
+def span_truth(able: float) -> float:
+    """Entity F1 of infinitely many documents."""
+    hits = ENTITIES * able
+    return 2 * hits / (2 * hits + FALSE + ENTITIES - hits)
 
 
-def macro(n: int) -> Measure:
-    """Three labels, confused as in ``JOINT``."""
-    parts = np.repeat(CELLS.parts, rng.multinomial(n, JOINT.ravel()), axis=0)
-    return stats.bootstrap(parts, CELLS.statistic, resamples=1000)
+KINDS: dict[str, tuple[str, Any, Callable[[float], float]]] = {  # name -> draw, statistic, truth
+    "accuracy": ("accuracy", mean, float),
+    "macro-F1": ("labels", CELLS.statistic, macro_truth),
+    "entity F1": ("entities", SPAN.statistic, span_truth),
+}
+CASES: list[tuple[str, float, float, float]] = [  # kind, ability, correlation within a source, unlike sizes
+    ("accuracy", 0.8, 0.0, 0.0),
+    ("accuracy", 0.8, 0.1, 0.0),
+    ("accuracy", 0.8, 0.3, 0.0),
+    ("accuracy", 0.8, 0.3, 0.8),
+    ("accuracy", 0.95, 0.1, 0.0),
+    ("macro-F1", 0.8, 0.1, 0.0),
+    ("macro-F1", 0.8, 0.3, 0.8),
+    ("entity F1", 0.7, 0.1, 0.0),
+    ("entity F1", 0.7, 0.3, 0.8),
+]
 
 
-def coverage(draw: Callable[[int], Measure], truth: float, n: int) -> float:
-    """Percent of simulated evaluations whose interval holds the truth."""
-    found = [draw(n) for _ in range(EVALUATIONS)]
-    ends = [measure.interval for measure in found]
-    return 100 * float(np.mean([end is not None and end[0] <= truth <= end[1] for end in ends]))
+def coverage(draw: Callable[[], Measure], truth: float) -> list[float]:
+    """Percent of simulated evaluations whose interval holds the truth, and the mean width in points."""
+    found = [draw() for _ in range(EVALUATIONS)]
+    ends = np.array([measure.interval or (np.nan, np.nan) for measure in found])
+    held = (ends[:, 0] <= truth) & (truth <= ends[:, 1])
+    return [round(100 * float(held.mean()), 2), round(100 * float(np.nanmean(ends[:, 1] - ends[:, 0])), 2)]
 
 
-def levels(n: int) -> list[float]:
-    """Percent of pairs of equally good subjects that each test calls different."""
+def many(world: World, kind: str) -> list[list[float]]:
+    """Independent documents, as many as ``SIZES``."""
+    draw, statistic, truth = KINDS[kind]
+    able = 0.7 if kind == "entity F1" else 0.8
+
+    def alone(n: int) -> Measure:
+        if kind == "accuracy":
+            return stats.wilson(int(world.rng.binomial(n, able)), n)
+        return stats.bootstrap(getattr(world, draw)(-(-n // ASKED), able, 0.0)[0][:n], statistic, resamples=RESAMPLES)
+
+    return [coverage(lambda: alone(n), truth(able)) for n in SIZES]  # noqa: B023
+
+
+def few(world: World, kind: str, able: float, alike: float, unlike: float, rule: Any = None) -> list[list[float]]:
+    """A case at each number of ``SOURCES``."""
+    draw, statistic, truth = KINDS[kind]
+
+    def once(sources: int) -> Measure:
+        parts, of = getattr(world, draw)(sources, able, alike, unlike)
+        return stats.bootstrap(parts, statistic, of, resamples=RESAMPLES, rule=rule)
+
+    return [coverage(lambda: once(n), truth(able)) for n in SOURCES]  # noqa: B023
+
+
+def gaps(world: World, alike: float) -> list[list[float]]:
+    """The difference of two subjects at each number of ``SOURCES``."""
+
+    def gap(sources: int) -> Measure:
+        a, b, of = world.pair(sources, 0.8, alike, UNLIKE_PAIR)
+        return paired.difference(a, b, mean, of, resamples=1 if sources <= stats.FEW else RESAMPLES).measure
+
+    return [coverage(lambda: gap(n), 0.0) for n in SOURCES]  # noqa: B023
+
+
+def levels(world: World, n: int) -> dict[str, float]:
+    """Percent of pairs of equally good subjects that each test calls different, on ``n`` documents."""
     seen = np.zeros(3)
     for _ in range(EVALUATIONS):
-        difficulty = rng.beta(4, 2, size=n)
-        a, b = (rng.random(n) < difficulty for _ in range(2))
+        difficulty = world.rng.beta(4, 2, size=n)
+        a, b = (world.rng.random(n) < difficulty for _ in range(2))
+        spans = [world.entities(n // ASKED + 1, 0.7, 0.0)[0][:n] for _ in range(2)]
         seen[0] += paired.permutation(shares(a), shares(b), mean, resamples=500) < 0.05
-        seen[1] += paired.permutation(spans(n), spans(n), SPAN.statistic, resamples=500) < 0.05
+        seen[1] += paired.permutation(spans[0], spans[1], SPAN.statistic, resamples=500) < 0.05
         seen[2] += paired.mcnemar(int((a & ~b).sum()), int((b & ~a).sum())) < 0.05
-    return [100 * float(rate) for rate in seen / EVALUATIONS]
+    names = ("paired permutation, accuracy", "paired permutation, entity F1", "McNemar, exact")
+    return {name: round(100 * float(k) / EVALUATIONS, 2) for name, k in zip(names, seen, strict=True)}
+
+
+def levels_few(world: World, sources: int) -> dict[str, float]:
+    """The same on questions about a few sources, of the permutation test, which swaps whole sources."""
+    seen = 0
+    for _ in range(EVALUATIONS):
+        a, b, of = world.pair(sources, 0.8, 0.3, UNLIKE_PAIR)
+        one, other = (stats.by_cluster(side, of)[0] for side in (a, b))
+        seen += paired.permutation(one, other, mean, resamples=500) < 0.05
+    return {"paired permutation, accuracy": round(100 * seen / EVALUATIONS, 2)}
+
+
+def seconds() -> dict[str, float]:
+    """Of 10,000 resamples of 5,000 documents, the fastest of three."""
+    rng = np.random.default_rng(0)
+    works = {
+        "every value another (mean of a continuous metric)": (shares(rng.random(5000)), mean),
+        "entity F1": (World(0).entities(5000 // ASKED + 1, 0.7, 0.0)[0][:5000], SPAN.statistic),
+    }
+    found = {}
+    for name, (parts, statistic) in works.items():
+        spent = []
+        for _ in range(3):
+            start = time.process_time()
+            stats.bootstrap(parts, statistic)
+            spent.append(time.process_time() - start)
+        found[name] = round(min(spent), 2)
+    return found
+
+
+def works() -> Iterator[tuple[str, str, Callable[[World], Any]]]:
+    """Everything that is measured: part of the results, name in it, and what measures it in a world of its own."""
+    for kind in KINDS:
+        yield "many", kind, lambda world, kind=kind: many(world, kind)  # type: ignore[misc]
+    rules = {"": None, ", Student's t to 5": earlier.student, ", percentiles": earlier.percentiles}
+    for number, case in enumerate(CASES):
+        kind, able, alike, unlike = case
+        title = f"{kind} {100 * KINDS[kind][2](able):.0f} %, correlation {alike:g}{', unlike sizes' if unlike else ''}"
+        for name, rule in rules.items() if number == OLDER else [("", None)]:
+            yield "few", title + name, lambda world, case=case, rule=rule: few(world, *case, rule)  # type: ignore[misc]
+    for alike in (0.0, 0.3):
+        title = f"difference of two accuracies, correlation {alike:g}, unlike sizes"
+        yield "few", title, lambda world, alike=alike: gaps(world, alike)  # type: ignore[misc]
+    for n in (100, 300):
+        yield "levels", f"n = {n}", lambda world, n=n: levels(world, n)  # type: ignore[misc]
+    for n in (6, 10, 30):
+        yield "levels", f"{n} sources", lambda world, n=n: levels_few(world, n)  # type: ignore[misc]
+    yield "seconds", "all", lambda world: seconds()
+
+
+def run(seed: int) -> dict[str, Any]:
+    """Measure what is not there yet of this seed; each result is written at once, and independent of the others."""
+    found: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
+    if found.get("seed") != seed:
+        found = {"seed": seed, "many": {}, "few": {}, "levels": {}, "seconds": {}}
+    found |= {"packages": {"numpy": np.__version__}, "hardware": environment.hardware()}
+    for number, (part, name, measured) in enumerate(works()):
+        if name not in found[part]:
+            found[part][name] = measured(World([seed, number]))
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def _table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> list[str]:
+    return [_line(head), "|--|" + "--:|" * (len(head) - 1), *map(_line, rows), ""]
+
+
+def tables(found: dict[str, Any]) -> str:
+    """The tables of docs/statistics.md."""
+    lines = [f"Seed {found['seed']}. Coverage of the 95 % intervals, in %, of independent documents:", ""]
+    rows = [[name, *(f"{held:.1f}" for held, _ in cells)] for name, cells in found["many"].items()]
+    lines += _table(["", *(f"n = {n:,}" for n in SIZES)], rows)
+    lines += [f"Of documents from few sources, about {ASKED} a source:", ""]
+    rows = [[name, *(f"{held:.1f}" for held, _ in cells)] for name, cells in found["few"].items()]
+    lines += _table(["sources", *SOURCES], rows)
+    lines += ["How wide the intervals are, in points:", ""]
+    rows = [[name, *(f"{wide:.0f}" for _, wide in cells)] for name, cells in found["few"].items() if "0.3" in name]
+    lines += _table(["sources", *SOURCES], rows)
+    lines += ["False alarms of the tests at 5 %, in %:", ""]
+    names = list(dict.fromkeys(name for column in found["levels"].values() for name in column))
+    columns = found["levels"]
+    rows = [[name, *(f"{c[name]:.1f}" if name in c else "" for c in columns.values())] for name in names]
+    lines += _table(["", *columns], rows)
+    lines += ["Seconds of one core for 10,000 resamples of 5,000 documents:", ""]
+    lines += _table(["", "s"], [[name, f"{spent:.2f}"] for name, spent in found["seconds"]["all"].items()])
+    return "\n".join(lines)
+
+
+def page(found: dict[str, Any], text: str) -> str:
+    """The page with its tables."""
+    before, rest = text.split(MARKS[0])
+    return before + MARKS[0] + "\n" + tables(found) + "\n" + MARKS[1] + rest.split(MARKS[1])[1]
 
 
 def main() -> None:
-    """Print the tables."""
-    truth = float(CELLS.statistic(JOINT.ravel() @ CELLS.parts))
-    span_truth = 2 * 1.6 * 0.7 / (2 * 1.6 * 0.7 + 0.4 + 1.6 * 0.3)
-    rows: list[tuple[str, Callable[[int], Measure], float]] = [
-        ("accuracy (Wilson)", lambda n: stats.wilson(int(rng.binomial(n, 0.8)), n), 0.8),
-        ("macro-F1, 3 labels", macro, truth),
-        (
-            "entity F1",
-            lambda n: stats.bootstrap(spans(n), SPAN.statistic, resamples=1000),
-            span_truth,
-        ),
-        ("accuracy, 5 questions a source (n sources)", clustered, 0.75),
-    ]
-    sizes = (50, 100, 300, 1000)
-    print("| coverage of 95 % intervals, in % |" + "".join(f" n = {n} |" for n in sizes))
-    print("|--|" + "--:|" * len(sizes))
-    for name, draw, value in rows:
-        print(f"| {name} |" + "".join(f" {coverage(draw, value, n):.1f} |" for n in sizes), flush=True)
-    counts = (2, 3, 4, 5, 6, 10)
-    print("\n| coverage, 15 questions a source, in % |" + "".join(f" {n} sources |" for n in counts))
-    print("|--|" + "--:|" * len(counts))
-    for name, earlier in (("as in cards", False), ("percentiles alone", True)):
-        print(f"| {name} |" + "".join(f" {coverage(lambda n: few(n, earlier), 0.7, n):.1f} |" for n in counts))  # noqa: B023
-    print("\n| false alarms at 5 %, in % | n = 100 | n = 300 |\n|--|--:|--:|")
-    for name, *rates in zip(
-        ("paired permutation, accuracy", "paired permutation, entity F1", "McNemar, exact"),
-        levels(100),
-        levels(300),
-        strict=True,
-    ):
-        print(f"| {name} | {rates[0]:.1f} | {rates[1]:.1f} |")
-    print("\n| 10,000 resamples of 5,000 documents | seconds |\n|--|--:|")
-    for name, parts, statistic in (
-        ("every value another (mean of a continuous metric)", shares(rng.random(5000)), mean),
-        ("entity F1", spans(5000), SPAN.statistic),
-    ):
-        start = time.perf_counter()
-        stats.bootstrap(parts, statistic)
-        print(f"| {name} | {time.perf_counter() - start:.2f} |")
+    """See the top of this file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "page"])
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    if given.what == "run":
+        run(given.seed)
+    else:
+        PAGE.write_text(page(json.loads(RESULTS.read_text("utf-8")), PAGE.read_text("utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

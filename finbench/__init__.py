@@ -24,6 +24,7 @@ _HOMES = {
     "report": "finbench.reporting",
     "import_card": "finbench.lmeval",
     "export_card": "finbench.exports",
+    "restate": "finbench.restating",
     "import_data": "finbench.data.sources",
     "push": "finbench.publishing.push",
     "pull": "finbench.pulling",

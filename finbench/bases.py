@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import catalog, chatguard, hub, limits, modelfiles, paths, refs
+from finbench import catalog, chatguard, environment, hub, limits, modelfiles, paths, refs
 from finbench.console import say
 from finbench.errors import FinbenchError, reason, unknown
 from finbench.files import cannot_write, folder_atomic, sha256_file
@@ -313,18 +313,21 @@ def save(model: Any, base: Base, folder: Path) -> None:
     storage.save(model, folder, structure=storage.read(base.folder).structure)
 
 
-def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
+def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any, Any]:
     """Load (model, tokenizer) of a base at ``bits`` (see ``methods/quantise.py``), computing in ``dtype``.
 
-    The model is in eval mode on the GPU if there is one. Raises FinbenchError for weights that are missing, of
-    the wrong shape, or not finite.
+    The model is in eval mode on the GPU if there is one. With ``sharded``, it is to be spread over processes: in 16
+    bits only the first one reads the weights, into its memory, and the others have none. Raises FinbenchError for
+    weights that are missing, of the wrong shape, or not finite.
     """
     import torch
 
     tokenizer = load_tokenizer(base)
     _as_large_as_stated(base)
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype)}
+    if sharded and bits == 16 and environment.rank() > 0:
+        return skeleton(base).to(dtype).eval(), tokenizer
+    extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype, sharded)}
+    device = "cpu" if sharded and bits == 16 else environment.device()
     opener = _opener(base, bits)
     with _told(base):
         model, report = opener(
@@ -349,7 +352,8 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     bad = [
         name
         for name, tensor in model.named_parameters()
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+        # codes of 4 bits may be stored as numbers, and then are none
+        if tensor.is_floating_point() and not hasattr(tensor, "quant_state") and not torch.isfinite(tensor).all()
     ]
     if bad:
         raise FinbenchError(

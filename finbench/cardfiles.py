@@ -148,7 +148,7 @@ def unlike_row(row: dict[str, Any]) -> str:
     return (
         f"lacks {', '.join(lacking)}"
         if lacking
-        else next((f"{name} is of a wrong type" for name, kind in kinds if not isinstance(row[name], kind)), "")
+        else next((f"{name} is of a wrong type" for name, kind in kinds if type(row[name]) is not kind), "")
     )
 
 
@@ -158,12 +158,14 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
         with path.open("rb") as handle:
             stated = zstandard.frame_content_size(handle.read(64))  # -1: not stated
             handle.seek(0)
-            with zstandard.ZstdDecompressor().stream_reader(handle, read_across_frames=True) as stream:
+            with zstandard.ZstdDecompressor().stream_reader(handle, closefd=False) as stream:
                 text = stream.read(_LARGEST + 1) if stated <= _LARGEST else b""
         if stated > _LARGEST or len(text) > _LARGEST or text.count(b"{") + text.count(b"[") > _MOST_PARTS:
             raise FinbenchError(f"{path} is larger than any samples file can be.")
         if len(text) < stated:
             raise FinbenchError(f"{path} is torn: {len(text):,} of {stated:,} bytes are there.")
+        if hidden := _behind(path):
+            raise FinbenchError(f"{path} has {hidden:,} bytes behind its samples, which no reader shows.")
         if text.count(b"\n") * _SHORTEST > len(text) + _SHORTEST:  # each becomes an object of many times its size
             raise FinbenchError(f"{path} is no samples file: its lines are too short.")
         rows = json_lines(text.decode("utf-8"))
@@ -172,6 +174,13 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
     if not all(isinstance(row, dict) for row in rows):
         raise FinbenchError(f"{path}: every line must be a JSON object.")
     return rows
+
+
+def _behind(path: Path) -> int:
+    """Bytes behind the one frame of a samples file, whose size is known to be bearable."""
+    reader = zstandard.ZstdDecompressor().decompressobj()
+    reader.decompress(path.read_bytes())
+    return len(reader.unused_data)
 
 
 # ---------------------------------------------------------------- writing

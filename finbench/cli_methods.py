@@ -22,17 +22,17 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """Low-rank methods: equation, paper, bits, and what a trained one becomes."""
-    from finbench import views
+    from finbench import methodviews
     from finbench.methods import METHODS, TUNERS, method_named
 
     if name is not None:
         found = method_named(name)
         shown = {**found.described(), "option_names": sorted(found.offered())}
-        typer.echo(json.dumps(shown, indent=1)) if as_json else views.method(found)
+        typer.echo(json.dumps(shown, indent=1)) if as_json else methodviews.method(found)
     elif as_json:
         typer.echo(json.dumps([method.described() for method in [*METHODS.values(), *TUNERS.values()]], indent=1))
     else:
-        views.methods(METHODS.values(), TUNERS.values())
+        methodviews.methods(METHODS.values(), TUNERS.values())
 
 
 def merge(

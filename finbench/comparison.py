@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from finbench import cardfiles, catalog, metrics, paired, paths, scoring, stats
+from finbench import cardfiles, catalog, metrics, paired, paths, scoring
 from finbench.errors import FinbenchError
 from finbench.files import json_lines
 from finbench.records import Measure, Score, Scorecard
@@ -235,7 +235,7 @@ def difference(
     """``scoring.difference`` of values from samples; FinbenchError, naming ``where``, for what no scorer gives."""
     try:
         return scoring.difference(a, b, how, clusters)
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as fault:
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as fault:
         raise FinbenchError(
             f"Values in the samples of {where} are not what the task's scorer gives ({type(fault).__name__}: {fault}).",
             "See which: finbench verify CARD",
@@ -331,8 +331,8 @@ def _verdict_one(comparison: Comparison) -> str:
         test = f"paired permutation test, n = {contest.n:,}"
         return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
     unit = " points" if metrics.is_share(contest.metric) else ""
-    if contest.clusters <= stats.FEW:
-        enough = f"from {_sources(contest)}, and fewer than {stats.FEW + 1} cannot show any difference"
+    if contest.clusters <= paired.UNTESTABLE:
+        enough = f"from {_sources(contest)}, and fewer than {paired.UNTESTABLE + 1} cannot show any difference"
     elif contest.detectable is None:
         enough = "all answers score alike"
     else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from finbench import cardfiles, metrics
 from finbench.cards import amount, interval
 from finbench.errors import unknown
 from finbench.files import write_atomic
+from finbench.quantiles import Z95
 from finbench.records import Measure, Score, Scorecard
-from finbench.stats import Z95
 
 BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which every task is a part
 EEE_SCHEMA = "0.3.0"
@@ -85,7 +85,7 @@ def eval_results(card: Scorecard) -> list[dict[str, Any]]:
             dataset_id=BENCHMARK,
             task_id=score.task,
             value=_shown(score, score.main),
-            date=card.provenance.created,
+            date=f"{card.provenance.when():%Y-%m-%dT%H:%M:%SZ}",
             notes=_notes(card, score),
         )
         for score in card.scores
@@ -127,7 +127,7 @@ def every_eval_ever(card: Scorecard, model: str | None = None) -> dict[str, Any]
     base_id = base.hub_id or f"unknown/{base.alias}"
     library = "finbench" if card.origin == "finbench" else "lm_eval"
     version = card.provenance.finbench if card.origin == "finbench" else card.provenance.packages.get("lm-eval")
-    stamp = datetime.fromisoformat(card.provenance.created).timestamp()
+    stamp = card.provenance.when().timestamp()
     model_id = model or (base_id if not subject.adapter else f"unknown/{subject.name}")
     details = {
         "deployment_type": "self_deployed",
@@ -217,8 +217,13 @@ def _eee_file(card: Scorecard, model: str | None) -> dict[str, str]:
     record = every_eval_ever(card, model)
     seed = hashlib.sha256(f"{card.run_key} {card.samples}".encode()).digest()[:16]
     developer, _, short = record["model_info"]["id"].partition("/")
-    name = f"data/finbench/{developer}/{short}/{uuid.UUID(bytes=seed, version=4)}.json"
+    name = f"data/finbench/{_part(developer)}/{_part(short)}/{uuid.UUID(bytes=seed, version=4)}.json"
     return {name: json.dumps(record, indent=1, ensure_ascii=False) + "\n"}
+
+
+def _part(name: str) -> str:
+    """A name as part of a path: whoever wrote the card, it stays below the folder that was named."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "unknown"
 
 
 # ---------------------------------------------------------------- lm-eval
@@ -257,7 +262,7 @@ def lm_eval(card: Scorecard) -> dict[str, Any]:
         },
         "model_source": card.engine,
         "model_name": card.subject.name,
-        "date": datetime.fromisoformat(card.provenance.created).timestamp(),
+        "date": card.provenance.when().timestamp(),
         "lm_eval_version": card.provenance.packages.get("lm-eval", "unknown"),
         "transformers_version": card.provenance.packages.get("transformers", "unknown"),
         "total_evaluation_time_seconds": str(card.seconds),
@@ -270,6 +275,5 @@ def _error(measure: Measure) -> float | str:
 
 
 def _lm_eval_file(card: Scorecard) -> dict[str, str]:
-    stamp = card.provenance.created.removesuffix("Z").replace(":", "-")
-    name = f"{card.subject.name.replace('/', '__')}/results_{stamp}.json"
+    name = f"{_part(card.subject.name)}/results_{card.provenance.when():%Y-%m-%dT%H-%M-%S}.json"
     return {name: json.dumps(lm_eval(card), indent=2, ensure_ascii=False) + "\n"}

@@ -7,6 +7,7 @@ import ctypes
 import glob
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -25,8 +26,20 @@ def stable_json(value: Any) -> str:
 
 
 def strict_json(text: str) -> Any:
-    """The value of a JSON text; ValueError where an object names a key twice, of which readers see different ones."""
-    return json.loads(text, object_pairs_hook=_once)
+    """The value of a JSON text; ValueError for what readers see differently.
+
+    That is a key that an object names twice, and a number that JSON does not have, or no float.
+    """
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text[:20]} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

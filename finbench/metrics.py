@@ -216,8 +216,17 @@ def may_quote(task: str, metric: str) -> bool:
 @functools.cache
 def history() -> dict[str, dict[int, str]]:
     """Digests of earlier versions of tasks, of which scorecards are about: task -> version -> digest."""
-    text = (Path(__file__).parent / "task_history.json").read_text(encoding="utf-8")
-    return {task: {int(v): digest for v, digest in versions.items()} for task, versions in json.loads(text).items()}
+    digests = _history()["digests"]
+    return {task: {int(v): digest for v, digest in versions.items()} for task, versions in digests.items()}
+
+
+def asked_otherwise(task: str) -> list[int]:
+    """Earlier versions whose zero-shot questions, choices or way to generate were others than today's."""
+    return list(_history()["asked_otherwise"].get(task, []))
+
+
+def _history() -> dict[str, Any]:
+    return dict(json.loads((Path(__file__).parent / "task_history.json").read_text(encoding="utf-8")))
 
 
 def lower_is_better(task: str) -> list[str]:

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finbench.quantiles import Z95, normal_quantile
 from finbench.records import Measure
-from finbench.stats import FEW, RESAMPLES, Z95, Counts, Statistic, bootstrapped, by_cluster, normal_quantile
+from finbench.stats import RESAMPLES, Bounds, Counts, Statistic, by_cluster, estimate
 
 POWER = 0.8
 UNBOUNDED = (-math.inf, math.inf)
+OF_SHARES = (-1.0, 1.0)  # bounds of a difference between two shares
+UNTESTABLE = 5  # units: 2^5 arrangements, of which the observed one and its mirror are 6 %
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,8 @@ class Difference:
 
     @property
     def testable(self) -> bool:
-        """Five units have 2^5 arrangements, of which the observed one and its mirror are 6 %: p is never below."""
-        return self.units > FEW
+        """There are enough units for p to fall below 5 %."""
+        return self.units > UNTESTABLE
 
     def detectable(self, power: float = POWER) -> float | None:
         """Least true difference that these documents would show with ``power`` at the 5 % level, two-sided.
@@ -49,13 +52,14 @@ def difference(
     statistic: Statistic,
     clusters: Sequence[Any] | None = None,
     *,
+    bounds: Bounds = OF_SHARES,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Difference:
     """Paired bootstrap interval and paired permutation p-value of ``statistic(a) - statistic(b)``.
 
     Rows of ``a`` and ``b`` are the same documents; ``clusters`` names the source of each, and whole clusters are
-    resampled and swapped.
+    resampled and swapped. ``bounds``: the least and greatest difference that there can be.
     """
     width = a.shape[1]
 
@@ -63,12 +67,12 @@ def difference(
         return np.asarray(statistic(sums[..., :width]) - statistic(sums[..., width:]))
 
     both = np.concatenate([a, b], axis=1)
-    measure, values = bootstrapped(
-        both, gap, clusters, bounds=UNBOUNDED, seed=seed, resamples=resamples, kind="paired bootstrap"
+    measure, error = estimate(
+        both, gap, clusters, bounds=bounds, seed=seed, resamples=resamples, kind="paired bootstrap"
     )
-    one, other = by_cluster(a, clusters), by_cluster(b, clusters)
+    one, other = by_cluster(a, clusters)[0], by_cluster(b, clusters)[0]
     p = permutation(one, other, statistic, seed=seed, resamples=resamples)
-    return Difference(measure, p, float(values.std()), len(one))
+    return Difference(measure, p, error, len(one))
 
 
 def permutation(a: Counts, b: Counts, statistic: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> float:

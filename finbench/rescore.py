@@ -37,13 +37,17 @@ class Outcome:
 
 def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
     """Contradictions inside rows: readings outside the label set, an accuracy or parse rate that does not follow."""
-    by_label = {name for name, how in metrics.aggregations(task).items() if how.__name__ in metrics.BY_LABEL}
+    aggregations = metrics.aggregations(task)
+    by_label = {name for name, how in aggregations.items() if how.__name__ in metrics.BY_LABEL}
+    numbers = {name for name, how in aggregations.items() if how.__name__ == "mean"}
     for row in rows:
         values = row["values"]
         if values.keys() != rows[0]["values"].keys():
             yield RowFault(row["index"], "", f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}")
             continue
         for name, value in values.items():
+            if name in numbers and not isinstance(value, dict) and not _number(value):
+                yield RowFault(row["index"], name, f"is no number: {repr(value)[:50]}")
             if name not in by_label or isinstance(value, dict):
                 continue
             if not _label_item(value):
@@ -59,8 +63,18 @@ def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
                 yield RowFault(row["index"], name, f"prediction {predicted!r} contradicts the parse rate")
 
 
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e15
+
+
 def _label_item(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple)
+
+
+def choices(card: Scorecard, task: Task) -> dict[str, Any]:
+    """What the card's run chose of the task's data set (``--metadata``)."""
+    chosen = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
+    return {name: value for name, value in chosen.items() if getattr(task, name.removeprefix("finbench_"), None)}
 
 
 def at_hand(task: Task, data_dir: Path | None) -> bool:
@@ -71,7 +85,7 @@ def at_hand(task: Task, data_dir: Path | None) -> bool:
 def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
     """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
     quiet()
-    exam = prompts.load([task], data_dir)[task.name]
+    exam = prompts.load([task], data_dir, metadata=choices(card, task))[task.name]
     docs = prompts.rows(exam, "test")[: card.limit]
     found = prompts.data_id(task, exam, "test", docs)
     outcome = Outcome(True)
@@ -81,12 +95,12 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
             return _other_edition(task, exam, rows)
         said = "is not that of the same documents here"
         outcome.faults.append(RowFault(0, "", said, f"scores[{task.name}].data.digest"))
-    again = _again(task, exam, rows, {row["index"]: row["index"] for row in rows})
-    checked = len(again)
+    scored = again(task, exam, rows, {row["index"]: row["index"] for row in rows})
+    checked = len(scored)
     for row in rows:
         if row["doc"] != salted(prompts.shown(exam, docs[row["index"]])):
             outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))
-        new = again.get(row["index"])
+        new = scored.get(row["index"])
         outcome.faults += list(_differing(row, new)) if new else []
     if task.name in catalog.tasks() and score.baselines != scoring.baselines(exam, docs):
         outcome.faults.append(RowFault(0, "", "are not those of the rows here", f"scores[{task.name}].baselines"))
@@ -94,7 +108,7 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     return outcome
 
 
-def _again(task: Task, exam: Any, rows: Rows, where: Mapping[int, int]) -> dict[int, dict[str, Any]]:
+def again(task: Task, exam: Any, rows: Rows, where: Mapping[int, int]) -> dict[int, dict[str, Any]]:
     """Rows made again from their answers by the task's own scorer, by index; ``where``: index -> document here.
 
     Without those whose answer is free text that must not be published.
@@ -128,10 +142,10 @@ def _other_edition(task: Task, exam: Any, rows: Rows) -> Outcome:
     if not where:
         return outcome
     moved = 0
-    again = _again(task, exam, rows, where)
+    scored = again(task, exam, rows, where)
     for row in rows:
-        differing = list(_differing(row, again[row["index"]])) if row["index"] in again else []
-        if differing and _gold(row) != _gold(again[row["index"]]):
+        differing = list(_differing(row, scored[row["index"]])) if row["index"] in scored else []
+        if differing and _gold(row) != _gold(scored[row["index"]]):
             moved += 1
         else:
             outcome.faults += differing

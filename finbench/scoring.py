@@ -7,7 +7,7 @@ gives; the interval comes from resampling documents, or whole clusters of docume
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,25 +27,25 @@ def measure(
     aggregation: Aggregation,
     clusters: Sequence[Any] | None = None,
     *,
-    within: tuple[float, float] = paired.UNBOUNDED,
-    earlier: bool = False,
+    within: stats.Bounds = paired.UNBOUNDED,
+    rule: stats.Rule | None = None,
 ) -> Measure:
     """The aggregated value of a metric with its 95 % interval.
 
     ``values`` holds one value a document: a number for ``mean``, else what the named aggregation of ``tasks/lib``
     takes. ``clusters`` names the source of each document. Shares of independent documents get the Wilson interval,
     everything else a bootstrap over clusters; none goes beyond ``within``, the values that the metric can have.
-    ``earlier``: by the rule of cards that were made before few sources were treated apart.
+    ``rule``: that of an older card (``finbench.earlier``).
     """
     stated = float(aggregation(list(values)))
     metric = summed(aggregation.__name__, values)
     if metric is None:
-        return _called(values, aggregation, clusters, stated, within, earlier)
+        return _called(values, aggregation, clusters, stated, within, rule)
     if aggregation.__name__ == "mean" and _independent(clusters, len(values)) and np.isin(values, (0.0, 1.0)).all():
         found = stats.wilson(int(sum(values)), len(values))
     else:
         within = stats.SHARE if metric.share else within
-        found = stats.bootstrap(metric.parts, metric.statistic, clusters, bounds=within, earlier=earlier)
+        found = stats.bootstrap(metric.parts, metric.statistic, clusters, bounds=within, rule=rule)
     if abs(found.value - stated) > 1e-9:
         raise AssertionError(f"{aggregation.__name__}: lm-eval gives {stated}, the interval's statistic {found.value}")
     if found.low is None or found.high is None:
@@ -70,22 +70,39 @@ def _called(
     aggregation: Aggregation,
     clusters: Sequence[Any] | None,
     stated: float,
-    within: tuple[float, float],
-    earlier: bool,
+    within: stats.Bounds,
+    rule: stats.Rule | None,
 ) -> Measure:
-    """Bootstrap of any aggregation, by calling it on the items of resampled clusters."""
+    """Interval of any aggregation, by calling it on the items of resampled clusters, or without each of few."""
     units = groups(clusters, len(values))
-    drawn = np.random.default_rng(0).integers(len(units), size=(SLOW_RESAMPLES, len(units)))
-    found = np.array([aggregation([values[row] for unit in picked for row in units[unit]]) for picked in drawn], float)
     alike = len(units) == len(values)
+
+    def of(picked: Sequence[int]) -> float:
+        return aggregation([values[row] for unit in picked for row in units[unit]])
+
+    if len(units) <= stats.FEW and rule is None:
+        return stats.few_units(stated, _error_without(of, len(units)), sizes(units), not alike, within)
+    drawn = np.random.default_rng(0).integers(len(units), size=(SLOW_RESAMPLES, len(units)))
+    found = np.array([of(picked) for picked in drawn], float)
     method = f"{'bootstrap' if alike else 'cluster bootstrap'}, {SLOW_RESAMPLES} resamples"
-    if earlier:
-        return stats.percentile_interval(stated, found, len(units), method, share=False)
 
     def alone() -> Measure:
-        return _called(values, aggregation, None, stated, within, earlier)
+        return _called(values, aggregation, None, stated, within, rule)
 
-    return stats.interval(stated, found, len(units), method, within, None if alike else alone)
+    made = stats.Resampled(stated, found, len(units), method, within, called=True, alone=None if alike else alone)
+    return (rule or stats.many_units)(made)
+
+
+def sizes(units: Sequence[Sequence[int]]) -> stats.Counts:
+    """Documents of each unit."""
+    return np.array([len(unit) for unit in units], dtype=np.float64)
+
+
+def _error_without(of: Callable[[Sequence[int]], float], units: int) -> float:
+    """The jackknife's standard error of a statistic of unit numbers; 0 for one unit."""
+    if units == 1:
+        return 0.0
+    return stats.jackknife_of([of([unit for unit in range(units) if unit != out]) for out in range(units)])
 
 
 def difference(
@@ -94,18 +111,23 @@ def difference(
     """A's metric minus B's on the same documents: paired bootstrap interval and permutation p-value."""
     both = summed(aggregation.__name__, [*a, *b])
     if both is not None:
-        return paired.difference(both.parts[: len(a)], both.parts[len(a) :], both.statistic, clusters)
+        within = paired.OF_SHARES if both.share else paired.UNBOUNDED
+        return paired.difference(both.parts[: len(a)], both.parts[len(a) :], both.statistic, clusters, bounds=within)
     units, rng = groups(clusters, len(a)), np.random.default_rng(0)
 
     def value(side: Sequence[Any], picked: Any) -> float:
         return aggregation([side[row] for unit in picked for row in units[unit]])
 
     observed = aggregation(list(a)) - aggregation(list(b))
-    drawn = rng.integers(len(units), size=(SLOW_RESAMPLES, len(units)))
-    gaps = np.array([value(a, picked) - value(b, picked) for picked in drawn])
-    method = f"paired bootstrap, {SLOW_RESAMPLES} resamples"
-    alone = None if len(units) == len(a) else (lambda: difference(a, b, aggregation).measure)
-    found = stats.interval(observed, gaps, len(units), method, paired.UNBOUNDED, alone)
+    if len(units) <= stats.FEW:
+        error = _error_without(lambda picked: value(a, picked) - value(b, picked), len(units))
+        found = stats.few_units(observed, error, sizes(units), len(units) < len(a), paired.UNBOUNDED)
+    else:
+        drawn = rng.integers(len(units), size=(SLOW_RESAMPLES, len(units)))
+        gaps = np.array([value(a, picked) - value(b, picked) for picked in drawn])
+        method = f"paired bootstrap, {SLOW_RESAMPLES} resamples"
+        found = stats.many_units(stats.Resampled(observed, gaps, len(units), method, paired.UNBOUNDED, called=True))
+        error = float(gaps.std())
     extreme = 0
     for swapped in rng.integers(2, size=(SLOW_RESAMPLES, len(units))):
         one, other = list(a), list(b)
@@ -113,7 +135,7 @@ def difference(
             for row in units[unit]:
                 one[row], other[row] = other[row], one[row]
         extreme += abs(aggregation(one) - aggregation(other)) >= abs(observed) - 1e-12
-    return paired.Difference(found, (extreme + 1) / (SLOW_RESAMPLES + 1), float(gaps.std()), len(units))
+    return paired.Difference(found, (extreme + 1) / (SLOW_RESAMPLES + 1), error, len(units))
 
 
 def split_metrics(
@@ -121,11 +143,11 @@ def split_metrics(
     aggregation: Mapping[str, Aggregation],
     clusters: Sequence[Any] | None = None,
     *,
-    earlier: bool = False,
+    rule: stats.Rule | None = None,
 ) -> tuple[dict[str, Measure], dict[str, Measure], Measure]:
     """(strict metrics, lenient metrics, parse rate) of per-document values by metric name."""
     measures = {
-        name: measure(items, aggregation[name], clusters, within=bounds(name.removesuffix(LENIENT)), earlier=earlier)
+        name: measure(items, aggregation[name], clusters, within=bounds(name.removesuffix(LENIENT)), rule=rule)
         for name, items in values.items()
     }
     always = Measure(value=1.0, low=1.0, high=1.0, method="choices always parse")

@@ -1,8 +1,9 @@
 """Intervals for scores: numpy only, no input or output.
 
 A metric is a function of sums over documents: ``parts`` of shape (documents, k) and a ``statistic`` that maps sums
-of shape (..., k) to values of shape (...). Every function is vectorised over resamples. Paired tests between two
-subjects are in ``finbench.paired``.
+of shape (..., k) to values of shape (...). Every function is vectorised over resamples. Independent units, of which
+n are in a sample, are documents, or the sources that documents share. Paired tests between two subjects are in
+``finbench.paired``, the rules of older cards in ``finbench.earlier``.
 """
 
 from __future__ import annotations
@@ -15,29 +16,51 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finbench.quantiles import Z95, t_inside, t_quantile
 from finbench.records import Measure
 
 Counts = NDArray[np.float64]
 Statistic = Callable[[Counts], Counts]
-Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
+Bounds = tuple[float, float]  # the least and the greatest value that a statistic can have
 RESAMPLES = 10_000
-SHARE = (0.0, 1.0)  # bounds of a share
-FEW = 5  # independent units up to which percentiles of a bootstrap cannot cover 95 % (docs/design-log.md)
-_FEW = 256  # kinds of documents up to which one multinomial draw a resample is the faster way
+SHARE: Bounds = (0.0, 1.0)
+FEW = 50  # units up to which there are no percentiles of resamples but a jackknife (docs/statistics.md)
+_FEW_KINDS = 256  # kinds of documents up to which one multinomial draw a resample is the faster way
 _BLOCK = 4_000_000  # numbers held at once while resampling: 32 MB
+_NOTHING = 1e-12  # standard error of a jackknife whose values are alike up to rounding
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """What an interval is made from: ``values`` of the statistic on resamples of ``n`` independent units."""
+
+    value: float
+    values: Counts
+    n: int
+    method: str
+    bounds: Bounds
+    called: bool = False  # by calling an aggregation on resampled documents, not by sums
+    alone: Callable[[], Measure] | None = None  # the interval if documents that share a source were independent
+
+
+Rule = Callable[[Resampled], Measure]
 
 
 def wilson(successes: int, n: int) -> Measure:
     """Share ``successes / n`` with the Wilson score interval at 95 % (Wilson 1927). ``n`` must be positive."""
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n} is not a share")
-    share = successes / n
-    scale = 1 / (1 + Z95**2 / n)
-    middle = scale * (share + Z95**2 / (2 * n))
-    half = scale * Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    # at 0 and n the bound equals the share up to rounding: keep low <= value <= high
-    low, high = min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
-    return Measure(value=share, low=low, high=high, method="Wilson")
+    low, high = score_interval(successes / n, n, Z95)
+    return Measure(value=successes / n, low=low, high=high, method="Wilson")
+
+
+def score_interval(share: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's score interval of a share of ``n`` documents, which need not be a whole number."""
+    scale = 1 / (1 + z**2 / n)
+    middle = scale * (share + z**2 / (2 * n))
+    half = scale * z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # at 0 and 1 the bound equals the share up to rounding: keep low <= share <= high
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
 
 
 def ratio(part: Counts, whole: Counts) -> Counts:
@@ -45,20 +68,135 @@ def ratio(part: Counts, whole: Counts) -> Counts:
     return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
 
 
-# ---------------------------------------------------------------- resampling
-
-
-def by_cluster(parts: Counts, clusters: Sequence[Any] | None) -> Counts:
-    """Sums over the documents of each cluster, shape (clusters, k), in order of first occurrence."""
-    if clusters is None:
-        return parts
-    codes = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters))}
-    if len(codes) == len(parts):
-        return parts
+def by_cluster(parts: Counts, clusters: Sequence[Any] | None) -> tuple[Counts, Counts]:
+    """Sums over the documents of each cluster, shape (clusters, k), and how many those are, in order of occurrence."""
+    codes = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters or ()))}
+    if clusters is None or len(codes) == len(parts):
+        return parts, np.ones(len(parts))
     index = np.array([codes[cluster] for cluster in clusters])
     summed = np.zeros((len(codes), parts.shape[1]))
     np.add.at(summed, index, parts)
-    return summed
+    return summed, np.bincount(index).astype(np.float64)
+
+
+# ---------------------------------------------------------------- any metric
+
+
+def bootstrap(
+    parts: Counts,
+    statistic: Statistic,
+    clusters: Sequence[Any] | None = None,
+    *,
+    bounds: Bounds = SHARE,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    rule: Rule | None = None,
+) -> Measure:
+    """The statistic with its 95 % interval; whole clusters are resampled (Field and Welsh 2007).
+
+    ``bounds``: the least and greatest value that the statistic can have. ``rule``: that of an older card
+    (``finbench.earlier``). Up to ``FEW`` units there is no bootstrap but ``few_units``.
+    """
+    return estimate(parts, statistic, clusters, bounds=bounds, seed=seed, resamples=resamples, rule=rule)[0]
+
+
+def estimate(
+    parts: Counts,
+    statistic: Statistic,
+    clusters: Sequence[Any] | None = None,
+    *,
+    bounds: Bounds = SHARE,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    rule: Rule | None = None,
+    kind: str = "bootstrap",
+) -> tuple[Measure, float]:
+    """As ``bootstrap``, with the statistic's standard error."""
+    grouped, sizes = by_cluster(parts, clusters)
+    n, alike = len(grouped), len(grouped) == len(parts)
+    value = float(statistic(grouped.sum(axis=0)))
+    if n <= FEW and rule is None:
+        error = jackknife(grouped, statistic) if n > 1 else 0.0
+        return few_units(value, error, sizes, not alike, bounds), error
+    values = resample(grouped, statistic, seed, resamples)
+    method = f"{kind if alike else 'cluster ' + kind}, {resamples} resamples"
+
+    def alone() -> Measure:
+        return bootstrap(parts, statistic, bounds=bounds, seed=seed, resamples=resamples, rule=rule)
+
+    made = Resampled(value, values, n, method, bounds, alone=None if alike else alone)
+    return (rule or many_units)(made), float(values.std())
+
+
+# ---------------------------------------------------------------- few units
+
+
+def jackknife(parts: Counts, statistic: Statistic) -> float:
+    """Standard error of the statistic from leaving out each row once; two rows at least (Efron and Stein 1981).
+
+    Of clusters it is the estimator CV3, which does not err to the short side where they are few or of unlike size
+    (MacKinnon, Nielsen and Webb 2023). Rows that are equal are left out once and counted.
+    """
+    kinds, counts = np.unique(parts, axis=0, return_counts=True)
+    return _spread(statistic(parts.sum(axis=0) - kinds), counts)
+
+
+def _spread(without: Counts, counts: Any) -> float:
+    n = counts.sum()
+    middle = (counts * without).sum() / n
+    return math.sqrt((n - 1) / n * float((counts * (without - middle) ** 2).sum()))
+
+
+def jackknife_of(without: Sequence[float]) -> float:
+    """The same from the values of a statistic that was called without each unit in turn."""
+    return _spread(np.asarray(without, dtype=np.float64), np.ones(len(without)))
+
+
+def few_units(value: float, error: float, sizes: Counts, clustered: bool, bounds: Bounds) -> Measure:
+    """The 95 % interval from a jackknife's standard error over few documents, or sources of ``sizes`` documents.
+
+    A number between two bounds is a share of the way from one to the other: Wilson's score interval for as many
+    independent documents as have that error, with Student's t for z (Korn and Graubard 1998; Franco et al. 2019).
+    Its degrees of freedom are those of sources of one size, (sum of sizes)^2 / (sum of their squares), less one. A
+    number with one bound gets a t interval of the logarithm of its distance, one without any a plain one. One unit
+    says nothing of how units differ, and documents that are all alike nothing of what they were drawn from: no
+    interval, with the reason in ``method``.
+    """
+    n, unit = len(sizes), "source" if clustered else "document"
+    low, high = bounds
+    finite = math.isfinite(low) and math.isfinite(high)
+    if n == 1:
+        return Measure(value=value, low=None, high=None, method=f"none, one {unit}")
+    if finite and min(abs(value - bound) for bound in bounds) <= _NOTHING:
+        ends = score_interval(round((value - low) / (high - low)), n, Z95)
+        method = f"Wilson, {n} of {n}"
+    elif error <= _NOTHING and not (finite and clustered):
+        return Measure(value=value, low=None, high=None, method=f"none, {unit}s are all alike")
+    elif finite:
+        share, scaled = (value - low) / (high - low), error / (high - low)
+        like = max(1.0, float(sizes.sum() ** 2 / (sizes**2).sum()) - 1)
+        documents = share * (1 - share) / scaled**2 if error > _NOTHING else float(n)
+        ends = score_interval(share, documents, t_quantile(like))
+        method = f"Wilson, effective size by jackknife over {n} {unit}s, Student's t"
+    else:
+        ends = _one_bound(value, t_quantile(n - 1) * error, bounds)
+        method = f"Student's t, jackknife over {n} {unit}s"
+    if finite:
+        ends = low + ends[0] * (high - low), low + ends[1] * (high - low)
+    return Measure(value=value, low=min(value, ends[0]), high=max(value, ends[1]), method=method)
+
+
+def _one_bound(value: float, half: float, bounds: Bounds) -> tuple[float, float]:
+    """Ends ``half`` away; towards an only bound by as many times as away from it, so that they never pass it."""
+    bound = next((end for end in bounds if math.isfinite(end)), None)
+    if bound is None or value == bound:
+        return value - half, value + half
+    times = math.exp(min(half / abs(value - bound), 500.0))
+    near, far = bound + (value - bound) / times, bound + (value - bound) * times
+    return min(near, far), max(near, far)
+
+
+# ---------------------------------------------------------------- many units: resampling
 
 
 def _weights(n: int, resamples: int, seed: int, width: int) -> Iterator[Counts]:
@@ -80,7 +218,7 @@ def resample(parts: Counts, statistic: Statistic, seed: int = 0, resamples: int 
     """
     kinds, counts = np.unique(parts, axis=0, return_counts=True)
     n, width = len(parts), parts.shape[1]
-    if len(kinds) > _FEW:
+    if len(kinds) > _FEW_KINDS:
         rows = np.repeat(kinds, counts, axis=0)
         blocks = _weights(n, resamples, seed, width)
         return np.concatenate([statistic(weights @ rows) for weights in blocks])
@@ -91,138 +229,36 @@ def resample(parts: Counts, statistic: Statistic, seed: int = 0, resamples: int 
     return np.concatenate([statistic(weights @ kinds) for weights in draws])
 
 
-def bootstrap(
-    parts: Counts,
-    statistic: Statistic,
-    clusters: Sequence[Any] | None = None,
-    *,
-    bounds: tuple[float, float] = SHARE,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    earlier: bool = False,
-) -> Measure:
-    """The statistic with its 95 % bootstrap interval; whole clusters are resampled (Field and Welsh 2007).
-
-    ``bounds``: the least and greatest value that the statistic can have. ``earlier``: by the rule of cards that were
-    made before few sources were treated apart (``percentile_interval`` alone).
-    """
-    return bootstrapped(parts, statistic, clusters, bounds=bounds, seed=seed, resamples=resamples, earlier=earlier)[0]
-
-
-def bootstrapped(
-    parts: Counts,
-    statistic: Statistic,
-    clusters: Sequence[Any] | None = None,
-    *,
-    bounds: tuple[float, float] = SHARE,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-    earlier: bool = False,
-    kind: str = "bootstrap",
-) -> tuple[Measure, Counts]:
-    """As ``bootstrap``, with the resampled values, shape (resamples,)."""
-    grouped = by_cluster(parts, clusters)
-    value = float(statistic(grouped.sum(axis=0)))
-    values = resample(grouped, statistic, seed, resamples)
-    alike = len(grouped) == len(parts)
-    method = f"{kind if alike else 'cluster ' + kind}, {resamples} resamples"
-    if earlier:
-        return percentile_interval(value, values, len(grouped), method, bounds == SHARE), values
-
-    def alone() -> Measure:
-        return bootstrap(parts, statistic, bounds=bounds, seed=seed, resamples=resamples)
-
-    return interval(value, values, len(grouped), method, bounds, None if alike else alone), values
-
-
-def interval(
-    value: float,
-    values: Counts,
-    n: int,
-    method: str,
-    bounds: tuple[float, float],
-    alone: Callable[[], Measure] | None = None,
-) -> Measure:
-    """The 95 % interval that ``values``, resampled from ``n`` independent units, allow; none where they allow none.
-
-    One unit says nothing of how units differ, and resamples that are all alike say nothing of what they were drawn
-    from: no interval, with the reason in ``method``. Of two to five units the percentiles cannot cover (their ends
-    are the least and greatest unit, between which the truth lies with 1 - 2^(1 - n) at most): there the bootstrap's
-    standard error is taken with Student's t of n - 1 degrees of freedom, and an interval is never shorter than
-    ``alone``, that of documents taken as independent, for units of few documents agree by chance.
-    """
-    unit = "source" if alone else "document"
-    if n == 1:
-        return Measure(value=value, low=None, high=None, method=f"none, one {unit}")
-    if n > FEW or (bounds == SHARE and value in SHARE and values.min() == values.max()):
-        found = percentile_interval(value, values, n, method, bounds == SHARE)
-        ends = [found.low, found.high]
-    else:
-        half = t_quantile(n - 1) * math.sqrt(n / (n - 1)) * float(values.std())
-        floor = alone() if alone else None
-        ends = [value - half, value + half, *([floor.low, floor.high] if floor else [])]
-        method = f"Student's t over {n} {unit}s, {method}"
-        found = Measure(value=value, low=None, high=None, method=method)
-    known = [end for end in ends if end is not None]
-    low, high = max(bounds[0], min(known)), min(bounds[1], max(known))
+def many_units(made: Resampled) -> Measure:
+    """The interval of more than ``FEW`` units: percentiles, within the bounds; none where resamples are all alike."""
+    found = percentile_interval(made)
+    assert found.low is not None
+    assert found.high is not None
+    low, high = max(made.bounds[0], found.low), min(made.bounds[1], found.high)
     if low == high:
-        return Measure(value=value, low=None, high=None, method="none, resamples are all alike")
-    return found.model_copy(update={"low": min(value, low), "high": max(value, high)})
+        return Measure(value=made.value, low=None, high=None, method="none, resamples are all alike")
+    return found.model_copy(update={"low": min(made.value, low), "high": max(made.value, high)})
 
 
-def percentile_interval(value: float, values: Counts, n: int, method: str, share: bool) -> Measure:
-    """Expanded percentile interval of resampled ``values`` (Hesterberg 2015, section 5.3).
+def percentile_interval(made: Resampled) -> Measure:
+    """Expanded percentile interval of resampled values (Hesterberg 2015, section 5.3).
 
     The plain percentile interval is too short by sqrt((n - 1) / n) and by using normal for t quantiles; taking
-    quantiles further out mends both. ``n`` is the number of independent units that were resampled. ``share``: a
-    distribution without spread at 0 or 1 (all wrong, all right) gets the interval of Wilson for as many units.
+    quantiles further out mends both. A share without spread at 0 or 1 (all wrong, all right) gets the interval of
+    Wilson for as many units.
     """
+    value, values, n = made.value, made.values, made.n
     low, high = float(values.min()), float(values.max())
-    if low == high == value and share and value in SHARE:
-        far = wilson(n, n).low or 0.0
-        low, high = (far, 1.0) if value == 1.0 else (0.0, 1.0 - far)
+    if low == high == value and made.bounds == SHARE and value in SHARE:
+        low, high = score_interval(value, n, Z95)
         return Measure(value=value, low=low, high=high, method=f"Wilson, {n} of {n}")
     if n > 1:
         tail = 0.5 * math.erfc(math.sqrt(n / (n - 1)) * t_quantile(n - 1) / math.sqrt(2))
         low, high = (float(bound) for bound in np.quantile(values, [tail, 1 - tail]))
-    return Measure(value=value, low=min(value, low), high=max(value, high), method=method)
+    return Measure(value=value, low=min(value, low), high=max(value, high), method=made.method)
 
 
-# ---------------------------------------------------------------- Student's t, without scipy
-
-
-def _t_inside(t: float, df: int) -> float:
-    """P(|T| <= t) for Student's t with a whole number of degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
-    theta = math.atan(t / math.sqrt(df))
-    sine, cosine = math.sin(theta), math.cos(theta)
-    term = total = cosine if df % 2 else 1.0
-    for k in range(3 if df % 2 else 2, df - 1, 2):
-        term *= cosine**2 * (k - 1) / k
-        total += term
-    if df % 2:
-        return 2 / math.pi * (theta + (sine * total if df > 1 else 0.0))
-    return sine * total
-
-
-def t_quantile(df: int, level: float = 0.95) -> float:
-    """The t with P(|T| <= t) = ``level`` for Student's t; ``df`` at least 1."""
-    if df > 200:  # Cornish-Fisher (Abramowitz and Stegun 26.7.5): right to seven digits from here on
-        z = Z95 if level == 0.95 else normal_quantile(0.5 + level / 2)
-        return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
-    low, high = 0.0, 1e4
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_inside(middle, df) < level else (low, middle)
-    return (low + high) / 2
-
-
-def normal_quantile(p: float) -> float:
-    """Inverse of the standard normal distribution function, by bisection."""
-    low, high = -40.0, 40.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if 0.5 * math.erfc(-middle / math.sqrt(2)) < p else (low, middle)
-    return (low + high) / 2
+# ---------------------------------------------------------------- training seeds
 
 
 @dataclass(frozen=True)
@@ -251,8 +287,7 @@ def seed_spread(values: Sequence[float]) -> Spread:
 def welch(a: Sequence[float], b: Sequence[float]) -> float:
     """Two-sided p-value of Welch's t test (1947) that two sets of seeds have one mean.
 
-    A side of one value is taken as exact (a base is not trained); at least one side needs two values. Degrees of
-    freedom are rounded down, which makes p a little larger.
+    A side of one value is taken as exact (a base is not trained); at least one side needs two values.
     """
     if max(len(a), len(b)) < 2:
         return 1.0
@@ -261,4 +296,4 @@ def welch(a: Sequence[float], b: Sequence[float]) -> float:
     if sum(parts) == 0:
         return 1.0 if gap == 0 else 0.0
     below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True) if len(side) > 1)
-    return max(0.0, 1 - _t_inside(gap / math.sqrt(sum(parts)), max(1, math.floor(sum(parts) ** 2 / below))))
+    return max(0.0, 1 - t_inside(gap / math.sqrt(sum(parts)), sum(parts) ** 2 / below))

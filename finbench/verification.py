@@ -7,18 +7,20 @@ model, asked again, gives the same answers).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import cardfiles, catalog, metrics, rescore, scoring, seal
+from finbench import cardfiles, catalog, earlier, metrics, rescore, scoring, seal
 from finbench import rerun as again
 from finbench.errors import FinbenchError
 from finbench.records import Measure, Score, Scorecard
 
 Unlike = tuple[str, str, Measure, Measure]  # place in the card, metric as scored, as stated, as recomputed
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
+_KEYS = {"task", "index", "doc", "cluster", "values", seal.KEY}  # of a sample row, and its answer
 _EXACT = 1e-9  # intervals are resampled with the same seed: equal up to rounding
 _OF_SCHEMA_0 = Scorecard.model_fields.keys() - {"origin", "arguments", "computed", "chat_template", "seal"}
 _EARLIER = 0.03  # those of schema 0 came from 2,000 resamples of another kind
@@ -119,6 +121,15 @@ def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None
 
 def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> None:
     """The seal names what was edited; the run key must follow from subject, settings and versions."""
+    meant = dict(seal.leaves(json.loads(card.to_json())))
+    for place, written in seal.leaves(raw):
+        read = meant.get(place, written)
+        if type(read) is not type(written) and not (isinstance(read, float) and type(written) is int):
+            found.fault(place, f"is written as {written!r}, which other readers do not take for {read!r}")
+    try:
+        card.provenance.when()
+    except FinbenchError as fault:
+        found.fault("provenance.created", fault.message)
     if card.schema_ == 0:
         for name in sorted(raw.keys() & (Scorecard.model_fields.keys() - _OF_SCHEMA_0)):
             found.fault("schema", f"is 0, which had no {name}: the number was edited")
@@ -264,7 +275,7 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         recomputed = scoring.split_metrics(
             scoring.values_of(rows), metrics.aggregations(score.task), scoring.clusters_of(rows)
         )
-    except (KeyError, TypeError, ValueError, IndexError, AssertionError, ZeroDivisionError) as fault:
+    except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
     hidden = scoring.hidden(rows)
@@ -290,6 +301,8 @@ def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> 
         for name, kind in ((answer, list if task.form == "choice" else str), ("cluster", str)):
             if not isinstance(row.get(name), kind):
                 found.fault(f"{place}.{name}", "is missing")
+        for name in row.keys() - _KEYS - {answer}:
+            found.fault(f"{place}.{name}", "is nothing that a sample row of this task has")
         if score.version == task.version and row["values"].keys() != names:
             found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")
 
@@ -331,19 +344,23 @@ def _of_now(
     differing: Sequence[Unlike],
     found: Verification,
 ) -> list[Unlike]:
-    """The differing intervals without those that the rule of before few sources were treated apart gives."""
+    """The differing intervals without those that an earlier rule gives, of which a note tells."""
     values, clusters = scoring.values_of(rows), scoring.clusters_of(rows)
     aggregations = metrics.aggregations(score.task)
     left: list[Unlike] = []
-    earlier: list[Unlike] = []
+    known: list[Unlike] = []
     for item in differing:
         _, metric, stated, _ = item
-        old = scoring.measure(values[metric], aggregations[metric], clusters, earlier=True)
-        (left if any(_unlike(stated, old)) else earlier).append(item)
-    for where, _, stated, now in earlier:
-        then, today = (" to ".join(f"{end:.4f}" for end in one.interval or ()) or "none" for one in (stated, now))
+        within = metrics.bounds(metric.removesuffix(scoring.LENIENT))
+        then = (
+            scoring.measure(values[metric], aggregations[metric], clusters, within=within, rule=rule)
+            for rule in earlier.RULES
+        )
+        (left if all(any(_unlike(stated, old)) for old in then) else known).append(item)
+    for where, _, stated, now in known:
+        before, today = (" to ".join(f"{end:.4f}" for end in one.interval or ()) or "none" for one in (stated, now))
         place = where.removeprefix("scores[").replace("]", "", 1)
-        found.notes.append(f"{place}: interval {then}, too short, by an earlier rule; today's: {today} ({now.method})")
+        found.notes.append(f"{place}: interval {before} by an earlier rule; today's: {today} ({now.method})")
     return left
 
 

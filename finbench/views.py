@@ -13,19 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench import cards as presentation
-from finbench import merging, metrics
+from finbench import merging
 from finbench.catalog import PREFIX, Base
-from finbench.comparison import Comparison, Contest, points, probability
 from finbench.console import out
 from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
-from finbench.methods import Method, method_named
+from finbench.methods import method_named
 from finbench.records import Adapter, Bits, DType, Recipe, Scorecard, Task
 from finbench.serving import Server
-from finbench.verification import Verification
-
-_FAULTS = 12  # faults that are shown one by one
 
 
 def bits(value: int | None) -> Bits | None:
@@ -51,7 +47,7 @@ def serving(server: Server) -> None:
     out.print("Ctrl-C ends it.", highlight=False)
 
 
-def _table(*columns: str) -> Table:
+def columned(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for number, column in enumerate(columns):
         table.add_column(column, overflow="fold", no_wrap=number == 0)  # what one would type stays in one piece
@@ -88,7 +84,7 @@ def tuned(recipe: Recipe, path: Path) -> None:
     """What a search found, rung by rung."""
     search = recipe.search
     assert search is not None
-    table = _table("lr", *(f"{rows:,} rows" for rows in sorted({trial.rows for trial in search.trials})))
+    table = columned("lr", *(f"{rows:,} rows" for rows in sorted({trial.rows for trial in search.trials})))
     for lr in sorted({trial.lr for trial in search.trials}):
         own = {trial.rows: trial for trial in search.trials if trial.lr == lr}
         cells = []
@@ -106,7 +102,7 @@ def outlined(plan: Mapping[str, Any], folder: Path) -> None:
     """What a search would be, rung by rung."""
     recipe, rates = plan["recipe"], plan["rates"]
     out.print(f"{recipe['method']} on {recipe['base']}, {recipe['bits']} bits: lr {rates[0]:g} to {rates[-1]:g}")
-    table = _table("rung", "rates", "rows each", "steps each", "tokens each")
+    table = columned("rung", "rates", "rows each", "steps each", "tokens each")
     for number, rung in enumerate(plan["rungs"], start=1):
         table.add_row(str(number), *(f"{rung[key]:,}" for key in ("trials", "rows", "steps", "tokens")))
     out.print(table)
@@ -120,7 +116,7 @@ def outlined(plan: Mapping[str, Any], folder: Path) -> None:
 def planned(plan: Mapping[str, Any], folder: Path) -> None:
     """What a training run would be."""
     recipe = plan["recipe"]
-    table = _table("", "")
+    table = columned("", "")
     table.show_header = False
     ranked = "rank" not in method_named(recipe["method"]).unused
     how = [
@@ -135,6 +131,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "folder": folder,
         "base": f"{plan['base']['alias']} from {plan['base']['source']}",
         "method": ", ".join(how),
+        "becomes": plan["becomes"],
         "rows": f"{plan['rows']:,} of " + ", ".join(recipe["tasks"]),
         "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
@@ -165,7 +162,7 @@ def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
     """Tasks by family, both forms of one in one row; then the groups."""
     known = list(found)
     names = {task.name for task in known}
-    table = _table("family", "task", "forms", "main metric", "data set")
+    table = columned("family", "task", "forms", "main metric", "data set")
     before = ""
     for task in sorted(known, key=lambda task: (task.family, task.name)):
         if task.name.endswith("_mc") and task.name.removesuffix("_mc") in names:
@@ -190,7 +187,7 @@ def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
     """Tasks one by one."""
     for task in shown:
         out.rule(str(task["name"]), align="left")
-        table = _table("", "")
+        table = columned("", "")
         table.show_header = False
         for key in (
             "version",
@@ -227,7 +224,7 @@ def imported(report: Report) -> None:
 
 def locked(found: Mapping[str, Mapping[str, str]], path: Path) -> None:
     """Data sets and the commits they are pinned to."""
-    table = _table("set", "Hub", "commit")
+    table = columned("set", "Hub", "commit")
     for name, pin in found.items():
         table.add_row(name, pin["path"], pin["revision"][:12])
     out.print(table)
@@ -236,7 +233,7 @@ def locked(found: Mapping[str, Mapping[str, str]], path: Path) -> None:
 
 def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, Any] | None]) -> None:
     """Data sets, here or to be imported, by family."""
-    table = _table("set", "train", "validation", "test", "from", "licence")
+    table = columned("set", "train", "validation", "test", "from", "licence")
     for column in table.columns[1:4]:
         column.justify = "right"
     names = sorted(found, key=lambda name: (tasks_by_set[name].family, name))
@@ -273,7 +270,7 @@ def recipes(found: Mapping[str, Recipe]) -> None:
 
 def bases(found: Iterable[Base]) -> None:
     """Base models."""
-    table = _table("alias", "size", "Hub id", "licence")
+    table = columned("alias", "size", "Hub id", "licence")
     table.columns[2].no_wrap = True
     for base in found:
         notes = {"gated": base.gated, "chat": base.chat, "embedded": base.wheel is not None}
@@ -281,43 +278,6 @@ def bases(found: Iterable[Base]) -> None:
         table.add_row(base.alias, base.parameters, base.hub_id, shown)
     out.print(table)
     out.print("\nAny other: --base hub:org/name[@revision] or --base ./folder", highlight=False, markup=False)
-
-
-def methods(found: Iterable[Method], others: Iterable[Method]) -> None:
-    """Methods, a paragraph each; peft's other tuners, a line each."""
-    for method in found:
-        _paragraph(method)
-    out.print("\nOther tuners of peft, by peft's own name:")
-    for method in others:
-        bits_shown = ", ".join(map(str, method.bits))
-        layers = "" if method.conv1d else ", not on GPT-2"
-        line = f"  [bold]{method.name:11}[/] [dim]{escape(method.paper):17}{bits_shown} bits{layers}[/]"
-        out.print(line, highlight=False, soft_wrap=True)
-    out.print("\nOptions of one: finbench methods NAME; in a recipe under options, or --set key=value", highlight=False)
-
-
-def method(found: Method) -> None:
-    """One method with its defaults and options."""
-    _paragraph(found)
-    table = _table("", "")
-    table.show_header = False
-    table.add_row("defaults", ", ".join(f"{key} {value}" for key, value in found.defaults.items()) or "as everywhere")
-    table.add_row("not used", ", ".join(found.unused) or "-")
-    own = [f"{key} ({found.options[key]})" if key in found.options else key for key in sorted(found.offered())]
-    table.add_row("options", ", ".join(own) or "-")
-    out.print(table, highlight=False)
-
-
-def _paragraph(method: Method) -> None:
-    bits_shown = ", ".join(map(str, method.bits))
-    out.print(f"[bold]{method.name}[/]  {escape(method.summary)}", highlight=False, soft_wrap=True)
-    counted = f"; a layer trains {method.trains}" if method.trains else ""
-    out.print(f"  [dim]{escape(method.equation + counted)}[/]", highlight=False, soft_wrap=True)
-    out.print(
-        f"  [dim]{escape(method.paper)}; {bits_shown} bits; becomes {method.becomes}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def doctor(findings: Sequence[Finding]) -> None:
@@ -332,92 +292,3 @@ def doctor(findings: Sequence[Finding]) -> None:
 
 
 # ---------------------------------------------------------------- scorecards
-
-
-def compared(found: Sequence[Comparison], show: int) -> None:
-    """Verdict, table and differing documents of each pair."""
-    for number, pair in enumerate(found):
-        if number:
-            out.print()
-        out.print(f"[bold]{escape(pair.verdict)}[/]", highlight=False)
-        out.print()
-        out.print(_contests(pair))
-        for task in pair.unshared:
-            out.print(f"[dim]{task.removeprefix(PREFIX)}: only one of the two has it[/]", highlight=False)
-        for contest in pair.contests:
-            _differing(pair, contest, show)
-
-
-def _contests(pair: Comparison) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", caption_justify="left")
-    table.caption = f"A: {escape(pair.a)}\nB: {escape(pair.b)}\np: paired permutation test, Holm-adjusted"
-    heads = ("", "metric", "A", "B", "A - B", "95 % interval", "p", "n to settle")
-    lines = [_contest(contest) for contest in pair.contests]
-    for number, head in enumerate(heads):
-        needed = max(len(Text.from_markup(line[number]).plain) for line in lines)
-        numeric = number > 1  # numbers are never cut; names are where the terminal is narrow
-        table.add_column(
-            head,
-            justify="right" if numeric else "left",
-            min_width=max(needed, 1) if numeric else None,
-            no_wrap=numeric or number == 0,
-            overflow="fold" if numeric else "ellipsis",
-        )
-    for line in lines:
-        table.add_row(*line)
-    return table
-
-
-def _contest(contest: Contest) -> list[str]:
-    colour = {"a": "green", "b": "red", None: "default"}[contest.winner]
-    a, b = (points(contest.metric, value, sign=False) for value in (contest.a.value, contest.b.value))
-    ends = [points(contest.metric, end, sign=False) for end in contest.difference.interval or ()]
-    if contest.needed is None:
-        settled = "-"
-    else:
-        settled = f"{contest.n:,}" if contest.winner or contest.needed <= contest.n else f"{contest.needed:,}"
-    return [
-        contest.task.removeprefix(PREFIX),
-        metrics.spoken(contest.metric),
-        a,
-        b,
-        f"[{colour}]{points(contest.metric, contest.difference.value)}[/]",
-        " to ".join(ends) or "–",
-        "< .001" if contest.adjusted < 0.001 else f"{contest.adjusted:.3f}",
-        settled,
-    ]
-
-
-def _differing(pair: Comparison, contest: Contest, show: int) -> None:
-    count, name = len(contest.differing), contest.task.removeprefix(PREFIX)
-    if contest.only_a is None:
-        right = ""
-    else:
-        test = f"; McNemar {probability(contest.mcnemar)}" if contest.mcnemar is not None else ""
-        right = f"; only A is right on {contest.only_a:,}, only B on {contest.only_b:,}{test}"
-    out.print(f"\n[bold]{name}[/]: {count:,} of {contest.n:,} documents read differently{right}", highlight=False)
-    if not count or show < 1:
-        return
-    table = _table("row", "gold", "A", "B", "text" if any(d.text for d in contest.differing) else "document")
-    for place in contest.differing[:show]:
-        shown = escape(place.text) if place.text else f"[dim]{place.doc}[/]"
-        table.add_row(str(place.index), escape(place.gold or ""), escape(place.a), escape(place.b), shown)
-    out.print(table)
-    if count > show:
-        out.print(f"[dim]and {count - show:,} more (--show {count}, or --json)[/]", highlight=False)
-
-
-def verified(found: Verification) -> None:
-    """Each check a line; faults last, in red, by field."""
-    for check in found.checks:
-        out.print(f"[green]ok   [/]  {escape(check.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
-    for note in found.notes:
-        out.print(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
-    for fault in found.faults[:_FAULTS]:
-        out.print(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", highlight=False)
-    if len(found.faults) > _FAULTS:
-        out.print(f"       and {len(found.faults) - _FAULTS:,} more (--json)", highlight=False)
-    if found.faults:
-        out.print(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
-    else:
-        out.print(f"\n[bold green]{found.level}[/]: {escape(found.card)}", highlight=False, soft_wrap=True)

@@ -16,7 +16,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
 
 from conftest import quick, task_helper
-from finbench import metrics, paired, scoring, stats
+from finbench import earlier, metrics, paired, quantiles, scoring, stats
 
 LABELS = task_helper("labels")
 SPANS = task_helper("spans")
@@ -48,10 +48,23 @@ def test_wilson_equals_scipy(counts: tuple[int, int]) -> None:
     assert found.low <= found.value <= found.high
 
 
-@pytest.mark.parametrize("df", [1, 2, 3, 4, 5, 10, 31, 200, 201, 1000, 100_000])
+@pytest.mark.parametrize("df", [1, 1.01, 1.5, 2, 2.7, 3, 4, 5, 10, 31.4, 200, 201, 1000, 100_000])
 @pytest.mark.parametrize("level", [0.5, 0.8, 0.95, 0.99])
-def test_t_quantiles_equal_scipy(df: int, level: float) -> None:
-    assert stats.t_quantile(df, level) == pytest.approx(scipy_stats.t.ppf(0.5 + level / 2, df), rel=1e-6)
+def test_t_quantiles_equal_scipy(df: float, level: float) -> None:
+    expected = scipy_stats.t.ppf(0.5 + level / 2, df)
+    assert quantiles.t_quantile(df, level) == pytest.approx(expected, rel=1e-6)
+    for t in (0.0, 1e-9, 0.3, expected, 40.0, 1e6):
+        assert quantiles.t_inside(t, df) == pytest.approx(1 - 2 * scipy_stats.t.sf(t, df), abs=1e-8)
+
+
+def test_welch_equals_scipy() -> None:
+    rng = np.random.default_rng(0)
+    for n, m in ((2, 2), (3, 5), (8, 3), (2, 40)):
+        a, b = rng.normal(0, 1, n), rng.normal(1, 3, m)
+        assert stats.welch(list(a), list(b)) == pytest.approx(scipy_stats.ttest_ind(a, b, equal_var=False).pvalue)
+    assert stats.welch([1.0, 1.0], [1.0]) == 1.0
+    assert stats.welch([1.0, 1.0], [2.0]) == 0.0
+    assert stats.welch([1.0], [2.0]) == 1.0
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=1, max_size=60))
@@ -163,7 +176,7 @@ def test_documents_of_one_source_widen_the_interval() -> None:
     clustered = stats.bootstrap(shares(copies), mean_of, list(sources))
     assert clustered.high - clustered.low == pytest.approx(single.high - single.low, rel=0.03)
     assert (naive.high - naive.low) < 0.5 * (single.high - single.low)
-    assert clustered.method == "cluster bootstrap, 10000 resamples"
+    assert clustered.method == "cluster bootstrap, 10000 resamples"  # 60 sources
 
 
 def test_all_right_or_all_wrong_is_no_certainty() -> None:
@@ -346,7 +359,7 @@ def test_the_aggregations_read_from_the_yaml_are_those_of_lm_eval() -> None:
         assert metrics.lower_is_better(name) == [k for k, up in theirs.higher_is_better().items() if not up]
 
 
-# ---------------------------------------------------------------- few sources
+# ---------------------------------------------------------------- few units
 
 
 def test_one_source_gives_no_interval_and_says_why() -> None:
@@ -361,55 +374,142 @@ def test_one_source_gives_no_interval_and_says_why() -> None:
     assert errors.lacking == "one source"
 
 
-def test_resamples_that_are_all_alike_give_no_interval() -> None:
-    """Ten rows of one label, all read right: macro-F1 over three labels is 1/3 in every resample."""
-    found = scoring.measure([("neutral", "neutral", NAMES)] * 10, LABELS.macro_f1)
+@pytest.mark.parametrize(("n", "reason"), [(10, "documents are all alike"), (60, "resamples are all alike")])
+def test_documents_that_are_all_alike_give_no_interval(n: int, reason: str) -> None:
+    """Rows of one label, all read right: macro-F1 over three labels is 1/3 whatever is drawn of them."""
+    found = scoring.measure([("neutral", "neutral", NAMES)] * n, LABELS.macro_f1)
     assert found.value == pytest.approx(1 / 3)
-    assert (found.interval, found.lacking) == (None, "resamples are all alike")
-    assert scoring.measure([(1.0, 1.0)] * 10, task_helper("regression").mse).interval is None
+    assert (found.interval, found.lacking) == (None, reason)
+    assert scoring.measure([(1.0, 1.0)] * n, task_helper("regression").mse).interval is None
 
 
-def test_an_unknown_aggregation_of_a_share_at_its_end_is_no_certainty() -> None:
+@pytest.mark.parametrize("n", [40, 60])
+def test_an_unknown_aggregation_of_a_share_at_its_end_is_no_certainty(n: int) -> None:
     def gold_share(values: Any) -> float:
         return float(np.mean(values))
 
-    found = scoring.measure([1.0] * 40, gold_share, within=stats.SHARE)
-    assert found.interval == (pytest.approx(stats.wilson(40, 40).low), 1.0)
+    found = scoring.measure([1.0] * n, gold_share, within=stats.SHARE)
+    assert found.interval == (pytest.approx(stats.wilson(n, n).low), 1.0)
 
 
-def test_few_sources_get_students_t_within_the_bounds_of_the_metric() -> None:
-    right, sources = [1.0] * 9 + [0.0] * 3 + [1.0] * 4 + [0.0] * 8, ["a"] * 12 + ["b"] * 12
-    found = scoring.measure(right, metrics.mean, sources)
-    assert found.method == "Student's t over 2 sources, cluster bootstrap, 10000 resamples"
-    assert found.interval == (0.0, 1.0)
-    means = np.array([0.7, 0.5, 0.6])
-    thirds = [float(n < 10 * share) for share in means for n in range(10)]
-    three = scoring.measure(thirds, metrics.mean, np.repeat(["a", "b", "c"], 10).tolist())
-    half = scipy_stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5
-    assert three.interval == pytest.approx((0.6 - half, 0.6 + half), abs=0.01)
-    alike = scoring.measure([1.0, 0.0] * 12, metrics.mean, sources)  # both sources at one half, by chance
-    assert alike.interval == pytest.approx(stats.wilson(12, 24).interval, abs=0.03)
+def test_the_jackknife_is_that_of_its_definition_and_of_the_mean() -> None:
+    rng = np.random.default_rng(6)
+    values = np.round(rng.random(40), 1)  # with ties
+    assert stats.jackknife(shares(values), mean_of) == pytest.approx(scipy_stats.sem(values))
+    spans = _span_documents(rng, 30, 0.7)
+    statistic = metrics._span_f1([(0, 0, 0)]).statistic
+    without = np.array([statistic(np.delete(spans, row, axis=0).sum(axis=0)) for row in range(30)])
+    assert stats.jackknife(spans, statistic) == pytest.approx(np.sqrt(29 * without.var()))
+    assert stats.jackknife_of(list(without)) == pytest.approx(np.sqrt(29 * without.var()))
 
 
-def _few(rng: Any, sources: int) -> tuple[list[float], list[int]]:
-    """Fifteen questions about each source, whose difficulty they share (correlation 0.1), 70 % right."""
-    ability = rng.beta(0.7 * 9, 0.3 * 9, size=sources)
-    right = rng.random(15 * sources) < np.repeat(ability, 15)
-    return right.astype(float).tolist(), np.repeat(np.arange(sources), 15).tolist()
+def test_a_share_of_few_sources_gets_wilsons_interval_of_its_effective_size() -> None:
+    """The ends are where |share - p| is t standard errors of as many independent documents as have its error."""
+    means = np.array([0.7, 0.5, 0.6, 0.9])
+    right = [float(n < 10 * share) for share in means for n in range(10)]
+    found = scoring.measure(right, metrics.mean, np.repeat(list("abcd"), 10).tolist())
+    share, error, t = means.mean(), scipy_stats.sem(means), scipy_stats.t.ppf(0.975, 3)
+    for end in found.interval:
+        at_end = error**2 * end * (1 - end) / (share * (1 - share))  # variance if the end were the truth
+        assert abs(share - end) == pytest.approx(t * np.sqrt(at_end))
+    assert found.method == "Wilson, effective size by jackknife over 4 sources, Student's t"
+    independent = stats.bootstrap(shares(right), mean_of)
+    assert stats.bootstrap(shares(right), mean_of, list(range(40))).interval == independent.interval  # no sources
 
 
-@pytest.mark.parametrize("sources", [2, 3, 5])
+def test_sources_of_unlike_size_count_as_fewer() -> None:
+    """With one source of nine tenths of the documents there is hardly more than one."""
+    values = np.random.default_rng(3).random(60)
+    alike, unlike = list(np.repeat(np.arange(6), 10)), [0] * 50 + list(range(1, 6)) * 2
+    found = [stats.bootstrap(shares(values), mean_of, of) for of in (alike, unlike)]
+    grouped, sizes = stats.by_cluster(shares(values), unlike)
+    assert sizes.tolist() == [50, 2, 2, 2, 2, 2]
+    error, share = stats.jackknife(grouped, mean_of), values.mean()
+    t = scipy_stats.t.ppf(0.975, 60**2 / (50**2 + 5 * 2**2) - 1) if 60**2 / (50**2 + 5 * 2**2) > 2 else None
+    assert t is None  # as few as two sources, and no fewer
+    n, t = share * (1 - share) / error**2, scipy_stats.t.ppf(0.975, 1)
+    assert found[1].interval == pytest.approx(stats.score_interval(share, n, t))
+    assert found[1].high - found[1].low > 2 * (found[0].high - found[0].low)
+
+
+def test_sources_that_agree_by_chance_are_no_certainty() -> None:
+    sources = ["a"] * 12 + ["b"] * 12
+    alike = scoring.measure([1.0, 0.0] * 12, metrics.mean, sources)  # both at one half
+    assert alike.interval == pytest.approx(stats.score_interval(0.5, 2, scipy_stats.t.ppf(0.975, 1)))
+    perfect = scoring.measure([1.0] * 24, metrics.mean, sources)
+    assert (perfect.method, perfect.interval) == ("Wilson, 2 of 2", stats.wilson(2, 2).interval)
+
+
+def test_metrics_with_one_bound_or_none_stay_within_it() -> None:
+    rng, sources = np.random.default_rng(2), np.repeat(np.arange(3), 5).tolist()
+    pairs = [(float(a), float(a + e)) for a, e in zip(rng.random(15), rng.normal(0, [0.1, 1, 3] * 5), strict=True)]
+    mse = scoring.measure(pairs, task_helper("regression").mse, sources, within=(0.0, np.inf))
+    r2 = scoring.measure(pairs, task_helper("regression").r2, sources, within=(-np.inf, 1.0))
+    assert 0 < mse.low < mse.value < mse.high
+    assert r2.low < r2.value < r2.high < 1
+    assert mse.high / mse.value == pytest.approx(mse.value / mse.low)
+    assert mse.method == "Student's t, jackknife over 3 sources"
+    gap = scoring.difference([1.0, 4.0, 3.0, 9.0], [0.0, 1.0, 3.0, 2.0], metrics.mean).measure
+    low, high = scipy_stats.ttest_1samp([1.0, 3.0, 0.0, 7.0], 0).confidence_interval()
+    assert gap.interval == (pytest.approx(low), pytest.approx(high))
+    assert gap.method == "Student's t, jackknife over 4 documents"
+
+
+def _few(rng: Any, sources: int, share: float, alike: float) -> tuple[list[float], list[int]]:
+    """Fifteen questions about each source, which differ in size and share their difficulty (correlation ``alike``)."""
+    ability = rng.beta(share * (1 / alike - 1), (1 - share) * (1 / alike - 1), size=sources)
+    asked = np.maximum(1, rng.poisson(15, size=sources))
+    right = rng.random(asked.sum()) < np.repeat(ability, asked)
+    return right.astype(float).tolist(), np.repeat(np.arange(sources), asked).tolist()
+
+
+@pytest.mark.parametrize("sources", [2, 4, 8, 15, 40])
 def test_intervals_of_few_sources_cover_the_truth_where_percentiles_do_not(sources: int) -> None:
     rng = np.random.default_rng(sources)
     held = np.zeros(2)
     for _ in range(600):
-        right, of = _few(rng, sources)
-        for rule, earlier in enumerate((False, True)):
-            found = stats.bootstrap(shares(right), mean_of, of, resamples=400, earlier=earlier)
+        right, of = _few(rng, sources, 0.8, 0.3)
+        for number, rule in enumerate((None, earlier.percentiles)):
+            found = stats.bootstrap(shares(right), mean_of, of, resamples=400, rule=rule)
             low, high = found.interval or (np.nan, np.nan)
-            held[rule] += low <= 0.7 <= high
-    assert held[0] / 600 >= 0.92
-    assert held[1] / 600 < (0.93 if sources == 5 else 0.85)
+            held[number] += low <= 0.8 <= high
+    assert held[0] / 600 >= 0.93
+    assert held[1] / 600 < {2: 0.65, 4: 0.88, 8: 0.93}.get(sources, 1)
+
+
+def test_the_rules_of_older_cards_are_kept() -> None:
+    """As they were given by the versions that had them."""
+    right, sources = [1.0] * 9 + [0.0] * 3 + [1.0] * 4 + [0.0] * 8, ["a"] * 12 + ["b"] * 12
+    student, percentiles = (scoring.measure(right, metrics.mean, sources, rule=rule) for rule in earlier.RULES)
+    assert student.method == "Student's t over 2 sources, cluster bootstrap, 10000 resamples"
+    assert student.interval == (0.0, 1.0)
+    assert percentiles.method == "cluster bootstrap, 10000 resamples"
+    assert percentiles.interval == pytest.approx((1 / 3, 3 / 4))
+    means = np.array([0.7, 0.5, 0.6])
+    thirds = [float(n < 10 * share) for share in means for n in range(10)]
+    three = scoring.measure(thirds, metrics.mean, np.repeat(["a", "b", "c"], 10).tolist(), rule=earlier.student)
+    half = scipy_stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5
+    assert three.interval == pytest.approx((0.6 - half, 0.6 + half), abs=0.01)
+    alike = scoring.measure([1.0, 0.0] * 12, metrics.mean, sources, rule=earlier.student)
+    assert alike.interval == pytest.approx(stats.wilson(12, 24).interval, abs=0.03)
+    assert scoring.measure([1.0] * 30, metrics.mean, ["one"] * 30, rule=earlier.student).lacking == "one source"
+    many = [number % 7 for number in range(24)]
+    assert scoring.measure(right, metrics.mean, many, rule=earlier.student) == scoring.measure(
+        right, metrics.mean, many, rule=earlier.percentiles
+    )
+
+
+def test_differences_on_few_sources_cover_the_truth_and_are_possible() -> None:
+    """Two equally able subjects on the same questions about four sources."""
+    rng, held = np.random.default_rng(4), 0
+    for _ in range(600):
+        able = rng.beta(0.8 * 7 / 3, 0.2 * 7 / 3, size=(2, 4))
+        of = np.repeat(np.arange(4), 15)
+        a, b = ((rng.random(60) < side[of]).astype(float).tolist() for side in able)
+        low, high = scoring.difference(a, b, metrics.mean, of.tolist()).measure.interval
+        assert -1 <= low <= high <= 1
+        held += low <= 0 <= high
+    assert held / 600 >= 0.93
 
 
 def test_a_difference_on_few_sources_is_never_significant_and_says_so() -> None:
@@ -418,7 +518,7 @@ def test_a_difference_on_few_sources_is_never_significant_and_says_so() -> None:
         found = scoring.difference(a, b, metrics.mean, [f"filing {number % sources}" for number in range(40)])
         assert (found.units, found.testable, found.detectable()) == (sources, False, None)
         assert found.p == pytest.approx(p, abs=0.02)
-        assert found.measure.interval is None
+        assert (found.measure.interval is None) == (sources == 1)
     six = scoring.difference(a, b, metrics.mean, [f"filing {number % 6}" for number in range(40)])
     assert six.testable
     assert six.p < 0.05

@@ -16,7 +16,7 @@ import pytest
 import zstandard
 from rich.console import Console
 
-from finbench import cardfiles, cards, cli, comparison, evaluation, exports, metrics, reporting, scoring, seal
+from finbench import cardfiles, cards, cli, comparison, earlier, evaluation, exports, metrics, reporting, scoring, seal
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file, stable_json
 from finbench.records import Scorecard
@@ -404,7 +404,7 @@ def test_a_card_outside_the_schema_is_named(alter: Any, said: str, card: Path) -
     assert said in fault.message
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "3", '"card"', '{"schema": "one"}', '{"schema": NaN}', "{}"])
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"card"', '{"schema": "one"}', "{}"])
 def test_what_is_no_card_at_all_is_one_fault(text: str, card: Path) -> None:
     card.write_text(text)
     assert [fault.field for fault in verify(card).faults] == ["schema"]
@@ -622,10 +622,11 @@ def test_an_interval_that_one_source_cannot_give_is_a_fault_and_that_of_earlier_
     assert narrow.faults
     assert edit(None, None, "none, too many").faults
     assert edit(None, None, "").faults
-    before = scoring.split_metrics(*_of(one_filing), earlier=True)[0][cardfiles.read(one_filing).scores[0].main_metric]
-    earlier = edit(before.low, before.high, str(before.method))
-    assert (earlier.level, earlier.faults) == ("samples-attached", [])
-    assert any("by an earlier rule; today's: none (none, one source)" in note for note in earlier.notes)
+    main = cardfiles.read(one_filing).scores[0].main_metric
+    before = scoring.split_metrics(*_of(one_filing), rule=earlier.percentiles)[0][main]
+    older = edit(before.low, before.high, str(before.method))
+    assert (older.level, older.faults) == ("samples-attached", [])
+    assert any("by an earlier rule; today's: none (none, one source)" in note for note in older.notes)
 
 
 def _of(path: Path) -> tuple[Any, Any, Any]:
@@ -746,7 +747,7 @@ def test_samples_that_are_no_samples_are_refused_at_small_cost(card: Path) -> No
         "a bomb": (inflated, "larger than any"),
         "empty objects": (_frames(b"{}\n" * 3_000_000), "too short"),
         "torn at a line": (_frames(text)[: len(whole) // 2], "torn"),
-        "rows behind the frame": (_frames(text, hidden), "each once"),
+        "rows behind the frame": (_frames(text, hidden), "behind its samples"),
         "no zstd": (b"{}", "torn"),
         "nothing": (b"", "torn|each once|0 rows"),
     }

@@ -6,7 +6,8 @@ from pydantic import Field
 
 from finbench.pretraining.held import ALL
 from finbench.pretraining.spec import PretrainRecipe
-from finbench.records import BaseModelId, Document, Provenance, Record
+from finbench.records import BaseModelId, Document, Provenance
+from finbench.strict import Record
 from finbench.structured.structures import Factored, Structure
 
 

@@ -10,7 +10,8 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 
 from finbench import catalog
 from finbench.errors import FinbenchError, unknown
-from finbench.records import DType, Record
+from finbench.records import DType
+from finbench.strict import Record
 from finbench.structured.structures import Structure
 
 Baseline = Literal["dense", "parameters", "flops"]

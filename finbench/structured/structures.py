@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from finbench.records import Record
+from finbench.strict import Record
 
 Kind = Literal["dense", "lowrank", "cola", "sltrain"]
 Init = Literal["spectral", "kaiming", "svd", "activation"]

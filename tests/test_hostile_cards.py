@@ -1,0 +1,289 @@
+"""Alterations that no honest writer makes: other types, other alphabets, other files, hidden data. Each is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from test_verification import Card, Rows, change, change_sha, other, put, rescored, row_of
+
+from finbench import cardfiles, evaluation, exports, seal
+from finbench.errors import FinbenchError
+from finbench.files import sha256_file, stable_json
+from finbench.verification import verify
+
+SENTIMENT, HEADLINE = "finbench_mini_sentiment", "finbench_mini_headline"
+ROW = f"samples[{SENTIMENT} 7]"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A card of the random dummy on two shipped sets, and of another subject; do not write into its folder."""
+    out = tmp_path_factory.mktemp("cards")
+    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_headline"], out=out)
+    evaluation.evaluate(
+        engine="dummy", tasks=["mini_sentiment", "mini_headline"], out=out / "gold", arguments={"answers": "gold"}
+    )
+    return out / "dummy.json"
+
+
+@pytest.fixture
+def card(original: Path, tmp_path: Path) -> Path:
+    """A copy to alter."""
+    shutil.copytree(original.parent, tmp_path / "cards")
+    return tmp_path / "cards" / original.name
+
+
+def labels(row: dict[str, Any], part: int, new: Any) -> None:
+    """Put a gold label (0) or a prediction (1) into every metric that has one."""
+    for name, value in row["values"].items():
+        if isinstance(value, list):
+            row["values"][name] = [*value[:part], new, *value[part + 1 :]]
+
+
+def gold_everywhere(card: Card, rows: Rows) -> None:
+    """Another gold label, with the accuracies that follow from it."""
+    row = row_of(rows)
+    labels(row, 0, other(row["values"]["macro_f1"][0]))
+    for end in ("", "_lenient"):
+        gold, said, _ = row["values"]["macro_f1" + end]
+        row["values"]["acc" + end] = float(gold == said)
+
+
+def contents_swapped(card: Card, rows: Rows) -> None:
+    """Answers and values of two rows change places, their documents stay."""
+    one = row_of(rows)
+    two = next(
+        row for row in rows if row["task"] == SENTIMENT and row["values"]["macro_f1"][0] != one["values"]["macro_f1"][0]
+    )
+    for key in ("answer", "values"):
+        one[key], two[key] = two[key], one[key]
+
+
+def indices_swapped(card: Card, rows: Rows) -> None:
+    one, two = row_of(rows, number=7), row_of(rows, number=8)
+    one["index"], two["index"] = 8, 7
+
+
+def copied(card: Card, rows: Rows) -> None:
+    """A row that was answered rightly takes the place of one that was not."""
+    right = next(row for row in rows if row["task"] == SENTIMENT and row["values"]["acc"] == 1)
+    wrong = next(row for row in rows if row["task"] == SENTIMENT and row["values"]["acc"] == 0)
+    wrong.update({key: value for key, value in right.items() if key != "index"})
+
+
+def shifted(by: float) -> Any:
+    def alter(card: Card, rows: Rows) -> None:
+        measure = card["scores"][1]["metrics"]["macro_f1"]
+        measure |= {"low": measure["low"] + by, "high": measure["high"] + by}
+
+    return alter
+
+
+def turned(card: Card, rows: Rows) -> None:
+    measure = card["scores"][1]["metrics"]["acc"]
+    measure |= {"low": measure["high"], "high": measure["low"]}
+
+
+def set_row(key: str, value: Any) -> Any:
+    def alter(card: Card, rows: Rows) -> None:
+        row_of(rows)[key] = value
+
+    return alter
+
+
+def set_value(name: str, value: Any) -> Any:
+    def alter(card: Card, rows: Rows) -> None:
+        row_of(rows)["values"][name] = value
+
+    return alter
+
+
+def tasks_exchanged(card: Card, rows: Rows) -> None:
+    for row in rows:
+        row["task"] = HEADLINE if row["task"] == SENTIMENT else SENTIMENT
+
+
+def look_alike(card: Card, rows: Rows) -> None:
+    card["scores"][1]["task"] = SENTIMENT.replace("e", "\u0435")
+
+
+def look_alike_label(card: Card, rows: Rows) -> None:
+    labels(row_of(rows), 1, "p\u043esitive")
+
+
+def look_alike_metric(card: Card, rows: Rows) -> None:
+    metrics = card["scores"][1]["metrics"]
+    metrics["\u0430cc"] = metrics.pop("acc")
+
+
+def one_digest_for_another(card: Card, rows: Rows) -> None:
+    one, two = card["scores"]
+    one["data"]["digest"], two["data"]["digest"] = two["data"]["digest"], one["data"]["digest"]
+
+
+def every_source_its_own(card: Card, rows: Rows) -> None:
+    """As if no documents shared a source, so that intervals are shorter."""
+    for number, row in enumerate(row for row in rows if row["task"] == HEADLINE):
+        row["cluster"] = f"{number:016x}"
+
+
+def always_parses(card: Card, rows: Rows) -> None:
+    card["scores"][1]["parse_rate"] |= {"value": 1.0, "low": 1.0, "high": 1.0, "method": "choices always parse"}
+
+
+CAREFUL: dict[str, tuple[Any, str]] = {  # seals and hashes renewed; what must be named
+    "a gold label in every place": (rescored(gold_everywhere), f"{ROW}.values.macro_f1"),
+    "contents of two rows swapped": (contents_swapped, f"{ROW}.values"),
+    "indices of two rows swapped": (indices_swapped, f"{ROW}.doc"),
+    "a right row for a wrong one": (rescored(copied), ".doc"),
+    "an interval shifted up": (shifted(0.01), ".metrics.macro_f1.low"),
+    "an interval shifted down": (shifted(-1e-6), ".metrics.macro_f1.low"),
+    "an interval turned around": (turned, ".metrics.acc"),
+    "truth for a number": (set_value("acc", True), f"{ROW}.values.acc"),
+    "text for a number": (set_value("acc", "1.0"), f"{ROW}.values.acc"),
+    "nothing for a number": (set_value("acc", None), f"{ROW}.values.acc"),
+    "a number beyond all": (set_value("acc", 10**400), f"{ROW}.values.acc"),
+    "a count as text": (lambda card, rows: card["scores"][1].update(n="150"), "scores[1].n"),
+    "a count as truth": (lambda card, rows: card["scores"][1].update(truncated=False), "scores[1].truncated"),
+    "a count as a fraction": (lambda card, rows: card["scores"][1].update(n=150.0), "scores[1].n"),
+    "a value as text": (
+        lambda card, rows: card["scores"][1]["metrics"]["acc"].update(value="0.5"),
+        "scores[1].metrics.acc.value",
+    ),
+    "a schema as text": (lambda card, rows: card.update(schema="1"), "schema"),
+    "a task in other letters": (look_alike, ".task"),
+    "a label in other letters": (look_alike_label, f"{ROW}.values.macro_f1"),
+    "a metric in other letters": (look_alike_metric, ".metrics"),
+    "rows of two tasks exchanged": (tasks_exchanged, f"samples[{HEADLINE}"),
+    "digests of two sets exchanged": (one_digest_for_another, ".data.digest"),
+    "every source its own": (rescored(every_source_its_own), f"samples[{HEADLINE} "),
+    "a parse rate of choices": (always_parses, ".parse_rate"),
+    "lenient numbers taken out": (lambda card, rows: card["scores"][1]["lenient"].clear(), ".lenient"),
+    "a metric that no scorer gives": (set_value("bonus", 1.0), f"{ROW}.values"),
+    "a key that no row has": (set_row("comment", "restricted text"), f"{ROW}.comment"),
+    "an answer and the hash of another": (set_row("answer_sha256", "0" * 32), f"{ROW}.answer_sha256"),
+    "a digest in capitals": (
+        lambda card, rows: card["scores"][1].update(task_digest=card["scores"][1]["task_digest"].upper()),
+        ".task_digest",
+    ),
+    "a document in capitals": (
+        lambda card, rows: row_of(rows).update(doc=row_of(rows)["doc"].upper() + "A"),
+        f"{ROW}.doc",
+    ),
+    "a date that is none": (put("yesterday", "provenance", "created"), "provenance.created"),
+    "a day that is none": (put("2026-02-31T00:00:00Z", "provenance", "created"), "provenance.created"),
+    "a time before all others": (put("0001-01-01T00:00:00Z", "provenance", "created"), "provenance.created"),
+}
+
+
+@pytest.mark.parametrize("what", CAREFUL)
+def test_a_hostile_alteration_is_named_though_all_seals_are_renewed(what: str, card: Path) -> None:
+    alter, field = CAREFUL[what]
+    written(card, alter)
+    found = verify(card)
+    assert found.level == "none"
+    assert any(field in fault.field for fault in found.faults), found.faults[:5]
+
+
+def written(path: Path, alter: Any) -> None:
+    """As ``change`` with a careful hand, for values that no record can hold."""
+    found, rows = json.loads(path.read_text()), cardfiles.read_samples(path)
+    alter(found, rows)
+    rows = [row | {"seal": seal.row_seal(row)} for row in rows]
+    lines = "".join(stable_json(row) + "\n" for row in rows)
+    cardfiles.samples_path(path).write_bytes(zstandard.ZstdCompressor().compress(lines.encode()))
+    found["samples"] = sha256_file(cardfiles.samples_path(path))
+    if isinstance(found["provenance"]["created"], str):
+        found["seal"] = seal.card_seal(found)
+    path.write_text(json.dumps(found, indent=1))
+
+
+NUMBERS = ("NaN", "Infinity", "-Infinity", "1e400", "1" * 5000)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_numbers_that_json_does_not_have_are_named_in_card_and_rows(number: str, card: Path) -> None:
+    text = card.read_text()
+    value = json.loads(text)["scores"][1]["metrics"]["acc"]["value"]
+    card.write_text(text.replace(f'"value": {value}', f'"value": {number}'))
+    assert card.read_text() != text
+    with pytest.raises(FinbenchError, match="torn or not JSON"):
+        verify(card)
+    card.write_text(text)
+    lines = [stable_json(row) for row in cardfiles.read_samples(card)]
+    lines[-1] = lines[-1].replace('"acc":0.0', f'"acc":{number}').replace('"acc":1.0', f'"acc":{number}')
+    content = ("\n".join(lines) + "\n").encode()
+    cardfiles.samples_path(card).write_bytes(zstandard.ZstdCompressor().compress(content))
+    change_sha(card)
+    found = verify(card)
+    assert found.level == "none"
+    assert {fault.field for fault in found.faults} == {"samples"}
+
+
+def test_cards_of_two_subjects_do_not_pass_for_each_other(card: Path) -> None:
+    """The whole subject, or the samples, of another card that is honest in itself."""
+    gold = card.parent / "gold" / "dummy.json"
+    mine, theirs = json.loads(card.read_text()), json.loads(gold.read_text())
+    assert verify(gold).faults == []
+    kept = card.read_bytes()
+    card.write_text(json.dumps(mine | {"arguments": theirs["arguments"]}))
+    assert {"run_key", "arguments.answers"} & {fault.field.split(" ")[0] for fault in verify(card).faults}
+    card.write_bytes(kept)
+    shutil.copy(cardfiles.samples_path(gold), cardfiles.samples_path(card))
+    assert verify(card).faults[0].field == "samples"
+    change_sha(card)
+    assert any(".metrics.acc" in fault.field for fault in verify(card).faults)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        b"text behind the end",
+        zstandard.ZstdCompressor().compress(b"restricted text\n"),
+        b"\x50\x2a\x4d\x18\x0f\x00\x00\x00restricted text",  # a frame that readers skip
+    ],
+)
+def test_data_behind_the_samples_is_named(behind: bytes, card: Path) -> None:
+    file = cardfiles.samples_path(card)
+    file.write_bytes(file.read_bytes() + behind)
+    change_sha(card)
+    [fault] = verify(card).faults
+    assert fault.field == "samples"
+    assert "behind" in fault.message
+
+
+def test_how_a_card_is_laid_out_does_not_matter(card: Path) -> None:
+    """Other spaces and another order of keys are the same card; another order of rows is another file, and no more."""
+    found = json.loads(card.read_text())
+    card.write_text(json.dumps(dict(reversed(found.items())), indent=7))
+    assert verify(card).faults == []
+    change(card, lambda found, rows: rows.reverse())
+    assert {fault.field for fault in verify(card).faults} == {"samples"}
+    change_sha(card)
+    assert verify(card).faults == []
+
+
+def test_a_date_that_is_none_is_one_line_in_every_export(card: Path, tmp_path: Path) -> None:
+    written(card, put("yesterday", "provenance", "created"))
+    for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
+        if how == "model-index":  # has no time
+            continue
+        with pytest.raises(FinbenchError, match="'yesterday' is no time"):
+            exports.export_card(card, format=how, out=tmp_path)
+
+
+def test_an_export_stays_in_its_folder_whatever_the_card_says(card: Path, tmp_path: Path) -> None:
+    def away(found: Card, rows: Rows) -> None:
+        found["subject"]["name"] = ".."
+        found["subject"]["base"]["hub_id"] = "../../../up"
+
+    written(card, away)
+    for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
+        out = tmp_path / "a" / "b" / "c"
+        for path in exports.export_card(card, format=how, out=out):
+            assert path.resolve().is_relative_to(out), how
