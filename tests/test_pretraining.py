@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -141,6 +142,12 @@ def test_the_page_names_every_key_and_the_examples_can_be_read() -> None:
         assert spec.read(path).name == path.stem
         stated = catalog.read_yaml(path)
         assert [key for key in stated if stated[key] == spec.PretrainRecipe.model_fields[key].default] == [], path.name
+
+
+def test_the_page_of_results_is_that_of_the_committed_measurement() -> None:
+    root = Path(__file__).parent.parent
+    bench = runpy.run_path(str(root / "benchmarks" / "pretrain_cpu.py"))
+    assert (root / "docs" / "pretrain-results.md").read_text(encoding="utf-8") == bench["page"]()
 
 
 # ---------------------------------------------------------------- text

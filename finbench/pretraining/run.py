@@ -71,9 +71,9 @@ def pretrain(
 
     Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or disk.
     """
+    quiet()  # before the libraries that speak when they are imported
     from finbench.pretraining import fit, outline, report
 
-    quiet()
     recipe = recipe if isinstance(recipe, PretrainRecipe) else spec.read(recipe)
     out = out or Path("runs") / recipe.name
     run = prepare(recipe)
