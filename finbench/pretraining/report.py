@@ -9,8 +9,8 @@ from typing import Any
 
 from finbench import cards, catalog, plots
 from finbench.files import write_atomic
-from finbench.pretraining.held import ALL
 from finbench.pretraining.result import Pretrained, Trained
+from finbench.pretraining.spec import ALL
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def rows(done: Pretrained) -> list[Row]:
     if any(model.base_bits for model in models):
         found.append(Row("bits per byte of the base", [_bits(model.base_bits, ALL) for model in models]))
     found.append(Row("bits per byte before", [f"{model.first_bits:.4f}" for model in models]))
-    for name in models[0].bits_curve[-1][1]:
+    for name in sorted(models[0].bits_curve[-1][1], key=lambda name: name != ALL):
         shown = "bits per byte after" if name == ALL or len(done.sources) == 1 else f"  on {name}"
         found.append(Row(shown, [_bits(model.bits_curve[-1][1], name) for model in models]))
     for task in models[0].scores:
