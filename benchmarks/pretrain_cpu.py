@@ -53,17 +53,17 @@ STRUCTURES: dict[str, dict[str, Any]] = {
 COMPRESS: dict[str, Any] = {
     "start": {"base": "smollm2-135m"},
     "context": 64,
-    "steps": 48,
+    "steps": 16,
     "batch": 4,
     "micro_batch": 4,
     "lr": 3e-4,
     "dtype": "bfloat16",
-    "save_every": 24,
-    "eval_every": 24,
+    "save_every": 8,
+    "eval_every": 8,
     "eval_tokens": 1_500,
 }
 CUTS: dict[str, dict[str, Any]] = {
-    "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}, "baselines": ["dense"]},
+    "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}},
     "2.64": {"structure": {"kind": "lowrank", "compression": 2.64}},
     "2.64-activation": {"structure": {"kind": "lowrank", "compression": 2.64, "init": "activation"}},
 }
@@ -116,7 +116,8 @@ def every(part: str, filings: Path, out: Path) -> None:
 
     common, runs = (SCRATCH, STRUCTURES) if part == "scratch" else (COMPRESS, CUTS)
     for name, own in runs.items():
-        if name in read().get(part, {}):
+        wanted = {"model", *("dense" if one == "dense" else f"dense-{one}" for one in own.get("baselines", []))}
+        if wanted <= {model["name"] for model in read().get(part, {}).get(name, {}).get("models", [])}:
             continue
         folder = out / f"{part}-{name}"
         done = run.pretrain(recipe(f"{part}-{name}", common, own, filings, out), folder, resume=True)
