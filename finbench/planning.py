@@ -162,10 +162,11 @@ def inner(layers: list[Layer]) -> int:
 
 @dataclass(frozen=True)
 class Needs:
-    """Memory of a training, and operations of the forward part of its largest pass."""
+    """Memory of a training, operations of the forward part of its largest pass, bytes held while it is loaded."""
 
     memory: Memory
     operations: int
+    loading: float = 0.0
 
 
 def needs(model: Any, recipe: Recipe, layers: list[Layer], rows: Sequence[batches.Row], processes: int = 1) -> Needs:
@@ -182,12 +183,13 @@ def needs(model: Any, recipe: Recipe, layers: list[Layer], rows: Sequence[batche
     moments = 0.0 if recipe.optimizer.startswith("paged") else speedups.OPTIMIZERS[recipe.optimizer][1]
     held = moments + (4.0 if recipe.method == "full" else 8.0)  # whose weights are counted as weights
     weights = quantised * each + (parameters - quantised) * wide
+    loading = weights if recipe.bits != 16 else 0.0  # quantised by each process for itself, then spread
     if recipe.sharding == "fsdp":
         depth = model.config.get_text_config().num_hidden_layers
         weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
     activations, operations = counted(model, recipe, rows)
     logits = answers * vocabulary * (2 + 4 + 4)  # as computed, in float32, and the gradient of that
-    return Needs(Memory(weights, held * count, activations, logits), operations)
+    return Needs(Memory(weights, held * count, activations, logits), operations, loading)
 
 
 def duration(
@@ -268,7 +270,7 @@ def plan(
         "tokens": real,
         "computed": computed,
         "trained": trained(recipe, layers, sum(tensor.numel() for tensor in model.parameters())),
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 3),
         "tokens_per_second": round(real / seconds),
         "busy": round(busy, 3),
         "source": source,
@@ -282,8 +284,8 @@ def prepared(recipe: Recipe, data_dir: Path | None = None) -> training.Prepared:
 
 
 def _all(found: Needs, card: Card) -> float:
-    """GiB."""
-    return found.memory.total / GIB + card.context
+    """GiB, at the start or in training."""
+    return max(found.memory.total, _SLACK * found.loading) / GIB + card.context
 
 
 def _over(found: Needs, card: Card) -> bool:
