@@ -9,7 +9,8 @@ Both measure what is not in methods_cpu.json yet, each line in a process of its 
 DATA is where ``finbench data import fpb Sentences_*Agree.txt`` has put the rows. Every method has its default learning
 rate and one seed: this is what a method costs and that it learns, not which one is best. Costs are processor time,
 which other processes on the machine lengthen less than time by the clock (``seconds``, ``tokens_per_second``): rslora
-does the very work of lora, so what the two differ by is the noise.
+does the very work of lora, so what the two differ by is the noise. What a change of subspace costs (rosa, relora) is
+not in the time of a step but beside it (``move_seconds``).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ STEPS = {"eva": 12, "adalora": 4}  # eva's start wants more batches than two, ad
 SCORED: tuple[tuple[str, int], ...] = (
     *(("lora", 16), ("qlora", 4), ("dora", 16), ("vera", 16), ("pissa", 16), ("full", 16), ("loftq", 4)),
     *(("rslora", 16), ("lora+", 16), ("lora-fa", 16), ("eva", 16), ("adalora", 16), ("oft", 16), ("randlora", 16)),
-    ("olora", 16),
+    *(("olora", 16), ("irqlora", 4), ("rosa", 16), ("relora", 16)),
 )
 
 
@@ -69,11 +70,14 @@ def train(
 ) -> tuple[Path, dict[str, Any]]:
     """Train one line on ``rows`` rows; (adapter folder, what it cost)."""
     from finbench import catalog, training
+    from finbench.methods.subspaces import Moving
 
     started: list[float] = []
     fitted: list[float] = []
+    moved: list[float] = []
     training.begin = _timed(training.begin, started)
     training.fit = _timed(training.fit, fitted)
+    Moving.move = _timed(Moving.move, moved)  # type: ignore[method-assign]
     recipe = catalog.recipe(
         None, {"tasks": ["fpb"], "method": method, "bits": bits, "limit": rows, "batch_size": batch}
     )
@@ -88,7 +92,8 @@ def train(
         "steps": run.steps,
         "trainable_parameters": run.trainable_parameters,
         "start_seconds": round(started[0], 2),
-        "step_seconds": round(fitted[0] / run.steps, 3),
+        "step_seconds": round((fitted[0] - sum(moved)) / run.steps, 3),
+        **({"move_seconds": round(sum(moved) / len(moved), 2)} if moved else {}),
         "seconds": run.seconds,
         "tokens_per_second": run.tokens_per_second,
         "peak_memory_bytes": run.peak_memory_bytes,

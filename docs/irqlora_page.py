@@ -77,12 +77,14 @@ model card state what that lost, in weights and in log-probabilities; `--set sav
 |--|--|--|--|
 | ROSA: which triples | "random"; in the code a window of neighbouring ones with a random start | a random subset, drawn from the seed; `pick=top` or `bottom` | as the paper says |
 | ROSA: split of the singular values | a = US, b = V^T in the paper; several in the code | the square root to each side | the one the README recommends; steps of A and B are of one size |
+| ROSA: scale | none by default | s = alpha / r, divided out of the factors at each start | W is split the same; s scales the steps, as in LoRA |
+| ROSA: what is saved | the weights | the difference as a LoRA, or the weights | an adapter is smaller, and is served beside its base |
 | ROSA: when | every epoch | `every`, a quarter of the run by default | fine-tuning runs have few epochs |
 | ROSA: what trains beside | biases; no MLP layers | no biases; all linear layers | a trained bias is no low-rank update |
 | ROSA: optimiser, learning rate | restarted; the schedule goes on | the same | |
 | ROSA: half precision | the scripts load float16, for which there is no SVD | float32 | |
 | ReLoRA: warm start | a share of full-rank training first | none | it is for training from scratch; a pretrained base is a warm start (in the paper most of the gain came from it) |
-| ReLoRA: optimiser | reset, or 90 to 99 % of each moment cut by size | `prune=0.99` cuts; `prune=1` resets | |
+| ReLoRA: optimiser | reset, or 90 to 99 % of each moment cut by its own size | `prune=0.99` cuts both where the first is small; `prune=1` resets | where one is kept without the other, Adam divides by nothing: A has no gradient until B moves, and runs diverged |
 | ReLoRA: learning rate | cosine with restarts from zero | the recipe's schedule (cosine by default) times a rise from zero over `restart_warmup` of a cycle | |
 | ReLoRA: first A | zero in the code where the weights are kept | LoRA's own | with A and B both zero nothing would train |
 """

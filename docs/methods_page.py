@@ -13,20 +13,13 @@ import irqlora_page
 
 from finbench import catalog, paths
 from finbench.methods import METHODS, TUNERS
-from finbench.methods.base import Method
+from finbench.methods.base import SERVED, Method
 from finbench.methods.lora import REFUSED as REFUSED_OPTIONS
 from finbench.methods.tuners import REFUSED as REFUSED_TUNERS
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "methods_cpu.json"
 PEFT = "https://huggingface.co/docs/peft/package_reference/"
 STATED = ("lr", "rank", "alpha")
-SERVED = {
-    "plain LoRA": "unmerged by any runtime that serves LoRA (peft, vLLM, ...), many beside one base; or merged",
-    "converted LoRA": "likewise: it is converted, exactly, to a plain LoRA of one rank when it is saved",
-    "merged weights": "an adapter that peft runs unmerged; other runtimes take it after `finbench merge`",
-    "finbench adapter": "by `finbench eval`; peft and vLLM refuse to read it; other runtimes take it after `finbench merge`",
-    "model": "as a model of its own",
-}
 HEAD = """# Methods
 
 Written by `python docs/generate.py` from `finbench/methods/` and `benchmarks/methods_cpu.json`. In a terminal: `finbench methods`, and
@@ -37,6 +30,20 @@ A method says what is trained beside, or instead of, a frozen weight `W` of `o` 
 `finbench train --task fpb --method dora --bits 4`. What does not work together is refused with the reason, from the recipe and the base's
 configuration, before any weight is loaded.
 
+## Which one?
+
+| for | take |
+|--|--|
+| a first try; an adapter that every runtime serves, many beside one base | `lora` |
+| a base that does not fit in 16 bits | `qlora`, or `loftq`, which starts nearer to the 16-bit base |
+| a rank of 64 or more | `rslora` |
+| the least memory and optimiser state in training | `lora-fa` |
+| adapters of the fewest numbers | `vera` |
+| an update of more rank than A and B have | `rosa`, `relora`, `randlora` |
+| knowing what a low rank costs | `full`, on a small base |
+
+None is best: once each has its own learning rate they lie close together ([Learning rates](#learning-rates)).
+
 ## The methods
 
 | method | what it computes | trained numbers a layer | defaults | paper |
@@ -45,6 +52,12 @@ configuration, before any weight is loaded.
 OF_THEM = """
 Defaults are those of `adapters_zoo/_defaults.yaml` ({general}) unless a method has its own. They are a start, not a result: see
 [Learning rates](#learning-rates).
+
+Settings of their own, each typed as `--set option=value`, or under `options` in a recipe:
+
+| method | option | default | what it is |
+|--|--|--|--|
+{options}
 
 ## What becomes of them
 
@@ -71,7 +84,7 @@ say the bits of its base, so 16 are assumed unless `--bits` says otherwise, and 
 ## Methods and bits: what a step costs
 
 {work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). Other processes used the machine too: `rslora` does
-the very work of `lora`, so differences as small as theirs mean nothing.
+the very work of `lora`, so differences as small as theirs mean nothing.{moves}
 
 | method, bits | trains | to start, s | a step, s | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|
@@ -83,8 +96,10 @@ The others run on 16, 8 and 4 bits, and on GPT-2's Conv1D layers; these do not:
 |--|--|--|
 {refused}
 
-Options combine too where peft can: `--method lora+ --set use_dora=true`, `--method pissa --set use_rslora=true`,
-`--method lora --set init_lora_weights=orthogonal`. These are refused, with the reason:
+Options of peft's combine too where peft can: `--method lora+ --set use_dora=true` (which becomes merged weights, as `--dry-run` says),
+`--method pissa --set use_rslora=true`, `--method lora --set init_lora_weights=orthogonal`. What makes another method of `lora` goes by that
+method's name: `--method dora`, not `--method lora --set use_dora=true`. Names, types and ranges are checked, and peft puts its layers on the base
+without its weights, before these are loaded. These options are refused:
 
 | option | why |
 |--|--|
@@ -139,9 +154,7 @@ def _paper(stated: str) -> str:
 
 def _defaults(method: Method, general: dict[str, Any]) -> str:
     own = {**{key: general[key] for key in STATED}, **method.defaults}
-    values = {key: value for key, value in own.items() if key not in method.unused}
-    own_options = {key: value for key, value in method.options.items() if value is not None}
-    return ", ".join(f"{key} {_number(value)}" for key, value in {**values, **own_options}.items())
+    return ", ".join(f"{key} {_number(value)}" for key, value in own.items() if key not in method.unused)
 
 
 def _number(value: Any) -> str:
@@ -150,6 +163,15 @@ def _number(value: Any) -> str:
 
 def _bits(method: Method) -> str:
     return ", ".join(str(bits) for bits in method.bits)
+
+
+def _own_options() -> str:
+    lines = []
+    for method in METHODS.values():
+        for key, value in method.options.items():
+            shown = "" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+            lines.append(_row([f"`{method.name}`", f"`{key}`", shown, method.about[key]]))
+    return "".join(lines).rstrip()
 
 
 def _becomes() -> str:
@@ -212,13 +234,15 @@ def page() -> str:
                 ]
             )
         )
-    parts += [OF_THEM.format(general=", ".join(f"{key} {_number(general[key])}" for key in STATED)), _becomes()]
+    general_ones = ", ".join(f"{key} {_number(general[key])}" for key in STATED)
+    parts += [OF_THEM.format(general=general_ones, options=_own_options()), _becomes()]
     more = sorted({(row["method"], row["steps"]) for row in costs.values() if row["steps"] != first["steps"]})
     others = "".join(f", {steps} for `{name}`, which needs more" for name, steps in more)
     work = f"{first['steps']} steps{others}, of {first['rows'] // first['steps']} rows of fpb with `smollm2-135m`."
-    parts.append(
-        COMBINED.format(work=work, cpu=first["hardware"]["cpu"], torch=first["packages"]["torch"], dtype=first["dtype"])
-    )
+    moves = [f"{row['move_seconds']:.0f} s with `{row['method']}`" for _, row in in_order if "move_seconds" in row]
+    changes = f" Not in a step: a change of subspace, {', '.join(moves)}." if moves else ""
+    machine = {"cpu": first["hardware"]["cpu"], "torch": first["packages"]["torch"], "dtype": first["dtype"]}
+    parts.append(COMBINED.format(work=work, moves=changes, **machine))
     parts += [_cost(name, row) for name, row in in_order]
     options = "".join(_row([f"`{name}`", why]) for name, why in REFUSED_OPTIONS.items()).rstrip()
     parts.append(

@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "train": "finbench.training",
     "evaluate": "finbench.evaluation",
+    "pretrain": "finbench.pretraining.run",
     "merge": "finbench.merging",
     "serve": "finbench.serving",
     "tune": "finbench.tuning",

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import catalog, chatguard, hub, limits, modelfiles, paths, refs
+from finbench import catalog, chatguard, environment, hub, limits, modelfiles, paths, refs
 from finbench.console import say
 from finbench.errors import FinbenchError, reason, unknown
 from finbench.files import cannot_write, folder_atomic, sha256_file
-from finbench.methods import Layer, quantise
-from finbench.records import BaseModelId, Bits, DType
+from finbench.methods import Layer, method_named, quantise
+from finbench.records import BaseModelId, Bits, DType, Recipe
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,18 @@ def resolve(text: str, source: str | None = None) -> Base:
 
 def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:
     modelfiles.check_folder(folder)
+    structure = None
+    if modelfiles.is_structured(folder):
+        from finbench.structured import storage
+
+        structure = storage.check(folder).described
     identity = BaseModelId(
-        alias=alias, hub_id=hub_id, revision=revision, source=source, fingerprint=modelfiles.fingerprint(folder)
+        alias=alias,
+        hub_id=hub_id,
+        revision=revision,
+        source=source,
+        fingerprint=modelfiles.fingerprint(folder),
+        structure=structure,
     )
     return Base(identity, folder)
 
@@ -184,37 +194,71 @@ def load_tokenizer(base: Base) -> Any:
 
 def context_length(base: Base) -> int | None:
     """Tokens that the base can see, by its configuration; None where it states no limit."""
-    from transformers import AutoConfig
-
-    with _told(base):
-        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-    return getattr(config, "max_position_embeddings", None)  # GPT-2 calls it n_positions, transformers maps it
+    # GPT-2 calls it n_positions, transformers maps it
+    return getattr(_config(base), "max_position_embeddings", None)
 
 
 def head_size(base: Base) -> int | None:
     """Numbers of a query of one attention head, by the configuration; None where it does not say."""
-    from transformers import AutoConfig
-
-    with _told(base):
-        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+    config = _config(base)
     stated = getattr(config, "head_dim", None)
     hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
     return stated or (hidden // heads if hidden and heads else None)
 
 
+def _config(base: Base) -> Any:
+    """transformers' configuration of a base."""
+    from transformers import AutoConfig
+
+    with _told(base):
+        if modelfiles.is_structured(base.folder):
+            from finbench.structured import storage
+
+            return storage.config_of(base.folder)
+        return AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+
+
 def skeleton(base: Base) -> Any:
     """The model of a base without weights, on torch's meta device, from its configuration alone."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     with _told(base), torch.device("meta"):
-        config = AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
-        return AutoModelForCausalLM.from_config(config)
+        if modelfiles.is_structured(base.folder):
+            from finbench.structured import storage
+
+            return storage.skeleton(base.folder)
+        return AutoModelForCausalLM.from_config(_config(base))
 
 
 def linear_layers(base: Base) -> list[Layer]:
     """The weight matrices of a base's linear layers, from its configuration alone."""
     return layers_of(skeleton(base))
+
+
+def on_factors(recipe: Recipe, base: Base) -> Recipe:
+    """A recipe for a base of low-rank factors: an ending of a name that is a layer there becomes its two factors.
+
+    Raises FinbenchError for a method that would write a whole model, which ``finbench pretrain`` trains.
+    """
+    if not modelfiles.is_structured(base.folder):
+        return recipe
+    from finbench.structured import storage
+
+    if method_named(recipe.method).makes(recipe) == "model":
+        raise FinbenchError(
+            f"{base.id.alias} is stored as low-rank factors; method {recipe.method} would make a whole model of it.",
+            "Train an adapter on it (--method lora), or all of it: finbench pretrain",
+        )
+    wanted = recipe.target_modules
+    if isinstance(wanted, str):
+        return recipe
+    names = [layer.name for layer in storage.read(base.folder).layers]
+    made: list[str] = []
+    for ending in wanted:
+        layer = any(name == ending or name.endswith("." + ending) for name in names)
+        made += [f"{ending}.down", f"{ending}.up"] if layer else [ending]
+    return recipe.model_copy(update={"target_modules": made})
 
 
 def layers_of(model: Any) -> list[Layer]:
@@ -245,21 +289,48 @@ def _as_large_as_stated(base: Base) -> None:
         )
 
 
-def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
+def _opener(base: Base, bits: Bits) -> Callable[..., Any]:
+    """What loads the weights of a base; FinbenchError for factors that are stored in other bits."""
+    from transformers import AutoModelForCausalLM
+
+    if not modelfiles.is_structured(base.folder):
+        return AutoModelForCausalLM.from_pretrained  # type: ignore[no-any-return]
+    from finbench.structured import storage
+
+    stored = storage.read(base.folder).bits
+    if stored not in (16, bits):
+        raise FinbenchError(f"{base.folder} is stored in {stored} bits, not in {bits}.", f"Say so: --bits {stored}")
+    return storage.from_pretrained
+
+
+def save(model: Any, base: Base, folder: Path) -> None:
+    """Write a whole model that was made of ``base`` in 16 bits into ``folder``, in the form that the base has."""
+    if not modelfiles.is_structured(base.folder):
+        model.save_pretrained(folder)
+        return
+    from finbench.structured import storage
+
+    storage.save(model, folder, structure=storage.read(base.folder).structure)
+
+
+def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any, Any]:
     """Load (model, tokenizer) of a base at ``bits`` (see ``methods/quantise.py``), computing in ``dtype``.
 
-    The model is in eval mode on the GPU if there is one. Raises FinbenchError for weights that are missing, of
-    the wrong shape, or not finite.
+    The model is in eval mode on the GPU if there is one. With ``sharded``, it is to be spread over processes: in 16
+    bits only the first one reads the weights, into its memory, and the others have none. Raises FinbenchError for
+    weights that are missing, of the wrong shape, or not finite.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(base)
     _as_large_as_stated(base)
-    device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype)}
+    if sharded and bits == 16 and environment.rank() > 0:
+        return skeleton(base).to(dtype).eval(), tokenizer
+    extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype, sharded)}
+    device = "cpu" if sharded and bits == 16 else environment.device()
+    opener = _opener(base, bits)
     with _told(base):
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = opener(
             base.folder,
             dtype=dtype,
             device_map={"": device},
@@ -281,7 +352,8 @@ def load(base: Base, bits: Bits, dtype: Any) -> tuple[Any, Any]:
     bad = [
         name
         for name, tensor in model.named_parameters()
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+        # codes of 4 bits may be stored as numbers, and then are none
+        if tensor.is_floating_point() and not hasattr(tensor, "quant_state") and not torch.isfinite(tensor).all()
     ]
     if bad:
         raise FinbenchError(

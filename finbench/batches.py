@@ -146,6 +146,14 @@ def steps_of(rows: int, batch_size: int, accumulate: int, epochs: float) -> int:
     return max(1, math.ceil(epochs * math.ceil(passes / accumulate)))
 
 
+def share(rows: Sequence[Row], rank: int, processes: int) -> tuple[list[Row], float]:
+    """(rows of a step that process ``rank`` runs, their weight): every so many-th row, so that all have like lengths.
+
+    A process without rows runs the first one with weight 0: it takes part in what processes do together.
+    """
+    return (list(rows[rank::processes]), 1.0) if rank < len(rows) else (list(rows[:1]), 0.0)
+
+
 def collate(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
     """A batch, padded on the left, so that all answers end at the last position.
 

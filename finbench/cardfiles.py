@@ -273,9 +273,11 @@ def store(folder: Path, card: Scorecard, samples: dict[str, list[dict[str, Any]]
 def run_key(card: Scorecard) -> str:
     """Digest of all that decides an answer except task and data: subject, settings, versions."""
     settings = card.model_dump(include={"engine", "shots", "limit", "seed", "arguments", "computed", "chat_template"})
+    # what is for people; the structure of a base decides its fingerprint
+    told: dict[str, Any] = {"name": True, "adapter_name": True, "adapter_source": True, "base": {"structure"}}
     return digest(
         {
-            "subject": card.subject.model_dump(exclude={"name", "adapter_name", "adapter_source"}),
+            "subject": card.subject.model_dump(exclude=told),
             "settings": settings,
             "versions": card.provenance.packages,
             "finbench": card.provenance.finbench,

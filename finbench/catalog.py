@@ -16,7 +16,8 @@ from pydantic import Field
 from finbench import paths
 from finbench.errors import FinbenchError, near_misses, unknown
 from finbench.methods import Method, method_named
-from finbench.records import Recipe, Record, Task
+from finbench.records import Recipe, Task
+from finbench.strict import Record
 
 PREFIX = "finbench_"  # of our keys in a task's metadata: lm-eval lets --model_args overwrite unprefixed ones
 

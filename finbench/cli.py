@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from finbench import __version__, cli_board, cli_cards, cli_catalog, cli_data, cli_hub, cli_methods, cli_run, cli_sweep
+from finbench import (
+    __version__,
+    cli_board,
+    cli_cards,
+    cli_catalog,
+    cli_data,
+    cli_hub,
+    cli_methods,
+    cli_pretrain,
+    cli_run,
+    cli_sweep,
+)
 from finbench.errors import FinbenchError
 
 app = typer.Typer(
@@ -23,7 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: finbench demo",
 )
-for part in (cli_run, cli_methods, cli_sweep, cli_cards, cli_catalog, cli_data, cli_board, cli_hub):
+for part in (cli_run, cli_methods, cli_pretrain, cli_sweep, cli_cards, cli_catalog, cli_data, cli_board, cli_hub):
     part.register(app)
 
 

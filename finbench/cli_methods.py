@@ -22,21 +22,21 @@ def methods(
     as_json: Json = False,
 ) -> None:
     """Low-rank methods: equation, paper, bits, and what a trained one becomes."""
-    from finbench import views
+    from finbench import methodviews
     from finbench.methods import METHODS, TUNERS, method_named
 
     if name is not None:
         found = method_named(name)
         shown = {**found.described(), "option_names": sorted(found.offered())}
-        typer.echo(json.dumps(shown, indent=1)) if as_json else views.method(found)
+        typer.echo(json.dumps(shown, indent=1)) if as_json else methodviews.method(found)
     elif as_json:
         typer.echo(json.dumps([method.described() for method in [*METHODS.values(), *TUNERS.values()]], indent=1))
     else:
-        views.methods(METHODS.values(), TUNERS.values())
+        methodviews.methods(METHODS.values(), TUNERS.values())
 
 
 def merge(
-    adapter: Annotated[str, typer.Argument(help="./folder, or hub:org/name[@rev].")],
+    adapter: Annotated[str, typer.Argument(help="./folder, or hub:org/name[@rev]; of factors too.")],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     base: Annotated[str | None, typer.Option(help="The adapter's base, where bases.yaml does not know it.")] = None,
     onto: Annotated[
@@ -48,7 +48,7 @@ def merge(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make one 16-bit model of an adapter and its base, and say how close the two are."""
+    """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
     from finbench import merging, views
 
     made = merging.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=views.bits(bits))

@@ -39,12 +39,16 @@ def train(
         list[str] | None, typer.Option("--set", help="Any other recipe key or option, key=value, repeatable.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    gpus: Annotated[int | None, typer.Option(help="GPUs that share the rows of every step.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes that do, on the processor: --gpus without a GPU.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
-    from finbench import catalog
+    from finbench import catalog, launch
 
     named = {
         "base": base,
@@ -62,7 +66,8 @@ def train(
 
     from finbench import training
 
-    result = training.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run)
+    workers = launch.counted(gpus, processes)
+    result = training.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
     if as_json:
         typer.echo(json.dumps(result, indent=1) if isinstance(result, dict) else result.to_json().rstrip())
         return
@@ -76,22 +81,33 @@ def train(
 
 def plan(
     recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None,
-    gpu: Annotated[str, typer.Option(help="Card: h100, h200, a100-80, a100-40, rtx4090, a6000, l4 ...")] = "h100",
+    gpu: Annotated[
+        str, typer.Option(help="h100, h200, a100-80, a100-40, rtx4090, rtx3090, a6000, a5000, l4; cpu: this machine.")
+    ] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="Cards that share the rows.")] = 1,
     shape: Annotated[
         str | None, typer.Option(help="Plan for a base of this size, unfetched: llama-3.1-8b, llama-3.1-70b ...")
     ] = None,
-    price: Annotated[float | None, typer.Option(help="An hour of the card, in any currency.")] = None,
+    price: Annotated[float | None, typer.Option(help="An hour of a card, in any currency.")] = None,
+    base: Annotated[str | None, typer.Option(help="Alias of `finbench bases`, hub:org/name[@rev] or ./folder.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task to learn, repeatable.")] = None,
+    method: Annotated[str | None, typer.Option(help="See `finbench methods`.")] = None,
+    bits: Annotated[int | None, typer.Option(help="16, 8 (int8) or 4 (NF4).")] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of the update.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Rows a task, a seeded choice.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any recipe key or option, key=value, repeatable.")
     ] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Memory, time and cost of a training on one GPU, before it is paid for; refuses what cannot fit."""
+    """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
     from finbench import catalog, planning, planviews
 
-    resolved = catalog.recipe(recipe, settings(set_ or []))
-    found = planning.plan(resolved, gpu, price=price, shape=shape, data_dir=data_dir)
+    named = {"base": base, "tasks": task, "method": method, "bits": bits, "rank": rank}
+    resolved = catalog.recipe(recipe, {**named, "epochs": epochs, "limit": limit, **settings(set_ or [])})
+    found = planning.plan(resolved, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:

@@ -25,7 +25,14 @@ def sweep(
     ray: Annotated[
         str | None, typer.Option(help="A running cluster: auto, host:port; default: Ray on this machine.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells, and what is done already.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the cells, what is done already, and what the rest takes.")
+    ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: the card to plan for, as for finbench plan; default: this machine."),
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="With --dry-run: an hour of a card, in any currency.")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
@@ -48,12 +55,16 @@ def sweep(
         raise FinbenchError(
             f"One file is swept, and {place} is a second argument.", f"finbench sweep {file} --out {place}"
         )
-    from finbench.grid import driver
+    from finbench.grid import driver, forecast
     from finbench.grid.steps import Board
 
+    if not dry_run and (gpu or price is not None):
+        raise FinbenchError(
+            "--gpu and --price are for a plan.", f"finbench sweep {file} --dry-run --gpu h100 --price 2.50"
+        )
     result = driver.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
     if isinstance(result, Board):
-        gridviews.planned(result, as_json)
+        gridviews.planned(result, forecast.forecasts(result, gpu, price, data_dir), as_json)
         return
     gridviews.ended(result, as_json, result.place)
     if result.failed:

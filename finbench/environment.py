@@ -68,6 +68,45 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
+def rank() -> int:
+    """The number of this process among those of a training, by torchrun's variables."""
+    return int(os.environ.get("RANK", 0))
+
+
+def processes() -> int:
+    """Processes of the training that this one takes part in."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def device() -> str:
+    """Where models go: the GPU of this process, or the processor."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def take_place() -> None:
+    """As one of several processes: join them; use one's own GPU, or one's share of the processor's cores."""
+    import torch
+    from accelerate import PartialState
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device())
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    PartialState(cpu=not torch.cuda.is_available())  # the group that transformers' Trainer will find and use
+
+
+def forget_peak() -> None:
+    """Let ``peak_memory`` count from now on; on Linux, and on a GPU. Elsewhere it stays that of the whole process."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # getrusage's peak too
+
+
 def free_memory() -> int:
     """Bytes that can still be had: of the GPU if there is one, else of this machine."""
     import torch

@@ -67,6 +67,11 @@ def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> Fi
     return FinbenchError(f"Unknown {kind} {name!r}.{did_you_mean}", f"See them all: {list_command}")
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """Text of a stranger, for a message."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def reason(fault: BaseException) -> str:
     """The first line of what a library raised, else the name of its class."""
     return (str(fault).strip() or type(fault).__name__).splitlines()[0]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,39 +14,85 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.console import out
+from finbench.grid import forecast
 from finbench.grid.driver import Summary
+from finbench.grid.forecast import Forecast
 from finbench.grid.steps import Board
 from finbench.grid.watch import duration, picture
 
 _SHOWN = 40  # cells
+_PLURAL = {"search": "searches", "train": "trainings", "score": "scorings", "nothing": "steps"}
 
 
-def planned(board: Board, as_json: bool) -> None:
-    """What would be run: cells, steps, what is there already, and how long the rest takes by what was measured."""
+def planned(board: Board, found: Mapping[str, Forecast], as_json: bool) -> None:
+    """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
     cells: list[dict[str, Any]] = [
-        {"cell": cell.name, "state": board.state(cell, set()), "axes": cell.values, "needs": cell.needs.model_dump()}
+        {
+            "cell": cell.name,
+            "state": board.state(cell, set()),
+            "axes": cell.values,
+            "needs": cell.needs.model_dump(),
+            "plan": asdict(found[cell.key]),
+        }
         for cell in board.cells
     ]
     steps = Counter(step.kind for step in board.steps.values() if not step.outcome)
-    seconds = board.seconds_left()
+    measured, planned = board.seconds_left(), forecast.total(board, found)
     if as_json:
-        typer.echo(json.dumps({"cells": cells, "steps_left": steps, "seconds_of_one_worker": seconds}, indent=1))
+        whole = {"steps_left": steps, "seconds_of_one_worker": measured, "plan": asdict(planned)}
+        typer.echo(json.dumps({"cells": cells, **whole}, indent=1))
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("cell", no_wrap=True)
-    for column in ("CPUs", "GPUs", "memory", "state"):
-        table.add_column(column, justify="left" if column == "state" else "right")
-    for cell in cells[:_SHOWN]:
-        needs = cell["needs"]
-        memory = f"{needs['memory']:g} GB" if needs["memory"] else ""
-        table.add_row(Text(cell["cell"]), f"{needs['cpus']:g}", f"{needs['gpus']:g}", memory, cell["state"])
-    out.print(table)
-    if len(cells) > _SHOWN:
-        out.print(f"and {len(cells) - _SHOWN:,} more: --json names them all", style="dim")
-    left = ", ".join(f"{count:,} {kind}" for kind, count in steps.items()) or "nothing"
+    _table(cells)
+    left = ", ".join(f"{count:,} {_PLURAL[kind]}" for kind, count in steps.items()) or "nothing"
     out.print(f"\n{len(cells):,} cells; to do: {left}", highlight=False)
-    if seconds:
-        out.print(f"About {duration(seconds)} of one worker, by the mean of the steps that were run.", highlight=False)
+    _foreseen(planned, found)
+    if measured:
+        out.print(f"By the mean of the steps that were run: about {duration(measured)} of one worker.", highlight=False)
+
+
+def _table(cells: list[dict[str, Any]]) -> None:
+    """A line for the cells that differ in their seed only."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    priced = any(cell["plan"]["cost"] is not None for cell in cells)
+    waiting = all(cell["state"] == "waiting" for cell in cells)  # nothing to tell apart
+    table.add_column("cells", overflow="fold")
+    for column in ("seeds", "CPUs", "GPUs", "memory", "time", *(["cost"] if priced else [])):
+        table.add_column(column, justify="right", no_wrap=True)
+    if not waiting:
+        table.add_column("state")
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        same = {key: value for key, value in cell["axes"].items() if key != "seed"}
+        groups.setdefault(json.dumps([same, cell["needs"], cell["plan"]], sort_keys=True), []).append(cell)
+    for group in list(groups.values())[:_SHOWN]:
+        needs, plan = group[0]["needs"], group[0]["plan"]
+        cost = [f"{plan['cost']:.2f}" if plan["cost"] is not None else ""] if priced else []
+        memory = f"{plan['memory']:.1f} GiB" if plan["memory"] else ""
+        time = duration(plan["seconds"]) if plan["seconds"] else ""
+        states = Counter(cell["state"] for cell in group)
+        state = ", ".join(state if len(states) == 1 else f"{count} {state}" for state, count in states.items())
+        name = re.sub(r"-s\d+$", "", group[0]["cell"])
+        table.add_row(
+            Text(name), str(len(group)), f"{needs['cpus']:g}", f"{needs['gpus']:g}", memory, time, *cost, state
+        )
+    out.print(table)
+    if len(groups) > _SHOWN:
+        out.print(f"and {len(groups) - _SHOWN:,} lines more: --json names every cell", style="dim")
+
+
+def _foreseen(planned: forecast.Total, found: Mapping[str, Forecast]) -> None:
+    """Time and money of all trainings, where the plans are from, and what nobody knows."""
+    if planned.seconds:
+        cost = f" and costs {planned.cost:,.2f}" if planned.cost is not None else ""
+        time = duration(planned.seconds)
+        out.print(f"By plan, all training takes {time} of one worker{cost}; scoring comes on top.", highlight=False)
+    if shapes := sorted({one.shape for one in found.values() if one.shape and not one.unknown}):
+        out.print(
+            f"Not here, so planned by size with tokens as {forecast.STAND_IN} counts them: {', '.join(shapes)}.",
+            style="dim",
+        )
+    for reason, count in Counter(one.unknown for one in found.values() if one.unknown).items():
+        out.print(Text(f"No plan for {count:,} cell{'s' if count > 1 else ''}: {reason}", style="yellow"))
 
 
 def status(found: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from finbench import batches, lowrank, packing
+from finbench import batches, lowrank, packing, speedups
 from finbench.batches import Row
 from finbench.engines.forward import steady, unsupported
 from finbench.errors import FinbenchError
@@ -81,7 +81,7 @@ class Passes:
     """Cuts the rows of a step into passes and computes the loss of each.
 
     ``rows``: rows of a padded pass. ``tokens``: tokens of a packed one. ``answers``: answer tokens of a packed one, so
-    that their logits fit. ``pad``: token id that fills padded rows.
+    that their logits fit. ``pad``: token id that fills padded rows. ``compiled``: decoder layers are.
     """
 
     loop: Loop
@@ -89,11 +89,12 @@ class Passes:
     tokens: int = 2048
     answers: int = 2048
     pad: int = 0
+    compiled: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, loop: Loop, vocabulary: int, pad: int) -> Passes:
         """For a recipe, and the size of the vocabulary of its base."""
-        return cls(loop, recipe.batch_size, recipe.pass_tokens, max(1, _LOGITS // vocabulary), pad)
+        return cls(loop, recipe.batch_size, recipe.pass_tokens, max(1, _LOGITS // vocabulary), pad, recipe.compile)
 
     @property
     def shares(self) -> bool:
@@ -118,8 +119,10 @@ class Passes:
         with contextlib.ExitStack() as stack:
             if self.loop != "padded":
                 stack.enter_context(packing.attention_of(model.get_base_model() if _wrapped(model) else model))
-                if _wrapped(model):
+                if _wrapped(model) and not self.compiled:  # the compiler fuses by itself
                     stack.enter_context(lowrank.fused(model))
+            if self.compiled:
+                stack.enter_context(speedups.compiled(model))
             yield
 
     def prepare(self, rows: Sequence[Row], device: Any) -> dict[str, Any] | packing.Packed:
@@ -167,17 +170,20 @@ def settled(passes: Passes, model: Any, rows: Sequence[Row]) -> tuple[Passes, st
     """
     if passes.loop == "padded":
         return passes, ""
-    plain = dataclasses.replace(passes, loop="padded")
+    plain = dataclasses.replace(passes, loop="padded", compiled=False)
     few = sorted(rows, key=lambda row: len(row.ids))[:2]
     model.eval()
     try:
         with torch.no_grad():
-            found, expected = (_answers(one, model, few) for one in (passes, plain))
+            eager = dataclasses.replace(passes, compiled=False)
+            found, expected = (_answers(one, model, few) for one in (eager, plain))
     except packing.Unpackable as fault:
-        return plain, f"Rows are padded: {fault}."
+        return dataclasses.replace(passes, loop="padded"), f"Rows are padded: {fault}."
     limit = _AGREE.get(model.dtype, _AGREE_HALF)
     if (found - expected).abs().max() > limit:
-        return plain, "Rows are padded: packed, this base gives other probabilities."
+        return dataclasses.replace(
+            passes, loop="padded"
+        ), "Rows are padded: packed, this base gives other probabilities."
     return passes, ""
 
 

@@ -6,15 +6,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import adapters, bases, cards, catalog, environment, examcheck, prompts
+from finbench import adapters, bases, cards, catalog, environment, examcheck, modelfiles, prompts
 from finbench.console import quiet, say
 from finbench.errors import FinbenchError, reason
 from finbench.files import folder_atomic, write_atomic
 from finbench.methods import quantise
-from finbench.records import Adapter, Bits, DType, Merge, MergedModel
+from finbench.records import Adapter, BaseModelId, Bits, Closeness, DType, Merge, MergedModel
+from finbench.structured.structures import Kind
 
 Place = Literal["dequantised", "bf16"]
 _PROBES = "finbench_mini"  # whose examples an adapter without a recipe is compared on
+
+
+class DenseCopy(Closeness):
+    """A model of low-rank factors written as an ordinary dense one, and how close the two are."""
+
+    source: BaseModelId
+    kind: Kind
+    dtype: str
+    parameters: int
+    dense_parameters: int
+
+
+Made = Adapter | MergedModel | DenseCopy
+
+
+def told(made: Made) -> tuple[str, str, Closeness]:
+    """(what was made, what it was compared with, how close the two are), in words."""
+    if isinstance(made, DenseCopy):
+        sizes = f"{made.parameters:,} parameters are {made.dense_parameters:,}"
+        return f"{made.source.alias} ({made.kind}) dense, {made.dtype}: {sizes}", "factors", made
+    assert made.merge is not None
+    name, bits = (made.recipe.name, made.recipe.bits) if isinstance(made, Adapter) else (made.method, made.bits)
+    where = "the dequantised base" if made.merge.onto == "dequantised" else "the base's own weights"
+    return f"{name} on {where}, {made.merge.dtype}", f"adapter on its {bits}-bit base", made.merge
 
 
 def merge(
@@ -25,7 +50,7 @@ def merge(
     onto: str = "auto",
     dtype: str = "bfloat16",
     bits: Bits | None = None,
-) -> Adapter | MergedModel:
+) -> Made:
     """Write the model that ``adapter`` and its base are together into the new folder ``out``; return its record.
 
     An adapter of a 16-bit base goes onto the base's own weights. One of a quantised base goes onto the dequantised
@@ -34,21 +59,24 @@ def merge(
     again and compared with the adapter on its base, prompt by prompt (``Merge`` in the record).
 
     ``bits`` are those of the base that an adapter without finbench.json was trained on; its files do not say, and 16
-    are assumed. What it makes is a MergedModel.
+    are assumed. What it makes is a MergedModel. A model of low-rank factors in place of an adapter has its factors
+    multiplied, and becomes a DenseCopy.
 
     Raises FinbenchError for a whole model, for an adapter that peft cannot merge, for an unfit base, for bits other
     than the recorded ones, and for ``onto`` 4 or 8 bits: quantising the sum would round the update away.
     """
     quiet()
+    if dtype not in ("bfloat16", "float16", "float32"):
+        raise FinbenchError(f"A model is written in bfloat16, float16 or float32, not in {dtype!r}.")
+    if out.exists():
+        raise FinbenchError(f"{out} exists already.", "Choose a new folder with --out.")
+    if modelfiles.is_structured(adapters.locate(adapter)):
+        return _dense(bases.resolve(adapter), out, dtype)
     folder = adapters.find(adapter)
     if folder.kind == "model":
         raise FinbenchError(f"{adapter} is a whole model already.", "It can be used as it is.")
     trained = _bits(folder, bits)
     place = _onto(onto, trained)
-    if dtype not in ("bfloat16", "float16", "float32"):
-        raise FinbenchError(f"A model is written in bfloat16, float16 or float32, not in {dtype!r}.")
-    if out.exists():
-        raise FinbenchError(f"{out} exists already.", "Choose a new folder with --out.")
     on = adapters.base_of(folder, base)
     with folder_atomic(out) as staging:
         report = _write(folder, on, trained, place, dtype, staging)
@@ -58,6 +86,29 @@ def merge(
         write_atomic(staging / named, made.to_json())
     say(f"Wrote {out}.")
     return made
+
+
+def _dense(source: bases.Base, out: Path, dtype: str) -> DenseCopy:
+    """The factors of ``source`` multiplied, in ``out``, read again and compared."""
+    from finbench.structured import storage
+
+    computed, texts = bases.compute_dtype(_dtype(dtype)), probes([_PROBES])
+    stored = storage.check(source.folder)
+    model, tokenizer = bases.load(source, stored.bits, computed)
+    before = [log_probabilities(model, tokenizer, text) for text in texts]
+    del model
+    storage.export_dense(source.folder, out, computed)
+    model, _ = bases.load(bases.Base(source.id, out), 16, computed)
+    after = [log_probabilities(model, tokenizer, text) for text in texts]
+    say(f"Wrote {out}.")
+    return DenseCopy(
+        source=source.id,
+        kind=stored.structure.kind,
+        dtype=dtype,
+        parameters=stored.parameters,
+        dense_parameters=stored.dense_parameters,
+        **compare(before, after),
+    )
 
 
 def _write(
@@ -77,7 +128,7 @@ def _write(
     del trained
     merged = _sum(adapters.attach(merged, folder.folder, on), folder).to(bases.compute_dtype(_dtype(dtype)))
     merged.config.name_or_path = on.id.hub_id or on.id.alias
-    merged.save_pretrained(staging)
+    bases.save(merged, on, staging)
     tokenizer.save_pretrained(staging)
     del merged
     written, _ = bases.load(bases.Base(on.id, staging), 16, bases.compute_dtype(_dtype(dtype)))

@@ -19,8 +19,15 @@ _DECISIVE = (
     *("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "hidden_act", "activation_function"),
 )
 _TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "decoder", "post_processor")
+# A model with low-rank structure (structured/storage.py): files of other names, lest others load it as a dense one.
+STRUCTURE, FACTORISED = "structure.json", "factorised.safetensors"
 _BLOCK = 4096
 _LARGEST_JSON = 64 * 2**20  # bytes; the largest tokenizers have 35 MB
+
+
+def is_structured(folder: Path) -> bool:
+    """Whether a folder holds a model with low-rank structure, as finbench stores it."""
+    return (folder / STRUCTURE).is_file()
 
 
 def check_folder(folder: Path) -> None:
@@ -50,7 +57,11 @@ def check_folder(folder: Path) -> None:
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The weight files that transformers would load: ``model.safetensors``, else all that the index names."""
+    """The weight files that would be loaded: of factors, ``model.safetensors``, else all that the index names."""
+    if is_structured(folder):
+        if (folder / FACTORISED).is_file():
+            return [folder / FACTORISED]
+        raise FinbenchError(f"{folder} is incomplete: {FACTORISED}.", "Fetch it again.")
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
@@ -81,7 +92,10 @@ def fingerprint(folder: Path) -> str:
     """
     config = read_json(folder / "config.json", folder)
     decisive = {key: config.get(key) for key in _DECISIVE} | {"rope": _rope(config)}
-    sha = hashlib.sha256(stable_json([decisive, _tokenizer(folder)]).encode("utf-8", "surrogatepass"))
+    parts = [decisive, _tokenizer(folder)]
+    if is_structured(folder):
+        parts.append(read_json(folder / STRUCTURE, folder, _LARGEST_JSON))
+    sha = hashlib.sha256(stable_json(parts).encode("utf-8", "surrogatepass"))
     tensors: dict[str, bytes] = {}
     for shard in _shards(folder):
         with shard.open("rb") as handle:

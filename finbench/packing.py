@@ -12,8 +12,11 @@ The last token of a row is only predicted, so it is not run.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -128,6 +131,20 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Spans:
+    """The same for a kernel that takes sequences of any length, on GPUs: each segment, and behind it all it sees.
+
+    ``seen``: (U,), for each segment in order the tokens above it and its own. ``queries``, ``keys``: (S + 1,), int32,
+    where segments end among the pass's tokens and among ``seen``. ``longest``: the longest of each.
+    """
+
+    seen: Any
+    queries: Any
+    keys: Any
+    longest: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class Packed:
     """A pass. ``ids`` and ``positions``: (1, T). ``picked``: (K,), the tokens after which ``labels``, (K,), come."""
 
@@ -136,6 +153,7 @@ class Packed:
     picked: Any
     labels: Any
     blocks: list[Block]
+    spans: Spans
 
 
 def pack(rows: Sequence[Row], share: bool, device: Any = "cpu") -> Packed:
@@ -163,7 +181,22 @@ def pack(rows: Sequence[Row], share: bool, device: Any = "cpu") -> Packed:
         torch.tensor(picked, device=device),
         torch.tensor(labels, device=device),
         [_block(group, found, place, device) for group in groups],
+        _spans(order, [begin[number] for number in range(len(found))], found, device),
     )
+
+
+def _spans(order: Sequence[Segment], begin: Sequence[int], found: Sequence[Segment], device: Any) -> Spans:
+    seen: list[int] = []
+    queries, keys = [0], [0]
+    for segment in order:
+        for number in segment.above:
+            seen += range(begin[number], begin[number] + len(found[number].tokens))
+        seen += range(queries[-1], queries[-1] + len(segment.tokens))
+        queries.append(queries[-1] + len(segment.tokens))
+        keys.append(len(seen))
+    asked, answered = (torch.tensor(part, dtype=torch.int32, device=device) for part in (queries, keys))
+    most, deepest = (max(last - first for first, last in pairwise(part)) for part in (queries, keys))
+    return Spans(torch.tensor(seen, device=device), asked, answered, (most, deepest))
 
 
 def _groups(found: Sequence[Segment], inner: set[int]) -> list[list[int]]:
@@ -226,19 +259,52 @@ class _Spread(torch.autograd.Function):
         return gradients[0].flatten(0, 1)[back], None, None
 
 
-_blocks: list[Block] = []
-_kernel: list[Callable[..., Any]] = [scaled_dot_product_attention]
+@dataclass(frozen=True)
+class _Pass:
+    packed: Packed
+    kernel: Callable[..., Any]
+    ragged: Callable[..., Any] | None
+
+
+_now: list[_Pass] = []
 
 
 @contextlib.contextmanager
-def attending(packed: Packed, kernel: Callable[..., Any] = scaled_dot_product_attention) -> Iterator[None]:
-    """The pass that attention sees; around the backward pass too, where activations are computed again."""
-    _blocks[:], _kernel[0] = packed.blocks, kernel
+def attending(
+    packed: Packed,
+    kernel: Callable[..., Any] = scaled_dot_product_attention,
+    ragged: Callable[..., Any] | None = None,
+) -> Iterator[None]:
+    """The pass that attention sees; around the backward pass too, where activations are computed again.
+
+    ``ragged``: a kernel as torch's ``varlen_attn`` to use in place of ``kernel``; by default torch's own on a GPU.
+    """
+    _now[:] = [_Pass(packed, kernel, ragged)]
     try:
         yield
     finally:
-        _blocks.clear()
-        _kernel[0] = scaled_dot_product_attention
+        _now.clear()
+
+
+@functools.cache
+def _varlen() -> Callable[..., Any] | None:
+    """torch's flash attention over sequences of different lengths; None where this torch has none, or another one."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    known = inspect.signature(varlen_attn).parameters
+    return varlen_attn if {"window_size", "enable_gqa", "scale"} <= set(known) else None
+
+
+def _ragged(query: Any, dropout: float) -> Callable[..., Any] | None:
+    """The kernel for sequences of any length, if it can take ``query``."""
+    if _now[0].ragged is not None:
+        return _now[0].ragged
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    if not query.is_cuda or not half or dropout or torch.cuda.get_device_capability(query.device) < (8, 0):
+        return None
+    return _varlen()
 
 
 def _above(parts: Sequence[Any], block: Block) -> Any:
@@ -264,19 +330,28 @@ def attend(
 ) -> tuple[Any, None]:
     """transformers' interface to attention, over the pass in force: (1, heads, T, size) -> (1, T, heads, size)."""
     strange = [name for name in ("softcap", "s_aux", "position_bias") if other.get(name) is not None]
-    if strange or not _blocks:
+    if strange or not _now:
         raise Unpackable(f"its attention uses {', '.join(strange)}" if strange else "no pass is being attended")
-    sizes = [block.size for block in _blocks]
+    many = query.shape[1] != key.shape[1]
+    if (ragged := _ragged(query, dropout)) is not None:
+        spans = _now[0].packed.spans
+        q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+        k, v = k[spans.seen], v[spans.seen]
+        # causal with more keys than queries: the last query sees the last key, so each sees all above its segment
+        ends = (spans.queries, spans.keys, *spans.longest)
+        return ragged(q, k, v, *ends, scale=scaling, window_size=(-1, 0), enable_gqa=many).unsqueeze(0), None
+    blocks = _now[0].packed.blocks
+    sizes = [block.size for block in blocks]
     queries, keys, values = (states[0].transpose(0, 1).split(sizes) for states in (query, key, value))
     made = []
-    for number, block in enumerate(_blocks):
+    for number, block in enumerate(blocks):
         q, k, v = (
             _Spread.apply(parts[number], block.own, block.back)  # type: ignore[no-untyped-call]
             for parts in (queries, keys, values)
         )
         if block.mask is not None:
             k, v = (torch.cat([_above(parts, block), one], 1) for parts, one in ((keys, k), (values, v)))
-        out = _kernel[0](
+        out = _now[0].kernel(
             q.transpose(1, 2),
             k.transpose(1, 2),
             v.transpose(1, 2),
@@ -284,7 +359,7 @@ def attend(
             dropout_p=dropout,
             is_causal=block.mask is None,
             scale=scaling,
-            enable_gqa=q.shape[2] != k.shape[2],
+            enable_gqa=many,
         )
         made.append(out.transpose(1, 2).flatten(0, 1)[block.back])
     return torch.cat(made).unsqueeze(0), None

@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finbench import bases, batches, training
+from finbench import bases, batches, gpus, sharding, speedups, training
 from finbench.console import quiet
 from finbench.errors import FinbenchError, unknown
+from finbench.gpus import GIB, HOST, Card
 from finbench.methods import Layer, method_named
 from finbench.methods.base import targets
 from finbench.records import Bits, Recipe
 
-GIB = 2**30
-# CUDA's context, and what the allocator holds beside what is in use.
-_CONTEXT, _SLACK = 0.6 * GIB, 1.08
+_SLACK = 1.08  # what the allocator holds beside what is in use
 _BYTES: dict[Bits, float] = {16: 2.0, 8: 1.0, 4: 0.516}  # of a linear layer's weight; NF4 with its scales: 4.127 bits
-_UTILISATION = 0.40  # of the peak, where nobody has published a step
+# Bytes moved for a weight in a pass, forward and backward: read, or read, dequantised, written and read again.
+_MOVED: dict[Bits, float] = {16: 4.0, 8: 7.0, 4: 9.0}
+_BACKWARD = 2  # operations of a backward pass for one of the forward pass
+_OPTIMISER = 60  # operations of an optimiser step, whose tensors go together
 
 
-@dataclass(frozen=True)
-class Gpu:
-    """A card: GiB that a program sees, dense bf16 TFLOP/s, and a published LoRA step where there is one.
-
-    ``utilisation`` is the share of the peak that this step reached, counting 4 operations a weight and token.
-    """
-
-    memory: float
-    tflops: float
-    utilisation: float | None = None
-    source: str = ""
-
-
-GPUS = {
-    "h100": Gpu(79.1, 989, 0.406, "NeMo AutoModel, Llama-3.1-8B LoRA, packed to 4,096: 12,473 tokens/s"),
-    "h200": Gpu(139.8, 989),
-    "a100-80": Gpu(79.1, 312),
-    "a100-40": Gpu(39.4, 312),
-    "rtx4090": Gpu(23.5, 165, 0.56, "torchtune, Llama-3.1-8B LoRA, packed to 2,048, compiled: 3,083 tokens/s"),
-    "rtx3090": Gpu(23.5, 71),
-    "a6000": Gpu(47.4, 155),
-    "a5000": Gpu(23.6, 111),
-    "l4": Gpu(22.0, 121),
-}
 # Sizes of bases too large to fetch for a plan: hidden, MLP, layers, heads, key/value heads, vocabulary.
 SHAPES = {
     "llama-2-7b": (4096, 11008, 32, 32, 32, 32000),
@@ -52,6 +31,7 @@ SHAPES = {
     "llama-3.1-8b": (4096, 14336, 32, 32, 8, 128256),
     "llama-3.1-70b": (8192, 28672, 80, 64, 8, 128256),
 }
+GPT2 = {"gpt2": (768, 12, 12), "gpt2-xl": (1600, 48, 25)}  # hidden, layers, heads; 50,257 tokens, embeddings tied
 
 
 @dataclass(frozen=True)
@@ -65,8 +45,8 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """With CUDA's context and the allocator's slack."""
-        return _SLACK * (self.weights + self.trained + self.activations + self.logits) + _CONTEXT
+        """With the allocator's slack, without what the card's own context takes."""
+        return _SLACK * (self.weights + self.trained + self.activations + self.logits)
 
     def described(self) -> dict[str, float]:
         """GiB, for people and programs."""
@@ -74,13 +54,26 @@ class Memory:
         return {name: round(value, 2) for name, value in {**parts, "total": self.total / GIB}.items()}
 
 
-def shaped(name: str) -> Any:
-    """A Llama of the named size, on torch's meta device."""
-    import torch
-    from transformers import AutoModelForCausalLM, LlamaConfig
+def shape_of(base: str) -> str | None:
+    """The name in SHAPES of a base's size, by its alias or its name on the Hub; None if there is none."""
+    plain = re.sub(r"[^a-z0-9.]+", "-", base.lower())
+    plain = plain.replace("meta-llama-3.1", "llama-3.1").replace("-hf", "")
+    return next(
+        (name for name in (*SHAPES, *GPT2) if re.search(rf"(^|-){re.escape(name)}(-instruct|-chat)?$", plain)), None
+    )
 
+
+def shaped(name: str) -> Any:
+    """A Llama or GPT-2 of the named size, on torch's meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+    if name in GPT2:
+        width, depth, heads = GPT2[name]
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(GPT2Config(n_embd=width, n_layer=depth, n_head=heads))
     if name not in SHAPES:
-        raise unknown("shape", name, SHAPES, "finbench plan --help")
+        raise unknown("shape", name, [*SHAPES, *GPT2], "finbench plan --help")
     hidden, mlp, depth, heads, shared, vocabulary = SHAPES[name]
     config = LlamaConfig(
         hidden_size=hidden,
@@ -103,13 +96,14 @@ def trained(recipe: Recipe, layers: list[Layer], parameters: int) -> int:
     return sum(recipe.rank * (layer.inputs + layer.outputs) for layer in targets(recipe, layers))
 
 
-def kept(model: Any, recipe: Recipe, rows: Sequence[batches.Row]) -> int:
-    """Bytes that autograd keeps of a packed pass over ``rows``: the pass is run on the meta device, and counted.
+def counted(model: Any, recipe: Recipe, rows: Sequence[batches.Row]) -> tuple[int, int]:
+    """(bytes that autograd keeps of a packed pass over ``rows``, operations of its forward part).
 
-    ``model`` is on it too. Low-rank methods are counted as LoRA.
+    The pass is run on the meta device, where ``model`` is too. Low-rank methods are counted as LoRA.
     """
     import torch
     from peft import LoraConfig, get_peft_model
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     from finbench import loops, packing
 
@@ -125,6 +119,13 @@ def kept(model: Any, recipe: Recipe, rows: Sequence[batches.Row]) -> int:
         @staticmethod
         def backward(ctx: Any, *gradients: Any) -> Any:
             raise NotImplementedError
+
+    class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        operations = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.operations += not func.is_view  # a view starts nothing on a card
+            return func(*args, **(kwargs or {}))
 
     model.to(torch.bfloat16)
     if recipe.method == "full":
@@ -146,31 +147,75 @@ def kept(model: Any, recipe: Recipe, rows: Sequence[batches.Row]) -> int:
     with (
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         cut.at_work(wrapped),
+        Count() as count,  # type: ignore[no-untyped-call]
         packing.attending(made, lambda q, k, v, **_: Attention.apply(q, k, v)),  # type: ignore[no-untyped-call]
     ):
         wrapped(input_ids=made.ids, position_ids=made.positions, logits_to_keep=made.picked[:1], use_cache=False)
-    return sum(int(storage.nbytes()) for storage in seen.values())
+    return sum(int(storage.nbytes()) for storage in seen.values()), count.operations
 
 
-def memory(model: Any, recipe: Recipe, layers: list[Layer], rows: Sequence[batches.Row]) -> Memory:
-    """Bytes of a training whose largest pass is over ``rows``. ``model`` is on the meta device and not used again."""
+def inner(layers: list[Layer]) -> int:
+    """Weights of the linear layers but the head: what is quantised, and what every token goes through."""
+    chosen = (layer for layer in layers if layer.name.rpartition(".")[2] not in ("lm_head", "embed_out"))
+    return sum(layer.inputs * layer.outputs for layer in chosen)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Memory of a training, and operations of the forward part of its largest pass."""
+
+    memory: Memory
+    operations: int
+
+
+def needs(model: Any, recipe: Recipe, layers: list[Layer], rows: Sequence[batches.Row], processes: int = 1) -> Needs:
+    """Of a training whose largest pass is over ``rows``, on each card. ``model``, on the meta device, is used up.
+
+    Sharded, a card holds its share of the base, two of its layers whole, and embeddings and head whole.
+    """
     parameters = sum(tensor.numel() for tensor in model.parameters())
-    quantised = sum(
-        layer.inputs * layer.outputs
-        for layer in layers
-        if layer.name.rpartition(".")[2] not in ("lm_head", "embed_out")
-    )
+    quantised = inner(layers)
     wide = 4.0 if recipe.dtype == "float32" or recipe.method == "full" else 2.0
     each = wide if recipe.bits == 16 else _BYTES[recipe.bits]
     answers, vocabulary = sum(row.answer for row in rows), model.config.get_text_config().vocab_size
     count = trained(recipe, layers, parameters)
-    held = 12.0 if recipe.method == "full" else 16.0  # whose weights are counted as weights
-    return Memory(
-        weights=quantised * each + (parameters - quantised) * wide,
-        trained=held * count,
-        activations=kept(model, recipe, rows),
-        logits=answers * vocabulary * (2 + 4 + 4),  # as computed, in float32, and the gradient of that
-    )
+    moments = 0.0 if recipe.optimizer.startswith("paged") else speedups.OPTIMIZERS[recipe.optimizer][1]
+    held = moments + (4.0 if recipe.method == "full" else 8.0)  # whose weights are counted as weights
+    weights = quantised * each + (parameters - quantised) * wide
+    if recipe.sharding == "fsdp":
+        depth = model.config.get_text_config().num_hidden_layers
+        weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
+    activations, operations = counted(model, recipe, rows)
+    logits = answers * vocabulary * (2 + 4 + 4)  # as computed, in float32, and the gradient of that
+    return Needs(Memory(weights, held * count, activations, logits), operations)
+
+
+def duration(
+    card: Card, run: training.Prepared, model: Any, layers: list[Layer], operations: int, processes: int = 1
+) -> tuple[float, float, str]:
+    """(seconds of the run, share of them that the card computes, where its share of the peak is from).
+
+    A pass takes what its products take, or reading the weights, or the host's operations, whichever is longest. Several
+    processes take as long as the first one, which has most rows.
+    """
+    recipe, vocabulary = run.recipe, model.config.get_text_config().vocab_size
+    linear, parameters = inner(layers), sum(tensor.numel() for tensor in model.parameters())
+    share, source = card.share(parameters)
+    each = 6 * linear if recipe.method == "full" else 4 * linear + 6 * trained(recipe, layers, parameters)
+    head = 4 * model.config.get_text_config().hidden_size * vocabulary
+    rate, read = card.tflops * 1e12 * share, _MOVED[recipe.bits] * linear / (card.bandwidth * 1e9)
+    host = HOST * operations * (1 + _BACKWARD)
+    total = busy = 0.0
+    for step in batches.StepSampler(run.sampler, recipe.accumulate).first(run.steps):
+        rows, _ = batches.share([run.rows[index] for index in step], 0, processes)
+        for part in run.passes.cut(rows):
+            computed = (run.passes.run(part) * each + sum(row.answer for row in part) * head) / rate
+            # quantised weights are made whole before they are used; others are read while they are
+            card_time = max(computed, read) if recipe.bits == 16 else computed + read
+            busy += card_time
+            total += max(card_time, host)
+        total += HOST * _OPTIMISER
+    return total, busy / total, source
 
 
 def plan(
@@ -179,68 +224,80 @@ def plan(
     *,
     price: float | None = None,
     shape: str | None = None,
+    processes: int = 1,
     data_dir: Path | None = None,
+    run: training.Prepared | None = None,
 ) -> dict[str, Any]:
-    """What training ``recipe`` on one card of the name ``gpu`` takes.
+    """What training ``recipe`` on cards of the name ``gpu`` takes, ``cpu`` being this machine's processor.
 
     ``shape`` plans for a base of that size (``SHAPES``) with the rows as the recipe's own base encodes them. ``price``:
-    an hour of the card, in any currency. FinbenchError, with what would fit, for a run that the card cannot hold.
+    an hour of a card, in any currency. ``processes``: cards that share the rows. FinbenchError, with what would fit,
+    for a run that the cards cannot hold. ``run``: what ``prepared`` made of the same rows, tokenizer and batches.
     """
     quiet()
-    if gpu not in GPUS:
-        raise unknown("gpu", gpu, GPUS, "finbench plan --help")
-    card = GPUS[gpu]
-    run = training.prepare(recipe, data_dir)
+    card = gpus.card(gpu)
+    sharding.check(recipe, processes)
+    run = replace(run, recipe=recipe) if run else prepared(recipe, data_dir)
 
-    def needs(changed: Recipe) -> Memory:
-        model = shaped(shape) if shape else bases.skeleton(run.base)
-        return memory(model, changed, bases.layers_of(model), heaviest(run, changed))
+    def base() -> Any:
+        return shaped(shape) if shape else bases.skeleton(run.base)
 
-    found = needs(recipe)
-    if found.total > card.memory * GIB:
+    def asked(changed: Recipe, cards: int = processes) -> Needs:
+        model = base()
+        return needs(model, changed, bases.layers_of(model), heaviest(run, changed, cards), cards)
+
+    found = asked(recipe)
+    if _over(found, card):
         raise FinbenchError(
-            f"It needs {found.total / GIB:.1f} GiB, and {gpu} has {card.memory:g}: {_parts(found)}.",
-            _fits(recipe, gpu, needs, max(len(row.ids) for row in run.rows)),
+            f"It needs {_all(found, card):.1f} GiB, and {gpu} has {card.memory:g}: {_parts(found.memory)}.",
+            _fits(recipe, gpu, asked, max(len(row.ids) for row in run.rows)),
         )
-    model = shaped(shape) if shape else bases.skeleton(run.base)
+    model = base()
     layers = bases.layers_of(model)
-    linear = sum(
-        one.inputs * one.outputs for one in layers if one.name.rpartition(".")[2] not in ("lm_head", "embed_out")
-    )
-    real, computed = run.tokens(run.passes)
-    parameters = sum(tensor.numel() for tensor in model.parameters())
-    count = trained(recipe, layers, parameters)
-    scored = sum(row.answer for row in run.rows) * recipe.epochs * model.config.get_text_config().vocab_size
-    work = computed * (4 * linear + 6 * count) if recipe.method != "full" else computed * 6 * linear
-    work += 4 * scored * model.config.get_text_config().hidden_size
-    share = card.utilisation or _UTILISATION
-    seconds = work / (card.tflops * 1e12 * share)
+    real, computed = run.tokens(run.passes, processes)
+    seconds, busy, source = duration(card, run, model, layers, found.operations, processes)
     return {
         "recipe": recipe.name,
         "gpu": gpu,
+        "processes": processes,
         "shape": shape or run.base.id.alias,
         "loop": run.passes.loop,
-        "memory_gib": found.described(),
+        "memory_gib": {**found.memory.described(), "total": round(_all(found, card), 2)},
         "gpu_gib": card.memory,
         "steps": run.steps,
         "tokens": real,
         "computed": computed,
-        "trained": count,
+        "trained": trained(recipe, layers, sum(tensor.numel() for tensor in model.parameters())),
         "seconds": round(seconds, 1),
         "tokens_per_second": round(real / seconds),
-        "utilisation": share,
-        "source": card.source or f"nobody's published step: {_UTILISATION:.0%} of the peak is assumed",
-        "cost": None if price is None else round(price * seconds / 3600, 4),
+        "busy": round(busy, 3),
+        "source": source,
+        "cost": None if price is None else round(price * processes * seconds / 3600, 4),
     }
 
 
-def heaviest(run: training.Prepared, recipe: Recipe) -> list[batches.Row]:
+def prepared(recipe: Recipe, data_dir: Path | None = None) -> training.Prepared:
+    """The rows of a run that is only planned: nobody asks whether test texts are among them."""
+    return training.prepare(recipe, data_dir, lambda _, docs: docs)
+
+
+def _all(found: Needs, card: Card) -> float:
+    """GiB."""
+    return found.memory.total / GIB + card.context
+
+
+def _over(found: Needs, card: Card) -> bool:
+    return _all(found, card) > card.memory
+
+
+def heaviest(run: training.Prepared, recipe: Recipe, processes: int = 1) -> list[batches.Row]:
     """The rows of the largest packed pass of the first epoch."""
     from finbench import loops, packing
 
     cut = loops.Passes.of(recipe, "shared", 2**17, 0)
     order = batches.StepSampler(run.sampler, recipe.accumulate).steps(0)
-    parts = [part for step in order for part in cut.cut([run.rows[index] for index in step])]
+    steps = (batches.share([run.rows[index] for index in step], 0, processes)[0] for step in order)
+    parts = [part for step in steps for part in cut.cut(step)]
     return max(parts, key=lambda part: packing.tokens_run(part, True))
 
 
@@ -248,19 +305,25 @@ def _parts(found: Memory) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in found.described().items() if name != "total")
 
 
-def _fits(recipe: Recipe, gpu: str, needs: Any, longest: int) -> str:
-    """What to change, the least first: smaller passes, then fewer bits, then another card."""
-    room = GPUS[gpu].memory * GIB
+def _fits(recipe: Recipe, gpu: str, asked: Callable[..., Needs], longest: int) -> str:
+    """What to change, the least first: smaller passes, then fewer bits, then shards over cards, then another card."""
+    card = gpus.card(gpu)
     method = method_named(recipe.method)
     for bits in [bits for bits in (16, 8, 4) if bits <= recipe.bits and bits in method.bits]:
-        for tokens in (recipe.pass_tokens, 1024, 512, longest):
-            changed = recipe.model_copy(update={"bits": bits, "pass_tokens": min(tokens, recipe.pass_tokens)})
-            if needs(changed).total <= room:
+        for tokens in dict.fromkeys(min(size, recipe.pass_tokens) for size in (recipe.pass_tokens, 1024, 512, longest)):
+            changed = recipe.model_copy(update={"bits": bits, "pass_tokens": tokens})
+            if not _over(asked(changed), card):
                 said = [f"--bits {bits}"] if bits != recipe.bits else []
-                said += (
-                    [f"--set pass_tokens={changed.pass_tokens}"] if changed.pass_tokens != recipe.pass_tokens else []
-                )
+                smaller = changed.pass_tokens != recipe.pass_tokens
+                said += [f"--set pass_tokens={changed.pass_tokens}"] if smaller else []
                 return f"It would fit with {' '.join(said)}"
-    total = needs(recipe).total
-    larger = [name for name, card in GPUS.items() if card.memory * GIB >= total]
-    return f"A card that holds it: {', '.join(larger)}" if larger else "No single card of the table holds it."
+    if recipe.method in sharding.METHODS and recipe.bits != 8 and gpu != "cpu":
+        spread = recipe.model_copy(update={"sharding": "fsdp"})
+        for cards in (2, 4, 8):
+            if not _over(asked(spread, cards), card):
+                return f"It would fit on {cards} of them: --gpus {cards} --set sharding=fsdp"
+    wanted = asked(recipe)
+    larger = [name for name, other in gpus.CARDS.items() if not _over(wanted, other)]
+    return (
+        f"A card that holds it: {', '.join(larger)}" if larger else "No card of the table holds it, nor eight of them."
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from finbench.tables import Table
@@ -68,6 +69,52 @@ def forest(table: Table, number: int) -> str:
         weight = ' style="font-weight:700"' if cell.best else ""
         shown = f"{scale * cell.measure.value:.{1 if column.share else 3}f}" + ("†" if cell.tied else "")
         parts.append(f'<text x="{_WIDTH - _RIGHT + 14}" y="{y + 4}"{weight}>{shown}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+_COLOURS = ("#2f6f9f", "#c0643c", "#4f8f5a", "#8a5fa8", "#a3862b", "#8a94a0")
+_TALL, _SIDE = 300, 52
+
+
+def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, float]]], most: float = math.inf) -> str:
+    """Lines over steps, one for each name, which stands at its end; values above ``most`` are cut off."""
+    shown = {name: points for name, points in series.items() if points}
+    right = 12 + 7 * max((len(name) for name in shown), default=0)
+    xs = [x for points in shown.values() for x, _ in points]
+    ys = [min(y, most) for points in shown.values() for _, y in points]
+    left, end, stride = _axis(min(0, *xs), max(xs), (-math.inf, math.inf))
+    low, high, step = _axis(min(ys), max(ys), (-math.inf, math.inf))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = _SIDE + (x - left) / (end - left) * (_WIDTH - _SIDE - right)
+        return round(across, 1), round(_TOP + (high - min(y, most)) / (high - low) * (_TALL - _TOP - 36), 1)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_TALL}" width="{_WIDTH}" height="{_TALL}" '
+        f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>',
+        f'<text x="0" y="16" style="font-weight:600">{escape(title)}</text>',
+        f'<text class="s" x="{_WIDTH}" y="16" text-anchor="end">{escape(about)}</text>',
+    ]
+    for tick in range(round((high - low) / step) + 1):
+        x, y = at(left, low + tick * step)
+        parts.append(f'<path class="g" d="M{x} {y}H{_WIDTH - right}"/>')
+        parts.append(f'<text class="s" x="{x - 8}" y="{y + 4}" text-anchor="end">{low + tick * step:g}</text>')
+    for tick in range(math.floor((end - left) / stride + 1e-9) + 1):
+        x, y = at(left + tick * stride, low)
+        parts.append(f'<text class="s" x="{x}" y="{y + 18}" text-anchor="middle">{left + tick * stride:g}</text>')
+    parts.append(f'<text class="s" x="{_WIDTH - right}" y="{_TALL - 2}" text-anchor="end">step</text>')
+    ends = sorted((at(*points[-1])[1], name) for name, points in shown.items())
+    places: dict[str, float] = {}
+    for y, name in ends:  # names never overlap
+        places[name] = max(y, max(places.values(), default=-math.inf) + 14)
+    for number, (name, points) in enumerate(shown.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        line = "L".join(f"{x} {y}" for x, y in (at(*point) for point in points))
+        dash = ' stroke-dasharray="5 3"' if number >= len(_COLOURS) else ""
+        parts.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
+        parts.append(
+            f'<text x="{at(*points[-1])[0] + 6}" y="{places[name] + 4}" style="fill:{colour}">{escape(name)}</text>'
+        )
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from finbench import adapters, bases, merging, paths, vllmcheck
+from finbench import adapters, bases, merging, modelfiles, paths, vllmcheck
 from finbench.console import say
 from finbench.engines import servable
 from finbench.errors import FinbenchError, unknown
@@ -99,6 +99,11 @@ def missing() -> list[str]:
 def against(one: Examinee) -> list[str]:
     """Every reason why vLLM can serve a subject neither unmerged nor merged."""
     found = []
+    if one.base is not None and modelfiles.is_structured(one.base.folder):
+        found.append(
+            f"{one.base.id.alias} is stored as low-rank factors, which finbench alone computes; vLLM serves it dense: "
+            f"finbench merge {one.base.folder} --out dense"
+        )
     if one.subject.bits != 16:
         found.append(
             f"{one.subject.name}: vLLM runs no {one.subject.bits}-bit weights of bitsandbytes; "

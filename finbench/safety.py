@@ -105,7 +105,9 @@ def check_header(path: Path) -> dict[str, Any]:
         with path.open("rb") as handle:
             start = handle.read(8)
             length = int.from_bytes(start, "little")
-            if start[:1] == b"\x80" or start[:2] == b"PK":
+            whole = length + 8 <= size and handle.read(1) == b"{"  # the length may begin with a pickle's byte as well
+            handle.seek(8)
+            if not whole and (start[:1] == b"\x80" or start[:2] == b"PK"):
                 raise FinbenchError(f"{path} is a pickle under another name; it is never loaded.")
             if len(start) < 8 or length + 8 > size:
                 raise FinbenchError(f"{path} is torn or not safetensors.", "Fetch it again.")

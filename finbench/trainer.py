@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 import math
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from types import FrameType
@@ -17,7 +19,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
-from finbench import batches, checkpoints, loops
+from finbench import batches, checkpoints, environment, loops, speedups
 from finbench.console import say
 from finbench.errors import FinbenchError
 from finbench.methods import method_named
@@ -55,7 +57,28 @@ class AnswerTrainer(Trainer):
         super().__init__(**arguments, callbacks=[*own, *([watch] if watch else [])])
         self.remove_callback(PrinterCallback)
         self.sampler, self.watch = sampler, watch
+        self._like_the_first()
+        self.peak = 0  # bytes that the process with most has held, when training is over
         self.passes = passes or loops.Passes("padded", sampler.batch_size)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """As transformers does, but for DistributedDataParallel: gradients are exchanged by ``training_step``.
+
+        Adapters are small: one exchange a step after the last pass costs less than a hook for each tensor, and the
+        model stays what it is, its base whole or in shards.
+        """
+        super().create_accelerator_and_postprocess()
+        self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+    def _like_the_first(self) -> None:
+        """What trains starts as in the first process. They draw from the same seed; this makes sure."""
+        if self.accelerator.num_processes > 1:
+            for tensor in self.trained():
+                torch.distributed.broadcast(tensor.data, 0)
+
+    def trained(self) -> list[Any]:
+        """The tensors that train."""
+        return [tensor for tensor in self.model.parameters() if tensor.requires_grad]
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW as transformers makes it, over the method's parameter groups if it has some."""
@@ -81,6 +104,18 @@ class AnswerTrainer(Trainer):
         held = Path(resume_from_checkpoint) / METHOD
         if self.method and held.is_file():
             self.method.restore(self.model, load_file(held))
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """That of the first process where this one has none: the run was begun by another number of processes."""
+        own = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else "rng_state.pth"
+        if checkpoint is None or (Path(checkpoint) / own).is_file():
+            super()._load_rng_state(checkpoint)
+            return
+        candidates = [Path(checkpoint) / name for name in ("rng_state.pth", "rng_state_0.pth")]
+        first = next(path for path in candidates if path.is_file())
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(first, Path(folder) / own)
+            super()._load_rng_state(folder)
 
     def get_train_dataloader(self) -> Any:
         order = batches.StepSampler(self.sampler, self.recipe.accumulate if self.recipe else 1)
@@ -109,31 +144,66 @@ class AnswerTrainer(Trainer):
         rows: list[batches.Row] = inputs["rows"]
         if self.watch:
             self.watch.tokens += sum(len(row.ids) for row in rows)
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        share = world / sum(row.answer for row in rows)  # DDP takes the mean over processes
-        mine, weight = (rows[rank::world], share) if rank < len(rows) else (rows[:1], 0.0)
-        parts = self.passes.cut(mine)
+        world = self.accelerator.num_processes
+        mine, weight = batches.share(rows, self.accelerator.process_index, world)
+        weight *= world / sum(row.answer for row in rows)  # the mean over processes is taken below
+        parts = [(part, weight) for part in self.passes.cut(mine)]
+        if self.recipe and self.recipe.sharding != "none":  # processes gather layers together: all make as many passes
+            parts += [(mine[:1], 0.0)] * (int(largest(len(parts), self.args.device)) - len(parts))
         total = torch.zeros((), device=self.args.device)
-        for number, part in enumerate(parts, start=1):
+        for number, (part, share) in enumerate(parts, start=1):
             made = self.passes.prepare(part, self.args.device)
-            last = number == len(parts)  # processes exchange gradients in the backward pass of the last one
-            meanwhile = contextlib.nullcontext() if last else self.accelerator.no_sync(model)
-            with meanwhile, loops.attending(made):
-                loss = weight * loops.loss(model, made)
-                if last and self.method and (penalty := self.method.penalty(model)) is not None:
+            with loops.attending(made):
+                loss = share * loops.loss(model, made)
+                if number == len(parts) and self.method and (penalty := self.method.penalty(model)) is not None:
                     loss = loss + penalty
                 self.accelerator.backward(loss)
             total += loss.detach()
+        if world > 1:
+            self._average()
         return total
 
+    def _average(self) -> None:
+        """Every gradient becomes its mean over the processes, in one exchange a dtype."""
+        kinds: dict[Any, list[Any]] = {}
+        for tensor in self.trained():
+            if tensor.grad is not None:
+                kinds.setdefault(tensor.grad.dtype, []).append(tensor.grad)
+        for gradients in kinds.values():
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            torch.distributed.all_reduce(flat)
+            flat /= self.accelerator.num_processes
+            parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
 
-class Watch(TrainerCallback):
-    """Order of the epoch, progress, whole checkpoints, Ctrl-C, and a stop when the loss is not a number."""
+    def part(self) -> None:
+        """When all processes are through: the first one goes on alone. One that left before would break the others."""
+        self.peak = int(largest(environment.peak_memory(), self.args.device))
+        if self.accelerator.num_processes > 1:
+            self.accelerator.end_training()
 
-    def __init__(self, recipe: Recipe, sampler: batches.LengthSampler, steps: int, folder: Path, bar: Any) -> None:
-        self.recipe, self.sampler, self.folder, self.bar = recipe, sampler, folder, bar
-        self.task = bar.add_task("training", total=steps, note="")
-        self.steps_per_epoch = len(batches.StepSampler(sampler, recipe.accumulate))
+
+def largest(number: float, device: Any) -> float:
+    """The largest of the numbers that the processes of a training have; each must ask."""
+    if not torch.distributed.is_initialized():
+        return number
+    held = torch.tensor(float(number), dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(held, torch.distributed.ReduceOp.MAX)
+    return float(held)
+
+
+class Keeper(TrainerCallback):
+    """Progress, whole checkpoints, Ctrl-C, and a stop when the loss is not a number.
+
+    ``before``: optimiser steps that were made by another trainer, before this one's first.
+    """
+
+    slower = "--lr {0:.2g}"  # how the command takes another learning rate
+
+    def __init__(self, lr: float, steps: int, folder: Path, bar: Any, before: int = 0) -> None:
+        self.lr, self.folder, self.bar, self.before = lr, folder, bar, before
+        self.task = bar.add_task("training", total=before + steps, note="")
         self.interrupted = False
         self.started = time.monotonic()
         self.tokens = 0  # without padding, since this process began to train
@@ -146,15 +216,13 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.started = time.monotonic()
-        note = self.folder / f"checkpoint-{state.global_step}" / ELAPSED
-        if state.global_step and note.is_file():
+        note = self.folder / f"checkpoint-{self.before + state.global_step}" / ELAPSED
+        if self.before + state.global_step and note.is_file():
             self.earlier = float(json.loads(note.read_text())["seconds"])
-        self.bar.update(self.task, completed=state.global_step)
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.sampler.set_epoch(state.global_step // self.steps_per_epoch)
+        self.bar.update(self.task, completed=self.before + state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.interrupted = bool(largest(self.interrupted, args.device))  # Ctrl-C finds processes at different steps
         if self.interrupted:
             control.should_save = control.should_training_stop = True
 
@@ -162,25 +230,45 @@ class Watch(TrainerCallback):
         loss = (logs or {}).get("loss")
         if loss is None:
             return
+        step = self.before + state.global_step
         if not math.isfinite(loss):
             raise Diverged(
-                f"The loss is not a number at step {state.global_step}: training has diverged.",
-                f"Use a smaller learning rate than {self.recipe.lr:g}: --lr {self.recipe.lr / 4:.2g}",
+                f"The loss is not a number at step {step}: training has diverged.",
+                f"Use a smaller learning rate than {self.lr:g}: {self.slower.format(self.lr / 4)}",
             )
-        speed = self.tokens / max(time.monotonic() - self.started, 1e-9)
-        self.bar.update(self.task, completed=state.global_step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
+        speed = self.tokens / max(self.seconds - self.earlier, 1e-9)
+        self.bar.update(self.task, completed=step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
+
+    def held(self, model: Any) -> dict[str, Any]:
+        """Tensors that a checkpoint needs beside weights and optimiser."""
+        return {}
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        largest(0, args.device)  # the others have written what is theirs
         if not state.is_world_process_zero:
             return
-        name = f"checkpoint-{state.global_step}"
-        staging = Path(args.output_dir) / name
-        held = method_named(self.recipe.method).state(kwargs["model"])
-        if held:
+        staging = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if held := self.held(kwargs["model"]):
             save_file({key: tensor.contiguous() for key, tensor in held.items()}, staging / METHOD)
         (staging / ELAPSED).write_text(json.dumps({"seconds": self.seconds}) + "\n")
-        checkpoints.publish(staging, self.folder / name)
+        checkpoints.publish(staging, self.folder / f"checkpoint-{self.before + state.global_step}")
         checkpoints.prune(self.folder)
+
+
+class Watch(Keeper):
+    """The keeper of a training on answers: the order of the epoch, and what the method remembers."""
+
+    def __init__(self, recipe: Recipe, sampler: batches.LengthSampler, steps: int, folder: Path, bar: Any) -> None:
+        super().__init__(recipe.lr, steps, folder, bar)
+        self.recipe, self.sampler = recipe, sampler
+        self.steps_per_epoch = len(batches.StepSampler(sampler, recipe.accumulate))
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.sampler.set_epoch(state.global_step // self.steps_per_epoch)
+
+    def held(self, model: Any) -> dict[str, Any]:
+        """The method's state."""
+        return method_named(self.recipe.method).state(model)
 
 
 def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArguments:
@@ -195,12 +283,11 @@ def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArgu
         warmup_steps=math.ceil(recipe.warmup * steps),
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
-        optim="adamw_torch",
+        optim=speedups.OPTIMIZERS[recipe.optimizer][0],
         seed=recipe.seed,
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
         use_cpu=not torch.cuda.is_available(),
-        ddp_find_unused_parameters=False,
         save_strategy="steps",
         save_steps=recipe.save_every,
         logging_steps=1,
@@ -215,7 +302,7 @@ def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArgu
 class FirstCtrlC:
     """The first Ctrl-C ends training after the current step, with a checkpoint; the second one at once."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Keeper) -> None:
         self.watch, self.before = watch, signal.SIG_DFL
 
     def __enter__(self) -> None:

@@ -5,87 +5,64 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import random
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finbench import adapters, bases, batches, cards, catalog, checkpoints, environment, merging, prompts
+from finbench import adapters, bases, batches, cards, checkpoints, environment, launch, merging, sharding, speedups
 from finbench.console import progress, quiet, say
-from finbench.data import contamination
 from finbench.errors import FinbenchError, Interrupted
 from finbench.files import cannot_write, write_atomic
-from finbench.methods import Cut, Start, method_named, quantise
-from finbench.records import Adapter, BaseModelId, Contamination, DataId, Recipe, Training, Truncation
+from finbench.methods import Cut, Start, method_named
+from finbench.preparation import Prepared, choose, prepare
+from finbench.records import Adapter, BaseModelId, Recipe, Training, Truncation
 
 if TYPE_CHECKING:
-    from finbench import loops
     from finbench.trainer import AnswerTrainer, Watch
+
+__all__ = ["MARK", "Prepared", "begin", "choose", "fit", "prepare", "train", "work"]
 
 CURVE_POINTS = 200
 _FIRST_BATCHES = 32  # what a method that looks at data before it starts may see
 MARK = Path("checkpoints") / "run.json"  # in the folder of an unfinished run: what it was begun with
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Everything a run needs but the weights."""
-
-    recipe: Recipe
-    base: bases.Base
-    rows: list[batches.Row]
-    data: list[DataId]
-    first_pair: list[str]
-    sampler: batches.LengthSampler
-    steps: int
-    contamination: Contamination
-    passes: loops.Passes
-    slower: str  # why the passes are not faster ones; empty where they are the fastest, or asked for
-
-    @property
-    def decisive(self) -> dict[str, Any]:
-        """What decides the weights: the recipe, with the base by fingerprint and the data by digest.
-
-        How rows become forward passes is left out: it decides the last bits only.
-        """
-        return {
-            **self.recipe.model_dump(exclude={"name", "search", "loop", "pass_tokens"}),
-            "data": [part.digest for part in self.data],
-            "base": self.base.id.fingerprint,
-        }
-
-    def tokens(self, passes: loops.Passes) -> tuple[int, int]:
-        """(tokens without padding, positions computed) of the whole run, on one process."""
-        order = batches.StepSampler(self.sampler, self.recipe.accumulate).first(self.steps)
-        steps = [[self.rows[index] for index in step] for step in order]
-        return sum(len(row.ids) for step in steps for row in step), sum(passes.run(step) for step in steps)
-
-
 def train(
-    recipe: Recipe, out: Path, *, data_dir: Path | None = None, resume: bool = False, dry_run: bool = False
+    recipe: Recipe,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    processes: int = 1,
 ) -> Adapter | dict[str, Any]:
     """Train the adapter that ``recipe`` describes into the folder ``out``; return its record.
 
     The same recipe with a finished ``out`` is not trained again. With ``resume``, a run that was killed goes on
     from its newest whole checkpoint and ends in the same weights as one that was not. With ``dry_run`` nothing
-    is trained: what would be is returned.
+    is trained: what would be is returned. Each of ``processes`` takes its share of every step's rows, on a GPU of its
+    own where there are any: the same steps, by sums in another order.
 
     Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or
     disk, before the first step wherever possible.
     """
     quiet()
+    launch.check(processes)
+    sharding.check(recipe, processes)
+    speedups.check(recipe)
     run = prepare(recipe, data_dir)
     if dry_run:
-        real, computed = run.tokens(run.passes)
+        real, computed = run.tokens(run.passes, processes)
         return {
             "recipe": recipe.model_dump(),
+            "becomes": method_named(recipe.method).ends_as(recipe),
             "base": run.base.id.model_dump(),
             "data": [part.model_dump() for part in run.data],
             "rows": len(run.rows),
             "steps": run.steps,
+            "processes": processes,
             "tokens": real,
             "padding": max(0.0, 1 - real / computed),
             "loop": run.passes.loop,
@@ -99,13 +76,30 @@ def train(
         if finished := _finished(run, out):
             say(f"{out} holds this adapter already; nothing to do.")
             return finished
-        run = _claim(run, out, resume)
+        run = _claim(run, out, resume, processes)
         if run.slower:
             say(run.slower)
-        return _run(run, out, resume)
+        adapter = _together(run, out, data_dir, resume, processes) if processes > 1 else work(run, out, resume)
+        assert adapter is not None
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        return adapter
 
 
-def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
+def _together(run: Prepared, out: Path, data_dir: Path | None, resume: bool, processes: int) -> Adapter:
+    job = launch.Job(
+        recipe=run.recipe,
+        out=str(out),
+        data_dir=None if data_dir is None else str(data_dir),
+        resume=resume,
+        loop=run.passes.loop,
+        parent=os.getpid(),
+    )
+    launch.together(job, out / "checkpoints" / "ranks", processes)
+    return adapters.record(out)
+
+
+def work(run: Prepared, out: Path, resume: bool) -> Adapter | None:
+    """Train, as one of the processes of a run that owns ``out``; None in all but the first, which saves the adapter."""
     folder = out / "checkpoints"
     dtype = bases.compute_dtype(run.recipe.dtype)
     model, tokenizer = begin(run, dtype)
@@ -115,9 +109,9 @@ def _run(run: Prepared, out: Path, resume: bool) -> Adapter:
     if checkpoint:
         say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
     trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
-    adapter = _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
-    shutil.rmtree(folder, ignore_errors=True)
-    return adapter
+    if environment.rank() > 0:
+        return None
+    return _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
 
 
 def fit(
@@ -127,10 +121,15 @@ def fit(
     from finbench import loops
     from finbench.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
 
-    recipe = run.recipe
-    passes, why = loops.settled(run.passes, model, run.rows)
-    if why:
-        say(why)
+    recipe, passes = run.recipe, run.passes
+    if recipe.kernels == "liger":
+        speedups.liger(model)
+    if recipe.sharding == "fsdp":
+        sharding.shard(model, whole=recipe.bits != 16)
+    else:
+        passes, why = loops.settled(run.passes, model, run.rows)
+        if why:
+            say(why)
     with progress() as bar:
         watch = Watch(recipe, run.sampler, run.steps, folder, bar)
         trainer = AnswerTrainer(
@@ -150,6 +149,7 @@ def fit(
                     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             except OSError as fault:
                 raise cannot_write(folder, fault) from fault
+        trainer.part()
     if watch.interrupted and trainer.state.global_step < run.steps:
         raise Interrupted(
             f"Stopped after step {trainer.state.global_step} of {run.steps}; everything so far is in {folder}.",
@@ -166,7 +166,9 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     from transformers import set_seed
 
     recipe, method = run.recipe, method_named(run.recipe.method)
-    model, tokenizer = bases.load(run.base, method.loads(recipe), dtype)
+    sharding.check(recipe, environment.processes())
+    speedups.check(recipe)
+    model, tokenizer = bases.load(run.base, method.loads(recipe), dtype, recipe.sharding == "fsdp")
 
     def load(weights: Any | None) -> Any:
         if weights is None:
@@ -213,7 +215,7 @@ def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
     )
 
 
-def _claim(run: Prepared, out: Path, resume: bool) -> Prepared:
+def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
     """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one.
 
     Returns the run, with the loop that it was begun with.
@@ -223,6 +225,7 @@ def _claim(run: Prepared, out: Path, resume: bool) -> Prepared:
         **run.decisive,
         "loop": run.passes.loop,
         "pass_tokens": run.passes.tokens,
+        "sharding": run.recipe.sharding,
         "dtype_used": str(bases.compute_dtype(run.recipe.dtype)),
         "versions": environment.versions(),
     }
@@ -233,91 +236,50 @@ def _claim(run: Prepared, out: Path, resume: bool) -> Prepared:
             found = json.loads(mark.read_text(encoding="utf-8"))
             versions, found["versions"] = found["versions"], now["versions"]
             before = found.setdefault("loop", "padded")  # before there was a choice
+            others = found.pop("processes", 1)
             found.setdefault("pass_tokens", run.passes.tokens)
+            found.setdefault("sharding", "none")
+            found.setdefault("optimizer", "adamw")
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise FinbenchError(f"{mark} is missing or torn.", "Choose another --out.") from fault
         if run.recipe.loop == "auto" and before in ("padded", "packed") and before != now["loop"]:
             say(f"It was begun with {before} rows, and goes on so.")
-            run = replace(run, passes=replace(run.passes, loop=before), slower="")
+            run = run.begun(before)
             now["loop"] = before
         if difference := _difference(found, now):
             raise FinbenchError(
                 f"{out} was begun with another recipe, base or data ({difference}).",
                 "Resume with what it was begun with, or choose another --out.",
             )
+        if others != processes:
+            _regroup(run, out, others, processes)
         if versions != now["versions"]:
             say("It was begun with other versions of the libraries: the end may differ in the last bits.")
     elif resume:
         say("There is nothing to resume; starting from the beginning.")
-    write_atomic(mark, json.dumps(now, indent=1) + "\n")
+    write_atomic(mark, json.dumps({**now, "processes": processes}, indent=1) + "\n")
     return run
 
 
-Select = Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]]  # (exam, its train rows) -> rows to use
-
-
-def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None = None) -> Prepared:
-    """Find the base, render and tokenise the rows of all tasks, mix them by weight, choose the loop. Loads no weights.
-
-    Test texts of ranked tasks, of the sets that are here, are looked for in the rows; what is found is said. With
-    ``select``, which chooses among the train rows of each task before the recipe's ``limit`` does, it is a trial of
-    which nothing is published, and they are not looked for.
-    """
+def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
+    """Go on in another number of processes, or refuse it where each draws numbers of its own."""
     from finbench import loops
 
-    base = bases.resolve(recipe.base)
-    method_named(recipe.method).verify(recipe, bases.linear_layers(base))
-    if recipe.bits != 16:
-        quantise.check(recipe.bits)
-    tokenizer = bases.load_tokenizer(base)
-    template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
-    longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
-    rows: list[batches.Row] = []
-    data: list[DataId] = []
-    first_pair: list[str] = []
-    chosen: list[dict[str, Any]] = []
-    tasks = catalog.expand(recipe.tasks)
-    for name, exam in prompts.load(tasks, data_dir).items():
-        docs = prompts.rows(exam, "train")
-        if not docs:
-            raise FinbenchError(
-                f"Task {name} has no train split to learn from.", "Choose a task that has: finbench tasks list"
-            )
-        task = catalog.tasks()[name]
-        docs = select(exam, docs) if select else docs
-        if recipe.limit is not None and recipe.limit < len(docs):
-            docs = choose(docs, recipe.limit, recipe.seed)
-        chosen += docs
-        pairs = [prompts.pair(exam, doc, template) for doc in docs]
-        own = [batches.encode_pair(tokenizer, prompt, answer) for prompt, answer in pairs]
-        batches.check_lengths(own, longest, name)
-        rows += batches.share_of(own, recipe.tasks[name], recipe.seed)
-        data.append(prompts.data_id(task, exam, "train", docs))
-        first_pair = first_pair or list(pairs[0])
-    sampler = batches.LengthSampler([len(row.ids) for row in rows], recipe.batch_size, recipe.seed)
-    steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)
-    if select is None:  # a trial's rows may be no run at all, but what it is ranked on
-        method_named(recipe.method).check_steps(recipe, steps)
-    skeleton = bases.skeleton(base)
-    loop, slower = loops.choose(recipe, skeleton, max((len(row.ids) for row in rows), default=0))
-    vocabulary = skeleton.config.get_text_config().vocab_size
-    passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
-    found = contamination.Index({} if select else contamination.of_tests(data_dir)).overlap(chosen)
-    for line in contamination.warnings(found):
-        say(f"Warning: {line}")
-    return Prepared(recipe, base, rows, data, first_pair, sampler, steps, found, passes, slower)
-
-
-def choose(docs: Sequence[Any], limit: int, seed: int) -> list[Any]:
-    """A seeded choice of ``limit`` rows, in their own order."""
-    return [docs[index] for index in sorted(random.Random(f"finbench-limit-{seed}").sample(range(len(docs)), limit))]
+    if reason := loops.without_sharing(bases.skeleton(run.base), run.recipe):
+        raise FinbenchError(
+            f"{out} was begun by {before} process{'' if before == 1 else 'es'}, and {processes} would learn something "
+            f"else: {reason}.",
+            f"Resume with --processes {before} (--gpus {before} on GPUs), or choose another --out.",
+        )
+    say(f"It was begun by {before} process{'' if before == 1 else 'es'}: the end may differ in the last bits.")
 
 
 # ---------------------------------------------------------------- after
 
 
 def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) -> Training:
-    real, computed = run.tokens(trainer.passes)
+    processes = trainer.accelerator.num_processes
+    real, computed = run.tokens(trainer.passes, processes)
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
     last = curve[-max(1, len(curve) // 10) :]  # one batch says little
     stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
@@ -329,9 +291,10 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) ->
         padding=max(0.0, 1 - real / computed),
         loop=trainer.passes.loop,
         computed=computed,
+        processes=processes,
         seconds=round(watch.seconds, 2),
         tokens_per_second=round(real / watch.seconds, 1),
-        peak_memory_bytes=environment.peak_memory(),
+        peak_memory_bytes=trainer.peak,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),
         final_loss=round(sum(loss for _, loss in last) / len(last), 6),

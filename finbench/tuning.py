@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
-from finbench import bases, batches, environment, prompts, training
+from finbench import bases, batches, environment, preparation, prompts, training
 from finbench.console import quiet, say
 from finbench.errors import FinbenchError, Interrupted
 from finbench.files import digest, write_atomic
@@ -140,7 +140,7 @@ def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
     return recipe.model_copy(update={"limit": None, "save_every": NEVER, "search": None, **changes})
 
 
-def _side(recipe: Recipe, side: Literal["held", "train"], share: float) -> training.Select:
+def _side(recipe: Recipe, side: Literal["held", "train"], share: float) -> preparation.Select:
     """Rows of one side of the split, within the recipe's limit, and of these a seeded ``share``."""
 
     def select(exam: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:

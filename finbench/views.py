@@ -13,13 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench import cards as presentation
+from finbench import merging
 from finbench.catalog import PREFIX, Base
 from finbench.console import out
 from finbench.data.canonical import SPLITS, Report
 from finbench.doctor import Finding
 from finbench.errors import FinbenchError
-from finbench.methods import Method, method_named
-from finbench.records import Adapter, Bits, DType, MergedModel, Recipe, Scorecard, Task
+from finbench.methods import method_named
+from finbench.records import Adapter, Bits, DType, Recipe, Scorecard, Task
 from finbench.serving import Server
 
 
@@ -66,16 +67,12 @@ def trained(adapter: Adapter, folder: Path) -> None:
     out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
 
 
-def merged(made: Adapter | MergedModel, folder: Path) -> None:
+def merged(made: merging.Made, folder: Path) -> None:
     """What a merge wrote, and how close it is."""
-    report = made.merge
-    assert report is not None
-    name, bits = (made.recipe.name, made.recipe.bits) if isinstance(made, Adapter) else (made.method, made.bits)
-    where = "the dequantised base" if report.onto == "dequantised" else "the base's own weights"
-    out.print(f"[bold]{escape(str(folder))}[/]  {escape(name)} on {where}, {report.dtype}")
+    what, against, report = merging.told(made)
+    out.print(f"[bold]{escape(str(folder))}[/]  {escape(what)}")
     out.print(
-        f"Against the adapter on its {bits}-bit base, {report.probes} prompts, "
-        f"{report.positions} tokens:\n"
+        f"Against the {against}, {report.probes} prompts, {report.positions} tokens:\n"
         f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
         f"{report.mean_divergence:.2g} nats;\n"
         f"{100 * report.agreement:.1f} % of next tokens and {100 * report.answers:.1f} % of answers agree.",
@@ -134,6 +131,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "folder": folder,
         "base": f"{plan['base']['alias']} from {plan['base']['source']}",
         "method": ", ".join(how),
+        "becomes": plan["becomes"],
         "rows": f"{plan['rows']:,} of " + ", ".join(recipe["tasks"]),
         "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
@@ -280,43 +278,6 @@ def bases(found: Iterable[Base]) -> None:
         table.add_row(base.alias, base.parameters, base.hub_id, shown)
     out.print(table)
     out.print("\nAny other: --base hub:org/name[@revision] or --base ./folder", highlight=False, markup=False)
-
-
-def methods(found: Iterable[Method], others: Iterable[Method]) -> None:
-    """Methods, a paragraph each; peft's other tuners, a line each."""
-    for method in found:
-        _paragraph(method)
-    out.print("\nOther tuners of peft, by peft's own name:")
-    for method in others:
-        bits_shown = ", ".join(map(str, method.bits))
-        layers = "" if method.conv1d else ", not on GPT-2"
-        line = f"  [bold]{method.name:11}[/] [dim]{escape(method.paper):17}{bits_shown} bits{layers}[/]"
-        out.print(line, highlight=False, soft_wrap=True)
-    out.print("\nOptions of one: finbench methods NAME; in a recipe under options, or --set key=value", highlight=False)
-
-
-def method(found: Method) -> None:
-    """One method with its defaults and options."""
-    _paragraph(found)
-    table = columned("", "")
-    table.show_header = False
-    table.add_row("defaults", ", ".join(f"{key} {value}" for key, value in found.defaults.items()) or "as everywhere")
-    table.add_row("not used", ", ".join(found.unused) or "-")
-    own = [f"{key} ({found.options[key]})" if key in found.options else key for key in sorted(found.offered())]
-    table.add_row("options", ", ".join(own) or "-")
-    out.print(table, highlight=False)
-
-
-def _paragraph(method: Method) -> None:
-    bits_shown = ", ".join(map(str, method.bits))
-    out.print(f"[bold]{method.name}[/]  {escape(method.summary)}", highlight=False, soft_wrap=True)
-    counted = f"; a layer trains {method.trains}" if method.trains else ""
-    out.print(f"  [dim]{escape(method.equation + counted)}[/]", highlight=False, soft_wrap=True)
-    out.print(
-        f"  [dim]{escape(method.paper)}; {bits_shown} bits; becomes {method.becomes}[/]",
-        highlight=False,
-        soft_wrap=True,
-    )
 
 
 def doctor(findings: Sequence[Finding]) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from finbench import catalog, paths, refs
 from finbench.errors import FinbenchError, near_misses
 from finbench.files import write_atomic
-from finbench.records import Record
+from finbench.strict import Record
 
 UNKNOWN = "unknown"  # shown for what an adapter made elsewhere does not say
 

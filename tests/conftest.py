@@ -119,13 +119,22 @@ def make_llama(folder: Path, seed: int = 0, layers: int = 2, hidden: int = 64, c
     return folder
 
 
-def make_gpt2(folder: Path, seed: int = 0) -> Path:
-    """A random GPT-2: Conv1D layers and learned positions."""
+def make_gpt2(folder: Path, seed: int = 0, hidden: int = 64, dropout: float = 0.1) -> Path:
+    """A random GPT-2: Conv1D layers, learned positions, and dropout of its own."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
-    config = GPT2Config(vocab_size=600, n_positions=512, n_embd=64, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
+    config = GPT2Config(
+        vocab_size=600,
+        n_positions=512,
+        n_embd=hidden,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=0,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout),
+    )
     GPT2LMHeadModel(config).save_pretrained(folder)
     _tokenizer(folder)
     return folder

@@ -94,7 +94,9 @@ def test_the_same_cell_twice_is_one(tmp_path: Path) -> None:
         ({"axes": {"seed": list(range(400)), "rank": list(range(1, 400))}}, "at most 100,000"),
         ({"eval": {"group": 0}}, "eval.group"),
         ({"needs": {"cpus": 0}}, "needs.cpus"),
-        ({"needs": {"gpus": 2}}, "needs.gpus"),
+        ({"needs": {"gpus": 1.5}}, "needs.gpus"),
+        ({"needs": {"gpus": 2}, "tune": {"budget": 1}}, "a search trains in one process, and the cell takes 2 GPUs"),
+        ({"common": {**COMMON, "sharding": "fsdp"}}, "Give it as many GPUs"),
     ],
 )
 def test_a_fault_of_the_file_is_named_before_anything_starts(
@@ -112,6 +114,72 @@ def test_a_rule_of_needs_decides_for_the_cells_it_fits(tmp_path: Path) -> None:
     assert needs["lora", 0] == (2, 1, None)
     assert needs["rslora", 0] == (2, 0.5, 200)
     assert needs["rslora", 1] == needs["lora", 1] == (3, 1, None)
+
+
+def test_a_cell_on_several_gpus_is_trained_by_as_many_processes(tmp_path: Path) -> None:
+    path = write(tmp_path, "smollm2-135m", needs={"gpus": 2}, eval={"needs": {"gpus": 1}})
+    stated = spec.read(path)
+    board = Board(stated, spec.cells(stated), {})
+    assert {step.needs.gpus for step in board.steps.values() if step.kind == work.TRAIN} == {2}
+    assert {step.told["processes"] for step in board.steps.values() if step.kind == work.TRAIN} == {2}
+    assert {step.needs.gpus for step in board.steps.values() if step.kind == work.SCORE} == {1}
+    alone = spec.cells(spec.read(write(tmp_path, "smollm2-135m")))
+    assert [cell.key for cell in board.cells] == [cell.key for cell in alone]  # the same adapters
+
+
+def test_the_plan_of_a_grid_is_that_of_its_trainings(llama: Path, tmp_path: Path) -> None:
+    from finbench import planning
+    from finbench.grid import forecast
+
+    axes = {"method": ["lora", "rslora"], "task": ["mini_sentiment"], "seed": [0, 1]}
+    stated = spec.read(write(tmp_path, llama, axes=axes, tune={"budget": 2, "over": ["seed"]}))
+    board = Board(stated, spec.cells(stated), {})
+    found = forecast.forecasts(board, "h100", 2.5)
+    one = planning.plan(board.cells[0].recipe, "h100", price=2.5)
+    assert len(found) == 4
+    for each in found.values():
+        assert (each.memory, each.seconds, each.cost) == (one["memory_gib"]["total"], one["seconds"], one["cost"])
+    whole = forecast.total(board, found)
+    assert whole.seconds == pytest.approx((4 + 2 * 2) * one["seconds"])  # four trainings, two searches of two each
+    assert (whole.unknown, whole.scorings) == (0, 5)
+    trained = next(step for step in board.steps.values() if step.kind == work.TRAIN)
+    trained.outcome = {"state": "done"}
+    assert forecast.total(board, found).seconds == pytest.approx((3 + 2 * 2) * one["seconds"])
+    assert {each.gpu for each in forecast.forecasts(board).values()} == {"cpu"}
+
+
+@pytest.mark.slow
+def test_a_grid_says_what_it_cannot_plan(llama: Path, tmp_path: Path) -> None:
+    from finbench.grid import forecast
+
+    axes = {"base": ["llama-3.1-70b", "smollm2-360m"], "method": ["lora", "qlora"], "task": ["mini_sentiment"]}
+    common = {key: value for key, value in COMMON.items() if key != "dtype"}
+    stated = spec.read(write(tmp_path, llama, axes=axes, common=common, needs={"gpus": 1}))
+    board = Board(stated, spec.cells(stated), {})
+    assert {each.unknown for each in forecast.forecasts(board).values()} == {"which GPU? --gpu h100"}
+    found = forecast.forecasts(board, "h100")
+    by = {(cell.recipe.base, cell.recipe.method): found[cell.key] for cell in board.cells}
+    assert "It would fit with --bits 8" in by["llama-3.1-70b", "lora"].unknown
+    quantised = by["llama-3.1-70b", "qlora"]
+    assert quantised.shape == "llama-3.1-70b"
+    assert quantised.memory is not None
+    assert 40 < quantised.memory < 79
+    assert "smollm2-360m" in by["smollm2-360m", "lora"].unknown.lower()
+    assert forecast.total(board, found).unknown == 3
+
+
+@pytest.mark.slow
+def test_a_cell_of_two_processes_is_the_cell_of_one(llama: Path, tmp_path: Path) -> None:
+    made = {}
+    for count in (1, 2):
+        stated = spec.read(write(tmp_path, llama, axes={"task": ["mini_sentiment"]}, needs={"gpus": count}))
+        step = next(one for one in Board(stated, spec.cells(stated), {}).steps.values() if one.kind == work.TRAIN)
+        told = {**step.told, "kind": step.kind, "place": str(tmp_path / str(count)), "data_dir": ""}
+        answer = work.run(told)
+        assert answer["state"] == "done", answer
+        made[count] = json.loads((tmp_path / str(count) / step.told["folder"] / "finbench.json").read_text())
+    losses = [[entry[-1] for entry in made[count]["training"]["loss_curve"]] for count in (1, 2)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_other_rows_make_another_cell(tmp_path: Path) -> None:

@@ -203,10 +203,10 @@ def test_with_both_halves_off_it_is_qlora_bit_for_bit(folders: dict[str, Path], 
 
 @pytest.fixture(scope="module")
 def trained(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, torch.Tensor]]:
-    """An adapter of each kind on the Llama, and what the trained model said in memory."""
+    """An adapter of each kind on the Llama, one without shifts on GPT-2, and what the trained model said in memory."""
     found: dict[str, tuple[Path, torch.Tensor]] = {}
     real = training._save
-    for name, more in (("both", {}), ("iec", {"icq": False})):
+    for name, base, more in (("both", "llama", {}), ("iec", "llama", {"icq": False}), ("gpt2", "gpt2", {"icq": False})):
         seen: list[torch.Tensor] = []
 
         def spy(run: Any, model: Any, tokenizer: Any, *rest: Any, seen: list[torch.Tensor] = seen) -> Adapter:
@@ -216,7 +216,7 @@ def trained(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         out = tmp_path_factory.mktemp("runs") / name
         training._save = spy
         try:
-            training.train(recipe(folders["llama"], **more), out)
+            training.train(recipe(folders[base], **more), out)
         finally:
             training._save = real
         found[name] = (out, seen[0])
@@ -250,9 +250,13 @@ def test_a_published_card_does_not_name_peft(trained: dict[str, Any]) -> None:
         assert ("PeftModel" in text) == (name == "iec")
 
 
-def test_without_shifts_it_is_an_ordinary_lora(trained: dict[str, Any], folders: dict[str, Path]) -> None:
-    out, said = trained["iec"]
-    model, tokenizer = bases.load(bases.resolve(str(folders["llama"])), 4, torch.float32)
+@pytest.mark.parametrize(("name", "base"), [("iec", "llama"), ("gpt2", "gpt2")])
+def test_without_shifts_it_is_an_ordinary_lora(
+    name: str, base: str, trained: dict[str, Any], folders: dict[str, Path]
+) -> None:
+    """The connections are folded into A and B, on GPT-2's Conv1D too."""
+    out, said = trained[name]
+    model, tokenizer = bases.load(bases.resolve(str(folders[base])), 4, torch.float32)
     model = PeftModel.from_pretrained(model, out).eval()
     torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), said, atol=1e-5, rtol=0)
     assert all(".lora_A." in name or ".lora_B." in name for name in load_file(out / adapters.WEIGHTS))

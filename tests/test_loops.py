@@ -140,6 +140,40 @@ def test_rows_of_several_tasks_and_nested_starts_are_exact(llama: Path, tmp_path
     assert packing.tokens_run(rows, True) < packing.tokens_run(rows, False) == sum(len(row.ids) - 1 for row in rows)
 
 
+def ragged(q: Any, k: Any, v: Any, queries: Any, keys: Any, *longest: int, **named: Any) -> Any:
+    """What torch's varlen_attn computes on a GPU, sequence by sequence: causal, the last query sees the last key."""
+    assert named["window_size"] == (-1, 0)
+    assert [int(ends.diff().max()) for ends in (queries, keys)] == list(longest)
+    made = []
+    for first, last, begin, end in zip(queries, queries[1:], keys, keys[1:], strict=False):
+        size, past = int(last - first), int(end - begin) - int(last - first)
+        sees = torch.ones(size, past + size, dtype=torch.bool).tril(past)
+        one = (part[None].transpose(1, 2) for part in (q[first:last], k[begin:end], v[begin:end]))
+        out = torch.nn.functional.scaled_dot_product_attention(
+            *one, attn_mask=sees, scale=named["scale"], enable_gqa=named["enable_gqa"]
+        )
+        made.append(out[0].transpose(0, 1))
+    return torch.cat(made)
+
+
+@pytest.mark.parametrize("loop", ["packed", "shared"])
+def test_a_kernel_for_sequences_of_any_length_gives_the_same(
+    loop: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, model, rows = single(llama)
+    model.double()
+    plain = gradients(run, model, "padded", rows, tmp_path)
+    asked: list[int] = []
+
+    def kernel(*arguments: Any, **named: Any) -> Any:
+        asked.append(len(arguments[0]))
+        return ragged(*arguments, **named)
+
+    monkeypatch.setattr(packing, "_ragged", lambda query, dropout: kernel)
+    assert_same(gradients(run, model, loop, rows, tmp_path), plain, 1e-7)
+    assert len(asked) == 2  # layers
+
+
 def test_passes_hold_every_row_once_and_keep_to_their_size() -> None:
     generator = torch.Generator().manual_seed(5)
     rows = [

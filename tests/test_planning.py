@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from finbench import bases, catalog, loops, packing, planning, training
+from finbench import bases, catalog, gpus, loops, packing, planning, training
 from finbench.errors import FinbenchError
 
 
@@ -20,7 +21,7 @@ def recipe(base: Path, **overrides: Any) -> Any:
 def test_activations_are_those_that_a_real_pass_keeps(llama: Path) -> None:
     run = training.prepare(recipe(llama, dtype="bfloat16"))
     rows = run.rows[:8]
-    counted = planning.kept(bases.skeleton(run.base), run.recipe, rows)
+    counted = planning.counted(bases.skeleton(run.base), run.recipe, rows)[0]
     model = training.begin(run, torch.bfloat16)[0]
     for tensor in model.parameters():
         tensor.data = tensor.data.to(torch.bfloat16)
@@ -56,14 +57,58 @@ def test_a_plan_adds_up(llama: Path) -> None:
 
 def test_what_cannot_fit_is_refused_with_what_would(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(planning.SHAPES, "wide", (8192, 28672, 4, 64, 8, 128256))
-    monkeypatch.setitem(planning.GPUS, "small", planning.Gpu(9.5, 100))
+    monkeypatch.setitem(gpus.CARDS, "small", gpus.Card(9.5, 100, 500))
     with pytest.raises(FinbenchError, match=r"It needs 1\d\.\d GiB, and small has 9.5: weights") as caught:
         planning.plan(recipe(llama), "small", shape="wide")
     assert caught.value.hint == "It would fit with --bits 8"
-    monkeypatch.setitem(planning.GPUS, "small", planning.Gpu(1, 100))
+    monkeypatch.setitem(gpus.CARDS, "small", gpus.Card(1, 100, 500))
     with pytest.raises(FinbenchError, match="It needs") as caught:
         planning.plan(recipe(llama), "small", shape="wide")
     assert "A card that holds it: h100" in caught.value.hint
+
+
+def test_a_base_too_large_for_one_card_is_planned_in_shards(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(planning.SHAPES, "deep", (4096, 11008, 8, 32, 8, 600))
+    monkeypatch.setitem(gpus.CARDS, "small", gpus.Card(1.25, 100, 500))
+    stated = {"bits": 4, "pass_tokens": 150}
+    with pytest.raises(FinbenchError, match="It needs") as caught:
+        planning.plan(recipe(llama, **stated), "small", shape="deep")
+    assert re.fullmatch(r"It would fit on ([48]) of them: --gpus \1 --set sharding=fsdp", caught.value.hint)
+    one = planning.plan(recipe(llama, **stated), "h100", shape="deep")
+    spread = recipe(llama, **stated, sharding="fsdp")
+    four = planning.plan(spread, "h100", shape="deep", processes=4, price=2.0)
+    assert four["memory_gib"]["weights"] == pytest.approx(one["memory_gib"]["weights"] * (1 / 4 + 2 / 8), rel=0.1)
+    assert four["cost"] == pytest.approx(4 * 2.0 * four["seconds"] / 3600, abs=1e-3)
+    with pytest.raises(FinbenchError, match="there is only one"):
+        planning.plan(recipe(llama, sharding="fsdp"), "h100", shape="deep")
+
+
+def test_a_small_base_waits_for_the_host_and_a_large_one_for_the_card(llama: Path) -> None:
+    small, large = planning.plan(recipe(llama), "h100"), planning.plan(recipe(llama), "h100", shape="llama-3.1-8b")
+    assert small["busy"] < 0.1 < 0.6 < large["busy"]
+    assert 1e3 < small["tokens_per_second"] < 1e5  # not what a card of that peak could do with a base of this size
+    assert large["seconds"] > small["seconds"] > small["steps"] * 1e-3
+    here = planning.plan(recipe(llama), "cpu")
+    assert here["seconds"] > 0
+    assert "SmolLM2-135M" in here["source"]
+
+
+def test_moments_in_8_bits_take_less(llama: Path) -> None:
+    def held(**changed: Any) -> float:
+        skeleton = planning.shaped("llama-2-7b")
+        rows = [packing.Row(list(range(20)), 2)]
+        found = planning.needs(skeleton, recipe(llama, **changed), bases.layers_of(skeleton), rows).memory
+        return found.trained
+
+    assert held(optimizer="adamw_8bit") == pytest.approx(held() * 10 / 16)
+    assert held(optimizer="paged_adamw_32bit") == pytest.approx(held() * 8 / 16)
+
+
+def test_between_published_sizes_the_share_of_the_peak_lies_between() -> None:
+    card = gpus.CARDS["h100"]
+    assert card.share(1e8)[0] == card.share(8.03e9)[0] == 0.406
+    assert 0.32 < card.share(30e9)[0] < 0.406
+    assert "assumed" in gpus.CARDS["l4"].share(8e9)[1]
 
 
 @pytest.mark.slow
@@ -72,7 +117,8 @@ def test_beside_the_published_memory_of_finlora(bits: int, published: float, mod
     """docs/training.md says where the two differ, and why."""
     chosen = recipe(llama, bits=bits, rank=8, target_modules=["q_proj", "k_proj", "v_proj"])
     skeleton = planning.shaped("llama-3.1-8b")
-    found = planning.memory(skeleton, chosen, bases.layers_of(skeleton), training.prepare(recipe(llama)).rows[:4])
+    rows = training.prepare(recipe(llama)).rows[:4]
+    found = planning.needs(skeleton, chosen, bases.layers_of(skeleton), rows).memory
     total, weights = found.total / 1e9, found.weights / 1e9
     if bits == 16:
         assert weights == pytest.approx(model, abs=0.1)

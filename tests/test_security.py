@@ -78,6 +78,17 @@ def test_a_pickle_is_never_opened_under_any_name(adapter: Path, canary: Path) ->
     refused(adapter, "only pickled weights .adapter_model.bin., which are never loaded")
 
 
+@pytest.mark.parametrize("start", [b"\x80\x04", b"PK"])
+def test_a_header_whose_length_begins_as_a_pickle_does_is_read(start: bytes, tmp_path: Path) -> None:
+    """Lengths are multiples of eight, so one in 32 begins with the byte of a pickle, one in 65,536 as a zip file."""
+    path = tmp_path / "model.safetensors"
+    length = int.from_bytes(start, "little")
+    named = b'{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'
+    path.write_bytes(length.to_bytes(8, "little") + named.ljust(length) + bytes(8))
+    assert list(safety.check_header(path)) == ["x"]
+    assert load_file(path)["x"].tolist() == [0, 0]
+
+
 def test_a_zipped_checkpoint_under_the_name_of_safetensors(adapter: Path, canary: Path) -> None:
     import torch
 

@@ -79,6 +79,9 @@ def test_a_move_changes_no_output_and_the_optimiser_forgets(
         for tensor in factors:
             for key in ("exp_avg", "exp_avg_sq"):
                 assert int((optimizer.state[tensor][key] != 0).sum()) <= tensor.numel() * 0.01 + 1
+            first, second = (optimizer.state[tensor][key] for key in ("exp_avg", "exp_avg_sq"))
+            assert first.any()
+            assert not first[second == 0].any()
 
 
 def test_rosas_factors_are_singular_triples_that_differ_from_move_to_move(
@@ -224,12 +227,18 @@ training.train(catalog.recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("method", ["rosa", pytest.param("relora", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("method", "base"),
+    [
+        ("rosa", "llama"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("relora", "llama"), ("rosa", "gpt2"))),
+    ],
+)
 def test_killed_in_the_middle_of_a_cycle_it_ends_in_the_same_bits(
-    method: str, folders: dict[str, Path], tmp_path: Path
+    method: str, base: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """Cycles of four steps, checkpoints after 3 and 6, killed at the end of step 7."""
-    chosen = recipe(folders["llama"], method, every=4, epochs=2, save_every=3, dropout=0.1)
+    chosen = recipe(folders[base], method, every=4, epochs=2, save_every=3, dropout=0.1)
     (tmp_path / "r.yaml").write_text(json.dumps(chosen.model_dump(exclude={"search"})))
     command = [sys.executable, "-c", _KILLED, str(tmp_path / "r.yaml"), str(tmp_path / "cut"), "7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ}, check=False)

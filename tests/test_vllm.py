@@ -253,12 +253,16 @@ def test_lora_layers_on_a_cpu_are_vllms_own_but_for_rows_without_an_adapter() ->
     a = tuple(torch.randn(slots, 1, rank, inputs) for _ in sizes)
     b = tuple(torch.randn(slots, 1, size, rank) for size in sizes)
     x, y = torch.randn(tokens, inputs), torch.randn(tokens, sum(sizes))
-    for whose in ([7] * tokens, [7, 9] * (tokens // 2), [0, 9, 7, 7] * (tokens // 4), [0] * tokens):
+    kept = GroupedPunica(tokens, tokens, "cpu")  # holds copies, and has to notice other weights
+    for whose in (
+        *([7] * tokens, [7, 9] * (tokens // 2), [0, 9, 7, 7] * (tokens // 4), [0] * tokens),
+        [0] * 8 + [9] * (tokens - 24) + [7] * 16,
+    ):
+        a[1][1].copy_(torch.randn(1, rank, inputs))
         for prefill in (True, False):
             mapping = LoRAMapping(tuple(whose), tuple(whose), is_prefill=prefill)
             made = []
-            for kind in (PunicaWrapperCPU, GroupedPunica):
-                wrapper = kind(tokens, tokens, "cpu")
+            for wrapper in (PunicaWrapperCPU(tokens, tokens, "cpu"), kept):
                 wrapper.update_metadata(mapping, [7, 9], slots, 600)
                 made.append(y.clone())
                 wrapper.add_lora_linear(made[-1], x, a, b, 0.5, sizes)
@@ -268,3 +272,32 @@ def test_lora_layers_on_a_cpu_are_vllms_own_but_for_rows_without_an_adapter() ->
             assert torch.equal(ours[~own], y[~own])
             if not own.all() and (own.any() or not prefill):
                 assert not torch.equal(stock[~own], y[~own])  # the reason why slots are never all taken on a CPU
+
+
+def test_the_head_in_float32_is_vllms_own_and_copied_once() -> None:
+    from types import SimpleNamespace
+
+    import torch
+    from vllm.model_executor.layers.logits_processor import LogitsProcessor
+    from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod
+
+    from finbench.engines.vllm import head
+
+    own = LogitsProcessor._apply_head
+    try:
+        head.keep()
+        head.keep()
+        ours = LogitsProcessor._apply_head
+        layer = torch.nn.Linear(24, 50, dtype=torch.bfloat16).requires_grad_(False)
+        layer.quant_method = UnquantizedEmbeddingMethod()
+        hidden, processor = torch.randn(7, 24, dtype=torch.bfloat16), SimpleNamespace(head_dtype=torch.float32)
+        for bias in (None, layer.bias):
+            assert torch.equal(ours(processor, layer, hidden, bias), own(processor, layer, hidden, bias))
+        before = layer.finbench_wide[1]
+        ours(processor, layer, hidden, None)
+        assert layer.finbench_wide[1] is before
+        layer.weight.mul_(2)
+        assert torch.equal(ours(processor, layer, hidden, None), own(processor, layer, hidden, None))
+        assert "finbench_wide" not in layer.state_dict()
+    finally:
+        LogitsProcessor._apply_head = own

@@ -16,7 +16,7 @@ from finbench.errors import FinbenchError
 _ATTENTION = ("sdpa", "eager")
 _LAYERS = {"full_attention", "sliding_attention"}
 _CHANGING = ("dynamic", "longrope")
-_KEPT = 2**28  # bytes of a head in float32 that are kept beside the model's own
+KEPT = 2**28  # bytes of a head in float32 that are kept beside the model's own
 NOT_FINITE = FinbenchError(
     "The model's log-probabilities are not finite: it cannot be scored.",
     "Check the weights, or use --arg dtype=float32.",
@@ -89,7 +89,7 @@ class _Head:
         if type(module) is not torch.nn.Linear or module.weight.dtype not in (torch.bfloat16, torch.float16):
             return plain(hidden).float()
         wide = self.wide if self.wide is not None else module.weight.float()
-        self.wide = wide if wide.nbytes <= _KEPT else None
+        self.wide = wide if wide.nbytes <= KEPT else None
         return torch.nn.functional.linear(hidden.float(), wide, None if module.bias is None else module.bias.float())
 
 

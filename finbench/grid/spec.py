@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
-from finbench import catalog, paths
+from finbench import catalog, paths, sharding
 from finbench.errors import FinbenchError, unknown
 from finbench.files import digest
-from finbench.records import Bits, Recipe, Record
+from finbench.records import Bits, Recipe
+from finbench.strict import Record
 
 AXES = {"task": "tasks"}  # an axis may be called by the option of `finbench train`, or by the recipe's own key
 LARGEST = 100_000  # cells
@@ -26,8 +27,20 @@ class Needs(Record):
     """What a step of a cell takes of the cluster while it runs."""
 
     cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0, le=1, description="one, or a share of one: a training is one process")
+    gpus: float = Field(default=0, ge=0, description="a share of one, one, or several: a training is a process on each")
     memory: float | None = Field(default=None, gt=0, description="GB of the node's memory")
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError("more than one GPU is a whole number of them")
+        return gpus
+
+    @property
+    def processes(self) -> int:
+        """Of a training: one on each GPU."""
+        return max(1, int(self.gpus))
 
 
 class Rule(Needs):
@@ -54,6 +67,7 @@ class Exams(Record):
     bits: Bits | None = Field(default=None, description="default: as trained")
     arguments: dict[str, str] = Field(default={}, description="finbench eval --arg")
     group: int = Field(default=8, ge=1, description="adapters of one base that are scored together at most")
+    needs: Needs | None = Field(default=None, description="of a scoring; default: those of its cell")
 
 
 class Sweep(Record):
@@ -167,6 +181,7 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
     needs = Needs(
         **{**sweep.needs.model_dump(), **(rules[-1].model_dump(exclude={"when"}, exclude_unset=True) if rules else {})}
     )
+    _together(sweep, recipe, needs)
     decisive = {**recipe.model_dump(exclude={"name"}), "data": data(recipe)}
     search = None
     if sweep.tune:
@@ -174,6 +189,19 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
         searched = {key: value for key, value in decisive.items() if key not in first}
         search = digest({"of": searched, "first": first, "budget": sweep.tune.budget})
     return Cell(recipe.name, values, recipe, needs, digest({"recipe": decisive, "search": search}), search)
+
+
+def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
+    """Refuse what cannot be done by the processes of a cell."""
+    try:
+        sharding.check(recipe, needs.processes)
+    except FinbenchError as fault:
+        raise FinbenchError(f"Cell {recipe.name}: {fault.message}", "Give it as many GPUs: needs: {gpus: N}") from fault
+    if sweep.tune and needs.processes > 1:
+        raise FinbenchError(
+            f"Cell {recipe.name}: a search trains in one process, and the cell takes {needs.processes} GPUs.",
+            "State lr for such cells in a sweep of their own, without tune.",
+        )
 
 
 def _name(recipe: Recipe, varied: set[str]) -> str:

@@ -84,7 +84,7 @@ class Board:
                 self.steps[key] = Step(key, SEARCH, f"search {cell.name}", cell.needs, told)
             after.append(key)
         train = digest({"train": cell.key})
-        told = {"recipe": recipe.model_dump(), "folder": cell.folder}
+        told = {"recipe": recipe.model_dump(), "folder": cell.folder, "processes": cell.needs.processes}
         self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, told, after, cell)
         tasks = [task.name for task in catalog.expand([*(exams.tasks or recipe.tasks), *exams.also])]
         how: dict[str, Any] = {"engine": exams.engine, "limit": exams.limit, "shots": exams.shots}
@@ -93,7 +93,7 @@ class Board:
         group = digest({"score": told})
         if group not in self.steps:
             bits = "" if how["bits"] == 16 else f" at {how['bits']} bits"
-            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", cell.needs, told)
+            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", exams.needs or cell.needs, told)
         key = digest({"score": told, "adapter": cell.key})
         step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**told, "folders": [cell.folder]})
         step.after, step.cell, step.group = [train, group], cell, group

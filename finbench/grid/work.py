@@ -60,7 +60,8 @@ def _train(step: Mapping[str, Any]) -> dict[str, Any]:
     place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
     _base(recipe.base)
     out = place.work() / step["folder"]
-    made = training.train(recipe, out, data_dir=_data(step), resume=(out / "checkpoints").is_dir())
+    resume = (out / "checkpoints").is_dir()
+    made = training.train(recipe, out, data_dir=_data(step), resume=resume, processes=step["processes"])
     place.send(step["folder"])
     assert not isinstance(made, dict)
     return {"tokens_per_second": made.training.tokens_per_second, "memory": made.training.peak_memory_bytes}

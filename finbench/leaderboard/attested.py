@@ -15,7 +15,8 @@ from pydantic import Field
 from finbench import adapters
 from finbench.errors import FinbenchError
 from finbench.files import digest, sha256_file, stable_json, write_atomic
-from finbench.records import Adapter, Record, Subject
+from finbench.records import Adapter, Subject
+from finbench.strict import Record
 
 ADAPTERS, RERUNS = "adapters", "reruns.json"
 

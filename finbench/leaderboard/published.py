@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from finbench.catalog import read_yaml
-from finbench.records import Record
+from finbench.strict import Record
 
 FILE = "published.yaml"
 

@@ -28,7 +28,7 @@ class AdaLora(Tuner):
         """Its own options, and those of peft that say neither rank nor steps."""
         from finbench.methods.lora import LORA
 
-        return super().option_names() - LORA.option_names() - _STEPS | set(self.options)
+        return super().option_names() - (LORA.option_names() - set(convert.NARROWING)) - _STEPS | set(self.options)
 
     def config(self, recipe: Recipe, steps: int | None = None) -> Any:
         """peft's AdaLoraConfig for a run of ``steps`` (1,000 where only the recipe is looked at)."""
@@ -66,7 +66,7 @@ class AdaLora(Tuner):
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """As for LoRA, with the rank that it starts with."""
         super().verify(recipe, layers)
-        full_rank(recipe.model_copy(update={"rank": round(self._shares(recipe)[0] * recipe.rank)}), layers)
+        full_rank(round(self._shares(recipe)[0] * recipe.rank), self.reach(recipe, layers))
 
     def check_steps(self, recipe: Recipe, steps: int) -> None:
         """Its schedule must fit."""
@@ -140,7 +140,7 @@ class AdaLora(Tuner):
 
 ADALORA = AdaLora(
     name="adalora",
-    summary="Starts with more rank and masks the least important singular triples (start_ratio, warm, final)",
+    summary="LoRA whose rank goes where it matters most",
     equation="y = Wx + (alpha/r0) B diag(e) Ax, with a penalty on AA^T - I and B^TB - I",
     paper="Zhang et al. 2023, arXiv:2303.10512",
     becomes="converted LoRA",
@@ -150,6 +150,11 @@ ADALORA = AdaLora(
     alpha="lora_alpha",
     dropout="lora_dropout",
     options={"start_ratio": 1.5, "warm": 0.1, "final": 0.3},
+    about={
+        "start_ratio": "rank at the start over that at the end",
+        "warm": "share of the steps before ranks are cut",
+        "final": "share of the steps at the end, in which ranks stay",
+    },
     # the mask and the small start of A and B slow it down
     defaults={"lr": 3.0e-3},
 )

@@ -14,6 +14,13 @@ from finbench.methods import quantise
 from finbench.records import Bits, Recipe
 
 Becomes = Literal["plain LoRA", "converted LoRA", "merged weights", "finbench adapter", "model"]
+SERVED: dict[Becomes, str] = {
+    "plain LoRA": "unmerged by any runtime that serves LoRA (peft, vLLM, ...), many beside one base; or merged",
+    "converted LoRA": "as a plain LoRA of one rank, to which it is converted, exactly, when it is saved",
+    "merged weights": "an adapter that peft runs unmerged; other runtimes take it after `finbench merge`",
+    "finbench adapter": "by `finbench eval`; peft and vLLM refuse it; other runtimes take it after `finbench merge`",
+    "model": "as a model of its own",
+}
 
 
 @dataclass(frozen=True)
@@ -57,15 +64,9 @@ class Method:
     """A way to train a model.
 
     ``defaults`` override ``_defaults.yaml`` and are overridden by a recipe; ``options`` are the method's own settings,
-    overridden by the recipe's ``options``. ``unused`` names recipe keys that mean nothing to it. ``refused`` says why
-    other bits are refused. ``trains`` counts the trained numbers of a layer of h inputs and o outputs. ``becomes`` says
-    what a trained one is:
-
-    - ``plain LoRA``: as trained; any runtime that serves LoRA unmerged takes it,
-    - ``converted LoRA``: likewise, after an exact conversion at the end of training,
-    - ``merged weights``: an adapter for peft; other runtimes take it after ``finbench merge``,
-    - ``finbench adapter``: an adapter that peft refuses to read; other runtimes take it after ``finbench merge``,
-    - ``model``: a whole model.
+    overridden by the recipe's ``options``, and ``about`` says what they mean. ``unused`` names recipe keys that mean
+    nothing to it. ``refused`` says why other bits are refused. ``trains`` counts the trained numbers of a layer of h
+    inputs and o outputs. ``becomes`` says what a trained one is, and with that how it is served (``SERVED``).
     """
 
     name: str
@@ -79,6 +80,7 @@ class Method:
     conv1d: bool = True
     defaults: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
 
     def described(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class Method:
             "conv1d": self.conv1d,
             "defaults": self.defaults,
             "options": self.options,
+            "about": self.about,
             "unused": self.unused,
         }
 
@@ -126,6 +129,13 @@ class Method:
                     f"Method {self.name} has no option {key!r}." + (f" Did you mean {close[0]}?" if close else ""),
                     f"Its options: {', '.join(sorted(self.option_names())) or 'none'}",
                 )
+
+    def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
+        """Refuse what shows only when layers are made: on ``skeleton``, without weights, which may be changed."""
+
+    def ends_as(self, recipe: Recipe) -> Becomes:
+        """What a trained one is, with the options of this recipe."""
+        return self.becomes
 
     def check_steps(self, recipe: Recipe, steps: int) -> None:
         """Refuse a run of too few optimiser steps."""
@@ -282,20 +292,20 @@ def started(start: Start | None, method: Method) -> Start:
     return start
 
 
-def full_rank(recipe: Recipe, layers: list[Layer]) -> None:
+def full_rank(rank: int, reached: list[Layer]) -> None:
     """Refuse a rank above the smaller dimension of a target: the surplus directions could never be used."""
-    narrow = min(targets(recipe, layers), key=lambda layer: min(layer.outputs, layer.inputs))
+    narrow = min(reached, key=lambda layer: min(layer.outputs, layer.inputs))
     least = min(narrow.outputs, narrow.inputs)
-    if recipe.rank > least:
+    if rank > least:
         raise FinbenchError(
-            f"Rank {recipe.rank} is above the smaller dimension of {narrow.name} ({narrow.outputs} x {narrow.inputs}).",
+            f"Rank {rank} is above the smaller dimension of {narrow.name} ({narrow.outputs} x {narrow.inputs}).",
             f"Use --rank {least} or less, or other target modules: --set target_modules=[...]",
         )
 
 
-def without_conv1d(method: Method, recipe: Recipe, layers: list[Layer]) -> None:
+def without_conv1d(method: Method, recipe: Recipe, reached: list[Layer]) -> None:
     """Refuse GPT-2's transposed layers where peft's implementation cannot take them."""
-    found = next((layer for layer in targets(recipe, layers) if layer.kind == "Conv1D"), None)
+    found = next((layer for layer in reached if layer.kind == "Conv1D"), None)
     if found is not None and not method.conv1d:
         raise FinbenchError(
             f"Method {method.name} cannot take {found.name} of {recipe.base}: it is a Conv1D, as in GPT-2, "

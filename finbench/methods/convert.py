@@ -9,6 +9,7 @@ from typing import Any
 from finbench.records import Recipe
 
 PREFIX = "base_model.model."  # of tensor names in peft's files
+NARROWING = ("exclude_modules", "layers_to_transform", "layers_pattern")  # peft's options that narrow the targets
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def write_lora(factors: dict[str, Factors], recipe: Recipe, targets: Any, folder
     """Write ``adapter_config.json`` and ``adapter_model.safetensors`` of a plain LoRA.
 
     All layers get the largest rank among them and one scale: short factors are filled up with zeros, and what differs
-    in scale goes into B, so that runtimes that know only one rank and one alpha serve it.
+    in scale goes into B, so that runtimes that know only one rank and one alpha serve it. Which of the target modules
+    were left out is said as the recipe says it: without, peft would put a new adapter on them.
     """
     import torch
     from peft import LoraConfig
@@ -68,6 +70,7 @@ def write_lora(factors: dict[str, Factors], recipe: Recipe, targets: Any, folder
         lora_dropout=recipe.dropout,
         target_modules=targets,
         inference_mode=True,
+        **{key: recipe.options[key] for key in NARROWING if key in recipe.options},
     )
     config.save_pretrained(str(folder))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -8,11 +8,12 @@ from typing import Any
 
 from finbench.errors import FinbenchError
 from finbench.methods import convert
-from finbench.methods.base import Layer, Start, number, started, targets
+from finbench.methods.base import Layer, Start, number, started
 from finbench.methods.lora import LoraMethod
 from finbench.methods.wrapping import wrap
 from finbench.records import Recipe
 
+_PATTERNS = ("rank_pattern", "alpha_pattern")
 _MOST_PASSES = 128  # two batches of eight rows had not settled after several minutes
 
 
@@ -24,14 +25,18 @@ class _Batches(list[dict[str, Any]]):
 class Eva(LoraMethod):
     """LoRA whose A comes from an incremental SVD of activations on training batches."""
 
+    def offered(self) -> set[str]:
+        """Not those that set the rank of single layers, which it does."""
+        return super().offered() - set(_PATTERNS)
+
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """rho times the rank must fit every target's inputs."""
         super().verify(recipe, layers)
-        for key in ("rank_pattern", "alpha_pattern"):
+        for key in _PATTERNS:
             if recipe.options.get(key):
                 raise FinbenchError(f"eva finds the rank of each layer by itself: it takes no {key}.", "Leave it out.")
         rho, _ = self._shares(recipe)
-        narrow = min(targets(recipe, layers), key=lambda layer: layer.inputs)
+        narrow = min(self.reach(recipe, layers), key=lambda layer: layer.inputs)
         if round(rho * recipe.rank) > narrow.inputs:
             raise FinbenchError(
                 f"rho {rho:g} times rank {recipe.rank} is above the {narrow.inputs} inputs of {narrow.name}.",
@@ -63,7 +68,7 @@ class Eva(LoraMethod):
         chosen = EvaConfig(rho=rho, tau=tau, use_label_mask=False)
         wrapped = wrap(model, self.lora_config(recipe, init_lora_weights="eva", eva_config=chosen), self, recipe)
         kept = {name: (m.in_features, m.out_features) for name, m in convert.lora_layers(wrapped)}
-        matched = set(wrapped.peft_config["default"].target_modules)
+        matched = wrapped.peft_config["default"].target_modules
         with torch.no_grad():
             initialize_lora_eva_weights(
                 wrapped, usable, forward_fn=_Forward(), show_progress_bar=False, gather_distributed_inputs=False
@@ -105,11 +110,15 @@ class _Forward:
 
 EVA = Eva(
     name="eva",
-    summary="A from the principal components of each layer's inputs; ranks go where the variance is (rho, tau)",
+    summary="LoRA that starts from the inputs' components",
     equation="y = Wx + sBAx, A0 = top right singular vectors of the inputs, B0 = 0",
     paper="Paischer et al. 2024, arXiv:2410.07170",
     becomes="converted LoRA",
     trains="r(h+o) in the mean",
     starts=True,
     options={"rho": 2.0, "tau": 0.99},
+    about={
+        "rho": "most rank of a layer over the mean; 1: the same for all",
+        "tau": "cosine between two rounds at which a component has settled",
+    },
 )

@@ -22,7 +22,7 @@ class FullMethod(Method):
 
 FULL = FullMethod(
     name="full",
-    summary="Full fine-tuning, a baseline for small bases; makes a whole model, not an adapter",
+    summary="Every weight; the baseline, for small bases",
     equation="y = W'x, every weight trained",
     paper="-",
     becomes="model",

@@ -17,7 +17,7 @@ from typing import Any
 from finbench.console import say
 from finbench.errors import FinbenchError
 from finbench.methods import convert, quantise
-from finbench.methods.base import Layer, Start, targets
+from finbench.methods.base import Layer, Start
 from finbench.methods.lora import LoraMethod
 from finbench.records import Bits, Recipe
 
@@ -47,13 +47,17 @@ class IrQLora(LoraMethod):
                 raise FinbenchError(f"irqlora has layers of its own, so {key} does not go with it.", "Leave it out.")
         if not self._stated(recipe, "icq"):
             return
-        odd = next((layer for layer in targets(recipe, layers) if layer.inputs % 64), None)
+        odd = next((layer for layer in self.reach(recipe, layers) if layer.inputs % 64), None)
         if odd is not None:
             raise FinbenchError(
                 f"irqlora: {odd.name} has {odd.inputs} inputs, which blocks of 64 do not divide, so a block's shift "
                 "would belong to two rows.",
                 "Use --set icq=false, target modules without it (--set target_modules=[...]), or another base.",
             )
+
+    def offered(self) -> set[str]:
+        """Not those that choose another kind of layer."""
+        return super().offered() - set(_OTHER_LAYERS)
 
     def plain(self, recipe: Recipe) -> bool:
         """Without shifts it is an ordinary LoRA."""
@@ -219,7 +223,7 @@ def attach(
 
 IRQLORA = IrQLora(
     name="irqlora",
-    summary="QLoRA with 4-bit codes of higher entropy (icq) and scaled connections around A and B (iec)",
+    summary="QLoRA that keeps more information (ICQ, IEC)",
     equation="y = (dequant(NF4(W - tau)) + tau)x + s(B + beta2 Q)(A + beta1 P)x",
     paper="Qin et al. 2024, arXiv:2402.05445",
     becomes="finbench adapter",
@@ -227,5 +231,10 @@ IRQLORA = IrQLora(
     bits=(4,),
     refused="its shifts and connections are for NF4 layers",
     options={"icq": True, "iec": True, "spread": 0.1},
+    about={
+        "icq": "shift each block of 64 weights so that its codes carry more",
+        "iec": "two scaled connections around A and B",
+        "spread": "shifts looked at: this share of sigma around a block's median",
+    },
     defaults={"bits": 4},
 )

@@ -10,8 +10,9 @@ from typing import Any
 from finbench.console import quiet
 from finbench.errors import FinbenchError
 from finbench.methods import convert
-from finbench.methods.base import Layer, Method, Start, full_rank, number
-from finbench.methods.wrapping import configuration, reached, wrap
+from finbench.methods.base import Becomes, Layer, Method, Start, full_rank, number
+from finbench.methods.options import check_patterns
+from finbench.methods.wrapping import configuration, reached, rehearse, wrap
 from finbench.records import Recipe
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ REFUSED = {
     "arrow_config": "it routes between trained adapters and trains none",
     "alora_invocation_tokens": "it needs prompts with an invocation sequence, which the exams do not have",
     "use_qalora": "it needs a GPTQ base",
+    "qalora_group_size": "it belongs to use_qalora, which needs a GPTQ base",
     "lora_bias": "a trained bias is not part of the product BA, which is what is merged and served",
     "megatron_config": "finbench trains transformers' models",
     "megatron_core": "finbench trains transformers' models",
@@ -50,7 +52,9 @@ AS_REFUSED = {
     "monteclora": "monteclora_config",
 }
 _INITIAL = ("pissa", "olora", "eva", "loftq")  # starts that are methods of their own here
-_VARIANTS = ("use_dora", "use_bdlora", "velora_config")  # no longer Wx + sBAx with two whole matrices
+_SWITCHES = {"use_dora": "dora", "use_rslora": "rslora"}  # options that make lora, or qlora, one of these
+_OTHER_FUNCTION = ("use_dora", "use_bdlora")  # no longer Wx + sBAx with two whole matrices
+_VARIANTS = (*_OTHER_FUNCTION, "velora_config")  # layers of another kind
 # What peft raises on, or drops without a word, where the base is quantised.
 _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft has no such layer there"}
 
@@ -72,15 +76,34 @@ class LoraMethod(Method):
 
     def offered(self) -> set[str]:
         """The options that are not refused, and those that are not what makes the method."""
-        return self.option_names() - set(REFUSED) - set(self.config)
+        declined = {*REFUSED, *self.config, *(key for key in _SWITCHES if self._is_another(key))}
+        if self.becomes == "converted LoRA" or self.starts:
+            declined |= {*_VARIANTS}
+        if self.starts:
+            declined |= {"init_lora_weights"}
+        return self.option_names() - declined | set(self.options)
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Targets that exist, a rank that fits, and a configuration that peft takes."""
         super().verify(recipe, layers)
-        full_rank(recipe, layers)
         self._options(recipe)
-        self._patterns(recipe, layers)
-        reached(self.lora_config(recipe), recipe, layers)
+        self.reach(recipe, layers)
+
+    def reach(self, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
+        """The layers that get an adapter, each wide enough for its rank."""
+        found = reached(self.lora_config(recipe), recipe, layers)
+        full_rank(recipe.rank, found)
+        check_patterns(recipe, layers)
+        return found
+
+    def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
+        """peft's layers on a base without weights."""
+        rehearse(skeleton, self.lora_config(recipe), self, recipe)
+
+    def ends_as(self, recipe: Recipe) -> Becomes:
+        """A plain LoRA, unless an option makes another function of A and B."""
+        other = any(recipe.options.get(key) for key in _OTHER_FUNCTION)
+        return "merged weights" if other and self.becomes == "plain LoRA" else self.becomes
 
     def tokenwise(self, recipe: Recipe) -> bool:
         """All but VeLoRA, which compresses what it keeps of a pass for the backward one."""
@@ -100,12 +123,23 @@ class LoraMethod(Method):
                 raise FinbenchError(
                     f"The option {key} does not work on {recipe.bits} bits: {_FULL_PRECISION[key]}.", "Use --bits 16"
                 )
-            if key in _VARIANTS and self.becomes == "converted LoRA" and stated[key]:
+            if key in _VARIANTS and stated[key] and (self.becomes == "converted LoRA" or self.starts):
                 raise FinbenchError(
                     f"{self.name} is saved as a plain LoRA, and with {key} it would be none.",
                     "Leave it out, or: --method dora" if key == "use_dora" else "Leave it out.",
                 )
+            if stated[key] is True and self._is_another(key):
+                more = " --bits 4" if self.bits == (4,) else "".join(f" --set {own}=true" for own in self.config)
+                raise FinbenchError(
+                    f"{self.name} with {key} is a method of its own, and is served as that one is.",
+                    f"--method {_SWITCHES[key]}{more}",
+                )
         self._initial(recipe)
+
+    def _is_another(self, key: str) -> bool:
+        """Whether a switch makes lora, qlora or rslora another method; dora takes use_rslora as an option."""
+        plain = type(self) is LoraMethod and key not in self.config
+        return plain and key in _SWITCHES and not (key == "use_rslora" and self.config)
 
     def _initial(self, recipe: Recipe) -> None:
         """How A and B may start."""
@@ -115,7 +149,8 @@ class LoraMethod(Method):
         if isinstance(initial, str):
             kind = initial.lower().split("_niter")[0]
             if kind in _INITIAL:
-                raise FinbenchError(f"init_lora_weights={initial} is a method of its own.", f"--method {kind}")
+                more = " --set niter=N" if "_niter" in initial else ""
+                raise FinbenchError(f"init_lora_weights={initial} is a method of its own.", f"--method {kind}{more}")
             if kind not in ("gaussian", "orthogonal", "mica"):
                 raise FinbenchError(
                     f"init_lora_weights={initial} is unknown, or needs data that finbench does not collect.",
@@ -129,22 +164,6 @@ class LoraMethod(Method):
                 raise FinbenchError("init_lora_weights=orthogonal needs an even rank.", f"--rank {recipe.rank + 1}")
         elif initial is not None and initial is not True:  # peft takes 0 for false too
             raise FinbenchError(f"init_lora_weights={initial} would not start as the base.", "Leave it out.")
-
-    def _patterns(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Ranks and alphas of single layers are held to what holds for the recipe's own."""
-        for key, least in (("rank_pattern", 1), ("alpha_pattern", 0)):
-            stated = recipe.options.get(key) or {}
-            if not isinstance(stated, dict):
-                raise FinbenchError(
-                    f"{key} is a mapping of module names, got {stated!r}.", f"--set {key}={{q_proj: 4}}"
-                )
-            for name, value in stated.items():
-                kinds = (int,) if least else (int, float)
-                if isinstance(value, bool) or not isinstance(value, kinds) or value < least or value == 0:
-                    raise FinbenchError(f"{key}: {name} is {value!r}; a number above 0 is expected, a rank is whole.")
-                if least:  # peft's own rule for these names
-                    named = {"rank": value, "target_modules": rf"(?:.*\.)?(?:{name})"}
-                    full_rank(recipe.model_copy(update=named), layers)
 
     def lora_config(self, recipe: Recipe, **changes: Any) -> Any:
         """peft's LoraConfig of a recipe. What peft refuses becomes a FinbenchError."""
@@ -238,7 +257,7 @@ LORA = LoraMethod(
 )
 RSLORA = LoraMethod(
     name="rslora",
-    summary="LoRA scaled by alpha/sqrt(r), so that high ranks keep learning",
+    summary="LoRA with scale alpha/sqrt(r), for high ranks",
     equation="y = Wx + (alpha/sqrt(r)) BAx",
     paper="Kalajdzievski 2023, arXiv:2312.03732",
     becomes="plain LoRA",
@@ -247,7 +266,7 @@ RSLORA = LoraMethod(
 )
 DORA = LoraMethod(
     name="dora",
-    summary="LoRA on the direction of each weight row, with a trained magnitude",
+    summary="LoRA on row directions, magnitudes apart",
     equation="W' = m * (W + sBA) / ||W + sBA||, a norm per output row",
     paper="Liu et al. 2024, arXiv:2402.09353",
     becomes="merged weights",
@@ -256,7 +275,7 @@ DORA = LoraMethod(
 )
 QLORA = LoraMethod(
     name="qlora",
-    summary="LoRA on a base in NF4 with double quantisation",
+    summary="LoRA on a base in NF4, with scales in 8 bits",
     equation="y = dequant(NF4(W))x + (alpha/r) BAx",
     paper="Dettmers et al. 2023, arXiv:2305.14314",
     becomes="plain LoRA",
@@ -267,19 +286,22 @@ QLORA = LoraMethod(
 )
 LORA_PLUS = LoraPlus(
     name="lora+",
-    summary="LoRA with a learning rate of B that is lr_ratio times that of A",
+    summary="LoRA whose B learns faster than its A",
     equation="y = Wx + (alpha/r) BAx, lr_B = lambda lr_A",
     paper="Hayou et al. 2024, arXiv:2402.12354",
     becomes="plain LoRA",
     trains="r(h+o)",
     options={"lr_ratio": 16},
+    about={
+        "lr_ratio": "learning rate of B over that of A",
+    },
     # A below LoRA's rate and B, at lr_ratio times as much, above it; at 5e-4, half of LoRA's as its authors advise for
     # their 7B models, B's rate of 8e-3 undoes on the embedded base what was learnt
     defaults={"lr": 1.25e-4},
 )
 LORA_FA = LoraFA(
     name="lora-fa",
-    summary="LoRA with A frozen: half the optimiser state, far smaller activations",
+    summary="LoRA with A frozen: less memory",
     equation="y = Wx + (alpha/r) BAx, A frozen, g_B <- (r/alpha)^2 g_B (AA^T)^-1",
     paper="Zhang et al. 2023, arXiv:2308.03303",
     becomes="plain LoRA",

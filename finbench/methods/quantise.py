@@ -35,8 +35,11 @@ def check(bits: Bits) -> None:
         raise FinbenchError(f"{bits} bits need bitsandbytes.", "pip install bitsandbytes")
 
 
-def config(bits: Bits, compute_dtype: Any) -> Any:
-    """transformers' BitsAndBytesConfig for 8 or 4 bits."""
+def config(bits: Bits, compute_dtype: Any, sharded: bool = False) -> Any:
+    """transformers' BitsAndBytesConfig for 8 or 4 bits.
+
+    ``sharded``: codes are stored as numbers of ``compute_dtype``, the same bytes, for FSDP takes no bytes.
+    """
     check(bits)
     from transformers import BitsAndBytesConfig
 
@@ -49,6 +52,7 @@ def config(bits: Bits, compute_dtype: Any) -> Any:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=compute_dtype,
+        **({"bnb_4bit_quant_storage": compute_dtype} if sharded else {}),
     )
 
 

@@ -161,7 +161,7 @@ class LoftQ(LoraMethod):
 
 PISSA = Residual(
     name="pissa",
-    summary="Trains the top r singular triples of each weight; niter=16 for a fast, randomised SVD",
+    summary="The top r singular triples of W",
     equation="y = (W - sB0A0)x + sBAx, sB0A0 = top r of SVD(W)",
     paper="Meng et al. 2024, arXiv:2404.02948",
     becomes="converted LoRA",
@@ -169,12 +169,15 @@ PISSA = Residual(
     starts=True,
     how="svd",
     options={"niter": None},
+    about={
+        "niter": "power iterations of a fast, randomised SVD (16); without, the exact one",
+    },
     # the factors are as large as the weights, so the step must be smaller: 2e-5 for its authors' 7B models
     defaults={"lr": 2.0e-4},
 )
 OLORA = Residual(
     name="olora",
-    summary="Trains an orthonormal start: the first r columns of Q and rows of R",
+    summary="An orthonormal part of W, from its QR",
     equation="y = (W - sB0A0)x + sBAx, W = QR, sB0A0 = Q[:, :r] R[:r]",
     paper="Buyukakyuz 2024, arXiv:2406.01775",
     becomes="converted LoRA",
@@ -185,7 +188,7 @@ OLORA = Residual(
 )
 LOFTQ = LoftQ(
     name="loftq",
-    summary="QLoRA that starts from the best rank-r correction of the quantisation error",
+    summary="QLoRA that starts at the quantisation error",
     equation="y = Qx + sBAx, sB0A0 = top r of SVD(W - Q), Q = dequant(NF4(W))",
     paper="Li et al. 2023, arXiv:2310.08659",
     becomes="plain LoRA",

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from finbench.errors import FinbenchError
 from finbench.methods import convert, quantise
-from finbench.methods.base import Cut, Layer, Start, targets
+from finbench.methods.base import Cut, Layer, Start
 from finbench.methods.lora import LoraMethod
 from finbench.records import Recipe
 
 _STARTS = ("init_lora_weights", "use_dora", "use_bdlora", "velora_config")  # what a fold would undo or not know
 _MOVES = "moves"  # name in a checkpoint of how often it has folded
 _OPTIONS: dict[str, Any] = {"every": 0.25, "save": "lora", "save_rank": None}
+_ABOUT = {
+    "every": "steps of a cycle, or, below 1, its share of the run",
+    "save": "lora: the update, as a LoRA; model: the whole model, in float32",
+    "save_rank": "cut the saved LoRA to this rank; the record says what that lost",
+}
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,16 @@ class Moving(LoraMethod):
                 raise FinbenchError(
                     f"{self.name} makes its own factors, so {key} does not go with it.", "Leave it out."
                 )
-        for layer in targets(recipe, layers):
+        for layer in self.reach(recipe, layers):
             if layer.name.rpartition(".")[2] in ("lm_head", "embed_out"):
                 raise FinbenchError(
                     f"{self.name} changes the weights of its targets, and {layer.name} may be the embedding too.",
                     "Leave it out of target_modules.",
                 )
+
+    def offered(self) -> set[str]:
+        """Not those that a fold would undo."""
+        return super().offered() - set(_STARTS)
 
     def period(self, recipe: Recipe, steps: int) -> int:
         """Optimiser steps of a cycle in a run of ``steps``."""
@@ -244,41 +253,44 @@ class ReLora(Moving):
         module.lora_B["default"].weight.zero_()
 
     def forget(self, optimizer: Any, tensors: list[Any], recipe: Recipe) -> None:
-        """Zero all but the largest of each moment, a share ``prune`` of it; with 1 the state is dropped."""
+        """Zero both moments but where the first is largest, a share ``prune`` of it; with 1 the state is dropped.
+
+        The authors cut each moment by its own size. Where the first is kept and the second is not, Adam then divides
+        by nothing: A has no gradient until B has moved.
+        """
         share = float(self.stated(recipe, "prune"))
         if share == 1:
             super().forget(optimizer, tensors, recipe)
             return
         for tensor in tensors:
-            for key in ("exp_avg", "exp_avg_sq"):
-                held = optimizer.state.get(tensor, {}).get(key)
-                if held is not None:
-                    cut = math.floor(share * held.numel())
-                    if cut:
-                        least = held.abs().flatten().kthvalue(cut).values
-                        held.masked_fill_(held.abs() <= least, 0)
+            held, cut = optimizer.state.get(tensor), math.floor(share * tensor.numel())
+            if held and cut:
+                size = held["exp_avg"].abs()
+                small = size <= size.flatten().kthvalue(cut).values
+                for key in ("exp_avg", "exp_avg_sq"):
+                    held[key].masked_fill_(small, 0)
 
     def scheduler(self, optimizer: Any, recipe: Recipe, steps: int) -> Any:
-        """The recipe's schedule, times a short rise from zero at the start of each cycle but the first."""
+        """The recipe's schedule, times ``restart``."""
         from torch.optim.lr_scheduler import LambdaLR
         from transformers import get_scheduler
 
         warm = math.ceil(recipe.warmup * steps)
         whole = get_scheduler(recipe.schedule, optimizer, num_warmup_steps=warm, num_training_steps=steps).lr_lambdas[0]
+        again = self.restart(recipe, steps)
+        return LambdaLR(optimizer, lambda step: float(whole(step)) * again(step))
+
+    def restart(self, recipe: Recipe, steps: int) -> Callable[[int], float]:
+        """A short rise from zero at the start of each cycle but the first, as a factor of the learning rate."""
         period = self.period(recipe, steps)
         rise = max(1, math.ceil(float(self.stated(recipe, "restart_warmup")) * period))
-
-        def factor(step: int) -> float:
-            again = min(1.0, step % period / rise) if step >= period else 1.0
-            return float(whole(step)) * again
-
-        return LambdaLR(optimizer, factor)
+        return lambda step: min(1.0, step % period / rise) if step >= period else 1.0
 
 
 _REFUSED = "every fold would be rounded to the quantised weights, and be lost"
 ROSA = Rosa(
     name="rosa",
-    summary="Trains random singular triples of W in place, others every so often: the update has no rank limit (every)",
+    summary="Random singular triples of W, drawn anew",
     equation="y = (W - sB0A0)x + sBAx, sB0A0 = r random triples of SVD(W), W <- W + s(BA - B0A0) every k steps",
     paper="Hameed et al. 2024, arXiv:2407.07802",
     becomes="converted LoRA",
@@ -287,12 +299,16 @@ ROSA = Rosa(
     refused=_REFUSED,
     ranks=2,
     options={**_OPTIONS, "pick": "random"},
+    about={
+        **_ABOUT,
+        "pick": "which triples: random, top or bottom",
+    },
     # as of pissa, the factors are parts of the weights and as large
     defaults={"lr": 2.0e-4},
 )
 RELORA = ReLora(
     name="relora",
-    summary="LoRA that is folded into W and started again, with a learning rate that restarts too (every, prune)",
+    summary="LoRA that is folded into W and restarted",
     equation="y = Wx + sBAx, W <- W + sBA, B <- 0 every k steps",
     paper="Lialin et al. 2023, arXiv:2307.05695",
     becomes="converted LoRA",
@@ -300,5 +316,10 @@ RELORA = ReLora(
     bits=(16,),
     refused=_REFUSED,
     options={**_OPTIONS, "prune": 0.99, "restart_warmup": 0.1},
+    about={
+        **_ABOUT,
+        "prune": "share of the optimiser's moments that a restart drops; 1: all",
+        "restart_warmup": "share of a cycle in which the rate rises from zero",
+    },
     defaults={"schedule": "cosine"},
 )

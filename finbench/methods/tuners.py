@@ -14,7 +14,8 @@ from typing import Any
 from finbench.console import quiet
 from finbench.errors import FinbenchError
 from finbench.methods.base import Layer, Method, Start, full_rank, without_conv1d
-from finbench.methods.wrapping import configuration, reached, wrap
+from finbench.methods.options import check_patterns
+from finbench.methods.wrapping import configuration, reached, rehearse, wrap
 from finbench.records import Recipe
 
 _BOTH = "inputs and outputs"
@@ -71,21 +72,27 @@ class Tuner(Method):
         for key, value in recipe.options.items():
             if key.startswith("init_") and not value:
                 raise FinbenchError(f"{key}={value} would not start as the base.", "Leave it out.")
-        without_conv1d(self, recipe, layers)
+        config, kept = self.config(recipe), self.reach(recipe, layers)
+        without_conv1d(self, recipe, kept)
         if self.rank and not self.wide:
-            full_rank(recipe, layers)
-        config = self.config(recipe)
-        kept = reached(config, recipe, layers)
+            full_rank(recipe.rank, kept)
+        check_patterns(recipe, layers)
         for key, sides in self.divides:
             size = getattr(config, key)
-            if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-                raise FinbenchError(f"{self.name}: {key} is a whole number, got {size!r}.", f"--set {key}=...")
             for layer in kept:
                 if size and any(side in sides and getattr(layer, side) % size for side in ("inputs", "outputs")):
                     raise FinbenchError(
                         f"{self.name}: {key} {size} does not divide {layer.name} ({layer.outputs} x {layer.inputs}).",
                         f"State one that divides its {sides}: --set {key}=...",
                     )
+
+    def reach(self, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
+        """The layers that get an adapter."""
+        return reached(self.config(recipe), recipe, layers)
+
+    def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
+        """peft's layers on a base without weights."""
+        rehearse(skeleton, self.config(recipe), self, recipe)
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """peft's layers on the target modules."""
@@ -94,7 +101,7 @@ class Tuner(Method):
 
 VERA = Tuner(
     name="vera",
-    summary="Random A and B, shared by all layers and frozen; two vectors a layer train",
+    summary="Two vectors a layer; A and B random, frozen",
     equation="y = Wx + diag(b) B diag(d) Ax, A and B frozen",
     paper="Kopiczko et al. 2023, arXiv:2310.11454",
     becomes="merged weights",
@@ -108,7 +115,7 @@ VERA = Tuner(
 )
 RANDLORA = Tuner(
     name="randlora",
-    summary="A sum of random low-rank products with trained diagonals: a full-rank update; a larger rank trains less",
+    summary="Weights of a full-rank sum of random products",
     equation="y = Wx + s sum_i B_i diag(l_i) A_i diag(g_i) x, A and B frozen",
     paper="Albert et al. 2025, arXiv:2502.00987",
     becomes="merged weights",
@@ -118,12 +125,15 @@ RANDLORA = Tuner(
     dropout="randlora_dropout",
     # drawn again from their seed: peft would save the shared A and B once for every layer, 2 GB for a base of 0.3
     options={"save_projection": False},
+    about={
+        "save_projection": "save the random matrices too, 2 GB for a base of 0.3; without, they are drawn again",
+    },
     # peft's own: alpha is 20 times the rank
     defaults={"rank": 32, "alpha": 640},
 )
 OFT = Tuner(
     name="oft",
-    summary="Rotates the input of each layer by blocks (oft_block_size); exactly with use_cayley_neumann=false",
+    summary="A rotation of each layer's inputs, in blocks",
     equation="y = W Rx, R = (I+Q)(I-Q)^-1 by blocks, Q skew-symmetric; peft takes the series up to Q^4",
     paper="Qiu et al. 2023, arXiv:2306.07280",
     becomes="merged weights",
@@ -134,6 +144,10 @@ OFT = Tuner(
     dropout="module_dropout",
     unused=("rank", "alpha"),
     options={"oft_block_size": 32, "r": 0},
+    about={
+        "oft_block_size": "inputs that are rotated together; 0: as r says",
+        "r": "blocks of a layer, where oft_block_size is 0",
+    },
     divides=(("oft_block_size", "inputs"), ("r", "inputs")),  # peft would take another one with a mere warning
 )
 

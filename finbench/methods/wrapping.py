@@ -9,7 +9,8 @@ import copy
 import re
 from typing import Any
 
-from finbench.errors import FinbenchError, reason
+from finbench.errors import FinbenchError, near_misses, reason
+from finbench.methods import options
 from finbench.methods.base import Layer, Method, targets
 from finbench.records import Recipe
 
@@ -18,6 +19,7 @@ _RAISED = (ValueError, TypeError, LookupError, AttributeError, ImportError, Arit
 
 def configuration(kind: Any, method: Method, recipe: Recipe, values: dict[str, Any]) -> Any:
     """An instance of peft's configuration class ``kind`` for the recipe's target modules."""
+    options.check(method.name, kind, recipe.options)
     try:
         return kind(task_type="CAUSAL_LM", target_modules=recipe.target_modules, **values)
     except _RAISED as fault:
@@ -27,11 +29,12 @@ def configuration(kind: Any, method: Method, recipe: Recipe, values: dict[str, A
 def reached(config: Any, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
     """The targets that peft's ``exclude_modules``, ``layers_to_transform`` and ``layers_pattern`` leave.
 
-    FinbenchError if they leave none, or cannot be read.
+    FinbenchError if they leave none, cannot be read, or name what is not there.
     """
     from peft.tuners.tuners_utils import check_target_module_exists
 
     found = targets(recipe, layers)
+    _named_layers(recipe, found)
     asked = copy.copy(config)
     if isinstance(recipe.target_modules, str):
         if recipe.options.get("layers_to_transform") is not None:  # peft applies it to endings of names alone
@@ -53,6 +56,43 @@ def reached(config: Any, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
     return kept
 
 
+def _named_layers(recipe: Recipe, found: list[Layer]) -> None:
+    """peft passes over what ``exclude_modules`` and ``layers_to_transform`` name in vain."""
+    excluded = recipe.options.get("exclude_modules")
+    for name in excluded if isinstance(excluded, list) else []:
+        if not any(layer.name == name or layer.name.endswith(f".{name}") for layer in found):
+            ends = {layer.name.rpartition(".")[2] for layer in found}
+            close = near_misses(str(name), ends)
+            raise FinbenchError(
+                f"exclude_modules: {name!r} is none of the target modules."
+                + (f" Did you mean {' or '.join(close)}?" if close else ""),
+                f"They are: {', '.join(sorted(ends))}",
+            )
+    wanted = recipe.options.get("layers_to_transform")
+    numbers = {int(part) for layer in found for part in layer.name.split(".") if part.isdecimal()}
+    for number in [wanted] if isinstance(wanted, int) else wanted if isinstance(wanted, list) else []:
+        if number not in numbers and numbers:
+            raise FinbenchError(
+                f"layers_to_transform: {recipe.base} has no layer {number!r}.",
+                f"It has the layers {min(numbers)} to {max(numbers)}.",
+            )
+
+
+def rehearse(skeleton: Any, config: Any, method: Method, recipe: Recipe) -> None:
+    """peft's layers on ``skeleton``, a base on the meta device: what peft refuses is refused before weights are loaded.
+
+    Some of its tuners look at the weights when they make a layer, which cannot be rehearsed.
+    """
+    from peft import get_peft_model
+
+    try:
+        get_peft_model(skeleton, copy.deepcopy(config), low_cpu_mem_usage=True)
+    except NotImplementedError:  # "Cannot copy out of meta tensor"
+        return
+    except (*_RAISED, RuntimeError) as fault:
+        raise _refused(method, recipe, fault) from fault
+
+
 def wrap(model: Any, config: Any, method: Method, recipe: Recipe) -> Any:
     """peft's layers on ``model``. Its tensors are float32, and the base is frozen."""
     from peft import get_peft_model
@@ -60,7 +100,11 @@ def wrap(model: Any, config: Any, method: Method, recipe: Recipe) -> Any:
     try:
         return get_peft_model(model, config)
     except (*_RAISED, RuntimeError) as fault:
-        raise FinbenchError(
-            f"peft refuses {method.name} on {recipe.base}: {reason(fault)}",
-            f"Its options: {', '.join(sorted(method.option_names()))}; state them with --set",
-        ) from fault
+        raise _refused(method, recipe, fault) from fault
+
+
+def _refused(method: Method, recipe: Recipe, fault: Exception) -> FinbenchError:
+    return FinbenchError(
+        f"peft refuses {method.name} on {recipe.base}: {reason(fault)}",
+        f"Its options: {', '.join(sorted(method.offered()))}; state them with --set",
+    )

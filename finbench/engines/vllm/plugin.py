@@ -25,12 +25,15 @@ def version() -> tuple[int, int] | None:
 
 
 def register() -> None:
-    """On a CPU, and on a version that was tested, let LoRA layers use one matrix product an adapter."""
+    """On a CPU and a version that was tested: one matrix product an adapter in LoRA layers, one copy of the head."""
     from vllm.platforms import current_platform
 
     if not current_platform.is_cpu():
         return
     if version() not in TESTED:
-        log.warning("finbench: vLLM %s was not tested; LoRA layers run vLLM's own, slow code.", version())
+        log.warning("finbench: vLLM %s was not tested; it runs its own, slow code on this CPU.", version())
         return
     type(current_platform).get_punica_wrapper = classmethod(lambda cls: WRAPPER)
+    from finbench.engines.vllm import head
+
+    head.keep()

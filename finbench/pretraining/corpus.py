@@ -1,0 +1,244 @@
+"""Documents, streamed from a source: text files, JSON lines, filings, data sets. Which ones are held out.
+
+No file set is held in memory, only one document and 16 bytes for each document seen. Whether a document is held out
+depends on its text alone (a salted hash of the normalised text), so that copies of one, in whatever source, are on one
+side, and adding documents moves none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench import hub, paths, refs
+from finbench.data.xbrl import prose
+from finbench.errors import FinbenchError, reason
+from finbench.files import digest, sha256_file
+from finbench.pretraining.spec import Source
+
+_LARGEST = 256 * 2**20  # bytes of a document
+_HELD = "pretrain:"  # beside the salt of the tasks' own split: which side a text is on there says nothing here
+
+
+@dataclass(frozen=True)
+class Located:
+    """A source with its files, or its data set, found. ``identity``: a digest of all that decides its documents."""
+
+    source: Source
+    name: str
+    files: tuple[Path, ...]
+    identity: str
+    revision: str | None = None  # of a data set on the Hub
+    rows: Any = None  # of a data set
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the files."""
+        return sum(path.stat().st_size for path in self.files)
+
+
+@dataclass
+class Counts:
+    """What became of the documents of a source."""
+
+    read: int = 0
+    kept: int = 0
+    held_out: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text and its side."""
+
+    text: str
+    held_out: bool
+
+
+def locate(source: Source, name: str) -> Located:
+    """Find the files of a source. Raises FinbenchError for none, and for a data set that cannot be had."""
+    if source.kind in ("hub", "folder"):
+        return _data_set(source, name)
+    files = _files(source)
+    shas = [sha256_file(path) for path in files]
+    stated = source.model_dump(include={"field", "per"} if source.kind in ("text", "jsonl") else set())
+    return Located(source, name, tuple(files), digest({"kind": source.kind, "files": shas, **stated}))
+
+
+def _files(source: Source) -> list[Path]:
+    place = Path(source.place).expanduser()
+    if source.kind == "filings":
+        found = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+    elif place.is_dir():
+        found = sorted(path for path in place.rglob("*.txt" if source.kind == "text" else "*.jsonl") if path.is_file())
+    elif place.is_file():
+        found = [place]
+    else:
+        found = sorted(path for text in glob.glob(str(place), recursive=True) if (path := Path(text)).is_file())
+    if not found or not found[0].is_file():
+        raise FinbenchError(
+            f"data: no file at {source.kind}: {source.place}", "Give a file, a folder, or a pattern in quotes."
+        )
+    return found
+
+
+def _data_set(source: Source, name: str) -> Located:
+    """A data set: streamed from the Hub at one commit, or memory-mapped from a folder."""
+    import datasets
+
+    stated = {"kind": source.kind, "field": source.field, "config": source.config, "split": source.split}
+    if source.kind == "hub":
+        ref = refs.parse(source.place)
+        if ref.kind != "hub":
+            raise FinbenchError(f"data: a data set on the Hub is hub:org/name[@rev], got {source.place!r}.")
+        revision = hub.dataset_sha(ref.name, ref.revision or "main")
+        with hub.data_explained(ref.name):
+            rows = datasets.load_dataset(ref.name, source.config, split=source.split, revision=revision, streaming=True)
+            _has_column(source, list(rows.column_names or next(iter(rows.take(1)), {})))
+        return Located(source, name, (), digest({**stated, "name": ref.name, "revision": revision}), revision, rows)
+    place = Path(source.place).expanduser()
+    try:
+        rows = datasets.load_from_disk(str(place))
+        rows = rows[source.split] if isinstance(rows, datasets.DatasetDict) else rows
+    except (OSError, ValueError, KeyError) as fault:
+        raise FinbenchError(f"data: {place} holds no data set that datasets can read: {reason(fault)}") from fault
+    _has_column(source, rows.column_names)
+    files = tuple(sorted(path for path in place.rglob("*.arrow") if path.is_file()))
+    return Located(source, name, files, digest({**stated, "files": [sha256_file(path) for path in files]}), rows=rows)
+
+
+def _has_column(source: Source, names: list[str]) -> None:
+    if source.field not in names:
+        raise FinbenchError(
+            f"data: {source.place} has no column {source.field!r}; it has {', '.join(names[:12])}.",
+            f"Set field: {names[0] if names else 'text'}",
+        )
+
+
+# ---------------------------------------------------------------- documents
+
+
+def raw(located: Located) -> Iterator[str]:
+    """The documents of a source as they are, in a fixed order. Raises FinbenchError with file and line."""
+    source = located.source
+    if source.kind == "filings":
+        yield from prose.passages(Path(source.place).expanduser())
+    elif located.rows is not None:
+        rows = iter(located.rows.select_columns([source.field]))
+        while True:
+            with hub.data_explained(source.place) if source.kind == "hub" else contextlib.nullcontext():
+                row = next(rows, None)
+            if row is None:
+                return
+            yield _text(row[source.field], located.name)
+    else:
+        for path in located.files:
+            yield from _lines_of_json(path, source.field) if source.kind == "jsonl" else _plain(path, source.per)
+
+
+def _lines_of_json(path: Path, key: str) -> Iterator[str]:
+    with path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            where = f"{path}:{number}"
+            if len(line) > _LARGEST:
+                raise FinbenchError(f"{where}: a line of more than {_LARGEST >> 20} MiB.")
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as fault:
+                    raise FinbenchError(f"{where}: not JSON ({fault})") from fault
+                if not isinstance(row, dict) or key not in row:
+                    known = f"; it has {', '.join(map(str, list(row)[:8]))}" if isinstance(row, dict) else ""
+                    raise FinbenchError(f"{where}: no field {key!r}{known}.", "Set field: in the recipe's data.")
+                yield _text(row[key], where)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise FinbenchError(f"{where}: a document is text, got {type(value).__name__}.")
+    return value
+
+
+def _plain(path: Path, per: str | int) -> Iterator[str]:
+    """The documents of a text file: all of it, its lines, its paragraphs, or paragraphs up to ``per`` characters."""
+    try:
+        if per == "file":
+            if path.stat().st_size > _LARGEST:
+                raise FinbenchError(
+                    f"{path}: a document of more than {_LARGEST >> 20} MiB.", "Cut it up: per: paragraph, or per: 20000"
+                )
+            yield path.read_text(encoding="utf-8-sig")
+            return
+        with path.open(encoding="utf-8-sig") as handle:
+            if per == "line":
+                yield from (line.rstrip("\n") for line in handle)
+            else:
+                yield from _gathered(_paragraphs(handle), per if isinstance(per, int) else 0)
+    except UnicodeDecodeError as fault:
+        raise FinbenchError(f"{path}: not UTF-8 ({fault.reason} at byte {fault.start})", "Convert it: iconv") from fault
+    except OSError as fault:
+        raise FinbenchError(f"{path}: cannot be read ({fault.strerror})") from fault
+
+
+def _paragraphs(lines: Iterator[str] | Any) -> Iterator[str]:
+    held: list[str] = []
+    for line in lines:
+        if line.strip():
+            held.append(line)
+        elif held:
+            yield "".join(held).strip("\n")
+            held = []
+    if held:
+        yield "".join(held).strip("\n")
+
+
+def _gathered(parts: Iterator[str], most: int) -> Iterator[str]:
+    """Consecutive paragraphs together, up to ``most`` characters; one that is longer stands alone."""
+    held: list[str] = []
+    size = 0
+    for part in parts:
+        if held and size + len(part) + 2 > most:
+            yield "\n\n".join(held)
+            held, size = [], 0
+        held.append(part)
+        size += len(part) + 2
+    if held:
+        yield "\n\n".join(held)
+
+
+class Divider:
+    """Drops empty documents and exact copies, and says which of the others are held out."""
+
+    def __init__(self, share: float) -> None:
+        self.share, self.counts, self.splits = share, Counts(), paths.helper("sets").splits
+        self.seen: set[bytes] = set()
+
+    def place(self, text: str) -> Document | None:
+        """The document, or None if it is dropped."""
+        self.counts.read += 1
+        if not text.strip():
+            self.counts.dropped["empty"] += 1
+            return None
+        try:
+            exact = hashlib.sha256(text.encode()).digest()[:16]
+        except UnicodeEncodeError:  # half of a surrogate pair is no character, and no tokenizer takes it
+            self.counts.dropped["not Unicode"] += 1
+            return None
+        if exact in self.seen:
+            self.counts.dropped["exact copies"] += 1
+            return None
+        self.seen.add(exact)
+        found = self.splits.hash_of(_HELD + self.splits.normalise(text))
+        held_out = int.from_bytes(found[:8], "big") / 2**64 < self.share
+        if held_out:
+            self.counts.held_out += 1
+        else:
+            self.counts.kept += 1
+        return Document(text, held_out)

@@ -1,0 +1,227 @@
+"""What is trained: the model of the recipe and its dense baselines, as configurations first, then with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from finbench import bases
+from finbench.errors import FinbenchError, near_misses, reason
+from finbench.methods.base import Method
+from finbench.modelfiles import STRUCTURE
+from finbench.pretraining.spec import SHAPES, PretrainRecipe
+from finbench.records import BaseModelId, Recipe
+from finbench.structured import counts, matching, surgery
+from finbench.structured.structures import Structure
+
+MODEL = "model"  # the name of what the recipe is about
+_OURS = ("vocab_size", "n_positions", "max_position_embeddings")  # of tokenizer and recipe
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of a run. ``config`` is that of the dense model before any structure."""
+
+    name: str
+    what: str  # for people
+    config: Any
+    structure: Structure
+    warmup: int = 0  # dense steps before the structure
+    base: bases.Base | None = None
+    relora: bool = False
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a member costs, from its configuration alone."""
+
+    parameters: int
+    dense_parameters: int
+    trainable: int
+    parts: list[counts.Part]
+    flops: counts.Flops
+    rank: int | None
+    replaced: int
+    kept: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def compression(self) -> float:
+        """Parameters of the dense model over those of this one."""
+        return self.dense_parameters / self.parameters
+
+
+@dataclass(frozen=True)
+class Moving:
+    """ReLoRA at work: the method, and the recipe that it knows its settings from."""
+
+    method: Method
+    recipe: Recipe
+
+
+def members(recipe: PretrainRecipe, tokenizer: Any) -> list[Member]:
+    """The model, then its baselines. Raises FinbenchError for a configuration that makes no model."""
+    structure = recipe.resolved
+    base = bases.resolve(recipe.start.base) if recipe.start.base else None
+    if base and (base.folder / STRUCTURE).is_file():
+        raise FinbenchError(f"{base.id.alias} has low-rank structure already.", "Start from a dense checkpoint.")
+    config = bases.skeleton(base).config if base else _configuration(recipe, tokenizer)
+    if base and recipe.context > (bases.context_length(base) or recipe.context):
+        raise FinbenchError(
+            f"{base.id.alias} sees {bases.context_length(base)} tokens, and context is {recipe.context}.",
+            f"--set context={bases.context_length(base)}",
+        )
+    dense = Structure(kind="dense")
+    what = "ReLoRA" if recipe.relora else structure.kind
+    model = Member(MODEL, what, config, structure, recipe.warmup_dense_steps, base, recipe.relora is not None)
+    found = [model]
+    for name in recipe.baselines:
+        if name == "dense":
+            found.append(Member("dense", "dense, of the whole size", config, dense, base=base))
+            continue
+        own = size(model, recipe)
+        wanted = {"parameters": own.parameters} if name == "parameters" else {"flops": own.flops.forward}
+        match = matching.dense_config_matching(config, **wanted, context=recipe.context)
+        found.append(Member(f"dense-{name}", f"dense, matched {name} ({match.deviation:+.1%})", match.config, dense))
+    return found
+
+
+def _configuration(recipe: PretrainRecipe, tokenizer: Any) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import GPT2Config, LlamaConfig
+
+    start, family = recipe.start, recipe.start.family
+    kind = {"gpt2": GPT2Config, "llama": LlamaConfig}[family]
+    shape = dict(SHAPES[start.shape][1]) if start.shape else {}
+    known = {*kind().to_dict(), *kind.attribute_map} - {"model_type", "architectures"}
+    for key in start.config:
+        if key not in known or key in _OURS:
+            close = near_misses(key, known)
+            meant = f" Did you mean {' or '.join(close)}?" if close else ""
+            what = "comes from tokenizer and context" if key in _OURS else f"is no key of {kind.__name__}.{meant}"
+            raise FinbenchError(f"start.config: {key} {what}", "Leave it out.")
+    first, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    common = {"vocab_size": len(tokenizer), "bos_token_id": end if first is None else first, "eos_token_id": end}
+    if family == "gpt2":
+        own = {"n_positions": recipe.context, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+    else:
+        own = {"max_position_embeddings": recipe.context}
+    try:
+        config = kind(**{**common, **own, **shape, **start.config})
+        surgery.planned(config, Structure(kind="dense"))
+    except (ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError, StrictDataclassError) as fault:
+        raise FinbenchError(f"start: this makes no model: {reason(fault)}", "Mend start.config.") from fault
+    return config
+
+
+def skeleton(member: Member, structured: bool = True) -> tuple[Any, surgery.Surgery]:
+    """(the member's model on the meta device, what its structure replaced)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(member.config)
+    structure = member.structure if structured else Structure(kind="dense")
+    if structure.init == "activation":  # the same counts
+        structure = structure.model_copy(update={"init": "svd"})
+    return model, surgery.restructure(model, structure)
+
+
+def size(member: Member, recipe: PretrainRecipe) -> Size:
+    """Parameters, parts and operations of a member; nothing is allocated."""
+    model, done = skeleton(member)
+    count = counts.parameters(model)
+    parts, flops = counts.parts(model), counts.flops_per_token(model, recipe.context)
+    trained = moved(recipe, model) if member.relora else model
+    return Size(
+        parameters=count,
+        dense_parameters=done.before,
+        trainable=sum(tensor.numel() for tensor in trained.parameters() if tensor.requires_grad),
+        parts=parts,
+        flops=flops,
+        rank=done.rank,
+        replaced=len(done.layers),
+        kept=done.kept,
+        warnings=done.warnings,
+    )
+
+
+def begin(member: Member, recipe: PretrainRecipe) -> Any:
+    """The member's dense model with its first weights, float32: the base's, or drawn from the seed."""
+    import torch
+    from transformers import AutoModelForCausalLM, set_seed
+
+    set_seed(recipe.seed)
+    if member.base:
+        model, _ = bases.load(member.base, 16, torch.float32)
+        return model
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return AutoModelForCausalLM.from_config(member.config, dtype=torch.float32).to(device)
+
+
+def restructured(model: Any, member: Member, calibration: Iterable[Any]) -> surgery.Surgery:
+    """Give ``model`` the member's structure, in place."""
+    return surgery.restructure(model, member.structure, calibration if member.structure.init == "activation" else None)
+
+
+def empty(model: Any, member: Member) -> None:
+    """The structure's modules, without first weights worth anything: those of a checkpoint follow."""
+    surgery.restructure(model, member.structure.model_copy(update={"init": "kaiming"}))
+
+
+# ---------------------------------------------------------------- ReLoRA
+
+
+def moving(recipe: PretrainRecipe) -> Moving:
+    """The method ``relora`` with a recipe that states its settings."""
+    from finbench.methods import method_named
+
+    stated = recipe.relora
+    assert stated is not None
+    settings = Recipe(
+        name=recipe.name,
+        base=recipe.start.base or "",
+        tasks={"pretraining": 1.0},
+        method="relora",
+        options={
+            "every": stated.every,
+            "prune": stated.prune,
+            "restart_warmup": stated.restart_warmup,
+            "save": "model",
+        },
+        bits=16,
+        rank=stated.rank,
+        alpha=stated.alpha,
+        dropout=0.0,
+        target_modules="all-linear",
+        lr=recipe.lr,
+        schedule=recipe.schedule,
+        warmup=recipe.warmup,
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        epochs=1,
+        batch_size=recipe.batch,
+        accumulate=1,
+        max_length=recipe.context,
+        chat=False,
+        dtype=recipe.dtype,
+        save_every=recipe.save_every,
+        seed=recipe.seed,
+    )
+    return Moving(method_named("relora"), settings)
+
+
+def moved(recipe: PretrainRecipe, model: Any) -> Any:
+    """``model`` with ReLoRA's factors around its layers."""
+    from finbench.methods import Start
+
+    found = moving(recipe)
+    found.method.verify(found.recipe, bases.layers_of(model))
+    found.method.check_steps(found.recipe, recipe.total_steps)
+    return found.method.apply(model, found.recipe, Start(recipe.total_steps, iter(()), lambda weights: None))
+
+
+def base_id(members: list[Member]) -> BaseModelId | None:
+    """The base that the run starts from, if it does."""
+    return members[0].base.id if members[0].base else None

@@ -1,0 +1,175 @@
+"""The report of a pretraining: its model beside the dense baselines, as Markdown and as one page with curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench import cards, catalog, plots
+from finbench.files import write_atomic
+from finbench.pretraining.held import ALL
+from finbench.pretraining.result import Pretrained, Trained
+
+
+@dataclass(frozen=True)
+class Row:
+    """A quantity, and what it is for each model."""
+
+    name: str
+    cells: list[str]
+
+
+def rows(done: Pretrained) -> list[Row]:
+    """The comparison, a row for each quantity; ratios are to the dense model of the whole size, where there is one."""
+    models = done.models
+    whole = next((model for model in models if model.name == "dense"), None)
+    found = [
+        Row("parameters", [amount(model.parameters) for model in models]),
+        Row("compression, embeddings counted", [f"{model.compression:.2f}×" for model in models]),
+        Row("weight files", [size(model.bytes) for model in models]),
+        *(
+            Row(f"  at {bits} bits", [size(model.stored[bits]) if bits in model.stored else "" for model in models])
+            for bits in models[0].stored
+        ),
+        Row("operations a token, training", [amount(model.flops_training) for model in models]),
+        Row("tokens a second", [f"{model.tokens_per_second:,.0f}" for model in models]),
+    ]
+    if whole and len(models) > 1:
+        work = [whole.flops_training / model.flops_training for model in models]
+        speed = [model.tokens_per_second / whole.tokens_per_second for model in models]
+        found.append(Row("operations: dense over this", [f"{ratio:.2f}×" for ratio in work]))
+        found.append(Row("speed: this over dense", [f"{ratio:.2f}×" for ratio in speed]))
+    found += [
+        Row("peak memory", [size(model.peak_memory_bytes) for model in models]),
+        Row("training loss, last tenth", [f"{model.final_loss:.4f}" for model in models]),
+    ]
+    if any(model.base_bits for model in models):
+        found.append(Row("bits per byte of the base", [_bits(model.base_bits, ALL) for model in models]))
+    found.append(Row("bits per byte before", [f"{model.first_bits:.4f}" for model in models]))
+    for name in models[0].bits_curve[-1][1]:
+        shown = "bits per byte after" if name == ALL or len(done.sources) == 1 else f"  on {name}"
+        found.append(Row(shown, [_bits(model.bits_curve[-1][1], name) for model in models]))
+    for task in models[0].scores:
+        found.append(Row(task, [f"{100 * model.scores[task]:.1f}" if task in model.scores else "" for model in models]))
+    return found
+
+
+def _bits(found: dict[str, float], name: str) -> str:
+    if not found:
+        return ""
+    return f"{found.get(name, next(iter(found.values()))):.4f}"
+
+
+def amount(value: float) -> str:
+    """124.4M, 1.56B: powers of a thousand as people who count parameters write them."""
+    for unit, power in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= power:
+            return f"{value / power:.3g}{unit}" if value / power < 100 else f"{value / power:.1f}{unit}"
+    return f"{value:.0f}"
+
+
+def size(value: float) -> str:
+    """Bytes in decimal units."""
+    for unit, power in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= power:
+            return f"{value / power:.2f} {unit}"
+    return f"{value:.0f} B"
+
+
+def figures(done: Pretrained) -> list[str]:
+    """The curves: training loss, smoothed, and held-out bits per byte of all text."""
+    losses = {model.name: _smooth(model.loss_curve) for model in done.models}
+    bits = {
+        model.name: [(step, found.get(ALL, next(iter(found.values())))) for step, found in model.bits_curve]
+        for model in done.models
+    }
+    # a random start is far above everything that follows
+    most = max(points[min(1, len(points) - 1)][1] for points in bits.values())
+    top = max(points[len(points) // 20][1] for points in losses.values())
+    return [
+        plots.curves("Training loss", "nats a token, running mean", losses, top),
+        plots.curves("Held-out text", "bits per byte", bits, most),
+    ]
+
+
+def _smooth(curve: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
+    """A running mean over a thirtieth of the curve, at most 200 points."""
+    wide = max(1, len(curve) // 30)
+    stride = max(1, len(curve) // 200)
+    found = []
+    for end in range(1, len(curve) + 1):
+        if end % stride == 0 or end == len(curve):
+            part = curve[max(0, end - wide) : end]
+            found.append((float(part[-1][0]), sum(loss for _, loss in part) / len(part)))
+    return found
+
+
+def truncations(done: Pretrained) -> list[tuple[str, float, float]]:
+    """(model, mean, worst) relative error of the layers that were truncated."""
+    return [
+        (model.name, sum(errors) / len(errors), max(errors))
+        for model in done.models
+        if model.cutting and (errors := model.cutting.errors)
+    ]
+
+
+def markdown(done: Pretrained) -> str:
+    """The report for a repository."""
+    return cards.template("pretrain.md.j2", escape=False, **_values(done))
+
+
+def html(done: Pretrained) -> str:
+    """The report as one self-contained page: no script, no request."""
+    return cards.template("pretrain.html.j2", escape=True, **_values(done), figures=figures(done))
+
+
+def _values(done: Pretrained) -> dict[str, Any]:
+    return {
+        "run": done,
+        "rows": rows(done),
+        "truncations": truncations(done),
+        "amount": amount,
+        "size": size,
+        "parts": list(dict.fromkeys(part.name for model in done.models for part in model.parts)),
+        "next": commands(done, Path("DIR")),
+    }
+
+
+def write(done: Pretrained, out: Path) -> None:
+    """``report.md`` and ``report.html`` in the run's folder."""
+    write_atomic(out / "report.md", markdown(done))
+    write_atomic(out / "report.html", html(done))
+
+
+def commands(done: Pretrained, out: Path) -> list[str]:
+    """What to type next."""
+    model = done.models[0]
+    place = out / (model.dense_folder or model.folder)
+    shown = str(place) if str(place)[:1] in "/." else f"./{place}"
+    return [
+        f"finbench eval --model {shown} --tasks piqa,fpb",
+        f"finbench train --base {shown} --task mini_sentiment",
+    ]
+
+
+def with_scores(done: Pretrained, out: Path) -> Pretrained:
+    """``done`` with the main scores of the recipe's tasks; scorecards lie in ``out/scorecards``."""
+    if not done.recipe.tasks:
+        return done
+    from finbench import evaluation
+
+    names = [task.name for task in catalog.expand(done.recipe.tasks)]
+    scored = []
+    for model in done.models:
+        place = (out / (model.dense_folder or model.folder)).resolve()
+        found = evaluation.evaluate([], model=str(place), tasks=names, out=out / "scorecards" / model.name)
+        own = {score.task.removeprefix(catalog.PREFIX): score.main.value for card in found for score in card.scores}
+        scored.append(model.model_copy(update={"scores": own}))
+    return done.model_copy(update={"models": scored})
+
+
+def summary(model: Trained) -> str:
+    """One model in a line."""
+    return f"{model.name}: {amount(model.parameters)} parameters, {model.bits:.4f} bits per byte"

@@ -1,0 +1,109 @@
+"""Sixty-four rows can be learnt by heart by every method, on Llama's layers and on GPT-2's Conv1D.
+
+A row is three letters and the label drawn for it, so that nothing but memory gives the label. The base is tiny, and was
+fully trained first to give each of the rows a name of its own: it tells them apart and knows that a label follows, but
+none of the four that are drawn. (Below the frozen output head of a random tiny base no update of the layers makes
+any answer likely, whatever the method.)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import make_gpt2, make_llama
+from finbench import batches, catalog, training, tuning
+from finbench.methods import METHODS, method_named
+
+ROWS = 64
+LETTERS, LABELS, END = range(100, 116), range(300, 300 + ROWS), 0  # token ids
+# rates of their own, as finbench tune would find them; 1e-2 for the others
+OWN: dict[str, dict[str, Any]] = {
+    "lora+": {"lr": 2e-3},
+    "lora-fa": {"lr": 2e-2, "epochs": 90},
+    "pissa": {"lr": 5e-3},
+    "olora": {"lr": 5e-3},
+    "rosa": {"lr": 5e-3},
+    "eva": {"rho": 1.0},
+    "adalora": {"lr": 3e-2},
+    "vera": {"lr": 1e-1, "rank": 64, "epochs": 120},
+    "randlora": {"alpha": 160},
+    "oft": {"oft_block_size": 16},
+    "full": {"lr": 3e-3},
+}
+QUICK = {
+    *((name, "llama") for name in ("lora", "qlora", "dora", "rosa")),
+    *((name, "gpt2") for name in ("lora", "pissa")),
+}
+CASES = [
+    pytest.param(method.name, base, marks=[] if (method.name, base) in QUICK else [pytest.mark.slow])
+    for base in ("llama", "gpt2")
+    for method in METHODS.values()
+    if base == "llama" or method.conv1d
+]
+
+
+def rows(named: bool) -> list[batches.Row]:
+    """Different letters, and a label: ``named``, another one for each row, else one of four, by chance."""
+    drawn = random.Random("by heart")
+    letters = drawn.sample([(a, b, c) for a in LETTERS for b in LETTERS for c in LETTERS], ROWS)
+    labels = LABELS if named else [drawn.choice(LABELS[:4]) for _ in letters]
+    return [batches.Row([*three, label, END], 2) for three, label in zip(letters, labels, strict=True)]
+
+
+def learn(base: Path, method: str, own: list[batches.Row], folder: Path, **stated: Any) -> tuple[Any, Any, float]:
+    """(model, tokenizer, share of answers that were right before) of a run of finbench's trainer on ``own`` rows."""
+    known = {"base": str(base), "tasks": ["mini_sentiment"], "limit": ROWS, "method": method, "dtype": "float32"}
+    known |= {"batch_size": ROWS, "epochs": 60, "warmup": 0.1, "schedule": "cosine", "save_every": 1000}
+    known |= {"rank": 8, "alpha": 16, "lr": 1e-2, "bits": method_named(method).bits[0], **stated}
+    unused = method_named(method).unused
+    recipe = catalog.recipe(None, {key: value for key, value in known.items() if key not in unused})
+    sampler = batches.LengthSampler([len(row.ids) for row in own], recipe.batch_size, recipe.seed)
+    run = replace(training.prepare(recipe), rows=own, sampler=sampler, steps=int(recipe.epochs))
+    model, tokenizer = training.begin(run, torch.float32)
+    before = right(model.eval(), own)
+    training.fit(run, model, tokenizer, folder)
+    return model.eval(), tokenizer, before
+
+
+def right(model: Any, own: list[batches.Row]) -> float:
+    """Share of rows after whose letters the label, and after it the end, is the most probable token."""
+    ids = torch.tensor([row.ids for row in own])
+    with torch.no_grad():
+        said = model(ids).logits[:, 2:4].argmax(-1)
+    return float((said == ids[:, 3:]).all(1).float().mean())
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny base that knows every row by its name."""
+    made: dict[str, Path] = {}
+
+    def base(kind: str) -> Path:
+        if kind not in made:
+            home = tmp_path_factory.mktemp(kind)
+            raw = make_llama(home / "raw", hidden=128) if kind == "llama" else make_gpt2(home / "raw")
+            model, tokenizer, _ = learn(raw, "full", rows(named=True), home / "run", lr=5e-3)
+            assert right(model, rows(named=True)) == 1
+            made[kind] = home / "taught"
+            model.save_pretrained(made[kind])
+            tokenizer.save_pretrained(made[kind])
+        return made[kind]
+
+    return base
+
+
+@pytest.mark.parametrize(("method", "base"), CASES)
+def test_it_learns_64_rows_by_heart(method: str, base: str, taught: Callable[[str], Path], tmp_path: Path) -> None:
+    drawn = rows(named=False)
+    assert len({tuple(row.ids[:3]) for row in drawn}) == ROWS
+    model, tokenizer, before = learn(taught(base), method, drawn, tmp_path, **OWN.get(method, {}))
+    assert before < 0.1
+    assert right(model, drawn) == 1
+    assert tuning.answer_loss(model, tokenizer, drawn, ROWS) < 0.05  # nats a token; to guess among four costs 0.69

@@ -1,0 +1,171 @@
+"""Options of peft's are refused by name before any weight is loaded, and what narrows the targets is saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alone import read_alone
+from conftest import make_gpt2, make_llama
+from finbench import adapters, bases, catalog, training
+from finbench.errors import FinbenchError
+from finbench.merging import log_probabilities
+from finbench.methods import METHODS, TUNERS, method_named
+from finbench.methods.lora import LoraMethod
+from finbench.records import Adapter
+
+TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    made = tmp_path_factory.mktemp("bases")
+    return {"llama": make_llama(made / "llama", hidden=128), "gpt2": make_gpt2(made / "gpt2")}
+
+
+def recipe(base: Path, method: str, **more: Any) -> Any:
+    stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 24, "batch_size": 8}
+    stated |= {"dtype": "float32"} if "rank" in method_named(method).unused else {"dtype": "float32", "rank": 4}
+    return catalog.recipe(None, {**stated, **more})
+
+
+# ---------------------------------------------------------------- refused before any weight is loaded
+
+REFUSED = [
+    ("lora", {"use_dora": True}, "lora with use_dora is a method of its own", "--method dora"),
+    ("lora", {"use_rslora": True}, "lora with use_rslora is a method of its own", "--method rslora"),
+    ("lora", {"init_lora_weights": "pissa_niter_4"}, "is a method of its own", "--method pissa --set niter=N"),
+    ("qlora", {"use_dora": True}, "qlora with use_dora", "--method dora --bits 4"),
+    ("qlora", {"use_rslora": True}, "qlora with use_rslora", "--method rslora --bits 4"),
+    ("rslora", {"use_dora": True}, "rslora with use_dora", "--method dora --set use_rslora=true"),
+    ("loftq", {"use_dora": True}, "saved as a plain LoRA", "--method dora"),
+    ("lora+", {"use_dora": "no"}, r"lora\+: use_dora is true or false, got 'no'", "finbench methods"),
+    ("pissa", {"use_rslora": 1}, "pissa: use_rslora is true or false, got 1", "finbench methods"),
+    ("lora", {"rank_pattern": [4]}, r"rank_pattern is a mapping, got \[4\]", "finbench methods"),
+    ("lora", {"rank_pattern": {"q_porj": 4}}, "match nothing", "Modules of this base"),
+    ("lora", {"alpha_pattern": {"q_porj": 4}}, "match nothing", "Modules of this base"),
+    ("lora", {"alpha_pattern": {"q_proj": -1.0}}, "a number above 0 is expected", "alpha_pattern"),
+    ("delora", {"lambda_pattern": {"q_proj": 0}}, "a number above 0 is expected", "lambda_pattern"),
+    ("hira", {"rank_pattern": {"k_proj": 65}}, r"Rank 65 is above .*k_proj \(64 x 128\)", "--rank 64"),
+    ("lora", {"exclude_modules": 3}, "exclude_modules is a text or a list of which each is a text", ""),
+    ("lora", {"exclude_modules": ["q_porj"]}, "'q_porj' is none of the target modules. Did you mean q_proj", ""),
+    ("lora", {"target_modules": ["q_proj"], "layers_to_transform": [0, 9]}, "has no layer 9", "layers 0 to 1"),
+    ("lora", {"target_modules": ["q_proj"], "layers_to_transform": "0"}, "is a whole number or a list of which", ""),
+    ("lora", {"layers_pattern": "layers"}, "peft refuses this configuration", ""),
+    ("lora", {"qalora_group_size": 4}, "needs a GPTQ base", "Leave it out"),
+    ("lora", {"use_bdlora": {"blocks": 2}}, "use_bdlora is a mapping of .*nblocks", "finbench methods"),
+    ("vera", {"d_initial": -0.1}, "d_initial is a number above 0, got -0.1", "finbench methods"),
+    ("vera", {"projection_prng_key": -1}, "projection_prng_key is a whole number from 0 on", ""),
+    ("vera", {"save_projection": "false"}, "save_projection is true or false", ""),
+    ("randlora", {"sparse": 2}, "sparse is true or false", ""),
+    ("adalora", {"beta1": 1.0}, "beta1 is a number above 0 and below 1, got 1.0", ""),
+    ("adalora", {"deltaT": 0}, "deltaT is a whole number from 1 on, got 0", ""),
+    ("adalora", {"orth_reg_weight": -1.0, "beta2": 2}, "beta2 is .*\n.*orth_reg_weight|orth_reg.*\n.*beta2", ""),
+    ("oft", {"num_cayley_neumann_terms": 2.5}, "num_cayley_neumann_terms is a whole number, got 2.5", ""),
+    ("oft", {"oft_block_size": 0}, "peft refuses", ""),
+    ("fourierft", {"n_frequency": 0}, "n_frequency is a whole number from 1 on", ""),
+    ("fourierft", {"n_frequency": 10**6}, "peft refuses fourierft on .*n_frequency", ""),
+    ("c3a", {"block_size": 100}, "block_size 100 does not divide", "inputs and outputs"),
+    ("lokr", {"decompose_factor": -2}, "decompose_factor is a whole number from -1 on", ""),
+    ("glora", {"config_A_B": "lorra"}, "config_A_B is lora or vector or constant or none, got 'lorra'", ""),
+    ("waveft", {"wavelet_family": "db999"}, "peft refuses", ""),
+    ("road", {"variant": "road_3"}, "peft refuses", ""),
+]
+
+
+@pytest.mark.parametrize(("method", "stated", "message", "hint"), REFUSED, ids=str)
+def test_it_is_refused_by_name_before_any_weight_is_loaded(
+    method: str,
+    stated: dict[str, Any],
+    message: str,
+    hint: str,
+    folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bases, "load", None)
+    with pytest.raises(FinbenchError, match=message) as caught:
+        training.prepare(recipe(folders["llama"], method, **stated))
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("base", ["llama", "gpt2"])
+def test_what_can_be_trained_is_not_refused(base: str, folders: dict[str, Path]) -> None:
+    """The rehearsal on a base without weights passes every method and tuner, at all its bits."""
+    fitting = {"oft": {"oft_block_size": 16}, "vblora": {"vector_length": 32}, "c3a": {"block_size": 32}}
+    for method in (*METHODS.values(), *TUNERS.values()):
+        for bits in method.bits if base == "llama" or method.conv1d else ():
+            chosen = recipe(folders[base], method.name, bits=bits, **fitting.get(method.name, {}))
+            found = bases.resolve(chosen.base)
+            method.verify(chosen, bases.linear_layers(found))
+            method.rehearse(chosen, bases.skeleton(found))
+
+
+def test_what_an_option_makes_of_a_method_is_declared(folders: dict[str, Path]) -> None:
+    plain, other = (recipe(folders["llama"], "lora+", use_dora=value) for value in (False, True))
+    method = method_named("lora+")
+    assert (method.ends_as(plain), method.ends_as(other)) == ("plain LoRA", "merged weights")
+    assert all(
+        one.ends_as(recipe(folders["llama"], one.name, bits=one.bits[0])) == one.becomes for one in METHODS.values()
+    )
+
+
+def test_options_of_its_own_are_explained_and_refused_ones_not_offered() -> None:
+    for method in METHODS.values():
+        assert set(method.about) == set(method.options)
+        assert set(method.options) <= method.offered()
+    assert not {"use_dora", "use_rslora"} & method_named("lora").offered()
+    assert "use_rslora" in method_named("dora").offered()
+    assert not {"use_dora", "init_lora_weights", "rank_pattern"} & method_named("eva").offered()
+    assert not {"use_dora", "velora_config"} & method_named("irqlora").offered()
+    assert not {"use_dora", "init_lora_weights"} & method_named("rosa").offered()
+
+
+# ---------------------------------------------------------------- saved with what they leave out
+
+
+def test_the_layers_that_are_left_out_are_saved(folders: dict[str, Path], tmp_path: Path) -> None:
+    """peft alone reads an adapter that is converted when it is saved."""
+    narrowed = {
+        "layer": {"target_modules": ["q_proj", "up_proj"], "layers_to_transform": [1]},
+        "named": {"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"},
+        "excluded": {"exclude_modules": ["k_proj", "down_proj"]},
+        "expression": {"target_modules": r".*\.(q|v)_proj", "exclude_modules": r".*\.0\..*"},
+    }
+    methods = ("pissa", "eva", "adalora", "rosa")
+    told, said, real = [], [], training._save
+    for (name, stated), method in zip(narrowed.items(), methods * 4, strict=False):
+        for one in (method, "pissa") if method != "pissa" else (method,):
+            out = tmp_path / f"{name}-{one}"
+
+            def spy(run: Any, model: Any, tokenizer: Any, *rest: Any) -> Adapter:
+                said.append(log_probabilities(model.eval(), tokenizer, TEXT))
+                return real(run, model, tokenizer, *rest)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(training, "_save", spy)
+                training.train(recipe(folders["llama"], one, lr=3e-3, **stated), out)
+            told.append((folders["llama"], out, "peft", 16))
+            config = json.loads((out / "adapter_config.json").read_text())
+            assert {key: config[key] for key in stated} == stated
+    plain, tokenizer = bases.load(bases.resolve(str(folders["llama"])), 16, torch.float32)
+    untrained = log_probabilities(plain, tokenizer, TEXT)
+    for (_, out, _, _), expected, found in zip(told, said, read_alone(told, TEXT, tmp_path), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0, msg=out.name)
+        assert not torch.allclose(found, untrained, atol=1e-4)
+        base = bases.resolve(str(folders["llama"]))
+        attached = adapters.attach(bases.load(base, 16, torch.float32)[0], out, base).eval()
+        torch.testing.assert_close(log_probabilities(attached, tokenizer, TEXT), expected, atol=1e-4, rtol=0)
+
+
+def test_a_rank_is_held_to_the_layers_that_are_reached(folders: dict[str, Path]) -> None:
+    """k_proj is 64 x 128; without it there is room for more."""
+    lora = method_named("lora")
+    assert isinstance(lora, LoraMethod)
+    layers = bases.linear_layers(bases.resolve(str(folders["llama"])))
+    with pytest.raises(FinbenchError, match="Rank 100 is above"):
+        lora.verify(recipe(folders["llama"], "lora", rank=100), layers)
+    lora.verify(recipe(folders["llama"], "lora", rank=100, exclude_modules=["k_proj", "v_proj"]), layers)

@@ -1,0 +1,54 @@
+"""A base in shards over two processes: the same losses, the same adapter, checkpoints for any number of processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_launch import SMALL, curve
+from test_training import recipe
+
+from finbench import sharding, training
+from finbench.errors import FinbenchError
+from finbench.records import Adapter
+
+
+@pytest.mark.parametrize(
+    ("overrides", "processes", "message"),
+    [
+        ({}, 1, "there is only one"),
+        ({"method": "pissa"}, 2, "pissa needs the whole base in each process"),
+        ({"bits": 8}, 2, "8 bits cannot be sharded"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(
+    overrides: dict[str, Any], processes: int, message: str, llama: Path, tmp_path: Path
+) -> None:
+    chosen = recipe(llama, **{"dropout": 0.0, "sharding": "fsdp", **overrides})
+    with pytest.raises(FinbenchError, match=message):
+        training.train(chosen, tmp_path / "a", processes=processes)
+    sharding.check(recipe(llama, **{"dropout": 0.0, **overrides}), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [{}, {"bits": 4}, {"dtype": "bfloat16"}, {"loop": "padded"}], ids=str)
+def test_a_sharded_base_trains_the_adapter_of_a_whole_one(
+    overrides: dict[str, Any], llama: Path, tmp_path: Path
+) -> None:
+    """50 rows in steps of 8, passes of few tokens: the processes of a step have different numbers of passes."""
+    stated = {**SMALL, "pass_tokens": 200, **overrides}
+    whole = training.train(recipe(llama, **stated), tmp_path / "whole")
+    sharded = training.train(recipe(llama, **stated, sharding="fsdp"), tmp_path / "sharded", processes=2)
+    assert isinstance(whole, Adapter)
+    assert isinstance(sharded, Adapter)
+    near = 2e-2 if overrides.get("dtype") == "bfloat16" else 5e-5
+    assert curve(sharded) == pytest.approx(curve(whole), abs=near)
+    assert sharded.training.trainable_parameters == whole.training.trainable_parameters
+    if near < 1e-3:
+        ours, theirs = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "sharded"))
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            assert torch.allclose(theirs[name], tensor, atol=5e-4), name
