@@ -48,9 +48,10 @@ def serving(server: Server) -> None:
 
 
 def columned(*columns: str) -> Table:
+    """A table without lines; what one would type, in the first column, stays in one piece."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)  # what one would type stays in one piece
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     return table
 
 
