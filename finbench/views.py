@@ -51,7 +51,7 @@ def columned(*columns: str) -> Table:
     """A table without lines, with these headers; the first column is never broken."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for number, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=number == 0)  # what one would type stays in one piece
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     return table
 
 
