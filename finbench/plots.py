@@ -77,17 +77,18 @@ _TALL, _SIDE = 300, 52
 
 
 def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, float]]], most: float = math.inf) -> str:
-    """Lines over steps, one for each name, which stands at its end; values above ``most`` are cut off."""
-    shown = {name: points for name, points in series.items() if points}
+    """Lines over steps, one for each name, which stands at its end; points above ``most`` are left out."""
+    kept = {name: [point for point in points if point[1] <= most] for name, points in series.items()}
+    shown = {name: points for name, points in kept.items() if points}
     right = 12 + 7 * max((len(name) for name in shown), default=0)
     xs = [x for points in shown.values() for x, _ in points]
-    ys = [min(y, most) for points in shown.values() for _, y in points]
+    ys = [y for points in shown.values() for _, y in points]
     left, end, stride = _axis(min(0, *xs), max(xs), (-math.inf, math.inf))
     low, high, step = _axis(min(ys), max(ys), (-math.inf, math.inf))
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = _SIDE + (x - left) / (end - left) * (_WIDTH - _SIDE - right)
-        return round(across, 1), round(_TOP + (high - min(y, most)) / (high - low) * (_TALL - _TOP - 36), 1)
+        return round(across, 1), round(_TOP + (high - y) / (high - low) * (_TALL - _TOP - 36), 1)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_TALL}" width="{_WIDTH}" height="{_TALL}" '

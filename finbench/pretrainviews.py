@@ -35,7 +35,9 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "operations a token": lambda m: amount(m["flops_training"]),
         "all operations": lambda m: f"{m['work']:.2e}",
         "memory, training": lambda m: size(m["memory_bytes"]),
-        "stored at 16, 8, 4 bits": lambda m: ", ".join(size(m["bytes"][bits]) for bits in ("16", "8", "4")),
+        "stored at 16, 8, 4 bits": lambda m: ", ".join(
+            size(m["bytes"][bits]) for bits in (("16",) if m["kind"] == "dense" else ("16", "8", "4"))
+        ),
     }
     for name, cell in shown.items():
         table.add_row(f"[dim]{name}[/]", *(cell(model) for model in models))

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -143,6 +144,12 @@ def test_the_page_names_every_key_and_the_examples_can_be_read() -> None:
         assert [key for key in stated if stated[key] == spec.PretrainRecipe.model_fields[key].default] == [], path.name
 
 
+def test_the_page_of_results_is_that_of_the_committed_measurement() -> None:
+    root = Path(__file__).parent.parent
+    bench = runpy.run_path(str(root / "benchmarks" / "pretrain_cpu.py"))
+    assert (root / "docs" / "pretrain-results.md").read_text(encoding="utf-8") == bench["page"]()
+
+
 # ---------------------------------------------------------------- text
 
 
@@ -208,6 +215,21 @@ def test_a_data_set_on_the_hub_is_streamed_at_one_commit(dev_hub: DevHub, tmp_pa
     assert json.loads(done.stdout.splitlines()[-1]) == [commit, texts(5)], done.stderr[-2000:]
     assert "no column 'body'; it has" in run_it("hub:me/texts", "body").stderr
     assert "me/none" in run_it("hub:me/none", "text").stderr.splitlines()[-2]
+
+
+XBRL = 'xmlns:ix="http://www.xbrl.org/2013/inlineXBRL" xmlns:xbrli="http://www.xbrl.org/2003/instance"'
+LONG = "It is sold in many shops of the country, and to some customers abroad, at prices which follow costs. " * 3
+REPORT = f"""<html xmlns="http://www.w3.org/1999/xhtml" {XBRL}><head><title>hidden words</title></head><body>
+<div style="display: none"><ix:header><ix:hidden>hidden words</ix:hidden></ix:header></div>
+<p>Item 1. Business</p><div>The Company makes <b>widgets</b>&nbsp;and parts.<br/>{LONG}</div>
+<p>Item 7. Discussion</p><p>{LONG}</p>
+<table><tr><td><div>Widgets</div></td><td>12<br/></td><td>14</td></tr><tr><td>Parts</td><td>3</td><td>4</td></tr></table>
+<p>17</p></body></html>"""
+BLOCK = f"&lt;div&gt;&lt;p&gt;Leases&lt;/p&gt;&lt;p&gt;{LONG}&lt;/p&gt;&lt;/div&gt;"
+INSTANCE = f"""<xbrli:xbrl xmlns:xbrli="http://www.xbrl.org/2003/instance" xmlns:g="http://fasb.org/us-gaap/2023">
+<g:LeasesPolicyTextBlock contextRef="c">{BLOCK}</g:LeasesPolicyTextBlock>
+<g:NotesTextBlock contextRef="c">&lt;p&gt;Note 1&lt;/p&gt;{BLOCK}</g:NotesTextBlock>
+<g:Assets contextRef="c" unitRef="u">12</g:Assets></xbrli:xbrl>"""
 
 
 def test_filings_become_text(tmp_path: Path) -> None:
@@ -447,7 +469,7 @@ def test_gpt2_in_factors_its_dense_form_and_its_quantised_copies(text: Path, tmp
 def test_every_model_sits_the_exams_of_the_recipe(text: Path, tmp_path: Path) -> None:
     """CoLA too, which has no dense form."""
     more = {"tasks": ["mini_sentiment"], "steps": 2, "baselines": ["parameters"]}
-    context = {"context": 64, "start": {"shape": "llama-tiny", "vocabulary": 300, "config": SMALL}}
+    context = {"context": 128, "start": {"shape": "llama-tiny", "vocabulary": 300, "config": SMALL}}
     done = run.pretrain(recipe(text, structure={"kind": "cola", "rank": 8}, **more, **context), tmp_path / "run")
     assert isinstance(done, run.Pretrained)
     assert [model.dense_folder for model in done.models] == [None, "dense-parameters"]

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from finbench.pretraining.shards import Held
-
-ALL = "all"  # every source together; no source is called so
+from finbench.pretraining.spec import ALL
 
 
 @dataclass(frozen=True)

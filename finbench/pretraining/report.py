@@ -9,8 +9,8 @@ from typing import Any
 
 from finbench import cards, catalog, plots
 from finbench.files import write_atomic
-from finbench.pretraining.held import ALL
 from finbench.pretraining.result import Pretrained, Trained
+from finbench.pretraining.spec import ALL
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def rows(done: Pretrained) -> list[Row]:
     if any(model.base_bits for model in models):
         found.append(Row("bits per byte of the base", [_bits(model.base_bits, ALL) for model in models]))
     found.append(Row("bits per byte before", [f"{model.first_bits:.4f}" for model in models]))
-    for name in models[0].bits_curve[-1][1]:
+    for name in sorted(models[0].bits_curve[-1][1], key=lambda name: name != ALL):
         shown = "bits per byte after" if name == ALL or len(done.sources) == 1 else f"  on {name}"
         found.append(Row(shown, [_bits(model.bits_curve[-1][1], name) for model in models]))
     for task in models[0].scores:
@@ -155,16 +155,19 @@ def commands(done: Pretrained, out: Path) -> list[str]:
 
 
 def with_scores(done: Pretrained, out: Path) -> Pretrained:
-    """``done`` with the main scores of the recipe's tasks; scorecards lie in ``out/scorecards``."""
-    if not done.recipe.tasks:
-        return done
+    """``done`` with the main scores of the recipe's tasks; scorecards lie in ``out/scorecards``.
+
+    A prompt that is longer than the context is cut on the left, which the card counts: it would be late to refuse it.
+    """
     from finbench import evaluation
 
     names = [task.name for task in catalog.expand(done.recipe.tasks)]
     scored = []
     for model in done.models:
         place = (out / (model.dense_folder or model.folder)).resolve()
-        found = evaluation.evaluate([], model=str(place), tasks=names, out=out / "scorecards" / model.name)
+        found = evaluation.evaluate(
+            [], model=str(place), tasks=names, out=out / "scorecards" / model.name, arguments={"truncate": "left"}
+        )
         own = {score.task.removeprefix(catalog.PREFIX): score.main.value for card in found for score in card.scores}
         scored.append(model.model_copy(update={"scores": own}))
     return done.model_copy(update={"models": scored})

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from finbench.pretraining.held import ALL
-from finbench.pretraining.spec import PretrainRecipe
+from finbench.pretraining.spec import ALL, PretrainRecipe
 from finbench.records import BaseModelId, Document, Provenance
 from finbench.strict import Record
 from finbench.structured.structures import Factored, Structure

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import bases, checkpoints, console, environment
+from finbench import bases, catalog, checkpoints, console, environment
 from finbench.console import quiet, say
 from finbench.errors import FinbenchError
 from finbench.files import digest, write_atomic
@@ -71,9 +71,9 @@ def pretrain(
 
     Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or disk.
     """
+    quiet()  # before the libraries that speak when they are imported
     from finbench.pretraining import fit, outline, report
 
-    quiet()
     recipe = recipe if isinstance(recipe, PretrainRecipe) else spec.read(recipe)
     out = out or Path("runs") / recipe.name
     run = prepare(recipe)
@@ -92,11 +92,19 @@ def pretrain(
         for member in run.members:
             fit.member(run, member, out)
         done = fit.gathered(run, out)
-        done = report.with_scores(done, out)
-        write_atomic(out / RECORD, done.to_json())
-        report.write(done, out)
+        _record(done, out)
+        if recipe.tasks:
+            done = report.with_scores(done, out)
+            _record(done, out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return done
+
+
+def _record(done: Pretrained, out: Path) -> None:
+    from finbench.pretraining import report
+
+    write_atomic(out / RECORD, done.to_json())
+    report.write(done, out)
 
 
 def prepare(recipe: PretrainRecipe) -> Prepared:
@@ -105,6 +113,7 @@ def prepare(recipe: PretrainRecipe) -> Prepared:
         raise FinbenchError(
             f"batch is {recipe.batch} sequences, less than one for each of {processes()} processes.", "--set batch="
         )
+    catalog.expand(recipe.tasks)
     located = [corpus.locate(source, name) for source, name in zip(recipe.data, recipe.names, strict=True)]
     tokenizer = vocabulary.tokenizer_of(recipe.start, located, recipe.held_out)
     found = members.members(recipe, tokenizer)  # faults of the model before minutes of tokenising
@@ -216,7 +225,8 @@ def _finished(run: Prepared, out: Path) -> Pretrained | None:
         return None
     found = read_record(out / RECORD)
     whole = {one.name for one in run.members} <= {model.name for model in found.models}
-    if not whole or found.recipe.tasks != run.recipe.tasks:
+    scored = all(model.scores for model in found.models) or not run.recipe.tasks
+    if not whole or not scored or found.recipe.tasks != run.recipe.tasks:
         return None
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return found

@@ -14,6 +14,7 @@ from finbench.records import DType
 from finbench.strict import Record
 from finbench.structured.structures import Structure
 
+ALL = "all"  # in results, every source together
 Baseline = Literal["dense", "parameters", "flops"]
 
 # Hidden size, layers, heads and, of Llama, inner size; vocabulary and context come from tokenizer and recipe.
@@ -239,7 +240,7 @@ class PretrainRecipe(Record):
         for number, source in enumerate(self.data):
             stem = "".join(c if c.isalnum() else "-" for c in Path(source.place).stem.lower()).strip("-")
             name = source.name or stem or source.kind
-            found.append(name if name not in found else f"{name}-{number}")
+            found.append(name if name not in [*found, ALL] else f"{name}-{number}")
         return found
 
 
