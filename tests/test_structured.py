@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -512,6 +514,13 @@ def test_dense_is_left_alone(llama: Path) -> None:
     done = surgery.restructure(model, Structure(kind="dense"))
     assert (done.layers, done.compression) == ((), 1.0)
     assert torch.equal(_logits(model), before)
+
+
+def test_the_table_of_speed_is_that_of_the_committed_measurement() -> None:
+    root = Path(__file__).parent.parent
+    bench = runpy.run_path(str(root / "benchmarks" / "pretrain_speed.py"))
+    found = json.loads((root / "benchmarks" / "pretrain_speed.json").read_text(encoding="utf-8"))
+    assert bench["table"](found) in (root / "docs" / "pretrain.md").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------- a real model
