@@ -3,9 +3,10 @@
     python benchmarks/intervals.py run [--seed N]    writes benchmarks/intervals.json (three minutes on one idle core)
     python benchmarks/intervals.py page              the tables of docs/statistics.md, from what was written
 
-A run that was stopped goes on when it is repeated. Every number is of 2,000 simulated evaluations, whose truth is known,
-through the functions that make a card's intervals. Sources are questions about one filing or headline: what they share is how able the model is on them, drawn
-from a beta distribution whose correlation between two questions of a source is stated.
+A run that was stopped goes on when it is repeated. Every number is of 2,000 simulated evaluations, whose truth is
+known, through the functions that make a card's intervals. Sources are questions about one filing or headline: what they
+share is how able the model is on them, drawn from a beta distribution whose correlation between two questions of a
+source is stated.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "statistics.md"
 MARKS = ("<!-- intervals: written by `python benchmarks/intervals.py page` -->\n", "<!-- /intervals -->\n")
 EVALUATIONS, RESAMPLES = 2000, 1000
 SIZES = (50, 100, 300, 1000)
-SOURCES = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 51, 100)
+SOURCES = (2, 3, 4, 6, 8, 15, 30, 50, 100)
 ASKED = 15  # questions a source
 GOLD = np.array([0.14, 0.60, 0.26])  # three labels, and how one that is missed is read; the last column is unparsed
 MISSED = np.array([[0, 0.5, 0.25, 0.25], [0.4, 0, 0.5, 0.1], [0.15, 0.75, 0, 0.1]])
 UNLIKE_PAIR = 0.5  # standard deviation of the logarithm of the questions a source, for pairs
-OLDER = 2  # the case that the rules of older cards are shown on
+OLDER = 1  # the case that the rules of older cards are shown on
 LABELS = ("negative", "neutral", "positive")
 ENTITIES, FALSE = 1.6, 0.4  # in a document, and false alarms
 CELLS = metrics.summed("macro_f1", [(g, p, LABELS) for g in LABELS for p in (*LABELS, None)])
@@ -122,13 +123,10 @@ KINDS: dict[str, tuple[str, Any, Callable[[float], float]]] = {  # name -> draw,
 }
 CASES: list[tuple[str, float, float, float]] = [  # kind, ability, correlation within a source, unlike sizes
     ("accuracy", 0.8, 0.0, 0.0),
-    ("accuracy", 0.8, 0.1, 0.0),
     ("accuracy", 0.8, 0.3, 0.0),
     ("accuracy", 0.8, 0.3, 0.8),
     ("accuracy", 0.95, 0.1, 0.0),
-    ("macro-F1", 0.8, 0.1, 0.0),
     ("macro-F1", 0.8, 0.3, 0.8),
-    ("entity F1", 0.7, 0.1, 0.0),
     ("entity F1", 0.7, 0.3, 0.8),
 ]
 
@@ -221,18 +219,18 @@ def works() -> Iterator[tuple[str, str, Callable[[World], Any]]]:
     """Everything that is measured: part of the results, name in it, and what measures it in a world of its own."""
     for kind in KINDS:
         yield "many", kind, lambda world, kind=kind: many(world, kind)  # type: ignore[misc]
-    rules = {"": None, ", Student's t to 5": earlier.student, ", percentiles": earlier.percentiles}
+    rules = {"": None, ", by the rule of before": earlier.student}
     for number, case in enumerate(CASES):
         kind, able, alike, unlike = case
         title = f"{kind} {100 * KINDS[kind][2](able):.0f} %, correlation {alike:g}{', unlike sizes' if unlike else ''}"
         for name, rule in rules.items() if number == OLDER else [("", None)]:
             yield "few", title + name, lambda world, case=case, rule=rule: few(world, *case, rule)  # type: ignore[misc]
-    for alike in (0.0, 0.3):
+    for alike in (0.3,):
         title = f"difference of two accuracies, correlation {alike:g}, unlike sizes"
         yield "few", title, lambda world, alike=alike: gaps(world, alike)  # type: ignore[misc]
     for n in (100, 300):
         yield "levels", f"n = {n}", lambda world, n=n: levels(world, n)  # type: ignore[misc]
-    for n in (6, 10, 30):
+    for n in (6, 30):
         yield "levels", f"{n} sources", lambda world, n=n: levels_few(world, n)  # type: ignore[misc]
     yield "seconds", "all", lambda world: seconds()
 

@@ -39,7 +39,13 @@ Schema {number} is the first that is promised to stay readable: later ones add k
 
 What no samples decide (names, settings, versions, times) is covered by `run_key`, which follows from subject, settings and versions, and by
 `seal`: the SHA-256 of the card without that key, a colon, and four hex digits of a salted hash for every value in order of its path. So a later edit is
-noticed and named. A seal is no signature: who edits a card and seals it again can only be found out by what is recomputed or asked again.
+noticed and named. A number must be written as one, and nothing may stand behind the samples. A seal is no signature: who edits a card and seals it again can only be found out by what is recomputed or asked again.
+
+## Older cards
+
+`finbench card restate CARDS` states older cards anew where they lie: today's intervals, and for tasks with a newer version today's scorer, on the answers in the
+samples. That needs the rows of the set on the machine, questions that are the same today (worked examples are drawn in another way since version 2 or 3), and
+every answer: of restricted sets only those that can be found by their hash. What cannot be restated is left as it is, with the reason.
 
 ## Sample rows
 

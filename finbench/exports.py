@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import uuid
 from collections.abc import Callable
@@ -164,7 +165,7 @@ def every_eval_ever(card: Scorecard, model: str | None = None) -> dict[str, Any]
 
 
 def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> dict[str, Any]:
-    bounds = {"min_score": 0.0, "max_score": 1.0} if metrics.is_share(name) else {}
+    low, high = (str(end).replace("inf", "Infinity") if math.isinf(end) else end for end in metrics.bounds(name))
     return {
         "evaluation_result_id": f"{score.task}/{name}",
         "evaluation_name": score.task,
@@ -185,7 +186,8 @@ def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> d
             "metric_unit": "proportion" if metrics.is_share(name) else "points",
             "lower_is_better": name in score.lower_is_better,
             "score_type": "continuous",
-            **bounds,
+            "min_score": low,
+            "max_score": high,
             "additional_details": {"main": str(name == score.main_metric).lower(), "task_digest": score.task_digest},
         },
         "score_details": {

@@ -15,10 +15,11 @@ from finbench.errors import unknown
 GIB = 2**30
 _ASSUMED = 0.40  # of the peak, where nobody has published a step
 # Seconds of the host for an operation of eager torch, forward or backward: what a small base is bound by on a GPU.
-# benchmarks/host_overhead.py measures it.
-HOST = 8e-6
-# Share of what this processor's matrix products allow that a whole training step reaches (benchmarks/train_cpu.py).
-_CPU_SHARE = 0.44
+# benchmarks/host_overhead.py: 14.6 us on a busy processor that also did the sums.
+HOST = 10e-6
+# Share of what a processor's matrix products allow that a training with shared starts reaches (docs/training.md:
+# 269 tokens/s of a core where 875 were allowed; packed rows reach twice the share).
+_CPU_SHARE = 0.31
 
 
 @dataclass(frozen=True)

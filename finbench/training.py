@@ -364,6 +364,7 @@ def _name_base(path: Path, base: BaseModelId) -> None:
     """The base by its name, and sets in order: peft writes them as this process's hash seed has it."""
     config = json.loads(path.read_text())
     config |= {"base_model_name_or_path": base.hub_id or base.alias, "revision": base.revision}
-    if isinstance(config.get("target_modules"), list):
-        config["target_modules"].sort()
+    for key in ("target_modules", "exclude_modules", "feedforward_modules"):
+        if isinstance(config.get(key), list):
+            config[key].sort()
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -272,6 +272,12 @@ def test_the_page_of_results_is_that_of_the_committed_scorecards() -> None:
     assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == suite["page"]()
 
 
+def test_the_tables_of_statistics_are_those_of_the_committed_simulation() -> None:
+    intervals = runpy.run_path(str(ROOT / "benchmarks" / "intervals.py"))
+    shown = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert shown == intervals["page"](json.loads((ROOT / "benchmarks" / "intervals.json").read_text("utf-8")), shown)
+
+
 def test_the_page_of_speed_is_that_of_the_committed_measurement() -> None:
     bench = runpy.run_path(str(ROOT / "benchmarks" / "eval_cpu.py"))
     results = json.loads((ROOT / "benchmarks" / "eval_cpu.json").read_text(encoding="utf-8"))

@@ -79,6 +79,9 @@ def test_every_eval_ever_finds_the_keys_it_asks_for(card: Path, tmp_path: Path) 
             assert strings(result["metric_config"]["additional_details"])
             assert strings(result["score_details"]["details"])
             assert isinstance(result["metric_config"]["lower_is_better"], bool)
+            for bound in ("min_score", "max_score"):  # of a continuous score both are required; JSON has no infinity
+                found = result["metric_config"][bound]
+                assert isinstance(found, float) or found in ("-Infinity", "Infinity")
     assert exports.export_card(REAL, format="every-eval-ever", out=tmp_path) == [path]  # the same file again
 
 

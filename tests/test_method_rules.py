@@ -81,7 +81,7 @@ def _trainer(run: training.Prepared, folder: Path, **more: Any) -> AnswerTrainer
         ({"method": "eva", "use_dora": True}, "saved as a plain LoRA", "--method dora"),
         ({"method": "olora", "use_bdlora": {"nblocks": 2}}, "saved as a plain LoRA", "Leave it out"),
         ({"exclude_modules": ".*"}, "leave none of the target modules", "State others"),
-        ({"target_modules": ["q_proj"], "layers_to_transform": [9]}, "leave none of the target modules", ""),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [9]}, "has no layer 9", "layers 0 to 1"),
         ({"method": "oft", "layers_to_transform": [0]}, "needs a list of target modules", r"target_modules=\[q_proj\]"),
         ({"method": "oft", "oft_block_size": 48}, "oft_block_size 48 does not divide", "its inputs"),
         ({"method": "oft", "oft_block_size": "x"}, "whole number", ""),

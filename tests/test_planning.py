@@ -85,7 +85,7 @@ def test_a_base_too_large_for_one_card_is_planned_in_shards(llama: Path, monkeyp
 
 def test_a_small_base_waits_for_the_host_and_a_large_one_for_the_card(llama: Path) -> None:
     small, large = planning.plan(recipe(llama), "h100"), planning.plan(recipe(llama), "h100", shape="llama-3.1-8b")
-    assert small["busy"] < 0.1 < 0.6 < large["busy"]
+    assert small["busy"] < 0.1 < 0.3 < large["busy"]
     assert 1e3 < small["tokens_per_second"] < 1e5  # not what a card of that peak could do with a base of this size
     assert large["seconds"] > small["seconds"] > small["steps"] * 1e-3
     here = planning.plan(recipe(llama), "cpu")

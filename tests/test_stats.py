@@ -14,6 +14,7 @@ from sklearn.metrics import f1_score, matthews_corrcoef
 from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.proportion import proportion_confint
 
 from conftest import quick, task_helper
 from finbench import earlier, metrics, paired, quantiles, scoring, stats
@@ -96,6 +97,29 @@ def test_seed_spread_is_the_t_interval_of_scipy() -> None:
 def test_mcnemar_equals_statsmodels(b: int, c: int) -> None:
     expected = their_mcnemar([[0, b], [c, 0]], exact=True).pvalue if b + c else 1.0
     assert paired.mcnemar(b, c) == pytest.approx(expected, rel=1e-6)
+
+
+def test_at_their_ends_the_tests_are_those_of_scipy_and_statsmodels() -> None:
+    """None and all of n, one document, nothing but ties, p-values of 0 and 1, counts in the millions."""
+    for n in (1, 2, 3, 723, 10**6):
+        for k in {0, 1, n // 2, n - 1, n}:
+            assert stats.wilson(k, n).interval == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-9)
+    for b, c in ((0, 1), (1, 1), (0, 5000), (5000, 5000), (1, 100_000), (0, 10**6)):
+        expected = their_mcnemar([[0, b], [c, 0]], exact=True).pvalue
+        assert paired.mcnemar(b, c) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+    for p_values in ([1.0], [0.0, 0.0], [1.0] * 3, [0.05] * 20, [0.0, 1.0, 0.5, 0.5], [1e-300] * 3):
+        assert paired.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+    assert paired.holm([]) == []
+    for a, b in (([1, 1], [0, 0]), ([1, 0], [0, 1]), ([1] * 6, [0] * 6), ([0] * 9, [0] * 9), ([5] * 7, [5] * 6 + [4])):
+        sides = np.array(a, float), np.array(b, float)
+        expected = scipy_stats.permutation_test(
+            sides, lambda x, y: x.mean() - y.mean(), permutation_type="samples", n_resamples=np.inf
+        ).pvalue
+        assert paired.permutation(shares(a), shares(b), mean_of) == pytest.approx(expected, abs=0.015)
+    alone = paired.difference(shares([1]), shares([0]), mean_of)
+    assert (alone.measure.lacking, alone.p, alone.detectable()) == ("one document", 1.0, None)
+    same = paired.difference(shares([1] * 9), shares([1] * 9), mean_of)
+    assert (same.measure.lacking, same.p, same.detectable()) == ("documents are all alike", 1.0, None)
 
 
 def test_holm_equals_statsmodels() -> None:

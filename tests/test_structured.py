@@ -233,6 +233,16 @@ def test_gram_matrices_are_those_of_the_unpadded_inputs(llama: Path) -> None:
     assert found["model.layers.0.self_attn.q_proj"] is found["model.layers.0.self_attn.k_proj"]
 
 
+def test_gram_matrices_of_few_tokens_and_one_huge_direction_have_a_root(llama: Path) -> None:
+    model = _model(llama)
+    with torch.no_grad():
+        model.model.layers[0].input_layernorm.weight[0] = 1e5
+    name = "model.layers.0.self_attn.q_proj"
+    gram = inits.grams(model, [name], [IDS[:1, :8]])[name]
+    lower = inits.root(gram)
+    assert ((lower @ lower.T - gram).norm() / gram.norm()).item() < 1e-5
+
+
 # ---------------------------------------------------------------- drawn
 
 

@@ -550,7 +550,8 @@ def test_committed_cards_can_be_believed_though_their_tasks_have_newer_versions(
     for path in places:
         found = verify(path)
         assert (found.level, found.faults) == ("self-reported" if found.earlier else "samples-attached", []), path.name
-    old = next(path for path in places if path.name.startswith("fpb-"))  # of version 1, and that is how it stays
+    # of version 1, and that is how it stays: nobody can guess the words behind 11 of its answers' hashes
+    old = next(path for path in places if path.name == "fpb-smollm2-135m.json")
     with pytest.raises(FinbenchError, match="earlier version"):
         verify(old, rerun=5)
 

@@ -77,7 +77,8 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
             if same[name] != name:
                 return
             rows = x.reshape(-1, x.shape[-1]) if keep[0] is None else x[keep[0]]
-            gram = (rows.float().T @ rows.float()).double()
+            rows = rows.double()  # in float32 it is not positive definite where one direction is 10,000 times another
+            gram = rows.T @ rows
             found[name] = found[name] + gram if name in found else gram
 
         return hook
