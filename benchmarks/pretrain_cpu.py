@@ -212,12 +212,12 @@ def _verdict(rows: list[tuple[float, str, Any]]) -> str:
     if SAID["dense"] not in bits:
         return ""
     whole, matched = bits[SAID["dense"]], bits[SAID["dense-parameters"]]
-    found = [
-        f"{said}: {value - whole:+.3f} to the whole dense model, {value - matched:+.3f} to the dense one of its size"
+    lines = [
+        f"- {said}: {value - whole:+.3f} against the whole dense model, {value - matched:+.3f} against that of its size"
         for key, said in SAID.items()
         if not key.startswith("dense") and (value := bits.get(said)) is not None
     ]
-    return "Bits per byte, differences. " + "; ".join(found) + "."
+    return "\n".join(["Bits per byte, differences:", "", *lines])
 
 
 def _compress(runs: dict[str, Any]) -> str:

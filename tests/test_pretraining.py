@@ -427,6 +427,7 @@ def test_a_run_with_its_baselines_from_nothing_to_the_report(text: Path, tmp_pat
     for model in done.models:
         assert sum(part.parameters for part in model.parts) == model.parameters
         assert sum(tensor.numel() for tensor in weights(out / model.folder).values()) == model.parameters
+    assert all([step for step, _ in model.loss_curve] == list(range(1, 13)) for model in done.models)
     own, whole, matched, _ = done.models
     assert own.compression == pytest.approx(whole.parameters / own.parameters)
     assert matched.parameters == pytest.approx(own.parameters, rel=0.05)

@@ -1,8 +1,8 @@
 """Documents, streamed from a source: text files, JSON lines, filings, data sets. Which ones are held out.
 
-No file set is held in memory, only one document and 16 bytes for each document seen. Whether a document is held out
-depends on its text alone (a salted hash of the normalised text), so that copies of one, in whatever source, are on one
-side, and adding documents moves none.
+No file set is held in memory, only one document, and a hash (some hundred bytes) of each seen. Whether a document is
+held out depends on its text alone (a salted hash of the normalised text), so that copies of one, in whatever source,
+are on one side, and adding documents moves none.
 """
 
 from __future__ import annotations

@@ -119,12 +119,14 @@ class Watch(Keeper):
         assert self.trainer is not None
         found = self.trainer.score()
         self.paused += time.monotonic() - begun
+        due = self.trainer.control.should_log  # which a log of ours would clear, and the loss of this step be missing
         self.trainer.log(
             {
                 **{f"{BITS}/{name}": part.per_byte for name, part in found.items()},
                 **{f"{NATS}/{name}": part.nats / part.tokens for name, part in found.items()},
             }
         )
+        self.trainer.control.should_log = due
 
     def held(self, model: Any) -> dict[str, Any]:
         """What ReLoRA remembers."""
