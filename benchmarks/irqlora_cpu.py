@@ -35,7 +35,7 @@ HALVES: dict[str, dict[str, bool]] = {
     "NF4 + ICQ + IEC": {"icq": True, "iec": True},
 }
 SEEDS = (0, 1, 2)
-ROWS, BATCH, TESTS = 128, 8, 120  # of the ablation
+ROWS, BATCH, TESTS = 256, 8, 300  # of the ablation
 PAGES, TOKENS = 8, 384  # of the perplexity
 STEPS = 2  # of the costs
 
