@@ -45,7 +45,10 @@ def run(data_dir: Path | None) -> None:
 def table() -> str:
     """Markdown: the base, each seed, and their mean with the standard deviation over seeds."""
     found = [cardfiles.read(path) for path in sorted(RESULTS.glob("fpb-*.json"))]
-    shown = [_base(), *(card for card in found if card.subject.adapter and card.scores[0].task == "finbench_fpb")]
+    shown = [
+        cardfiles.read(RESULTS / "fpb-smollm2-135m.json"),
+        *(card for card in found if card.subject.adapter and card.scores[0].task == "finbench_fpb"),
+    ]
     lines = [
         "| subject | macro-F1, 95 % interval | accuracy | parsed | macro-F1, log-likelihood form |",
         "|--|--:|--:|--:|--:|",
@@ -69,21 +72,12 @@ def terminal() -> str:
     """The table that a terminal of 80 columns shows for the generative form."""
     from rich.console import Console
 
-    found = [_base(), cardfiles.read(RESULTS / f"{RECIPE}-s0.json")]
+    found = [cardfiles.read(RESULTS / "fpb-smollm2-135m.json"), cardfiles.read(RESULTS / f"{RECIPE}-s0.json")]
     one = [card.model_copy(update={"scores": [_score(card, "finbench_fpb")]}) for card in found]
     console = Console(width=80, no_color=True, record=True, file=io.StringIO())
     for shown in cards.terminal(one, 80):
         console.print(shown)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()).rstrip()
-
-
-def _base() -> Scorecard:
-    """The base, with its score of the newest version of each task: that of the first runs could not be restated."""
-    cards = [cardfiles.read(RESULTS / name) for name in ("fpb-smollm2-135m.json", "board-smollm2-135m.json")]
-    newest: dict[str, Score] = {}
-    for score in (score for card in cards for score in card.scores if score.data.set == "fpb"):
-        newest[score.task] = max(newest.get(score.task, score), score, key=lambda one: one.version)
-    return cards[1].model_copy(update={"scores": list(newest.values())})
 
 
 def _columns(trained: list[Scorecard]) -> list[str]:
