@@ -31,12 +31,12 @@ def pretrain(
 
     Ctrl-C keeps everything so far; --resume goes on at the exact batch.
     """
-    from finbench.pretraining import run, spec
+    from finbench.pretraining import prepared, run, spec
 
     stated = spec.read(recipe, settings(set_ or []))
     folder = out or Path("runs") / stated.name
     result = run.pretrain(stated, folder, resume=resume, dry_run=dry_run)
-    if not run.main_process():
+    if not prepared.main_process():
         return
     if as_json:
         typer.echo(json.dumps(result, indent=1) if isinstance(result, dict) else result.to_json().rstrip())

@@ -25,7 +25,7 @@ from finbench import catalog, paths
 from finbench.console import Lines
 from finbench.devhub.server import DevHub
 from finbench.errors import FinbenchError
-from finbench.pretraining import corpus, held, loop, members, mixture, report, run, shards, spec, vocabulary
+from finbench.pretraining import corpus, held, loop, members, mixture, prepared, report, run, shards, spec, vocabulary
 
 WORDS = tuple(f"word{number}" for number in range(30))
 
@@ -433,7 +433,7 @@ def test_a_run_with_its_baselines_from_nothing_to_the_report(text: Path, tmp_pat
     assert matched.parameters == pytest.approx(own.parameters, rel=0.05)
     assert own.tokens == 12 * 4 * 16
     assert done.sources[0].epochs == pytest.approx(12 * 4 / ((done.sources[0].tokens - 1) // 16), abs=1e-3)
-    assert run.read_record(out / "pretrain.json") == done
+    assert prepared.read_record(out / "pretrain.json") == done
     assert not (out / "checkpoints").exists()
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 2

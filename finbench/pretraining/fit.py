@@ -19,8 +19,8 @@ from finbench.pretraining import held as scoring
 from finbench.pretraining import members
 from finbench.pretraining.loop import BITS, NATS, Phase, PretrainTrainer, Watch, arguments
 from finbench.pretraining.members import Member
+from finbench.pretraining.prepared import RECORD, Prepared, bar, dtype_name, main_process, processes, read_record, texts
 from finbench.pretraining.result import Cutting, Pretrained, Share, Trained
-from finbench.pretraining.run import RECORD, Prepared, bar, dtype_name, main_process, processes, read_record, texts
 from finbench.structured import surgery
 from finbench.trainer import FirstCtrlC
 

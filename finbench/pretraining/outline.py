@@ -8,7 +8,7 @@ from typing import Any
 
 from finbench.pretraining import members
 from finbench.pretraining.members import Member
-from finbench.pretraining.run import Prepared, dtype_name, texts
+from finbench.pretraining.prepared import Prepared, dtype_name, texts
 from finbench.structured import counts
 
 _STATE = 16  # bytes a trained parameter: weight, gradient and Adam's two moments in float32
