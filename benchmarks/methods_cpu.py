@@ -147,27 +147,26 @@ def plot(target: Path = HERE.parent / "docs" / "methods_cpu.png") -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    found = read()
-    scores, costs = found["scores"], found["costs"]
+    scores = read()["scores"]
     figure, axes = pyplot.subplots(figsize=(9, 5.4), dpi=130)
     colours = {16: "#2f6f9f", 8: "#b8862f", 4: "#9f3f5f"}
-    shown = [name for name in scores if name in costs]
+    shown = [name for name in scores if name != "base"]
     for bits, colour in colours.items():
         own = [name for name in shown if scores[name]["bits"] == bits]
         if not own:
             continue
-        x = [costs[name]["step_seconds"] for name in own]
+        x = [scores[name]["step_seconds"] for name in own]
         y, low, high = ([100 * scores[name]["macro_f1"][at] for name in own] for at in range(3))
         down = [a - b for a, b in zip(y, low, strict=True)]
         up = [a - b for a, b in zip(high, y, strict=True)]
-        sizes = [(6 * costs[name]["peak_memory_bytes"] / 1e9) ** 1.4 for name in own]
+        sizes = [(6 * scores[name]["peak_memory_bytes"] / 1e9) ** 1.4 for name in own]
         axes.errorbar(x, y, yerr=[down, up], fmt="none", ecolor=colour, alpha=0.35)
         axes.scatter(x, y, s=sizes, color=colour, label=f"{bits} bits", zorder=3)
-    _names(axes, [(costs[name]["step_seconds"], 100 * scores[name]["macro_f1"][0], name) for name in shown])
+    _names(axes, [(scores[name]["step_seconds"], 100 * scores[name]["macro_f1"][0], name) for name in shown])
     axes.axhline(100 * scores["base"]["macro_f1"][0], color="#8a94a0", linestyle="--", linewidth=1)
     axes.annotate("the base, untrained", (0.01, 100 * scores["base"]["macro_f1"][0] + 1), fontsize=8, color="#68727f",
                   xycoords=("axes fraction", "data"))  # fmt: skip
-    axes.set_xlabel(f"processor seconds a step of {SMALL} rows, one thread (larger dot: more peak memory)")
+    axes.set_xlabel(f"processor seconds a step of {BATCH} rows, one thread (larger dot: more peak memory)")
     axes.set_ylabel(f"macro-F1 on fpb in %, 95 % interval, n = {scores['base']['n']}")
     axes.set_title(f"smollm2-135m, {ROWS} rows, one epoch, default learning rates, one seed", fontsize=10)
     axes.grid(color="#dfe4ea", linewidth=0.6)

@@ -340,5 +340,6 @@ def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsy
     recipe = catalog.recipe(None, {"tasks": ["mini_ner"], "method": method}).model_dump()
     base = {"alias": "tiny", "source": "local"}
     counts = {"rows": 1, "steps": 1, "tokens": 1, "computed": 1, "loop": "packed", "padding": 0.0}
-    views.planned({"recipe": recipe, "base": base, "first_pair": ("a", "b"), **counts}, Path("runs/x"))
+    said = {"first_pair": ("a", "b"), "becomes": "plain LoRA"}
+    views.planned({"recipe": recipe, "base": base, **said, **counts}, Path("runs/x"))
     assert ("rank" in capsys.readouterr().out) is ranked
