@@ -171,7 +171,7 @@ def plot(target: Path = HERE.parent / "docs" / "methods_cpu.png") -> None:
     axes.set_title(f"smollm2-135m, {ROWS} rows, one epoch, default learning rates, one seed", fontsize=10)
     axes.grid(color="#dfe4ea", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.1))
+    axes.legend(frameon=False, loc="upper right", bbox_to_anchor=(1, 0.85))
     axes.margins(x=0.08)
     figure.tight_layout()
     figure.savefig(target, metadata={"Software": None})

@@ -72,9 +72,8 @@ def _table(cells: list[dict[str, Any]]) -> None:
         states = Counter(cell["state"] for cell in group)
         state = ", ".join(state if len(states) == 1 else f"{count} {state}" for state, count in states.items())
         name = re.sub(r"-s\d+$", "", group[0]["cell"])
-        table.add_row(
-            Text(name), str(len(group)), f"{needs['cpus']:g}", f"{needs['gpus']:g}", memory, time, *cost, state
-        )
+        shown = [str(len(group)), f"{needs['cpus']:g}", f"{needs['gpus']:g}", memory, time, *cost]
+        table.add_row(Text(name), *shown, *([] if waiting else [state]))
     out.print(table)
     if len(groups) > _SHOWN:
         out.print(f"and {len(groups) - _SHOWN:,} lines more: --json names every cell", style="dim")

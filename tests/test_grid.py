@@ -182,6 +182,20 @@ def test_a_cell_of_two_processes_is_the_cell_of_one(llama: Path, tmp_path: Path)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_tasks_may_share_a_search(tmp_path: Path) -> None:
+    path = write(tmp_path, "smollm2-135m", tune={"budget": 1, "over": ["task", "seed"]})
+    stated = spec.read(path)
+    here = tmp_path / "data" / "mini_sentiment"
+    here.mkdir(parents=True)
+    (here / "dataset.json").write_text(json.dumps({"sha256": "0" * 64}))
+    board = Board(stated, spec.cells(stated, tmp_path / "data"), {})
+    searches = [step for step in board.steps.values() if step.kind == work.SEARCH]
+    assert [(one.told["recipe"]["method"], list(one.told["recipe"]["tasks"])) for one in searches] == [
+        ("lora", ["finbench_mini_sentiment"]),
+        ("rslora", ["finbench_mini_sentiment"]),
+    ]
+
+
 def test_other_rows_make_another_cell(tmp_path: Path) -> None:
     path = write(tmp_path, "smollm2-135m", axes={"method": ["lora"], "task": ["fpb"]})
     stated = spec.read(path)

@@ -185,9 +185,10 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
     decisive = {**recipe.model_dump(exclude={"name"}), "data": data(recipe)}
     search = None
     if sweep.tune:
-        first = {AXES.get(axis, axis): sweep.axes[axis][0] for axis in sweep.tune.over}
-        searched = {key: value for key, value in decisive.items() if key not in first}
-        search = digest({"of": searched, "first": first, "budget": sweep.tune.budget})
+        first = _first(sweep, sweep.tune)
+        rows = data(Recipe.parse({**recipe.model_dump(), **first}, recipe.name))  # of the first task, if tasks share
+        of = {key: value for key, value in {**decisive, "data": rows}.items() if key not in first}
+        search = digest({"of": of, "first": first, "budget": sweep.tune.budget})
     return Cell(recipe.name, values, recipe, needs, digest({"recipe": decisive, "search": search}), search)
 
 
@@ -226,7 +227,12 @@ def _data(recipe: Recipe, data_dir: Path | None, known: dict[str, Any]) -> dict[
 def searched(sweep: Sweep, cell: Cell) -> Recipe:
     """The recipe whose learning rate is searched for this cell and those that share its search."""
     assert sweep.tune is not None
-    first = {AXES.get(axis, axis): sweep.axes[axis][0] for axis in sweep.tune.over}
+    return Recipe.parse({**cell.recipe.model_dump(), **_first(sweep, sweep.tune)}, cell.name)
+
+
+def _first(sweep: Sweep, tune: Tuning) -> dict[str, Any]:
+    """Recipe keys of the axes that share a search, with their first values."""
+    first: dict[str, Any] = {AXES.get(axis, axis): sweep.axes[axis][0] for axis in tune.over}
     if isinstance(first.get("tasks"), str):
-        first["tasks"] = {task.name: 1.0 for task in catalog.expand([str(first["tasks"])])}
-    return Recipe.parse({**cell.recipe.model_dump(), **first}, cell.name)
+        first["tasks"] = {task.name: 1.0 for task in catalog.expand([first["tasks"]])}
+    return first
