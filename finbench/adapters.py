@@ -11,7 +11,7 @@ from typing import Any, Literal
 from finbench import bases, catalog, hub, modelfiles, refs, safety, zoo
 from finbench.errors import FinbenchError, near_misses, reason
 from finbench.files import digest, sha256_file
-from finbench.methods import METHODS, TUNERS, Tuner, irqlora
+from finbench.methods import METHODS, TUNERS, Tuner, irqlora, wrapping
 from finbench.methods.tuners import REFUSED
 from finbench.records import Adapter, BaseModelId
 
@@ -294,7 +294,7 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
             model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
     except _PEFT_RAISES as fault:
         raise _misfit(folder, fault) from fault
-    model.set_adapter(name)
+    wrapping.one_dtype(model).set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
         stored = set(tensors.keys()) - copied
     loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))

@@ -102,6 +102,19 @@ def _loaded(base: Path, bits: int = 16) -> tuple[Any, Any]:
 # ---------------------------------------------------------------- the start
 
 
+@pytest.mark.parametrize(("method", "base", "bits"), [case for case in COMBINATIONS if case[1] == "llama"])
+def test_it_trains_a_base_that_computes_in_bfloat16(
+    method: str, base: str, bits: int, folders: dict[str, Path]
+) -> None:
+    run = training.prepare(recipe(folders[base], method, bits=bits, dtype="bfloat16"))
+    model, _ = training.begin(run, torch.bfloat16)
+    out = model(input_ids=torch.tensor([run.rows[0].ids]))
+    out.logits.float().logsumexp(-1).sum().backward()
+    gradients = [tensor.grad for tensor in model.parameters() if tensor.requires_grad and tensor.grad is not None]
+    assert gradients
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
 @pytest.mark.parametrize(("method", "base", "bits"), CASES)
 def test_it_starts_as_the_base(method: str, base: str, bits: int, folders: dict[str, Path]) -> None:
     """No-op at the start; residual + adapter = W where a part of W is moved; closer than the base for loftq."""

@@ -89,6 +89,13 @@ def keep_cpu_scales(model: Any) -> int:
     return len(layers)
 
 
+def is_quantised(layer: Any) -> bool:
+    """Whether it is one of bitsandbytes' linear layers."""
+    import bitsandbytes as bnb
+
+    return isinstance(layer, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt))
+
+
 def dequantised(layer: Any) -> Any | None:
     """The weight of a bitsandbytes layer as it is computed with, float32, (outputs, inputs); None for other layers."""
     import bitsandbytes as bnb

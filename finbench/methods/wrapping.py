@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from finbench.errors import FinbenchError, near_misses, reason
-from finbench.methods import options
+from finbench.methods import options, quantise
 from finbench.methods.base import Layer, Method, targets
 from finbench.records import Recipe
 
@@ -98,9 +98,28 @@ def wrap(model: Any, config: Any, method: Method, recipe: Recipe) -> Any:
     from peft import get_peft_model
 
     try:
-        return get_peft_model(model, config)
+        return one_dtype(get_peft_model(model, config))
     except (*_RAISED, RuntimeError) as fault:
         raise _refused(method, recipe, fault) from fault
+
+
+def one_dtype(model: Any) -> Any:
+    """Let peft's layers on quantised weights answer in the dtype that they were asked in; returns ``model``.
+
+    AdaLoRA's and RandLoRA's (peft 0.21) answer in float32, which the next layer of a model in half precision refuses.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for module in model.modules():
+        if not isinstance(module, BaseTunerLayer) or _cast in module._forward_hooks.values():
+            continue
+        if quantise.is_quantised(module.get_base_layer()):
+            module.register_forward_hook(_cast)
+    return model
+
+
+def _cast(_: Any, given: tuple[Any, ...], answer: Any) -> Any:
+    return answer.to(given[0].dtype) if answer.dtype != given[0].dtype else None
 
 
 def _refused(method: Method, recipe: Recipe, fault: Exception) -> FinbenchError:
