@@ -85,6 +85,8 @@ def _range(key: str, value: Any, default: Any) -> str:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return ""
+    if key == "layers_to_transform":  # numbers of layers, from 0: held against those of the base
+        return ""
     if "seed" in key or key.endswith("_key"):
         return "" if 0 <= value < 2**32 else "a whole number from 0 on, and below 2^32"
     if isinstance(default, int) and not isinstance(default, bool):
