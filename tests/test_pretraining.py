@@ -181,21 +181,6 @@ def test_documents_of_every_kind_of_source(tmp_path: Path) -> None:
         found(folder=str(tmp_path / "set"), field="words")
 
 
-XBRL = 'xmlns:ix="http://www.xbrl.org/2013/inlineXBRL" xmlns:xbrli="http://www.xbrl.org/2003/instance"'
-LONG = "It is sold in many shops of the country, and to some customers abroad, at prices which follow costs. " * 3
-REPORT = f"""<html xmlns="http://www.w3.org/1999/xhtml" {XBRL}><head><title>hidden words</title></head><body>
-<div style="display: none"><ix:header><ix:hidden>hidden words</ix:hidden></ix:header></div>
-<p>Item 1. Business</p><div>The Company makes <b>widgets</b>&nbsp;and parts.<br/>{LONG}</div>
-<p>Item 7. Discussion</p><p>{LONG}</p>
-<table><tr><td><div>Widgets</div></td><td>12<br/></td><td>14</td></tr><tr><td>Parts</td><td>3</td><td>4</td></tr></table>
-<p>17</p></body></html>"""
-BLOCK = f"&lt;div&gt;&lt;p&gt;Leases&lt;/p&gt;&lt;p&gt;{LONG}&lt;/p&gt;&lt;/div&gt;"
-INSTANCE = f"""<xbrli:xbrl xmlns:xbrli="http://www.xbrl.org/2003/instance" xmlns:g="http://fasb.org/us-gaap/2023">
-<g:LeasesPolicyTextBlock contextRef="c">{BLOCK}</g:LeasesPolicyTextBlock>
-<g:NotesTextBlock contextRef="c">&lt;p&gt;Note 1&lt;/p&gt;{BLOCK}</g:NotesTextBlock>
-<g:Assets contextRef="c" unitRef="u">12</g:Assets></xbrli:xbrl>"""
-
-
 @pytest.mark.slow
 def test_a_data_set_on_the_hub_is_streamed_at_one_commit(dev_hub: DevHub, tmp_path: Path) -> None:
     lines = "".join(json.dumps({"text": content, "n": 1}) + "\n" for content in texts(5)).encode()
