@@ -67,7 +67,9 @@ def _words(hint: Any) -> str:
     """A type in words: what is expected."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_words(part) for part in parts if part is not type(None)))
+        # sorted, the plain ones first: typing keeps the first order in which a process wrote a union of these parts
+        said = {_words(part) for part in parts if part is not type(None)}
+        return " or ".join(sorted(said, key=lambda words: (" of which each " in words, words)))
     if origin is typing.Literal:
         return " or ".join(map(str, parts))
     if origin is list or hint is list:
