@@ -137,8 +137,13 @@ def _write(
 
 
 def _sum(attached: Any, folder: adapters.AdapterFolder) -> Any:
-    """The model alone, with the adapter in its weights; FinbenchError where peft cannot do that."""
+    """The model alone, with the adapter in its weights; FinbenchError where peft cannot do that, or does it wrong."""
     kind = str(folder.config.get("peft_type") or "LORA")
+    if tied := _tied(attached):
+        raise FinbenchError(
+            f"{folder.name} changes {tied}, which is head and embedding at once: merged, it would change both.",
+            "Evaluate it unmerged, with --engine hf.",
+        )
     if attached.active_peft_config.is_prompt_learning:
         raise FinbenchError(f"{folder.name} is a {kind}: it changes no weights, so there is nothing to merge.")
     try:
@@ -147,6 +152,18 @@ def _sum(attached: Any, folder: adapters.AdapterFolder) -> Any:
         raise FinbenchError(
             f"peft cannot merge {folder.name}, a {kind}: {reason(fault)}", "Evaluate or serve it unmerged."
         ) from fault
+
+
+def _tied(attached: Any) -> str | None:
+    """Name of a layer that carries the adapter and whose weights another layer computes with, too."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = attached.get_base_model()
+    ends = [layer for layer in (base.get_input_embeddings(), base.get_output_embeddings()) if layer is not None]
+    adapted = [layer for layer in ends if isinstance(layer, BaseTunerLayer)]
+    weights = {(layer.get_base_layer() if layer in adapted else layer).weight.data_ptr() for layer in ends}
+    names = {layer: name for name, layer in base.named_modules()}
+    return names[adapted[0]] if adapted and len(ends) == 2 and len(weights) == 1 else None
 
 
 def _record(

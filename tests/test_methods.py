@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from alone import read_alone
-from conftest import make_gpt2, make_llama
+from conftest import make_gpt2, make_llama, make_lora
 from finbench import adapters, bases, catalog, subjects, training
 from finbench.engines.hf import HFEngine
 from finbench.errors import FinbenchError
@@ -280,6 +280,21 @@ def test_an_adapter_without_a_record_is_merged_and_what_is_unknown_is_said(
     torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), run.logits, atol=allowed, rtol=0)
     [alone] = subjects.examinees([], str(tmp_path / "m"), None, None, None, "hf")[0]
     assert alone.subject.kind == "base"
+
+
+@pytest.mark.parametrize(
+    ("base", "target", "at"),
+    [("llama", "lm_head", "lm_head"), ("llama", "embed_tokens", "embed_tokens"), ("gpt2", "wte", "transformer.wte")],
+)
+def test_an_adapter_of_one_end_of_tied_weights_is_not_merged(
+    base: str, target: str, at: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """It would go into the other end too; peft merges it with a warning."""
+    make_lora(tmp_path / "a", folders[base], target_modules=[target], init_lora_weights=False)
+    with pytest.raises(FinbenchError, match=f"a changes .*{at}, which is head and embedding at once") as caught:
+        merge(str(tmp_path / "a"), tmp_path / "m", base=str(folders[base]))
+    assert "unmerged" in caught.value.hint
+    assert not (tmp_path / "m").exists()
 
 
 def test_an_adapter_that_changes_no_weights_is_not_merged(folders: dict[str, Path], tmp_path: Path) -> None:
