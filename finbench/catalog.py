@@ -235,7 +235,8 @@ def recipe_files() -> dict[str, Path]:
 def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
     """The Recipe from a zoo name or a YAML file (or neither), with overrides on top of ``_defaults.yaml``.
 
-    Precedence: overrides, the recipe, the method's own defaults, ``_defaults.yaml``.
+    Precedence: overrides, the recipe, the method's own defaults, ``_defaults.yaml``. None is a value as any other: it
+    takes back a ``limit``, say.
     """
     defaults = _defaults()
     stated: dict[str, Any] = {}
@@ -243,7 +244,7 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     if source is not None:
         path = _recipe_path(source)
         stated, where = read_yaml(path), str(path)
-    changes = {key: value for key, value in (overrides or {}).items() if value is not None}
+    changes = dict(overrides or {})
     if set(changes) - {"seed", "search"}:
         stated.pop("search", None)  # another recipe than the one that was searched for
     chosen = {**stated, **changes}
@@ -282,7 +283,7 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
         hints = [f"{key!r}" + (f" (did you mean {near[key][0]}?)" if near[key] else "") for key in strange]
         raise FinbenchError(
             f"{where}: unknown recipe key {', '.join(hints)}.",
-            f"Keys: {', '.join(Recipe.model_fields)}\nOptions of {method.name}: {', '.join(sorted(known))}",
+            f"Keys: {', '.join(Recipe.model_fields)}\nOptions of {method.name}: {', '.join(sorted(method.offered()))}",
         )
     stated = chosen.get("options") or {}
     if not isinstance(stated, Mapping):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +38,11 @@ def pairs(stated: Iterable[str], option: str) -> dict[str, str]:
             raise FinbenchError(f"{option} wants key=value, got {text!r}.")
         found[key] = value
     return found
+
+
+def overrides(named: Mapping[str, Any], stated: Iterable[str] | None) -> dict[str, Any]:
+    """What a command line says of a recipe: the options of its own that were given, and ``--set``, which goes first."""
+    return {**{key: value for key, value in named.items() if value is not None}, **settings(stated or [])}
 
 
 def settings(stated: Iterable[str]) -> dict[str, Any]:

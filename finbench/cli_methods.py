@@ -78,10 +78,10 @@ def tune(
 ) -> None:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
     from finbench import catalog, tuning, views
-    from finbench.cli_cards import settings
+    from finbench.cli_cards import overrides
 
     named = {"base": base, "tasks": task, "method": method, "bits": bits, "rank": rank, "lr": lr, "limit": limit}
-    resolved = catalog.recipe(recipe, {**named, **settings(set_ or [])})
+    resolved = catalog.recipe(recipe, overrides(named, set_))
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
         outline = tuning.outline(resolved, budget=budget, data_dir=data_dir)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finbench.cli_cards import DataDir, Json, pairs, settings
+from finbench.cli_cards import DataDir, Json, overrides, pairs
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +61,7 @@ def train(
         "seed": seed,
         "limit": limit,
     }
-    resolved = catalog.recipe(recipe, {**named, **settings(set_ or [])})
+    resolved = catalog.recipe(recipe, overrides(named, set_))
     folder = out or Path("runs") / resolved.name
 
     from finbench import training
@@ -106,7 +106,7 @@ def plan(
     from finbench import catalog, planning, planviews
 
     named = {"base": base, "tasks": task, "method": method, "bits": bits, "rank": rank}
-    resolved = catalog.recipe(recipe, {**named, "epochs": epochs, "limit": limit, **settings(set_ or [])})
+    resolved = catalog.recipe(recipe, overrides({**named, "epochs": epochs, "limit": limit}, set_))
     found = planning.plan(resolved, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps(found, indent=1))

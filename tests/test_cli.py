@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from finbench import adapters, cardfiles, catalog, check, cli, doctor, refs, views
+from finbench.cli_cards import overrides
 from finbench.errors import FinbenchError
 
 
@@ -128,6 +129,17 @@ def test_a_shown_recipe_can_be_trained_from(tmp_path: Path) -> None:
     mine = catalog.recipe(str(tmp_path / "mine.yaml"))
     assert mine.name == "mine-s0"
     assert mine.model_dump(exclude={"name"}) == catalog.recipe("fpb-smollm2-135m-lora").model_dump(exclude={"name"})
+
+
+def test_a_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
+    stated = {"tasks": ["mini_ner"], "limit": 8, "method": "rosa", "options": {"save_rank": 4}}
+    (tmp_path / "r.yaml").write_text(json.dumps(stated))
+    changes = overrides({"rank": None, "limit": 16}, ["limit=null", "save_rank="])
+    changed = catalog.recipe(str(tmp_path / "r.yaml"), changes)
+    assert (changed.limit, changed.options) == (None, {"save_rank": None})
+    assert changed.rank == catalog.recipe(str(tmp_path / "r.yaml")).rank
+    with pytest.raises(FinbenchError, match="rank: .*valid integer, got None"):
+        catalog.recipe(str(tmp_path / "r.yaml"), overrides({}, ["rank=null"]))
 
 
 def test_near_misses_among_files(tmp_path: Path) -> None:
