@@ -280,7 +280,7 @@ def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArgu
         gradient_accumulation_steps=1,  # the passes of a step are cut by training_step
         learning_rate=recipe.lr,
         lr_scheduler_type=recipe.schedule,
-        warmup_steps=math.ceil(recipe.warmup * steps),
+        warmup_steps=min(math.ceil(recipe.warmup * steps), steps - 1),  # begins at rate 0
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.max_grad_norm,
         optim=speedups.OPTIMIZERS[recipe.optimizer][0],

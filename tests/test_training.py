@@ -97,6 +97,13 @@ def test_rslora_scales_by_the_square_root_of_the_rank(llama: Path) -> None:
     assert scales == {"lora": {2.0}, "rslora": {8.0}}
 
 
+def test_a_run_of_one_step_is_not_spent_on_warming_up(llama: Path, tmp_path: Path) -> None:
+    """The rate begins at 0: an adapter of that one step would be its base, and a search would see no difference."""
+    made = trained(llama, tmp_path / "a", limit=8, warmup=0.5)
+    assert made.training.steps == 1
+    adapters.read(tmp_path / "a")  # which refuses one whose every B is zero
+
+
 def test_full_fine_tuning_makes_a_whole_model(llama: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

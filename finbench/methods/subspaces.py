@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from finbench.errors import FinbenchError
 from finbench.methods import convert, quantise
-from finbench.methods.base import Cut, Layer, Start
+from finbench.methods.base import Cut, Layer, Start, without_head
 from finbench.methods.lora import LoraMethod
 from finbench.records import Recipe
 
@@ -64,12 +64,7 @@ class Moving(LoraMethod):
                 raise FinbenchError(
                     f"{self.name} makes its own factors, so {key} does not go with it.", "Leave it out."
                 )
-        for layer in self.reach(recipe, layers):
-            if layer.name.rpartition(".")[2] in ("lm_head", "embed_out"):
-                raise FinbenchError(
-                    f"{self.name} changes the weights of its targets, and {layer.name} may be the embedding too.",
-                    "Leave it out of target_modules.",
-                )
+        without_head(self, recipe, self.reach(recipe, layers), "it changes the weights of its targets")
 
     def offered(self) -> set[str]:
         """Not those that a fold would undo."""
@@ -239,6 +234,15 @@ class ReLora(Moving):
             value = self.stated(recipe, key)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
                 raise FinbenchError(f"{key} must be above 0 and at most 1, got {value!r}.", f"--set {key}=0.9")
+
+    def check_steps(self, recipe: Recipe, steps: int) -> None:
+        """A cycle begins at rate 0, so it must have another step."""
+        super().check_steps(recipe, steps)
+        if self.period(recipe, steps) == 1:
+            raise FinbenchError(
+                "relora: a cycle of 1 step learns nothing, for each begins at a learning rate of 0.",
+                "Use more rows or epochs, or --set every=2",
+            )
 
     def renew(self, module: Any, weight: Any, seed: str, recipe: Recipe, first: bool = False) -> None:
         """A from Kaiming's uniform distribution as in LoRA, B zero; the first ones are LoRA's own."""
