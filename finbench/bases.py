@@ -267,9 +267,11 @@ def layers_of(model: Any) -> list[Layer]:
     from transformers.pytorch_utils import Conv1D
 
     found = []
+    embedding = model.get_input_embeddings()
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            found.append(Layer(name, "Linear", module.out_features, module.in_features))
+            tied = embedding is not None and module.weight is embedding.weight
+            found.append(Layer(name, "Linear", module.out_features, module.in_features, tied))
         elif isinstance(module, Conv1D):
             found.append(Layer(name, "Conv1D", module.nf, module.nx))
     return found

@@ -156,7 +156,7 @@ def counted(model: Any, recipe: Recipe, rows: Sequence[batches.Row]) -> tuple[in
 
 def inner(layers: list[Layer]) -> int:
     """Weights of the linear layers but the head: what is quantised, and what every token goes through."""
-    chosen = (layer for layer in layers if layer.name.rpartition(".")[2] not in ("lm_head", "embed_out"))
+    chosen = (layer for layer in layers if not layer.head)
     return sum(layer.inputs * layer.outputs for layer in chosen)
 
 

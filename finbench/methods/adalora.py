@@ -9,7 +9,7 @@ from typing import Any
 
 from finbench.errors import FinbenchError
 from finbench.methods import convert
-from finbench.methods.base import Layer, full_rank
+from finbench.methods.base import Layer, full_rank, number
 from finbench.methods.tuners import Tuner
 from finbench.records import Recipe
 
@@ -50,12 +50,7 @@ class AdaLora(Tuner):
         return self.made(recipe, {**values, **own})
 
     def _shares(self, recipe: Recipe) -> tuple[float, float, float]:
-        try:
-            ratio, warm, final = (
-                float(recipe.options.get(key, self.options[key])) for key in ("start_ratio", "warm", "final")
-            )
-        except (TypeError, ValueError) as fault:
-            raise FinbenchError(f"adalora: start_ratio, warm and final are numbers ({fault}).") from fault
+        ratio, warm, final = (number(self, recipe, key, 0, 8) for key in ("start_ratio", "warm", "final"))
         if not 1 < ratio <= 8 or not 0 <= warm < 1 or not 0 < final < 1 or warm + final >= 1:
             raise FinbenchError(
                 f"adalora: start_ratio {ratio:g}, warm {warm:g} and final {final:g} make no schedule.",

@@ -25,12 +25,21 @@ SERVED: dict[Becomes, str] = {
 
 @dataclass(frozen=True)
 class Layer:
-    """A weight matrix of a base, known from its configuration before any weight is loaded."""
+    """A weight matrix of a base, known from its configuration before any weight is loaded.
+
+    ``tied``: it is the output head and the input embedding at once.
+    """
 
     name: str
     kind: Literal["Linear", "Conv1D"]
     outputs: int
     inputs: int
+    tied: bool = False
+
+    @property
+    def head(self) -> bool:
+        """Whether it is the output head, which is never quantised."""
+        return self.name.rpartition(".")[2] in ("lm_head", "embed_out")
 
 
 @dataclass(frozen=True)
@@ -221,7 +230,7 @@ def targets(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
     """
     wanted = recipe.target_modules
     if wanted == "all-linear":
-        found = [layer for layer in layers if layer.name.rpartition(".")[2] not in ("lm_head", "embed_out")]
+        found = [layer for layer in layers if not layer.head]
     elif isinstance(wanted, str):
         try:
             found = [layer for layer in layers if re.fullmatch(wanted, layer.name)]
@@ -250,9 +259,14 @@ def _ending(name: str, layers: list[Layer]) -> list[Layer]:
 
 
 def _nothing(wanted: str, recipe: Recipe, layers: list[Layer]) -> str:
+    what = f"The target modules {recipe.target_modules!r} match nothing in {recipe.base}: {wanted!r}."
+    return what + near(wanted, layers)
+
+
+def near(wanted: str, layers: list[Layer]) -> str:
+    """Which endings of layers' names were perhaps meant, in words that follow a sentence; empty if none is near."""
     close = near_misses(wanted, {layer.name.rpartition(".")[2] for layer in layers})
-    meant = f" Did you mean {' or '.join(close)}?" if close else ""
-    return f"The target modules {recipe.target_modules!r} match nothing in {recipe.base}: {wanted!r}.{meant}"
+    return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
 def _endings(layers: list[Layer]) -> str:
@@ -292,14 +306,38 @@ def started(start: Start | None, method: Method) -> Start:
     return start
 
 
-def full_rank(rank: int, reached: list[Layer]) -> None:
-    """Refuse a rank above the smaller dimension of a target: the surplus directions could never be used."""
-    narrow = min(reached, key=lambda layer: min(layer.outputs, layer.inputs))
-    least = min(narrow.outputs, narrow.inputs)
-    if rank > least:
+def full_rank(rank: int, reached: list[Layer], patterns: Any = None) -> None:
+    """Refuse a rank above the smaller dimension of a target: the surplus directions could never be used.
+
+    ``patterns``: a recipe's ``rank_pattern``, by which some have another rank.
+    """
+    for layer in sorted(reached, key=lambda layer: min(layer.outputs, layer.inputs)):
+        least, own = min(layer.outputs, layer.inputs), of_layer(patterns or {}, layer, rank)
+        if own > least:
+            raise FinbenchError(
+                f"Rank {own} is above the smaller dimension of {layer.name} ({layer.outputs} x {layer.inputs}).",
+                f"Use --rank {least} or less, or other target modules: --set target_modules=[...]"
+                if own == rank
+                else f"Use {least} or less in rank_pattern.",
+            )
+
+
+def of_layer(patterns: Mapping[str, Any], layer: Layer, common: Any) -> Any:
+    """What a mapping such as ``rank_pattern`` says of a layer, as peft reads it: the first match counts."""
+    return next((own for name, own in patterns.items() if pattern_fits(name, layer)), common)
+
+
+def pattern_fits(name: str, layer: Layer) -> bool:
+    """Whether a name of such a mapping, a regular expression for the end of a name, is a layer's."""
+    return re.match(rf"(.*\.)?({name})$", layer.name) is not None
+
+
+def without_head(method: Method, recipe: Recipe, reached: list[Layer], why: str) -> None:
+    """Refuse the output head as a target."""
+    found = next((layer for layer in reached if layer.head), None)
+    if found is not None:
         raise FinbenchError(
-            f"Rank {rank} is above the smaller dimension of {narrow.name} ({narrow.outputs} x {narrow.inputs}).",
-            f"Use --rank {least} or less, or other target modules: --set target_modules=[...]",
+            f"Method {method.name} cannot take {found.name} of {recipe.base}: {why}.", "Leave it out of target_modules."
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from finbench.errors import FinbenchError
 from finbench.methods import convert
-from finbench.methods.base import Layer, Start, number, started
+from finbench.methods.base import Layer, Start, number, started, without_head
 from finbench.methods.lora import LoraMethod
 from finbench.methods.wrapping import wrap
 from finbench.records import Recipe
@@ -36,6 +36,7 @@ class Eva(LoraMethod):
             if recipe.options.get(key):
                 raise FinbenchError(f"eva finds the rank of each layer by itself: it takes no {key}.", "Leave it out.")
         rho, _ = self._shares(recipe)
+        without_head(self, recipe, self.reach(recipe, layers), "the start looks at no inputs of it")
         narrow = min(self.reach(recipe, layers), key=lambda layer: layer.inputs)
         if round(rho * recipe.rank) > narrow.inputs:
             raise FinbenchError(

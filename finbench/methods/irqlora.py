@@ -17,7 +17,7 @@ from typing import Any
 from finbench.console import say
 from finbench.errors import FinbenchError
 from finbench.methods import convert, quantise
-from finbench.methods.base import Layer, Start
+from finbench.methods.base import Layer, Start, without_head
 from finbench.methods.lora import LoraMethod
 from finbench.records import Bits, Recipe
 
@@ -47,6 +47,7 @@ class IrQLora(LoraMethod):
                 raise FinbenchError(f"irqlora has layers of its own, so {key} does not go with it.", "Leave it out.")
         if not self._stated(recipe, "icq"):
             return
+        without_head(self, recipe, self.reach(recipe, layers), "a head is never quantised, so it has no shifts")
         odd = next((layer for layer in self.reach(recipe, layers) if layer.inputs % 64), None)
         if odd is not None:
             raise FinbenchError(

@@ -92,8 +92,8 @@ class LoraMethod(Method):
     def reach(self, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
         """The layers that get an adapter, each wide enough for its rank."""
         found = reached(self.lora_config(recipe), recipe, layers)
-        full_rank(recipe.rank, found)
-        check_patterns(recipe, layers)
+        check_patterns(recipe, found)
+        full_rank(recipe.rank, found, recipe.options.get("rank_pattern"))
         return found
 
     def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
@@ -158,6 +158,8 @@ class LoraMethod(Method):
                 )
             if kind == "mica" and self.name in ("lora+", "lora-fa"):
                 raise FinbenchError(f"mica trains A alone, and {self.name} is about B.", "--method lora")
+            if kind == "orthogonal" and self.name == "lora-fa":
+                raise FinbenchError("orthogonal gives A half its rank, and lora-fa never changes it.", "--method lora")
             if kind == "mica" and recipe.bits != 16:
                 raise FinbenchError("init_lora_weights=mica needs full-precision weights.", "Use --bits 16")
             if kind == "orthogonal" and recipe.rank % 2:

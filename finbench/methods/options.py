@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any
 
 from finbench.errors import FinbenchError
-from finbench.methods.base import Layer, full_rank, targets
+from finbench.methods.base import Layer, near, pattern_fits
 from finbench.records import Recipe
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
@@ -47,7 +48,7 @@ def check(method: str, kind: Any, stated: Mapping[str, Any]) -> None:
 
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value read from YAML has a type, taken strictly: true is no number, 3.0 no whole one."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    origin, parts = typing.get_origin(hint), _parts(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
     if origin is typing.Literal:
@@ -55,7 +56,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is list or hint is list:
         return isinstance(value, list) and all(_fits(item, part) for item in value for part in parts)
     if dataclasses.is_dataclass(hint):
-        return isinstance(value, dict) and set(value) <= {part.name for part in dataclasses.fields(hint)}
+        inner = typing.get_type_hints(hint)
+        return isinstance(value, dict) and all(key in inner and _fits(part, inner[key]) for key, part in value.items())
     if isinstance(value, bool) or hint is bool:
         return isinstance(value, bool) and hint is bool
     if hint is float:
@@ -63,9 +65,15 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, typing.get_origin(hint) or hint)
 
 
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The arguments of a type; without dict where a class says what is in it."""
+    parts = typing.get_args(hint)
+    return tuple(part for part in parts if part is not dict) if any(map(dataclasses.is_dataclass, parts)) else parts
+
+
 def _words(hint: Any) -> str:
     """A type in words: what is expected."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    origin, parts = typing.get_origin(hint), _parts(hint)
     if origin in (typing.Union, types.UnionType):
         # sorted, the plain ones first: typing keeps the first order in which a process wrote a union of these parts
         said = {_words(part) for part in parts if part is not type(None)}
@@ -101,10 +109,10 @@ def _range(key: str, value: Any, default: Any) -> str:
     return "" if above and below else f"a number {bounds}"
 
 
-def check_patterns(recipe: Recipe, layers: list[Layer]) -> None:
+def check_patterns(recipe: Recipe, reached: list[Layer]) -> None:
     """Hold the mappings of modules to values (``rank_pattern`` and its like) to what holds for the value of all.
 
-    Their names are regular expressions for the end of a name, and each must match a layer.
+    Their names are regular expressions for the end of a name, and each must match a layer that gets an adapter.
     """
     for key, stated in recipe.options.items():
         if not key.endswith("_pattern") or not isinstance(stated, dict):
@@ -114,6 +122,12 @@ def check_patterns(recipe: Recipe, layers: list[Layer]) -> None:
             if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
                 what = "number above 0" if key in _SCALES else "whole number from 1 on"
                 raise FinbenchError(f"{key}: {name} is {value!r}; a {what} is expected.", f"--set {key}={{{name}: 4}}")
-            found = targets(recipe.model_copy(update={"target_modules": rf"(?:.*\.)?(?:{name})"}), layers)
-            if key == "rank_pattern":
-                full_rank(int(value), found)
+            try:
+                matched = any(pattern_fits(name, layer) for layer in reached)
+            except re.error as fault:
+                raise FinbenchError(f"{key}: {name!r} is not a regular expression: {fault}.") from fault
+            if not matched:
+                raise FinbenchError(
+                    f"{key}: {name!r} matches none of the layers that get an adapter.{near(name, reached)}",
+                    f"They end in: {', '.join(sorted({layer.name.rpartition('.')[2] for layer in reached}))}",
+                )

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench.methods import convert, quantise
-from finbench.methods.base import Start, number, started
+from finbench.methods.base import Layer, Start, number, started, without_head
 from finbench.methods.lora import LoraMethod
 from finbench.records import Bits, Recipe
+
+_NEVER_QUANTISED = "an output head is never quantised"
 
 
 def split(weight: Any, rank: int, scale: float, how: str, iterations: int | None = None) -> tuple[Any, Any]:
@@ -57,10 +59,12 @@ class Residual(LoraMethod):
         """A converted LoRA on a 16-bit base, a whole model else."""
         return "peft" if recipe.bits == 16 else "model"
 
-    def verify(self, recipe: Recipe, layers: list[Any]) -> None:
-        """As for LoRA, and a whole number of power iterations."""
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """As for LoRA, a whole number of power iterations, and a residual that can be quantised."""
         super().verify(recipe, layers)
         self._iterations(recipe)
+        if recipe.bits != 16:
+            without_head(self, recipe, self.reach(recipe, layers), _NEVER_QUANTISED)
 
     def _iterations(self, recipe: Recipe) -> int | None:
         """Power iterations of a randomised SVD; None: the exact one."""
@@ -138,6 +142,11 @@ def whole(model: Any, factors: dict[str, convert.Factors]) -> Any:
 @dataclass(frozen=True)
 class LoftQ(LoraMethod):
     """LoRA on an NF4 base, started at the best rank-r correction of the quantisation error."""
+
+    def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
+        """As for LoRA, of layers that are quantised."""
+        super().verify(recipe, layers)
+        without_head(self, recipe, self.reach(recipe, layers), _NEVER_QUANTISED)
 
     def loads(self, recipe: Recipe) -> Bits:
         """Full precision first: the error is the difference between the two."""

@@ -74,9 +74,9 @@ class Tuner(Method):
                 raise FinbenchError(f"{key}={value} would not start as the base.", "Leave it out.")
         config, kept = self.config(recipe), self.reach(recipe, layers)
         without_conv1d(self, recipe, kept)
+        check_patterns(recipe, kept)
         if self.rank and not self.wide:
-            full_rank(recipe.rank, kept)
-        check_patterns(recipe, layers)
+            full_rank(recipe.rank, kept, recipe.options.get("rank_pattern"))
         for key, sides in self.divides:
             size = getattr(config, key)
             for layer in kept:

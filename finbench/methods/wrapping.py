@@ -9,9 +9,9 @@ import copy
 import re
 from typing import Any
 
-from finbench.errors import FinbenchError, near_misses, reason
+from finbench.errors import FinbenchError, reason
 from finbench.methods import options, quantise
-from finbench.methods.base import Layer, Method, targets
+from finbench.methods.base import Layer, Method, near, targets
 from finbench.records import Recipe
 
 _RAISED = (ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError, NotImplementedError)
@@ -53,21 +53,29 @@ def reached(config: Any, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
             f"{recipe.target_modules!r} of {recipe.base}.",
             "State others, or leave them out.",
         )
+    if tied := next((layer for layer in kept if layer.tied), None):
+        raise FinbenchError(
+            f"{tied.name} of {recipe.base} is its embedding too, which it would change when it is merged.",
+            "Leave it out of target_modules.",
+        )
     return kept
 
 
 def _named_layers(recipe: Recipe, found: list[Layer]) -> None:
     """peft passes over what ``exclude_modules`` and ``layers_to_transform`` name in vain."""
     excluded = recipe.options.get("exclude_modules")
+    ends = sorted({layer.name.rpartition(".")[2] for layer in found})
     for name in excluded if isinstance(excluded, list) else []:
         if not any(layer.name == name or layer.name.endswith(f".{name}") for layer in found):
-            ends = {layer.name.rpartition(".")[2] for layer in found}
-            close = near_misses(str(name), ends)
             raise FinbenchError(
-                f"exclude_modules: {name!r} is none of the target modules."
-                + (f" Did you mean {' or '.join(close)}?" if close else ""),
-                f"They are: {', '.join(sorted(ends))}",
+                f"exclude_modules: {name!r} is none of the target modules.{near(str(name), found)}",
+                f"They are: {', '.join(ends)}",
             )
+    if isinstance(excluded, str) and excluded and not _excludes(excluded, found):
+        raise FinbenchError(
+            f"exclude_modules {excluded!r} is taken as a regular expression for whole names and matches no target.",
+            f"Write a list of some of: --set exclude_modules=[{', '.join(ends)}]",
+        )
     wanted = recipe.options.get("layers_to_transform")
     numbers = {int(part) for layer in found for part in layer.name.split(".") if part.isdecimal()}
     for number in [wanted] if isinstance(wanted, int) else wanted if isinstance(wanted, list) else []:
@@ -78,6 +86,13 @@ def _named_layers(recipe: Recipe, found: list[Layer]) -> None:
             )
 
 
+def _excludes(pattern: str, found: list[Layer]) -> bool:
+    try:
+        return any(re.fullmatch(pattern, layer.name) for layer in found)
+    except re.error as fault:
+        raise FinbenchError(f"exclude_modules {pattern!r} is not a regular expression: {fault}.") from fault
+
+
 def rehearse(skeleton: Any, config: Any, method: Method, recipe: Recipe) -> None:
     """peft's layers on ``skeleton``, a base on the meta device: what peft refuses is refused before weights are loaded.
 
@@ -86,11 +101,16 @@ def rehearse(skeleton: Any, config: Any, method: Method, recipe: Recipe) -> None
     from peft import get_peft_model
 
     try:
-        get_peft_model(skeleton, copy.deepcopy(config), low_cpu_mem_usage=True)
+        made = get_peft_model(skeleton, copy.deepcopy(config), low_cpu_mem_usage=True)
     except NotImplementedError:  # "Cannot copy out of meta tensor"
         return
     except (*_RAISED, RuntimeError) as fault:
         raise _refused(method, recipe, fault) from fault
+    if not any(tensor.numel() for tensor in made.parameters() if tensor.requires_grad):
+        raise FinbenchError(
+            f"{method.name} with these options trains nothing at all.",
+            f"Its options: {', '.join(sorted(method.offered()))}; state them with --set",
+        )
 
 
 def wrap(model: Any, config: Any, method: Method, recipe: Recipe) -> Any:
