@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -107,15 +108,14 @@ def folder_atomic(target: Path) -> Iterator[Path]:
     except OSError as fault:
         raise cannot_write(target, fault) from fault
     try:
-        yield staging
-        staging.chmod(0o755)
-        _flush(staging)
-        if target.exists():
-            _exchange(staging, target)  # what was there is now in staging, and goes with it
-        else:
-            staging.rename(target)
-    except OSError as fault:
-        raise cannot_write(target, fault) from fault
+        with writing(target):
+            yield staging
+            staging.chmod(0o755)
+            _flush(staging)
+            if target.exists():
+                _exchange(staging, target)  # what was there is now in staging, and goes with it
+            else:
+                staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -144,6 +144,29 @@ def _flush(folder: Path) -> None:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why ``path`` could not be written, also where safetensors or torch found out.
+
+    On a full disk the first raises an error of its own, and torch.save a RuntimeError about positions in the file.
+    """
+    try:
+        yield
+    except OSError as fault:
+        raise cannot_write(path, fault) from fault
+    except _others() as fault:
+        said = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(fault))
+        if said is None and not re.search(r"inline_container|PytorchStreamWriter", str(fault)):
+            raise
+        raise cannot_write(path, OSError(said[1] if said else "a file was not taken to its end")) from fault
+
+
+def _others() -> tuple[type[Exception], ...]:
+    from safetensors import SafetensorError
+
+    return (RuntimeError, SafetensorError)
 
 
 def cannot_write(path: Path, fault: Exception) -> FinbenchError:

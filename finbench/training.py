@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from finbench import adapters, bases, batches, cards, checkpoints, environment, launch, merging, sharding, speedups
 from finbench.console import progress, quiet, say
 from finbench.errors import FinbenchError, Interrupted
-from finbench.files import cannot_write, write_atomic
+from finbench.files import write_atomic, writing
 from finbench.methods import Cut, Start, method_named
 from finbench.preparation import Prepared, choose, prepare
 from finbench.records import Adapter, BaseModelId, Recipe, Training, Truncation
@@ -141,14 +141,11 @@ def fit(
             args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
             train_dataset=run.rows,
         )
-        with FirstCtrlC(watch), passes.at_work(model):
-            try:
-                if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
-                    trainer.restore(checkpoint)
-                else:
-                    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            except OSError as fault:
-                raise cannot_write(folder, fault) from fault
+        with FirstCtrlC(watch), passes.at_work(model), writing(folder):
+            if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
+                trainer.restore(checkpoint)
+            else:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         trainer.part()
     if watch.interrupted and trainer.state.global_step < run.steps:
         raise Interrupted(
@@ -315,7 +312,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
     whole = method.makes(recipe) == "model"
     staging = out / "checkpoints" / "final"
     shutil.rmtree(staging, ignore_errors=True)
-    try:
+    with writing(out):
         staging.mkdir(parents=True)
         model.config.name_or_path = base.id.hub_id or base.id.alias  # not the local path it was loaded from
         cut = method.save(model, recipe, staging)
@@ -342,8 +339,6 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
         for path in sorted(staging.iterdir()):
             path.chmod(0o644)
             path.replace(out / path.name)
-    except OSError as fault:
-        raise cannot_write(out, fault) from fault
     write_atomic(out / "README.md", cards.model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
     return adapter

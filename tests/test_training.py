@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,11 +16,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from finbench import adapters, bases, batches, catalog, checkpoints, modelfiles, prompts
 from finbench.errors import FinbenchError
-from finbench.files import sha256_file
+from finbench.files import folder_atomic, sha256_file
 from finbench.records import Adapter
 from finbench.training import prepare, train
 
@@ -341,6 +342,33 @@ def test_a_full_disk_stops_with_one_line_and_keeps_the_last_checkpoint(
     monkeypatch.setattr(checkpoints, "publish", real)
     made = train(recipe(llama), tmp_path / "a", resume=True)
     assert isinstance(made, Adapter)
+
+
+@pytest.mark.parametrize("library", ["safetensors", "torch"])
+def test_a_disk_that_takes_no_more_is_one_line_whichever_library_finds_out(library: str, tmp_path: Path) -> None:
+    """Real faults: no file may grow past 20,000 bytes. safetensors and torch raise errors of their own."""
+    tensor = torch.zeros(90_000)
+    write = {
+        "safetensors": lambda staging: save_file({"a": tensor}, staging / "x"),
+        "torch": lambda staging: torch.save({"a": tensor}, staging / "x"),
+    }[library]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with (
+            pytest.raises(FinbenchError, match="Cannot write .*out: ") as caught,
+            folder_atomic(tmp_path / "out") as staging,
+        ):
+            write(staging)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "make room" in caught.value.hint
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fault_of_another_kind_keeps_its_trace(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="shapes"), folder_atomic(tmp_path / "out"):
+        raise RuntimeError("shapes do not match")
 
 
 # ---------------------------------------------------------------- refused before the first step

@@ -14,7 +14,7 @@ from typing import Any
 from finbench import bases, checkpoints, environment
 from finbench.console import say
 from finbench.errors import FinbenchError, Interrupted
-from finbench.files import cannot_write, folder_atomic, write_atomic
+from finbench.files import folder_atomic, write_atomic, writing
 from finbench.pretraining import held as scoring
 from finbench.pretraining import members
 from finbench.pretraining.loop import BITS, NATS, Phase, PretrainTrainer, Watch, arguments
@@ -159,14 +159,11 @@ def _train(
             model=model,
             args=arguments(recipe, phase, folder, bases.compute_dtype(recipe.dtype)),
         )
-        with FirstCtrlC(watch):
-            try:
-                if checkpoint and checkpoints.step_of(checkpoint) == phase.last:
-                    trainer.restore(checkpoint)
-                else:
-                    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            except OSError as fault:
-                raise cannot_write(folder, fault) from fault
+        with FirstCtrlC(watch), writing(folder):
+            if checkpoint and checkpoints.step_of(checkpoint) == phase.last:
+                trainer.restore(checkpoint)
+            else:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     reached = phase.first + trainer.state.global_step
     if watch.interrupted and reached < recipe.total_steps:
         raise Interrupted(
