@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from finbench import limits
 from finbench.errors import FinbenchError
+from finbench.files import stable_json
 
 LARGEST_HEADER = 32 * 2**20  # bytes; 200,000 tensors need about 25 million
 MOST_TENSORS = 200_000  # rank updates of 256 experts in 60 layers are 92,000
@@ -146,6 +148,15 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Iterable[str])
         if rank is not None and (type(rank) is not int or not least <= rank <= LARGEST_RANK):
             said = f"a rank is a whole number from {least} to {LARGEST_RANK}"
             raise FinbenchError(f"{path}: {name[:80]} is {rank!r}; {said}.")
+    scales = {"lora_alpha": config.get("lora_alpha")}
+    scales |= {f"alpha_pattern {k}": v for k, v in _mapping(config, "alpha_pattern", path).items()}
+    for name, scale in scales.items():
+        if scale is not None and (type(scale) not in (int, float) or not scale or not math.isfinite(scale)):
+            raise FinbenchError(f"{path}: {name[:80]} is {scale!r}; a scale is a number other than 0.")
+    try:
+        stable_json(config)  # of which its identity is made
+    except ValueError as fault:
+        raise FinbenchError(f"{path} has a number that JSON does not have (NaN or Infinity).") from fault
     if config.get("layer_replication"):
         raise FinbenchError(f"{path}: layer_replication changes the base, which finbench does not support.")
     patterns = [*_mapping(config, "rank_pattern", path), *_mapping(config, "alpha_pattern", path)]
