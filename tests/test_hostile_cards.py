@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 import zstandard
 from test_verification import Card, Rows, change, change_sha, other, put, rescored, row_of
 
-from finbench import cardfiles, evaluation, exports, seal
+from finbench import cardfiles, evaluation, exports, rerun, seal
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file, stable_json
+from finbench.records import Scorecard
 from finbench.verification import verify
 
 SENTIMENT, HEADLINE = "finbench_mini_sentiment", "finbench_mini_headline"
@@ -287,3 +289,128 @@ def test_an_export_stays_in_its_folder_whatever_the_card_says(card: Path, tmp_pa
         out = tmp_path / "a" / "b" / "c"
         for path in exports.export_card(card, format=how, out=out):
             assert path.resolve().is_relative_to(out), how
+
+
+# ---------------------------------------------------------------- what a check must not be talked out of
+
+
+def on_sentiment(change: Any) -> Any:
+    def alter(card: Card, rows: Rows) -> None:
+        change(next(score for score in card["scores"] if score["task"] == SENTIMENT))
+
+    return alter
+
+
+def certain(score: dict[str, Any]) -> None:
+    """An interval without width, and no word of how it was made, as cards of schema 0 had."""
+    measure = score["metrics"]["macro_f1"]
+    measure |= {"low": measure["value"], "high": measure["value"], "method": None}
+
+
+def narrow(score: dict[str, Any]) -> None:
+    measure = score["metrics"]["macro_f1"]
+    measure |= {"low": measure["low"] + 0.02, "high": measure["high"] - 0.02, "method": None}
+
+
+def all_right_without_answers(card: Card, rows: Rows) -> None:
+    """No counts, so no evidence is asked for; no answers, so none can be scored again; all values right."""
+    for row in rows:
+        if row["task"] == SENTIMENT:
+            row.pop("answer")
+            gold = row["values"]["macro_f1"][0]
+            for name, value in row["values"].items():
+                row["values"][name] = 1.0 if isinstance(value, float) else [gold, gold, value[2]]
+    rescored(lambda card, rows: None)(card, rows)
+    for score in card["scores"]:
+        score |= {"clusters": None, "duplicates": None}
+
+
+def passed_off(card: Card, rows: Rows) -> None:
+    """The dummy engine, which reproduces its answers without any model, as a model with a name."""
+    card["subject"] |= {"name": "llama-3.1-8b"}
+    card["subject"]["base"] |= {"alias": "llama-3.1-8b", "hub_id": "meta-llama/Llama-3.1-8B", "source": "hub"}
+
+
+def emptied(card: Card, rows: Rows) -> None:
+    card |= {"scores": [], "status": "partial"}
+    rows.clear()
+
+
+LESS: dict[str, tuple[Any, str]] = {
+    "an interval without width": (on_sentiment(certain), ".metrics.macro_f1.method"),
+    "an interval within the slack of older cards": (on_sentiment(narrow), ".metrics.macro_f1.method"),
+    "counts and answers taken out": (all_right_without_answers, ".clusters"),
+    "the dummy engine under a model's name": (passed_off, "subject.base"),
+    "no scores at all": (emptied, "scores"),
+    "a main metric that is not there": (on_sentiment(lambda score: score.update(main_metric="f2")), "schema"),
+    "more cut prompts than prompts": (on_sentiment(lambda score: score.update(truncated=151)), ".truncated"),
+    "a date in other digits": (put("\uff12026-11-26T00:00:00Z", "provenance", "created"), "provenance.created"),
+    "a date of another form": (put("2026-1-1T1:1:1Z", "provenance", "created"), "provenance.created"),
+}
+
+
+@pytest.mark.parametrize("what", LESS)
+def test_saying_less_is_no_way_around_a_check(what: str, card: Path) -> None:
+    alter, field = LESS[what]
+
+    def renewed(found: Card, rows: Rows) -> None:
+        alter(found, rows)
+        with contextlib.suppress(FinbenchError):
+            found["run_key"] = cardfiles.run_key(Scorecard.parse(found, "altered"))
+
+    written(card, renewed)
+    found = verify(card, rerun=0 if what == "the dummy engine under a model's name" else 20)
+    assert found.level == "none"
+    assert any(field in fault.field for fault in found.faults), found.faults[:5]
+
+
+def test_half_a_character_is_one_clear_line_in_card_and_rows(card: Path) -> None:
+    kept = card.read_bytes()
+    card.write_text(card.read_text().replace('"name": "dummy"', r'"name": "dum\ud800my"'))
+    for read in (verify, cardfiles.read):
+        with pytest.raises(FinbenchError, match="torn or not JSON"):
+            read(card)
+    card.write_bytes(kept)
+    lines = "".join(stable_json(row) + "\n" for row in cardfiles.read_samples(card))
+    text = lines.replace('"answer":"', r'"answer":"\udfff')
+    assert text != lines
+    cardfiles.samples_path(card).write_bytes(zstandard.ZstdCompressor().compress(text.encode()))
+    change_sha(card)
+    assert {fault.field for fault in verify(card).faults} == {"samples"}
+    whole = lines.replace('"answer":"', r'"answer":"\ud83d\ude00')  # both halves are one character
+    cardfiles.samples_path(card).write_bytes(zstandard.ZstdCompressor().compress(whole.encode()))
+    change_sha(card)
+    assert "samples" not in {fault.field for fault in verify(card).faults}
+
+
+def test_a_rerun_is_refused_where_it_could_show_nothing(card: Path) -> None:
+    for options in ({"rerun": -1}, {"rerun": 3, "seed": -1}):
+        with pytest.raises(FinbenchError, match="count from 0, got -1"):
+            verify(card, **options)
+    bare = json.loads(card.read_text()) | {"samples": None}
+    card.write_text(json.dumps(bare | {"seal": seal.card_seal(bare)}))
+    assert verify(card).level == "self-reported"
+    with pytest.raises(FinbenchError, match="has no samples"):
+        verify(card, rerun=3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "moved", "level"),
+    [
+        (1, 1, "samples-attached"),
+        (1, 0, "reproduced"),
+        (20, 1, "samples-attached"),
+        (20, 2, "none"),
+        (50, 1, "reproduced"),
+        (100, 3, "samples-attached"),
+        (100, 4, "none"),
+    ],
+)
+def test_a_model_in_half_precision_reproduces_49_in_50_and_not_0_in_1(
+    asked: int, moved: int, level: str, card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerun.environment, "versions", lambda names: {"torch": "of another time"})
+    monkeypatch.setattr(rerun, "_moved", lambda *arguments: list(range(moved)))
+    found = verify(card, rerun=asked)
+    assert found.level == level
+    assert bool(found.faults) == (level == "none")
