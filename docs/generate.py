@@ -35,7 +35,7 @@ Schema {number} is the first that is promised to stay readable: later ones add k
 |--|--|
 | `self-reported` | there are no samples: the numbers are possible (a share of n documents is k/n, counts fit) and nothing more; or a task has a newer version now, so that its answers cannot be scored again |
 | `samples-attached` | every value, interval and count follows from the samples, by the task's own scorer; where the data lie on the machine, golds and answers too |
-| `reproduced` | with `--rerun N`: the model that the card names, asked again on N documents of each task, reads the same (all of them in float32 with the same versions, 49 in 50 elsewhere) |
+| `reproduced` | with `--rerun N`: the model that the card names, asked again on N documents of each task, reads the same (all of them in float32 with the same versions, 49 in 50 elsewhere; one more than that differing proves nothing and leaves the level as it is) |
 
 What no samples decide (names, settings, versions, times) is covered by `run_key`, which follows from subject, settings and versions, and by
 `seal`: the SHA-256 of the card without that key, a colon, and four hex digits of a salted hash for every value in order of its path. So a later edit is

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from finbench import cardfiles
 from finbench.catalog import PREFIX
+from finbench.errors import harmless
 from finbench.files import write_atomic
 from finbench.methods import method_named
 from finbench.metrics import is_share, spoken
@@ -118,7 +119,9 @@ def _seen(score: Score) -> str:
 def _baseline_rows(score: Score) -> list[Row]:
     rows = []
     for name, values in sorted(score.baselines.items()):
-        main, acc = values[score.main_metric], values.get("acc")
+        main, acc = values.get(score.main_metric), values.get("acc")
+        if main is None:
+            continue
         rows.append(
             Row(
                 name=f"{name} label",
@@ -274,6 +277,7 @@ def _tex(cell: Any, spread: str) -> str:
 def latex(text: object) -> str:
     """Text with LaTeX's special characters escaped."""
     special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    special |= {c: f"{{{c}}}" for c in "[]*"}  # after the end of a line they would be an option of it
     special |= {
         "^": r"\textasciicircum{}",
         "±": r"$\pm$",
@@ -283,7 +287,12 @@ def latex(text: object) -> str:
         ">": "$>$",
         "–": "--",
     }
-    return "".join(special.get(character, character) for character in str(text))
+    return "".join(special.get(character, character) for character in _line(text))
+
+
+def _line(text: object) -> str:
+    """Text of a stranger on one line; what a terminal or a reader would obey is shown as its escape."""
+    return harmless(" ".join(str(text).split()))
 
 
 def caption(table: Any) -> str:
@@ -304,7 +313,7 @@ def caption(table: Any) -> str:
 
 def _cell(text: object) -> str:
     """Text in a Markdown table: no markup, no HTML, no end of the cell."""
-    plain = html_module.escape(str(text), quote=False).replace("\n", " ")
+    plain = html_module.escape(_line(text), quote=False)
     return re.sub(r"([|\\`*_\[\]])", r"\\\1", plain) if re.search(r"[|`*\[\]<>]", str(text)) else plain
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -158,6 +159,8 @@ def exam_of(card: Scorecard, score: Score) -> dict[str, Any]:
     """What two scores must share to be comparable, by the field of the card."""
     return {
         "task_digest": score.task_digest,
+        "main_metric": score.main_metric,
+        "lower_is_better": sorted(score.lower_is_better),
         "data.digest": score.data.digest,
         "n": score.n,
         "subject.chat": card.subject.chat,
@@ -178,9 +181,28 @@ def _same_exam(a: Sitting, b: Sitting, task: str) -> None:
             + ".",
             "Score both with one command: finbench eval --adapter A --adapter B",
         )
-    docs = [[row["doc"] for row in side.rows[task]] for side in (a, b)]
-    if docs[0] != docs[1]:
+    if documents(a.rows[task]) != documents(b.rows[task]):
         raise FinbenchError(f"The samples of {a.path} and {b.path} are not of the same documents of {task}.")
+
+
+def documents(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+    """Which documents rows are of, and the source of each, in order."""
+    return [(row["doc"], row.get("cluster")) for row in rows]
+
+
+def follows(score: Score, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """FinbenchError where the main number of a task's present version is not that of its own samples."""
+    task, name = catalog.tasks().get(score.task), score.main_metric
+    if task is None or task.version != score.version or name in scoring.hidden(rows):
+        return
+    how, values = aggregation_of(score.task, name), scoring.values_of(rows)[name]
+    with _readable(str(path)):
+        found = float(how(values))
+    if abs(found - score.main.value) > 1e-9:
+        raise FinbenchError(
+            f"{path} says {name} = {score.main.value:.4f} of {score.task}; its samples give {found:.4f}.",
+            f"See what else was edited: finbench verify {path}",
+        )
 
 
 def _short(value: Any) -> str:
@@ -203,8 +225,10 @@ def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
 def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contest:
     score, other = (score_of(side.card, task) for side in (a, b))
     metric, rows = score.main_metric, (a.rows[task], b.rows[task])
-    if metric in scoring.hidden(rows[0]):
+    if metric in scoring.hidden(rows[0]) | scoring.hidden(rows[1]):
         raise FinbenchError(f"{metric} of {task} quotes restricted text, so its samples cannot be compared.")
+    for side, stated in ((a, score), (b, other)):
+        follows(stated, side.rows[task], side.path)
     values = [scoring.values_of(side)[metric] for side in rows]
     clusters = scoring.clusters_of(rows[0])
     found = difference(values[0], values[1], aggregation_of(task, metric), clusters, f"{a.path} or {b.path}")
@@ -233,8 +257,14 @@ def difference(
     a: Sequence[Any], b: Sequence[Any], how: metrics.Aggregation, clusters: Sequence[str], where: str
 ) -> paired.Difference:
     """``scoring.difference`` of values from samples; FinbenchError, naming ``where``, for what no scorer gives."""
-    try:
+    with _readable(where):
         return scoring.difference(a, b, how, clusters)
+
+
+@contextlib.contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
     except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as fault:
         raise FinbenchError(
             f"Values in the samples of {where} are not what the task's scorer gives ({type(fault).__name__}: {fault}).",

@@ -20,6 +20,8 @@ from typing import Any
 
 from finbench.errors import FinbenchError
 
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
 
 def stable_json(value: Any) -> str:
     """Canonical JSON: sorted keys, no spaces, no NaN. Equal values give equal text."""
@@ -29,9 +31,13 @@ def stable_json(value: Any) -> str:
 def strict_json(text: str) -> Any:
     """The value of a JSON text; ValueError for what readers see differently.
 
-    That is a key that an object names twice, and a number that JSON does not have, or no float.
+    That is a key that an object names twice, a number that JSON does not have, or no float, and half of a character
+    of two (a lone surrogate), which no file can hold.
     """
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    if _SURROGATE.search(text):
+        stable_json(found).encode("utf-8")
+    return found
 
 
 def _no_number(text: str) -> float:

@@ -6,17 +6,19 @@ scores is taken over: documents and prompts must be those of our tasks, answers 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from finbench import __version__, cardfiles, cards, catalog, metrics, prompts, scoring
 from finbench.console import quiet, say
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, reason
 from finbench.files import json_lines, sha256_file, stable_json
 from finbench.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
 
@@ -56,10 +58,12 @@ def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> li
     files = {task: file for task, file in files.items() if file.is_file()}
     if not files:
         raise FinbenchError(f"{path}: no samples of a finbench task lie beside it.", "Run lm_eval with --log_samples.")
-    config, shots = results["config"], {results["n-shot"].get(task, 0) for task in files}
+    with _stated(path):
+        shots = {int(results["n-shot"].get(task, 0)) for task in files}
+        seed = int(results["config"].get("fewshot_seed") or 0)
+        blank = _blank(results, path, name, seed)
     if len(shots) > 1:
         raise FinbenchError(f"{path}: its tasks have different numbers of shots: {sorted(shots)}.")
-    seed = int(config.get("fewshot_seed") or 0)
     if results.get("system_instruction"):
         raise FinbenchError(f"{path}: a system instruction stood before every prompt; the tasks have none.")
     shown = shots.pop()
@@ -71,7 +75,7 @@ def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> li
         scores.append((limit, score))
     made = []
     for limit, together in _by_limit(scores).items():
-        card = _blank(results, path, name, seed, limit, shown).model_copy(update={"scores": together})
+        card = blank.model_copy(update={"scores": together, "limit": limit, "shots": shown})
         card = card.model_copy(update={"status": "partial" if card.limit else "complete"})
         card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
         place, written = cardfiles.store(out, card, {score.task: samples[score.task] for score in together})
@@ -100,6 +104,15 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise FinbenchError(f"{path} is no results file of lm-eval ({fault}).") from fault
     return dict(found)
+
+
+@contextlib.contextmanager
+def _stated(path: Path) -> Iterator[None]:
+    """What lm-eval says of a run, by whoever wrote it: one line for what it cannot have said."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError, OverflowError, OSError) as fault:
+        raise FinbenchError(f"{path} is no results file of lm-eval ({reason(fault)}).") from fault
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -191,9 +204,11 @@ def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: st
             raise ValueError(f"{len(answers)} answers to {len(instances)} requests")
         choice = instances[0].request_type == "loglikelihood"
         answers = [(float(a[0]), str(a[1]) == "True") for a in answers] if choice else [str(a) for a in answers]
-    except (KeyError, TypeError, ValueError, IndexError) as fault:
+        if choice and not all(math.isfinite(a[0]) for a in answers):
+            raise ValueError("a log-likelihood is no finite number")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as fault:
         raise FinbenchError(f"{place}: not a sample of lm-eval ({fault}).") from fault
-    if stable_json(row["doc"]) != stable_json(instances[0].doc):
+    if stable_json(row.get("doc")) != stable_json(instances[0].doc):
         raise FinbenchError(f"{place} is not the row of the data here.", "Import the same edition of the data.")
     for instance, (prompt, then), answer in zip(instances, asked, answers, strict=True):
         ours = instance.args[1]
@@ -207,7 +222,7 @@ def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: st
 
 def _note(theirs: Mapping[str, Any], ours: Mapping[str, float], task: str) -> None:
     """Say where lm-eval's own number is another one."""
-    for name, value in ours.items():
+    for name, value in ours.items() if isinstance(theirs, dict) else ():
         stated = theirs.get(f"{name},none")
         if isinstance(stated, int | float) and abs(stated - value) > 1e-9:
             say(f"{task}: their file says {name} = {stated:.4f}; the answers in it give {value:.4f}")
@@ -216,9 +231,8 @@ def _note(theirs: Mapping[str, Any], ours: Mapping[str, float], task: str) -> No
 # ---------------------------------------------------------------- who and how, as lm-eval says it
 
 
-def _blank(
-    results: Mapping[str, Any], path: Path, name: str | None, seed: int, limit: int | None, shots: int
-) -> Scorecard:
+def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int) -> Scorecard:
+    """The card of a results file without its scores, their limit and shots."""
     config = results["config"]
     arguments = config.get("model_args") or {}
     if isinstance(arguments, str):
@@ -237,8 +251,8 @@ def _blank(
         engine=f"lm-eval {config.get('model') or 'unknown'}",
         dtype="none" if dummy else dtype,
         form="none" if dummy else "unmerged" if subject.adapter else "base",
-        shots=shots,
-        limit=limit,
+        shots=0,
+        limit=None,
         seed=seed,
         arguments={"results_sha256": sha256_file(path)},
         chat_template=results.get("chat_template_sha"),

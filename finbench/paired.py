@@ -21,6 +21,7 @@ from finbench.stats import RESAMPLES, Bounds, Counts, Statistic, by_cluster, est
 POWER = 0.8
 UNBOUNDED = (-math.inf, math.inf)
 OF_SHARES = (-1.0, 1.0)  # bounds of a difference between two shares
+_ROUNDING = 1e-12  # an effect that sums in another order give
 UNTESTABLE = 5  # units: 2^5 arrangements, of which the observed one and its mirror are 6 %
 
 
@@ -129,7 +130,7 @@ def documents_needed(n: int, error: float, effect: float, power: float = POWER) 
 
     ``error`` is the standard error of the difference on ``n`` documents; it falls with the root of their number.
     """
-    if effect == 0 or error == 0:
+    if abs(effect) <= _ROUNDING or error == 0:
         return None
     return math.ceil(n * (minimum_detectable_effect(error, power) / effect) ** 2)
 

@@ -72,6 +72,7 @@ def forest(table: Table, number: int) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+_FARTHEST = 1e300  # of an axis: beyond, its length would be no number
 _COLOURS = ("#2f6f9f", "#c0643c", "#4f8f5a", "#8a5fa8", "#a3862b", "#8a94a0")
 _TALL, _SIDE = 300, 52
 
@@ -125,7 +126,8 @@ def _short(name: str, width: int = 29) -> str:
 
 def _axis(low: float, high: float, limits: tuple[float, float]) -> tuple[float, float, float]:
     """(start, end, step) of an axis with 4 to 8 round steps around [low, high], within ``limits``."""
-    span = max(high - low, 1e-9)
+    low, high = (min(max(end, -_FARTHEST), _FARTHEST) for end in (low, high))
+    span = max(high - low, 1e-9, 1e-12 * abs(high))  # less than that is rounding
     base = 10 ** math.floor(math.log10(span / 5))
     step = next(base * k for k in (1, 2, 5, 10) if span / (base * k) <= 6)
     start = max(limits[0], math.floor(low / step) * step)

@@ -161,7 +161,7 @@ class Provenance(Record):
         """``created``; FinbenchError for what is no such time, or one before there were scorecards."""
         try:
             found = datetime.strptime(self.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-            if found.year < 2000:
+            if found.year < 2000 or f"{found:%Y-%m-%dT%H:%M:%SZ}" != self.created:  # digits of other alphabets
                 raise ValueError
         except ValueError as fault:
             raise FinbenchError(f"{shortened(repr(self.created))} is no time at which anything was made.") from fault
@@ -364,6 +364,12 @@ class Score(Record):
     prompt_style: str | None = Field(default=None, description="as the task names it")
     fewshot_split: str | None = Field(default=None, description="split of the worked examples; null: zero-shot")
     fewshot_digest: str | None = Field(default=None, description="digest of the rows they were drawn from")
+
+    @model_validator(mode="after")
+    def _ranked(self) -> Self:
+        if self.main_metric not in self.metrics:
+            raise ValueError(f"main_metric {shortened(self.main_metric)!r} is not among the metrics")
+        return self
 
     @property
     def main(self) -> Measure:

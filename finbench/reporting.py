@@ -10,7 +10,7 @@ from typing import Any
 
 from finbench import cardfiles, catalog, paired, plots, scoring, stats
 from finbench.cards import conditions, described, template
-from finbench.comparison import LEVEL, aggregation_of, difference, exam_of
+from finbench.comparison import LEVEL, aggregation_of, difference, documents, exam_of, follows
 from finbench.errors import FinbenchError, unknown
 from finbench.files import write_atomic
 from finbench.records import Measure, Score, Scorecard
@@ -75,9 +75,14 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
         read.add(text)
         rows = cardfiles.rows_by_task(path, card)
         sat = {_exam(card, score): score for score in card.scores if not tasks or score.task in tasks}
+        for score in sat.values():
+            if score.task in rows:
+                follows(score, rows[score.task], path)
         who = _who(card, spread)
-        if spread == "interval" and sat.keys() & runs.get(who, {}).keys():
-            who = f"{who[0]} ({path.with_suffix('')})", who[1]  # another run of the same name
+        if not all(
+            _one_line(card, run.card, exam in sat, spread) for exam, own in runs.get(who, {}).items() for run in own
+        ):
+            who = f"{who[0]} ({path.with_suffix('')})", who[1]  # another run, or another subject, of the same name
         for exam, score in sat.items():
             exams.setdefault(exam, Column(score, conditions(card)))
             runs.setdefault(who, {}).setdefault(exam, []).append(Run(card, score, rows.get(score.task)))
@@ -123,6 +128,16 @@ def _who(card: Scorecard, spread: str) -> tuple[str, str]:
     if spread == "seeds" and subject.seed is not None:
         return subject.name.removesuffix(f"-s{subject.seed}"), what
     return subject.name, what
+
+
+def _one_line(card: Scorecard, other: Scorecard, same_exam: bool, spread: str) -> bool:
+    """Two cards of one name are one line: the same subject in different exams, or other seeds of it in the same."""
+    one, two = card.subject, other.subject
+    if (one.base.alias, one.base.fingerprint) != (two.base.alias, two.base.fingerprint):
+        return False
+    if spread == "seeds" and one.seed != two.seed:
+        return True
+    return one.adapter == two.adapter and not same_exam
 
 
 def _ordered(runs: dict[tuple[str, str], Any]) -> list[tuple[tuple[str, str], Any]]:
@@ -182,7 +197,7 @@ def _p(a: list[Run] | None, b: list[Run] | None, column: Column, spread: str) ->
             return None
         return stats.welch([run.score.main.value for run in a], [run.score.main.value for run in b])
     one, other = a[-1].rows, b[-1].rows
-    if not one or not other or [row["doc"] for row in one] != [row["doc"] for row in other]:
+    if not one or not other or documents(one) != documents(other):
         return None
     if column.score.main_metric in scoring.hidden(one) | scoring.hidden(other):
         return None

@@ -33,6 +33,20 @@ class Outcome:
     with_data: bool
     said: str = ""
     faults: list[RowFault] = field(default_factory=list)
+    unread: int = 0  # answers that could not be scored again
+    moved: int = 0  # right answers that are others in the edition here
+
+    def resting(self, score: Score, task: Task) -> Iterator[str]:
+        """What rests on the word of who wrote the card, a sentence each."""
+        unread = [f"how {self.unread:,} of its {score.n:,} answers were read"] if self.unread else []
+        if self.with_data:
+            yield from (f"{what} rests on the card: only hashes of them are there" for what in unread)
+            return
+        twice = [f"that {score.duplicates:,} documents are there twice"] if score.duplicates else []
+        what = ", ".join(["the gold labels", *unread, *twice])
+        yield f"its rows are not here, so {what} rest on the card: {task.data}"
+        if self.moved:
+            yield f"{self.moved:,} of its right answers are others in the rows here: one edition is wrong"
 
 
 def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
@@ -105,6 +119,7 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     if task.name in catalog.tasks() and score.baselines != scoring.baselines(exam, docs):
         outcome.faults.append(RowFault(0, "", "are not those of the rows here", f"scores[{task.name}].baselines"))
     outcome.said = f"{checked:,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
+    outcome.unread = len(rows) - checked
     return outcome
 
 
@@ -138,7 +153,8 @@ def _other_edition(task: Task, exam: Any, rows: Rows) -> Outcome:
     docs = prompts.rows(exam, "test")
     numbers = {salted(prompts.shown(exam, doc)): number for number, doc in enumerate(docs)}
     where = {row["index"]: numbers[row["doc"]] for row in rows if row["doc"] in numbers}
-    outcome.said += f"; the {len(docs):,} rows here are another edition of {task.set}"
+    said = [outcome.said] if outcome.said else []
+    outcome.said = "; ".join([*said, f"the {len(docs):,} rows here are another edition of {task.set}"])
     if not where:
         return outcome
     moved = 0
@@ -152,6 +168,7 @@ def _other_edition(task: Task, exam: Any, rows: Rows) -> Outcome:
     outcome.said += f", which have {len(where):,} of its {len(rows):,} documents"
     if moved:
         outcome.said += f"; {moved:,} of these have another right answer here"
+    outcome.moved = moved
     return outcome
 
 
@@ -214,5 +231,7 @@ def without_data(task: Task, rows: Rows) -> Outcome:
         checked += 1
         new = {"cluster": row.get("cluster"), "values": metrics.function(scorer)(doc, answers)}
         outcome.faults += list(_differing(row, new))
-    outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"
+    if checked:
+        outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"
+    outcome.unread = len(rows) - checked
     return outcome

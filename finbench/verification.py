@@ -16,7 +16,7 @@ from typing import Any, Literal
 from finbench import cardfiles, catalog, earlier, metrics, rescore, scoring, seal
 from finbench import rerun as again
 from finbench.errors import FinbenchError
-from finbench.records import Measure, Score, Scorecard
+from finbench.records import BaseModelId, Measure, Score, Scorecard
 
 Unlike = tuple[str, str, Measure, Measure]  # place in the card, metric as scored, as stated, as recomputed
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
@@ -73,6 +73,8 @@ def verify(
     not there, and for a model or data that a rerun needs and that are not.
     """
     path = Path(card)
+    if rerun < 0 or seed < 0:
+        raise FinbenchError(f"--rerun and --seed count from 0, got {min(rerun, seed)}.", "finbench verify --help")
     found = Verification(str(path))
     raw = cardfiles.raw(path)
     try:
@@ -87,8 +89,10 @@ def verify(
         _possible(parsed, score, found)
     for task in {score.task for score in parsed.scores if sum(s.task == score.task for s in parsed.scores) > 1}:
         found.fault(f"scores[{task}]", "is there more than once")
-    if parsed.status == "complete" and (parsed.limit is not None or not parsed.scores):
-        found.fault("status", "a card with a limit, or without scores, is not complete")
+    if not parsed.scores:
+        found.fault("scores", "there are none, so there is nothing to believe")
+    if parsed.status == "complete" and parsed.limit is not None:
+        found.fault("status", "a card with a limit is not complete")
     by_task = _samples(path, parsed, found)
     for score in parsed.scores if by_task is not None else []:
         _rows(score, (by_task or {}).get(score.task, []), found)
@@ -97,23 +101,27 @@ def verify(
         _data(parsed, by_task or {}, data_dir, found)
     if not found.faults:
         found.level = "samples-attached" if sampled and not found.earlier else "self-reported"
-    if rerun and sampled and not found.faults:
+    if rerun and not found.faults:
         if found.earlier:
             raise FinbenchError(f"{path} is of an earlier version of its tasks, which cannot be asked again.")
-        _reproduced(
-            again.rerun(parsed, by_task or {}, rerun, again.Model(adapter, base), seed=seed, data_dir=data_dir), found
-        )
-        found.level = "none" if found.faults else "reproduced"
+        if by_task is None:
+            raise FinbenchError(f"{path} has no samples, with which new answers could be compared.")
+        model = again.Model(adapter, base)
+        _reproduced(again.rerun(parsed, by_task, rerun, model, seed=seed, data_dir=data_dir), found)
     return found
 
 
 def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None:
+    """The level that new answers give: a few that differ among too few are neither a fault nor a reproduction."""
     for task in answered:
-        if len(task.moved) <= task.allowed:
-            found.checks.append(f"{task.task}: {task.said}")
-            continue
         shown = ", ".join(map(str, task.moved[:10])) + (" …" if len(task.moved) > 10 else "")
-        found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} (allowed: {task.allowed})")
+        if task.same:
+            found.checks.append(f"{task.task}: {task.said}")
+        elif task.chance:
+            found.notes.append(f"{task.task}: {task.said} (not {shown}), too few to tell: ask more")
+        else:
+            found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} (allowed: {task.allowed})")
+    found.level = "none" if found.faults else "reproduced" if all(task.same for task in answered) else found.level
 
 
 # ---------------------------------------------------------------- the card alone
@@ -135,6 +143,7 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
             found.fault("schema", f"is 0, which had no {name}: the number was edited")
         found.notes.append("schema 0 has no seal: an edited name, setting or version would not be noticed")
         return
+    _complete(card, found)
     if card.seal is None:
         found.fault("seal", "is missing")
     else:
@@ -143,6 +152,21 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
     if card.origin == "finbench" and cardfiles.run_key(card) != card.run_key:
         found.fault("run_key", "does not follow from subject, settings and versions: one of them was edited")
     found.checks.append("seal and run key")
+
+
+def _complete(card: Scorecard, found: Verification) -> None:
+    """What a card of schema 1 always says, and one of schema 0 did not: without it less would be checked."""
+    for score in card.scores:
+        place = f"scores[{score.task}]"
+        for name in ("clusters", "duplicates"):
+            if getattr(score, name) is None:
+                found.fault(f"{place}.{name}", "is missing")
+        for name, measure in _measures(score):
+            if not measure.method:
+                found.fault(f"{place}.{name}.method", "does not say how the interval was made, or why there is none")
+    dummy = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")
+    if card.engine == "dummy" and card.subject.base != dummy:
+        found.fault("subject.base", f"is {card.subject.base.alias!r}, but the dummy engine answers without any model")
 
 
 def _task(card: Scorecard, score: Score, found: Verification) -> None:
@@ -185,7 +209,7 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
     wanted = score.data.rows if card.limit is None else min(card.limit, score.data.rows)
     if score.n != wanted:
         found.fault(f"{place}.n", f"is {score.n}; the data have {wanted} rows")
-    if score.truncated > score.n * (8 if score.form == "choice" else 1):
+    if score.form == "generate" and score.truncated > score.n:
         found.fault(f"{place}.truncated", "is more than there are prompts")
     for name in ("clusters", "duplicates"):
         if (getattr(score, name) or 0) > score.n:
@@ -194,8 +218,6 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.overlap", "has more texts than were looked for")
     if not card.shots and (score.fewshot_split or score.fewshot_digest):
         found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
-    if score.main_metric not in score.metrics:
-        found.fault(f"{place}.main_metric", f"{score.main_metric!r} is not among the metrics")
     for name, measure in _measures(score):
         low, high = measure.interval or (measure.value, measure.value)
         if measure.interval is None and not measure.lacking:
@@ -260,6 +282,9 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         return
     if score.clusters is not None:
         _evidence(score, rows, found)
+    answers = [row.get("answer") for row in rows]
+    if score.form == "choice" and score.truncated > sum(len(one) for one in answers if isinstance(one, list)):
+        found.fault(f"{place}.truncated", "is more than there are prompts")
     counted = scoring.counts(rows)
     stated = {"n": score.n, "clusters": score.clusters, "duplicates": score.duplicates}
     for name, value in counted.items():
@@ -394,6 +419,6 @@ def _data(
             outcome = rescore.without_data(task, rows)
         for fault in outcome.faults:
             found.fault(fault.field or f"{place} {fault.index}].{fault.metric}", fault.message)
-        found.checks.append(f"{score.task}: {outcome.said}")
-        if not outcome.with_data:
-            found.notes.append(f"{score.task}: its rows are not here, so the gold labels rest on the card: {task.data}")
+        if outcome.said:
+            found.checks.append(f"{score.task}: {outcome.said}")
+        found.notes += [f"{score.task}: {note}" for note in outcome.resting(score, task)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ import pytest
 import zstandard
 from test_verification import Card, Rows, change, change_sha, other, put, rescored, row_of
 
-from finbench import cardfiles, evaluation, exports, seal
+from finbench import cardfiles, cards, comparison, evaluation, exports, reporting, rerun, seal
 from finbench.errors import FinbenchError
 from finbench.files import sha256_file, stable_json
+from finbench.records import Scorecard
 from finbench.verification import verify
 
 SENTIMENT, HEADLINE = "finbench_mini_sentiment", "finbench_mini_headline"
@@ -287,3 +290,256 @@ def test_an_export_stays_in_its_folder_whatever_the_card_says(card: Path, tmp_pa
         out = tmp_path / "a" / "b" / "c"
         for path in exports.export_card(card, format=how, out=out):
             assert path.resolve().is_relative_to(out), how
+
+
+# ---------------------------------------------------------------- what a check must not be talked out of
+
+
+def on_sentiment(change: Any) -> Any:
+    def alter(card: Card, rows: Rows) -> None:
+        change(next(score for score in card["scores"] if score["task"] == SENTIMENT))
+
+    return alter
+
+
+def certain(score: dict[str, Any]) -> None:
+    """An interval without width, and no word of how it was made, as cards of schema 0 had."""
+    measure = score["metrics"]["macro_f1"]
+    measure |= {"low": measure["value"], "high": measure["value"], "method": None}
+
+
+def narrow(score: dict[str, Any]) -> None:
+    measure = score["metrics"]["macro_f1"]
+    measure |= {"low": measure["low"] + 0.02, "high": measure["high"] - 0.02, "method": None}
+
+
+def all_right_without_answers(card: Card, rows: Rows) -> None:
+    """No counts, so no evidence is asked for; no answers, so none can be scored again; all values right."""
+    for row in rows:
+        if row["task"] == SENTIMENT:
+            row.pop("answer")
+            gold = row["values"]["macro_f1"][0]
+            for name, value in row["values"].items():
+                row["values"][name] = 1.0 if isinstance(value, float) else [gold, gold, value[2]]
+    rescored(lambda card, rows: None)(card, rows)
+    for score in card["scores"]:
+        score |= {"clusters": None, "duplicates": None}
+
+
+def passed_off(card: Card, rows: Rows) -> None:
+    """The dummy engine, which reproduces its answers without any model, as a model with a name."""
+    card["subject"] |= {"name": "llama-3.1-8b"}
+    card["subject"]["base"] |= {"alias": "llama-3.1-8b", "hub_id": "meta-llama/Llama-3.1-8B", "source": "hub"}
+
+
+def emptied(card: Card, rows: Rows) -> None:
+    card |= {"scores": [], "status": "partial"}
+    rows.clear()
+
+
+LESS: dict[str, tuple[Any, str]] = {
+    "an interval without width": (on_sentiment(certain), ".metrics.macro_f1.method"),
+    "an interval within the slack of older cards": (on_sentiment(narrow), ".metrics.macro_f1.method"),
+    "counts and answers taken out": (all_right_without_answers, ".clusters"),
+    "the dummy engine under a model's name": (passed_off, "subject.base"),
+    "no scores at all": (emptied, "scores"),
+    "a main metric that is not there": (on_sentiment(lambda score: score.update(main_metric="f2")), "schema"),
+    "more cut prompts than prompts": (on_sentiment(lambda score: score.update(truncated=151)), ".truncated"),
+    "a date in other digits": (put("\uff12026-11-26T00:00:00Z", "provenance", "created"), "provenance.created"),
+    "a date of another form": (put("2026-1-1T1:1:1Z", "provenance", "created"), "provenance.created"),
+}
+
+
+@pytest.mark.parametrize("what", LESS)
+def test_saying_less_is_no_way_around_a_check(what: str, card: Path) -> None:
+    alter, field = LESS[what]
+
+    def renewed(found: Card, rows: Rows) -> None:
+        alter(found, rows)
+        with contextlib.suppress(FinbenchError):
+            found["run_key"] = cardfiles.run_key(Scorecard.parse(found, "altered"))
+
+    written(card, renewed)
+    found = verify(card, rerun=0 if what == "the dummy engine under a model's name" else 20)
+    assert found.level == "none"
+    assert any(field in fault.field for fault in found.faults), found.faults[:5]
+
+
+def test_half_a_character_is_one_clear_line_in_card_and_rows(card: Path) -> None:
+    kept = card.read_bytes()
+    card.write_text(card.read_text().replace('"name": "dummy"', r'"name": "dum\ud800my"'))
+    for read in (verify, cardfiles.read):
+        with pytest.raises(FinbenchError, match="torn or not JSON"):
+            read(card)
+    card.write_bytes(kept)
+    lines = "".join(stable_json(row) + "\n" for row in cardfiles.read_samples(card))
+    text = lines.replace('"answer":"', r'"answer":"\udfff')
+    assert text != lines
+    cardfiles.samples_path(card).write_bytes(zstandard.ZstdCompressor().compress(text.encode()))
+    change_sha(card)
+    assert {fault.field for fault in verify(card).faults} == {"samples"}
+    whole = lines.replace('"answer":"', r'"answer":"\ud83d\ude00')  # both halves are one character
+    cardfiles.samples_path(card).write_bytes(zstandard.ZstdCompressor().compress(whole.encode()))
+    change_sha(card)
+    assert "samples" not in {fault.field for fault in verify(card).faults}
+
+
+def test_a_rerun_is_refused_where_it_could_show_nothing(card: Path) -> None:
+    for options in ({"rerun": -1}, {"rerun": 3, "seed": -1}):
+        with pytest.raises(FinbenchError, match="count from 0, got -1"):
+            verify(card, **options)
+    bare = json.loads(card.read_text()) | {"samples": None}
+    card.write_text(json.dumps(bare | {"seal": seal.card_seal(bare)}))
+    assert verify(card).level == "self-reported"
+    with pytest.raises(FinbenchError, match="has no samples"):
+        verify(card, rerun=3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "moved", "level"),
+    [
+        (1, 1, "samples-attached"),
+        (1, 0, "reproduced"),
+        (20, 1, "samples-attached"),
+        (20, 2, "none"),
+        (50, 1, "reproduced"),
+        (100, 3, "samples-attached"),
+        (100, 4, "none"),
+    ],
+)
+def test_a_model_in_half_precision_reproduces_49_in_50_and_not_0_in_1(
+    asked: int, moved: int, level: str, card: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerun.environment, "versions", lambda names: {"torch": "of another time"})
+    monkeypatch.setattr(rerun, "_moved", lambda *arguments: list(range(moved)))
+    found = verify(card, rerun=asked)
+    assert found.level == level
+    assert bool(found.faults) == (level == "none")
+
+
+# ---------------------------------------------------------------- tables of cards that nobody verified
+
+
+def main_edited(card: Card, rows: Rows) -> None:
+    card["scores"][1]["metrics"]["macro_f1"] |= {"value": 0.99, "low": 0.98, "high": 1.0}
+
+
+def turned_around(card: Card, rows: Rows) -> None:
+    card["scores"][1]["lower_is_better"] = ["macro_f1"]
+
+
+def another_main(card: Card, rows: Rows) -> None:
+    card["scores"][1]["main_metric"] = "acc"
+
+
+def out_of_reach(card: Card, rows: Rows) -> None:
+    for row in rows:
+        if row["task"] == SENTIMENT:
+            row["values"]["macro_f1"] = {"sha256": "0" * 32}
+
+
+UNEQUAL: dict[str, tuple[Any, str]] = {
+    "a main number that its samples do not give": (main_edited, "says macro_f1 = 0.9900 .* its samples give"),
+    "less is better": (turned_around, r"they differ in lower_is_better: \['macro_f1'\] and \[\]"),
+    "another main metric": (another_main, "they differ in main_metric: acc and macro_f1"),
+    "every source its own": (every_source_its_own, "not of the same documents"),
+}
+
+
+@pytest.mark.parametrize("what", UNEQUAL)
+def test_what_would_change_the_verdict_is_refused_by_compare(what: str, card: Path) -> None:
+    alter, said = UNEQUAL[what]
+    written(card, alter)
+    with pytest.raises(FinbenchError, match=said):
+        comparison.compare([card, card.parent / "gold" / "dummy.json"])
+
+
+def test_values_out_of_reach_are_one_line_whichever_card_has_them(card: Path) -> None:
+    written(card, out_of_reach)
+    for pair in ([card, card.parent / "gold" / "dummy.json"], [card.parent / "gold" / "dummy.json", card]):
+        with pytest.raises(FinbenchError, match="quotes restricted text"):
+            comparison.compare(pair, tasks=["mini_sentiment"])
+
+
+def test_a_report_shows_no_number_that_the_samples_beside_it_contradict(card: Path) -> None:
+    written(card, main_edited)
+    with pytest.raises(FinbenchError, match=r"says macro_f1 = 0\.9900") as caught:
+        reporting.report([card])
+    assert "finbench verify" in caught.value.hint
+
+
+def test_two_subjects_of_one_name_are_two_lines_and_have_no_common_mean(card: Path) -> None:
+    gold = card.parent / "gold" / "dummy.json"
+
+    def only(number: int, base: str) -> Any:
+        def alter(found: Card, rows: Rows) -> None:
+            found["scores"] = [found["scores"][number]]
+            rows[:] = [row for row in rows if row["task"] == found["scores"][0]["task"]]
+            found["subject"]["base"]["fingerprint"] = base
+
+        return alter
+
+    written(card, only(0, "a" * 64))
+    written(gold, only(1, "b" * 64))
+    lines = [line for line in reporting.table([card, gold]).lines if not line.baseline]
+    assert [line.name for line in lines] == ["dummy", f"dummy ({gold.with_suffix('')})"]
+    assert all(line.means == [None] for line in lines)
+
+
+def test_a_seed_that_was_scored_twice_is_one_seed(card: Path) -> None:
+    """Scored again it has the same value: counted as two it would halve the spread that training has."""
+    places = []
+    for number, (seed, day) in enumerate([(1, 1), (1, 2), (2, 1)]):
+        source = card if seed == 1 else card.parent / "gold" / "dummy.json"
+        place = card.parent / f"{number}" / "dummy.json"
+        place.parent.mkdir()
+        shutil.copy(source, place)
+        shutil.copy(cardfiles.samples_path(source), cardfiles.samples_path(place))
+
+        def alter(found: Card, rows: Rows, seed: int = seed, day: int = day) -> None:
+            found["subject"] |= {"name": f"m-s{seed}", "seed": seed, "kind": "peft", "adapter": f"{seed}" * 64}
+            found["provenance"]["created"] = f"2026-01-0{day}T00:00:00Z"
+
+        written(place, alter)
+        places.append(place)
+    lines = [line for line in reporting.table(places, "seeds", [SENTIMENT]).lines if not line.baseline]
+    assert [(line.name, len(line.cells[0].runs)) for line in lines if line.cells[0]] == [
+        ("m", 2),
+        (f"m ({places[1].with_suffix('')})", 1),
+    ]
+
+
+EVIL = "[x]<script>x</script>|**b**\r\n\n# h1 \x1b[31m\u202e\u2028"
+
+
+def test_no_text_of_a_card_is_markup_a_line_or_a_command_in_any_format(card: Path) -> None:
+    def everywhere(found: Card, rows: Rows) -> None:
+        found["subject"] |= {"name": EVIL, "method": EVIL}
+        found |= {"engine": EVIL, "dtype": EVIL, "samples": None}
+        for score in found["scores"]:
+            values = next(iter(score["metrics"].values()))
+            score |= {"task": score["task"] + EVIL, "family": EVIL, "main_metric": EVIL}
+            score["metrics"][EVIL] = values
+
+    written(card, everywhere)
+    found = json.loads(card.read_text()) | {"samples": None}
+    card.write_text(json.dumps(found))
+    texts = {how: reporting.report([card], format=how) for how in reporting.FORMATS}
+    texts["eval"] = cards.markdown([cardfiles.read(card)])
+    for how, text in texts.items():
+        assert "<script" not in text.replace("$<$", ""), how
+        assert how == "html" or not re.search("[\r\x1b\u202e\u2028]|\n# h1|\n\\[|[^\\\\]\\*\\*b", text), how
+    assert r"\\" + "\n[" not in texts["latex"]
+    assert "{[}x{]}" in texts["latex"]
+
+
+def test_a_number_beyond_any_axis_is_drawn_and_a_baseline_without_it_left_out(card: Path) -> None:
+    def far(found: Card, rows: Rows) -> None:
+        for score in found["scores"]:
+            score["main_metric"], score["baselines"] = "mse", {"random": {}}
+            score["metrics"]["mse"] = {"value": 1.7e308, "low": -1.7e308, "high": 1.7e308, "method": "x"}
+
+    written(card, far)
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"samples": None}))
+    assert "<svg" in reporting.report([card], format="html")
+    assert "random label" not in cards.markdown([cardfiles.read(card)])

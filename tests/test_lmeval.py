@@ -176,6 +176,31 @@ REFUSED = {
         in_results(lambda r: r["versions"].update(finbench_mini_sentiment=77)),
         "version 77 of the task",
     ),
+    "no number at all": (
+        "samples*fpb_mc*",
+        each(lambda r: r.update(resps=[[["nan", "False"]], [["-inf", "False"]], [["-1", "False"]]])),
+        "a log-likelihood is no finite number",
+    ),
+    "arguments of another kind": ("samples*sentiment*", each(lambda r: r.update(arguments=[1])), "not a sample of lm-"),
+    "no document": ("samples*sentiment*", each(lambda r: r.pop("doc")), "is not the row of the data here"),
+    "a date of no calendar": ("results*", in_results(lambda r: r.update(date=1e300)), "no results file of lm-eval"),
+    "a date in words": ("results*", in_results(lambda r: r.update(date="today")), "no results file of lm-eval"),
+    "less than no time": (
+        "results*",
+        in_results(lambda r: r.update(total_evaluation_time_seconds="-5")),
+        "no results file of lm-eval",
+    ),
+    "a seed in words": (
+        "results*",
+        in_results(lambda r: r["config"].update(fewshot_seed="many")),
+        "no results file of lm-eval",
+    ),
+    "a name that is none": ("results*", in_results(lambda r: r.update(model_name=7)), "no results file of lm-eval"),
+    "arguments in a list": (
+        "results*",
+        in_results(lambda r: r["config"].update(model_args=["a"])),
+        "no results file of lm-eval",
+    ),
     "no version": ("results*", in_results(lambda r: r.pop("versions")), "no results file of lm-eval"),
     "no task of ours": ("results*", in_results(lambda r: r.update(versions={"hellaswag": 1})), "no samples of a finb"),
 }

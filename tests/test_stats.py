@@ -546,3 +546,11 @@ def test_a_difference_on_few_sources_is_never_significant_and_says_so() -> None:
     six = scoring.difference(a, b, metrics.mean, [f"filing {number % 6}" for number in range(40)])
     assert six.testable
     assert six.p < 0.05
+
+
+def test_a_difference_by_rounding_asks_for_no_number_of_documents() -> None:
+    """Means of the same numbers in another order differ in the last bit: no n settles that."""
+    effect = (0.1 + 0.2 + 0.3) / 3 - (0.3 + 0.2 + 0.1) / 3
+    assert effect != 0
+    assert paired.documents_needed(150, 0.05, effect) is None
+    assert paired.documents_needed(150, 0.05, 0.01) is not None

@@ -494,6 +494,34 @@ def test_restricted_answers_are_read_again_by_their_salted_hashes(restricted: Pa
         assert any(fault.field.startswith("samples[finbench_fpb 3].values.macro_f1") for fault in faults), faults
 
 
+def test_answers_that_nobody_can_read_again_and_documents_that_are_there_twice_rest_on_the_card(
+    restricted: Path, tmp_path: Path
+) -> None:
+    """A forger hides what was answered behind hashes of nothing, or counts one document twice."""
+
+    def nothing(card: Card, rows: Rows) -> None:
+        for row in rows[:5]:
+            row["answer_sha256"] = "0" * 32
+
+    def twice(card: Card, rows: Rows) -> None:
+        rows[0] |= {key: value for key, value in rows[1].items() if key != "index"}
+
+    kept = restricted.read_bytes(), cardfiles.samples_path(restricted).read_bytes()
+    change(restricted, nothing, careful=True)
+    n = cardfiles.read(restricted).scores[0].n
+    for place, said in (("data", "rests on the card: only hashes"), ("nowhere", "the gold labels, how 5 of")):
+        [note] = verify(restricted, data_dir=tmp_path / place).notes
+        assert f"how 5 of its {n} answers were read" in note
+        assert said in note
+    restricted.write_bytes(kept[0])
+    cardfiles.samples_path(restricted).write_bytes(kept[1])
+    change(restricted, rescored(twice), careful=True)
+    assert verify(restricted, data_dir=tmp_path / "data").faults
+    assert any(
+        "that 1 documents are there twice" in note for note in verify(restricted, data_dir=tmp_path / "no").notes
+    )
+
+
 def test_another_edition_of_a_set_is_no_fault_of_the_card(restricted: Path, tmp_path: Path) -> None:
     from finbench.data.sources import import_data
 
@@ -532,6 +560,7 @@ def test_what_another_edition_has_too_must_read_the_same(restricted: Path, tmp_p
         found = verify(restricted, data_dir=tmp_path / "data")
         assert any("samples[finbench_fpb 3]" in fault.field for fault in found.faults) == bool(faults), found.faults
         assert any("1 of these have another right answer here" in check for check in found.checks) == said, found.checks
+        assert any("1 of its right answers are others in the rows here" in note for note in found.notes) == said
 
 
 def test_cards_of_schema_0_are_read_and_verified() -> None:

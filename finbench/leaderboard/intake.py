@@ -49,8 +49,9 @@ def add(
             raise FinbenchError("\n".join(faults), _mend(faults))
         if rerun:
             found = verification.verify(paths[0], rerun=rerun, adapter=adapter, base=base, data_dir=data_dir)
-            if found.faults:
-                raise FinbenchError("\n".join(f"{fault.field} {fault.message}" for fault in found.faults))
+            if found.level != "reproduced":
+                said = [f"{fault.field} {fault.message}" for fault in found.faults] or found.notes
+                raise FinbenchError("Not reproduced: " + "\n".join(said), "finbench verify CARD --rerun 50")
         added = [_copy(path, to / SCORECARDS) for path in paths]
         if adapter is not None:
             attested.keep_training(to, adapter, cardfiles.read(paths[0]).subject)
