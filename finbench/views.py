@@ -252,11 +252,12 @@ def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, An
         out.print(table)
     missing = [name for name in names if not found[name]]
     if missing:
-        out.print(
-            "\nNot here; get one, with a network or from its authors' files:" if table.row_count else "None is here:"
-        )
-    for name in missing:
-        out.print(f"  {escape(tasks_by_set[name].data)}", highlight=False, soft_wrap=True)
+        begun = "\nNot here" if table.row_count else "None is here"
+        out.print(f"{begun}; get one, with a network or from its authors' files:")
+    for command in dict.fromkeys(tasks_by_set[name].data for name in missing):
+        made = [name for name in missing if tasks_by_set[name].data == command]
+        which = "" if made[0] in command.split() else f"  [dim]# {', '.join(made)}[/]"
+        out.print(f"  {escape(command)}{which}", highlight=False, soft_wrap=True)
 
 
 def recipes(found: Mapping[str, Recipe]) -> None:
