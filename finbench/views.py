@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench import cards as presentation
-from finbench import merging
+from finbench import catalog, merging
 from finbench.catalog import PREFIX, Base
 from finbench.console import out
 from finbench.data.canonical import SPLITS, Report
@@ -55,8 +56,8 @@ def columned(*columns: str) -> Table:
     return table
 
 
-def trained(adapter: Adapter, folder: Path) -> None:
-    """The end of a training run."""
+def trained(adapter: Adapter, folder: Path, base: str) -> None:
+    """The end of a training run; ``base`` as it was named, since eval finds by itself only what has an alias."""
     run = adapter.training
     out.print(
         f"[bold]{escape(str(folder))}[/]  {adapter.recipe.method}, {run.trainable_parameters:,} trainable parameters"
@@ -65,7 +66,8 @@ def trained(adapter: Adapter, folder: Path) -> None:
     speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
     out.print(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", highlight=False)
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
-    out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
+    named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
+    out.print(f"Next: finbench eval --adapter {escape(reference + named)}", highlight=False, soft_wrap=True)
 
 
 def merged(made: merging.Made, folder: Path) -> None:
