@@ -152,9 +152,8 @@ def _paper(stated: str) -> str:
     return f"{name}[arXiv:{number}](https://arxiv.org/abs/{number})" if arxiv else stated
 
 
-def _defaults(method: Method, general: dict[str, Any]) -> str:
-    own = {**{key: general[key] for key in STATED}, **method.defaults}
-    return ", ".join(f"{key} {_number(value)}" for key, value in own.items() if key not in method.unused)
+def _defaults(method: Method) -> str:
+    return ", ".join(f"{key} {_number(value)}" for key, value in catalog.defaults_of(method).items())
 
 
 def _number(value: Any) -> str:
@@ -229,7 +228,7 @@ def page() -> str:
                     f"`{method.name}`",
                     f"`{method.equation}`",
                     method.trains,
-                    _defaults(method, general),
+                    _defaults(method),
                     _paper(method.paper),
                 ]
             )

@@ -297,7 +297,7 @@ def _line(text: object) -> str:
 
 def caption(table: Any) -> str:
     """What the numbers of a report's table are, in sentences."""
-    sizes = "; ".join(f"{column.title} {column.score.n:,}" for column in table.columns)
+    sizes = "; ".join(f"{column.title}: {column.score.n:,}" for column in table.columns)
     if table.spread == "seeds":
         around, test = "mean ± standard deviation over training seeds", "Welch's t test over seeds"
     else:
@@ -308,7 +308,7 @@ def caption(table: Any) -> str:
         if table.tested
         else "No significance test was possible, so nothing is bold."
     )
-    return f"Strict parsing, in % ({around}). {marks} Documents: {sizes}."
+    return f"Strict parsing, in % ({around}). {marks} Documents of {sizes}."
 
 
 def _cell(text: object) -> str:

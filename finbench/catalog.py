@@ -15,7 +15,7 @@ from pydantic import Field
 
 from finbench import paths
 from finbench.errors import FinbenchError, near_misses, unknown
-from finbench.methods import Method, method_named
+from finbench.methods import METHODS, Method, method_named
 from finbench.records import Recipe, Task
 from finbench.strict import Record
 
@@ -266,6 +266,12 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     return result
 
 
+def defaults_of(method: Method) -> dict[str, Any]:
+    """What ``method`` starts from unless a recipe says otherwise: rate, rank, scale, and what it sets by itself."""
+    chosen = {**{key: _defaults()[key] for key in ("lr", "rank", "alpha")}, **method.defaults}
+    return {key: value for key, value in chosen.items() if key not in method.unused}
+
+
 @functools.cache
 def _defaults() -> dict[str, Any]:
     return read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
@@ -276,20 +282,26 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
     loose = sorted(set(chosen) - set(Recipe.model_fields))
     if not loose:
         return chosen
-    known = method.option_names()
-    strange = [key for key in loose if key not in known]
+    strange = [key for key in loose if key not in method.option_names()]
     if strange:
-        near = {key: near_misses(key, Recipe.model_fields) or near_misses(key, known) for key in strange}
-        hints = [f"{key!r}" + (f" (did you mean {near[key][0]}?)" if near[key] else "") for key in strange]
+        offered = sorted(method.offered())  # not those that are refused: they would be the next error
         raise FinbenchError(
-            f"{where}: unknown recipe key {', '.join(hints)}.",
-            f"Keys: {', '.join(Recipe.model_fields)}\nOptions of {method.name}: {', '.join(sorted(method.offered()))}",
+            f"{where}: unknown recipe key {', '.join(repr(key) + _meant(key, offered) for key in strange)}.",
+            f"Keys: {', '.join(Recipe.model_fields)}\nOptions of {method.name}: {', '.join(offered)}",
         )
     stated = chosen.get("options") or {}
     if not isinstance(stated, Mapping):
         raise FinbenchError(f"{where}: options is a mapping, got {stated!r}.")
     rest = {key: value for key, value in chosen.items() if key not in loose}
     return {**rest, "options": {**stated, **{key: chosen[key] for key in loose}}}
+
+
+def _meant(key: str, offered: Iterable[str]) -> str:
+    """What a key was probably meant to be, for an error."""
+    if owners := [name for name, method in METHODS.items() if key in method.options]:
+        return f" (an option of {', '.join(owners)})"
+    close = near_misses(key, Recipe.model_fields) or near_misses(key, offered)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _recipe_path(source: str) -> Path:

@@ -76,7 +76,7 @@ def train(
     if isinstance(result, dict):
         views.planned(result, folder)
     else:
-        views.trained(result, folder)
+        views.trained(result, folder, resolved.base)
 
 
 def plan(

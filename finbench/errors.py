@@ -57,6 +57,7 @@ def near_misses(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     close = difflib.get_close_matches(name.lower(), list(by_case), n=limit, cutoff=0.5)
     begun = [low for low in by_case if low.startswith(name.lower())]
     inside = [low for low in by_case if name.lower() in low]
+    close.sort(key=lambda low: sorted(low) != sorted(name.lower()))  # letters that changed places come first
     return [by_case[low] for low in list(dict.fromkeys([*begun, *close, *inside]))[:limit]]
 
 

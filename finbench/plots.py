@@ -9,6 +9,7 @@ from html import escape
 from finbench.tables import Table
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 600, 214, 60, 28, 34
+_BESIDE = 24  # letters of a bold title that surely end left of the axis
 _STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#1c2430}.s{fill:#68727f;font-size:12px}.g{stroke:#dfe4ea}"
     ".d{fill:#2f6f9f}.w{stroke:#2f6f9f;stroke-width:2}.b{fill:#8a94a0}.bw{stroke:#8a94a0;stroke-width:2}"
@@ -37,24 +38,26 @@ def forest(table: Table, number: int) -> str:
 
     bottom = height - 34
     unit = " in %" if column.share else ""
+    place = f'x="{_LEFT}"' if len(column.title) <= _BESIDE else 'dx="12"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
         f'role="img" aria-label="{escape(column.title)}"><style>{_STYLE}</style>',
-        f'<text x="0" y="18" style="font-weight:600">{escape(column.title)}</text>',
-        f'<text class="s" x="{_LEFT}" y="18">{escape(column.metric)}{unit}, n = {column.score.n:,}</text>',
+        # above the axis if the title leaves room for it, else behind the title
+        f'<text x="0" y="18"><tspan style="font-weight:600">{escape(column.title)}</tspan>'
+        f'<tspan class="s" {place}>{escape(column.metric)}{unit}, n = {column.score.n:,}</tspan></text>',
     ]
     for tick in range(round((high - low) / step) + 1):
         at = low + tick * step
-        place = round(_LEFT + (at - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
-        parts.append(f'<path class="g" d="M{place} {_TOP}V{bottom}"/>')
-        parts.append(f'<text class="s" x="{place}" y="{bottom + 15}" text-anchor="middle">{at:g}</text>')
+        across = round(_LEFT + (at - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
+        parts.append(f'<path class="g" d="M{across} {_TOP}V{bottom}"/>')
+        parts.append(f'<text class="s" x="{across}" y="{bottom + 15}" text-anchor="middle">{at:g}</text>')
     marks = sorted((x(cell.measure.value), line.name) for line, cell in lines if line.baseline)
-    for order, (place, name) in enumerate(marks):
+    for order, (across, name) in enumerate(marks):
         # the left one's label ends at its line and the right one's starts there, so that they never overlap
-        anchor, shift = ("end", 3) if order == 0 and len(marks) > 1 else ("start", -3)
-        parts.append(f'<path class="m" d="M{place} {_TOP}V{height - 17}"/>')
+        anchor, shift = ("end", -3) if order == 0 and len(marks) > 1 else ("start", 3)
+        parts.append(f'<path class="m" d="M{across} {_TOP}V{height - 17}"/>')
         parts.append(
-            f'<text class="s" x="{place + shift}" y="{height - 4}" text-anchor="{anchor}">{name.split()[0]}</text>'
+            f'<text class="s" x="{across + shift}" y="{height - 4}" text-anchor="{anchor}">{name.split()[0]}</text>'
         )
     for row, (line, cell) in enumerate(subjects):
         y = _TOP + _ROW * row + _ROW / 2

@@ -94,7 +94,10 @@ def _fetch(missing: list[Task], data_dir: Path | None) -> None:
         raise FinbenchError(
             f"No data for {', '.join(task.set for task in faults)} in {paths.data_dir(data_dir)}.{offline}",
             "\n".join(
-                ["Get it, with a network or from the authors' files:", *(f"  {task.data}{where}" for task in faults)]
+                [
+                    "Get it, with a network or from the authors' files:",
+                    *dict.fromkeys(f"  {task.data}{where}" for task in faults),  # some commands make several sets
+                ]
             ),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench import cards as presentation
-from finbench import merging
+from finbench import catalog, merging
 from finbench.catalog import PREFIX, Base
 from finbench.console import out
 from finbench.data.canonical import SPLITS, Report
@@ -55,8 +56,8 @@ def columned(*columns: str) -> Table:
     return table
 
 
-def trained(adapter: Adapter, folder: Path) -> None:
-    """The end of a training run."""
+def trained(adapter: Adapter, folder: Path, base: str) -> None:
+    """The end of a training run; ``base`` as it was named, since eval finds by itself only what has an alias."""
     run = adapter.training
     out.print(
         f"[bold]{escape(str(folder))}[/]  {adapter.recipe.method}, {run.trainable_parameters:,} trainable parameters"
@@ -65,7 +66,8 @@ def trained(adapter: Adapter, folder: Path) -> None:
     speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
     out.print(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", highlight=False)
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
-    out.print(f"Next: finbench eval --adapter {escape(reference)}", highlight=False, soft_wrap=True)
+    named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
+    out.print(f"Next: finbench eval --adapter {escape(reference + named)}", highlight=False, soft_wrap=True)
 
 
 def merged(made: merging.Made, folder: Path) -> None:
@@ -252,11 +254,12 @@ def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, An
         out.print(table)
     missing = [name for name in names if not found[name]]
     if missing:
-        out.print(
-            "\nNot here; get one, with a network or from its authors' files:" if table.row_count else "None is here:"
-        )
-    for name in missing:
-        out.print(f"  {escape(tasks_by_set[name].data)}", highlight=False, soft_wrap=True)
+        begun = "\nNot here" if table.row_count else "None is here"
+        out.print(f"{begun}; get one, with a network or from its authors' files:")
+    for command in dict.fromkeys(tasks_by_set[name].data for name in missing):
+        made = [name for name in missing if tasks_by_set[name].data == command]
+        which = "" if made[0] in command.split() else f"  [dim]# {', '.join(made)}[/]"
+        out.print(f"  {escape(command)}{which}", highlight=False, soft_wrap=True)
 
 
 def recipes(found: Mapping[str, Recipe]) -> None:

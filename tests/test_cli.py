@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from finbench import adapters, cardfiles, catalog, check, cli, doctor, refs, views
+from finbench import adapters, cardfiles, catalog, check, cli, doctor, prompts, refs, views
 from finbench.cli_cards import overrides
-from finbench.errors import FinbenchError
+from finbench.errors import FinbenchError, near_misses
+from finbench.methods import METHODS
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -64,6 +65,7 @@ def test_wrong_usage_exits_2() -> None:
         (("train", "--task", "mini_ner", "--base", "hub:a/../b"), "Not a valid reference"),
         (("train", "--task", "mini_ner", "--bits", "5"), "bits"),
         (("data", "import", "fpb", "no.txt"), "No such file"),
+        (("data", "import", "fpb", "no.txt"), str(Path.cwd())),
         (("data", "import", "fbp", "no.txt"), "Did you mean fpb"),
         (("tasks", "show", "nothing"), "Unknown task"),
         (("compare", "no.json", "other.json"), "No such scorecard"),
@@ -112,6 +114,42 @@ def test_listings_for_people_and_for_programs(arguments: tuple[str, ...], capsys
         assert stopped.value.code in (0, None)
         assert len(shown.split()) > 5
     assert json.loads(shown)
+
+
+def shown(capsys: Any, monkeypatch: Any, *arguments: str) -> str:
+    """What a command prints that ends well."""
+    monkeypatch.setattr(sys, "argv", ["finbench", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code in (0, None)
+    return str(capsys.readouterr().out)
+
+
+def test_a_method_states_what_it_starts_from(capsys: Any, monkeypatch: Any) -> None:
+    assert "lr 0.001, rank 16, alpha 32" in shown(capsys, monkeypatch, "methods", "lora")
+    assert "lr 0.001, rank 16, alpha 32, bits 4" in shown(capsys, monkeypatch, "methods", "irqlora")
+    assert "alpha" not in shown(capsys, monkeypatch, "methods", "vera").split("defaults")[1].splitlines()[0]
+
+
+def test_a_command_that_makes_several_sets_is_listed_once(capsys: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    listed = shown(capsys, monkeypatch, "data", "list", "--data-dir", str(tmp_path)).splitlines()
+    [filings] = [line for line in listed if "xbrl FILINGS" in line and "finlora" not in line]
+    assert filings.split("#")[1].split(", ") == [" xbrl_calc", "xbrl_formula", "xbrl_tags", "xbrl_values"]
+    with pytest.raises(FinbenchError) as fault:
+        prompts.load(catalog.expand(["xbrl"]), tmp_path)
+    assert len((fault.value.hint or "").splitlines()) == len(set((fault.value.hint or "").splitlines()))
+
+
+def test_letters_that_changed_places_are_the_first_guess() -> None:
+    assert near_misses("lroa", METHODS)[0] == "lora"
+
+
+def test_an_unknown_key_is_not_answered_with_a_refused_one() -> None:
+    with pytest.raises(FinbenchError) as fault:
+        catalog.recipe(None, {"tasks": ["mini_ner"], "lr_ratio": 3})
+    assert "'lr_ratio' (an option of lora+)" in fault.value.message
+    assert "use_bdlora" in str(fault.value)
+    assert "modules_to_save" not in str(fault.value)
 
 
 def test_the_tasks_path_is_where_lm_eval_finds_them() -> None:

@@ -160,6 +160,19 @@ def test_plots_are_well_formed_and_show_every_line(folder: Path, tmp_path: Path)
         assert {"base", "guess-s0", "gold-s0", "majority", "random"} <= set(texts)
 
 
+def test_no_two_texts_of_a_plot_overlap(tmp_path: Path) -> None:
+    for limit, title in ((None, "mini_sentiment"), (12, "mini_sentiment, first 12 rows only")):
+        card = sit(tmp_path, f"rows-{limit}", tasks=["mini_sentiment"], limit=limit)
+        drawn = ET.fromstring(plots.forest(reporting.table([card]), 0))
+        texts = {node.text: node for node in drawn.iter() if node.text}
+        place = texts[title], next(node for text, node in texts.items() if ", n = " in text)
+        assert place[1].get("x") if len(title) < 20 else place[1].get("dx")  # behind a title that reaches over the axis
+        left, right = sorted((texts["majority"], texts["random"]), key=lambda node: float(node.get("x", "")))
+        assert (left.get("text-anchor"), right.get("text-anchor")) == ("end", "start")
+        assert float(left.get("x", "")) + 5 < float(right.get("x", ""))
+    assert "Documents of mini_sentiment, first 12 rows only: 12." in reporting.report([card])
+
+
 def test_axes_have_round_steps_around_their_values() -> None:
     for low, high in ((0, 100), (81.2, 88.1), (0.2, 0.9), (99.9, 100), (-3, 12), (5, 5)):
         start, end, step = plots._axis(low, high, (-1000, 1000))

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finbench import adapters, bases, batches, catalog, checkpoints, modelfiles, prompts
+from finbench import adapters, bases, batches, catalog, checkpoints, modelfiles, prompts, views
 from finbench.errors import FinbenchError
 from finbench.files import folder_atomic, sha256_file
 from finbench.records import Adapter
@@ -314,6 +314,17 @@ def test_a_finished_adapter_is_kept_and_not_trained_again(llama: Path, tmp_path:
     assert sha256_file(tmp_path / "a" / "finbench.json") == before
     with pytest.raises(FinbenchError, match=r"another adapter \(seed 0 there, 1 now"):
         trained(llama, tmp_path / "a", seed=1)
+
+
+def test_the_next_command_names_a_base_that_has_no_alias(llama: Path, tmp_path: Path, capsys: Any) -> None:
+    made = trained(llama, tmp_path / "a")
+    for base, ending in (
+        ("./my base", " --base './my base'"),
+        ("hub:org/name", " --base hub:org/name"),
+        ("smollm2-135m", ""),
+    ):
+        views.trained(made, tmp_path / "a", base)
+        assert capsys.readouterr().out.endswith(f"Next: finbench eval --adapter {tmp_path / 'a'}{ending}\n")
 
 
 def test_two_trainers_in_one_folder_are_refused(llama: Path, tmp_path: Path) -> None:

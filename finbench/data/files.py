@@ -110,7 +110,8 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
     if missing:
         near = [name for path in missing for name in beside(path)]
         mean = f" Did you mean {' or '.join(near[:3])}?" if near else ""
-        raise FinbenchError(f"No such file: {', '.join(map(str, missing))}.{mean}", like)
+        here = "" if near or all(path.is_absolute() for path in missing) else f" (in {Path.cwd()})"
+        raise FinbenchError(f"No such file{here}: {', '.join(map(str, missing))}.{mean}", like)
     for path in paths:
         if path.is_dir():
             inside = [SourceFile(file) for file in sorted(path.rglob("*")) if file.is_file()]

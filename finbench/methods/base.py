@@ -133,10 +133,10 @@ class Method:
         """Refuse what can be seen from the base's configuration: targets, shapes, options, a missing package."""
         for key in recipe.options:
             if key not in self.option_names():
-                close = near_misses(key, self.option_names())
+                close = near_misses(key, self.offered())
                 raise FinbenchError(
                     f"Method {self.name} has no option {key!r}." + (f" Did you mean {close[0]}?" if close else ""),
-                    f"Its options: {', '.join(sorted(self.option_names())) or 'none'}",
+                    f"Its options: {', '.join(sorted(self.offered())) or 'none'}",
                 )
 
     def rehearse(self, recipe: Recipe, skeleton: Any) -> None:

@@ -20,6 +20,11 @@ _RAISED = (ValueError, TypeError, LookupError, AttributeError, ImportError, Arit
 def configuration(kind: Any, method: Method, recipe: Recipe, values: dict[str, Any]) -> Any:
     """An instance of peft's configuration class ``kind`` for the recipe's target modules."""
     options.check(method.name, kind, recipe.options)
+    if isinstance(recipe.target_modules, str) and recipe.options.get("layers_to_transform") is not None:
+        raise FinbenchError(  # peft applies it to endings of names alone
+            f"layers_to_transform needs a list of target modules, not {recipe.target_modules!r}.",
+            "Name some, on Llama's layers for one: --set target_modules=[q_proj,v_proj]",
+        )
     try:
         return kind(task_type="CAUSAL_LM", target_modules=recipe.target_modules, **values)
     except _RAISED as fault:
@@ -37,11 +42,6 @@ def reached(config: Any, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
     _named_layers(recipe, found)
     asked = copy.copy(config)
     if isinstance(recipe.target_modules, str):
-        if recipe.options.get("layers_to_transform") is not None:  # peft applies it to endings of names alone
-            raise FinbenchError(
-                f"layers_to_transform needs a list of target modules, not {recipe.target_modules!r}.",
-                f"--set target_modules=[{found[0].name.rpartition('.')[2]}]",
-            )
         asked.target_modules = {layer.name for layer in found}
     try:
         kept = [layer for layer in found if check_target_module_exists(asked, layer.name)]
