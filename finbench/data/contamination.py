@@ -138,7 +138,7 @@ def _rows(path: Path, command: str) -> list[Mapping[str, Any]]:
 def warnings(found: Contamination) -> list[str]:
     """One line for each set of which training rows hold test texts."""
     return [
-        f"{count:,} of {found.looked_for[name]:,} test texts of {name} are in the training rows: "
-        "its score will say how well they were learnt by heart."
+        f"{count:,} of {found.looked_for[name]:,} test texts of {name} stand in training rows, alone or inside "
+        "a longer text: of these its score says how well they were learnt by heart."
         for name, count in found.found.items()
     ]
