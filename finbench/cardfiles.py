@@ -45,7 +45,8 @@ def raw(path: Path) -> Any:
         raise missing(path) from fault
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
-            f"{path} is torn or not JSON ({fault}).", "Move it away, or choose another folder with --out."
+            f"{path} is torn or not JSON ({fault}).",
+            "A scorecard is a .json file that finbench eval wrote. Before a new one is written here, move this away.",
         ) from fault
 
 
