@@ -42,14 +42,18 @@ def shard(model: Any, whole: bool) -> None:
 
     Not ``whole``: only the first process holds them, in the others they are on the meta device; it hands them out.
     """
+    import torch
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
 
     device = environment.device()
     if not whole:
-        for module in model.modules():
-            for name, buffer in module._buffers.items():
-                module._buffers[name] = None if buffer is None else _broadcast(buffer, device)
+        found = [(module, name) for module in model.modules() for name, b in module._buffers.items() if b is not None]
+        # loading leaves some in float32 (frequencies of rotations), where the outline on the meta device does not
+        kinds = [[module._buffers[name].dtype for module, name in found]]
+        torch.distributed.broadcast_object_list(kinds, 0)
+        for (module, name), dtype in zip(found, kinds[0], strict=True):
+            module._buffers[name] = _broadcast(module._buffers[name].to(dtype), device)
     _hand_out(model, device, lambda tensor: tensor.requires_grad and not whole)
     trained = {tensor for tensor in model.parameters() if tensor.requires_grad}
     base = model.get_base_model()

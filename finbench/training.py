@@ -132,15 +132,16 @@ def fit(
             say(why)
     with progress() as bar:
         watch = Watch(recipe, run.sampler, run.steps, folder, bar)
-        trainer = AnswerTrainer(
-            run.sampler,
-            watch,
-            recipe,
-            passes,
-            model=model,
-            args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
-            train_dataset=run.rows,
-        )
+        with writing(folder):
+            trainer = AnswerTrainer(
+                run.sampler,
+                watch,
+                recipe,
+                passes,
+                model=model,
+                args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
+                train_dataset=run.rows,
+            )
         with FirstCtrlC(watch), passes.at_work(model), writing(folder):
             if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
                 trainer.restore(checkpoint)

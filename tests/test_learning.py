@@ -25,7 +25,7 @@ from finbench.methods import METHODS, method_named
 ROWS = 64
 LETTERS, LABELS, END = range(100, 116), range(300, 300 + ROWS), 0  # token ids
 STEPS = {"llama": 60, "gpt2": 120}  # of all rows each
-LONGER = {"lora-fa": 1.5, "vera": 2}  # times as many
+LONGER = {"lora-fa": 1.5, "randlora": 1.5, "vera": 2}  # times as many
 # rates of their own, as finbench tune would find them; 1e-2 for the others
 OWN: dict[str, dict[str, Any]] = {
     "lora+": {"lr": 2e-3},
@@ -36,7 +36,7 @@ OWN: dict[str, dict[str, Any]] = {
     "eva": {"rho": 1.0},
     "adalora": {"lr": 3e-2},
     "vera": {"lr": 1e-1, "rank": 64},
-    "randlora": {"alpha": 160},
+    "randlora": {"alpha": 160, "lr": 5e-3},
     "oft": {"oft_block_size": 16},
     "full": {"lr": 3e-3},
 }
