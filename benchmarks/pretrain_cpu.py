@@ -53,17 +53,17 @@ STRUCTURES: dict[str, dict[str, Any]] = {
 COMPRESS: dict[str, Any] = {
     "start": {"base": "smollm2-135m"},
     "context": 64,
-    "steps": 16,
+    "steps": 96,
     "batch": 4,
     "micro_batch": 4,
     "lr": 3e-4,
-    "dtype": "bfloat16",
-    "save_every": 8,
-    "eval_every": 8,
+    "dtype": "float32",
+    "save_every": 24,
+    "eval_every": 24,
     "eval_tokens": 1_500,
 }
 CUTS: dict[str, dict[str, Any]] = {
-    "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}},
+    "1.5": {"structure": {"kind": "lowrank", "compression": 1.5}, "baselines": ["dense"]},
     "2.64": {"structure": {"kind": "lowrank", "compression": 2.64}},
     "2.64-activation": {"structure": {"kind": "lowrank", "compression": 2.64, "init": "activation"}},
 }
@@ -139,6 +139,7 @@ filings), three tokens to one.
 """
 
 
+TITLES = {"scratch": "Small Llamas from nothing", "compress": "SmolLM2-135M cut down, then trained"}
 SPEED = """## Speed
 
 By `python benchmarks/pretrain_speed.py run`: one forward and one backward pass over the same tokens, float32, one
@@ -158,6 +159,31 @@ def page() -> str:
     if speed["FOUND"].is_file():
         parts += [SPEED, speed["table"](json.loads(speed["FOUND"].read_text(encoding="utf-8")))]
     return "\n".join(parts)
+
+
+def pictures() -> dict[Path, str]:
+    """The curves of held-out bits per byte, as SVG, by the file that docs/pretrain-results.md shows."""
+    from finbench import plots
+
+    made = {}
+    for part, runs in read().items():
+        series = {
+            _spoken(part, name, model): [(float(step), bits["all"]) for step, bits in model["bits_curve"]]
+            for name, run in runs.items()
+            for model in run["models"]
+        }
+        # where all began is far above everything that follows
+        most = max(points[min(1, len(points) - 1)][1] for points in series.values())
+        made[PAGE.with_name(f"pretrain-{part}.svg")] = plots.curves(TITLES[part], "bits per byte", series, most)
+    return made
+
+
+def _spoken(part: str, name: str, model: dict[str, Any]) -> str:
+    """A model's name at the end of its curve."""
+    own = model["name"] == "model"
+    if part == "scratch":
+        return (name if own else model["name"]).replace("-", ", ")
+    return f"{name.replace('-', ', ')}×".replace("activation×", "by outputs") if own else "not cut"
 
 
 def _last(model: dict[str, Any], name: str = "all") -> float:
@@ -203,7 +229,7 @@ def _scratch(runs: dict[str, Any]) -> str:
             f"| {said} | {model['parameters']:,} | {model['flops_training'] / 1e6:.2f}M | {bits:.3f} | "
             f"{_last(model, 'kjv'):.3f} | {_last(model, 'filings'):.3f} | {sum(last) / len(last):.3f} |"
         )
-    return "\n".join([*lines, "", _verdict(rows), ""])
+    return "\n".join([*lines, "", _verdict(rows), "", "![held-out bits per byte over steps](pretrain-scratch.svg)", ""])
 
 
 def _verdict(rows: list[tuple[float, str, Any]]) -> str:
@@ -253,7 +279,7 @@ def _compress(runs: dict[str, Any]) -> str:
                 f"{sum(errors) / len(errors):.3f}" if errors else "",
             ]
             lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", "![held-out bits per byte over steps](pretrain-compress.svg)", ""])
 
 
 def main() -> None:
@@ -264,7 +290,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/pretrain-cpu"))
     given = parser.parse_args()
     if given.part == "page":
-        PAGE.write_text(page(), encoding="utf-8")
+        for path, text in {PAGE: page(), **pictures()}.items():
+            path.write_text(text, encoding="utf-8")
     else:
         given.out.mkdir(parents=True, exist_ok=True)
         every(given.part, given.filings, given.out)

@@ -148,6 +148,9 @@ def test_the_page_of_results_is_that_of_the_committed_measurement() -> None:
     root = Path(__file__).parent.parent
     bench = runpy.run_path(str(root / "benchmarks" / "pretrain_cpu.py"))
     assert (root / "docs" / "pretrain-results.md").read_text(encoding="utf-8") == bench["page"]()
+    pictures = bench["pictures"]()
+    assert pictures
+    assert {path: path.read_text(encoding="utf-8") for path in pictures} == pictures
 
 
 # ---------------------------------------------------------------- text
