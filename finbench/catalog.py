@@ -286,7 +286,7 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
     if strange:
         offered = sorted(method.offered())  # not those that are refused: they would be the next error
         raise FinbenchError(
-            f"{where}: unknown recipe key {', '.join(repr(key) + _meant(key, offered) for key in strange)}.",
+            f"{where}: unknown recipe key {', '.join(repr(key) + _meant(key, method) for key in strange)}.",
             f"Keys: {', '.join(Recipe.model_fields)}\nOptions of {method.name}: {', '.join(offered)}",
         )
     stated = chosen.get("options") or {}
@@ -296,11 +296,11 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
     return {**rest, "options": {**stated, **{key: chosen[key] for key in loose}}}
 
 
-def _meant(key: str, offered: Iterable[str]) -> str:
+def _meant(key: str, method: Method) -> str:
     """What a key was probably meant to be, for an error."""
-    if owners := [name for name, method in METHODS.items() if key in method.options]:
+    if owners := [name for name, other in METHODS.items() if key in other.options]:
         return f" (an option of {', '.join(owners)})"
-    close = near_misses(key, Recipe.model_fields) or near_misses(key, offered)
+    close = near_misses(key, Recipe.model_fields) or near_misses(key, method.meant())
     return f" (did you mean {close[0]}?)" if close else ""
 
 

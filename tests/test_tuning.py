@@ -61,7 +61,7 @@ def test_a_dry_run_says_the_same_work_for_every_method_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     seen = {}
     for name, method in METHODS.items():
-        found = tuning.outline(recipe(llama, name, limit=200, bits=method.bits[0]), budget=3)
+        found = tuning.outline(recipe(llama, name, limit=400, bits=method.bits[0]), budget=3)
         assert [rung["trials"] for rung in found["rungs"]] == [8, 4, 2]
         assert found["tokens"] == sum(rung["trials"] * rung["tokens"] for rung in found["rungs"])
         assert len(found["rates"]) == 8

@@ -750,7 +750,7 @@ def test_forged_rows_are_one_clear_line_in_compare_and_report(what: str, card: P
     found["samples"], found["subject"]["name"] = sha256_file(cardfiles.samples_path(card)), "forger"
     card.write_text(json.dumps(found))
     for act in (lambda: comparison.compare([card, original]), lambda: reporting.report([card, original])):
-        with pytest.raises(FinbenchError, match="amples of") as caught:
+        with pytest.raises(FinbenchError, match="amples (of|give)") as caught:
             act()
         assert "\n" not in caught.value.message
         assert "finbench verify" in str(caught.value.hint)

@@ -129,11 +129,15 @@ class Method:
         """The options that are not refused."""
         return self.option_names()
 
+    def meant(self) -> set[str]:
+        """Options that a mistyped one may have been: those offered, and those whose refusal names a method instead."""
+        return self.offered()
+
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Refuse what can be seen from the base's configuration: targets, shapes, options, a missing package."""
         for key in recipe.options:
             if key not in self.option_names():
-                close = near_misses(key, self.offered())
+                close = near_misses(key, self.meant())
                 raise FinbenchError(
                     f"Method {self.name} has no option {key!r}." + (f" Did you mean {close[0]}?" if close else ""),
                     f"Its options: {', '.join(sorted(self.offered())) or 'none'}",

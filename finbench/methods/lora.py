@@ -83,6 +83,10 @@ class LoraMethod(Method):
             declined |= {"init_lora_weights"}
         return self.option_names() - declined | set(self.options)
 
+    def meant(self) -> set[str]:
+        """Also what makes this method another one."""
+        return self.offered() | {*_SWITCHES}
+
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Targets that exist, a rank that fits, and a configuration that peft takes."""
         super().verify(recipe, layers)
