@@ -423,6 +423,7 @@ def test_a_killed_driver_loses_only_what_was_running(llama: Path, tmp_path: Path
     command = [sys.executable, "-m", "finbench", "sweep", str(path), "--out", str(out)]
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until(lambda: len(contents(out)) >= 2, driver)
+    driver.send_signal(signal.SIGSTOP)  # or it might be done before the other one has begun
     other = run(path, str(out))
     assert other.returncode == 1
     assert "Another finbench process works in" in other.stderr
