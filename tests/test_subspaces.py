@@ -197,7 +197,8 @@ def test_a_move_of_the_embedded_base_changes_no_output(method: str, monkeypatch:
     """In float32, relative to the largest logit; 210 matrices."""
     monkeypatch.delenv("FINBENCH_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME")
-    chosen = catalog.recipe(None, {"tasks": ["mini_sentiment"], "method": method, "limit": 64, "dtype": "float32"})
+    known = {"tasks": ["mini_sentiment"], "method": method, "limit": 128, "dtype": "float32", "every": 2}
+    chosen = catalog.recipe(None, known)
     model, tokenizer = training.begin(training.prepare(chosen), torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
