@@ -183,7 +183,8 @@ def _spoken(part: str, name: str, model: dict[str, Any]) -> str:
     own = model["name"] == "model"
     if part == "scratch":
         return (name if own else model["name"]).replace("-", ", ")
-    return f"{name.replace('-', ', ')}×".replace("activation×", "by outputs") if own else "not cut"
+    cut, _, start = name.partition("-")
+    return f"{cut}×{', by outputs' if start else ''}" if own else "not cut"
 
 
 def _last(model: dict[str, Any], name: str = "all") -> float:
