@@ -330,6 +330,8 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
         return skeleton(base).to(dtype).eval(), tokenizer
     extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype, sharded)}
     device = "cpu" if sharded and bits == 16 else environment.device()
+    if device == "cpu":
+        environment.keep_freed_memory()
     opener = _opener(base, bits)
     with _told(base):
         model, report = opener(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import importlib.metadata
 import os
 import platform
@@ -105,6 +107,23 @@ def forget_peak() -> None:
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # getrusage's peak too
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that it frees, for its next tensors; true where that could be asked for.
+
+    glibc returns a freed tensor of some megabytes to the system and asks for it anew, page by page, each time: on a
+    CPU that made the norms and activations of a layer several times as slow as their sums. Values that somebody set
+    by glibc's own variables stay.
+    """
+    if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ):
+        return False
+    with contextlib.suppress(OSError, AttributeError):  # another C library, as musl
+        trim, mmap = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, whose highest value is 32 MiB
+        mallopt = ctypes.CDLL(None).mallopt
+        return bool(mallopt(trim, 2**31 - 1) and mallopt(mmap, 32 * 2**20))
+    return False
 
 
 def free_memory() -> int:

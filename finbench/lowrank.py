@@ -23,8 +23,10 @@ class _Update(torch.autograd.Function):
         inner = x @ a.to(x.dtype).T
         ctx.save_for_backward(x, inner, weight, a, b)
         ctx.scale = scale
-        base = torch.nn.functional.linear(x, weight, bias) if made is None else made
-        return torch.addmm(base, inner, (b * scale).to(x.dtype).T)
+        outer = (b * scale).to(x.dtype).T
+        if made is not None:
+            return torch.addmm(made, inner, outer)
+        return torch.nn.functional.linear(x, weight, bias).addmm_(inner, outer)  # in place: a copy costs as much again
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
@@ -35,7 +37,7 @@ class _Update(torch.autograd.Function):
         into_x = None
         if of_x:
             low = a.to(g.dtype)
-            into_x = back @ low if weight is None else torch.addmm(g @ weight, back, low)
+            into_x = back @ low if weight is None else (g @ weight).addmm_(back, low)
         return (
             into_x,
             g if of_made else None,

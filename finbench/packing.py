@@ -342,7 +342,10 @@ def attend(
         return ragged(q, k, v, *ends, scale=scaling, window_size=(-1, 0), enable_gqa=many).unsqueeze(0), None
     blocks = _now[0].packed.blocks
     sizes = [block.size for block in blocks]
-    queries, keys, values = (states[0].transpose(0, 1).split(sizes) for states in (query, key, value))
+    # a CPU's flash attention is twice as fast in float32 as in bfloat16, both ways, and exact
+    single = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    dtype = torch.float32 if single else query.dtype
+    queries, keys, values = (states[0].transpose(0, 1).to(dtype).split(sizes) for states in (query, key, value))
     made = []
     for number, block in enumerate(blocks):
         q, k, v = (
@@ -351,18 +354,19 @@ def attend(
         )
         if block.mask is not None:
             k, v = (torch.cat([_above(parts, block), one], 1) for parts, one in ((keys, k), (values, v)))
-        out = _now[0].kernel(
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            attn_mask=block.mask,
-            dropout_p=dropout,
-            is_causal=block.mask is None,
-            scale=scaling,
-            enable_gqa=many,
-        )
+        with torch.autocast("cpu", enabled=False) if single else contextlib.nullcontext():
+            out = _now[0].kernel(
+                q.transpose(1, 2),
+                k.transpose(1, 2),
+                v.transpose(1, 2),
+                attn_mask=block.mask,
+                dropout_p=dropout,
+                is_causal=block.mask is None,
+                scale=scaling,
+                enable_gqa=many,
+            )
         made.append(out.transpose(1, 2).flatten(0, 1)[block.back])
-    return torch.cat(made).unsqueeze(0), None
+    return torch.cat(made).to(query.dtype).unsqueeze(0), None
 
 
 AttentionInterface.register(ATTENTION, attend)

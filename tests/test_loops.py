@@ -174,6 +174,32 @@ def test_a_kernel_for_sequences_of_any_length_gives_the_same(
     assert len(asked) == 2  # layers
 
 
+def test_on_a_cpu_bfloat16_attends_in_float32_even_in_autocast() -> None:
+    rows = [Row([3, 4, 5, 6, 7, first, 9, 10], 6) for first in (11, 12, 13)]
+    packed = packing.pack(rows, share=True)
+    many = packed.ids.shape[1]
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, heads, many, 16, dtype=torch.bfloat16) for heads in (4, 2, 2))
+    seen = []
+
+    def kernel(q: Any, k: Any, v: Any, **named: Any) -> Any:
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, **named)
+        seen.append((q.dtype, out.dtype))
+        return out
+
+    def attended(*states: Any) -> Any:
+        with packing.attending(packed, kernel):
+            return packing.attend(None, *states)[0]
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = attended(query, key, value)
+    exact = attended(*(states.double() for states in (query, key, value)))
+    assert half.dtype == torch.bfloat16
+    assert {(torch.float32, torch.float32), (torch.float64, torch.float64)} == set(seen)
+    # nothing but the last rounding to bfloat16 is lost
+    assert torch.equal(half, exact.float().bfloat16())
+
+
 def test_passes_hold_every_row_once_and_keep_to_their_size() -> None:
     generator = torch.Generator().manual_seed(5)
     rows = [

@@ -42,6 +42,8 @@ def member(run: Prepared, one: Member, out: Path) -> None:
     if _found(one, out):
         return
     environment.forget_peak()
+    if environment.device() == "cpu":
+        environment.keep_freed_memory()
     fitted = _fit(run, one, out / "checkpoints" / one.name)
     peak = environment.peak_memory()
     if main_process():
