@@ -135,7 +135,7 @@ def test_two_processes_train_the_adapter_of_one(llama: Path, tmp_path: Path) -> 
 def test_a_run_goes_on_in_another_number_of_processes(before: int, after: int, llama: Path, tmp_path: Path) -> None:
     whole = training.train(recipe(llama, **SMALL, epochs=2), tmp_path / "whole", processes=before)
     out = tmp_path / "run"
-    stopped = _stopped(llama, out, before)
+    stopped = stopped_after_a_checkpoint(llama, out, before)
     resumed = training.train(recipe(llama, **SMALL, epochs=2), out, resume=True, processes=after)
     assert 0 < stopped < 14
     assert curve(resumed) == pytest.approx(curve(whole), abs=2e-5)
@@ -145,15 +145,16 @@ def test_a_run_goes_on_in_another_number_of_processes(before: int, after: int, l
         assert resumed.files == whole.files  # the same bits
 
 
-def _stopped(base: Path, out: Path, processes: int) -> int:
+def stopped_after_a_checkpoint(base: Path, out: Path, processes: int, **overrides: Any) -> int:
     """A run of two epochs killed after a checkpoint; the step of that."""
     code = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from test_launch import SMALL, recipe, training\n"
-        "training.train(recipe(Path(sys.argv[2]), **SMALL, epochs=2), Path(sys.argv[3]), processes=int(sys.argv[4]))"
+        "chosen = recipe(Path(sys.argv[2]), **{**SMALL, 'epochs': 2, **json.loads(sys.argv[5])})\n"
+        "training.train(chosen, Path(sys.argv[3]), processes=int(sys.argv[4]))"
     )
-    here = str(Path(__file__).parent)
-    process = subprocess.Popen([sys.executable, "-c", code, here, str(base), str(out), str(processes)], text=True)
+    given = [str(Path(__file__).parent), str(base), str(out), str(processes), json.dumps(overrides)]
+    process = subprocess.Popen([sys.executable, "-c", code, *given], text=True)
     wait_for(out, process)
     process.kill()
     process.wait()
@@ -164,7 +165,7 @@ def _stopped(base: Path, out: Path, processes: int) -> int:
 @pytest.mark.slow
 def test_where_each_process_draws_numbers_another_number_of_them_is_refused(llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    _stopped(llama, out, 1)
+    stopped_after_a_checkpoint(llama, out, 1)
     mark = out / training.MARK
     for changed, reason in (({"dropout": 0.1}, "the recipe has dropout"), ({"method": "pvera"}, "draws noise")):
         other = recipe(llama, **{**SMALL, "epochs": 2, **changed})

@@ -451,6 +451,14 @@ def test_gpt2_in_factors_its_dense_form_and_its_quantised_copies(text: Path, tmp
     [model] = done.models
     assert model.stored.keys() == {"8", "4"}
     assert max(model.stored.values()) < model.bytes
+    # what a copy loses is measured on the copy: int8 next to nothing, NF4 more
+    whole = model.bits_curve[-1][1]
+    assert {bits: found.keys() for bits, found in model.stored_bits.items()} == {"8": whole.keys(), "4": whole.keys()}
+    [source] = whole
+    lost = {bits: abs(found[source] - whole[source]) for bits, found in model.stored_bits.items()}
+    assert 0 < lost["8"] < 0.01
+    assert lost["8"] < lost["4"] < 0.5
+    assert "stored at 8 bits" in (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert model.cutting is not None
     assert {layer.form for layer in model.cutting.layers} == {"Conv1D"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_launch import SMALL, curve
+from test_launch import SMALL, curve, stopped_after_a_checkpoint
 from test_training import recipe
 
 from finbench import sharding, training
@@ -52,3 +52,20 @@ def test_a_sharded_base_trains_the_adapter_of_a_whole_one(
         assert ours.keys() == theirs.keys()
         for name, tensor in ours.items():
             assert torch.allclose(theirs[name], tensor, atol=5e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [{}, {"bits": 4}], ids=str)
+def test_a_killed_run_on_a_sharded_base_ends_in_the_same_bits(
+    overrides: dict[str, Any], llama: Path, tmp_path: Path
+) -> None:
+    stated = {"sharding": "fsdp", **overrides}
+    chosen = recipe(llama, **{**SMALL, "epochs": 2, **stated})
+    whole = training.train(chosen, tmp_path / "whole", processes=2)
+    out = tmp_path / "run"
+    assert 0 < stopped_after_a_checkpoint(llama, out, 2, **stated) < 14
+    resumed = training.train(chosen, out, resume=True, processes=2)
+    assert isinstance(whole, Adapter)
+    assert isinstance(resumed, Adapter)
+    assert curve(resumed) == curve(whole)
+    assert resumed.files == whole.files

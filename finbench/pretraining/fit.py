@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from finbench import bases, checkpoints, environment
 from finbench.console import say
@@ -50,7 +50,8 @@ def member(run: Prepared, one: Member, out: Path) -> None:
         _finite(fitted.model)
         folder, dense_folder = _save(run, one, fitted.model, out)
         result = _result(run, one, fitted, peak, out / folder)
-        result = result.model_copy(update={"folder": folder, "dense_folder": dense_folder})
+        update = {"folder": folder, "dense_folder": dense_folder, "stored_bits": _stored_bits(run, one, out)}
+        result = result.model_copy(update=update)
         write_atomic(_result_path(one, out), result.to_json())
         shutil.rmtree(out / "checkpoints" / one.name, ignore_errors=True)
     del fitted
@@ -203,14 +204,36 @@ def _save(run: Prepared, one: Member, model: Any, out: Path) -> tuple[str, str |
             run.tokenizer.save_pretrained(staging)
         return one.name, one.name
     storage.save(model, out / one.name, tokenizer=run.tokenizer, structure=one.structure)
-    for bits in run.recipe.store:
-        storage.save(model, out / f"{one.name}-{bits}bit", tokenizer=run.tokenizer, structure=one.structure, bits=bits)
+    for bits in _copies(run, one):
+        storage.save(model, _copy(one, bits, out), tokenizer=run.tokenizer, structure=one.structure, bits=bits)
     if one.structure.kind == "cola":  # computes no matrix
         return one.name, None
     dense = f"{one.name}-dense"
     shutil.rmtree(out / dense, ignore_errors=True)  # of a run that was killed here
     storage.export_dense(out / one.name, out / dense)
     return one.name, dense
+
+
+def _stored_bits(run: Prepared, one: Member, out: Path) -> dict[str, dict[str, float]]:
+    """Bits per byte of each quantised copy, read back from its folder: what is lost by storing it so."""
+    from finbench.structured import storage
+
+    found = {}
+    for bits in _copies(run, one):
+        say(f"{one.name}: held-out text at {bits} bits.")
+        model = storage.load(_copy(one, bits, out), bases.compute_dtype(run.recipe.dtype), environment.device())
+        scored = scoring.score(model, run.held, run.recipe.context, run.recipe.micro_batch)
+        found[str(bits)] = {name: round(part.per_byte, 6) for name, part in scored.items()}
+    return found
+
+
+def _copies(run: Prepared, one: Member) -> list[Literal[8, 4]]:
+    """Bits of the quantised copies of a model; only factors have any."""
+    return run.recipe.store if one.structure.kind != "dense" else []
+
+
+def _copy(one: Member, bits: int, out: Path) -> Path:
+    return out / f"{one.name}-{bits}bit"
 
 
 def _result(run: Prepared, one: Member, fitted: Fitted, peak: int, folder: Path) -> Trained:
@@ -239,11 +262,7 @@ def _result(run: Prepared, one: Member, fitted: Fitted, peak: int, folder: Path)
         tokens_per_second=round(recipe.batch * recipe.context / pace, 1),
         peak_memory_bytes=peak,
         bytes=_weights(folder),
-        stored={
-            str(bits): _weights(folder.with_name(f"{one.name}-{bits}bit"))
-            for bits in recipe.store
-            if one.structure.kind != "dense"
-        },
+        stored={str(bits): _weights(_copy(one, bits, folder.parent)) for bits in _copies(run, one)},
         folder=one.name,
         loss_curve=[point for number, point in enumerate(curve) if number % every == 0 or number == len(curve) - 1],
         base_bits=next((entry[_BASE_BITS] for entry in log if _BASE_BITS in entry), {}),

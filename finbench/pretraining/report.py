@@ -51,6 +51,8 @@ def rows(done: Pretrained) -> list[Row]:
     for name in sorted(models[0].bits_curve[-1][1], key=lambda name: name != ALL):
         shown = "bits per byte after" if name == ALL or len(done.sources) == 1 else f"  on {name}"
         found.append(Row(shown, [_bits(model.bits_curve[-1][1], name) for model in models]))
+    for bits in models[0].stored_bits:
+        found.append(Row(f"  stored at {bits} bits", [_bits(model.stored_bits.get(bits, {}), ALL) for model in models]))
     for task in models[0].scores:
         found.append(Row(task, [f"{100 * model.scores[task]:.1f}" if task in model.scores else "" for model in models]))
     return found

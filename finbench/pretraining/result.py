@@ -72,6 +72,9 @@ class Trained(Record):
     peak_memory_bytes: int
     bytes: int = Field(description="of the weight files")
     stored: dict[str, int] = Field(default={}, description="bits -> bytes of the weight files of its quantised copies")
+    stored_bits: dict[str, dict[str, float]] = Field(
+        default={}, description="bits -> source -> held-out bits per byte of its quantised copies"
+    )
     folder: str = Field(description="below the run's folder")
     dense_folder: str | None = Field(default=None, description="the same function as ordinary dense weights")
     loss_curve: list[tuple[int, float]]

@@ -227,12 +227,12 @@ def from_pretrained(folder: Path, *, dtype: Any = None, **arguments: Any) -> Any
     return found
 
 
-def load(folder: Path, dtype: Any = None) -> Any:
-    """The model of a folder of factors, in eval mode on the CPU, in ``dtype`` or as stored.
+def load(folder: Path, dtype: Any = None, device: str = "cpu") -> Any:
+    """The model of a folder of factors, in eval mode on ``device``, in ``dtype`` or as stored.
 
     Raises FinbenchError for anything that is missing, of another shape, or asks to run code.
     """
-    model = from_pretrained(folder, dtype=dtype, device_map={"": "cpu"})
+    model = from_pretrained(folder, dtype=dtype, device_map={"": device})
     bits = read(folder).bits
     if bits == 4:
         quantise.cure_cpu_repacking(model)  # before any forward, which refuses ranks that its kernel cannot pack
