@@ -229,7 +229,8 @@ def _scratch(runs: dict[str, Any]) -> str:
         f"Small Llamas (width 192, 4 layers, vocabulary {one['vocabulary']:,}), {model['steps']} steps, "
         f"{model['tokens']:,} tokens of {sum(part['tokens'] for part in one['sources']):,}, {one['dtype']}.",
         "",
-        "| model | parameters | operations a token | bits per byte | general | financial | in int8 | in NF4 | training loss |",
+        "| model | parameters | operations a token | bits per byte | general | financial | in int8 | in NF4 "
+        "| training loss |",
         "|--|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for bits, said, model in sorted(rows, key=lambda row: row[0]):
