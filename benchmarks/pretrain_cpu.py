@@ -31,13 +31,13 @@ SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 6, "
 SCRATCH: dict[str, Any] = {
     "start": {"shape": "llama-tiny", "config": SHAPE, "vocabulary": 2048},
     "context": 128,
-    "tokens": 196_608,
+    "tokens": 1_161_216,  # as many as the text has
     "batch": 4,
     "micro_batch": 4,
     "lr": 3e-3,
     "dtype": "float32",
-    "save_every": 96,
-    "eval_every": 96,
+    "save_every": 252,
+    "eval_every": 252,
     "eval_tokens": 5_000,
     "store": [8, 4],
 }
@@ -48,7 +48,7 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "sltrain": {"structure": {"kind": "sltrain", "compression": CUT}},
     "warm": {
         "structure": {"kind": "lowrank", "compression": CUT, "frobenius_decay": 1e-4},
-        "warmup_dense_steps": 96,
+        "warmup_dense_steps": 567,
     },
 }
 COMPRESS: dict[str, Any] = {
