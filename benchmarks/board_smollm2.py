@@ -40,7 +40,8 @@ def train(data_dir: Path | None, studies: list[str]) -> None:
         for name, stated in SUBJECTS.items():
             folder = folder_of(study, name)
             if not (folder / "finbench.json").is_file():
-                recipe = catalog.recipe(None, {"tasks": STUDIES[study], "limit": 250, "seed": 0, **stated})
+                said = {"name": folder.name, "tasks": STUDIES[study], "limit": 250, "seed": 0}
+                recipe = catalog.recipe(None, {**said, **stated})
                 training.train(recipe, folder, data_dir=data_dir, resume=(folder / "checkpoints").is_dir())
 
 
