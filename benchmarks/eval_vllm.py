@@ -296,11 +296,11 @@ def page(results: dict[str, Any]) -> str:
         f"{over['adapter_cpu']:.2f} s against {over['base_cpu']:.2f} s for {over['rows']} rows of fpb_mc "
         f"in one engine, median of {over['rounds']} turns.",
         f"- {many['adapters']} adapters with {many['rows']} rows each in one run take {many['against_one_wall']:.1f} "
-        f"times one adapter's run by the clock (goal: 2): {many['many_wall']:.0f} s against {many['one_wall']:.0f} s with "
-        f"the start. {many['adapters']} runs of lm-eval of {many['peer_wall']:.0f} s each take "
+        f"times one adapter's run by the clock (goal: 2): {many['many_wall']:.0f} s against {many['one_wall']:.0f} s "
+        f"with the start. {many['adapters']} runs of lm-eval of {many['peer_wall']:.0f} s each take "
         f"{many['against_peers_wall']:.1f} times as long as that one (goal: 4). By processor time these are "
-        f"{many['against_one_cpu']:.1f} and {many['against_peers_cpu']:.1f}: the answers of peft, which each adapter is "
-        "held against, are computed on another core while vLLM starts.",
+        f"{many['against_one_cpu']:.1f} and {many['against_peers_cpu']:.1f}: the answers of peft, which each adapter "
+        "is held against, are computed on another core while vLLM starts.",
         f"- In float32 an adapter's log-likelihoods differ from the engine hf's by at most {exact['gap']:.0e} "
         f"({exact['rows']} rows); {exact['moved']} predictions differ.",
     ]
