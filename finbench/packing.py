@@ -264,6 +264,7 @@ class _Pass:
     packed: Packed
     kernel: Callable[..., Any]
     ragged: Callable[..., Any] | None
+    single: bool | None
 
 
 _now: list[_Pass] = []
@@ -274,12 +275,14 @@ def attending(
     packed: Packed,
     kernel: Callable[..., Any] = scaled_dot_product_attention,
     ragged: Callable[..., Any] | None = None,
+    single: bool | None = None,
 ) -> Iterator[None]:
     """The pass that attention sees; around the backward pass too, where activations are computed again.
 
     ``ragged``: a kernel as torch's ``varlen_attn`` to use in place of ``kernel``; by default torch's own on a GPU.
+    ``single``: whether bfloat16 attends in float32; by default on a CPU, whose flash attention is twice as fast so.
     """
-    _now[:] = [_Pass(packed, kernel, ragged)]
+    _now[:] = [_Pass(packed, kernel, ragged, single)]
     try:
         yield
     finally:
@@ -342,8 +345,8 @@ def attend(
         return ragged(q, k, v, *ends, scale=scaling, window_size=(-1, 0), enable_gqa=many).unsqueeze(0), None
     blocks = _now[0].packed.blocks
     sizes = [block.size for block in blocks]
-    # a CPU's flash attention is twice as fast in float32 as in bfloat16, both ways, and exact
-    single = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    single = query.device.type == "cpu" if _now[0].single is None else _now[0].single
+    single = single and query.dtype == torch.bfloat16
     dtype = torch.float32 if single else query.dtype
     queries, keys, values = (states[0].transpose(0, 1).to(dtype).split(sizes) for states in (query, key, value))
     made = []

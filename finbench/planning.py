@@ -96,8 +96,8 @@ def trained(recipe: Recipe, layers: list[Layer], parameters: int) -> int:
     return sum(recipe.rank * (layer.inputs + layer.outputs) for layer in targets(recipe, layers))
 
 
-def counted(model: Any, recipe: Recipe, rows: Sequence[batches.Row]) -> tuple[int, int]:
-    """(bytes that autograd keeps of a packed pass over ``rows``, operations of its forward part).
+def counted(model: Any, recipe: Recipe, rows: Sequence[batches.Row], on_cpu: bool = False) -> tuple[int, int]:
+    """(bytes that autograd keeps of a packed pass over ``rows``, operations of its forward part), on a card or a CPU.
 
     The pass is run on the meta device, where ``model`` is too. Low-rank methods are counted as LoRA.
     """
@@ -148,7 +148,7 @@ def counted(model: Any, recipe: Recipe, rows: Sequence[batches.Row]) -> tuple[in
         torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         cut.at_work(wrapped),
         Count() as count,  # type: ignore[no-untyped-call]
-        packing.attending(made, lambda q, k, v, **_: Attention.apply(q, k, v)),  # type: ignore[no-untyped-call]
+        packing.attending(made, lambda *states, **_: Attention.apply(*states), single=on_cpu),  # type: ignore[no-untyped-call]
     ):
         wrapped(input_ids=made.ids, position_ids=made.positions, logits_to_keep=made.picked[:1], use_cache=False)
     return sum(int(storage.nbytes()) for storage in seen.values()), count.operations
@@ -169,7 +169,14 @@ class Needs:
     loading: float = 0.0
 
 
-def needs(model: Any, recipe: Recipe, layers: list[Layer], rows: Sequence[batches.Row], processes: int = 1) -> Needs:
+def needs(
+    model: Any,
+    recipe: Recipe,
+    layers: list[Layer],
+    rows: Sequence[batches.Row],
+    processes: int = 1,
+    on_cpu: bool = False,
+) -> Needs:
     """Of a training whose largest pass is over ``rows``, on each card. ``model``, on the meta device, is used up.
 
     Sharded, a card holds its share of the base, two of its layers whole, and embeddings and head whole.
@@ -187,7 +194,7 @@ def needs(model: Any, recipe: Recipe, layers: list[Layer], rows: Sequence[batche
     if recipe.sharding == "fsdp":
         depth = model.config.get_text_config().num_hidden_layers
         weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
-    activations, operations = counted(model, recipe, rows)
+    activations, operations = counted(model, recipe, rows, on_cpu)
     logits = answers * vocabulary * (2 + 4 + 4)  # as computed, in float32, and the gradient of that
     return Needs(Memory(weights, held * count, activations, logits), operations, loading)
 
@@ -246,7 +253,7 @@ def plan(
 
     def asked(changed: Recipe, cards: int = processes) -> Needs:
         model = base()
-        return needs(model, changed, bases.layers_of(model), heaviest(run, changed, cards), cards)
+        return needs(model, changed, bases.layers_of(model), heaviest(run, changed, cards), cards, gpu == "cpu")
 
     found = asked(recipe)
     if _over(found, card):
