@@ -21,7 +21,7 @@ from typing import Any
 from finbench import adapters, bases, preflight
 from finbench.console import quiet, say
 from finbench.engines import servable
-from finbench.engines.http import Endpoint, Refused
+from finbench.engines.http import Endpoint, Refused, usable
 from finbench.engines.vllm.guard import KEY
 from finbench.errors import FinbenchError, Interrupted
 from finbench.records import DType
@@ -93,7 +93,7 @@ def serve(
     an adapter whose answers are the base's own.
     """
     quiet()
-    key = os.environ.get(KEY) or None
+    key = usable(os.environ.get(KEY))
     if key is None and not _loopback(host):
         raise FinbenchError(
             f"{host} can be reached by others, and there is no key.",
@@ -179,7 +179,7 @@ def _environment() -> dict[str, str]:
 
 def _await(server: Server) -> None:
     """Until every model has said a token, and every adapter another thing than the base."""
-    endpoint = Endpoint(server.url, server.key, attempts=1)
+    endpoint = Endpoint(server.url, server.key, attempts=1, own=True)
     started = time.monotonic()
     while True:
         if server.process.poll() is not None:

@@ -285,3 +285,51 @@ def test_an_interrupted_server_takes_its_children_with_it(monkeypatch: pytest.Mo
     while running(child) and time.monotonic() < until:
         time.sleep(0.02)
     assert not running(child)
+
+
+def test_a_server_for_others_is_asked_for_its_first_token_with_the_key(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    asked_of: list[str] = []
+    monkeypatch.setattr(serving, "_said", lambda at, model: asked_of.append(at.key) or model)
+    with serving.Server("http://0.0.0.0:1/v1", ["base", "one"], process, None, "sesame-4711") as server:
+        serving._await(server)
+    assert asked_of == ["sesame-4711"] * 2
+
+
+def test_a_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch, lora: Path) -> None:
+    assert http.Endpoint("http://127.0.0.1:1/v1", "sesame-4711\r\n").key == "sesame-4711"
+    for key in ("sesame\r-4711", "sesame -4711", "sesame-4711\u2026"):
+        with pytest.raises(FinbenchError, match="characters") as fault:
+            http.Endpoint("http://127.0.0.1:1/v1", key)
+        assert "sesame" not in str(fault.value)
+        monkeypatch.setenv(KEY, key)
+        with pytest.raises(FinbenchError, match="characters"):
+            serving.serve([str(lora)])
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_refusal_that_repeats_the_key_or_is_cut_off_is_one_line(cut: bool) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            text = b"no such key: sesame-4711"
+            self.wfile.write(b"ff\r\nno" if cut else b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text))
+            self.close_connection = True
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(FinbenchError, match="refuses") as fault:
+            http.Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "sesame-4711").get("/models")
+    finally:
+        server.shutdown()
+    assert "sesame" not in str(fault.value)

@@ -32,13 +32,16 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class Endpoint:
-    """``url`` ends with /v1. ``attempts`` counts the first one."""
+    """``url`` ends with /v1. ``attempts`` counts the first one; ``own``: it is this machine, whatever its address."""
 
-    def __init__(self, url: str, key: str | None = None, attempts: int = 6, timeout: float = 600.0) -> None:
+    def __init__(
+        self, url: str, key: str | None = None, attempts: int = 6, timeout: float = 600.0, own: bool = False
+    ) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
             raise FinbenchError(f"{parts.hostname or url} is no address of an endpoint.", "http://127.0.0.1:8000/v1")
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        local = own or parts.hostname in ("localhost", "127.0.0.1", "::1")
+        key = usable(key)
         self.url, self.key, self.attempts, self.timeout = url.rstrip("/"), key, attempts, timeout
         if key and parts.scheme == "http" and not local:
             raise FinbenchError(f"{parts.hostname} would get the key in clear text.", "Use https://")
@@ -80,13 +83,25 @@ class Endpoint:
             with self.opener.open(request, timeout=self.timeout) as response:
                 return json.loads(response.read(_LARGEST))
         except urllib.error.HTTPError as fault:
-            said = _message(fault)
+            said = self._hidden(_message(fault))[:300]
             if fault.code in _AGAIN:
                 raise _Later(f"{fault.code} {said}", _seconds(fault.headers.get("Retry-After"))) from fault
             hint = f"Set the key: export {KEYS[0]}=..." if fault.code in (401, 403) else ""
             raise FinbenchError(f"{self.url}{path} refuses ({fault.code}): {said}", hint) from fault
         except (OSError, http.client.HTTPException, ValueError) as fault:  # ValueError: an answer that is no JSON
-            raise _Later(str(fault) or type(fault).__name__) from fault
+            raise _Later(self._hidden(str(fault)) or type(fault).__name__) from fault
+
+    def _hidden(self, text: str) -> str:
+        """Without the key: some endpoints repeat the one that they refuse."""
+        return text.replace(self.key, "***") if self.key else text
+
+
+def usable(key: str | None) -> str | None:
+    """The key without blanks around it; FinbenchError, which does not show it, where no header can hold it."""
+    key = (key or "").strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise FinbenchError("The key has characters that no key has (blanks, or other than ASCII).", "Set it again.")
+    return key or None
 
 
 class _Later(Exception):
@@ -102,9 +117,9 @@ def _message(fault: urllib.error.HTTPError) -> str:
         text = fault.read(2**16).decode("utf-8", "replace")
         found = json.loads(text)
         error = found.get("error", found) if isinstance(found, dict) else text
-        return str(error.get("message", error) if isinstance(error, dict) else error)[:300]
-    except (OSError, ValueError):
-        return fault.reason[:300] if isinstance(fault.reason, str) else ""
+        return str(error.get("message", error) if isinstance(error, dict) else error)
+    except (OSError, http.client.HTTPException, ValueError):  # HTTPException: cut off
+        return fault.reason if isinstance(fault.reason, str) else ""
 
 
 def _seconds(stated: str | None) -> float | None:

@@ -15,7 +15,7 @@ class Guard:
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self.expected = _hash(os.environ[KEY].encode())
+        self.expected = _hash(os.environ[KEY].strip().encode())
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Let through what has the key, and the server's own start and stop."""
