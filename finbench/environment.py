@@ -117,7 +117,8 @@ def keep_freed_memory() -> bool:
     CPU that made the norms and activations of a layer several times as slow as their sums. Values that somebody set
     by glibc's own variables stay.
     """
-    if sys.platform != "linux" or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ):
+    tuned = any(f"glibc.malloc.{what}_threshold" in os.environ.get("GLIBC_TUNABLES", "") for what in ("trim", "mmap"))
+    if sys.platform != "linux" or tuned or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ):
         return False
     with contextlib.suppress(OSError, AttributeError):  # another C library, as musl
         trim, mmap = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, whose highest value is 32 MiB

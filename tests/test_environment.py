@@ -37,3 +37,8 @@ def test_freed_memory_is_kept_for_the_next_tensors() -> None:
     assert pages < 2 * 4 * 1024  # 4 MB are 1,024 pages: once, and not fifty times
     assert faults("leave")[1] > 5 * pages
     assert faults("keep", MALLOC_TRIM_THRESHOLD_="131072")[0] == "False"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_thresholds_set_as_tunables_of_glibc_stay() -> None:
+    assert faults("keep", GLIBC_TUNABLES="glibc.malloc.trim_threshold=131072")[0] == "False"
