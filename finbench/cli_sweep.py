@@ -55,7 +55,8 @@ def sweep(
         raise FinbenchError(
             f"One file is swept, and {place} is a second argument.", f"finbench sweep {file} --out {place}"
         )
-    from finbench.grid import driver, forecast
+    from finbench.grid import driver, forecast, requests
+    from finbench.grid.places import Place
     from finbench.grid.steps import Board
 
     if not dry_run and (gpu or price is not None):
@@ -64,7 +65,9 @@ def sweep(
         )
     result = driver.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
     if isinstance(result, Board):
-        gridviews.planned(result, forecast.forecasts(result, gpu, price, data_dir), as_json)
+        found = forecast.forecasts(result, gpu, price, data_dir)
+        results = Place(out or f"runs/sweep-{result.sweep.name}")
+        gridviews.planned(result, found, requests.memory(result, results, data_dir, found), as_json)
         return
     gridviews.ended(result, as_json, result.place)
     if result.failed:

@@ -21,6 +21,8 @@ HOST = 10e-6
 # 384 tokens/s of a core where the best products of its day, 215 GFLOP/s, allow 881; packed rows reach 47 %).
 _CPU_SHARE = 0.44
 
+_TRIES, _WARM = 43, 3  # of this machine's products: some milliseconds each
+
 
 @dataclass(frozen=True)
 class Step:
@@ -91,21 +93,25 @@ def card(name: str) -> Card:
     return CARDS[name]
 
 
-@functools.cache
 def products(dtype: Any) -> float:
-    """FLOP/s of this machine's matrix products in ``dtype``, all its threads together: the best of 40 tries.
+    """FLOP/s of this machine's matrix products in ``dtype``, all its threads together; measured once a process."""
+    import torch
 
-    Measured once a process, so that plans beside each other agree; the best, for others may use the machine meanwhile.
-    """
+    return _products(dtype, torch.get_num_threads())
+
+
+@functools.cache
+def _products(dtype: Any, threads: int) -> float:
+    """The best of many tries, after a warm-up: what others do on the machine can only slow a try down."""
     import torch
 
     x, w = torch.randn(1024, 576, dtype=dtype), torch.randn(1536, 576, dtype=dtype)
     times = []
-    for _ in range(40):
+    for _ in range(_TRIES):
         start = time.perf_counter()
         torch.nn.functional.linear(x, w)
         times.append(time.perf_counter() - start)
-    return 2 * 1024 * 576 * 1536 / min(times)
+    return 2 * 1024 * 576 * 1536 / min(times[_WARM:])
 
 
 def _processor() -> Card:

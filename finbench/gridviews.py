@@ -17,6 +17,7 @@ from finbench.console import out
 from finbench.grid import forecast
 from finbench.grid.driver import Summary
 from finbench.grid.forecast import Forecast
+from finbench.grid.spec import Cell
 from finbench.grid.steps import Board
 from finbench.grid.watch import duration, picture
 
@@ -24,7 +25,7 @@ _SHOWN = 40  # cells
 _PLURAL = {"search": "searches", "train": "trainings", "score": "scorings", "nothing": "steps"}
 
 
-def planned(board: Board, found: Mapping[str, Forecast], as_json: bool) -> None:
+def planned(board: Board, found: Mapping[str, Forecast], asked: Mapping[str, int], as_json: bool) -> None:
     """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
     cells: list[dict[str, Any]] = [
         {
@@ -32,6 +33,7 @@ def planned(board: Board, found: Mapping[str, Forecast], as_json: bool) -> None:
             "state": board.state(cell, set()),
             "axes": cell.values,
             "needs": cell.needs.model_dump(),
+            "memory_asked": _asked(board, cell, asked),
             "plan": asdict(found[cell.key]),
         }
         for cell in board.cells
@@ -50,29 +52,40 @@ def planned(board: Board, found: Mapping[str, Forecast], as_json: bool) -> None:
         out.print(f"By the mean of the steps that were run: about {duration(measured)} of one worker.", highlight=False)
 
 
+def _asked(board: Board, cell: Cell, asked: Mapping[str, int]) -> float | None:
+    """GB that the training of a cell asks Ray for: as the file states, else as it is planned; None: nothing."""
+    if cell.needs.memory is not None:
+        return cell.needs.memory
+    sizes = [asked[step.key] for step in forecast.own(board, cell) if step.key in asked]
+    return round(max(sizes) / 1e9, 2) if sizes else None
+
+
 def _table(cells: list[dict[str, Any]]) -> None:
     """A line for the cells that differ in their seed only."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     priced = any(cell["plan"]["cost"] is not None for cell in cells)
     waiting = all(cell["state"] == "waiting" for cell in cells)  # nothing to tell apart
     table.add_column("cells", overflow="fold")
-    for column in ("seeds", "CPUs", "GPUs", "memory", "time", *(["cost"] if priced else [])):
+    for column in ("seeds", "CPUs", "GPUs", "memory", "asked", "time", *(["cost"] if priced else [])):
         table.add_column(column, justify="right", no_wrap=True)
     if not waiting:
         table.add_column("state")
     groups: dict[str, list[dict[str, Any]]] = {}
     for cell in cells:
         same = {key: value for key, value in cell["axes"].items() if key != "seed"}
-        groups.setdefault(json.dumps([same, cell["needs"], cell["plan"]], sort_keys=True), []).append(cell)
+        groups.setdefault(
+            json.dumps([same, cell["needs"], cell["memory_asked"], cell["plan"]], sort_keys=True), []
+        ).append(cell)
     for group in list(groups.values())[:_SHOWN]:
         needs, plan = group[0]["needs"], group[0]["plan"]
         cost = [f"{plan['cost']:.2f}" if plan["cost"] is not None else ""] if priced else []
         memory = f"{plan['memory']:.1f} GiB" if plan["memory"] else ""
+        asked = f"{group[0]['memory_asked']:.1f} GB" if group[0]["memory_asked"] else ""
         time = duration(plan["seconds"]) if plan["seconds"] else ""
         states = Counter(cell["state"] for cell in group)
         state = ", ".join(state if len(states) == 1 else f"{count} {state}" for state, count in states.items())
         name = re.sub(r"-s\d+$", "", group[0]["cell"])
-        shown = [str(len(group)), f"{needs['cpus']:g}", f"{needs['gpus']:g}", memory, time, *cost]
+        shown = [str(len(group)), f"{needs['cpus']:g}", f"{needs['gpus']:g}", memory, asked, time, *cost]
         table.add_row(Text(name), *shown, *([] if waiting else [state]))
     out.print(table)
     if len(groups) > _SHOWN:

@@ -290,6 +290,14 @@ def prepared(recipe: Recipe, data_dir: Path | None = None) -> training.Prepared:
     return training.prepare(recipe, data_dir, lambda _, docs: docs)
 
 
+def held(run: training.Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
+    """GiB of a training by one process, whatever the card has; ``run``: its rows, as ``prepared`` makes them."""
+    quiet()
+    model = shaped(shape) if shape else bases.skeleton(run.base)
+    found = needs(model, recipe, bases.layers_of(model), heaviest(run, recipe), on_cpu=gpu == "cpu")
+    return round(_all(found, gpus.card(gpu)), 2)
+
+
 def _all(found: Needs, card: Card) -> float:
     """GiB, at the start or in training."""
     return max(found.memory.total, _SLACK * found.loading) / GIB + card.context

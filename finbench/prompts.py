@@ -50,7 +50,8 @@ def load(
             exam.finbench_seed = seed
         exam.finbench_origin = _origin(task, data_dir, stated)
         loaded[task.name] = exam
-    few = {name: len(rows(exam, "train")) for name, exam in loaded.items() if len(rows(exam, "train")) < shots}
+    counts = {name: len(rows(exam, "train")) for name, exam in loaded.items()} if shots else {}  # reading takes seconds
+    few = {name: count for name, count in counts.items() if count < shots}
     if few:
         raise FinbenchError(
             "; ".join(f"Task {name} has {count} train rows, fewer than {shots} shots" for name, count in few.items())

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 from finbench import __version__, environment
 from finbench.console import quiet, say
 from finbench.errors import FinbenchError, Interrupted
-from finbench.grid import spec
-from finbench.grid.places import Place
+from finbench.grid import requests, spec
+from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Board, Step
 from finbench.grid.watch import Watch
 
@@ -60,13 +59,14 @@ def sweep(
     if dry_run:
         return Board(stated, cells, place.steps())
     ray = _ray()
-    with _owned(place):
+    with _owned(place) as alive:
         board = Board(stated, cells, place.steps())
         place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))
         if board.over:
             return _summary(board, place, 0)
+        memory = requests.memory(board, place, data_dir, alive=alive)
         with _cluster(ray, ray_address):
-            driver = Driver(ray, board, place, data_dir)
+            driver = Driver(ray, board, place, data_dir, memory, alive)
             driver.run()
     return _summary(board, place, driver.count)
 
@@ -106,24 +106,35 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _owned(place: Place) -> Iterator[None]:
-    """Own the results. A folder by a lock; at a URL by a lease that is renewed, for a store has no locks."""
+def _owned(place: Place) -> Iterator[Callable[[], None]]:
+    """Own the results: a folder by a lock; a URL by a lease, which what is given must renew now and then."""
     if place.folder is not None:
         with environment.owner(place.folder):
-            yield
+            yield lambda: None
         return
-    found = json.loads(place.read("lease.json") or "{}")
-    if time.time() - float(found.get("renewed", 0)) < 120:
-        raise FinbenchError(f"Another sweep works in {place.url}.", "Wait for it (two minutes after a kill).")
-    yield
-    place.write("lease.json", "{}")
+    lease = Lease(place)
+    lease.take()
+    try:
+        yield lease.renew
+    finally:
+        lease.release()
 
 
 class Driver:
     """One process that decides; Ray's workers do."""
 
-    def __init__(self, ray: Any, board: Board, place: Place, data_dir: Path | None) -> None:
-        self.ray, self.board, self.place = ray, board, place
+    def __init__(
+        self,
+        ray: Any,
+        board: Board,
+        place: Place,
+        data_dir: Path | None,
+        memory: Mapping[str, int] | None = None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.ray, self.board, self.place, self.alive = ray, board, place, alive
+        self.memory = memory or {}  # bytes that a step asks for where the file states none
+        self.largest = requests.Largest(ray)
         self.common = {
             "place": place.url if place.folder is None else str(place.folder.resolve()),
             "data_dir": str(data_dir.resolve()) if data_dir else "",
@@ -138,7 +149,7 @@ class Driver:
 
     def run(self) -> None:
         """Until every step has ended."""
-        watch = Watch(self.board, self.place)
+        watch = Watch(self.board, self.place, self.alive)
         try:
             with watch:
                 while not self.board.over:
@@ -156,6 +167,7 @@ class Driver:
     def _hand_out(self) -> None:
         if self.count % 50 == 0 or not self.running:  # nodes come and go; to ask takes a millisecond
             self.capacity = max(1, int(self.ray.cluster_resources().get("CPU", 1)))
+            self.largest.look()
         idle = len(self.running) < self.capacity
         for steps in self.board.take(WINDOW - len(self.running), idle):
             self._submit(steps)
@@ -170,6 +182,8 @@ class Driver:
         }
         if needs.memory:
             options["memory"] = int(needs.memory * 1e9)
+        elif planned := max(self.memory.get(step.key, 0) for step in steps):
+            options["memory"] = self.largest.of(steps[0].name, planned)
         self.running[self.remote[needs.gpus > 0].options(**options).remote(told)] = list(steps)
 
     def _take_in(self, reference: Any, steps: list[Step]) -> None:

@@ -41,13 +41,13 @@ def forecasts(
     Cells that differ only in what a plan does not depend on are planned once. A cell that no card of this name holds,
     whose rows are not here, or whose base is neither here nor of a known shape, has a forecast that says so.
     """
-    planner, known = _Planner(price, data_dir), dict[str, Forecast]()
+    planner, known = Planner(price, data_dir), dict[str, Forecast]()
     found = {}
     with progress() as bar:
         task = bar.add_task("planning", total=len(board.cells))
         for cell in board.cells:
             card = gpu or ("" if cell.needs.gpus else "cpu")
-            key = digest({**_decisive(cell.recipe), "card": card, "processes": cell.needs.processes})
+            key = digest({**decisive(cell.recipe), "card": card, "processes": cell.needs.processes})
             if key not in known:
                 known[key] = planner.of(cell, card)
             found[cell.key] = known[key]
@@ -55,25 +55,25 @@ def forecasts(
     return found
 
 
-def _decisive(recipe: Recipe) -> dict[str, Any]:
+def decisive(recipe: Recipe) -> dict[str, Any]:
     """Low-rank methods are planned alike."""
     method = recipe.method if recipe.method == "full" else "lora"
     return {**recipe.model_dump(exclude=_FREE), "method": method}
 
 
-class _Planner:
+class Planner:
     """Plans cells; the rows of a task are rendered and tokenised once for all methods and bits."""
 
     def __init__(self, price: float | None, data_dir: Path | None) -> None:
         self.price, self.data_dir = price, data_dir
         self.runs: dict[str, Any] = {}
+        self.shapes: dict[str, str | None] = {}  # base -> the size it is planned by, if it is not here
 
     def of(self, cell: Cell, card: str) -> Forecast:
         """The forecast of one cell."""
         if not card:
             return Forecast("", unknown="which GPU? --gpu h100")
-        shape = None if _here(cell.recipe.base) else planning.shape_of(cell.recipe.base)
-        recipe = cell.recipe.model_copy(update={"base": STAND_IN}) if shape else cell.recipe
+        recipe, shape = self._shaped(cell.recipe)
         try:
             plan = planning.plan(
                 recipe,
@@ -88,8 +88,19 @@ class _Planner:
             return Forecast(card, unknown=said, shape=shape or "")
         return Forecast(card, plan["memory_gib"]["total"], plan["seconds"], plan["cost"], shape or "")
 
+    def memory(self, recipe: Recipe) -> float:
+        """GiB of the training on a processor, whatever this machine has."""
+        recipe, shape = self._shaped(recipe)
+        return planning.held(self._run(recipe), recipe, "cpu", shape)
+
+    def _shaped(self, recipe: Recipe) -> tuple[Recipe, str | None]:
+        if recipe.base not in self.shapes:  # to find a base takes its fingerprint
+            self.shapes[recipe.base] = None if _here(recipe.base) else planning.shape_of(recipe.base)
+        shape = self.shapes[recipe.base]
+        return (recipe.model_copy(update={"base": STAND_IN}), shape) if shape else (recipe, None)
+
     def _run(self, recipe: Recipe) -> Any:
-        key = digest({key: value for key, value in _decisive(recipe).items() if key not in _WEIGHTS})
+        key = digest({key: value for key, value in decisive(recipe).items() if key not in _WEIGHTS})
         if key not in self.runs:
             self.runs[key] = planning.prepared(recipe, self.data_dir)
         return self.runs[key]
@@ -117,7 +128,7 @@ def total(board: Board, found: Mapping[str, Forecast]) -> Total:
     """A search costs its budget in whole trainings; scorings come on top."""
     seconds, cost, unknown, scorings = 0.0, 0.0, 0, 0
     priced = False
-    owners = {step.key: cell for cell in board.cells for step in _own(board, cell)}
+    owners = {step.key: cell for cell in board.cells for step in own(board, cell)}
     for key, step in board.steps.items():
         if step.outcome:
             continue
@@ -135,7 +146,7 @@ def total(board: Board, found: Mapping[str, Forecast]) -> Total:
     return Total(seconds, cost if priced else None, unknown, scorings)
 
 
-def _own(board: Board, cell: Cell) -> list[Any]:
+def own(board: Board, cell: Cell) -> list[Any]:
     """The training of a cell, and its search."""
     trainings = [board.steps[key] for key in board.score_of[cell.key].after if board.steps[key].kind == TRAIN]
     return [*trainings, *(board.steps[key] for step in trainings for key in step.after)]

@@ -16,6 +16,8 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +133,42 @@ class _Said:
             raise FinbenchError(
                 f"{self.what} cannot be read or written ({text}).", "The same command goes on."
             ) from fault
+
+
+_LEASE, _LAPSES, _SETTLES = "lease.json", 120.0, 1.0  # seconds after which a lease that nobody renews is no one's
+
+
+class Lease:
+    """Who works at a URL: a store has no locks, so a small file says it, and is renewed as long as that is so.
+
+    Of two that begin at one moment the last to write has it; the other sees that after a second, or when it renews.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.own = place, uuid.uuid4().hex
+
+    def take(self) -> None:
+        """FinbenchError if somebody else works there."""
+        self.renew()
+        time.sleep(_SETTLES)
+        self.renew()
+
+    def renew(self) -> None:
+        """Still here. FinbenchError if somebody else is, too."""
+        by, renewed = self._held()
+        if by != self.own and time.time() - renewed < _LAPSES:
+            raise FinbenchError(f"Another sweep works in {self.place.url}.", "Wait for it (two minutes after a kill).")
+        self.place.write(_LEASE, json.dumps({"by": self.own, "renewed": time.time()}))
+
+    def release(self) -> None:
+        """Let the next one in at once."""
+        if self._held()[0] == self.own:
+            self.place.remove(_LEASE)
+
+    def _held(self) -> tuple[str, float]:
+        """(by whom, when renewed); a torn or foreign file is nobody's."""
+        try:
+            found = json.loads(self.place.read(_LEASE) or "{}")
+            return str(found.get("by", "")), float(found.get("renewed", 0))
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return "", 0.0

@@ -145,7 +145,7 @@ def cells(sweep: Sweep, data_dir: Path | None = None) -> list[Cell]:
     made: dict[str, Cell] = {}
     known: dict[str, Any] = {}
     for values in chosen:
-        cell = _cell(sweep, values, varied, lambda recipe: _data(recipe, data_dir, known))
+        cell = _cell(sweep, values, varied, lambda recipe: rows_of(recipe, data_dir, known))
         made.setdefault(cell.key, cell)
     return list(made.values())
 
@@ -214,7 +214,7 @@ def _name(recipe: Recipe, varied: set[str]) -> str:
     return re.sub(r"[^a-z0-9._-]+", "", name)[: 120 - len(f"-s{recipe.seed}")] + f"-s{recipe.seed}"
 
 
-def _data(recipe: Recipe, data_dir: Path | None, known: dict[str, Any]) -> dict[str, Any]:
+def rows_of(recipe: Recipe, data_dir: Path | None, known: dict[str, Any]) -> dict[str, Any]:
     """Digests of the rows that are here, by set: with other rows, it is another cell."""
     for task in recipe.tasks:
         name = catalog.tasks()[task].set

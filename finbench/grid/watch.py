@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from finbench.console import err, say
@@ -21,8 +22,8 @@ _AT_URL = 15.0  # seconds between two writes to a store that charges for each
 class Watch:
     """What the driver tells and shows."""
 
-    def __init__(self, board: Board, place: Place) -> None:
-        self.board, self.place = board, place
+    def __init__(self, board: Board, place: Place, alive: Callable[[], None] = lambda: None) -> None:
+        self.board, self.place, self.alive = board, place, alive  # ``alive``: called whenever something is told
         self.every = EVERY if place.folder is not None else _AT_URL
         self.told = self.said = 0.0
         self.live: Any = None
@@ -47,8 +48,7 @@ class Watch:
         self.told = now
         found = self._progress(running, last)
         self.place.write("progress.json", json.dumps(found, indent=1) + "\n")
-        if self.place.folder is None:
-            self.place.write("lease.json", json.dumps({"renewed": 0 if last else now}))
+        self.alive()
         if self.live:
             self.live.update(picture(found), refresh=True)
         elif now - self.said > SAID and not last:

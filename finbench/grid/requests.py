@@ -1,0 +1,115 @@
+"""How much of a node's memory a step asks Ray for, where the file does not say: what ``finbench plan`` foresees."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from finbench import __version__
+from finbench.console import say
+from finbench.errors import FinbenchError
+from finbench.files import digest
+from finbench.gpus import GIB
+from finbench.grid import forecast, spec
+from finbench.grid.forecast import Forecast
+from finbench.grid.places import Place
+from finbench.grid.spec import Cell
+from finbench.grid.steps import Board
+
+FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
+_MARGIN = 1.2  # over the plan: the libraries differ, and a node that swaps or kills costs more than one that waits
+
+
+def memory(
+    board: Board,
+    place: Place,
+    data_dir: Path | None = None,
+    found: Mapping[str, Forecast] | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> dict[str, int]:
+    """Key of a step that is left to do -> bytes. Steps whose needs state memory, or take GPUs, are not among them.
+
+    Every distinct plan is made once, and remembered at ``place``; ``found``: forecasts that are made already. What
+    nobody can foresee asks for nothing. A scoring asks for what the training before it does. ``alive`` is called before
+    each plan, which takes seconds.
+    """
+    open_cells = [cell for cell in board.cells if _asked(board, cell)]
+    if not open_cells:
+        return {}
+    known, planner = _remembered(place), forecast.Planner(None, data_dir)
+    before, rows = dict(known), dict[str, Any]()
+    unknown: set[str] = set()
+    wanted: dict[str, int] = {}
+    for cell in open_cells:
+        data = spec.rows_of(cell.recipe, data_dir, rows)
+        key = digest({**forecast.decisive(cell.recipe), "data": data, "finbench": __version__})
+        if key not in known and key not in unknown:
+            alive()
+            size = _planned(planner, cell, (found or {}).get(cell.key))
+            if size is None:
+                unknown.add(key)
+            else:
+                known[key] = size
+        if key in known:
+            for step in _asked(board, cell):
+                wanted[step] = max(wanted.get(step, 0), int(_MARGIN * known[key] * GIB))
+    if known != before and (place.folder is None or place.folder.is_dir()):  # a dry run makes no folder
+        with contextlib.suppress(FinbenchError, OSError):
+            place.write(FILE, json.dumps(known, indent=1) + "\n")
+    return wanted
+
+
+def _asked(board: Board, cell: Cell) -> list[str]:
+    """Keys of the steps of a cell for which the plan speaks."""
+    last = board.score_of[cell.key]
+    steps = [last, *(board.steps[key] for key in last.after)]
+    steps += [board.steps[key] for step in steps[1:] for key in step.after]
+    return [step.key for step in steps if not step.done and not step.needs.gpus and step.needs.memory is None]
+
+
+def _planned(planner: forecast.Planner, cell: Cell, made: Forecast | None) -> float | None:
+    if made and made.gpu == "cpu" and made.memory is not None:
+        return made.memory
+    try:
+        return planner.memory(cell.recipe)
+    except Exception:  # noqa: BLE001  a plan that breaks must not keep the grid from running
+        return None
+
+
+def _remembered(place: Place) -> dict[str, float]:
+    """The plans of an earlier run; none of them if one is no number that memory can be."""
+    try:
+        found = json.loads(place.read(FILE) or "{}")
+        if all(type(size) in (int, float) and math.isfinite(size) and 0 < size < 2**20 for size in found.values()):
+            return dict(found)
+    except (FinbenchError, ValueError, AttributeError, TypeError, OverflowError, RecursionError):
+        pass
+    return {}
+
+
+class Largest:
+    """Keeps a request within the largest node: for one that no node can meet, Ray waits for ever, in silence."""
+
+    def __init__(self, ray: Any) -> None:
+        self.ray, self.bytes, self.said = ray, 0, False
+
+    def look(self) -> None:
+        """Nodes come and go."""
+        nodes = [node["Resources"].get("memory", 0) for node in self.ray.nodes() if node["Alive"]]
+        self.bytes = int(max(nodes, default=0))
+
+    def of(self, name: str, wanted: int) -> int:
+        """What may be asked for."""
+        if wanted <= self.bytes or not self.bytes:
+            return wanted
+        if not self.said:
+            self.said = True
+            say(
+                f"{name} is planned to take {wanted / 1e9:.1f} GB, and the largest node offers {self.bytes / 1e9:.1f}: "
+                "such steps ask for a whole node and may run out of memory (needs: {memory: GB} decides instead)."
+            )
+        return self.bytes
