@@ -112,6 +112,10 @@ def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, fl
     places: dict[str, float] = {}
     for y, name in ends:  # names never overlap
         places[name] = max(y, max(places.values(), default=-math.inf) + 14)
+    lowest = at(left, low)[1] - 4  # nor stand among the numbers of the axis
+    for name, y in reversed(places.items()):
+        places[name] = min(y, lowest)
+        lowest = places[name] - 14
     for number, (name, points) in enumerate(shown.items()):
         colour = _COLOURS[number % len(_COLOURS)]
         line = "L".join(f"{x} {y}" for x, y in (at(*point) for point in points))

@@ -245,3 +245,13 @@ def test_who_was_trained_on_a_part_of_a_test_is_named_wherever_the_score_is_show
         sentence = "was trained on 12 of the 340 texts (3.5 %) of this test"
         for text in (cards.html([shown]), cards.markdown([shown]), " ".join(capsys.readouterr().out.split())):
             assert text.count(sentence) == said
+
+
+def test_names_at_the_ends_of_curves_neither_overlap_nor_stand_among_the_axis_numbers() -> None:
+    ends = [1.01, 1.0, 1.0, 1.0, 1.02]
+    drawn = ET.fromstring(plots.curves("t", "a", {f"model {n}": [(0, 2.0), (9, y)] for n, y in enumerate(ends)}))
+    places = {text.text or "": float(text.get("y", 0)) for text in drawn.iter() if text.tag.endswith("text")}
+    named = sorted(y for name, y in places.items() if name.startswith("model"))
+    assert len(named) == len(ends)
+    assert all(after - before >= 13.9 for before, after in zip(named, named[1:], strict=False))
+    assert named[-1] <= places["0"] - 14
