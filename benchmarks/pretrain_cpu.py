@@ -134,8 +134,8 @@ HEAD = """# Low-rank pretraining, measured
 Written by `python benchmarks/pretrain_cpu.py page` from `benchmarks/pretrain_cpu.json`; the recipes are in that script,
 how to run your own in [pretrain.md](pretrain.md). One seed, one learning rate for all, very little text: this shows
 what the program measures, and which way the differences go at this size. It cannot settle what FinGPT-HPC
-(arXiv:2402.13533) claims for 1.5 billion parameters. Where a larger model is behind a smaller one, it has had too little
-text at this rate: compare structures with the dense models of as many parameters and of as many operations.
+(arXiv:2402.13533) claims for 1.5 billion parameters. Where a larger model is behind a smaller one, it has had too
+little text at this rate: compare structures with the dense models of as many parameters and of as many operations.
 
 Bits per byte of held-out documents (lower is better): general text (the King James Bible) and financial text (10-K
 filings), three tokens to one. In int8, in NF4: the factors stored so, read back, on all held-out text; tables of words
