@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -253,5 +254,5 @@ def test_names_at_the_ends_of_curves_neither_overlap_nor_stand_among_the_axis_nu
     places = {text.text or "": float(text.get("y", 0)) for text in drawn.iter() if text.tag.endswith("text")}
     named = sorted(y for name, y in places.items() if name.startswith("model"))
     assert len(named) == len(ends)
-    assert all(after - before >= 13.9 for before, after in zip(named, named[1:], strict=False))
+    assert all(after - before >= 13.9 for before, after in itertools.pairwise(named))
     assert named[-1] <= places["0"] - 14
