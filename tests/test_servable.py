@@ -12,7 +12,7 @@ import pytest
 from conftest import make_lora
 from finbench import bases, preflight
 from finbench.engines import servable
-from finbench.engines.vllm import plugin
+from finbench.engines.vllm import parity, plugin
 from finbench.errors import FinbenchError
 from finbench.subjects import examinees
 
@@ -99,3 +99,19 @@ def test_arguments_belong_to_an_engine(engine: str, given: dict[str, str], words
 def test_nothing_of_vllm_is_imported_before_it_runs() -> None:
     assert plugin.WRAPPER.startswith("finbench.engines.vllm.punica.")
     assert "vllm" not in sys.modules
+
+
+def test_an_adapter_that_is_served_as_its_base_is_refused_unless_it_is_one() -> None:
+    base, own = [[-1.0, -2.0]], [[-1.5, -1.4]]
+    folder = Path("zoo/a")
+
+    def checked(said: parity.Scores, peft: parity.Scores) -> dict[Path, float]:
+        known = {folder: parity.Reference([[1, 2]], peft, base)}
+        return parity.check(known, lambda adapter, ids: said if adapter else base, exact=True)
+
+    assert checked(own, own) == {folder: 0.0}
+    assert checked(base, base) == {folder: 0.0}  # untrained
+    with pytest.raises(FinbenchError, match="served as the base"):
+        checked(base, own)
+    with pytest.raises(FinbenchError, match="served wrongly"):
+        checked([[-1.1, -2.0]], own)

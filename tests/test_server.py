@@ -333,3 +333,14 @@ def test_a_refusal_that_repeats_the_key_or_is_cut_off_is_one_line(cut: bool) -> 
     finally:
         server.shutdown()
     assert "sesame" not in str(fault.value)
+
+
+@pytest.mark.parametrize("told", [[], ["m"], {"data": ["m"]}, {"data": "m"}, {"data": None}, "m", 1, None])
+def test_a_list_of_models_that_is_none_is_passed_over(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http.Endpoint, "get", lambda self, path: told)
+    ServerEngine("http://127.0.0.1:1/v1", "m")
+    for some in ({"data": [{"id": "other"}]}, [{"id": "other"}]):
+        monkeypatch.setattr(http.Endpoint, "get", lambda self, path, some=some: some)
+        with pytest.raises(FinbenchError, match="no model 'm'") as caught:
+            ServerEngine("http://127.0.0.1:1/v1", "m")
+        assert "other" in caught.value.hint

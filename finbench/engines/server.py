@@ -37,7 +37,9 @@ class ServerEngine:
     def __init__(self, url: str, model: str, concurrency: int | None = None) -> None:
         self.endpoint, self.model = Endpoint.from_environment(url), model
         self.at_once = concurrency or _AT_ONCE
-        known = [str(one.get("id")) for one in self.endpoint.get("/models").get("data", [])]
+        told = self.endpoint.get("/models")
+        listed = told.get("data") if isinstance(told, dict) else told
+        known = [str(one.get("id")) for one in (listed if isinstance(listed, list) else []) if isinstance(one, dict)]
         if known and model not in known:
             raise FinbenchError(f"The endpoint has no model {model!r}.", f"It has: {', '.join(known[:12])}")
 

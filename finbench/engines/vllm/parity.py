@@ -95,7 +95,7 @@ def check(
         own, base = ask(folder, peft.ids), ask(None, peft.ids)
         gaps[folder] = _largest(own, peft.own)
         moved = _largest(peft.own, peft.base)
-        if own == base:
+        if own == base and moved:  # an untrained adapter is its base by right
             faults.append(f"{folder} is served as the base: its answers are the base's own.")
         elif gaps[folder] > EXACT if exact else moved > 4 * _largest(base, peft.base) and gaps[folder] > _NEAR * moved:
             faults.append(f"{folder} is served wrongly: log-probabilities differ from peft's by {gaps[folder]:.2g}.")
