@@ -81,13 +81,16 @@ def test_stated_memory_gpus_and_what_is_done_are_not_planned(tmp_path: Path, pla
     assert plans == []
 
 
-def test_what_cannot_be_planned_asks_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_planned_asks_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(*_: Any) -> float:
         raise RuntimeError("a bug of a plan")
 
     monkeypatch.setattr(forecast.Planner, "memory", broken)
     assert requests.memory(board(write(tmp_path, "smollm2-135m", axes=AXES)), Place(str(tmp_path))) == {}
     assert not (tmp_path / requests.FILE).exists()  # rows or a base that come later are planned then
+    assert "could not be planned (RuntimeError: a bug of a plan)" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_request_is_the_plan_s_whatever_this_machine_has(llama: Path, tmp_path: Path) -> None:

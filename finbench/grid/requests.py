@@ -76,7 +76,10 @@ def _planned(planner: forecast.Planner, cell: Cell, made: Forecast | None) -> fl
         return made.memory
     try:
         return planner.memory(cell.recipe)
-    except Exception:  # noqa: BLE001  a plan that breaks must not keep the grid from running
+    except FinbenchError:  # its rows or its base are not here: nobody can foresee it
+        return None
+    except Exception as fault:  # noqa: BLE001  a bug of a plan must not keep the grid from running, but is told
+        say(f"{cell.name} could not be planned ({type(fault).__name__}: {fault}); it asks Ray for no memory.")
         return None
 
 
