@@ -5,8 +5,7 @@
 
 One adapter a method for the short texts and one for XBRL values, whose prompts are several times as long; 250 training
 rows of each set, one epoch, seed 0, the zoo's default rates; whole tests. One seed and untuned rates: it fills a
-table, it ranks no method (`finbench tune`, several seeds). Of the 14,004 test rows of headlines the first 1,800, in the
-order of a hash, are scored: a partial card of its own.
+table, it ranks no method (`finbench tune`, several seeds).
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ SUBJECTS: dict[str, dict[str, Any]] = {
     "dora": {"method": "dora"},
     "lora-4bit": {"method": "lora", "bits": 4},
 }
-LIMITS = {"headlines": 1800}
 STUDIES = {"board": ["fpb", "fiqa_sa", "fin_ner", "tfns", "headlines"], "board-xbrl": ["xbrl_values"]}
 
 
@@ -51,7 +49,7 @@ def score(data_dir: Path | None, studies: list[str]) -> None:
         out = Path("runs") / f"{study}-scorecards"
         for task in STUDIES[study]:
             subjects = [str(folder_of(study, name)) for name in SUBJECTS]
-            evaluation.evaluate(subjects, tasks=[task], limit=LIMITS.get(task), out=out, data_dir=data_dir)
+            evaluation.evaluate(subjects, tasks=[task], out=out, data_dir=data_dir)
         for path in out.glob("*.json"):
             kept = path.stem if path.stem.startswith(f"{study}-") else f"{study}-{path.stem}"
             shutil.copy(path, RESULTS / f"{kept}.json")
