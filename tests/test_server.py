@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import threading
 import time
@@ -159,10 +160,12 @@ def test_log_likelihoods_and_greediness_are_those_of_the_hf_engine(endpoint: End
 def test_passing_faults_are_retried_and_lasting_ones_told(
     endpoint: Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http.time, "sleep", lambda seconds: None)
+    pauses: list[float] = []
+    monkeypatch.setattr(http.time, "sleep", pauses.append)
     endpoint.faults[:] = [429, 503, 1, 500]
     assert examined(endpoint, tmp_path / "a").scores[0].n == 8
     assert endpoint.faults == []
+    assert len(pauses) == 4 and min(pauses) >= 0.4  # "Retry-After: 0.01" does not use up the attempts
     endpoint.faults[:] = [503] * 1000
     with pytest.raises(http.Refused, match="after 6 attempts: 503 busy"):
         examined(endpoint, tmp_path / "b")
@@ -173,6 +176,17 @@ def test_passing_faults_are_retried_and_lasting_ones_told(
     before = len(endpoint.seen)
     assert examined(endpoint, tmp_path / "b").scores[0].n == 8
     assert len(endpoint.seen) - before <= 8  # what had come through was kept
+
+
+def test_a_silent_endpoint_is_given_up_after_two_timeouts() -> None:
+    with socket.socket() as silent:  # connections are taken, and never answered
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        begun = time.monotonic()
+        endpoint = http.Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", timeout=1.0)
+        with pytest.raises(http.Refused, match="after 2 attempts: timed out"):
+            endpoint.post("/completions", {})
+        assert time.monotonic() - begun < 6
 
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(

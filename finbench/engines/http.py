@@ -63,16 +63,17 @@ class Endpoint:
         return self._asked(path, json.dumps(body).encode())
 
     def _asked(self, path: str, body: bytes | None) -> Any:
+        given_up = time.monotonic() + 2 * self.timeout  # a silent endpoint would cost every attempt its whole timeout
         for attempt in range(1, self.attempts + 1):
             try:
                 return self._once(path, body)
             except _Later as later:
-                if attempt == self.attempts:
+                if attempt == self.attempts or time.monotonic() >= given_up:
                     raise Refused(
                         f"{self.url} does not answer after {attempt} attempts: {later}",
                         "Repeat the command when it does: what was answered is not asked again.",
                     ) from later
-                pause = min(_LONGEST, later.after if later.after is not None else 0.5 * 2 ** (attempt - 1))
+                pause = min(_LONGEST, max(later.after or 0.0, 0.5 * 2 ** (attempt - 1)))  # "Retry-After: 0" is common
                 time.sleep(pause * random.uniform(0.8, 1.2))
         raise AssertionError  # not reached
 
