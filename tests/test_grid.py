@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +278,16 @@ def test_what_is_done_is_not_done_again_and_a_longer_axis_adds_its_own(tmp_path:
     # another task to be scored on: the trainings stay
     scored = play(board(write(tmp_path, "smollm2-135m", eval={"limit": 6, "also": ["mini_ner"]}), known))
     assert {step.kind for steps in scored for step in steps} == {"score"}
+
+    # an adapter that is gone: its scores are there, or it is trained and scored again
+    def gone(folder: str) -> bool:
+        return False
+
+    stated = spec.read(write(tmp_path, "smollm2-135m"))
+    assert Board(stated, spec.cells(stated), known, gone).over
+    lost = next(step for step in one.steps.values() if step.kind == "score" and step.cell)
+    again = play(Board(stated, spec.cells(stated), {k: v for k, v in known.items() if k != lost.key}, gone))
+    assert [step.name for steps in again for step in steps] == [f"train {lost.cell.name}", lost.name]
     # what failed is tried again
     key = next(key for key, step in one.steps.items() if step.kind == "train")
     known[key] = {"state": "failed", "message": "", "seconds": 0}
@@ -415,29 +427,59 @@ def test_a_sweep_from_the_command_line(llama: Path, tmp_path: Path) -> None:
     assert json.loads(dry.stdout)["steps_left"] == {"train": 2, "score": 2}
 
 
+@pytest.fixture(params=["folder", "file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where results may lie; for s3 a server of our own that speaks its protocol."""
+    if request.param != "s3":
+        yield str(tmp_path / "out") if request.param == "folder" else f"file://{tmp_path}/out"
+        return
+    pytest.importorskip("s3fs", reason="no store: pip install s3fs 'moto[server]'")
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.get_host_and_port()[1]}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tester")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    place = Place(f"s3://results/{tmp_path.parent.name}")
+    place.files.mkdir("results")
+    yield place.url
+    server.stop()
+    shutil.rmtree(place.work(), ignore_errors=True)
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("_ray")
-def test_a_killed_driver_loses_only_what_was_running(llama: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_a_killed_driver_loses_only_what_was_running(store: str, llama: Path, tmp_path: Path) -> None:
+    place = Place(store)
     path = write(tmp_path, llama, axes={"method": ["lora"], "task": ["mini_sentiment"], "seed": [0, 1, 2, 3]})
-    command = [sys.executable, "-m", "finbench", "sweep", str(path), "--out", str(out)]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: len(contents(out)) >= 2, driver)
+    command = [sys.executable, "-m", "finbench", "sweep", str(path), "--out", store]
+    driver = subprocess.Popen(command)
+    until(lambda: len(place.steps()) >= 2, driver)
     driver.send_signal(signal.SIGSTOP)  # or it might be done before the other one has begun
-    other = run(path, str(out))
+    other = run(path, store)
     assert other.returncode == 1
-    assert "Another finbench process works in" in other.stderr
+    assert f"Another {'sweep' if store.startswith('s3:') else 'finbench process'} works in" in other.stderr
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    before = contents(out)
-    ended = run(path, str(out), "--json")
+    if place.folder is None:  # a store has no locks, but a lease that lapses: as if two minutes had passed
+        assert run(path, store).returncode == 1
+        lease = json.loads(place.read("lease.json") or "")
+        place.write("lease.json", json.dumps({**lease, "renewed": lease["renewed"] - 121}))
+    before = place.steps()
+    ended = run(path, store, "--json")
     assert ended.returncode == 0, ended.stderr
-    assert before.items() <= contents(out).items()
+    after = place.steps()
+    assert before.items() <= after.items()
     summary = json.loads(ended.stdout)
     assert summary["done"] == 4
     total = 4 + 4 + 1
-    assert len(contents(out)) == total
+    assert len(after) == total
     assert summary["steps_run"] <= total - len(before)
+    cards = [name for name in place.files.ls(f"{place.root}/scorecards", detail=False) if name.endswith(".json")]
+    assert len(cards) == 4 + 1
 
 
 def until(true: Any, process: Any, seconds: float = 300) -> None:

@@ -56,19 +56,23 @@ def sweep(
     stated = spec.read(source)
     cells = spec.cells(stated, data_dir)
     place = Place(out or f"runs/sweep-{stated.name}")
+
+    def board() -> Board:
+        return Board(stated, cells, place.steps(), lambda folder: place.has(f"{folder}/finbench.json"))
+
     if dry_run:
-        return Board(stated, cells, place.steps())
+        return board()
     ray = _ray()
     with _owned(place) as alive:
-        board = Board(stated, cells, place.steps())
+        steps = board()
         place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))
-        if board.over:
-            return _summary(board, place, 0)
-        memory = requests.memory(board, place, data_dir, alive=alive)
+        if steps.over:
+            return _summary(steps, place, 0)
+        memory = requests.memory(steps, place, data_dir, alive=alive)
         with _cluster(ray, ray_address):
-            driver = Driver(ray, board, place, data_dir, memory, alive)
+            driver = Driver(ray, steps, place, data_dir, memory, alive)
             driver.run()
-    return _summary(board, place, driver.count)
+    return _summary(steps, place, driver.count)
 
 
 def _ray() -> Any:

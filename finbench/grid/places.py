@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import tempfile
 import time
 import uuid
@@ -88,12 +89,20 @@ class Place:
                 read[Path(name).stem] = dict(json.loads(text))
         return read
 
+    def has(self, name: str) -> bool:
+        """Whether a file of the results is there."""
+        with self._said(name):
+            return bool(self.files.exists(f"{self.root}/{name}"))
+
     def fetch(self, name: str) -> Path:
-        """A folder of the results, on this node."""
+        """An adapter's folder of the results, on this node; what a killed training left here is no adapter."""
         target = self.work() / name
-        if self.folder is None and not target.is_dir():
+        if self.folder is None and not (target / "finbench.json").is_file():
+            half = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
             with self._said(name):
-                self.files.get(f"{self.root}/{name}/", f"{target}/", recursive=True)
+                self.files.get(f"{self.root}/{name}/", f"{half}/", recursive=True)
+                shutil.rmtree(target, ignore_errors=True)
+                half.rename(target)
         return target
 
     def send(self, name: str) -> None:
@@ -106,9 +115,8 @@ class Place:
         """A file of the results, on this node, if it is there."""
         target = self.work() / name
         if self.folder is None and not target.exists():
-            with self._said(name):
-                text = self.files.cat_file(f"{self.root}/{name}")
-            write_atomic(target, bytes(text))
+            with self._said(name), contextlib.suppress(FileNotFoundError):
+                write_atomic(target, bytes(self.files.cat_file(f"{self.root}/{name}")))
 
     def send_file(self, path: Path, name: str) -> None:
         """A file that was made on this node, to the results at a URL."""

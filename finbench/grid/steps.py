@@ -7,7 +7,7 @@ all that decides its result, so that a finished one is never done again, and a n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,9 +45,15 @@ class Step:
 
 
 class Board:
-    """Every step of a sweep, and what is known of it."""
+    """Every step of a sweep, and what is known of it. ``there`` says whether an adapter's folder is still there."""
 
-    def __init__(self, sweep: Sweep, cells: Iterable[Cell], known: Mapping[str, dict[str, Any]]) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        cells: Iterable[Cell],
+        known: Mapping[str, dict[str, Any]],
+        there: Callable[[str], bool] = lambda folder: True,
+    ) -> None:
         self.sweep, self.cells = sweep, list(cells)
         self.steps: dict[str, Step] = {}
         self.score_of: dict[str, Step] = {}  # key of a cell -> its last step
@@ -56,6 +62,11 @@ class Board:
         for key, step in self.steps.items():
             if key in known and known[key].get("state") == "done":
                 step.outcome = known[key]
+        for cell in self.cells:  # scores outlive adapters, which are large; one that is yet to be scored is made again
+            last = self.score_of[cell.key]
+            train = self.steps[last.after[0]]
+            if train.done and not last.done and not there(cell.folder):
+                train.outcome = None
         self.followers: dict[str, list[Step]] = {}
         for step in self.steps.values():
             for key in step.after:
