@@ -17,8 +17,11 @@ def register(app: typer.Typer) -> None:
 
 
 def sweep(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The sweep's YAML; or the word: status")],
-    place: Annotated[str | None, typer.Argument(metavar="[DIR]", help="With status: where the results lie.")] = None,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The sweep's YAML; or a word: status, fetch")],
+    place: Annotated[
+        str | None,
+        typer.Argument(metavar="[DIR]", help="With status and fetch: where the results lie, a folder or URL."),
+    ] = None,
     out: Annotated[
         str | None, typer.Option(help="Results: a folder all nodes see, or a URL; default runs/sweep-<name>.")
     ] = None,
@@ -38,16 +41,20 @@ def sweep(
 ) -> None:
     """A grid of models, methods, tasks and seeds on Ray; the same command goes on after a stop or a kill.
 
-    finbench sweep status DIR, from another shell, shows how it stands.
+    finbench sweep status DIR, from another shell, shows how it stands; finbench sweep fetch URL copies the scorecards
+    here, into --out or runs/<name>.
     """
     from finbench import gridviews
     from finbench.errors import FinbenchError
 
-    if file == "status":
+    if file in ("status", "fetch"):
         from finbench.grid import watch
 
         if place is None:
-            raise FinbenchError("Which sweep?", "finbench sweep status runs/sweep-NAME")
+            raise FinbenchError("Which sweep?", f"finbench sweep {file} runs/sweep-NAME, or a URL")
+        if file == "fetch":
+            _fetch(place, out, as_json)
+            return
         found = watch.status(place)
         typer.echo(json.dumps(found, indent=1)) if as_json else gridviews.status(found)
         return
@@ -76,3 +83,14 @@ def sweep(
             f"{len(result.failed)} of {result.cells} cells failed; the first, {first['cell']}: {first['message']}",
             first["hint"] or "The same command tries them again.",
         )
+
+
+def _fetch(place: str, out: str | None, as_json: bool) -> None:
+    from finbench.grid.places import Place
+
+    target = Path(out or f"runs/{place.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
+    count = Place(place).fetch_cards(target)
+    if as_json:
+        typer.echo(json.dumps({"cards": count, "folder": str(target)}, indent=1))
+        return
+    typer.echo(f"{count:,} scorecards are in {target}.\nNext: finbench report {target} --spread seeds")

@@ -125,4 +125,6 @@ def ended(summary: Summary, as_json: bool, place: str) -> None:
     )
     for failure in summary.failed[:_SHOWN]:
         out.print(Text(f"failed: {failure['cell']}: {failure['message']}", style="red"))
-    out.print(f"Next: finbench report {place}/scorecards --spread seeds", highlight=False, soft_wrap=True)
+    if summary.done:
+        after = f"sweep fetch {place}" if "://" in place else f"report {place}/scorecards --spread seeds"
+        out.print(f"Next: finbench {after}", highlight=False, soft_wrap=True)

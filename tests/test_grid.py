@@ -480,6 +480,11 @@ def test_a_killed_driver_loses_only_what_was_running(store: str, llama: Path, tm
     assert summary["steps_run"] <= total - len(before)
     cards = [name for name in place.files.ls(f"{place.root}/scorecards", detail=False) if name.endswith(".json")]
     assert len(cards) == 4 + 1
+    fetch = [sys.executable, "-m", "finbench", "sweep", "fetch", store, "--out", str(tmp_path / "here"), "--json"]
+    fetched = subprocess.run(fetch, capture_output=True, check=True)
+    assert json.loads(fetched.stdout)["cards"] == 5
+    for path in cardfiles.expand([tmp_path / "here" / "scorecards"]):
+        assert len(cardfiles.read_samples(path)) == 6
 
 
 def until(true: Any, process: Any, seconds: float = 300) -> None:

@@ -118,6 +118,22 @@ class Place:
             with self._said(name), contextlib.suppress(FileNotFoundError):
                 write_atomic(target, bytes(self.files.cat_file(f"{self.root}/{name}")))
 
+    def fetch_cards(self, target: Path) -> int:
+        """Copy the scorecards with their samples into a folder; return how many cards. FinbenchError without any."""
+        with self._said("scorecards"):
+            try:
+                names = self.files.ls(f"{self.root}/scorecards", detail=False, refresh=True)
+            except FileNotFoundError:
+                names = []
+            cards = [name for name in names if name.endswith(".json")]
+            if not cards:
+                raise FinbenchError(f"No scorecard is in {self.url} yet.", f"finbench sweep status {self.url}")
+            target.mkdir(parents=True, exist_ok=True)
+            samples = [name for name in names if name.endswith(".samples.jsonl.zst")]
+            for name in [*samples, *cards]:  # a card comes after its samples: a stop leaves none without
+                write_atomic(target / Path(name).name, bytes(self.files.cat_file(name)))
+        return len(cards)
+
     def send_file(self, path: Path, name: str) -> None:
         """A file that was made on this node, to the results at a URL."""
         with self._said(name):
