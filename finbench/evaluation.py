@@ -80,8 +80,6 @@ def evaluate(
         found, defaults = at_endpoint(model, parsed["url"], bool(chat)), list[str]()
     else:
         found, defaults = examinees(adapter, model, base, bits, chat, engine)
-    engine, found = preflight.choose(engine, found, parsed)
-    settings = Settings(engine, shots, limit, seed, parsed, metadata or {})
     names = list(tasks) or defaults
     if not names:
         raise FinbenchError(
@@ -91,7 +89,9 @@ def evaluate(
     exams = prompts.load(catalog.expand(names), data_dir, shots, seed, metadata)
     written: list[Path] = []
     with cardfiles.lock(out):
-        pass  # a folder that cannot be written is refused before a model is loaded
+        pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
+    engine, found = preflight.choose(engine, found, parsed)
+    settings = Settings(engine, shots, limit, seed, parsed, metadata or {})
     with progress() as bar:
         sittings = [_Sitting(group, exams, settings, out, bar) for group in by_engine(found)]
         try:

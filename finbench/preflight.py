@@ -19,7 +19,7 @@ ENGINES = ("auto", "hf", "vllm", "server", "dummy")
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "hf": {**_COMMON, "merge": str},
-    "vllm": {**_COMMON, "tensor_parallel": int, "data_parallel": int},
+    "vllm": {**_COMMON, "tensor_parallel": int, "data_parallel": int, "max_length": int},
     "server": {"url": str, "concurrency": int},
     "dummy": {**_COMMON, "merge": str, "answers": str},
 }
@@ -63,7 +63,7 @@ def choose(engine: str, found: list[Examinee], given: Mapping[str, Any]) -> tupl
         say(f"Engine {engine}: {reason}.")
     if engine != "vllm":
         return engine, found
-    if faults := [*missing(), *(fault for one in found for fault in against(one))]:
+    if faults := [*missing(), *_devices(given), *(fault for one in found for fault in against(one))]:
         raise FinbenchError(
             "vLLM cannot serve this:\n" + "\n".join(f"- {fault}" for fault in dict.fromkeys(faults)),
             "finbench doctor says what to install; everything else is served by --engine hf",
@@ -93,6 +93,16 @@ def missing() -> list[str]:
         return [f"vLLM is not installed: {vllmcheck.INSTALL}"]
     if wrong := vllmcheck.broken():
         return [f"{' and '.join(wrong)} were built for CUDA and break vLLM's import: finbench doctor --fix"]
+    return []
+
+
+def _devices(given: Mapping[str, Any]) -> list[str]:
+    """Too few GPUs for what is asked for."""
+    import torch
+
+    wanted, there = given.get("tensor_parallel", 1) * given.get("data_parallel", 1), torch.cuda.device_count()
+    if torch.cuda.is_available() and wanted > there:
+        return [f"tensor_parallel x data_parallel asks for {wanted} GPUs, and there are {there}"]
     return []
 
 
@@ -136,7 +146,8 @@ def route(one: Examinee) -> servable.Route:
     if one.subject.kind != "peft" or one.adapter is None:
         return servable.Route("unmerged")
     recorded = (one.adapter / "finbench.json").is_file()
-    return servable.route(adapters.stated_config(one.adapter), recorded)
+    kind = bases.architecture(one.base) if one.base is not None else ""
+    return servable.route(adapters.stated_config(one.adapter), recorded, kind)
 
 
 def _ready(one: Examinee, given: Mapping[str, Any]) -> Examinee:
@@ -146,12 +157,13 @@ def _ready(one: Examinee, given: Mapping[str, Any]) -> Examinee:
         return one
     assert one.base is not None
     dtype = str(bases.compute_dtype(given.get("dtype", "auto"))).removeprefix("torch.")
-    key = digest([one.subject.adapter, one.base.id.fingerprint, dtype])[:32]
+    # onto the 16-bit base, whatever the adapter was trained on: that is what --bits 16 scores, and all that vLLM runs
+    key = digest([one.subject.adapter, one.base.id.fingerprint, dtype, "bf16"])[:32]
     place = paths.cache_dir() / "merged" / key
     place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{place}.lock"):
         if (place / "finbench.json").is_file():
             return replace(one, merged=place)
         say(f"{one.subject.name} is merged for vLLM ({', '.join(how.reasons)}), once ...")
-        merging.merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype)
+        merging.merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype, onto="bf16")
     return replace(one, merged=place)

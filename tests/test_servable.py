@@ -39,6 +39,12 @@ def test_every_reason_is_given_at_once(changes: dict[str, Any], how: str, words:
     assert all(any(word in reason for reason in found.reasons) for word in words)
 
 
+def test_architectures_without_lora_in_vllm_are_merged() -> None:
+    assert servable.route(PLAIN, recorded=True, architecture="GPT2LMHeadModel").how == "merged"
+    assert servable.route(PLAIN, recorded=False, architecture="GPT2LMHeadModel").how == "no"
+    assert servable.route(PLAIN, recorded=False, architecture="LlamaForCausalLM").how == "unmerged"
+
+
 def test_what_finbench_did_not_train_cannot_be_merged() -> None:
     assert servable.route({**PLAIN, "use_dora": True}, recorded=False).how == "no"
 
@@ -114,4 +120,24 @@ def test_an_adapter_that_is_served_as_its_base_is_refused_unless_it_is_one() -> 
     with pytest.raises(FinbenchError, match="served as the base"):
         checked(base, own)
     with pytest.raises(FinbenchError, match="served wrongly"):
-        checked([[-1.1, -2.0]], own)
+        checked([[-1.3, -2.0]], own)
+    with pytest.raises(FinbenchError, match="not finite"):
+        checked([[-1.5, float("nan")]], own)
+
+
+def test_half_precision_excuses_neither_a_wrong_base_nor_the_base_in_the_adapters_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = Path("zoo/a")
+
+    def checked(own: float, base: float, peft_own: float, peft_base: float) -> dict[Path, float]:
+        known = {folder: parity.Reference([[1]], [[peft_own]], [[peft_base]])}
+        return parity.check(known, lambda adapter, ids: [[own]] if adapter else [[base]], exact=False)
+
+    assert checked(-2.0, -3.05, -2.02, -3.0)[folder] == pytest.approx(0.02)
+    with pytest.raises(FinbenchError, match="base is served wrongly"):
+        checked(-9.0, -10.0, -2.0, -3.0)
+    with pytest.raises(FinbenchError, match="served as the base"):
+        checked(-3.05, -3.06, -2.5, -3.0)  # not the same bits, yet the base
+    checked(-3.1, -3.05, -2.9, -3.0)
+    assert "not shown to be served" in capsys.readouterr().err

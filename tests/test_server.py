@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -188,6 +190,56 @@ def test_a_silent_endpoint_is_given_up_after_two_timeouts() -> None:
         with pytest.raises(http.Refused, match="after 2 attempts: timed out"):
             endpoint.post("/completions", {})
         assert time.monotonic() - begun < 6
+
+
+def test_ctrl_c_ends_a_run_on_an_endpoint_that_is_silent(tmp_path: Path) -> None:
+    class Silent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"data": [{"id": "tiny"}]}')
+
+        def do_POST(self) -> None:
+            asked.set()
+            over.wait(100)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    asked, over = threading.Event(), threading.Event()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Silent)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"url=http://127.0.0.1:{server.server_port}/v1"
+    command = [sys.executable, "-m", "finbench", "eval", "--engine", "server", "--arg", url, "--model", "tiny"]
+    process = subprocess.Popen(
+        [*command, "--tasks", "mini_sentiment", "--limit", "3", "--out", str(tmp_path / "cards")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
+    assert asked.wait(120)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    said, _ = process.communicate(timeout=60)
+    over.set()
+    server.shutdown()
+    assert process.returncode == 130, said
+    assert time.monotonic() - begun < 20
+
+
+def test_a_token_across_the_seam_belongs_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = {
+        "text_offset": [0, 3, 9, 13],
+        "token_logprobs": [None, -1.0, -2.0, -4.0],
+        "top_logprobs": [None, {"x": -1.0}, {"y": -2.0}, {"z": -1.0}],
+    }
+    engine = ServerEngine.__new__(ServerEngine)
+    engine.model = "tiny"
+    context, continuation = "a question:", " positive"  # the second token begins in one and ends in the other
+    monkeypatch.setattr(
+        engine, "_first", lambda path, asks: {"text": context + continuation, "logprobs": part}, raising=False
+    )
+    assert engine._scored(context, continuation) == (-6.0, False)
 
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(

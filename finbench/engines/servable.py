@@ -28,6 +28,12 @@ _OPTIONS = {
     "monteclora_config": "MonteCLoRA",
     "arrow_config": "a router",
 }
+# architectures of transformers to which vLLM 0.32 gives no LoRA layers
+_NO_LORA = frozenset(
+    f"{name}ForCausalLM"
+    for name in ("Bloom", "Dbrx", "DeepseekV32", "DeepseekV4", "Falcon", "FalconMamba", "GPTJ", "Gemma3n", "KimiLinear",
+                 "Mamba", "Mamba2", "MiMoV2", "Orion", "StableLm", "Zamba2")
+) | {"GPT2LMHeadModel"}  # fmt: skip
 _ENDS = ("lm_head", "embed_tokens", "embed_out", "wte")  # tied to each other in many models
 
 
@@ -45,9 +51,14 @@ def served_rank(config: Mapping[str, Any]) -> int | None:
     return next((size for size in RANKS if size >= rank), None) if rank else None
 
 
-def route(config: Mapping[str, Any], recorded: bool) -> Route:
-    """How the adapter of an ``adapter_config.json`` can be served; ``recorded``: finbench can merge it."""
+def route(config: Mapping[str, Any], recorded: bool, architecture: str = "") -> Route:
+    """How the adapter of an ``adapter_config.json`` can be served; ``recorded``: finbench can merge it.
+
+    ``architecture`` is that of its base, as its config.json has it.
+    """
     reasons = list(_obstacles(config))
+    if architecture in _NO_LORA:
+        reasons.append(f"vLLM has no LoRA for {architecture}")
     if not reasons:
         return Route("unmerged")
     if any(option in _kind(config) for option in _PROMPT_KINDS):

@@ -6,10 +6,13 @@ echoes the prompt with log-probabilities (vLLM's does); every label is a request
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import queue
+import threading
+import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +24,7 @@ from finbench.engines.http import Endpoint
 from finbench.errors import FinbenchError
 
 _AT_ONCE = 16  # requests under way
+_PATIENCE = 5.0  # seconds for those under way after a fault
 _STOPS = 4  # stop texts that the OpenAI interface takes; the rest is cut off here
 _SAMPLING = ("temperature", "top_p", "seed")
 
@@ -63,17 +67,42 @@ class ServerEngine:
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Answers as they come in; the first fault stops the rest."""
+        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        heard: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
+        over = threading.Event()
+        for number in range(len(requests)):
+            waiting.put(number)
+
+        def ask() -> None:
+            with contextlib.suppress(queue.Empty):
+                while not over.is_set():
+                    number = waiting.get_nowait()
+                    try:
+                        heard.put((number, self._one(requests[number]), None))
+                    except Exception as fault:  # noqa: BLE001  raised where it is heard
+                        heard.put((number, None, fault))
+
+        # daemons: an executor's threads would be waited for after Ctrl-C, however long the endpoint stays silent
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(min(self.at_once, len(requests)))]
+        for thread in threads:
+            thread.start()
         answers: dict[int, Any] = {}
-        with ThreadPoolExecutor(self.at_once) as pool:
-            waiting: dict[Future[Any], int] = {pool.submit(self._one, one): at for at, one in enumerate(requests)}
-            try:
-                for found in as_completed(waiting):
-                    answers[waiting[found]] = found.result()
-                    done({waiting[found]: found.result()})
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [answers[at] for at in range(len(requests))]
+        try:
+            while len(answers) < len(requests):
+                number, said, fault = heard.get()
+                if fault is not None:
+                    raise fault
+                answers[number] = said
+                done({number: said})
+        except Exception:
+            over.set()
+            until = time.monotonic() + _PATIENCE  # what is under way is let end, so that it meets nobody's next run
+            for thread in threads:
+                thread.join(max(0.0, until - time.monotonic()))
+            raise
+        finally:
+            over.set()
+        return [answers[number] for number in range(len(requests))]
 
     def _one(self, request: Any) -> Any:
         if request.request_type == "loglikelihood":
@@ -109,7 +138,9 @@ class ServerEngine:
                 "The endpoint does not echo prompts with log-probabilities, which forms with labels need.",
                 "Ask the generated form (fpb, not fpb_mc), or use --engine vllm",
             )
-        chosen = [at for at, offset in enumerate(offsets) if start <= offset < len(prompt)]
+        # a token across the seam belongs to the answer: without it the start of a label would not count
+        first = max((offset for offset in offsets if offset <= start), default=start)
+        chosen = [at for at, offset in enumerate(offsets) if first <= offset < len(prompt)]
         if not chosen or not all(values[at] is not None and math.isfinite(values[at]) for at in chosen):
             raise FinbenchError("The endpoint's log-probabilities are not finite, or do not fit the prompt.")
         best = part.get("top_logprobs") or []

@@ -100,7 +100,9 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
         where = address or "this machine"
         hint = f"Is it running there? ray status --address {address}" if address else "The same command tries again."
         if address and os.environ.get("RAY_AUTH_MODE") != "token":  # it does not say that this is missing
-            hint = "If that cluster has a token (ray get-auth-token there): export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..."
+            hint = (
+                "If that cluster has a token (ray get-auth-token there): export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..."
+            )
         raise FinbenchError(
             f"Ray could not be reached at {where} ({' '.join(str(fault).split())[:150]}).", hint
         ) from fault

@@ -14,6 +14,7 @@ from finbench.console import say
 from finbench.engines import choices
 from finbench.engines.base import Done
 from finbench.engines.encoding import Encoder
+from finbench.engines.lm import HARMLESS
 from finbench.engines.servable import served_rank, targets
 from finbench.engines.vllm import parity, runs
 from finbench.engines.vllm.processes import Pool
@@ -45,6 +46,7 @@ class VLLMEngine:
         batch_size: int | None = None,
         tensor_parallel: int = 1,
         data_parallel: int = 1,
+        max_length: int | None = None,
         stock: bool = False,
     ) -> None:
         import torch
@@ -52,18 +54,18 @@ class VLLMEngine:
         self.base, self.folders = base, list(dict.fromkeys(folders))
         self.dtype = str(bases.compute_dtype(dtype)).removeprefix("torch.")
         self.encoder = Encoder(bases.load_tokenizer(base))
-        context = bases.context_length(base)
+        context = min((n for n in (max_length, bases.context_length(base)) if n), default=None)
         self.max_length = (context or self.encoder.tokenizer.model_max_length) - 1  # one more is always said
         self.on_cpu = not torch.cuda.is_available()
         self.count, self.stock = data_parallel, stock
         self.names = {folder: _name(folder) for folder in self.folders}
-        self.settings = self._settings(batch_size, tensor_parallel)
+        self.settings = self._settings(batch_size, tensor_parallel, max_length)
         self.current: Path | None = None
         self.pool: Pool | None = None
         self.gaps: dict[Path, float] = {}
         self.generation = _generation(base)
 
-    def _settings(self, batch_size: int | None, tensor_parallel: int) -> dict[str, Any]:
+    def _settings(self, batch_size: int | None, tensor_parallel: int, max_length: int | None) -> dict[str, Any]:
         engine: dict[str, Any] = {
             "model": str(self.base.folder),
             "dtype": self.dtype,
@@ -77,8 +79,14 @@ class VLLMEngine:
         }
         if batch_size:
             engine["max_num_seqs"] = batch_size
+        if max_length:
+            engine["max_model_len"] = self.max_length + 1
         if self.on_cpu:
-            engine |= {"enforce_eager": True, "block_size": 32, "max_num_batched_tokens": _CPU_BATCH}
+            engine |= {
+                "enforce_eager": True,
+                "block_size": 32,
+                "max_num_batched_tokens": max(_CPU_BATCH, batch_size or 0),
+            }
             if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
                 engine["kv_cache_memory_bytes"] = _CPU_CACHE
         if self.folders:
@@ -115,7 +123,7 @@ class VLLMEngine:
         prompt = len(self.encoder.tok_encode(request.args[0]))
         if request.request_type == "loglikelihood":
             return prompt, prompt + len(self.encoder.tok_encode(request.args[1], add_special_tokens=False)) - 1
-        return prompt, prompt + int(request.args[1].get("max_gen_toks", 256))
+        return prompt, prompt + int(request.args[1].get("max_gen_toks", 256)) - 1  # the last one is said, not read
 
     def chat_template(self) -> Any:
         """The base's own."""
@@ -243,6 +251,10 @@ class VLLMEngine:
         others = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks", "do_sample"}
         if odd := sorted(others - set(_SAMPLING)):
             raise FinbenchError(f"The engine vllm cannot generate with {odd[0]}.", "Use --engine hf")
+        settings = {key for key, value in self.generation.items() if value is not None and not key.startswith("_")}
+        if odd := sorted(settings - HARMLESS - _GREEDY_OWN):
+            raise FinbenchError(f"The model's own generation_config.json has {odd[0]}, which vLLM does not do.",
+                                "Use --engine hf")  # fmt: skip
         own = self.generation.get("eos_token_id")
         ends = {eot, *(own if isinstance(own, list) else [own])} - {None}
         asks = {

@@ -37,6 +37,9 @@ class Forced(LogitsProcessor):
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """``logits`` has the shape (rows, vocabulary)."""
+        # the argmax of NaN is token 0, which looks like text; and not one number may be left
+        if not bool(torch.isfinite(logits.amax(dim=-1)).all()):
+            raise ValueError("The model's logits are not finite: it is broken, or its dtype too narrow for it.")
         places = [(row, forced[len(said)]) for row, (forced, said) in self.live.items() if len(said) < len(forced)]
         if places:
             rows, tokens = (torch.tensor(part, device=logits.device) for part in zip(*places, strict=True))

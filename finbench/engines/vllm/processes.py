@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from finbench.errors import FinbenchError
 FROZEN = 45.0  # seconds without a step of the engine, with requests waiting, after which it counts as frozen
 _LOOK = 1.0  # seconds between two looks at who is silent
 _SLOWEST = 900.0  # seconds that one step on a processor may take while it visibly computes
+_COMPUTES = 0.1  # of a processor, from which on it does; threads that only wait for the network take 0.01
+_SPAN = 5.0  # seconds over which that is looked at
 _STARTING = 1200.0  # seconds for loading; a 70B model from a slow disk takes ten minutes
 _AGAIN = "Repeat the command: what was answered is kept, and is not asked again."
 
@@ -41,12 +44,12 @@ class Worker:
             env={**os.environ, **environment},
             start_new_session=True,  # Ctrl-C is for us to handle; and all that it starts is ended with it
         )
-        self.close = weakref.finalize(self, _end, self.process)
+        self.outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.close = weakref.finalize(self, _end, self.process, self.outbox)
         self.waiting = 0  # requests that are not answered
-        self.life = self.busy = time.monotonic()  # last message; last look at its processor time
-        self.ticks = 0
+        self.life = self.busy = time.monotonic()  # last message; when it last computed
+        self.looked, self.used = self.life, 0.0  # when its processor time was last looked at, and what it was
         self.memory = self.max_length = 0
-        self.outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.tell(settings)
         # threads hold no reference to self, so that a forgotten worker is ended
         name = weakref.ref(self)
@@ -58,29 +61,40 @@ class Worker:
         self.outbox.put(json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n")
 
     def reason(self) -> str:
-        """The last thing it printed that says something."""
+        """What killed it, else the last thing it printed that says something."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(timeout=5)
+            if code < 0:
+                memory = ", as a machine does that has no memory left" if code == -signal.SIGKILL else ""
+                return f"it was ended by {signal.Signals(-code).name}{memory}"
         self.log.seek(0)
         lines = [line.strip() for line in self.log.read().decode("utf-8", "replace").splitlines()]
         telling = [line for line in lines if line and not line.startswith(("File ", "^", "~"))]
-        return telling[-1][:400] if telling else f"exit code {self.process.poll()}"
+        faults = [line for line in telling if re.match(r"(\w+\.)*\w+(Error|Exception)\b", line)]
+        return [*telling, *faults][-1][:400] if telling else f"exit code {self.process.poll()}"
 
     def check(self, limit: float, on_cpu: bool) -> None:
         """Raise FinbenchError if it has been silent for ``limit`` seconds; on a CPU, if it does not compute either."""
         now = time.monotonic()
-        if on_cpu and (ticks := _processor_time(self.process.pid)) != self.ticks:
-            self.ticks, self.busy = ticks, now
+        if on_cpu and now - self.looked >= _SPAN:
+            used = _processor_time(self.process.pid)
+            if used - self.used >= _COMPUTES * (now - self.looked):
+                self.busy = now
+            self.looked, self.used = now, used
         silent = now - self.life
-        if silent < limit or (on_cpu and now - self.busy < limit / 3 and silent < _SLOWEST):
+        if silent < limit or (on_cpu and now - self.busy < limit / 3 and silent < max(limit, _SLOWEST)):
             return
         self.close()
+        if not self.max_length:
+            raise FinbenchError(f"vLLM has not loaded the model in {silent:.0f} s.", "finbench doctor, or --engine hf")
         raise FinbenchError(f"The vLLM engine has not made a step for {silent:.0f} s: it is frozen.", _AGAIN)
 
 
-def _write(process: subprocess.Popen[bytes], outbox: queue.SimpleQueue[bytes]) -> None:
+def _write(process: subprocess.Popen[bytes], outbox: queue.SimpleQueue[bytes | None]) -> None:
     assert process.stdin is not None
     with contextlib.suppress(OSError, ValueError):  # it is gone, which the reader says
-        while True:
-            process.stdin.write(outbox.get())
+        while (line := outbox.get()) is not None:
+            process.stdin.write(line)
             if outbox.empty():
                 process.stdin.flush()
 
@@ -93,19 +107,24 @@ def _read(process: subprocess.Popen[bytes], worker: Any, heard: queue.SimpleQueu
     heard.put((worker, None))
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], outbox: queue.SimpleQueue[bytes | None]) -> None:
     """End a process and all that it started, be it stopped or not."""
+    outbox.put(None)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # one that hangs in a driver cannot even be killed
+        process.wait(timeout=10)
 
 
-def _processor_time(pid: int) -> int:
-    """Processor time of a process so far, in ticks; 0 where this cannot be told."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return int(after_name[11]) + int(after_name[12])
-    return 0
+def _processor_time(group: int) -> float:
+    """Seconds of processor time so far of a process and those that it started; 0 where this cannot be told."""
+    total = 0
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            after_name = place.read_text().rpartition(")")[2].split()
+            if int(after_name[2]) == group:
+                total += int(after_name[11]) + int(after_name[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 class Pool:
@@ -128,11 +147,10 @@ class Pool:
         """Wait until every engine is loaded; FinbenchError with vLLM's own reason where one is not."""
         while self.ready < len(self.workers):
             for worker, message in self._hear(_STARTING):
-                if "fault" in message:
+                if fault := message.get("fault"):
                     self.close()
-                    raise FinbenchError(
-                        f"vLLM cannot start: {message['fault'].splitlines()[0]}", "finbench doctor, or --engine hf"
-                    )
+                    hint = "--arg max_length=4096" if "max_model_len" in fault else "finbench doctor"
+                    raise FinbenchError(f"vLLM cannot start: {fault}", f"{hint}, or --engine hf")
                 worker.memory, worker.max_length = message["memory"], message["max_length"]
                 self.ready += 1
 
@@ -161,6 +179,9 @@ class Pool:
             self.next = max(self.next, first + request["id"] + 1)
         while any(worker.waiting for worker in self.workers):
             for worker, message in self._hear(FROZEN):
+                if fault := message.get("fault"):
+                    self.close()
+                    raise FinbenchError(f"The vLLM engine has failed: {fault}", _AGAIN)
                 worker.waiting -= len(message["done"])
                 worker.memory = max(worker.memory, message["memory"])
                 own = [{**one, "id": one["id"] - first} for one in message["done"] if one["id"] >= first]
@@ -196,7 +217,8 @@ def _place(number: int, count: int, width: int, on_cpu: bool) -> dict[str, str]:
     """Which processors or GPUs are its own."""
     if on_cpu:
         threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
-        return {"OMP_NUM_THREADS": str(max(1, threads // count))}
+        # without dynamo a small function that vLLM compiles even when eager needs no C++ compiler, and no wait for it
+        return {"OMP_NUM_THREADS": str(max(1, threads // count)), "TORCHDYNAMO_DISABLE": "1"}
     if count == 1:
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -40,7 +40,7 @@ class GroupedPunica(PunicaWrapperCPU):
         self.eager = config is None or config.compilation_config.mode == CompilationMode.NONE
         self.by_token: list[Group] = []
         self.by_row: list[Group] = []
-        self.joined: dict[tuple[int, int], tuple[list[int], torch.Tensor]] = {}
+        self.joined: dict[tuple[int, int], tuple[Any, list[int], torch.Tensor]] = {}
 
     def update_metadata(self, *arguments: Any, **options: Any) -> None:
         """Which token and which sampled row has which adapter, once a step."""
@@ -76,10 +76,10 @@ class GroupedPunica(PunicaWrapperCPU):
             return stacked[0][slot, 0]
         versions = [a._version for a in stacked]
         known = self.joined.get((id(stacked), slot))
-        if known is None or known[0] != versions:
-            known = versions, torch.cat([a[slot, 0] for a in stacked])
+        if known is None or known[0] is not stacked or known[1] != versions:
+            known = stacked, versions, torch.cat([a[slot, 0] for a in stacked])
             self.joined[id(stacked), slot] = known
-        return known[1]
+        return known[2]
 
     def add_lora_embedding(
         self, y: torch.Tensor, x: torch.Tensor, lora_b_stacked: torch.Tensor, add_inputs: bool = True, **options: Any

@@ -29,11 +29,17 @@ def main() -> None:
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
     try:
         engine = start(settings)
+        _say(out, {"ready": True, "max_length": engine.model_config.max_model_len, "memory": _memory()})
+        serve(engine, settings, inbox, out)
     except Exception as fault:
-        _say(out, {"fault": (str(fault).strip() or type(fault).__name__)})
+        _say(out, {"fault": _reason(fault)})
         raise
-    _say(out, {"ready": True, "max_length": engine.model_config.max_model_len, "memory": _memory()})
-    serve(engine, settings, inbox, out)
+
+
+def _reason(fault: Exception) -> str:
+    """In one line; pydantic, which checks vLLM's settings, says in its first one only how many faults there are."""
+    parts = [str(one.get("msg", "")) for one in fault.errors()] if hasattr(fault, "errors") else [str(fault)]
+    return " ".join(" ".join(parts).split())[:600] or type(fault).__name__
 
 
 def start(settings: dict[str, Any]) -> Any:
@@ -42,6 +48,8 @@ def start(settings: dict[str, Any]) -> Any:
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the second runner takes no logits processors
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if settings.get("stock"):  # vLLM's own LoRA layers, for comparison
+        os.environ["VLLM_PLUGINS"] = "none"
     os.environ.setdefault("VLLM_PLUGINS", "finbench")
     from vllm import EngineArgs
     from vllm.lora.request import LoRARequest
@@ -50,7 +58,7 @@ def start(settings: dict[str, Any]) -> Any:
     from finbench.engines.vllm.force import Forced
     from finbench.engines.vllm.plugin import register
 
-    if not settings.get("stock"):  # benchmarks measure vLLM's own LoRA layers too
+    if "finbench" in os.environ["VLLM_PLUGINS"].split(","):
         register()
     engine = LLMEngine.from_engine_args(EngineArgs(**settings["engine"], logits_processors=[Forced]))
     for adapter in settings["adapters"]:

@@ -1,0 +1,84 @@
+"""How the engine vllm's processes are watched, on processes that are no engines."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from finbench.engines.vllm import processes, worker
+from finbench.errors import FinbenchError
+
+# threads that wait for the network wake up now and then, as those of gloo do in a vLLM that hangs
+IDLE = "import time\nwhile True:\n    time.sleep(0.005)"
+BUSY = "while True: pass"
+_POPEN = subprocess.Popen
+
+
+def started(program: str, monkeypatch: pytest.MonkeyPatch) -> processes.Worker:
+    """A worker whose process runs ``program``, loaded and with a request waiting."""
+
+    def instead(command: list[str], **options: Any) -> Any:
+        return _POPEN([sys.executable, "-c", program], **options)
+
+    monkeypatch.setattr(processes.subprocess, "Popen", instead)
+    made = processes.Worker({}, {}, queue.SimpleQueue())
+    made.max_length, made.waiting = 512, 1
+    return made
+
+
+def watched(made: processes.Worker, seconds: float, limit: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        made.check(limit, on_cpu=True)
+        time.sleep(0.1)
+
+
+def test_waking_up_now_and_then_is_no_computing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_SPAN", 0.5)
+    made = started(IDLE, monkeypatch)
+    with pytest.raises(FinbenchError, match="frozen"):
+        watched(made, 20, limit=3.0)
+    assert made.process.poll() is not None
+
+
+def test_a_step_that_computes_is_waited_for_also_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_SPAN", 0.5)
+    monkeypatch.setattr(processes, "_COMPUTES", 0.03)  # the machine may be busy otherwise
+    child = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {BUSY!r}])"
+    made = started(child, monkeypatch)
+    watched(made, 8, limit=3.0)
+    monkeypatch.setattr(processes, "_SLOWEST", 1.0)  # but not for ever
+    with pytest.raises(FinbenchError, match="frozen"):
+        made.check(3.0, on_cpu=True)
+
+
+def test_what_ended_an_engine_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = started(IDLE, monkeypatch)
+    os.kill(made.process.pid, signal.SIGKILL)
+    assert "SIGKILL" in made.reason()
+    assert "no memory left" in made.reason()
+    failed = started(
+        "import sys\nprint('loading: 100 %', file=sys.stderr)\nraise ValueError('no such head')", monkeypatch
+    )
+    failed.process.wait(timeout=60)
+    assert failed.reason() == "ValueError: no such head"
+
+
+def test_every_fault_of_settings_is_in_the_reason() -> None:
+    from pydantic import BaseModel
+
+    class Two(BaseModel):
+        a: int
+        b: int
+
+    with pytest.raises(ValueError) as fault:
+        Two(a="x", b="y")  # type: ignore[arg-type]
+    assert worker._reason(fault.value).count("valid integer") == 2
+    assert worker._reason(ValueError("one\n  two")) == "one two"
