@@ -219,6 +219,38 @@ def test_generation_equals_stock_lm_eval_one_prompt_at_a_time(kind: str, models:
     assert len(set(ours)) > 3
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"rows": 2}, {"tokens": 60}])
+def test_questions_about_one_text_are_read_as_one_tree(
+    options: Any, kind: str, models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(5)
+    texts = ["Headline: " + " ".join(rng.choices(["gold", "rose", "fell", "EUR", "4.1"], k=k)) for k in (30, 12, 45, 3)]
+    questions = [
+        "",
+        " the",
+        "\nDoes it say up?\nAnswer:",
+        "\nDoes it say down?\nAnswer:",
+        "\nIs it of prices?\nAnswer:",
+    ]
+    how = {"until": ["\n"], "max_gen_toks": 9}
+    asked = [_ask(text + question, how) for text in texts for question in (*questions, questions[2])]
+    rng.shuffle(asked)
+    lm, read = _lm(kind, models, TreeLM, **options), []
+    run = lm.forward.run
+
+    def counted(batch: Any, *others: Any) -> Any:
+        read.append(sum(len(tree.tokens) for tree in batch))
+        return run(batch, *others)
+
+    monkeypatch.setattr(lm.forward, "run", counted)
+    found = lm.generate_until(asked, disable_tqdm=True)
+    assert found == _lm(kind, models, HFLM, batch_size=1).generate_until(asked, disable_tqdm=True)
+    assert len(set(found)) > 3
+    alone = sum(len(lm.tok_encode(request.args[0])) for request in asked)
+    assert 2 * sum(read) < alone or options
+
+
 @pytest.mark.parametrize("options", [{"rows": 1}, {"tokens": 40}, {"tokens": 4096}, {"rows": 3, "tokens": 100}])
 def test_batch_size_and_order_do_not_change_answers(options: Any, models: dict[str, tuple[Any, Any]]) -> None:
     asked = _requests(2)

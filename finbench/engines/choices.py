@@ -84,9 +84,9 @@ def plan(requests: Sequence[Request], max_length: int) -> Plan:
     first = min((len(inputs[number]) - len(targets[number]) for number in order), default=0)
     shared = min(first, common(inputs[order[0]], inputs[order[-1]])) if order else 0
     shared = shared if shared >= SHORTEST_PREFIX else 0
-    trees = _trees(order, inputs, targets, shared)
-    trees.sort(key=lambda tree: -len(tree.tokens))  # stable: equal lengths stay in the order of their tokens
-    return Plan(inputs[order[0]][:shared] if order else [], trees, targets)
+    grown = trees(order, inputs, targets, shared)
+    grown.sort(key=lambda tree: -len(tree.tokens))  # stable: equal lengths stay in the order of their tokens
+    return Plan(inputs[order[0]][:shared] if order else [], grown, targets)
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
@@ -99,19 +99,19 @@ def common(one: Sequence[int], other: Sequence[int]) -> int:
     return length
 
 
-def _trees(order: list[int], inputs: list[list[int]], targets: list[list[int]], shared: int) -> list[Tree]:
-    """Trees of sorted sequences: neighbours that share enough are branches of one."""
-    trees: list[Tree] = []
+def trees(order: list[int], inputs: list[list[int]], targets: list[list[int]], shared: int) -> list[Tree]:
+    """Trees of sequences in the sorted ``order``: neighbours that share enough are branches of one."""
+    grown: list[Tree] = []
     before: list[int] = []  # the sequence that was added last, and its nodes
     path: list[int] = []
     for number in order:
         sequence = inputs[number]
-        known = max(common(before, sequence), shared) if trees else shared
+        known = max(common(before, sequence), shared) if grown else shared
         saved, added = known - shared, len(sequence) - known
-        if not trees or not _worth(saved, added, len(trees[-1].tokens)):
-            trees.append(Tree())
+        if not grown or not _worth(saved, added, len(grown[-1].tokens)):
+            grown.append(Tree())
             known, path = shared, []
-        tree = trees[-1]
+        tree = grown[-1]
         path = path[: known - shared]
         for token in sequence[known:]:
             tree.parents.append(path[-1] if path else -1)
@@ -125,7 +125,7 @@ def _trees(order: list[int], inputs: list[list[int]], targets: list[list[int]], 
             if token not in wanted:
                 wanted.append(token)
         before = sequence
-    return trees
+    return grown
 
 
 def _worth(saved: int, added: int, size: int) -> bool:

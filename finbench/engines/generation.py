@@ -1,4 +1,4 @@
-"""Greedy generation of many prompts: their common start is run once, and rows leave when they are done."""
+"""Greedy generation of many prompts: what they share at their start is run once, and rows leave when they are done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from finbench.engines.choices import Tree
+from finbench.engines.choices import Tree, trees
 from finbench.engines.forward import NOT_FINITE, Forward
 
 
@@ -57,19 +57,19 @@ def generate(
     """Continue each prompt greedily until ``finished(its new tokens)`` or ``limit`` tokens.
 
     ``told`` gets {number of the prompt: its new tokens} of those that are done, each once.
-    ``prompts`` come without the ``prefix`` that all share and are best sorted by length. A prefill takes at most
-    ``tokens`` tokens, decoding at most ``rows`` rows. Raises FinbenchError at a logit that is not finite.
+    ``prompts`` come without the ``prefix`` that all share; those that share more, as the questions about one text do,
+    are branches of one tree while they are read. A prefill takes at most ``tokens`` tokens, decoding at most ``rows``
+    rows. Raises FinbenchError at a logit that is not finite.
     """
     shared = forward.prefix(prefix) if prefix else None
-    waiting = list(range(len(prompts)))
+    waiting = _forest(prompts, rows)
     live: _Rows | None = None
     while waiting or live:
         # a step reads every weight, for two rows as for sixty: half of them gone, others take their places
         if waiting and (live is None or 2 * len(live.numbers) <= rows):
             parts = [live] if live else []
-            while waiting and (free := rows - sum(len(part.numbers) for part in parts)) > 0:
-                count = _fitting([len(prompts[number]) for number in waiting[:free]], tokens)
-                parts.append(_prefill(forward, prompts, waiting[:count], len(prefix), shared))
+            while count := _fitting(waiting, rows - sum(len(part.numbers) for part in parts), tokens):
+                parts.append(_prefill(forward, waiting[:count], len(prefix), shared))
                 waiting = waiting[count:]
             live = _join(parts)
         assert live is not None
@@ -84,22 +84,55 @@ def generate(
             _step(forward, live, len(prefix))
 
 
-def _fitting(lengths: Sequence[int], tokens: int) -> int:
-    """How many of the first prompts one prefill of ``tokens`` tokens with padding takes; at least one."""
-    for count in range(1, len(lengths)):
-        if (count + 1) * max(lengths[: count + 1]) > tokens:
-            return count
-    return len(lengths)
+def _forest(prompts: Sequence[Sequence[int]], rows: int) -> list[Tree]:
+    """Trees of the prompts, of at most ``rows`` each, those with most tokens first; ``paths``: their last nodes."""
+    inputs = [list(prompt) for prompt in prompts]
+    order = sorted(range(len(inputs)), key=lambda number: inputs[number])
+    grown = trees(order, inputs, [[0]] * len(inputs), 0)  # the 0 stands for what will be said
+    held = [list(tree.paths) for tree in grown]
+    parts = [numbers[at : at + rows] for numbers in held for at in range(0, len(numbers), rows)]
+    if len(parts) > len(grown):
+        grown = [tree for part in parts for tree in trees(part, inputs, [[0]] * len(inputs), 0)]
+    return sorted(grown, key=lambda tree: -len(tree.tokens))
 
 
-def _prefill(forward: Forward, prompts: Sequence[Sequence[int]], numbers: list[int], past: int, shared: Any) -> _Rows:
-    chains = [Tree.chain(prompts[number]) for number in numbers]
-    width = max(len(chain.tokens) for chain in chains)
+def _fitting(waiting: Sequence[Tree], free: int, tokens: int) -> int:
+    """How many of the first trees one prefill takes: ``tokens`` tokens with padding, though one tree in any case, and
+    ``free`` prompts."""
+    count = prompts = width = 0
+    for tree in waiting:
+        prompts, width = prompts + len(tree.paths), max(width, len(tree.tokens))
+        if prompts > free or (count and (count + 1) * width > tokens):
+            break
+        count += 1
+    return count
+
+
+def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Any) -> _Rows:
     layers = [_RowsLayer(layer) for layer in shared] if shared else [_RowsLayer(None) for _ in range(forward.depth)]
-    places = [(row, len(chain.tokens) - 1) for row, chain in enumerate(chains)]
-    logits = forward.run(chains, past, Cache(layers=layers), places)
-    seen = torch.arange(width)[None, :] < torch.tensor([[len(chain.tokens)] for chain in chains])
+    numbers = [number for tree in batch for number in tree.paths]
+    places = [(row, nodes[-1]) for row, tree in enumerate(batch) for nodes in tree.paths.values()]
+    logits = forward.run(batch, past, Cache(layers=layers), places)
+    paths = [_path(batch[row], node) for row, node in places]
+    width = max(map(len, paths))
+    seen = torch.arange(width)[None, :] < torch.tensor([[len(path)] for path in paths])
+    if any(tree.branches or len(tree.paths) > 1 for tree in batch):  # each prompt gets the keys and values of its path
+        device = _written(layers)[0].keys.device
+        rows = torch.tensor([[row] for row, _ in places], device=device)
+        nodes = torch.tensor([path + [0] * (width - len(path)) for path in paths], device=device)
+        for layer in _written(layers):
+            layer.keys = layer.keys[rows, :, nodes].transpose(1, 2)
+            layer.values = layer.values[rows, :, nodes].transpose(1, 2)
     return _Rows(numbers, layers, seen, _best(logits), [[] for _ in numbers])
+
+
+def _path(tree: Tree, node: int) -> list[int]:
+    """The nodes from the root to ``node``."""
+    path = []
+    while node >= 0:
+        path.append(node)
+        node = tree.parents[node]
+    return path[::-1]
 
 
 def _step(forward: Forward, live: _Rows, past: int) -> None:

@@ -225,7 +225,6 @@ class TreeLM(HFLM):
         ]
         if not all(prompts):
             raise FinbenchError("A prompt without a single token cannot be continued.")
-        order = sorted(range(len(prompts)), key=lambda at: -len(prompts[at]))
         first = min(prompts), max(prompts)
         shared = min(choices.common(*first), min(map(len, prompts)) - 1)
         shared = shared if shared >= choices.SHORTEST_PREFIX else 0
@@ -239,19 +238,19 @@ class TreeLM(HFLM):
             texts = {at: self.tok_decode(said, skip_special_tokens=True) for at, said in part.items()}
             told(
                 {
-                    numbers[order[at]]: postprocess_generated_text(text, until, self.think_end_token)
+                    numbers[at]: postprocess_generated_text(text, until, self.think_end_token)
                     for at, text in texts.items()
                 }
             )
 
         generation.generate(
             self.forward,
-            [prompts[at][shared:] for at in order],
-            prompts[order[0]][:shared],
+            [prompt[shared:] for prompt in prompts],
+            prompts[0][:shared],
             limit,
             finished,
             tokens=self.tokens,
-            rows=self._decoded(len(prompts[order[0]]) + limit),
+            rows=self._decoded(max(map(len, prompts)) + limit),
             told=heard,
         )
 
