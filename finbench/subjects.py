@@ -153,7 +153,7 @@ def start_engine(
     if engine == "vllm":
         from finbench.engines.vllm.engine import VLLMEngine
 
-        names = ("dtype", "batch_size", "tensor_parallel", "data_parallel")
+        names = ("dtype", "batch_size", "tensor_parallel", "data_parallel", "max_length")
         chosen = {key: arguments[key] for key in names if key in arguments}
         return VLLMEngine(base, [one.beside for one in group if one.beside], **chosen)
     from finbench.engines.hf import HFEngine

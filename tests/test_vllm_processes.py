@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import make_llama
+from finbench import preflight
 from finbench.engines.vllm import processes, worker
 from finbench.errors import FinbenchError
+from finbench.subjects import examinees, start_engine
 
 # threads that wait for the network wake up now and then, as those of gloo do in a vLLM that hangs
 IDLE = "import time\nwhile True:\n    time.sleep(0.005)"
@@ -82,3 +86,16 @@ def test_every_fault_of_settings_is_in_the_reason() -> None:
         Two(a="x", b="y")  # type: ignore[arg-type]
     assert worker._reason(fault.value).count("valid integer") == 2
     assert worker._reason(ValueError("one\n  two")) == "one two"
+
+
+def test_each_argument_of_the_command_line_reaches_the_engine(tmp_path: Path) -> None:
+    base = make_llama(tmp_path / "tiny-llama")
+    found, _ = examinees([], str(base), None, None, None, "vllm")
+    plain = start_engine(found, "vllm", {}, 0, {})
+    stated = {"dtype": "float16", "batch_size": "7", "tensor_parallel": "2", "data_parallel": "3", "max_length": "48"}
+    assert {*stated, "truncate"} == set(preflight.ARGUMENTS["vllm"])
+    for name, text in stated.items():
+        changed = start_engine(found, "vllm", preflight.arguments("vllm", {name: text}), 0, {})
+        known = [(one.settings, one.count) for one in (changed, plain)]
+        assert known[0] != known[1], name
+    assert changed.max_length == 47  # one token more is said
