@@ -132,7 +132,9 @@ def eval_(
     out: Annotated[Path, typer.Option(help="Folder for scorecards and report.")] = Path("scorecards"),
     arg: Annotated[
         list[str] | None,
-        typer.Option(help="dtype=, batch_size=, truncate=left; hf: merge=no; vllm: tensor_parallel=2; server: url=."),
+        typer.Option(
+            help="dtype=, batch_size=, truncate=left, labels=best; hf: merge=no; vllm: tensor_parallel=2; server: url=."
+        ),
     ] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="Of a data set: agreement=75 (fpb).")] = None,
     data_dir: DataDir = None,

@@ -18,8 +18,8 @@ from finbench.subjects import Examinee
 ENGINES = ("auto", "hf", "vllm", "server", "dummy")
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "hf": {**_COMMON, "merge": str},
-    "vllm": {**_COMMON, "tensor_parallel": int, "data_parallel": int, "max_length": int},
+    "hf": {**_COMMON, "labels": str, "merge": str},
+    "vllm": {**_COMMON, "labels": str, "tensor_parallel": int, "data_parallel": int, "max_length": int},
     "server": {"url": str, "concurrency": int},
     "dummy": {**_COMMON, "merge": str, "answers": str},
 }
@@ -46,6 +46,8 @@ def arguments(engine: str, stated: Mapping[str, str]) -> dict[str, Any]:
         raise FinbenchError("Which endpoint?", "--arg url=http://127.0.0.1:8000/v1 --model NAME")
     if parsed.get("truncate", "left") != "left":
         raise FinbenchError("--arg truncate can only be left.")
+    if parsed.get("labels", "best") != "best":
+        raise FinbenchError("--arg labels can only be best; else every label is run to its end.")
     if parsed.get("merge", "no") != "no":
         raise FinbenchError("--arg merge can only be no; adapters are merged where that gives their answers.")
     if parsed.get("dtype", "auto") not in ("auto", "float32", "bfloat16", "float16"):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finbench import adapters, bases
+from finbench import adapters, bases, catalog
 from finbench.adapters import AdapterFolder
+from finbench.console import say
 from finbench.errors import FinbenchError
 from finbench.files import digest
 from finbench.records import BaseModelId, Bits, Contamination, Subject
@@ -139,6 +140,28 @@ def start_engine(
     group: Sequence[Examinee], engine: str, arguments: Mapping[str, Any], seed: int, exams: dict[str, Any]
 ) -> Any:
     """An engine for subjects of one base and bits; call ``use`` next."""
+    made = _started(group, engine, arguments, seed, exams)
+    if arguments.get("labels") == "best":
+        made.best = frozenset(name for name, exam in exams.items() if _takes_the_best(name, exam))
+    return made
+
+
+def _takes_the_best(name: str, exam: Any) -> bool:
+    """Whether the scorer of a choice task looks at nothing but which label is the most probable.
+
+    Every one does that has no ``acc_norm``, which divides by the length first.
+    """
+    if catalog.tasks()[name].form != "choice":
+        return False
+    if "acc_norm" in exam.aggregation():
+        say(f"{name}: all labels are run to their end, for acc_norm needs them.")
+        return False
+    return True
+
+
+def _started(
+    group: Sequence[Examinee], engine: str, arguments: Mapping[str, Any], seed: int, exams: dict[str, Any]
+) -> Any:
     if engine == "dummy":
         from finbench.engines.dummy import DummyEngine
 

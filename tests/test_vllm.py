@@ -99,6 +99,28 @@ def test_log_likelihoods_are_those_of_the_hf_engine_in_one_mixed_batch(
         assert [a[1] for a in own] == [b[1] for b in expected]
 
 
+def test_the_best_label_of_each_adapter_without_running_all(running: Any, zoo: list[Path], data: Path) -> None:
+    requests = asked(["fpb_mc", "nwgi_mc"], 12, data)
+    mixed = [(adapter, request) for request in requests for adapter in (None, *zoo)]
+    whole = running.answer_all(mixed, nothing)
+    running.best = frozenset({"finbench_fpb_mc", "finbench_nwgi_mc"})
+    told: dict[int, Any] = {}
+    try:
+        raced = running.answer_all(mixed, told.update)
+    finally:
+        running.best = frozenset()
+    assert [told[number] for number in range(len(mixed))] == raced
+    assert raced != whole
+    fields: dict[Any, list[int]] = {}
+    for number, (adapter, request) in enumerate(mixed):
+        fields.setdefault((adapter, request.task_name, request.doc_id), []).append(number)
+    for field in fields.values():
+        best = max(field, key=lambda number: whole[number][0])
+        assert raced[best] == pytest.approx(whole[best], abs=1e-3)
+        others = [number for number in field if abs(whole[number][0] - whole[best][0]) > 1e-3]
+        assert all(whole[number][0] - 1e-3 < raced[number][0] < raced[best][0] for number in others)
+
+
 def test_generated_texts_are_those_of_the_hf_engine(running: Any, base: Path, zoo: list[Path]) -> None:
     from finbench.engines.hf import HFEngine
 

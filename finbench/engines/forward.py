@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from finbench.engines.choices import Tree
+from finbench.engines.choices import SHORTEST_PREFIX, Tree, common
 from finbench.errors import FinbenchError
 
 _ATTENTION = ("sdpa", "eager")
@@ -118,13 +118,22 @@ class Forward:
 
     def prefix(self, prefix: list[int]) -> list[Any]:
         """The layers of keys and values of a prefix; kept until another is asked for."""
-        tokens, layers = self.known
-        if tokens != prefix:
-            fresh = DynamicCache()
-            self.run([Tree.chain(prefix)], 0, fresh, [(0, len(prefix) - 1)])
-            layers = [_SharedLayer(layer) for layer in fresh.layers]
-            self.known = (list(prefix), layers)
-        return list(layers)
+        if self.known[0] != prefix:
+            self._know(prefix, 0)
+        return list(self.known[1])
+
+    def turn(self, prefix: list[int]) -> None:
+        """Know ``prefix``, from what it shares with the one that is known; its last bits depend on that one."""
+        if self.known[0] != prefix:
+            shared = min(common(self.known[0], prefix), len(prefix) - 1)
+            self._know(prefix, shared if shared >= SHORTEST_PREFIX else 0)
+
+    def _know(self, prefix: list[int], shared: int) -> None:
+        fresh = DynamicCache()
+        for number, layer in enumerate(self.known[1] or () if shared else ()):
+            fresh.update(layer.keys[:, :, :shared], layer.values[:, :, :shared], number)
+        self.run([Tree.chain(prefix[shared:])], shared, fresh, [(0, len(prefix) - shared - 1)])
+        self.known = (list(prefix), [_SharedLayer(layer) for layer in fresh.layers])
 
     def run(self, batch: Sequence[Tree], past: int, cache: Any, places: list[tuple[int, int]]) -> Any:
         """Logits at ``places`` of trees that follow ``past`` tokens in ``cache``."""

@@ -58,6 +58,7 @@ class HFEngine:
         self.merger = Merger()
         self.alone = self._probe()
         self.proven: set[Path] = set()
+        self.best: frozenset[str] = frozenset()
 
     def use(self, adapter: Path | None) -> None:
         """Switch to an adapter folder, or to the base alone.
@@ -135,6 +136,7 @@ class HFEngine:
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Longest prompts first; ``done`` gets the answers of each batch as soon as it is through."""
         answers: dict[int, Any] = {}
+        self.lm.best = all(request.task_name in self.best for request in requests)
         for group in self._groups(requests):
 
             def told(part: Mapping[int, Any], group: list[int] = group) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from finbench.console import say
-from finbench.engines import choices, forward, generation
+from finbench.engines import choices, forward, generation, race
 from finbench.engines.merging import Merger
 from finbench.environment import free_memory
 from finbench.errors import FinbenchError, reason
@@ -46,8 +46,11 @@ class TreeLM(HFLM):
 
     ``tokens`` is what a forward pass may hold, with padding; by default what suits the device. ``rows`` bounds its
     rows. An adapter given as ``peft`` is merged where that gives its answers, unless ``merge`` is false. ``told`` is
-    called with {number of the request: answer} after each batch.
+    called with {number of the request: answer} after each batch. With ``best`` the labels of a context are run only as
+    far as it takes to know the most probable one (``race``), one context after another.
     """
+
+    best = False
 
     def __init__(
         self, *arguments: Any, tokens: int | None = None, rows: int | None = None, merge: bool = True, **options: Any
@@ -149,6 +152,8 @@ class TreeLM(HFLM):
 
     def _score(self, requests: Sequence[choices.Request], heard: Told | None) -> list[tuple[float, bool]]:
         assert self.forward is not None
+        if self.best:
+            return self._race(requests, heard)
         plan = choices.plan(requests, self.max_length)
         answers = [(0.0, True)] * len(requests)  # of an empty continuation
         wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
@@ -164,6 +169,24 @@ class TreeLM(HFLM):
             if heard is not None:
                 heard(done)
         return answers
+
+    def _race(self, requests: Sequence[choices.Request], heard: Told | None) -> list[tuple[float, bool]]:
+        assert self.forward is not None
+        answers: dict[int, tuple[float, bool]] = {}
+        for field in race.fields(requests):
+            one = race.Race(choices.plan([requests[number] for number in field], self.max_length))
+            if one.plan.prefix:
+                self.forward.turn(one.plan.prefix)
+            while not one.over:
+                trees = one.heat().trees
+                logits, places = self.forward.logits(trees, one.plan.prefix)
+                for number, scored in enumerate(forward.score(logits, trees, places)):
+                    one.enter(number, scored)
+            done = dict(zip(field, one.answers(), strict=True))
+            answers |= done
+            if heard is not None:
+                heard(done)
+        return [answers[number] for number in range(len(requests))]
 
     # ------------------------------------------------------------ generation
 

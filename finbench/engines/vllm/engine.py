@@ -11,7 +11,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 
 from finbench import adapters, bases
 from finbench.console import say
-from finbench.engines import choices
+from finbench.engines import choices, race
 from finbench.engines.base import Done
 from finbench.engines.encoding import Encoder
 from finbench.engines.lm import HARMLESS
@@ -64,6 +64,7 @@ class VLLMEngine:
         self.pool: Pool | None = None
         self.gaps: dict[Path, float] = {}
         self.generation = _generation(base)
+        self.best: frozenset[str] = frozenset()
 
     def _settings(self, batch_size: int | None, tensor_parallel: int, max_length: int | None) -> dict[str, Any]:
         engine: dict[str, Any] = {
@@ -154,7 +155,9 @@ class VLLMEngine:
 
         for window in _windows(asked):
             scored = [at for at in window if asked[at][1].request_type == "loglikelihood"]
-            self._score(pool, scored, asked, told)
+            raced = [at for at in scored if asked[at][1].task_name in self.best]
+            self._race(pool, raced, asked, told)
+            self._score(pool, sorted(set(scored) - set(raced)), asked, told)
             self._continue(pool, sorted(set(window) - set(scored)), asked, told)
         return [answers[at] for at in range(len(asked))]
 
@@ -222,6 +225,29 @@ class VLLMEngine:
                 ready |= ledger.enter(run, answer)
             if ready:
                 told(ready)
+
+    def _race(self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], told: Done) -> None:
+        """Requests of which the best of each context is wanted: heats of all contexts and adapters together."""
+        racing: list[tuple[Path | None, list[int], race.Race]] = []
+        for adapter in dict.fromkeys(asked[at][0] for at in window):
+            own = [at for at in window if asked[at][0] == adapter]
+            pairs = self.encoder.pairs([asked[at][1] for at in own])
+            for field in race.fields(pairs):
+                plan = choices.plan([pairs[number] for number in field], self.max_length)
+                racing.append((adapter, [own[number] for number in field], race.Race(plan)))
+        running = set(range(len(racing)))
+        while running:
+            for share in [share for share in sorted(running) if racing[share][2].over]:
+                running.discard(share)
+                told(dict(zip(racing[share][1], racing[share][2].answers(), strict=True)))
+            planned = [(share, run) for share in sorted(running) for run in runs.runs(racing[share][2].heat())]
+            requests = [
+                (share, self._scoring(number, run, racing[share][0])) for number, (share, run) in enumerate(planned)
+            ]
+            for part in pool.answers(requests):
+                for answer in part:
+                    share, run = planned[answer["id"]]
+                    racing[share][2].enter(run.tree, runs.read(run, answer))
 
     # ------------------------------------------------------------ generation
 

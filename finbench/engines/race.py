@@ -1,0 +1,137 @@
+"""Which of a document's labels is the most probable, without running the others to their end. Pure Python, no model.
+
+The log-probability of a token is never above 0, so what a label has so far is a bound of what it will have: best-first
+search, A* with that bound (Hart, Nilsson, Raphael 1968). A label is left when it lies below the best whole one; the
+best label and its log-likelihood are those of running all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from finbench.engines.choices import Plan, Request, Tree
+
+SURE = 1e-5  # nats below the best at which a label is left: sample rows keep six digits, which must not make ties
+_NEAR = 6.0  # nats below the most probable node within which others are run with it
+_MOST = 16  # nodes that are run at once
+
+Scored = Mapping[tuple[int, int], tuple[float, bool]]  # (node, token) -> (log-probability, most probable of all)
+
+
+def fields(requests: Sequence[Request]) -> list[list[int]]:
+    """Numbers of the requests that run against each other: those of one context."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for number, (context, _) in enumerate(requests):
+        found.setdefault(tuple(context), []).append(number)
+    return list(found.values())
+
+
+class Race:
+    """The requests of ``plan``, all of one context. Run what ``heat`` returns, ``enter`` what came out, until ``over``.
+
+    ``answers`` are then, by the number of the request, (log-likelihood, greedy). For a request that was left the first
+    is an upper bound, at least ``SURE`` below the best one's, and the second False.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.sums = [0.0] * len(plan.targets)
+        self.steps = [0] * len(plan.targets)
+        self.greedy = [True] * len(plan.targets)
+        self.paths = {r: (number, path) for number, tree in enumerate(plan.trees) for r, path in tree.paths.items()}
+        self.left = set(self.paths)  # the others have no token to be scored
+        self.best = 0.0 if len(self.left) < len(plan.targets) else float("-inf")
+        self.origin: list[tuple[int, list[int]]] = []  # of each tree of a heat: its tree in the plan, its nodes there
+        self.scored: dict[tuple[int, int, int], tuple[float, bool]] = {}  # by tree of the plan, node, token
+
+    @property
+    def over(self) -> bool:
+        """Whether the best request is known."""
+        return not self.left
+
+    def heat(self) -> Plan:
+        """The trees to be run next: the way to the most probable nodes that are not run yet.
+
+        From the very first of them it goes on to where its labels part, or to the end of the longest.
+        """
+        fronts: dict[tuple[int, int], list[int]] = {}
+        for request in self.left:
+            tree, path = self.paths[request]
+            fronts.setdefault((tree, path[self.steps[request]]), []).append(request)
+        ranked = sorted(fronts, key=lambda place: (-max(self.sums[r] for r in fronts[place]), place))
+        first = max(self.sums[request] for request in fronts[ranked[0]])
+        chosen = [p for p in ranked[:_MOST] if max(self.sums[r] for r in fronts[p]) >= first - _NEAR]
+        grown: dict[int, _Growing] = {}
+        for place in chosen:
+            grown.setdefault(place[0], _Growing(self.plan.trees[place[0]])).walk(
+                self._walk(fronts[place], place == ranked[0])
+            )
+        self.origin = [(number, growing.nodes) for number, growing in grown.items()]
+        return Plan(self.plan.prefix, [growing.tree for growing in grown.values()], [])
+
+    def _walk(self, requests: Sequence[int], far: bool) -> Iterable[tuple[int, list[int]]]:
+        """(node in its tree, tokens wanted there) of the node at which ``requests`` wait; ``far``: down to a fork."""
+        depth = 0
+        while requests:
+            node = self.paths[requests[0]][1][self.steps[requests[0]] + depth]
+            tokens = list(dict.fromkeys(self._token(request, depth) for request in sorted(requests)))
+            yield node, tokens
+            if len(tokens) > 1 or not far:
+                return
+            depth += 1
+            requests = [r for r in requests if self.steps[r] + depth < len(self.plan.targets[r])]
+
+    def _token(self, request: int, ahead: int = 0) -> int:
+        return self.plan.targets[request][self.steps[request] + ahead]
+
+    def enter(self, number: int, scored: Scored) -> None:
+        """Take what was found in the tree ``number`` of the last heat, whole or in parts."""
+        tree, nodes = self.origin[number]
+        self.scored |= {(tree, nodes[node], token): value for (node, token), value in scored.items()}
+        for request in sorted(self.left):
+            self._advance(request)
+        self.left = {request for request in self.left if self.sums[request] > self.best - SURE}
+
+    def _advance(self, request: int) -> None:
+        tree, path = self.paths[request]
+        while self.steps[request] < len(path):
+            value = self.scored.get((tree, path[self.steps[request]], self._token(request)))
+            if value is None:
+                return
+            self.sums[request] += value[0]
+            self.greedy[request] &= value[1]
+            self.steps[request] += 1
+        self.left.discard(request)
+        self.best = max(self.best, self.sums[request])
+
+    def answers(self) -> list[tuple[float, bool]]:
+        """(log-likelihood, greedy) of every request."""
+        whole = [self.steps[r] == len(target) for r, target in enumerate(self.plan.targets)]
+        return [(total, known and best) for total, known, best in zip(self.sums, whole, self.greedy, strict=True)]
+
+
+class _Growing:
+    """A part of a tree: the ways from its root to some nodes. ``nodes[i]`` is the number of node i in the whole."""
+
+    def __init__(self, whole: Tree) -> None:
+        self.whole, self.tree = whole, Tree()
+        self.nodes: list[int] = []
+        self.known = {-1: -1}
+
+    def walk(self, steps: Iterable[tuple[int, list[int]]]) -> None:
+        for node, tokens in steps:
+            wanted = self.tree.wanted.setdefault(self._number(node), [])
+            wanted += [token for token in tokens if token not in wanted]
+
+    def _number(self, node: int) -> int:
+        way = []
+        while node not in self.known:
+            way.append(node)
+            node = self.whole.parents[node]
+        for new in reversed(way):
+            self.tree.tokens.append(self.whole.tokens[new])
+            self.tree.parents.append(self.known[self.whole.parents[new]])
+            self.tree.depths.append(self.whole.depths[new])
+            self.known[new] = len(self.nodes)
+            self.nodes.append(new)
+        return self.known[way[0] if way else node]
