@@ -93,9 +93,32 @@ def test_each_argument_of_the_command_line_reaches_the_engine(tmp_path: Path) ->
     found, _ = examinees([], str(base), None, None, None, "vllm")
     plain = start_engine(found, "vllm", {}, 0, {})
     stated = {"dtype": "float16", "batch_size": "7", "tensor_parallel": "2", "data_parallel": "3", "max_length": "48"}
-    assert {*stated, "truncate"} == set(preflight.ARGUMENTS["vllm"])
+    assert {*stated, "truncate", "labels"} == set(preflight.ARGUMENTS["vllm"])
     for name, text in stated.items():
         changed = start_engine(found, "vllm", preflight.arguments("vllm", {name: text}), 0, {})
         known = [(one.settings, one.count) for one in (changed, plain)]
         assert known[0] != known[1], name
     assert changed.max_length == 47  # one token more is said
+
+
+def test_the_best_label_is_asked_for_where_no_metric_needs_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = make_llama(tmp_path / "tiny-llama")
+    found, _ = examinees([], str(base), None, None, None, "vllm")
+
+    class Exam:
+        def __init__(self, *metrics: str) -> None:
+            self.metrics = dict.fromkeys(metrics)
+
+        def aggregation(self) -> dict[str, None]:
+            return self.metrics
+
+    exams = {
+        "finbench_fpb_mc": Exam("macro_f1", "acc"),
+        "finbench_piqa": Exam("acc", "acc_norm"),
+        "finbench_fpb": Exam("macro_f1"),
+    }
+    assert start_engine(found, "vllm", {}, 0, exams).best == frozenset()
+    assert start_engine(found, "vllm", {"labels": "best"}, 0, exams).best == {"finbench_fpb_mc"}
+    assert "finbench_piqa: all labels are run to their end" in capsys.readouterr().err

@@ -136,7 +136,7 @@ class HFEngine:
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Longest prompts first; ``done`` gets the answers of each batch as soon as it is through."""
         answers: dict[int, Any] = {}
-        self.lm.best = all(request.task_name in self.best for request in requests)
+        self.lm.best = bool(self.best) and all(request.task_name in self.best for request in requests)
         for group in self._groups(requests):
 
             def told(part: Mapping[int, Any], group: list[int] = group) -> None:

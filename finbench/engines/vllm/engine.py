@@ -155,7 +155,7 @@ class VLLMEngine:
 
         for window in _windows(asked):
             scored = [at for at in window if asked[at][1].request_type == "loglikelihood"]
-            raced = [at for at in scored if asked[at][1].task_name in self.best]
+            raced = [at for at in scored if self.best and asked[at][1].task_name in self.best]
             self._race(pool, raced, asked, told)
             self._score(pool, sorted(set(scored) - set(raced)), asked, told)
             self._continue(pool, sorted(set(window) - set(scored)), asked, told)
