@@ -55,7 +55,7 @@ every answer: of restricted sets only those that can be found by their hash. Wha
 | `doc` | string | salted hash of the zero-shot prompt: SHA-256 of `finbench-v1:` and the text, first 32 hex digits |
 | `cluster` | string | salted hash of the source that documents share (the row's `group`, else its text); intervals resample clusters |
 | `values` | object | what the task's scorer gives for this answer, by metric |
-| `answer` | string or list | the answer, or the log-likelihoods of the labels; only where the licence lets texts be shown |
+| `answer` | string or list | the answer, or the log-likelihoods of the labels (where the card's arguments say `labels: best`, upper bounds of all but the best); only where the licence lets texts be shown |
 | `answer_sha256` | string | its salted hash otherwise |
 | `seal` | string | two hex digits for every value of the row (schema 1) |
 """

@@ -310,6 +310,9 @@ class _Sitting:
         for number, paper in enumerate(papers):
             instances = self.requests[task.name, paper.work.card.subject.chat][0]
             left = [pair for pair in zip(paper.names, instances, strict=True) if pair[0] not in paper.answers]
+            if task.name in self.engine.best:  # bounds hold beside the best of the same race: a torn one is run anew
+                torn = {instance.doc_id for _, instance in left}
+                left = [pair for pair in zip(paper.names, instances, strict=True) if pair[1].doc_id in torn]
             lines.append(self.bar.add_task(f"{paper.work.card.subject.name}: {short}", total=len(instances), note=""))
             self.bar.advance(lines[-1], len(instances) - len(left))
             asked += [(paper.work.examinee.beside, instance) for _, instance in left]

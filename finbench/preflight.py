@@ -47,7 +47,7 @@ def arguments(engine: str, stated: Mapping[str, str]) -> dict[str, Any]:
     if parsed.get("truncate", "left") != "left":
         raise FinbenchError("--arg truncate can only be left.")
     if parsed.get("labels", "best") != "best":
-        raise FinbenchError("--arg labels can only be best; else every label is run to its end.")
+        raise FinbenchError("--arg labels can only be best; leave it out to run every label to its end.")
     if parsed.get("merge", "no") != "no":
         raise FinbenchError("--arg merge can only be no; adapters are merged where that gives their answers.")
     if parsed.get("dtype", "auto") not in ("auto", "float32", "bfloat16", "float16"):

@@ -149,9 +149,10 @@ def start_engine(
 def _takes_the_best(name: str, exam: Any) -> bool:
     """Whether the scorer of a choice task looks at nothing but which label is the most probable.
 
-    Every one does that has no ``acc_norm``, which divides by the length first.
+    Every one does that has no ``acc_norm``, which divides by the length first. Where the choices are the contexts, as
+    in WinoGrande, there is one label a context, and nothing can be left.
     """
-    if catalog.tasks()[name].form != "choice":
+    if catalog.tasks()[name].form != "choice" or exam.multiple_input:
         return False
     if "acc_norm" in exam.aggregation():
         say(f"{name}: all labels are run to their end, for acc_norm needs them.")

@@ -143,6 +143,43 @@ def test_an_interrupted_evaluation_asks_only_what_is_left(tmp_path: Path, monkey
     assert card.scores[0].metrics == other.scores[0].metrics
 
 
+def test_a_torn_race_is_run_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the best label of a document is told in full, the others' bounds hold beside it alone."""
+    from finbench.data.sources import import_data
+    from finbench.engines.dummy import DummyEngine
+    from finbench.errors import Interrupted
+    from make_data import write_sources
+
+    import_data("fpb", write_sources(tmp_path / "sources")["fpb"], tmp_path / "data")
+    asked: list[tuple[int, int]] = []
+    real = DummyEngine._answer
+
+    def answer(self: DummyEngine, requests: Any, done: Any) -> Any:
+        answers = []
+        for at, request in enumerate(requests):
+            asked.append((request.doc_id, request.idx))
+            answers.append(real(self, request))
+            done({at: answers[-1]})
+            if len(asked) == 10:  # three documents of three labels, and one label
+                raise KeyboardInterrupt
+        return answers
+
+    def evaluate() -> Any:
+        return evaluation.evaluate(
+            engine="dummy", tasks=["fpb_mc"], limit=5, data_dir=tmp_path / "data", out=tmp_path / "out"
+        )
+
+    monkeypatch.setattr(DummyEngine, "answer", answer)
+    monkeypatch.setattr(DummyEngine, "best", frozenset({"finbench_fpb_mc"}))
+    with pytest.raises(Interrupted):
+        evaluate()
+    [card] = evaluate()
+    assert card.scores[0].n == 5
+    torn = asked[9][0]
+    assert asked[10:] == [one for one in dict.fromkeys(asked) if one not in asked[:9]]
+    assert [idx for doc, idx in asked if doc == torn] == [0, 0, 1, 2]
+
+
 def test_two_processes_take_turns_and_the_second_takes_the_score_of_the_first(tmp_path: Path) -> None:
     held = (
         "import sys, time; from pathlib import Path; from finbench import evaluation\n"

@@ -116,8 +116,22 @@ def test_an_empty_label_is_certain() -> None:
     assert one.answers()[1][0] < 0
 
 
-def test_contexts_run_each_by_itself() -> None:
-    assert race.fields([((1, 2), (3,)), ((1,), (3,)), ((1, 2), (4, 5))]) == [[0, 2], [1]]
+def test_documents_and_contexts_run_each_by_itself() -> None:
+    requests = [((1, 2), (3,)), ((1,), (3,)), ((1, 2), (4, 5)), ((1, 2), (6,))]
+    assert race.fields(["a", "a", "a", "b"], requests) == [[0, 2], [1], [3]]
+
+
+@pytest.mark.parametrize("room", [9, 64])  # with 9 the contexts are cut
+def test_a_heat_begins_with_its_longest_tree(room: int) -> None:
+    draw = random.Random(2)
+    requests = [(tuple(range(8)), label) for label in labels(draw)]
+    one = race.Race(choices.plan(requests, room))
+    while not one.over:
+        heat = one.heat()
+        sizes = [len(tree.tokens) for tree in heat.trees]
+        assert sizes == sorted(sizes, reverse=True)
+        for number, tree in enumerate(heat.trees):
+            one.enter(number, scored(tree, heat.prefix, 1.0))
 
 
 @pytest.mark.parametrize("name", [name for name, task in all_tasks().items() if task.form == "choice"])
@@ -178,6 +192,49 @@ def test_the_engine_hf_finds_the_same_label(engine: Any) -> None:
     assert told == dict(enumerate(raced))
     assert raced != whole
     same_best(requests, raced, whole)
+
+
+def twins() -> list[Any]:
+    """Documents of one context, each with labels of its own; those of the first are by far the more probable ones."""
+    options = [[" the", " a", " of"], [" zyxwv qqq the", " zyxwv qqq a", " zyxwv qqq the a"]]
+    return [
+        Instance("loglikelihood", {}, ("It is", option), number, metadata=("finbench_finer139_mc", document, 1))
+        for document, own in enumerate(options)
+        for number, option in enumerate(own)
+    ]
+
+
+def test_documents_of_one_context_do_not_run_against_each_other(engine: Any) -> None:
+    requests = twins()
+    whole = engine.answer(requests, lambda part: None)
+    engine.best = frozenset({"finbench_finer139_mc"})
+    try:
+        assert len(engine._groups(requests)) == 2
+        same_best(requests, engine.answer(requests, lambda part: None), whole)
+    finally:
+        engine.best = frozenset()
+
+
+def test_contexts_that_are_cut_are_not_run_in_heats(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each length of a label has a root of its own there: every heat would run whole contexts again."""
+    requests = asked(1)
+    monkeypatch.setattr(engine.lm, "_max_length", 12)
+    whole, ran = engine.answer(requests, lambda part: None), []
+    run = engine.lm._run
+    monkeypatch.setattr(engine.lm, "_run", lambda plan: ran.append(plan) or run(plan))
+    monkeypatch.setattr(engine, "best", frozenset({"finbench_finer139_mc"}))
+    assert engine.answer(requests, lambda part: None) == whole
+    assert len(ran) == 1
+
+
+def test_rows_of_a_pass_are_bounded(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = asked(2)
+    monkeypatch.setattr(engine, "best", frozenset({"finbench_finer139_mc"}))
+    free = engine.answer(requests, lambda part: None)
+    monkeypatch.setattr(engine.lm, "rows", 1)
+    monkeypatch.setattr(engine.lm, "tokens", 1)
+    bound = engine.answer(requests, lambda part: None)
+    assert [value for value, _ in bound] == pytest.approx([value for value, _ in free], abs=1e-4)
 
 
 def same_best(requests: Sequence[Any], raced: Sequence[Any], whole: Sequence[Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.api.instance import Instance
 
 from conftest import make_llama
 from finbench import preflight
@@ -108,8 +109,9 @@ def test_the_best_label_is_asked_for_where_no_metric_needs_the_others(
     found, _ = examinees([], str(base), None, None, None, "vllm")
 
     class Exam:
-        def __init__(self, *metrics: str) -> None:
+        def __init__(self, *metrics: str, contexts: bool = False) -> None:
             self.metrics = dict.fromkeys(metrics)
+            self.multiple_input = contexts
 
         def aggregation(self) -> dict[str, None]:
             return self.metrics
@@ -118,7 +120,23 @@ def test_the_best_label_is_asked_for_where_no_metric_needs_the_others(
         "finbench_fpb_mc": Exam("macro_f1", "acc"),
         "finbench_piqa": Exam("acc", "acc_norm"),
         "finbench_fpb": Exam("macro_f1"),
+        "finbench_winogrande": Exam("acc", contexts=True),
     }
     assert start_engine(found, "vllm", {}, 0, exams).best == frozenset()
     assert start_engine(found, "vllm", {"labels": "best"}, 0, exams).best == {"finbench_fpb_mc"}
     assert "finbench_piqa: all labels are run to their end" in capsys.readouterr().err
+
+
+def test_windows_hold_more_documents_where_only_the_best_label_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from finbench.engines.vllm import engine
+
+    monkeypatch.setattr(engine, "_WINDOW", 8)
+    monkeypatch.setattr(engine, "_FIELD", 4)
+    asked = [
+        (None, Instance("loglikelihood", {}, ("a", str(label)), label, metadata=("raced", document, 1)))
+        for document in range(5)
+        for label in range(100)
+    ]
+    assert [len(window) for window in engine._windows(asked, frozenset())] == [100] * 5
+    assert [len(window) for window in engine._windows(asked, frozenset({"raced"}))] == [200, 200, 100]
+    assert [at for window in engine._windows(asked, frozenset({"raced"})) for at in window] == list(range(500))

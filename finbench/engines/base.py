@@ -17,6 +17,7 @@ class Engine(Protocol):
     max_length: int
     form: str
     mixes: bool  # whether it is a ``MixingEngine``
+    best: frozenset[str]  # tasks of which only a document's most probable label is wanted; the others get upper bounds
 
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter folder from now on (None: the base alone)."""

@@ -9,7 +9,7 @@ call's ``prefix``, run once for all of them. The answers are exact: the same num
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finbench.errors import FinbenchError
@@ -160,7 +160,7 @@ def batches(trees: Iterable[Tree], tokens: int, wanted: int, rows: int | None, p
 
 
 def total(
-    path: Sequence[int], targets: Sequence[int], scored: dict[tuple[int, int], tuple[float, bool]]
+    path: Sequence[int], targets: Sequence[int], scored: Mapping[tuple[int, int], tuple[float, bool]]
 ) -> tuple[float, bool]:
     """(log-likelihood, greedy) of a request from (log-probability, most probable) of (node, token).
 

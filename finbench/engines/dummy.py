@@ -25,6 +25,7 @@ class DummyEngine:
     dtype = "none"
     form = "none"
     mixes = False
+    best: frozenset[str] = frozenset()
 
     def __init__(self, answers: str = "random", seed: int = 0, max_length: int = 1_000_000) -> None:
         if answers not in _MODES:

@@ -10,6 +10,7 @@ import torch
 from peft import PeftType
 
 from finbench import adapters, bases, environment
+from finbench.engines import race
 from finbench.engines.base import Done
 from finbench.engines.lm import TreeLM
 from finbench.engines.merging import Merger
@@ -136,8 +137,8 @@ class HFEngine:
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Longest prompts first; ``done`` gets the answers of each batch as soon as it is through."""
         answers: dict[int, Any] = {}
-        self.lm.best = bool(self.best) and all(request.task_name in self.best for request in requests)
         for group in self._groups(requests):
+            self.lm.best = requests[group[0]].task_name in self.best
 
             def told(part: Mapping[int, Any], group: list[int] = group) -> None:
                 named = {group[number]: answer for number, answer in part.items()}
@@ -153,14 +154,22 @@ class HFEngine:
         return [answers[index] for index in range(len(requests))]
 
     def _groups(self, requests: Sequence[Any]) -> list[list[int]]:
-        """Requests by number, in groups that never part those of one document: their labels share a tree."""
+        """Requests by number, in groups that never part those of one document: their labels share a tree.
+
+        A document of which the best label is wanted is a group of its own.
+        """
         order, size = list(range(len(requests))), _WINDOW
         if self.lm.slow:
             order.sort(key=lambda index: -len(requests[index].args[0]))
             size = 4 * self.stock_batch
         groups: list[list[int]] = []
         for index in order:
-            if groups and (len(groups[-1]) < size or requests[groups[-1][-1]].doc_id == requests[index].doc_id):
+            joins = False
+            if groups:
+                last, new = requests[groups[-1][-1]], requests[index]
+                room = size if self.best.isdisjoint((last.task_name, new.task_name)) else 0
+                joins = len(groups[-1]) < room or race.document(last) == race.document(new)
+            if joins:
                 groups[-1].append(index)
             else:
                 groups.append([index])

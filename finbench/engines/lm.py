@@ -6,7 +6,8 @@ trees (sampling, beams, models without a cache, prompt tuning) goes HFLM's own w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -46,8 +47,8 @@ class TreeLM(HFLM):
 
     ``tokens`` is what a forward pass may hold, with padding; by default what suits the device. ``rows`` bounds its
     rows. An adapter given as ``peft`` is merged where that gives its answers, unless ``merge`` is false. ``told`` is
-    called with {number of the request: answer} after each batch. With ``best`` the labels of a context are run only as
-    far as it takes to know the most probable one (``race``), one context after another.
+    called with {number of the request: answer} after each batch. With ``best`` the requests of a call are the
+    labels of one document, and are run only as far as it takes to know the most probable one (``race``).
     """
 
     best = False
@@ -138,7 +139,8 @@ class TreeLM(HFLM):
             bar.update(len(done))
             self.told({near[at]: answer for at, answer in done.items()})
 
-        found = self._score([requests[at][1:] for at in near], heard) if near else []
+        score = self._race if self.best else self._score
+        found = score([requests[at][1:] for at in near], heard) if near else []
         bar.close()
         for at, answer in zip(near, found, strict=True):
             answers[at] = answer
@@ -152,16 +154,12 @@ class TreeLM(HFLM):
 
     def _score(self, requests: Sequence[choices.Request], heard: Told | None) -> list[tuple[float, bool]]:
         assert self.forward is not None
-        if self.best:
-            return self._race(requests, heard)
         plan = choices.plan(requests, self.max_length)
         answers = [(0.0, True)] * len(requests)  # of an empty continuation
-        wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
-        for batch in choices.batches(plan.trees, self.tokens, wanted, self.rows, len(plan.prefix)):
-            logits, places = self.forward.logits(batch, plan.prefix)
+        for batch in self._run(plan):
             done = {
                 number: choices.total(path, plan.targets[number], found)
-                for tree, found in zip(batch, forward.score(logits, batch, places), strict=True)
+                for tree, found in batch
                 for number, path in tree.paths.items()
             }
             for number, answer in done.items():
@@ -170,22 +168,33 @@ class TreeLM(HFLM):
                 heard(done)
         return answers
 
-    def _race(self, requests: Sequence[choices.Request], heard: Told | None) -> list[tuple[float, bool]]:
+    def _run(self, plan: choices.Plan) -> Iterator[list[tuple[choices.Tree, race.Scored]]]:
+        """The trees of a plan in their order, a forward pass at a time, each with what was found in it."""
+        assert self.forward is not None
+        wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
+        for batch in choices.batches(plan.trees, self.tokens, wanted, self.rows, len(plan.prefix)):
+            logits, places = self.forward.logits(batch, plan.prefix)
+            yield list(zip(batch, forward.score(logits, batch, places), strict=True))
+
+    def _race(self, requests: Sequence[choices.Request], heard: Told) -> list[tuple[float, bool]]:
+        """As ``_score``, for the labels of one document."""
         assert self.forward is not None
         answers: dict[int, tuple[float, bool]] = {}
-        for field in race.fields(requests):
-            one = race.Race(choices.plan([requests[number] for number in field], self.max_length))
+        for field in race.fields([None] * len(requests), requests):
+            own = [requests[number] for number in field]
+            one = race.Race(choices.plan(own, self.max_length))
             if one.plan.prefix:
                 self.forward.turn(one.plan.prefix)
-            while not one.over:
-                trees = one.heat().trees
-                logits, places = self.forward.logits(trees, one.plan.prefix)
-                for number, scored in enumerate(forward.score(logits, trees, places)):
-                    one.enter(number, scored)
-            done = dict(zip(field, one.answers(), strict=True))
+                while not one.over:
+                    heat = one.heat()
+                    for number, (_, scored) in enumerate(chain.from_iterable(self._run(heat))):
+                        one.enter(number, scored)
+                found = one.answers()
+            else:  # contexts that are cut, by each label's length, would be run again in every heat
+                found = self._score(own, None)
+            done = dict(zip(field, found, strict=True))
             answers |= done
-            if heard is not None:
-                heard(done)
+            heard(done)
         return [answers[number] for number in range(len(requests))]
 
     # ------------------------------------------------------------ generation

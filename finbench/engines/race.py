@@ -1,5 +1,7 @@
 """Which of a document's labels is the most probable, without running the others to their end. Pure Python, no model.
 
+Only labels of one document run against each other: two documents may have one context and different labels.
+
 The log-probability of a token is never above 0, so what a label has so far is a bound of what it will have: best-first
 search, A* with that bound (Hart, Nilsson, Raphael 1968). A label is left when it lies below the best whole one; the
 best label and its log-likelihood are those of running all of them.
@@ -7,7 +9,8 @@ best label and its log-likelihood are those of running all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 from finbench.engines.choices import Plan, Request, Tree
 
@@ -18,11 +21,16 @@ _MOST = 16  # nodes that are run at once
 Scored = Mapping[tuple[int, int], tuple[float, bool]]  # (node, token) -> (log-probability, most probable of all)
 
 
-def fields(requests: Sequence[Request]) -> list[list[int]]:
-    """Numbers of the requests that run against each other: those of one context."""
-    found: dict[tuple[int, ...], list[int]] = {}
-    for number, (context, _) in enumerate(requests):
-        found.setdefault(tuple(context), []).append(number)
+def document(request: Any) -> Hashable:
+    """What the lm-eval requests of one document have in common."""
+    return request.task_name, request.doc_id
+
+
+def fields(documents: Sequence[Hashable], requests: Sequence[Request]) -> list[list[int]]:
+    """Numbers of the requests that run against each other: those of one document and one context."""
+    found: dict[Hashable, list[int]] = {}
+    for number, (of, (context, _)) in enumerate(zip(documents, requests, strict=True)):
+        found.setdefault((of, tuple(context)), []).append(number)
     return list(found.values())
 
 
@@ -52,22 +60,22 @@ class Race:
     def heat(self) -> Plan:
         """The trees to be run next: the way to the most probable nodes that are not run yet.
 
-        From the very first of them it goes on to where its labels part, or to the end of the longest.
+        From the very first of them it goes on to where its labels part, or to the end of the longest. Longest trees
+        first.
         """
         fronts: dict[tuple[int, int], list[int]] = {}
         for request in self.left:
             tree, path = self.paths[request]
             fronts.setdefault((tree, path[self.steps[request]]), []).append(request)
-        ranked = sorted(fronts, key=lambda place: (-max(self.sums[r] for r in fronts[place]), place))
-        first = max(self.sums[request] for request in fronts[ranked[0]])
-        chosen = [p for p in ranked[:_MOST] if max(self.sums[r] for r in fronts[p]) >= first - _NEAR]
+        hope = {place: max(self.sums[request] for request in waiting) for place, waiting in fronts.items()}
+        first, *others = sorted(fronts, key=lambda place: (-hope[place], place))[:_MOST]
         grown: dict[int, _Growing] = {}
-        for place in chosen:
-            grown.setdefault(place[0], _Growing(self.plan.trees[place[0]])).walk(
-                self._walk(fronts[place], place == ranked[0])
-            )
-        self.origin = [(number, growing.nodes) for number, growing in grown.items()]
-        return Plan(self.plan.prefix, [growing.tree for growing in grown.values()], [])
+        for place in [first, *(other for other in others if hope[other] >= hope[first] - _NEAR)]:
+            growing = grown.setdefault(place[0], _Growing(self.plan.trees[place[0]]))
+            growing.walk(self._walk(fronts[place], far=place == first))
+        ordered = sorted(grown.items(), key=lambda one: -len(one[1].nodes))
+        self.origin = [(number, growing.nodes) for number, growing in ordered]
+        return Plan(self.plan.prefix, [growing.tree for _, growing in ordered], [])
 
     def _walk(self, requests: Sequence[int], far: bool) -> Iterable[tuple[int, list[int]]]:
         """(node in its tree, tokens wanted there) of the node at which ``requests`` wait; ``far``: down to a fork."""

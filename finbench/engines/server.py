@@ -35,6 +35,7 @@ class ServerEngine:
     name = "server"
     dtype = "unknown"
     mixes = False
+    best: frozenset[str] = frozenset()
     max_length = 10**9  # its own affair: it refuses what is too long, and the refusal is told
     form: Literal["none"] = "none"
 

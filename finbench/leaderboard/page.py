@@ -230,6 +230,7 @@ def detail(entry: Entry) -> dict[str, Any]:
         ("Adapter SHA-256", subject.adapter),
         ("Trained with seed", subject.seed),
         ("Computed by", f"{card.engine}, {card.dtype}, {card.form}; asked by {card.origin}"),
+        ("Arguments", ", ".join(f"{key}={value}" for key, value in card.arguments.items())),
         ("Prompts", f"{'chat template' if subject.chat else 'raw'}, {card.shots or 'zero'} shots"),
         ("Machine", entry.machine),
         ("Sitting", f"{card.seconds:,.0f} s, peak memory {card.peak_memory_bytes / 1e9:.2f} GB"),

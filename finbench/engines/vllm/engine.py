@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from finbench.errors import FinbenchError
 from finbench.records import DType
 
 _WINDOW = 8192  # requests that are planned at a time, which bounds memory
+_FIELD = 256  # what a document counts there of which the best label is wanted: of all its labels few are run at a time
 _CPU_CACHE = 2 * 2**30  # bytes of keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise
 _CPU_BATCH = 2048  # tokens a step on a CPU; more gain nothing, and a step must stay short to be noticed
 _GPU_SLOTS = 32  # adapters in one batch on a GPU, where each slot takes memory; others wait for a slot
@@ -153,9 +154,9 @@ class VLLMEngine:
             answers.update(part)
             done(part)
 
-        for window in _windows(asked):
+        for window in _windows(asked, self.best):
             scored = [at for at in window if asked[at][1].request_type == "loglikelihood"]
-            raced = [at for at in scored if self.best and asked[at][1].task_name in self.best]
+            raced = [at for at in scored if asked[at][1].task_name in self.best]
             self._race(pool, raced, asked, told)
             self._score(pool, sorted(set(scored) - set(raced)), asked, told)
             self._continue(pool, sorted(set(window) - set(scored)), asked, told)
@@ -227,12 +228,12 @@ class VLLMEngine:
                 told(ready)
 
     def _race(self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], told: Done) -> None:
-        """Requests of which the best of each context is wanted: heats of all contexts and adapters together."""
+        """Requests of which the best of each document is wanted: heats of the whole window together."""
         racing: list[tuple[Path | None, list[int], race.Race]] = []
         for adapter in dict.fromkeys(asked[at][0] for at in window):
             own = [at for at in window if asked[at][0] == adapter]
             pairs = self.encoder.pairs([asked[at][1] for at in own])
-            for field in race.fields(pairs):
+            for field in race.fields([race.document(asked[at][1]) for at in own], pairs):
                 plan = choices.plan([pairs[number] for number in field], self.max_length)
                 racing.append((adapter, [own[number] for number in field], race.Race(plan)))
         running = set(range(len(racing)))
@@ -360,15 +361,20 @@ def _generation(base: bases.Base) -> dict[str, Any]:
     return found
 
 
-def _windows(asked: Sequence[tuple[Path | None, Any]]) -> Iterator[list[int]]:
+def _windows(asked: Sequence[tuple[Path | None, Any]], raced: Container[str]) -> Iterator[list[int]]:
     """Numbers of requests, a window at a time; those of one document stay together."""
     window: list[int] = []
+    size, before = 0, None
     for at, (adapter, request) in enumerate(asked):
-        if len(window) >= _WINDOW:
-            before, other = asked[window[-1]]
-            if (before, other.doc_id) != (adapter, request.doc_id):
-                yield window
-                window = []
+        at_document = adapter, race.document(request)
+        if at_document != before and size >= _WINDOW:
+            yield window
+            window, size = [], 0
+        if request.task_name not in raced:
+            size += 1
+        elif at_document != before:
+            size += _FIELD
+        before = at_document
         window.append(at)
     if window:
         yield window
