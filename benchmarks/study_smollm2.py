@@ -242,18 +242,15 @@ def costs(found: Sequence[Cell]) -> str:
         count = own[0].card.subject.trainable_parameters or 0
         speed = statistics.median(cell.training["tokens_per_second"] for cell in own)
         seconds = statistics.median(cell.training["seconds"] for cell in own)
-        memory = statistics.median(cell.training["memory"] for cell in own)
         search = told.get(method, {})
         trials = (search.get("search") or {}).get("trials") or []
         lowest, highest = (f(t["lr"] for t in trials) for f in (min, max)) if trials else (0.0, 0.0)
         edge = " (an end of its range)" if trials and search["lr"] in (lowest, highest) else ""
         rows.append(
             [method, f"{count:,}", f"{search.get('lr', 0):.2g}{edge}", f"{speed:.0f}", f"{seconds:.0f}",
-             f"{memory / 1e9:.1f}", f"{search.get('seconds', 0) / 60:.0f}"]
+             f"{search.get('seconds', 0) / 60:.0f}"]
         )  # fmt: skip
-    return table(
-        ["", "trained numbers", "learning rate", "tokens/s", "s a training", "peak GB", "min of the search"], rows
-    )
+    return table(["", "trained numbers", "learning rate", "tokens/s", "s a training", "min of the search"], rows)
 
 
 def _metric(found: Sequence[Cell], task: str) -> str:
@@ -302,14 +299,14 @@ def rows_csv(found: Sequence[Cell]) -> str:
     """Every number of every cell, a line a score."""
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    about = ["tokens_per_second", "training_seconds", "peak_memory_bytes"]
+    about = ["tokens_per_second", "training_seconds"]
     out.writerow(["method", "bits", "trained_on", "seed", "task", "metric", "value", "low", "high", "n", *about])
     for cell in found:
         for score in cell.card.scores:
             out.writerow([cell.card.subject.method, cell.card.subject.bits, cell.task, cell.seed,
                           score.task.removeprefix(PREFIX), score.main_metric, score.main.value, score.main.low,
-                          score.main.high, score.n, cell.training["tokens_per_second"], cell.training["seconds"],
-                          cell.training["memory"]])  # fmt: skip
+                          score.main.high, score.n, cell.training["tokens_per_second"],
+                          cell.training["seconds"]])  # fmt: skip
     return text.getvalue()
 
 
@@ -323,7 +320,7 @@ def measured() -> str:
     searched = sum(step["seconds"] for step in searches().values()) / 3600
     versions = ", ".join(f"{name} {software[name]}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
     parts = [
-        f"{len(found)} adapters, {trained:.1f} core-hours of training and {searched:.1f} of searches; {machine.cpu}, "
+        f"{len(found)} adapters, {trained:.1f} core-hours of training and {searched:.1f} of searches; {machine['cpu']}, "
         f"one thread each; {versions}.",
         "**Scores** in %, mean ± standard deviation over three seeds:\n\n" + scores(found),
         "**Differences** in points with simultaneous 95 % intervals (Dunnett), bold where zero lies outside:\n\n"
