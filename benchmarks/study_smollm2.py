@@ -320,8 +320,8 @@ def measured() -> str:
     searched = sum(step["seconds"] for step in searches().values()) / 3600
     versions = ", ".join(f"{name} {software[name]}" for name in ("torch", "transformers", "peft", "bitsandbytes"))
     parts = [
-        f"{len(found)} adapters, {trained:.1f} core-hours of training and {searched:.1f} of searches; {machine['cpu']}, "
-        f"one thread each; {versions}.",
+        f"{len(found)} adapters, {trained:.1f} core-hours of training and {searched:.1f} of searches; "
+        f"{machine['cpu']}, one thread each; {versions}.",
         "**Scores** in %, mean ± standard deviation over three seeds:\n\n" + scores(found),
         "**Differences** in points with simultaneous 95 % intervals (Dunnett), bold where zero lies outside:\n\n"
         + differences(found),

@@ -152,8 +152,8 @@ class Driver:
         self.deaths: dict[str, int] = {}
         self.count = 0
         self.capacity = 1
-        # A worker that has worked ends: memory that it would keep, of a GPU or not, is given back, and the peak that the
-        # next step tells is its own.
+        # A worker that has worked ends: memory that it would keep, of a GPU or not, is given back, and the next step
+        # tells a peak of its own.
         self.remote = {False: ray.remote(_task), True: ray.remote(max_calls=1)(_task)}
 
     def run(self) -> None:
