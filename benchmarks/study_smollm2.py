@@ -132,6 +132,36 @@ def against(found: Sequence[Cell], pick: Callable[[str], list[float]]) -> dict[s
     }
 
 
+def by_seed(pick: Callable[[str], list[float]]) -> dict[str, tuple[float, float, float, float]]:
+    """method -> (difference to LoRA, low, high, p) with seeds as blocks: a seed draws one set of rows for all.
+
+    A two-way layout without interaction; the comparisons are many-to-one, as Dunnett's, on its residual.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import multivariate_t
+
+    table = np.array([pick(method) for method in METHODS.values()])
+    methods, seeds = table.shape
+    free = (methods - 1) * (seeds - 1)
+    residual = table - table.mean(1, keepdims=True) - table.mean(0, keepdims=True) + table.mean()
+    error = float(np.sqrt((residual**2).sum() / free * 2 / seeds))
+    together = np.full((methods - 1, methods - 1), 0.5) + 0.5 * np.eye(methods - 1)
+
+    def beyond(size: float) -> float:  # chance that the largest of the differences is beyond so many standard errors
+        joint = multivariate_t(shape=together, df=free, seed=0)
+        ends = np.full(methods - 1, size)
+        return 1 - float(joint.cdf(ends, lower_limit=-ends, maxpts=200_000))
+
+    half = error * float(brentq(lambda size: beyond(size) - 0.05, 1.5, 6, xtol=1e-3))
+    control = list(METHODS.values()).index(CONTROL)
+    told = {}
+    for number, method in enumerate(METHODS.values()):
+        if number != control:
+            value = float(table[number].mean() - table[control].mean())
+            told[method] = (value, value - half, value + half, max(0.0, beyond(abs(value) / error)))
+    return told
+
+
 def contrast(pick: Callable[[str], list[float]], a: str, b: str) -> tuple[float, float, float, float]:
     """(a - b, low, high, p): t test with the spread of seeds pooled over all methods, as Dunnett's has it."""
     from scipy.stats import t
@@ -196,6 +226,15 @@ def differences(found: Sequence[Cell]) -> str:
     ours = [contrast(lambda m, task=task: values(found, m, task), IRQLORA, QLORA) for task in TASKS]
     mean = contrast(lambda method: means(found, method), IRQLORA, QLORA)
     rows.append(["IR-QLoRA against QLoRA (t test)", *map(gap, ours), gap(mean), _p(mean[3])])
+    return table(head, rows)
+
+
+def blocked(found: Sequence[Cell]) -> str:
+    """The same, seed by seed."""
+    told = [by_seed(lambda method, task=task: values(found, method, task)) for task in TASKS]
+    every = by_seed(lambda method: means(found, method))
+    head = ["against LoRA, by seed", *TASKS, "mean of the three", "p of the mean"]
+    rows = [[method, *(gap(one[method]) for one in told), gap(every[method]), _p(every[method][3])] for method in every]
     return table(head, rows)
 
 
@@ -325,6 +364,8 @@ def measured() -> str:
         "**Scores** in %, mean ± standard deviation over three seeds:\n\n" + scores(found),
         "**Differences** in points with simultaneous 95 % intervals (Dunnett), bold where zero lies outside:\n\n"
         + differences(found),
+        "**The same with seeds as blocks**, for a seed's rows are those of all methods (many-to-one on the residual of "
+        "methods and seeds, 14 degrees of freedom):\n\n" + blocked(found),
         "**The same for these very adapters**, with the documents as what is sampled (paired bootstrap over documents, "
         "the answers of the three seeds together; no correction for several comparisons):\n\n" + documents(found),
         "**Forgetting**: the general tasks, and the change against the base of the same bits in points (paired "
