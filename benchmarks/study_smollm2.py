@@ -294,7 +294,7 @@ def costs(found: Sequence[Cell]) -> str:
 
 def _metric(found: Sequence[Cell], task: str) -> str:
     score = next(cell for cell in found if any(s.task == PREFIX + task for s in cell.card.scores)).score(task)
-    return f"{score.main_metric.replace('_', '-').replace('macro-f1', 'macro-F1')}, n = {score.n:,}"
+    return f"{score.main_metric.replace('_', '-').replace('macro-f1', 'macro-F1').replace('question-f1', 'F1 of nine questions')}, n = {score.n:,}"
 
 
 def _p(p: float) -> str:
@@ -302,6 +302,14 @@ def _p(p: float) -> str:
 
 
 # ---------------------------------------------------------------- plots and files
+
+
+# names of dots that lie on each other
+_BESIDE: dict[str, Any] = {
+    "LoRA": {"xytext": (9, -4)},
+    "LoRA+": {"xytext": (-9, -10), "ha": "right"},
+    "rsLoRA": {"xytext": (-9, 4), "ha": "right"},
+}
 
 
 def plot(found: Sequence[Cell], target: Path) -> None:
@@ -321,7 +329,8 @@ def plot(found: Sequence[Cell], target: Path) -> None:
         middle = statistics.mean(y)
         axes.errorbar([x], [middle], yerr=[[middle - min(y)], [max(y) - middle]], fmt="o", color=colours[bits], ms=7,
                       capsize=3)  # fmt: skip
-        axes.annotate(method.partition(" (")[0], (x, middle), textcoords="offset points", xytext=(8, 5), fontsize=9)
+        axes.annotate(method.partition(" (")[0], (x, middle), textcoords="offset points", fontsize=9,
+                      **_BESIDE.get(method, {"xytext": (8, 5)}))  # fmt: skip
     axes.set_xlabel("seconds a training of 400 rows, one thread (median of nine)")
     axes.set_ylabel("mean main metric of fpb, tfns, headlines in %")
     axes.set_title("smollm2-135m: dots are means, whiskers the least and greatest of three seeds", fontsize=10)
