@@ -294,7 +294,8 @@ def costs(found: Sequence[Cell]) -> str:
 
 def _metric(found: Sequence[Cell], task: str) -> str:
     score = next(cell for cell in found if any(s.task == PREFIX + task for s in cell.card.scores)).score(task)
-    return f"{score.main_metric.replace('_', '-').replace('macro-f1', 'macro-F1').replace('question-f1', 'F1 of nine questions')}, n = {score.n:,}"
+    named = {"macro_f1": "macro-F1", "question_f1": "F1 of nine questions"}
+    return f"{named.get(score.main_metric, score.main_metric)}, n = {score.n:,}"
 
 
 def _p(p: float) -> str:
