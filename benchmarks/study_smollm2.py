@@ -207,6 +207,10 @@ def scores(found: Sequence[Cell]) -> str:
     """Mean and standard deviation over seeds."""
     head = ["", *(f"{task}, {_metric(found, task)}" for task in TASKS), "mean of the three"]
     rows = []
+    for kind, name in (("random", "random answers"), ("majority", "always the most frequent answer")):
+        asked = [next(cell for cell in found if cell.task == task).score(task) for task in TASKS]
+        own = [100 * score.baselines[kind][score.main_metric] for score in asked]
+        rows.append([name, *(f"{value:.1f}" for value in own), f"{statistics.mean(own):.1f}"])
     for bits, (_, card) in sorted(bases().items(), reverse=True):
         own = [100 * comparison.score_of(card, PREFIX + task).main.value for task in TASKS]
         name = "base, untrained" if bits == 16 else f"base, untrained, {bits} bits"
@@ -377,7 +381,8 @@ def measured() -> str:
         "**The same with seeds as blocks**, for a seed's rows are those of all methods (many-to-one on the residual of "
         "methods and seeds, 14 degrees of freedom):\n\n" + blocked(found),
         "**The same for these very adapters**, with the documents as what is sampled (paired bootstrap over documents, "
-        "the answers of the three seeds together; no correction for several comparisons):\n\n" + documents(found),
+        "the answers of the three seeds pooled before the metric, hence other values than the means above; no correction "
+        "for several comparisons):\n\n" + documents(found),
         "**Forgetting**: the general tasks, and the change against the base of the same bits in points (paired "
         "bootstrap over documents, the nine adapters of a method together):\n\n" + forgetting(found),
         "**Cost**: medians of the nine trainings of a method, one thread, and the rate that its search found:\n\n"
