@@ -381,7 +381,7 @@ def measured() -> str:
         "**The same with seeds as blocks**, for a seed's rows are those of all methods (many-to-one on the residual of "
         "methods and seeds, 14 degrees of freedom):\n\n" + blocked(found),
         "**The same for these very adapters**, with the documents as what is sampled (paired bootstrap over documents, "
-        "the answers of the three seeds pooled before the metric, hence other values than the means above; no correction "
+        "answers of three seeds pooled before the metric, hence other values than the means above; no correction "
         "for several comparisons):\n\n" + documents(found),
         "**Forgetting**: the general tasks, and the change against the base of the same bits in points (paired "
         "bootstrap over documents, the nine adapters of a method together):\n\n" + forgetting(found),
