@@ -152,8 +152,7 @@ class Driver:
         self.deaths: dict[str, int] = {}
         self.count = 0
         self.capacity = 1
-        # A worker that has worked ends: memory that it would keep, of a GPU or not, is given back, and the next step
-        # tells a peak of its own.
+        # a worker that had a GPU gives its memory back by ending
         self.remote = {False: ray.remote(_task), True: ray.remote(max_calls=1)(_task)}
 
     def run(self) -> None:
@@ -193,7 +192,7 @@ class Driver:
             options["memory"] = int(needs.memory * 1e9)
         elif planned := max(self.memory.get(step.key, 0) for step in steps):
             options["memory"] = self.largest.of(steps[0].name, planned)
-        self.running[self.remote[not told.get("nothing")].options(**options).remote(told)] = list(steps)
+        self.running[self.remote[needs.gpus > 0].options(**options).remote(told)] = list(steps)
 
     def _take_in(self, reference: Any, steps: list[Step]) -> None:
         errors = self.ray.exceptions
