@@ -154,7 +154,7 @@ def _lm(kind: str, models: dict[str, tuple[Any, Any]], of: type[HFLM], **options
 
 
 def _ask(*arguments: Any) -> Any:
-    return SimpleNamespace(args=arguments)
+    return SimpleNamespace(args=arguments, task_name="any")
 
 
 def _requests(seed: int, count: int = 20) -> list[Any]:
