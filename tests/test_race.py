@@ -215,6 +215,16 @@ def test_documents_of_one_context_do_not_run_against_each_other(engine: Any) -> 
         engine.best = frozenset()
 
 
+def test_a_model_without_shared_prefixes_keeps_its_batches(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = asked(2)
+    whole = engine.answer(requests, lambda part: None)
+    monkeypatch.setattr(engine, "best", frozenset({"finbench_finer139_mc"}))
+    monkeypatch.setattr(engine.lm, "slow", "for the test")
+    assert len(engine._groups(requests)) <= math.ceil(len(requests) / (4 * engine.stock_batch))
+    plain = engine.answer(requests, lambda part: None)
+    assert [value for value, _ in plain] == pytest.approx([value for value, _ in whole], abs=1e-4)
+
+
 def test_contexts_that_are_cut_are_not_run_in_heats(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each length of a label has a root of its own there: every heat would run whole contexts again."""
     requests = asked(1)

@@ -158,16 +158,16 @@ class HFEngine:
 
         A document of which the best label is wanted is a group of its own.
         """
-        order, size = list(range(len(requests))), _WINDOW
-        if self.lm.slow:
+        order, size, raced = list(range(len(requests))), _WINDOW, self.best
+        if self.lm.slow:  # nothing is shared there, and nothing raced
             order.sort(key=lambda index: -len(requests[index].args[0]))
-            size = 4 * self.stock_batch
+            size, raced = 4 * self.stock_batch, frozenset()
         groups: list[list[int]] = []
         for index in order:
             joins = False
             if groups:
                 last, new = requests[groups[-1][-1]], requests[index]
-                room = size if self.best.isdisjoint((last.task_name, new.task_name)) else 0
+                room = size if raced.isdisjoint((last.task_name, new.task_name)) else 0
                 joins = len(groups[-1]) < room or race.document(last) == race.document(new)
             if joins:
                 groups[-1].append(index)
