@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from finbench import cardfiles, catalog, prompts, stats
-from finbench.console import quiet
-from finbench.errors import FinbenchError
+from finbench.cards import cardfiles
+from finbench.core import catalog
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError
+from finbench.scoring import prompts, stats
 
 TASK = "finbench_xbrl_term"
 

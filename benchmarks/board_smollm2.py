@@ -15,7 +15,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finbench import cardfiles, catalog, evaluation, training
+from finbench.cards import cardfiles
+from finbench.core import catalog
+from finbench.evaluation import evaluator
+from finbench.training import runner
 
 RESULTS = Path(__file__).resolve().parent.parent / "leaderboards" / "scorecards"
 SUBJECTS: dict[str, dict[str, Any]] = {
@@ -40,7 +43,7 @@ def train(data_dir: Path | None, studies: list[str]) -> None:
             if not (folder / "finbench.json").is_file():
                 said = {"name": folder.name, "tasks": STUDIES[study], "limit": 250, "seed": 0}
                 recipe = catalog.recipe(None, {**said, **stated})
-                training.train(recipe, folder, data_dir=data_dir, resume=(folder / "checkpoints").is_dir())
+                runner.train(recipe, folder, data_dir=data_dir, resume=(folder / "checkpoints").is_dir())
 
 
 def score(data_dir: Path | None, studies: list[str]) -> None:
@@ -49,7 +52,7 @@ def score(data_dir: Path | None, studies: list[str]) -> None:
         out = Path("runs") / f"{study}-scorecards"
         for task in STUDIES[study]:
             subjects = [str(folder_of(study, name)) for name in SUBJECTS]
-            evaluation.evaluate(subjects, tasks=[task], out=out, data_dir=data_dir)
+            evaluator.evaluate(subjects, tasks=[task], out=out, data_dir=data_dir)
         for path in out.glob("*.json"):
             kept = path.stem if path.stem.startswith(f"{study}-") else f"{study}-{path.stem}"
             shutil.copy(path, RESULTS / f"{kept}.json")

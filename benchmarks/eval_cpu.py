@@ -22,10 +22,12 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from finbench import bases, catalog, environment, prompts
-from finbench.console import quiet, say
+from finbench.core import catalog, environment
+from finbench.core.console import quiet, say
 from finbench.engines import choices, generation
 from finbench.engines.lm import TreeLM
+from finbench.models import bases
+from finbench.scoring import prompts
 
 RESULTS = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "speed.md"

@@ -24,8 +24,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finbench import bases, catalog, environment, prompts
-from finbench.console import quiet, say
+from finbench.core import catalog, environment
+from finbench.core.console import quiet, say
+from finbench.models import bases
+from finbench.scoring import prompts
 
 RESULTS = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "vllm.md"

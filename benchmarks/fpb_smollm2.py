@@ -15,8 +15,12 @@ import shutil
 import statistics
 from pathlib import Path
 
-from finbench import adapters, cardfiles, cards, catalog, evaluation, training
-from finbench.records import Score, Scorecard
+from finbench.cards import cardfiles, render
+from finbench.core import catalog
+from finbench.core.records import Score, Scorecard
+from finbench.evaluation import evaluator
+from finbench.models import adapters
+from finbench.training import runner
 
 RECIPE = "fpb-smollm2-135m-lora"
 SEEDS = (0, 1, 2)
@@ -29,9 +33,9 @@ def run(data_dir: Path | None) -> None:
     for seed in SEEDS:
         recipe = catalog.recipe(RECIPE, {"seed": seed})
         folders.append(Path("runs") / recipe.name)
-        training.train(recipe, folders[-1], data_dir=data_dir, resume=(folders[-1] / "checkpoints").is_dir())
+        runner.train(recipe, folders[-1], data_dir=data_dir, resume=(folders[-1] / "checkpoints").is_dir())
     out = Path("runs") / "fpb-scorecards"
-    evaluation.evaluate([str(folder) for folder in folders], tasks=["fpb", "fpb_mc"], out=out, data_dir=data_dir)
+    evaluator.evaluate([str(folder) for folder in folders], tasks=["fpb", "fpb_mc"], out=out, data_dir=data_dir)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for path in out.glob("*.json"):
         shutil.copy(path, RESULTS / f"fpb-{path.name}" if path.stem == "smollm2-135m" else RESULTS / path.name)
@@ -57,14 +61,14 @@ def table() -> str:
         by_task = {score.task: score for score in card.scores}
         score, choice = by_task["finbench_fpb"], by_task["finbench_fpb_mc"]
         lines.append(
-            f"| {card.subject.name} | {cards.interval(score.main)} | {cards.percent(score.metrics['acc'].value)} "
-            f"| {cards.percent(score.parse_rate.value)} | {cards.percent(choice.main.value)} |"
+            f"| {card.subject.name} | {render.interval(score.main)} | {render.percent(score.metrics['acc'].value)} "
+            f"| {render.percent(score.parse_rate.value)} | {render.percent(choice.main.value)} |"
         )
     trained = shown[1:]
     lines.append("| **mean of the seeds ± standard deviation** | " + " | ".join(_columns(trained)) + " |")
     score = _score(shown[0], "finbench_fpb")
     for name, values in score.baselines.items():
-        lines.append(f"| {name} label | {cards.percent(values['macro_f1'])} | {cards.percent(values['acc'])} | | |")
+        lines.append(f"| {name} label | {render.percent(values['macro_f1'])} | {render.percent(values['acc'])} | | |")
     return "\n".join([f"n = {score.n} test sentences", "", *lines])
 
 
@@ -75,7 +79,7 @@ def terminal() -> str:
     found = [cardfiles.read(RESULTS / "fpb-smollm2-135m.json"), cardfiles.read(RESULTS / f"{RECIPE}-s0.json")]
     one = [card.model_copy(update={"scores": [_score(card, "finbench_fpb")]}) for card in found]
     console = Console(width=80, no_color=True, record=True, file=io.StringIO())
-    for shown in cards.terminal(one, 80):
+    for shown in render.terminal(one, 80):
         console.print(shown)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()).rstrip()
 

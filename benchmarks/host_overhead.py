@@ -13,9 +13,10 @@ import time
 
 import torch
 
-from finbench import batches, catalog, loops, packing, planning
-from finbench.console import quiet
+from finbench.core import catalog
+from finbench.core.console import quiet
 from finbench.methods import method_named
+from finbench.training import batches, loops, packing, planning
 
 
 def main() -> None:

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from finbench import earlier, environment, metrics, paired, stats
-from finbench.records import Measure
-from finbench.stats import Counts
+from finbench.core import environment
+from finbench.core.records import Measure
+from finbench.scoring import earlier, metrics, paired, stats
+from finbench.scoring.stats import Counts
 
 RESULTS = Path(__file__).with_suffix(".json")
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "statistics.md"

@@ -54,7 +54,7 @@ def _keep(part: str, line: str, row: dict[str, Any]) -> None:
 
 
 def _base() -> Any:
-    from finbench import bases
+    from finbench.models import bases
 
     return bases.resolve("smollm2-135m", "wheel")
 
@@ -64,8 +64,8 @@ def entropy() -> None:
     import bitsandbytes as bnb
     import torch
 
-    from finbench import bases
     from finbench.methods import icq
+    from finbench.models import bases
 
     model, _ = bases.load(_base(), 16, torch.bfloat16)
     layers = [(n.rpartition(".")[2], m.weight.data) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
@@ -132,7 +132,7 @@ def free_grid() -> None:
 
 
 def _recipe(halves: str, seed: int, rows: int) -> Any:
-    from finbench import catalog
+    from finbench.core import catalog
 
     stated = {"method": "irqlora", "tasks": ["fpb"], "limit": rows, "batch_size": BATCH, "seed": seed}
     return catalog.recipe(None, {**stated, **HALVES[halves]})
@@ -140,10 +140,10 @@ def _recipe(halves: str, seed: int, rows: int) -> Any:
 
 def cost(halves: str, data_dir: Path | None) -> None:
     """Time and memory of a few steps; of NF4 alone it is what qlora costs."""
-    from finbench import training
+    from finbench.training import runner
 
     before: dict[str, float] = {}
-    real = training.fit
+    real = runner.fit
 
     def timed(*arguments: Any, **named: Any) -> Any:
         before["fit"] = time.process_time()
@@ -151,11 +151,11 @@ def cost(halves: str, data_dir: Path | None) -> None:
         before["end"] = time.process_time()
         return found
 
-    training.fit = timed
+    runner.fit = timed
     began = time.process_time()
     with tempfile.TemporaryDirectory() as out:
         folder = Path(out) / "a"
-        made = training.train(_recipe(halves, 0, BATCH * STEPS), folder, data_dir=data_dir)
+        made = runner.train(_recipe(halves, 0, BATCH * STEPS), folder, data_dir=data_dir)
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     run = made.training
     row = {
@@ -208,8 +208,8 @@ def perplexity(model: Any, tokenizer: Any, data_dir: Path) -> float:
 
 def untrained(data_dir: Path) -> None:
     """Perplexity of the base as published, in NF4 and in calibrated codes."""
-    from finbench import bases
     from finbench.methods import icq, quantise
+    from finbench.models import bases
 
     dtype = bases.compute_dtype("auto")
     full, tokenizer = bases.load(_base(), 16, dtype)
@@ -232,7 +232,9 @@ def untrained(data_dir: Path) -> None:
 
 def ablation(data_dir: Path, home: Path) -> None:
     """Every cell that is not there yet, seed by seed."""
-    from finbench import adapters, bases, evaluation, training
+    from finbench.evaluation import evaluator
+    from finbench.models import adapters, bases
+    from finbench.training import runner
 
     _remembered()
     for seed in SEEDS:
@@ -242,8 +244,8 @@ def ablation(data_dir: Path, home: Path) -> None:
                 continue
             recipe = _recipe(halves, seed, ROWS)
             folder = home / cell.replace(", seed ", "-s").replace(" + ", "-").lower()
-            made = training.train(recipe, folder, data_dir=data_dir)
-            cards = evaluation.evaluate(
+            made = runner.train(recipe, folder, data_dir=data_dir)
+            cards = evaluator.evaluate(
                 [str(folder)], tasks=["fpb_mc"], limit=TESTS, out=home / "cards", data_dir=data_dir
             )
             found = {card.subject.kind: card.scores[0] for card in cards}

@@ -69,20 +69,21 @@ def train(
     method: str, bits: int, rows: int, batch: int, data_dir: Path | None, out: Path
 ) -> tuple[Path, dict[str, Any]]:
     """Train one line on ``rows`` rows; (adapter folder, what it cost)."""
-    from finbench import catalog, training
+    from finbench.core import catalog
     from finbench.methods.subspaces import Moving
+    from finbench.training import runner
 
     started: list[float] = []
     fitted: list[float] = []
     moved: list[float] = []
-    training.begin = _timed(training.begin, started)
-    training.fit = _timed(training.fit, fitted)
+    runner.begin = _timed(runner.begin, started)
+    runner.fit = _timed(runner.fit, fitted)
     Moving.move = _timed(Moving.move, moved)  # type: ignore[method-assign]
     recipe = catalog.recipe(
         None, {"tasks": ["fpb"], "method": method, "bits": bits, "limit": rows, "batch_size": batch}
     )
     folder = out / recipe.name
-    made = training.train(recipe, folder, data_dir=data_dir)
+    made = runner.train(recipe, folder, data_dir=data_dir)
     run = made.training
     return folder, {
         "method": method,
@@ -108,10 +109,10 @@ def train(
 
 def score(method: str, bits: int, data_dir: Path | None, out: Path) -> None:
     """Train one line, examine it, and add it to the results; the base alone too, if it is not there."""
-    from finbench import evaluation
+    from finbench.evaluation import evaluator
 
     folder, row = train(method, bits, ROWS, BATCH, data_dir, out)
-    for card in evaluation.evaluate([str(folder)], limit=TESTS, out=out / "cards", data_dir=data_dir):
+    for card in evaluator.evaluate([str(folder)], limit=TESTS, out=out / "cards", data_dir=data_dir):
         [found] = card.scores
         main = {"macro_f1": [found.main.value, found.main.low, found.main.high], "n": found.n}
         if card.subject.kind != "base":

@@ -13,9 +13,10 @@ from typing import Any
 import bitsandbytes as bnb
 import torch
 
-from finbench import bases, catalog
-from finbench.console import quiet
+from finbench.core import catalog
+from finbench.core.console import quiet
 from finbench.methods import method_named, quantise
+from finbench.models import bases
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn in the corresponding period a year earlier."
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from finbench import batches, catalog, packing
-from finbench.console import quiet
+from finbench.core import catalog
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError
 from finbench.data.sources import describe
-from finbench.errors import FinbenchError
-from finbench.preparation import Prepared, prepare
+from finbench.training import batches, packing
+from finbench.training.preparation import Prepared, prepare
 
 BATCH, EPOCHS = 16, 3
 

@@ -167,7 +167,7 @@ def page() -> str:
 
 def pictures() -> dict[Path, str]:
     """The curves of held-out bits per byte, as SVG, by the file that docs/pretrain-results.md shows."""
-    from finbench import plots
+    from finbench.cards import plots
 
     made = {}
     for part, runs in read().items():

@@ -38,9 +38,9 @@ def layer(inputs: int, outputs: int, kind: str, rank: int) -> Any:
     """A layer of that kind with weights."""
     import torch
 
-    from finbench.structured.inits import support
-    from finbench.structured.modules import MODULES, SLTrainLinear
-    from finbench.structured.structures import Factored, entries
+    from finbench.models.structured.inits import support
+    from finbench.models.structured.modules import MODULES, SLTrainLinear
+    from finbench.models.structured.structures import Factored, entries
 
     if kind == "dense":
         return torch.nn.Linear(inputs, outputs)
@@ -58,8 +58,8 @@ def model(name: str, kind: str, amount: float) -> Any:
     """A model of that shape; ``amount`` is the compression."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from finbench.structured import surgery
-    from finbench.structured.structures import Structure
+    from finbench.models.structured import surgery
+    from finbench.models.structured.structures import Structure
 
     config = LlamaConfig(**SHAPES[name])
     made = AutoModelForCausalLM.from_config(config)
@@ -134,7 +134,7 @@ def models(rounds: int, tokens: int) -> dict[str, Any]:
     """Each model in each kind."""
     import torch
 
-    from finbench.structured import counts, modules
+    from finbench.models.structured import counts, modules
 
     found = {}
     for name, amounts in MODELS.items():

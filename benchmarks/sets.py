@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from finbench import catalog, paths, prompts, scoring
+from finbench.core import catalog, paths
 from finbench.data.sources import describe
+from finbench.scoring import measuring, prompts
 
 FILE = Path(__file__).resolve().parent.parent / "tasks" / "measured.json"
 TOLERANCE = 0.015  # the YAMLs state random labels exactly and some shares of the authors' complete files
@@ -47,7 +48,7 @@ def faults(data_dir: Path) -> Iterator[str]:
     here = [task for task in catalog.tasks().values() if not task.shipped and describe(task.set, data_dir)]
     for task in here:
         exam = prompts.load([task], data_dir)[task.name]
-        found = scoring.baselines(exam, prompts.rows(exam, "test"))
+        found = measuring.baselines(exam, prompts.rows(exam, "test"))
         for name, stated in task.baselines.items():
             kind, _, metric = name.partition("_")
             value = found.get(kind, {}).get(metric or task.main_metric)

@@ -22,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from finbench import cardfiles, comparison, scoring
-from finbench.catalog import PREFIX
-from finbench.files import write_atomic
-from finbench.records import Score, Scorecard
+from finbench.cards import cardfiles, comparison
+from finbench.core.catalog import PREFIX
+from finbench.core.files import write_atomic
+from finbench.core.records import Score, Scorecard
+from finbench.scoring import measuring
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY, PAGE = ROOT / "leaderboards" / "study", ROOT / "docs" / "study-smollm2.md"
@@ -181,10 +182,10 @@ def by_documents(a: Sequence[Cell], b: Sequence[Cell], task: str) -> Any:
     for side in (a, b):
         rows = [cardfiles.rows_by_task(cell.path, cell.card)[PREFIX + task] for cell in side]
         metric = side[0].score(task).main_metric
-        sides.append([value for one in rows for value in scoring.values_of(one)[metric]])
-        clusters = [source for one in rows for source in scoring.clusters_of(one)]
+        sides.append([value for one in rows for value in measuring.values_of(one)[metric]])
+        clusters = [source for one in rows for source in measuring.clusters_of(one)]
     how = comparison.aggregation_of(PREFIX + task, a[0].score(task).main_metric)
-    return scoring.difference(sides[0], sides[1], how, clusters)
+    return measuring.difference(sides[0], sides[1], how, clusters)
 
 
 # ---------------------------------------------------------------- tables

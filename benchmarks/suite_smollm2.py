@@ -15,8 +15,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-from finbench import cardfiles, cards, catalog, evaluation, paths, training
-from finbench.records import Score
+from finbench.cards import cardfiles, render
+from finbench.core import catalog, paths
+from finbench.core.records import Score
+from finbench.evaluation import evaluator
+from finbench.training import runner
 
 LIMIT = {"suite": 200, "xbrl": 30}  # test rows a task; those of XBRL have long prompts
 HOME = Path(__file__).resolve().parent.parent
@@ -40,9 +43,9 @@ def run(data_dir: Path | None, studies: list[str]) -> None:
         recipe = catalog.recipe(STUDIES[study])
         folder, out = Path("runs") / recipe.name, Path("runs") / f"{study}-scorecards"
         if not (folder / "finbench.json").is_file():
-            training.train(recipe, folder, data_dir=data_dir, resume=(folder / "checkpoints").is_dir())
+            runner.train(recipe, folder, data_dir=data_dir, resume=(folder / "checkpoints").is_dir())
         tasks = _tasks(study, data_dir)
-        evaluation.evaluate([str(folder)], tasks=tasks, limit=LIMIT[study], out=out, data_dir=data_dir)
+        evaluator.evaluate([str(folder)], tasks=tasks, limit=LIMIT[study], out=out, data_dir=data_dir)
         RESULTS.mkdir(parents=True, exist_ok=True)
         for path in out.glob("*.json"):
             kept = path.stem if path.stem.startswith(f"{study}-") else f"{study}-{path.stem}"
@@ -82,11 +85,11 @@ def page() -> str:
 
 def _line(base: Score, tuned: Score) -> str:
     baselines = [base.baselines.get(name, {}).get(base.main_metric) for name in ("majority", "random")]
-    shown = ", ".join(cards.percent(value) for value in baselines if value is not None)
-    parsed = " / ".join(cards.percent(score.parse_rate.value) for score in (base, tuned))
+    shown = ", ".join(render.percent(value) for value in baselines if value is not None)
+    parsed = " / ".join(render.percent(score.parse_rate.value) for score in (base, tuned))
     return (
-        f"| {base.task.removeprefix(catalog.PREFIX)} | {base.main_metric} | {base.n} | {cards.interval(base.main)} "
-        f"| {cards.interval(tuned.main)} | {parsed} | {shown} |"
+        f"| {base.task.removeprefix(catalog.PREFIX)} | {base.main_metric} | {base.n} | {render.interval(base.main)} "
+        f"| {render.interval(tuned.main)} | {parsed} | {shown} |"
     )
 
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finbench import environment
+from finbench.core import environment
 from finbench.grid import driver, spec
 from finbench.grid.places import Place
 from finbench.grid.steps import Board

@@ -67,20 +67,22 @@ def timer() -> Any:
 
 def prepared(way: str, task: str, rows: int, data_dir: Path) -> Any:
     """The run of a way; for TRL it only gives rows."""
-    from finbench import catalog, training
+    from finbench.core import catalog
+    from finbench.training import runner
 
     stated = {"tasks": [task], "limit": rows, "rank": RANK, "alpha": 2 * RANK, "batch_size": BATCH, "lr": LR}
     stated |= {"loop": way} if way in ("padded", "packed") else {}
-    return training.prepare(catalog.recipe(None, {**stated, "bits": 4 if way == "nf4" else 16}), data_dir)
+    return runner.prepare(catalog.recipe(None, {**stated, "bits": 4 if way == "nf4" else 16}), data_dir)
 
 
 def ours(way: str, task: str, rows: int, data_dir: Path) -> dict[str, Any]:
     """One training by finbench."""
-    from finbench import bases, training
+    from finbench.models import bases
+    from finbench.training import runner
 
     run, clock = prepared(way, task, rows, data_dir), timer()
-    model, tokenizer = training.begin(run, bases.compute_dtype("auto"))
-    from finbench import trainer
+    model, tokenizer = runner.begin(run, bases.compute_dtype("auto"))
+    from finbench.training import trainer
 
     real = trainer.AnswerTrainer.__init__
 
@@ -90,7 +92,7 @@ def ours(way: str, task: str, rows: int, data_dir: Path) -> dict[str, Any]:
 
     trainer.AnswerTrainer.__init__ = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
-        made, _ = training.fit(run, model, tokenizer, Path(folder))
+        made, _ = runner.fit(run, model, tokenizer, Path(folder))
     tokens, computed = run.tokens(made.passes)
     losses = [entry["loss"] for entry in made.state.log_history if "loss" in entry]
     return {"tokens": tokens, "computed": computed, "ends": clock.ends, "losses": losses}
@@ -158,7 +160,7 @@ def one(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """All ways in turns, once a round."""
-    from finbench import environment
+    from finbench.core import environment
 
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in arguments.ways.split(",")}
     for _ in range(arguments.rounds):

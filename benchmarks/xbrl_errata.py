@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
-from finbench import paths
+from finbench.core import paths
 from finbench.data.xbrl import filings, published
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.published import Question

@@ -15,13 +15,13 @@ from typing import Any
 
 import methods_page
 
-from finbench import records
+from finbench.core import records
 
 HERE = Path(__file__).parent
 NOUNS = ("Scorecard", "Restatement", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Provenance")
 HEAD = """# The scorecard, schema {number}
 
-Written by `python docs/generate.py` from `finbench/records.py`; [scorecard.schema.json](scorecard.schema.json) is the same for programs.
+Written by `python docs/generate.py` from `finbench/core/records.py`; [scorecard.schema.json](scorecard.schema.json) is the same for programs.
 
 A scorecard is two files: `<name>.json`, one [Scorecard](#scorecard), and `<name>.samples.jsonl.zst`, a line for every document and task.
 Schema {number} is the first that is promised to stay readable: later ones add keys that may be absent, and a card says its number under

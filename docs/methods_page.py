@@ -11,7 +11,7 @@ from typing import Any
 
 import irqlora_page
 
-from finbench import catalog, paths
+from finbench.core import catalog, paths
 from finbench.methods import METHODS, TUNERS
 from finbench.methods.base import SERVED, Method
 from finbench.methods.lora import REFUSED as REFUSED_OPTIONS

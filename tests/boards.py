@@ -6,10 +6,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-from finbench import cardfiles, evaluation
+from finbench.cards import cardfiles
+from finbench.core.records import Measure, Scorecard
+from finbench.evaluation import evaluator
+from finbench.evaluation.verification import Verification
 from finbench.leaderboard.board import Board, Entry, board
-from finbench.records import Measure, Scorecard
-from finbench.verification import Verification
 
 HOSTILE = (
     '</script><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>|`*_[x](javascript:alert(1))\u2028'
@@ -19,7 +20,7 @@ HOSTILE = (
 def sit(out: Path, data: Path, tasks: list[str], *, answers: str = "random", seed: int = 0, **options: Any) -> Path:
     """A card of the dummy engine; returns its path."""
     place = out / f"{answers}-{seed}-{options.get('limit')}"
-    evaluation.evaluate(
+    evaluator.evaluate(
         engine="dummy", tasks=tasks, seed=seed, out=place, data_dir=data, arguments={"answers": answers}, **options
     )
     return place / "dummy.json"

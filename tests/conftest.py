@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from finbench.devhub.server import TOKEN, DevHub
+from finbench.hub.dev.server import TOKEN, DevHub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the development Hub does not speak it
@@ -26,7 +26,7 @@ settings.load_profile("finbench")
 
 def task_helper(name: str) -> ModuleType:
     """A module of ``tasks/lib``, loaded as lm-eval loads it: by its file."""
-    from finbench import paths
+    from finbench.core import paths
 
     spec = importlib.util.spec_from_file_location(f"finbench_lib_{name}", paths.shipped("tasks") / "lib" / f"{name}.py")
     assert spec is not None
@@ -79,7 +79,7 @@ def _tokenizer(folder: Path) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from finbench import paths
+    from finbench.core import paths
 
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

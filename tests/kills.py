@@ -17,8 +17,8 @@ from typing import Any
 import lm_eval.models.huggingface  # noqa: F401
 import peft  # noqa: F401
 
-from finbench import evaluation
 from finbench.engines.forward import Forward
+from finbench.evaluation import evaluator
 
 
 def attempt(arguments: dict[str, Any], counter: Path, die_at: int | None) -> int:
@@ -40,7 +40,7 @@ def attempt(arguments: dict[str, Any], counter: Path, die_at: int | None) -> int
             return found
 
         Forward.call = counted  # type: ignore[method-assign]
-        evaluation.evaluate(**{**arguments, "out": Path(arguments["out"]), "data_dir": Path(arguments["data_dir"])})
+        evaluator.evaluate(**{**arguments, "out": Path(arguments["out"]), "data_dir": Path(arguments["data_dir"])})
         os._exit(0)
     except BaseException:  # noqa: BLE001  a child must never go on as its parent
         import traceback

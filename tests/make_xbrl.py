@@ -76,7 +76,7 @@ def xbrl_sources(folder: Path, count: int) -> dict[str, list[Path]]:
 
 def xbrl_filing_sets(data: Path) -> dict[str, Any]:
     """The sets that are made of filings, into the data directory ``data``: from the invented filings that ship."""
-    from finbench import paths
+    from finbench.core import paths
     from finbench.data.xbrl.build import build
 
     folder = paths.shipped("tasks") / "mini" / "filings"

@@ -15,10 +15,10 @@ from pathlib import Path
 import peft  # noqa: F401
 import transformers  # noqa: F401
 
-from finbench import leaderboard, verification  # noqa: F401
-from finbench.errors import FinbenchError
+from finbench import leaderboard
+from finbench.core.errors import FinbenchError
 from finbench.leaderboard import charts
-from finbench.publishing.push import push
+from finbench.publishing.publish import push
 
 
 def main() -> None:

@@ -16,7 +16,9 @@ import yaml
 
 import finbench
 from conftest import quick, task_helper
-from finbench import cardfiles, catalog, metrics, paths
+from finbench.cards import cardfiles
+from finbench.core import catalog, paths
+from finbench.scoring import metrics
 
 PACKAGE = Path(finbench.__file__).parent
 ROOT = PACKAGE.parent
@@ -203,7 +205,7 @@ def test_public_names_are_the_same_at_every_use() -> None:
 
 def test_help_is_fast_and_loads_nothing_heavy() -> None:
     code = (
-        "import sys, finbench.cli as c\n"
+        "import sys, finbench.cli.app as c\n"
         "sys.argv = ['finbench', '--help']\n"
         "try: c.main()\n"
         "except SystemExit: pass\n"

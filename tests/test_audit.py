@@ -14,14 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import quick
-from finbench import paths
-from finbench.cli import app
+from finbench.cli.app import app
+from finbench.core import paths
+from finbench.core.errors import FinbenchError
 from finbench.data.audit import Audit, Finding, audit
 from finbench.data.audit.against import against
 from finbench.data.audit.figures import evaluate
 from finbench.data.audit.texts import damage
 from finbench.data.contamination import Index
-from finbench.errors import FinbenchError
 from make_data import LABELS, _prompt, sentences
 
 CODES = {"negative": "0", "positive": "1", "neutral": "2"}

@@ -14,11 +14,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import make_gpt2, make_llama
-from finbench import adapters, bases, batches, cardfiles, catalog, cli, evaluation, modelfiles, prompts
+from finbench.cards import cardfiles
+from finbench.cli import app
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Recipe
 from finbench.data.sources import import_data
-from finbench.errors import FinbenchError
-from finbench.records import Recipe
-from finbench.training import prepare, train
+from finbench.evaluation import evaluator
+from finbench.models import adapters, bases, modelfiles
+from finbench.scoring import prompts
+from finbench.training import batches
+from finbench.training.runner import prepare, train
 from make_data import write_sources
 
 STATED = {
@@ -42,7 +48,7 @@ def adapter(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def examine(*folders: Path, base: Path, out: Path, **options: Any) -> list[Any]:
     chosen = {"limit": 8, "tasks": ["mini_sentiment"], "arguments": {"dtype": "float32"}, **options}
-    return evaluation.evaluate([str(folder) for folder in folders], base=str(base), out=out, **chosen)
+    return evaluator.evaluate([str(folder) for folder in folders], base=str(base), out=out, **chosen)
 
 
 def foreign(adapter: Path, folder: Path, **config: Any) -> Path:
@@ -58,7 +64,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: str) -> st
     """Run a command that must fail with exit 1; what it said, on one line."""
     monkeypatch.setattr(sys, "argv", ["finbench", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     assert stopped.value.code == 1
     return " ".join(capsys.readouterr().err.split())
 
@@ -112,7 +118,7 @@ def test_another_chat_template_is_another_exam(llama: Path, tmp_path: Path) -> N
     for end in ("", "{# other #}"):
         template = tmp_path / "b" / "chat_template.jinja"
         template.write_text(template.read_text() + end)
-        [card] = evaluation.evaluate(
+        [card] = evaluator.evaluate(
             model=str(tmp_path / "b"), chat=True, tasks=["mini_sentiment"], limit=4, out=tmp_path / "o"
         )
         keys.append(card.run_key)
@@ -143,7 +149,7 @@ def test_a_base_with_an_adapter_in_its_folder_is_refused(adapter: Path, llama: P
     for name in ("adapter_config.json", adapters.WEIGHTS):
         shutil.copy(adapter / name, tmp_path / "b")
     with pytest.raises(FinbenchError, match="applied in silence"):
-        evaluation.evaluate(model=str(tmp_path / "b"), tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
+        evaluator.evaluate(model=str(tmp_path / "b"), tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
 
 
 def test_every_file_that_decides_an_answer_is_listed(adapter: Path, llama: Path, tmp_path: Path) -> None:
@@ -315,14 +321,14 @@ def test_odd_bases_are_refused_by_train_and_eval(fault: str, llama: Path, tmp_pa
     with pytest.raises(FinbenchError, match=message):
         train(catalog.recipe(None, {**STATED, "base": str(tmp_path / "b")}), tmp_path / "a")
     with pytest.raises(FinbenchError, match=message):
-        evaluation.evaluate(model=str(tmp_path / "b"), tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
+        evaluator.evaluate(model=str(tmp_path / "b"), tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
 
 
 def test_a_template_that_refuses_is_one_line(llama: Path, tmp_path: Path) -> None:
     shutil.copytree(llama, tmp_path / "b")
     (tmp_path / "b" / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
     with pytest.raises(FinbenchError, match="chat template"):
-        evaluation.evaluate(model=str(tmp_path / "b"), chat=True, tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
+        evaluator.evaluate(model=str(tmp_path / "b"), chat=True, tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
 
 
 @pytest.mark.parametrize(
@@ -350,11 +356,11 @@ def test_a_newer_record_says_so(adapter: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["my[0]", "m[bold]y", "a|b", "<img src=x onerror=alert(1)>", "x`y", "$(touch z)"])
 def test_names_are_shown_as_they_are(name: str, adapter: Path, llama: Path, tmp_path: Path, capsys: Any) -> None:
-    from finbench import views
+    from finbench.cli.show import runs
 
     folder = foreign(adapter, tmp_path / name)
     found = examine(folder, base=llama, out=tmp_path / "o")
-    views.scored(found, tmp_path / "o")
+    runs.scored(found, tmp_path / "o")
     assert name[:16] in capsys.readouterr().out
     report = (tmp_path / "o" / "report.md").read_text() + (tmp_path / "o" / "report.html").read_text()
     assert "<img" not in report
@@ -378,7 +384,7 @@ def test_a_torn_canonical_file_is_named_with_its_line(fault: str, llama: Path, t
     path = tmp_path / "d" / "fpb" / "test.jsonl"
     path.write_text(path.read_text().splitlines()[0] + "\n" + ROWS[fault] + "\n")
     with pytest.raises(FinbenchError, match=r"test\.jsonl:2: ") as caught:
-        evaluation.evaluate(model=str(llama), tasks=["fpb"], data_dir=tmp_path / "d", out=tmp_path / "o")
+        evaluator.evaluate(model=str(llama), tasks=["fpb"], data_dir=tmp_path / "d", out=tmp_path / "o")
     assert "finbench data import fpb" in caught.value.hint
 
 
@@ -386,7 +392,7 @@ def test_an_empty_canonical_file_is_refused(llama: Path, tmp_path: Path) -> None
     import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "d")
     (tmp_path / "d" / "fpb" / "test.jsonl").write_text("")
     with pytest.raises(FinbenchError, match="no rows"):
-        evaluation.evaluate(model=str(llama), tasks=["fpb"], data_dir=tmp_path / "d", out=tmp_path / "o")
+        evaluator.evaluate(model=str(llama), tasks=["fpb"], data_dir=tmp_path / "d", out=tmp_path / "o")
 
 
 def test_files_of_undecodable_names_are_imported(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from finbench import bases, catalog
-from finbench.errors import FinbenchError
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.models import bases
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +46,7 @@ def test_the_unpacked_base_is_the_gguf_to_the_last_bit(embedded: bases.Base) -> 
 
 
 def test_it_is_unpacked_once_even_by_two_processes_at_a_time(tmp_path: Path) -> None:
-    code = "from finbench import bases; print(bases.resolve('smollm2-135m', 'wheel').id.fingerprint)"
+    code = "from finbench.models import bases; print(bases.resolve('smollm2-135m', 'wheel').id.fingerprint)"
     environment = {**os.environ, "FINBENCH_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     runs = [
         subprocess.Popen(
@@ -81,8 +82,8 @@ def test_a_base_that_is_nowhere_to_be_had_says_what_to_type() -> None:
 
 def test_the_whole_path_learns(embedded: bases.Base, cache: Path, tmp_path: Path) -> None:
     """Train on 160 invented sentences, score beside the base on 150 unseen ones, load with plain peft."""
-    from finbench.evaluation import evaluate
-    from finbench.training import train
+    from finbench.evaluation.evaluator import evaluate
+    from finbench.training.runner import train
 
     recipe = catalog.recipe("mini-sentiment-smollm2-135m-lora", {"limit": 160})
     train(recipe, tmp_path / "a")

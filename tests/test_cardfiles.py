@@ -17,18 +17,20 @@ import jsonschema
 import pytest
 import zstandard
 
-from finbench import cardfiles, evaluation, seal
-from finbench.errors import FinbenchError
-from finbench.files import stable_json
-from finbench.records import Scorecard
-from finbench.verification import verify
+from finbench.cards import cardfiles
+from finbench.core import seal
+from finbench.core.errors import FinbenchError
+from finbench.core.files import stable_json
+from finbench.core.records import Scorecard
+from finbench.evaluation import evaluator
+from finbench.evaluation.verification import verify
 
 ROOT = Path(__file__).parent.parent
 
 
 def run(*arguments: str, before: str = "") -> subprocess.Popen[str]:
     """``finbench`` in a process of its own; ``before`` is Python that runs first in it."""
-    code = f"import sys\n{before}\nfrom finbench import cli\nsys.argv[0] = 'finbench'\ncli.main()\n"
+    code = f"import sys\n{before}\nfrom finbench.cli import app as cli\nsys.argv[0] = 'finbench'\ncli.main()\n"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE,
@@ -41,7 +43,7 @@ def run(*arguments: str, before: str = "") -> subprocess.Popen[str]:
 def at_once(jobs: list[dict[str, Any]]) -> list[int | None]:
     """Evaluate each in a process of its own, all at the same time; their exit codes."""
     context = multiprocessing.get_context("fork")  # each would take seconds to import what this process has
-    running = [context.Process(target=evaluation.evaluate, kwargs={"engine": "dummy", **job}) for job in jobs]
+    running = [context.Process(target=evaluator.evaluate, kwargs={"engine": "dummy", **job}) for job in jobs]
     for process in running:
         process.start()
     for process in running:
@@ -84,7 +86,7 @@ def test_the_same_run_twice_at_once_gives_one_card(tmp_path: Path) -> None:
 
 def test_a_full_disk_exits_1_and_leaves_earlier_cards(tmp_path: Path) -> None:
     """RLIMIT_FSIZE makes writes fail as a full disk does, at whatever write is the first to need the room."""
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     before = contents(tmp_path)
     full = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     for size in (0, 4000):
@@ -114,12 +116,12 @@ def test_a_read_only_folder_is_refused_before_anything_is_scored(tmp_path: Path)
 def test_a_writer_killed_at_any_step_leaves_a_whole_card(
     stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     path = tmp_path / "dummy.json"
     before = path.read_bytes()
     calls = {"before the samples": 0, "before the card": 1, "after the card": 2}[stop]
     kill = f"""
-from finbench import cardfiles
+from finbench.cards import cardfiles
 import os, signal
 write, count = cardfiles.write_atomic, [0]
 def killed(*arguments):
@@ -133,18 +135,18 @@ cardfiles.write_atomic = killed
     assert process.wait(timeout=300) == -signal.SIGKILL
     assert (path.read_bytes() == before) == (stop != "after the card")
     assert verify(path).faults == []
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=tmp_path)
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=tmp_path)
     assert len(cardfiles.read(path).scores) == 2
     assert verify(path).faults == []
     assert stop == "after the card" or not list(tmp_path.glob(".*previous"))
 
 
 def test_kills_at_random_times_never_leave_a_card_that_cannot_be_read(tmp_path: Path) -> None:
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     context, rng = multiprocessing.get_context("fork"), random.Random(1)
     for number in range(8):
         job = {"engine": "dummy", "tasks": ["mini"], "out": tmp_path, "seed": number // 3}
-        process = context.Process(target=evaluation.evaluate, kwargs=job)
+        process = context.Process(target=evaluator.evaluate, kwargs=job)
         process.start()
         time.sleep(rng.uniform(0.1, 1.5))
         process.kill()
@@ -191,7 +193,7 @@ def test_the_page_and_the_json_schema_are_what_the_records_give() -> None:
 
 
 def test_every_card_we_have_is_valid_by_the_json_schema(tmp_path: Path) -> None:
-    evaluation.evaluate(engine="dummy", tasks=["mini"], out=tmp_path, limit=9)
+    evaluator.evaluate(engine="dummy", tasks=["mini"], out=tmp_path, limit=9)
     schema = json.loads((ROOT / "docs" / "scorecard.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     places = [tmp_path, ROOT / "leaderboards" / "scorecards", ROOT / "tests" / "golden" / "schema0"]
@@ -204,7 +206,7 @@ def test_every_card_we_have_is_valid_by_the_json_schema(tmp_path: Path) -> None:
 
 
 def test_a_card_is_the_same_after_reading_and_writing(tmp_path: Path) -> None:
-    [card] = evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    [card] = evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     text = (tmp_path / "dummy.json").read_text()
     assert card.to_json() == text
     assert Scorecard.parse(json.loads(text), "card").to_json() == text

@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 
-from finbench import adapters, cardfiles, catalog, check, cli, doctor, prompts, refs, views
-from finbench.cli_cards import overrides
-from finbench.errors import FinbenchError, near_misses
+from finbench.cards import cardfiles
+from finbench.cli import app, check, doctor
+from finbench.cli.cards import overrides
+from finbench.cli.show import runs
+from finbench.core import catalog, refs
+from finbench.core.errors import FinbenchError, near_misses
 from finbench.methods import METHODS
+from finbench.models import adapters
+from finbench.scoring import prompts
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -87,7 +92,7 @@ def test_faults_are_told_without_a_trace(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["finbench", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     said = " ".join(capsys.readouterr().err.split())
     assert stopped.value.code == 1
     assert message in said
@@ -109,7 +114,7 @@ def test_listings_for_people_and_for_programs(arguments: tuple[str, ...], capsys
     for extra in ((), ("--json",)):
         monkeypatch.setattr(sys, "argv", ["finbench", *arguments, *extra])
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            app.main()
         shown = capsys.readouterr().out
         assert stopped.value.code in (0, None)
         assert len(shown.split()) > 5
@@ -120,7 +125,7 @@ def shown(capsys: Any, monkeypatch: Any, *arguments: str) -> str:
     """What a command prints that ends well."""
     monkeypatch.setattr(sys, "argv", ["finbench", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     assert stopped.value.code in (0, None)
     return str(capsys.readouterr().out)
 
@@ -273,7 +278,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A copy of tasks/ to break, which finbench takes for its own."""
     import shutil
 
-    from finbench import paths
+    from finbench.core import paths
 
     folders = {name: paths.shipped(name) for name in ("tasks", "adapters_zoo")}
     shutil.copytree(folders["tasks"], tmp_path / "tasks")
@@ -373,7 +378,7 @@ def test_several_faults_are_reported_at_once(broken: Path) -> None:
 
 
 def test_off_a_terminal_progress_is_a_line_now_and_then(capsys: Any) -> None:
-    from finbench.console import Lines
+    from finbench.core.console import Lines
 
     lines = Lines(every=0.0)
     number = lines.add_task("fpb", total=9)
@@ -391,5 +396,5 @@ def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsy
     base = {"alias": "tiny", "source": "local"}
     counts = {"rows": 1, "steps": 1, "tokens": 1, "computed": 1, "loop": "packed", "padding": 0.0}
     said = {"first_pair": ("a", "b"), "becomes": "plain LoRA"}
-    views.planned({"recipe": recipe, "base": base, **said, **counts}, Path("runs/x"))
+    runs.planned({"recipe": recipe, "base": base, **said, **counts}, Path("runs/x"))
     assert ("rank" in capsys.readouterr().out) is ranked

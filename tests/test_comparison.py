@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 
-from finbench import cardfiles, cli, comparison, evaluation
-from finbench.errors import FinbenchError
-from finbench.seal import card_seal
+from finbench.cards import cardfiles, comparison
+from finbench.cli import app
+from finbench.core.errors import FinbenchError
+from finbench.core.seal import card_seal
+from finbench.evaluation import evaluator
 from make_data import write_sources
 
 TASKS = ["mini_sentiment", "mini_headline"]
 
 
 def sit(out: Path, **options: Any) -> Path:
-    evaluation.evaluate(engine="dummy", out=out, **{"tasks": TASKS, **options})
+    evaluator.evaluate(engine="dummy", out=out, **{"tasks": TASKS, **options})
     return out / "dummy.json"
 
 
@@ -172,14 +174,14 @@ def test_the_command_prints_verdict_table_and_documents(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["finbench", "compare", str(cards["gold"]), str(cards["one"]), "--show", "2"])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     shown = " ".join(capsys.readouterr().out.split())
     assert stopped.value.code in (0, None)
     for part in ("is better than", "Holm-adjusted", "only A is right on", "more (--show"):
         assert part in shown
     monkeypatch.setattr(sys, "argv", ["finbench", "compare", str(cards["gold"]), str(cards["one"]), "--json"])
     with pytest.raises(SystemExit):
-        cli.main()
+        app.main()
     [found] = json.loads(capsys.readouterr().out)
     assert found["tasks"][0]["winner"] == "a"
     assert found["verdict"]

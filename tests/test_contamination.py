@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from finbench import catalog, paths, scoring, training
-from finbench.records import Contamination, Overlap
+from finbench.core import catalog, paths
+from finbench.core.records import Contamination, Overlap
+from finbench.scoring import measuring
+from finbench.training import runner
 
 
 def _plan(base: Path, data: Path) -> dict[str, dict[str, int]]:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "limit": 600, "batch_size": 8, "dtype": "float32"}
-    plan = training.train(catalog.recipe(None, stated), data / "out", data_dir=data, dry_run=True)
+    plan = runner.train(catalog.recipe(None, stated), data / "out", data_dir=data, dry_run=True)
     assert isinstance(plan, dict)
     return dict(plan["contamination"])
 
@@ -42,7 +44,7 @@ def test_clean_training_rows_are_not_accused(llama: Path, tmp_path: Path, capsys
 
 def test_a_score_carries_the_overlap_of_its_own_set_and_nothing_where_nobody_looked() -> None:
     known = Contamination(looked_for={"fpb": 6, "tfns": 9}, found={"fpb": 5})
-    assert scoring.overlap(known, "fpb") == Overlap(texts=5, of=6)
-    assert scoring.overlap(known, "tfns") == Overlap(texts=0, of=9)
-    assert scoring.overlap(known, "nwgi") is None
-    assert scoring.overlap(None, "fpb") is None
+    assert measuring.overlap(known, "fpb") == Overlap(texts=5, of=6)
+    assert measuring.overlap(known, "tfns") == Overlap(texts=0, of=9)
+    assert measuring.overlap(known, "nwgi") is None
+    assert measuring.overlap(None, "fpb") is None

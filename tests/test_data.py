@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finbench import paths
+from finbench.core import paths
+from finbench.core.errors import FinbenchError
 from finbench.data.sources import describe, import_data
-from finbench.errors import FinbenchError
 from make_data import LABELS, sentences, write_sources
 
 SETS = paths.helper("sets").SETS

@@ -19,9 +19,9 @@ from huggingface_hub.errors import (
 )
 
 from conftest import hub_environment
-from finbench.devhub.desk import Account
-from finbench.devhub.faults import Fault
-from finbench.devhub.server import TOKEN, DevHub
+from finbench.hub.dev.desk import Account
+from finbench.hub.dev.faults import Fault
+from finbench.hub.dev.server import TOKEN, DevHub
 
 CARD = b"---\nlicense: mit\nbase_model: org/base\n---\n# A card\n"
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from finbench.core.errors import FinbenchError
 from finbench.engines import choices
 from finbench.engines.lm import TreeLM
-from finbench.errors import FinbenchError
 
 # ---------------------------------------------------------------- the trees themselves, without a model
 
@@ -495,8 +495,8 @@ def tuned(request: Any, llama: Path, gpt2: Path, tmp_path_factory: pytest.TempPa
 
 
 def test_an_adapter_is_merged_and_taken_out_to_the_bit(tuned: tuple[Path, Path]) -> None:
-    from finbench import bases
     from finbench.engines.hf import HFEngine
+    from finbench.models import bases
 
     base, adapter = tuned
     asked = _requests(6, 6)
@@ -524,8 +524,8 @@ def test_an_adapter_is_merged_and_taken_out_to_the_bit(tuned: tuple[Path, Path])
 def test_an_adapter_too_small_for_half_precision_is_run_beside_the_weights(llama: Path, tmp_path: Path) -> None:
     import peft
 
-    from finbench import bases
     from finbench.engines.hf import HFEngine
+    from finbench.models import bases
 
     model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32)
     config = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
@@ -568,8 +568,8 @@ def test_adapters_of_several_types_take_turns(llama: Path, tmp_path: Path) -> No
     """Also one that exchanges layers instead of adding to them: the base comes back all the same."""
     import peft
 
-    from finbench import bases
     from finbench.engines.hf import HFEngine
+    from finbench.models import bases
 
     common: dict[str, Any] = {"task_type": "CAUSAL_LM"}
     projections = {"target_modules": ["k_proj", "v_proj"]}
@@ -602,8 +602,8 @@ def test_adapters_of_a_mixture_of_experts(experts: bool, models: dict[str, tuple
     import peft
     from transformers import MixtralConfig
 
-    from finbench import bases
     from finbench.engines.hf import HFEngine
+    from finbench.models import bases
 
     shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = MixtralConfig(vocab_size=600, **shape, num_key_value_heads=2, num_local_experts=4, eos_token_id=0)
@@ -631,8 +631,8 @@ def test_an_adapter_of_embedding_or_head_brings_a_copy_of_the_base(target: str, 
     import peft
     from safetensors.torch import load_file, save_file
 
-    from finbench import bases
     from finbench.engines.hf import HFEngine
+    from finbench.models import bases
 
     config = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", target])
     adapter = _saved(llama, config, tmp_path / "adapter")
@@ -673,8 +673,8 @@ def test_weights_that_two_layers_share_come_back_as_they_were(llama: Path) -> No
 def test_an_adapter_that_cannot_be_laid_aside_is_refused(llama: Path, tmp_path: Path) -> None:
     import peft
 
-    from finbench import bases
     from finbench.engines.hf import HFEngine
+    from finbench.models import bases
 
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     adapter = _saved(llama, config, tmp_path / "prompt")

@@ -11,7 +11,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from finbench import environment
+from finbench.core import environment
 kept = environment.keep_freed_memory() if sys.argv[1] == "keep" else None
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(50):

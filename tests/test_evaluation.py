@@ -18,10 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import make_llama
-from finbench import adapters, bases, cardfiles, cards, catalog, evaluation, paths
-from finbench.errors import FinbenchError, Interrupted
-from finbench.records import Adapter
-from finbench.training import train
+from finbench.cards import cardfiles, render
+from finbench.core import catalog, paths
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.records import Adapter
+from finbench.evaluation import evaluator
+from finbench.models import adapters, bases
+from finbench.training.runner import train
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def adapter(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(adapter: Path, llama: Path, out: Path, **options: Any) -> list[Any]:
     chosen = {"base": str(llama), "limit": 24, "out": out, "arguments": {"dtype": "float32"}, **options}
-    return evaluation.evaluate([str(adapter)], **chosen)
+    return evaluator.evaluate([str(adapter)], **chosen)
 
 
 def test_base_and_adapter_equal_stock_lm_eval(adapter: Path, llama: Path, tmp_path: Path) -> None:
@@ -146,7 +149,7 @@ def test_another_adapter_under_the_same_name_is_not_taken_from_the_cache(
     other = run(copy, llama, tmp_path / "o")
     assert one[1].subject.adapter != other[1].subject.adapter
     assert one[1].run_key != other[1].run_key
-    both = evaluation.evaluate(
+    both = evaluator.evaluate(
         [str(adapter), str(copy)], base=str(llama), limit=24, out=tmp_path / "both", arguments={"dtype": "float32"}
     )
     assert len({card.subject.name for card in both}) == 3
@@ -191,11 +194,11 @@ def test_ctrl_c_says_what_is_kept(adapter: Path, llama: Path, tmp_path: Path, mo
 
     monkeypatch.setattr(DummyEngine, "answer", stop)
     with pytest.raises(Interrupted, match="nothing was finished"):
-        evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+        evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
 
 
 def test_a_full_disk_leaves_earlier_cards_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
     def full(descriptor: int) -> None:
@@ -203,16 +206,16 @@ def test_a_full_disk_leaves_earlier_cards_as_they_were(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(FinbenchError, match="No space left on device"):
-        evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=tmp_path)
+        evaluator.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
 def test_the_dummy_that_knows_the_gold_scores_one_and_the_random_one_chance(tmp_path: Path) -> None:
-    [gold] = evaluation.evaluate(engine="dummy", tasks=["mini"], out=tmp_path / "g", arguments={"answers": "gold"})
+    [gold] = evaluator.evaluate(engine="dummy", tasks=["mini"], out=tmp_path / "g", arguments={"answers": "gold"})
     assert {score.task: score.main.value for score in gold.scores} == {
         f"finbench_mini_{name}": 1.0 for name in ("headline", "ner", "sentiment", "xbrl", "xbrl_value")
     }
-    [chance] = evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "r")
+    [chance] = evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "r")
     score = chance.scores[0]
     assert score.metrics["acc"].low < 1 / 3 < score.metrics["acc"].high
     assert score.baselines["random"]["acc"] == pytest.approx(1 / 3, abs=0.02)
@@ -391,16 +394,16 @@ def test_a_damaged_base_is_refused(llama: Path, tmp_path: Path) -> None:
         (tmp_path / "nowhere", "No such folder"),
     ):
         with pytest.raises(FinbenchError, match=message):
-            evaluation.evaluate(model=str(folder), tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
+            evaluator.evaluate(model=str(folder), tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
     assert not list((tmp_path / "o").glob("*.json"))
 
 
 def test_an_over_long_prompt_is_refused_or_counted(tmp_path: Path) -> None:
     short = make_llama(tmp_path / "short", context=100)
     with pytest.raises(FinbenchError, match=r"context has 100 tokens.*prompts need up to"):
-        evaluation.evaluate(model=str(short), tasks=["mini_sentiment"], limit=30, out=tmp_path / "o")
+        evaluator.evaluate(model=str(short), tasks=["mini_sentiment"], limit=30, out=tmp_path / "o")
     assert not list((tmp_path / "o").glob("*.json"))
-    [card] = evaluation.evaluate(
+    [card] = evaluator.evaluate(
         model=str(short), tasks=["mini_sentiment"], limit=30, out=tmp_path / "o", arguments={"truncate": "left"}
     )
     assert 0 < card.scores[0].truncated <= 30
@@ -422,24 +425,24 @@ def test_a_fault_of_the_command_is_named_with_what_to_type(
     options: dict[str, Any], message: str, llama: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(FinbenchError, match=message):
-        evaluation.evaluate(**{"model": str(llama), "out": tmp_path, **options})
+        evaluator.evaluate(**{"model": str(llama), "out": tmp_path, **options})
 
 
 def test_missing_data_is_answered_with_the_exact_import_command(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError) as caught:
-        evaluation.evaluate(model=str(llama), tasks=["tfns"], out=tmp_path)
+        evaluator.evaluate(model=str(llama), tasks=["tfns"], out=tmp_path)
     assert "finbench data import tfns sent_train.csv sent_valid.csv" in caught.value.hint
 
 
 def test_an_adapter_never_chooses_an_unknown_base(adapter: Path, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="which bases.yaml does not know"):
-        evaluation.evaluate([str(adapter)], tasks=["mini_sentiment"], out=tmp_path)
+        evaluator.evaluate([str(adapter)], tasks=["mini_sentiment"], out=tmp_path)
 
 
 def test_all_faulty_adapters_are_reported_at_once(adapter: Path, llama: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FinbenchError, match=r"(?s)nowhere.*adapter_config.json is missing"):
-        evaluation.evaluate([str(tmp_path / "nowhere"), str(tmp_path / "empty")], base=str(llama), out=tmp_path)
+        evaluator.evaluate([str(tmp_path / "nowhere"), str(tmp_path / "empty")], base=str(llama), out=tmp_path)
 
 
 def test_a_model_of_nan_logits_is_not_scored(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,9 +452,9 @@ def test_a_model_of_nan_logits_is_not_scored(llama: Path, tmp_path: Path, monkey
     engine = HFEngine(bases.resolve(str(llama)), dtype="float32")
     with torch.no_grad():
         engine.plain.model.norm.weight.fill_(float("nan"))
-    exam = evaluation.prompts.load(catalog.expand(["mini_sentiment"]), None)["finbench_mini_sentiment"]
+    exam = evaluator.prompts.load(catalog.expand(["mini_sentiment"]), None)["finbench_mini_sentiment"]
     with pytest.raises(FinbenchError, match="not finite"):
-        engine.answer(evaluation.prompts.requests(exam, 4), lambda count: None)
+        engine.answer(evaluator.prompts.requests(exam, 4), lambda count: None)
 
 
 # ---------------------------------------------------------------- what a card says
@@ -482,7 +485,7 @@ def test_metrics_recompute_from_the_samples(adapter: Path, llama: Path, tmp_path
 
 
 def test_a_tampered_samples_file_is_noticed(tmp_path: Path) -> None:
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     path = cardfiles.samples_path(tmp_path / "dummy.json")
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(FinbenchError, match="SHA-256"):
@@ -490,12 +493,12 @@ def test_a_tampered_samples_file_is_noticed(tmp_path: Path) -> None:
 
 
 def test_reports_escape_what_a_card_says(tmp_path: Path) -> None:
-    [card] = evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    [card] = evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     hostile = card.model_copy(
         update={"subject": card.subject.model_copy(update={"name": "<script>alert(1)</script>|x"})}
     )
-    assert "<script>" not in cards.html([hostile])
-    assert "\\|x" in cards.markdown([hostile])
+    assert "<script>" not in render.html([hostile])
+    assert "\\|x" in render.markdown([hostile])
     page = (tmp_path / "report.html").read_text()
     assert "http://" not in page
     assert "https://" not in page
@@ -503,8 +506,8 @@ def test_reports_escape_what_a_card_says(tmp_path: Path) -> None:
 
 
 def test_another_choice_of_rows_is_another_card(tmp_path: Path) -> None:
-    from finbench import rerun
     from finbench.data.sources import import_data
+    from finbench.evaluation import rerun
 
     for level, end in (("50", "a"), ("75", "b")):
         lines = [f"Net sales of unit {n} rose to {n} million in quarter {end} .@positive" for n in range(60)]
@@ -512,7 +515,7 @@ def test_another_choice_of_rows_is_another_card(tmp_path: Path) -> None:
     import_data("fpb", sorted(tmp_path.glob("*.txt")), tmp_path / "data")
     common: dict[str, Any] = {"tasks": ["fpb"], "engine": "dummy", "out": tmp_path / "cards"}
     for chosen in ({}, {"agreement": "75"}, {}):
-        [card] = evaluation.evaluate(**common, data_dir=tmp_path / "data", metadata=chosen)
+        [card] = evaluator.evaluate(**common, data_dir=tmp_path / "data", metadata=chosen)
         assert card.arguments == {f"metadata.{name}": value for name, value in chosen.items()}
     found = [cardfiles.read(path) for path in (tmp_path / "cards").glob("*.json")]
     assert sorted(card.scores[0].n for card in found) == sorted({card.scores[0].n for card in found})

@@ -12,8 +12,9 @@ import yaml
 from huggingface_hub import ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from finbench import cardfiles, evaluation, exports
-from finbench.errors import FinbenchError
+from finbench.cards import cardfiles, exports
+from finbench.core.errors import FinbenchError
+from finbench.evaluation import evaluator
 
 REAL = Path(__file__).parent.parent / "leaderboards" / "scorecards" / "fpb-smollm2-135m-lora-s0.json"
 
@@ -22,7 +23,7 @@ REAL = Path(__file__).parent.parent / "leaderboards" / "scorecards" / "fpb-smoll
 def card(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A card of the dummy; do not write into its folder."""
     out = tmp_path_factory.mktemp("cards")
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=out)
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=out)
     return out / "dummy.json"
 
 

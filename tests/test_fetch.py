@@ -11,11 +11,14 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from conftest import files_of, upload
-from finbench import adapters, cardfiles, evaluation, hub
-from finbench.devhub.desk import Account
-from finbench.devhub.server import TOKEN, DevHub
-from finbench.errors import FinbenchError
-from finbench.files import sha256_file
+from finbench import hub
+from finbench.cards import cardfiles
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file
+from finbench.evaluation import evaluator
+from finbench.hub.dev.desk import Account
+from finbench.hub.dev.server import TOKEN, DevHub
+from finbench.models import adapters
 
 
 @pytest.fixture
@@ -200,14 +203,12 @@ def test_adapters_of_strangers_are_scored_and_what_is_unknown_is_unknown(
     published: str, dev_hub: DevHub, llama: Path, lora: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(FinbenchError, match="which bases.yaml does not know") as caught:
-        evaluation.evaluate(["hub:org/stranger"], tasks=["mini_sentiment"], out=tmp_path / "none")
+        evaluator.evaluate(["hub:org/stranger"], tasks=["mini_sentiment"], out=tmp_path / "none")
     assert "--base" in caught.value.hint  # an adapter never chooses its base by itself
     base = upload(dev_hub, "org/tiny-llama", files_of(llama))
     options = {"tasks": ["mini_sentiment"], "limit": 8, "arguments": {"dtype": "float32"}}
-    cards = evaluation.evaluate(
-        ["hub:org/stranger"], base=f"hub:org/tiny-llama@{base}", out=tmp_path / "hub", **options
-    )
-    local = evaluation.evaluate([str(lora)], base=str(llama), out=tmp_path / "local", **options)
+    cards = evaluator.evaluate(["hub:org/stranger"], base=f"hub:org/tiny-llama@{base}", out=tmp_path / "hub", **options)
+    local = evaluator.evaluate([str(lora)], base=str(llama), out=tmp_path / "local", **options)
     subject = cards[1].subject
     assert (subject.name, subject.method, subject.rank, subject.seed) == ("stranger", "lora", 4, None)
     assert subject.adapter_source == f"hub:org/stranger@{published}"
@@ -218,9 +219,9 @@ def test_adapters_of_strangers_are_scored_and_what_is_unknown_is_unknown(
 
 
 def test_a_card_says_where_its_adapter_is_so_that_a_rerun_finds_it(published: str, llama: Path, tmp_path: Path) -> None:
-    from finbench import verification
+    from finbench.evaluation import verification
 
-    evaluation.evaluate(
+    evaluator.evaluate(
         ["hub:org/stranger"],
         base=str(llama),
         tasks=["mini_sentiment"],

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from finbench import paths
+from finbench.core import paths
+from finbench.core.errors import FinbenchError
 from finbench.data import files as data_files
 from finbench.data.sources import import_data
-from finbench.errors import FinbenchError
 from make_data import sentences
 
 sets = paths.helper("sets")

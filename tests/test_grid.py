@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 import yaml
 
-from finbench import cardfiles, catalog
-from finbench.errors import FinbenchError
+from finbench.cards import cardfiles
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
 from finbench.grid import spec, watch, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Board, Step
@@ -130,8 +131,8 @@ def test_a_cell_on_several_gpus_is_trained_by_as_many_processes(tmp_path: Path) 
 
 
 def test_the_plan_of_a_grid_is_that_of_its_trainings(llama: Path, tmp_path: Path) -> None:
-    from finbench import planning
     from finbench.grid import forecast
+    from finbench.training import planning
 
     axes = {"method": ["lora", "rslora"], "task": ["mini_sentiment"], "seed": [0, 1]}
     stated = spec.read(write(tmp_path, llama, axes=axes, tune={"budget": 2, "over": ["seed"]}))

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from finbench import planning
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 from finbench.grid import forecast, places, requests, spec, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Board
+from finbench.training import planning
 
 COMMON = {"limit": 24, "batch_size": 8, "dtype": "float32", "epochs": 1, "rank": 4}
 AXES = {"method": ["lora", "rslora"], "task": ["mini_sentiment"], "seed": [0, 1]}

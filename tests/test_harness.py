@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from finbench import harness
-from finbench.errors import FinbenchError
+from finbench.cli import harness
+from finbench.core.errors import FinbenchError
 
 ROOT = Path(__file__).resolve().parent.parent
 

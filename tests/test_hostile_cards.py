@@ -13,11 +13,13 @@ import pytest
 import zstandard
 from test_verification import Card, Rows, change, change_sha, other, put, rescored, row_of
 
-from finbench import cardfiles, cards, comparison, evaluation, exports, reporting, rerun, seal
-from finbench.errors import FinbenchError
-from finbench.files import sha256_file, stable_json
-from finbench.records import Scorecard
-from finbench.verification import verify
+from finbench.cards import cardfiles, comparison, exports, render, reporting
+from finbench.core import seal
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file, stable_json
+from finbench.core.records import Scorecard
+from finbench.evaluation import evaluator, rerun
+from finbench.evaluation.verification import verify
 
 SENTIMENT, HEADLINE = "finbench_mini_sentiment", "finbench_mini_headline"
 ROW = f"samples[{SENTIMENT} 7]"
@@ -27,8 +29,8 @@ ROW = f"samples[{SENTIMENT} 7]"
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A card of the random dummy on two shipped sets, and of another subject; do not write into its folder."""
     out = tmp_path_factory.mktemp("cards")
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_headline"], out=out)
-    evaluation.evaluate(
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_headline"], out=out)
+    evaluator.evaluate(
         engine="dummy", tasks=["mini_sentiment", "mini_headline"], out=out / "gold", arguments={"answers": "gold"}
     )
     return out / "dummy.json"
@@ -525,7 +527,7 @@ def test_no_text_of_a_card_is_markup_a_line_or_a_command_in_any_format(card: Pat
     found = json.loads(card.read_text()) | {"samples": None}
     card.write_text(json.dumps(found))
     texts = {how: reporting.report([card], format=how) for how in reporting.FORMATS}
-    texts["eval"] = cards.markdown([cardfiles.read(card)])
+    texts["eval"] = render.markdown([cardfiles.read(card)])
     for how, text in texts.items():
         assert "<script" not in text.replace("$<$", ""), how
         assert how == "html" or not re.search("[\r\x1b\u202e\u2028]|\n# h1|\n\\[|[^\\\\]\\*\\*b", text), how
@@ -542,4 +544,4 @@ def test_a_number_beyond_any_axis_is_drawn_and_a_baseline_without_it_left_out(ca
     written(card, far)
     card.write_text(json.dumps(json.loads(card.read_text()) | {"samples": None}))
     assert "<svg" in reporting.report([card], format="html")
-    assert "random label" not in cards.markdown([cardfiles.read(card)])
+    assert "random label" not in render.markdown([cardfiles.read(card)])

@@ -12,17 +12,20 @@ import pytest
 from huggingface_hub import constants
 
 from conftest import files_of, upload
-from finbench import cli, doctor, hub, hubviews, zoo
-from finbench.devhub.desk import Account
-from finbench.devhub.server import DevHub
-from finbench.errors import FinbenchError
+from finbench import hub
+from finbench.cli import app, doctor
+from finbench.cli.show import publications
+from finbench.core.errors import FinbenchError
+from finbench.hub.dev.desk import Account
+from finbench.hub.dev.server import DevHub
+from finbench.models import zoo
 
 
 def finbench(monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: str) -> str:
     """Run a command in this process; what it printed, on one line."""
     monkeypatch.setattr(sys, "argv", ["finbench", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     assert stopped.value.code in (0, None), capsys.readouterr().err
     return " ".join(capsys.readouterr().out.split())
 
@@ -69,7 +72,7 @@ def test_push_pull_and_zoo_as_people_type_them(
 def test_a_plan_is_whole_in_a_narrow_terminal(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = [hub.Change(f"results/{'a' * 90}/{name}.json", "added", 12) for name in ("fpb", "tfns")]
     monkeypatch.setenv("COLUMNS", "40")
-    hubviews.plan_rows(changes)
+    publications.plan_rows(changes)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["added", "added"]
     assert [line.rpartition("/")[2] for line in lines] == ["fpb.json", "tfns.json"]
@@ -79,7 +82,7 @@ def test_a_plan_is_whole_in_a_narrow_terminal(capsys: Any, monkeypatch: pytest.M
 def test_a_fault_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(sys, "argv", ["finbench", "dev", "hub", "--port", "0", "--root", "hub", "--fault", "nosuch"])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     assert stopped.value.code == 1
     assert "error: --fault: no fault is called 'nosuch'" in " ".join(capsys.readouterr().err.split())
 
@@ -144,7 +147,7 @@ def test_doctor_without_a_network(dev_hub: DevHub, monkeypatch: pytest.MonkeyPat
 def test_what_the_hub_refuses_of_a_push_is_said_in_one_sentence(
     dev_hub: DevHub, lora: Path, fault: str, message: str, hint: str
 ) -> None:
-    from finbench.publishing.push import push
+    from finbench.publishing.publish import push
 
     if "create" not in fault:
         upload(dev_hub, "org/tiny", {"README.md": b"# old\n"})
@@ -179,7 +182,7 @@ def test_whose_endpoint_is_no_hub(dev_hub: DevHub, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_license_that_is_no_identifier_and_files_that_changed(dev_hub: DevHub, lora: Path, tmp_path: Path) -> None:
-    from finbench.publishing.push import push
+    from finbench.publishing.publish import push
 
     with pytest.raises(FinbenchError, match="no identifier of the Hub"):
         push(lora, "hub:org/tiny", licence="Apache 2")

@@ -17,14 +17,16 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from conftest import make_gpt2, make_llama
-from finbench import adapters, bases, catalog, training
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter
 from finbench.engines.hf import HFEngine
-from finbench.errors import FinbenchError
-from finbench.merging import log_probabilities
 from finbench.methods import icq, iec, method_named, quantise
+from finbench.models import adapters, bases
 from finbench.publishing import modelcard
 from finbench.publishing.licences import Licence
-from finbench.records import Adapter
+from finbench.training import runner
+from finbench.training.merging import log_probabilities
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 
@@ -42,7 +44,7 @@ def recipe(base: Path, **overrides: Any) -> Any:
 
 
 def _begin(base: Path, **overrides: Any) -> Any:
-    return training.begin(training.prepare(recipe(base, **overrides)), torch.float32)[0]
+    return runner.begin(runner.prepare(recipe(base, **overrides)), torch.float32)[0]
 
 
 def _weights() -> dict[str, torch.Tensor]:
@@ -193,7 +195,7 @@ def test_it_adds_two_scalars_a_layer_of_which_the_second_learns_first(folders: d
 def test_with_both_halves_off_it_is_qlora_bit_for_bit(folders: dict[str, Path], tmp_path: Path) -> None:
     made = {}
     for name, more in (("qlora", {}), ("irqlora", {"icq": False, "iec": False})):
-        training.train(recipe(folders["llama"], method=name, **more), tmp_path / name)
+        runner.train(recipe(folders["llama"], method=name, **more), tmp_path / name)
         made[name] = (tmp_path / name / "adapter_model.safetensors").read_bytes()
     assert made["qlora"] == made["irqlora"]
 
@@ -205,7 +207,7 @@ def test_with_both_halves_off_it_is_qlora_bit_for_bit(folders: dict[str, Path], 
 def trained(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, torch.Tensor]]:
     """An adapter of each kind on the Llama, one without shifts on GPT-2, and what the trained model said in memory."""
     found: dict[str, tuple[Path, torch.Tensor]] = {}
-    real = training._save
+    real = runner._save
     for name, base, more in (("both", "llama", {}), ("iec", "llama", {"icq": False}), ("gpt2", "gpt2", {"icq": False})):
         seen: list[torch.Tensor] = []
 
@@ -214,11 +216,11 @@ def trained(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
             return real(run, model, tokenizer, *rest)
 
         out = tmp_path_factory.mktemp("runs") / name
-        training._save = spy
+        runner._save = spy
         try:
-            training.train(recipe(folders[base], **more), out)
+            runner.train(recipe(folders[base], **more), out)
         finally:
-            training._save = real
+            runner._save = real
         found[name] = (out, seen[0])
     return found
 
@@ -344,12 +346,12 @@ def test_it_is_refused_before_any_weight_is_loaded(
     base = make_llama(tmp_path / "llama", hidden=96)
     monkeypatch.setattr(bases, "load", None)
     with pytest.raises(FinbenchError, match=message) as caught:
-        training.prepare(recipe(base, **stated))
+        runner.prepare(recipe(base, **stated))
     assert hint in caught.value.hint
 
 
 def test_without_shifts_any_width_will_do(tmp_path: Path) -> None:
-    training.prepare(recipe(make_llama(tmp_path / "llama", hidden=96), icq=False))
+    runner.prepare(recipe(make_llama(tmp_path / "llama", hidden=96), icq=False))
 
 
 @pytest.mark.slow

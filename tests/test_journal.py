@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from finbench import cardfiles, evaluation
-from finbench.errors import FinbenchError
-from finbench.journal import FOLDER, Journal, prints
+from finbench.cards import cardfiles
+from finbench.core.errors import FinbenchError
+from finbench.evaluation import evaluator
+from finbench.evaluation.journal import FOLDER, Journal, prints
 
 KEY = {
     "base": "b",
@@ -110,13 +111,13 @@ def test_a_disk_that_is_really_full_is_one_line_and_the_journal_is_let_go(tmp_pa
 
 
 def test_a_finished_evaluation_leaves_no_answers_behind(tmp_path: Path) -> None:
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     assert list((tmp_path / FOLDER).glob("*.jsonl")) == []
 
 
 def test_an_interrupted_evaluation_asks_only_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finbench.core.errors import Interrupted
     from finbench.engines.dummy import DummyEngine
-    from finbench.errors import Interrupted
 
     asked: list[int] = []
     real = DummyEngine._answer
@@ -133,21 +134,21 @@ def test_an_interrupted_evaluation_asks_only_what_is_left(tmp_path: Path, monkey
 
     monkeypatch.setattr(DummyEngine, "answer", answer)
     with pytest.raises(Interrupted):
-        evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "a")
-    [card] = evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "a")
+        evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "a")
+    [card] = evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "a")
     assert sorted(asked) == sorted(set(asked))
     assert len(asked) == card.scores[0].n
     asked.clear()
     asked += [0] * 10
-    [other] = evaluation.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "b")
+    [other] = evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path / "b")
     assert card.scores[0].metrics == other.scores[0].metrics
 
 
 def test_a_torn_race_is_run_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where only the best label of a document is told in full, the others' bounds hold beside it alone."""
+    from finbench.core.errors import Interrupted
     from finbench.data.sources import import_data
     from finbench.engines.dummy import DummyEngine
-    from finbench.errors import Interrupted
     from make_data import write_sources
 
     import_data("fpb", write_sources(tmp_path / "sources")["fpb"], tmp_path / "data")
@@ -165,7 +166,7 @@ def test_a_torn_race_is_run_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return answers
 
     def evaluate() -> Any:
-        return evaluation.evaluate(
+        return evaluator.evaluate(
             engine="dummy", tasks=["fpb_mc"], limit=5, data_dir=tmp_path / "data", out=tmp_path / "out"
         )
 
@@ -182,13 +183,13 @@ def test_a_torn_race_is_run_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_two_processes_take_turns_and_the_second_takes_the_score_of_the_first(tmp_path: Path) -> None:
     held = (
-        "import sys, time; from pathlib import Path; from finbench import evaluation\n"
+        "import sys, time; from pathlib import Path; from finbench.evaluation import evaluator\n"
         "from finbench.engines.dummy import DummyEngine\n"
         "real = DummyEngine.answer\n"
         "def slow(self, requests, done):\n"
         "    print(len(requests), flush=True); time.sleep(2); return real(self, requests, done)\n"
         "DummyEngine.answer = slow\n"
-        "evaluation.evaluate(engine='dummy', tasks=['mini_sentiment'], out=Path(sys.argv[1]))\n"
+        "evaluator.evaluate(engine='dummy', tasks=['mini_sentiment'], out=Path(sys.argv[1]))\n"
     )
     first, second = (
         subprocess.Popen(

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 from test_training import recipe
 
-from finbench import checkpoints, launch, training
-from finbench.errors import FinbenchError, Interrupted
-from finbench.records import Adapter
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.records import Adapter
+from finbench.training import checkpoints, launch, runner
 
 SMALL = {"dropout": 0.0, "lr": 3e-3, "limit": 50}
 COMMAND = ["--task", "mini_sentiment", "--set", "dtype=float32", "--set", "batch_size=8", "--set", "save_every=3"]
@@ -83,7 +83,7 @@ def test_what_cannot_be_started_is_refused(llama: Path, tmp_path: Path, monkeypa
         launch.check(3)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(FinbenchError, match="started by torchrun"):
-        training.train(recipe(llama), tmp_path / "a")
+        runner.train(recipe(llama), tmp_path / "a")
 
 
 def test_the_fault_that_came_first_is_the_one_that_is_told(tmp_path: Path) -> None:
@@ -116,8 +116,8 @@ def test_the_fault_that_came_first_is_the_one_that_is_told(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_two_processes_train_the_adapter_of_one(llama: Path, tmp_path: Path) -> None:
-    one = training.train(recipe(llama, **SMALL), tmp_path / "one")
-    two = training.train(recipe(llama, **SMALL), tmp_path / "two", processes=2)
+    one = runner.train(recipe(llama, **SMALL), tmp_path / "one")
+    two = runner.train(recipe(llama, **SMALL), tmp_path / "two", processes=2)
     assert isinstance(one, Adapter)
     assert isinstance(two, Adapter)
     assert curve(two) == pytest.approx(curve(one), abs=2e-5)
@@ -133,10 +133,10 @@ def test_two_processes_train_the_adapter_of_one(llama: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 2)])
 def test_a_run_goes_on_in_another_number_of_processes(before: int, after: int, llama: Path, tmp_path: Path) -> None:
-    whole = training.train(recipe(llama, **SMALL, epochs=2), tmp_path / "whole", processes=before)
+    whole = runner.train(recipe(llama, **SMALL, epochs=2), tmp_path / "whole", processes=before)
     out = tmp_path / "run"
     stopped = stopped_after_a_checkpoint(llama, out, before)
-    resumed = training.train(recipe(llama, **SMALL, epochs=2), out, resume=True, processes=after)
+    resumed = runner.train(recipe(llama, **SMALL, epochs=2), out, resume=True, processes=after)
     assert 0 < stopped < 14
     assert curve(resumed) == pytest.approx(curve(whole), abs=2e-5)
     if before == after:
@@ -166,14 +166,14 @@ def stopped_after_a_checkpoint(base: Path, out: Path, processes: int, **override
 def test_where_each_process_draws_numbers_another_number_of_them_is_refused(llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     stopped_after_a_checkpoint(llama, out, 1)
-    mark = out / training.MARK
+    mark = out / runner.MARK
     for changed, reason in (({"dropout": 0.1}, "the recipe has dropout"), ({"method": "pvera"}, "draws noise")):
         other = recipe(llama, **{**SMALL, "epochs": 2, **changed})
-        run = training.prepare(other)
+        run = runner.prepare(other)
         stated = {**run.decisive, "loop": run.passes.loop, "pass_tokens": run.passes.tokens}
         mark.write_text(json.dumps({**json.loads(mark.read_text()), **stated}))
         with pytest.raises(FinbenchError, match=rf"begun by 1 process, and 2 would .*{reason}"):
-            training.train(other, out, resume=True, processes=2)
+            runner.train(other, out, resume=True, processes=2)
 
 
 @pytest.mark.slow
@@ -201,7 +201,7 @@ def test_ctrl_c_stops_all_processes_after_one_step(llama: Path, tmp_path: Path) 
     process = begin(llama, out, "--epochs", "60")
     ranks = wait_for(out, process)
     with pytest.raises(FinbenchError, match="Another finbench process works"):
-        training.train(recipe(llama), out)
+        runner.train(recipe(llama), out)
     process.send_signal(signal.SIGINT)
     shown, said = process.communicate(timeout=300)
     assert process.returncode == 130, said
@@ -217,9 +217,9 @@ def test_ctrl_c_stops_all_processes_after_one_step(llama: Path, tmp_path: Path) 
 @pytest.mark.slow
 def test_the_fault_of_a_process_is_one_line(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="training has diverged") as caught:
-        training.train(recipe(llama, **{**SMALL, "lr": 1e30, "max_grad_norm": 0.0}), tmp_path / "a", processes=2)
+        runner.train(recipe(llama, **{**SMALL, "lr": 1e30, "max_grad_norm": 0.0}), tmp_path / "a", processes=2)
     assert "--lr" in caught.value.hint
     (tmp_path / "b" / "checkpoints").mkdir(parents=True)
     (tmp_path / "b" / "checkpoints" / "staging").write_text("in the way")
     with pytest.raises(FinbenchError, match="Cannot write .*checkpoints"):
-        training.train(recipe(llama, **SMALL), tmp_path / "b", processes=2)
+        runner.train(recipe(llama, **SMALL), tmp_path / "b", processes=2)

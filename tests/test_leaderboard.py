@@ -24,15 +24,17 @@ from hypothesis import strategies as st
 
 import boards
 from conftest import TOKEN, upload
-from finbench import cardfiles, leaderboard, seal
+from finbench import leaderboard
+from finbench.cards import cardfiles
+from finbench.core import seal
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file
 from finbench.data.sources import import_data
-from finbench.devhub.desk import Account
-from finbench.devhub.server import DevHub
-from finbench.errors import FinbenchError
-from finbench.files import sha256_file
+from finbench.hub.dev.desk import Account
+from finbench.hub.dev.server import DevHub
 from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, pushing, space, tables
 from finbench.leaderboard.board import Board, board, entries
-from finbench.paired import holm
+from finbench.scoring.paired import holm
 from make_data import write_sources
 
 ROOT = Path(__file__).parent.parent
@@ -309,7 +311,7 @@ def test_outcomes_and_tags() -> None:
 def test_the_commands_are_ones_that_finbench_takes(made: Board) -> None:
     import typer
 
-    from finbench.cli import app
+    from finbench.cli.app import app
 
     root: Any = typer.main.get_command(app)
     for entry in made.entries:
@@ -435,7 +437,9 @@ def test_every_committed_card_is_fit() -> None:
 
 
 def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, data: Path, tmp_path: Path) -> None:
-    from finbench import catalog, evaluation, training
+    from finbench.core import catalog
+    from finbench.evaluation import evaluator
+    from finbench.training import runner
 
     options = {
         "base": str(llama),
@@ -448,8 +452,8 @@ def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, 
         "dtype": "float32",
     }
     recipe = catalog.recipe(None, options | {"name": "tiny-fpb"})
-    training.train(recipe, tmp_path / "a", data_dir=data)
-    evaluation.evaluate(
+    runner.train(recipe, tmp_path / "a", data_dir=data)
+    evaluator.evaluate(
         [str(tmp_path / "a")],
         base=str(llama),
         tasks=["fpb"],

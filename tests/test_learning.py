@@ -19,8 +19,9 @@ import pytest
 import torch
 
 from conftest import make_gpt2, make_llama
-from finbench import batches, catalog, training, tuning
+from finbench.core import catalog
 from finbench.methods import METHODS, method_named
+from finbench.training import batches, runner, tuning
 
 ROWS = 64
 LETTERS, LABELS, END = range(100, 116), range(300, 300 + ROWS), 0  # token ids
@@ -68,10 +69,10 @@ def learn(base: Path, method: str, own: list[batches.Row], folder: Path, **state
     unused = method_named(method).unused
     recipe = catalog.recipe(None, {key: value for key, value in known.items() if key not in unused})
     sampler = batches.LengthSampler([len(row.ids) for row in own], recipe.batch_size, recipe.seed)
-    run = replace(training.prepare(recipe), rows=own, sampler=sampler, steps=int(recipe.epochs))
-    model, tokenizer = training.begin(run, torch.float32)
+    run = replace(runner.prepare(recipe), rows=own, sampler=sampler, steps=int(recipe.epochs))
+    model, tokenizer = runner.begin(run, torch.float32)
     before = right(model.eval(), own)
-    training.fit(run, model, tokenizer, folder)
+    runner.fit(run, model, tokenizer, folder)
     return model.eval(), tokenizer, before
 
 

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from finbench import cardfiles, evaluation, lmeval, paths, prompts
+from finbench.cards import cardfiles
+from finbench.core import paths
+from finbench.core.errors import FinbenchError
 from finbench.data.sources import import_data
-from finbench.errors import FinbenchError
-from finbench.verification import verify
+from finbench.evaluation import evaluator, lmeval
+from finbench.evaluation.verification import verify
+from finbench.scoring import prompts
 from make_data import write_sources
 
 
@@ -49,7 +52,7 @@ def test_their_answers_give_the_scores_that_our_own_run_gives(
     output: Path, llama: Path, data: Path, tmp_path: Path
 ) -> None:
     [theirs] = lmeval.import_card(output, out=tmp_path / "theirs", data_dir=data)
-    [ours] = evaluation.evaluate(
+    [ours] = evaluator.evaluate(
         model=str(llama),
         tasks=["mini_sentiment", "mini_ner", "fpb_mc"],
         limit=12,
@@ -73,10 +76,10 @@ def test_their_answers_give_the_scores_that_our_own_run_gives(
 
 
 def test_cards_of_both_can_be_compared_and_say_no_path(output: Path, llama: Path, data: Path, tmp_path: Path) -> None:
-    from finbench.comparison import compare
+    from finbench.cards.comparison import compare
 
     lmeval.import_card(output, out=tmp_path / "theirs", data_dir=data)
-    evaluation.evaluate(
+    evaluator.evaluate(
         model=str(llama), tasks=["mini_sentiment"], limit=12, out=tmp_path / "ours", arguments={"dtype": "float32"}
     )
     [mine] = cardfiles.expand([tmp_path / "ours"])

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from finbench import bases, catalog, loops, packing, training
-from finbench.batches import Row
-from finbench.errors import FinbenchError
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
 from finbench.methods import METHODS, TUNERS, method_named
-from finbench.trainer import AnswerTrainer, arguments
+from finbench.models import bases
+from finbench.training import loops, packing, runner
+from finbench.training.batches import Row
+from finbench.training.trainer import AnswerTrainer, arguments
 
 
 def recipe(base: Path, **overrides: Any) -> Any:
@@ -33,8 +35,8 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(wide: Path) -> training.Prepared:
-    return training.prepare(recipe(wide, epochs=4))
+def prepared(wide: Path) -> runner.Prepared:
+    return runner.prepare(recipe(wide, epochs=4))
 
 
 def moved(model: Any) -> Any:
@@ -47,7 +49,7 @@ def moved(model: Any) -> Any:
     return model
 
 
-def gradients(run: training.Prepared, model: Any, loop: str, rows: list[Row], folder: Path, **cut: Any) -> Any:
+def gradients(run: runner.Prepared, model: Any, loop: str, rows: list[Row], folder: Path, **cut: Any) -> Any:
     """(loss, gradients by name) of one step by ``loop``."""
     passes = dataclasses.replace(run.passes, loop=loop, **cut)
     trainer = AnswerTrainer(
@@ -78,10 +80,10 @@ def assert_same(one: Any, other: Any, tolerance: float = 1e-4) -> None:
         assert float((one[1][name] - tensor).abs().max()) < tolerance * own, name
 
 
-def single(base: Path, **overrides: Any) -> tuple[training.Prepared, Any, list[Row]]:
+def single(base: Path, **overrides: Any) -> tuple[runner.Prepared, Any, list[Row]]:
     """A run, its model with nothing at zero, and the rows of one step."""
-    run = training.prepare(recipe(base, **overrides))
-    return run, moved(training.begin(run, torch.float32)[0]), run.rows[:8]
+    run = runner.prepare(recipe(base, **overrides))
+    return run, moved(runner.begin(run, torch.float32)[0]), run.rows[:8]
 
 
 # ---------------------------------------------------------------- exactness
@@ -91,12 +93,12 @@ OPTIONS = {"c3a": {"block_size": 32}, "vblora": {"vector_length": 32}}
 
 @pytest.mark.parametrize("method", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in TUNERS)])
 def test_loss_and_every_gradient_are_those_of_the_plain_loop(
-    method: str, prepared: training.Prepared, tmp_path: Path
+    method: str, prepared: runner.Prepared, tmp_path: Path
 ) -> None:
     bits = method_named(method).bits[0]
     chosen = recipe(Path(prepared.recipe.base), method=method, bits=bits, options=OPTIONS.get(method, {}))
     run = dataclasses.replace(prepared, recipe=chosen)
-    model, rows = moved(training.begin(run, torch.float32)[0]), run.rows[:8]
+    model, rows = moved(runner.begin(run, torch.float32)[0]), run.rows[:8]
     if method_named(method).tokenwise(chosen):
         plain = gradients(run, model, "padded", rows, tmp_path)
         assert_same(gradients(run, model, "packed", rows, tmp_path), plain)
@@ -219,16 +221,16 @@ def test_passes_hold_every_row_once_and_keep_to_their_size() -> None:
 
 
 def test_a_fallback_says_why(llama: Path, gpt2: Path) -> None:
-    assert training.prepare(recipe(llama)).passes.loop == "shared"
-    assert training.prepare(recipe(llama)).slower == ""
-    dropped = training.prepare(recipe(llama, dropout=0.1))
+    assert runner.prepare(recipe(llama)).passes.loop == "shared"
+    assert runner.prepare(recipe(llama)).slower == ""
+    dropped = runner.prepare(recipe(llama, dropout=0.1))
     assert (dropped.passes.loop, "the recipe has dropout" in dropped.slower) == ("packed", True)
-    dropped = training.prepare(recipe(gpt2))
+    dropped = runner.prepare(recipe(gpt2))
     assert (dropped.passes.loop, "the base has dropout" in dropped.slower) == ("packed", True)
-    assert training.prepare(recipe(gpt2, loop="padded")).slower == ""
+    assert runner.prepare(recipe(gpt2, loop="padded")).slower == ""
     with pytest.raises(FinbenchError, match="Rows cannot be shared here: the base has dropout"):
-        training.prepare(recipe(gpt2, loop="shared"))
-    noisy = training.prepare(recipe(llama, method="pvera"))
+        runner.prepare(recipe(gpt2, loop="shared"))
+    noisy = runner.prepare(recipe(llama, method="pvera"))
     assert (noisy.passes.loop, "pvera treats" in noisy.slower) == ("packed", True)
 
 
@@ -283,7 +285,7 @@ def test_a_base_whose_packed_answers_differ_is_padded(llama: Path, monkeypatch: 
 def test_the_loss_curve_is_that_of_the_plain_loop(llama: Path, tmp_path: Path) -> None:
     made = {}
     for loop in ("padded", "packed", "shared", "auto"):
-        made[loop] = training.train(recipe(llama, loop=loop, accumulate=2, pass_tokens=300), tmp_path / loop)
+        made[loop] = runner.train(recipe(llama, loop=loop, accumulate=2, pass_tokens=300), tmp_path / loop)
     curves = {loop: [loss for _, loss in adapter.training.loss_curve] for loop, adapter in made.items()}
     for loop in ("packed", "shared"):
         assert curves[loop] == pytest.approx(curves["padded"], abs=2e-4), loop
@@ -305,22 +307,22 @@ def test_a_run_goes_on_by_the_loop_that_it_was_begun_with(
     def kill(*_: Any) -> None:
         raise Killed
 
-    whole = training.train(recipe(llama, loop="padded"), tmp_path / "whole")
+    whole = runner.train(recipe(llama, loop="padded"), tmp_path / "whole")
     out = tmp_path / "old"
     with monkeypatch.context() as patch:
-        patch.setattr(training, "_measure", kill)
+        patch.setattr(runner, "_measure", kill)
         with pytest.raises(Killed):
-            training.train(recipe(llama, loop="padded", save_every=4), out)
-    mark = out / training.MARK
+            runner.train(recipe(llama, loop="padded", save_every=4), out)
+    mark = out / runner.MARK
     stated = json.loads(mark.read_text())
     mark.write_text(json.dumps({key: value for key, value in stated.items() if key not in ("loop", "pass_tokens")}))
     with pytest.raises(FinbenchError, match="loop 'padded' there, 'shared' now"):
-        training.train(recipe(llama, loop="shared", save_every=4), out, resume=True)
-    resumed = training.train(recipe(llama, save_every=4), out, resume=True)
+        runner.train(recipe(llama, loop="shared", save_every=4), out, resume=True)
+    resumed = runner.train(recipe(llama, save_every=4), out, resume=True)
     assert "It was begun with padded rows, and goes on so." in capsys.readouterr().err
     assert resumed.training.loop == "padded"
     assert resumed.files == whole.files
-    again = training.train(recipe(llama, save_every=4), out)  # the same recipe, however it was cut into passes
+    again = runner.train(recipe(llama, save_every=4), out)  # the same recipe, however it was cut into passes
     assert again.files == whole.files
 
 
@@ -332,12 +334,12 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 from test_loops import recipe
-from finbench import training
-from finbench.trainer import AnswerTrainer, arguments
+from finbench.training import runner
+from finbench.training.trainer import AnswerTrainer, arguments
 
 torch.set_num_threads(1)
-run = training.prepare(recipe(Path(sys.argv[1]), limit=50, loop=sys.argv[3], pass_tokens=300))
-model = training.begin(run, torch.float32)[0]
+run = runner.prepare(recipe(Path(sys.argv[1]), limit=50, loop=sys.argv[3], pass_tokens=300))
+model = runner.begin(run, torch.float32)[0]
 stated = arguments(run.recipe, run.steps, Path(tempfile.mkdtemp()), torch.float32)
 stated.save_strategy = "no"
 trainer = AnswerTrainer(run.sampler, None, run.recipe, run.passes, model=model, args=stated, train_dataset=run.rows)

@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from conftest import make_gpt2, make_llama
-from finbench import adapters, bases, batches, catalog, checkpoints, modelfiles, training
-from finbench.errors import FinbenchError
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter
 from finbench.methods import METHODS, method_named, quantise
-from finbench.records import Adapter
-from finbench.trainer import AnswerTrainer, arguments
+from finbench.models import adapters, bases, modelfiles
+from finbench.training import batches, checkpoints, runner
+from finbench.training.trainer import AnswerTrainer, arguments
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,8 @@ def recipe(base: Path, method: str, **overrides: Any) -> Any:
     return catalog.recipe(None, {**stated, **overrides})
 
 
-def _trainer(run: training.Prepared, folder: Path, **more: Any) -> AnswerTrainer:
-    model, tokenizer = training.begin(run, torch.float32)
+def _trainer(run: runner.Prepared, folder: Path, **more: Any) -> AnswerTrainer:
+    model, tokenizer = runner.begin(run, torch.float32)
     return AnswerTrainer(
         run.sampler,
         None,
@@ -120,7 +122,7 @@ def test_it_is_refused_with_what_to_type(
 ) -> None:
     monkeypatch.setattr(bases, "load", None)  # reaching for weights would be another error
     with pytest.raises(FinbenchError, match=message) as caught:
-        training.prepare(
+        runner.prepare(
             catalog.recipe(None, {"base": str(wide), "tasks": ["mini_sentiment"], "method": "lora", **stated})
         )
     if hint:
@@ -132,7 +134,7 @@ def test_quantised_bits_without_bitsandbytes_are_refused(wide: Path, monkeypatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else real(name))
     monkeypatch.setattr(bases, "load", None)
     with pytest.raises(FinbenchError, match="4 bits need bitsandbytes") as caught:
-        training.prepare(recipe(wide, "qlora"))
+        runner.prepare(recipe(wide, "qlora"))
     assert caught.value.hint == "pip install bitsandbytes"
 
 
@@ -152,7 +154,7 @@ def test_every_method_has_its_own_run_folder() -> None:
 
 
 def test_lora_plus_keeps_its_ratio_at_every_step(wide: Path, tmp_path: Path) -> None:
-    run = training.prepare(recipe(wide, "lora+", lr_ratio=8, schedule="cosine", warmup=0.3))
+    run = runner.prepare(recipe(wide, "lora+", lr_ratio=8, schedule="cosine", warmup=0.3))
     trainer = _trainer(run, tmp_path)
     seen: list[tuple[float, float]] = []
 
@@ -175,7 +177,7 @@ def test_lora_plus_keeps_its_ratio_at_every_step(wide: Path, tmp_path: Path) -> 
 
 def test_lora_plus_leaves_vectors_at_the_slow_rate(wide: Path, tmp_path: Path) -> None:
     """peft's factory would give DoRA's magnitudes the fast one."""
-    run = training.prepare(recipe(wide, "lora+", use_dora=True))
+    run = runner.prepare(recipe(wide, "lora+", use_dora=True))
     trainer = _trainer(run, tmp_path)
     trainer.create_optimizer()
     slow, fast = trainer.optimizer.param_groups
@@ -187,7 +189,7 @@ def test_lora_plus_with_ratio_one_is_lora_bit_for_bit(wide: Path, tmp_path: Path
     made = {}
     for method, more in (("lora", {}), ("lora+", {"lr_ratio": 1})):
         out = tmp_path / method
-        training.train(recipe(wide, method, weight_decay=0.01, **more), out)
+        runner.train(recipe(wide, method, weight_decay=0.01, **more), out)
         made[method] = (out / "adapter_model.safetensors").read_bytes()
     assert made["lora"] == made["lora+"]
 
@@ -208,7 +210,7 @@ _FROZEN = {(name, "llama", 16) for name in METHODS} | {(name, "gpt2", 16) for na
 def test_frozen_tensors_keep_their_bits(
     method: str, base: str, bits: int, wide: Path, gpt2: Path, tmp_path: Path
 ) -> None:
-    run = training.prepare(recipe(wide if base == "llama" else gpt2, method, bits=bits))
+    run = runner.prepare(recipe(wide if base == "llama" else gpt2, method, bits=bits))
     trainer = _trainer(run, tmp_path)
     model = trainer.model
     trains = {name for name, tensor in model.named_parameters() if tensor.requires_grad}
@@ -237,7 +239,7 @@ def _tensors(model: Any) -> dict[str, torch.Tensor]:
 
 def test_lora_fa_takes_the_projection_of_the_full_gradient(wide: Path, tmp_path: Path) -> None:
     """s g_B A, with g_B as corrected, is the full gradient projected onto the rows of A: least squares."""
-    run = training.prepare(recipe(wide, "lora-fa"))
+    run = runner.prepare(recipe(wide, "lora-fa"))
     trainer = _trainer(run, tmp_path)
     trainer.create_optimizer()
     layer = trainer.model.base_model.model.model.layers[0].self_attn.q_proj
@@ -251,7 +253,7 @@ def test_lora_fa_takes_the_projection_of_the_full_gradient(wide: Path, tmp_path:
 
 
 def test_adalora_spends_its_budget_and_adds_its_penalty(wide: Path, tmp_path: Path) -> None:
-    run = training.prepare(recipe(wide, "adalora", epochs=3))
+    run = runner.prepare(recipe(wide, "adalora", epochs=3))
     trainer = _trainer(run, tmp_path)
     model = trainer.model
     penalty = float(method_named("adalora").penalty(model).detach())
@@ -271,8 +273,8 @@ def test_adalora_refuses_a_run_without_room_for_its_schedule(
 ) -> None:
     monkeypatch.setattr(bases, "load", None)
     with pytest.raises(FinbenchError, match=f"more than {limit // 8} optimiser steps"):
-        training.prepare(recipe(wide, "adalora", limit=limit))
-    training.prepare(recipe(wide, "adalora", limit=24))
+        runner.prepare(recipe(wide, "adalora", limit=limit))
+    runner.prepare(recipe(wide, "adalora", limit=24))
 
 
 # ---------------------------------------------------------------- resumed
@@ -291,9 +293,9 @@ def test_a_resumed_run_ends_in_the_same_bits(
     method: str, bits: int, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "prune", lambda folder: None)
-    monkeypatch.setattr("finbench.training.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("finbench.training.runner.shutil.rmtree", lambda *_, **__: None)
     chosen = recipe(wide, method, bits=bits, save_every=4, epochs=2, dropout=0.1)
-    whole = training.train(chosen, tmp_path / "whole")
+    whole = runner.train(chosen, tmp_path / "whole")
     assert isinstance(whole, Adapter)
     kept = sorted((tmp_path / "whole" / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)
     assert [checkpoints.step_of(path) for path in kept] == [4, 8, 12]
@@ -302,7 +304,7 @@ def test_a_resumed_run_ends_in_the_same_bits(
         (out / "checkpoints").mkdir(parents=True)
         shutil.copytree(checkpoint, out / "checkpoints" / checkpoint.name)
         shutil.copy(checkpoint.parent / "run.json", out / "checkpoints")
-        resumed = training.train(chosen, out, resume=True)
+        resumed = runner.train(chosen, out, resume=True)
         assert isinstance(resumed, Adapter)
         assert resumed.files == whole.files, checkpoint.name
         assert resumed.training.loss_curve == whole.training.loss_curve

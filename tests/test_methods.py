@@ -15,13 +15,16 @@ from safetensors.torch import load_file
 
 from alone import read_alone
 from conftest import make_gpt2, make_llama, make_lora
-from finbench import adapters, bases, catalog, subjects, training
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter, MergedModel
 from finbench.engines.hf import HFEngine
-from finbench.errors import FinbenchError
-from finbench.merging import log_probabilities, merge
+from finbench.evaluation import subjects
 from finbench.methods import METHODS, method_named, quantise
 from finbench.methods.spectral import Residual
-from finbench.records import Adapter, MergedModel
+from finbench.models import adapters, bases
+from finbench.training import runner
+from finbench.training.merging import log_probabilities, merge
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 SMALL: dict[str, dict[str, Any]] = {
@@ -71,7 +74,7 @@ class Trained:
 def train_once(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) -> Callable[..., Trained]:
     """Train each combination at most once in this module."""
     done: dict[tuple[str, str, int], Trained] = {}
-    real = training._save
+    real = runner._save
 
     def run(method: str, base: str, bits: int) -> Trained:
         key = (method, base, bits)
@@ -83,11 +86,11 @@ def train_once(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path
                 return real(prepared, model, tokenizer, *rest)
 
             out = tmp_path_factory.mktemp("runs") / f"{method}-{base}-{bits}".replace("+", "p")
-            training._save = spy
+            runner._save = spy
             try:
-                made = training.train(recipe(folders[base], method, bits=bits), out)
+                made = runner.train(recipe(folders[base], method, bits=bits), out)
             finally:
-                training._save = real
+                runner._save = real
             assert isinstance(made, Adapter)
             done[key] = Trained(out, made, seen[0])
         return done[key]
@@ -106,8 +109,8 @@ def _loaded(base: Path, bits: int = 16) -> tuple[Any, Any]:
 def test_it_trains_a_base_that_computes_in_bfloat16(
     method: str, base: str, bits: int, folders: dict[str, Path]
 ) -> None:
-    run = training.prepare(recipe(folders[base], method, bits=bits, dtype="bfloat16"))
-    model, _ = training.begin(run, torch.bfloat16)
+    run = runner.prepare(recipe(folders[base], method, bits=bits, dtype="bfloat16"))
+    model, _ = runner.begin(run, torch.bfloat16)
     out = model(input_ids=torch.tensor([run.rows[0].ids]))
     out.logits.float().logsumexp(-1).sum().backward()
     gradients = [tensor.grad for tensor in model.parameters() if tensor.requires_grad and tensor.grad is not None]
@@ -118,11 +121,11 @@ def test_it_trains_a_base_that_computes_in_bfloat16(
 @pytest.mark.parametrize(("method", "base", "bits"), CASES)
 def test_it_starts_as_the_base(method: str, base: str, bits: int, folders: dict[str, Path]) -> None:
     """No-op at the start; residual + adapter = W where a part of W is moved; closer than the base for loftq."""
-    run = training.prepare(recipe(folders[base], method, bits=bits))
+    run = runner.prepare(recipe(folders[base], method, bits=bits))
     plain, tokenizer = _loaded(folders[base])
     before = log_probabilities(_loaded(folders[base], bits)[0], tokenizer, TEXT)
     full = log_probabilities(plain, tokenizer, TEXT)
-    model, _ = training.begin(run, torch.float32)
+    model, _ = runner.begin(run, torch.float32)
     found = log_probabilities(model.eval(), tokenizer, TEXT)
     if method == "loftq" or (method in ("pissa", "olora") and bits != 16):
         assert (found - full).abs().mean() < (before - full).abs().mean()
@@ -149,7 +152,7 @@ def test_it_starts_as_the_base(method: str, base: str, bits: int, folders: dict[
 def test_it_learns_and_is_read_again_as_it_was(
     method: str, base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path]
 ) -> None:
-    """By finbench.adapters, which refuses whatever does not fit, and, where it is a model, by transformers."""
+    """By finbench.models.adapters, which refuses whatever does not fit, and, where it is a model, by transformers."""
     run = train_once(method, base, bits)
     curve = run.record.training.loss_curve
     assert run.record.training.final_loss < curve[0][1]
@@ -399,8 +402,8 @@ def test_the_number_of_trained_parameters_is_the_papers(
 
 
 def test_eva_keeps_the_rank_budget_and_orthonormal_directions(folders: dict[str, Path]) -> None:
-    run = training.prepare(recipe(folders["llama"], "eva"))
-    model, _ = training.begin(run, torch.float32)
+    run = runner.prepare(recipe(folders["llama"], "eva"))
+    model, _ = runner.begin(run, torch.float32)
     layers = {name: m for name, m in model.named_modules() if "default" in getattr(m, "lora_A", {})}
     ranks = [m.r["default"] for m in layers.values()]
     assert sum(ranks) <= 4 * 14
@@ -415,14 +418,14 @@ def test_eva_keeps_the_rank_budget_and_orthonormal_directions(folders: dict[str,
 def test_eva_does_not_look_for_ever(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finbench.methods.eva._MOST_PASSES", 1)
     with pytest.raises(FinbenchError, match="not settled after 1 batches") as caught:
-        training.begin(training.prepare(recipe(folders["llama"], "eva", tau=1.0)), torch.float32)
+        runner.begin(runner.prepare(recipe(folders["llama"], "eva", tau=1.0)), torch.float32)
     assert "tau=0.9" in caught.value.hint
 
 
 def test_loftq_is_nearer_to_the_weights_than_nf4_alone(folders: dict[str, Path]) -> None:
     for base in ("llama", "gpt2"):
         plain, _ = _loaded(folders[base])
-        model, _ = training.begin(training.prepare(recipe(folders[base], "loftq")), torch.float32)
+        model, _ = runner.begin(runner.prepare(recipe(folders[base], "loftq")), torch.float32)
         for name, layer in model.named_modules():
             if "default" not in getattr(layer, "lora_A", {}):
                 continue
@@ -498,7 +501,7 @@ def test_randloras_update_has_a_higher_rank_than_its_bases_and_veras_has_not(
 @pytest.mark.parametrize(("exact", "allowed"), [(True, 1e-5), (False, 1e-3)])
 def test_oft_turns_and_does_not_stretch(exact: bool, allowed: float, folders: dict[str, Path], tmp_path: Path) -> None:
     """W' = WR with R orthogonal keeps W'W'^T; by peft's series, nearly."""
-    training.train(recipe(folders["llama"], "oft", use_cayley_neumann=not exact), tmp_path / "a")
+    runner.train(recipe(folders["llama"], "oft", use_cayley_neumann=not exact), tmp_path / "a")
     run = Trained(tmp_path / "a", adapters.record(tmp_path / "a"), torch.zeros(0))
     found = _updates(run, folders["llama"], tmp_path / "m")
     assert len(found) == 14
@@ -526,7 +529,7 @@ def test_random_projections_need_not_be_saved(method: str, folders: dict[str, Pa
     logits, sizes = [], []
     for saved in (True, False):
         out = tmp_path / str(saved)
-        training.train(recipe(folders["llama"], method, save_projection=saved), out)
+        runner.train(recipe(folders["llama"], method, save_projection=saved), out)
         model, tokenizer = _loaded(folders["llama"])
         logits.append(log_probabilities(adapters.attach(model, out).eval(), tokenizer, TEXT))
         sizes.append((out / "adapter_model.safetensors").stat().st_size)

@@ -12,12 +12,14 @@ import torch
 
 from alone import read_alone
 from conftest import make_gpt2, make_llama
-from finbench import adapters, bases, catalog, training
-from finbench.errors import FinbenchError
-from finbench.merging import log_probabilities
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter
 from finbench.methods import METHODS, TUNERS, method_named
 from finbench.methods.lora import LoraMethod
-from finbench.records import Adapter
+from finbench.models import adapters, bases
+from finbench.training import runner
+from finbench.training.merging import log_probabilities
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 
@@ -109,7 +111,7 @@ def test_it_is_refused_by_name_before_any_weight_is_loaded(
 ) -> None:
     monkeypatch.setattr(bases, "load", None)
     with pytest.raises(FinbenchError, match=message) as caught:
-        training.prepare(recipe(folders["llama"], method, **stated))
+        runner.prepare(recipe(folders["llama"], method, **stated))
     assert hint in caught.value.hint
 
 
@@ -122,7 +124,7 @@ def test_a_head_that_is_the_embedding_is_no_target(
     for base in ("llama", "gpt2"):
         if method != "full" and (base == "llama" or method_named(method).conv1d):
             with pytest.raises(FinbenchError, match="lm_head of .* is its embedding too") as caught:
-                training.prepare(recipe(folders[base], method, target_modules=["lm_head"]))
+                runner.prepare(recipe(folders[base], method, target_modules=["lm_head"]))
             assert caught.value.hint == "Leave it out of target_modules."
 
 
@@ -201,17 +203,17 @@ def test_the_layers_that_are_left_out_are_saved(
     cases: list[tuple[str, dict[str, Any]]], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """peft alone reads an adapter that is converted when it is saved, and so does finbench, which refuses misfits."""
-    said, real = [], training._save
+    said, real = [], runner._save
 
     def spy(run: Any, model: Any, tokenizer: Any, *rest: Any) -> Adapter:
         said.append(log_probabilities(model.eval(), tokenizer, TEXT))
         return real(run, model, tokenizer, *rest)
 
-    monkeypatch.setattr(training, "_save", spy)
+    monkeypatch.setattr(runner, "_save", spy)
     told = []
     for number, (method, stated) in enumerate(cases):
         out = tmp_path / f"{number}-{method}"
-        training.train(recipe(folders["llama"], method, lr=3e-3, **stated), out)
+        runner.train(recipe(folders["llama"], method, lr=3e-3, **stated), out)
         told.append((folders["llama"], out, "peft", 16))
         config = json.loads((out / "adapter_config.json").read_text())
         assert {key: config[key] for key in stated} == stated

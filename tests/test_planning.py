@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from finbench import bases, catalog, gpus, loops, packing, planning, training
-from finbench.errors import FinbenchError
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.models import bases
+from finbench.training import gpus, loops, packing, planning, runner
 
 
 def recipe(base: Path, **overrides: Any) -> Any:
@@ -19,10 +21,10 @@ def recipe(base: Path, **overrides: Any) -> Any:
 
 
 def test_activations_are_those_that_a_real_pass_keeps(llama: Path) -> None:
-    run = training.prepare(recipe(llama, dtype="bfloat16"))
+    run = runner.prepare(recipe(llama, dtype="bfloat16"))
     rows = run.rows[:8]
     counted = planning.counted(bases.skeleton(run.base), run.recipe, rows, on_cpu=True)[0]
-    model = training.begin(run, torch.bfloat16)[0]
+    model = runner.begin(run, torch.bfloat16)[0]
     for tensor in model.parameters():
         tensor.data = tensor.data.to(torch.bfloat16)
     weights = {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
@@ -123,7 +125,7 @@ def test_beside_the_published_memory_of_finlora(bits: int, published: float, mod
     """docs/training.md says where the two differ, and why."""
     chosen = recipe(llama, bits=bits, rank=8, target_modules=["q_proj", "k_proj", "v_proj"])
     skeleton = planning.shaped("llama-3.1-8b")
-    rows = training.prepare(recipe(llama)).rows[:4]
+    rows = runner.prepare(recipe(llama)).rows[:4]
     found = planning.needs(skeleton, chosen, bases.layers_of(skeleton), rows).memory
     total, weights = found.total / 1e9, found.weights / 1e9
     if bits == 16:

@@ -21,10 +21,10 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import hub_environment, upload
-from finbench import catalog, paths
-from finbench.console import Lines
-from finbench.devhub.server import DevHub
-from finbench.errors import FinbenchError
+from finbench.core import catalog, paths
+from finbench.core.console import Lines
+from finbench.core.errors import FinbenchError
+from finbench.hub.dev.server import DevHub
 from finbench.pretraining import corpus, held, loop, members, mixture, prepared, report, run, shards, spec, vocabulary
 
 WORDS = tuple(f"word{number}" for number in range(30))
@@ -437,7 +437,7 @@ def test_a_run_with_its_baselines_from_nothing_to_the_report(text: Path, tmp_pat
 def test_gpt2_in_factors_its_dense_form_and_its_quantised_copies(text: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from finbench.structured import storage
+    from finbench.models.structured import storage
 
     small = {"n_embd": 64, "n_layer": 1, "n_head": 2}
     start = {"shape": "gpt2-tiny", "vocabulary": 300, "config": small}
@@ -506,7 +506,7 @@ def test_a_killed_run_ends_in_the_same_bits(
 
 
 def test_ctrl_c_keeps_everything(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from finbench.errors import Interrupted
+    from finbench.core.errors import Interrupted
 
     run.pretrain(recipe(text), tmp_path / "whole")
     real = loop.PretrainTrainer.training_step

@@ -15,13 +15,17 @@ import yaml
 from huggingface_hub import HfApi, ModelCard
 
 from conftest import TOKEN, files_of, upload
-from finbench import adapters, cardfiles, catalog, evaluation, hub, pulling, verification, zoo
-from finbench.devhub.desk import Account
-from finbench.devhub.server import DevHub
-from finbench.errors import FinbenchError
-from finbench.publishing import modelcard
-from finbench.publishing.push import push
-from finbench.training import train
+from finbench import hub
+from finbench.cards import cardfiles
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.evaluation import evaluator, verification
+from finbench.hub.dev.desk import Account
+from finbench.hub.dev.server import DevHub
+from finbench.models import adapters, zoo
+from finbench.publishing import modelcard, pulling
+from finbench.publishing.publish import push
+from finbench.training.runner import train
 
 STATED = {"tasks": ["mini_sentiment"], "limit": 48, "rank": 4, "dtype": "float32", "lr": 1e-2, "batch_size": 8}
 
@@ -39,7 +43,7 @@ def made(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, P
     """(adapter folder, folder of its scorecards), made on a local base; do not write into them."""
     home = tmp_path_factory.mktemp("made")
     train(catalog.recipe(None, {**STATED, "base": str(llama)}), home / "tiny")
-    evaluation.evaluate(
+    evaluator.evaluate(
         [str(home / "tiny")],
         base=str(llama),
         out=home / "cards",
@@ -196,7 +200,7 @@ def test_scores_of_a_model_that_is_not_ours_are_proposed(
     dev_hub: DevHub, api: HfApi, lora: Path, llama: Path, tmp_path: Path
 ) -> None:
     upload(dev_hub, "them/stranger", files_of(lora), private=False)
-    evaluation.evaluate(
+    evaluator.evaluate(
         ["hub:them/stranger"],
         base=str(llama),
         tasks=["mini_sentiment"],
@@ -261,7 +265,7 @@ def test_what_may_not_be_published_is_refused(
 
 
 def test_data_and_tasks(dev_hub: DevHub, api: HfApi, tmp_path: Path) -> None:
-    from finbench import paths
+    from finbench.core import paths
     from finbench.data.sources import import_data
     from make_data import write_sources
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from conftest import make_llama
-from finbench import adapters, bases, catalog
+from finbench.core import catalog
+from finbench.core.records import Adapter
 from finbench.methods import method_named
-from finbench.records import Adapter
-from finbench.training import train
+from finbench.models import adapters, bases
+from finbench.training.runner import train
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,13 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from conftest import make_llama
-from finbench import bases, metrics, preflight
-from finbench.catalog import tasks as all_tasks
+from finbench.core.catalog import tasks as all_tasks
+from finbench.core.errors import FinbenchError
 from finbench.engines import choices, race
 from finbench.engines.hf import HFEngine
-from finbench.errors import FinbenchError
+from finbench.evaluation import preflight
+from finbench.models import bases
+from finbench.scoring import metrics
 
 VOCABULARY = 12
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from conftest import within
-from finbench import adapters, refs
-from finbench.devhub.server import DevHub
-from finbench.errors import FinbenchError
+from finbench.core import refs
+from finbench.core.errors import FinbenchError
+from finbench.hub.dev.server import DevHub
+from finbench.models import adapters
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from finbench import cardfiles, evaluation, plots, reporting
-from finbench.cards import latex
-from finbench.errors import FinbenchError
-from finbench.records import Measure, Overlap, Scorecard
+from finbench.cards import cardfiles, plots, reporting
+from finbench.cards.render import latex
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Measure, Overlap, Scorecard
+from finbench.evaluation import evaluator
 
 TASKS = ["mini_sentiment", "mini_headline"]
 
 
 def sit(out: Path, name: str, adapter_seed: int | None = None, **options: Any) -> Path:
     """A card of the dummy under another name, as if it were an adapter."""
-    evaluation.evaluate(engine="dummy", out=out / name, **{"tasks": TASKS, **options})
+    evaluator.evaluate(engine="dummy", out=out / name, **{"tasks": TASKS, **options})
     path = out / name / "dummy.json"
     found = json.loads(path.read_text())
     found["subject"] |= {"name": name}
@@ -225,26 +226,27 @@ def test_metrics_that_are_no_shares_are_shown_as_they_are(folder: Path) -> None:
         update={"main_metric": "r2", "metrics": {"r2": measure}, "baselines": {}, "lenient": {"r2": measure}}
     )
     shown: Scorecard = card.model_copy(update={"scores": [score]})
-    from finbench import cards
+    from finbench.cards import render
 
-    assert "0.123 [-0.200, 0.300]" in cards.markdown([shown])
-    assert "R², n&nbsp;=" in cards.html([shown])
-    assert "%" not in str(cards.terminal([shown])[0].title)
+    assert "0.123 [-0.200, 0.300]" in render.markdown([shown])
+    assert "R², n&nbsp;=" in render.html([shown])
+    assert "%" not in str(render.terminal([shown])[0].title)
 
 
 def test_who_was_trained_on_a_part_of_a_test_is_named_wherever_the_score_is_shown(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from finbench import cards, views
+    from finbench.cards import render
+    from finbench.cli.show import runs
 
     card = cardfiles.read(files(folder, "guess-s0")[0])
     clean = card.scores[0].model_copy(update={"overlap": Overlap(texts=0, of=340)})
     seen = card.scores[0].model_copy(update={"overlap": Overlap(texts=12, of=340)})
     for score, said in ((clean, 0), (seen, 1)):
         shown: Scorecard = card.model_copy(update={"scores": [score]})
-        views.scored([shown], Path("out"))
+        runs.scored([shown], Path("out"))
         sentence = "was trained on 12 of the 340 texts (3.5 %) of this test"
-        for text in (cards.html([shown]), cards.markdown([shown]), " ".join(capsys.readouterr().out.split())):
+        for text in (render.html([shown]), render.markdown([shown]), " ".join(capsys.readouterr().out.split())):
             assert text.count(sentence) == said
 
 

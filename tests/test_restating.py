@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 from test_verification import Card, Rows, change
 
-from finbench import cardfiles, cli, earlier, evaluation, metrics, scoring, seal
+from finbench.cards import cardfiles
+from finbench.cli import app
+from finbench.core import seal
+from finbench.core.files import sha256_file
 from finbench.engines.dummy import DummyEngine
-from finbench.files import sha256_file
-from finbench.restating import restate
-from finbench.verification import verify
+from finbench.evaluation import evaluator
+from finbench.evaluation.restating import restate
+from finbench.evaluation.verification import verify
+from finbench.scoring import earlier, measuring, metrics
 from make_data import write_sources
 
 SCHEMA_0 = Path(__file__).parent / "golden" / "schema0"
@@ -24,7 +28,7 @@ SCHEMA_0 = Path(__file__).parent / "golden" / "schema0"
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
     """A card on questions about a few headlines, and on a few texts."""
-    evaluation.evaluate(engine="dummy", tasks=["mini_headline", "mini_sentiment"], limit=20, out=tmp_path / "cards")
+    evaluator.evaluate(engine="dummy", tasks=["mini_headline", "mini_sentiment"], limit=20, out=tmp_path / "cards")
     return tmp_path / "cards" / "dummy.json"
 
 
@@ -36,10 +40,10 @@ def by_an_older_rule(found: Card, rows: Rows) -> None:
     """Intervals as the first rule gave them."""
     for score in found["scores"]:
         own = [row for row in rows if row["task"] == score["task"]]
-        strict, lenient, parsed = scoring.split_metrics(
-            scoring.values_of(own),
+        strict, lenient, parsed = measuring.split_metrics(
+            measuring.values_of(own),
             metrics.aggregations(score["task"]),
-            scoring.clusters_of(own),
+            measuring.clusters_of(own),
             rule=earlier.percentiles,
         )
         score["metrics"] = {name: m.model_dump() for name, m in strict.items()}
@@ -108,7 +112,7 @@ def restricted(tmp_path: Path) -> Path:
     from finbench.data.sources import import_data
 
     import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
-    evaluation.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "o", data_dir=tmp_path / "data")
+    evaluator.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "o", data_dir=tmp_path / "data")
     change(tmp_path / "o" / "dummy.json", set_back, careful=True)
     return tmp_path / "o" / "dummy.json"
 
@@ -148,7 +152,7 @@ def test_what_the_samples_do_not_allow_is_refused_with_its_reason(
     change(restricted, lambda found, rows: rows[0].update(doc="0" * 32), careful=True)
     assert "of another edition" in refused(restricted, data_dir=data)
     monkeypatch.setattr(DummyEngine, "_answer", lambda self, request: "Words that no label has.")
-    evaluation.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "w", data_dir=data, limit=9)
+    evaluator.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "w", data_dir=data, limit=9)
     change(tmp_path / "w" / "dummy.json", set_back, careful=True)
     assert "9 of its 9 answers are hashes of words" in refused(tmp_path / "w" / "dummy.json", data_dir=data)
 
@@ -168,7 +172,7 @@ def test_the_command_says_what_changed_and_exits_1_where_one_is_refused(
     def call(*arguments: str) -> tuple[Any, str]:
         monkeypatch.setattr(sys, "argv", ["finbench", "card", "restate", *arguments])
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            app.main()
         return stopped.value.code, " ".join(capsys.readouterr().out.split())
 
     code, said = call(str(card))

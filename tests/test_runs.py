@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finbench import bases
+from finbench.core.errors import FinbenchError
 from finbench.engines import choices
 from finbench.engines.vllm import runs
 from finbench.engines.vllm.engine import _Ledger
-from finbench.errors import FinbenchError
+from finbench.models import bases
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=5)
 

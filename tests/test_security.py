@@ -18,9 +18,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from conftest import TOKEN, files_of, hub_environment, quick, upload
-from finbench import adapters, bases, chatguard, modelfiles, safety
-from finbench.devhub.server import DevHub
-from finbench.errors import FinbenchError
+from finbench.core import safety
+from finbench.core.errors import FinbenchError
+from finbench.hub.dev.server import DevHub
+from finbench.models import adapters, bases, chatguard, modelfiles
 
 
 class Bomb:
@@ -376,7 +377,7 @@ def test_a_token_is_in_nothing_that_a_command_says_or_writes(
 
 
 def test_text_of_strangers_is_shown_as_text(dev_hub: DevHub, lora: Path, tmp_path: Path) -> None:
-    from finbench.publishing.push import push
+    from finbench.publishing.publish import push
 
     folder = shutil.copytree(lora, tmp_path / "adapter")
     configured(folder, base_model_name_or_path="org/<img src=x onerror=alert(1)>")

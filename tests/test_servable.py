@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from conftest import make_lora
-from finbench import bases, preflight
+from finbench.core.errors import FinbenchError
 from finbench.engines import servable
 from finbench.engines.vllm import parity, plugin
-from finbench.errors import FinbenchError
-from finbench.subjects import examinees
+from finbench.evaluation import preflight
+from finbench.evaluation.subjects import examinees
+from finbench.models import bases
 
 PLAIN: dict[str, Any] = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
 

@@ -17,11 +17,14 @@ from typing import Any
 
 import pytest
 
-from finbench import bases, evaluation, prompts, serving
+from finbench.core.errors import FinbenchError, Interrupted
 from finbench.engines import http
 from finbench.engines.server import ServerEngine
-from finbench.engines.vllm.guard import KEY, Guard
-from finbench.errors import FinbenchError, Interrupted
+from finbench.evaluation import evaluator
+from finbench.models import bases
+from finbench.scoring import prompts
+from finbench.serving import vllm_server
+from finbench.serving.guard import KEY, Guard
 from make_data import write_sources
 
 
@@ -126,7 +129,7 @@ def data(tmp_path: Path) -> Path:
 
 def examined(endpoint: Endpoint, out: Path, **options: Any) -> Any:
     options = {"tasks": ["mini_sentiment"], "limit": 8, **options}
-    [card] = evaluation.evaluate(
+    [card] = evaluator.evaluate(
         engine="server", model="tiny", arguments={"url": endpoint.url, "concurrency": "4"}, out=out, **options
     )
     return card
@@ -137,7 +140,7 @@ def test_an_endpoint_gives_the_numbers_of_the_hf_engine(
 ) -> None:
     common: dict[str, Any] = {"tasks": ["fpb_mc", "mini_sentiment"], "data_dir": data, "limit": 8}
     card = examined(endpoint, tmp_path / "s", **common)
-    [other] = evaluation.evaluate(
+    [other] = evaluator.evaluate(
         engine="hf", model=str(llama), arguments={"dtype": "float32"}, out=tmp_path / "h", **common
     )
     assert [score.main.value for score in card.scores] == [score.main.value for score in other.scores]
@@ -148,7 +151,7 @@ def test_an_endpoint_gives_the_numbers_of_the_hf_engine(
 
 
 def test_log_likelihoods_and_greediness_are_those_of_the_hf_engine(endpoint: Endpoint, llama: Path, data: Path) -> None:
-    from finbench import catalog
+    from finbench.core import catalog
     from finbench.engines.hf import HFEngine
 
     [exam] = prompts.load(catalog.expand(["fpb_mc"]), data).values()
@@ -272,13 +275,13 @@ def test_what_cannot_be_asked_is_one_line(llama: Path, endpoint: Endpoint, data:
         examined(mute, tmp_path / "a", tasks=["fpb_mc"], data_dir=data)
     mute.server.shutdown()
     with pytest.raises(FinbenchError, match="no model 'large'"):
-        evaluation.evaluate(
+        evaluator.evaluate(
             engine="server", model="large", arguments={"url": endpoint.url}, tasks=["mini_ner"], out=tmp_path
         )
     with pytest.raises(FinbenchError, match="Which endpoint"):
-        evaluation.evaluate(engine="server", model="tiny", tasks=["mini_ner"], out=tmp_path)
+        evaluator.evaluate(engine="server", model="tiny", tasks=["mini_ner"], out=tmp_path)
     with pytest.raises(FinbenchError, match="Which model"):
-        evaluation.evaluate(engine="server", arguments={"url": endpoint.url}, tasks=["mini_ner"], out=tmp_path)
+        evaluator.evaluate(engine="server", arguments={"url": endpoint.url}, tasks=["mini_ner"], out=tmp_path)
     with pytest.raises(FinbenchError, match="no address"):
         http.Endpoint("ftp://somewhere/v1")
 
@@ -314,12 +317,12 @@ def test_no_server_for_others_without_a_key(lora: Path, monkeypatch: pytest.Monk
     monkeypatch.delenv(KEY, raising=False)
     for host in ("0.0.0.0", "::", "192.0.2.7", "somewhere.example"):
         with pytest.raises(FinbenchError, match="no key"):
-            serving.serve([str(lora)], host=host)
+            vllm_server.serve([str(lora)], host=host)
 
 
 def test_a_zoo_that_cannot_be_served_is_refused_with_all_reasons(lora: Path, llama: Path) -> None:
     with pytest.raises(FinbenchError) as fault:
-        serving.serve([str(lora)], base=str(llama))
+        vllm_server.serve([str(lora)], base=str(llama))
     assert "heads of size 16" in fault.value.message
 
 
@@ -337,7 +340,7 @@ def test_an_interrupted_server_takes_its_children_with_it(monkeypatch: pytest.Mo
     process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     assert process.stdout is not None
     child = int(process.stdout.readline())
-    monkeypatch.setattr(serving, "_GRACE", 0.2)
+    monkeypatch.setattr(vllm_server, "_GRACE", 0.2)
     real = process.wait
 
     def interrupted(timeout: float | None = None) -> int:
@@ -345,7 +348,7 @@ def test_an_interrupted_server_takes_its_children_with_it(monkeypatch: pytest.Mo
         raise KeyboardInterrupt
 
     process.wait = interrupted  # type: ignore[method-assign]
-    with pytest.raises(Interrupted), serving.Server("http://127.0.0.1:1/v1", ["a"], process, None) as server:
+    with pytest.raises(Interrupted), vllm_server.Server("http://127.0.0.1:1/v1", ["a"], process, None) as server:
         server.wait()
     assert process.poll() is not None
     until = time.monotonic() + 30  # it is killed; how soon it is gone is for the system to say
@@ -359,9 +362,9 @@ def test_a_server_for_others_is_asked_for_its_first_token_with_the_key(
 ) -> None:
     process = subprocess.Popen(["sleep", "60"], start_new_session=True)
     asked_of: list[str] = []
-    monkeypatch.setattr(serving, "_said", lambda at, model: asked_of.append(at.key) or model)
-    with serving.Server("http://0.0.0.0:1/v1", ["base", "one"], process, None, "sesame-4711") as server:
-        serving._await(server)
+    monkeypatch.setattr(vllm_server, "_said", lambda at, model: asked_of.append(at.key) or model)
+    with vllm_server.Server("http://0.0.0.0:1/v1", ["base", "one"], process, None, "sesame-4711") as server:
+        vllm_server._await(server)
     assert asked_of == ["sesame-4711"] * 2
 
 
@@ -373,7 +376,7 @@ def test_a_key_is_in_no_message(monkeypatch: pytest.MonkeyPatch, lora: Path) -> 
         assert "sesame" not in str(fault.value)
         monkeypatch.setenv(KEY, key)
         with pytest.raises(FinbenchError, match="characters"):
-            serving.serve([str(lora)])
+            vllm_server.serve([str(lora)])
 
 
 @pytest.mark.parametrize("cut", [False, True])

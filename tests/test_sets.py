@@ -21,10 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import quick, task_helper
-from finbench import catalog, paths, prompts
+from finbench.core import catalog, paths
+from finbench.core.errors import FinbenchError
 from finbench.data import sources
 from finbench.data.sources import describe, import_data
-from finbench.errors import FinbenchError
+from finbench.scoring import prompts
 from make_data import LABELS, LEVELS, write_sources
 
 sets = paths.helper("sets")

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from test_launch import SMALL, curve, stopped_after_a_checkpoint
 from test_training import recipe
 
-from finbench import sharding, training
-from finbench.errors import FinbenchError
-from finbench.records import Adapter
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter
+from finbench.training import runner, sharding
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_what_cannot_be_sharded_is_refused(
 ) -> None:
     chosen = recipe(llama, **{"dropout": 0.0, "sharding": "fsdp", **overrides})
     with pytest.raises(FinbenchError, match=message):
-        training.train(chosen, tmp_path / "a", processes=processes)
+        runner.train(chosen, tmp_path / "a", processes=processes)
     sharding.check(recipe(llama, **{"dropout": 0.0, **overrides}), 1)
 
 
@@ -40,8 +40,8 @@ def test_a_sharded_base_trains_the_adapter_of_a_whole_one(
 ) -> None:
     """50 rows in steps of 8, passes of few tokens: the processes of a step have different numbers of passes."""
     stated = {**SMALL, "pass_tokens": 200, **overrides}
-    whole = training.train(recipe(llama, **stated), tmp_path / "whole")
-    sharded = training.train(recipe(llama, **stated, sharding="fsdp"), tmp_path / "sharded", processes=2)
+    whole = runner.train(recipe(llama, **stated), tmp_path / "whole")
+    sharded = runner.train(recipe(llama, **stated, sharding="fsdp"), tmp_path / "sharded", processes=2)
     assert isinstance(whole, Adapter)
     assert isinstance(sharded, Adapter)
     near = 2e-2 if overrides.get("dtype") == "bfloat16" else 5e-5
@@ -61,10 +61,10 @@ def test_a_killed_run_on_a_sharded_base_ends_in_the_same_bits(
 ) -> None:
     stated = {"sharding": "fsdp", **overrides}
     chosen = recipe(llama, **{**SMALL, "epochs": 2, **stated})
-    whole = training.train(chosen, tmp_path / "whole", processes=2)
+    whole = runner.train(chosen, tmp_path / "whole", processes=2)
     out = tmp_path / "run"
     assert 0 < stopped_after_a_checkpoint(llama, out, 2, **stated) < 14
-    resumed = training.train(chosen, out, resume=True, processes=2)
+    resumed = runner.train(chosen, out, resume=True, processes=2)
     assert isinstance(whole, Adapter)
     assert isinstance(resumed, Adapter)
     assert curve(resumed) == curve(whole)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from conftest import task_helper
-from finbench import catalog, prompts
+from finbench.core import catalog
+from finbench.scoring import prompts
 
 shots = task_helper("shots")
 Block, turns = shots.Block, shots.turns

@@ -10,9 +10,9 @@ import torch
 from test_launch import SMALL, curve
 from test_training import recipe
 
-from finbench import speedups, training
-from finbench.errors import FinbenchError
-from finbench.records import Adapter
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter
+from finbench.training import runner, speedups
 
 
 @pytest.mark.parametrize(
@@ -50,19 +50,19 @@ def test_what_is_to_be_installed_is_named(llama: Path, monkeypatch: pytest.Monke
 
 def test_moments_in_8_bits_learn_as_well(llama: Path, tmp_path: Path) -> None:
     wide = {**SMALL, "rank": 64, "target_modules": ["up_proj", "down_proj"]}  # smaller tensors keep theirs in 32 bits
-    plain = training.train(recipe(llama, **wide), tmp_path / "plain")
-    small = training.train(recipe(llama, **wide, optimizer="adamw_8bit"), tmp_path / "small")
+    plain = runner.train(recipe(llama, **wide), tmp_path / "plain")
+    small = runner.train(recipe(llama, **wide, optimizer="adamw_8bit"), tmp_path / "small")
     assert curve(small) != curve(plain)
     assert curve(small) == pytest.approx(curve(plain), abs=0.02)
     with pytest.raises(FinbenchError, match="optimizer 'adamw_8bit' there, 'adamw' now"):
-        training.train(recipe(llama, **wide), tmp_path / "small")
+        runner.train(recipe(llama, **wide), tmp_path / "small")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["padded", "shared"])
 def test_compiled_layers_have_the_losses_of_plain_ones(loop: str, llama: Path, tmp_path: Path) -> None:
     stated = {**SMALL, "loop": loop}
-    plain = training.train(recipe(llama, **stated), tmp_path / "plain")
-    compiled = training.train(recipe(llama, **stated, compile=True), tmp_path / "compiled")
+    plain = runner.train(recipe(llama, **stated), tmp_path / "plain")
+    compiled = runner.train(recipe(llama, **stated, compile=True), tmp_path / "compiled")
     assert isinstance(compiled, Adapter)
     assert curve(compiled) == pytest.approx(curve(plain), abs=1e-4)

@@ -17,7 +17,7 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint
 
 from conftest import quick, task_helper
-from finbench import earlier, metrics, paired, quantiles, scoring, stats
+from finbench.scoring import earlier, measuring, metrics, paired, quantiles, stats
 
 LABELS = task_helper("labels")
 SPANS = task_helper("spans")
@@ -204,10 +204,10 @@ def test_documents_of_one_source_widen_the_interval() -> None:
 
 
 def test_all_right_or_all_wrong_is_no_certainty() -> None:
-    perfect = scoring.measure([(2, 0, 0)] * 30, SPANS.span_f1)
+    perfect = measuring.measure([(2, 0, 0)] * 30, SPANS.span_f1)
     assert (perfect.value, perfect.high) == (1.0, 1.0)
     assert perfect.low == pytest.approx(stats.wilson(30, 30).low)
-    nothing = scoring.measure([(0, 1, 2)] * 30, SPANS.span_f1)
+    nothing = measuring.measure([(0, 1, 2)] * 30, SPANS.span_f1)
     assert (nothing.value, nothing.low) == (0.0, 0.0)
     assert nothing.high == pytest.approx(1 - stats.wilson(30, 30).low)
 
@@ -313,15 +313,15 @@ def test_the_paired_test_agrees_with_scipy_and_finds_what_is_there() -> None:
 
 def test_measures_agree_with_the_aggregation_that_lm_eval_uses() -> None:
     questions = [("up", "Yes", "Yes"), ("up", "No", "Yes"), ("down", "Yes", None), ("down", "No", "No")] * 9
-    found = scoring.measure(questions, LABELS.question_f1)
+    found = measuring.measure(questions, LABELS.question_f1)
     assert found.value == pytest.approx((2 / 3 + 0) / 2)
     assert found.low <= found.value <= found.high
     spans = [(2, 1, 0), (0, 0, 3), (1, 0, 0), (0, 0, 0)] * 9
-    assert scoring.measure(spans, SPANS.span_f1).value == pytest.approx(6 / (6 + 1 + 3))
+    assert measuring.measure(spans, SPANS.span_f1).value == pytest.approx(6 / (6 + 1 + 3))
     scores = [0.25, 1.0, 0.5] * 20
-    assert scoring.measure(scores, metrics.mean).value == pytest.approx(np.mean(scores))
+    assert measuring.measure(scores, metrics.mean).value == pytest.approx(np.mean(scores))
     shared = stats.wilson(3, 4)
-    assert scoring.measure([1.0, 0.0, 1.0, 1.0], metrics.mean) == shared
+    assert measuring.measure([1.0, 0.0, 1.0, 1.0], metrics.mean) == shared
 
 
 def test_an_aggregation_not_known_is_resampled_by_calling_it() -> None:
@@ -331,17 +331,17 @@ def test_an_aggregation_not_known_is_resampled_by_calling_it() -> None:
     def variance(sample: Any) -> float:
         return float(np.var(sample))
 
-    found = scoring.measure(values, variance)
+    found = measuring.measure(values, variance)
     theirs = scipy_stats.bootstrap((values,), np.var, method="percentile", rng=1).confidence_interval
     assert found.method == "bootstrap, 500 resamples"
     assert (found.low, found.high) == (pytest.approx(theirs.low, abs=0.06), pytest.approx(theirs.high, abs=0.06))
     other = [2 * value for value in values]
-    gap = scoring.difference(other, values, variance)
+    gap = measuring.difference(other, values, variance)
     assert gap.measure.value == pytest.approx(3 * variance(values))
     assert gap.p < 0.01
-    assert scoring.difference(values, values, variance).p == 1.0
+    assert measuring.difference(values, values, variance).p == 1.0
     halves = list(np.repeat(np.arange(75), 2))
-    assert scoring.measure(values, variance, halves).method == "cluster bootstrap, 500 resamples"
+    assert measuring.measure(values, variance, halves).method == "cluster bootstrap, 500 resamples"
 
 
 def test_paired_differences_by_sums_and_by_calling_agree() -> None:
@@ -352,7 +352,7 @@ def test_paired_differences_by_sums_and_by_calling_agree() -> None:
     def renamed(values: Any) -> float:
         return float(LABELS.macro_f1(values))
 
-    fast, slow = scoring.difference(a, b, LABELS.macro_f1), scoring.difference(a, b, renamed)
+    fast, slow = measuring.difference(a, b, LABELS.macro_f1), measuring.difference(a, b, renamed)
     assert fast.measure.value == pytest.approx(slow.measure.value)
     assert fast.measure.low == pytest.approx(slow.measure.low, abs=0.02)
     assert fast.error == pytest.approx(slow.error, rel=0.15)
@@ -365,13 +365,13 @@ def test_an_aggregation_that_disagrees_with_its_interval_is_a_bug() -> None:
         return 0.123
 
     with pytest.raises(AssertionError, match="lm-eval gives"):
-        scoring.measure([1.0, 0.0], mean)
+        measuring.measure([1.0, 0.0], mean)
 
 
 def test_the_aggregations_read_from_the_yaml_are_those_of_lm_eval() -> None:
     from lm_eval.tasks import TaskManager
 
-    from finbench import paths
+    from finbench.core import paths
 
     manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False)
     for name in ("finbench_mini_sentiment", "finbench_mini_ner", "finbench_mini_headline", "finbench_mini_xbrl_value"):
@@ -389,22 +389,22 @@ def test_the_aggregations_read_from_the_yaml_are_those_of_lm_eval() -> None:
 def test_one_source_gives_no_interval_and_says_why() -> None:
     """30 questions about one filing: nothing is known of how another filing would do."""
     right = [1.0] * 19 + [0.0] * 11
-    found = scoring.measure(right, metrics.mean, ["filing"] * 30)
+    found = measuring.measure(right, metrics.mean, ["filing"] * 30)
     assert (found.value, found.low, found.high) == (19 / 30, None, None)
     assert (found.method, found.lacking, found.interval) == ("none, one source", "one source", None)
-    assert scoring.measure([1.0] * 30, metrics.mean, ["filing"] * 30).interval is None  # all right is no better
-    assert scoring.measure([("positive", "positive", NAMES)], LABELS.macro_f1).lacking == "one document"
-    errors = scoring.measure([(1.0, 1.5), (2.0, 2.0), (0.5, 1.0)], task_helper("regression").mse, ["filing"] * 3)
+    assert measuring.measure([1.0] * 30, metrics.mean, ["filing"] * 30).interval is None  # all right is no better
+    assert measuring.measure([("positive", "positive", NAMES)], LABELS.macro_f1).lacking == "one document"
+    errors = measuring.measure([(1.0, 1.5), (2.0, 2.0), (0.5, 1.0)], task_helper("regression").mse, ["filing"] * 3)
     assert errors.lacking == "one source"
 
 
 @pytest.mark.parametrize(("n", "reason"), [(10, "documents are all alike"), (60, "resamples are all alike")])
 def test_documents_that_are_all_alike_give_no_interval(n: int, reason: str) -> None:
     """Rows of one label, all read right: macro-F1 over three labels is 1/3 whatever is drawn of them."""
-    found = scoring.measure([("neutral", "neutral", NAMES)] * n, LABELS.macro_f1)
+    found = measuring.measure([("neutral", "neutral", NAMES)] * n, LABELS.macro_f1)
     assert found.value == pytest.approx(1 / 3)
     assert (found.interval, found.lacking) == (None, reason)
-    assert scoring.measure([(1.0, 1.0)] * n, task_helper("regression").mse).interval is None
+    assert measuring.measure([(1.0, 1.0)] * n, task_helper("regression").mse).interval is None
 
 
 @pytest.mark.parametrize("n", [40, 60])
@@ -412,7 +412,7 @@ def test_an_unknown_aggregation_of_a_share_at_its_end_is_no_certainty(n: int) ->
     def gold_share(values: Any) -> float:
         return float(np.mean(values))
 
-    found = scoring.measure([1.0] * n, gold_share, within=stats.SHARE)
+    found = measuring.measure([1.0] * n, gold_share, within=stats.SHARE)
     assert found.interval == (pytest.approx(stats.wilson(n, n).low), 1.0)
 
 
@@ -431,7 +431,7 @@ def test_a_share_of_few_sources_gets_wilsons_interval_of_its_effective_size() ->
     """The ends are where |share - p| is t standard errors of as many independent documents as have its error."""
     means = np.array([0.7, 0.5, 0.6, 0.9])
     right = [float(n < 10 * share) for share in means for n in range(10)]
-    found = scoring.measure(right, metrics.mean, np.repeat(list("abcd"), 10).tolist())
+    found = measuring.measure(right, metrics.mean, np.repeat(list("abcd"), 10).tolist())
     share, error, t = means.mean(), scipy_stats.sem(means), scipy_stats.t.ppf(0.975, 3)
     for end in found.interval:
         at_end = error**2 * end * (1 - end) / (share * (1 - share))  # variance if the end were the truth
@@ -458,22 +458,22 @@ def test_sources_of_unlike_size_count_as_fewer() -> None:
 
 def test_sources_that_agree_by_chance_are_no_certainty() -> None:
     sources = ["a"] * 12 + ["b"] * 12
-    alike = scoring.measure([1.0, 0.0] * 12, metrics.mean, sources)  # both at one half
+    alike = measuring.measure([1.0, 0.0] * 12, metrics.mean, sources)  # both at one half
     assert alike.interval == pytest.approx(stats.score_interval(0.5, 2, scipy_stats.t.ppf(0.975, 1)))
-    perfect = scoring.measure([1.0] * 24, metrics.mean, sources)
+    perfect = measuring.measure([1.0] * 24, metrics.mean, sources)
     assert (perfect.method, perfect.interval) == ("Wilson, 2 of 2", stats.wilson(2, 2).interval)
 
 
 def test_metrics_with_one_bound_or_none_stay_within_it() -> None:
     rng, sources = np.random.default_rng(2), np.repeat(np.arange(3), 5).tolist()
     pairs = [(float(a), float(a + e)) for a, e in zip(rng.random(15), rng.normal(0, [0.1, 1, 3] * 5), strict=True)]
-    mse = scoring.measure(pairs, task_helper("regression").mse, sources, within=(0.0, np.inf))
-    r2 = scoring.measure(pairs, task_helper("regression").r2, sources, within=(-np.inf, 1.0))
+    mse = measuring.measure(pairs, task_helper("regression").mse, sources, within=(0.0, np.inf))
+    r2 = measuring.measure(pairs, task_helper("regression").r2, sources, within=(-np.inf, 1.0))
     assert 0 < mse.low < mse.value < mse.high
     assert r2.low < r2.value < r2.high < 1
     assert mse.high / mse.value == pytest.approx(mse.value / mse.low)
     assert mse.method == "Student's t, jackknife over 3 sources"
-    gap = scoring.difference([1.0, 4.0, 3.0, 9.0], [0.0, 1.0, 3.0, 2.0], metrics.mean).measure
+    gap = measuring.difference([1.0, 4.0, 3.0, 9.0], [0.0, 1.0, 3.0, 2.0], metrics.mean).measure
     low, high = scipy_stats.ttest_1samp([1.0, 3.0, 0.0, 7.0], 0).confidence_interval()
     assert gap.interval == (pytest.approx(low), pytest.approx(high))
     assert gap.method == "Student's t, jackknife over 4 documents"
@@ -504,21 +504,21 @@ def test_intervals_of_few_sources_cover_the_truth_where_percentiles_do_not(sourc
 def test_the_rules_of_older_cards_are_kept() -> None:
     """As they were given by the versions that had them."""
     right, sources = [1.0] * 9 + [0.0] * 3 + [1.0] * 4 + [0.0] * 8, ["a"] * 12 + ["b"] * 12
-    student, percentiles = (scoring.measure(right, metrics.mean, sources, rule=rule) for rule in earlier.RULES)
+    student, percentiles = (measuring.measure(right, metrics.mean, sources, rule=rule) for rule in earlier.RULES)
     assert student.method == "Student's t over 2 sources, cluster bootstrap, 10000 resamples"
     assert student.interval == (0.0, 1.0)
     assert percentiles.method == "cluster bootstrap, 10000 resamples"
     assert percentiles.interval == pytest.approx((1 / 3, 3 / 4))
     means = np.array([0.7, 0.5, 0.6])
     thirds = [float(n < 10 * share) for share in means for n in range(10)]
-    three = scoring.measure(thirds, metrics.mean, np.repeat(["a", "b", "c"], 10).tolist(), rule=earlier.student)
+    three = measuring.measure(thirds, metrics.mean, np.repeat(["a", "b", "c"], 10).tolist(), rule=earlier.student)
     half = scipy_stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5
     assert three.interval == pytest.approx((0.6 - half, 0.6 + half), abs=0.01)
-    alike = scoring.measure([1.0, 0.0] * 12, metrics.mean, sources, rule=earlier.student)
+    alike = measuring.measure([1.0, 0.0] * 12, metrics.mean, sources, rule=earlier.student)
     assert alike.interval == pytest.approx(stats.wilson(12, 24).interval, abs=0.03)
-    assert scoring.measure([1.0] * 30, metrics.mean, ["one"] * 30, rule=earlier.student).lacking == "one source"
+    assert measuring.measure([1.0] * 30, metrics.mean, ["one"] * 30, rule=earlier.student).lacking == "one source"
     many = [number % 7 for number in range(24)]
-    assert scoring.measure(right, metrics.mean, many, rule=earlier.student) == scoring.measure(
+    assert measuring.measure(right, metrics.mean, many, rule=earlier.student) == measuring.measure(
         right, metrics.mean, many, rule=earlier.percentiles
     )
 
@@ -530,7 +530,7 @@ def test_differences_on_few_sources_cover_the_truth_and_are_possible() -> None:
         able = rng.beta(0.8 * 7 / 3, 0.2 * 7 / 3, size=(2, 4))
         of = np.repeat(np.arange(4), 15)
         a, b = ((rng.random(60) < side[of]).astype(float).tolist() for side in able)
-        low, high = scoring.difference(a, b, metrics.mean, of.tolist()).measure.interval
+        low, high = measuring.difference(a, b, metrics.mean, of.tolist()).measure.interval
         assert -1 <= low <= high <= 1
         held += low <= 0 <= high
     assert held / 600 >= 0.93
@@ -539,11 +539,11 @@ def test_differences_on_few_sources_cover_the_truth_and_are_possible() -> None:
 def test_a_difference_on_few_sources_is_never_significant_and_says_so() -> None:
     a, b = [1.0] * 40, [0.0] * 40
     for sources, p in ((1, 1.0), (2, 0.5), (5, 2 / 2**5)):
-        found = scoring.difference(a, b, metrics.mean, [f"filing {number % sources}" for number in range(40)])
+        found = measuring.difference(a, b, metrics.mean, [f"filing {number % sources}" for number in range(40)])
         assert (found.units, found.testable, found.detectable()) == (sources, False, None)
         assert found.p == pytest.approx(p, abs=0.02)
         assert (found.measure.interval is None) == (sources == 1)
-    six = scoring.difference(a, b, metrics.mean, [f"filing {number % 6}" for number in range(40)])
+    six = measuring.difference(a, b, metrics.mean, [f"filing {number % 6}" for number in range(40)])
     assert six.testable
     assert six.p < 0.05
 

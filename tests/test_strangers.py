@@ -19,10 +19,15 @@ from huggingface_hub import constants
 from test_security import configured, processor_time
 
 from conftest import files_of, quick, upload
-from finbench import adapters, bases, catalog, cli, console, doctor, hub, hubviews, pulling, views, zoo
+from finbench import hub
+from finbench.cli import app, doctor
+from finbench.cli.show import publications, runs
+from finbench.core import catalog, console
+from finbench.core.errors import FinbenchError, harmless
 from finbench.data.files import expand
-from finbench.devhub.server import DevHub
-from finbench.errors import FinbenchError, harmless
+from finbench.hub.dev.server import DevHub
+from finbench.models import adapters, bases, zoo
+from finbench.publishing import pulling
 
 ANSI = "\x1b]0;owned\x07\x1b[2J\u202e[bold]x"
 
@@ -81,15 +86,15 @@ def test_messages_and_lists_steer_no_terminal(
     configured(adapter, base_model_name_or_path=f"org/{ANSI}")
     beside(dev_hub, {"adapter_config.json": (adapter / "adapter_config.json").read_bytes()})
     entry, _ = pulling.zoo_add("hub:them/plain")
-    hubviews.zoo([entry])
-    hubviews.pulled(pulling.pull("hub:them/plain", adapter.parent / "pulled"))
+    publications.zoo([entry])
+    publications.pulled(pulling.pull("hub:them/plain", adapter.parent / "pulled"))
     console.out.print(f"[bold]a[/] {ANSI}")
     assert "owned" in printed.getvalue()
     assert not {"\x1b", "\x07", "\u202e"} & set(printed.getvalue())
     configured(adapter, **{f"megatron_{ANSI}": 1})
     monkeypatch.setattr(sys, "argv", ["finbench", "eval", "--adapter", str(adapter), "--tasks", "mini_sentiment"])
     with pytest.raises(SystemExit):
-        cli.main()
+        app.main()
     said = capsys.readouterr().err
     assert "asks to run code" in said
     assert not {"\x1b", "\x07", "\u202e"} & set(said)
@@ -97,10 +102,10 @@ def test_messages_and_lists_steer_no_terminal(
 
 def test_commands_stay_whole_on_a_narrow_terminal(published: str, tmp_path: Path, printed: io.StringIO) -> None:
     place = tmp_path / ("a-folder-with-a-long-name" * 3)
-    hubviews.pulled(pulling.pull("hub:them/plain", place))
+    publications.pulled(pulling.pull("hub:them/plain", place))
     entry, _ = pulling.zoo_add("hub:them/plain", "a-name-that-is-longer-than-the-terminal-is-wide")
-    hubviews.zoo([entry])
-    views.recipes({name: catalog.recipe(name) for name in catalog.recipe_files()})
+    publications.zoo([entry])
+    runs.recipes({name: catalog.recipe(name) for name in catalog.recipe_files()})
     lines = printed.getvalue().splitlines()
     assert "suite-smollm2-135m-lora  lora, r 16, 16 bits on smollm2-135m" in lines
     words = printed.getvalue().replace(",", " ").split()
@@ -288,7 +293,7 @@ def test_addresses_that_are_none(dev_hub: DevHub, monkeypatch: pytest.MonkeyPatc
 def test_a_password_in_the_address_is_nowhere_to_be_seen(
     dev_hub: DevHub, lora: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from finbench.publishing.push import push
+    from finbench.publishing.publish import push
 
     upload(dev_hub, "them/plain", files_of(lora), private=False)
     monkeypatch.setenv("HF_ENDPOINT", dev_hub.url.replace("://", "://me:hunter22@"))
@@ -321,7 +326,7 @@ def test_a_cache_that_is_a_file_is_said_in_one_line(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
     monkeypatch.setattr(sys, "argv", ["finbench", "pull", "hub:them/plain", "--out", str(tmp_path / "x")])
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        app.main()
     assert stopped.value.code == 1
     assert "Cannot use a file or folder: Not a directory" in capsys.readouterr().err
 
@@ -331,7 +336,7 @@ def test_a_cache_that_is_a_file_is_said_in_one_line(
 
 def test_hints_for_what_is_nearly_right(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="not 5") as caught:
-        views.bits(5)
+        runs.bits(5)
     assert "--bits 4" in caught.value.hint
     (tmp_path / "train.csv").write_text("a,b\n")
     with pytest.raises(FinbenchError, match=r"No such file: .*trian.csv. Did you mean .*/train.csv\?"):

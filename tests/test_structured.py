@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from finbench import bases
-from finbench.errors import FinbenchError
-from finbench.structured import counts, inits, matching, modules, surgery
-from finbench.structured.structures import Factored, Structure, break_even
+from finbench.core.errors import FinbenchError
+from finbench.models import bases
+from finbench.models.structured import counts, inits, matching, modules, surgery
+from finbench.models.structured.structures import Factored, Structure, break_even
 
 IDS = torch.arange(3, 43).reshape(2, 20)
 FULL = ["q_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]  # of the tiny Llama: all with a smaller side of 64

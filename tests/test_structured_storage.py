@@ -14,13 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from finbench import adapters, bases, catalog, evaluation, merging, modelfiles, preflight
-from finbench.errors import FinbenchError
-from finbench.records import Adapter, Subject
-from finbench.structured import counts, modules, storage, surgery
-from finbench.structured.structures import Structure
-from finbench.subjects import Examinee
-from finbench.training import train
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter, Subject
+from finbench.evaluation import evaluator, preflight
+from finbench.evaluation.subjects import Examinee
+from finbench.models import adapters, bases, modelfiles
+from finbench.models.structured import counts, modules, storage, surgery
+from finbench.models.structured.structures import Structure
+from finbench.training import merging
+from finbench.training.runner import train
 
 IDS = torch.arange(3, 43).reshape(2, 20)
 KINDS = ("lowrank", "cola", "sltrain")
@@ -61,7 +64,7 @@ def copied(factors: Path, tmp_path: Path) -> Path:
 
 def test_every_kind_comes_back_in_a_fresh_process(llama: Path, gpt2: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, torch\nfrom pathlib import Path\nfrom finbench.structured import storage\n"
+        "import sys, torch\nfrom pathlib import Path\nfrom finbench.models.structured import storage\n"
         "ids = torch.arange(3, 43).reshape(2, 20)\n"
         "with torch.no_grad():\n"
         "    found = {p: storage.load(Path(p))(input_ids=ids).logits for p in sys.argv[2:]}\n"
@@ -241,7 +244,7 @@ def test_an_adapter_is_trained_on_the_factors_merged_back_and_evaluated(kind: st
     assert (_logits(whole) - _logits(storage.load(folder))).abs().max() > 1e-3
     named = [str(tmp_path / "a"), str(tmp_path / "merged")]
     chosen = {"engine": "hf", "arguments": {"dtype": "float32"}, "limit": 8, "out": tmp_path / "cards"}
-    cards = evaluation.evaluate(named, base=str(folder), tasks=["mini_sentiment"], **chosen)
+    cards = evaluator.evaluate(named, base=str(folder), tasks=["mini_sentiment"], **chosen)
     values = {card.subject.kind: card.scores[0].metrics for card in cards if card.subject.adapter}
     assert values["peft"] == values["model"]
     structure = cards[0].subject.base.structure

@@ -15,13 +15,15 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import make_gpt2, make_llama
-from finbench import adapters, bases, batches, catalog, training
-from finbench.errors import FinbenchError
-from finbench.merging import log_probabilities
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter
 from finbench.methods import method_named
 from finbench.methods.subspaces import adapted, weight_of
-from finbench.records import Adapter
-from finbench.trainer import AnswerTrainer, arguments
+from finbench.models import adapters, bases
+from finbench.training import batches, runner
+from finbench.training.merging import log_probabilities
+from finbench.training.trainer import AnswerTrainer, arguments
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 
@@ -39,8 +41,8 @@ def recipe(base: Path, method: str, **overrides: Any) -> Any:
 
 
 def _trainer(chosen: Any, folder: Path) -> tuple[AnswerTrainer, Any]:
-    run = training.prepare(chosen)
-    model, tokenizer = training.begin(run, torch.float32)
+    run = runner.prepare(chosen)
+    model, tokenizer = runner.begin(run, torch.float32)
     made = AnswerTrainer(
         run.sampler,
         None,
@@ -133,7 +135,7 @@ def trained(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
         for more in forms:
             name = "-".join([method, *map(str, more.values())])
             out = tmp_path_factory.mktemp("runs") / name
-            made = training.train(recipe(folders["llama"], method, every=2, **more), out)
+            made = runner.train(recipe(folders["llama"], method, every=2, **more), out)
             assert isinstance(made, Adapter)
             found[name] = (out, made)
     return found
@@ -186,8 +188,8 @@ def test_a_whole_model_is_the_adapter_merged(trained: dict[str, Any], folders: d
 
 
 def test_weights_that_are_folded_into_are_float32(folders: dict[str, Path]) -> None:
-    run = training.prepare(recipe(folders["llama"], "rosa", dtype="bfloat16"))
-    model, _ = training.begin(run, torch.bfloat16)
+    run = runner.prepare(recipe(folders["llama"], "rosa", dtype="bfloat16"))
+    model, _ = runner.begin(run, torch.bfloat16)
     assert all(weight_of(module).dtype is torch.float32 for _, module in adapted(model))
 
 
@@ -199,7 +201,7 @@ def test_a_move_of_the_embedded_base_changes_no_output(method: str, monkeypatch:
     monkeypatch.delenv("XDG_CACHE_HOME")
     known = {"tasks": ["mini_sentiment"], "method": method, "limit": 128, "dtype": "float32", "every": 2}
     chosen = catalog.recipe(None, known)
-    model, tokenizer = training.begin(training.prepare(chosen), torch.float32)
+    model, tokenizer = runner.begin(runner.prepare(chosen), torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for _, module in adapted(model):  # as if they had been trained
@@ -216,15 +218,16 @@ def test_a_move_of_the_embedded_base_changes_no_output(method: str, monkeypatch:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from finbench import catalog, training
-from finbench.trainer import Watch
+from finbench.core import catalog
+from finbench.training import runner
+from finbench.training.trainer import Watch
 real = Watch.on_step_end
 def step_end(self, args, state, control, **more):
     if state.global_step == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(self, args, state, control, **more)
 Watch.on_step_end = step_end
-training.train(catalog.recipe(sys.argv[1]), Path(sys.argv[2]))
+runner.train(catalog.recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
@@ -244,8 +247,8 @@ def test_killed_in_the_middle_of_a_cycle_it_ends_in_the_same_bits(
     command = [sys.executable, "-c", _KILLED, str(tmp_path / "r.yaml"), str(tmp_path / "cut"), "7"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ}, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    whole = training.train(chosen, tmp_path / "whole")
-    resumed = training.train(chosen, tmp_path / "cut", resume=True)
+    whole = runner.train(chosen, tmp_path / "whole")
+    resumed = runner.train(chosen, tmp_path / "cut", resume=True)
     assert isinstance(whole, Adapter)
     assert isinstance(resumed, Adapter)
     assert resumed.files == whole.files
@@ -280,5 +283,5 @@ def test_it_is_refused_before_any_weight_is_loaded(
 ) -> None:
     monkeypatch.setattr(bases, "load", None)
     with pytest.raises(FinbenchError, match=message) as caught:
-        training.prepare(recipe(folders["llama"], **stated))
+        runner.prepare(recipe(folders["llama"], **stated))
     assert hint in caught.value.hint

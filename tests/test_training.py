@@ -18,11 +18,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from finbench import adapters, bases, batches, catalog, checkpoints, modelfiles, prompts, views
-from finbench.errors import FinbenchError
-from finbench.files import folder_atomic, sha256_file
-from finbench.records import Adapter
-from finbench.training import prepare, train
+from finbench.cli.show import runs
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.files import folder_atomic, sha256_file
+from finbench.core.records import Adapter
+from finbench.models import adapters, bases, modelfiles
+from finbench.scoring import prompts
+from finbench.training import batches, checkpoints
+from finbench.training.runner import prepare, train
 
 FULL = {"method": "full", "lr": 1e-3, "rank": 16, "dropout": 0.0}  # which has no rank: the defaults pass, others do not
 
@@ -170,7 +174,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_training import recipe
-from finbench.training import train
+from finbench.training.runner import train
 train(recipe(Path(sys.argv[1]), epochs=6), Path(sys.argv[2]), resume=True)
 """
 
@@ -191,7 +195,7 @@ def test_any_recipe_resumes_exactly_from_any_checkpoint(
     overrides: dict[str, Any], llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "prune", lambda folder: None)
-    monkeypatch.setattr("finbench.training.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("finbench.training.runner.shutil.rmtree", lambda *_, **__: None)
     whole = trained(llama, tmp_path / "whole", **overrides)
     kept = sorted((tmp_path / "whole" / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)
     assert len(kept) > 1
@@ -323,12 +327,12 @@ def test_the_next_command_names_a_base_that_has_no_alias(llama: Path, tmp_path: 
         ("hub:org/name", " --base hub:org/name"),
         ("smollm2-135m", ""),
     ):
-        views.trained(made, tmp_path / "a", base)
+        runs.trained(made, tmp_path / "a", base)
         assert capsys.readouterr().out.endswith(f"Next: finbench eval --adapter {tmp_path / 'a'}{ending}\n")
 
 
 def test_two_trainers_in_one_folder_are_refused(llama: Path, tmp_path: Path) -> None:
-    from finbench import environment
+    from finbench.core import environment
 
     with environment.owner(tmp_path / "a"), pytest.raises(FinbenchError, match="Another finbench process"):
         trained(llama, tmp_path / "a")

@@ -12,12 +12,14 @@ import torch
 
 from alone import read_alone
 from conftest import make_gpt2, make_llama
-from finbench import adapters, bases, catalog, training
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter
 from finbench.engines.hf import HFEngine
-from finbench.errors import FinbenchError
-from finbench.merging import log_probabilities, merge
 from finbench.methods import METHODS, TUNERS, method_named
-from finbench.records import Adapter
+from finbench.models import adapters, bases
+from finbench.training import runner
+from finbench.training.merging import log_probabilities, merge
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -71,7 +73,7 @@ class Trained:
 def train_once(tmp_path_factory: pytest.TempPathFactory, llama: Path, gpt2: Path) -> Callable[..., Trained]:
     """Train each combination at most once in this module."""
     done: dict[tuple[str, str, int], Trained] = {}
-    real = training._save
+    real = runner._save
 
     def run(method: str, kind: str, bits: int) -> Trained:
         key = (method, kind, bits)
@@ -83,11 +85,11 @@ def train_once(tmp_path_factory: pytest.TempPathFactory, llama: Path, gpt2: Path
                 return real(prepared, model, tokenizer, *rest)
 
             out = tmp_path_factory.mktemp("runs") / f"{method}-{kind}-{bits}"
-            training._save = spy
+            runner._save = spy
             try:
-                training.train(recipe(base, method, bits=bits), out)
+                runner.train(recipe(base, method, bits=bits), out)
             finally:
-                training._save = real
+                runner._save = real
             done[key] = Trained(out, base, bits, seen[0])
         return done[key]
 
@@ -139,13 +141,13 @@ def test_gpt2s_layers_are_taken_or_refused_before_anything_is_loaded(
 ) -> None:
     chosen = recipe(gpt2, method)
     if TUNERS[method].conv1d:
-        run = training.prepare(chosen)
-        model, tokenizer = training.begin(run, torch.float32)
+        run = runner.prepare(chosen)
+        model, tokenizer = runner.begin(run, torch.float32)
         assert log_probabilities(model, tokenizer, TEXT).isfinite().all()
     else:
         monkeypatch.setattr(bases, "load", None)
         with pytest.raises(FinbenchError, match="Conv1D"):
-            training.prepare(chosen)
+            runner.prepare(chosen)
 
 
 def test_every_tuner_of_peft_is_a_method_or_refused_with_a_reason() -> None:
@@ -165,4 +167,4 @@ def test_sizes_that_do_not_divide_are_refused_by_layer(method: str, llama: Path)
     size = {"road": 6, "gralora": 3}.get(method, 7)  # peft itself wants an even one, and a divisor of the rank
     more = {"rank": 3} if method == "gralora" else {}
     with pytest.raises(FinbenchError, match=rf"{key} {size} does not divide model.layers.0.self_attn"):
-        training.prepare(recipe(llama, method, **{key: size}, **more))
+        runner.prepare(recipe(llama, method, **{key: size}, **more))

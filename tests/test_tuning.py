@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from finbench import bases, catalog, paths, prompts, training, tuning
-from finbench.errors import FinbenchError, Interrupted
+from finbench.core import catalog, paths
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.records import Adapter, Search, Trial
 from finbench.methods import METHODS, method_named
-from finbench.records import Adapter, Search, Trial
+from finbench.models import bases
+from finbench.scoring import prompts
+from finbench.training import runner, tuning
 
 
 def recipe(base: Path, method: str = "lora", **overrides: Any) -> Any:
@@ -151,7 +154,7 @@ def test_no_text_is_on_both_sides_and_none_is_of_another_split(llama: Path, monk
         return run
 
     for side in ("held", "train"):
-        training.prepare(tuning._untouched(chosen), None, spy(chosen, side, 1.0))
+        runner.prepare(tuning._untouched(chosen), None, spy(chosen, side, 1.0))
     texts = {side: {row["text"] for row in rows} for side, rows in seen.items()}
     assert not texts["held"] & texts["train"]
     lines = (paths.shipped("tasks") / "mini" / "mini_sentiment.train.jsonl").read_text().splitlines()
@@ -159,7 +162,7 @@ def test_no_text_is_on_both_sides_and_none_is_of_another_split(llama: Path, monk
     count = len(seen["held"]) + len(seen["train"])
     assert 0.1 * count < len(seen["held"]) <= tuning.MOST_HELD_OUT
     monkeypatch.setattr(tuning, "MOST_HELD_OUT", 7)
-    training.prepare(tuning._untouched(chosen), None, spy(chosen, "held", 1.0))
+    runner.prepare(tuning._untouched(chosen), None, spy(chosen, "held", 1.0))
     assert len(seen["held"]) == 7
 
 
@@ -213,7 +216,7 @@ def test_the_tuned_recipe_is_trained_and_recorded_and_a_change_parts_it_from_its
     llama: Path, tmp_path: Path
 ) -> None:
     tuned, path = tuning.tune(recipe(llama, limit=16), tmp_path / "t", budget=1)
-    made = training.train(catalog.recipe(str(path)), tmp_path / "a")
+    made = runner.train(catalog.recipe(str(path)), tmp_path / "a")
     assert isinstance(made, Adapter)
     assert made.recipe.search == tuned.search
     assert catalog.recipe(str(path), {"seed": 1}).search == tuned.search

@@ -16,11 +16,15 @@ import pytest
 import zstandard
 from rich.console import Console
 
-from finbench import cardfiles, cards, cli, comparison, earlier, evaluation, exports, metrics, reporting, scoring, seal
-from finbench.errors import FinbenchError
-from finbench.files import sha256_file, stable_json
-from finbench.records import Scorecard
-from finbench.verification import Verification, verify
+from finbench.cards import cardfiles, comparison, exports, render, reporting
+from finbench.cli import app
+from finbench.core import seal
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file, stable_json
+from finbench.core.records import Scorecard
+from finbench.evaluation import evaluator
+from finbench.evaluation.verification import Verification, verify
+from finbench.scoring import earlier, measuring, metrics
 from make_data import write_sources
 
 Card = dict[str, Any]
@@ -31,7 +35,7 @@ Rows = list[dict[str, Any]]
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A card of the random dummy on two shipped sets; do not write into its folder."""
     out = tmp_path_factory.mktemp("cards")
-    evaluation.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_headline"], out=out)
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_headline"], out=out)
     return out / "dummy.json"
 
 
@@ -208,13 +212,13 @@ def rescored(alter: Callable[[Card, Rows], None]) -> Callable[[Card, Rows], None
         alter(card, rows)
         for score in card["scores"]:
             own = [row for row in rows if row["task"] == score["task"]]
-            strict, lenient, parse_rate = scoring.split_metrics(
-                scoring.values_of(own), metrics.aggregations(score["task"]), scoring.clusters_of(own)
+            strict, lenient, parse_rate = measuring.split_metrics(
+                measuring.values_of(own), metrics.aggregations(score["task"]), measuring.clusters_of(own)
             )
             score["metrics"] = {name: m.model_dump() for name, m in strict.items()}
             score["lenient"] = {name: m.model_dump() for name, m in lenient.items()}
             score["parse_rate"] = parse_rate.model_dump()
-            score |= scoring.counts(own)
+            score |= measuring.counts(own)
 
     return both
 
@@ -336,7 +340,7 @@ def test_a_rerun_on_the_model_reproduces(original: Path) -> None:
 
 
 def test_a_rerun_on_a_real_model_and_on_a_changed_one(llama: Path, tmp_path: Path) -> None:
-    evaluation.evaluate(
+    evaluator.evaluate(
         model=str(llama), tasks=["mini_sentiment"], limit=12, out=tmp_path, arguments={"dtype": "float32"}
     )
     [path] = tmp_path.glob("*.json")
@@ -450,7 +454,7 @@ def test_the_command_exits_1_and_names_the_field(card: Path, capsys: Any, monkey
     def call(*arguments: str) -> tuple[Any, str]:
         monkeypatch.setattr(sys, "argv", ["finbench", "verify", str(card), *arguments])
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            app.main()
         return stopped.value.code, " ".join(capsys.readouterr().out.split())
 
     code, said = call()
@@ -475,7 +479,7 @@ def restricted(tmp_path: Path) -> Path:
     from finbench.data.sources import import_data
 
     import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
-    evaluation.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "o", data_dir=tmp_path / "data")
+    evaluator.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "o", data_dir=tmp_path / "data")
     return tmp_path / "o" / "dummy.json"
 
 
@@ -590,7 +594,7 @@ def test_restricted_answers_that_cannot_be_read_are_no_crash(
 
     monkeypatch.setattr(DummyEngine, "_answer", lambda self, request: "Words that no label has.")
     import_data(name, write_sources(tmp_path / "s")[name], tmp_path / "data")
-    evaluation.evaluate(engine="dummy", tasks=[task], out=tmp_path / "o", data_dir=tmp_path / "data", limit=20)
+    evaluator.evaluate(engine="dummy", tasks=[task], out=tmp_path / "o", data_dir=tmp_path / "data", limit=20)
     card = tmp_path / "o" / "dummy.json"
     for folder in (tmp_path / "data", tmp_path / "nowhere"):
         found = verify(card, data_dir=folder)
@@ -603,7 +607,7 @@ def test_restricted_answers_that_cannot_be_read_are_no_crash(
 @pytest.fixture
 def one_filing(tmp_path: Path) -> Path:
     """A card on the first two questions of mini_xbrl, which are about one filing."""
-    evaluation.evaluate(engine="dummy", tasks=["mini_xbrl"], limit=2, out=tmp_path / "one")
+    evaluator.evaluate(engine="dummy", tasks=["mini_xbrl"], limit=2, out=tmp_path / "one")
     return tmp_path / "one" / "dummy.json"
 
 
@@ -619,7 +623,7 @@ def test_a_card_of_one_source_has_no_interval_and_every_view_says_why(one_filing
         dash = "--" if how == "latex" else "–"
         assert f"[{dash}: one source]" in reporting.report([one_filing], format=how)
     drawn = Console(width=100, record=True, file=io.StringIO())
-    drawn.print(*cards.terminal([cardfiles.read(one_filing)]))
+    drawn.print(*render.terminal([cardfiles.read(one_filing)]))
     assert "–: one source" in drawn.export_text()
     for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
         [file] = exports.export_card(one_filing, format=how, out=tmp_path / how)
@@ -649,7 +653,7 @@ def test_an_interval_that_one_source_cannot_give_is_a_fault_and_that_of_earlier_
     assert edit(None, None, "none, too many").faults
     assert edit(None, None, "").faults
     main = cardfiles.read(one_filing).scores[0].main_metric
-    before = scoring.split_metrics(*_of(one_filing), rule=earlier.percentiles)[0][main]
+    before = measuring.split_metrics(*_of(one_filing), rule=earlier.percentiles)[0][main]
     older = edit(before.low, before.high, str(before.method))
     assert (older.level, older.faults) == ("samples-attached", [])
     assert any("by an earlier rule; today's: none (none, one source)" in note for note in older.notes)
@@ -658,11 +662,11 @@ def test_an_interval_that_one_source_cannot_give_is_a_fault_and_that_of_earlier_
 def _of(path: Path) -> tuple[Any, Any, Any]:
     """Values, aggregations and clusters of a card of one task."""
     rows = cardfiles.read_samples(path)
-    return scoring.values_of(rows), metrics.aggregations(rows[0]["task"]), scoring.clusters_of(rows)
+    return measuring.values_of(rows), metrics.aggregations(rows[0]["task"]), measuring.clusters_of(rows)
 
 
 def test_comparing_on_few_sources_says_that_nothing_can_be_shown(one_filing: Path, tmp_path: Path) -> None:
-    evaluation.evaluate(
+    evaluator.evaluate(
         engine="dummy", tasks=["mini_xbrl"], limit=2, out=tmp_path / "two", arguments={"answers": "gold"}
     )
     [pair] = comparison.compare([one_filing, tmp_path / "two" / "dummy.json"])

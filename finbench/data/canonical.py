@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.files import folder_atomic
+from finbench.core.files import folder_atomic
 
 SPLITS = ("train", "validation", "test")
 SHOWN = 10  # faults kept and listed in a message

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from finbench import catalog, paths
+from finbench.core import catalog, paths
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Contamination
 from finbench.data.audit.columns import unwrap
-from finbench.errors import FinbenchError
-from finbench.records import Contamination
 
 _LONG, _LEAST, _WORDS = 8, 3, 200
 

@@ -21,7 +21,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 
 _CHUNK = 1 << 20  # bytes
 _MEMBERS = 10_000  # files in an archive

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from finbench import catalog, hub, paths
-from finbench.console import say
+from finbench import hub
+from finbench.core import catalog, paths
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError, unknown
+from finbench.core.files import cannot_write, sha256_file, write_atomic
 from finbench.data.canonical import SPLITS, Report, write
 from finbench.data.files import Record, SourceFile, decoder_of, expand
-from finbench.errors import FinbenchError, unknown
-from finbench.files import cannot_write, sha256_file, write_atomic
 
 
 def sets() -> Any:

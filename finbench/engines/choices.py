@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 
 LONGEST_TREE = 1024  # tokens; attention inside a tree is dense, so its cost grows with the square
 SHORTEST_PREFIX = 4  # tokens; less is not worth a run of its own

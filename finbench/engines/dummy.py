@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finbench import environment
+from finbench.core import environment
+from finbench.core.errors import FinbenchError
 from finbench.engines.base import Done
-from finbench.errors import FinbenchError
 
 _MODES = ("random", "gold")
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
+from finbench.core.errors import FinbenchError
 from finbench.engines.choices import SHORTEST_PREFIX, Tree, common
-from finbench.errors import FinbenchError
 
 _ATTENTION = ("sdpa", "eager")
 _LAYERS = {"full_attention", "sliding_attention"}

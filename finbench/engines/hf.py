@@ -9,13 +9,14 @@ from typing import Any, Literal
 import torch
 from peft import PeftType
 
-from finbench import adapters, bases, environment
+from finbench.core import environment
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Bits, DType
 from finbench.engines import race
 from finbench.engines.base import Done
 from finbench.engines.lm import TreeLM
 from finbench.engines.merging import Merger
-from finbench.errors import FinbenchError
-from finbench.records import Bits, DType
+from finbench.models import adapters, bases
 
 _STOCK_BATCH = 32  # rows a batch of HFLM's own way
 _WINDOW = 16384  # requests that are encoded and planned at a time, which bounds memory

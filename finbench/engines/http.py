@@ -12,7 +12,7 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 
 KEYS = ("FINBENCH_SERVER_KEY", "OPENAI_API_KEY")  # environment variables, the first that is set counts
 _AGAIN = {408, 409, 425, 429, 500, 502, 503, 504}  # states that pass

@@ -16,11 +16,11 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from finbench.console import say
+from finbench.core.console import say
+from finbench.core.environment import free_memory
+from finbench.core.errors import FinbenchError, reason
 from finbench.engines import choices, forward, generation, race
 from finbench.engines.merging import Merger
-from finbench.environment import free_memory
-from finbench.errors import FinbenchError, reason
 
 _ROWS = 64  # prompts that are decoded side by side
 _WIDE = 2**28  # bytes of float32 logits a batch may have

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
-from finbench import environment
+from finbench.core import environment
+from finbench.core.errors import FinbenchError
 from finbench.engines.base import Done
 from finbench.engines.http import Endpoint
-from finbench.errors import FinbenchError
 
 _AT_ONCE = 16  # requests under way
 _PATIENCE = 5.0  # seconds for those under way after a fault

@@ -11,9 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench import __version__, environment
-from finbench.console import quiet, say
-from finbench.errors import FinbenchError, Interrupted
+from finbench import __version__
+from finbench.core import environment
+from finbench.core.console import quiet, say
+from finbench.core.errors import FinbenchError, Interrupted
 from finbench.grid import requests, spec
 from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Board, Step

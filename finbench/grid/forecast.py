@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import bases, planning
-from finbench.console import progress
-from finbench.errors import FinbenchError
-from finbench.files import digest
+from finbench.core.console import progress
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest
+from finbench.core.records import Recipe
 from finbench.grid.spec import Cell
 from finbench.grid.steps import Board
 from finbench.grid.work import SCORE, SEARCH, TRAIN
-from finbench.records import Recipe
+from finbench.models import bases
+from finbench.training import planning
 
 _FREE = {"name", "seed", "lr", "search", "options", "alpha", "dropout"}  # what a plan does not depend on
 _WEIGHTS = {"method", "bits", "rank", "target_modules"}  # nor the rows and their order

@@ -22,8 +22,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from finbench.errors import FinbenchError
-from finbench.files import digest, write_atomic
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest, write_atomic
 
 
 class Place:

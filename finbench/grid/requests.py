@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from finbench import __version__
-from finbench.console import say
-from finbench.errors import FinbenchError
-from finbench.files import digest
-from finbench.gpus import GIB
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest
 from finbench.grid import forecast, spec
 from finbench.grid.forecast import Forecast
 from finbench.grid.places import Place
 from finbench.grid.spec import Cell
 from finbench.grid.steps import Board
+from finbench.training.gpus import GIB
 
 FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
 _MARGIN = 1.2  # over the plan: the libraries differ, and a node that swaps or kills costs more than one that waits

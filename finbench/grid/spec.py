@@ -12,11 +12,12 @@ from typing import Any
 
 from pydantic import Field, JsonValue, field_validator
 
-from finbench import catalog, paths, sharding
-from finbench.errors import FinbenchError, unknown
-from finbench.files import digest
-from finbench.records import Bits, Recipe
-from finbench.strict import Record
+from finbench.core import catalog, paths
+from finbench.core.errors import FinbenchError, unknown
+from finbench.core.files import digest
+from finbench.core.records import Bits, Recipe
+from finbench.core.strict import Record
+from finbench.training import sharding
 
 AXES = {"task": "tasks"}  # an axis may be called by the option of `finbench train`, or by the recipe's own key
 LARGEST = 100_000  # cells

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from finbench import catalog
-from finbench.files import digest
+from finbench.core import catalog
+from finbench.core.files import digest
+from finbench.core.records import Recipe
 from finbench.grid import spec
 from finbench.grid.spec import Cell, Needs, Sweep
 from finbench.grid.work import SCORE, SEARCH, TRAIN
-from finbench.records import Recipe
 
 
 @dataclass

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from finbench.console import err, say
-from finbench.errors import FinbenchError
+from finbench.core.console import err, say
+from finbench.core.errors import FinbenchError
 from finbench.grid.places import Place
 from finbench.grid.steps import Board
 

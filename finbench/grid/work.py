@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finbench.errors import FinbenchError, Interrupted
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.records import Recipe
 from finbench.grid.places import Place
-from finbench.records import Recipe
 
 SEARCH, TRAIN, SCORE, NOTHING = "search", "train", "score", "nothing"
 
@@ -44,7 +44,7 @@ def _node() -> str:
 
 
 def _search(step: Mapping[str, Any]) -> dict[str, Any]:
-    from finbench import tuning
+    from finbench.training import tuning
 
     place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
     _base(recipe.base)
@@ -55,13 +55,13 @@ def _search(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _train(step: Mapping[str, Any]) -> dict[str, Any]:
-    from finbench import training
+    from finbench.training import runner
 
     place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
     _base(recipe.base)
     out = place.work() / step["folder"]
     resume = (out / "checkpoints").is_dir()
-    made = training.train(recipe, out, data_dir=_data(step), resume=resume, processes=step["processes"])
+    made = runner.train(recipe, out, data_dir=_data(step), resume=resume, processes=step["processes"])
     place.send(step["folder"])
     assert not isinstance(made, dict)
     return {"tokens_per_second": made.training.tokens_per_second, "memory": made.training.peak_memory_bytes}
@@ -69,14 +69,15 @@ def _train(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(step: Mapping[str, Any]) -> dict[str, Any]:
     """Score a base, or adapters of one base on one engine. The base's own card is there: it is not made again."""
-    from finbench import adapters, evaluation
+    from finbench.evaluation import evaluator
+    from finbench.models import adapters
 
     place, folders = Place(step["place"]), step["folders"]
     out = place.work() / "scorecards"
     for name in step["beside"]:
         place.fetch_file(f"scorecards/{name}")
     here = [place.fetch(folder) for folder in folders]
-    cards = evaluation.evaluate(
+    cards = evaluator.evaluate(
         [str(folder) for folder in here],
         model=None if folders else step["base"],
         base=step["base"] if folders else None,
@@ -101,7 +102,7 @@ def _score(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sent(place: Place, out: Path, card: Any) -> list[str]:
     """Names of a card's files in the results, where no other node's card of the same name can lie."""
-    from finbench import cardfiles
+    from finbench.cards import cardfiles
 
     path = cardfiles.place_for(out, card.subject.name, card.run_key)
     names = [path.name, cardfiles.samples_path(path).name]
@@ -131,8 +132,9 @@ def _base(reference: str) -> None:
     """Fetch a base once a node: the first worker does, the others wait for it."""
     from filelock import FileLock
 
-    from finbench import bases, paths
-    from finbench.files import digest
+    from finbench.core import paths
+    from finbench.core.files import digest
+    from finbench.models import bases
 
     lock = paths.cache_dir() / "locks" / f"{digest(reference)[:16]}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)

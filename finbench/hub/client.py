@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 
 Kind = Literal["model", "dataset", "space"]
 OFFICIAL = "https://huggingface.co"

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import paths
-from finbench.console import progress
-from finbench.errors import FinbenchError
-from finbench.files import folder_atomic, sha256_file, write_atomic
+from finbench.core import paths
+from finbench.core.console import progress
+from finbench.core.errors import FinbenchError
+from finbench.core.files import folder_atomic, sha256_file, write_atomic
 from finbench.hub.client import Kind, Unreachable, address, api, endpoint, explained, sentence, shown_endpoint
 from finbench.hub.listing import Remote, is_file, items, remote
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 from finbench.hub.client import Kind, address, api, no_hub, sentence
 
 MOST_FILES = 100_000  # of a repository, as the Hub advises

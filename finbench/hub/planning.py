@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.errors import FinbenchError
-from finbench.files import sha256_file
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file
 from finbench.hub.client import Kind, Unreachable, address, api, explained, has_token, holds_token, page
 from finbench.hub.listing import Remote
 from finbench.hub.listing import files as listing

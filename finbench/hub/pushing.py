@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from finbench.console import say
-from finbench.errors import FinbenchError
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
 from finbench.hub.client import (
     Unreachable,
     api,

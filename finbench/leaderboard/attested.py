@@ -12,11 +12,11 @@ from typing import Any
 
 from pydantic import Field
 
-from finbench import adapters
-from finbench.errors import FinbenchError
-from finbench.files import digest, sha256_file, stable_json, write_atomic
-from finbench.records import Adapter, Subject
-from finbench.strict import Record
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest, sha256_file, stable_json, write_atomic
+from finbench.core.records import Adapter, Subject
+from finbench.core.strict import Record
+from finbench.models import adapters
 
 ADAPTERS, RERUNS = "adapters", "reruns.json"
 

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench import cardfiles, catalog, metrics, verification
-from finbench.cards import conditions
-from finbench.comparison import Rows, exam_of
-from finbench.errors import FinbenchError
-from finbench.files import digest
+from finbench.cards import cardfiles
+from finbench.cards.comparison import Rows, exam_of
+from finbench.cards.render import conditions
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest
+from finbench.core.records import Score, Scorecard
+from finbench.evaluation import verification
 from finbench.leaderboard import attested
 from finbench.leaderboard.attested import Trained
 from finbench.leaderboard.groups import front, tied
-from finbench.records import Score, Scorecard
+from finbench.scoring import metrics
 
 SCORECARDS = "scorecards"
 FAMILIES = {

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from finbench import catalog, scoring
-from finbench.metrics import BY_LABEL, aggregations
-from finbench.records import Score
+from finbench.core import catalog
+from finbench.core.records import Score
+from finbench.scoring import measuring
+from finbench.scoring.metrics import BY_LABEL, aggregations
 
 Values = Sequence[Any]
 _LONGEST = 12  # lines of a list of tags, or labels of a confusion matrix
@@ -23,11 +24,11 @@ def of(score: Score, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     ``questions``, ``tags`` (the commonest), ``numbers`` (errors of a predicted number) or ``outcomes`` (right,
     wrong, unparsed).
     """
-    if not rows or score.main_metric in scoring.hidden(rows):
+    if not rows or score.main_metric in measuring.hidden(rows):
         return None
-    values = scoring.values_of(rows)
+    values = measuring.values_of(rows)
     how = {name: found.__name__ for name, found in aggregations(score.task).items() if name in values}
-    by_label = next((name for name in how if how[name] in BY_LABEL and not name.endswith(scoring.LENIENT)), None)
+    by_label = next((name for name in how if how[name] in BY_LABEL and not name.endswith(measuring.LENIENT)), None)
     if by_label and len(values[by_label][0][2]) <= _LONGEST:
         return _confusion(values[by_label])
     if "span_macro_f1" in values:

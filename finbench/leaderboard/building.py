@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench import cardfiles
-from finbench.errors import FinbenchError
-from finbench.files import write_atomic
+from finbench.cards import cardfiles
+from finbench.core.errors import FinbenchError
+from finbench.core.files import write_atomic
 from finbench.leaderboard import charts, intake, page, published, tables
 from finbench.leaderboard.board import SCORECARDS, Board, board, entries
 

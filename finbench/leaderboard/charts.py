@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from finbench import metrics
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 from finbench.leaderboard.board import Exam, Row
+from finbench.scoring import metrics
 
 EXTRA = 'pip install "finbench[board]"'
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import yaml
 
-from finbench import catalog
+from finbench.core import catalog
+from finbench.core.records import BaseModelId, Scorecard
 from finbench.leaderboard.board import SCORECARDS, Entry
-from finbench.records import BaseModelId, Scorecard
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from finbench import paired, scoring
-from finbench.comparison import LEVEL, aggregation_of
-from finbench.records import Score
-from finbench.stats import RESAMPLES
+from finbench.cards.comparison import LEVEL, aggregation_of
+from finbench.core.records import Score
+from finbench.scoring import measuring, paired
+from finbench.scoring.stats import RESAMPLES
 
 SampleRows = Sequence[dict[str, Any]]
 
@@ -26,21 +26,21 @@ def tied(score: Score, samples: Sequence[SampleRows]) -> list[int | None]:
     docs: list[str] | None = None
     left = []
     for number, rows in enumerate(samples):
-        if not rows or metric in scoring.hidden(rows):
+        if not rows or metric in measuring.hidden(rows):
             continue
         docs = docs or [row["doc"] for row in rows]
         if [row["doc"] for row in rows] == docs:
             left.append(number)
     if len(left) < 2:
         return places
-    clusters = scoring.clusters_of(samples[left[0]])
-    values = {number: scoring.values_of(samples[number])[metric] for number in left}
+    clusters = measuring.clusters_of(samples[left[0]])
+    values = {number: measuring.values_of(samples[number])[metric] for number in left}
     group = 0
     while left:
         group += 1
         leader, rest = left[0], left[1:]
         places[leader] = group
-        tests = [_p(scoring.difference(values[leader], values[other], how, clusters)) for other in rest]
+        tests = [_p(measuring.difference(values[leader], values[other], how, clusters)) for other in rest]
         adjusted = paired.holm(tests)
         for other, p in zip(rest, adjusted, strict=True):
             if p >= LEVEL:

@@ -9,13 +9,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench import cardfiles, catalog, lmeval, verification
-from finbench.errors import FinbenchError
-from finbench.files import sha256_file, write_atomic
+from finbench.cards import cardfiles
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file, write_atomic
+from finbench.core.records import Scorecard
+from finbench.core.seal import leaves
+from finbench.evaluation import lmeval, verification
 from finbench.leaderboard import attested
 from finbench.leaderboard.board import FAMILIES, SCORECARDS
-from finbench.records import Scorecard
-from finbench.seal import leaves
 
 _KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256", "seal"}
 _HASHES = ("doc", "cluster", "answer_sha256", "seal")

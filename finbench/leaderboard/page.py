@@ -14,12 +14,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from finbench import catalog, metrics
-from finbench.cards import described, template
-from finbench.files import digest
+from finbench.cards.render import described, template
+from finbench.core import catalog
+from finbench.core.files import digest
+from finbench.core.records import Measure
 from finbench.leaderboard import breakdown, charts, commands, published
 from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, Entry, Exam, Row
-from finbench.records import Measure
+from finbench.scoring import metrics
 
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
 MANY = 200  # cards

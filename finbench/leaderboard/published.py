@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from finbench.catalog import read_yaml
-from finbench.strict import Record
+from finbench.core.catalog import read_yaml
+from finbench.core.strict import Record
 
 FILE = "published.yaml"
 

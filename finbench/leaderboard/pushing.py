@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finbench import hub, refs
-from finbench.console import quiet
-from finbench.errors import FinbenchError
+from finbench import hub
+from finbench.core import refs
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError
 from finbench.hub.client import Kind
 from finbench.leaderboard.space import OWNED, gather
-from finbench.publishing.push import Pushed
+from finbench.publishing.publish import Pushed
 
 # The data set first: a push that stops between the two leaves a page all of whose cards can be looked up.
 _ORDER: tuple[Kind, ...] = ("dataset", "space")

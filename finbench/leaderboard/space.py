@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finbench import hub
-from finbench.cards import template
-from finbench.errors import FinbenchError
-from finbench.files import folder_atomic
+from finbench.cards.render import template
+from finbench.core.errors import FinbenchError
+from finbench.core.files import folder_atomic
 from finbench.leaderboard.attested import ADAPTERS, RERUNS
 from finbench.leaderboard.board import SCORECARDS
 from finbench.leaderboard.building import DETAILS, build

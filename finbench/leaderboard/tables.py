@@ -7,10 +7,10 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from finbench import metrics
-from finbench.cards import amount, described, interval, percent, template
+from finbench.cards.render import amount, described, interval, percent, template
 from finbench.leaderboard import published
 from finbench.leaderboard.board import FAMILIES, Board, Exam, Row
+from finbench.scoring import metrics
 
 COLUMNS = (
     "family", "task", "task_version", "task_digest", "data_digest", "prompt_style", "chat", "shots", "whole_test", "n",

@@ -5,23 +5,13 @@ Bits are an axis of their own (``quantise.py``): any method here runs on any bit
 
 from __future__ import annotations
 
-from finbench.errors import FinbenchError, unknown
+from finbench.core.errors import FinbenchError, unknown
 from finbench.methods.adalora import ADALORA
 from finbench.methods.base import Cut, Layer, Method, Start
 from finbench.methods.eva import EVA
 from finbench.methods.full import FULL
 from finbench.methods.irqlora import IRQLORA
-from finbench.methods.lora import (
-    AS_OPTION,
-    AS_REFUSED,
-    DORA,
-    LORA,
-    LORA_FA,
-    LORA_PLUS,
-    QLORA,
-    REFUSED,
-    RSLORA,
-)
+from finbench.methods.lora import AS_OPTION, AS_REFUSED, DORA, LORA, LORA_FA, LORA_PLUS, QLORA, REFUSED, RSLORA
 from finbench.methods.spectral import LOFTQ, OLORA, PISSA
 from finbench.methods.subspaces import RELORA, ROSA
 from finbench.methods.tuners import OFT, RANDLORA, TUNERS, VERA, Tuner, refused_by_name

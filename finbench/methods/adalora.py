@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Recipe
 from finbench.methods import convert
 from finbench.methods.base import Layer, full_rank, number
 from finbench.methods.tuners import Tuner
-from finbench.records import Recipe
 
 _STEPS = {"r", "init_r", "target_r", "total_step", "tinit", "tfinal"}  # said by rank, and as shares of the run
 _MEMORY = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what peft's allocator remembers of the gradients

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.errors import FinbenchError, near_misses
+from finbench.core.errors import FinbenchError, near_misses
+from finbench.core.records import Bits, Recipe
 from finbench.methods import quantise
-from finbench.records import Bits, Recipe
 
 Becomes = Literal["plain LoRA", "converted LoRA", "merged weights", "finbench adapter", "model"]
 SERVED: dict[Becomes, str] = {

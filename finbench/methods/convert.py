@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.records import Recipe
+from finbench.core.records import Recipe
 
 PREFIX = "base_model.model."  # of tensor names in peft's files
 NARROWING = ("exclude_modules", "layers_to_transform", "layers_pattern")  # peft's options that narrow the targets

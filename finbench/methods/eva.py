@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Recipe
 from finbench.methods import convert
 from finbench.methods.base import Layer, Start, number, started, without_head
 from finbench.methods.lora import LoraMethod
 from finbench.methods.wrapping import wrap
-from finbench.records import Recipe
 
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 _MOST_PASSES = 128  # two batches of eight rows had not settled after several minutes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from finbench.core.records import Recipe
 from finbench.methods.base import Method, Start
-from finbench.records import Recipe
 
 
 @dataclass(frozen=True)

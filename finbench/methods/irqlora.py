@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.console import say
-from finbench.errors import FinbenchError
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Bits, Recipe
 from finbench.methods import convert, quantise
 from finbench.methods.base import Layer, Start, without_head
 from finbench.methods.lora import LoraMethod
-from finbench.records import Bits, Recipe
 
 KIND = "IRQLORA"  # peft_type of an adapter with shifts
 _SHIFT, _SCALE = ".icq_shift", ".icq_scale"  # endings of their names in the file

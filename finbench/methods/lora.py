@@ -7,13 +7,13 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
-from finbench.console import quiet
-from finbench.errors import FinbenchError
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Recipe
 from finbench.methods import convert
 from finbench.methods.base import Becomes, Layer, Method, Start, full_rank, number
 from finbench.methods.options import check_patterns
 from finbench.methods.wrapping import configuration, reached, rehearse, wrap
-from finbench.records import Recipe
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Recipe
 from finbench.methods.base import Layer, near, pattern_fits
-from finbench.records import Recipe
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", dict: "a mapping"}
 # below 1; every other number that may be a fraction has no upper bound

@@ -10,8 +10,8 @@ import importlib.util
 import logging
 from typing import Any
 
-from finbench.errors import FinbenchError
-from finbench.records import Bits
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Bits
 
 
 def describe(bits: Bits, compute_dtype: str) -> dict[str, str | bool | int] | None:

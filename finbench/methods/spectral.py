@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from finbench.core.records import Bits, Recipe
 from finbench.methods import convert, quantise
 from finbench.methods.base import Layer, Start, number, started, without_head
 from finbench.methods.lora import LoraMethod
-from finbench.records import Bits, Recipe
 
 _NEVER_QUANTISED = "an output head is never quantised"
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Recipe
 from finbench.methods import convert, quantise
 from finbench.methods.base import Cut, Layer, Start, without_head
 from finbench.methods.lora import LoraMethod
-from finbench.records import Recipe
 
 _STARTS = ("init_lora_weights", "use_dora", "use_bdlora", "velora_config")  # what a fold would undo or not know
 _MOVES = "moves"  # name in a checkpoint of how often it has folded

@@ -11,12 +11,12 @@ import importlib
 from dataclasses import dataclass
 from typing import Any
 
-from finbench.console import quiet
-from finbench.errors import FinbenchError
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Recipe
 from finbench.methods.base import Layer, Method, Start, full_rank, without_conv1d
 from finbench.methods.options import check_patterns
 from finbench.methods.wrapping import configuration, reached, rehearse, wrap
-from finbench.records import Recipe
 
 _BOTH = "inputs and outputs"
 _GENERAL = ("target_modules", "inference_mode", "task_type", "peft_type", "auto_mapping", "peft_version")

@@ -9,10 +9,10 @@ import copy
 import re
 from typing import Any
 
-from finbench.errors import FinbenchError, reason
+from finbench.core.errors import FinbenchError, reason
+from finbench.core.records import Recipe
 from finbench.methods import options, quantise
 from finbench.methods.base import Layer, Method, near, targets
-from finbench.records import Recipe
 
 _RAISED = (ValueError, TypeError, LookupError, AttributeError, ImportError, ArithmeticError, NotImplementedError)
 

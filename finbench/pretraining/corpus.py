@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench import hub, paths, refs
+from finbench import hub
+from finbench.core import paths, refs
+from finbench.core.errors import FinbenchError, reason
+from finbench.core.files import digest, sha256_file
 from finbench.data.xbrl import prose
-from finbench.errors import FinbenchError, reason
-from finbench.files import digest, sha256_file
 from finbench.pretraining.spec import Source
 
 _LARGEST = 256 * 2**20  # bytes of a document

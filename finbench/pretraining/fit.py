@@ -11,18 +11,20 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from finbench import bases, checkpoints, environment
-from finbench.console import say
-from finbench.errors import FinbenchError, Interrupted
-from finbench.files import folder_atomic, write_atomic, writing
+from finbench.core import environment
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.files import folder_atomic, write_atomic, writing
+from finbench.models import bases
+from finbench.models.structured import surgery
 from finbench.pretraining import held as scoring
 from finbench.pretraining import members
 from finbench.pretraining.loop import BITS, NATS, Phase, PretrainTrainer, Watch, arguments
 from finbench.pretraining.members import Member
 from finbench.pretraining.prepared import RECORD, Prepared, bar, dtype_name, main_process, processes, read_record, texts
 from finbench.pretraining.result import Cutting, Pretrained, Share, Trained
-from finbench.structured import surgery
-from finbench.trainer import FirstCtrlC
+from finbench.training import checkpoints
+from finbench.training.trainer import FirstCtrlC
 
 _BASE_BITS, _CUTTING = "base_bits_per_byte", "cutting"  # in the log, as what happened before a phase
 _CURVE = 400  # points of a loss curve that are kept
@@ -191,7 +193,7 @@ def _save(run: Prepared, one: Member, model: Any, out: Path) -> tuple[str, str |
     """Write the model; (its folder, that of the same function as dense weights, if it is another)."""
     import torch
 
-    from finbench.structured import storage
+    from finbench.models.structured import storage
 
     dtype = torch.bfloat16 if dtype_name(run.recipe) == "bfloat16" else torch.float32
     if one.relora:
@@ -216,7 +218,7 @@ def _save(run: Prepared, one: Member, model: Any, out: Path) -> tuple[str, str |
 
 def _stored_bits(run: Prepared, one: Member, out: Path) -> dict[str, dict[str, float]]:
     """Bits per byte of each quantised copy, read back from its folder: what is lost by storing it so."""
-    from finbench.structured import storage
+    from finbench.models.structured import storage
 
     found = {}
     for bits in _copies(run, one):

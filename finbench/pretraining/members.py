@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from finbench import bases
-from finbench.errors import FinbenchError, near_misses, reason
+from finbench.core.errors import FinbenchError, near_misses, reason
+from finbench.core.records import BaseModelId, Recipe
 from finbench.methods.base import Method
-from finbench.modelfiles import STRUCTURE
+from finbench.models import bases
+from finbench.models.modelfiles import STRUCTURE
+from finbench.models.structured import counts, matching, surgery
+from finbench.models.structured.structures import Structure
 from finbench.pretraining.spec import SHAPES, PretrainRecipe
-from finbench.records import BaseModelId, Recipe
-from finbench.structured import counts, matching, surgery
-from finbench.structured.structures import Structure
 
 MODEL = "model"  # the name of what the recipe is about
 _OURS = ("vocab_size", "n_positions", "max_position_embeddings")  # of tokenizer and recipe

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 from finbench.pretraining.shards import Shards
 
 _SLOTS = 4096  # turns of a round: weights are kept to 1 / 4096

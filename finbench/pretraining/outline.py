@@ -6,10 +6,10 @@ import math
 from dataclasses import asdict
 from typing import Any
 
+from finbench.models.structured import counts
 from finbench.pretraining import members
 from finbench.pretraining.members import Member
 from finbench.pretraining.prepared import Prepared, dtype_name, texts
-from finbench.structured import counts
 
 _STATE = 16  # bytes a trained parameter: weight, gradient and Adam's two moments in float32
 _ACTIVATIONS = 34  # bytes a token, layer and width in 16 bits without attention scores (arXiv:2205.05198, eq. 2)

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import bases, catalog, console
-from finbench.errors import FinbenchError
+from finbench.core import catalog, console
+from finbench.core.errors import FinbenchError
+from finbench.core.records import BaseModelId
+from finbench.models import bases
 from finbench.pretraining import corpus, members, vocabulary
 from finbench.pretraining.members import Member
 from finbench.pretraining.mixture import Mixture
 from finbench.pretraining.result import Pretrained, Text
 from finbench.pretraining.shards import Held, Shards, build
 from finbench.pretraining.spec import PretrainRecipe
-from finbench.records import BaseModelId
 
 RECORD = "pretrain.json"
 _CALIBRATION = 64  # sequences that an activation-aware start sees

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import cards, catalog, plots
-from finbench.files import write_atomic
+from finbench.cards import plots, render
+from finbench.core import catalog
+from finbench.core.files import write_atomic
 from finbench.pretraining.result import Pretrained, Trained
 from finbench.pretraining.spec import ALL
 
@@ -119,12 +120,12 @@ def truncations(done: Pretrained) -> list[tuple[str, float, float]]:
 
 def markdown(done: Pretrained) -> str:
     """The report for a repository."""
-    return cards.template("pretrain.md.j2", escape=False, **_values(done))
+    return render.template("pretrain.md.j2", escape=False, **_values(done))
 
 
 def html(done: Pretrained) -> str:
     """The report as one self-contained page: no script, no request."""
-    return cards.template("pretrain.html.j2", escape=True, **_values(done), figures=figures(done))
+    return render.template("pretrain.html.j2", escape=True, **_values(done), figures=figures(done))
 
 
 def _values(done: Pretrained) -> dict[str, Any]:
@@ -161,13 +162,13 @@ def with_scores(done: Pretrained, out: Path) -> Pretrained:
 
     A prompt that is longer than the context is cut on the left, which the card counts: it would be late to refuse it.
     """
-    from finbench import evaluation
+    from finbench.evaluation import evaluator
 
     names = [task.name for task in catalog.expand(done.recipe.tasks)]
     scored = []
     for model in done.models:
         place = (out / (model.dense_folder or model.folder)).resolve()
-        found = evaluation.evaluate(
+        found = evaluator.evaluate(
             [], model=str(place), tasks=names, out=out / "scorecards" / model.name, arguments={"truncate": "left"}
         )
         own = {score.task.removeprefix(catalog.PREFIX): score.main.value for card in found for score in card.scores}

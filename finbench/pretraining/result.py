@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from finbench.core.records import BaseModelId, Document, Provenance
+from finbench.core.strict import Record
+from finbench.models.structured.structures import Factored, Structure
 from finbench.pretraining.spec import ALL, PretrainRecipe
-from finbench.records import BaseModelId, Document, Provenance
-from finbench.strict import Record
-from finbench.structured.structures import Factored, Structure
 
 
 class Text(Record):

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from finbench import checkpoints, environment
-from finbench.console import quiet, say
-from finbench.errors import FinbenchError
-from finbench.files import digest, write_atomic
+from finbench.core import environment
+from finbench.core.console import quiet, say
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest, write_atomic
 from finbench.pretraining import spec
 from finbench.pretraining.prepared import (
     RECORD,
@@ -24,6 +24,7 @@ from finbench.pretraining.prepared import (
 )
 from finbench.pretraining.result import Pretrained
 from finbench.pretraining.spec import PretrainRecipe
+from finbench.training import checkpoints
 
 _MARK = Path("checkpoints") / "run.json"
 

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from finbench import paths
-from finbench.console import say
-from finbench.errors import FinbenchError
-from finbench.files import cannot_write, digest, write_atomic
+from finbench.core import paths
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
+from finbench.core.files import cannot_write, digest, write_atomic
 from finbench.pretraining import corpus, vocabulary
 
 PIECE = 2**24  # training tokens of a piece: 32 or 64 MiB

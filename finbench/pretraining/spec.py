@@ -8,11 +8,11 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from finbench import catalog
-from finbench.errors import FinbenchError, unknown
-from finbench.records import DType
-from finbench.strict import Record
-from finbench.structured.structures import Structure
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError, unknown
+from finbench.core.records import DType
+from finbench.core.strict import Record
+from finbench.models.structured.structures import Structure
 
 ALL = "all"  # in results, every source together
 Baseline = Literal["dense", "parameters", "flops"]

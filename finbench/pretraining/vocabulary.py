@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from finbench import bases, paths
-from finbench.console import say
-from finbench.errors import FinbenchError
-from finbench.files import digest, folder_atomic
+from finbench.core import paths
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest, folder_atomic
+from finbench.models import bases
 from finbench.pretraining import corpus
 from finbench.pretraining.spec import Start
 

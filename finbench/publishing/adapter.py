@@ -12,15 +12,18 @@ from typing import Any
 
 import yaml
 
-from finbench import adapters, bases, cardfiles, catalog, exports, refs, verification
-from finbench.adapters import AdapterFolder
-from finbench.errors import FinbenchError
+from finbench.cards import cardfiles, exports
+from finbench.core import catalog, refs
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter, BaseModelId, Scorecard
+from finbench.evaluation import verification
 from finbench.hub import SAFE_FILES
 from finbench.hub.client import Kind
 from finbench.hub.planning import File
+from finbench.models import adapters, bases
+from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard, picture
 from finbench.publishing.licences import licence_of
-from finbench.records import Adapter, BaseModelId, Scorecard
 
 EVIDENCE = "finbench/scorecards"
 

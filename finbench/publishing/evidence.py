@@ -11,14 +11,15 @@ from typing import Any
 
 import yaml
 
-from finbench import cardfiles, catalog, exports
-from finbench.cards import template
-from finbench.errors import FinbenchError
-from finbench.files import sha256_file
+from finbench.cards import cardfiles, exports
+from finbench.cards.render import template
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file
+from finbench.core.records import Scorecard
 from finbench.hub.planning import File
 from finbench.publishing.adapter import EVIDENCE, Bundle, check
 from finbench.publishing.licences import hub_identifier
-from finbench.records import Scorecard
 
 RESULTS = "results"  # results/<subject>/<revision>/<task>.json, as MTEB keeps them
 

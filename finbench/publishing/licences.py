@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from finbench import catalog
-from finbench.errors import FinbenchError
-from finbench.records import Adapter, BaseModelId
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Adapter, BaseModelId
 
 # finbench's names -> the Hub's identifiers; strictness: 0 attribution, 1 share-alike, 2 the base maker's own terms,
 # 3 non-commercial, 4 nobody has said

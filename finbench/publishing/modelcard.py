@@ -9,14 +9,17 @@ from typing import Any
 
 import yaml
 
-from finbench import catalog, exports, hub, metrics, prompts
-from finbench.cards import amount, conditions, interval, template
+from finbench import hub
+from finbench.cards import exports
+from finbench.cards.render import amount, conditions, interval, template
+from finbench.core import catalog
+from finbench.core.records import Adapter, BaseModelId, Scorecard
 from finbench.engines import servable
-from finbench.examcheck import exam_of_examples
 from finbench.methods import METHODS, irqlora
 from finbench.publishing.licences import Licence
 from finbench.publishing.picture import base_score, ordered
-from finbench.records import Adapter, BaseModelId, Scorecard
+from finbench.scoring import metrics, prompts
+from finbench.scoring.taskcheck import exam_of_examples
 
 PICTURE = "finbench/scores.png"
 

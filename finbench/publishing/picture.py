@@ -8,10 +8,10 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from finbench import metrics
-from finbench.cards import shorten
-from finbench.catalog import PREFIX
-from finbench.records import Measure, Score, Scorecard
+from finbench.cards.render import shorten
+from finbench.core.catalog import PREFIX
+from finbench.core.records import Measure, Score, Scorecard
+from finbench.scoring import metrics
 
 _SCALE = 2  # pixels a point: sharp on dense screens
 _TALL = 8  # rows from which the scale is written above them too

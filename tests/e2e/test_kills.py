@@ -16,8 +16,8 @@ from huggingface_hub import HfApi
 
 from conftest import TOKEN, hub_environment, make_lora, upload
 from finbench.data.sources import import_data
-from finbench.devhub.server import DevHub
-from finbench.publishing.push import push
+from finbench.hub.dev.server import DevHub
+from finbench.publishing.publish import push
 from make_data import write_sources
 
 pytestmark = pytest.mark.slow
@@ -138,11 +138,12 @@ def test_a_leaderboard_killed_at_every_request(
     dev_hub: DevHub, api: HfApi, pushers: list[Pusher], phase: str, tmp_path: Path
 ) -> None:
     """Each of its two repositories is the old or the new one; the page is never newer than the cards."""
-    from finbench import evaluation, leaderboard
+    from finbench import leaderboard
+    from finbench.evaluation import evaluator
 
     data = tmp_path / "data"
     import_data("fpb", write_sources(tmp_path / "sources")["fpb"], data)
-    evaluation.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "board" / "scorecards", data_dir=data)
+    evaluator.evaluate(engine="dummy", tasks=["fpb"], out=tmp_path / "board" / "scorecards", data_dir=data)
     leaderboard.build(tmp_path / "board")
     api.create_repo("org/first", repo_type="space", space_sdk="static")
     first: dict[str, dict[str, str]] = {"dataset": {}, "space": tree(api, "org/first", "space")}
@@ -191,10 +192,10 @@ def test_many_pushers_of_results_all_arrive(
     dev_hub: DevHub, api: HfApi, pushers: list[Pusher], llama: Path, lora: Path, tmp_path: Path
 ) -> None:
     """Different files of one repository: who comes second goes on from the new state."""
-    from finbench import evaluation
+    from finbench.evaluation import evaluator
 
     for number, folder in enumerate((lora, make_lora(tmp_path / "other", llama, "org/tiny-llama", seed=7))):
-        evaluation.evaluate(
+        evaluator.evaluate(
             [str(folder)],
             base=str(llama),
             tasks=["mini_sentiment"],

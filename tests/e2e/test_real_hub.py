@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, constants, get_token
 
-from finbench import adapters, hub, leaderboard
-from finbench.errors import FinbenchError
-from finbench.publishing.push import push
+from finbench import hub, leaderboard
+from finbench.core.errors import FinbenchError
+from finbench.models import adapters
+from finbench.publishing.publish import push
 
 pytestmark = pytest.mark.network
 TOKEN = os.environ.get("HF_TOKEN")  # the tests' own environment has none

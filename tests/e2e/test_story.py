@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from conftest import files_of, hub_environment, upload
-from finbench import cardfiles
-from finbench.devhub.server import DevHub
+from finbench.cards import cardfiles
+from finbench.hub.dev.server import DevHub
 
 pytestmark = pytest.mark.slow
 TRAINING = ["--task", "mini_sentiment", "--limit", "64", "--rank", "4", "--lr", "0.01"]

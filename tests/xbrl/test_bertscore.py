@@ -12,8 +12,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from finbench import paths
-from finbench.errors import FinbenchError
+from finbench.core import paths
+from finbench.core.errors import FinbenchError
 
 ROOT = paths.shipped("tasks").parent
 WORDS = [
@@ -96,7 +96,7 @@ def test_a_card_of_xbrl_term_gets_its_line(encoder_folder: Path, tmp_path: Path)
     """The whole way: import, exam with the dummy engine, BERTScore of its card."""
     from typer.testing import CliRunner
 
-    from finbench.cli import app
+    from finbench.cli.app import app
     from finbench.data.sources import import_data
     from make_xbrl import xbrl_sources
 

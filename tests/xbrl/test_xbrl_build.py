@@ -17,12 +17,12 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import quick
-from finbench import paths
-from finbench.cli import app
+from finbench.cli.app import app
+from finbench.core import paths
+from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import parsing
 from finbench.data.xbrl.build import build
 from finbench.data.xbrl.rows import SETS
-from finbench.errors import FinbenchError
 from xbrl_samples import inline, instance, measured, shown, statement
 
 MINI = paths.shipped("tasks") / "mini" / "filings"

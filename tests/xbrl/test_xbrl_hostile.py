@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import quick, within
+from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import filings
 from finbench.data.xbrl.build import build
 from finbench.data.xbrl.inline import read_inline, scaled
@@ -18,7 +19,6 @@ from finbench.data.xbrl.parsing import kind
 from finbench.data.xbrl.reader import read_instance
 from finbench.data.xbrl.sheets import sheets
 from finbench.data.xbrl.transforms import read_number
-from finbench.errors import FinbenchError
 from xbrl_samples import context, fact, inline, instance, shown, statement, unit
 
 DOT = {"format": "ixt:num-dot-decimal"}

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import filings
 from finbench.data.xbrl.inline import read_inline
 from finbench.data.xbrl.labels import read_labels, words
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.reader import read_instance
 from finbench.data.xbrl.sheets import sheets
-from finbench.errors import FinbenchError
 from xbrl_samples import context, fact, inline, instance, shown, statement, unit
 
 

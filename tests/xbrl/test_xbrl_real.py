@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from conftest import quick
-from finbench import paths
+from finbench.core import paths
 from finbench.data.xbrl import filings
 from finbench.data.xbrl.build import build
 from finbench.data.xbrl.model import Filing

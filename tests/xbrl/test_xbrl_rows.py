@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from finbench import paths
+from finbench.core import paths
 from finbench.data.xbrl import filings
 from finbench.data.xbrl.ratios import RATIOS, solve
 from finbench.data.xbrl.rows import SETS, Settings, rows

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from finbench import paths
+from finbench.core import paths
+from finbench.core.errors import FinbenchError
 from finbench.data.sources import import_data
 from finbench.data.xbrl.build import build
-from finbench.errors import FinbenchError
 from xbrl_samples import fact, instance, statement
 
 sets = paths.helper("sets")

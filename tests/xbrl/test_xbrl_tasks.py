@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import task_helper, within
-from finbench import catalog, examcheck, paths, prompts
+from finbench.core import catalog, paths
 from finbench.data.sources import import_data
+from finbench.scoring import prompts, taskcheck
 from make_xbrl import xbrl_sources
 from xbrl_samples import second_value
 
@@ -367,4 +368,4 @@ def test_golden_prompts_of_the_xbrl_tasks() -> None:
         golden = json.loads((paths.shipped("tasks") / "golden" / f"{task.name}.json").read_text(encoding="utf-8"))
         assert golden["digest"] == task.digest
         prompt, answer = golden["pairs"][0]
-        assert examcheck.golden_prompt(task) == prompt + answer
+        assert taskcheck.golden_prompt(task) == prompt + answer

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import filings, inputs
 from finbench.data.xbrl.build import build
 from finbench.data.xbrl.taxonomy import Arelle
-from finbench.errors import FinbenchError
 from xbrl_samples import inline, instance, shown, statement
 
 PERIODS = {"Revenues": "duration", "CostOfRevenue": "duration", "Assets": "instant", "AssetsCurrent": "instant"}

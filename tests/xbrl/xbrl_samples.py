@@ -185,7 +185,7 @@ def measured(*arguments: str) -> tuple[float, int]:
     VmHWM, not getrusage: Linux hands the peak of the process that forks on to its child.
     """
     code = (
-        "import re; from finbench.cli import app\n"
+        "import re; from finbench.cli.app import app\n"
         "try: app()\n"
         "finally: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )

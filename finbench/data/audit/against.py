@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from finbench.core.errors import FinbenchError
 from finbench.data.audit import near, reading
 from finbench.data.audit.context import Context, Source, share
 from finbench.data.audit.model import LEVELS, SHOWN, Audit, Finding
@@ -12,7 +13,6 @@ from finbench.data.audit.reading import Input, Raw
 from finbench.data.audit.run import Reader, resolved
 from finbench.data.audit.store import Store
 from finbench.data.contamination import Index, fields
-from finbench.errors import FinbenchError
 
 
 def against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | None = None) -> Audit:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from finbench.core.errors import FinbenchError
 from finbench.data.audit.reading import Raw
-from finbench.errors import FinbenchError
 
 # Names as they are met, without case, spaces and underscores, the likeliest first.
 _TEXT = (

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finbench.core.paths import helper
 from finbench.data.audit.columns import Layout
 from finbench.data.audit.model import SHOWN, Finding, Level, Seen
 from finbench.data.audit.store import Store
-from finbench.paths import helper
 
 LABELS = 30  # more different answers than this are no label set
 _LABEL = re.compile(

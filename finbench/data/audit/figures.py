@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
+from finbench.core.paths import helper
 from finbench.data.audit.context import Context, Source, share
 from finbench.data.audit.model import Finding
-from finbench.paths import helper
 
 _CLOSE = Fraction(1, 100)  # relative: golds are rounded
 _EXPRESSION = re.compile(r"(?<![\w.,])[-(]*\d[\d.,]*(?:\s*[-+*/×÷^()]\s*[-(]*\d[\d.,]*\)*|\))+(?![\w])")

@@ -9,10 +9,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finbench import catalog
+from finbench.core import catalog
+from finbench.core.paths import helper
 from finbench.data.audit.columns import Layout, canonical
 from finbench.data.audit.reading import Raw, split_in
-from finbench.paths import helper
 
 
 class Known(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from finbench.strict import Record
+from finbench.core.strict import Record
 
 Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "note")

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finbench import hub, refs
+from finbench import hub
+from finbench.core import refs
+from finbench.core.errors import FinbenchError
 from finbench.data.files import Record, SourceFile, decode_at, decode_conll, decode_csv, decoder_of, expand, text_of
-from finbench.errors import FinbenchError
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".conll", ".data")
 PATTERN = " ".join(f"*{suffix}" for suffix in SUFFIXES)

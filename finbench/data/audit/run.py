@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from finbench import catalog, paths
+from finbench.core import catalog, paths
+from finbench.core.errors import FinbenchError, unknown
 from finbench.data.audit import answers, copies, figures, known, labels, licences, near, reading
 from finbench.data.audit.columns import Item, Layout, as_text, canonical, layout
 from finbench.data.audit.context import LABELS, Context, Source
@@ -15,7 +16,6 @@ from finbench.data.audit.reading import Input, Raw
 from finbench.data.audit.store import Store
 from finbench.data.audit.texts import Texts
 from finbench.data.files import beside
-from finbench.errors import FinbenchError, unknown
 
 _SAMPLE = 1000  # rows by which a file's columns are known
 CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from finbench import paths
+from finbench.core import paths
 from finbench.data.audit.columns import Item
 
 _SCHEMA = """

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench import paths
+from finbench.core import paths
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file
 from finbench.data.xbrl import filings, published
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.output import Spool
 from finbench.data.xbrl.rows import SETS, Settings, rows
 from finbench.data.xbrl.taxonomy import Arelle
-from finbench.errors import FinbenchError
-from finbench.files import sha256_file
 
 SMALLEST = 300  # characters; below this not even the facts of a ratio and a few others fit
 _SHOWN = 10  # faults in one message

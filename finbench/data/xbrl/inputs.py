@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from finbench.core.errors import FinbenchError
 from finbench.data.xbrl.parsing import HINT, MAX_BYTES, XBRLI, events, kind, local, refuse, refuse_declarations
-from finbench.errors import FinbenchError
 
 MAX_MEMBERS = 10_000
 MAX_UNPACKED = 4 * MAX_BYTES  # of a whole zip

@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from finbench.core.files import digest, folder_atomic, sha256_file
 from finbench.data.canonical import SPLITS
-from finbench.files import digest, folder_atomic, sha256_file
 
 _RULE = (
     "by company: those named are test, the others train, of whose questions 10 % by salted hash are validation; "

@@ -16,7 +16,7 @@ from typing import Any
 
 from lxml import etree
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 
 MAX_BYTES = 128 * 2**20  # the largest 10-K instances are near 50 MiB
 MAX_ELEMENTS = 2_000_000  # a bank's inline 10-K has some 600,000; more is an attack, and takes gigabytes

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from finbench.core.errors import FinbenchError
 from finbench.data.files import SourceFile, decode_csv
 from finbench.data.xbrl.model import Filing
-from finbench.errors import FinbenchError
 
 SETS = {  # what is in a file's name -> set
     "xbrl_tags": "finlora_xbrl_tags",

@@ -14,10 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from finbench.core.errors import FinbenchError
 from finbench.data.xbrl.inputs import Document
 from finbench.data.xbrl.model import Fact, Filing, number
 from finbench.data.xbrl.parsing import refuse, refuse_declarations
-from finbench.errors import FinbenchError
 
 _BESIDE = (".xsd", ".xml")  # of the files beside a document, those that its taxonomy is made of
 _RESOLVED = 4  # XmlValidateConst.VALID: below, Arelle found no definition or no value

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
-from finbench import adapters, bases
-from finbench.console import say
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
+from finbench.core.records import DType
 from finbench.engines import choices, race
 from finbench.engines.base import Done
 from finbench.engines.encoding import Encoder
@@ -18,8 +19,7 @@ from finbench.engines.lm import HARMLESS
 from finbench.engines.servable import served_rank, targets
 from finbench.engines.vllm import parity, runs
 from finbench.engines.vllm.processes import Pool
-from finbench.errors import FinbenchError
-from finbench.records import DType
+from finbench.models import adapters, bases
 
 _WINDOW = 8192  # requests that are planned at a time, which bounds memory
 _FIELD = 256  # what a document counts there of which the best label is wanted: of all its labels few are run at a time

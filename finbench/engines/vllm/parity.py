@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench import adapters, bases, paths
-from finbench.console import say
+from finbench.core import paths
+from finbench.core.console import say
+from finbench.core.environment import versions
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest, write_atomic
 from finbench.engines.forward import NOT_FINITE
-from finbench.environment import versions
-from finbench.errors import FinbenchError
-from finbench.files import digest, write_atomic
+from finbench.models import adapters, bases
 
 PROBES = (
     "Operating profit rose to 4.1 million euro from 3.0 million a year ago.",

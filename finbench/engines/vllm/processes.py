@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finbench.errors import FinbenchError
+from finbench.core.errors import FinbenchError
 
 FROZEN = 45.0  # seconds without a step of the engine, with requests waiting, after which it counts as frozen
 _LOOK = 1.0  # seconds between two looks at who is silent

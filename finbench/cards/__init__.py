@@ -1,0 +1,1 @@
+"""Scorecards: on disk, compared, shown, exported."""

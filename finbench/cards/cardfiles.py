@@ -1,0 +1,302 @@
+"""Scorecards on disk: ``<name>.json`` and ``<name>.samples.jsonl.zst``, each written at once, never half.
+
+Any number of processes may write into one folder: each holds the folder's lock while it writes, and takes what
+another has scored of the same run meanwhile into the card it writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from finbench.core.errors import FinbenchError, near_misses
+from finbench.core.files import cannot_write, digest, json_lines, sha256_file, stable_json, strict_json, write_atomic
+from finbench.core.records import Scorecard
+from finbench.core.seal import card_seal
+
+_PATIENCE = 120  # seconds; a writer holds the lock for a fraction of one
+_MOST_PARTS = 10**7  # objects and lists in them, which take more memory than bytes; of a million rows about six million
+_LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a few megabytes
+_SHORTEST = 40  # bytes of a sample row: the hash of its document alone has 32
+_CARD = 64 * 2**20  # bytes of a scorecard; one of every task has 0.1 MB
+
+
+def read(path: Path) -> Scorecard:
+    """A scorecard; FinbenchError for one that is missing, torn or not a scorecard."""
+    return Scorecard.parse(raw(path), str(path))
+
+
+def raw(path: Path) -> Any:
+    """The JSON of a scorecard, not looked at; FinbenchError for what is no JSON, and no plain file."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise missing(path)
+        if path.stat().st_size > _CARD:
+            raise FinbenchError(f"{path} is larger than any scorecard can be.")
+        return strict_json(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as fault:
+        raise missing(path) from fault
+    except (OSError, ValueError, RecursionError) as fault:
+        raise FinbenchError(
+            f"{path} is torn or not JSON ({fault}).",
+            "A scorecard is a .json file that finbench eval wrote. Before a new one is written here, move this away.",
+        ) from fault
+
+
+def missing(path: Path) -> FinbenchError:
+    """The fault for a path at which no scorecard lies: a folder, or a name with something like it beside."""
+    if path.is_dir():
+        return FinbenchError(f"{path} is a folder, not a scorecard.", f"Name one: {path / '*.json'}")
+    beside = [other.name for other in path.parent.glob("*.json")] if path.parent.is_dir() else []
+    close = near_misses(path.name, beside)
+    mean = f" Did you mean {' or '.join(str(path.with_name(name)) for name in close)}?" if close else ""
+    return FinbenchError(
+        f"No such scorecard: {path}.{mean}", "finbench eval writes them: scorecards/<subject>.json, or where --out said"
+    )
+
+
+def folder(place: Path) -> list[Scorecard]:
+    """Every scorecard of a folder, bases first, then by name; other JSON files are passed over."""
+    found = []
+    for path in sorted(place.glob("*.json")):
+        with contextlib.suppress(FinbenchError):
+            found.append(read(path))
+    return sorted(found, key=lambda card: (card.subject.kind != "base", card.subject.name, card.provenance.created))
+
+
+def expand(places: Iterable[Path | str]) -> list[Path]:
+    """Scorecard files among files and folders, each once; other JSON files of a folder are passed over.
+
+    Raises FinbenchError for a file that is no scorecard, and where there is none at all.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            for path in sorted(place.glob("*.json")):
+                with contextlib.suppress(FinbenchError):
+                    read(path)
+                    found.append(path)
+        else:
+            read(place)
+            found.append(place)
+    if not found:
+        raise FinbenchError("No scorecard is there.", "Make some: finbench eval --adapter ./folder")
+    return list(dict.fromkeys(found))
+
+
+def samples_path(card: Path) -> Path:
+    """Where the samples of a card lie."""
+    return card.with_name(card.name.removesuffix(".json") + ".samples.jsonl.zst")
+
+
+def samples_bytes(card: Path, sha256: str) -> Path:
+    """The samples file of a card by its SHA-256; that of before where a writer was killed between its two files."""
+    path = samples_path(card)
+    try:
+        for candidate in (path, _previous(path)):
+            if candidate.is_file() and sha256_file(candidate) == sha256:
+                return candidate
+    except OSError as fault:
+        raise FinbenchError(f"{path} cannot be read ({fault.strerror}).") from fault
+    if not path.is_file():
+        raise FinbenchError(f"{path} is missing.", f"It belongs beside {card}.")
+    raise FinbenchError(f"{path} does not belong to {card} (its SHA-256 differs).")
+
+
+def read_samples(card: Path) -> list[dict[str, Any]]:
+    """The sample rows of a card; checked against the SHA-256 in it."""
+    found = read(card)
+    return [] if found.samples is None else parse_samples(samples_bytes(card, found.samples))
+
+
+def rows_by_task(path: Path, card: Scorecard) -> dict[str, list[dict[str, Any]]]:
+    """Sample rows of every score of a card, by index; none where the card has no samples.
+
+    FinbenchError for rows that are not there or lack what a metric needs: one line, whoever forged them.
+    """
+    if card.samples is None:
+        return {}
+    found: dict[str, list[dict[str, Any]]] = {score.task: [] for score in card.scores}
+    for number, row in enumerate(parse_samples(samples_bytes(path, card.samples))):
+        if wrong := unlike_row(row):
+            raise _forged(path, f"line {number + 1} is no sample row ({wrong})")
+        found.setdefault(row["task"], []).append(row)
+    for score in card.scores:
+        rows = found[score.task]
+        if not rows:
+            raise _forged(path, f"there are no rows of {score.task}")
+        for row in rows:
+            if row["values"].keys() != rows[0]["values"].keys() or score.main_metric not in row["values"]:
+                raise _forged(path, f"row {row['index']} of {score.task} has other metrics than the score")
+    return {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in found.items()}
+
+
+def _forged(path: Path, what: str) -> FinbenchError:
+    return FinbenchError(f"The samples of {path} cannot be used: {what}.", f"finbench verify {path}")
+
+
+def unlike_row(row: dict[str, Any]) -> str:
+    """What makes a line of a samples file no sample row; empty if it is one."""
+    kinds = (("task", str), ("index", int), ("doc", str), ("values", dict))
+    lacking = [name for name, _ in kinds if name not in row]
+    return (
+        f"lacks {', '.join(lacking)}"
+        if lacking
+        else next((f"{name} is of a wrong type" for name, kind in kinds if type(row[name]) is not kind), "")
+    )
+
+
+def parse_samples(path: Path) -> list[dict[str, Any]]:
+    """The rows of a samples file, whoever it belongs to."""
+    try:
+        with path.open("rb") as handle:
+            stated = zstandard.frame_content_size(handle.read(64))  # -1: not stated
+            handle.seek(0)
+            with zstandard.ZstdDecompressor().stream_reader(handle, closefd=False) as stream:
+                text = stream.read(_LARGEST + 1) if stated <= _LARGEST else b""
+        if stated > _LARGEST or len(text) > _LARGEST or text.count(b"{") + text.count(b"[") > _MOST_PARTS:
+            raise FinbenchError(f"{path} is larger than any samples file can be.")
+        if len(text) < stated:
+            raise FinbenchError(f"{path} is torn: {len(text):,} of {stated:,} bytes are there.")
+        if hidden := _behind(path):
+            raise FinbenchError(f"{path} has {hidden:,} bytes behind its samples, which no reader shows.")
+        if text.count(b"\n") * _SHORTEST > len(text) + _SHORTEST:  # each becomes an object of many times its size
+            raise FinbenchError(f"{path} is no samples file: its lines are too short.")
+        rows = json_lines(text.decode("utf-8"))
+    except (OSError, ValueError, RecursionError, zstandard.ZstdError) as fault:
+        raise FinbenchError(f"{path} is missing or torn ({fault}).") from fault
+    if not all(isinstance(row, dict) for row in rows):
+        raise FinbenchError(f"{path}: every line must be a JSON object.")
+    return rows
+
+
+def _behind(path: Path) -> int:
+    """Bytes behind the one frame of a samples file, whose size is known to be bearable."""
+    reader = zstandard.ZstdDecompressor().decompressobj()
+    reader.decompress(path.read_bytes())
+    return len(reader.unused_data)
+
+
+# ---------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the folder while its files change; others wait. The lock goes with its process, even a killed one."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder / ".lock"), timeout=_PATIENCE):
+            yield
+    except Timeout as fault:
+        raise FinbenchError(
+            f"Another process has been writing in {folder} for {_PATIENCE} s.", "Wait for it, or choose another --out."
+        ) from fault
+    except OSError as fault:
+        raise cannot_write(folder, fault) from fault
+
+
+def write(path: Path, card: Scorecard, samples: Sequence[dict[str, Any]]) -> Scorecard:
+    """Write samples, then the card that names and seals them; return the card as written.
+
+    The samples of before stay beside the new ones until the card is written: a kill or a full disk in between
+    leaves the earlier card with its own samples.
+    """
+    lines = "".join(stable_json(row) + "\n" for row in samples)
+    target = samples_path(path)
+    kept = _keep(target)
+    try:
+        write_atomic(target, zstandard.ZstdCompressor(level=10).compress(lines.encode("utf-8")))
+        card = card.model_copy(update={"samples": sha256_file(target), "seal": None})
+        card = card.model_copy(update={"seal": card_seal(json.loads(card.to_json()))})
+        write_atomic(path, card.to_json())
+    except BaseException:
+        if kept:
+            _previous(target).replace(target)
+            _previous(target).unlink(missing_ok=True)  # renaming a file over its own second name does nothing
+        else:
+            target.unlink(missing_ok=True)
+        raise
+    _previous(target).unlink(missing_ok=True)
+    return card
+
+
+def _previous(samples: Path) -> Path:
+    return samples.with_name(f".{samples.name}.previous")
+
+
+def _keep(samples: Path) -> bool:
+    """Give the samples of before a second name; False if there are none."""
+    previous = _previous(samples)
+    try:
+        if previous.exists() and samples.with_name(samples.name.partition(".samples.")[0] + ".json").exists():
+            card = read(samples.with_name(samples.name.partition(".samples.")[0] + ".json"))
+            if card.samples == sha256_file(previous):  # a writer was killed: the card's own samples are these
+                previous.replace(samples)  # does nothing where both are one file
+        previous.unlink(missing_ok=True)
+        if samples.exists():
+            os.link(samples, previous)
+        return samples.exists()
+    except OSError as fault:
+        raise cannot_write(samples, fault) from fault
+
+
+def store(folder: Path, card: Scorecard, samples: dict[str, list[dict[str, Any]]]) -> tuple[Path, Scorecard]:
+    """Write a card, with its samples by task, under a name that is free or that of its own run.
+
+    Scores of the same run for other tasks, or for these by another process, are kept. Returns path and card.
+    """
+    with lock(folder):
+        path = place_for(folder, card.subject.name, card.run_key)
+        scores = {score.task: score for score in card.scores}
+        if path.exists():
+            samples, before = dict(samples), read(path)
+            try:
+                rows = rows_by_task(path, before)
+            except FinbenchError:  # its samples are lost: scores without evidence are not carried on
+                rows = {}
+            for score in before.scores if rows else []:
+                if score.task not in scores:
+                    scores[score.task] = score
+                    samples[score.task] = rows[score.task]
+        merged = card.model_copy(update={"scores": [scores[name] for name in sorted(scores)]})
+        return path, write(path, merged, [row for name in sorted(scores) for row in samples[name]])
+
+
+def run_key(card: Scorecard) -> str:
+    """Digest of all that decides an answer except task and data: subject, settings, versions."""
+    settings = card.model_dump(include={"engine", "shots", "limit", "seed", "arguments", "computed", "chat_template"})
+    # what is for people; the structure of a base decides its fingerprint
+    told: dict[str, Any] = {"name": True, "adapter_name": True, "adapter_source": True, "base": {"structure"}}
+    return digest(
+        {
+            "subject": card.subject.model_dump(exclude=told),
+            "settings": settings,
+            "versions": card.provenance.packages,
+            "finbench": card.provenance.finbench,
+        }
+    )
+
+
+def slug(name: str) -> str:
+    """A subject's name as that of a file."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.") or "subject"
+
+
+def place_for(folder: Path, name: str, run_key: str) -> Path:
+    """The file for a card of subject ``name``: an earlier one of the same run, else a name that is free.
+
+    Evidence is never overwritten by a run with other settings: that gets the run's key in its name.
+    """
+    for candidate in (folder / f"{slug(name)}.json", folder / f"{slug(name)}-{run_key[:8]}.json"):
+        if not candidate.exists() or read(candidate).run_key == run_key:
+            return candidate
+    raise FinbenchError(f"{folder} has a card of {name} that is not readable.", "Choose another --out.")

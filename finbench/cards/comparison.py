@@ -1,0 +1,408 @@
+"""Is A really better than B: paired comparison of scorecards on the same documents."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from finbench.cards import cardfiles
+from finbench.core import catalog, paths
+from finbench.core.errors import FinbenchError
+from finbench.core.files import json_lines
+from finbench.core.records import Measure, Score, Scorecard
+from finbench.core.seal import salted
+from finbench.scoring import measuring, metrics, paired
+
+LEVEL = 0.05
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """A scorecard with its sample rows by task."""
+
+    path: Path
+    card: Scorecard
+    rows: Rows
+    name: str
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A document that A and B answer differently; ``text`` only where the licence lets it be shown."""
+
+    index: int
+    doc: str
+    gold: str | None
+    a: str
+    b: str
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A and B on one task. ``p`` is that of the paired permutation test, ``adjusted`` after Holm over the table."""
+
+    task: str
+    metric: str
+    n: int
+    clusters: int
+    a: Measure
+    b: Measure
+    difference: Measure
+    p: float
+    adjusted: float
+    detectable: float | None
+    needed: int | None
+    only_a: int | None
+    only_b: int | None
+    mcnemar: float | None
+    lower_is_better: bool
+    differing: list[Disagreement] = field(default_factory=list)
+
+    @property
+    def winner(self) -> str | None:
+        """``a`` or ``b`` where the difference is significant."""
+        if self.adjusted >= LEVEL or self.difference.value == 0:
+            return None
+        return "a" if (self.difference.value > 0) != self.lower_is_better else "b"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A against one other subject on every task that both have."""
+
+    a: str
+    b: str
+    contests: list[Contest]
+    unshared: list[str]
+
+    @property
+    def verdict(self) -> str:
+        """One sentence: whether A is better, by how much, how sure, and what would settle it."""
+        return _verdict_one(self) if len(self.contests) == 1 else _verdict_many(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        contests = [
+            {**asdict(contest), "a": contest.a.model_dump(), "b": contest.b.model_dump(), "winner": contest.winner}
+            | {"difference": contest.difference.model_dump()}
+            for contest in self.contests
+        ]
+        return {"a": self.a, "b": self.b, "verdict": self.verdict, "tasks": contests, "unshared": self.unshared}
+
+
+def load(path: Path) -> Sitting:
+    """A card with its samples; FinbenchError if it has none."""
+    card = cardfiles.read(path)
+    if card.samples is None:
+        raise FinbenchError(
+            f"{path} has no samples, and only samples can be compared document by document.",
+            "Score the subject again: finbench eval",
+        )
+    return Sitting(path, card, cardfiles.rows_by_task(path, card), card.subject.name)
+
+
+def _told_apart(found: Sequence[Sitting]) -> list[Sitting]:
+    """Subjects of one name are called by their files."""
+    names = [sitting.name for sitting in found]
+    same = {name for name in names if names.count(name) > 1}
+    return [replace(s, name=str(s.path.with_suffix(""))) if s.name in same else s for s in found]
+
+
+def compare(
+    cards: Sequence[Path | str], *, tasks: Sequence[str] = (), data_dir: Path | None = None
+) -> list[Comparison]:
+    """Compare the first card with each other one, on every task they share (or on ``tasks``).
+
+    p-values are adjusted over all tasks and pairs at once (Holm). Raises FinbenchError, naming the field, for
+    cards whose task digest, data digest or prompt style differ, and for cards without samples.
+    """
+    found = _told_apart([load(Path(card)) for card in cards])
+    if len(found) < 2:
+        raise FinbenchError("A comparison needs two scorecards.", "finbench compare A.json B.json")
+    names = [catalog.full_name(task) for task in tasks]
+    first, pairs = found[0], []
+    for other in found[1:]:
+        shared = [s.task for s in first.card.scores if s.task in {o.task for o in other.card.scores}]
+        chosen = [task for task in shared if not names or task in names]
+        if not chosen:
+            raise FinbenchError(f"{first.path} and {other.path} share no task{' of those named' if names else ''}.")
+        for task in chosen:
+            _same_exam(first, other, task)
+        every = {score.task for side in (first, other) for score in side.card.scores}
+        pairs.append((other, chosen, sorted(every - set(shared))))
+    plain = [[_contest(first, other, task, data_dir) for task in chosen] for other, chosen, _ in pairs]
+    adjusted = iter(paired.holm([contest.p for contests in plain for contest in contests]))
+    return [
+        Comparison(
+            first.name,
+            other.name,
+            [Contest(**{**vars(contest), "adjusted": next(adjusted)}) for contest in contests],
+            unshared,
+        )
+        for (other, _, unshared), contests in zip(pairs, plain, strict=True)
+    ]
+
+
+# ---------------------------------------------------------------- same exam, same documents
+
+
+def score_of(card: Scorecard, task: str) -> Score:
+    """The score of a task that the card has."""
+    return next(score for score in card.scores if score.task == task)
+
+
+def exam_of(card: Scorecard, score: Score) -> dict[str, Any]:
+    """What two scores must share to be comparable, by the field of the card."""
+    return {
+        "task_digest": score.task_digest,
+        "main_metric": score.main_metric,
+        "lower_is_better": sorted(score.lower_is_better),
+        "data.digest": score.data.digest,
+        "n": score.n,
+        "subject.chat": card.subject.chat,
+        "shots": card.shots,
+        "seed": card.seed if card.shots else None,
+        "fewshot_split": score.fewshot_split,
+        "fewshot_digest": score.fewshot_digest,
+    }
+
+
+def _same_exam(a: Sitting, b: Sitting, task: str) -> None:
+    one, other = (exam_of(side.card, score_of(side.card, task)) for side in (a, b))
+    wrong = [f"{field}: {_short(one[field])} and {_short(other[field])}" for field in one if one[field] != other[field]]
+    if wrong:
+        raise FinbenchError(
+            f"{a.name} and {b.name} did not sit the same exam on {task.removeprefix(catalog.PREFIX)}; they differ in "
+            + "; ".join(wrong)
+            + ".",
+            "Score both with one command: finbench eval --adapter A --adapter B",
+        )
+    if documents(a.rows[task]) != documents(b.rows[task]):
+        raise FinbenchError(f"The samples of {a.path} and {b.path} are not of the same documents of {task}.")
+
+
+def documents(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+    """Which documents rows are of, and the source of each, in order."""
+    return [(row["doc"], row.get("cluster")) for row in rows]
+
+
+def follows(score: Score, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """FinbenchError where the main number of a task's present version is not that of its own samples."""
+    task, name = catalog.tasks().get(score.task), score.main_metric
+    if task is None or task.version != score.version or name in measuring.hidden(rows):
+        return
+    how, values = aggregation_of(score.task, name), measuring.values_of(rows)[name]
+    with _readable(str(path)):
+        found = float(how(values))
+    if abs(found - score.main.value) > 1e-9:
+        raise FinbenchError(
+            f"{path} says {name} = {score.main.value:.4f} of {score.task}; its samples give {found:.4f}.",
+            f"See what else was edited: finbench verify {path}",
+        )
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) and len(value) > 12 else str(value)
+
+
+# ---------------------------------------------------------------- one task
+
+
+def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
+    """The aggregation of a task's metric; FinbenchError for a task that this finbench does not know."""
+    if task not in catalog.tasks():
+        raise FinbenchError(f"The task {task} is not one of this finbench.", "See them all: finbench tasks list")
+    found = metrics.aggregations(task)
+    if metric not in found:
+        raise FinbenchError(f"The task {task} has no metric {metric!r}; it has {', '.join(sorted(found))}.")
+    return found[metric]
+
+
+def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contest:
+    score, other = (score_of(side.card, task) for side in (a, b))
+    metric, rows = score.main_metric, (a.rows[task], b.rows[task])
+    if metric in measuring.hidden(rows[0]) | measuring.hidden(rows[1]):
+        raise FinbenchError(f"{metric} of {task} quotes restricted text, so its samples cannot be compared.")
+    for side, stated in ((a, score), (b, other)):
+        follows(stated, side.rows[task], side.path)
+    values = [measuring.values_of(side)[metric] for side in rows]
+    clusters = measuring.clusters_of(rows[0])
+    found = difference(values[0], values[1], aggregation_of(task, metric), clusters, f"{a.path} or {b.path}")
+    only_a, only_b, p_mcnemar = _right(rows, clusters)
+    return Contest(
+        task=task,
+        metric=metric,
+        n=score.n,
+        clusters=len(set(clusters)),
+        a=score.main,
+        b=other.main,
+        difference=found.measure,
+        p=found.p,
+        adjusted=found.p,
+        detectable=found.detectable(),
+        needed=paired.documents_needed(score.n, found.error, found.measure.value) if found.testable else None,
+        only_a=only_a,
+        only_b=only_b,
+        mcnemar=p_mcnemar,
+        lower_is_better=metric in score.lower_is_better,
+        differing=list(_differing(rows, metric, _texts(task, data_dir))),
+    )
+
+
+def difference(
+    a: Sequence[Any], b: Sequence[Any], how: metrics.Aggregation, clusters: Sequence[str], where: str
+) -> paired.Difference:
+    """``scoring.difference`` of values from samples; FinbenchError, naming ``where``, for what no scorer gives."""
+    with _readable(where):
+        return measuring.difference(a, b, how, clusters)
+
+
+@contextlib.contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as fault:
+        raise FinbenchError(
+            f"Values in the samples of {where} are not what the task's scorer gives ({type(fault).__name__}: {fault}).",
+            "See which: finbench verify CARD",
+        ) from fault
+
+
+def _right(
+    rows: Sequence[Sequence[Mapping[str, Any]]], clusters: Sequence[str]
+) -> tuple[int | None, int | None, float | None]:
+    """Documents that only A, and only B, has right, and McNemar's p where documents are independent."""
+    values = [[row["values"].get("acc") for row in side] for side in rows]
+    if any(value not in (0, 1) for side in values for value in side):
+        return None, None, None
+    only_a = sum(a > b for a, b in zip(*values, strict=True))
+    only_b = sum(b > a for a, b in zip(*values, strict=True))
+    return only_a, only_b, paired.mcnemar(only_a, only_b) if len(set(clusters)) == len(clusters) else None
+
+
+def _differing(
+    rows: Sequence[Sequence[Mapping[str, Any]]], metric: str, texts: Mapping[str, str]
+) -> Iterator[Disagreement]:
+    for one, other in zip(*rows, strict=True):
+        if one["values"][metric] != other["values"][metric]:
+            gold, a = reading(one["values"][metric])
+            _, b = reading(other["values"][metric])
+            yield Disagreement(one["index"], one["doc"], gold, a, b, texts.get(str(one.get("cluster"))))
+
+
+def reading(value: Any) -> tuple[str | None, str]:
+    """(gold, what was read from the answer) of a per-document value of a metric, for people."""
+    if isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple):
+        return str(value[0]), _said(value[1])  # (gold, predicted, labels)
+    if isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[1], str):
+        return value[1], _said(value[2])  # (question, gold, predicted)
+    if isinstance(value, list | tuple) and len(value) == 2:
+        return str(value[0]), _said(value[1])  # (gold, predicted)
+    return None, json.dumps(value, ensure_ascii=False)
+
+
+def _said(reading: Any) -> str:
+    return "unparsed" if reading is None else str(reading)
+
+
+def _texts(task: str, data_dir: Path | None) -> dict[str, str]:
+    """Texts by cluster hash, from the rows that lie here, for data whose texts may be shown."""
+    known = catalog.tasks()[task]
+    if known.restricted:
+        return {}
+    file = (
+        paths.shipped("tasks") / "mini" / f"{known.set}.test.jsonl"
+        if known.shipped
+        else paths.data_dir(data_dir) / known.set / "test.jsonl"
+    )
+    if not file.is_file():
+        return {}
+    rows = json_lines(file.read_text(encoding="utf-8"))
+    return {salted("text:" + row["text"])[:16]: row["text"] for row in rows}
+
+
+# ---------------------------------------------------------------- words
+
+
+def probability(p: float) -> str:
+    """p = 0.034, or p < 0.001."""
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
+
+
+def points(metric: str, value: float, sign: bool = True) -> str:
+    """A difference: in points of 100 for a share, as it is for any other metric."""
+    scaled = 100 * value if metrics.is_share(metric) else value
+    digits = 1 if metrics.is_share(metric) else 3
+    return f"{scaled:{'+' if sign else ''}.{digits}f}"
+
+
+def _gap(contest: Contest) -> str:
+    unit = " points" if metrics.is_share(contest.metric) else ""
+    if contest.difference.interval is None:
+        around = f"no interval ({contest.difference.lacking})"
+    else:
+        around = "95 % interval " + " to ".join(points(contest.metric, end) for end in contest.difference.interval)
+    shown = points(contest.metric, contest.difference.value)
+    p = probability(contest.p)
+    if probability(contest.adjusted) != p:
+        p += f" ({probability(contest.adjusted)} after Holm)"
+    return f"{metrics.spoken(contest.metric)} {shown}{unit}, {around}, {p}"
+
+
+def _verdict_one(comparison: Comparison) -> str:
+    [contest] = comparison.contests
+    task = contest.task.removeprefix(catalog.PREFIX)
+    if contest.winner:
+        what = "better" if contest.winner == "a" else "worse"
+        test = f"paired permutation test, n = {contest.n:,}"
+        return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
+    unit = " points" if metrics.is_share(contest.metric) else ""
+    if contest.clusters <= paired.UNTESTABLE:
+        enough = f"from {_sources(contest)}, and fewer than {paired.UNTESTABLE + 1} cannot show any difference"
+    elif contest.detectable is None:
+        enough = "all answers score alike"
+    else:
+        enough = f"enough for differences from {points(contest.metric, contest.detectable, sign=False)}{unit} on"
+    settle = (
+        f"; about {contest.needed:,} documents like these would settle a difference of this size"
+        if contest.needed and contest.needed > contest.n
+        else ""
+    )
+    return (
+        f"No difference between {comparison.a} and {comparison.b} can be shown on {task}: {_gap(contest)}{settle} "
+        f"(n = {contest.n:,}, {enough})."
+    )
+
+
+def _sources(contest: Contest) -> str:
+    what = "source" if contest.clusters < contest.n else "document"
+    return f"one {what}" if contest.clusters == 1 else f"{contest.clusters} {what}s"
+
+
+def _verdict_many(comparison: Comparison) -> str:
+    wins = {side: [c for c in comparison.contests if c.winner == side] for side in ("a", "b", None)}
+    better, worse, open_ = (len(wins[side]) for side in ("a", "b", None))
+    total = len(comparison.contests)
+    shares = [c for c in comparison.contests if metrics.is_share(c.metric)]
+    mean = sum(c.difference.value * (-1 if c.lower_is_better else 1) for c in shares) / max(len(shares), 1)
+    by = f"{100 * mean:+.1f} points in the mean of the main metrics, "
+    if better and not worse:
+        head = f"{comparison.a} is better than {comparison.b}"
+    elif worse and not better:
+        head = f"{comparison.a} is worse than {comparison.b}"
+    elif better:
+        head = f"{comparison.a} is better than {comparison.b} on some tasks and worse on others"
+    else:
+        head = f"No difference between {comparison.a} and {comparison.b} can be shown"
+    needed = max((c.needed for c in wins[None] if c.needed and c.needed > c.n), default=None)
+    settle = f"; up to {needed:,} documents would settle what is open" if needed and open_ else ""
+    return (
+        f"{head}: {by if shares else ''}significantly better on {better} of {total} tasks, worse on {worse}, "
+        f"undecided on {open_} (paired permutation tests at 5 %, Holm-adjusted){settle}."
+    )

@@ -1,0 +1,282 @@
+"""Scorecards in the formats of others: the Hub's two, Every Eval Ever, and lm-eval's own results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finbench.cards import cardfiles
+from finbench.cards.render import amount, interval
+from finbench.core.errors import unknown
+from finbench.core.files import write_atomic
+from finbench.core.records import Measure, Score, Scorecard
+from finbench.scoring import metrics
+from finbench.scoring.quantiles import Z95
+
+BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which every task is a part
+EEE_SCHEMA = "0.3.0"
+
+
+def export_card(card: Path | str, *, format: str, out: Path = Path("export"), model: str | None = None) -> list[Path]:
+    """Write a scorecard in another format below ``out``; return the files.
+
+    ``model`` is the subject's Hub id (org/name), which a card of an adapter folder cannot know.
+
+    ``eval-results``: ``.eval_results/finbench.yaml`` for a model repository. ``model-index``: the metadata block of
+    its README. ``every-eval-ever``: one JSON of schema 0.3.0. ``lm-eval``: a ``results_*.json``. Raises
+    FinbenchError for an unknown format and an unreadable card.
+    """
+    formats: dict[str, Callable[[Scorecard], dict[str, str]]] = {
+        "eval-results": lambda found: {".eval_results/finbench.yaml": _yaml(eval_results(found))},
+        "model-index": lambda found: {"model-index.yaml": _yaml(model_index(found, model))},
+        "every-eval-ever": lambda found: _eee_file(found, model),
+        "lm-eval": _lm_eval_file,
+    }
+    if format not in formats:
+        raise unknown("format", format, formats, "finbench card export --help")
+    written = []
+    for name, text in formats[format](cardfiles.read(Path(card))).items():
+        write_atomic(out / name, text)
+        written.append(out / name)
+    return written
+
+
+def _yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+
+
+def _shown(score: Score, measure: Measure) -> float:
+    """Percent for a share, as boards of the Hub show it."""
+    return float(amount(measure.value, metrics.is_share(score.main_metric)))
+
+
+def _notes(card: Scorecard, score: Score) -> str:
+    """What one number cannot say: metric, interval, n, prompts, and which task, data and weights exactly."""
+    share = metrics.is_share(score.main_metric)
+    parts = [
+        f"{metrics.spoken(score.main_metric)}{' in %' if share else ''} {interval(score.main, share)} (95 %)",
+        f"n = {score.n}",
+        f"{card.shots} shots" if card.shots else "zero-shot",
+        "chat template" if card.subject.chat else "raw prompts",
+        f"task v{score.version} {score.task_digest[:12]}",
+        f"data {score.data.digest[:12]}",
+        f"base {card.subject.base.revision or card.subject.base.fingerprint[:12]}",
+        *([f"adapter {card.subject.adapter[:12]}"] if card.subject.adapter else []),
+        *(["partial"] if card.status == "partial" else []),
+    ]
+    return ", ".join(parts)
+
+
+# ---------------------------------------------------------------- Hugging Face Hub
+
+
+def eval_results(card: Scorecard) -> list[dict[str, Any]]:
+    """Entries of ``.eval_results/*.yaml`` in a model repository: the main metric of each task."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    entries = [
+        EvalResultEntry(
+            dataset_id=BENCHMARK,
+            task_id=score.task,
+            value=_shown(score, score.main),
+            date=f"{card.provenance.when():%Y-%m-%dT%H:%M:%SZ}",
+            notes=_notes(card, score),
+        )
+        for score in card.scores
+    ]
+    return list(eval_result_entries_to_yaml(entries))
+
+
+def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
+    """The ``model-index`` of a model card (the older format): every strict metric of each task."""
+    from huggingface_hub import EvalResult
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            task_name=score.task,
+            dataset_type=BENCHMARK,
+            dataset_name=score.data.set,
+            dataset_config=score.task,
+            dataset_split=score.data.split,
+            metric_type=name,
+            metric_name=f"{metrics.spoken(name)}, strict",
+            metric_value=float(amount(measure.value, metrics.is_share(name))),
+            metric_args={"n": score.n}
+            | ({"low": measure.low, "high": measure.high, "level": 0.95} if measure.interval else {}),
+        )
+        for score in card.scores
+        for name, measure in score.metrics.items()
+    ]
+    return {"model-index": eval_results_to_model_index(model or card.subject.name, results)}
+
+
+# ---------------------------------------------------------------- Every Eval Ever
+
+
+def every_eval_ever(card: Scorecard, model: str | None = None) -> dict[str, Any]:
+    """One aggregate record of Every Eval Ever (schema 0.3.0): every strict metric with its interval."""
+    base, subject = card.subject.base, card.subject
+    base_id = base.hub_id or f"unknown/{base.alias}"
+    library = "finbench" if card.origin == "finbench" else "lm_eval"
+    version = card.provenance.finbench if card.origin == "finbench" else card.provenance.packages.get("lm-eval")
+    stamp = card.provenance.when().timestamp()
+    model_id = model or (base_id if not subject.adapter else f"unknown/{subject.name}")
+    details = {
+        "deployment_type": "self_deployed",
+        "model_availability": "open_weights" if base.hub_id else "unknown",
+        "base_model": base_id,
+        "base_fingerprint": base.fingerprint,
+        "bits": str(subject.bits),
+        **({"base_revision": base.revision} if base.revision else {}),
+        **({"adapter_sha256": subject.adapter, "adapter_method": subject.method or ""} if subject.adapter else {}),
+    }
+    return {
+        "schema_version": EEE_SCHEMA,
+        "evaluation_id": f"finbench/{model_id.replace('/', '_')}/{stamp:.0f}-{card.run_key[:12]}",
+        "evaluation_timestamp": f"{stamp:.0f}",
+        "retrieved_timestamp": f"{stamp:.0f}",
+        "source_metadata": {
+            "source_name": "finbench",
+            "source_type": "evaluation_run",
+            "source_organization_name": "finbench",
+            "evaluator_relationship": "other",
+            "additional_details": {"scorecard_schema": str(card.schema_), "run_key": card.run_key},
+        },
+        "eval_library": {"name": library, "version": version or "unknown"},
+        "model_info": {
+            "name": subject.name,
+            "id": model_id,
+            "inference_engine": {"name": card.engine},
+            "additional_details": details,
+        },
+        "evaluation_results": [
+            _eee_result(card, score, name, measure) for score in card.scores for name, measure in score.metrics.items()
+        ],
+    }
+
+
+def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> dict[str, Any]:
+    low, high = (str(end).replace("inf", "Infinity") if math.isinf(end) else end for end in metrics.bounds(name))
+    return {
+        "evaluation_result_id": f"{score.task}/{name}",
+        "evaluation_name": score.task,
+        "evaluation_timestamp": card.provenance.created,
+        "source_data": {
+            "dataset_name": score.data.set,
+            "source_type": "other",
+            "additional_details": {
+                "split": score.data.split,
+                "digest": score.data.digest,
+                "rows": str(score.data.rows),
+                "licence": score.licence,
+            },
+        },
+        "metric_config": {
+            "metric_id": name,
+            "metric_name": metrics.spoken(name),
+            "metric_unit": "proportion" if metrics.is_share(name) else "points",
+            "lower_is_better": name in score.lower_is_better,
+            "score_type": "continuous",
+            "min_score": low,
+            "max_score": high,
+            "additional_details": {"main": str(name == score.main_metric).lower(), "task_digest": score.task_digest},
+        },
+        "score_details": {
+            "score": measure.value,
+            "details": {"parse_rate": f"{score.parse_rate.value:.6f}", "task_version": str(score.version)},
+            "uncertainty": _eee_interval(measure) | {"num_samples": score.n},
+        },
+        "generation_config": {
+            "generation_args": {"temperature": 0.0},
+            "additional_details": {
+                "shots": str(card.shots),
+                "chat_template": str(card.subject.chat).lower(),
+                "form": score.form,
+            },
+        },
+    }
+
+
+def _eee_interval(measure: Measure) -> dict[str, Any]:
+    if measure.interval is None:
+        return {}
+    low, high = measure.interval
+    method = measure.method or "bootstrap"
+    return {"confidence_interval": {"lower": low, "upper": high, "confidence_level": 0.95, "method": method}}
+
+
+def _eee_file(card: Scorecard, model: str | None) -> dict[str, str]:
+    """Named by a UUID of version 4 that follows from the card, so that exporting twice writes one file."""
+    record = every_eval_ever(card, model)
+    seed = hashlib.sha256(f"{card.run_key} {card.samples}".encode()).digest()[:16]
+    developer, _, short = record["model_info"]["id"].partition("/")
+    name = f"data/finbench/{_part(developer)}/{_part(short)}/{uuid.UUID(bytes=seed, version=4)}.json"
+    return {name: json.dumps(record, indent=1, ensure_ascii=False) + "\n"}
+
+
+def _part(name: str) -> str:
+    """A name as part of a path: whoever wrote the card, it stays below the folder that was named."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "unknown"
+
+
+# ---------------------------------------------------------------- lm-eval
+
+
+def lm_eval(card: Scorecard) -> dict[str, Any]:
+    """The aggregate results as lm-eval writes them; standard errors are a quarter of what the intervals span."""
+    results = {}
+    for score in card.scores:
+        measures = {
+            **score.metrics,
+            **{f"{name}_lenient": measure for name, measure in score.lenient.items()},
+            "parse_rate": score.parse_rate,
+        }
+        found: dict[str, float | str] = {"alias": score.task}
+        for name, measure in measures.items():
+            found |= {f"{name},none": measure.value, f"{name}_stderr,none": _error(measure)}
+        results[score.task] = found
+    base = card.subject.base
+    return {
+        "results": results,
+        "versions": {score.task: score.version for score in card.scores},
+        "n-shot": {score.task: card.shots for score in card.scores},
+        "higher_is_better": {
+            score.task: {name: name not in score.lower_is_better for name in score.metrics} for score in card.scores
+        },
+        "n-samples": {score.task: {"original": score.data.rows, "effective": score.n} for score in card.scores},
+        "config": {
+            "model": card.engine,
+            "model_args": {"pretrained": base.hub_id or base.alias}
+            | ({"peft": card.subject.adapter_name} if card.subject.adapter else {}),
+            "model_dtype": card.dtype,
+            "model_sha": base.revision or "",
+            "limit": card.limit,
+            "fewshot_seed": card.seed,
+        },
+        "model_source": card.engine,
+        "model_name": card.subject.name,
+        "date": card.provenance.when().timestamp(),
+        "lm_eval_version": card.provenance.packages.get("lm-eval", "unknown"),
+        "transformers_version": card.provenance.packages.get("transformers", "unknown"),
+        "total_evaluation_time_seconds": str(card.seconds),
+    }
+
+
+def _error(measure: Measure) -> float | str:
+    """Standard error that the interval stands for; "N/A", as lm-eval writes it, where there is none."""
+    return "N/A" if measure.interval is None else (measure.interval[1] - measure.interval[0]) / (2 * Z95)
+
+
+def _lm_eval_file(card: Scorecard) -> dict[str, str]:
+    name = f"{_part(card.subject.name)}/results_{card.provenance.when():%Y-%m-%dT%H-%M-%S}.json"
+    return {name: json.dumps(lm_eval(card), indent=2, ensure_ascii=False) + "\n"}

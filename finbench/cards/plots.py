@@ -1,0 +1,142 @@
+"""Plots as SVG text: no drawing library, readable on light and dark pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from finbench.cards.tables import Table
+
+_WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 600, 214, 60, 28, 34
+_BESIDE = 24  # letters of a bold title that surely end left of the axis
+_STYLE = (
+    "text{font:13px system-ui,sans-serif;fill:#1c2430}.s{fill:#68727f;font-size:12px}.g{stroke:#dfe4ea}"
+    ".d{fill:#2f6f9f}.w{stroke:#2f6f9f;stroke-width:2}.b{fill:#8a94a0}.bw{stroke:#8a94a0;stroke-width:2}"
+    ".m{stroke:#8a94a0;stroke-width:1.5;stroke-dasharray:4 3}.r{fill:#2f6f9f;opacity:.35}"
+    "@media(prefers-color-scheme:dark){text{fill:#e6eaef}.s{fill:#96a1ad}.g{stroke:#2d3641}.d,.r{fill:#6db0dd}"
+    ".w{stroke:#6db0dd}}"
+)
+
+
+def forest(table: Table, number: int) -> str:
+    """Dot and whisker for each line of a column of a report's table; baselines are dashed lines.
+
+    Whiskers are 95 % intervals: over documents, or of the mean over seeds, whose runs are the pale dots.
+    """
+    column = table.columns[number]
+    scale = 100 if column.share else 1
+    lines = [(line, cell) for line in table.lines if (cell := line.cells[number]) is not None]
+    subjects = [(line, cell) for line, cell in lines if not line.baseline]
+    ends = [scale * end for _, cell in lines for end in (cell.measure.value, *(cell.measure.interval or ()))]
+    low, high, step = _axis(min(ends), max(ends), (0, 100) if column.share else (-math.inf, math.inf))
+    height = _TOP + _ROW * len(subjects) + 40
+
+    def x(value: float) -> float:
+        inside = min(max(scale * value, low), high)
+        return round(_LEFT + (inside - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    bottom = height - 34
+    unit = " in %" if column.share else ""
+    place = f'x="{_LEFT}"' if len(column.title) <= _BESIDE else 'dx="12"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
+        f'role="img" aria-label="{escape(column.title)}"><style>{_STYLE}</style>',
+        # above the axis if the title leaves room for it, else behind the title
+        f'<text x="0" y="18"><tspan style="font-weight:600">{escape(column.title)}</tspan>'
+        f'<tspan class="s" {place}>{escape(column.metric)}{unit}, n = {column.score.n:,}</tspan></text>',
+    ]
+    for tick in range(round((high - low) / step) + 1):
+        at = low + tick * step
+        across = round(_LEFT + (at - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
+        parts.append(f'<path class="g" d="M{across} {_TOP}V{bottom}"/>')
+        parts.append(f'<text class="s" x="{across}" y="{bottom + 15}" text-anchor="middle">{at:g}</text>')
+    marks = sorted((x(cell.measure.value), line.name) for line, cell in lines if line.baseline)
+    for order, (across, name) in enumerate(marks):
+        # the left one's label ends at its line and the right one's starts there, so that they never overlap
+        anchor, shift = ("end", -3) if order == 0 and len(marks) > 1 else ("start", 3)
+        parts.append(f'<path class="m" d="M{across} {_TOP}V{height - 17}"/>')
+        parts.append(
+            f'<text class="s" x="{across + shift}" y="{height - 4}" text-anchor="{anchor}">{name.split()[0]}</text>'
+        )
+    for row, (line, cell) in enumerate(subjects):
+        y = _TOP + _ROW * row + _ROW / 2
+        dot, whisker = ("b", "bw") if line.what.startswith("base") else ("d", "w")
+        parts.append(f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(_short(line.name))}</text>')
+        if cell.measure.interval is not None:
+            low_end, high_end = map(x, cell.measure.interval)
+            parts.append(f'<path class="{whisker}" d="M{low_end} {y}H{high_end}"/>')
+        if len(cell.runs) > 1:
+            parts += [f'<circle class="r" cx="{x(value)}" cy="{y}" r="4"/>' for value in cell.runs]
+        parts.append(f'<circle class="{dot}" cx="{x(cell.measure.value)}" cy="{y}" r="5"/>')
+        weight = ' style="font-weight:700"' if cell.best else ""
+        shown = f"{scale * cell.measure.value:.{1 if column.share else 3}f}" + ("†" if cell.tied else "")
+        parts.append(f'<text x="{_WIDTH - _RIGHT + 14}" y="{y + 4}"{weight}>{shown}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+_FARTHEST = 1e300  # of an axis: beyond, its length would be no number
+_COLOURS = ("#2f6f9f", "#c0643c", "#4f8f5a", "#8a5fa8", "#a3862b", "#8a94a0")
+_TALL, _SIDE = 300, 52
+
+
+def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, float]]], most: float = math.inf) -> str:
+    """Lines over steps, one for each name, which stands at its end; points above ``most`` are left out."""
+    kept = {name: [point for point in points if point[1] <= most] for name, points in series.items()}
+    shown = {name: points for name, points in kept.items() if points}
+    right = 12 + 7 * max((len(name) for name in shown), default=0)
+    xs = [x for points in shown.values() for x, _ in points]
+    ys = [y for points in shown.values() for _, y in points]
+    left, end, stride = _axis(min(0, *xs), max(xs), (-math.inf, math.inf))
+    low, high, step = _axis(min(ys), max(ys), (-math.inf, math.inf))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = _SIDE + (x - left) / (end - left) * (_WIDTH - _SIDE - right)
+        return round(across, 1), round(_TOP + (high - y) / (high - low) * (_TALL - _TOP - 36), 1)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_TALL}" width="{_WIDTH}" height="{_TALL}" '
+        f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>',
+        f'<text x="0" y="16" style="font-weight:600">{escape(title)}</text>',
+        f'<text class="s" x="{_WIDTH}" y="16" text-anchor="end">{escape(about)}</text>',
+    ]
+    for tick in range(round((high - low) / step) + 1):
+        x, y = at(left, low + tick * step)
+        parts.append(f'<path class="g" d="M{x} {y}H{_WIDTH - right}"/>')
+        parts.append(f'<text class="s" x="{x - 8}" y="{y + 4}" text-anchor="end">{low + tick * step:g}</text>')
+    for tick in range(math.floor((end - left) / stride + 1e-9) + 1):
+        x, y = at(left + tick * stride, low)
+        parts.append(f'<text class="s" x="{x}" y="{y + 18}" text-anchor="middle">{left + tick * stride:g}</text>')
+    parts.append(f'<text class="s" x="{_WIDTH - right}" y="{_TALL - 2}" text-anchor="end">step</text>')
+    ends = sorted((at(*points[-1])[1], name) for name, points in shown.items())
+    places: dict[str, float] = {}
+    for y, name in ends:  # names never overlap
+        places[name] = max(y, max(places.values(), default=-math.inf) + 14)
+    lowest = at(left, low)[1] - 4  # nor stand among the numbers of the axis
+    for name, y in reversed(places.items()):
+        places[name] = min(y, lowest)
+        lowest = places[name] - 14
+    for number, (name, points) in enumerate(shown.items()):
+        colour = _COLOURS[number % len(_COLOURS)]
+        line = "L".join(f"{x} {y}" for x, y in (at(*point) for point in points))
+        dash = ' stroke-dasharray="5 3"' if number >= len(_COLOURS) else ""
+        parts.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="1.8"{dash}/>')
+        parts.append(
+            f'<text x="{at(*points[-1])[0] + 6}" y="{places[name] + 4}" style="fill:{colour}">{escape(name)}</text>'
+        )
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _short(name: str, width: int = 29) -> str:
+    return name if len(name) <= width else name[: width // 2] + "…" + name[len(name) - width // 2 :]
+
+
+def _axis(low: float, high: float, limits: tuple[float, float]) -> tuple[float, float, float]:
+    """(start, end, step) of an axis with 4 to 8 round steps around [low, high], within ``limits``."""
+    low, high = (min(max(end, -_FARTHEST), _FARTHEST) for end in (low, high))
+    span = max(high - low, 1e-9, 1e-12 * abs(high))  # less than that is rounding
+    base = 10 ** math.floor(math.log10(span / 5))
+    step = next(base * k for k in (1, 2, 5, 10) if span / (base * k) <= 6)
+    start = max(limits[0], math.floor(low / step) * step)
+    end = min(limits[1], math.ceil(high / step) * step)
+    return start, end if end > start else start + step, step

@@ -1,0 +1,347 @@
+"""What people see: scorecards and model cards as terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+import html as html_module
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.markup import escape
+from rich.table import Table
+
+from finbench.cards import cardfiles
+from finbench.core.catalog import PREFIX
+from finbench.core.errors import harmless
+from finbench.core.files import write_atomic
+from finbench.core.records import Adapter, Measure, MergedModel, Score, Scorecard, Subject
+from finbench.methods import method_named
+from finbench.scoring.metrics import is_share, spoken
+
+_BAR = 24  # characters of a full bar in the terminal
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a task's table: a subject, or a baseline that needs no model."""
+
+    name: str
+    what: str
+    main: Measure
+    accuracy: Measure | None
+    lenient: Measure | None
+    parse_rate: Measure | None
+    seconds: float | None
+    colour: str = "default"
+    baseline: bool = False
+    seen: str = ""  # of the test, in training
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """A task with all its rows; scores of another definition or other data get a view of their own."""
+
+    score: Score
+    rows: list[Row]
+    conditions: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> bool:
+        """Its main metric is shown in percent, with a bar."""
+        return is_share(self.score.main_metric)
+
+    @property
+    def title(self) -> str:
+        """The task as people type it."""
+        return ", ".join([self.score.task.removeprefix(PREFIX), *self.conditions])
+
+    @property
+    def warnings(self) -> list[str]:
+        """Who saw some of this test in training, a sentence each."""
+        return [f"{row.name} was trained on {row.seen} of this test." for row in self.rows if row.seen]
+
+
+def views(cards: Sequence[Scorecard]) -> list[TaskView]:
+    """One view for each (task digest, data digest, shots, chat) among the cards; baselines come last."""
+    groups: dict[tuple[Any, ...], list[tuple[Scorecard, Score]]] = {}
+    for card in cards:
+        for score in card.scores:
+            key = (score.task, score.task_digest, score.data.digest, card.shots, card.subject.chat)
+            groups.setdefault(key, []).append((card, score))
+    return [
+        TaskView(group[0][1], [*(_row(*pair) for pair in group), *_baseline_rows(group[0][1])], conditions(group[0][0]))
+        for _, group in sorted(groups.items(), key=lambda item: str(item[0]))
+    ]
+
+
+def conditions(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
+    """What sets an exam apart from the plain one; a ``score`` on fewer rows than the limit is of the whole test."""
+    shots = [f"{card.shots} shots"] if card.shots else []
+    chat = ["chat template"] if card.subject.chat else []
+    whole = card.limit is None or (score is not None and score.n < card.limit)
+    limit = [] if whole else [f"first {card.limit} rows only"]
+    return (*shots, *chat, *limit)
+
+
+def described(subject: Subject) -> str:
+    """Method, rank and bits: "lora, r 16, 4 bits"; "base" for a base alone."""
+    rank = [f"r {subject.rank}"] if subject.rank and subject.kind == "peft" else []
+    bits = [] if subject.bits == 16 else [f"{subject.bits} bits"]
+    return ", ".join([subject.method or subject.kind, *rank, *bits])
+
+
+def _row(card: Scorecard, score: Score) -> Row:
+    subject = card.subject
+    return Row(
+        name=subject.name,
+        what=described(subject),
+        main=score.main,
+        accuracy=score.metrics.get("acc") if score.main_metric != "acc" else None,
+        lenient=score.lenient.get(score.main_metric),
+        parse_rate=score.parse_rate,
+        seconds=score.seconds,
+        colour="default" if subject.kind == "base" else "blue",
+        seen=_seen(score),
+    )
+
+
+def _seen(score: Score) -> str:
+    """ "12 of the 340 texts (3.5 %)"; nothing where none was in training, or nobody looked."""
+    if score.overlap is None or not score.overlap.texts:
+        return ""
+    texts, of = score.overlap.texts, score.overlap.of
+    return f"{texts:,} of the {of:,} texts ({percent(texts / of)} %)"
+
+
+def _baseline_rows(score: Score) -> list[Row]:
+    rows = []
+    for name, values in sorted(score.baselines.items()):
+        main, acc = values.get(score.main_metric), values.get("acc")
+        if main is None:
+            continue
+        rows.append(
+            Row(
+                name=f"{name} label",
+                what="no model",
+                main=Measure(value=main, low=None, high=None),
+                accuracy=Measure(value=acc, low=None, high=None)
+                if acc is not None and score.main_metric != "acc"
+                else None,
+                lenient=None,
+                parse_rate=None,
+                seconds=None,
+                baseline=True,
+            )
+        )
+    return rows
+
+
+def percent(value: float) -> str:
+    """0.8142 -> 81.4"""
+    return f"{100 * value:.1f}"
+
+
+def amount(value: float, share: bool = True) -> str:
+    """81.4 for a share of 0.8142; 0.814 for what is no share."""
+    return percent(value) if share else f"{value:.3f}"
+
+
+def interval(measure: Measure, share: bool = True) -> str:
+    """81.4 [78.2, 84.1]; 81.4 [–: one source] where there is no interval."""
+    return f"{amount(measure.value, share)} [{limits(measure, share, ', ')}]"
+
+
+def limits(measure: Measure, share: bool = True, between: str = "–") -> str:
+    """78.2–84.1; "–: one source" where there is no interval, with the reason."""
+    if measure.interval is None:
+        return f"–: {measure.lacking}" if measure.lacking else "–"
+    return between.join(amount(end, share) for end in measure.interval)
+
+
+# ---------------------------------------------------------------- terminal
+
+
+def terminal(cards: Sequence[Scorecard], width: int = 100) -> list[Table]:
+    """A table for each task, with bars that show value and 95 % interval, for a terminal of ``width`` columns."""
+    return [_table(view, width) for view in views(cards)]
+
+
+def _table(view: TaskView, width: int) -> Table:
+    score = view.score
+    share = is_share(score.main_metric)
+    with_accuracy = any(row.accuracy for row in view.rows)
+    table = Table(
+        title=f"{view.title}: {spoken(score.main_metric)}{' in %' if share else ''}, n = {score.n}",
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=None,
+        pad_edge=False,
+    )
+    names = min(max(len(row.name) for row in view.rows), max(16, width - 56))  # the bar needs what is left
+    length = max(8, min(_BAR, width - names - 48))
+    table.add_column("", no_wrap=True, width=names, overflow="ellipsis")
+    table.add_column("score", justify="right")
+    table.add_column("95 % interval", justify="right", no_wrap=True, style="dim")
+    table.add_column("0".ljust(length - 3) + "100" if share else "", no_wrap=True)
+    for name, shown in (("acc.", with_accuracy), ("lenient", True), ("parsed", True)):
+        if shown:
+            table.add_column(name, justify="right", no_wrap=True)
+    for row in view.rows:
+        ends = "" if row.baseline else limits(row.main, share, " - ")
+        drawn = f"[{row.colour}]{bar(row.main, length)}[/]" if share else ""
+        cells = [escape(shorten(row.name, names)), amount(row.main.value, share), ends, drawn]
+        cells += [percent(row.accuracy.value) if row.accuracy else ""] if with_accuracy else []
+        cells += [amount(row.lenient.value, share) if row.lenient else ""]
+        cells += [percent(row.parse_rate.value) if row.parse_rate else ""]
+        table.add_row(*cells, style="dim" if row.baseline else "")
+    return table
+
+
+def shorten(name: str, width: int) -> str:
+    """A name of at most ``width`` characters; what is left out is in the middle, for names differ at their ends."""
+    if len(name) <= width:
+        return name
+    return name[: width // 2] + "…" + name[len(name) - (width - width // 2 - 1) :]
+
+
+def bar(measure: Measure, width: int = _BAR) -> str:
+    """A bar up to the value; its 95 % interval is shaded."""
+    ends = measure.interval or (measure.value, measure.value)
+    low, value, high = (round(width * part) for part in (ends[0], measure.value, ends[1]))
+    return "█" * low + "▓" * (value - low) + "▒" * (high - value) + "·" * (width - high)
+
+
+# ---------------------------------------------------------------- files
+
+
+def _environment(html: bool) -> Environment:
+    """Templates of finbench. ``html``: every value is escaped, so that text from a card stays text."""
+    environment = Environment(
+        loader=PackageLoader("finbench"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": lambda value: f"{value:g}",
+        "percent": percent,
+        "interval": interval,
+        "limits": limits,
+        "metric": spoken,
+        "amount": amount,
+        "cell": _cell,
+        "python": repr,
+        "value": _value,
+        "around": _around,
+        "plain": lambda cell, spread: " ".join(filter(None, [_value(cell), _around(cell, spread)])),
+        "tex": _tex,
+        "latex": latex,
+        "caption": caption,
+    }
+    return environment
+
+
+def template(name: str, *, escape: bool, **values: Any) -> str:
+    """A template of finbench, filled; ``escape``: as HTML."""
+    found: Any = _environment(html=escape).get_template(name)
+    return str(found.render(**values))
+
+
+# ---------------------------------------------------------------- cells of a report's table
+
+
+def _value(cell: Any) -> str:
+    return amount(cell.measure.value, cell.share)
+
+
+def _around(cell: Any, spread: str) -> str:
+    """The interval in brackets, or the deviation over seeds; nothing for a number without either."""
+    scale, digits = (100, 1) if cell.share else (1, 3)
+    if spread == "seeds":
+        return "" if cell.deviation is None else f"± {scale * cell.deviation:.{digits}f}"
+    return "" if cell.exact else f"[{limits(cell.measure, cell.share, ', ')}]"
+
+
+def _tex(cell: Any, spread: str) -> str:
+    value = rf"\textbf{{{_value(cell)}}}" if cell.best else _value(cell)
+    around = _around(cell, spread).replace("± ", r"$\pm$ ").replace("–", "--")
+    return value + (rf" {{\scriptsize {around}}}" if around else "")
+
+
+def latex(text: object) -> str:
+    """Text with LaTeX's special characters escaped."""
+    special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+    special |= {c: f"{{{c}}}" for c in "[]*"}  # after the end of a line they would be an option of it
+    special |= {
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "†": r"$^\dagger$",
+        "²": "$^2$",
+        "<": "$<$",
+        ">": "$>$",
+        "–": "--",
+    }
+    return "".join(special.get(character, character) for character in _line(text))
+
+
+def _line(text: object) -> str:
+    """Text of a stranger on one line; what a terminal or a reader would obey is shown as its escape."""
+    return harmless(" ".join(str(text).split()))
+
+
+def caption(table: Any) -> str:
+    """What the numbers of a report's table are, in sentences."""
+    sizes = "; ".join(f"{column.title}: {column.score.n:,}" for column in table.columns)
+    if table.spread == "seeds":
+        around, test = "mean ± standard deviation over training seeds", "Welch's t test over seeds"
+    else:
+        around, test = "95 % intervals over documents in brackets", "paired permutation tests"
+    marks = (
+        f"Bold: significantly better than every other subject ({test} at 5 %, Holm over the table). "
+        "†: cannot be told from the best."
+        if table.tested
+        else "No significance test was possible, so nothing is bold."
+    )
+    return f"Strict parsing, in % ({around}). {marks} Documents of {sizes}."
+
+
+def _cell(text: object) -> str:
+    """Text in a Markdown table: no markup, no HTML, no end of the cell."""
+    plain = html_module.escape(_line(text), quote=False)
+    return re.sub(r"([|\\`*_\[\]])", r"\\\1", plain) if re.search(r"[|`*\[\]<>]", str(text)) else plain
+
+
+def markdown(cards: Sequence[Scorecard]) -> str:
+    """The cards as Markdown tables."""
+    return template("report.md.j2", escape=False, cards=cards, views=views(cards))
+
+
+def html(cards: Sequence[Scorecard]) -> str:
+    """The cards as one self-contained page: no script, no request."""
+    return template("report.html.j2", escape=True, cards=cards, views=views(cards))
+
+
+def write_reports(folder: Path) -> list[Scorecard]:
+    """Write ``report.md`` and ``report.html`` over every card of a folder; return those."""
+    with cardfiles.lock(folder):
+        everything = cardfiles.folder(folder)
+        write_atomic(folder / "report.md", markdown(everything))
+        write_atomic(folder / "report.html", html(everything))
+    return everything
+
+
+def model_card(adapter: Adapter | MergedModel) -> str:
+    """README.md of an adapter folder, or of a merged model (Markdown with the Hub's metadata block)."""
+    if isinstance(adapter, MergedModel):
+        return template("merged.md.j2", escape=False, m=adapter)
+    tasks = ", ".join(
+        name.removeprefix(PREFIX) + (f" ({weight:g} x)" if weight != 1 else "")
+        for name, weight in adapter.recipe.tasks.items()
+    )
+    return template("adapter.md.j2", escape=False, a=adapter, method=method_named(adapter.recipe.method), tasks=tasks)

@@ -1,0 +1,240 @@
+"""A table as in a paper, from scorecards: Markdown, LaTeX (booktabs) or HTML, with plots."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from finbench.cards import cardfiles, plots
+from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, exam_of, follows
+from finbench.cards.render import conditions, described, template
+from finbench.cards.tables import Cell, Column, Line, Table
+from finbench.core import catalog
+from finbench.core.errors import FinbenchError, unknown
+from finbench.core.files import write_atomic
+from finbench.core.records import Measure, Score, Scorecard
+from finbench.scoring import measuring, paired, stats
+
+FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
+SPREADS = ("interval", "seeds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One subject's score in one exam, with its sample rows if the card has them."""
+
+    card: Scorecard
+    score: Score
+    rows: list[dict[str, Any]] | None
+
+
+def report(
+    cards: Sequence[Path | str],
+    *,
+    format: str = "md",
+    spread: str = "interval",
+    tasks: Sequence[str] = (),
+    out: Path | None = None,
+) -> str:
+    """Render the scorecards (files, or folders of them) as one table; also written to ``out`` if that is named.
+
+    ``spread``: ``interval`` shows 95 % intervals over documents, a line a card; ``seeds`` shows mean and standard
+    deviation of subjects that differ only in their seed. Bold is who is significantly better than every other
+    line of its column (paired permutation tests, or Welch's t test over seeds; 5 %, Holm over the table); a
+    dagger marks who cannot be told from the best. Plots are part of HTML; for other formats they are written as
+    SVG beside ``out``.
+
+    Raises FinbenchError for a file that is no scorecard, and an unknown format, spread or task.
+    """
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS, "finbench report --help")
+    if spread not in SPREADS:
+        raise unknown("spread", spread, SPREADS, "finbench report --help")
+    names = [task.name for task in catalog.expand(tasks)]
+    shown = table(cardfiles.expand(cards), spread, names)
+    text = template(FORMATS[format], escape=format == "html", t=shown)
+    if out is not None:
+        if format != "html":
+            for number, (_, svg) in enumerate(shown.plots):
+                slug = re.sub(r"[^a-z0-9]+", "-", shown.columns[number].title.lower())
+                write_atomic(out.with_name(f"{out.stem}-{slug}.svg"), svg)
+        write_atomic(out, text)
+    return text
+
+
+def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] = ()) -> Table:
+    """The table of these cards: columns by family and task, subjects in the order of their mean, bases first."""
+    exams: dict[str, Column] = {}
+    runs: dict[tuple[str, str], dict[str, list[Run]]] = {}  # (name, what) -> exam -> runs
+    read: set[str] = set()
+    for path in files:
+        card = cardfiles.read(path)
+        if (text := card.to_json()) in read:
+            continue  # a copy in another folder is no second run
+        read.add(text)
+        rows = cardfiles.rows_by_task(path, card)
+        sat = {_exam(card, score): score for score in card.scores if not tasks or score.task in tasks}
+        for score in sat.values():
+            if score.task in rows:
+                follows(score, rows[score.task], path)
+        who = _who(card, spread)
+        if not all(
+            _one_line(card, run.card, exam in sat, spread) for exam, own in runs.get(who, {}).items() for run in own
+        ):
+            who = f"{who[0]} ({path.with_suffix('')})", who[1]  # another run, or another subject, of the same name
+        for exam, score in sat.items():
+            exams.setdefault(exam, Column(score, conditions(card)))
+            runs.setdefault(who, {}).setdefault(exam, []).append(Run(card, score, rows.get(score.task)))
+    if not exams:
+        raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")
+    order = sorted(exams, key=lambda e: (exams[e].score.family, exams[e].score.form == "choice", exams[e].title, e))
+    columns = _told_apart([exams[exam] for exam in order])
+    exams = dict(zip(order, columns, strict=True))
+    lines = [
+        Line(name, what, [_cell(found.get(exam), exams[exam]) for exam in order])
+        for (name, what), found in _ordered(runs)
+    ]
+    tested = _mark(lines, columns, [[found.get(exam) for exam in order] for _, found in _ordered(runs)], spread)
+    lines += _baselines(columns)
+    families = _means(columns, lines)
+    made = Table(columns, families, lines, spread, tested)
+    made.plots = [(column.title, plots.forest(made, number)) for number, column in enumerate(columns)]
+    return made
+
+
+def _exam(card: Scorecard, score: Score) -> str:
+    return str(sorted((k, str(v)) for k, v in (exam_of(card, score) | {"task": score.task}).items()))
+
+
+def _told_apart(columns: list[Column]) -> list[Column]:
+    """Columns of one title, which are other versions of a task or other rows, say which."""
+    titles = [column.title for column in columns]
+    return [
+        column
+        if titles.count(column.title) == 1
+        else replace(
+            column,
+            conditions=(*column.conditions, f"v{column.score.version}", f"data {column.score.data.digest[:6]}"),
+        )
+        for column in columns
+    ]
+
+
+def _who(card: Scorecard, spread: str) -> tuple[str, str]:
+    """Name and description of the line a card belongs to; with ``seeds``, without its seed."""
+    subject = card.subject
+    what = described(subject)
+    if spread == "seeds" and subject.seed is not None:
+        return subject.name.removesuffix(f"-s{subject.seed}"), what
+    return subject.name, what
+
+
+def _one_line(card: Scorecard, other: Scorecard, same_exam: bool, spread: str) -> bool:
+    """Two cards of one name are one line: the same subject in different exams, or other seeds of it in the same."""
+    one, two = card.subject, other.subject
+    if (one.base.alias, one.base.fingerprint) != (two.base.alias, two.base.fingerprint):
+        return False
+    if spread == "seeds" and one.seed != two.seed:
+        return True
+    return one.adapter == two.adapter and not same_exam
+
+
+def _ordered(runs: dict[tuple[str, str], Any]) -> list[tuple[tuple[str, str], Any]]:
+    """Bases first, then by name."""
+    return sorted(runs.items(), key=lambda item: (item[0][1].partition(",")[0] != "base", item[0]))
+
+
+def _cell(runs: list[Run] | None, column: Column) -> Cell | None:
+    if not runs:
+        return None
+    values = tuple(run.score.main.value for run in runs)
+    if len(values) == 1:
+        return Cell(runs[0].score.main, column.share, values)
+    spread = stats.seed_spread(values)
+    return Cell(Measure(value=spread.mean, low=spread.low, high=spread.high), column.share, values)
+
+
+# ---------------------------------------------------------------- who is best
+
+
+def _mark(lines: list[Line], columns: list[Column], runs: list[list[list[Run] | None]], spread: str) -> bool:
+    """Set ``best`` and ``tied`` in every column; False where nothing could be tested."""
+    tests: list[tuple[int, int, int, float | None]] = []  # column, best line, other line, p
+    for number, column in enumerate(columns):
+        sign = -1 if column.score.main_metric in column.score.lower_is_better else 1
+        present = [(line, cell) for line, cells in enumerate(lines) if (cell := cells.cells[number]) is not None]
+        best = max(present, key=lambda pair: sign * pair[1].measure.value)[0]
+        for line, _ in present:
+            if line != best:
+                tests.append((number, best, line, _p(runs[best][number], runs[line][number], column, spread)))
+    if all(p is None for *_, p in tests):
+        return False
+    adjusted = paired.holm([1.0 if p is None else p for *_, p in tests])
+    for number in range(len(columns)):
+        mine = [(best, line, p) for (c, best, line, _), p in zip(tests, adjusted, strict=True) if c == number]
+        if not mine:
+            continue
+        level = [line for _, line, p in mine if p >= LEVEL]
+        _set(lines[mine[0][0]], number, best=not level, tied=bool(level))
+        for line in level:
+            _set(lines[line], number, best=False, tied=True)
+    return True
+
+
+def _set(line: Line, number: int, *, best: bool, tied: bool) -> None:
+    cell = line.cells[number]
+    assert cell is not None
+    line.cells[number] = replace(cell, best=best, tied=tied)
+
+
+def _p(a: list[Run] | None, b: list[Run] | None, column: Column, spread: str) -> float | None:
+    """p-value that two lines of a column are alike; None where that cannot be tested."""
+    assert a
+    assert b
+    if spread == "seeds":
+        if max(len(a), len(b)) < 2:
+            return None
+        return stats.welch([run.score.main.value for run in a], [run.score.main.value for run in b])
+    one, other = a[-1].rows, b[-1].rows
+    if not one or not other or documents(one) != documents(other):
+        return None
+    if column.score.main_metric in measuring.hidden(one) | measuring.hidden(other):
+        return None
+    values = [measuring.values_of(rows)[column.score.main_metric] for rows in (one, other)]
+    how = aggregation_of(column.score.task, column.score.main_metric)
+    names = f"{a[-1].card.subject.name} or {b[-1].card.subject.name}"
+    return difference(values[0], values[1], how, measuring.clusters_of(one), names).p
+
+
+# ---------------------------------------------------------------- baselines and means
+
+
+def _baselines(columns: list[Column]) -> list[Line]:
+    lines = []
+    for name in ("majority", "random"):
+        values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
+        if any(value is not None for value in values):
+            cells = [
+                None if value is None else Cell(Measure(value=value, low=None, high=None), column.share, exact=True)
+                for value, column in zip(values, columns, strict=True)
+            ]
+            lines.append(Line(f"{name} label", "no model", cells, baseline=True))
+    return lines
+
+
+def _means(columns: list[Column], lines: list[Line]) -> list[str]:
+    """Add the mean over each family of at least two tasks to the lines that have them all; return the headings."""
+    members: dict[tuple[str, str], list[int]] = {}
+    for number, column in enumerate(columns):
+        if column.share and not column.conditions:
+            members.setdefault(column.family, []).append(number)
+    chosen = {family: numbers for family, numbers in members.items() if len(numbers) > 1}
+    for line in lines:
+        for numbers in chosen.values():
+            values = [cell.measure.value for n in numbers if (cell := line.cells[n]) is not None]
+            line.means.append(sum(values) / len(values) if len(values) == len(numbers) else None)
+    both = {family for family, form in chosen if (family, "choice") in chosen and (family, "generate") in chosen}
+    return [f"{family}, {form}" if family in both else family for family, form in chosen]

@@ -1,0 +1,175 @@
+"""``finbench tasks check``: every fault of the shipped tasks and recipes, found at once and before any model runs.
+
+lm-eval skips a YAML that does not parse in silence, and its ``validate`` only asks whether a name exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finbench.cli import taskdocs
+from finbench.core import catalog, paths
+from finbench.core.catalog import Function
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError
+from finbench.core.files import write_atomic
+from finbench.core.records import Task
+from finbench.scoring import taskcheck
+
+_LONGEST = 30  # lines of a task YAML
+_ROOTS = ("finbench", "finbench_mc", "finbench_long", "finbench_mini", "finbench_finlora")
+
+
+def check(write: bool = False) -> list[str]:
+    """Findings, one line each; empty when all is well. ``write`` refreshes the golden prompts first."""
+    quiet()
+    findings: list[str] = []
+    reached = set()
+    for path in catalog.task_files():
+        try:
+            config = catalog.merged(path)
+        except FinbenchError as fault:
+            findings.append(fault.message)
+            continue
+        findings += [f"{path.name}: {fault}" for fault in _file_faults(path, config)]
+        if "group" not in config:
+            try:
+                task = catalog.read_task(path)
+            except FinbenchError as fault:
+                findings.append(fault.message)
+                continue
+            findings += [f"{path.name}: {fault}" for fault in _set_faults(task)]
+            findings += [f"{path.name}: {fault}" for fault in taskcheck.faults(task, write)]
+    if not findings:  # groups and recipes can only be resolved when every task can
+        for root in _ROOTS:
+            reached |= {task.name for task in catalog.expand([root])}
+        findings += [
+            f"{name}: in none of the groups {', '.join(_ROOTS)}" for name in sorted(set(catalog.tasks()) - reached)
+        ]
+        findings += list(_place_faults())
+        findings += list(_recipe_faults())
+        findings += list(_page_faults(write))
+    return findings
+
+
+def _page_faults(write: bool) -> Iterator[str]:
+    """In a checkout, docs/tasks.md shows what the YAMLs say; a wheel has no docs."""
+    path = paths.shipped("tasks").parent / "docs" / "tasks.md"
+    if not path.parent.is_dir():
+        return
+    page = taskdocs.page()
+    if path.is_file() and path.read_text(encoding="utf-8") == page:
+        return
+    if write:
+        write_atomic(path, page)
+    else:
+        yield "docs/tasks.md is stale: finbench tasks check --write"
+
+
+# ---------------------------------------------------------------- files
+
+
+def _file_faults(path: Path, config: dict[str, Any]) -> Iterator[str]:
+    from lm_eval.config.task import TaskConfig
+
+    name = config.get("group") or config.get("task")
+    if name != path.stem:
+        yield f"holds {name!r}; the file and what it holds must have one name"
+    if not str(name).startswith("finbench"):
+        yield f"{name!r} does not start with 'finbench': lm-eval has one name space for everybody"
+    if len(path.read_text(encoding="utf-8").splitlines()) > _LONGEST:
+        yield f"longer than {_LONGEST} lines: move what is shared into a template"
+    if "group" in config:
+        yield from _group_faults(path, config)
+        return
+    fields = {field.name for field in dataclasses.fields(TaskConfig)}
+    yield from (f"lm-eval knows no key {key!r}" for key in config if key not in fields)
+    for function in catalog.functions(config):
+        try:
+            taskcheck.resolve(function)
+        except (FinbenchError, ImportError, SyntaxError, AttributeError) as fault:
+            yield f"!function {function.spec}: {fault}"
+    yield from _metric_faults(config)
+
+
+def _metric_faults(config: dict[str, Any]) -> Iterator[str]:
+    from lm_eval.api.registry import AGGREGATION_REGISTRY
+
+    names = [entry.get("metric") for entry in config.get("metric_list") or []]
+    main = (config.get("metadata") or {}).get("finbench_main_metric")
+    if main not in names:
+        yield f"the main metric {main!r} is not in metric_list ({', '.join(map(str, names))})"
+    for entry in config.get("metric_list") or []:
+        aggregation = entry.get("aggregation")
+        if "higher_is_better" not in entry or aggregation is None:
+            yield f"metric {entry.get('metric')!r} needs aggregation and higher_is_better"
+        elif not isinstance(aggregation, Function) and aggregation not in AGGREGATION_REGISTRY:
+            yield f"metric {entry.get('metric')!r}: lm-eval knows no aggregation {aggregation!r}"
+    yield from _split_faults(config)
+
+
+def _split_faults(config: dict[str, Any]) -> Iterator[str]:
+    """Examples and training rows come from train, the exam from test: anything else leaks."""
+    wanted = {"training_split": ("train",), "fewshot_split": ("train",), "test_split": ("test",)}
+    for key, allowed in {**wanted, "validation_split": ("validation", None)}.items():
+        if config.get(key) not in allowed:
+            yield f"{key} is {config.get(key)!r}, not {allowed[0]!r}: train and test must stay apart"
+    if config.get("repeats", 1) != 1:
+        yield "repeats is not 1: only the first answer would count"
+
+
+def _set_faults(task: Task) -> Iterator[str]:
+    known = paths.helper("sets").SETS
+    if not task.shipped and task.set not in known and not task.data.startswith("finbench data xbrl"):
+        yield f"no data set is called {task.set!r} (tasks/lib/sets)"
+    yield from (
+        f"the baseline {name} is {value}, not a share of 1" for name, value in task.baselines.items() if value > 1
+    )
+
+
+def _group_faults(path: Path, config: dict[str, Any]) -> Iterator[str]:
+    """Members exist, once; means are of metrics that a member has, by an aggregation that lm-eval's groups know."""
+    members = list(config.get("task") or [])
+    known = {file.stem: file for file in catalog.task_files()}
+    yield from (f"member {member!r} does not exist" for member in members if member not in known)
+    yield from (f"member {member!r} is named twice" for member in dict.fromkeys(members) if members.count(member) > 1)
+    try:
+        configs = [catalog.merged(known[member]) for member in members if member in known]
+    except FinbenchError:
+        return  # said at that member's own file
+    metrics = {entry.get("metric") for own in configs for entry in own.get("metric_list") or []}
+    for entry in config.get("aggregate_metric_list") or []:
+        if entry.get("metric") not in metrics:
+            yield f"no member has the metric {entry.get('metric')!r}"
+        if entry.get("aggregation") != "mean":
+            yield f"the aggregation of a group is mean, found {entry.get('aggregation')!r}"
+
+
+def _place_faults() -> Iterator[str]:
+    """Every task is in the group of its kind, and in no other of the roots."""
+    for root in _ROOTS:
+        for task in catalog.expand([root]):
+            kind = {"mini": "finbench_mini", "finlora": "finbench_finlora"}.get(task.family)
+            ends = {"_all_mc": "finbench_long", "_mc": "finbench_mc", "": "finbench"}
+            kind = kind or next(group for end, group in ends.items() if task.name.endswith(end))
+            if root != kind:
+                yield f"{task.name}: belongs to {kind}, but is in {root}"
+
+
+# ---------------------------------------------------------------- recipes
+
+
+def _recipe_faults() -> Iterator[str]:
+    defaults = catalog.read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
+    catalog.bases()
+    for name, path in catalog.recipe_files().items():
+        try:
+            catalog.recipe(name)
+        except FinbenchError as fault:
+            yield fault.message
+            continue
+        stated = catalog.read_yaml(path)
+        yield from (f"{path.name}: {key} repeats the default" for key in stated if defaults.get(key) == stated[key])

@@ -1,0 +1,157 @@
+"""The commands that go to the Hub: push, pull, zoo list, show and add, dev hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from finbench.cli.cards import Json
+
+zoo_app = typer.Typer(no_args_is_help=True, help="Published adapters and recipes: list, show, add.")
+dev_app = typer.Typer(no_args_is_help=True, help="For developers, and to rehearse: a Hub on this machine.")
+
+
+def register(app: typer.Typer) -> None:
+    """Hang the commands into the command line."""
+    app.command()(push)
+    app.command()(pull)
+    app.add_typer(zoo_app, name="zoo")
+    app.add_typer(dev_app, name="dev")
+
+
+def push(
+    path: Annotated[Path, typer.Argument(help="Adapter, merged model, scorecards, <data dir>/<set>, or the tasks.")],
+    to: Annotated[str, typer.Argument(help="hub:org/name")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; else private.")] = False,
+    pr: Annotated[bool, typer.Option("--pr", help="Open a pull request instead of changing the repository.")] = False,
+    cards: Annotated[
+        list[Path] | None,
+        typer.Option(help="Scorecards to publish beside an adapter; default: its own in scorecards/."),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="hub:org/name@commit of the base, where it was a folder in training.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Another licence than base and data give, by the Hub's id.")
+    ] = None,
+    model: Annotated[
+        bool, typer.Option("--model", help="Scorecards go to the model's own repository, not to a data set of results.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Publish an adapter with its card and scorecards; or scorecards, data, tasks. One commit; repeat it safely."""
+    from finbench.cli.show import publications
+    from finbench.publishing.publish import push as publish
+
+    done = publish(
+        path, to, dry_run=dry_run, public=public, pr=pr, cards=cards or (), base=base, licence=licence, model=model
+    )
+    if as_json:
+        typer.echo(json.dumps(done.as_dict(), indent=1))
+    else:
+        publications.pushed(done)
+
+
+def pull(
+    ref: Annotated[str, typer.Argument(help="hub:org/name[@revision] or zoo:name")],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    as_json: Json = False,
+) -> None:
+    """Fetch an adapter: safetensors, JSON and tokenizer files only, every hash checked, whole or not at all."""
+    from finbench.cli.show import publications
+    from finbench.publishing import pulling
+
+    done = pulling.pull(ref, out)
+    if as_json:
+        typer.echo(json.dumps(done.as_dict(), indent=1))
+    else:
+        publications.pulled(done)
+
+
+@zoo_app.command("list")
+def zoo_list(as_json: Json = False) -> None:
+    """Published adapters with their scores, and the recipes that come with finbench."""
+    from finbench.cli.show import publications, runs
+    from finbench.core import catalog
+    from finbench.models import zoo
+
+    found = {name: catalog.recipe(name) for name in catalog.recipe_files()}
+    entries = zoo.entries()
+    if as_json:
+        shown = {name: recipe.model_dump() for name, recipe in found.items()}
+        published = {name: entry.model_dump() for name, entry in entries.items()}
+        typer.echo(json.dumps({"adapters": published, "recipes": shown}, indent=1))
+        return
+    publications.zoo(list(entries.values()))
+    runs.recipes(found)
+
+
+@zoo_app.command("show")
+def zoo_show(name: Annotated[str, typer.Argument(help="Recipe, or published adapter.")], as_json: Json = False) -> None:
+    """One recipe with every default filled in, as YAML that `finbench train FILE` takes; or one published adapter."""
+    import yaml
+
+    from finbench.core import catalog
+    from finbench.models import zoo
+
+    published = zoo.entries().get(name.removeprefix("zoo:"))
+    # a file's recipe is called by the file's name
+    stated = published.model_dump() if published else catalog.recipe(name).model_dump(exclude={"name"})
+    typer.echo(json.dumps(stated, indent=1) if as_json else yaml.safe_dump(stated, sort_keys=False).rstrip())
+
+
+@zoo_app.command("add")
+def zoo_add(
+    ref: Annotated[str, typer.Argument(help="hub:org/name[@revision]")],
+    name: Annotated[str | None, typer.Option(help="Name in the zoo; default: that of the repository.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Pin a published adapter: fetched, checked, its scorecards verified; then zoo:name means that very commit."""
+    from finbench.cli.show import publications
+    from finbench.publishing import pulling
+
+    entry, path = pulling.zoo_add(ref, name)
+    if as_json:
+        typer.echo(json.dumps({"file": str(path), **entry.model_dump()}, indent=1))
+    else:
+        publications.added(entry, path)
+
+
+@dev_app.command("hub")
+def dev_hub(
+    root: Annotated[Path, typer.Option(help="Folder for repositories; kept between runs.")] = Path("devhub"),
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help="Break answers: KIND[=VALUE][@PATTERN][*TIMES], repeatable; see docs/hub.md."),
+    ] = None,
+) -> None:
+    """A Hub on this machine, to rehearse a publication or to test a client. Ctrl-C stops it."""
+    import time
+
+    from finbench.cli.show import publications
+    from finbench.core.console import say
+    from finbench.core.errors import FinbenchError
+    from finbench.hub.dev.server import DevHub
+
+    try:
+        hub = DevHub(root, port)
+    except (OSError, OverflowError, ValueError) as problem:
+        raise FinbenchError(f"The development Hub cannot start: {problem}.", "Try --port 0.") from problem
+    try:
+        hub.faults.set(*(fault or []))
+    except ValueError as problem:
+        hub.http.server_close()
+        raise FinbenchError(f"--fault: {problem}.", "finbench dev hub --fault 429=2") from problem
+    hub.say = say
+    with hub:
+        publications.dev_hub(hub.url)
+        try:
+            while True:
+                time.sleep(3600)
+        except KeyboardInterrupt:
+            say("Stopped; repositories are kept in " + str(root))

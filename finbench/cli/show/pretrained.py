@@ -1,0 +1,98 @@
+"""What ``finbench pretrain`` prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from finbench.core.console import out
+from finbench.pretraining import report
+from finbench.pretraining.report import amount, size
+from finbench.pretraining.result import Pretrained
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number == 0)
+    return table
+
+
+def planned(plan: Mapping[str, Any], folder: Path) -> None:
+    """What a run would be."""
+    models = plan["models"]
+    table = _table("", *(model["name"] for model in models))
+    whole = next((model for model in models if model["name"] == "dense"), None)
+    shown: dict[str, Callable[[Any], str]] = {
+        "parameters": lambda m: f"{m['parameters']:,}",
+        "trained": lambda m: f"{m['trainable_parameters']:,}",
+        "compression": lambda m: f"{m['compression']:.2f}×",
+        "rank": lambda m: "" if m["rank"] is None else str(m["rank"]),
+        "operations a token": lambda m: amount(m["flops_training"]),
+        "all operations": lambda m: f"{m['work']:.2e}",
+        "memory, training": lambda m: size(m["memory_bytes"]),
+        "stored at 16, 8, 4 bits": lambda m: ", ".join(
+            size(m["bytes"][bits]) for bits in (("16",) if m["kind"] == "dense" else ("16", "8", "4"))
+        ),
+    }
+    for name, cell in shown.items():
+        table.add_row(f"[dim]{name}[/]", *(cell(model) for model in models))
+    if whole:
+        ratios = (f"{whole['flops_training'] / model['flops_training']:.2f}×" for model in models)
+        table.add_row("[dim]operations: dense over this[/]", *ratios)
+    for part in dict.fromkeys(part["name"] for model in models for part in model["parts"]):
+        counts = ({p["name"]: p["parameters"] for p in model["parts"]}.get(part) for model in models)
+        table.add_row(f"[dim]  {part}[/]", *("" if count is None else f"{count:,}" for count in counts))
+    out.print(table)
+    for model in models:
+        kept = f"; {len(model['kept'])} layers stay dense, they would not become smaller" if model["kept"] else ""
+        out.print(f"[dim]{model['name']}: {escape(model['what'])}{kept}[/]", highlight=False)
+        for warning in model["warnings"]:
+            out.print(f"[yellow]{escape(warning)}[/]", highlight=False)
+    _sources(plan["sources"])
+    out.print(
+        f"\n{plan['steps']:,} steps, {plan['tokens']:,} tokens each model, vocabulary {plan['vocabulary']:,}, "
+        f"{plan['dtype']}. Would be written to {escape(str(folder))}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _sources(sources: list[dict[str, Any]]) -> None:
+    table = _table("text", "share", "epochs", "documents", "tokens", "bytes a token", "held out", "left out")
+    for part in sources:
+        table.add_row(
+            escape(part["name"]),
+            f"{100 * part['weight']:.1f} %",
+            f"{part['epochs']:.2f}",
+            f"{part['documents']:,}",
+            f"{part['tokens']:,}",
+            f"{part['bytes_per_token']:.2f}",
+            f"{part['held_out_documents']:,}",
+            ", ".join(f"{why}: {count:,}" for why, count in part["dropped"].items()),
+        )
+    out.print()
+    out.print(table)
+
+
+def trained(done: Pretrained, folder: Path) -> None:
+    """The end of a run: the model beside its baselines, and what to type next."""
+    table = _table("", *(model.name for model in done.models))
+    for row in report.rows(done):
+        table.add_row(f"[dim]{escape(row.name)}[/]", *map(escape, row.cells))
+    out.print(table)
+    for model in done.models:
+        out.print(f"[dim]{model.name}: {escape(model.what)}[/]", highlight=False)
+    for name, mean, worst in report.truncations(done):
+        out.print(
+            f"[dim]{name} was cut from trained weights: relative error of a matrix {mean:.3f} on average, "
+            f"{worst:.3f} at worst[/]",
+            highlight=False,
+        )
+    out.print(f"\nReport: {escape(str(folder / 'report.html'))}", highlight=False, soft_wrap=True)
+    for number, command in enumerate(report.commands(done, folder)):
+        out.print(f"{'Next:' if not number else '  or:'} {escape(command)}", highlight=False, soft_wrap=True)

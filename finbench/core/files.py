@@ -1,0 +1,184 @@
+"""Writing files so that a reader never sees half of one, and hashing them."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import glob
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from finbench.core.errors import FinbenchError
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def stable_json(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, no NaN. Equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def strict_json(text: str) -> Any:
+    """The value of a JSON text; ValueError for what readers see differently.
+
+    That is a key that an object names twice, a number that JSON does not have, or no float, and half of a character
+    of two (a lone surrogate), which no file can hold.
+    """
+    found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    if _SURROGATE.search(text):
+        stable_json(found).encode("utf-8")
+    return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text[:20]} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def json_lines(text: str) -> list[Any]:
+    """The values of JSON lines. Only a newline ends a line: U+2028 and U+0085 may stand in a text."""
+    return [strict_json(line) for line in text.split("\n") if line.strip()]
+
+
+def digest(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of ``value``."""
+    return hashlib.sha256(stable_json(value).encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes, read in 1 MiB pieces."""
+    sha = hashlib.sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """Write a sibling temporary file, flush it to disk, rename it over ``path``.
+
+    Raises FinbenchError when the disk is full or the folder is read-only; an earlier file stays as it was.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as fault:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, fault) from fault
+
+
+@contextlib.contextmanager
+def folder_atomic(target: Path) -> Iterator[Path]:
+    """Yield an empty sibling folder; on a clean exit it takes the place of ``target``, else it vanishes.
+
+    What a killed process left there is swept up a day later.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
+            if left.stat().st_mtime < time.time() - 86_400:
+                shutil.rmtree(left, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as fault:
+        raise cannot_write(target, fault) from fault
+    try:
+        with writing(target):
+            yield staging
+            staging.chmod(0o755)
+            _flush(staging)
+            if target.exists():
+                _exchange(staging, target)  # what was there is now in staging, and goes with it
+            else:
+                staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two folders. Linux does it in one step, so that a kill leaves the old or the new, never neither."""
+    at_fdcwd, rename_exchange = -100, 2
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if renameat2 and not renameat2(at_fdcwd, bytes(one), at_fdcwd, bytes(other), rename_exchange):
+        return
+    aside = one.with_name(one.name + ".old")  # elsewhere: two renames
+    other.rename(aside)
+    try:
+        one.rename(other)
+    except OSError:
+        aside.rename(other)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why ``path`` could not be written, also where safetensors or torch found out.
+
+    On a full disk the first raises an error of its own, and torch.save a RuntimeError about positions in the file.
+    """
+    try:
+        yield
+    except OSError as fault:
+        raise cannot_write(path, fault) from fault
+    except _others() as fault:
+        said = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(fault))
+        if said is None and not re.search(r"inline_container|PytorchStreamWriter", str(fault)):
+            raise
+        raise cannot_write(path, OSError(said[1] if said else "a file was not taken to its end")) from fault
+
+
+def _others() -> tuple[type[Exception], ...]:
+    from safetensors import SafetensorError
+
+    return (RuntimeError, SafetensorError)
+
+
+def cannot_write(path: Path, fault: Exception) -> FinbenchError:
+    """Say in one line why ``path`` could not be written."""
+    reason = getattr(fault, "strerror", None) or str(fault)
+    return FinbenchError(
+        f"Cannot write {path}: {reason}. Nothing that was there before has changed.",
+        "Choose another folder, or make room there, then repeat the command.",
+    )

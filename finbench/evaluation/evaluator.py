@@ -1,0 +1,411 @@
+"""Subject x Tasks -> Scorecard: a base and any number of its adapters in one run."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finbench.cards import cardfiles, render
+from finbench.core import catalog, environment
+from finbench.core.console import progress, quiet, say
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.records import Bits, Score, Scorecard, Task
+from finbench.evaluation import preflight
+from finbench.evaluation.journal import Journal, prints
+from finbench.evaluation.subjects import Examinee, at_endpoint, by_engine, examinees, start_engine
+from finbench.models import bases, modelfiles
+from finbench.scoring import measuring, metrics, prompts
+
+Form = Literal["base", "unmerged", "merged", "none"]
+_FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides an answer, except subject, task and data."""
+
+    engine: str
+    shots: int
+    limit: int | None
+    seed: int
+    arguments: dict[str, Any]
+    metadata: dict[str, str]  # what was chosen of a data set
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """As the card states them: another choice of rows is another run, and never takes an earlier card's place."""
+        chosen = {f"metadata.{name.removeprefix(catalog.PREFIX)}": value for name, value in self.metadata.items()}
+        kept = {name: value for name, value in self.arguments.items() if name not in preflight.NOT_ON_CARDS}
+        return {**kept, **chosen}
+
+
+def evaluate(
+    adapter: Sequence[str] = (),
+    *,
+    model: str | None = None,
+    base: str | None = None,
+    tasks: Sequence[str] = (),
+    engine: str = "auto",
+    bits: Bits | None = None,
+    chat: bool | None = None,
+    shots: int = 0,
+    limit: int | None = None,
+    seed: int = 0,
+    out: Path = Path("scorecards"),
+    data_dir: Path | None = None,
+    arguments: dict[str, str] | None = None,
+    metadata: dict[str, str] | None = None,
+    reports: bool = True,
+) -> list[Scorecard]:
+    """Score adapters beside their base, or a base alone; return their scorecards, bases first.
+
+    Each is written to ``out`` as ``<subject>.json`` with its samples; ``report.md`` and ``report.html`` there show
+    every card of the folder, those of earlier runs too; not without ``reports``.
+
+    ``bits`` and ``chat`` default to what each adapter was trained with, ``tasks`` to those of the recipes. The
+    base is always scored beside its adapters. What the folder ``out`` already holds under the same run key,
+    task digest and data digest is not scored again. ``metadata`` chooses of a data set: {"agreement": "75"}.
+
+    Raises FinbenchError before anything is scored for a fault of a reference, an adapter, a base, a task or its
+    data, and for a prompt that does not fit (unless ``truncate=left`` is among ``arguments``); Interrupted
+    after Ctrl-C, with every finished task kept.
+    """
+    quiet()
+    if (limit is not None and limit < 1) or shots < 0:
+        raise FinbenchError(f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.")
+    parsed = preflight.arguments(engine, arguments or {})
+    if engine == "server":
+        if adapter or base:
+            raise FinbenchError("An endpoint's models are named by --model.", "Leave --adapter and --base out.")
+        found, defaults = at_endpoint(model, parsed["url"], bool(chat)), list[str]()
+    else:
+        found, defaults = examinees(adapter, model, base, bits, chat, engine)
+    names = list(tasks) or defaults
+    if not names:
+        raise FinbenchError(
+            "Which tasks? None is named, and no adapter's recipe names any.",
+            "Add --tasks fpb, or see: finbench tasks list",
+        )
+    exams = prompts.load(catalog.expand(names), data_dir, shots, seed, metadata)
+    written: list[Path] = []
+    with cardfiles.lock(out):
+        pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
+    engine, found = preflight.choose(engine, found, parsed)
+    settings = Settings(engine, shots, limit, seed, parsed, metadata or {})
+    with progress() as bar:
+        sittings = [_Sitting(group, exams, settings, out, bar) for group in by_engine(found)]
+        try:
+            for sitting in sittings:  # every subject is loaded and checked before one is scored
+                sitting.prepare()
+                if len(sittings) > 1:
+                    sitting.release()
+            for sitting in sittings:
+                written += sitting.run()
+                sitting.release()
+        finally:
+            for sitting in sittings:
+                sitting.release()
+    if reports:
+        render.write_reports(out)
+    return [cardfiles.read(path) for path in dict.fromkeys(written)]
+
+
+# ---------------------------------------------------------------- the sitting
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A subject's card in the making: what an earlier command has scored, and which tasks are missing."""
+
+    examinee: Examinee
+    card: Scorecard
+    scores: dict[str, Score]
+    samples: dict[str, list[dict[str, Any]]]
+    missing: list[Task]
+
+
+@dataclass(frozen=True)
+class _Paper:
+    """A subject at one task: its journal, the prints of its requests, and what is answered so far, by print."""
+
+    work: _Work
+    form: Form
+    journal: Journal
+    names: list[str]
+    answers: dict[str, Any]
+
+
+class _Sitting:
+    """One engine, its subjects, all tasks."""
+
+    def __init__(self, group: list[Examinee], exams: dict[str, Any], settings: Settings, out: Path, bar: Any) -> None:
+        self.group, self.exams, self.settings, self.out, self.bar = group, exams, settings, out, bar
+        self.engine: Any = None
+        self.requests: dict[tuple[str, bool], tuple[list[Any], int, int]] = {}  # instances, prompt tokens, cut
+        self.device = self._device()
+        self.data = {
+            name: prompts.data_id(catalog.tasks()[name], exam, "test", prompts.rows(exam, "test")[: settings.limit])
+            for name, exam in exams.items()
+        }
+        self.examples = {
+            name: prompts.data_id(
+                catalog.tasks()[name], exam, "train", prompts.rows(exam, str(exam.config.fewshot_split))
+            ).digest
+            for name, exam in exams.items()
+            if settings.shots
+        }
+        self.works = [self._work(examinee) for examinee in group]
+
+    def prepare(self) -> None:
+        """Load each subject that has something to be scored, and render and measure its prompts."""
+        for work in self.works:
+            if work.missing:
+                self._use(work.examinee)
+                self._requests(work.examinee.subject.chat, work.missing)
+
+    def run(self) -> list[Path]:
+        """Examine every subject, all at once where the engine can; return the cards' paths."""
+        works = [work for work in self.works if work.missing]
+        if works:
+            self._use(works[0].examinee)
+        for group in [works] if works and self.engine.mixes else [[work] for work in works]:
+            self._examine(group)
+        return [cardfiles.place_for(self.out, w.card.subject.name, w.card.run_key) for w in self.works]
+
+    def release(self) -> None:
+        """Let go of the model; it is loaded again when needed."""
+        if self.engine is not None:
+            self.engine.close()
+        self.engine = None
+
+    def _work(self, examinee: Examinee) -> _Work:
+        card = self._blank(examinee)
+        path = cardfiles.place_for(self.out, card.subject.name, card.run_key)
+        scores, samples = self._earlier(path)
+        missing = [catalog.tasks()[name] for name in self.exams if name not in scores]
+        if not missing:
+            say(f"{card.subject.name}: scored before, taken from {path}")
+        return _Work(examinee, card, scores, samples, missing)
+
+    def _examine(self, works: list[_Work]) -> None:
+        """Examine subjects together, task by task; all of them in the engine."""
+        started = time.monotonic()
+        forms: dict[str, Form] = {}
+        for work in works:
+            self._use(work.examinee)
+            forms[work.card.run_key] = "merged" if work.examinee.merged else self.engine.form
+        for name in self.exams:
+            task = catalog.tasks()[name]
+            with contextlib.ExitStack() as held:
+                papers = []
+                # other processes may be at the same: all take their journals in one order
+                for work in sorted((one for one in works if task in one.missing), key=lambda one: one.card.run_key):
+                    key, what = self._key(work, task, forms[work.card.run_key]), work.card.subject.name
+                    journal = held.enter_context(Journal(self.out, key, f"{what} on {name}"))
+                    if not (journal.waited and self._scored_meanwhile(work, task)):
+                        names = prints(self.requests[name, work.card.subject.chat][0])
+                        papers.append(_Paper(work, forms[work.card.run_key], journal, names, dict(journal.answers)))
+                try:
+                    seconds = self._answer(task, papers) if papers else 0.0
+                except KeyboardInterrupt as stop:
+                    raise self._interrupted(works) from stop
+                for paper in papers:
+                    work = paper.work
+                    work.scores[name], work.samples[name] = self._score(task, paper, seconds)
+                    self._write(work, paper.form, time.monotonic() - started)
+                    paper.journal.finish()
+
+    def _interrupted(self, works: list[_Work]) -> Interrupted:
+        done = [f"{len(work.scores)} of {len(self.exams)} tasks of {work.card.subject.name}" for work in works]
+        kept = f"{', '.join(done)} are in {self.out}" if any(work.scores for work in works) else "nothing was finished"
+        return Interrupted(f"Stopped; {kept}.", "Repeat the command: what was answered is not asked again.")
+
+    def _key(self, work: _Work, task: Task, form: Form) -> dict[str, Any]:
+        """All that decides the answers of a subject on a task."""
+        card = work.card
+        return {
+            "base": card.subject.base.fingerprint,
+            "adapter": card.subject.adapter,
+            "form": form,
+            "engine": card.engine,
+            "computed": card.computed,
+            "template": card.chat_template,
+            "run": card.run_key,
+            "task": [task.name, task.digest],
+            "data": [self.data[task.name].digest, self.examples.get(task.name)],
+        }
+
+    def _scored_meanwhile(self, work: _Work, task: Task) -> bool:
+        """Take the score that another process has written while this one waited, if it has."""
+        scores, samples = self._earlier(cardfiles.place_for(self.out, work.card.subject.name, work.card.run_key))
+        if task.name in scores:
+            work.scores[task.name], work.samples[task.name] = scores[task.name], samples[task.name]
+        return task.name in scores
+
+    def _use(self, examinee: Examinee) -> None:
+        """Switch the engine to a subject; it is started at the first one that needs it."""
+        settings = self.settings
+        if self.engine is None:
+            self.engine = start_engine(self.group, settings.engine, settings.arguments, settings.seed, self.exams)
+        self.engine.use(examinee.beside)
+
+    def _requests(self, chat: bool, tasks: list[Task]) -> None:
+        """Render the requests of ``tasks`` once for each prompt style, and refuse prompts that do not fit."""
+        template = self.engine.chat_template() if chat else None
+        faults = []
+        for task in tasks:
+            if (task.name, chat) in self.requests:
+                continue
+            instances = prompts.requests(self.exams[task.name], self.settings.limit, template)
+            sizes = [self.engine.prompt_tokens(instance) for instance in instances]
+            over = [needed for _, needed in sizes if needed > self.engine.max_length]
+            by_document = {instance.doc_id: prompt for instance, (prompt, _) in zip(instances, sizes, strict=True)}
+            self.requests[task.name, chat] = (instances, sum(by_document.values()), len(over))
+            if over and self.settings.arguments.get("truncate") != "left":
+                faults.append(f"{task.name}: {len(over)} of {len(instances)} prompts need up to {max(over)} tokens")
+        if faults:
+            raise FinbenchError(
+                f"The model's context has {self.engine.max_length} tokens. " + "; ".join(faults) + ".",
+                "Cut them on the left, which the scorecard will show: --arg truncate=left",
+            )
+
+    def _score(self, task: Task, paper: _Paper, seconds: float) -> tuple[Score, list[dict[str, Any]]]:
+        exam, examinee = self.exams[task.name], paper.work.examinee
+        instances, prompt_tokens, cut = self.requests[task.name, examinee.subject.chat]
+        for instance, name in zip(instances, paper.names, strict=True):
+            instance.resps = [paper.answers[name]]
+        rows, values = measuring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+        strict, lenient, parse_rate = measuring.split_metrics(values, exam.aggregation(), measuring.clusters_of(rows))
+        score = Score(
+            task=task.name,
+            version=task.version,
+            task_digest=task.digest,
+            family=task.family,
+            form=task.form,
+            main_metric=task.main_metric,
+            data=self.data[task.name],
+            licence=task.licence,
+            **measuring.counts(rows),
+            overlap=measuring.overlap(examinee.contamination, task.set),
+            metrics=strict,
+            lenient=lenient,
+            parse_rate=parse_rate,
+            lower_is_better=metrics.lower_is_better(task.name),
+            baselines=measuring.baselines(exam, prompts.rows(exam, "test")[: self.settings.limit]),
+            truncated=cut,
+            prompt_tokens=prompt_tokens,
+            seconds=round(seconds, 2),
+            prompt_style=task.prompt_style,
+            fewshot_split=str(exam.config.fewshot_split) if self.settings.shots else None,
+            fewshot_digest=self.examples.get(task.name),
+        )
+        return score, rows
+
+    def _answer(self, task: Task, papers: list[_Paper]) -> float:
+        """Ask the engine what no journal holds, each batch into its journal at once; return the seconds a subject."""
+        started, short = time.monotonic(), task.name.removeprefix(catalog.PREFIX)
+        asked: list[tuple[Path | None, Any]] = []
+        homes: list[tuple[int, str]] = []  # paper and print of each request
+        lines = []
+        for number, paper in enumerate(papers):
+            instances = self.requests[task.name, paper.work.card.subject.chat][0]
+            left = [pair for pair in zip(paper.names, instances, strict=True) if pair[0] not in paper.answers]
+            if task.name in self.engine.best:  # bounds hold beside the best of the same race: a torn one is run anew
+                torn = {instance.doc_id for _, instance in left}
+                left = [pair for pair in zip(paper.names, instances, strict=True) if pair[1].doc_id in torn]
+            lines.append(self.bar.add_task(f"{paper.work.card.subject.name}: {short}", total=len(instances), note=""))
+            self.bar.advance(lines[-1], len(instances) - len(left))
+            asked += [(paper.work.examinee.beside, instance) for _, instance in left]
+            homes += [(number, name) for name, _ in left]
+
+        def done(part: Mapping[int, Any]) -> None:
+            by_paper: dict[int, dict[str, Any]] = {}
+            for at, answer in part.items():
+                by_paper.setdefault(homes[at][0], {})[homes[at][1]] = answer
+            for number, own in by_paper.items():
+                papers[number].journal.keep(own)
+                papers[number].answers.update(own)
+                self.bar.advance(lines[number], len(own))
+
+        if asked and self.engine.mixes:
+            self.engine.answer_all(asked, done)
+        elif asked:
+            self.engine.answer([instance for _, instance in asked], done)
+        for line in lines:
+            self.bar.remove_task(line)
+        return (time.monotonic() - started) / len(papers)
+
+    # ------------------------------------------------------------ the card
+
+    def _device(self) -> str:
+        """What arithmetic the answers come from: dtype and kind of device."""
+        if self.settings.engine in ("dummy", "server"):
+            return "none" if self.settings.engine == "dummy" else "unknown"
+        import torch
+
+        dtype = bases.compute_dtype(self.settings.arguments.get("dtype", "auto"))
+        return f"{str(dtype).removeprefix('torch.')} on {'cuda' if torch.cuda.is_available() else 'cpu'}"
+
+    def _blank(self, examinee: Examinee) -> Scorecard:
+        """The card of a subject before it has a score, with its run key."""
+        subject, settings = examinee.subject, self.settings
+        unseen = settings.engine in ("dummy", "server")
+        card = Scorecard(
+            status="partial",
+            subject=subject,
+            scores=[],
+            engine=settings.engine,
+            dtype=self.device.partition(" ")[0],
+            form="none" if unseen else _FORMS[subject.kind],
+            shots=settings.shots,
+            limit=settings.limit,
+            seed=settings.seed,
+            arguments=settings.stated,
+            computed=self.device,
+            chat_template=modelfiles.template_digest(examinee.base.folder)
+            if subject.chat and examinee.base and not unseen
+            else None,
+            run_key="",
+            samples=None,
+            peak_memory_bytes=0,
+            seconds=0,
+            provenance=environment.provenance(settings.engine),
+        )
+        return card.model_copy(update={"run_key": cardfiles.run_key(card)})
+
+    def _earlier(self, path: Path) -> tuple[dict[str, Score], dict[str, list[dict[str, Any]]]]:
+        """Scores of this very run that an earlier command has written, for the tasks of this one."""
+        if not path.exists():
+            return {}, {}
+        card = cardfiles.read(path)
+        try:
+            rows = cardfiles.rows_by_task(path, card)
+        except FinbenchError as fault:  # killed between the writing of the two files
+            say(f"{fault.message} Scoring again.")
+            return {}, {}
+        kept = {}
+        for score in card.scores:
+            task = catalog.tasks().get(score.task)
+            same_task = task is not None and task.digest == score.task_digest
+            same_data = score.task not in self.data or self.data[score.task].digest == score.data.digest
+            if same_task and same_data and score.fewshot_digest == self.examples.get(score.task, score.fewshot_digest):
+                kept[score.task] = score
+        return kept, {name: rows.get(name, []) for name in kept}
+
+    def _write(self, work: _Work, form: Form, seconds: float) -> None:
+        done = all(name in work.scores for name in self.exams) and self.settings.limit is None
+        card = work.card.model_copy(
+            update={
+                "status": "complete" if done else "partial",
+                "scores": list(work.scores.values()),
+                "form": form if work.card.subject.kind == "peft" else work.card.form,
+                "peak_memory_bytes": self.engine.memory(),
+                "seconds": round(seconds, 2),
+                "provenance": environment.provenance(self.settings.engine),
+            }
+        )
+        cardfiles.store(self.out, card, work.samples)

@@ -1,0 +1,307 @@
+"""Scorecards from what stock lm-eval wrote: every answer of its sample files is scored again by us.
+
+lm-eval writes ``results_<time>.json`` and, with ``--log_samples``, ``samples_<task>_<time>.jsonl``. Nothing of its
+scores is taken over: documents and prompts must be those of our tasks, answers are read and scored anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from finbench import __version__
+from finbench.cards import cardfiles, render
+from finbench.core import catalog
+from finbench.core.console import quiet, say
+from finbench.core.errors import FinbenchError, reason
+from finbench.core.files import json_lines, sha256_file, stable_json
+from finbench.core.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
+from finbench.scoring import measuring, metrics, prompts
+
+_LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
+
+
+def import_card(
+    folder: Path | str, *, out: Path = Path("scorecards"), name: str | None = None, data_dir: Path | None = None
+) -> list[Scorecard]:
+    """One scorecard for each results file below ``folder``, written to ``out`` with its samples.
+
+    Where ``--limit`` was a share, so that each task was cut at another number of rows, there is a card for each number.
+
+    Raises FinbenchError where there are no results or samples of our tasks, for another version of a task, and
+    for documents or prompts that are not those of the task, naming file and document.
+    """
+    quiet()
+    found = sorted(Path(folder).rglob("results_*.json"))
+    if not found:
+        raise FinbenchError(
+            f"No results_*.json below {folder}.",
+            'lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb --log_samples --output_path DIR',
+        )
+    made = [card for path in found for card in _cards(path, out, name, data_dir)]
+    render.write_reports(out)
+    return made
+
+
+def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> list[Scorecard]:
+    results = _json(path)
+    time = path.stem.removeprefix("results_")
+    files = {
+        task: path.with_name(f"samples_{task}_{time}.jsonl") for task in results["versions"] if task in catalog.tasks()
+    }
+    for task in results["versions"].keys() - files.keys():
+        say(f"{path.name}: {task} is not a task of finbench; left out")
+    files = {task: file for task, file in files.items() if file.is_file()}
+    if not files:
+        raise FinbenchError(f"{path}: no samples of a finbench task lie beside it.", "Run lm_eval with --log_samples.")
+    with _stated(path):
+        shots = {int(results["n-shot"].get(task, 0)) for task in files}
+        seed = int(results["config"].get("fewshot_seed") or 0)
+        blank = _blank(results, path, name, seed)
+    if len(shots) > 1:
+        raise FinbenchError(f"{path}: its tasks have different numbers of shots: {sorted(shots)}.")
+    if results.get("system_instruction"):
+        raise FinbenchError(f"{path}: a system instruction stood before every prompt; the tasks have none.")
+    shown = shots.pop()
+    exams = prompts.load([catalog.tasks()[task] for task in files], data_dir, shown, seed)
+    scores, samples = [], {}
+    for task, file in sorted(files.items()):
+        rows = _lines(file)
+        score, samples[task], limit = _score(catalog.tasks()[task], exams[task], rows, results, file)
+        scores.append((limit, score))
+    made = []
+    for limit, together in _by_limit(scores).items():
+        card = blank.model_copy(update={"scores": together, "limit": limit, "shots": shown})
+        card = card.model_copy(update={"status": "partial" if card.limit else "complete"})
+        card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
+        place, written = cardfiles.store(out, card, {score.task: samples[score.task] for score in together})
+        say(f"{path.name} -> {place}")
+        made.append(written)
+    return made
+
+
+def _by_limit(scores: Sequence[tuple[int | None, Score]]) -> dict[int | None, list[Score]]:
+    """Scores by the limit of their card: one for all, where one number of rows explains every n, else one a number."""
+    cuts = {cut for cut, _ in scores if cut is not None}
+    limit = max(cuts, default=None)
+    if len(cuts) < 2 and all(limit is None or score.n <= limit for _, score in scores):
+        return {limit: [score for _, score in scores]}
+    return {cut: [score for own, score in scores if own == cut] for cut in dict.fromkeys(cut for cut, _ in scores)}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(found[key], dict) for key in ("results", "versions", "config", "n-shot")):
+            raise ValueError("results, versions, config and n-shot are expected")
+        counted = found.get("n-samples", {})
+        if not isinstance(counted, dict) or not all(isinstance(count, dict) for count in counted.values()):
+            raise ValueError("n-samples must say how many documents each task has")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
+        raise FinbenchError(f"{path} is no results file of lm-eval ({fault}).") from fault
+    return dict(found)
+
+
+@contextlib.contextmanager
+def _stated(path: Path) -> Iterator[None]:
+    """What lm-eval says of a run, by whoever wrote it: one line for what it cannot have said."""
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError, OverflowError, OSError) as fault:
+        raise FinbenchError(f"{path} is no results file of lm-eval ({reason(fault)}).") from fault
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    if path.stat().st_size > _LARGEST:
+        raise FinbenchError(f"{path} is larger than any samples file can be.")
+    try:
+        rows = json_lines(path.read_text(encoding="utf-8"))
+        ordered = sorted(rows, key=lambda row: int(row["doc_id"]))
+        if [row["doc_id"] for row in ordered] != list(range(len(rows))):
+            raise ValueError("documents are missing or occur twice")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
+        raise FinbenchError(f"{path} is no samples file of lm-eval ({fault}).") from fault
+    return ordered
+
+
+# ---------------------------------------------------------------- answers, scored again
+
+
+def _score(
+    task: Task, exam: Any, rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], file: Path
+) -> tuple[Score, list[dict[str, Any]], int | None]:
+    """Score, sample rows, and at how many rows the task was cut (None: not at all)."""
+    if results["versions"][task.name] != task.version:
+        theirs = results["versions"][task.name]
+        raise FinbenchError(f"{file}: version {theirs} of the task, here it is {task.version}.")
+    stated = results.get("n-samples", {}).get(task.name, {}).get("effective", len(rows))
+    if stated != len(rows):
+        raise FinbenchError(f"{file} has {len(rows)} documents; its results file says {stated}.")
+    every = prompts.rows(exam, "test")
+    limit = len(rows) if len(rows) < len(every) else None
+    instances = prompts.requests(exam, limit)
+    by_document: dict[int, list[Any]] = {}
+    for instance in instances:
+        by_document.setdefault(instance.doc_id, []).append(instance)
+    if len(by_document) != len(rows):
+        raise FinbenchError(f"{file}: {len(rows)} documents, the data here have {len(by_document)}.")
+    chat = bool(results.get("chat_template"))
+    for row in rows:
+        requests = by_document[row["doc_id"]]
+        # under a chat template we cannot render the whole prompt, but the question must stand in it
+        question = ("" if exam.multiple_input else str(exam.doc_to_text(requests[0].doc))) if chat else None
+        _fill(requests, row, f"{file}: document {row['doc_id']}", question)
+    made, values = measuring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+    strict, lenient, parse_rate = measuring.split_metrics(values, exam.aggregation(), measuring.clusters_of(made))
+    _note(results["results"].get(task.name, {}), {name: m.value for name, m in strict.items()}, task.name)
+    docs = every[:limit]
+    shots = exam.config.num_fewshot or 0
+    split = str(exam.config.fewshot_split)
+    return (
+        Score(
+            task=task.name,
+            version=task.version,
+            task_digest=task.digest,
+            family=task.family,
+            form=task.form,
+            main_metric=task.main_metric,
+            data=prompts.data_id(task, exam, "test", docs),
+            licence=task.licence,
+            **measuring.counts(made),
+            overlap=None,
+            metrics=strict,
+            lenient=lenient,
+            parse_rate=parse_rate,
+            lower_is_better=metrics.lower_is_better(task.name),
+            baselines=measuring.baselines(exam, docs),
+            truncated=0,
+            prompt_tokens=0,
+            seconds=0,
+            prompt_style=task.prompt_style,
+            fewshot_split=split if shots else None,
+            fewshot_digest=prompts.data_id(task, exam, "train", prompts.rows(exam, split)).digest if shots else None,
+        ),
+        made,
+        limit,
+    )
+
+
+def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: str | None) -> None:
+    """Put the recorded answers into our own requests, after a look at document and prompt.
+
+    The prompt must be ours, or where ``question`` is given contain it.
+    """
+    instances.sort(key=lambda instance: instance.idx)
+    try:
+        given = [row["arguments"][f"gen_args_{number}"] for number in range(len(row["arguments"]))]
+        asked = [(arguments["arg_0"], arguments["arg_1"]) for arguments in given]
+        answers = [answer[0] for answer in row["resps"]]
+        if len(answers) != len(instances) or len(asked) != len(instances):
+            raise ValueError(f"{len(answers)} answers to {len(instances)} requests")
+        choice = instances[0].request_type == "loglikelihood"
+        answers = [(float(a[0]), str(a[1]) == "True") for a in answers] if choice else [str(a) for a in answers]
+        if choice and not all(math.isfinite(a[0]) for a in answers):
+            raise ValueError("a log-likelihood is no finite number")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as fault:
+        raise FinbenchError(f"{place}: not a sample of lm-eval ({fault}).") from fault
+    if stable_json(row.get("doc")) != stable_json(instances[0].doc):
+        raise FinbenchError(f"{place} is not the row of the data here.", "Import the same edition of the data.")
+    for instance, (prompt, then), answer in zip(instances, asked, answers, strict=True):
+        ours = instance.args[1]
+        if then != ours and not (choice and question is not None and str(then).strip() == ours.strip()):
+            what = "the choice" if choice else "how its answer was generated"
+            raise FinbenchError(f"{place}: {what} is not the task's: {stable_json(then)[:200]}.")
+        if not (instance.args[0] == prompt if question is None else question.strip() in str(prompt)):
+            raise FinbenchError(f"{place}: its prompt is not the task's.", "See it: finbench tasks show NAME")
+        instance.resps = [answer]
+
+
+def _note(theirs: Mapping[str, Any], ours: Mapping[str, float], task: str) -> None:
+    """Say where lm-eval's own number is another one."""
+    for name, value in ours.items() if isinstance(theirs, dict) else ():
+        stated = theirs.get(f"{name},none")
+        if isinstance(stated, int | float) and abs(stated - value) > 1e-9:
+            say(f"{task}: their file says {name} = {stated:.4f}; the answers in it give {value:.4f}")
+
+
+# ---------------------------------------------------------------- who and how, as lm-eval says it
+
+
+def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int) -> Scorecard:
+    """The card of a results file without its scores, their limit and shots."""
+    config = results["config"]
+    arguments = config.get("model_args") or {}
+    if isinstance(arguments, str):
+        arguments = dict(pair.partition("=")[::2] for pair in arguments.split(",") if pair)
+    chat = bool(results.get("chat_template"))
+    subject = _subject(config, arguments, name or results.get("model_name") or "model", chat)
+    dummy = config.get("model") == "dummy"
+    when = datetime.fromtimestamp(float(results.get("date") or 0), UTC)
+    packages = {"lm-eval": results.get("lm_eval_version"), "transformers": results.get("transformers_version")}
+    dtype = str(config.get("model_dtype") or "unknown").removeprefix("torch.")
+    return Scorecard(
+        status="partial",
+        origin="lm-eval",
+        subject=subject,
+        scores=[],
+        engine=f"lm-eval {config.get('model') or 'unknown'}",
+        dtype="none" if dummy else dtype,
+        form="none" if dummy else "unmerged" if subject.adapter else "base",
+        shots=0,
+        limit=None,
+        seed=seed,
+        arguments={"results_sha256": sha256_file(path)},
+        chat_template=results.get("chat_template_sha"),
+        run_key="",
+        samples=None,
+        peak_memory_bytes=0,
+        seconds=float(results.get("total_evaluation_time_seconds") or 0),
+        provenance=Provenance(
+            finbench=__version__,
+            python=platform.python_version(),
+            packages={key: str(value) for key, value in packages.items() if value},
+            hardware={},
+            created=when.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        ),
+    )
+
+
+def _subject(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str, chat: bool) -> Subject:
+    """What lm-eval says of the model; a local path gives its last part only."""
+    pretrained, peft = str(arguments.get("pretrained") or name), arguments.get("peft")
+    sha = config.get("model_sha") or None
+    short = _last(pretrained) or name
+    bits: Bits = 4 if _true(arguments.get("load_in_4bit")) else 8 if _true(arguments.get("load_in_8bit")) else 16
+    base = BaseModelId(
+        alias=short,
+        hub_id=pretrained if sha else None,
+        revision=str(sha) if sha else None,
+        source="hub" if sha else "folder",
+        fingerprint=UNKNOWN,
+    )
+    adapter = _last(str(peft)) if peft else None
+    return Subject(
+        name=adapter or (_last(name) or short),
+        base=base,
+        adapter=str(config.get("peft_sha") or UNKNOWN) if peft else None,
+        adapter_name=adapter,
+        bits=bits,
+        chat=chat,
+        kind="peft" if peft else "base",
+    )
+
+
+def _last(place: str) -> str | None:
+    """Last part of a path or Hub id."""
+    return next((part for part in reversed(re.split(r"[/\\]", place)) if part), None)
+
+
+def _true(value: Any) -> bool:
+    return str(value).lower() == "true"

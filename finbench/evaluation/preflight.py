@@ -1,0 +1,174 @@
+"""Before an engine starts: which one, with which arguments, and can it serve every subject? All faults at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from filelock import FileLock
+
+from finbench.core import paths
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError, unknown
+from finbench.core.files import digest
+from finbench.engines import servable
+from finbench.engines.vllm import installation
+from finbench.evaluation.subjects import Examinee
+from finbench.models import adapters, bases, modelfiles
+from finbench.training import merging
+
+ENGINES = ("auto", "hf", "vllm", "server", "dummy")
+_COMMON = {"dtype": str, "batch_size": int, "truncate": str}
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "hf": {**_COMMON, "labels": str, "merge": str},
+    "vllm": {**_COMMON, "labels": str, "tensor_parallel": int, "data_parallel": int, "max_length": int},
+    "server": {"url": str, "concurrency": int},
+    "dummy": {**_COMMON, "merge": str, "answers": str},
+}
+_CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # sizes that vLLM's attention on a CPU takes
+NOT_ON_CARDS = ("url", "concurrency")  # where a model stands is nobody's business, and decides nothing
+
+
+def arguments(engine: str, stated: Mapping[str, str]) -> dict[str, Any]:
+    """The parsed ``--arg`` of an engine; FinbenchError for an unknown engine, argument or value."""
+    if engine not in ENGINES:
+        raise FinbenchError(f"No engine is called {engine!r}.", f"Engines: {', '.join(ENGINES)}")
+    known = ARGUMENTS["hf" if engine == "auto" else engine]
+    parsed: dict[str, Any] = {}
+    for key, value in stated.items():
+        if key not in known:
+            raise unknown("engine argument", key, known, "finbench eval --help")
+        try:
+            parsed[key] = known[key](value)
+        except ValueError as fault:
+            raise FinbenchError(f"--arg {key} must be a whole number, got {value!r}.") from fault
+        if known[key] is int and parsed[key] < 1:
+            raise FinbenchError(f"--arg {key} must be at least 1, got {parsed[key]}.")
+    if engine == "server" and "url" not in parsed:
+        raise FinbenchError("Which endpoint?", "--arg url=http://127.0.0.1:8000/v1 --model NAME")
+    if parsed.get("truncate", "left") != "left":
+        raise FinbenchError("--arg truncate can only be left.")
+    if parsed.get("labels", "best") != "best":
+        raise FinbenchError("--arg labels can only be best; leave it out to run every label to its end.")
+    if parsed.get("merge", "no") != "no":
+        raise FinbenchError("--arg merge can only be no; adapters are merged where that gives their answers.")
+    if parsed.get("dtype", "auto") not in ("auto", "float32", "bfloat16", "float16"):
+        raise FinbenchError(f"Unknown dtype {parsed['dtype']!r}.", "One of: auto, float32, bfloat16, float16")
+    return parsed
+
+
+def choose(engine: str, found: list[Examinee], given: Mapping[str, Any]) -> tuple[str, list[Examinee]]:
+    """(engine, subjects): ``auto`` becomes one, which is told with the reason; what vLLM needs merged is merged.
+
+    Raises FinbenchError with every reason why the engine ``vllm`` cannot serve the subjects.
+    """
+    if engine == "auto":
+        engine, reason = _automatic(found, given)
+        say(f"Engine {engine}: {reason}.")
+    if engine != "vllm":
+        return engine, found
+    if faults := [*missing(), *_devices(given), *(fault for one in found for fault in against(one))]:
+        raise FinbenchError(
+            "vLLM cannot serve this:\n" + "\n".join(f"- {fault}" for fault in dict.fromkeys(faults)),
+            "finbench doctor says what to install; everything else is served by --engine hf",
+        )
+    return engine, [_ready(one, given) for one in found]
+
+
+def _automatic(found: Sequence[Examinee], given: Mapping[str, Any]) -> tuple[str, str]:
+    import torch
+
+    if not installation.installed():
+        return "hf", "vLLM is not installed"
+    if not torch.cuda.is_available():
+        return "hf", "without a GPU its token trees have less to do than vLLM (docs/vllm.md)"
+    if "merge" in given:
+        return "hf", "merge=no is an argument of it"
+    if faults := [*missing(), *(fault for one in found for fault in against(one))]:
+        return "hf", f"vLLM cannot serve this ({faults[0]})"
+    if any(route(one).how == "merged" for one in found):
+        return "hf", "vLLM would need merged models"
+    return "vllm", "there is a GPU, and every adapter can be served beside its base"
+
+
+def missing() -> list[str]:
+    """What of the installation keeps vLLM from running."""
+    if not installation.installed():
+        return [f"vLLM is not installed: {installation.INSTALL}"]
+    if wrong := installation.broken():
+        return [f"{' and '.join(wrong)} were built for CUDA and break vLLM's import: finbench doctor --fix"]
+    return []
+
+
+def _devices(given: Mapping[str, Any]) -> list[str]:
+    """Too few GPUs for what is asked for."""
+    import torch
+
+    wanted, there = given.get("tensor_parallel", 1) * given.get("data_parallel", 1), torch.cuda.device_count()
+    if torch.cuda.is_available() and wanted > there:
+        return [f"tensor_parallel x data_parallel asks for {wanted} GPUs, and there are {there}"]
+    return []
+
+
+def against(one: Examinee) -> list[str]:
+    """Every reason why vLLM can serve a subject neither unmerged nor merged."""
+    found = []
+    if one.base is not None and modelfiles.is_structured(one.base.folder):
+        found.append(
+            f"{one.base.id.alias} is stored as low-rank factors, which finbench alone computes; vLLM serves it dense: "
+            f"finbench merge {one.base.folder} --out dense"
+        )
+    if one.subject.bits != 16:
+        found.append(
+            f"{one.subject.name}: vLLM runs no {one.subject.bits}-bit weights of bitsandbytes; "
+            "--bits 16 scores it on the 16-bit base"
+        )
+    how = route(one)
+    if how.how == "no":
+        found.append(f"{one.subject.name}: " + ", ".join(how.reasons))
+    if how.how == "unmerged" and one.adapter is not None and one.subject.kind == "peft":
+        assert one.base is not None
+        if odd := servable.unmatched(one.adapter, bases.linear_layers(one.base)):
+            found.append(f"{one.subject.name}: {len(odd)} tensors match no layer of its base, such as {odd[0]}")
+    return found + _heads(one)
+
+
+def _heads(one: Examinee) -> list[str]:
+    """On a CPU vLLM's attention knows some head sizes only."""
+    import torch
+
+    assert one.base is not None
+    size = bases.head_size(one.base)
+    if torch.cuda.is_available() or size is None or size in _CPU_HEADS:
+        return []
+    known = ", ".join(map(str, _CPU_HEADS))
+    return [f"{one.base.id.alias} has attention heads of size {size}; on a CPU vLLM takes {known}"]
+
+
+def route(one: Examinee) -> servable.Route:
+    """How vLLM can serve a subject, by its files."""
+    if one.subject.kind != "peft" or one.adapter is None:
+        return servable.Route("unmerged")
+    recorded = (one.adapter / "finbench.json").is_file()
+    kind = bases.architecture(one.base) if one.base is not None else ""
+    return servable.route(adapters.stated_config(one.adapter), recorded, kind)
+
+
+def _ready(one: Examinee, given: Mapping[str, Any]) -> Examinee:
+    """The subject with its merged model, made by ``finbench merge`` and kept in the cache, if it needs one."""
+    how = route(one)
+    if how.how != "merged":
+        return one
+    assert one.base is not None
+    dtype = str(bases.compute_dtype(given.get("dtype", "auto"))).removeprefix("torch.")
+    # onto the 16-bit base, whatever the adapter was trained on: that is what --bits 16 scores, and all that vLLM runs
+    key = digest([one.subject.adapter, one.base.id.fingerprint, dtype, "bf16"])[:32]
+    place = paths.cache_dir() / "merged" / key
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if (place / "finbench.json").is_file():
+            return replace(one, merged=place)
+        say(f"{one.subject.name} is merged for vLLM ({', '.join(how.reasons)}), once ...")
+        merging.merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype, onto="bf16")
+    return replace(one, merged=place)

@@ -1,0 +1,132 @@
+"""Ask the model again: a seeded choice of a card's documents, answered anew and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finbench.core import catalog, environment
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError
+from finbench.core.files import stable_json
+from finbench.core.records import UNKNOWN, Score, Scorecard
+from finbench.evaluation import preflight
+from finbench.evaluation.subjects import Examinee, examinees, start_engine
+from finbench.scoring import measuring, prompts
+
+TOLERATED = 0.02  # share of readings that may differ in half precision or on other versions
+
+
+@dataclass(frozen=True)
+class Model:
+    """Where the model of a card is, as for ``finbench eval``; both may be left out where the card says enough."""
+
+    adapter: str | None = None
+    base: str | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Documents of one task that were asked again: how many, which read differently, how many may.
+
+    ``chance``: more differ than may, but so few were asked that it may be the order of additions all the same.
+    """
+
+    task: str
+    asked: int
+    moved: list[int]
+    allowed: int
+    chance: bool = False
+
+    @property
+    def same(self) -> bool:
+        """No more differ than may."""
+        return len(self.moved) <= self.allowed
+
+    @property
+    def said(self) -> str:
+        """The outcome in words."""
+        return f"{self.asked - len(self.moved)} of {self.asked} documents read the same when asked again"
+
+
+def rerun(
+    card: Scorecard,
+    by_task: Mapping[str, Sequence[dict[str, Any]]],
+    count: int,
+    model: Model,
+    *,
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> list[Answered]:
+    """Answer ``count`` documents of each task again, chosen by ``seed``, and compare the readings with the rows.
+
+    In float32 with the same versions none may differ; elsewhere one in fifty, for the order of additions moves
+    a few, and one more than that is left open. Raises FinbenchError where the model or the data are not to be had, or
+    are not those of the card.
+    """
+    quiet()
+    if card.engine == "server":
+        raise FinbenchError("This card is of an endpoint, and does not say which.", "Verify it without --rerun.")
+    _, [examinee] = preflight.choose(card.engine, [_examinee(card, model)], card.arguments)
+    chosen_rows = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
+    tasks = [catalog.tasks()[score.task] for score in card.scores]
+    exams = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows)
+    engine = start_engine([examinee], card.engine, card.arguments, card.seed, exams)
+    engine.use(examinee.beside)
+    exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions(
+        environment.packages(card.engine)
+    )
+    found = []
+    try:
+        for score in card.scores:
+            chosen = set(np.random.default_rng(seed).choice(score.n, size=min(count, score.n), replace=False).tolist())
+            moved = _moved(card, score, by_task[score.task], exams[score.task], engine, chosen)
+            allowed = 0 if exact else int(TOLERATED * len(chosen))
+            chance = not exact and len(moved) == allowed + 1
+            found.append(Answered(score.task, len(chosen), moved, allowed, chance))
+    finally:
+        engine.close()
+    return found
+
+
+def _moved(
+    card: Scorecard, score: Score, rows: Sequence[dict[str, Any]], exam: Any, engine: Any, chosen: set[int]
+) -> list[int]:
+    """Which of the chosen documents read differently when asked again."""
+    template = engine.chat_template() if card.subject.chat else None
+    asked = [request for request in prompts.requests(exam, card.limit, template) if request.doc_id in chosen]
+    for request, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
+        request.resps = [answer]
+    restricted = catalog.tasks()[score.task].restricted
+    new, _ = measuring.sample_rows(exam, asked, choice=score.form == "choice", restricted=restricted)
+    return [row["index"] for row in new if stable_json(row["values"]) != stable_json(rows[row["index"]]["values"])]
+
+
+def _examinee(card: Scorecard, where: Model) -> Examinee:
+    """The card's own subject, loaded from where the user says; FinbenchError if that is another one."""
+    subject, adapter, base = card.subject, where.adapter or card.subject.adapter_source, where.base
+    if adapter and not subject.adapter:
+        raise FinbenchError(f"This card is of the base {subject.base.alias} alone.", "Leave --adapter out.")
+    if subject.adapter and not adapter and card.engine != "dummy":
+        raise FinbenchError(f"Where is the adapter {subject.adapter_name} of this card?", "Name it: --adapter ./folder")
+    if card.origin != "finbench" and not base and not adapter:
+        raise FinbenchError("This card does not say exactly which model answered.", "Name it: --base, --adapter")
+    model = None if adapter else base or subject.base.alias
+    candidates, _ = examinees(
+        [adapter] if adapter else [], model, base if adapter else None, subject.bits, subject.chat, card.engine
+    )
+    chosen = next(c for c in candidates if (c.subject.adapter is not None) == (adapter is not None))
+    for what, stated, real in (
+        ("base", subject.base.fingerprint, chosen.subject.base.fingerprint),
+        ("adapter", subject.adapter or UNKNOWN, chosen.subject.adapter),
+    ):
+        if stated not in (UNKNOWN, real) and real is not None:
+            raise FinbenchError(
+                f"The {what} here is not the one of the card: {real[:12]}, not {stated[:12]}.",
+                f"Name the card's own: --{what}",
+            )
+    return chosen

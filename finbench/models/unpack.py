@@ -1,0 +1,30 @@
+"""``python -m finbench.models.unpack GGUF FOLDER``: de-quantise the embedded base into an ordinary model folder."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def dequantise(gguf: Path, target: Path) -> None:
+    """Write a GGUF model as an ordinary float32 safetensors folder. Needs 20 x the file's size of memory.
+
+    transformers marks a model it read from GGUF as quantised and refuses to save it, so its weights move into
+    a fresh model of the same configuration. Logits are identical.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    configuration = loaded.config
+    if hasattr(configuration, "quantization_config"):
+        del configuration.quantization_config
+    plain = AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
+    plain.load_state_dict(loaded.state_dict())
+    plain.tie_weights()
+    plain.save_pretrained(target)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+
+
+if __name__ == "__main__":
+    dequantise(Path(sys.argv[1]), Path(sys.argv[2]))

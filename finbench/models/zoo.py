@@ -1,0 +1,101 @@
+"""Published adapters by name: pins of commits on the Hub, with what they score. Weights are never in here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+from pydantic import Field
+
+from finbench.core import catalog, paths, refs
+from finbench.core.errors import FinbenchError, near_misses
+from finbench.core.files import write_atomic
+from finbench.core.strict import Record
+
+UNKNOWN = "unknown"  # shown for what an adapter made elsewhere does not say
+
+
+class ZooScore(Record):
+    """The main number of one task, from the published scorecard."""
+
+    value: float
+    low: float | None = Field(description="lower end of the 95 % interval; null: there is none")
+    high: float | None = Field(description="upper end of it")
+    base: float | None = Field(default=None, description="the base's own, in the card beside it")
+    metric: str
+    n: int
+
+
+class ZooEntry(Record):
+    """An entry of ``published.yaml``: what ``zoo:name`` means, and what ``zoo list`` shows."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+    hub: str = Field(description="org/name@commit")
+    adapter: str = Field(description="identity of the adapter: SHA-256 of weights and configuration")
+    base: str = Field(default=UNKNOWN, description="the base's Hub id, as the adapter states it")
+    base_revision: str | None = Field(default=None, description="its commit")
+    method: str = UNKNOWN
+    rank: int | None = None
+    bits: int | None = None
+    bytes: int = Field(description="of the weights")
+    date: str = Field(default=UNKNOWN, description="when it was trained, YYYY-MM-DD")
+    licence: str = Field(default=UNKNOWN, description="as its card states it")
+    scorecard: str | None = Field(default=None, description="SHA-256 of its scorecard's file at that commit")
+    scores: dict[str, ZooScore] = Field(default={}, description="by task")
+
+    @property
+    def ref(self) -> refs.Ref:
+        """The pinned commit as a reference."""
+        found = refs.parse(f"hub:{self.hub}")
+        if not found.revision or len(found.revision) != 40:
+            raise FinbenchError(f"zoo:{self.name} is not pinned to a commit ({self.hub}).", "Add it again: zoo add")
+        return found
+
+
+def own_file() -> Path:
+    """Where ``zoo add`` writes: ``$FINBENCH_ZOO``, else the checkout's file, else the user's configuration folder."""
+    if chosen := os.environ.get("FINBENCH_ZOO"):
+        return Path(chosen).expanduser()
+    shipped = _shipped()
+    if shipped.parent.parent != Path(__file__).resolve().parents[1]:  # beside the package: a checkout
+        return shipped
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "finbench" / "zoo.yaml"
+
+
+def _shipped() -> Path:
+    return paths.shipped("adapters_zoo") / "published.yaml"
+
+
+def entries() -> dict[str, ZooEntry]:
+    """Every published adapter by name: the shipped ones, and the user's own, which win."""
+    found: dict[str, ZooEntry] = {}
+    for path in dict.fromkeys([_shipped(), own_file()]):
+        if path.is_file():
+            for name, stated in catalog.read_yaml(path).items():
+                if not isinstance(stated, dict):
+                    raise FinbenchError(f"{path}: {name}: a mapping is expected.")
+                found[name] = ZooEntry.parse({"name": name, **stated}, f"{path}: {name}")
+    return found
+
+
+def published(name: str) -> ZooEntry:
+    """The entry ``zoo:name``. Raises FinbenchError with near misses; a recipe's name is told apart."""
+    known = entries()
+    if name in known:
+        return known[name]
+    if name in catalog.recipe_files():
+        raise FinbenchError(f"zoo:{name} is a recipe without a published adapter.", f"Train it: finbench train {name}")
+    close = near_misses(name, [*known, *catalog.recipe_files()])
+    mean = f" Did you mean {' or '.join(close)}?" if close else ""
+    raise FinbenchError(f"No adapter of the zoo is called {name!r}.{mean}", "See them all: finbench zoo list")
+
+
+def write(entry: ZooEntry) -> Path:
+    """Add or replace an entry in the user's file; return that file."""
+    path = own_file()
+    stated = catalog.read_yaml(path) if path.is_file() else {}
+    stated[entry.name] = entry.model_dump(exclude={"name"}, exclude_defaults=True)
+    head = "# name -> a published adapter, pinned to a commit; written by `finbench zoo add hub:org/name`.\n"
+    write_atomic(path, head + yaml.safe_dump(dict(sorted(stated.items())), sort_keys=False, allow_unicode=True))
+    return path

@@ -1,0 +1,103 @@
+"""``finbench push``: from a path to a plan, and from the plan to the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench import hub
+from finbench.core import refs
+from finbench.core.console import quiet, say
+from finbench.core.errors import FinbenchError
+from finbench.publishing import adapter, evidence
+from finbench.publishing.adapter import Bundle, Options
+
+CARDS = Path("scorecards")  # where `finbench eval` leaves them
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push would do or has done. ``published`` is None after a dry run; ``readme`` is the card as sent."""
+
+    plan: hub.Plan
+    readme: str
+    published: hub.Published | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        done = self.published
+        outcome = {"commit": done.sha, "url": done.url, "pull_request": done.pull_request} if done else None
+        return {**self.plan.as_dict(), "published": outcome, "readme": self.readme}
+
+
+def push(
+    path: Path | str,
+    to: str,
+    *,
+    dry_run: bool = False,
+    public: bool = False,
+    pr: bool = False,
+    cards: Sequence[Path | str] = (),
+    base: str | None = None,
+    licence: str | None = None,
+    model: bool = False,
+) -> Pushed:
+    """Publish an adapter or model folder, scorecards, a data set or the tasks to ``hub:org/name``.
+
+    One commit, on the very state the plan was made for; with ``pr`` a pull request. A new repository is private
+    unless ``public``. ``dry_run`` returns the plan without sending anything, without a Hub too. ``cards`` are the
+    scorecards to publish beside an adapter (default: those of it in ``scorecards/``); ``base`` names the Hub's
+    repository of a base that was a folder in training; ``licence`` overrides the one that base and data give;
+    ``model`` sends scorecards to a model's repository instead of a data set of results.
+
+    Raises FinbenchError for what cannot be published: restricted data, an adapter that is not whole, a card that
+    ``finbench verify`` finds wrong, a token in a file, and for every refusal of the Hub.
+    """
+    quiet()
+    target = refs.parse(to)
+    if target.kind != "hub" or target.revision:
+        raise FinbenchError(f"{to} is no repository of the Hub to push to.", "Write hub:org/name.")
+    bundle = gather(Path(path), target.name, Options(tuple(map(Path, cards)), base, licence), model)
+    plan = hub.make_plan(
+        target.name,
+        bundle.files,
+        message=bundle.message,
+        kind=bundle.kind,
+        public=public,
+        pull_request=pr,
+        owned=bundle.owned,
+        dry=dry_run,
+    )
+    if dry_run:
+        return Pushed(plan, bundle.readme, None)
+    for note in bundle.notes:
+        say(note)
+    if public and plan.exists and plan.private:
+        settings = hub.page(target.name, bundle.kind, "settings")
+        say(f"It exists and stays private; its settings make it public: {settings}")
+    return Pushed(plan, bundle.readme, hub.execute(plan))
+
+
+def gather(path: Path, repo: str, options: Options, model: bool) -> Bundle:
+    """The files to publish of whatever lies at ``path``."""
+    if not path.exists():
+        raise FinbenchError(f"No such folder: {path}", "Name an adapter folder, a folder of scorecards, or a data set.")
+    if path.is_file() or not any((path / name).is_file() for name in _MARKS):
+        if path.is_dir() and not list(path.glob("*.json")):
+            raise FinbenchError(
+                f"{path} holds nothing that can be published.",
+                "An adapter, a merged model, scorecards, <data dir>/<set>, or the tasks (finbench tasks path).",
+            )
+        return evidence.cards_bundle([path], model)
+    if (path / "dataset.json").is_file():
+        return evidence.data_bundle(path, repo)
+    if (path / "finbench.yaml").is_file():
+        return evidence.tasks_bundle(path, repo)
+    if not options.cards and CARDS.is_dir():
+        options = Options((CARDS,), options.base, options.licence, optional=True)
+    return adapter.bundle(path, repo, options)
+
+
+_MARKS = ("adapter_config.json", "finbench.json", "config.json", "dataset.json", "finbench.yaml")

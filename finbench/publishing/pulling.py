@@ -1,0 +1,183 @@
+"""``finbench pull`` and ``finbench zoo add``: what others published, into a folder or as a pin of the zoo."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finbench import hub
+from finbench.cards import cardfiles
+from finbench.core import refs
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError, harmless
+from finbench.core.files import folder_atomic
+from finbench.core.records import Score, Scorecard
+from finbench.evaluation import verification
+from finbench.models import adapters, zoo
+from finbench.models.adapters import AdapterFolder
+from finbench.publishing.adapter import EVIDENCE
+
+_MARK = ".finbench-pull"  # source, and the files of a pulled folder
+_LONGEST_NAME = 200  # characters of a name that somebody else has given
+_MOST_CARDS = 200
+_LARGEST_EVIDENCE = 2**28  # bytes of all scorecards and samples beside an adapter; a card has half a megabyte
+_CARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}\.(json|samples\.jsonl\.zst)")
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """An adapter that lies in a folder of the user's own now."""
+
+    folder: Path
+    source: str
+    adapter: AdapterFolder
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "folder": str(self.folder),
+            "source": self.source,
+            "adapter": self.adapter.identity,
+            "kind": self.adapter.kind,
+            "base": stated_base(self.adapter),
+        }
+
+
+def pull(reference: str, out: Path) -> Pulled:
+    """Fetch ``hub:org/name[@rev]`` or ``zoo:name`` into the folder ``out``, whole or not at all.
+
+    Only safetensors, JSON and tokenizer files, each hash checked; an adapter is read and checked before it gets its
+    name. Raises FinbenchError for a folder that holds something else.
+    """
+    ref = refs.parse(reference)
+    if ref.kind not in ("hub", "zoo"):
+        raise FinbenchError(
+            f"{reference} is no reference to the Hub.{refs.meant(reference)}", "Write hub:org/name or zoo:name."
+        )
+    found = adapters.find(reference)
+    assert found.source is not None
+    if strange := _others(out):
+        raise FinbenchError(f"{out} holds other files: {strange}.", "Choose an empty or a new folder with --out.")
+    names = sorted(path.name for path in found.folder.iterdir())
+    with folder_atomic(out) as staging:
+        for name in names:
+            shutil.copyfile(found.folder / name, staging / name)
+        # a name that is no part of an adapter: its record lists every file that is
+        (staging / _MARK).write_text("\n".join([found.source, *names]) + "\n", encoding="utf-8")
+    return Pulled(out, found.source, adapters.read(out))
+
+
+def _others(out: Path) -> str | None:
+    """What lies at ``out`` that a pull has not put there, and must not remove."""
+    if not out.is_dir():
+        return "it is a file itself" if out.exists() or out.is_symlink() else None
+    try:
+        known = (out / _MARK).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        known = []
+    return next((path.name for path in sorted(out.iterdir()) if path.name not in (*known, _MARK)), None)
+
+
+def stated_base(found: AdapterFolder) -> str:
+    """The base that an adapter says it belongs to, with its commit if it says that; for people."""
+    if found.record:
+        base = found.record.base
+        stated, revision = base.hub_id or base.alias, base.revision
+    else:
+        stated = str(found.config.get("base_model_name_or_path") or zoo.UNKNOWN)
+        revision = found.config.get("revision")
+    return harmless(stated[:_LONGEST_NAME] + (f"@{str(revision)[:_LONGEST_NAME]}" if revision else ""))
+
+
+# ---------------------------------------------------------------- the zoo
+
+
+def zoo_add(reference: str, name: str | None = None) -> tuple[zoo.ZooEntry, Path]:
+    """Pin a published adapter under a name; return (entry, the file it was written to).
+
+    The adapter is fetched and checked, and so are the scorecards published beside it: one that does not follow from
+    its samples is an error, none at all leaves its scores unknown.
+    """
+    quiet()
+    ref = refs.parse(reference)
+    if ref.kind != "hub":
+        raise FinbenchError(
+            f"{reference} is no reference to the Hub.{refs.meant(reference)}",
+            "Write hub:org/name or hub:org/name@commit.",
+        )
+    found = adapters.find(reference)
+    assert found.source is not None
+    sha = found.source.partition("@")[2]
+    card, digest, base = _evidence(ref.name, sha, found)
+    weights = sum(path.stat().st_size for path in found.folder.glob("*.safetensors"))
+    recipe = found.record.recipe if found.record else None
+    stated = stated_base(found).partition("@")
+    entry = zoo.ZooEntry.parse(
+        {
+            "name": name or ref.name.partition("/")[2],
+            "hub": f"{ref.name}@{sha}",
+            "adapter": found.identity,
+            "base": stated[0],
+            "base_revision": stated[2] or None,
+            "method": recipe.method if recipe else str(found.config.get("peft_type") or zoo.UNKNOWN).lower(),
+            "rank": recipe.rank if recipe else found.config.get("r"),
+            "bits": recipe.bits if recipe else None,
+            "bytes": weights,
+            "date": found.record.provenance.created[:10] if found.record else zoo.UNKNOWN,
+            "licence": _licence(ref.name, sha),
+            "scorecard": digest,
+            "scores": {score.task: _entry(score, base) for score in card.scores} if card else {},
+        },
+        "zoo add",
+    )
+    return entry, zoo.write(entry)
+
+
+def _entry(score: Score, base: Scorecard | None) -> dict[str, Any]:
+    beside = next((s for s in base.scores if s.task == score.task and s.data == score.data), None) if base else None
+    main = score.main
+    stated = {"value": main.value, "low": main.low, "high": main.high, "metric": score.main_metric, "n": score.n}
+    return stated | {"base": beside.main.value if beside else None}
+
+
+def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | None, str | None, Scorecard | None]:
+    """(plainest card of the adapter, SHA-256 of its file, card of the base) among those published beside it."""
+    names = [name for name in hub.names_below(repo, sha, EVIDENCE) if _CARD.fullmatch(name.rpartition("/")[2])]
+    if len(names) > 2 * _MOST_CARDS:
+        raise FinbenchError(f"hub:{repo} has {len(names):,} files of scorecards; at most {2 * _MOST_CARDS} are read.")
+    files = hub.fetch_files(repo, sha, names, most=_LARGEST_EVIDENCE)
+    own: list[tuple[Scorecard, str]] = []
+    bases: list[Scorecard] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / name.rpartition("/")[2]).write_bytes(data)
+        for path in sorted(Path(folder).glob("*.json")):
+            card = cardfiles.read(path)
+            verified = verification.verify(path)
+            if verified.faults:
+                fault = verified.faults[0]
+                raise FinbenchError(
+                    f"hub:{repo}: {path.name} is not to be trusted: {fault.field} {fault.message}", "Not added."
+                )
+            if card.subject.adapter == found.identity:
+                own.append((card, hashlib.sha256(path.read_bytes()).hexdigest()))
+            elif not card.subject.adapter:
+                bases.append(card)
+    if not own:
+        return None, None, None
+    card, digest = min(own, key=lambda pair: (pair[0].limit is not None, pair[0].shots, pair[0].subject.chat))
+    same = [b for b in bases if (b.shots, b.subject.chat, b.limit) == (card.shots, card.subject.chat, card.limit)]
+    return card, digest, next((b for b in same if b.subject.base.fingerprint == card.subject.base.fingerprint), None)
+
+
+def _licence(repo: str, sha: str) -> str:
+    """The licence that a repository's card states: text of a stranger, so only a line that is one identifier."""
+    text = hub.fetch_files(repo, sha, ["README.md"]).get("README.md", b"").decode("utf-8", "replace")[:20_000]
+    block = text.split("---")[1] if text.startswith("---") and text.count("---") > 1 else ""
+    found = re.search(r"^license:[ \t]*['\"]?([A-Za-z0-9.-]{1,40})['\"]?[ \t]*\r?$", block, re.MULTILINE | re.ASCII)
+    return found[1] if found else zoo.UNKNOWN

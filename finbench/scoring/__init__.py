@@ -1,0 +1,1 @@
+"""Prompts and documents in; metrics, intervals and paired tests out."""

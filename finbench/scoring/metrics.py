@@ -1,0 +1,269 @@
+"""Metrics as sums over documents, so that resampling them is arithmetic; and the aggregations of the tasks.
+
+``summed`` knows the aggregations of ``tasks/lib`` that are functions of such sums. Any other aggregation is
+resampled by calling it on resampled items (``finbench.scoring``), which is slower and done with fewer resamples.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finbench.core import catalog, paths
+from finbench.scoring import stats
+from finbench.scoring.stats import Counts, Statistic
+
+Aggregation = Callable[[Sequence[Any]], float]
+
+
+@dataclass(frozen=True)
+class Summed:
+    """``statistic`` of the sums of ``parts`` (documents, k); ``share``: its values lie between 0 and 1."""
+
+    parts: Counts
+    statistic: Statistic
+    share: bool = True
+
+
+def summed(aggregation: str, values: Sequence[Any]) -> Summed | None:
+    """One value a document, as the named aggregation takes them, as sums; None for an aggregation not known here."""
+    make = _SUMMED.get(aggregation)
+    return make(values) if make else None
+
+
+def _mean(values: Sequence[float]) -> Summed:
+    numbers = np.asarray(values, dtype=np.float64)
+    share = bool(((numbers >= 0) & (numbers <= 1)).all())
+    return Summed(np.stack([numbers, np.ones_like(numbers)], axis=1), lambda s: s[..., 0] / s[..., 1], share)
+
+
+def _by_label(values: Sequence[Any]) -> tuple[Counts, int]:
+    """Columns: hits, gold and predicted of each of the L labels, unparsed answers. Shape (documents, 3 L + 1)."""
+    labels = list(values[0][2])
+    place = {label: number for number, label in enumerate(labels)}
+    count = len(labels)
+    parts = np.zeros((len(values), 3 * count + 1))
+    rows = np.arange(len(values))
+    gold = np.array([place[item[0]] for item in values])
+    predicted = np.array([count if item[1] is None else place[item[1]] for item in values])
+    parts[rows, count + gold] = 1
+    parts[rows, 2 * count + predicted] = 1
+    hit = gold == predicted
+    parts[rows[hit], gold[hit]] = 1
+    return parts, count
+
+
+def _f1_by_label(sums: Counts, count: int) -> Counts:
+    hits, gold, predicted = (sums[..., k * count : (k + 1) * count] for k in range(3))
+    return stats.ratio(2 * hits, gold + predicted)
+
+
+def _macro_f1(values: Sequence[Any]) -> Summed:
+    """Mean F1 over the fixed label set; 0 for a label that is neither gold nor predicted."""
+    parts, count = _by_label(values)
+    return Summed(parts, lambda sums: np.asarray(_f1_by_label(sums, count).mean(axis=-1)))
+
+
+def _weighted_f1(values: Sequence[Any]) -> Summed:
+    """F1 of the labels, weighted by how often each is gold."""
+    parts, count = _by_label(values)
+
+    def statistic(sums: Counts) -> Counts:
+        gold = sums[..., count : 2 * count]
+        return stats.ratio((_f1_by_label(sums, count) * gold).sum(axis=-1), gold.sum(axis=-1))
+
+    return Summed(parts, statistic)
+
+
+def _mcc(values: Sequence[Any]) -> Summed:
+    """Multi-class Matthews correlation (Gorodkin 2004); unparsed answers are a predicted class of their own."""
+    parts, count = _by_label(values)
+
+    def statistic(sums: Counts) -> Counts:
+        hits, gold, predicted = sums[..., :count], sums[..., count : 2 * count], sums[..., 2 * count :]
+        n = gold.sum(axis=-1)
+        together = hits.sum(axis=-1) * n - (gold * predicted[..., :-1]).sum(axis=-1)
+        spread = (n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (gold**2).sum(axis=-1))
+        return stats.ratio(together, np.sqrt(np.maximum(spread, 0)))
+
+    return Summed(parts, statistic, share=False)
+
+
+def _span_f1(values: Sequence[Any]) -> Summed:
+    """Micro F1; items are (true positives, false positives, false negatives)."""
+    return Summed(
+        np.asarray(values, dtype=np.float64),
+        lambda s: stats.ratio(2 * s[..., 0], 2 * s[..., 0] + s[..., 1] + s[..., 2]),
+    )
+
+
+def _question_f1(values: Sequence[Any]) -> Summed:
+    """Mean over questions of the F1 of "Yes"; items are (question, gold, predicted or None)."""
+    place = {question: number for number, question in enumerate(dict.fromkeys(item[0] for item in values))}
+    parts = np.zeros((len(values), 3 * len(place)))  # hits, sizes and presence of each question
+    for row, (question, gold, predicted) in enumerate(values):
+        column = 3 * place[question]
+        sizes = (gold == "Yes") + (predicted == "Yes")
+        parts[row, column : column + 3] = (gold == predicted == "Yes", sizes, 1)
+
+    def statistic(sums: Counts) -> Counts:
+        hits, sizes, present = (sums[..., start::3] for start in range(3))
+        asked = present > 0  # a resample can miss a rare question; lm-eval's mean is over those that occur
+        return stats.ratio(stats.ratio(2 * hits, sizes).sum(axis=-1), asked.sum(axis=-1))
+
+    return Summed(parts, statistic)
+
+
+def _span_macro_f1(values: Sequence[Any]) -> Summed:
+    """Mean over types of the F1 of each; items are (true positives, false positives, false negatives) by type."""
+    parts = np.asarray(values, dtype=np.float64)
+    return Summed(
+        parts.reshape(len(parts), -1),
+        lambda s: np.asarray(stats.ratio(2 * s[..., ::3], 2 * s[..., ::3] + s[..., 1::3] + s[..., 2::3]).mean(axis=-1)),
+    )
+
+
+def _errors(values: Sequence[Any]) -> Counts:
+    """Columns: squared error, gold, squared gold, one. An unparsed answer errs by more than any (|gold| + 1)."""
+    gold = np.array([item[0] for item in values], dtype=np.float64)
+    error = np.array([abs(g) + 1 if p is None else g - p for g, p in values], dtype=np.float64)
+    return np.stack([error**2, gold, gold**2, np.ones_like(gold)], axis=1)
+
+
+def _mse(values: Sequence[Any]) -> Summed:
+    """Mean squared error; items are (gold, predicted or None)."""
+    return Summed(_errors(values), lambda s: s[..., 0] / s[..., 3], share=False)
+
+
+def _r2(values: Sequence[Any]) -> Summed:
+    """Coefficient of determination; golds that are all one number give 1 for no error, else 0."""
+
+    def statistic(s: Counts) -> Counts:
+        spread = s[..., 2] - s[..., 1] ** 2 / s[..., 3]
+        flat = spread <= 1e-12 * s[..., 2]
+        explained = 1 - stats.ratio(s[..., 0], np.where(flat, 0, spread))
+        return np.where(flat, (s[..., 0] == 0).astype(np.float64), explained)
+
+    return Summed(_errors(values), statistic, share=False)
+
+
+_SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
+    "mean": _mean,
+    "macro_f1": _macro_f1,
+    "weighted_f1": _weighted_f1,
+    "mcc": _mcc,
+    "span_f1": _span_f1,
+    "span_macro_f1": _span_macro_f1,
+    "question_f1": _question_f1,
+    "mse": _mse,
+    "r2": _r2,
+}
+
+
+BY_LABEL = ("macro_f1", "weighted_f1", "mcc")  # aggregations of (gold, predicted or None, labels)
+
+
+# ---------------------------------------------------------------- what a task's YAML says, without lm-eval
+
+
+@functools.cache
+def helper(module: str) -> Any:
+    """A module of ``tasks/lib`` by its path below ``tasks/``, loaded from its file as lm-eval does."""
+    path = paths.shipped("tasks") / module
+    spec = importlib.util.spec_from_file_location("finbench_tasks_" + path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def function(stated: catalog.Function) -> Any:
+    """What a ``!function`` of a task YAML names."""
+    return getattr(helper(stated.module), stated.spec.rpartition(".")[2])
+
+
+def mean(values: Sequence[float]) -> float:
+    """lm-eval's ``mean``."""
+    return sum(values) / len(values)
+
+
+@functools.cache
+def config(task: str) -> dict[str, Any]:
+    """The YAML of a shipped task, with its includes."""
+    return catalog.merged(paths.shipped("tasks") / f"{task}.yaml")
+
+
+def aggregations(task: str) -> dict[str, Aggregation]:
+    """Metric -> aggregation of a shipped task."""
+    found = {entry["metric"]: entry.get("aggregation", "mean") for entry in config(task)["metric_list"]}
+    return {name: function(how) if isinstance(how, catalog.Function) else mean for name, how in found.items()}
+
+
+def may_quote(task: str, metric: str) -> bool:
+    """The metric's values can hold text of the document or the answer, not only numbers and labels."""
+    found = aggregations(task).get(metric)
+    return found is not None and found.__name__ not in _SUMMED
+
+
+@functools.cache
+def history() -> dict[str, dict[int, str]]:
+    """Digests of earlier versions of tasks, of which scorecards are about: task -> version -> digest."""
+    digests = _history()["digests"]
+    return {task: {int(v): digest for v, digest in versions.items()} for task, versions in digests.items()}
+
+
+def asked_otherwise(task: str) -> list[int]:
+    """Earlier versions whose zero-shot questions, choices or way to generate were others than today's."""
+    return list(_history()["asked_otherwise"].get(task, []))
+
+
+def _history() -> dict[str, Any]:
+    return dict(json.loads((Path(__file__).parents[1] / "task_history.json").read_text(encoding="utf-8")))
+
+
+def lower_is_better(task: str) -> list[str]:
+    """Metrics of a shipped task of which less is better."""
+    return [entry["metric"] for entry in config(task)["metric_list"] if not entry.get("higher_is_better", True)]
+
+
+# ---------------------------------------------------------------- names
+
+
+_NOT_SHARES = ("r2", "mse", "rmse", "mae", "mcc")
+_SPOKEN = {
+    "macro_f1": "macro-F1",
+    "weighted_f1": "weighted F1",
+    "micro_f1": "micro-F1",
+    "acc": "accuracy",
+    "span_f1": "entity F1",
+    "question_f1": "mean F1 of questions",
+    "mcc": "MCC",
+    "mse": "MSE",
+    "r2": "R²",
+}
+
+
+def is_share(metric: str) -> bool:
+    """Shown in percent, with bars from 0 to 100: everything but errors, R² and correlations."""
+    return metric not in _NOT_SHARES
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have."""
+    if is_share(metric):
+        return 0.0, 1.0
+    return {"r2": (-math.inf, 1.0), "mcc": (-1.0, 1.0)}.get(metric, (0.0, math.inf))
+
+
+def spoken(metric: str) -> str:
+    """A metric as it is written in prose."""
+    return _SPOKEN.get(metric, metric.replace("_", " "))

@@ -1,0 +1,191 @@
+"""lm-eval's task objects: the same object examines a model and renders its training pairs.
+
+No prompt is written twice: a training pair is the prompt that the exam would show for that row, then the
+target delimiter and the gold answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from finbench.core import paths
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError, unknown
+from finbench.core.files import digest
+from finbench.core.records import DataId, Task
+from finbench.hub import Unreachable
+
+Template = Callable[..., str]  # lm-eval's chat_template: messages, add_generation_prompt -> text
+
+
+def load(
+    tasks: Iterable[Task],
+    data_dir: Path | None,
+    shots: int = 0,
+    seed: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """lm-eval task objects by name, with their rows.
+
+    A data set that is not here is fetched from the Hub, where it lies there and the Hub can be reached; all that
+    are missing then are reported at once. ``shots`` worked examples a prompt are drawn from the train split with
+    ``seed``. ``metadata`` goes over that of the tasks, as lm-eval's ``--metadata`` does (``finbench_agreement``).
+    """
+    from lm_eval.tasks import TaskManager
+
+    tasks = list(tasks)
+    _fetch([task for task in tasks if not task.shipped and not _rows_of(task, data_dir)], data_dir)
+    stated = {**_checked(tasks, metadata or {}), "finbench_data_dir": str(paths.data_dir(data_dir))}
+    manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False, metadata=stated)
+    loaded = {}
+    for task in tasks:
+        try:
+            exam = manager.load([task.name])["tasks"][task.name]
+        except (ValueError, FileNotFoundError) as fault:
+            raise FinbenchError(f"Task {task.name}: {fault}", f"Import it again: {task.data}") from fault
+        if shots:
+            exam.set_config(key="num_fewshot", value=shots)
+            exam.finbench_seed = seed
+        exam.finbench_origin = _origin(task, data_dir, stated)
+        loaded[task.name] = exam
+    counts = {name: len(rows(exam, "train")) for name, exam in loaded.items()} if shots else {}  # reading takes seconds
+    few = {name: count for name, count in counts.items() if count < shots}
+    if few:
+        raise FinbenchError(
+            "; ".join(f"Task {name} has {count} train rows, fewer than {shots} shots" for name, count in few.items())
+            + ".",
+            "Ask these without --shots, in a run of their own.",
+        )
+    return loaded
+
+
+CHOICES = {"agreement": "fpb"}  # what may be chosen of a data set, by --metadata, and of which
+
+
+def _checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata by lm-eval's names. A choice that is unknown, or that no task has, is a fault."""
+    stated = {}
+    for name, value in metadata.items():
+        short = name.removeprefix("finbench_")
+        if short not in CHOICES:
+            raise unknown("choice", name, CHOICES, "finbench eval --help")
+        if not any(getattr(task, short) is not None for task in tasks):
+            raise FinbenchError(f"No task here has a choice of {short}.", f"It is one of {CHOICES[short]}.")
+        stated[f"finbench_{short}"] = value
+    return stated
+
+
+def _fetch(missing: list[Task], data_dir: Path | None) -> None:
+    """Import what is missing from the Hub; what cannot be had is one error with the commands to type."""
+    from finbench.data.sources import import_data, on_hub
+
+    faults, offline, where = [], "", f" --data-dir {data_dir}" if data_dir else ""
+    for task in {task.set: task for task in missing}.values():
+        if on_hub(task.set) and not offline:
+            say(f"{task.set} is not in {paths.data_dir(data_dir)}: fetching it from the Hub ...")
+            try:
+                import_data(task.set, [], data_dir)
+                continue
+            except Unreachable:
+                offline = " The Hub cannot be reached."
+        faults.append(task)
+    if faults:
+        raise FinbenchError(
+            f"No data for {', '.join(task.set for task in faults)} in {paths.data_dir(data_dir)}.{offline}",
+            "\n".join(
+                [
+                    "Get it, with a network or from the authors' files:",
+                    *dict.fromkeys(f"  {task.data}{where}" for task in faults),  # some commands make several sets
+                ]
+            ),
+        )
+
+
+def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a task's rows came from, as its DataId records it."""
+    from finbench.data.sources import describe
+
+    choices = {
+        name: str(stated.get(f"finbench_{name}", own)) for name in CHOICES if (own := getattr(task, name)) is not None
+    }
+    if task.shipped:
+        return {"origin": "shipped", "choices": choices}
+    hub = (describe(task.set, data_dir) or {}).get("hub")
+    if not hub:
+        return {"origin": "files", "choices": choices}
+    return {"origin": f"hub:{hub['path']}", "revision": hub["revision"], "pinned": hub["pinned"], "choices": choices}
+
+
+def _rows_of(task: Task, data_dir: Path | None) -> bool:
+    return (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file()
+
+
+def rows(exam: Any, split: str) -> list[dict[str, Any]]:
+    """The rows of a split (``train``, ``validation`` or ``test``) of a loaded task; empty if it has none."""
+    return list(exam.dataset[split]) if split in exam.dataset else []
+
+
+def shown(exam: Any, doc: Mapping[str, Any]) -> str:
+    """What the exam shows of ``doc``: its text, and its choices where every question has its own."""
+    text = exam.doc_to_text(dict(doc))
+    if exam.config.doc_to_choice is None or "finbench_labels" in exam.config.metadata:
+        return str(text)
+    choices = [str(choice) for choice in exam.doc_to_choice(dict(doc))]
+    return "\n".join(choices if exam.multiple_input else [str(text), *choices])
+
+
+def gold_choice(exam: Any, doc: Mapping[str, Any]) -> int:
+    """The number of the right one among the choices."""
+    found = exam.doc_to_text(dict(doc)) if exam.multiple_input else exam.doc_to_target(dict(doc))
+    return found if isinstance(found, int) else exam.doc_to_choice(dict(doc)).index(found)
+
+
+def data_id(task: Task, exam: Any, split: str, docs: list[dict[str, Any]]) -> DataId:
+    """Which rows exactly: the digest of what the exam shows (zero-shot, no template) and expects, in order."""
+    content = [[shown(exam, doc), exam.doc_to_target(doc)] for doc in docs]
+    return DataId(set=task.set, split=split, rows=len(docs), digest=digest(content), **exam.finbench_origin)
+
+
+def prompt(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> str | list[str]:
+    """The prompt that the exam shows for ``doc``, as lm-eval builds it; a list where each choice has its own."""
+    made: str | list[str] = exam.fewshot_context(
+        dict(doc),
+        num_fewshot=exam.config.num_fewshot or 0,
+        apply_chat_template=template is not None,
+        fewshot_as_multiturn=template is not None,
+        chat_template=template,
+        gen_prefix=exam.doc_to_prefix(doc),
+    )
+    return made
+
+
+def pair(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> tuple[str, str]:
+    """(prompt, answer) to train on. The answer starts with the target delimiter, as lm-eval scores it."""
+    asked, answer = prompt(exam, doc, template), exam.doc_to_target(dict(doc))
+    if isinstance(asked, list):
+        asked = asked[gold_choice(exam, doc)]
+    elif isinstance(answer, int) and exam.config.doc_to_choice is not None:
+        answer = exam.doc_to_choice(dict(doc))[answer]
+    if isinstance(answer, list):
+        answer = answer[0]
+    # under a chat template lm-eval uses no delimiter: the template's own assistant header precedes the answer
+    return asked, ("" if template else exam.config.target_delimiter) + str(answer)
+
+
+def requests(exam: Any, limit: int | None = None, template: Template | None = None) -> list[Any]:
+    """lm-eval Instances for the test split (the first ``limit`` rows), as lm-eval's evaluator builds them."""
+    if exam.config.num_fewshot:
+        exam.set_fewshot_seed(seed=exam.finbench_seed)  # the sampler has a state: each rendering starts it anew
+    instances = []
+    for doc_id, doc in exam.doc_iterator(rank=0, limit=limit, world_size=1):
+        built = exam.construct_requests(
+            doc=doc,
+            ctx=prompt(exam, doc, template),
+            metadata=(exam.config.task, doc_id, exam.config.repeats),
+            apply_chat_template=template is not None,
+            chat_template=template,
+        )
+        instances += built if isinstance(built, list) else [built]
+    return instances

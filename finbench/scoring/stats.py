@@ -1,0 +1,299 @@
+"""Intervals for scores: numpy only, no input or output.
+
+A metric is a function of sums over documents: ``parts`` of shape (documents, k) and a ``statistic`` that maps sums
+of shape (..., k) to values of shape (...). Every function is vectorised over resamples. Independent units, of which
+n are in a sample, are documents, or the sources that documents share. Paired tests between two subjects are in
+``finbench.scoring.paired``, the rules of older cards in ``finbench.scoring.earlier``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finbench.core.records import Measure
+from finbench.scoring.quantiles import Z95, t_inside, t_quantile
+
+Counts = NDArray[np.float64]
+Statistic = Callable[[Counts], Counts]
+Bounds = tuple[float, float]  # the least and the greatest value that a statistic can have
+RESAMPLES = 10_000
+SHARE: Bounds = (0.0, 1.0)
+FEW = 50  # units up to which there are no percentiles of resamples but a jackknife (docs/statistics.md)
+_FEW_KINDS = 256  # kinds of documents up to which one multinomial draw a resample is the faster way
+_BLOCK = 4_000_000  # numbers held at once while resampling: 32 MB
+_NOTHING = 1e-12  # standard error of a jackknife whose values are alike up to rounding
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """What an interval is made from: ``values`` of the statistic on resamples of ``n`` independent units."""
+
+    value: float
+    values: Counts
+    n: int
+    method: str
+    bounds: Bounds
+    called: bool = False  # by calling an aggregation on resampled documents, not by sums
+    alone: Callable[[], Measure] | None = None  # the interval if documents that share a source were independent
+
+
+Rule = Callable[[Resampled], Measure]
+
+
+def wilson(successes: int, n: int) -> Measure:
+    """Share ``successes / n`` with the Wilson score interval at 95 % (Wilson 1927). ``n`` must be positive."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} of {n} is not a share")
+    low, high = score_interval(successes / n, n, Z95)
+    return Measure(value=successes / n, low=low, high=high, method="Wilson")
+
+
+def score_interval(share: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's score interval of a share of ``n`` documents, which need not be a whole number."""
+    scale = 1 / (1 + z**2 / n)
+    middle = scale * (share + z**2 / (2 * n))
+    half = scale * z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # at 0 and 1 the bound equals the share up to rounding: keep low <= share <= high
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))
+
+
+def ratio(part: Counts, whole: Counts) -> Counts:
+    """``part / whole``, 0 where ``whole`` is 0."""
+    return np.divide(part, whole, out=np.zeros(np.shape(whole)), where=np.asarray(whole) > 0)
+
+
+def by_cluster(parts: Counts, clusters: Sequence[Any] | None) -> tuple[Counts, Counts]:
+    """Sums over the documents of each cluster, shape (clusters, k), and how many those are, in order of occurrence."""
+    codes = {cluster: number for number, cluster in enumerate(dict.fromkeys(clusters or ()))}
+    if clusters is None or len(codes) == len(parts):
+        return parts, np.ones(len(parts))
+    index = np.array([codes[cluster] for cluster in clusters])
+    summed = np.zeros((len(codes), parts.shape[1]))
+    np.add.at(summed, index, parts)
+    return summed, np.bincount(index).astype(np.float64)
+
+
+# ---------------------------------------------------------------- any metric
+
+
+def bootstrap(
+    parts: Counts,
+    statistic: Statistic,
+    clusters: Sequence[Any] | None = None,
+    *,
+    bounds: Bounds = SHARE,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    rule: Rule | None = None,
+) -> Measure:
+    """The statistic with its 95 % interval; whole clusters are resampled (Field and Welsh 2007).
+
+    ``bounds``: the least and greatest value that the statistic can have. ``rule``: that of an older card
+    (``finbench.scoring.earlier``). Up to ``FEW`` units there is no bootstrap but ``few_units``.
+    """
+    return estimate(parts, statistic, clusters, bounds=bounds, seed=seed, resamples=resamples, rule=rule)[0]
+
+
+def estimate(
+    parts: Counts,
+    statistic: Statistic,
+    clusters: Sequence[Any] | None = None,
+    *,
+    bounds: Bounds = SHARE,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    rule: Rule | None = None,
+    kind: str = "bootstrap",
+) -> tuple[Measure, float]:
+    """As ``bootstrap``, with the statistic's standard error."""
+    grouped, sizes = by_cluster(parts, clusters)
+    n, alike = len(grouped), len(grouped) == len(parts)
+    value = float(statistic(grouped.sum(axis=0)))
+    if n <= FEW and rule is None:
+        error = jackknife(grouped, statistic) if n > 1 else 0.0
+        return few_units(value, error, sizes, not alike, bounds), error
+    values = resample(grouped, statistic, seed, resamples)
+    method = f"{kind if alike else 'cluster ' + kind}, {resamples} resamples"
+
+    def alone() -> Measure:
+        return bootstrap(parts, statistic, bounds=bounds, seed=seed, resamples=resamples, rule=rule)
+
+    made = Resampled(value, values, n, method, bounds, alone=None if alike else alone)
+    return (rule or many_units)(made), float(values.std())
+
+
+# ---------------------------------------------------------------- few units
+
+
+def jackknife(parts: Counts, statistic: Statistic) -> float:
+    """Standard error of the statistic from leaving out each row once; two rows at least (Efron and Stein 1981).
+
+    Of clusters it is the estimator CV3, which does not err to the short side where they are few or of unlike size
+    (MacKinnon, Nielsen and Webb 2023). Rows that are equal are left out once and counted.
+    """
+    kinds, counts = np.unique(parts, axis=0, return_counts=True)
+    return _spread(statistic(parts.sum(axis=0) - kinds), counts)
+
+
+def _spread(without: Counts, counts: Any) -> float:
+    n = counts.sum()
+    middle = (counts * without).sum() / n
+    return math.sqrt((n - 1) / n * float((counts * (without - middle) ** 2).sum()))
+
+
+def jackknife_of(without: Sequence[float]) -> float:
+    """The same from the values of a statistic that was called without each unit in turn."""
+    return _spread(np.asarray(without, dtype=np.float64), np.ones(len(without)))
+
+
+def few_units(value: float, error: float, sizes: Counts, clustered: bool, bounds: Bounds) -> Measure:
+    """The 95 % interval from a jackknife's standard error over few documents, or sources of ``sizes`` documents.
+
+    A number between two bounds is a share of the way from one to the other: Wilson's score interval for as many
+    independent documents as have that error, with Student's t for z (Korn and Graubard 1998; Franco et al. 2019).
+    Its degrees of freedom are those of sources of one size, (sum of sizes)^2 / (sum of their squares), less one. A
+    number with one bound gets a t interval of the logarithm of its distance, one without any a plain one. One unit
+    says nothing of how units differ, and documents that are all alike nothing of what they were drawn from: no
+    interval, with the reason in ``method``.
+    """
+    n, unit = len(sizes), "source" if clustered else "document"
+    low, high = bounds
+    finite = math.isfinite(low) and math.isfinite(high)
+    if n == 1:
+        return Measure(value=value, low=None, high=None, method=f"none, one {unit}")
+    if finite and min(abs(value - bound) for bound in bounds) <= _NOTHING:
+        ends = score_interval(round((value - low) / (high - low)), n, Z95)
+        method = f"Wilson, {n} of {n}"
+    elif error <= _NOTHING and not (finite and clustered):
+        return Measure(value=value, low=None, high=None, method=f"none, {unit}s are all alike")
+    elif finite:
+        share, scaled = (value - low) / (high - low), error / (high - low)
+        like = max(1.0, float(sizes.sum() ** 2 / (sizes**2).sum()) - 1)
+        documents = share * (1 - share) / scaled**2 if error > _NOTHING else float(n)
+        ends = score_interval(share, documents, t_quantile(like))
+        method = f"Wilson, effective size by jackknife over {n} {unit}s, Student's t"
+    else:
+        ends = _one_bound(value, t_quantile(n - 1) * error, bounds)
+        method = f"Student's t, jackknife over {n} {unit}s"
+    if finite:
+        ends = low + ends[0] * (high - low), low + ends[1] * (high - low)
+    return Measure(value=value, low=min(value, ends[0]), high=max(value, ends[1]), method=method)
+
+
+def _one_bound(value: float, half: float, bounds: Bounds) -> tuple[float, float]:
+    """Ends ``half`` away; towards an only bound by as many times as away from it, so that they never pass it."""
+    bound = next((end for end in bounds if math.isfinite(end)), None)
+    if bound is None or value == bound:
+        return value - half, value + half
+    times = math.exp(min(half / abs(value - bound), 500.0))
+    near, far = bound + (value - bound) / times, bound + (value - bound) * times
+    return min(near, far), max(near, far)
+
+
+# ---------------------------------------------------------------- many units: resampling
+
+
+def _weights(n: int, resamples: int, seed: int, width: int) -> Iterator[Counts]:
+    """Blocks of (resamples, n) counts: how often each of ``n`` is drawn in ``n`` draws with replacement."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // max(n, width))
+    for start in range(0, resamples, rows):
+        size = min(rows, resamples - start)
+        drawn = rng.integers(n, size=(size, n), dtype=np.int64) + n * np.arange(size)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+def resample(parts: Counts, statistic: Statistic, seed: int = 0, resamples: int = RESAMPLES) -> Counts:
+    """Values of the statistic on bootstrap resamples of the rows of ``parts``, shape (resamples,) (Efron 1979).
+
+    Rows that are equal are exchangeable, so where there are few kinds of rows a resample is one multinomial draw
+    over the kinds: exact, and as fast for a million documents as for a hundred. The result depends on the rows,
+    not on their order.
+    """
+    kinds, counts = np.unique(parts, axis=0, return_counts=True)
+    n, width = len(parts), parts.shape[1]
+    if len(kinds) > _FEW_KINDS:
+        rows = np.repeat(kinds, counts, axis=0)
+        blocks = _weights(n, resamples, seed, width)
+        return np.concatenate([statistic(weights @ rows) for weights in blocks])
+    rng = np.random.default_rng(seed)
+    size = max(1, _BLOCK // max(len(kinds), width))
+    sizes = [min(size, resamples - start) for start in range(0, resamples, size)]
+    draws = (rng.multinomial(n, counts / n, size=block).astype(np.float64) for block in sizes)
+    return np.concatenate([statistic(weights @ kinds) for weights in draws])
+
+
+def many_units(made: Resampled) -> Measure:
+    """The interval of more than ``FEW`` units: percentiles, within the bounds; none where resamples are all alike."""
+    found = percentile_interval(made)
+    assert found.low is not None
+    assert found.high is not None
+    low, high = max(made.bounds[0], found.low), min(made.bounds[1], found.high)
+    if low == high:
+        return Measure(value=made.value, low=None, high=None, method="none, resamples are all alike")
+    return found.model_copy(update={"low": min(made.value, low), "high": max(made.value, high)})
+
+
+def percentile_interval(made: Resampled) -> Measure:
+    """Expanded percentile interval of resampled values (Hesterberg 2015, section 5.3).
+
+    The plain percentile interval is too short by sqrt((n - 1) / n) and by using normal for t quantiles; taking
+    quantiles further out mends both. A share without spread at 0 or 1 (all wrong, all right) gets the interval of
+    Wilson for as many units.
+    """
+    value, values, n = made.value, made.values, made.n
+    low, high = float(values.min()), float(values.max())
+    if low == high == value and made.bounds == SHARE and value in SHARE:
+        low, high = score_interval(value, n, Z95)
+        return Measure(value=value, low=low, high=high, method=f"Wilson, {n} of {n}")
+    if n > 1:
+        tail = 0.5 * math.erfc(math.sqrt(n / (n - 1)) * t_quantile(n - 1) / math.sqrt(2))
+        low, high = (float(bound) for bound in np.quantile(values, [tail, 1 - tail]))
+    return Measure(value=value, low=min(value, low), high=max(value, high), method=made.method)
+
+
+# ---------------------------------------------------------------- training seeds
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over training seeds, their standard deviation, and the 95 % t interval of the mean."""
+
+    mean: float
+    deviation: float
+    n: int
+    low: float
+    high: float
+
+
+def seed_spread(values: Sequence[float]) -> Spread:
+    """Spread of one metric over runs that differ in their seed only; at least two values.
+
+    The standard deviation has n - 1 in its denominator.
+    """
+    if len(values) < 2:
+        raise ValueError(f"a spread needs two seeds, got {len(values)}")
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
+    return Spread(mean, deviation, len(values), mean - half, mean + half)
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> float:
+    """Two-sided p-value of Welch's t test (1947) that two sets of seeds have one mean.
+
+    A side of one value is taken as exact (a base is not trained); at least one side needs two values.
+    """
+    if max(len(a), len(b)) < 2:
+        return 1.0
+    parts = [float(np.var(side, ddof=1)) / len(side) if len(side) > 1 else 0.0 for side in (a, b)]
+    gap = abs(float(np.mean(a)) - float(np.mean(b)))
+    if sum(parts) == 0:
+        return 1.0 if gap == 0 else 0.0
+    below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True) if len(side) > 1)
+    return max(0.0, 1 - t_inside(gap / math.sqrt(sum(parts)), sum(parts) ** 2 / below))

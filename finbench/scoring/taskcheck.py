@@ -1,0 +1,187 @@
+"""One task, examined on its own example rows: prompts, scores of right and wrong answers, what must not leak.
+
+lm-eval builds the task as it would for a model, and the answers go through its filters and the task's scorer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from finbench.core import paths
+from finbench.core.catalog import Function
+from finbench.core.console import quiet
+from finbench.core.files import write_atomic
+from finbench.core.records import Task
+from finbench.scoring import measuring, prompts
+
+
+def faults(task: Task, write: bool = False) -> Iterator[str]:
+    """Findings about a task, one line each; ``write`` refreshes its golden prompts."""
+    try:
+        exam = exam_of_examples(task)
+    except Exception as fault:  # noqa: BLE001 - lm-eval raises what it likes for a task that cannot be built
+        yield f"lm-eval cannot build it: {type(fault).__name__}: {fault}"
+        return
+    docs = list(exam.dataset["test"])
+    golden = {"version": task.version, "digest": task.digest, "pairs": [list(prompts.pair(exam, doc)) for doc in docs]}
+    yield from _prompt_faults(exam, docs)
+    yield from _score_faults(task, exam)
+    yield from _golden_faults(task, golden, write)
+    if task.shipped:
+        yield from _data_faults(task)
+
+
+def resolve(function: Function) -> Callable[..., Any]:
+    """The function that a YAML names, loaded as lm-eval loads it."""
+    from lm_eval.tasks._yaml_loader import _import_func_in_yml
+
+    resolved: Callable[..., Any] = _import_func_in_yml(function.spec, paths.shipped("tasks"))
+    return resolved
+
+
+def exam_of_examples(task: Task) -> Any:
+    """The task as lm-eval builds it, on its three invented rows: no data set is needed."""
+    import datasets
+    from lm_eval.api.task import ConfigurableTask
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    rows = [{**row, **({"choices": task.labels} if task.labels else {})} for row in task.examples]
+    config = load_yaml(paths.shipped("tasks") / f"{task.name}.yaml")
+    split = datasets.Dataset.from_list(rows)
+    config["custom_dataset"] = lambda **_: {"train": split, "validation": split, "test": split}
+    return ConfigurableTask(config=config)
+
+
+def golden_prompt(task: Task) -> str:
+    """The prompt and answer of a task's first example, as an exam shows it."""
+    quiet()
+    exam = exam_of_examples(task)
+    prompt, answer = prompts.pair(exam, next(iter(exam.dataset["test"])))
+    return prompt + answer
+
+
+# ---------------------------------------------------------------- prompts
+
+
+# Other answers than those of the examples; of a label another one of its choices.
+_GOLD: dict[str, Any] = {"label": None, "target": "a target", "answer": "4711", "score": 0.125, "entities": []}
+
+
+def _prompt_faults(exam: Any, docs: list[dict[str, Any]]) -> Iterator[str]:
+    """The prompt shows the row's text, and does not change with its answer."""
+    for doc in docs:
+        shown = prompts.shown(exam, doc)
+        if not _words(str(doc.get("text", ""))) <= _words(shown):
+            yield "a prompt does not show the text of its row"
+            return
+        for name in _GOLD.keys() & doc.keys():
+            if name == "label" and exam.multiple_input:
+                continue  # the number of the right context is what lm-eval takes for the text
+            other = _GOLD[name] if name != "label" else _other_label(doc)
+            if other is not None and prompts.prompt(exam, {**doc, name: other}) != prompts.prompt(exam, doc):
+                yield f"the prompt changes with the row's {name}: it gives the answer away"
+                return
+
+
+def _words(text: str) -> set[str]:
+    return set(text.partition("_")[0].split())
+
+
+def _other_label(doc: dict[str, Any]) -> Any:
+    if isinstance(doc["label"], int):
+        return 1 - min(1, doc["label"])
+    return next((label for label in doc.get("choices") or () if label != doc["label"]), None)
+
+
+# ---------------------------------------------------------------- scores
+
+
+def _score_faults(task: Task, exam: Any) -> Iterator[str]:
+    """Right answers score 1 on the main metric, wrong ones and silence 0 or, of a metric without a floor, less.
+
+    Every metric is aggregated, and prefers the right answers as its higher_is_better says.
+    """
+    if task.main_metric not in exam.aggregation():
+        return  # said already
+    try:
+        right, wrong = _scored(task, exam, right=True), _scored(task, exam, right=False)
+    except Exception as fault:  # noqa: BLE001 - a scorer is anybody's code
+        yield f"its scorer fails on the example rows: {type(fault).__name__}: {fault}"
+        return
+    if right[task.main_metric] != 1.0:
+        yield f"its own gold answers score {right[task.main_metric]:g} on {task.main_metric}, not 1"
+    if wrong[task.main_metric] > 0.0:
+        what = "wrong labels" if task.form == "choice" else "empty answers"
+        yield f"{what} score {wrong[task.main_metric]:g} on {task.main_metric}, not 0"
+    for name, higher in exam.higher_is_better().items():
+        if not math.isfinite(right[name]) or (right[name] - wrong[name]) * (1 if higher else -1) < 0:
+            yield f"{name} is {right[name]:g} for right answers and {wrong[name]:g} for wrong ones"
+
+
+def _scored(task: Task, exam: Any, right: bool) -> dict[str, float]:
+    """Every metric of right or wrong answers, after the task's filters."""
+    instances = prompts.requests(exam)
+    given: dict[int, list[Any]] = {}
+    for instance in instances:
+        answers = given.setdefault(instance.doc_id, _answer(task, exam, instance.doc, right))
+        instance.resps = [answers[instance.idx if task.form == "choice" else 0]]
+    _, values = measuring.sample_rows(exam, instances, choice=task.form == "choice", restricted=False)
+    aggregation = exam.aggregation()
+    if unknown := set(values) ^ set(aggregation):
+        raise ValueError(f"the scorer and metric_list differ in {', '.join(sorted(unknown))}")
+    return {name: float(aggregation[name](items)) for name, items in values.items()}
+
+
+def _answer(task: Task, exam: Any, doc: dict[str, Any], right: bool) -> list[Any]:
+    """What a model that is right, or wrong, would answer."""
+    if task.form == "choice":
+        gold = prompts.gold_choice(exam, doc)
+        return [(float((number == gold) == right), False) for number in range(len(exam.doc_to_choice(doc)))]
+    return [" " + str(exam.doc_to_target(doc)) if right else ""]
+
+
+def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[str]:
+    path = paths.shipped("tasks") / "golden" / f"{task.name}.json"
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        kept = int(stored["version"]), str(stored["digest"])
+    except FileNotFoundError:
+        stored, kept = None, (0, "")
+    except (ValueError, TypeError, KeyError) as fault:
+        yield f"{path.name} is torn ({fault}): restore it, for it says what this version was"
+        return
+    if stored == golden:
+        return
+    if kept[0] > task.version:
+        yield f"its version went back from {kept[0]} to {task.version}"
+    elif kept[0] == task.version and kept[1] != task.digest:
+        yield f"its definition has changed, but its version is still {task.version}: scores no longer compare"
+    elif write:
+        write_atomic(path, json.dumps(golden, indent=1, ensure_ascii=False) + "\n")
+    else:
+        yield "its golden prompts are missing or stale: finbench tasks check --write"
+
+
+def _data_faults(task: Task) -> Iterator[str]:
+    """Rows of a shipped set: each is valid, and no text of test is in train."""
+    loader = resolve(Function("lib.rows.find"))
+    reader = resolve(Function("lib.rows.read"))
+    files = loader(task.set, True)
+    try:
+        rows = {split: reader(file, task.labels) for split, file in files.items()}
+    except ValueError as fault:
+        yield str(fault)
+        return
+    if not {"train", "test"} <= set(rows):
+        yield f"set {task.set} has no train or no test file"
+        return
+    key = [name for name in ("text", "question") if name in rows["test"][0]]
+    sides = [
+        {tuple(paths.helper("sets").normalise(str(row[name])) for name in key) for row in rows[split]}
+        for split in ("train", "test")
+    ]
+    if shared := sides[0] & sides[1]:
+        yield f"{len(shared)} texts of test are in train, such as {next(iter(shared))[0][:60]!r}"

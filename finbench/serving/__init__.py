@@ -1,0 +1,1 @@
+"""An OpenAI-compatible server of a base and its adapters, by vLLM."""

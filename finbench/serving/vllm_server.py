@@ -1,0 +1,232 @@
+"""``finbench serve``: a base and a zoo of its adapters behind vLLM's OpenAI server, each under its own name."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench.core.console import quiet, say
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.records import DType
+from finbench.engines import servable
+from finbench.engines.http import Endpoint, Refused, usable
+from finbench.evaluation import preflight
+from finbench.evaluation.subjects import Examinee, examinees
+from finbench.models import adapters, bases
+from finbench.serving.guard import KEY
+
+_PROMPT = "Operating profit rose to 4.1 million euro from 3.0 million a year ago. The sentiment is"
+_CPU_CACHE = 2 * 2**30  # bytes of keys and values
+_PATIENCE = 1200.0  # seconds to load
+_GRACE = 10.0  # seconds between asking to stop and killing
+
+
+@dataclass
+class Server:
+    """A running server. ``models`` are the names to ask for, the base first. Use it in a ``with`` statement."""
+
+    url: str
+    models: list[str]
+    process: subprocess.Popen[bytes]
+    log: Any
+    key: str | None = field(default=None, repr=False)
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the server and every process that it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(_GRACE)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # children may outlive it
+        self.process.wait()
+
+    def wait(self) -> None:
+        """Until the server ends by itself, which is a fault, or until Ctrl-C, which is Interrupted."""
+        try:
+            self.process.wait()
+        except KeyboardInterrupt as stop:
+            raise Interrupted("The server is stopped.", "") from stop
+        raise FinbenchError(f"The server has ended: {_last_line(self.log)}", "Start it again: finbench serve ...")
+
+    def curl(self, model: str) -> str:
+        """A command that asks ``model``; the key comes from the environment."""
+        body = json.dumps({"model": model, "prompt": _PROMPT, "max_tokens": 8, "temperature": 0})
+        auth = f' -H "Authorization: Bearer ${KEY}"' if self.key else ""
+        return f"curl -s {self.url}/completions -H 'Content-Type: application/json'{auth} -d {shlex.quote(body)}"
+
+
+def serve(
+    adapter: Sequence[str],
+    *,
+    base: str | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    dtype: DType = "auto",
+    tensor_parallel: int = 1,
+) -> Server:
+    """Start vLLM's server for adapters of one base; return when each model has said a real token.
+
+    A key is taken from the environment (FINBENCH_SERVE_KEY) and asked for on every route. Adapters trained on
+    quantised weights are served on the 16-bit base. ``port`` 0 takes a free one.
+
+    Raises FinbenchError, before anything starts, for every adapter that cannot stand beside the others, for an
+    address that others can reach without a key, and for a port that is taken; later for a server that dies, and for
+    an adapter whose answers are the base's own.
+    """
+    quiet()
+    key = usable(os.environ.get(KEY))
+    if key is None and not _loopback(host):
+        raise FinbenchError(
+            f"{host} can be reached by others, and there is no key.",
+            f"export {KEY}=$(openssl rand -hex 16), or leave --host out",
+        )
+    found, _ = examinees(adapter, None, base, 16, None, "vllm")
+    _check(found)
+    port = _free(host, port)
+    zoo = [one for one in found if one.beside]
+    names = [found[0].subject.base.alias, *(one.subject.name for one in zoo)]
+    command = _command(found[0].loaded, zoo, names[0], host, port, dtype, tensor_parallel)
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the server
+    process = subprocess.Popen(
+        [*command, *(["--middleware", "finbench.serving.guard.Guard"] if key else [])],
+        stdin=subprocess.PIPE,  # its end is how the server learns of ours
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=_environment(),
+        start_new_session=True,
+    )
+    shown = f"[{host}]" if ":" in host else host
+    server = Server(f"http://{shown}:{port}/v1", names, process, log, key)
+    try:
+        _await(server)
+    except BaseException:
+        server.close()
+        raise
+    return server
+
+
+def _check(found: Sequence[Examinee]) -> None:
+    """One base; every adapter beside it; all faults at once."""
+    faults = [*preflight.missing(), *(fault for one in found for fault in preflight.against(one))]
+    for one in found:
+        if one.adapter is not None and one.subject.kind == "model":
+            faults.append(f"{one.subject.name} is a whole model: serve it alone, vllm serve {one.adapter}")
+        elif one.adapter is not None and (why := preflight.route(one)).how == "merged":
+            faults.append(
+                f"{one.subject.name} cannot stand beside its base ({', '.join(why.reasons)}): "
+                f"finbench merge {one.adapter} --out merged, then vllm serve merged"
+            )
+    if len(known := {one.subject.base.fingerprint: one.subject.base.alias for one in found}) > 1:
+        faults.append(f"the adapters have several bases: {', '.join(known.values())}")
+    if faults:
+        raise FinbenchError(
+            "vLLM cannot serve this:\n" + "\n".join(f"- {fault}" for fault in dict.fromkeys(faults)),
+            "finbench doctor says what to install",
+        )
+
+
+def _command(
+    base: bases.Base, zoo: Sequence[Examinee], alias: str, host: str, port: int, dtype: DType, tensor_parallel: int
+) -> list[str]:
+    import torch
+
+    command = [sys.executable, "-P", "-m", "finbench.serving.api", str(base.folder)]
+    command += ["--served-model-name", alias, "--host", host, "--port", str(port)]
+    command += ["--dtype", str(bases.compute_dtype(dtype)).removeprefix("torch."), "--disable-access-log-for-endpoints"]
+    command += ["/health", "--tensor-parallel-size", str(tensor_parallel), "--generation-config", "vllm"]
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:
+        command += ["--enforce-eager", "--max-num-batched-tokens", "2048"]
+        if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+            command += ["--kv-cache-memory-bytes", str(_CPU_CACHE)]
+    if zoo:
+        held = [one.beside for one in zoo if one.beside]
+        rank = max(servable.served_rank(adapters.stated_config(folder)) or 1 for folder in held)
+        command += ["--enable-lora", "--max-lora-rank", str(rank)]
+        command += ["--max-loras", str(len(zoo) + on_cpu), "--max-cpu-loras", str(len(zoo) + on_cpu)]
+        command += ["--lora-target-modules", *sorted({end for folder in held for end in servable.targets(folder)})]
+        command += ["--lora-modules"]
+        for one in zoo:
+            command.append(json.dumps({"name": one.subject.name, "path": str(Path(str(one.beside)).resolve())}))
+    return command
+
+
+def _environment() -> dict[str, str]:
+    """Nothing that opens vLLM's server further: no development routes, no adapters loaded at run time."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY")}
+    kept.pop("VLLM_SERVER_DEV_MODE", None)
+    return {**kept, "VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": "1", "VLLM_PLUGINS": "finbench"}
+
+
+def _await(server: Server) -> None:
+    """Until every model has said a token, and every adapter another thing than the base."""
+    endpoint = Endpoint(server.url, server.key, attempts=1, own=True)
+    started = time.monotonic()
+    while True:
+        if server.process.poll() is not None:
+            raise FinbenchError(f"The server cannot start: {_last_line(server.log)}", "finbench doctor")
+        if time.monotonic() - started > _PATIENCE:
+            raise FinbenchError(f"The server was not ready after {_PATIENCE:.0f} s: {_last_line(server.log)}")
+        try:
+            said = {model: _said(endpoint, model) for model in server.models}
+        except Refused:
+            time.sleep(0.5)
+            continue
+        break
+    silent = [model for model in server.models[1:] if said[model] == said[server.models[0]]]
+    if silent:
+        raise FinbenchError(f"{', '.join(silent)}: the answers are the base's own; the adapter is not applied.")
+    say(f"Ready after {time.monotonic() - started:.0f} s.")
+
+
+def _said(endpoint: Endpoint, model: str) -> Any:
+    asks = {"model": model, "prompt": _PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": 5}
+    found = endpoint.post("/completions", asks)["choices"][0]
+    if not found["logprobs"]["tokens"]:
+        raise Refused(f"{model} said nothing.")
+    return found["logprobs"]["top_logprobs"]
+
+
+def _loopback(host: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _free(host: str, port: int) -> int:
+    """The port, if it can be had; for 0 one that is free."""
+    try:
+        [(family, _, _, _, address), *_] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(address)
+            return int(trial.getsockname()[1])
+    except (OSError, OverflowError) as fault:
+        raise FinbenchError(f"{host}:{port} cannot be used ({fault}).", "Choose another: --port 8001") from fault
+
+
+def _last_line(log: Any) -> str:
+    log.seek(0)
+    lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line] or lines
+    return telling[-1][:400] if telling else "it said nothing"

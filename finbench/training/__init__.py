@@ -1,0 +1,1 @@
+"""A recipe in, an adapter out; rates searched, cost planned, adapters merged."""

@@ -1,0 +1,74 @@
+"""Checkpoints that are whole or absent: written aside, listed in a manifest, then renamed into place."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from finbench.core.files import sha256_file
+
+MANIFEST = "finbench-checkpoint.json"
+
+
+def publish(staging: Path, target: Path) -> None:
+    """Make ``staging`` the checkpoint ``target``: manifest last, everything flushed, one rename."""
+    files = {str(path.relative_to(staging)): sha256_file(path) for path in sorted(staging.rglob("*")) if path.is_file()}
+    for name in files:
+        _flush(staging / name)
+    (staging / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n")
+    _flush(staging / MANIFEST)
+    if target.exists():
+        shutil.rmtree(target)
+    staging.rename(target)
+    _flush(target.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fault(checkpoint: Path) -> str | None:
+    """Why a checkpoint is not whole; None if it is."""
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text())["files"]
+        for name, sha in files.items():
+            if sha256_file(checkpoint / name) != sha:
+                return f"{name} has changed"
+    except FileNotFoundError as missing:
+        return f"{Path(missing.filename).name} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return "its manifest is torn"
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimiser step after which it was written; -1 for another folder."""
+    number = checkpoint.name.removeprefix("checkpoint-")
+    return int(number) if number.isdigit() and number != checkpoint.name else -1
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint of a run, and a line for each torn one that was passed over."""
+    passed: list[str] = []
+    found = [path for path in folder.glob("checkpoint-*") if step_of(path) >= 0]
+    for checkpoint in sorted(found, key=step_of, reverse=True):
+        why = fault(checkpoint)
+        if why is None:
+            return checkpoint, passed
+        passed.append(f"{checkpoint.name} is not whole ({why}); passed over")
+    return None, passed
+
+
+def prune(folder: Path, keep: int = 2) -> None:
+    """Remove all but the newest ``keep`` whole checkpoints, and any torn one."""
+    found = sorted((path for path in folder.glob("checkpoint-*") if step_of(path) >= 0), key=step_of, reverse=True)
+    whole = [path for path in found if fault(path) is None][:keep]
+    for path in found:
+        if path not in whole:
+            shutil.rmtree(path, ignore_errors=True)

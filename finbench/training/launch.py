@@ -1,0 +1,180 @@
+"""One training in several processes: torchrun's agent starts them, one a GPU, or so many of a machine without one.
+
+The process that was asked to train holds the run folder's lock, starts the others (``finbench.training.rank``), passes
+Ctrl-C on to them, and says in one line what the first one that failed died of.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from finbench.core import environment
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.files import write_atomic
+from finbench.core.records import Loop, Recipe
+from finbench.core.strict import Record
+
+JOB = "job.json"
+_GO_ON = "Go on with the same command and --resume."
+_CRASHES = {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+
+
+class Job(Record):
+    """What every process of a training is told: ``parent`` is the process id of the one that started it."""
+
+    recipe: Recipe
+    out: str
+    data_dir: str | None
+    resume: bool
+    loop: Loop
+    parent: int
+
+
+class Fault(Record):
+    """How a process ended that did not finish: a fault of the user's, Ctrl-C, or anything else."""
+
+    kind: Literal["fault", "stopped", "bug"]
+    message: str
+    hint: str = ""
+    time: float
+
+
+def check(processes: int) -> None:
+    """Refuse more processes than there are GPUs, where there are any, and a start from within torchrun."""
+    import torch
+
+    if processes < 1:
+        raise FinbenchError(f"{processes} processes cannot train.", "--processes 2")
+    gpus = torch.cuda.device_count()
+    if processes > 1 and gpus and processes > gpus:
+        raise FinbenchError(f"{processes} processes need a GPU each, and {_here(gpus)}.", f"--gpus {gpus}")
+    if environment.processes() > 1:
+        raise FinbenchError(
+            "finbench train starts its processes by itself, and this one was started by torchrun.",
+            "Without torchrun: finbench train ... --gpus N",
+        )
+
+
+def counted(gpus: int | None, processes: int | None) -> int:
+    """The number of processes that either of two options asks for; FinbenchError where there are fewer GPUs."""
+    if gpus is not None and processes is not None:
+        raise FinbenchError("--gpus and --processes name the same thing.", "Use --gpus where there are GPUs.")
+    if gpus is None:
+        return 1 if processes is None else processes
+    import torch
+
+    here = torch.cuda.device_count()
+    if not 1 <= gpus <= here:
+        raise FinbenchError(
+            f"--gpus {gpus}: {_here(here)}.", f"--gpus {here}" if here else "On the processor: --processes 2"
+        )
+    return gpus
+
+
+def _here(gpus: int) -> str:
+    return f"{gpus or 'no'} GPU{' is' if gpus == 1 else 's are' if gpus else ' is'} here"
+
+
+def together(job: Job, folder: Path, processes: int) -> None:
+    """Do ``job`` in ``processes`` processes, whose notes and logs lie in ``folder``, and wait for all.
+
+    Raises the fault of the process that failed first, Interrupted after Ctrl-C. Where one dies, the others are ended.
+    """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("torch.distributed")]:
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the one line is ours to say
+    shutil.rmtree(folder, ignore_errors=True)
+    write_atomic(folder / JOB, job.to_json())
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+        signals_to_handle="SIGTERM,SIGHUP",
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
+    )
+    failures: Mapping[int, Any] = {}
+    try:
+        with _passed_on(folder):
+            elastic_launch(config, sys.executable)("-P", "-m", "finbench.training.rank", str(folder))
+    except ChildFailedError as fault:
+        failures = fault.failures
+    except SignalException as fault:
+        raise Interrupted(f"Stopped by {fault.sigval.name}; every process is ended.", _GO_ON) from fault
+    _judge(folder, failures, processes)
+
+
+@contextlib.contextmanager
+def _passed_on(folder: Path) -> Iterator[None]:
+    """Ctrl-C goes to the processes: they are sessions of their own, so that they get each one once."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        begun = [int(path.suffix[1:]) for path in folder.glob("pid.*")]
+        if not begun:
+            signal.default_int_handler(number, frame)
+        for process in begun:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGINT)
+
+    try:
+        before = signal.signal(signal.SIGINT, pass_on)
+    except ValueError:  # not in the main thread: whoever started it handles Ctrl-C
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def note(folder: Path, rank: int, kind: Literal["fault", "stopped", "bug"], message: str, hint: str = "") -> None:
+    """A process says what ended it."""
+    said = Fault(kind=kind, message=message, hint=hint, time=time.time())
+    write_atomic(folder / f"fault-{rank}.json", said.to_json())
+
+
+def _judge(folder: Path, failures: Mapping[int, Any], processes: int) -> None:
+    """Raise what the run ended of, if it did not finish: a death of one process makes others fail after it."""
+    said: dict[int, Fault] = {}
+    for path in folder.glob("fault-*.json"):
+        said[int(path.stem.removeprefix("fault-"))] = Fault.parse(json.loads(path.read_text()), str(path))
+    order = sorted(said.items(), key=lambda pair: pair[1].time)
+    for _, fault in order:
+        if fault.kind == "fault":
+            raise FinbenchError(fault.message, fault.hint)
+    crashed = {rank: -end.exitcode for rank, end in failures.items() if -end.exitcode in _CRASHES and rank not in said}
+    for rank, number in crashed.items():
+        name = signal.Signals(number).name
+        memory = " The system may have had no memory left." if number == signal.SIGKILL else ""
+        raise FinbenchError(
+            f"Process {rank} of {processes} was ended by {name}, and the others with it.{memory}", _GO_ON
+        )
+    for rank, fault in order:
+        if fault.kind == "stopped":
+            raise Interrupted(fault.message, fault.hint)
+        raise FinbenchError(
+            f"Process {rank} of {processes} failed: {fault.message}", f"Its log: {folder / f'rank-{rank}.log'}"
+        )
+    for rank, end in failures.items():
+        raise FinbenchError(
+            f"Process {rank} of {processes} ended with code {end.exitcode}.", f"Its log: {folder / f'rank-{rank}.log'}"
+        )

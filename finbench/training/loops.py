@@ -1,0 +1,196 @@
+"""How the rows of an optimiser step are cut into forward passes: padded side by side, packed, or with shared starts.
+
+All three give the loss and the gradients of separate rows, but for the order of sums; they differ in the tokens that
+are run. ``padded`` works for every model. ``packed`` (no padding) and ``shared`` (what rows have in common at their
+start is run once) need attention that finbench can stand in for; ``shared`` also needs a model and a method without
+dropout, which would draw one mask for all rows where it should draw one for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Loop, Recipe
+from finbench.engines.forward import steady, unsupported
+from finbench.methods import method_named
+from finbench.training import batches, lowrank, packing, speedups
+from finbench.training.batches import Row
+
+_LOGITS = 2**28  # elements of a pass's logits at most: 1 GiB in float32
+_AGREE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of log-probabilities, where both loops run the same rows
+_AGREE_HALF = 1.0
+
+
+def without_packing(model: Any, longest: int) -> str:
+    """Why rows cannot be packed for ``model`` (it may be on the meta device); empty where they can."""
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    if reason := unsupported(model):
+        return reason
+    if not model._can_set_attn_implementation():
+        return "its attention cannot be replaced"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "its attention has soft caps"
+    if window is not None and longest > window:
+        return f"its attention reaches back {window} tokens, and rows have up to {longest}"
+    if longest > steady(model):
+        return f"its positions are coded anew beyond {steady(model):.0f} tokens"
+    return ""
+
+
+def without_sharing(model: Any, recipe: Recipe) -> str:
+    """Why starts cannot be shared where rows can be packed; empty where they can."""
+    config = model.config.get_text_config()
+    drops = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    drops += [getattr(config, name, 0) for name in ("attention_dropout", "attn_pdrop")]
+    if recipe.dropout or any(drops):
+        return f"the {'recipe' if recipe.dropout else 'base'} has dropout, of which each row draws its own"
+    if not method_named(recipe.method).tokenwise(recipe):
+        return f"{recipe.method} treats the tokens of a pass together, or draws noise"
+    return ""
+
+
+def choose(recipe: Recipe, model: Any, longest: int) -> tuple[Loop, str]:
+    """(the loop of a run, why it is not a faster one; empty where it is the fastest, or asked for).
+
+    FinbenchError where the recipe asks for one that cannot be had. ``model`` may be on the meta device.
+    """
+    no_packing = without_packing(model, longest)
+    no_sharing = no_packing or without_sharing(model, recipe)
+    wanted, reason = recipe.loop, {"packed": no_packing, "shared": no_sharing}.get(recipe.loop, "")
+    if reason:
+        raise FinbenchError(f"Rows cannot be {wanted} here: {reason}.", "Use --set loop=auto")
+    if wanted != "auto":
+        return wanted, ""
+    if no_packing:
+        return "padded", f"Rows are padded: {no_packing}."
+    if no_sharing:
+        return "packed", f"What rows have in common at their start is run for each: {no_sharing}."
+    return "shared", ""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Cuts the rows of a step into passes and computes the loss of each.
+
+    ``rows``: rows of a padded pass. ``tokens``: tokens of a packed one. ``answers``: answer tokens of a packed one, so
+    that their logits fit. ``pad``: token id that fills padded rows. ``compiled``: decoder layers are.
+    """
+
+    loop: Loop
+    rows: int
+    tokens: int = 2048
+    answers: int = 2048
+    pad: int = 0
+    compiled: bool = False
+
+    @classmethod
+    def of(cls, recipe: Recipe, loop: Loop, vocabulary: int, pad: int) -> Passes:
+        """For a recipe, and the size of the vocabulary of its base."""
+        return cls(loop, recipe.batch_size, recipe.pass_tokens, max(1, _LOGITS // vocabulary), pad, recipe.compile)
+
+    @property
+    def shares(self) -> bool:
+        """What rows have in common at their start is run once."""
+        return self.loop == "shared"
+
+    def cut(self, rows: Sequence[Row]) -> list[list[Row]]:
+        """The rows of a step, in passes."""
+        if self.loop == "padded":
+            return [list(rows[first : first + self.rows]) for first in range(0, len(rows), self.rows)]
+        return packing.passes(rows, self.shares, self.tokens, self.answers)
+
+    def run(self, rows: Sequence[Row]) -> int:
+        """Positions that the passes over ``rows`` compute, padding among them."""
+        if self.loop == "padded":
+            return sum(len(part) * max(len(row.ids) for row in part) for part in self.cut(rows))
+        return sum(packing.tokens_run(part, self.shares) for part in self.cut(rows))
+
+    @contextlib.contextmanager
+    def at_work(self, model: Any) -> Iterator[None]:
+        """``model``, with or without peft around it, runs as this loop needs it. A padded one runs it as it is."""
+        with contextlib.ExitStack() as stack:
+            if self.loop != "padded":
+                stack.enter_context(packing.attention_of(model.get_base_model() if _wrapped(model) else model))
+                if _wrapped(model) and not self.compiled:  # the compiler fuses by itself
+                    stack.enter_context(lowrank.fused(model))
+            if self.compiled:
+                stack.enter_context(speedups.compiled(model))
+            yield
+
+    def prepare(self, rows: Sequence[Row], device: Any) -> dict[str, Any] | packing.Packed:
+        """The tensors of a pass."""
+        if self.loop != "padded":
+            return packing.pack(rows, self.shares, device)
+        return {name: tensor.to(device) for name, tensor in batches.collate(rows, self.pad).items()}
+
+
+def logits(model: Any, made: dict[str, Any] | packing.Packed) -> tuple[Any, Any]:
+    """(logits, labels) of one pass: (positions, vocabulary) in float32 at least, (positions,), some to be ignored."""
+    if isinstance(made, packing.Packed):
+        out = model(input_ids=made.ids, position_ids=made.positions, logits_to_keep=made.picked, use_cache=False).logits
+        return _wide(out[0]), made.labels
+    inputs = {name: tensor for name, tensor in made.items() if name != "labels"}
+    width = made["labels"].shape[1]
+    out = model(**inputs, logits_to_keep=width, use_cache=False).logits
+    return _wide(out[:, -width:-1]).flatten(0, 1), made["labels"][:, 1:].flatten()
+
+
+def _wide(found: Any) -> Any:
+    return found.float() if found.dtype in (torch.bfloat16, torch.float16) else found
+
+
+def _wrapped(model: Any) -> bool:
+    """Whether peft is around it."""
+    return hasattr(model, "peft_config")
+
+
+def attending(made: dict[str, Any] | packing.Packed) -> contextlib.AbstractContextManager[None]:
+    """Around the forward and the backward pass over what ``prepare`` made."""
+    return packing.attending(made) if isinstance(made, packing.Packed) else contextlib.nullcontext()
+
+
+def loss(model: Any, made: dict[str, Any] | packing.Packed) -> Any:
+    """Cross-entropy summed over the answer tokens of a pass."""
+    found, labels = logits(model, made)
+    return torch.nn.functional.cross_entropy(found, labels, ignore_index=batches.IGNORED, reduction="sum")
+
+
+def settled(passes: Passes, model: Any, rows: Sequence[Row]) -> tuple[Passes, str]:
+    """``passes``, or padded ones and why: a packed pass must give the log-probabilities of a padded one.
+
+    Tried on the two shortest rows, for architectures differ in ways that no configuration states.
+    """
+    if passes.loop == "padded":
+        return passes, ""
+    plain = dataclasses.replace(passes, loop="padded", compiled=False)
+    few = sorted(rows, key=lambda row: len(row.ids))[:2]
+    model.eval()
+    try:
+        with torch.no_grad():
+            eager = dataclasses.replace(passes, compiled=False)
+            found, expected = (_answers(one, model, few) for one in (eager, plain))
+    except packing.Unpackable as fault:
+        return dataclasses.replace(passes, loop="padded"), f"Rows are padded: {fault}."
+    limit = _AGREE.get(model.dtype, _AGREE_HALF)
+    if (found - expected).abs().max() > limit:
+        return dataclasses.replace(
+            passes, loop="padded"
+        ), "Rows are padded: packed, this base gives other probabilities."
+    return passes, ""
+
+
+def _answers(passes: Passes, model: Any, rows: Sequence[Row]) -> Any:
+    """Log-probabilities of the answer tokens of each row, run alone after one another or together."""
+    made = passes.prepare(rows, model.device)
+    with passes.at_work(model), attending(made):
+        found, labels = logits(model, made)
+    chosen = labels != batches.IGNORED
+    return found[chosen].log_softmax(-1).gather(1, labels[chosen][:, None])[:, 0]

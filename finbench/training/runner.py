@@ -1,0 +1,369 @@
+"""Recipe -> Adapter folder: a compact trainer on transformers' Trainer, peft and bitsandbytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from finbench.cards import render
+from finbench.core import environment
+from finbench.core.console import progress, quiet, say
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.files import write_atomic, writing
+from finbench.core.records import Adapter, BaseModelId, Recipe, Training, Truncation
+from finbench.methods import Cut, Start, method_named
+from finbench.models import adapters, bases
+from finbench.training import batches, checkpoints, launch, merging, sharding, speedups
+from finbench.training.preparation import Prepared, choose, prepare
+
+if TYPE_CHECKING:
+    from finbench.training.trainer import AnswerTrainer, Watch
+
+__all__ = ["MARK", "Prepared", "begin", "choose", "fit", "prepare", "train", "work"]
+
+CURVE_POINTS = 200
+_FIRST_BATCHES = 32  # what a method that looks at data before it starts may see
+MARK = Path("checkpoints") / "run.json"  # in the folder of an unfinished run: what it was begun with
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    data_dir: Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    processes: int = 1,
+) -> Adapter | dict[str, Any]:
+    """Train the adapter that ``recipe`` describes into the folder ``out``; return its record.
+
+    The same recipe with a finished ``out`` is not trained again. With ``resume``, a run that was killed goes on
+    from its newest whole checkpoint and ends in the same weights as one that was not. With ``dry_run`` nothing
+    is trained: what would be is returned. Each of ``processes`` takes its share of every step's rows, on a GPU of its
+    own where there are any: the same steps, by sums in another order.
+
+    Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or
+    disk, before the first step wherever possible.
+    """
+    quiet()
+    launch.check(processes)
+    sharding.check(recipe, processes)
+    speedups.check(recipe)
+    run = prepare(recipe, data_dir)
+    if dry_run:
+        real, computed = run.tokens(run.passes, processes)
+        return {
+            "recipe": recipe.model_dump(),
+            "becomes": method_named(recipe.method).ends_as(recipe),
+            "base": run.base.id.model_dump(),
+            "data": [part.model_dump() for part in run.data],
+            "rows": len(run.rows),
+            "steps": run.steps,
+            "processes": processes,
+            "tokens": real,
+            "padding": max(0.0, 1 - real / computed),
+            "loop": run.passes.loop,
+            "slower": run.slower,
+            "computed": computed,
+            "first_pair": run.first_pair,
+            "contamination": run.contamination.model_dump(),
+        }
+    _check_folder(out)
+    with environment.owner(out):
+        if finished := _finished(run, out):
+            say(f"{out} holds this adapter already; nothing to do.")
+            return finished
+        run = _claim(run, out, resume, processes)
+        if run.slower:
+            say(run.slower)
+        adapter = _together(run, out, data_dir, resume, processes) if processes > 1 else work(run, out, resume)
+        assert adapter is not None
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        return adapter
+
+
+def _together(run: Prepared, out: Path, data_dir: Path | None, resume: bool, processes: int) -> Adapter:
+    job = launch.Job(
+        recipe=run.recipe,
+        out=str(out),
+        data_dir=None if data_dir is None else str(data_dir),
+        resume=resume,
+        loop=run.passes.loop,
+        parent=os.getpid(),
+    )
+    launch.together(job, out / "checkpoints" / "ranks", processes)
+    return adapters.record(out)
+
+
+def work(run: Prepared, out: Path, resume: bool) -> Adapter | None:
+    """Train, as one of the processes of a run that owns ``out``; None in all but the first, which saves the adapter."""
+    folder = out / "checkpoints"
+    dtype = bases.compute_dtype(run.recipe.dtype)
+    model, tokenizer = begin(run, dtype)
+    checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
+    for line in passed:
+        say(line)
+    if checkpoint:
+        say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
+    trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
+    if environment.rank() > 0:
+        return None
+    return _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
+
+
+def fit(
+    run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
+) -> tuple[AnswerTrainer, Watch]:
+    """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
+    from finbench.training import loops
+    from finbench.training.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
+
+    recipe, passes = run.recipe, run.passes
+    if recipe.kernels == "liger":
+        speedups.liger(model)
+    if recipe.sharding == "fsdp":
+        sharding.shard(model, whole=recipe.bits != 16)
+    else:
+        passes, why = loops.settled(run.passes, model, run.rows)
+        if why:
+            say(why)
+    with progress() as bar:
+        watch = Watch(recipe, run.sampler, run.steps, folder, bar)
+        with writing(folder):
+            trainer = AnswerTrainer(
+                run.sampler,
+                watch,
+                recipe,
+                passes,
+                model=model,
+                args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
+                train_dataset=run.rows,
+            )
+        with FirstCtrlC(watch), passes.at_work(model), writing(folder):
+            if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
+                trainer.restore(checkpoint)
+            else:
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.part()
+    if watch.interrupted and trainer.state.global_step < run.steps:
+        raise Interrupted(
+            f"Stopped after step {trainer.state.global_step} of {run.steps}; everything so far is in {folder}.",
+            "Go on with the same command and --resume.",
+        )
+    return trainer, watch
+
+
+# ---------------------------------------------------------------- before
+
+
+def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
+    """(model, tokenizer) at the start of a run: the base with the method's layers, weights drawn from the seed."""
+    from transformers import set_seed
+
+    recipe, method = run.recipe, method_named(run.recipe.method)
+    sharding.check(recipe, environment.processes())
+    speedups.check(recipe)
+    model, tokenizer = bases.load(run.base, method.loads(recipe), dtype, recipe.sharding == "fsdp")
+
+    def load(weights: Any | None) -> Any:
+        if weights is None:
+            return bases.load(run.base, recipe.bits, dtype)[0]
+        with tempfile.TemporaryDirectory() as folder:
+            weights.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            return bases.load(bases.Base(run.base.id, Path(folder)), recipe.bits, dtype)[0]
+
+    set_seed(recipe.seed)  # adapter weights are drawn from here on
+    first = run.sampler.batches(0)[:_FIRST_BATCHES]
+    collated = (batches.collate([run.rows[i] for i in part], tokenizer.pad_token_id) for part in first)
+    on_device = ({key: tensor.to(model.device) for key, tensor in batch.items()} for batch in collated)
+    model = method.apply(model, recipe, Start(run.steps, on_device, load))
+    return model, tokenizer
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that holds something else: an adapter's README.md would replace another's."""
+    if out.is_dir() and not (out / "finbench.json").is_file() and not (out / MARK).is_file():
+        others = sorted(path.name for path in out.iterdir() if path.name not in (".lock", "checkpoints"))
+        if others:
+            raise FinbenchError(
+                f"{out} holds other files ({', '.join(others[:3])}).", "Choose an empty or a new folder with --out."
+            )
+
+
+def _finished(run: Prepared, out: Path) -> Adapter | None:
+    """The adapter in ``out`` if it is this run's; a FinbenchError if it is another's."""
+    if not (out / "finbench.json").is_file():
+        return None
+    found = adapters.record(out)
+    stated = {**found.recipe.model_dump(), "data": [part.digest for part in found.data], "base": found.base.fingerprint}
+    if difference := _difference(stated, run.decisive):
+        raise FinbenchError(f"{out} holds another adapter ({difference}).", "Choose another --out.")
+    return found
+
+
+def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
+    """What differs between two runs, in words; empty if nothing does."""
+    keys = [key for key in now if there.get(key) != now[key]]
+    return ", ".join(
+        key if key in ("data", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
+    )
+
+
+def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
+    """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one.
+
+    Returns the run, with the loop that it was begun with.
+    """
+    mark = out / MARK
+    now = {
+        **run.decisive,
+        "loop": run.passes.loop,
+        "pass_tokens": run.passes.tokens,
+        "sharding": run.recipe.sharding,
+        "dtype_used": str(bases.compute_dtype(run.recipe.dtype)),
+        "versions": environment.versions(),
+    }
+    if checkpoints.newest(mark.parent)[0]:
+        if not resume:
+            raise FinbenchError(f"{out} holds an unfinished run.", "Go on with --resume, or choose another --out.")
+        try:
+            found = json.loads(mark.read_text(encoding="utf-8"))
+            versions, found["versions"] = found["versions"], now["versions"]
+            before = found.setdefault("loop", "padded")  # before there was a choice
+            others = found.pop("processes", 1)
+            found.setdefault("pass_tokens", run.passes.tokens)
+            found.setdefault("sharding", "none")
+            found.setdefault("optimizer", "adamw")
+        except (OSError, ValueError, KeyError, TypeError) as fault:
+            raise FinbenchError(f"{mark} is missing or torn.", "Choose another --out.") from fault
+        if run.recipe.loop == "auto" and before in ("padded", "packed") and before != now["loop"]:
+            say(f"It was begun with {before} rows, and goes on so.")
+            run = run.begun(before)
+            now["loop"] = before
+        if difference := _difference(found, now):
+            raise FinbenchError(
+                f"{out} was begun with another recipe, base or data ({difference}).",
+                "Resume with what it was begun with, or choose another --out.",
+            )
+        if others != processes:
+            _regroup(run, out, others, processes)
+        if versions != now["versions"]:
+            say("It was begun with other versions of the libraries: the end may differ in the last bits.")
+    elif resume:
+        say("There is nothing to resume; starting from the beginning.")
+    write_atomic(mark, json.dumps({**now, "processes": processes}, indent=1) + "\n")
+    return run
+
+
+def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
+    """Go on in another number of processes, or refuse it where each draws numbers of its own."""
+    from finbench.training import loops
+
+    if reason := loops.without_sharing(bases.skeleton(run.base), run.recipe):
+        raise FinbenchError(
+            f"{out} was begun by {before} process{'' if before == 1 else 'es'}, and {processes} would learn something "
+            f"else: {reason}.",
+            f"Resume with --processes {before} (--gpus {before} on GPUs), or choose another --out.",
+        )
+    say(f"It was begun by {before} process{'' if before == 1 else 'es'}: the end may differ in the last bits.")
+
+
+# ---------------------------------------------------------------- after
+
+
+def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) -> Training:
+    processes = trainer.accelerator.num_processes
+    real, computed = run.tokens(trainer.passes, processes)
+    curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
+    last = curve[-max(1, len(curve) // 10) :]  # one batch says little
+    stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
+    return Training(
+        rows=len(run.rows),
+        steps=run.steps,
+        epochs=run.recipe.epochs,
+        tokens=real,
+        padding=max(0.0, 1 - real / computed),
+        loop=trainer.passes.loop,
+        computed=computed,
+        processes=processes,
+        seconds=round(watch.seconds, 2),
+        tokens_per_second=round(real / watch.seconds, 1),
+        peak_memory_bytes=trainer.peak,
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        total_parameters=sum(p.numel() for p in model.parameters()),
+        final_loss=round(sum(loss for _, loss in last) / len(last), 6),
+        loss_curve=curve[::stride],
+    )
+
+
+def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Training, out: Path) -> Adapter:
+    """Write the adapter folder: weights first, ``finbench.json`` last, which says that the rest is whole."""
+    recipe, base = run.recipe, run.base
+    trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
+    bad = [name for name, tensor in trained.items() if not tensor.isfinite().all()]
+    if bad:
+        raise FinbenchError(
+            f"Training ended with weights that are not finite ({bad[0]}).", "Use a smaller learning rate: --lr"
+        )
+    method = method_named(recipe.method)
+    whole = method.makes(recipe) == "model"
+    staging = out / "checkpoints" / "final"
+    shutil.rmtree(staging, ignore_errors=True)
+    with writing(out):
+        staging.mkdir(parents=True)
+        model.config.name_or_path = base.id.hub_id or base.id.alias  # not the local path it was loaded from
+        cut = method.save(model, recipe, staging)
+        if whole:
+            tokenizer.save_pretrained(staging)
+        else:
+            _name_base(staging / "adapter_config.json", base.id)
+        lost = None if cut is None else _truncation(run, model, tokenizer, staging, cut)
+        (staging / "README.md").unlink(missing_ok=True)
+        adapter = Adapter(
+            kind="model" if whole else "peft",
+            # a local path means nothing elsewhere, and may name its owner
+            recipe=recipe.model_copy(update={"base": base.id.alias}) if base.id.source == "folder" else recipe,
+            base=base.id,
+            dtype=dtype,
+            quantisation=method.quantisation(recipe, dtype),
+            data=run.data,
+            contamination=run.contamination,
+            files=adapters.decisive_files(staging),
+            training=measured,
+            truncation=lost,
+            provenance=environment.provenance(),
+        )
+        for path in sorted(staging.iterdir()):
+            path.chmod(0o644)
+            path.replace(out / path.name)
+    write_atomic(out / "README.md", render.model_card(adapter))
+    write_atomic(out / "finbench.json", adapter.to_json())
+    return adapter
+
+
+def _truncation(run: Prepared, model: Any, tokenizer: Any, saved: Path, cut: Cut) -> Truncation:
+    """The adapter that was saved, on its base, beside the model in training, both in float32."""
+    template = bases.chat_template(tokenizer, run.base.id.alias) if run.recipe.chat else None
+    texts = merging.probes(list(run.recipe.tasks), template)
+    before = [merging.log_probabilities(model.eval(), tokenizer, text) for text in texts]
+    base, _ = bases.load(run.base, 16, bases.compute_dtype(run.recipe.dtype))
+    again = adapters.attach(base.float(), saved).eval()
+    after = [merging.log_probabilities(again, tokenizer, text) for text in texts]
+    return Truncation(**dataclasses.asdict(cut), **merging.compare(before, after))
+
+
+def _name_base(path: Path, base: BaseModelId) -> None:
+    """The base by its name, and sets in order: peft writes them as this process's hash seed has it."""
+    config = json.loads(path.read_text())
+    config |= {"base_model_name_or_path": base.hub_id or base.alias, "revision": base.revision}
+    for key in ("target_modules", "exclude_modules", "feedforward_modules"):
+        if isinstance(config.get(key), list):
+            config[key].sort()
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,237 @@
+"""``finbench tune``: the learning rate by successive halving on rows held out of train, equally dear for any method.
+
+Comparisons at one learning rate mislead: nine LoRA variants end within one or two points of each other once each has
+its own (arXiv:2602.04998, arXiv:2601.22708).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from finbench.core import environment
+from finbench.core.console import quiet, say
+from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.files import digest, write_atomic
+from finbench.core.records import Recipe, Search, Trial
+from finbench.methods import method_named
+from finbench.models import bases
+from finbench.scoring import prompts
+from finbench.training import batches, preparation, runner
+
+HELD_OUT = 0.2  # share of the train rows, by hash of their source
+MOST_HELD_OUT = 200  # rows a task: more would cost as much as the training
+LARGEST_BUDGET = 6
+NEVER = 10**9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The rungs of a search: in each, this many rates are trained on this share of the rows."""
+
+    rates: list[float]
+    rungs: list[tuple[int, float]]
+
+
+def plan(lr: float, budget: int) -> Plan:
+    """2^budget rates a factor of two apart around ``lr``, each rung with half the rates on twice the rows.
+
+    A rung costs as much as one whole training of the recipe, and there are ``budget`` of them; the last one compares
+    two rates on half the rows.
+    """
+    if not 1 <= budget <= LARGEST_BUDGET:
+        raise FinbenchError(f"--budget is from 1 to {LARGEST_BUDGET} whole trainings, got {budget}.", "--budget 3")
+    count = 2**budget
+    rates = [float(f"{lr * 2.0**k:.4g}") for k in range(-count // 2, count // 2)]
+    return Plan(rates, [(2 ** (budget - rung), 0.5 ** (budget - rung)) for rung in range(budget)])
+
+
+def outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = None) -> dict[str, Any]:
+    """What ``tune`` would do: the rates, and how many of them are trained on how many rows in each rung.
+
+    Raises what ``tune`` would raise before it trains anything. Loads no weights and writes nothing.
+    """
+    quiet()
+    stages = plan(recipe.lr, budget)
+    held, sides = _rows(recipe, stages, data_dir)
+    return {
+        "recipe": recipe.model_dump(),
+        "base": held.base.id.model_dump(),
+        "budget": budget,
+        "rates": stages.rates,
+        "validation_rows": len(held.rows),
+        "rungs": [
+            {"trials": count, "rows": len(run.rows), "steps": run.steps, "tokens": run.tokens(run.passes)[0]}
+            for (count, _), run in zip(stages.rungs, sides, strict=True)
+        ],
+        "tokens": sum(count * run.tokens(run.passes)[0] for (count, _), run in zip(stages.rungs, sides, strict=True)),
+    }
+
+
+def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = None) -> tuple[Recipe, Path]:
+    """Find a learning rate for ``recipe`` at the cost of ``budget`` trainings; return the tuned recipe and its file.
+
+    A fifth of the train rows, at most 200 a task, is held out, by source, so that no text is on both sides; the test
+    split is not touched. Rates are ranked by the mean negative log-likelihood of the held-out answers. Each finished
+    trial is kept in ``out``: the same command goes on after a stop. The recipe that is written holds the winner and
+    the whole search; ``train`` takes it as it is.
+
+    Raises FinbenchError when every rate diverges, and for a folder that holds another search.
+    """
+    quiet()
+    stages = plan(recipe.lr, budget)
+    with environment.owner(out):
+        held, sides = _rows(recipe, stages, data_dir)
+        path = out / "search.json"
+        key = _key(recipe, budget, held, sides)
+        trials = _earlier(path, key)
+        kept = stages.rates
+        for rung, (run, (count, _)) in enumerate(zip(sides, stages.rungs, strict=True)):
+            for lr in kept[:count]:  # on the same rows, in the same order
+                found = next((trial for trial in trials if (trial.rung, trial.lr) == (rung, lr)), None)
+                if found is None:
+                    found = _trial(replace(run, recipe=_untouched(recipe, lr=lr)), held, rung)
+                    trials.append(found)
+                    write_atomic(path, _stored(key, trials))
+                shown = "diverged" if found.loss is None else f"validation loss {found.loss:.4f}"
+                say(f"rung {rung + 1} of {budget}: lr {lr:g} on {found.rows:,} rows, {shown}")
+            ranked = _ranked(trials, rung)
+            if ranked[0].loss is None:
+                raise FinbenchError("Every learning rate diverged.", f"Start lower: --lr {min(kept) / 16:.2g}")
+            kept = [trial.lr for trial in ranked[: max(1, count // 2)]]
+        search = Search(
+            budget=budget,
+            validation_rows=len(held.rows),
+            data=[part.digest for part in sides[-1].data],
+            trials=sorted(trials, key=lambda trial: (trial.rung, trial.lr)),
+        )
+        tuned = recipe.model_copy(update={"lr": kept[0], "search": search})
+        target = out / f"{recipe.name.removesuffix(f'-s{recipe.seed}')}-tuned.yaml"
+        write_atomic(target, yaml.safe_dump(tuned.model_dump(exclude={"name"}), sort_keys=False))
+    if len(stages.rates) > 2 and kept[0] in (stages.rates[0], stages.rates[-1]):
+        say(f"{kept[0]:g} is the end of the range that was searched: search again from there, with --lr {kept[0]:g}.")
+    return tuned, target
+
+
+def _rows(recipe: Recipe, stages: Plan, data_dir: Path | None) -> tuple[runner.Prepared, list[runner.Prepared]]:
+    """(rows held out, the rows of each rung)."""
+    chosen = _untouched(recipe)
+    held = runner.prepare(chosen, data_dir, _side(recipe, "held", 1.0))
+    sides = [runner.prepare(chosen, data_dir, _side(recipe, "train", share)) for _, share in stages.rungs]
+    for run in sides:
+        method_named(recipe.method).check_steps(recipe, run.steps)
+    return held, sides
+
+
+def _key(recipe: Recipe, budget: int, held: runner.Prepared, sides: Sequence[runner.Prepared]) -> str:
+    """What decides a search's trials."""
+    rows = [part.digest for run in sides for part in run.data]
+    stated = {"lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks, "rows": rows}
+    return digest({**held.decisive, **stated})
+
+
+def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
+    """The recipe for a trial: rows are chosen by ``_side``, and nothing is written on the way."""
+    return recipe.model_copy(update={"limit": None, "save_every": NEVER, "search": None, **changes})
+
+
+def _side(recipe: Recipe, side: Literal["held", "train"], share: float) -> preparation.Select:
+    """Rows of one side of the split, within the recipe's limit, and of these a seeded ``share``."""
+
+    def select(exam: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        own = [doc for doc in docs if _is_held(exam, doc, recipe.seed) == (side == "held")]
+        most = min(len(own), recipe.limit or len(own))
+        if side == "held":
+            most = min(most, MOST_HELD_OUT)
+        if not own:
+            raise FinbenchError(
+                f"{exam.config.task} has too few train rows ({len(docs)}) to hold some out.", "Tune on more rows."
+            )
+        return runner.choose(own, max(1, round(share * most)), recipe.seed)
+
+    return select
+
+
+def _is_held(exam: Any, doc: dict[str, Any], seed: int) -> bool:
+    source = str(doc.get("group") or prompts.shown(exam, doc))
+    number = int.from_bytes(hashlib.sha256(f"finbench-tune-{seed}:{source}".encode()).digest()[:8], "big")
+    return number < HELD_OUT * 2**64
+
+
+def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
+    """Train once from the start, and ask the held-out rows."""
+    from finbench.training.trainer import Diverged
+
+    model, tokenizer = runner.begin(run, bases.compute_dtype(run.recipe.dtype))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            runner.fit(run, model, tokenizer, Path(folder))
+            loss: float | None = answer_loss(model, tokenizer, held.rows, run.recipe.batch_size)
+        except Diverged:
+            loss = None
+        except Interrupted as fault:
+            raise Interrupted(
+                "Stopped; every trial that was finished is kept.", "Go on with the same command."
+            ) from fault
+    finite = loss is not None and math.isfinite(loss)
+    return Trial(rung=rung, lr=run.recipe.lr, rows=len(run.rows), steps=run.steps, loss=loss if finite else None)
+
+
+def answer_loss(model: Any, tokenizer: Any, rows: Sequence[batches.Row], batch_size: int) -> float:
+    """Mean negative log-likelihood in nats of an answer's token, over all tokens of all answers."""
+    import torch
+
+    model.eval()
+    total = count = 0.0
+    order = sorted(rows, key=lambda row: len(row.ids))
+    with torch.no_grad():
+        for first in range(0, len(order), batch_size):
+            batch = batches.collate(order[first : first + batch_size], tokenizer.pad_token_id)
+            labels = batch.pop("labels").to(model.device)
+            inputs = {key: tensor.to(model.device) for key, tensor in batch.items()}
+            logits = model(**inputs, logits_to_keep=labels.shape[1], use_cache=False).logits
+            total += float(
+                torch.nn.functional.cross_entropy(
+                    logits[:, -labels.shape[1] : -1].float().flatten(0, 1),
+                    labels[:, 1:].flatten(),
+                    ignore_index=batches.IGNORED,
+                    reduction="sum",
+                )
+            )
+            count += int((labels[:, 1:] != batches.IGNORED).sum())
+    return total / count
+
+
+def _ranked(trials: Sequence[Trial], rung: int) -> list[Trial]:
+    """The trials of a rung, best first; of equals the smaller rate; the diverged last."""
+    own = [trial for trial in trials if trial.rung == rung]
+    return sorted(own, key=lambda trial: (math.inf if trial.loss is None else trial.loss, trial.lr))
+
+
+def _stored(key: str, trials: Sequence[Trial]) -> str:
+    return json.dumps({"search": key, "trials": [trial.model_dump() for trial in trials]}, indent=1) + "\n"
+
+
+def _earlier(path: Path, key: str) -> list[Trial]:
+    """The finished trials of the same search; a FinbenchError for another one's."""
+    if not path.is_file():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        trials = [Trial.parse(entry, str(path)) for entry in found["trials"]]
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise FinbenchError(f"{path} is torn.", "Remove it, or choose another --out.") from fault
+    if found.get("search") != key:
+        raise FinbenchError(
+            f"{path} is of another search (recipe, data, base or budget differ).", "Choose another --out."
+        )
+    say(f"Going on with {len(trials)} finished trials.")
+    return trials
