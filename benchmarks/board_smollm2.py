@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles
-from finbench.core import catalog
 from finbench.evaluation import evaluator
-from finbench.training import runner
+from finbench.training import recipes, runner
 
 RESULTS = Path(__file__).resolve().parent.parent / "leaderboards" / "scorecards"
 SUBJECTS: dict[str, dict[str, Any]] = {
@@ -42,7 +41,7 @@ def train(data_dir: Path | None, studies: list[str]) -> None:
             folder = folder_of(study, name)
             if not (folder / "finbench.json").is_file():
                 said = {"name": folder.name, "tasks": STUDIES[study], "limit": 250, "seed": 0}
-                recipe = catalog.recipe(None, {**said, **stated})
+                recipe = recipes.recipe(None, {**said, **stated})
                 runner.train(recipe, folder, data_dir=data_dir, resume=(folder / "checkpoints").is_dir())
 
 

@@ -16,11 +16,10 @@ import statistics
 from pathlib import Path
 
 from finbench.cards import cardfiles, render
-from finbench.core import catalog
 from finbench.core.records import Score, Scorecard
 from finbench.evaluation import evaluator
 from finbench.models import adapters
-from finbench.training import runner
+from finbench.training import recipes, runner
 
 RECIPE = "fpb-smollm2-135m-lora"
 SEEDS = (0, 1, 2)
@@ -31,7 +30,7 @@ def run(data_dir: Path | None) -> None:
     """Train three seeds, score them beside the base in both forms, copy the cards to the leaderboard."""
     folders = []
     for seed in SEEDS:
-        recipe = catalog.recipe(RECIPE, {"seed": seed})
+        recipe = recipes.recipe(RECIPE, {"seed": seed})
         folders.append(Path("runs") / recipe.name)
         runner.train(recipe, folders[-1], data_dir=data_dir, resume=(folders[-1] / "checkpoints").is_dir())
     out = Path("runs") / "fpb-scorecards"

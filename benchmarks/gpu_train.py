@@ -22,10 +22,10 @@ from typing import Any
 
 import torch
 
-from finbench.core import catalog, environment
+from finbench.core import environment
 from finbench.methods import method_named, quantise
 from finbench.models import bases
-from finbench.training import batches, gpus, loops, planning
+from finbench.training import batches, gpus, loops, planning, recipes
 from finbench.training.trainer import AnswerTrainer, arguments
 
 HERE = Path(__file__).parent
@@ -81,7 +81,7 @@ def steps(way: tuple[int, str], options: argparse.Namespace) -> dict[str, Any]:
     dtype = bases.compute_dtype("auto")
     stated = {"tasks": ["mini_sentiment"], "rank": options.rank, "alpha": 2 * options.rank, "bits": bits, "lr": 1e-4}
     stated |= {"pass_tokens": options.pass_tokens, "batch_size": options.batch, "compile": options.compile}
-    recipe = catalog.recipe(None, {**stated, "optimizer": options.optimizer, "kernels": options.kernels})
+    recipe = recipes.recipe(None, {**stated, "optimizer": options.optimizer, "kernels": options.kernels})
     model = model_of(options.tiny, bits, dtype)
     layers = bases.layers_of(planning.shaped("tiny" if options.tiny else "llama-3.1-8b"))
     model = method_named("lora").apply(model, recipe)

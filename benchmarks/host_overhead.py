@@ -13,10 +13,9 @@ import time
 
 import torch
 
-from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.methods import method_named
-from finbench.training import batches, loops, packing, planning
+from finbench.training import batches, loops, packing, planning, recipes
 
 
 def main() -> None:
@@ -24,7 +23,7 @@ def main() -> None:
     quiet()
     torch.set_num_threads(1)
     planning.SHAPES["narrow"] = (32, 64, 30, 4, 2, 100)
-    recipe = catalog.recipe(None, {"tasks": ["mini_sentiment"], "rank": 2, "dtype": "float32"})
+    recipe = recipes.recipe(None, {"tasks": ["mini_sentiment"], "rank": 2, "dtype": "float32"})
     rows = [batches.Row([*range(10), *range(number, number + 10)], 2) for number in range(4)]
     _, operations = planning.counted(planning.shaped("narrow"), recipe, rows)
     model = planning.shaped("narrow").to_empty(device="cpu")

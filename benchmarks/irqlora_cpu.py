@@ -27,6 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from finbench.training import recipes
+
 RESULTS = Path(__file__).parent / "irqlora_cpu.json"
 HALVES: dict[str, dict[str, bool]] = {
     "NF4": {"icq": False, "iec": False},
@@ -132,10 +134,9 @@ def free_grid() -> None:
 
 
 def _recipe(halves: str, seed: int, rows: int) -> Any:
-    from finbench.core import catalog
 
     stated = {"method": "irqlora", "tasks": ["fpb"], "limit": rows, "batch_size": BATCH, "seed": seed}
-    return catalog.recipe(None, {**stated, **HALVES[halves]})
+    return recipes.recipe(None, {**stated, **HALVES[halves]})
 
 
 def cost(halves: str, data_dir: Path | None) -> None:

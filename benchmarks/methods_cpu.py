@@ -26,6 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from finbench.training import recipes
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "methods_cpu.json"
 ROWS, BATCH, TESTS = 400, 16, 300  # of the scores
@@ -69,7 +71,6 @@ def train(
     method: str, bits: int, rows: int, batch: int, data_dir: Path | None, out: Path
 ) -> tuple[Path, dict[str, Any]]:
     """Train one line on ``rows`` rows; (adapter folder, what it cost)."""
-    from finbench.core import catalog
     from finbench.methods.subspaces import Moving
     from finbench.training import runner
 
@@ -79,7 +80,7 @@ def train(
     runner.begin = _timed(runner.begin, started)
     runner.fit = _timed(runner.fit, fitted)
     Moving.move = _timed(Moving.move, moved)  # type: ignore[method-assign]
-    recipe = catalog.recipe(
+    recipe = recipes.recipe(
         None, {"tasks": ["fpb"], "method": method, "bits": bits, "limit": rows, "batch_size": batch}
     )
     folder = out / recipe.name

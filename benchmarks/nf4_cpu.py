@@ -13,10 +13,10 @@ from typing import Any
 import bitsandbytes as bnb
 import torch
 
-from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.methods import method_named, quantise
 from finbench.models import bases
+from finbench.training import recipes
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn in the corresponding period a year earlier."
 
@@ -24,7 +24,7 @@ TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn in the correspondin
 def gradients(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
     """Gradients of all adapter tensors after one evaluation forward."""
     torch.manual_seed(0)
-    wrapped = method_named("lora").apply(model, catalog.recipe(None, {"tasks": ["mini_sentiment"], "rank": 4}))
+    wrapped = method_named("lora").apply(model, recipes.recipe(None, {"tasks": ["mini_sentiment"], "rank": 4}))
     for name, tensor in wrapped.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(tensor, std=0.02)

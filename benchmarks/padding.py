@@ -20,7 +20,7 @@ from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.data.sources import describe
-from finbench.training import batches, packing
+from finbench.training import batches, packing, recipes
 from finbench.training.preparation import Prepared, prepare
 
 BATCH, EPOCHS = 16, 3
@@ -60,7 +60,7 @@ def main() -> None:
         if task.form != "generate" or not (task.shipped or describe(task.set, stated.data_dir)):
             continue
         try:
-            recipe = catalog.recipe(None, {"tasks": [name], "limit": stated.limit, "max_length": 8192})
+            recipe = recipes.recipe(None, {"tasks": [name], "limit": stated.limit, "max_length": 8192})
             run = prepare(recipe, stated.data_dir, lambda exam, docs: docs)  # leaks are not what is looked for
         except FinbenchError as fault:
             print(f"{name.removeprefix('finbench_'):24} {fault.message.splitlines()[0][:80]}")

@@ -19,7 +19,7 @@ from finbench.cards import cardfiles, render
 from finbench.core import catalog, paths
 from finbench.core.records import Score
 from finbench.evaluation import evaluator
-from finbench.training import runner
+from finbench.training import recipes, runner
 
 LIMIT = {"suite": 200, "xbrl": 30}  # test rows a task; those of XBRL have long prompts
 HOME = Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ learnt and scored on a real model. With one seed and a 135M base it ranks nothin
 def run(data_dir: Path | None, studies: list[str]) -> None:
     """Train, score beside the base, copy the cards to the leaderboard."""
     for study in studies:
-        recipe = catalog.recipe(STUDIES[study])
+        recipe = recipes.recipe(STUDIES[study])
         folder, out = Path("runs") / recipe.name, Path("runs") / f"{study}-scorecards"
         if not (folder / "finbench.json").is_file():
             runner.train(recipe, folder, data_dir=data_dir, resume=(folder / "checkpoints").is_dir())

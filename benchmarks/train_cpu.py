@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from finbench.training import recipes
+
 HERE = Path(__file__).parent
 FOUND = HERE / "train_cpu.json"
 PAGE = HERE.parent / "docs" / "training.md"
@@ -67,12 +69,11 @@ def timer() -> Any:
 
 def prepared(way: str, task: str, rows: int, data_dir: Path) -> Any:
     """The run of a way; for TRL it only gives rows."""
-    from finbench.core import catalog
     from finbench.training import runner
 
     stated = {"tasks": [task], "limit": rows, "rank": RANK, "alpha": 2 * RANK, "batch_size": BATCH, "lr": LR}
     stated |= {"loop": way} if way in ("padded", "packed") else {}
-    return runner.prepare(catalog.recipe(None, {**stated, "bits": 4 if way == "nf4" else 16}), data_dir)
+    return runner.prepare(recipes.recipe(None, {**stated, "bits": 4 if way == "nf4" else 16}), data_dir)
 
 
 def ours(way: str, task: str, rows: int, data_dir: Path) -> dict[str, Any]:

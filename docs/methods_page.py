@@ -16,6 +16,7 @@ from finbench.methods import METHODS, TUNERS
 from finbench.methods.base import SERVED, Method
 from finbench.methods.lora import REFUSED as REFUSED_OPTIONS
 from finbench.methods.tuners import REFUSED as REFUSED_TUNERS
+from finbench.training import recipes
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "methods_cpu.json"
 PEFT = "https://huggingface.co/docs/peft/package_reference/"
@@ -153,7 +154,7 @@ def _paper(stated: str) -> str:
 
 
 def _defaults(method: Method) -> str:
-    return ", ".join(f"{key} {_number(value)}" for key, value in catalog.defaults_of(method).items())
+    return ", ".join(f"{key} {_number(value)}" for key, value in recipes.defaults_of(method).items())
 
 
 def _number(value: Any) -> str:

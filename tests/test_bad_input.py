@@ -23,7 +23,7 @@ from finbench.data.sources import import_data
 from finbench.evaluation import evaluator
 from finbench.models import adapters, bases, modelfiles
 from finbench.scoring import prompts
-from finbench.training import batches
+from finbench.training import batches, recipes
 from finbench.training.runner import prepare, train
 from make_data import write_sources
 
@@ -42,7 +42,7 @@ STATED = {
 def adapter(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small adapter; do not write into it."""
     out = tmp_path_factory.mktemp("adapters") / "tiny"
-    train(catalog.recipe(None, {**STATED, "base": str(llama)}), out)
+    train(recipes.recipe(None, {**STATED, "base": str(llama)}), out)
     return out
 
 
@@ -165,7 +165,7 @@ def test_every_file_that_decides_an_answer_is_listed(adapter: Path, llama: Path,
 def test_faults_of_one_subject_stop_all_before_any_is_scored(adapter: Path, llama: Path, tmp_path: Path) -> None:
     """Also when they need an engine of their own: a fully fine-tuned model, other bits."""
     train(
-        catalog.recipe(None, {**STATED, "base": str(llama), "method": "full", "rank": 16, "lr": 1e-3}), tmp_path / "f"
+        recipes.recipe(None, {**STATED, "base": str(llama), "method": "full", "rank": 16, "lr": 1e-3}), tmp_path / "f"
     )
     weights = load_file(tmp_path / "f" / "model.safetensors")
     weights["model.norm.weight"][0] = float("nan")
@@ -192,7 +192,7 @@ def test_worked_examples_do_not_depend_on_what_was_rendered_before() -> None:
 def test_a_run_is_resumed_only_on_the_data_and_base_it_was_begun_with(llama: Path, tmp_path: Path) -> None:
     sources = write_sources(tmp_path / "s")
     import_data("fpb", sources["fpb"], tmp_path / "d")
-    recipe = catalog.recipe(None, {**STATED, "base": str(llama), "tasks": ["fpb"]})
+    recipe = recipes.recipe(None, {**STATED, "base": str(llama), "tasks": ["fpb"]})
     run = prepare(recipe, tmp_path / "d")
     train(recipe, tmp_path / "a", data_dir=tmp_path / "d")
     sources["fpb"][0].write_bytes(b"".join(f"Extra {i} about Oak plc rose .@positive\r\n".encode() for i in range(60)))
@@ -206,7 +206,7 @@ def test_somebody_elses_folder_is_not_written_into(llama: Path, tmp_path: Path) 
     (tmp_path / "project").mkdir()
     (tmp_path / "project" / "README.md").write_text("mine")
     with pytest.raises(FinbenchError, match="holds other files"):
-        train(catalog.recipe(None, {**STATED, "base": str(llama)}), tmp_path / "project")
+        train(recipes.recipe(None, {**STATED, "base": str(llama)}), tmp_path / "project")
     assert (tmp_path / "project" / "README.md").read_text() == "mine"
 
 
@@ -222,12 +222,12 @@ def test_positions_are_limited_by_what_the_architecture_calls_them(tmp_path: Pat
     base = make_gpt2(tmp_path / "gpt2")
     GPT2LMHeadModel(GPT2Config(vocab_size=600, n_positions=40, n_embd=64, n_layer=2, n_head=4)).save_pretrained(base)
     with pytest.raises(FinbenchError, match="longer than 40 tokens"):
-        prepare(catalog.recipe(None, {**STATED, "base": str(base)}))
+        prepare(recipes.recipe(None, {**STATED, "base": str(base)}))
 
 
 def test_a_weight_that_leaves_no_row_is_refused(llama: Path) -> None:
     with pytest.raises(FinbenchError, match="leaves none of 48 rows"):
-        prepare(catalog.recipe(None, {**STATED, "base": str(llama), "tasks": ["mini_sentiment:0.0001"]}))
+        prepare(recipes.recipe(None, {**STATED, "base": str(llama), "tasks": ["mini_sentiment:0.0001"]}))
 
 
 def test_a_tokenizer_that_ends_texts_by_itself_changes_nothing(llama: Path) -> None:
@@ -294,7 +294,7 @@ def test_odd_recipe_files(text: str, tmp_path: Path, monkeypatch: Any, capsys: A
 
 def test_a_recipe_file_of_any_name_is_trained_under_a_plain_one(tmp_path: Path) -> None:
     (tmp_path / "My Recipe (2).yaml").write_text("tasks: [mini_ner]\n")
-    recipe = catalog.recipe(str(tmp_path / "My Recipe (2).yaml"))
+    recipe = recipes.recipe(str(tmp_path / "My Recipe (2).yaml"))
     assert isinstance(recipe, Recipe)
     assert recipe.name == "my-recipe-2-s0"
 
@@ -319,7 +319,7 @@ def test_odd_bases_are_refused_by_train_and_eval(fault: str, llama: Path, tmp_pa
     shutil.copytree(llama, tmp_path / "b")
     (tmp_path / "b" / name).write_text(content)
     with pytest.raises(FinbenchError, match=message):
-        train(catalog.recipe(None, {**STATED, "base": str(tmp_path / "b")}), tmp_path / "a")
+        train(recipes.recipe(None, {**STATED, "base": str(tmp_path / "b")}), tmp_path / "a")
     with pytest.raises(FinbenchError, match=message):
         evaluator.evaluate(model=str(tmp_path / "b"), tasks=["mini_sentiment"], limit=4, out=tmp_path / "o")
 

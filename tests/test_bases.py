@@ -13,6 +13,7 @@ import torch
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.models import bases
+from finbench.training import recipes
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +86,7 @@ def test_the_whole_path_learns(embedded: bases.Base, cache: Path, tmp_path: Path
     from finbench.evaluation.evaluator import evaluate
     from finbench.training.runner import train
 
-    recipe = catalog.recipe("mini-sentiment-smollm2-135m-lora", {"limit": 160})
+    recipe = recipes.recipe("mini-sentiment-smollm2-135m-lora", {"limit": 160})
     train(recipe, tmp_path / "a")
     base, adapter = evaluate([str(tmp_path / "a")], out=tmp_path / "cards")
     assert adapter.scores[0].main.low > base.scores[0].main.high

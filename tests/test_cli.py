@@ -20,6 +20,7 @@ from finbench.core.errors import FinbenchError, near_misses
 from finbench.methods import METHODS
 from finbench.models import adapters
 from finbench.scoring import prompts
+from finbench.training import recipes
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -151,7 +152,7 @@ def test_letters_that_changed_places_are_the_first_guess() -> None:
 
 def test_an_unknown_key_is_not_answered_with_a_refused_one() -> None:
     with pytest.raises(FinbenchError) as fault:
-        catalog.recipe(None, {"tasks": ["mini_ner"], "lr_ratio": 3})
+        recipes.recipe(None, {"tasks": ["mini_ner"], "lr_ratio": 3})
     assert "'lr_ratio' (an option of lora+)" in fault.value.message
     assert "use_bdlora" in str(fault.value)
     assert "modules_to_save" not in str(fault.value)
@@ -169,20 +170,20 @@ def test_the_tasks_path_is_where_lm_eval_finds_them() -> None:
 def test_a_shown_recipe_can_be_trained_from(tmp_path: Path) -> None:
     done = run("zoo", "show", "fpb-smollm2-135m-lora")
     (tmp_path / "mine.yaml").write_text(done.stdout)
-    mine = catalog.recipe(str(tmp_path / "mine.yaml"))
+    mine = recipes.recipe(str(tmp_path / "mine.yaml"))
     assert mine.name == "mine-s0"
-    assert mine.model_dump(exclude={"name"}) == catalog.recipe("fpb-smollm2-135m-lora").model_dump(exclude={"name"})
+    assert mine.model_dump(exclude={"name"}) == recipes.recipe("fpb-smollm2-135m-lora").model_dump(exclude={"name"})
 
 
 def test_a_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
     stated = {"tasks": ["mini_ner"], "limit": 8, "method": "rosa", "options": {"save_rank": 4}}
     (tmp_path / "r.yaml").write_text(json.dumps(stated))
     changes = overrides({"rank": None, "limit": 16}, ["limit=null", "save_rank="])
-    changed = catalog.recipe(str(tmp_path / "r.yaml"), changes)
+    changed = recipes.recipe(str(tmp_path / "r.yaml"), changes)
     assert (changed.limit, changed.options) == (None, {"save_rank": None})
-    assert changed.rank == catalog.recipe(str(tmp_path / "r.yaml")).rank
+    assert changed.rank == recipes.recipe(str(tmp_path / "r.yaml")).rank
     with pytest.raises(FinbenchError, match="rank: .*valid integer, got None"):
-        catalog.recipe(str(tmp_path / "r.yaml"), overrides({}, ["rank=null"]))
+        recipes.recipe(str(tmp_path / "r.yaml"), overrides({}, ["rank=null"]))
 
 
 def test_near_misses_among_files(tmp_path: Path) -> None:
@@ -392,7 +393,7 @@ def test_off_a_terminal_progress_is_a_line_now_and_then(capsys: Any) -> None:
 
 @pytest.mark.parametrize(("method", "ranked"), [("lora", True), ("fourierft", False)])
 def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsys: Any) -> None:
-    recipe = catalog.recipe(None, {"tasks": ["mini_ner"], "method": method}).model_dump()
+    recipe = recipes.recipe(None, {"tasks": ["mini_ner"], "method": method}).model_dump()
     base = {"alias": "tiny", "source": "local"}
     counts = {"rows": 1, "steps": 1, "tokens": 1, "computed": 1, "loop": "packed", "padding": 0.0}
     said = {"first_pair": ("a", "b"), "becomes": "plain LoRA"}

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from finbench.core import catalog, paths
+from finbench.core import paths
 from finbench.core.records import Contamination, Overlap
 from finbench.scoring import measuring
-from finbench.training import runner
+from finbench.training import recipes, runner
 
 
 def _plan(base: Path, data: Path) -> dict[str, dict[str, int]]:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "limit": 600, "batch_size": 8, "dtype": "float32"}
-    plan = runner.train(catalog.recipe(None, stated), data / "out", data_dir=data, dry_run=True)
+    plan = runner.train(recipes.recipe(None, stated), data / "out", data_dir=data, dry_run=True)
     assert isinstance(plan, dict)
     return dict(plan["contamination"])
 

@@ -24,6 +24,7 @@ from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Adapter
 from finbench.evaluation import evaluator
 from finbench.models import adapters, bases
+from finbench.training import recipes
 from finbench.training.runner import train
 
 
@@ -40,7 +41,7 @@ def adapter(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "lr": 1e-2,
         "batch_size": 8,
     }
-    assert isinstance(train(catalog.recipe(None, stated), out), Adapter)
+    assert isinstance(train(recipes.recipe(None, stated), out), Adapter)
     return out
 
 
@@ -247,7 +248,7 @@ def test_a_fully_fine_tuned_model_is_scored_beside_its_base(llama: Path, tmp_pat
         "lr": 1e-3,
         "batch_size": 8,
     }
-    train(catalog.recipe(None, {**stated, "method": "full"}), tmp_path / "f")
+    train(recipes.recipe(None, {**stated, "method": "full"}), tmp_path / "f")
     base, full = run(tmp_path / "f", llama, tmp_path / "o")
     assert (base.subject.kind, full.subject.kind) == ("base", "model")
     assert full.form == "merged"

@@ -19,11 +19,11 @@ import pytest
 import yaml
 
 from finbench.cards import cardfiles
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.grid import spec, watch, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Board, Step
+from finbench.training import recipes
 
 COMMON = {"limit": 24, "batch_size": 8, "dtype": "float32", "epochs": 1, "rank": 4}
 
@@ -53,7 +53,7 @@ def test_cells_are_the_product_of_the_axes(tmp_path: Path) -> None:
     wanted = list(itertools.product(["lora", "rslora"], ["finbench_mini_sentiment", "finbench_mini_headline"], [0, 1]))
     assert [(c.recipe.method, *c.recipe.tasks, c.recipe.seed) for c in cells] == wanted
     assert len({cell.key for cell in cells}) == len({cell.folder for cell in cells}) == 8
-    one = catalog.recipe(
+    one = recipes.recipe(
         None, {**COMMON, "base": "smollm2-135m", "method": "rslora", "tasks": ["mini_headline"], "seed": 1}
     )
     assert cells[-1].recipe.model_dump(exclude={"name"}) == one.model_dump(exclude={"name"})

@@ -17,7 +17,6 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from conftest import make_gpt2, make_llama
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.engines.hf import HFEngine
@@ -25,7 +24,7 @@ from finbench.methods import icq, iec, method_named, quantise
 from finbench.models import adapters, bases
 from finbench.publishing import modelcard
 from finbench.publishing.licences import Licence
-from finbench.training import runner
+from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
@@ -40,7 +39,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def recipe(base: Path, **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": "irqlora", "limit": 48, "batch_size": 8}
     stated |= {"dtype": "float32", "lr": 3e-3, "alpha": 8, "rank": 4}
-    return catalog.recipe(None, {**stated, **overrides})
+    return recipes.recipe(None, {**stated, **overrides})
 
 
 def _begin(base: Path, **overrides: Any) -> Any:

@@ -35,6 +35,7 @@ from finbench.hub.dev.server import DevHub
 from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, pushing, space, tables
 from finbench.leaderboard.board import Board, board, entries
 from finbench.scoring.paired import holm
+from finbench.training import recipes
 from make_data import write_sources
 
 ROOT = Path(__file__).parent.parent
@@ -437,7 +438,6 @@ def test_every_committed_card_is_fit() -> None:
 
 
 def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, data: Path, tmp_path: Path) -> None:
-    from finbench.core import catalog
     from finbench.evaluation import evaluator
     from finbench.training import runner
 
@@ -451,7 +451,7 @@ def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, 
         "lr": 1e-2,
         "dtype": "float32",
     }
-    recipe = catalog.recipe(None, options | {"name": "tiny-fpb"})
+    recipe = recipes.recipe(None, options | {"name": "tiny-fpb"})
     runner.train(recipe, tmp_path / "a", data_dir=data)
     evaluator.evaluate(
         [str(tmp_path / "a")],
@@ -474,7 +474,7 @@ def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, 
     steps = commands.reproduce(entry)
     assert steps.recipe
     (tmp_path / steps.recipe[0]).write_text(steps.recipe[1])
-    assert catalog.recipe(str(tmp_path / steps.recipe[0])).model_dump(
+    assert recipes.recipe(str(tmp_path / steps.recipe[0])).model_dump(
         exclude={"name"}
     ) == entry.trained.record.recipe.model_dump(exclude={"name"})
     assert dict(page.detail(entry)["facts"])["Training"].startswith("16 rows")

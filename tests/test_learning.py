@@ -19,9 +19,8 @@ import pytest
 import torch
 
 from conftest import make_gpt2, make_llama
-from finbench.core import catalog
 from finbench.methods import METHODS, method_named
-from finbench.training import batches, runner, tuning
+from finbench.training import batches, recipes, runner, tuning
 
 ROWS = 64
 LETTERS, LABELS, END = range(100, 116), range(300, 300 + ROWS), 0  # token ids
@@ -67,7 +66,7 @@ def learn(base: Path, method: str, own: list[batches.Row], folder: Path, **state
     known |= {"batch_size": ROWS, "warmup": 0.1, "schedule": "cosine", "save_every": 1000}
     known |= {"rank": 8, "alpha": 16, "lr": 1e-2, "bits": method_named(method).bits[0], **stated}
     unused = method_named(method).unused
-    recipe = catalog.recipe(None, {key: value for key, value in known.items() if key not in unused})
+    recipe = recipes.recipe(None, {key: value for key, value in known.items() if key not in unused})
     sampler = batches.LengthSampler([len(row.ids) for row in own], recipe.batch_size, recipe.seed)
     run = replace(runner.prepare(recipe), rows=own, sampler=sampler, steps=int(recipe.epochs))
     model, tokenizer = runner.begin(run, torch.float32)

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.methods import METHODS, TUNERS, method_named
 from finbench.models import bases
-from finbench.training import loops, packing, runner
+from finbench.training import loops, packing, recipes, runner
 from finbench.training.batches import Row
 from finbench.training.trainer import AnswerTrainer, arguments
 
@@ -24,7 +23,7 @@ from finbench.training.trainer import AnswerTrainer, arguments
 def recipe(base: Path, **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "limit": 48, "batch_size": 8, "dtype": "float32"}
     stated |= {"lr": 3e-3} | ({"rank": 4} if "rank" not in method_named(overrides.get("method", "lora")).unused else {})
-    return catalog.recipe(None, {**stated, **overrides})
+    return recipes.recipe(None, {**stated, **overrides})
 
 
 @pytest.fixture(scope="module")

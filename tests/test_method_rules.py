@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from conftest import make_gpt2, make_llama
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.methods import METHODS, method_named, quantise
 from finbench.models import adapters, bases, modelfiles
-from finbench.training import batches, checkpoints, runner
+from finbench.training import batches, checkpoints, recipes, runner
 from finbench.training.trainer import AnswerTrainer, arguments
 
 
@@ -32,7 +31,7 @@ def recipe(base: Path, method: str, **overrides: Any) -> Any:
     stated |= {"dtype": "float32", "lr": 3e-3}
     if "rank" not in method_named(method).unused:
         stated |= {"rank": 4}
-    return catalog.recipe(None, {**stated, **overrides})
+    return recipes.recipe(None, {**stated, **overrides})
 
 
 def _trainer(run: runner.Prepared, folder: Path, **more: Any) -> AnswerTrainer:
@@ -123,7 +122,7 @@ def test_it_is_refused_with_what_to_type(
     monkeypatch.setattr(bases, "load", None)  # reaching for weights would be another error
     with pytest.raises(FinbenchError, match=message) as caught:
         runner.prepare(
-            catalog.recipe(None, {"base": str(wide), "tasks": ["mini_sentiment"], "method": "lora", **stated})
+            recipes.recipe(None, {"base": str(wide), "tasks": ["mini_sentiment"], "method": "lora", **stated})
         )
     if hint:
         assert re.search(hint, caught.value.hint), caught.value.hint
@@ -146,7 +145,7 @@ def test_an_adapter_of_an_unknown_method_is_refused_by_name(tmp_path: Path) -> N
 
 
 def test_every_method_has_its_own_run_folder() -> None:
-    names = {catalog.recipe(None, {"tasks": ["fpb"], "method": name}).name for name in METHODS}
+    names = {recipes.recipe(None, {"tasks": ["fpb"], "method": name}).name for name in METHODS}
     assert len(names) == len(METHODS)
 
 

@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from alone import read_alone
 from conftest import make_gpt2, make_llama, make_lora
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, MergedModel
 from finbench.engines.hf import HFEngine
@@ -23,7 +22,7 @@ from finbench.evaluation import subjects
 from finbench.methods import METHODS, method_named, quantise
 from finbench.methods.spectral import Residual
 from finbench.models import adapters, bases
-from finbench.training import runner
+from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities, merge
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
@@ -58,7 +57,7 @@ def recipe(base: Path, method: str, **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 48, "batch_size": 8}
     stated |= {"dtype": "float32", "lr": 3e-3, "alpha": 8, "rank": 4} | SMALL.get(method, {})
     unused = method_named(method).unused
-    return catalog.recipe(None, {key: value for key, value in {**stated, **overrides}.items() if key not in unused})
+    return recipes.recipe(None, {key: value for key, value in {**stated, **overrides}.items() if key not in unused})
 
 
 @dataclass

@@ -12,13 +12,12 @@ import torch
 
 from alone import read_alone
 from conftest import make_gpt2, make_llama
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.methods import METHODS, TUNERS, method_named
 from finbench.methods.lora import LoraMethod
 from finbench.models import adapters, bases
-from finbench.training import runner
+from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
@@ -43,7 +42,7 @@ def untied(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
 def recipe(base: Path, method: str, **more: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 24, "batch_size": 8}
     stated |= {"dtype": "float32"} if "rank" in method_named(method).unused else {"dtype": "float32", "rank": 4}
-    return catalog.recipe(None, {**stated, **more})
+    return recipes.recipe(None, {**stated, **more})
 
 
 # ---------------------------------------------------------------- refused before any weight is loaded

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.models import bases
-from finbench.training import gpus, loops, packing, planning, runner
+from finbench.training import gpus, loops, packing, planning, recipes, runner
 
 
 def recipe(base: Path, **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "limit": 48, "batch_size": 8, "rank": 4}
-    return catalog.recipe(None, {**stated, **overrides})
+    return recipes.recipe(None, {**stated, **overrides})
 
 
 def test_activations_are_those_that_a_real_pass_keeps(llama: Path) -> None:

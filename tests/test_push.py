@@ -17,7 +17,6 @@ from huggingface_hub import HfApi, ModelCard
 from conftest import TOKEN, files_of, upload
 from finbench import hub
 from finbench.cards import cardfiles
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator, verification
 from finbench.hub.dev.desk import Account
@@ -25,6 +24,7 @@ from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, zoo
 from finbench.publishing import modelcard, pulling
 from finbench.publishing.publish import push
+from finbench.training import recipes
 from finbench.training.runner import train
 
 STATED = {"tasks": ["mini_sentiment"], "limit": 48, "rank": 4, "dtype": "float32", "lr": 1e-2, "batch_size": 8}
@@ -42,7 +42,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def made(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(adapter folder, folder of its scorecards), made on a local base; do not write into them."""
     home = tmp_path_factory.mktemp("made")
-    train(catalog.recipe(None, {**STATED, "base": str(llama)}), home / "tiny")
+    train(recipes.recipe(None, {**STATED, "base": str(llama)}), home / "tiny")
     evaluator.evaluate(
         [str(home / "tiny")],
         base=str(llama),

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from conftest import make_llama
-from finbench.core import catalog
 from finbench.core.records import Adapter
 from finbench.methods import method_named
 from finbench.models import adapters, bases
+from finbench.training import recipes
 from finbench.training.runner import train
 
 
@@ -34,7 +34,7 @@ def test_nf4_gradients_after_an_evaluation_equal_those_of_the_dequantised_model(
     """Without the cure, CPUs with AVX512-BF16 train on with gradients whose cosine to the right ones is near 0."""
     import bitsandbytes as bnb
 
-    recipe = catalog.recipe(None, {"base": str(wide), "tasks": ["mini_sentiment"], "rank": 4, "dropout": 0.0})
+    recipe = recipes.recipe(None, {"base": str(wide), "tasks": ["mini_sentiment"], "rank": 4, "dropout": 0.0})
     base = bases.resolve(str(wide))
     quantised, tokenizer = bases.load(base, 4, dtype)
     reference, _ = bases.load(base, 16, torch.float32)
@@ -62,7 +62,7 @@ def test_nf4_gradients_after_an_evaluation_equal_those_of_the_dequantised_model(
 @pytest.mark.parametrize(("method", "bits"), [("qlora", 4), ("lora", 8), ("dora", 4)])
 def test_quantised_bases_train_and_load_again(method: str, bits: int, wide: Path, tmp_path: Path) -> None:
     stated = {"base": str(wide), "tasks": ["mini_sentiment"], "limit": 64, "batch_size": 8, "rank": 4, "lr": 1e-2}
-    recipe = catalog.recipe(None, {**stated, "method": method, "bits": bits})
+    recipe = recipes.recipe(None, {**stated, "method": method, "bits": bits})
     made = train(recipe, tmp_path / "a")
     assert isinstance(made, Adapter)
     assert made.training.final_loss < made.training.loss_curve[0][1]

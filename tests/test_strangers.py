@@ -28,6 +28,7 @@ from finbench.data.files import expand
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, bases, zoo
 from finbench.publishing import pulling
+from finbench.training import recipes
 
 ANSI = "\x1b]0;owned\x07\x1b[2J\u202e[bold]x"
 
@@ -105,7 +106,7 @@ def test_commands_stay_whole_on_a_narrow_terminal(published: str, tmp_path: Path
     publications.pulled(pulling.pull("hub:them/plain", place))
     entry, _ = pulling.zoo_add("hub:them/plain", "a-name-that-is-longer-than-the-terminal-is-wide")
     publications.zoo([entry])
-    runs.recipes({name: catalog.recipe(name) for name in catalog.recipe_files()})
+    runs.recipes({name: recipes.recipe(name) for name in catalog.recipe_files()})
     lines = printed.getvalue().splitlines()
     assert "suite-smollm2-135m-lora  lora, r 16, 16 bits on smollm2-135m" in lines
     words = printed.getvalue().replace(",", " ").split()

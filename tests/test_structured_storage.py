@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, Subject
 from finbench.evaluation import evaluator, preflight
@@ -22,7 +21,7 @@ from finbench.evaluation.subjects import Examinee
 from finbench.models import adapters, bases, modelfiles
 from finbench.models.structured import counts, modules, storage, surgery
 from finbench.models.structured.structures import Structure
-from finbench.training import merging
+from finbench.training import merging, recipes
 from finbench.training.runner import train
 
 IDS = torch.arange(3, 43).reshape(2, 20)
@@ -230,7 +229,7 @@ def test_an_adapter_is_trained_on_the_factors_merged_back_and_evaluated(kind: st
         "base": str(folder), "tasks": ["mini_sentiment"], "limit": 48, "batch_size": 8, "rank": 4, "dtype": "float32",
         "lr": 1e-2, "target_modules": ["q_proj", "up_proj"],
     }  # fmt: skip
-    made = train(catalog.recipe(None, stated), tmp_path / "a")
+    made = train(recipes.recipe(None, stated), tmp_path / "a")
     assert isinstance(made, Adapter)
     assert made.recipe.target_modules == ["q_proj.down", "q_proj.up", "up_proj.down", "up_proj.up"]
     assert made.training.final_loss < made.training.loss_curve[0][1]
@@ -271,7 +270,7 @@ def test_a_quantised_folder_is_loaded_in_its_own_bits(llama: Path, tmp_path: Pat
 def test_a_method_that_makes_a_whole_model_is_refused(factors: Path, tmp_path: Path) -> None:
     stated = {"base": str(factors), "tasks": ["mini_sentiment"], "method": "full", "lr": 1e-3}
     with pytest.raises(FinbenchError, match="stored as low-rank factors; method full"):
-        train(catalog.recipe(None, stated), tmp_path / "a")
+        train(recipes.recipe(None, stated), tmp_path / "a")
 
 
 # ---------------------------------------------------------------- files of strangers

@@ -15,13 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 from conftest import make_gpt2, make_llama
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.methods import method_named
 from finbench.methods.subspaces import adapted, weight_of
 from finbench.models import adapters, bases
-from finbench.training import batches, runner
+from finbench.training import batches, recipes, runner
 from finbench.training.merging import log_probabilities
 from finbench.training.trainer import AnswerTrainer, arguments
 
@@ -37,7 +36,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def recipe(base: Path, method: str, **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 48, "batch_size": 8}
     stated |= {"dtype": "float32", "lr": 3e-3, "alpha": 8, "rank": 4}
-    return catalog.recipe(None, {**stated, **overrides})
+    return recipes.recipe(None, {**stated, **overrides})
 
 
 def _trainer(chosen: Any, folder: Path) -> tuple[AnswerTrainer, Any]:
@@ -200,7 +199,7 @@ def test_a_move_of_the_embedded_base_changes_no_output(method: str, monkeypatch:
     monkeypatch.delenv("FINBENCH_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME")
     known = {"tasks": ["mini_sentiment"], "method": method, "limit": 128, "dtype": "float32", "every": 2}
-    chosen = catalog.recipe(None, known)
+    chosen = recipes.recipe(None, known)
     model, tokenizer = runner.begin(runner.prepare(chosen), torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -227,7 +226,7 @@ def step_end(self, args, state, control, **more):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(self, args, state, control, **more)
 Watch.on_step_end = step_end
-runner.train(catalog.recipe(sys.argv[1]), Path(sys.argv[2]))
+runner.train(recipes.recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
 

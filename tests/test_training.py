@@ -25,7 +25,7 @@ from finbench.core.files import folder_atomic, sha256_file
 from finbench.core.records import Adapter
 from finbench.models import adapters, bases, modelfiles
 from finbench.scoring import prompts
-from finbench.training import batches, checkpoints
+from finbench.training import batches, checkpoints, recipes
 from finbench.training.runner import prepare, train
 
 FULL = {"method": "full", "lr": 1e-3, "rank": 16, "dropout": 0.0}  # which has no rank: the defaults pass, others do not
@@ -43,7 +43,7 @@ def recipe(base: Path, **overrides: Any) -> Any:
         "save_every": 3,
         "lr": 1e-2,
     }
-    return catalog.recipe(None, {**stated, **overrides})
+    return recipes.recipe(None, {**stated, **overrides})
 
 
 def trained(base: Path, out: Path, **overrides: Any) -> Adapter:

@@ -12,13 +12,12 @@ import torch
 
 from alone import read_alone
 from conftest import make_gpt2, make_llama
-from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.engines.hf import HFEngine
 from finbench.methods import METHODS, TUNERS, method_named
 from finbench.models import adapters, bases
-from finbench.training import runner
+from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities, merge
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
@@ -56,7 +55,7 @@ def recipe(base: Path, method: str, **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 24, "batch_size": 8}
     stated |= {"dtype": "float32", "lr": 1e-2} | ({"rank": 4} if method_named(method).rank else {})
     own = OPTIONS.get(method, {}) | (ON_GPT2.get(method, {}) if base.name == "gpt2" else {})
-    return catalog.recipe(None, {**stated, **own, **overrides})
+    return recipes.recipe(None, {**stated, **own, **overrides})
 
 
 @dataclass

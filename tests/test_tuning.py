@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 import yaml
 
-from finbench.core import catalog, paths
+from finbench.core import paths
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Adapter, Search, Trial
 from finbench.methods import METHODS, method_named
 from finbench.models import bases
 from finbench.scoring import prompts
-from finbench.training import runner, tuning
+from finbench.training import recipes, runner, tuning
 
 
 def recipe(base: Path, method: str = "lora", **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 64, "batch_size": 8}
     stated |= {"dtype": "float32", "lr": 3e-3} | ({} if "rank" in method_named(method).unused else {"rank": 4})
-    return catalog.recipe(None, {**stated, **overrides})
+    return recipes.recipe(None, {**stated, **overrides})
 
 
 def _search(found: Any) -> Search:
@@ -133,7 +133,7 @@ def test_the_winner_is_the_likeliest_on_held_out_rows_at_the_same_cost_for_any_m
     assert tuned.lr == min(last, key=lambda trial: trial.loss or 1e9).lr
     first = sorted((trial for trial in search.trials if trial.rung == 0), key=lambda trial: trial.loss or 1e9)
     assert {trial.lr for trial in last} == {trial.lr for trial in first[:2]}
-    again = catalog.recipe(str(path))
+    again = recipes.recipe(str(path))
     assert again.model_dump(exclude={"name"}) == tuned.model_dump(exclude={"name"})
     assert tuned.model_dump(exclude={"lr", "search"}) == chosen.model_dump(exclude={"lr", "search"})
 
@@ -216,12 +216,12 @@ def test_the_tuned_recipe_is_trained_and_recorded_and_a_change_parts_it_from_its
     llama: Path, tmp_path: Path
 ) -> None:
     tuned, path = tuning.tune(recipe(llama, limit=16), tmp_path / "t", budget=1)
-    made = runner.train(catalog.recipe(str(path)), tmp_path / "a")
+    made = runner.train(recipes.recipe(str(path)), tmp_path / "a")
     assert isinstance(made, Adapter)
     assert made.recipe.search == tuned.search
-    assert catalog.recipe(str(path), {"seed": 1}).search == tuned.search
+    assert recipes.recipe(str(path), {"seed": 1}).search == tuned.search
     for change in ({"lr": 1e-4}, {"rank": 2}, {"method": "dora"}):
-        assert catalog.recipe(str(path), change).search is None
+        assert recipes.recipe(str(path), change).search is None
     stated = yaml.safe_load(path.read_text())
     assert stated["search"]["validation_rows"] > 0
     assert set(stated["search"]["data"]) == set(_search(tuned).data)

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from finbench import __version__
 from finbench.cli import board, cards, catalog, data, hub, methods, pretrain, runs, sweep
 from finbench.core.errors import FinbenchError
+from finbench.core.version import __version__
 
 app = typer.Typer(
     name="finbench",

@@ -18,6 +18,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
 from finbench.core.records import Task
 from finbench.scoring import taskcheck
+from finbench.training import recipes
 
 _LONGEST = 30  # lines of a task YAML
 _ROOTS = ("finbench", "finbench_mc", "finbench_long", "finbench_mini", "finbench_finlora")
@@ -167,7 +168,7 @@ def _recipe_faults() -> Iterator[str]:
     catalog.bases()
     for name, path in catalog.recipe_files().items():
         try:
-            catalog.recipe(name)
+            recipes.recipe(name)
         except FinbenchError as fault:
             yield fault.message
             continue

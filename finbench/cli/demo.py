@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.records import Scorecard
 from finbench.evaluation import evaluator
-from finbench.training import runner
+from finbench.training import recipes, runner
 
 RECIPE = "mini-sentiment-smollm2-135m-lora"
 
@@ -18,7 +17,7 @@ def demo(out: Path) -> list[Scorecard]:
 
     What ``out`` holds already is not done again.
     """
-    recipe = catalog.recipe(RECIPE)
+    recipe = recipes.recipe(RECIPE)
     say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
     resume = (out / "adapter" / "checkpoints").is_dir()
     runner.train(recipe, out / "adapter", resume=resume)

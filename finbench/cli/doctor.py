@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench import __version__, hub
+from finbench import hub
 from finbench.core import catalog, environment, paths
 from finbench.core.errors import FinbenchError
+from finbench.core.version import __version__
 from finbench.data.sources import describe
 from finbench.engines.vllm import installation
 

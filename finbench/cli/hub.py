@@ -78,8 +78,9 @@ def zoo_list(as_json: Json = False) -> None:
     from finbench.cli.show import publications, runs
     from finbench.core import catalog
     from finbench.models import zoo
+    from finbench.training import recipes
 
-    found = {name: catalog.recipe(name) for name in catalog.recipe_files()}
+    found = {name: recipes.recipe(name) for name in catalog.recipe_files()}
     entries = zoo.entries()
     if as_json:
         shown = {name: recipe.model_dump() for name, recipe in found.items()}
@@ -95,12 +96,12 @@ def zoo_show(name: Annotated[str, typer.Argument(help="Recipe, or published adap
     """One recipe with every default filled in, as YAML that `finbench train FILE` takes; or one published adapter."""
     import yaml
 
-    from finbench.core import catalog
     from finbench.models import zoo
+    from finbench.training import recipes
 
     published = zoo.entries().get(name.removeprefix("zoo:"))
     # a file's recipe is called by the file's name
-    stated = published.model_dump() if published else catalog.recipe(name).model_dump(exclude={"name"})
+    stated = published.model_dump() if published else recipes.recipe(name).model_dump(exclude={"name"})
     typer.echo(json.dumps(stated, indent=1) if as_json else yaml.safe_dump(stated, sort_keys=False).rstrip())
 
 

@@ -80,11 +80,10 @@ def tune(
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
     from finbench.cli.cards import overrides
     from finbench.cli.show import runs
-    from finbench.core import catalog
-    from finbench.training import tuning
+    from finbench.training import recipes, tuning
 
     named = {"base": base, "tasks": task, "method": method, "bits": bits, "rank": rank, "lr": lr, "limit": limit}
-    resolved = catalog.recipe(recipe, overrides(named, set_))
+    resolved = recipes.recipe(recipe, overrides(named, set_))
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
         outline = tuning.outline(resolved, budget=budget, data_dir=data_dir)

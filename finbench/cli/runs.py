@@ -48,8 +48,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
-    from finbench.core import catalog
-    from finbench.training import launch
+    from finbench.training import launch, recipes
 
     named = {
         "base": base,
@@ -62,7 +61,7 @@ def train(
         "seed": seed,
         "limit": limit,
     }
-    resolved = catalog.recipe(recipe, overrides(named, set_))
+    resolved = recipes.recipe(recipe, overrides(named, set_))
     folder = out or Path("runs") / resolved.name
 
     from finbench.training import runner
@@ -105,11 +104,10 @@ def plan(
 ) -> None:
     """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
     from finbench.cli.show import plans
-    from finbench.core import catalog
-    from finbench.training import planning
+    from finbench.training import planning, recipes
 
     named = {"base": base, "tasks": task, "method": method, "bits": bits, "rank": rank}
-    resolved = catalog.recipe(recipe, overrides({**named, "epochs": epochs, "limit": limit}, set_))
+    resolved = recipes.recipe(recipe, overrides({**named, "epochs": epochs, "limit": limit}, set_))
     found = planning.plan(resolved, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps(found, indent=1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,9 @@ import yaml
 from pydantic import Field
 
 from finbench.core import paths
-from finbench.core.errors import FinbenchError, near_misses, unknown
-from finbench.core.records import Recipe, Task
+from finbench.core.errors import FinbenchError, unknown
+from finbench.core.records import Task
 from finbench.core.strict import Record
-from finbench.methods import METHODS, Method, method_named
 
 PREFIX = "finbench_"  # of our keys in a task's metadata: lm-eval lets --model_args overwrite unprefixed ones
 
@@ -230,127 +228,3 @@ def recipe_files() -> dict[str, Path]:
         for path in sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
         if path.stem not in ("bases", "published", "_defaults")
     }
-
-
-def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The Recipe from a zoo name or a YAML file (or neither), with overrides on top of ``_defaults.yaml``.
-
-    Precedence: overrides, the recipe, the method's own defaults, ``_defaults.yaml``. None is a value as any other: it
-    takes back a ``limit``, say.
-    """
-    defaults = _defaults()
-    stated: dict[str, Any] = {}
-    where = "options"
-    if source is not None:
-        path = _recipe_path(source)
-        stated, where = read_yaml(path), str(path)
-    changes = dict(overrides or {})
-    if set(changes) - {"seed", "search"}:
-        stated.pop("search", None)  # another recipe than the one that was searched for
-    chosen = {**stated, **changes}
-    method = method_named(str(chosen.get("method", defaults["method"])))
-    chosen = _with_options(chosen, method, where)
-    complete = {**defaults, **method.defaults, **chosen}
-    complete["method"] = method.name
-    for key in method.unused:
-        if complete[key] != {**defaults, **method.defaults}[key]:
-            raise FinbenchError(f"{where}: method {method.name} has no {key}.", f"Leave {key} out: finbench methods")
-    if not complete.get("tasks"):
-        raise FinbenchError(
-            "What should be trained? No task is named.", "Add --task fpb, or name a recipe of: finbench zoo list"
-        )
-    complete["tasks"] = _weights(complete["tasks"])
-    complete.setdefault("name", f"{_slug(path.stem)}-s{complete['seed']}" if source is not None else _name(complete))
-    result = Recipe.parse(complete, where)
-    method.check(result)
-    return result
-
-
-def defaults_of(method: Method) -> dict[str, Any]:
-    """What ``method`` starts from unless a recipe says otherwise: rate, rank, scale, and what it sets by itself."""
-    chosen = {**{key: _defaults()[key] for key in ("lr", "rank", "alpha")}, **method.defaults}
-    return {key: value for key, value in chosen.items() if key not in method.unused}
-
-
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    return read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
-
-
-def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[str, Any]:
-    """``chosen`` with every key that is the method's own moved into its ``options``; unknown ones are refused."""
-    loose = sorted(set(chosen) - set(Recipe.model_fields))
-    if not loose:
-        return chosen
-    strange = [key for key in loose if key not in method.option_names()]
-    if strange:
-        offered = sorted(method.offered())  # not those that are refused: they would be the next error
-        raise FinbenchError(
-            f"{where}: unknown recipe key {', '.join(repr(key) + _meant(key, method) for key in strange)}.",
-            f"Keys: {', '.join(Recipe.model_fields)}\nOptions of {method.name}: {', '.join(offered)}",
-        )
-    stated = chosen.get("options") or {}
-    if not isinstance(stated, Mapping):
-        raise FinbenchError(f"{where}: options is a mapping, got {stated!r}.")
-    rest = {key: value for key, value in chosen.items() if key not in loose}
-    return {**rest, "options": {**stated, **{key: chosen[key] for key in loose}}}
-
-
-def _meant(key: str, method: Method) -> str:
-    """What a key was probably meant to be, for an error."""
-    if owners := [name for name, other in METHODS.items() if key in other.options]:
-        return f" (an option of {', '.join(owners)})"
-    close = near_misses(key, Recipe.model_fields) or near_misses(key, method.meant())
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _recipe_path(source: str) -> Path:
-    name = source.removeprefix("zoo:")
-    if name in recipe_files():
-        return recipe_files()[name]
-    path = Path(source).expanduser()
-    if path.suffix in (".yaml", ".yml") or "/" in source:
-        if not path.is_file():
-            raise FinbenchError(f"No such recipe file: {path}", "Recipes that come with finbench: finbench zoo list")
-        return path
-    raise unknown("recipe", name, recipe_files(), "finbench zoo list")
-
-
-def _weights(stated: Any) -> dict[str, float]:
-    """Tasks as ``{full name: weight}`` from a mapping, or from names such as ``fpb`` and ``tfns:0.5``."""
-    if isinstance(stated, str):
-        stated = [stated]
-    if isinstance(stated, list) and all(isinstance(item, str) for item in stated):
-        pairs = [item.partition(":") for item in stated]
-        stated = {name: weight or 1.0 for name, _, weight in pairs}
-    if not isinstance(stated, Mapping) or not all(isinstance(name, str) for name in stated):
-        raise FinbenchError("tasks: a task, a list of tasks, or a mapping of tasks to weights is expected.")
-    weights: dict[str, float] = {}
-    for name, weight in stated.items():
-        try:
-            number = float(weight)
-        except (TypeError, ValueError) as fault:
-            raise FinbenchError(
-                f"The weight of task {name} is not a number: {weight!r}.", "Write --task fpb:0.5"
-            ) from fault
-        for task in expand([name]):
-            weights[task.name] = number
-    return weights
-
-
-def _name(complete: Mapping[str, Any]) -> str:
-    """A name for people: it is never parsed."""
-    tasks_part = "-".join(name.removeprefix(PREFIX).replace("_", "-") for name in complete["tasks"])
-    base = str(complete["base"])
-    short = Path(base).expanduser().resolve().name if base[:1] in ("~", ".", "/") else base.split("/")[-1].split("@")[0]
-    return _slug(f"{tasks_part[:40]}-{short}-{_spelled(complete['method'])}-s{complete['seed']}")
-
-
-def _spelled(method: str) -> str:
-    """``lora+`` must not share a folder with ``lora``."""
-    return method.replace("+", "plus")
-
-
-def _slug(text: str) -> str:
-    """Lower-case letters, digits, dots and dashes."""
-    return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._") or "recipe"

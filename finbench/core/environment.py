@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finbench import __version__
 from finbench.core.errors import FinbenchError
 from finbench.core.files import cannot_write
 from finbench.core.records import Provenance
+from finbench.core.version import __version__
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "lm-eval", "datasets", "tokenizers")
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from finbench.core.errors import FinbenchError
+from finbench.models.prefixes import common
 
 LONGEST_TREE = 1024  # tokens; attention inside a tree is dense, so its cost grows with the square
 SHORTEST_PREFIX = 4  # tokens; less is not worth a run of its own
@@ -87,16 +88,6 @@ def plan(requests: Sequence[Request], max_length: int) -> Plan:
     grown = trees(order, inputs, targets, shared)
     grown.sort(key=lambda tree: -len(tree.tokens))  # stable: equal lengths stay in the order of their tokens
     return Plan(inputs[order[0]][:shared] if order else [], grown, targets)
-
-
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Tokens that two sequences share at their start."""
-    length = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
 
 
 def trees(order: list[int], inputs: list[list[int]], targets: list[list[int]], shared: int) -> list[Tree]:

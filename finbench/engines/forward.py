@@ -11,44 +11,14 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from finbench.core.errors import FinbenchError
-from finbench.engines.choices import SHORTEST_PREFIX, Tree, common
+from finbench.engines.choices import SHORTEST_PREFIX, Tree
+from finbench.models.prefixes import common
 
-_ATTENTION = ("sdpa", "eager")
-_LAYERS = {"full_attention", "sliding_attention"}
-_CHANGING = ("dynamic", "longrope")
 KEPT = 2**28  # bytes of a head in float32 that are kept beside the model's own
 NOT_FINITE = FinbenchError(
     "The model's log-probabilities are not finite: it cannot be scored.",
     "Check the weights, or use --arg dtype=float32.",
 )
-
-
-def unsupported(model: Any) -> str:
-    """Why trees cannot be run through ``model``; empty where they can."""
-    config = model.config.get_text_config()  # of a model that also sees or hears: the part that reads
-    takes = inspect.signature(model.forward).parameters
-    head = model.get_output_embeddings()
-    if model.config.is_encoder_decoder or head is None:
-        return "it is not a decoder with a head"
-    if "position_ids" not in takes or not {"cache", "past_key_values"} & takes.keys():
-        return "it takes no positions or no cache"
-    if config._attn_implementation not in _ATTENTION:
-        return f"its attention is {config._attn_implementation}"
-    if getattr(model, "_is_stateful", False) or not set(getattr(config, "layer_types", None) or []) <= _LAYERS:
-        return "it has layers that are not attention"
-    return ""
-
-
-def steady(model: Any) -> float:
-    """Tokens up to which a position is coded alike however long the call is: some rotary codings change beyond."""
-    config = model.config.get_text_config()
-    stated = getattr(config, "rope_parameters", None) or {}
-    limits = [
-        one.get("original_max_position_embeddings") or config.max_position_embeddings
-        for one in (stated, *stated.values())
-        if isinstance(one, dict) and one.get("rope_type") in _CHANGING
-    ]
-    return float(min(limits, default=float("inf")))
 
 
 class _SharedLayer(DynamicLayer):

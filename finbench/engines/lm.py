@@ -21,6 +21,7 @@ from finbench.core.environment import free_memory
 from finbench.core.errors import FinbenchError, reason
 from finbench.engines import choices, forward, generation, race
 from finbench.engines.merging import Merger
+from finbench.models import prefixes
 
 _ROWS = 64  # prompts that are decoded side by side
 _WIDE = 2**28  # bytes of float32 logits a batch may have
@@ -64,7 +65,7 @@ class TreeLM(HFLM):
         if merge and self.peft:
             Merger().merge(self.model, self.model.active_adapter, self._probe)
         self.slow = self._reason()
-        self.steady = forward.steady(self.bare)
+        self.steady = prefixes.steady(self.bare)
         self.forward = None if self.slow else forward.Forward(self.bare)
         if not self.slow:
             self.slow = self._prove()
@@ -90,7 +91,7 @@ class TreeLM(HFLM):
         for config in getattr(self.model, "peft_config", {}).values():
             if config.is_prompt_learning or getattr(config, "alora_invocation_tokens", None):
                 return f"the adapter ({config.peft_type}) acts on the prompt"
-        return forward.unsupported(self.bare)
+        return prefixes.unsupported(self.bare)
 
     def _prove(self) -> str:
         """Run a probe as a tree below a prefix and plainly; what is wrong, else nothing."""
@@ -258,7 +259,7 @@ class TreeLM(HFLM):
         if not all(prompts):
             raise FinbenchError("A prompt without a single token cannot be continued.")
         first = min(prompts), max(prompts)
-        shared = min(choices.common(*first), min(map(len, prompts)) - 1)
+        shared = min(prefixes.common(*first), min(map(len, prompts)) - 1)
         shared = shared if shared >= choices.SHORTEST_PREFIX else 0
         ends = self.bare.generation_config.eos_token_id
         stops = {self.eot_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}

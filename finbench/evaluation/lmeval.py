@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench import __version__
 from finbench.cards import cardfiles, render
 from finbench.core import catalog
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import json_lines, sha256_file, stable_json
 from finbench.core.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
+from finbench.core.version import __version__
 from finbench.scoring import measuring, metrics, prompts
 
 _LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench import __version__
 from finbench.cards import cardfiles, comparison
 from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import SCHEMA, Measure, Restatement, Score, Scorecard, Task
 from finbench.core.seal import salted
+from finbench.core.version import __version__
 from finbench.evaluation import rescore, verification
 from finbench.scoring import measuring, metrics, prompts
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench import __version__
 from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.version import __version__
 from finbench.grid import requests, spec
 from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Board, Step
@@ -264,7 +264,7 @@ class Driver:
 
 def _task(told: dict[str, Any]) -> dict[str, Any]:
     """In a worker of Ray: leave a mark while it runs, do it."""
-    from finbench import __version__ as here
+    from finbench.core.version import __version__ as here
     from finbench.grid.places import Place
     from finbench.grid.work import run
 

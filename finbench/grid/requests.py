@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from finbench import __version__
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
+from finbench.core.version import __version__
 from finbench.grid import forecast, spec
 from finbench.grid.forecast import Forecast
 from finbench.grid.places import Place

@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import Bits, Recipe
 from finbench.core.strict import Record
-from finbench.training import sharding
+from finbench.training import recipes, sharding
 
 AXES = {"task": "tasks"}  # an axis may be called by the option of `finbench train`, or by the recipe's own key
 LARGEST = 100_000  # cells
@@ -172,7 +172,7 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
     if isinstance(stated.get("tasks"), str):
         stated["tasks"] = [stated["tasks"]]
     try:
-        recipe = catalog.recipe(None, stated)
+        recipe = recipes.recipe(None, stated)
     except FinbenchError as fault:
         shown = ", ".join(f"{key} {value}" for key, value in values.items())
         raise FinbenchError(f"Cell {shown}: {fault.message}", fault.hint or "Leave such cells out: exclude") from fault

@@ -60,7 +60,7 @@ def api() -> Any:
     """The Hub's own client for this endpoint."""
     from huggingface_hub import HfApi
 
-    from finbench import __version__
+    from finbench.core.version import __version__
 
     _patience()
     return HfApi(endpoint=endpoint(), library_name="finbench", library_version=__version__)

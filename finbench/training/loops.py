@@ -18,8 +18,8 @@ import torch
 
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Loop, Recipe
-from finbench.engines.forward import steady, unsupported
 from finbench.methods import method_named
+from finbench.models.prefixes import steady, unsupported
 from finbench.training import batches, lowrank, packing, speedups
 from finbench.training.batches import Row
 

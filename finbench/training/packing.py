@@ -23,7 +23,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from finbench.engines.choices import common
+from finbench.models.prefixes import common
 from finbench.training.batches import Row
 
 ATTENTION = "finbench_packed"

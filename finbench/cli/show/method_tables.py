@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from rich.markup import escape
 from rich.table import Table
 
-from finbench.core import catalog
 from finbench.core.console import out
 from finbench.methods import Method, Tuner
 from finbench.methods.base import SERVED
+from finbench.training import recipes
 
 
 def methods(found: Iterable[Method], others: Iterable[Tuner]) -> None:
@@ -48,7 +48,7 @@ def method(found: Method) -> None:
     whole = found.becomes == "model"
     reason = f": {found.refused}" if found.refused and found.bits != (16, 8, 4) else ""
     defaults = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-                         for key, value in catalog.defaults_of(found).items())  # fmt: skip
+                         for key, value in recipes.defaults_of(found).items())  # fmt: skip
     layers = [] if found.conv1d else ["nn.Linear, not GPT-2's Conv1D"]
     for name, text in (
         ("computes", found.equation),
