@@ -320,17 +320,17 @@ def test_an_unknown_store_is_refused() -> None:
 
 def test_status_of_nothing_of_a_torn_file_and_of_a_dead_driver(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="No sweep has run"):
-        watch.status(str(tmp_path))
+        watch.sweep_status(str(tmp_path))
     (tmp_path / "progress.json").write_text("{")
     with pytest.raises(FinbenchError, match="torn"):
-        watch.status(str(tmp_path))
+        watch.sweep_status(str(tmp_path))
     one = board(write(tmp_path, "smollm2-135m"))
     told = watch.Watch(one, Place(str(tmp_path)))
     told.tell({next(iter(one.steps))})
-    assert watch.status(str(tmp_path))["alive"]
+    assert watch.sweep_status(str(tmp_path))["alive"]
     stale = json.loads((tmp_path / "progress.json").read_text())
     (tmp_path / "progress.json").write_text(json.dumps({**stale, "renewed": time.time() - 3600}))
-    found = watch.status(str(tmp_path))
+    found = watch.sweep_status(str(tmp_path))
     assert (found["alive"], found["running"], found["waiting"]) == (False, 0, 8)
 
 

@@ -92,17 +92,19 @@ def test_a_recipe_is_read_strictly(tmp_path: Path) -> None:
     whole = "start: {shape: llama-tiny, vocabulary: 300}\ndata: [{text: a.txt}]\nsteps: 3\n"
     path.write_text(whole + "contxt: 8\n")
     with pytest.raises(FinbenchError, match=r"unknown key 'contxt' \(did you mean context"):
-        spec.read(path)
+        spec.read_recipe(path)
     path.write_text(whole.replace("shape: llama-tiny", "shape: llama-tinny"))
     with pytest.raises(FinbenchError, match="Did you mean llama-tiny"):
-        spec.read(path)
+        spec.read_recipe(path)
     path.write_text(whole.replace("llama-tiny,", "llama-tiny, shpe: 3,"))
     with pytest.raises(FinbenchError, match=r"start.shpe'.*did you mean shape"):
-        spec.read(path)
+        spec.read_recipe(path)
     path.write_text(whole)
-    found = spec.read(path, {"structure.kind": "lowrank", "structure.rank": 0.5, "data.0.per": "line", "lr": 1e-2})
+    found = spec.read_recipe(
+        path, {"structure.kind": "lowrank", "structure.rank": 0.5, "data.0.per": "line", "lr": 1e-2}
+    )
     assert (found.structure.rank, found.data[0].per, found.lr, found.name) == (0.5, "line", 1e-2, "r")
-    assert spec.read(path, {"tokens": 512 * 32 * 7 + 1}).total_steps == 8
+    assert spec.read_recipe(path, {"tokens": 512 * 32 * 7 + 1}).total_steps == 8
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_the_page_names_every_key_and_the_examples_can_be_read() -> None:
     assert [key for key in keys if f"`{key}" not in page] == []
     assert all(shape in page for shape in spec.SHAPES)
     for path in (root / "examples").glob("pretrain-*.yaml"):
-        assert spec.read(path).name == path.stem
+        assert spec.read_recipe(path).name == path.stem
         stated = catalog.read_yaml(path)
         assert [key for key in stated if stated[key] == spec.PretrainRecipe.model_fields[key].default] == [], path.name
 

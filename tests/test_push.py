@@ -296,7 +296,7 @@ def test_pull_and_zoo(dev_hub: DevHub, made: tuple[Path, Path], base: str, tmp_p
     (tmp_path / "other" / "x").touch()
     with pytest.raises(FinbenchError, match="holds other files"):
         pulling.pull("hub:org/tiny", tmp_path / "other")
-    entry, path = pulling.zoo_add("hub:org/tiny")
+    entry, path = pulling.add_to_zoo("hub:org/tiny")
     assert path == tmp_path / "zoo.yaml"
     assert entry.hub == f"org/tiny@{done.sha}"
     assert entry.scorecard is not None
@@ -313,7 +313,7 @@ def test_an_adapter_made_elsewhere_enters_the_zoo_with_what_is_unknown_marked(
     dev_hub: DevHub, lora: Path, tmp_path: Path
 ) -> None:
     upload(dev_hub, "them/stranger", files_of(lora))
-    entry, _ = pulling.zoo_add("hub:them/stranger", "theirs")
+    entry, _ = pulling.add_to_zoo("hub:them/stranger", "theirs")
     assert (entry.date, entry.licence, entry.scorecard, entry.scores) == ("unknown", "unknown", None, {})
     assert (entry.method, entry.rank, entry.bits, entry.base) == ("lora", 4, None, "org/tiny-llama")
     done = push(lora, "hub:org/again")

@@ -230,7 +230,7 @@ def test_metrics_that_are_no_shares_are_shown_as_they_are(folder: Path) -> None:
 
     assert "0.123 [-0.200, 0.300]" in render.markdown([shown])
     assert "R², n&nbsp;=" in render.html([shown])
-    assert "%" not in str(render.terminal([shown])[0].title)
+    assert "%" not in str(render.terminal_tables([shown])[0].title)
 
 
 def test_who_was_trained_on_a_part_of_a_test_is_named_wherever_the_score_is_shown(

@@ -218,7 +218,7 @@ def rescored(alter: Callable[[Card, Rows], None]) -> Callable[[Card, Rows], None
             score["metrics"] = {name: m.model_dump() for name, m in strict.items()}
             score["lenient"] = {name: m.model_dump() for name, m in lenient.items()}
             score["parse_rate"] = parse_rate.model_dump()
-            score |= measuring.counts(own)
+            score |= measuring.sample_counts(own)
 
     return both
 
@@ -623,7 +623,7 @@ def test_a_card_of_one_source_has_no_interval_and_every_view_says_why(one_filing
         dash = "--" if how == "latex" else "–"
         assert f"[{dash}: one source]" in reporting.report([one_filing], format=how)
     drawn = Console(width=100, record=True, file=io.StringIO())
-    drawn.print(*render.terminal([cardfiles.read(one_filing)]))
+    drawn.print(*render.terminal_tables([cardfiles.read(one_filing)]))
     assert "–: one source" in drawn.export_text()
     for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
         [file] = exports.export_card(one_filing, format=how, out=tmp_path / how)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from finbench.core import catalog
 from finbench.core.records import Measure, Score
-from finbench.scoring import metrics, stats
+from finbench.scoring import metrics, seed_spread
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Cell:
     @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds, where there are several."""
-        return stats.seed_spread(self.runs).deviation if len(self.runs) > 1 else None
+        return seed_spread(self.runs).deviation if len(self.runs) > 1 else None
 
 
 @dataclass

@@ -15,7 +15,7 @@ from finbench import hub
 from finbench.core import catalog, environment, paths
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
-from finbench.data.sources import describe
+from finbench.data import describe_set
 from finbench.engines.vllm import installation
 
 _GOOD_DISK = 5 * 10**9  # bytes; the embedded base takes half a gigabyte, an 8B one sixteen
@@ -140,7 +140,7 @@ def _data(data_dir: Path | None) -> Iterator[Finding]:
     for task in catalog.tasks().values():
         if task.form == "generate" and not task.shipped and task.set not in seen:
             seen.add(task.set)
-            found = describe(task.set, data_dir)
+            found = describe_set(task.set, data_dir)
             if found:
                 rows = ", ".join(f"{count:,} {split}" for split, count in found["rows"].items())
                 yield Finding(f"data {task.set}", "ok", rows)

@@ -15,7 +15,7 @@ from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import cannot_write, sha256_file, write_atomic
-from finbench.data.canonical import SPLITS, Report, write
+from finbench.data.canonical import SPLITS, ImportReport, write
 from finbench.data.files import Record, SourceFile, decoder_of, expand
 
 
@@ -24,7 +24,7 @@ def sets() -> Any:
     return paths.helper("sets")
 
 
-def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip_bad: bool = False) -> Report:
+def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip_bad: bool = False) -> ImportReport:
     """Turn set ``name`` into canonical rows in the data directory: from ``files``, else from the Hub.
 
     Files may be folders and zip archives. Rows that cannot be read stop the import, the first ones named by file and
@@ -36,7 +36,7 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
     if name not in table:
         raise unknown("data set", name, table, "finbench data list")
     chosen = table[name]
-    report = Report(name, paths.data_dir(data_dir) / name)
+    report = ImportReport(name, paths.data_dir(data_dir) / name)
     origin: dict[str, Any]
     if files:
         sources = _ordered(chosen, expand(files, chosen.files, f"Like this: {catalog.of_set(name).data}"))
@@ -53,7 +53,7 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
 
 
 def _divide(
-    chosen: Any, records: Iterable[Record | str], report: Report, origin: dict[str, Any], skip_bad: bool
+    chosen: Any, records: Iterable[Record | str], report: ImportReport, origin: dict[str, Any], skip_bad: bool
 ) -> None:
     """Read, divide and write. Faults stop it before anything is written."""
     helper, name = sets(), report.set
@@ -79,7 +79,7 @@ def _divide(
                         f"{name}: no row is left for the {split} split.", "Give all of the authors' files."
                     )
             _note(chosen, report)
-            earlier = describe(name, report.folder.parent)
+            earlier = describe_set(name, report.folder.parent)
             task = catalog.of_set(name)
             about = {"source": chosen.origin, "licence": task.licence, "restricted": task.restricted}
             about |= {"split_rule": task.split, "complete": not report.note}
@@ -92,7 +92,7 @@ def _divide(
         say(f"It takes the place of an earlier import with {sum(earlier['rows'].values()):,} rows.")
 
 
-def _note(chosen: Any, report: Report) -> None:
+def _note(chosen: Any, report: ImportReport) -> None:
     counts = report.by_file.values()
     given = max(counts) if chosen.nested else sum(counts)  # the loosest file holds the others
     if given != chosen.whole:
@@ -101,7 +101,7 @@ def _note(chosen: Any, report: Report) -> None:
         )
 
 
-def _units(chosen: Any, records: Iterable[Record | str], report: Report) -> Iterator[Any]:
+def _units(chosen: Any, records: Iterable[Record | str], report: ImportReport) -> Iterator[Any]:
     """The set's units; faults and rows left out on purpose go into ``report``."""
     drop = sets().Drop
 
@@ -204,7 +204,7 @@ def locked() -> dict[str, dict[str, str]]:
     return dict(value)
 
 
-def lock() -> dict[str, dict[str, str]]:
+def lock_sets() -> dict[str, dict[str, str]]:
     """Pin every set that lies on the Hub to its present commit, in ``datasets.lock``.
 
     Sets that cannot be had keep the pin they have; they are named by a FinbenchError after the others are written.
@@ -262,7 +262,7 @@ def _from_hub(place: Any, revision: str) -> Iterator[Record]:
 # ---------------------------------------------------------------- what is here
 
 
-def describe(name: str, data_dir: Path | None = None) -> dict[str, Any] | None:
+def describe_set(name: str, data_dir: Path | None = None) -> dict[str, Any] | None:
     """``dataset.json`` of an imported set, or None."""
     path = paths.data_dir(data_dir) / name / "dataset.json"
     try:

@@ -16,14 +16,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles, render
+from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import json_lines, sha256_file, stable_json
 from finbench.core.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
 from finbench.core.version import __version__
-from finbench.scoring import measuring, metrics, prompts
+from finbench.scoring import baselines, clusters_of, metrics, prompts, sample_counts, sample_rows, split_metrics
 
 _LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
 
@@ -46,7 +46,7 @@ def import_card(
             'lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb --log_samples --output_path DIR',
         )
     made = [card for path in found for card in _cards(path, out, name, data_dir)]
-    render.write_reports(out)
+    write_reports(out)
     return made
 
 
@@ -158,8 +158,8 @@ def _score(
         # under a chat template we cannot render the whole prompt, but the question must stand in it
         question = ("" if exam.multiple_input else str(exam.doc_to_text(requests[0].doc))) if chat else None
         _fill(requests, row, f"{file}: document {row['doc_id']}", question)
-    made, values = measuring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
-    strict, lenient, parse_rate = measuring.split_metrics(values, exam.aggregation(), measuring.clusters_of(made))
+    made, values = sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+    strict, lenient, parse_rate = split_metrics(values, exam.aggregation(), clusters_of(made))
     _note(results["results"].get(task.name, {}), {name: m.value for name, m in strict.items()}, task.name)
     docs = every[:limit]
     shots = exam.config.num_fewshot or 0
@@ -174,13 +174,13 @@ def _score(
             main_metric=task.main_metric,
             data=prompts.data_id(task, exam, "test", docs),
             licence=task.licence,
-            **measuring.counts(made),
+            **sample_counts(made),
             overlap=None,
             metrics=strict,
             lenient=lenient,
             parse_rate=parse_rate,
             lower_is_better=metrics.lower_is_better(task.name),
-            baselines=measuring.baselines(exam, docs),
+            baselines=baselines(exam, docs),
             truncated=0,
             prompt_tokens=0,
             seconds=0,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles, comparison
+from finbench.cards import cardfiles, gold_and_answer
 from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.core.files import sha256_file, stable_json
@@ -21,7 +21,7 @@ from finbench.core.records import SCHEMA, Measure, Restatement, Score, Scorecard
 from finbench.core.seal import salted
 from finbench.core.version import __version__
 from finbench.evaluation import rescore, verification
-from finbench.scoring import measuring, metrics, prompts
+from finbench.scoring import baselines, clusters_of, metrics, prompts, sample_counts, split_metrics, values_of
 
 _SAME = 1e-9  # as verification: intervals are made with the same seed, so that they are equal up to rounding
 _SHOWN = 3  # faults of a card
@@ -96,9 +96,7 @@ def _anew(path: Path, card: Scorecard, data_dir: Path | None) -> tuple[Scorecard
 
 def _measured(score: Score, rows: list[dict[str, Any]]) -> Score:
     """The score with today's measures of its rows; what rows cannot give, and what did not change, stays as it is."""
-    found = measuring.split_metrics(
-        measuring.values_of(rows), metrics.aggregations(score.task), measuring.clusters_of(rows)
-    )
+    found = split_metrics(values_of(rows), metrics.aggregations(score.task), clusters_of(rows))
     strict, lenient, parse_rate = found
     return score.model_copy(
         update={
@@ -151,16 +149,16 @@ def _upgraded(
         "metrics": {},
         "lenient": {},
         "lower_is_better": metrics.lower_is_better(name),
-        "baselines": measuring.baselines(exam, docs),
+        "baselines": baselines(exam, docs),
         "prompt_style": task.prompt_style,
-        **measuring.counts(made),
+        **sample_counts(made),
     }
     return score.model_copy(update=stated), made
 
 
 def _golds(row: Mapping[str, Any]) -> set[str]:
     """The right answers that a row states, in metrics that state one."""
-    return {gold for value in row["values"].values() if (gold := comparison.reading(value)[0]) is not None}
+    return {gold for value in row["values"].values() if (gold := gold_and_answer(value)[0]) is not None}
 
 
 def _changes(before: Scorecard, after: Scorecard) -> list[str]:

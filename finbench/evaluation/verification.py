@@ -19,7 +19,17 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import BaseModelId, Measure, Score, Scorecard
 from finbench.evaluation import rerun as again
 from finbench.evaluation import rescore
-from finbench.scoring import earlier, measuring, metrics
+from finbench.scoring import (
+    LENIENT,
+    RULES,
+    clusters_of,
+    hidden_metrics,
+    measure,
+    metrics,
+    sample_counts,
+    split_metrics,
+    values_of,
+)
 
 Unlike = tuple[str, str, Measure, Measure]  # place in the card, metric as scored, as stated, as recomputed
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
@@ -164,8 +174,8 @@ def _complete(card: Scorecard, found: Verification) -> None:
         for name in ("clusters", "duplicates"):
             if getattr(score, name) is None:
                 found.fault(f"{place}.{name}", "is missing")
-        for name, measure in _measures(score):
-            if not measure.method:
+        for name, stated in _measures(score):
+            if not stated.method:
                 found.fault(f"{place}.{name}.method", "does not say how the interval was made, or why there is none")
     dummy = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")
     if card.engine == "dummy" and card.subject.base != dummy:
@@ -221,26 +231,26 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.overlap", "has more texts than were looked for")
     if not card.shots and (score.fewshot_split or score.fewshot_digest):
         found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
-    for name, measure in _measures(score):
-        low, high = measure.interval or (measure.value, measure.value)
-        if measure.interval is None and not measure.lacking:
+    for name, stated in _measures(score):
+        low, high = stated.interval or (stated.value, stated.value)
+        if stated.interval is None and not stated.lacking:
             found.fault(f"{place}.{name}", "has no interval, and does not say why")
-        if not low <= measure.value <= high:
+        if not low <= stated.value <= high:
             found.fault(f"{place}.{name}", "lies outside its own interval")
         least, most = metrics.bounds(name.rpartition(".")[2])
         if not least <= low <= high <= most:
             found.fault(f"{place}.{name}", f"is not between {least:g} and {most:g}")
         if score.n == wanted < 2**53 and name.rpartition(".")[2] in ("acc", "exact_match", "parse_rate"):
-            successes = measure.value * score.n
-            if abs(successes - round(successes)) > 1e-6 or not 0 <= measure.value <= 1:
-                found.fault(f"{place}.{name}", f"{measure.value} is not a share of {score.n} documents")
+            successes = stated.value * score.n
+            if abs(successes - round(successes)) > 1e-6 or not 0 <= stated.value <= 1:
+                found.fault(f"{place}.{name}", f"{stated.value} is not a share of {score.n} documents")
 
 
 def _measures(score: Score) -> Iterator[tuple[str, Measure]]:
     yield "parse_rate", score.parse_rate
     for group in ("metrics", "lenient"):
-        for name, measure in getattr(score, group).items():
-            yield f"{group}.{name}", measure
+        for name, stated in getattr(score, group).items():
+            yield f"{group}.{name}", stated
 
 
 # ---------------------------------------------------------------- the samples
@@ -288,7 +298,7 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
     answers = [row.get("answer") for row in rows]
     if score.form == "choice" and score.truncated > sum(len(one) for one in answers if isinstance(one, list)):
         found.fault(f"{place}.truncated", "is more than there are prompts")
-    counted = measuring.counts(rows)
+    counted = sample_counts(rows)
     stated = {"n": score.n, "clusters": score.clusters, "duplicates": score.duplicates}
     for name, value in counted.items():
         if stated[name] is not None and stated[name] != value:
@@ -300,13 +310,11 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
     for fault in rescore.consistent(rows, score.task):
         found.fault(f"{sample[:-1]} {fault.index}].values.{fault.metric}", fault.message)
     try:
-        recomputed = measuring.split_metrics(
-            measuring.values_of(rows), metrics.aggregations(score.task), measuring.clusters_of(rows)
-        )
+        recomputed = split_metrics(values_of(rows), metrics.aggregations(score.task), clusters_of(rows))
     except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
-    hidden = measuring.hidden(rows)
+    hidden = hidden_metrics(rows)
     for name in hidden:
         quotes = metrics.may_quote(score.task, name) and name != score.main_metric
         if not quotes or not catalog.tasks()[score.task].restricted:
@@ -348,7 +356,7 @@ def _equal(
     differing: list[Unlike] = []
     for group, have in (("metrics", strict), ("lenient", lenient), ("", {"parse_rate": parse_rate})):
         stated: Mapping[str, Measure] = getattr(score, group) if group else {"parse_rate": score.parse_rate}
-        beyond = {name for name in stated if name in hidden or name + measuring.LENIENT in hidden}
+        beyond = {name for name in stated if name in hidden or name + LENIENT in hidden}
         if stated.keys() - beyond != have.keys():
             found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
         for name in sorted(stated.keys() & have.keys()):
@@ -356,7 +364,7 @@ def _equal(
             if abs(stated[name].value - have[name].value) > _EXACT:
                 found.fault(where, f"is {stated[name].value}; the samples give {have[name].value}")
             elif any(_unlike(stated[name], have[name])):
-                metric = name + measuring.LENIENT if group == "lenient" else name
+                metric = name + LENIENT if group == "lenient" else name
                 differing.append((where, metric, stated[name], have[name]))
     if differing and len(found.faults) == before:
         differing = _of_now(score, rows, differing, found)
@@ -373,17 +381,14 @@ def _of_now(
     found: Verification,
 ) -> list[Unlike]:
     """The differing intervals without those that an earlier rule gives, of which a note tells."""
-    values, clusters = measuring.values_of(rows), measuring.clusters_of(rows)
+    values, clusters = values_of(rows), clusters_of(rows)
     aggregations = metrics.aggregations(score.task)
     left: list[Unlike] = []
     known: list[Unlike] = []
     for item in differing:
         _, metric, stated, _ = item
-        within = metrics.bounds(metric.removesuffix(measuring.LENIENT))
-        then = (
-            measuring.measure(values[metric], aggregations[metric], clusters, within=within, rule=rule)
-            for rule in earlier.RULES
-        )
+        within = metrics.bounds(metric.removesuffix(LENIENT))
+        then = (measure(values[metric], aggregations[metric], clusters, within=within, rule=rule) for rule in RULES)
         (left if all(any(_unlike(stated, old)) for old in then) else known).append(item)
     for where, _, stated, now in known:
         before, today = (" to ".join(f"{end:.4f}" for end in one.interval or ()) or "none" for one in (stated, now))

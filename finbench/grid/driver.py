@@ -69,7 +69,7 @@ def sweep(
         place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))
         if steps.over:
             return _summary(steps, place, 0)
-        memory = requests.memory(steps, place, data_dir, alive=alive)
+        memory = requests.planned_memory(steps, place, data_dir, alive=alive)
         with _cluster(ray, ray_address):
             driver = Driver(ray, steps, place, data_dir, memory, alive)
             driver.run()

@@ -15,7 +15,7 @@ from finbench.grid.spec import Cell
 from finbench.grid.steps import Board
 from finbench.grid.work import SCORE, SEARCH, TRAIN
 from finbench.models import bases
-from finbench.training import planning
+from finbench.training import plan, planned_gib, prepare_for_plan, shape_of
 
 _FREE = {"name", "seed", "lr", "search", "options", "alpha", "dropout"}  # what a plan does not depend on
 _WEIGHTS = {"method", "bits", "rank", "target_modules"}  # nor the rows and their order
@@ -76,7 +76,7 @@ class Planner:
             return Forecast("", unknown="which GPU? --gpu h100")
         recipe, shape = self._shaped(cell.recipe)
         try:
-            plan = planning.plan(
+            planned = plan(
                 recipe,
                 card,
                 price=self.price,
@@ -87,23 +87,23 @@ class Planner:
         except FinbenchError as fault:
             said = f"{fault.message} {fault.hint}".strip()
             return Forecast(card, unknown=said, shape=shape or "")
-        return Forecast(card, plan["memory_gib"]["total"], plan["seconds"], plan["cost"], shape or "")
+        return Forecast(card, planned["memory_gib"]["total"], planned["seconds"], planned["cost"], shape or "")
 
     def memory(self, recipe: Recipe) -> float:
         """GiB of the training on a processor, whatever this machine has."""
         recipe, shape = self._shaped(recipe)
-        return planning.held(self._run(recipe), recipe, "cpu", shape)
+        return planned_gib(self._run(recipe), recipe, "cpu", shape)
 
     def _shaped(self, recipe: Recipe) -> tuple[Recipe, str | None]:
         if recipe.base not in self.shapes:  # to find a base takes its fingerprint
-            self.shapes[recipe.base] = None if _here(recipe.base) else planning.shape_of(recipe.base)
+            self.shapes[recipe.base] = None if _here(recipe.base) else shape_of(recipe.base)
         shape = self.shapes[recipe.base]
         return (recipe.model_copy(update={"base": STAND_IN}), shape) if shape else (recipe, None)
 
     def _run(self, recipe: Recipe) -> Any:
         key = digest({key: value for key, value in decisive(recipe).items() if key not in _WEIGHTS})
         if key not in self.runs:
-            self.runs[key] = planning.prepared(recipe, self.data_dir)
+            self.runs[key] = prepare_for_plan(recipe, self.data_dir)
         return self.runs[key]
 
 

@@ -18,13 +18,13 @@ from finbench.grid.forecast import Forecast
 from finbench.grid.places import Place
 from finbench.grid.spec import Cell
 from finbench.grid.steps import Board
-from finbench.training.gpus import GIB
+from finbench.training import GIB
 
 FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
 _MARGIN = 1.2  # over the plan: the libraries differ, and a node that swaps or kills costs more than one that waits
 
 
-def memory(
+def planned_memory(
     board: Board,
     place: Place,
     data_dir: Path | None = None,

@@ -76,7 +76,7 @@ class Watch:
         }
 
 
-def status(url: str) -> dict[str, Any]:
+def sweep_status(url: str) -> dict[str, Any]:
     """How the sweep whose results lie at ``url`` stands; ``alive`` says whether its driver still speaks."""
     place = Place(url)
     text = place.read("progress.json")

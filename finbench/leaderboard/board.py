@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles
-from finbench.cards.comparison import Rows, exam_of
-from finbench.cards.render import conditions
+from finbench.cards import RowsByTask, cardfiles, conditions_of, setup_of
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Score, Scorecard
-from finbench.evaluation import verification
+from finbench.evaluation import Verification, verify
 from finbench.leaderboard import attested
 from finbench.leaderboard.attested import Trained
 from finbench.leaderboard.groups import front, tied
@@ -42,8 +40,8 @@ class Entry:
 
     key: str
     card: Scorecard
-    samples: Rows
-    found: verification.Verification
+    samples: RowsByTask
+    found: Verification
     level: str
     trained: Trained | None = None
 
@@ -141,7 +139,7 @@ def entries(folder: Path) -> list[Entry]:
     place = folder / SCORECARDS
     found, faults = [], []
     for path in cardfiles.expand([place]):
-        checked = verification.verify(path, data_dir=folder / ".none")  # data on this machine must not decide
+        checked = verify(path, data_dir=folder / ".none")  # data on this machine must not decide
         if checked.faults:
             faults += [f"{path.name}: {fault.field} {fault.message}" for fault in checked.faults[:3]]
             continue
@@ -161,9 +159,9 @@ def entries(folder: Path) -> list[Entry]:
     return found
 
 
-def samples_of(path: Path, card: Scorecard) -> Rows:
+def samples_of(path: Path, card: Scorecard) -> RowsByTask:
     """Sample rows by task, in the order of the test; empty for a card without samples."""
-    rows: Rows = {}
+    rows: RowsByTask = {}
     for row in cardfiles.read_samples(path) if card.samples else []:
         rows.setdefault(row["task"], []).append(row)
     return {task: sorted(own, key=lambda row: int(row["index"])) for task, own in rows.items()}
@@ -179,8 +177,8 @@ def board(found: Sequence[Entry]) -> Board:
         for score in entry.card.scores:
             if score.family not in FAMILIES or score.task not in catalog.tasks():
                 continue
-            key = digest({**exam_of(entry.card, score), "task": score.task})[:10]
-            said = tuple(part for part in conditions(entry.card) if not part.startswith("first "))
+            key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
+            said = tuple(part for part in conditions_of(entry.card) if not part.startswith("first "))
             exam = exams.setdefault(key, Exam(key, score, said, whole=False))
             exam.whole = exam.whole or entry.card.limit is None or score.n < entry.card.limit
             exam.rows.append(Row(entry, score))

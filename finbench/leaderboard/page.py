@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards.render import described, template
+from finbench.cards import describe_subject, from_template
 from finbench.core import catalog
 from finbench.core.files import digest
 from finbench.core.records import Measure
@@ -69,7 +69,7 @@ def _page(values: dict[str, Any], data: dict[str, Any], *, beside: bool) -> str:
         f"default-src 'none'; script-src {hashes}{' ' + chr(39) + 'self' + chr(39) if beside else ''}; "
         "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     )
-    return template("leaderboard/page.html.j2", escape=True, policy=policy, data=_json(data), **values)
+    return from_template("leaderboard/page.html.j2", escape=True, policy=policy, data=_json(data), **values)
 
 
 def same(one: str, other: str) -> bool:
@@ -133,7 +133,7 @@ def _card(entry: Entry) -> dict[str, Any]:
         "base": subject.base.alias,
         "kind": subject.kind,
         "method": subject.method or subject.kind,
-        "what": described(subject),
+        "what": describe_subject(subject),
         "bits": subject.bits,
         "rank": subject.rank if subject.kind == "peft" else None,
         "parameters": subject.trainable_parameters,

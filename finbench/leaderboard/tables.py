@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards.render import amount, described, interval, percent, template
+from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
 from finbench.leaderboard import published
 from finbench.leaderboard.board import FAMILIES, Board, Exam, Row
 from finbench.scoring import metrics
@@ -23,7 +23,7 @@ COLUMNS = (
 def markdown(board: Board, blocks: Sequence[published.Published]) -> str:
     """Tables by family and exam, whole tests before partial ones, and what others published at the end."""
     sections = [(title, board.family(name)) for name, title in FAMILIES.items()]
-    return template(
+    return from_template(
         "leaderboard/leaderboard.md.j2",
         escape=False,
         sections=[(title, exams) for title, exams in sections if exams],
@@ -41,8 +41,8 @@ def line(exam: Exam, row: Row) -> list[str]:
         str(row.group or "–"),
         subject.name,
         subject.base.alias,
-        described(subject),
-        interval(row.score.main, exam.share),
+        describe_subject(subject),
+        in_brackets(row.score.main, exam.share),
         percent(row.score.parse_rate.value),
         "–" if subject.trainable_parameters is None else f"{subject.trainable_parameters:,}",
         f"{card.peak_memory_bytes / 1e9:.1f}" if card.peak_memory_bytes else "–",

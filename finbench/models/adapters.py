@@ -13,8 +13,7 @@ from finbench.core import catalog, refs, safety
 from finbench.core.errors import FinbenchError, near_misses, reason
 from finbench.core.files import digest, sha256_file
 from finbench.core.records import Adapter, BaseModelId
-from finbench.methods import METHODS, TUNERS, Tuner, irqlora, wrapping
-from finbench.methods.tuners import REFUSED
+from finbench.methods import METHODS, REFUSED_TUNERS, TUNERS, Tuner, irqlora, one_dtype
 from finbench.models import bases, modelfiles, zoo
 
 WEIGHTS = "adapter_model.safetensors"
@@ -23,7 +22,7 @@ _SCANNED = 2**22  # values of a tensor that are looked at together, in 32 bits e
 _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
 # what peft can load, also what finbench does not train
 _TUNERS_OF_OURS = (name for name, method in METHODS.items() if isinstance(method, Tuner))
-KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED, *_TUNERS_OF_OURS}
+KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED_TUNERS, *_TUNERS_OF_OURS}
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
@@ -296,7 +295,7 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
             model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
     except _PEFT_RAISES as fault:
         raise _misfit(folder, fault) from fault
-    wrapping.one_dtype(model).set_adapter(name)
+    one_dtype(model).set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
         stored = set(tensors.keys()) - copied
     loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))

@@ -21,7 +21,7 @@ from finbench import hub
 from finbench.core import paths, refs
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import digest, sha256_file
-from finbench.data.xbrl import prose
+from finbench.data.xbrl import passages
 from finbench.pretraining.spec import Source
 
 _LARGEST = 256 * 2**20  # bytes of a document
@@ -130,7 +130,7 @@ def raw(located: Located) -> Iterator[str]:
     """The documents of a source as they are, in a fixed order. Raises FinbenchError with file and line."""
     source = located.source
     if source.kind == "filings":
-        yield from prose.passages(Path(source.place).expanduser())
+        yield from passages(Path(source.place).expanduser())
     elif located.rows is not None:
         rows = iter(located.rows.select_columns([source.field]))
         while True:

@@ -23,8 +23,7 @@ from finbench.pretraining.loop import BITS, NATS, Phase, PretrainTrainer, Watch,
 from finbench.pretraining.members import Member
 from finbench.pretraining.prepared import RECORD, Prepared, bar, dtype_name, main_process, processes, read_record, texts
 from finbench.pretraining.result import Cutting, Pretrained, Share, Trained
-from finbench.training import checkpoints
-from finbench.training.trainer import FirstCtrlC
+from finbench.training import FirstCtrlC, checkpoints
 
 _BASE_BITS, _CUTTING = "base_bits_per_byte", "cutting"  # in the log, as what happened before a phase
 _CURVE = 400  # points of a loss curve that are kept

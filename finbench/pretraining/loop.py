@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
-from finbench.models.structured.modules import layers, penalty
+from finbench.models.structured import layers, penalty
 from finbench.pretraining import held as scoring
 from finbench.pretraining.held import Bits
 from finbench.pretraining.members import Moving
 from finbench.pretraining.mixture import Mixture
 from finbench.pretraining.shards import Held
 from finbench.pretraining.spec import PretrainRecipe
-from finbench.training.trainer import METHOD, Keeper
+from finbench.training import METHOD, Keeper
 
 BITS, NATS = "bits_per_byte", "nats_per_token"  # in the log: bits_per_byte/<source>
 _POINTS = 1000  # of the loss curve

@@ -8,11 +8,9 @@ from typing import Any
 
 from finbench.core.errors import FinbenchError, near_misses, reason
 from finbench.core.records import BaseModelId, Recipe
-from finbench.methods.base import Method
-from finbench.models import bases
-from finbench.models.modelfiles import STRUCTURE
-from finbench.models.structured import counts, matching, surgery
-from finbench.models.structured.structures import Structure
+from finbench.methods import Method
+from finbench.models import STRUCTURE, bases
+from finbench.models.structured import Structure, counts, dense_config_matching, surgery
 from finbench.pretraining.spec import SHAPES, PretrainRecipe
 
 MODEL = "model"  # the name of what the recipe is about
@@ -82,7 +80,7 @@ def members(recipe: PretrainRecipe, tokenizer: Any) -> list[Member]:
             continue
         own = size(model, recipe)
         wanted = {"parameters": own.parameters} if name == "parameters" else {"flops": own.flops.forward}
-        match = matching.dense_config_matching(config, **wanted, context=recipe.context)
+        match = dense_config_matching(config, **wanted, context=recipe.context)
         found.append(Member(f"dense-{name}", f"dense, matched {name} ({match.deviation:+.1%})", match.config, dense))
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import plots, render
+from finbench.cards import curves, from_template
 from finbench.core import catalog
 from finbench.core.files import write_atomic
 from finbench.pretraining.result import Pretrained, Trained
@@ -92,8 +92,8 @@ def figures(done: Pretrained) -> list[str]:
     most = max(points[min(1, len(points) - 1)][1] for points in bits.values())
     top = max(points[len(points) // 20][1] for points in losses.values())
     return [
-        plots.curves("Training loss", "nats a token, running mean", losses, top),
-        plots.curves("Held-out text", "bits per byte", bits, most),
+        curves("Training loss", "nats a token, running mean", losses, top),
+        curves("Held-out text", "bits per byte", bits, most),
     ]
 
 
@@ -120,12 +120,12 @@ def truncations(done: Pretrained) -> list[tuple[str, float, float]]:
 
 def markdown(done: Pretrained) -> str:
     """The report for a repository."""
-    return render.template("pretrain.md.j2", escape=False, **_values(done))
+    return from_template("pretrain.md.j2", escape=False, **_values(done))
 
 
 def html(done: Pretrained) -> str:
     """The report as one self-contained page: no script, no request."""
-    return render.template("pretrain.html.j2", escape=True, **_values(done), figures=figures(done))
+    return from_template("pretrain.html.j2", escape=True, **_values(done), figures=figures(done))
 
 
 def _values(done: Pretrained) -> dict[str, Any]:
@@ -162,13 +162,13 @@ def with_scores(done: Pretrained, out: Path) -> Pretrained:
 
     A prompt that is longer than the context is cut on the left, which the card counts: it would be late to refuse it.
     """
-    from finbench.evaluation import evaluator
+    from finbench.evaluation import evaluate
 
     names = [task.name for task in catalog.expand(done.recipe.tasks)]
     scored = []
     for model in done.models:
         place = (out / (model.dense_folder or model.folder)).resolve()
-        found = evaluator.evaluate(
+        found = evaluate(
             [], model=str(place), tasks=names, out=out / "scorecards" / model.name, arguments={"truncate": "left"}
         )
         own = {score.task.removeprefix(catalog.PREFIX): score.main.value for card in found for score in card.scores}

@@ -44,7 +44,7 @@ def pretrain(
     quiet()  # before the libraries that speak when they are imported
     from finbench.pretraining import fit, outline, report
 
-    recipe = recipe if isinstance(recipe, PretrainRecipe) else spec.read(recipe)
+    recipe = recipe if isinstance(recipe, PretrainRecipe) else spec.read_recipe(recipe)
     out = out or Path("runs") / recipe.name
     run = prepare(recipe)
     if dry_run:

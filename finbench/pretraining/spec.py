@@ -12,7 +12,7 @@ from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import DType
 from finbench.core.strict import Record
-from finbench.models.structured.structures import Structure
+from finbench.models.structured import Structure
 
 ALL = "all"  # in results, every source together
 Baseline = Literal["dense", "parameters", "flops"]
@@ -244,7 +244,7 @@ class PretrainRecipe(Record):
         return found
 
 
-def read(source: str | Path, overrides: Mapping[str, Any] | None = None) -> PretrainRecipe:
+def read_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> PretrainRecipe:
     """The recipe in a YAML file, with ``overrides`` on top: ``{"structure.rank": 64}`` reaches into a part.
 
     Raises FinbenchError that names every unknown key with near misses, and every wrong value.

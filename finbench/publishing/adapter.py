@@ -12,14 +12,12 @@ from typing import Any
 
 import yaml
 
-from finbench.cards import cardfiles, exports
+from finbench.cards import cardfiles, eval_results
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, BaseModelId, Scorecard
-from finbench.evaluation import verification
-from finbench.hub import SAFE_FILES
-from finbench.hub.client import Kind
-from finbench.hub.planning import File
+from finbench.evaluation import verify
+from finbench.hub import SAFE_FILES, File, Kind
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard, picture
@@ -202,7 +200,7 @@ def _cards(found: AdapterFolder, options: Options) -> tuple[list[tuple[Path, Sco
 
 def check(path: Path) -> None:
     """Refuse to publish a card that does not follow from its samples."""
-    verified = verification.verify(path)
+    verified = verify(path)
     if verified.faults:
         fault = verified.faults[0]
         raise FinbenchError(f"{path} is not to be trusted: {fault.field} {fault.message}", f"finbench verify {path}")
@@ -217,6 +215,6 @@ def _eval_results(cards: Sequence[Scorecard]) -> bytes:
     """Entries of ``.eval_results``: one a task; the Hub knows no conditions, so the plainest card counts."""
     entries: dict[str, Any] = {}
     for card in sorted(cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat)):
-        for entry in exports.eval_results(card):
+        for entry in eval_results(card):
             entries.setdefault(str(entry["dataset"]["task_id"]), entry)
     return yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True).encode()

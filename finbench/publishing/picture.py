@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from finbench.cards.render import shorten
+from finbench.cards import shorten_name
 from finbench.core.catalog import PREFIX
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import metrics
@@ -65,8 +65,8 @@ def _rows(
         if metrics.is_share(score.main_metric):
             base = base_score(card, score, base_cards)
             about = f"{metrics.spoken(score.main_metric)}, n = {score.n:,}"
-            label = shorten(score.task.removeprefix(PREFIX), 27)
-            found.append((label, shorten(about, 34), score.main, base.main if base else None))
+            label = shorten_name(score.task.removeprefix(PREFIX), 27)
+            found.append((label, shorten_name(about, 34), score.main, base.main if base else None))
     return found
 
 

@@ -17,7 +17,7 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import folder_atomic
 from finbench.core.records import Score, Scorecard
-from finbench.evaluation import verification
+from finbench.evaluation import verify
 from finbench.models import adapters, zoo
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing.adapter import EVIDENCE
@@ -97,7 +97,7 @@ def stated_base(found: AdapterFolder) -> str:
 # ---------------------------------------------------------------- the zoo
 
 
-def zoo_add(reference: str, name: str | None = None) -> tuple[zoo.ZooEntry, Path]:
+def add_to_zoo(reference: str, name: str | None = None) -> tuple[zoo.ZooEntry, Path]:
     """Pin a published adapter under a name; return (entry, the file it was written to).
 
     The adapter is fetched and checked, and so are the scorecards published beside it: one that does not follow from
@@ -158,7 +158,7 @@ def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | No
             (Path(folder) / name.rpartition("/")[2]).write_bytes(data)
         for path in sorted(Path(folder).glob("*.json")):
             card = cardfiles.read(path)
-            verified = verification.verify(path)
+            verified = verify(path)
             if verified.faults:
                 fault = verified.faults[0]
                 raise FinbenchError(

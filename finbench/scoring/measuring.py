@@ -105,7 +105,7 @@ def _error_without(of: Callable[[Sequence[int]], float], units: int) -> float:
     return stats.jackknife_of([of([unit for unit in range(units) if unit != out]) for out in range(units)])
 
 
-def difference(
+def paired_difference(
     a: Sequence[Any], b: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None = None
 ) -> paired.Difference:
     """A's metric minus B's on the same documents: paired bootstrap interval and permutation p-value."""
@@ -209,14 +209,14 @@ def _shown(value: Any, words: set[str]) -> Any:
     return {"sha256": salted(stable_json(value))}
 
 
-def hidden(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+def hidden_metrics(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Metrics whose values quote restricted text, so that only the data's owner can recompute them."""
     return {name for row in rows for name, value in row["values"].items() if isinstance(value, dict)}
 
 
 def values_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Metric -> one value a row, for the metrics that are not hidden."""
-    return {name: [row["values"][name] for row in rows] for name in rows[0]["values"].keys() - hidden(rows)}
+    return {name: [row["values"][name] for row in rows] for name in rows[0]["values"].keys() - hidden_metrics(rows)}
 
 
 def clusters_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -224,7 +224,7 @@ def clusters_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [str(row.get("cluster", row["doc"])) for row in rows]
 
 
-def counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def sample_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """What a Score says about its rows: documents, clusters, and documents whose prompt occurred before."""
     return {
         "n": len(rows),
@@ -287,7 +287,7 @@ def _guess(exam: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) ->
     }
 
 
-def overlap(known: Contamination | None, name: str) -> Overlap | None:
+def overlap_with_training(known: Contamination | None, name: str) -> Overlap | None:
     """How many test texts of a set were in the training rows; None where nobody looked."""
     if known is None or not known.looked_for.get(name):
         return None

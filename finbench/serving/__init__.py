@@ -1,1 +1,13 @@
 """An OpenAI-compatible server of a base and its adapters, by vLLM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.serving.vllm_server import Server, serve
+
+__all__ = ["Server", "serve"]
+__getattr__ = face(__name__)

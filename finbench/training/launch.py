@@ -67,7 +67,7 @@ def check(processes: int) -> None:
         )
 
 
-def counted(gpus: int | None, processes: int | None) -> int:
+def process_count(gpus: int | None, processes: int | None) -> int:
     """The number of processes that either of two options asks for; FinbenchError where there are fewer GPUs."""
     if gpus is not None and processes is not None:
         raise FinbenchError("--gpus and --processes name the same thing.", "Use --gpus where there are GPUs.")

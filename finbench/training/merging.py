@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.cards import render
+from finbench.cards import model_card
 from finbench.core import catalog, environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import folder_atomic, write_atomic
 from finbench.core.records import Adapter, BaseModelId, Bits, Closeness, DType, Merge, MergedModel
 from finbench.methods import quantise
-from finbench.models import adapters, bases, modelfiles
-from finbench.models.structured.structures import Kind
-from finbench.scoring import prompts, taskcheck
+from finbench.models import adapters, bases, is_structured
+from finbench.models.structured import Kind
+from finbench.scoring import prompts, task_of_examples
 
 Place = Literal["dequantised", "bf16"]
 _PROBES = "finbench_mini"  # whose examples an adapter without a recipe is compared on
@@ -34,7 +34,7 @@ class DenseCopy(Closeness):
 Made = Adapter | MergedModel | DenseCopy
 
 
-def told(made: Made) -> tuple[str, str, Closeness]:
+def merge_in_words(made: Made) -> tuple[str, str, Closeness]:
     """(what was made, what it was compared with, how close the two are), in words."""
     if isinstance(made, DenseCopy):
         sizes = f"{made.parameters:,} parameters are {made.dense_parameters:,}"
@@ -73,7 +73,7 @@ def merge(
         raise FinbenchError(f"A model is written in bfloat16, float16 or float32, not in {dtype!r}.")
     if out.exists():
         raise FinbenchError(f"{out} exists already.", "Choose a new folder with --out.")
-    if modelfiles.is_structured(adapters.locate(adapter)):
+    if is_structured(adapters.locate(adapter)):
         return _dense(bases.resolve(adapter), out, dtype)
     folder = adapters.find(adapter)
     if folder.kind == "model":
@@ -85,7 +85,7 @@ def merge(
         report = _write(folder, on, trained, place, dtype, staging)
         made = _record(folder, on, trained, bits is not None, report, staging)
         named = "finbench.json" if isinstance(made, Adapter) else "merge.json"
-        write_atomic(staging / "README.md", render.model_card(made))
+        write_atomic(staging / "README.md", model_card(made))
         write_atomic(staging / named, made.to_json())
     say(f"Wrote {out}.")
     return made
@@ -224,7 +224,7 @@ def probes(tasks: Sequence[str], template: Any = None) -> list[str]:
     """The prompts of every invented example of ``tasks``: they need no data."""
     texts = []
     for task in catalog.expand(tasks):
-        exam = taskcheck.exam_of_examples(task)
+        exam = task_of_examples(task)
         texts += [prompts.pair(exam, doc, template)[0] for doc in exam.dataset["test"]]
     return texts
 

@@ -11,8 +11,7 @@ from typing import Any
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import Bits, Recipe
-from finbench.methods import Layer, method_named
-from finbench.methods.base import targets
+from finbench.methods import Layer, method_named, targets
 from finbench.models import bases
 from finbench.training import batches, gpus, runner, sharding, speedups
 from finbench.training.gpus import GIB, HOST, Card
@@ -246,8 +245,8 @@ def plan(
     """
     quiet()
     card = gpus.card(gpu)
-    sharding.check(recipe, processes)
-    run = replace(run, recipe=recipe) if run else prepared(recipe, data_dir)
+    sharding.check_sharding(recipe, processes)
+    run = replace(run, recipe=recipe) if run else prepare_for_plan(recipe, data_dir)
 
     def base() -> Any:
         return shaped(shape) if shape else bases.skeleton(run.base)
@@ -286,12 +285,12 @@ def plan(
     }
 
 
-def prepared(recipe: Recipe, data_dir: Path | None = None) -> runner.Prepared:
+def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> runner.Prepared:
     """The rows of a run that is only planned: nobody asks whether test texts are among them."""
     return runner.prepare(recipe, data_dir, lambda _, docs: docs)
 
 
-def held(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
+def planned_gib(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
     """GiB of a training by one process, whatever the card has; ``run``: its rows, as ``prepared`` makes them."""
     quiet()
     model = shaped(shape) if shape else bases.skeleton(run.base)

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finbench.cards import render
+from finbench.cards import model_card
 from finbench.core import environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
@@ -53,7 +53,7 @@ def train(
     """
     quiet()
     launch.check(processes)
-    sharding.check(recipe, processes)
+    sharding.check_sharding(recipe, processes)
     speedups.check(recipe)
     run = prepare(recipe, data_dir)
     if dry_run:
@@ -167,7 +167,7 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     from transformers import set_seed
 
     recipe, method = run.recipe, method_named(run.recipe.method)
-    sharding.check(recipe, environment.processes())
+    sharding.check_sharding(recipe, environment.processes())
     speedups.check(recipe)
     model, tokenizer = bases.load(run.base, method.loads(recipe), dtype, recipe.sharding == "fsdp")
 
@@ -343,7 +343,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
         for path in sorted(staging.iterdir()):
             path.chmod(0o644)
             path.replace(out / path.name)
-    write_atomic(out / "README.md", render.model_card(adapter))
+    write_atomic(out / "README.md", model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
     return adapter
 

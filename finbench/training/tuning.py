@@ -54,7 +54,7 @@ def plan(lr: float, budget: int) -> Plan:
     return Plan(rates, [(2 ** (budget - rung), 0.5 ** (budget - rung)) for rung in range(budget)])
 
 
-def outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = None) -> dict[str, Any]:
+def search_outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = None) -> dict[str, Any]:
     """What ``tune`` would do: the rates, and how many of them are trained on how many rows in each rung.
 
     Raises what ``tune`` would raise before it trains anything. Loads no weights and writes nothing.

@@ -14,12 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.core.console import out
-from finbench.grid import forecast
-from finbench.grid.driver import Summary
+from finbench.grid import Board, Cell, Summary, duration, forecast, picture
 from finbench.grid.forecast import Forecast
-from finbench.grid.spec import Cell
-from finbench.grid.steps import Board
-from finbench.grid.watch import duration, picture
 
 _SHOWN = 40  # cells
 _PLURAL = {"search": "searches", "train": "trainings", "score": "scorings", "nothing": "steps"}

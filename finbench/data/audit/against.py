@@ -15,7 +15,7 @@ from finbench.data.audit.store import Store
 from finbench.data.contamination import Index, fields
 
 
-def against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | None = None) -> Audit:
+def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | None = None) -> Audit:
     """Look for the test texts of ``what`` (sets, files; default: every set that is here) in the rows of ``files``.
 
     A test text is found wherever it stands in a training row, in a prompt or a conversation too; near duplicates are

@@ -62,7 +62,7 @@ class Built:
         yield f"Written to {self.folder}; what was left out, and why, is in each dataset.json."
 
 
-def build(
+def build_questions(
     given: Sequence[Path],
     out: Path | None = None,
     *,
@@ -208,6 +208,6 @@ def _final_faults(built: Built, spool: Spool, wanted: dict[str, bool]) -> tuple[
     return [], []
 
 
-def as_json(built: Built) -> str:
+def report_as_json(built: Built) -> str:
     """The report as JSON."""
     return json.dumps(built.as_dict(), indent=1)
