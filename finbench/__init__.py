@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from finbench.publishing import pull, push
     from finbench.serving import serve
     from finbench.training import merge, plan, train, tune
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
     "Adapter",
@@ -49,4 +51,3 @@ __all__ = [
     "tune",
     "verify",
 ]
-__getattr__ = face(__name__)

@@ -33,7 +33,7 @@ def _brute(requests: Sequence[choices.Request], longest: int) -> list[list[tuple
     return found
 
 
-def _asked(plan: choices.Plan, count: int) -> list[list[tuple[tuple[int, ...], int]]]:
+def _asked(plan: choices.TreePlan, count: int) -> list[list[tuple[tuple[int, ...], int]]]:
     """What the trees of a plan ask, by following each path to its root."""
     found: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in range(count)]
     for tree in plan.trees:

@@ -13,7 +13,7 @@ import yaml
 from finbench.core.errors import FinbenchError
 from finbench.grid import forecast, places, requests, spec, work
 from finbench.grid.places import Place
-from finbench.grid.steps import Board
+from finbench.grid.steps import Schedule
 from finbench.training import planning
 
 COMMON = {"limit": 24, "batch_size": 8, "dtype": "float32", "epochs": 1, "rank": 4}
@@ -27,9 +27,9 @@ def write(folder: Path, base: object, **changes: Any) -> Path:
     return path
 
 
-def board(path: Path, known: dict[str, Any] | None = None) -> Board:
+def board(path: Path, known: dict[str, Any] | None = None) -> Schedule:
     stated = spec.read(path)
-    return Board(stated, spec.cells(stated), known or {})
+    return Schedule(stated, spec.cells(stated), known or {})
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_what_cannot_be_planned_asks_for_nothing(
 
 def test_the_request_is_the_plan_s_whatever_this_machine_has(llama: Path, tmp_path: Path) -> None:
     stated = spec.read(write(tmp_path, llama, axes=AXES))
-    one = Board(stated, spec.cells(stated), {})
+    one = Schedule(stated, spec.cells(stated), {})
     asked = requests.planned_memory(one, Place(str(tmp_path / "nowhere")))
     plan = planning.plan(one.cells[0].recipe, "cpu")["memory_gib"]["total"]
     train = next(step.key for step in one.steps.values() if step.kind == work.TRAIN)

@@ -30,7 +30,7 @@ from finbench.core import seal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.data.sources import import_data
-from finbench.hub.dev.desk import Account
+from finbench.hub.dev.desk import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, pushing, space, tables
 from finbench.leaderboard.board import Board, board, entries
@@ -662,8 +662,8 @@ def test_a_push_that_goes_silent_at_any_request(
 def test_a_leaderboard_that_cannot_be_published_changes_nothing(dev_hub: DevHub, place: Path) -> None:
     with pytest.raises(FinbenchError, match="no repository of the Hub to push to. Did you mean hub:org/board"):
         leaderboard.push("org/board", place)
-    dev_hub.tokens["hf_readonly_token"] = Account("reader", "read")
-    dev_hub.tokens[TOKEN] = Account("dev", "read")
+    dev_hub.tokens["hf_readonly_token"] = DevAccount("reader", "read")
+    dev_hub.tokens[TOKEN] = DevAccount("dev", "read")
     with pytest.raises(FinbenchError, match="The data set hub:org/board: your token may not write there"):
         leaderboard.push("hub:org/board", place)
     card = place / "scorecards" / "gold.json"

@@ -19,7 +19,7 @@ from finbench import hub
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator, verification
-from finbench.hub.dev.desk import Account
+from finbench.hub.dev.desk import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, zoo
 from finbench.publishing import modelcard, pulling
@@ -181,7 +181,7 @@ def test_a_pull_request_leaves_the_repository_as_it_was(
     dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload(dev_hub, "org/tiny", {"README.md": b"# ours\n"}, private=False)
-    dev_hub.tokens["hf_stranger"] = Account("stranger", orgs=())
+    dev_hub.tokens["hf_stranger"] = DevAccount("stranger", orgs=())
     monkeypatch.setenv("HF_TOKEN", "hf_stranger")
     with pytest.raises(FinbenchError, match="your token may not write there"):
         push(made[0], "hub:org/tiny", cards=[made[1]], base=base)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
         write_reports,
     )
     from finbench.cards.reporting import report
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
     "LEVEL",
@@ -66,4 +68,3 @@ __all__ = [
     "terminal_tables",
     "write_reports",
 ]
-__getattr__ = face(__name__)

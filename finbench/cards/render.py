@@ -25,7 +25,7 @@ _BAR = 24  # characters of a full bar in the terminal
 
 
 @dataclass(frozen=True)
-class Row:
+class ViewRow:
     """A line of a task's table: a subject, or a baseline that needs no model."""
 
     name: str
@@ -45,7 +45,7 @@ class TaskView:
     """A task with all its rows; scores of another definition or other data get a view of their own."""
 
     score: Score
-    rows: list[Row]
+    rows: list[ViewRow]
     conditions: tuple[str, ...] = ()
 
     @property
@@ -95,9 +95,9 @@ def describe_subject(subject: Subject) -> str:
     return ", ".join([subject.method or subject.kind, *rank, *bits])
 
 
-def _row(card: Scorecard, score: Score) -> Row:
+def _row(card: Scorecard, score: Score) -> ViewRow:
     subject = card.subject
-    return Row(
+    return ViewRow(
         name=subject.name,
         what=describe_subject(subject),
         main=score.main,
@@ -118,14 +118,14 @@ def _seen(score: Score) -> str:
     return f"{texts:,} of the {of:,} texts ({percent(texts / of)} %)"
 
 
-def _baseline_rows(score: Score) -> list[Row]:
+def _baseline_rows(score: Score) -> list[ViewRow]:
     rows = []
     for name, values in sorted(score.baselines.items()):
         main, acc = values.get(score.main_metric), values.get("acc")
         if main is None:
             continue
         rows.append(
-            Row(
+            ViewRow(
                 name=f"{name} label",
                 what="no model",
                 main=Measure(value=main, low=None, high=None),

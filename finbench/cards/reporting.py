@@ -11,7 +11,7 @@ from typing import Any
 from finbench.cards import cardfiles, plots
 from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, follows, setup_of
 from finbench.cards.render import conditions_of, describe_subject, from_template
-from finbench.cards.tables import Cell, Column, Line, Table
+from finbench.cards.tables import Column, Line, Table, TableCell
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
@@ -23,7 +23,7 @@ SPREADS = ("interval", "seeds")
 
 
 @dataclass(frozen=True)
-class Run:
+class SeedRun:
     """One subject's score in one exam, with its sample rows if the card has them."""
 
     card: Scorecard
@@ -68,7 +68,7 @@ def report(
 def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] = ()) -> Table:
     """The table of these cards: columns by family and task, subjects in the order of their mean, bases first."""
     exams: dict[str, Column] = {}
-    runs: dict[tuple[str, str], dict[str, list[Run]]] = {}  # (name, what) -> exam -> runs
+    runs: dict[tuple[str, str], dict[str, list[SeedRun]]] = {}  # (name, what) -> exam -> runs
     read: set[str] = set()
     for path in files:
         card = cardfiles.read(path)
@@ -87,7 +87,7 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
             who = f"{who[0]} ({path.with_suffix('')})", who[1]  # another run, or another subject, of the same name
         for exam, score in sat.items():
             exams.setdefault(exam, Column(score, conditions_of(card)))
-            runs.setdefault(who, {}).setdefault(exam, []).append(Run(card, score, rows.get(score.task)))
+            runs.setdefault(who, {}).setdefault(exam, []).append(SeedRun(card, score, rows.get(score.task)))
     if not exams:
         raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")
     order = sorted(exams, key=lambda e: (exams[e].score.family, exams[e].score.form == "choice", exams[e].title, e))
@@ -147,20 +147,20 @@ def _ordered(runs: dict[tuple[str, str], Any]) -> list[tuple[tuple[str, str], An
     return sorted(runs.items(), key=lambda item: (item[0][1].partition(",")[0] != "base", item[0]))
 
 
-def _cell(runs: list[Run] | None, column: Column) -> Cell | None:
+def _cell(runs: list[SeedRun] | None, column: Column) -> TableCell | None:
     if not runs:
         return None
     values = tuple(run.score.main.value for run in runs)
     if len(values) == 1:
-        return Cell(runs[0].score.main, column.share, values)
+        return TableCell(runs[0].score.main, column.share, values)
     spread = seed_spread(values)
-    return Cell(Measure(value=spread.mean, low=spread.low, high=spread.high), column.share, values)
+    return TableCell(Measure(value=spread.mean, low=spread.low, high=spread.high), column.share, values)
 
 
 # ---------------------------------------------------------------- who is best
 
 
-def _mark(lines: list[Line], columns: list[Column], runs: list[list[list[Run] | None]], spread: str) -> bool:
+def _mark(lines: list[Line], columns: list[Column], runs: list[list[list[SeedRun] | None]], spread: str) -> bool:
     """Set ``best`` and ``tied`` in every column; False where nothing could be tested."""
     tests: list[tuple[int, int, int, float | None]] = []  # column, best line, other line, p
     for number, column in enumerate(columns):
@@ -190,7 +190,7 @@ def _set(line: Line, number: int, *, best: bool, tied: bool) -> None:
     line.cells[number] = replace(cell, best=best, tied=tied)
 
 
-def _p(a: list[Run] | None, b: list[Run] | None, column: Column, spread: str) -> float | None:
+def _p(a: list[SeedRun] | None, b: list[SeedRun] | None, column: Column, spread: str) -> float | None:
     """p-value that two lines of a column are alike; None where that cannot be tested."""
     assert a
     assert b
@@ -218,7 +218,9 @@ def _baselines(columns: list[Column]) -> list[Line]:
         values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
         if any(value is not None for value in values):
             cells = [
-                None if value is None else Cell(Measure(value=value, low=None, high=None), column.share, exact=True)
+                None
+                if value is None
+                else TableCell(Measure(value=value, low=None, high=None), column.share, exact=True)
                 for value, column in zip(values, columns, strict=True)
             ]
             lines.append(Line(f"{name} label", "no model", cells, baseline=True))

@@ -38,7 +38,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number of the table. ``best``: significantly better than every other; ``tied``: no worse than the best."""
 
     measure: Measure
@@ -60,7 +60,7 @@ class Line:
 
     name: str
     what: str
-    cells: list[Cell | None]
+    cells: list[TableCell | None]
     means: list[float | None] = field(default_factory=list)
     baseline: bool = False
 

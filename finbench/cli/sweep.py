@@ -63,14 +63,14 @@ def sweep(
         raise FinbenchError(
             f"One file is swept, and {place} is a second argument.", f"finbench sweep {file} --out {place}"
         )
-    from finbench.grid import Board, Place, forecast, planned_memory
+    from finbench.grid import Place, Schedule, forecast, planned_memory
 
     if not dry_run and (gpu or price is not None):
         raise FinbenchError(
             "--gpu and --price are for a plan.", f"finbench sweep {file} --dry-run --gpu h100 --price 2.50"
         )
     result = finbench.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
-    if isinstance(result, Board):
+    if isinstance(result, Schedule):
         found = forecast.forecasts(result, gpu, price, data_dir)
         results = Place(out or f"runs/sweep-{result.sweep.name}")
         grids.planned(result, found, planned_memory(result, results, data_dir, found), as_json)

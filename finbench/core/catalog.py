@@ -29,7 +29,7 @@ class Wheel(Record):
     sha256: str
 
 
-class Base(Record):
+class BaseEntry(Record):
     """An entry of ``bases.yaml``."""
 
     alias: str
@@ -213,11 +213,12 @@ def _leaves(name: str) -> list[Task]:
 
 
 @functools.cache
-def bases() -> dict[str, Base]:
+def bases() -> dict[str, BaseEntry]:
     """Every base of ``bases.yaml`` by alias."""
     path = paths.shipped("adapters_zoo") / "bases.yaml"
     return {
-        alias: Base.parse({"alias": alias, **entry}, f"{path}: {alias}") for alias, entry in read_yaml(path).items()
+        alias: BaseEntry.parse({"alias": alias, **entry}, f"{path}: {alias}")
+        for alias, entry in read_yaml(path).items()
     }
 
 

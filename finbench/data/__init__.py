@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from finbench.data import audit, contamination, xbrl
     from finbench.data.canonical import SPLITS, ImportReport
     from finbench.data.sources import describe_set, import_data, lock_file, lock_sets, on_hub
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
     "SPLITS",
@@ -23,4 +25,3 @@ __all__ = [
     "on_hub",
     "xbrl",
 ]
-__getattr__ = face(__name__)

@@ -16,7 +16,7 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import cannot_write, sha256_file, write_atomic
 from finbench.data.canonical import SPLITS, ImportReport, write
-from finbench.data.files import Record, SourceFile, decoder_of, expand
+from finbench.data.files import RawRecord, SourceFile, decoder_of, expand
 
 
 def sets() -> Any:
@@ -41,7 +41,7 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
     if files:
         sources = _ordered(chosen, expand(files, chosen.files, f"Like this: {catalog.of_set(name).data}"))
         _check_families(name, sources)
-        records: Iterable[Record | str] = _records(chosen, sources)
+        records: Iterable[RawRecord | str] = _records(chosen, sources)
         origin = {
             "sources": {_shown(path): sha256_file(path) for path in sorted({source.path for source, _ in sources})}
         }
@@ -53,7 +53,7 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
 
 
 def _divide(
-    chosen: Any, records: Iterable[Record | str], report: ImportReport, origin: dict[str, Any], skip_bad: bool
+    chosen: Any, records: Iterable[RawRecord | str], report: ImportReport, origin: dict[str, Any], skip_bad: bool
 ) -> None:
     """Read, divide and write. Faults stop it before anything is written."""
     helper, name = sets(), report.set
@@ -101,7 +101,7 @@ def _note(chosen: Any, report: ImportReport) -> None:
         )
 
 
-def _units(chosen: Any, records: Iterable[Record | str], report: ImportReport) -> Iterator[Any]:
+def _units(chosen: Any, records: Iterable[RawRecord | str], report: ImportReport) -> Iterator[Any]:
     """The set's units; faults and rows left out on purpose go into ``report``."""
     drop = sets().Drop
 
@@ -131,7 +131,7 @@ def _units(chosen: Any, records: Iterable[Record | str], report: ImportReport) -
             yield item
 
 
-def _unwritable(record: Record) -> str:
+def _unwritable(record: RawRecord) -> str:
     """Why a row cannot be UTF-8: JSON escapes can spell half of a surrogate pair. Empty if it can."""
     try:
         json.dumps(record.row, ensure_ascii=False, default=str).encode("utf-8")
@@ -157,7 +157,7 @@ def _ordered(chosen: Any, sources: list[SourceFile]) -> list[tuple[SourceFile, s
     return sorted(told, key=lambda pair: (-int(pair[1]) if chosen.nested else 0, pair[0].name, str(pair[0])))
 
 
-def _records(chosen: Any, sources: list[tuple[SourceFile, str]]) -> Iterator[Record | str]:
+def _records(chosen: Any, sources: list[tuple[SourceFile, str]]) -> Iterator[RawRecord | str]:
     for source, detail in sources:
         for record in decoder_of(source, chosen.text)(source):
             yield record if isinstance(record, str) else record._replace(detail=detail or None, source=source.name)
@@ -248,7 +248,7 @@ def _located(name: str, chosen: Any) -> dict[str, Any]:
     return {"path": chosen.hub.path, "revision": revision, "pinned": False}
 
 
-def _from_hub(place: Any, revision: str) -> Iterator[Record]:
+def _from_hub(place: Any, revision: str) -> Iterator[RawRecord]:
     found = sets().hub_records(place, revision)
     while True:
         with hub.data_explained(place.path):  # only what the Hub raises, not what is done with a row
@@ -256,7 +256,7 @@ def _from_hub(place: Any, revision: str) -> Iterator[Record]:
         if record is None:
             return
         row, at, detail = record
-        yield Record(row, at, detail, detail or "")
+        yield RawRecord(row, at, detail, detail or "")
 
 
 # ---------------------------------------------------------------- what is here

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from finbench.engines.hf import HFEngine
     from finbench.engines.http import Endpoint, Refused, usable
     from finbench.engines.server import ServerEngine
+else:
+    __getattr__ = face(__name__)
 
 __all__ = ["DummyEngine", "Endpoint", "Engine", "HFEngine", "Refused", "ServerEngine", "servable", "usable", "vllm"]
-__getattr__ = face(__name__)

@@ -52,7 +52,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TreePlan:
     """The trees of a call, longest first, and the tokens before all of them."""
 
     prefix: list[int]
@@ -65,7 +65,7 @@ class Plan:
         return len(self.prefix) + sum(len(tree.tokens) for tree in self.trees)
 
 
-def plan(requests: Sequence[Request], max_length: int) -> Plan:
+def plan(requests: Sequence[Request], max_length: int) -> TreePlan:
     """The trees of ``requests`` for a model that sees ``max_length`` tokens.
 
     What is longer is cut on the left as lm-eval cuts it: the last ``max_length + 1`` tokens are kept, of which the
@@ -87,7 +87,7 @@ def plan(requests: Sequence[Request], max_length: int) -> Plan:
     shared = shared if shared >= SHORTEST_PREFIX else 0
     grown = trees(order, inputs, targets, shared)
     grown.sort(key=lambda tree: -len(tree.tokens))  # stable: equal lengths stay in the order of their tokens
-    return Plan(inputs[order[0]][:shared] if order else [], grown, targets)
+    return TreePlan(inputs[order[0]][:shared] if order else [], grown, targets)
 
 
 def trees(order: list[int], inputs: list[list[int]], targets: list[list[int]], shared: int) -> list[Tree]:

@@ -169,7 +169,7 @@ class TreeLM(HFLM):
                 heard(done)
         return answers
 
-    def _run(self, plan: choices.Plan) -> Iterator[list[tuple[choices.Tree, race.Scored]]]:
+    def _run(self, plan: choices.TreePlan) -> Iterator[list[tuple[choices.Tree, race.Scored]]]:
         """The trees of a plan in their order, a forward pass at a time, each with what was found in it."""
         assert self.forward is not None
         wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))

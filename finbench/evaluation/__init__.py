@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from finbench.evaluation.restating import Restated, restate
     from finbench.evaluation.subjects import Examinee, examinees
     from finbench.evaluation.verification import Verification, verify
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
     "Examinee",
@@ -25,4 +27,3 @@ __all__ = [
     "restate",
     "verify",
 ]
-__getattr__ = face(__name__)

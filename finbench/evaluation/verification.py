@@ -40,7 +40,7 @@ _EARLIER = 0.03  # those of schema 0 came from 2,000 resamples of another kind
 
 
 @dataclass(frozen=True)
-class Fault:
+class CardFault:
     """A field that cannot be right, and why."""
 
     field: str
@@ -52,7 +52,7 @@ class Verification:
     """What was found; ``level`` is ``none`` where anything was wrong."""
 
     card: str
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[CardFault] = field(default_factory=list)
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     level: Level = "none"
@@ -60,7 +60,7 @@ class Verification:
 
     def fault(self, place: str, message: str) -> None:
         """Note a fault, once."""
-        found = Fault(place, message)
+        found = CardFault(place, message)
         if found not in self.faults:
             self.faults.append(found)
 

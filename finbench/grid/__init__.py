@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from finbench.grid.places import Place
     from finbench.grid.requests import planned_memory
     from finbench.grid.spec import Cell
-    from finbench.grid.steps import Board
+    from finbench.grid.steps import Schedule
     from finbench.grid.watch import duration, picture, sweep_status
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
-    "Board",
     "Cell",
     "Place",
+    "Schedule",
     "Summary",
     "duration",
     "forecast",
@@ -33,4 +35,3 @@ __all__ = [
     "sweep",
     "sweep_status",
 ]
-__getattr__ = face(__name__)

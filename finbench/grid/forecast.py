@@ -12,7 +12,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.grid.spec import Cell
-from finbench.grid.steps import Board
+from finbench.grid.steps import Schedule
 from finbench.grid.work import SCORE, SEARCH, TRAIN
 from finbench.models import bases
 from finbench.training import plan, planned_gib, prepare_for_plan, shape_of
@@ -35,7 +35,7 @@ class Forecast:
 
 
 def forecasts(
-    board: Board, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
+    board: Schedule, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
 ) -> dict[str, Forecast]:
     """Key of a cell -> its forecast. ``gpu``: a card of ``finbench plan``; default: this machine, for cells without.
 
@@ -125,7 +125,7 @@ class Total:
     scorings: int  # which a plan does not foresee
 
 
-def total(board: Board, found: Mapping[str, Forecast]) -> Total:
+def total(board: Schedule, found: Mapping[str, Forecast]) -> Total:
     """A search costs its budget in whole trainings; scorings come on top."""
     seconds, cost, unknown, scorings = 0.0, 0.0, 0, 0
     priced = False
@@ -147,7 +147,7 @@ def total(board: Board, found: Mapping[str, Forecast]) -> Total:
     return Total(seconds, cost if priced else None, unknown, scorings)
 
 
-def own(board: Board, cell: Cell) -> list[Any]:
+def own(board: Schedule, cell: Cell) -> list[Any]:
     """The training of a cell, and its search."""
     trainings = [board.steps[key] for key in board.score_of[cell.key].after if board.steps[key].kind == TRAIN]
     return [*trainings, *(board.steps[key] for step in trainings for key in step.after)]

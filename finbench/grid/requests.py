@@ -17,7 +17,7 @@ from finbench.grid import forecast, spec
 from finbench.grid.forecast import Forecast
 from finbench.grid.places import Place
 from finbench.grid.spec import Cell
-from finbench.grid.steps import Board
+from finbench.grid.steps import Schedule
 from finbench.training import GIB
 
 FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
@@ -25,7 +25,7 @@ _MARGIN = 1.2  # over the plan: the libraries differ, and a node that swaps or k
 
 
 def planned_memory(
-    board: Board,
+    board: Schedule,
     place: Place,
     data_dir: Path | None = None,
     found: Mapping[str, Forecast] | None = None,
@@ -63,7 +63,7 @@ def planned_memory(
     return wanted
 
 
-def _asked(board: Board, cell: Cell) -> list[str]:
+def _asked(board: Schedule, cell: Cell) -> list[str]:
     """Keys of the steps of a cell for which the plan speaks."""
     last = board.score_of[cell.key]
     steps = [last, *(board.steps[key] for key in last.after)]

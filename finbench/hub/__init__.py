@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, names_below, snapshot
     from finbench.hub.planning import Change, File, Plan, make_plan
     from finbench.hub.pushing import Published, execute
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
     "OFFICIAL",
@@ -61,4 +63,3 @@ __all__ = [
     "snapshot",
     "token_free",
 ]
-__getattr__ = face(__name__)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from finbench.leaderboard.intake import add
     from finbench.leaderboard.pushing import push
     from finbench.leaderboard.space import publication
+else:
+    __getattr__ = face(__name__)
 
 __all__ = ["Built", "add", "build", "pictures", "publication", "push"]
-__getattr__ = face(__name__)

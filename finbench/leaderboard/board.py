@@ -17,7 +17,7 @@ from finbench.core.files import digest
 from finbench.core.records import Score, Scorecard
 from finbench.evaluation import Verification, verify
 from finbench.leaderboard import attested
-from finbench.leaderboard.attested import Trained
+from finbench.leaderboard.attested import AttestedAdapter
 from finbench.leaderboard.groups import front, tied
 from finbench.scoring import metrics
 
@@ -35,7 +35,7 @@ UNRANKED = ("finlora", "mini")  # families for compatibility and for demos: neve
 
 
 @dataclass(frozen=True)
-class Entry:
+class BoardCard:
     """A card of the leaderboard with its samples, how far it can be believed, and its adapter's training if known."""
 
     key: str
@@ -43,7 +43,7 @@ class Entry:
     samples: RowsByTask
     found: Verification
     level: str
-    trained: Trained | None = None
+    trained: AttestedAdapter | None = None
 
     @property
     def machine(self) -> str:
@@ -55,10 +55,10 @@ class Entry:
 
 
 @dataclass
-class Row:
+class BoardRow:
     """A subject's score in an exam. ``group`` 1 cannot be told from the best; None where nothing can be tested."""
 
-    entry: Entry
+    entry: BoardCard
     score: Score
     group: int | None = None
     on_cost_front: bool = False
@@ -85,7 +85,7 @@ class Exam:
     score: Score
     conditions: tuple[str, ...]
     whole: bool
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BoardRow] = field(default_factory=list)
 
     @property
     def task(self) -> str:
@@ -123,7 +123,7 @@ class Exam:
 class Board:
     """Every exam, in the order of the page, and the cards they come from."""
 
-    entries: list[Entry]
+    entries: list[BoardCard]
     exams: list[Exam]
 
     def family(self, name: str) -> list[Exam]:
@@ -134,7 +134,7 @@ class Board:
 # ---------------------------------------------------------------- reading
 
 
-def entries(folder: Path) -> list[Entry]:
+def entries(folder: Path) -> list[BoardCard]:
     """Every card of ``folder/scorecards``, verified; FinbenchError naming each one in which something is wrong."""
     place = folder / SCORECARDS
     found, faults = [], []
@@ -145,7 +145,7 @@ def entries(folder: Path) -> list[Entry]:
             continue
         card = cardfiles.read(path)
         found.append(
-            Entry(
+            BoardCard(
                 key=path.stem,
                 card=card,
                 samples=samples_of(path, card),
@@ -170,7 +170,7 @@ def samples_of(path: Path, card: Scorecard) -> RowsByTask:
 # ---------------------------------------------------------------- exams
 
 
-def board(found: Sequence[Entry]) -> Board:
+def board(found: Sequence[BoardCard]) -> Board:
     """Exams of the entries, each with its rows in order, in tied groups and with its Pareto fronts."""
     exams: dict[str, Exam] = {}
     for entry in found:
@@ -181,7 +181,7 @@ def board(found: Sequence[Entry]) -> Board:
             said = tuple(part for part in conditions_of(entry.card) if not part.startswith("first "))
             exam = exams.setdefault(key, Exam(key, score, said, whole=False))
             exam.whole = exam.whole or entry.card.limit is None or score.n < entry.card.limit
-            exam.rows.append(Row(entry, score))
+            exam.rows.append(BoardRow(entry, score))
     for exam in exams.values():
         exam.rows = _newest(exam.rows)
         _place(exam)
@@ -195,9 +195,9 @@ def _order(exam: Exam) -> tuple[Any, ...]:
     return (family, *kind, -len(exam.rows), exam.task, -exam.score.version, exam.title, exam.key)
 
 
-def _newest(rows: Sequence[Row]) -> list[Row]:
+def _newest(rows: Sequence[BoardRow]) -> list[BoardRow]:
     """One row for each subject and way of computing: that of its newest card."""
-    kept: dict[str, Row] = {}
+    kept: dict[str, BoardRow] = {}
     for row in sorted(rows, key=lambda row: (row.entry.card.provenance.created, row.entry.key)):
         card = row.entry.card
         who = card.subject.model_dump(include={"adapter", "bits", "kind", "seed"})

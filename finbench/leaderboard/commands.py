@@ -10,7 +10,7 @@ import yaml
 
 from finbench.core import catalog
 from finbench.core.records import BaseModelId, Scorecard
-from finbench.leaderboard.board import SCORECARDS, Entry
+from finbench.leaderboard.board import SCORECARDS, BoardCard
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Steps:
     recipe: tuple[str, str] | None = None
 
 
-def reproduce(entry: Entry) -> Steps:
+def reproduce(entry: BoardCard) -> Steps:
     """The commands for one card. Names from the card are quoted for a shell."""
     card, file = entry.card, f"leaderboards/{SCORECARDS}/{entry.key}.json"
     steps: list[tuple[str, str]] = []

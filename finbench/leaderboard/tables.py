@@ -9,7 +9,7 @@ from typing import Any
 
 from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
 from finbench.leaderboard import published
-from finbench.leaderboard.board import FAMILIES, Board, Exam, Row
+from finbench.leaderboard.board import FAMILIES, Board, BoardRow, Exam
 from finbench.scoring import metrics
 
 COLUMNS = (
@@ -20,7 +20,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def markdown(board: Board, blocks: Sequence[published.Published]) -> str:
+def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
     """Tables by family and exam, whole tests before partial ones, and what others published at the end."""
     sections = [(title, board.family(name)) for name, title in FAMILIES.items()]
     return from_template(
@@ -34,7 +34,7 @@ def markdown(board: Board, blocks: Sequence[published.Published]) -> str:
     )
 
 
-def line(exam: Exam, row: Row) -> list[str]:
+def line(exam: Exam, row: BoardRow) -> list[str]:
     """Cells of a row of a Markdown table."""
     card, subject = row.entry.card, row.entry.card.subject
     return [
@@ -68,7 +68,7 @@ def _safe(value: Any) -> Any:
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def _record(exam: Exam, row: Row) -> dict[str, Any]:
+def _record(exam: Exam, row: BoardRow) -> dict[str, Any]:
     card, score, subject = row.entry.card, row.score, row.entry.card.subject
     tokens, cost = row.tokens_per_second, row.cost
     return {

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from finbench.pretraining.result import Pretrained
     from finbench.pretraining.run import pretrain
     from finbench.pretraining.spec import read_recipe
+else:
+    __getattr__ = face(__name__)
 
 __all__ = ["Pretrained", "main_process", "pretrain", "read_recipe", "report"]
-__getattr__ = face(__name__)

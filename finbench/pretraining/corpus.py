@@ -22,7 +22,7 @@ from finbench.core import paths, refs
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import digest, sha256_file
 from finbench.data.xbrl import passages
-from finbench.pretraining.spec import Source
+from finbench.pretraining.spec import TextSource
 
 _LARGEST = 256 * 2**20  # bytes of a document
 _HELD = "pretrain:"  # beside the salt of the tasks' own split: which side a text is on there says nothing here
@@ -32,7 +32,7 @@ _HELD = "pretrain:"  # beside the salt of the tasks' own split: which side a tex
 class Located:
     """A source with its files, or its data set, found. ``identity``: a digest of all that decides its documents."""
 
-    source: Source
+    source: TextSource
     name: str
     files: tuple[Path, ...]
     identity: str
@@ -56,14 +56,14 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Document:
+class CorpusText:
     """One text and its side."""
 
     text: str
     held_out: bool
 
 
-def locate(source: Source, name: str) -> Located:
+def locate(source: TextSource, name: str) -> Located:
     """Find the files of a source. Raises FinbenchError for none, and for a data set that cannot be had."""
     if source.kind in ("hub", "folder"):
         return _data_set(source, name)
@@ -73,7 +73,7 @@ def locate(source: Source, name: str) -> Located:
     return Located(source, name, tuple(files), digest({"kind": source.kind, "files": shas, **stated}))
 
 
-def _files(source: Source) -> list[Path]:
+def _files(source: TextSource) -> list[Path]:
     place = Path(source.place).expanduser()
     if source.kind == "filings":
         found = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
@@ -90,7 +90,7 @@ def _files(source: Source) -> list[Path]:
     return found
 
 
-def _data_set(source: Source, name: str) -> Located:
+def _data_set(source: TextSource, name: str) -> Located:
     """A data set: streamed from the Hub at one commit, or memory-mapped from a folder."""
     import datasets
 
@@ -115,7 +115,7 @@ def _data_set(source: Source, name: str) -> Located:
     return Located(source, name, files, digest({**stated, "files": [sha256_file(path) for path in files]}), rows=rows)
 
 
-def _has_column(source: Source, names: list[str]) -> None:
+def _has_column(source: TextSource, names: list[str]) -> None:
     if source.field not in names:
         raise FinbenchError(
             f"data: {source.place} has no column {source.field!r}; it has {', '.join(names[:12])}.",
@@ -221,7 +221,7 @@ class Divider:
         self.share, self.counts, self.splits = share, Counts(), paths.helper("sets").splits
         self.seen: set[bytes] = set()
 
-    def place(self, text: str) -> Document | None:
+    def place(self, text: str) -> CorpusText | None:
         """The document, or None if it is dropped."""
         self.counts.read += 1
         if not text.strip():
@@ -242,4 +242,4 @@ class Divider:
             self.counts.held_out += 1
         else:
             self.counts.kept += 1
-        return Document(text, held_out)
+        return CorpusText(text, held_out)

@@ -51,7 +51,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Moving:
+class Restarts:
     """ReLoRA at work: the method, and the recipe that it knows its settings from."""
 
     method: Method
@@ -171,7 +171,7 @@ def empty(model: Any, member: Member) -> None:
 # ---------------------------------------------------------------- ReLoRA
 
 
-def moving(recipe: PretrainRecipe) -> Moving:
+def moving(recipe: PretrainRecipe) -> Restarts:
     """The method ``relora`` with a recipe that states its settings."""
     from finbench.methods import method_named
 
@@ -207,7 +207,7 @@ def moving(recipe: PretrainRecipe) -> Moving:
         save_every=recipe.save_every,
         seed=recipe.seed,
     )
-    return Moving(method_named("relora"), settings)
+    return Restarts(method_named("relora"), settings)
 
 
 def moved(recipe: PretrainRecipe, model: Any) -> Any:

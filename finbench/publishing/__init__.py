@@ -13,6 +13,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.publishing.publish import Pushed, push
     from finbench.publishing.pulling import Pulled, add_to_zoo, pull, stated_base
+else:
+    __getattr__ = face(__name__)
 
 __all__ = ["Pulled", "Pushed", "add_to_zoo", "pull", "push", "stated_base"]
-__getattr__ = face(__name__)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from finbench.scoring.quantiles import Z95
     from finbench.scoring.stats import RESAMPLES, seed_spread, welch
     from finbench.scoring.taskcheck import golden_prompt, resolve_function, task_faults, task_of_examples
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
     "LENIENT",
@@ -56,4 +58,3 @@ __all__ = [
     "values_of",
     "welch",
 ]
-__getattr__ = face(__name__)

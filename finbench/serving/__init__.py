@@ -8,6 +8,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.serving.vllm_server import Server, serve
+else:
+    __getattr__ = face(__name__)
 
 __all__ = ["Server", "serve"]
-__getattr__ = face(__name__)

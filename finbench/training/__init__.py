@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from finbench.training.sharding import check_sharding
     from finbench.training.trainer import METHOD, FirstCtrlC, Keeper
     from finbench.training.tuning import search_outline, tune
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
     "GIB",
@@ -37,4 +39,3 @@ __all__ = [
     "train",
     "tune",
 ]
-__getattr__ = face(__name__)

@@ -23,7 +23,7 @@ from finbench.training import batches, checkpoints, launch, merging, sharding, s
 from finbench.training.preparation import Prepared, choose, prepare
 
 if TYPE_CHECKING:
-    from finbench.training.trainer import AnswerTrainer, Watch
+    from finbench.training.trainer import AnswerTrainer, TrainingWatch
 
 __all__ = ["MARK", "Prepared", "begin", "choose", "fit", "prepare", "train", "work"]
 
@@ -119,10 +119,10 @@ def work(run: Prepared, out: Path, resume: bool) -> Adapter | None:
 
 def fit(
     run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
-) -> tuple[AnswerTrainer, Watch]:
+) -> tuple[AnswerTrainer, TrainingWatch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
     from finbench.training import loops
-    from finbench.training.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
+    from finbench.training.trainer import AnswerTrainer, FirstCtrlC, TrainingWatch, arguments
 
     recipe, passes = run.recipe, run.passes
     if recipe.kernels == "liger":
@@ -134,7 +134,7 @@ def fit(
         if why:
             say(why)
     with progress() as bar:
-        watch = Watch(recipe, run.sampler, run.steps, folder, bar)
+        watch = TrainingWatch(recipe, run.sampler, run.steps, folder, bar)
         with writing(folder):
             trainer = AnswerTrainer(
                 run.sampler,
@@ -278,7 +278,7 @@ def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
 # ---------------------------------------------------------------- after
 
 
-def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) -> Training:
+def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingWatch) -> Training:
     processes = trainer.accelerator.num_processes
     real, computed = run.tokens(trainer.passes, processes)
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.cards import task_views, terminal_tables
-from finbench.cli.doctor import Finding
+from finbench.cli.doctor import DoctorLine
 from finbench.core import catalog
-from finbench.core.catalog import PREFIX, Base
+from finbench.core.catalog import PREFIX, BaseEntry
 from finbench.core.console import out
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, Bits, DType, Recipe, Scorecard, Task
@@ -273,7 +273,7 @@ def recipes(found: Mapping[str, Recipe]) -> None:
     out.print("\nTrain one: finbench train NAME", highlight=False, soft_wrap=True)
 
 
-def bases(found: Iterable[Base]) -> None:
+def bases(found: Iterable[BaseEntry]) -> None:
     """Base models."""
     table = columned("alias", "size", "Hub id", "licence")
     table.columns[2].no_wrap = True
@@ -285,7 +285,7 @@ def bases(found: Iterable[Base]) -> None:
     out.print("\nAny other: --base hub:org/name[@revision] or --base ./folder", highlight=False, markup=False)
 
 
-def doctor(findings: Sequence[Finding]) -> None:
+def doctor(findings: Sequence[DoctorLine]) -> None:
     """The doctor's report: a line each, and below it what to type."""
     marks = {"ok": "[green]ok   [/]", "note": "[yellow]note [/]", "fault": "[bold red]fault[/]"}
     width = max(len(finding.what) for finding in findings)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from finbench.data.audit.model import Audit, Finding, Seen
     from finbench.data.audit.run import audit
     from finbench.data.audit.show import audit_tables
+else:
+    __getattr__ = face(__name__)
 
 __all__ = ["Audit", "Finding", "Seen", "audit", "audit_against", "audit_tables"]
-__getattr__ = face(__name__)

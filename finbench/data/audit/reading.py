@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from finbench import hub
 from finbench.core import refs
 from finbench.core.errors import FinbenchError
-from finbench.data.files import Record, SourceFile, decode_at, decode_conll, decode_csv, decoder_of, expand, text_of
+from finbench.data.files import RawRecord, SourceFile, decode_at, decode_conll, decode_csv, decoder_of, expand, text_of
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".conll", ".data")
 PATTERN = " ".join(f"*{suffix}" for suffix in SUFFIXES)
@@ -107,7 +107,7 @@ def _decoded(file: SourceFile) -> Iterator[Raw | str]:
         decoder = decoder_of(file, None)
     start = len(str(file))
     for item in decoder(file):
-        yield Raw(item.row, item.place[start:]) if isinstance(item, Record) else item[start:].lstrip(":")
+        yield Raw(item.row, item.place[start:]) if isinstance(item, RawRecord) else item[start:].lstrip(":")
 
 
 def _delimiter(file: SourceFile) -> str:
@@ -149,7 +149,7 @@ def _sniffed(file: SourceFile) -> Any:
     raise FinbenchError(f"{file.name}: prose, not rows.")
 
 
-def _tsv(file: SourceFile) -> Iterator[Record | str]:
+def _tsv(file: SourceFile) -> Iterator[RawRecord | str]:
     with text_of(file, "iso-8859-1") as text:
         reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
         header = [name.strip() for name in next(reader)]
@@ -158,7 +158,7 @@ def _tsv(file: SourceFile) -> Iterator[Record | str]:
             if row and len(row) != len(header):
                 yield f"{place}: {len(row)} fields, the header has {len(header)}"
             elif row:
-                yield Record(dict(zip(header, row, strict=True)), place)
+                yield RawRecord(dict(zip(header, row, strict=True)), place)
 
 
 def _json(file: SourceFile) -> Iterator[Raw | str]:

@@ -12,6 +12,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.engines.vllm import installation
     from finbench.engines.vllm.engine import VLLMEngine
+else:
+    __getattr__ = face(__name__)
 
 __all__ = ["VLLMEngine", "installation"]
-__getattr__ = face(__name__)

@@ -12,6 +12,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.hub.dev.server import TOKEN, DevHub
+else:
+    __getattr__ = face(__name__)
 
 __all__ = ["TOKEN", "DevHub"]
-__getattr__ = face(__name__)

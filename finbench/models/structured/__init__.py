@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from finbench.models.structured.matching import dense_config_matching
     from finbench.models.structured.modules import layers, penalty
     from finbench.models.structured.structures import Factored, Kind, Structure
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
     "Factored",
@@ -26,4 +28,3 @@ __all__ = [
     "storage",
     "surgery",
 ]
-__getattr__ = face(__name__)
