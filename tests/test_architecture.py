@@ -31,7 +31,6 @@ LAYERS = (
         "limits",
         "chatguard",
         "zoo",
-        "quantiles",
         "stats",
         "earlier",
         "paired",

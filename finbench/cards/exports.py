@@ -19,7 +19,7 @@ from finbench.core.errors import unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import metrics
-from finbench.scoring.quantiles import Z95
+from finbench.scoring.stats import Z95
 
 BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which every task is a part
 EEE_SCHEMA = "0.3.0"
