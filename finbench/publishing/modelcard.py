@@ -21,7 +21,7 @@ from finbench.publishing.picture import base_score, ordered
 from finbench.scoring import metrics, prompts
 from finbench.scoring.taskcheck import exam_of_examples
 
-PICTURE = "finbench/scores.png"
+PICTURE = "finbench/scores.svg"
 
 
 @dataclass(frozen=True)
