@@ -75,7 +75,7 @@ EXPECTED = {
     "adapter_model.safetensors",
     "finbench.json",
     "finbench/recipe.yaml",
-    "finbench/scores.png",
+    "finbench/scores.svg",
     ".eval_results/finbench.yaml",
 }
 

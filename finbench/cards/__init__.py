@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.cards import cardfiles
+    from finbench.cards import cardfiles, plots
     from finbench.cards.comparison import (
         LEVEL,
         Comparison,
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         shown_probability,
     )
     from finbench.cards.exports import eval_results, export_card, model_index
-    from finbench.cards.plots import curves
     from finbench.cards.render import (
         amount,
         conditions_of,
@@ -49,7 +48,6 @@ __all__ = [
     "cardfiles",
     "compare",
     "conditions_of",
-    "curves",
     "describe_subject",
     "eval_results",
     "export_card",
@@ -59,6 +57,7 @@ __all__ = [
     "model_card",
     "model_index",
     "percent",
+    "plots",
     "report",
     "setup_of",
     "shorten_name",

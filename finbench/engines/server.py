@@ -42,7 +42,7 @@ class ServerEngine:
     def __init__(self, url: str, model: str, concurrency: int | None = None) -> None:
         self.endpoint, self.model = Endpoint.from_environment(url), model
         self.at_once = concurrency or _AT_ONCE
-        told = self.endpoint.get("/models")
+        told = self.endpoint.ask("/models")
         listed = told.get("data") if isinstance(told, dict) else told
         known = [str(one.get("id")) for one in (listed if isinstance(listed, list) else []) if isinstance(one, dict)]
         if known and model not in known:
@@ -149,7 +149,7 @@ class ServerEngine:
         return float(sum(values[at] for at in chosen)), greedy
 
     def _first(self, path: str, asks: dict[str, Any]) -> Any:
-        found = self.endpoint.post(path, asks)
+        found = self.endpoint.ask(path, asks)
         try:
             return found["choices"][0]
         except (LookupError, TypeError) as fault:

@@ -34,7 +34,8 @@ from finbench.scoring import (
 Unlike = tuple[str, str, Measure, Measure]  # place in the card, metric as scored, as stated, as recomputed
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
 _KEYS = {"task", "index", "doc", "cluster", "values", seal.KEY}  # of a sample row, and its answer
-_EXACT = 1e-9  # intervals are resampled with the same seed: equal up to rounding
+_EXACT = 1e-9  # scores are sums of the same numbers: equal up to rounding
+_ENDS = 1e-6  # intervals come of the same seed, but older cards have Student's t to seven digits only
 _OF_SCHEMA_0 = Scorecard.model_fields.keys() - {"origin", "arguments", "computed", "chat_template", "seal"}
 _EARLIER = 0.03  # those of schema 0 came from 2,000 resamples of another kind
 
@@ -401,7 +402,7 @@ def _unlike(stated: Measure, have: Measure) -> tuple[str, str, str]:
     """What is wrong with the lower end, the upper end and the method of an interval; empty texts if nothing is."""
     if not stated.method and stated.low == stated.high:
         return "", "", ""  # schema 0 gave no interval to what is all right or all wrong
-    slack, ends = _EXACT if stated.method else _EARLIER, []
+    slack, ends = _ENDS if stated.method else _EARLIER, []
     for one, other in ((stated.low, have.low), (stated.high, have.high)):
         same = one == other if one is None or other is None else abs(one - other) <= slack
         ends.append("" if same else f"is {one}; the samples give {other}")

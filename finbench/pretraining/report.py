@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import curves, from_template
+from finbench.cards import from_template, plots
 from finbench.core import catalog
 from finbench.core.files import write_atomic
 from finbench.pretraining.result import Pretrained, Trained
@@ -98,8 +98,8 @@ def figures(done: Pretrained) -> list[str]:
     most = max(points[min(1, len(points) - 1)][1] for points in bits.values())
     top = max(points[len(points) // 20][1] for points in losses.values())
     return [
-        curves("Training loss", "nats a token, running mean", losses, top),
-        curves("Held-out text", "bits per byte", bits, most),
+        plots.curves("Training loss", "nats a token, running mean", losses, top),
+        plots.curves("Held-out text", "bits per byte", bits, most),
     ]
 
 

@@ -86,7 +86,7 @@ def bundle(folder: Path, repo: str, options: Options) -> Bundle:
         samples = cardfiles.samples_path(path)
         files += [File(f"{EVIDENCE}/{samples.name}", samples)] if samples.is_file() else []
     if own:
-        files.append(File(modelcard.PICTURE, picture.scores(facts.cards, facts.base_cards, facts.tasks)))
+        files.append(File(modelcard.PICTURE, picture.scores(facts.cards, facts.base_cards, facts.tasks).encode()))
         files.append(File(".eval_results/finbench.yaml", _eval_results(facts.cards)))
     message = f"finbench: {found.name} {found.identity[:12]}"
     return Bundle(files, message, readme, owned=SAFE_FILES, notes=notes)

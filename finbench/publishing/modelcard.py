@@ -19,7 +19,7 @@ from finbench.publishing.licences import Licence
 from finbench.publishing.picture import base_score, ordered
 from finbench.scoring import metrics, prompts, task_of_examples
 
-PICTURE = "finbench/scores.png"
+PICTURE = "finbench/scores.svg"
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
         values_of,
     )
     from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar
-    from finbench.scoring.quantiles import Z95
-    from finbench.scoring.stats import RESAMPLES, seed_spread, welch
+    from finbench.scoring.stats import RESAMPLES, Z95, seed_spread, welch
     from finbench.scoring.taskcheck import golden_prompt, resolve_function, task_faults, task_of_examples
 else:
     __getattr__ = face(__name__)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 
 from finbench.core.records import Measure
-from finbench.scoring.quantiles import t_quantile
-from finbench.scoring.stats import SHARE, Resampled, many_units, percentile_interval
+from finbench.scoring.stats import SHARE, Resampled, many_units, percentile_interval, t_quantile
 
 _FEW = 5
 

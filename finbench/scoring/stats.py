@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finbench.core.records import Measure
-from finbench.scoring.quantiles import Z95, t_inside, t_quantile
 
 Counts = NDArray[np.float64]
 Statistic = Callable[[Counts], Counts]
 Bounds = tuple[float, float]  # the least and the greatest value that a statistic can have
 RESAMPLES = 10_000
 SHARE: Bounds = (0.0, 1.0)
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 FEW = 50  # units up to which there are no percentiles of resamples but a jackknife (docs/statistics.md)
 _FEW_KINDS = 256  # kinds of documents up to which one multinomial draw a resample is the faster way
 _BLOCK = 4_000_000  # numbers held at once while resampling: 32 MB
@@ -44,6 +44,13 @@ class Resampled:
 
 
 Rule = Callable[[Resampled], Measure]
+
+
+def t_quantile(df: float) -> float:
+    """97.5 % quantile of Student's t; ``df`` need not be a whole number."""
+    from scipy.special import stdtrit  # here: its import takes 0.3 s, which no command without intervals should pay
+
+    return float(stdtrit(df, 0.975))
 
 
 def wilson(successes: int, n: int) -> Measure:
@@ -295,5 +302,7 @@ def welch(a: Sequence[float], b: Sequence[float]) -> float:
     gap = abs(float(np.mean(a)) - float(np.mean(b)))
     if sum(parts) == 0:
         return 1.0 if gap == 0 else 0.0
+    from scipy.special import stdtr
+
     below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True) if len(side) > 1)
-    return max(0.0, 1 - t_inside(gap / math.sqrt(sum(parts)), sum(parts) ** 2 / below))
+    return 2 * float(stdtr(sum(parts) ** 2 / below, -gap / math.sqrt(sum(parts))))
