@@ -131,7 +131,12 @@ def compare(
         shared = [s.task for s in first.card.scores if s.task in {o.task for o in other.card.scores}]
         chosen = [task for task in shared if not names or task in names]
         if not chosen:
-            raise FinbenchError(f"{first.path} and {other.path} share no task{' of those named' if names else ''}.")
+            raise FinbenchError(
+                f"{first.path} and {other.path} share no task{' of those named' if names else ''}.",
+                f"Name tasks of both: --tasks {','.join(shared)}"
+                if shared
+                else "Score both on the same tasks: finbench eval --tasks fpb",
+            )
         for task in chosen:
             _same_exam(first, other, task)
         every = {score.task for side in (first, other) for score in side.card.scores}
@@ -184,7 +189,10 @@ def _same_exam(a: Sitting, b: Sitting, task: str) -> None:
             "Score both with one command: finbench eval --adapter A --adapter B",
         )
     if documents(a.rows[task]) != documents(b.rows[task]):
-        raise FinbenchError(f"The samples of {a.path} and {b.path} are not of the same documents of {task}.")
+        raise FinbenchError(
+            f"The samples of {a.path} and {b.path} are not of the same documents of {task}.",
+            "Score both with one command: finbench eval --adapter A --adapter B",
+        )
 
 
 def documents(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
@@ -220,7 +228,10 @@ def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
         raise FinbenchError(f"The task {task} is not one of this finbench.", "See them all: finbench tasks list")
     found = metrics.aggregations(task)
     if metric not in found:
-        raise FinbenchError(f"The task {task} has no metric {metric!r}; it has {', '.join(sorted(found))}.")
+        raise FinbenchError(
+            f"The task {task} has no metric {metric!r}; it has {', '.join(sorted(found))}.",
+            "Score the subject again: finbench eval",
+        )
     return found[metric]
 
 
@@ -228,7 +239,10 @@ def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contes
     score, other = (score_of(side.card, task) for side in (a, b))
     metric, rows = score.main_metric, (a.rows[task], b.rows[task])
     if metric in measuring.hidden(rows[0]) | measuring.hidden(rows[1]):
-        raise FinbenchError(f"{metric} of {task} quotes restricted text, so its samples cannot be compared.")
+        raise FinbenchError(
+            f"{metric} of {task} quotes restricted text, so its samples cannot be compared.",
+            "Name the other tasks: --tasks fpb,tfns",
+        )
     for side, stated in ((a, score), (b, other)):
         follows(stated, side.rows[task], side.path)
     values = [measuring.values_of(side)[metric] for side in rows]

@@ -164,7 +164,10 @@ class Provenance(Record):
             if found.year < 2000 or f"{found:%Y-%m-%dT%H:%M:%SZ}" != self.created:  # digits of other alphabets
                 raise ValueError
         except ValueError as fault:
-            raise FinbenchError(f"{shortened(repr(self.created))} is no time at which anything was made.") from fault
+            raise FinbenchError(
+                f"{shortened(repr(self.created))} is no time at which anything was made.",
+                "Write UTC time as 2026-01-31T12:00:00Z, or score the subject again: finbench eval",
+            ) from fault
         return found
 
 

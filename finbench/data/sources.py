@@ -70,7 +70,10 @@ def _divide(
                     "Mend the file, or leave such rows out with --skip-bad.",
                 )
             if not report.read:
-                raise FinbenchError(f"{name}: there is no row in {', '.join(report.by_file) or 'these files'}.")
+                raise FinbenchError(
+                    f"{name}: there is no row in {', '.join(report.by_file) or 'these files'}.",
+                    "Give all of the authors' files: finbench data list",
+                )
             report.dropped += divided.dropped
             empty = [split for split in SPLITS if not divided.count(split)]
             for split in ("train", "test") if chosen.trains else ("test",):

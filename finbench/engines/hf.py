@@ -42,7 +42,7 @@ class HFEngine:
         merge: bool = True,
     ) -> None:
         if batch_size is not None and batch_size < 1:
-            raise FinbenchError(f"batch_size must be at least 1, got {batch_size}.")
+            raise FinbenchError(f"batch_size must be at least 1, got {batch_size}.", "--arg batch_size=8")
         self.base, self.stock_batch, self.bits, self.merge = base, batch_size or _STOCK_BATCH, bits, merge
         torch_dtype = bases.compute_dtype(dtype)
         self.dtype = str(torch_dtype).removeprefix("torch.")
@@ -108,7 +108,9 @@ class HFEngine:
             )
         self.peft.base_model.enable_adapter_layers()
         if torch.equal(self._probe(), self.alone):
-            raise FinbenchError(f"{adapter} has no effect: its answers are those of the base.")
+            raise FinbenchError(
+                f"{adapter} has no effect: its answers are those of the base.", "Train it again with a larger --lr."
+            )
         self.proven.add(adapter)
 
     def _probe(self) -> Any:

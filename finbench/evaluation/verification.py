@@ -106,9 +106,15 @@ def verify(
         found.level = "samples-attached" if sampled and not found.earlier else "self-reported"
     if rerun and not found.faults:
         if found.earlier:
-            raise FinbenchError(f"{path} is of an earlier version of its tasks, which cannot be asked again.")
+            raise FinbenchError(
+                f"{path} is of an earlier version of its tasks, which cannot be asked again.",
+                "Leave --rerun out, or score the subject again: finbench eval",
+            )
         if by_task is None:
-            raise FinbenchError(f"{path} has no samples, with which new answers could be compared.")
+            raise FinbenchError(
+                f"{path} has no samples, with which new answers could be compared.",
+                "Leave --rerun out, or score the subject again: finbench eval",
+            )
         model = again.Model(adapter, base)
         _reproduced(again.rerun(parsed, by_task, rerun, model, seed=seed, data_dir=data_dir), found)
     return found

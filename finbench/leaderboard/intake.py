@@ -95,7 +95,7 @@ def _place(folder: Path, path: Path, card: Scorecard) -> Path:
         place = folder / f"{stem}.json"
         if not place.exists() or sha256_file(place) == sha256_file(path):
             return place
-    raise FinbenchError(f"{folder} has another card named {wanted}.")
+    raise FinbenchError(f"{folder} has another card named {wanted}.", "Choose another folder: --to DIR")
 
 
 # ---------------------------------------------------------------- fit to be shown

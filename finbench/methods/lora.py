@@ -149,7 +149,10 @@ class LoraMethod(Method):
         """How A and B may start."""
         initial = recipe.options.get("init_lora_weights")
         if initial is not None and self.starts:
-            raise FinbenchError(f"How it starts is what makes method {self.name}: it takes no init_lora_weights.")
+            raise FinbenchError(
+                f"How it starts is what makes method {self.name}: it takes no init_lora_weights.",
+                "Leave init_lora_weights out, or use it with: --method lora",
+            )
         if isinstance(initial, str):
             kind = initial.lower().split("_niter")[0]
             if kind in _INITIAL:
