@@ -37,7 +37,7 @@ def _without(text: str, faults: set[str]) -> Iterator[int]:
     """The lines of ``text`` that make a fault without a hint, or with the marker and no comment beside it."""
     tree, lines = ast.parse(text), text.splitlines()
     others = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and not _bases(node) & faults}
-    made = {name: (1, "hint") for name in faults - (others - {"FinbenchError"})} | {"unknown": (3, "list_command")}
+    made = dict.fromkeys(faults - (others - {"FinbenchError"}), (1, "hint")) | {"unknown": (3, "list_command")}
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call):
             continue

@@ -183,7 +183,7 @@ def _same_exam(a: Sitting, b: Sitting, task: str) -> None:
     wrong = [f"{field}: {_short(one[field])} and {_short(other[field])}" for field in one if one[field] != other[field]]
     if wrong:
         raise FinbenchError(
-            f"{a.name} and {b.name} did not sit the same exam on {task.removeprefix(catalog.PREFIX)}; they differ in "
+            f"{a.name} and {b.name} were not scored alike on {task.removeprefix(catalog.PREFIX)}; they differ in "
             + "; ".join(wrong)
             + ".",
             "Score both with one command: finbench eval --adapter A --adapter B",

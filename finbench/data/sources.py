@@ -67,7 +67,7 @@ def _divide(
                     f"{report.rejected} of {report.read} rows cannot be read:\n  "
                     + "\n  ".join(report.faults)
                     + (f"\n  ... and {more} more" if more else ""),
-                    "Mend the file, or leave such rows out with --skip-bad.",
+                    "Correct the file, or leave such rows out with --skip-bad.",
                 )
             if not report.read:
                 raise FinbenchError(
@@ -118,7 +118,8 @@ def _units(chosen: Any, records: Iterable[Record | str], report: Report) -> Iter
                 said = record
             if said and chosen.joined:
                 raise FinbenchError(
-                    f"{said}. Each row is a word: without it the sentence would be another one.", "Mend the file."
+                    f"{said}. Each row is a word: without it the sentence would be another sentence.",
+                    "Correct the file.",
                 )
             if said:
                 report.fault(said)

@@ -87,7 +87,7 @@ class HFEngine:
         kind = adapters.peft_config(adapter)
         if kind.is_prompt_learning or kind.peft_type == PeftType.ADAPTION_PROMPT:
             raise FinbenchError(
-                f"{adapter} is of type {kind.peft_type.value}, which cannot be laid aside to score the base beside it.",
+                f"{adapter} is of type {kind.peft_type.value}, which cannot be taken off to score the base beside it.",
                 "Score it alone: finbench lm-eval run --model finbench --model_args pretrained=FOLDER,peft=ADAPTER ...",
             )
         if self.peft is not None and not adapters.stands_beside(self.peft, adapter):
@@ -103,7 +103,7 @@ class HFEngine:
         self.peft.base_model.disable_adapter_layers()
         if not torch.equal(self._probe(), self.alone):
             raise FinbenchError(
-                f"{adapter} changes the base model itself when it is loaded, so the two cannot be told apart.",
+                f"{adapter} changes the base model itself when it is loaded, so the adapter cannot be compared with it.",
                 "Convert it to a plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=...).",
             )
         self.peft.base_model.enable_adapter_layers()

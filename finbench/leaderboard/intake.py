@@ -123,7 +123,7 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
 
 def _mend(faults: Sequence[str]) -> str:
     if all(_NOT_SHOWN in fault for fault in faults):
-        return "Let it sit tasks that are shown: finbench eval --tasks sentiment; see them all: finbench tasks list"
+        return "Evaluate it on tasks that are shown: finbench eval --tasks sentiment; see them all: finbench tasks list"
     return "See all that was checked: finbench verify CARD"
 
 

@@ -133,7 +133,7 @@ def _check(found: Sequence[Examinee]) -> None:
             faults.append(f"{one.subject.name} is a whole model: serve it alone, vllm serve {one.adapter}")
         elif one.adapter is not None and (why := preflight.route(one)).how == "merged":
             faults.append(
-                f"{one.subject.name} cannot stand beside its base ({', '.join(why.reasons)}): "
+                f"{one.subject.name} cannot be served beside its base ({', '.join(why.reasons)}): "
                 f"finbench merge {one.adapter} --out merged, then vllm serve merged"
             )
     if len(known := {one.subject.base.fingerprint: one.subject.base.alias for one in found}) > 1:
