@@ -678,7 +678,7 @@ def test_an_adapter_that_cannot_be_laid_aside_is_refused(llama: Path, tmp_path: 
 
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     adapter = _saved(llama, config, tmp_path / "prompt")
-    with pytest.raises(FinbenchError, match="PROMPT_TUNING, which cannot be laid aside"):
+    with pytest.raises(FinbenchError, match="PROMPT_TUNING, which cannot be taken off"):
         HFEngine(bases.resolve(str(llama)), dtype="float32").use(adapter)
 
 

@@ -240,7 +240,7 @@ def test_what_may_not_be_published_is_refused(
 ) -> None:
     import shutil
 
-    with pytest.raises(FinbenchError, match="trained on a folder .tiny-llama., which nobody else has"):
+    with pytest.raises(FinbenchError, match="trained on a folder .tiny-llama., which is on this machine alone"):
         push(made[0], "hub:org/tiny")
     other = f"hub:org/other@{upload(dev_hub, 'org/other', files_of(gpt2))}"
     with pytest.raises(FinbenchError, match="is not the base that .* was trained on"):

@@ -142,7 +142,12 @@ def compare(
         shared = [s.task for s in first.card.scores if s.task in {o.task for o in other.card.scores}]
         chosen = [task for task in shared if not names or task in names]
         if not chosen:
-            raise FinbenchError(f"{first.path} and {other.path} share no task{' of those named' if names else ''}.")
+            raise FinbenchError(
+                f"{first.path} and {other.path} share no task{' of those named' if names else ''}.",
+                f"Name tasks of both: --tasks {','.join(shared)}"
+                if shared
+                else "Score both on the same tasks: finbench eval --tasks fpb",
+            )
         for task in chosen:
             _same_setup(first, other, task)
         every = {score.task for side in (first, other) for score in side.card.scores}
@@ -189,13 +194,16 @@ def _same_setup(a: LoadedCard, b: LoadedCard, task: str) -> None:
     wrong = [f"{field}: {_short(one[field])} and {_short(other[field])}" for field in one if one[field] != other[field]]
     if wrong:
         raise FinbenchError(
-            f"{a.name} and {b.name} did not sit the same exam on {task.removeprefix(catalog.PREFIX)}; they differ in "
+            f"{a.name} and {b.name} were not scored alike on {task.removeprefix(catalog.PREFIX)}; they differ in "
             + "; ".join(wrong)
             + ".",
             "Score both with one command: finbench eval --adapter A --adapter B",
         )
     if documents(a.rows[task]) != documents(b.rows[task]):
-        raise FinbenchError(f"The samples of {a.path} and {b.path} are not of the same documents of {task}.")
+        raise FinbenchError(
+            f"The samples of {a.path} and {b.path} are not of the same documents of {task}.",
+            "Score both with one command: finbench eval --adapter A --adapter B",
+        )
 
 
 def documents(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
@@ -231,7 +239,10 @@ def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
         raise FinbenchError(f"The task {task} is not one of this finbench.", "See them all: finbench tasks list")
     found = metrics.aggregations(task)
     if metric not in found:
-        raise FinbenchError(f"The task {task} has no metric {metric!r}; it has {', '.join(sorted(found))}.")
+        raise FinbenchError(
+            f"The task {task} has no metric {metric!r}; it has {', '.join(sorted(found))}.",
+            "Score the subject again: finbench eval",
+        )
     return found[metric]
 
 
@@ -239,7 +250,10 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
     score, other = (score_of(side.card, task) for side in (a, b))
     metric, rows = score.main_metric, (a.rows[task], b.rows[task])
     if metric in hidden_metrics(rows[0]) | hidden_metrics(rows[1]):
-        raise FinbenchError(f"{metric} of {task} quotes restricted text, so its samples cannot be compared.")
+        raise FinbenchError(
+            f"{metric} of {task} quotes restricted text, so its samples cannot be compared.",
+            "Name the other tasks: --tasks fpb,tfns",
+        )
     for side, stated in ((a, score), (b, other)):
         follows(stated, side.rows[task], side.path)
     values = [values_of(side)[metric] for side in rows]

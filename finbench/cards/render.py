@@ -306,7 +306,7 @@ def caption(table: Any) -> str:
         around, test = "95 % intervals over documents in brackets", "paired permutation tests"
     marks = (
         f"Bold: significantly better than every other subject ({test} at 5 %, Holm over the table). "
-        "†: cannot be told from the best."
+        "†: not significantly different from the best."
         if table.tested
         else "No significance test was possible, so nothing is bold."
     )

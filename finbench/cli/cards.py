@@ -18,6 +18,8 @@ DataDir = Annotated[
 ]
 Cards = Annotated[list[Path], typer.Argument(help="Scorecards (.json), or folders of them.")]
 
+_EXAMPLES = {"--set": "rank=8", "--arg": "dtype=float32", "--metadata": "agreement=75"}
+
 card_app = typer.Typer(no_args_is_help=True, help="Scorecards of others in, ours out in other formats.")
 
 
@@ -36,7 +38,9 @@ def pairs(stated: Iterable[str], option: str) -> dict[str, str]:
     for text in stated:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise FinbenchError(f"{option} wants key=value, got {text!r}.")
+            raise FinbenchError(
+                f"{option} takes key=value, got {text!r}.", f"For example: {option} {_EXAMPLES[option]}"
+            )
         found[key] = value
     return found
 
@@ -53,7 +57,10 @@ def settings(stated: Iterable[str]) -> dict[str, Any]:
     try:
         return {key: yaml.safe_load(value) for key, value in pairs(stated, "--set").items()}
     except (yaml.YAMLError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"--set: not a YAML value ({str(fault).splitlines()[0]}).") from fault
+        raise FinbenchError(
+            f"--set: not a YAML value ({str(fault).splitlines()[0]}).",
+            "Quote the whole: --set 'target_modules=[q_proj,v_proj]'",
+        ) from fault
 
 
 def _named(tasks: str | None) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 from finbench.cli.cards import Json
 from finbench.core.errors import FinbenchError
 
-tasks_app = typer.Typer(no_args_is_help=True, help="The exams: list, show, check; where they lie for lm-eval.")
+tasks_app = typer.Typer(no_args_is_help=True, help="The tasks: list, show, check; their folder for lm-eval.")
 
 
 def register(app: typer.Typer) -> None:

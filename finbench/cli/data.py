@@ -87,7 +87,7 @@ def data_xbrl(
 
 @data_app.command("lock")
 def data_lock(as_json: Json = False) -> None:
-    """Pin every data set that lies on the Hub to its present commit (tasks/datasets.lock)."""
+    """Pin every data set on the Hub to its present commit (tasks/datasets.lock)."""
     from finbench.cli.show import runs
     from finbench.data import lock_file, lock_sets
 

@@ -119,7 +119,7 @@ def eval_(
         list[str] | None, typer.Option(help="./folder, hub:org/name[@rev] or zoo:name; repeatable.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Examine this base alone; of engine server: the model's name there.")
+        str | None, typer.Option(help="Evaluate this base alone; of engine server: the model's name there.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="The adapters' base, where bases.yaml does not know it.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks or groups, by comma; default: the recipe's.")] = None,
@@ -194,7 +194,7 @@ def serve(
 ) -> None:
     """Serve a base and its adapters by vLLM's OpenAI server, each under its own name (Ctrl-C ends it).
 
-    A key in FINBENCH_SERVE_KEY is asked for on every route.
+    A key in FINBENCH_SERVE_KEY is required on every route.
     """
     from finbench.cli.show import runs
 
@@ -206,7 +206,7 @@ def serve(
 
 
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what keeps an installed vLLM from running.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what keeps an installed vLLM from running.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:

@@ -164,7 +164,10 @@ class Provenance(Record):
             if found.year < 2000 or f"{found:%Y-%m-%dT%H:%M:%SZ}" != self.created:  # digits of other alphabets
                 raise ValueError
         except ValueError as fault:
-            raise FinbenchError(f"{shortened(repr(self.created))} is no time at which anything was made.") from fault
+            raise FinbenchError(
+                f"{shortened(repr(self.created))} is no time at which anything was made.",
+                "Write UTC time as 2026-01-31T12:00:00Z, or score the subject again: finbench eval",
+            ) from fault
         return found
 
 
@@ -261,7 +264,7 @@ class Adapter(Document):
     quantisation: dict[str, str | bool | int] | None
     data: list[DataId]
     contamination: Contamination | None = Field(
-        default=None, description="test texts of ranked tasks in the training rows; null: nobody looked"
+        default=None, description="test texts of ranked tasks in the training rows; null: not searched"
     )
     files: dict[str, str] = Field(min_length=1, description="every file that decides an answer -> SHA-256")
     training: Training
@@ -395,7 +398,7 @@ class Scorecard(Document):
     origin: Literal["finbench", "lm-eval"] = Field(
         default="finbench", description="who asked the model; answers of stock lm-eval are scored again by finbench"
     )
-    subject: Subject = Field(description="who was examined")
+    subject: Subject = Field(description="the model or adapter that is evaluated")
     scores: list[Score] = Field(description="one for each task, sorted by name")
     engine: str = Field(description="what computed the answers")
     dtype: str = Field(description="floating-point type of the computation")
@@ -411,7 +414,7 @@ class Scorecard(Document):
     run_key: str = Field(description="digest of all that decides an answer except task and data")
     samples: str | None = Field(description="SHA-256 of the samples file; null: there is none")
     peak_memory_bytes: int = Field(ge=0, description="of the GPU if there is one, else resident")
-    seconds: float = Field(ge=0, description="time of the whole sitting")
+    seconds: float = Field(ge=0, description="time of the whole run")
     provenance: Provenance = Field(description="where and with what the card was made")
     restated: Restatement | None = Field(
         default=None, description="scores and intervals were computed anew from the samples; null: they are the first"

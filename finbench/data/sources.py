@@ -67,10 +67,13 @@ def _divide(
                     f"{report.rejected} of {report.read} rows cannot be read:\n  "
                     + "\n  ".join(report.faults)
                     + (f"\n  ... and {more} more" if more else ""),
-                    "Mend the file, or leave such rows out with --skip-bad.",
+                    "Correct the file, or leave such rows out with --skip-bad.",
                 )
             if not report.read:
-                raise FinbenchError(f"{name}: there is no row in {', '.join(report.by_file) or 'these files'}.")
+                raise FinbenchError(
+                    f"{name}: there is no row in {', '.join(report.by_file) or 'these files'}.",
+                    "Give all of the authors' files: finbench data list",
+                )
             report.dropped += divided.dropped
             empty = [split for split in SPLITS if not divided.count(split)]
             for split in ("train", "test") if chosen.trains else ("test",):
@@ -115,7 +118,8 @@ def _units(chosen: Any, records: Iterable[RawRecord | str], report: ImportReport
                 said = record
             if said and chosen.joined:
                 raise FinbenchError(
-                    f"{said}. Each row is a word: without it the sentence would be another one.", "Mend the file."
+                    f"{said}. Each row is a word: without it the sentence would be another sentence.",
+                    "Correct the file.",
                 )
             if said:
                 report.fault(said)

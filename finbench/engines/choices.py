@@ -16,6 +16,8 @@ from finbench.core.errors import FinbenchError
 from finbench.models.prefixes import common
 
 LONGEST_TREE = 1024  # tokens; attention inside a tree is dense, so its cost grows with the square
+LONGER = "Use a base that sees more tokens (finbench bases), or another task (finbench tasks list)."
+NO_PROMPT = "Choose a task whose prompts hold text: finbench tasks list"
 SHORTEST_PREFIX = 4  # tokens; less is not worth a run of its own
 # A token costs about as much as attention over a thousand to three thousand others, from 135M to 8B parameters.
 _ATTENTION_PER_TOKEN = 1024
@@ -76,7 +78,8 @@ def plan(requests: Sequence[Request], max_length: int) -> TreePlan:
     for context, continuation in requests:
         if not context or len(continuation) > max_length:
             raise FinbenchError(
-                f"{len(continuation)} tokens after {len(context)} cannot be scored: the model sees {max_length}."
+                f"{len(continuation)} tokens after {len(context)} cannot be scored: the model sees {max_length}.",
+                LONGER,
             )
         whole = [*context, *continuation][-(max_length + 1) :]
         inputs.append(whole[:-1] if continuation else [])

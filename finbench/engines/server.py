@@ -143,7 +143,10 @@ class ServerEngine:
         first = max((offset for offset in offsets if offset <= start), default=start)
         chosen = [at for at, offset in enumerate(offsets) if first <= offset < len(prompt)]
         if not chosen or not all(values[at] is not None and math.isfinite(values[at]) for at in chosen):
-            raise FinbenchError("The endpoint's log-probabilities are not finite, or do not fit the prompt.")
+            raise FinbenchError(
+                "The endpoint's log-probabilities are not finite, or do not fit the prompt.",
+                "Serve the model by vLLM (finbench serve), or use --engine hf",
+            )
         best = part.get("top_logprobs") or []
         greedy = all(at < len(best) and best[at] and values[at] >= max(best[at].values()) for at in chosen)
         return float(sum(values[at] for at in chosen)), greedy
@@ -153,7 +156,10 @@ class ServerEngine:
         try:
             return found["choices"][0]
         except (LookupError, TypeError) as fault:
-            raise FinbenchError(f"The endpoint answers {path} with something that is no completion.") from fault
+            raise FinbenchError(
+                f"The endpoint answers {path} with something that is no completion.",
+                "Name an OpenAI-compatible endpoint: --arg url=http://127.0.0.1:8000/v1",
+            ) from fault
 
 
 def _messages(prompt: str) -> list[dict[str, str]] | None:

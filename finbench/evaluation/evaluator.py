@@ -85,7 +85,9 @@ def evaluate(
     """
     quiet()
     if (limit is not None and limit < 1) or shots < 0:
-        raise FinbenchError(f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.")
+        raise FinbenchError(
+            f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.", "--limit 100 --shots 0"
+        )
     parsed = preflight.arguments(engine, arguments or {})
     if engine == "server":
         if adapter or base:

@@ -42,17 +42,24 @@ def arguments(engine: str, stated: Mapping[str, str]) -> dict[str, Any]:
         try:
             parsed[key] = known[key](value)
         except ValueError as fault:
-            raise FinbenchError(f"--arg {key} must be a whole number, got {value!r}.") from fault
+            raise FinbenchError(
+                f"--arg {key} must be a whole number, got {value!r}.", f"For example: --arg {key}=4"
+            ) from fault
         if known[key] is int and parsed[key] < 1:
-            raise FinbenchError(f"--arg {key} must be at least 1, got {parsed[key]}.")
+            raise FinbenchError(f"--arg {key} must be at least 1, got {parsed[key]}.", f"For example: --arg {key}=4")
     if engine == "server" and "url" not in parsed:
         raise FinbenchError("Which endpoint?", "--arg url=http://127.0.0.1:8000/v1 --model NAME")
     if parsed.get("truncate", "left") != "left":
-        raise FinbenchError("--arg truncate can only be left.")
+        raise FinbenchError("--arg truncate can only be left.", "Write --arg truncate=left, or leave it out.")
     if parsed.get("labels", "best") != "best":
-        raise FinbenchError("--arg labels can only be best; leave it out to run every label to its end.")
+        raise FinbenchError(
+            "--arg labels can only be best; leave it out to run every label to its end.", "--arg labels=best"
+        )
     if parsed.get("merge", "no") != "no":
-        raise FinbenchError("--arg merge can only be no; adapters are merged where that gives their answers.")
+        raise FinbenchError(
+            "--arg merge can only be no; adapters are merged where that gives their answers.",
+            "Write --arg merge=no, or leave it out.",
+        )
     if parsed.get("dtype", "auto") not in ("auto", "float32", "bfloat16", "float16"):
         raise FinbenchError(f"Unknown dtype {parsed['dtype']!r}.", "One of: auto, float32, bfloat16, float16")
     return parsed

@@ -67,7 +67,7 @@ def examinees(
     named = [model] if model else [base or "smollm2-135m"] if not references else []
     if not references and not model and not base and engine != "dummy":
         raise FinbenchError(
-            "Nothing to examine.", "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
+            "Nothing to evaluate.", "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
         )
     for text in named:
         found.append(_base_subject(dummy or bases.resolve(text), bits or 16, bool(chat)))

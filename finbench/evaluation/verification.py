@@ -117,9 +117,15 @@ def verify(
         found.level = "samples-attached" if sampled and not found.earlier else "self-reported"
     if rerun and not found.faults:
         if found.earlier:
-            raise FinbenchError(f"{path} is of an earlier version of its tasks, which cannot be asked again.")
+            raise FinbenchError(
+                f"{path} is of an earlier version of its tasks, so the model cannot be asked again.",
+                "Leave --rerun out, or score the subject again: finbench eval",
+            )
         if by_task is None:
-            raise FinbenchError(f"{path} has no samples, with which new answers could be compared.")
+            raise FinbenchError(
+                f"{path} has no samples, with which new answers could be compared.",
+                "Leave --rerun out, or score the subject again: finbench eval",
+            )
         model = again.Model(adapter, base)
         _reproduced(again.rerun(parsed, by_task, rerun, model, seed=seed, data_dir=data_dir), found)
     return found
@@ -132,7 +138,7 @@ def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None
         if task.same:
             found.checks.append(f"{task.task}: {task.said}")
         elif task.chance:
-            found.notes.append(f"{task.task}: {task.said} (not {shown}), too few to tell: ask more")
+            found.notes.append(f"{task.task}: {task.said} (not {shown}), too few to decide: raise --rerun")
         else:
             found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} (allowed: {task.allowed})")
     found.level = "none" if found.faults else "reproduced" if all(task.same for task in answered) else found.level
@@ -199,8 +205,8 @@ def _task(card: Scorecard, score: Score, found: Verification) -> None:
     elif score.version < task.version:
         found.earlier.append(score.task)
         found.notes.append(
-            f"{score.task}: version {score.version}, here it is {task.version}: its answers cannot be scored again, "
-            "so whether they read as stated, and whether the golds are right, rests on the word of who wrote it"
+            f"{score.task}: version {score.version}, here it is {task.version}: finbench cannot score its "
+            "answers again, so how they were read, and the labels, are not checked"
         )
     names = ["family", "form", "main_metric", "licence"]
     if score.version == task.version and score.prompt_style is not None:
@@ -212,7 +218,7 @@ def _task(card: Scorecard, score: Score, found: Verification) -> None:
     if card.schema_ > 0 and score.version == task.version and score.lower_is_better != lower:
         found.fault(f"{place}.lower_is_better", f"is {score.lower_is_better}; the task says {lower}")
     if score.data.split != "test":
-        found.fault(f"{place}.data.split", f"is {score.data.split!r}; exams are of the test split")
+        found.fault(f"{place}.data.split", f"is {score.data.split!r}; tasks are scored on the test split")
     if score.data.set != task.set:
         found.fault(f"{place}.data.set", f"is {score.data.set!r}; the task says {task.set!r}")
 

@@ -112,7 +112,7 @@ class Largest:
         if not self.said:
             self.said = True
             say(
-                f"{name} is planned to take {wanted / 1e9:.1f} GB, and the largest node offers {self.bytes / 1e9:.1f}: "
-                "such steps ask for a whole node and may run out of memory (needs: {memory: GB} decides instead)."
+                f"{name} needs {wanted / 1e9:.1f} GB by its plan; the largest node has {self.bytes / 1e9:.1f} GB. Such steps "
+                "get a whole node and may run out of memory. To set the memory yourself: needs: {memory: GB}"
             )
         return self.bytes

@@ -57,7 +57,10 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     try:
         found = AttestedAdapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn or not JSON ({fault}).") from fault
+        raise FinbenchError(
+            f"{path} is torn or not JSON ({fault}).",
+            "Delete it, then add the card again: finbench leaderboard add CARD --to DIR --adapter ./folder",
+        ) from fault
     if found.identity != subject.adapter or not found.genuine():
         raise FinbenchError(f"{path} is not the record of the adapter {subject.adapter[:16]}.", "Add the card again.")
     return found
@@ -67,9 +70,15 @@ def keep_training(folder: Path, reference: str, subject: Subject) -> Path:
     """Store the training record of an adapter folder; FinbenchError if it is not the card's adapter, or has none."""
     found = adapters.read(adapters.locate(reference))
     if found.identity != subject.adapter:
-        raise FinbenchError(f"{reference} is not the adapter of {subject.name}: its identity is {found.identity[:16]}.")
+        raise FinbenchError(
+            f"{reference} is not the adapter of {subject.name}: its identity is {found.identity[:16]}.",
+            "Name the card's own adapter: --adapter ./folder",
+        )
     if found.record is None:
-        raise FinbenchError(f"{reference} has no finbench.json: who trained it, and how, is not known.")
+        raise FinbenchError(
+            f"{reference} has no finbench.json: who trained it, and how, is not known.",
+            "Leave --adapter out, or name a folder that finbench train wrote.",
+        )
     made = AttestedAdapter(identity=found.identity, config=adapters.decisive_config(found.config), record=found.record)
     path = _trained_path(folder, found.identity)
     write_atomic(path, made.model_dump_json(indent=1, by_alias=True) + "\n")
@@ -84,7 +93,10 @@ def reruns(folder: Path) -> list[Rerun]:
     try:
         return [Rerun.parse(entry, str(path)) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, RecursionError, TypeError) as fault:
-        raise FinbenchError(f"{path} is torn or not a list ({fault}).") from fault
+        raise FinbenchError(
+            f"{path} is torn or not a list ({fault}).",
+            "Fetch the leaderboard again, or delete this file and add the cards again with --rerun.",
+        ) from fault
 
 
 def keep_rerun(folder: Path, made: Rerun) -> None:

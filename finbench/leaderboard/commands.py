@@ -1,4 +1,4 @@
-"""What to type to get a row again: train, sit the exam, check the card."""
+"""What to type to get a row again: train, evaluate, check the card."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def reproduce(entry: BoardCard) -> Steps:
         elif command := _from_zoo(card, folder):
             steps.append(("Train it, by the zoo's recipe of that name (the card itself holds no recipe)", command))
         else:
-            steps.append(("Get the adapter from whoever trained it: the card holds no recipe", f"ls {folder}"))
+            steps.append(("Get the adapter from its author: the card holds no recipe", f"ls {folder}"))
     if card.origin == "lm-eval":
-        steps.append(("Sit the same exams, with stock lm-eval", _stock(card, folder)))
+        steps.append(("Run the same tasks, with stock lm-eval", _stock(card, folder)))
         steps.append(("Score its answers again", "finbench card import lm-eval-output"))
     else:
-        steps.append(("Sit the same exams", _exam(card, folder)))
+        steps.append(("Run the same tasks", _exam(card, folder)))
     steps.append(("Recompute every number of the card from its samples", f"finbench verify {shlex.quote(file)}"))
     adapter = f" --adapter {folder}" if folder else ""
     steps.append(

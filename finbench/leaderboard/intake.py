@@ -95,7 +95,7 @@ def _place(folder: Path, path: Path, card: Scorecard) -> Path:
         place = folder / f"{stem}.json"
         if not place.exists() or sha256_file(place) == sha256_file(path):
             return place
-    raise FinbenchError(f"{folder} has another card named {wanted}.")
+    raise FinbenchError(f"{folder} has another card named {wanted}.", "Choose another folder: --to DIR")
 
 
 # ---------------------------------------------------------------- fit to be shown
@@ -123,7 +123,7 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
 
 def _mend(faults: Sequence[str]) -> str:
     if all(_NOT_SHOWN in fault for fault in faults):
-        return "Let it sit tasks that are shown: finbench eval --tasks sentiment; see them all: finbench tasks list"
+        return "Evaluate it on tasks that are shown: finbench eval --tasks sentiment; see them all: finbench tasks list"
     return "See all that was checked: finbench verify CARD"
 
 

@@ -25,7 +25,7 @@ from finbench.scoring import metrics
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
 MANY = 200  # cards
 LEVELS = {
-    "self-reported": "no samples, or an earlier version of a task: rests on the word of who wrote it",
+    "self-reported": "no samples, or an earlier version of a task: rests on the word of its author",
     "samples-attached": "every number follows from the samples beside the card",
     "reproduced": "the model was asked again and answered the same",
 }
@@ -234,7 +234,7 @@ def detail(entry: BoardCard) -> dict[str, Any]:
         ("Arguments", ", ".join(f"{key}={value}" for key, value in card.arguments.items())),
         ("Prompts", f"{'chat template' if subject.chat else 'raw'}, {card.shots or 'zero'} shots"),
         ("Machine", entry.machine),
-        ("Sitting", f"{card.seconds:,.0f} s, peak memory {card.peak_memory_bytes / 1e9:.2f} GB"),
+        ("Run", f"{card.seconds:,.0f} s, peak memory {card.peak_memory_bytes / 1e9:.2f} GB"),
         ("Made", f"{card.provenance.created} by finbench {card.provenance.finbench}, Python {card.provenance.python}"),
         ("Packages", ", ".join(f"{name} {version}" for name, version in card.provenance.packages.items())),
         ("Samples SHA-256", card.samples),

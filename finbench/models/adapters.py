@@ -52,7 +52,9 @@ def record(folder: Path) -> Adapter:
     path = folder / "finbench.json"
     try:
         if path.stat().st_size > _LARGEST_RECORD:
-            raise FinbenchError(f"{path} is too large for a record ({path.stat().st_size:,} bytes).")
+            raise FinbenchError(
+                f"{path} is too large for a record ({path.stat().st_size:,} bytes).", "Fetch the adapter again."
+            )
         return Adapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
@@ -138,7 +140,10 @@ def stated_config(folder: Path) -> dict[str, Any]:
     """What ``adapter_config.json`` says; FinbenchError for one that is missing, unsafe or of an unknown kind."""
     path = folder / "adapter_config.json"
     if not path.is_file():
-        raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.")
+        raise FinbenchError(
+            f"{folder} is not an adapter folder: adapter_config.json is missing.",
+            "Name the folder in which it lies; a whole model is named by --model.",
+        )
     config = safety.read_json(path, folder)
     safety.refuse_code(config, path)
     kind = str(config.get("peft_type") or "LORA").lower()  # peft's first files had no type
@@ -180,7 +185,7 @@ def _scan(weights: Path) -> None:
         with safe_open(weights, framework="pt") as tensors:
             names = list(tensors.keys())
             if not names:
-                raise FinbenchError(f"{weights} holds no tensors.")
+                raise FinbenchError(f"{weights} holds no tensors.", "Fetch the adapter again.")
             effect = not any(".lora_B." in name for name in names)
             for name in names:
                 tensor = tensors.get_tensor(name)
@@ -193,7 +198,10 @@ def _scan(weights: Path) -> None:
     except (SafetensorError, OSError) as fault:
         raise FinbenchError(f"{weights} is torn or not safetensors ({fault}).", "Fetch the adapter again.") from fault
     if not effect:
-        raise FinbenchError(f"{weights} has no effect: every lora_B is zero, so it is the base itself.")
+        raise FinbenchError(
+            f"{weights} has no effect: every lora_B is zero, so it is the base itself.",
+            "Train it longer or with a larger --lr, or fetch a trained one.",
+        )
 
 
 def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:

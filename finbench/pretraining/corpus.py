@@ -98,7 +98,10 @@ def _data_set(source: TextSource, name: str) -> Located:
     if source.kind == "hub":
         ref = refs.parse(source.place)
         if ref.kind != "hub":
-            raise FinbenchError(f"data: a data set on the Hub is hub:org/name[@rev], got {source.place!r}.")
+            raise FinbenchError(
+                f"data: a data set on the Hub is hub:org/name[@rev], got {source.place!r}.",
+                "For example: hub: wikitext/wikitext@main",
+            )
         revision = hub.dataset_sha(ref.name, ref.revision or "main")
         with hub.data_explained(ref.name):
             rows = datasets.load_dataset(ref.name, source.config, split=source.split, revision=revision, streaming=True)
@@ -109,7 +112,10 @@ def _data_set(source: TextSource, name: str) -> Located:
         rows = datasets.load_from_disk(str(place))
         rows = rows[source.split] if isinstance(rows, datasets.DatasetDict) else rows
     except (OSError, ValueError, KeyError) as fault:
-        raise FinbenchError(f"data: {place} holds no data set that datasets can read: {reason(fault)}") from fault
+        raise FinbenchError(
+            f"data: {place} holds no data set that datasets can read: {reason(fault)}",
+            "Name a folder that datasets' save_to_disk wrote.",
+        ) from fault
     _has_column(source, rows.column_names)
     files = tuple(sorted(path for path in place.rglob("*.arrow") if path.is_file()))
     return Located(source, name, files, digest({**stated, "files": [sha256_file(path) for path in files]}), rows=rows)
@@ -149,12 +155,16 @@ def _lines_of_json(path: Path, key: str) -> Iterator[str]:
         for number, line in enumerate(handle, start=1):
             where = f"{path}:{number}"
             if len(line) > _LARGEST:
-                raise FinbenchError(f"{where}: a line of more than {_LARGEST >> 20} MiB.")
+                raise FinbenchError(
+                    f"{where}: a line of more than {_LARGEST >> 20} MiB.", "Cut the document into several lines."
+                )
             if line.strip():
                 try:
                     row = json.loads(line)
                 except (ValueError, RecursionError) as fault:
-                    raise FinbenchError(f"{where}: not JSON ({fault})") from fault
+                    raise FinbenchError(
+                        f"{where}: not JSON ({fault})", "Correct that line: each line is one JSON object."
+                    ) from fault
                 if not isinstance(row, dict) or key not in row:
                     known = f"; it has {', '.join(map(str, list(row)[:8]))}" if isinstance(row, dict) else ""
                     raise FinbenchError(f"{where}: no field {key!r}{known}.", "Set field: in the recipe's data.")
@@ -163,7 +173,10 @@ def _lines_of_json(path: Path, key: str) -> Iterator[str]:
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise FinbenchError(f"{where}: a document is text, got {type(value).__name__}.")
+        raise FinbenchError(
+            f"{where}: a document is text, got {type(value).__name__}.",
+            "Name the field of the text in the recipe's data: field: text",
+        )
     return value
 
 
@@ -185,7 +198,9 @@ def _plain(path: Path, per: str | int) -> Iterator[str]:
     except UnicodeDecodeError as fault:
         raise FinbenchError(f"{path}: not UTF-8 ({fault.reason} at byte {fault.start})", "Convert it: iconv") from fault
     except OSError as fault:
-        raise FinbenchError(f"{path}: cannot be read ({fault.strerror})") from fault
+        raise FinbenchError(
+            f"{path}: cannot be read ({fault.strerror})", f"Allow yourself to read it: chmod u+r {path}"
+        ) from fault
 
 
 def _paragraphs(lines: Iterator[str] | Any) -> Iterator[str]:

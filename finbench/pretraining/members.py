@@ -109,7 +109,7 @@ def _configuration(recipe: PretrainRecipe, tokenizer: Any) -> Any:
         config = kind(**{**common, **own, **shape, **start.config})
         surgery.planned(config, Structure(kind="dense"))
     except (ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError, StrictDataclassError) as fault:
-        raise FinbenchError(f"start: this makes no model: {reason(fault)}", "Mend start.config.") from fault
+        raise FinbenchError(f"start: this makes no model: {reason(fault)}", "Correct start.config.") from fault
     return config
 
 

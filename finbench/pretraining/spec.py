@@ -168,7 +168,9 @@ class PretrainRecipe(Record):
     eval_every: int | None = Field(default=None, ge=1, description="steps; default: a tenth of the run")
     eval_tokens: int = Field(default=200_000, ge=1, description="held-out tokens a source that are scored, at most")
     save_every: int = Field(default=200, ge=1)
-    tasks: list[str] = Field(default=[], description="exams that every model sits at the end: finbench tasks list")
+    tasks: list[str] = Field(
+        default=[], description="tasks on which every model is evaluated at the end: finbench tasks list"
+    )
     store: list[Literal[8, 4]] = Field(default=[], description="also write the factors at 8 (int8), 4 (NF4) bits")
     baselines: list[Baseline] = Field(default=[], description="dense models on the same tokens, in the same order")
 

@@ -113,7 +113,7 @@ def base_of(found: AdapterFolder, named: str | None) -> BaseModelId | None:
     if recorded:
         if not recorded.hub_id:
             raise FinbenchError(
-                f"{found.name} was trained on a folder ({recorded.alias}), which nobody else has.",
+                f"{found.name} was trained on a folder ({recorded.alias}), which is on this machine alone.",
                 "Name the same base on the Hub: --base hub:org/name@commit",
             )
         return recorded

@@ -41,7 +41,10 @@ def cards_bundle(places: Sequence[Path], model: bool) -> Bundle:
 def _for_model(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
     identities = {card.subject.adapter or card.subject.base.fingerprint for card in cards}
     if len(identities) > 1:
-        raise FinbenchError(f"These cards are of {len(identities)} subjects; a model's repository is of one.")
+        raise FinbenchError(
+            f"These cards are of {len(identities)} subjects; a model's repository is of one.",
+            "Name the cards of one subject, or leave --model out.",
+        )
     files = []
     for path in paths:
         samples = cardfiles.samples_path(path)

@@ -197,7 +197,7 @@ def _overlaps(facts: Facts) -> list[str]:
     """Which test texts it was trained on, as its record states it."""
     found = facts.record.contamination if facts.record else None
     if found is None:
-        return ["Whether test texts were among its training rows: nobody has looked."]
+        return ["Whether test texts were among its training rows: not checked."]
     hit = [f"{name}: {count:,} of {found.looked_for[name]:,}" for name, count in found.found.items() if count]
     looked = ", ".join(sorted(found.looked_for)) or "no set"
     return [f"Test texts among its training rows ({looked} were looked at): " + ("; ".join(hit) or "none") + "."]

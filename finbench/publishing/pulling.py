@@ -149,7 +149,10 @@ def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | No
     """(plainest card of the adapter, SHA-256 of its file, card of the base) among those published beside it."""
     names = [name for name in hub.names_below(repo, sha, EVIDENCE) if _CARD.fullmatch(name.rpartition("/")[2])]
     if len(names) > 2 * _MOST_CARDS:
-        raise FinbenchError(f"hub:{repo} has {len(names):,} files of scorecards; at most {2 * _MOST_CARDS} are read.")
+        raise FinbenchError(
+            f"hub:{repo} has {len(names):,} files of scorecards; at most {2 * _MOST_CARDS} are read.",
+            "Fetch the adapter alone (hf download REPO FILE --local-dir DIR), then name the folder.",
+        )
     files = hub.fetch_files(repo, sha, names, most=_LARGEST_EVIDENCE)
     own: list[tuple[Scorecard, str]] = []
     bases: list[Scorecard] = []

@@ -60,7 +60,9 @@ def check_lengths(rows: Sequence[TrainingRow], longest: int, what: str) -> None:
             f"Allow them with --set max_length={max(over)}, if the base's context allows that many.",
         )
     if any(row.answer < 1 for row in rows):
-        raise FinbenchError(f"{what} has a row whose answer has no token of its own.")
+        raise FinbenchError(
+            f"{what} has a row whose answer has no token of its own.", "Use another base: finbench bases"
+        )
 
 
 def share_of(rows: Sequence[TrainingRow], weight: float, seed: int) -> list[TrainingRow]:

@@ -70,7 +70,9 @@ def merge(
     """
     quiet()
     if dtype not in ("bfloat16", "float16", "float32"):
-        raise FinbenchError(f"A model is written in bfloat16, float16 or float32, not in {dtype!r}.")
+        raise FinbenchError(
+            f"A model is written in bfloat16, float16 or float32, not in {dtype!r}.", "--dtype bfloat16"
+        )
     if out.exists():
         raise FinbenchError(f"{out} exists already.", "Choose a new folder with --out.")
     if is_structured(adapters.locate(adapter)):
@@ -148,7 +150,10 @@ def _sum(attached: Any, folder: adapters.AdapterFolder) -> Any:
             "Evaluate it unmerged, with --engine hf.",
         )
     if attached.active_peft_config.is_prompt_learning:
-        raise FinbenchError(f"{folder.name} is a {kind}: it changes no weights, so there is nothing to merge.")
+        raise FinbenchError(
+            f"{folder.name} is a {kind}: it changes no weights, so there is nothing to merge.",
+            "Use it as an adapter: finbench eval --adapter ./folder",
+        )
     try:
         return attached.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, RuntimeError, AttributeError) as fault:
@@ -212,7 +217,9 @@ def _onto(wanted: str, bits: Bits) -> Place:
             "Merge it into 16 bits (--onto dequantised or bf16), or serve it unmerged.",
         )
     if wanted not in ("auto", "dequantised", "bf16"):
-        raise FinbenchError(f"--onto is auto, dequantised or bf16, not {wanted!r}.")
+        raise FinbenchError(
+            f"--onto is auto, dequantised or bf16, not {wanted!r}.", "Leave it out, or: --onto dequantised"
+        )
     if wanted == "dequantised" and bits == 16:
         raise FinbenchError("This adapter was trained on 16 bits: nothing was quantised.", "Leave --onto out.")
     if wanted == "auto":

@@ -38,7 +38,9 @@ def dtype(value: str) -> DType:
     """``--dtype`` as the records want it."""
     if value in ("auto", "float32", "bfloat16", "float16"):
         return value  # type: ignore[return-value]
-    raise FinbenchError(f"--dtype is auto, float32, bfloat16 or float16, not {value}.")
+    raise FinbenchError(
+        f"--dtype is auto, float32, bfloat16 or float16, not {value}.", "Leave it out, or: --dtype float32"
+    )
 
 
 def serving(server: Server) -> None:

@@ -29,7 +29,7 @@ def duplicates(context: AuditContext) -> Iterator[Finding]:
                 "warning" if surplus >= 0.005 * source.rows else "note",
                 [source],
                 (surplus, source.rows),
-                f"{share(surplus, source.rows)} rows repeat another one ({texts:,} texts{often}).",
+                f"{share(surplus, source.rows)} rows repeat another row ({texts:,} texts{often}).",
                 (f"SELECT first FROM ({groups})", (source.id,)),
             )
 

@@ -213,7 +213,7 @@ def _rank(source: AuditedFile) -> int:
 
 def _finding(context: AuditContext, first: AuditedFile, second: AuditedFile, found: dict[int, int]) -> Finding:
     of, own = context.distinct[second.id], first.id == second.id
-    said = f"{share(len(found), of)} texts of {second.stem} differ by a few words from another one"
+    said = f"{share(len(found), of)} texts of {second.stem} differ by a few words from another row"
     key, twin = next(iter(sorted(found.items())))
     keys = list(found)[:SHOWN]
     made = context.find(

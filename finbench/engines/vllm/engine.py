@@ -117,7 +117,10 @@ class VLLMEngine:
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter from now on; it must be one of those given at the start."""
         if adapter is not None and adapter not in self.names:
-            raise FinbenchError(f"{adapter} was not given when the engine was made.")
+            raise FinbenchError(
+                f"{adapter} was not given when the engine was made.",
+                "Name it when the engine is made: VLLMEngine(base, [folder, ...])",
+            )
         self.current = adapter
 
     def prompt_tokens(self, request: Any) -> tuple[int, int]:
@@ -274,7 +277,9 @@ class VLLMEngine:
         limit = int(how["max_gen_toks"])
         room = self.max_length + 1 - limit
         if room <= 0 or limit < 1:
-            raise FinbenchError(f"The task generates up to {limit} tokens; the model sees {self.max_length + 1}.")
+            raise FinbenchError(
+                f"The task generates up to {limit} tokens; the model sees {self.max_length + 1}.", choices.LONGER
+            )
         others = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks", "do_sample"}
         if odd := sorted(others - set(_SAMPLING)):
             raise FinbenchError(f"The engine vllm cannot generate with {odd[0]}.", "Use --engine hf")
@@ -297,7 +302,7 @@ class VLLMEngine:
             },
         }
         if not asks["prompt"]:
-            raise FinbenchError("A prompt without a single token cannot be continued.")
+            raise FinbenchError("A prompt without a single token cannot be continued.", choices.NO_PROMPT)
         return asks, until
 
 

@@ -50,7 +50,7 @@
   }
   function group(number_) {
     if (number_ === null) return h("span", { class: "none", title: "no group: nothing to test on" }, "–");
-    return h("span", { class: number_ === 1 ? "group first" : "group", title: number_ === 1 ? "cannot be told from the best" : "significantly worse than the best of the group before" }, String(number_));
+    return h("span", { class: number_ === 1 ? "group first" : "group", title: number_ === 1 ? "not significantly worse than the best" : "significantly worse than the best of the group before" }, String(number_));
   }
   const badge = (level) => h("span", { class: `badge ${level}`, title: data.levels[level] || "" }, level);
 
