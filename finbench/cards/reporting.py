@@ -44,8 +44,8 @@ def report(
     ``spread``: ``interval`` shows 95 % intervals over documents, a line a card; ``seeds`` shows mean and standard
     deviation of subjects that differ only in their seed. Bold is who is significantly better than every other
     line of its column (paired permutation tests, or Welch's t test over seeds; 5 %, Holm over the table); a
-    dagger marks who is not significantly different from the best. Plots are part of HTML; for other formats they are written as
-    SVG beside ``out``.
+    dagger marks who is not significantly different from the best. Plots are part of HTML; for other formats they
+    are written as SVG beside ``out``.
 
     Raises FinbenchError for a file that is no scorecard, and an unknown format, spread or task.
     """

@@ -103,7 +103,7 @@ class HFEngine:
         self.peft.base_model.disable_adapter_layers()
         if not torch.equal(self._probe(), self.alone):
             raise FinbenchError(
-                f"{adapter} changes the base model itself when it is loaded, so the adapter cannot be compared with it.",
+                f"{adapter} changes the base model itself when it is loaded: the two cannot be compared.",
                 "Convert it to a plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=...).",
             )
         self.peft.base_model.enable_adapter_layers()

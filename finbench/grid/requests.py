@@ -112,7 +112,7 @@ class Largest:
         if not self.said:
             self.said = True
             say(
-                f"{name} needs {wanted / 1e9:.1f} GB by its plan; the largest node has {self.bytes / 1e9:.1f} GB. Such steps "
-                "get a whole node and may run out of memory. To set the memory yourself: needs: {memory: GB}"
+                f"{name} needs {wanted / 1e9:.1f} GB by its plan; the largest node has {self.bytes / 1e9:.1f} GB. Such "
+                "steps get a whole node and may run out of memory. To set the memory yourself: needs: {memory: GB}"
             )
         return self.bytes
