@@ -24,7 +24,6 @@ _HOMES = {
     "report": "finbench.cards.reporting",
     "import_card": "finbench.evaluation.lmeval",
     "export_card": "finbench.cards.exports",
-    "restate": "finbench.evaluation.restating",
     "import_data": "finbench.data.sources",
     "push": "finbench.publishing.publish",
     "pull": "finbench.publishing.pulling",

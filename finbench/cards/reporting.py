@@ -154,7 +154,8 @@ def _cell(runs: list[Run] | None, column: Column) -> Cell | None:
     if len(values) == 1:
         return Cell(runs[0].score.main, column.share, values)
     spread = stats.seed_spread(values)
-    return Cell(Measure(value=spread.mean, low=spread.low, high=spread.high), column.share, values)
+    mean = Measure(value=spread.mean, low=spread.low, high=spread.high, method="Student's t over seeds")
+    return Cell(mean, column.share, values)
 
 
 # ---------------------------------------------------------------- who is best
@@ -218,7 +219,9 @@ def _baselines(columns: list[Column]) -> list[Line]:
         values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
         if any(value is not None for value in values):
             cells = [
-                None if value is None else Cell(Measure(value=value, low=None, high=None), column.share, exact=True)
+                None
+                if value is None
+                else Cell(Measure(value=value, low=None, high=None, method=""), column.share, exact=True)
                 for value, column in zip(values, columns, strict=True)
             ]
             lines.append(Line(f"{name} label", "no model", cells, baseline=True))
