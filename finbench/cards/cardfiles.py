@@ -107,7 +107,9 @@ def samples_bytes(card: Path, sha256: str) -> Path:
         raise FinbenchError(f"{path} cannot be read ({fault.strerror}).") from fault
     if not path.is_file():
         raise FinbenchError(f"{path} is missing.", f"It belongs beside {card}.")
-    raise FinbenchError(f"{path} is not as {card.name} names it: its SHA-256 differs, so a row was edited or it is another card's.")
+    raise FinbenchError(
+        f"{path} is not as {card.name} names it: its SHA-256 differs, so a row was edited or it is another card's."
+    )
 
 
 def read_samples(card: Path) -> list[dict[str, Any]]:
