@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from finbench.core.errors import FinbenchError
     from finbench.core.records import Adapter, Recipe, Score, Scorecard, Subject
     from finbench.data import import_data
-    from finbench.evaluation import evaluate, import_card, restate, verify
+    from finbench.evaluation import evaluate, import_card, verify
     from finbench.grid import sweep
     from finbench.pretraining import pretrain
     from finbench.publishing import pull, push
@@ -44,7 +44,6 @@ __all__ = [
     "pull",
     "push",
     "report",
-    "restate",
     "serve",
     "sweep",
     "train",

@@ -221,7 +221,7 @@ def test_faults_name_what_to_type(folder: Path, tmp_path: Path) -> None:
 
 def test_metrics_that_are_no_shares_are_shown_as_they_are(folder: Path) -> None:
     card = cardfiles.read(files(folder, "guess-s0")[0])
-    measure = Measure(value=0.1234, low=-0.2, high=0.3)
+    measure = Measure(value=0.1234, low=-0.2, high=0.3, method="")
     score = card.scores[0].model_copy(
         update={"main_metric": "r2", "metrics": {"r2": measure}, "baselines": {}, "lenient": {"r2": measure}}
     )

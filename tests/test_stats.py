@@ -17,7 +17,7 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint
 
 from conftest import quick, task_helper
-from finbench.scoring import earlier, measuring, metrics, paired, stats
+from finbench.scoring import measuring, metrics, paired, stats
 
 LABELS = task_helper("labels")
 SPANS = task_helper("spans")
@@ -484,34 +484,12 @@ def test_intervals_of_few_sources_cover_the_truth_where_percentiles_do_not(sourc
     held = np.zeros(2)
     for _ in range(600):
         right, of = _few(rng, sources, 0.8, 0.3)
-        for number, rule in enumerate((None, earlier.percentiles)):
-            found = stats.bootstrap(shares(right), mean_of, of, resamples=400, rule=rule)
-            low, high = found.interval or (np.nan, np.nan)
-            held[number] += low <= 0.8 <= high
+        found = stats.bootstrap(shares(right), mean_of, of, resamples=400).interval or (np.nan, np.nan)
+        sums = stats.by_cluster(shares(right), of)[0]
+        plain = np.quantile(stats.resample(sums, mean_of, resamples=400), [0.025, 0.975])
+        held += [low <= 0.8 <= high for low, high in (found, plain)]
     assert held[0] / 600 >= 0.93
     assert held[1] / 600 < {2: 0.65, 4: 0.88, 8: 0.93}.get(sources, 1)
-
-
-def test_the_rules_of_older_cards_are_kept() -> None:
-    """As they were given by the versions that had them."""
-    right, sources = [1.0] * 9 + [0.0] * 3 + [1.0] * 4 + [0.0] * 8, ["a"] * 12 + ["b"] * 12
-    student, percentiles = (measuring.measure(right, metrics.mean, sources, rule=rule) for rule in earlier.RULES)
-    assert student.method == "Student's t over 2 sources, cluster bootstrap, 10000 resamples"
-    assert student.interval == (0.0, 1.0)
-    assert percentiles.method == "cluster bootstrap, 10000 resamples"
-    assert percentiles.interval == pytest.approx((1 / 3, 3 / 4))
-    means = np.array([0.7, 0.5, 0.6])
-    thirds = [float(n < 10 * share) for share in means for n in range(10)]
-    three = measuring.measure(thirds, metrics.mean, np.repeat(["a", "b", "c"], 10).tolist(), rule=earlier.student)
-    half = scipy_stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5
-    assert three.interval == pytest.approx((0.6 - half, 0.6 + half), abs=0.01)
-    alike = measuring.measure([1.0, 0.0] * 12, metrics.mean, sources, rule=earlier.student)
-    assert alike.interval == pytest.approx(stats.wilson(12, 24).interval, abs=0.03)
-    assert measuring.measure([1.0] * 30, metrics.mean, ["one"] * 30, rule=earlier.student).lacking == "one source"
-    many = [number % 7 for number in range(24)]
-    assert measuring.measure(right, metrics.mean, many, rule=earlier.student) == measuring.measure(
-        right, metrics.mean, many, rule=earlier.percentiles
-    )
 
 
 def test_differences_on_few_sources_cover_the_truth_and_are_possible() -> None:

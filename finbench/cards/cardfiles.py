@@ -113,7 +113,10 @@ def samples_bytes(card: Path, sha256: str) -> Path:
         ) from fault
     if not path.is_file():
         raise FinbenchError(f"{path} is missing.", f"It belongs beside {card}.")
-    raise FinbenchError(f"{path} does not belong to {card} (its SHA-256 differs).", _OWN)
+    raise FinbenchError(
+        f"{path} is not as {card.name} names it: its SHA-256 differs, so a row was edited or it is another card's.",
+        _OWN,
+    )
 
 
 def read_samples(card: Path) -> list[dict[str, Any]]:
@@ -150,7 +153,7 @@ def _forged(path: Path, what: str) -> FinbenchError:
 
 def unlike_row(row: dict[str, Any]) -> str:
     """What makes a line of a samples file no sample row; empty if it is one."""
-    kinds = (("task", str), ("index", int), ("doc", str), ("values", dict))
+    kinds = (("task", str), ("index", int), ("doc", str), ("cluster", str), ("values", dict))
     lacking = [name for name, _ in kinds if name not in row]
     return (
         f"lacks {', '.join(lacking)}"

@@ -208,7 +208,7 @@ def _same_setup(a: LoadedCard, b: LoadedCard, task: str) -> None:
 
 def documents(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
     """Which documents rows are of, and the source of each, in order."""
-    return [(row["doc"], row.get("cluster")) for row in rows]
+    return [(row["doc"], row["cluster"]) for row in rows]
 
 
 def follows(score: Score, rows: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -210,8 +210,8 @@ def _eee_interval(measure: Measure) -> dict[str, Any]:
     if measure.interval is None:
         return {}
     low, high = measure.interval
-    method = measure.method or "bootstrap"
-    return {"confidence_interval": {"lower": low, "upper": high, "confidence_level": 0.95, "method": method}}
+    ends = {"lower": low, "upper": high}
+    return {"confidence_interval": {**ends, "confidence_level": 0.95, "method": measure.method}}
 
 
 def _eee_file(card: Scorecard, model: str | None) -> dict[str, str]:

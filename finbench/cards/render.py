@@ -128,8 +128,8 @@ def _baseline_rows(score: Score) -> list[ViewRow]:
             ViewRow(
                 name=f"{name} label",
                 what="no model",
-                main=Measure(value=main, low=None, high=None),
-                accuracy=Measure(value=acc, low=None, high=None)
+                main=Measure(value=main, low=None, high=None, method=""),
+                accuracy=Measure(value=acc, low=None, high=None, method="")
                 if acc is not None and score.main_metric != "acc"
                 else None,
                 lenient=None,

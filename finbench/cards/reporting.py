@@ -154,7 +154,8 @@ def _cell(runs: list[SeedRun] | None, column: Column) -> TableCell | None:
     if len(values) == 1:
         return TableCell(runs[0].score.main, column.share, values)
     spread = seed_spread(values)
-    return TableCell(Measure(value=spread.mean, low=spread.low, high=spread.high), column.share, values)
+    mean = Measure(value=spread.mean, low=spread.low, high=spread.high, method="Student's t over seeds")
+    return TableCell(mean, column.share, values)
 
 
 # ---------------------------------------------------------------- who is best
@@ -220,7 +221,7 @@ def _baselines(columns: list[Column]) -> list[Line]:
             cells = [
                 None
                 if value is None
-                else TableCell(Measure(value=value, low=None, high=None), column.share, exact=True)
+                else TableCell(Measure(value=value, low=None, high=None, method=""), column.share, exact=True)
                 for value, column in zip(values, columns, strict=True)
             ]
             lines.append(Line(f"{name} label", "no model", cells, baseline=True))

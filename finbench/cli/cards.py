@@ -146,27 +146,6 @@ def card_import(
     _show(import_card(folder, out=out, name=name, data_dir=data_dir), out, as_json)
 
 
-@card_app.command("restate")
-def card_restate(
-    cards: Cards,
-    data_dir: DataDir = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Older cards, stated anew where they lie: today's scorers and intervals on the answers in their samples."""
-    from finbench.evaluation import restate
-
-    found = restate(cards, data_dir=data_dir, dry_run=dry_run)
-    if as_json:
-        typer.echo(json.dumps([one.as_dict() for one in found], indent=1))
-    else:
-        from finbench.cli.show import scorecards
-
-        scorecards.restated(found, dry_run)
-    if any(one.refused for one in found):
-        raise typer.Exit(1)
-
-
 def _show(cards: Any, out: Path, as_json: bool) -> None:
     from finbench.cli.show import runs
 

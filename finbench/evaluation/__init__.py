@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from finbench.evaluation import preflight
     from finbench.evaluation.evaluator import evaluate
     from finbench.evaluation.lmeval import import_card
-    from finbench.evaluation.restating import Restated, restate
     from finbench.evaluation.subjects import Examinee, examinees
     from finbench.evaluation.verification import Verification, verify
 else:
@@ -18,12 +17,10 @@ else:
 
 __all__ = [
     "Examinee",
-    "Restated",
     "Verification",
     "evaluate",
     "examinees",
     "import_card",
     "preflight",
-    "restate",
     "verify",
 ]

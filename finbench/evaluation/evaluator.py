@@ -367,6 +367,7 @@ class _Sitting:
         unseen = settings.engine in ("dummy", "server")
         card = Scorecard(
             status="partial",
+            origin="finbench",
             subject=subject,
             scores=[],
             engine=settings.engine,

@@ -275,6 +275,7 @@ def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int) 
         limit=None,
         seed=seed,
         arguments={"results_sha256": sha256_file(path)},
+        computed=None,
         chat_template=results.get("chat_template_sha"),
         run_key="",
         samples=None,

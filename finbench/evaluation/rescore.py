@@ -178,7 +178,7 @@ def _gold(row: Mapping[str, Any]) -> Any:
 
 
 def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RowFault]:
-    if "cluster" in row and row["cluster"] != new["cluster"]:
+    if row["cluster"] != new["cluster"]:
         yield RowFault(row["index"], "cluster", "is not the hash of that row's source")
     for name, value in new["values"].items():
         if stable_json(row["values"].get(name)) != stable_json(value):
@@ -228,7 +228,7 @@ def without_data(task: Task, rows: Rows) -> Outcome:
         if answers is None:
             continue
         checked += 1
-        new = {"cluster": row.get("cluster"), "values": metrics.function(scorer)(doc, answers)}
+        new = {"cluster": row["cluster"], "values": metrics.function(scorer)(doc, answers)}
         outcome.faults += list(_differing(row, new))
     if checked:
         outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"

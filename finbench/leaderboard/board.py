@@ -93,15 +93,9 @@ class Exam:
         return self.score.task.removeprefix(catalog.PREFIX)
 
     @property
-    def current(self) -> bool:
-        """Of the version of the task that this finbench has."""
-        return self.score.version == catalog.tasks()[self.score.task].version
-
-    @property
     def title(self) -> str:
-        """The task and what sets the exam apart from the plain one of today."""
-        old = [] if self.current else [f"version {self.score.version}"]
-        return ", ".join([self.task, *self.conditions, *old])
+        """The task and what sets the exam apart from the plain one."""
+        return ", ".join([self.task, *self.conditions])
 
     @property
     def share(self) -> bool:
@@ -191,8 +185,8 @@ def board(found: Sequence[BoardCard]) -> Board:
 def _order(exam: Exam) -> tuple[Any, ...]:
     """Families as listed; in each whole tests first, then generated answers, then what most subjects sat."""
     family = list(FAMILIES).index(exam.score.family)
-    kind = (not exam.whole, exam.score.form == "choice", bool(exam.conditions), not exam.current)
-    return (family, *kind, -len(exam.rows), exam.task, -exam.score.version, exam.title, exam.key)
+    kind = (not exam.whole, exam.score.form == "choice", bool(exam.conditions))
+    return (family, *kind, -len(exam.rows), exam.task, exam.title, exam.key)
 
 
 def _newest(rows: Sequence[BoardRow]) -> list[BoardRow]:

@@ -19,8 +19,8 @@ from finbench.evaluation import import_card, verify
 from finbench.leaderboard import attested
 from finbench.leaderboard.board import FAMILIES, SCORECARDS
 
-_KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256", "seal"}
-_HASHES = ("doc", "cluster", "answer_sha256", "seal")
+_KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256"}
+_HASHES = ("doc", "cluster", "answer_sha256")
 _NOT_SHOWN = "none of its tasks is shown"
 _LONGEST = 200  # characters of a name, or of one word: the longest XBRL tags have 150
 

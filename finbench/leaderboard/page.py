@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from finbench.cards import describe_subject, from_template
-from finbench.core import catalog
 from finbench.core.files import digest
 from finbench.core.records import Measure
 from finbench.leaderboard import breakdown, charts, commands, published
@@ -25,7 +24,7 @@ from finbench.scoring import metrics
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
 MANY = 200  # cards
 LEVELS = {
-    "self-reported": "no samples, or an earlier version of a task: rests on the word of its author",
+    "self-reported": "no samples: rests on the word of its author",
     "samples-attached": "every number follows from the samples beside the card",
     "reproduced": "the model was asked again and answered the same",
 }
@@ -153,14 +152,13 @@ def _exam(exam: Exam, place: dict[str, int]) -> dict[str, Any]:
         "family": score.family,
         "form": score.form,
         "whole": exam.whole,
-        "current": exam.current,
         "ranked": exam.ranked,
         "metric": metrics.spoken(score.main_metric),
         "share": exam.share,
         "lower": exam.lower_is_better,
         "n": score.n,
         "version": score.version,
-        "style": score.prompt_style or catalog.tasks()[score.task].prompt_style,
+        "style": score.prompt_style,
         "licence": score.licence,
         "digests": [score.task_digest[:12], score.data.digest[:12]],
         "baselines": {
@@ -203,8 +201,8 @@ def _overview(board: Board) -> list[list[str]]:
     return chosen
 
 
-def _fitness(exam: Exam) -> tuple[bool, bool, int]:
-    return (not exam.conditions, exam.current, len(exam.rows))
+def _fitness(exam: Exam) -> tuple[bool, int]:
+    return (not exam.conditions, len(exam.rows))
 
 
 # ---------------------------------------------------------------- what the drawer shows
@@ -273,8 +271,8 @@ def _scores(row: BoardRow) -> dict[str, Any]:
             ["Task", f"{score.task}, version {score.version}, {score.task_digest}"],
             ["Data", f"{score.data.set}, {score.data.split}, {score.data.digest}"],
             ["From", " ".join(filter(None, [score.data.origin or "not stated", score.data.revision]))],
-            ["Documents", f"{score.n:,}" + (f" in {score.clusters:,} groups of one source" if score.clusters else "")],
-            ["Interval", score.main.method or "bootstrap over documents"],
+            ["Documents", f"{score.n:,} in {score.clusters:,} groups of one source"],
+            ["Interval", score.main.method],
             ["Truncated prompts", str(score.truncated)],
             ["Test texts in training", f"{overlap.texts:,} of {overlap.of:,}" if overlap else "not known"],
         ],

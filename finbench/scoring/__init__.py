@@ -8,7 +8,6 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.scoring import metrics, prompts
-    from finbench.scoring.earlier import RULES
     from finbench.scoring.measuring import (
         LENIENT,
         baselines,
@@ -31,7 +30,6 @@ else:
 __all__ = [
     "LENIENT",
     "RESAMPLES",
-    "RULES",
     "UNTESTABLE",
     "Z95",
     "Difference",

@@ -236,11 +236,7 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
         try:
             found = json.loads(mark.read_text(encoding="utf-8"))
             versions, found["versions"] = found["versions"], now["versions"]
-            before = found.setdefault("loop", "padded")  # before there was a choice
-            others = found.pop("processes", 1)
-            found.setdefault("pass_tokens", run.passes.tokens)
-            found.setdefault("sharding", "none")
-            found.setdefault("optimizer", "adamw")
+            before, others = found["loop"], found.pop("processes")
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise FinbenchError(f"{mark} is missing or torn.", "Choose another --out.") from fault
         if run.recipe.loop == "auto" and before in ("padded", "packed") and before != now["loop"]:

@@ -12,7 +12,7 @@ from finbench.cards import Comparison, Contest, shown_points, shown_probability
 from finbench.cli.show.runs import columned as _table
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
-from finbench.evaluation import Restated, Verification
+from finbench.evaluation import Verification
 from finbench.scoring import metrics
 
 _FAULTS = 12  # faults that are shown one by one
@@ -105,15 +105,3 @@ def verified(found: Verification) -> None:
         out.print(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
     else:
         out.print(f"\n[bold green]{found.level}[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
-
-
-def restated(found: Sequence[Restated], dry_run: bool) -> None:
-    """What became of each card, and what changed in it."""
-    done = "would be restated" if dry_run else "restated"
-    for one in found:
-        said = f"[bold red]refused[/]: {escape(one.refused)}" if one.refused else done if one.changes else "as it was"
-        out.print(f"[bold]{escape(str(one.path))}[/]  {said}", highlight=False, soft_wrap=True)
-        for line in one.changes[:_FAULTS]:
-            out.print(f"  {escape(line.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
-        if len(one.changes) > _FAULTS:
-            out.print(f"  and {len(one.changes) - _FAULTS:,} more (--json)", highlight=False)
