@@ -13,7 +13,7 @@ import pytest
 
 from finbench.cards import cardfiles
 from finbench.cli import app, check, doctor
-from finbench.cli.cards import overrides
+from finbench.cli.options import overrides
 from finbench.cli.show import runs
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError, near_misses

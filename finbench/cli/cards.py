@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from finbench.core.errors import FinbenchError
+from finbench.cli.options import DataDir, Json
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
-]
 Cards = Annotated[list[Path], typer.Argument(help="Scorecards (.json), or folders of them.")]
 
 card_app = typer.Typer(no_args_is_help=True, help="Scorecards of others in, ours out in other formats.")
@@ -27,32 +22,6 @@ def register(app: typer.Typer) -> None:
     app.command()(report)
     app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})(lm_eval)
     app.add_typer(card_app, name="card")
-
-
-def pairs(stated: Iterable[str], option: str) -> dict[str, str]:
-    """``key=value`` texts of an option, by key."""
-    found = {}
-    for text in stated:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise FinbenchError(f"{option} wants key=value, got {text!r}.")
-        found[key] = value
-    return found
-
-
-def overrides(named: Mapping[str, Any], stated: Iterable[str] | None) -> dict[str, Any]:
-    """What a command line says of a recipe: the options of its own that were given, and ``--set``, which goes first."""
-    return {**{key: value for key, value in named.items() if value is not None}, **settings(stated or [])}
-
-
-def settings(stated: Iterable[str]) -> dict[str, Any]:
-    """``--set``: recipe keys and their values, which are YAML."""
-    import yaml
-
-    try:
-        return {key: yaml.safe_load(value) for key, value in pairs(stated, "--set").items()}
-    except (yaml.YAMLError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"--set: not a YAML value ({str(fault).splitlines()[0]}).") from fault
 
 
 def _named(tasks: str | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli.cards import Json
+from finbench.cli.options import Json
 from finbench.core.errors import FinbenchError
 
 tasks_app = typer.Typer(no_args_is_help=True, help="The exams: list, show, check; where they lie for lm-eval.")

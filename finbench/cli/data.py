@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli.cards import DataDir, Json
+from finbench.cli.options import DataDir, Json
 
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: import the authors' files, list what is here.")
 

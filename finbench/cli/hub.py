@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli.cards import Json
+from finbench.cli.options import Json
 
 zoo_app = typer.Typer(no_args_is_help=True, help="Published adapters and recipes: list, show, add.")
 dev_app = typer.Typer(no_args_is_help=True, help="For developers, and to rehearse: a Hub on this machine.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli.cards import Json, settings
+from finbench.cli.options import Json, settings
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli.cards import DataDir, Json
+from finbench.cli.options import DataDir, Json
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,98 @@
+"""What an evaluation is told, declared once: for the command line, for Python and for the ``eval:`` of a sweep.
+
+The text beside a type is the help of its option. Nothing heavy is imported: ``--help`` reads this.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar
+
+Bits = Literal[16, 8, 4]
+DATA_DIR = "Data directory; else $FINBENCH_DATA, else the cache."
+P = ParamSpec("P")
+Stated = TypeVar("Stated")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How subjects are evaluated."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    tasks: Annotated[str | Sequence[str], "Tasks or groups, by comma; default: the recipe's."] = ()
+    engine: Annotated[str, "auto, hf, vllm, server or dummy."] = "auto"
+    bits: Annotated[Bits | None, "16, 8 or 4; default: as trained."] = None
+    chat: Annotated[bool | None, "Chat template; default: as trained."] = None
+    shots: Annotated[int, "Worked examples a prompt, from the train split."] = 0
+    limit: Annotated[int | None, "First rows of each task only: a partial card."] = None
+    seed: Annotated[int, "Seed of the worked examples."] = 0
+    arguments: Annotated[
+        Mapping[str, str | int],
+        "--arg",
+        "dtype=, batch_size=, truncate=left, labels=best; hf: merge=no; vllm: tensor_parallel=2; server: url=.",
+    ] = field(default_factory=dict)
+    metadata: Annotated[Mapping[str, str], "Of a data set: agreement=75 (fpb)."] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are too small."""
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, got {self.limit}")
+        if self.shots < 0:
+            raise ValueError(f"shots must be at least 0, got {self.shots}")
+
+    @property
+    def named(self) -> list[str]:
+        """The tasks and groups, one by one."""
+        return [name.strip() for text in _listed(self.tasks) for name in text.split(",") if name.strip()]
+
+
+@dataclass(frozen=True)
+class _Subjects:
+    """Who is evaluated."""
+
+    adapter: Annotated[str | Sequence[str], "./folder, hub:org/name[@rev] or zoo:name; repeatable."] = ()
+    _: KW_ONLY
+    model: Annotated[str | None, "Examine this base alone; of engine server: the model's name there."] = None
+    base: Annotated[str | None, "The adapters' base, where bases.yaml does not know it."] = None
+
+    @property
+    def adapters(self) -> list[str]:
+        """The references to adapters, one by one."""
+        return _listed(self.adapter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Settings, _Subjects):
+    """Who is evaluated, how, and where the scorecards go."""
+
+    out: Annotated[Path, "Folder for scorecards and report."] = Path("scorecards")
+    data_dir: Annotated[Path | None, DATA_DIR] = None
+    reports: bool = True  # of all cards in the folder
+
+
+def _listed(stated: str | Sequence[str]) -> list[str]:
+    """One name, or several, as a list."""
+    return [stated] if isinstance(stated, str) else list(stated)
+
+
+def called_with(kind: Callable[P, Stated]) -> Callable[[Callable[[Stated], Result]], Callable[P, Result]]:
+    """Let a function of one settings object be called with the fields of that object, checked; help() shows them."""
+
+    def decorated(function: Callable[[Stated], Result]) -> Callable[P, Result]:
+        @functools.wraps(function)
+        def call(*values: P.args, **named: P.kwargs) -> Result:
+            from finbench.core.strict import checked
+
+            places: Any = [one.name for one in fields(kind) if not one.kw_only]  # type: ignore[arg-type]
+            return function(checked(kind, {**dict(zip(places, values, strict=False)), **named}, function.__name__))
+
+        call.__signature__ = signature(kind)  # type: ignore[attr-defined]
+        return call
+
+    return decorated
