@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from finbench.cards import cardfiles
-from finbench.cli import app, check, doctor
+from finbench.cli import app
 from finbench.cli.options import overrides
 from finbench.cli.show import runs
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError, near_misses
+from finbench.evaluation import check, doctor
 from finbench.methods import METHODS
 from finbench.models import adapters
 from finbench.scoring import prompts

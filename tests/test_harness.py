@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from finbench.cli import harness
 from finbench.core.errors import FinbenchError
+from finbench.evaluation import harness
 
 ROOT = Path(__file__).resolve().parent.parent
 

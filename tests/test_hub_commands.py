@@ -13,9 +13,10 @@ from huggingface_hub import constants
 
 from conftest import files_of, upload
 from finbench import hub
-from finbench.cli import app, doctor
+from finbench.cli import app
 from finbench.cli.show import publications
 from finbench.core.errors import FinbenchError
+from finbench.evaluation import doctor
 from finbench.hub.dev.desk import Account
 from finbench.hub.dev.server import DevHub
 from finbench.models import zoo

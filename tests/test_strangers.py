@@ -20,11 +20,12 @@ from test_security import configured, processor_time
 
 from conftest import files_of, quick, upload
 from finbench import hub
-from finbench.cli import app, doctor
+from finbench.cli import app
 from finbench.cli.show import publications, runs
 from finbench.core import catalog, console
 from finbench.core.errors import FinbenchError, harmless
 from finbench.data.files import expand
+from finbench.evaluation import doctor
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, bases, zoo
 from finbench.publishing import pulling

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finbench.cli import doctor
 from finbench.engines.vllm import installation
+from finbench.evaluation import doctor
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="a real vLLM is in the way")
 

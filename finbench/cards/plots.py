@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from finbench.cards.tables import Table
+if TYPE_CHECKING:
+    from finbench.cards.reporting import Table
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 600, 214, 60, 28, 34
 _BESIDE = 24  # letters of a bold title that surely end left of the axis

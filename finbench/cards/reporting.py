@@ -4,22 +4,89 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles, plots
 from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, exam_of, follows
 from finbench.cards.render import conditions, described, template
-from finbench.cards.tables import Cell, Column, Line, Table
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.scoring import measuring, paired, stats
+from finbench.scoring import measuring, metrics, paired, stats
 
 FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
 SPREADS = ("interval", "seeds")
+
+
+@dataclass
+class Column:
+    """One exam: a task under one set of conditions."""
+
+    score: Score
+    conditions: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The task as people type it, and what sets the exam apart."""
+        return ", ".join([self.score.task.removeprefix(catalog.PREFIX), *self.conditions])
+
+    @property
+    def metric(self) -> str:
+        """The main metric, in words."""
+        return metrics.spoken(self.score.main_metric)
+
+    @property
+    def family(self) -> tuple[str, str]:
+        """Scores are averaged over tasks of one family and one form."""
+        return self.score.family, self.score.form
+
+    @property
+    def share(self) -> bool:
+        """Shown in percent."""
+        return metrics.is_share(self.score.main_metric)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of the table. ``best``: significantly better than every other; ``tied``: no worse than the best."""
+
+    measure: Measure
+    share: bool
+    runs: tuple[float, ...] = ()
+    exact: bool = False  # of a baseline, which is not measured
+    best: bool = False
+    tied: bool = False
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over seeds, where there are several."""
+        return stats.seed_spread(self.runs).deviation if len(self.runs) > 1 else None
+
+
+@dataclass
+class Line:
+    """A subject, or a baseline that needs no model."""
+
+    name: str
+    what: str
+    cells: list[Cell | None]
+    means: list[float | None] = field(default_factory=list)
+    baseline: bool = False
+
+
+@dataclass
+class Table:
+    """Everything that the templates show."""
+
+    columns: list[Column]
+    families: list[str]
+    lines: list[Line]
+    spread: str
+    tested: bool
+    plots: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def lm_eval(
     arguments: Annotated[list[str] | None, typer.Argument(help="As for lm_eval: run --model finbench ...")] = None,
 ) -> None:
     """lm-eval's own command line; `--model finbench` is its `hf` with shared prefixes run once."""
-    from finbench.cli import harness
+    from finbench.evaluation import harness
 
     harness.run(arguments or ["--help"])
 

@@ -61,8 +61,8 @@ def tasks_check(
     write: Annotated[bool, typer.Option("--write", help="Refresh the golden prompts.")] = False, as_json: Json = False
 ) -> None:
     """Check every task and recipe: all findings at once, exit 1 if there is one."""
-    from finbench.cli import check
     from finbench.core import catalog
+    from finbench.evaluation import check
 
     findings = check.check(write)
     if as_json:

@@ -15,8 +15,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.settings import DATA_DIR
 
 if TYPE_CHECKING:
-    from finbench.core.records import Recipe
-    from finbench.core.settings import Bits
+    from finbench.core.records import Bits, DType, Recipe
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help=DATA_DIR)]
@@ -124,3 +123,10 @@ def bits(value: int | None) -> Bits | None:
         return value  # type: ignore[return-value]
     nearest = min((16, 8, 4), key=lambda known: abs(known - (value or 0)))
     raise FinbenchError(f"--bits is 16, 8 or 4, not {value}.", f"Type --bits {nearest}; 8 and 4 quantise the base.")
+
+
+def dtype(value: str) -> DType:
+    """``--dtype`` as the records want it."""
+    if value in ("auto", "float32", "bfloat16", "float16"):
+        return value  # type: ignore[return-value]
+    raise FinbenchError(f"--dtype is auto, float32, bfloat16 or float16, not {value}.")

@@ -129,11 +129,12 @@ def serve(
 
     A key in FINBENCH_SERVE_KEY is asked for on every route.
     """
+    from finbench.cli import options
     from finbench.cli.show import runs
     from finbench.serving import vllm_server
 
     with vllm_server.serve(
-        adapter, base=base, host=host, port=port, dtype=runs.dtype(dtype), tensor_parallel=tensor_parallel
+        adapter, base=base, host=host, port=port, dtype=options.dtype(dtype), tensor_parallel=tensor_parallel
     ) as server:
         runs.serving(server)
         server.wait()
@@ -145,8 +146,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """What of this machine finbench can use, what is missing, and what to type."""
-    from finbench.cli import doctor as examination
     from finbench.cli.show import runs
+    from finbench.evaluation import doctor as examination
 
     if fix:
         from finbench.engines.vllm import installation

@@ -19,7 +19,7 @@ from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.core.settings import Settings
 from finbench.core.strict import Record
-from finbench.training import recipes, sharding
+from finbench.training import recipes, speedups
 
 LARGEST = 100_000  # cells
 
@@ -186,7 +186,7 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
 def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
     """Refuse what cannot be done by the processes of a cell."""
     try:
-        sharding.check(recipe, needs.processes)
+        speedups.check_sharding(recipe, needs.processes)
     except FinbenchError as fault:
         raise FinbenchError(f"Cell {recipe.name}: {fault.message}", "Give it as many GPUs: needs: {gpus: N}") from fault
     if sweep.tune and needs.processes > 1:

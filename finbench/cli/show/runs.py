@@ -14,23 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.cards import render as presentation
-from finbench.cli.doctor import Finding
 from finbench.core import catalog
 from finbench.core.catalog import PREFIX, Base
 from finbench.core.console import out
-from finbench.core.errors import FinbenchError
-from finbench.core.records import Adapter, DType, Recipe, Scorecard, Task
+from finbench.core.records import Adapter, Recipe, Scorecard, Task
 from finbench.data.canonical import SPLITS, Report
+from finbench.evaluation.doctor import Finding
 from finbench.methods import method_named
 from finbench.serving.vllm_server import Server
 from finbench.training import merging
-
-
-def dtype(value: str) -> DType:
-    """``--dtype`` as the records want it."""
-    if value in ("auto", "float32", "bfloat16", "float16"):
-        return value  # type: ignore[return-value]
-    raise FinbenchError(f"--dtype is auto, float32, bfloat16 or float16, not {value}.")
 
 
 def serving(server: Server) -> None:
