@@ -36,7 +36,7 @@ def methods(
 
 
 def merge(
-    adapter: Annotated[str, typer.Argument(help="./folder, or hub:org/name[@rev]; of factors too.")],
+    adapter: Annotated[str, typer.Argument(help="./folder, or hub:org/name\\[@rev]; of factors too.")],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     base: Annotated[str | None, typer.Option(help="The adapter's base, where bases.yaml does not know it.")] = None,
     onto: Annotated[

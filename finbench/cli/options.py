@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -48,7 +48,8 @@ class RecipeOptions:
 def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the fields of the dataclass ``kind`` as options; its first parameter is then one of ``kind``.
 
-    A field is an option if it is ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``.
+    A field is an option if it is ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``;
+    one without a default is an argument.
     In the help of the command they stand together in a ``panel`` of this title.
     """
     hints = get_type_hints(kind, include_extras=True)
@@ -81,7 +82,11 @@ def _parameter(name: str, hint: Any, default: Any, panel: str | None) -> inspect
         elif choices := [part for part in parts if get_origin(part) is Literal]:
             kind = type(get_args(choices[0])[0]) | None
         plain = text.replace("[", "\\[")  # [ would begin markup
-        hint = Annotated[kind, typer.Option(*names, help=plain, rich_help_panel=panel)]
+        needed = default is MISSING
+        hint = Annotated[
+            kind, typer.Argument(help=plain) if needed else typer.Option(*names, help=plain, rich_help_panel=panel)
+        ]
+        default = inspect.Parameter.empty if needed else default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
 
 

@@ -118,7 +118,7 @@ def demo(
 
 
 def serve(
-    adapter: Annotated[list[str], typer.Option(help="./folder, hub:org/name[@rev] or zoo:name; repeatable.")],
+    adapter: Annotated[list[str], typer.Option(help="./folder, hub:org/name\\[@rev] or zoo:name; repeatable.")],
     base: Annotated[str | None, typer.Option(help="The adapters' base, where bases.yaml does not know it.")] = None,
     host: Annotated[str, typer.Option(help="Elsewhere than on this machine only with a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -62,7 +63,7 @@ def sweep(
         raise FinbenchError(
             f"One file is swept, and {place} is a second argument.", f"finbench sweep {file} --out {place}"
         )
-    from finbench.grid import driver, forecast, requests
+    from finbench.grid import driver, requests
     from finbench.grid.places import Place
     from finbench.grid.steps import Board
 
@@ -72,11 +73,10 @@ def sweep(
         )
     result = driver.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
     if isinstance(result, Board):
-        found = forecast.forecasts(result, gpu, price, data_dir)
-        results = Place(out or f"runs/sweep-{result.sweep.name}")
-        grids.planned(result, found, requests.memory(result, results, data_dir, found), as_json)
+        plan = requests.outline(result, Place(out or f"runs/sweep-{result.sweep.name}"), gpu, price, data_dir)
+        typer.echo(json.dumps(plan, indent=1)) if as_json else grids.planned(plan)
         return
-    grids.ended(result, as_json, result.place)
+    typer.echo(json.dumps(asdict(result), indent=1)) if as_json else grids.ended(result)
     if result.failed:
         first = result.failed[0]
         raise FinbenchError(

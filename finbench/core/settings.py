@@ -1,4 +1,4 @@
-"""What an evaluation is told, declared once: for the command line, for Python and for the ``eval:`` of a sweep.
+"""What commands with many options are told, declared once: for the command line, for Python and for YAML files.
 
 The text beside a type is the help of its option. Nothing heavy is imported: ``--help`` reads this.
 """
@@ -12,6 +12,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar
 
+_STRICT = {"extra": "forbid"}  # unknown keys are refused by name
 Bits = Literal[16, 8, 4]
 DATA_DIR = "Data directory; else $FINBENCH_DATA, else the cache."
 P = ParamSpec("P")
@@ -23,7 +24,7 @@ Result = TypeVar("Result")
 class Settings:
     """How subjects are evaluated."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = _STRICT
 
     tasks: Annotated[str | Sequence[str], "Tasks or groups, by comma; default: the recipe's."] = ()
     engine: Annotated[str, "auto, hf, vllm, server or dummy."] = "auto"
@@ -76,6 +77,26 @@ class Evaluation(Settings, _Subjects):
     reports: bool = True  # of all cards in the folder
 
 
+@dataclass(frozen=True)
+class Publication:
+    """What is published, where, and how."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    path: Annotated[Path, "Adapter, merged model, scorecards, <data dir>/<set>, or the tasks."]
+    to: Annotated[str, "hub:org/name"]
+    _: KW_ONLY
+    dry_run: Annotated[bool, "--dry-run", "Show what would be sent; send nothing."] = False
+    public: Annotated[bool, "--public", "Make a new repository public; else private."] = False
+    pr: Annotated[bool, "--pr", "Open a pull request instead of changing the repository."] = False
+    cards: Annotated[Sequence[Path], "Scorecards to publish beside an adapter; default: its own in scorecards/."] = ()
+    base: Annotated[str | None, "hub:org/name@commit of the base, where it was a folder in training."] = None
+    licence: Annotated[str | None, "Another licence than base and data give, by the Hub's id."] = None
+    model: Annotated[bool, "--model", "Scorecards go to the model's own repository, not to a data set of results."] = (
+        False
+    )
+
+
 def _listed(stated: str | Sequence[str]) -> list[str]:
     """One name, or several, as a list."""
     return [stated] if isinstance(stated, str) else list(stated)
@@ -92,7 +113,8 @@ def called_with(kind: Callable[P, Stated]) -> Callable[[Callable[[Stated], Resul
             places: Any = [one.name for one in fields(kind) if not one.kw_only]  # type: ignore[arg-type]
             return function(checked(kind, {**dict(zip(places, values, strict=False)), **named}, function.__name__))
 
-        call.__signature__ = signature(kind)  # type: ignore[attr-defined]
+        shown = signature(kind).replace(return_annotation=signature(function).return_annotation)
+        call.__signature__ = shown  # type: ignore[attr-defined]
         return call
 
     return decorated
