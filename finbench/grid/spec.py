@@ -57,7 +57,7 @@ class Tuning(Record):
     over: list[str] = Field(default=["seed"], description="searched once, at the first value of these axes")
 
 
-@pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=Record.model_config)
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
 class Exams(Settings):
     """How each adapter, and each base, is scored: as ``finbench eval`` is told it, and what is the sweep's own."""
 
