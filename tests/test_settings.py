@@ -75,6 +75,13 @@ def test_a_wrong_setting_is_named_before_anything_starts(stated: dict[str, Any],
     assert message in str(caught.value)
 
 
+def test_what_is_stated_twice_or_has_no_place_is_refused() -> None:
+    with pytest.raises(TypeError, match="multiple values for argument 'adapter'"):
+        finbench.evaluate("./a", adapter="./b")
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        finbench.evaluate("./a", "./b")
+
+
 def test_one_name_needs_no_list(tmp_path: Path) -> None:
     [card] = finbench.evaluate(
         engine="dummy", tasks="mini_sentiment, mini_ner", limit=2, out=str(tmp_path), arguments={"batch_size": 4}

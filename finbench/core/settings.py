@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, ParamSpec, TypeVar
+from typing import Annotated, ClassVar, Literal, ParamSpec, TypeVar
 
 _STRICT = {"extra": "forbid"}  # unknown keys are refused by name
 Bits = Literal[16, 8, 4]
@@ -106,15 +106,17 @@ def called_with(kind: Callable[P, Stated]) -> Callable[[Callable[[Stated], Resul
     """Let a function of one settings object be called with the fields of that object, checked; help() shows them."""
 
     def decorated(function: Callable[[Stated], Result]) -> Callable[P, Result]:
+        taken = signature(kind).replace(return_annotation=signature(function).return_annotation)
+
         @functools.wraps(function)
         def call(*values: P.args, **named: P.kwargs) -> Result:
             from finbench.core.strict import checked
 
-            places: Any = [one.name for one in fields(kind) if not one.kw_only]  # type: ignore[arg-type]
-            return function(checked(kind, {**dict(zip(places, values, strict=False)), **named}, function.__name__))
+            known = {key: value for key, value in named.items() if key in taken.parameters}
+            stated = {**taken.bind_partial(*values, **known).arguments, **named}
+            return function(checked(kind, stated, function.__name__, f"It takes: {', '.join(taken.parameters)}"))
 
-        shown = signature(kind).replace(return_annotation=signature(function).return_annotation)
-        call.__signature__ = shown  # type: ignore[attr-defined]
+        call.__signature__ = taken  # type: ignore[attr-defined]
         return call
 
     return decorated

@@ -30,7 +30,7 @@ class Record(BaseModel):
         return self.model_dump_json(indent=1) + "\n"
 
 
-def checked(kind: Callable[..., Kind], value: Any, where: str) -> Kind:
+def checked(kind: Callable[..., Kind], value: Any, where: str, hint: str = "") -> Kind:
     """``value`` as a record, or as a dataclass that holds settings; every fault in one FinbenchError."""
     try:
         found: Kind = _adapter(kind).validate_python(value)
@@ -39,7 +39,7 @@ def checked(kind: Callable[..., Kind], value: Any, where: str) -> Kind:
         faults = fault.errors(include_url=False, include_context=False)
         lines = [_explain(kind, error) for error in faults[:_FAULTS]]
         lines += [f"and {len(faults) - _FAULTS:,} more"] if len(faults) > _FAULTS else []
-        raise FinbenchError(f"{where}: " + "; ".join(lines)) from fault
+        raise FinbenchError(f"{where}: " + "; ".join(lines), hint) from fault
 
 
 @functools.cache
