@@ -16,7 +16,7 @@ from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.core.settings import Evaluation, Settings
 from finbench.grid import spec
-from finbench.grid.steps import Board
+from finbench.grid.steps import Schedule
 from finbench.training import recipes
 
 SHARED = {"base", "task", "method", "bits", "rank", "lr", "epochs", "seed", "limit"}
@@ -113,7 +113,7 @@ def test_a_sweep_may_state_what_eval_may(tmp_path: Path) -> None:
     stated = {"tasks": "mini_ner", "chat": True, "seed": 4, "metadata": {"agreement": "75"}}
     path.write_text(yaml.safe_dump({"name": "s", "axes": {"task": ["mini_sentiment"]}, "eval": stated}))
     sweep = spec.read(path)
-    [last] = Board(sweep, spec.cells(sweep), {}).score_of.values()
+    [last] = Schedule(sweep, spec.cells(sweep), {}).score_of.values()
     assert last.told["tasks"] == ["finbench_mini_ner"]
     assert last.told["how"] == {
         "engine": "auto", "limit": None, "shots": 0, "bits": 16, "arguments": {},

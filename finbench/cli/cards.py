@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+import finbench
 from finbench.cli.options import DataDir, Json
 
 Cards = Annotated[list[Path], typer.Argument(help="Scorecards (.json), or folders of them.")]
@@ -36,9 +37,8 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
-    from finbench.cards import comparison
 
-    found = comparison.compare(cards, tasks=_named(tasks), data_dir=data_dir)
+    found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps([pair.as_dict() for pair in found], indent=1))
         return
@@ -57,9 +57,8 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
-    from finbench.evaluation import verification
 
-    found = verification.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
+    found = finbench.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=1))
     else:
@@ -79,9 +78,8 @@ def report(
     as_json: Json = False,
 ) -> None:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
-    from finbench.cards import reporting
 
-    text = reporting.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
+    text = finbench.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
     if as_json:
         typer.echo(json.dumps({"format": format_, "text": text, "out": str(out) if out else None}, indent=1))
     elif out is None:
@@ -94,9 +92,9 @@ def lm_eval(
     arguments: Annotated[list[str] | None, typer.Argument(help="As for lm_eval: run --model finbench ...")] = None,
 ) -> None:
     """lm-eval's own command line; `--model finbench` is its `hf` with shared prefixes run once."""
-    from finbench.evaluation import harness
+    from finbench.evaluation import run
 
-    harness.run(arguments or ["--help"])
+    run(arguments or ["--help"])
 
 
 @card_app.command("import")
@@ -108,9 +106,9 @@ def card_import(
     as_json: Json = False,
 ) -> None:
     """Scorecards from what stock lm_eval wrote with --log_samples: every answer is scored again by us."""
-    from finbench.evaluation import lmeval
+    from finbench.evaluation import import_card
 
-    _show(lmeval.import_card(folder, out=out, name=name, data_dir=data_dir), out, as_json)
+    _show(import_card(folder, out=out, name=name, data_dir=data_dir), out, as_json)
 
 
 @card_app.command("restate")
@@ -121,9 +119,9 @@ def card_restate(
     as_json: Json = False,
 ) -> None:
     """Older cards, stated anew where they lie: today's scorers and intervals on the answers in their samples."""
-    from finbench.evaluation import restating
+    from finbench.evaluation import restate
 
-    found = restating.restate(cards, data_dir=data_dir, dry_run=dry_run)
+    found = restate(cards, data_dir=data_dir, dry_run=dry_run)
     if as_json:
         typer.echo(json.dumps([one.as_dict() for one in found], indent=1))
     else:
@@ -152,7 +150,7 @@ def card_export(
     as_json: Json = False,
 ) -> None:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
-    from finbench.cards import exports
+    from finbench.cards import export_card
 
-    written = exports.export_card(card, format=format_, out=out, model=model)
+    written = export_card(card, format=format_, out=out, model=model)
     typer.echo(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))

@@ -37,10 +37,10 @@ def tasks_show(name: Annotated[str, typer.Argument(help="Task, such as fpb.")], 
     """One task: what it measures, its data, and its prompt as a model sees it, on an invented example."""
     from finbench.cli.show import runs
     from finbench.core import catalog
-    from finbench.scoring import taskcheck
+    from finbench.scoring import golden_prompt
 
     found = catalog.expand([name])
-    shown = [{**task.model_dump(), "golden_prompt": taskcheck.golden_prompt(task)} for task in found]
+    shown = [{**task.model_dump(), "golden_prompt": golden_prompt(task)} for task in found]
     if as_json:
         typer.echo(json.dumps(shown, indent=1))
     else:
@@ -64,7 +64,7 @@ def tasks_check(
     from finbench.core import catalog
     from finbench.evaluation import check
 
-    findings = check.check(write)
+    findings = check(write)
     if as_json:
         typer.echo(json.dumps(findings, indent=1))
     elif findings:

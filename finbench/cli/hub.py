@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+import finbench
 from finbench.cli.options import Json, taking
-from finbench.core.settings import Publication
+from finbench.core import Publication
 
 zoo_app = typer.Typer(no_args_is_help=True, help="Published adapters and recipes: list, show, add.")
 dev_app = typer.Typer(no_args_is_help=True, help="For developers, and to rehearse: a Hub on this machine.")
@@ -27,9 +28,8 @@ def register(app: typer.Typer) -> None:
 def push(stated: Publication, as_json: Json = False) -> None:
     """Publish an adapter with its card and scorecards; or scorecards, data, tasks. One commit; repeat it safely."""
     from finbench.cli.show import publications
-    from finbench.publishing import publish
 
-    done = publish.push(**vars(stated))
+    done = finbench.push(**vars(stated))
     if as_json:
         typer.echo(json.dumps(done.as_dict(), indent=1))
     else:
@@ -43,9 +43,8 @@ def pull(
 ) -> None:
     """Fetch an adapter: safetensors, JSON and tokenizer files only, every hash checked, whole or not at all."""
     from finbench.cli.show import publications
-    from finbench.publishing import pulling
 
-    done = pulling.pull(ref, out)
+    done = finbench.pull(ref, out)
     if as_json:
         typer.echo(json.dumps(done.as_dict(), indent=1))
     else:
@@ -93,9 +92,9 @@ def zoo_add(
 ) -> None:
     """Pin a published adapter: fetched, checked, its scorecards verified; then zoo:name means that very commit."""
     from finbench.cli.show import publications
-    from finbench.publishing import pulling
+    from finbench.publishing import add_to_zoo
 
-    entry, path = pulling.zoo_add(ref, name)
+    entry, path = add_to_zoo(ref, name)
     if as_json:
         typer.echo(json.dumps({"file": str(path), **entry.model_dump()}, indent=1))
     else:
@@ -117,7 +116,7 @@ def dev_hub(
     from finbench.cli.show import publications
     from finbench.core.console import say
     from finbench.core.errors import FinbenchError
-    from finbench.hub.dev.server import DevHub
+    from finbench.hub.dev import DevHub
 
     try:
         hub = DevHub(root, port)

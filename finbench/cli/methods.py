@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import finbench
 from finbench.cli.options import DataDir, Json, RecipeOptions, taking
 
 
@@ -51,9 +52,8 @@ def merge(
     """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
     from finbench.cli import options
     from finbench.cli.show import runs
-    from finbench.training import merging
 
-    made = merging.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=options.bits(bits))
+    made = finbench.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=options.bits(bits))
     if as_json:
         typer.echo(made.to_json().rstrip())
         return
@@ -71,15 +71,15 @@ def tune(
 ) -> None:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
     from finbench.cli.show import runs
-    from finbench.training import tuning
+    from finbench.training import search_outline
 
     resolved = stated.resolved()
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
-        outline = tuning.outline(resolved, budget=budget, data_dir=data_dir)
+        outline = search_outline(resolved, budget=budget, data_dir=data_dir)
         typer.echo(json.dumps(outline, indent=1)) if as_json else runs.outlined(outline, folder)
         return
-    tuned, path = tuning.tune(resolved, folder, budget=budget, data_dir=data_dir)
+    tuned, path = finbench.tune(resolved, folder, budget=budget, data_dir=data_dir)
     if as_json:
         typer.echo(tuned.model_dump_json(indent=1))
         return

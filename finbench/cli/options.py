@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin,
 
 import typer
 
+from finbench.core import DATA_DIR
 from finbench.core.errors import FinbenchError
-from finbench.core.settings import DATA_DIR
 
 if TYPE_CHECKING:
     from finbench.core.records import Bits, DType, Recipe

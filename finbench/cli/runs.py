@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+import finbench
 from finbench.cli.options import DataDir, Json, RecipeOptions, taking
-from finbench.core.settings import Evaluation
+from finbench.core import Evaluation
 
 
 def register(app: typer.Typer) -> None:
@@ -36,15 +37,13 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
-    from finbench.training import launch
+    from finbench.training import process_count
 
     resolved = stated.resolved()
     folder = out or Path("runs") / resolved.name
 
-    from finbench.training import runner
-
-    workers = launch.counted(gpus, processes)
-    result = runner.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
+    workers = process_count(gpus, processes)
+    result = finbench.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
     if as_json:
         typer.echo(json.dumps(result, indent=1) if isinstance(result, dict) else result.to_json().rstrip())
         return
@@ -72,9 +71,8 @@ def plan(
 ) -> None:
     """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
     from finbench.cli.show import runs
-    from finbench.training import planning
 
-    found = planning.plan(stated.resolved(), gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
+    found = finbench.plan(stated.resolved(), gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
@@ -84,9 +82,9 @@ def plan(
 @taking(Evaluation)
 def eval_(stated: Evaluation, as_json: Json = False) -> None:
     """Score adapters beside their base: scorecards, a table, report.md and report.html."""
-    from finbench.evaluation import evaluator
+    from finbench.evaluation import evaluate
 
-    _show_cards(evaluator.evaluate(**vars(stated)), stated.out, as_json)
+    _show_cards(evaluate(**vars(stated)), stated.out, as_json)
 
 
 def _show_cards(cards: Any, out: Path, as_json: bool) -> None:
@@ -104,15 +102,15 @@ def demo(
 ) -> None:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
     from finbench.core.console import say
-    from finbench.evaluation import evaluator
-    from finbench.training import recipes, runner
+    from finbench.evaluation import evaluate
+    from finbench.training import recipes
 
     say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
     adapter, scorecards = (out / "adapter").resolve(), out / "scorecards"
     recipe = recipes.recipe("mini-sentiment-smollm2-135m-lora")
-    runner.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())  # one that is finished is not done again
+    finbench.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())  # one that is finished is not done again
     say("2. Score the base and the adapter on 150 sentences about companies and with words they have not seen.")
-    _show_cards(evaluator.evaluate(str(adapter), out=scorecards), scorecards, as_json)
+    _show_cards(evaluate(str(adapter), out=scorecards), scorecards, as_json)
     if not as_json:
         typer.echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
 
@@ -131,9 +129,8 @@ def serve(
     """
     from finbench.cli import options
     from finbench.cli.show import runs
-    from finbench.serving import vllm_server
 
-    with vllm_server.serve(
+    with finbench.serve(
         adapter, base=base, host=host, port=port, dtype=options.dtype(dtype), tensor_parallel=tensor_parallel
     ) as server:
         runs.serving(server)
@@ -147,14 +144,14 @@ def doctor(
 ) -> None:
     """What of this machine finbench can use, what is missing, and what to type."""
     from finbench.cli.show import runs
-    from finbench.evaluation import doctor as examination
+    from finbench.evaluation import examine
 
     if fix:
         from finbench.engines.vllm import installation
 
         for line in installation.mend():
             typer.echo(line, err=True)
-    findings = examination.examine(data_dir)
+    findings = examine(data_dir)
     if as_json:
         typer.echo(json.dumps([finding.as_dict() for finding in findings], indent=1))
     else:

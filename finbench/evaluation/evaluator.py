@@ -9,17 +9,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.cards import cardfiles, render
-from finbench.core import catalog, environment
+from finbench.cards import cardfiles, write_reports
+from finbench.core import Evaluation, Settings, called_with, catalog, environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Score, Scorecard, Task
-from finbench.core.settings import Evaluation, Settings, called_with
 from finbench.evaluation import preflight
 from finbench.evaluation.journal import Journal, prints
 from finbench.evaluation.subjects import Examinee, at_endpoint, by_engine, examinees, start_engine
-from finbench.models import bases, modelfiles
-from finbench.scoring import measuring, metrics, prompts
+from finbench.models import bases, template_digest
+from finbench.scoring import (
+    baselines,
+    clusters_of,
+    metrics,
+    overlap_with_training,
+    prompts,
+    sample_counts,
+    sample_rows,
+    split_metrics,
+)
 
 Form = Literal["base", "unmerged", "merged", "none"]
 _FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
@@ -75,7 +83,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
             for sitting in sittings:
                 sitting.release()
     if wanted.reports:
-        render.write_reports(wanted.out)
+        write_reports(wanted.out)
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
@@ -249,8 +257,8 @@ class _Sitting:
         instances, prompt_tokens, cut = self.requests[task.name, examinee.subject.chat]
         for instance, name in zip(instances, paper.names, strict=True):
             instance.resps = [paper.answers[name]]
-        rows, values = measuring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
-        strict, lenient, parse_rate = measuring.split_metrics(values, exam.aggregation(), measuring.clusters_of(rows))
+        rows, values = sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+        strict, lenient, parse_rate = split_metrics(values, exam.aggregation(), clusters_of(rows))
         score = Score(
             task=task.name,
             version=task.version,
@@ -260,13 +268,13 @@ class _Sitting:
             main_metric=task.main_metric,
             data=self.data[task.name],
             licence=task.licence,
-            **measuring.counts(rows),
-            overlap=measuring.overlap(examinee.contamination, task.set),
+            **sample_counts(rows),
+            overlap=overlap_with_training(examinee.contamination, task.set),
             metrics=strict,
             lenient=lenient,
             parse_rate=parse_rate,
             lower_is_better=metrics.lower_is_better(task.name),
-            baselines=measuring.baselines(exam, prompts.rows(exam, "test")[: self.settings.limit]),
+            baselines=baselines(exam, prompts.rows(exam, "test")[: self.settings.limit]),
             truncated=cut,
             prompt_tokens=prompt_tokens,
             seconds=round(seconds, 2),
@@ -337,7 +345,7 @@ class _Sitting:
             seed=settings.seed,
             arguments=_stated(settings),
             computed=self.device,
-            chat_template=modelfiles.template_digest(examinee.base.folder)
+            chat_template=template_digest(examinee.base.folder)
             if subject.chat and examinee.base and not unseen
             else None,
             run_key="",

@@ -15,8 +15,8 @@ from finbench.core.files import digest
 from finbench.engines import servable
 from finbench.engines.vllm import installation
 from finbench.evaluation.subjects import Examinee
-from finbench.models import adapters, bases, modelfiles
-from finbench.training import merging
+from finbench.models import adapters, bases, is_structured
+from finbench.training import merge
 
 ENGINES = ("auto", "hf", "vllm", "server", "dummy")
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
@@ -114,7 +114,7 @@ def _devices(given: Mapping[str, Any]) -> list[str]:
 def against(one: Examinee) -> list[str]:
     """Every reason why vLLM can serve a subject neither unmerged nor merged."""
     found = []
-    if one.base is not None and modelfiles.is_structured(one.base.folder):
+    if one.base is not None and is_structured(one.base.folder):
         found.append(
             f"{one.base.id.alias} is stored as low-rank factors, which finbench alone computes; vLLM serves it dense: "
             f"finbench merge {one.base.folder} --out dense"
@@ -170,5 +170,5 @@ def _ready(one: Examinee, given: Mapping[str, Any]) -> Examinee:
         if (place / "finbench.json").is_file():
             return replace(one, merged=place)
         say(f"{one.subject.name} is merged for vLLM ({', '.join(how.reasons)}), once ...")
-        merging.merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype, onto="bf16")
+        merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype, onto="bf16")
     return replace(one, merged=place)

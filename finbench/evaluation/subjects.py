@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog
+from finbench.core import Evaluation, Settings, catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import BaseModelId, Bits, Contamination, Subject
-from finbench.core.settings import Evaluation, Settings
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 
@@ -161,23 +160,23 @@ def _takes_the_best(name: str, exam: Any) -> bool:
 def _started(group: Sequence[Examinee], settings: Settings, exams: dict[str, Any]) -> Any:
     engine, arguments = settings.engine, dict[str, Any](settings.arguments)
     if engine == "dummy":
-        from finbench.engines.dummy import DummyEngine
+        from finbench.engines import DummyEngine
 
         dummy = DummyEngine(str(arguments.get("answers", "random")), settings.seed)
         dummy.exams = exams
         return dummy
     if engine == "server":
-        from finbench.engines.server import ServerEngine
+        from finbench.engines import ServerEngine
 
         return ServerEngine(arguments["url"], group[0].subject.name, arguments.get("concurrency"))
     base = group[0].loaded
     if engine == "vllm":
-        from finbench.engines.vllm.engine import VLLMEngine
+        from finbench.engines.vllm import VLLMEngine
 
         names = ("dtype", "batch_size", "tensor_parallel", "data_parallel", "max_length")
         chosen = {key: arguments[key] for key in names if key in arguments}
         return VLLMEngine(base, [one.beside for one in group if one.beside], **chosen)
-    from finbench.engines.hf import HFEngine
+    from finbench.engines import HFEngine
 
     chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
     return HFEngine(base, group[0].subject.bits, merge="merge" not in arguments, **chosen)

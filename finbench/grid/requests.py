@@ -19,19 +19,19 @@ from finbench.grid import forecast, spec
 from finbench.grid.forecast import Forecast
 from finbench.grid.places import Place
 from finbench.grid.spec import Cell
-from finbench.grid.steps import Board
-from finbench.training.gpus import GIB
+from finbench.grid.steps import Schedule
+from finbench.training import GIB
 
 FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
 _MARGIN = 1.2  # over the plan: the libraries differ, and a node that swaps or kills costs more than one that waits
 
 
 def outline(
-    board: Board, place: Place, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
+    board: Schedule, place: Place, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
 ) -> dict[str, Any]:
     """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
     found = forecast.forecasts(board, gpu, price, data_dir)
-    asked = memory(board, place, data_dir, found)
+    asked = planned_memory(board, place, data_dir, found)
     cells = [
         {
             "cell": cell.name,
@@ -51,7 +51,7 @@ def outline(
     }
 
 
-def _stated(board: Board, cell: Cell, asked: Mapping[str, int]) -> float | None:
+def _stated(board: Schedule, cell: Cell, asked: Mapping[str, int]) -> float | None:
     """GB that the training of a cell asks Ray for: as the file states, else as it is planned; None: nothing."""
     if cell.needs.memory is not None:
         return cell.needs.memory
@@ -59,8 +59,8 @@ def _stated(board: Board, cell: Cell, asked: Mapping[str, int]) -> float | None:
     return round(max(sizes) / 1e9, 2) if sizes else None
 
 
-def memory(
-    board: Board,
+def planned_memory(
+    board: Schedule,
     place: Place,
     data_dir: Path | None = None,
     found: Mapping[str, Forecast] | None = None,
@@ -98,7 +98,7 @@ def memory(
     return wanted
 
 
-def _asked(board: Board, cell: Cell) -> list[str]:
+def _asked(board: Schedule, cell: Cell) -> list[str]:
     """Keys of the steps of a cell for which the plan speaks."""
     last = board.score_of[cell.key]
     steps = [last, *(board.steps[key] for key in last.after)]

@@ -13,13 +13,12 @@ from typing import Any
 import pydantic.dataclasses
 from pydantic import Field, JsonValue, field_validator
 
-from finbench.core import catalog, paths
+from finbench.core import Settings, catalog, paths
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import Recipe
-from finbench.core.settings import Settings
 from finbench.core.strict import Record
-from finbench.training import recipes, speedups
+from finbench.training import check_sharding, recipes
 
 LARGEST = 100_000  # cells
 
@@ -186,7 +185,7 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
 def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
     """Refuse what cannot be done by the processes of a cell."""
     try:
-        speedups.check_sharding(recipe, needs.processes)
+        check_sharding(recipe, needs.processes)
     except FinbenchError as fault:
         raise FinbenchError(f"Cell {recipe.name}: {fault.message}", "Give it as many GPUs: needs: {gpus: N}") from fault
     if sweep.tune and needs.processes > 1:

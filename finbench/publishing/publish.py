@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from finbench import hub
-from finbench.core import refs
+from finbench.core import Publication, called_with, refs
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError
-from finbench.core.settings import Publication, called_with
 from finbench.publishing import adapter, evidence
 from finbench.publishing.adapter import Bundle, Options
 

@@ -18,14 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finbench.core import Evaluation
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import DType
-from finbench.core.settings import Evaluation
-from finbench.engines import servable
-from finbench.engines.http import Endpoint, Refused, usable
-from finbench.evaluation import preflight
-from finbench.evaluation.subjects import Examinee, examinees
+from finbench.engines import Endpoint, Refused, servable, usable
+from finbench.evaluation import Examinee, examinees, preflight
 from finbench.models import adapters, bases
 from finbench.serving.guard import KEY
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finbench.cards import render
+from finbench.cards import model_card
 from finbench.core import environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
@@ -23,7 +23,7 @@ from finbench.training import batches, checkpoints, launch, merging, speedups
 from finbench.training.preparation import Prepared, choose, prepare
 
 if TYPE_CHECKING:
-    from finbench.training.trainer import AnswerTrainer, Watch
+    from finbench.training.trainer import AnswerTrainer, TrainingWatch
 
 __all__ = ["MARK", "Prepared", "begin", "choose", "fit", "prepare", "train", "work"]
 
@@ -54,7 +54,7 @@ def train(
     quiet()
     launch.check(processes)
     speedups.check_sharding(recipe, processes)
-    speedups.check(recipe)
+    speedups.check_sharding(recipe)
     run = prepare(recipe, data_dir)
     if dry_run:
         real, computed = run.tokens(run.passes, processes)
@@ -119,10 +119,10 @@ def work(run: Prepared, out: Path, resume: bool) -> Adapter | None:
 
 def fit(
     run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
-) -> tuple[AnswerTrainer, Watch]:
+) -> tuple[AnswerTrainer, TrainingWatch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
     from finbench.training import loops
-    from finbench.training.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
+    from finbench.training.trainer import AnswerTrainer, FirstCtrlC, TrainingWatch, arguments
 
     recipe, passes = run.recipe, run.passes
     if recipe.kernels == "liger":
@@ -134,7 +134,7 @@ def fit(
         if why:
             say(why)
     with progress() as bar:
-        watch = Watch(recipe, run.sampler, run.steps, folder, bar)
+        watch = TrainingWatch(recipe, run.sampler, run.steps, folder, bar)
         with writing(folder):
             trainer = AnswerTrainer(
                 run.sampler,
@@ -168,7 +168,7 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
 
     recipe, method = run.recipe, method_named(run.recipe.method)
     speedups.check_sharding(recipe, environment.processes())
-    speedups.check(recipe)
+    speedups.check_sharding(recipe)
     model, tokenizer = bases.load(run.base, method.loads(recipe), dtype, recipe.sharding == "fsdp")
 
     def load(weights: Any | None) -> Any:
@@ -278,7 +278,7 @@ def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
 # ---------------------------------------------------------------- after
 
 
-def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) -> Training:
+def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingWatch) -> Training:
     processes = trainer.accelerator.num_processes
     real, computed = run.tokens(trainer.passes, processes)
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
@@ -343,7 +343,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
         for path in sorted(staging.iterdir()):
             path.chmod(0o644)
             path.replace(out / path.name)
-    write_atomic(out / "README.md", render.model_card(adapter))
+    write_atomic(out / "README.md", model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
     return adapter
 

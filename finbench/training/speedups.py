@@ -29,7 +29,7 @@ OPTIMIZERS = {
 SHARDED = ("lora", "rslora", "lora+", "lora-fa", "qlora")
 
 
-def check(recipe: Recipe) -> None:
+def check_sharding(recipe: Recipe) -> None:
     """Refuse what this machine, or these together, cannot do."""
     import torch
 

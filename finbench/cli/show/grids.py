@@ -12,9 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.core.console import out
-from finbench.grid.driver import Summary
+from finbench.grid import Summary, duration, picture
 from finbench.grid.forecast import STAND_IN
-from finbench.grid.watch import duration, picture
 
 _SHOWN = 40  # cells
 _PLURAL = {"search": "searches", "train": "trainings", "score": "scorings", "nothing": "steps"}
