@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from finbench.cards import cardfiles
-from finbench.cli import app, check, doctor
-from finbench.cli.cards import overrides
+from finbench.cli import app
+from finbench.cli.options import overrides
 from finbench.cli.show import runs
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError, near_misses
+from finbench.evaluation import check, doctor
 from finbench.methods import METHODS
 from finbench.models import adapters
 from finbench.scoring import prompts
@@ -197,7 +198,7 @@ def test_near_misses_among_files(tmp_path: Path) -> None:
 
 
 def test_doctor_names_a_set_of_several_tasks_once(tmp_path: Path) -> None:
-    named = [finding.what for finding in doctor.examine(tmp_path) if finding.what.startswith("data ")]
+    named = [finding.what for finding in doctor.examine_machine(tmp_path) if finding.what.startswith("data ")]
     assert "data fiqa_sa" in named
     assert len(named) == len(set(named))
 
@@ -271,7 +272,7 @@ def test_hostile_references_are_refused(text: str) -> None:
 
 
 def test_all_is_well_with_what_ships() -> None:
-    assert check.check() == []
+    assert check.check_tasks() == []
 
 
 @pytest.fixture
@@ -349,7 +350,7 @@ def test_every_fault_of_a_task_is_found(name: str, old: str, new: str, finding: 
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    found = check.check()
+    found = check.check_tasks()
     assert any(finding in line for line in found), found
 
 
@@ -368,13 +369,13 @@ def test_a_leak_in_a_shipped_set_is_found(broken: Path) -> None:
         .replace("POSITIVE", "positive")
         + "\n"
     )
-    assert any("texts of test are in train" in line for line in check.check())
+    assert any("texts of test are in train" in line for line in check.check_tasks())
 
 
 def test_several_faults_are_reported_at_once(broken: Path) -> None:
     for name in ("finbench_fpb.yaml", "finbench_tfns.yaml", "finbench_mini_ner.yaml"):
         (broken / name).write_text((broken / name).read_text().replace("metadata:", "metadata: [", 1))
-    found = check.check()
+    found = check.check_tasks()
     assert sum("not valid YAML" in line for line in found) >= 3
 
 

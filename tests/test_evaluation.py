@@ -419,7 +419,7 @@ def test_an_over_long_prompt_is_refused_or_counted(tmp_path: Path) -> None:
         ({"tasks": ["mini_sentiment"], "arguments": {"batchsize": "3"}}, "Did you mean batch_size"),
         ({"tasks": ["mini_sentiment"], "arguments": {"batch_size": "many"}}, "whole number"),
         ({"tasks": []}, "Which tasks"),
-        ({"tasks": ["mini_sentiment"], "limit": 0}, "--limit"),
+        ({"tasks": ["mini_sentiment"], "limit": 0}, "limit must be at least 1"),
     ],
 )
 def test_a_fault_of_the_command_is_named_with_what_to_type(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from finbench.cli import harness
 from finbench.core.errors import FinbenchError
+from finbench.evaluation import harness
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,7 +51,7 @@ def test_caches_that_mix_models_are_refused_however_they_are_asked_for(
     monkeypatch.chdir(tmp_path)
     Path("cached.yaml").write_text("model: finbench\nuse_cache: x\n")
     with pytest.raises(FinbenchError, match="do not keep models apart"):
-        harness.run([*start, *options, "--model", "finbench", "--tasks", "finbench_mini_sentiment"])
+        harness.run_lm_eval([*start, *options, "--model", "finbench", "--tasks", "finbench_mini_sentiment"])
 
 
 def test_the_entry_points_name_the_same_classes() -> None:

@@ -13,9 +13,10 @@ from huggingface_hub import constants
 
 from conftest import files_of, upload
 from finbench import hub
-from finbench.cli import app, doctor
+from finbench.cli import app
 from finbench.cli.show import publications
 from finbench.core.errors import FinbenchError
+from finbench.evaluation import doctor
 from finbench.hub.dev.desk import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.models import zoo
@@ -103,7 +104,7 @@ def test_a_zoo_entry_is_strict(tmp_path: Path) -> None:
 
 
 def hub_lines() -> list[tuple[str, str, str]]:
-    return [(f.what, f.state, f"{f.detail} {f.mend}") for f in doctor.examine() if f.what.startswith("Hub")]
+    return [(f.what, f.state, f"{f.detail} {f.mend}") for f in doctor.examine_machine() if f.what.startswith("Hub")]
 
 
 def test_doctor_says_which_hub_whose_token_and_what_it_may_do(dev_hub: DevHub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from alone import read_alone
 from conftest import make_gpt2, make_llama, make_lora
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, MergedModel
+from finbench.core.settings import Evaluation
 from finbench.engines.hf import HFEngine
 from finbench.evaluation import subjects
 from finbench.methods import METHODS, method_named, quantise
@@ -280,7 +281,7 @@ def test_an_adapter_without_a_record_is_merged_and_what_is_unknown_is_said(
     # in which dtype its codes were dequantised in training is unknown as well: here in the machine's own
     allowed = 0.1 if bits == 4 else 2e-4
     torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), run.logits, atol=allowed, rtol=0)
-    [alone] = subjects.examinees([], str(tmp_path / "m"), None, None, None, "hf")[0]
+    [alone] = subjects.examinees(Evaluation(model=str(tmp_path / "m"), engine="hf"))[0]
     assert alone.subject.kind == "base"
 
 
@@ -357,9 +358,9 @@ def test_a_whole_model_is_examined_in_the_bits_it_has(
     residual, low = train_once("pissa", "llama", 4), train_once("qlora", "llama", 4)
     merge(str(low.folder), tmp_path / "m", base=str(folders["llama"]))
     for folder in (residual.folder, tmp_path / "m"):
-        found, _ = subjects.examinees([str(folder)], None, str(folders["llama"]), None, None, "hf")
+        found, _ = subjects.examinees(Evaluation(str(folder), base=str(folders["llama"]), engine="hf"))
         assert [(one.subject.kind, one.subject.bits) for one in found] == [("base", 16), ("model", 16)]
-    found, _ = subjects.examinees([str(low.folder)], None, str(folders["llama"]), None, None, "hf")
+    found, _ = subjects.examinees(Evaluation(str(low.folder), base=str(folders["llama"]), engine="hf"))
     assert [(one.subject.kind, one.subject.bits) for one in found] == [("base", 4), ("peft", 4)]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import make_lora
 from finbench.core.errors import FinbenchError
+from finbench.core.settings import Evaluation
 from finbench.engines import servable
 from finbench.engines.vllm import parity, plugin
 from finbench.evaluation import preflight
@@ -75,7 +76,7 @@ def test_all_faults_of_all_adapters_come_together(llama: Path, tmp_path: Path, m
     loha = make_lora(tmp_path / "renamed", llama, "org/tiny-llama", seed=2)
     config = json.loads((loha / "adapter_config.json").read_text())
     (loha / "adapter_config.json").write_text(json.dumps({**config, "bias": "all", "use_rslora": True}))
-    found, _ = examinees([str(dora), str(loha)], None, str(llama), 4, None, "vllm")
+    found, _ = examinees(Evaluation([str(dora), str(loha)], base=str(llama), bits=4, engine="vllm"))
     with pytest.raises(FinbenchError) as fault:
         preflight.choose("vllm", found, {})
     text = fault.value.message
@@ -84,7 +85,7 @@ def test_all_faults_of_all_adapters_come_together(llama: Path, tmp_path: Path, m
 
 
 def test_auto_says_why(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, _ = examinees([], str(llama), None, None, None, "auto")
+    found, _ = examinees(Evaluation(model=str(llama)))
     assert preflight.choose("auto", found, {}) == ("hf", found)
     assert "Engine hf: " in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from test_training import recipe
 
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
-from finbench.training import runner, sharding
+from finbench.training import runner, speedups
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_what_cannot_be_sharded_is_refused(
     chosen = recipe(llama, **{"dropout": 0.0, "sharding": "fsdp", **overrides})
     with pytest.raises(FinbenchError, match=message):
         runner.train(chosen, tmp_path / "a", processes=processes)
-    sharding.check_sharding(recipe(llama, **{"dropout": 0.0, **overrides}), 1)
+    speedups.check_sharding(recipe(llama, **{"dropout": 0.0, **overrides}), 1)
 
 
 @pytest.mark.slow

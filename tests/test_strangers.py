@@ -20,11 +20,12 @@ from test_security import configured, processor_time
 
 from conftest import files_of, quick, upload
 from finbench import hub
-from finbench.cli import app, doctor
+from finbench.cli import app
 from finbench.cli.show import publications, runs
 from finbench.core import catalog, console
 from finbench.core.errors import FinbenchError, harmless
 from finbench.data.files import expand
+from finbench.evaluation import doctor
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, bases, zoo
 from finbench.publishing import pulling
@@ -302,7 +303,7 @@ def test_a_password_in_the_address_is_nowhere_to_be_seen(
     assert "hunter22" not in str(found.folder.resolve()) + str(found.folder)
     said = json.dumps(push(lora, "hub:them/other", dry_run=True).as_dict())
     assert f"{dev_hub.url}/them/other" in said
-    said += str([vars(finding) for finding in doctor.examine()])
+    said += str([vars(finding) for finding in doctor.examine_machine()])
     dev_hub.faults.set("500")
     said += str(refused("500", lambda: hub.fetch("them/third")))
     dev_hub.faults.set("loop")

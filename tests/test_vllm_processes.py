@@ -16,6 +16,7 @@ from lm_eval.api.instance import Instance
 
 from conftest import make_llama
 from finbench.core.errors import FinbenchError
+from finbench.core.settings import Evaluation, Settings
 from finbench.engines.vllm import processes, worker
 from finbench.evaluation import preflight
 from finbench.evaluation.subjects import examinees, start_engine
@@ -91,12 +92,12 @@ def test_every_fault_of_settings_is_in_the_reason() -> None:
 
 def test_each_argument_of_the_command_line_reaches_the_engine(tmp_path: Path) -> None:
     base = make_llama(tmp_path / "tiny-llama")
-    found, _ = examinees([], str(base), None, None, None, "vllm")
-    plain = start_engine(found, "vllm", {}, 0, {})
+    found, _ = examinees(Evaluation(model=str(base), engine="vllm"))
+    plain = start_engine(found, Settings(engine="vllm"), {})
     stated = {"dtype": "float16", "batch_size": "7", "tensor_parallel": "2", "data_parallel": "3", "max_length": "48"}
     assert {*stated, "truncate", "labels"} == set(preflight.ARGUMENTS["vllm"])
     for name, text in stated.items():
-        changed = start_engine(found, "vllm", preflight.arguments("vllm", {name: text}), 0, {})
+        changed = start_engine(found, Settings(engine="vllm", arguments=preflight.arguments("vllm", {name: text})), {})
         known = [(one.settings, one.count) for one in (changed, plain)]
         assert known[0] != known[1], name
     assert changed.max_length == 47  # one token more is said
@@ -106,7 +107,7 @@ def test_the_best_label_is_asked_for_where_no_metric_needs_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = make_llama(tmp_path / "tiny-llama")
-    found, _ = examinees([], str(base), None, None, None, "vllm")
+    found, _ = examinees(Evaluation(model=str(base), engine="vllm"))
 
     class Exam:
         def __init__(self, *metrics: str, contexts: bool = False) -> None:
@@ -122,8 +123,8 @@ def test_the_best_label_is_asked_for_where_no_metric_needs_the_others(
         "finbench_fpb": Exam("macro_f1"),
         "finbench_winogrande": Exam("acc", contexts=True),
     }
-    assert start_engine(found, "vllm", {}, 0, exams).best == frozenset()
-    assert start_engine(found, "vllm", {"labels": "best"}, 0, exams).best == {"finbench_fpb_mc"}
+    assert start_engine(found, Settings(engine="vllm"), exams).best == frozenset()
+    assert start_engine(found, Settings(engine="vllm", arguments={"labels": "best"}), exams).best == {"finbench_fpb_mc"}
     assert "finbench_piqa: all labels are run to their end" in capsys.readouterr().err
 
 

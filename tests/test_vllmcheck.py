@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from finbench.cli import doctor
 from finbench.engines.vllm import installation
+from finbench.evaluation import doctor
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="a real vLLM is in the way")
 
@@ -30,7 +30,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found() -> dict[str, doctor.DoctorLine]:
-    return {finding.what: finding for finding in doctor.examine()}
+    return {finding.what: finding for finding in doctor.examine_machine()}
 
 
 def test_no_vllm_is_no_fault() -> None:

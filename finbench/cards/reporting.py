@@ -10,8 +10,8 @@ from typing import Any
 
 from finbench.cards import cardfiles, plots
 from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, follows, setup_of
+from finbench.cards.plots import Column, Line, Table, TableCell
 from finbench.cards.render import conditions_of, describe_subject, from_template
-from finbench.cards.tables import Column, Line, Table, TableCell
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
@@ -154,8 +154,11 @@ def _cell(runs: list[SeedRun] | None, column: Column) -> TableCell | None:
     if len(values) == 1:
         return TableCell(runs[0].score.main, column.share, values)
     spread = seed_spread(values)
-    mean = Measure(value=spread.mean, low=spread.low, high=spread.high, method="Student's t over seeds")
-    return TableCell(mean, column.share, values)
+    return TableCell(
+        Measure(value=spread.mean, low=spread.low, high=spread.high, method="Student's t over seeds"),
+        column.share,
+        values,
+    )
 
 
 # ---------------------------------------------------------------- who is best

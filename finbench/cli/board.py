@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli.cards import DataDir, Json
+from finbench.cli.options import DataDir, Json
 
 board_app = typer.Typer(no_args_is_help=True, help="Scorecards in, tables and one static page out.")
 Folder = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import finbench
-from finbench.core.errors import FinbenchError
+from finbench.cli.options import DataDir, Json
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
-]
 Cards = Annotated[list[Path], typer.Argument(help="Scorecards (.json), or folders of them.")]
 
 _EXAMPLES = {"--set": "rank=8", "--arg": "dtype=float32", "--metadata": "agreement=75"}
@@ -32,37 +27,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(card_app, name="card")
 
 
-def pairs(stated: Iterable[str], option: str) -> dict[str, str]:
-    """``key=value`` texts of an option, by key."""
-    found = {}
-    for text in stated:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            raise FinbenchError(
-                f"{option} takes key=value, got {text!r}.", f"For example: {option} {_EXAMPLES[option]}"
-            )
-        found[key] = value
-    return found
-
-
-def overrides(named: Mapping[str, Any], stated: Iterable[str] | None) -> dict[str, Any]:
-    """What a command line says of a recipe: the options of its own that were given, and ``--set``, which goes first."""
-    return {**{key: value for key, value in named.items() if value is not None}, **settings(stated or [])}
-
-
-def settings(stated: Iterable[str]) -> dict[str, Any]:
-    """``--set``: recipe keys and their values, which are YAML."""
-    import yaml
-
-    try:
-        return {key: yaml.safe_load(value) for key, value in pairs(stated, "--set").items()}
-    except (yaml.YAMLError, ValueError, RecursionError) as fault:
-        raise FinbenchError(
-            f"--set: not a YAML value ({str(fault).splitlines()[0]}).",
-            "Quote the whole: --set 'target_modules=[q_proj,v_proj]'",
-        ) from fault
-
-
 def _named(tasks: str | None) -> list[str]:
     return [name.strip() for name in (tasks or "").split(",") if name.strip()]
 
@@ -75,6 +39,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
+
     found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps([pair.as_dict() for pair in found], indent=1))
@@ -94,6 +59,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
+
     found = finbench.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=1))
@@ -114,6 +80,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
+
     text = finbench.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
     if as_json:
         typer.echo(json.dumps({"format": format_, "text": text, "out": str(out) if out else None}, indent=1))
@@ -127,9 +94,9 @@ def lm_eval(
     arguments: Annotated[list[str] | None, typer.Argument(help="As for lm_eval: run --model finbench ...")] = None,
 ) -> None:
     """lm-eval's own command line; `--model finbench` is its `hf` with shared prefixes run once."""
-    from finbench.cli import harness
+    from finbench.evaluation import run_lm_eval
 
-    harness.run(arguments or ["--help"])
+    run_lm_eval(arguments or ["--help"])
 
 
 @card_app.command("import")

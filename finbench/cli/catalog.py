@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli.cards import Json
+from finbench.cli.options import Json
 from finbench.core.errors import FinbenchError
 
 tasks_app = typer.Typer(no_args_is_help=True, help="The tasks: list, show, check; their folder for lm-eval.")
@@ -61,10 +61,10 @@ def tasks_check(
     write: Annotated[bool, typer.Option("--write", help="Refresh the golden prompts.")] = False, as_json: Json = False
 ) -> None:
     """Check every task and recipe: all findings at once, exit 1 if there is one."""
-    from finbench.cli import check
     from finbench.core import catalog
+    from finbench.evaluation import check_tasks
 
-    findings = check.check(write)
+    findings = check_tasks(write)
     if as_json:
         typer.echo(json.dumps(findings, indent=1))
     elif findings:

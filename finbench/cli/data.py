@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli.cards import DataDir, Json
+from finbench.cli.options import DataDir, Json
 
 data_app = typer.Typer(no_args_is_help=True, help="Data sets: import the authors' files, list what is here.")
 
@@ -117,7 +117,7 @@ def data_list(data_dir: DataDir = None, as_json: Json = False) -> None:
 def data_audit(
     what: Annotated[
         list[str] | None,
-        typer.Argument(help="Files, folders, zips, sets that are here, hub:org/name[@rev]; default: every set here."),
+        typer.Argument(help="Files, folders, zips, sets that are here, hub:org/name\\[@rev]; default: every set here."),
     ] = None,
     against: Annotated[
         list[Path] | None,

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 import finbench
-from finbench.cli.cards import Json
+from finbench.cli.options import Json, taking
+from finbench.core.settings import PushSettings
 
 zoo_app = typer.Typer(no_args_is_help=True, help="Published adapters and recipes: list, show, add.")
 dev_app = typer.Typer(no_args_is_help=True, help="For developers, and to rehearse: a Hub on this machine.")
@@ -23,34 +24,12 @@ def register(app: typer.Typer) -> None:
     app.add_typer(dev_app, name="dev")
 
 
-def push(
-    path: Annotated[Path, typer.Argument(help="Adapter, merged model, scorecards, <data dir>/<set>, or the tasks.")],
-    to: Annotated[str, typer.Argument(help="hub:org/name")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; else private.")] = False,
-    pr: Annotated[bool, typer.Option("--pr", help="Open a pull request instead of changing the repository.")] = False,
-    cards: Annotated[
-        list[Path] | None,
-        typer.Option(help="Scorecards to publish beside an adapter; default: its own in scorecards/."),
-    ] = None,
-    base: Annotated[
-        str | None, typer.Option(help="hub:org/name@commit of the base, where it was a folder in training.")
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Another licence than base and data give, by the Hub's id.")
-    ] = None,
-    model: Annotated[
-        bool, typer.Option("--model", help="Scorecards go to the model's own repository, not to a data set of results.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
+@taking(PushSettings)
+def push(stated: PushSettings, as_json: Json = False) -> None:
     """Publish an adapter with its card and scorecards; or scorecards, data, tasks. One commit; repeat it safely."""
     from finbench.cli.show import publications
-    from finbench.publishing import push as publish
 
-    done = publish(
-        path, to, dry_run=dry_run, public=public, pr=pr, cards=cards or (), base=base, licence=licence, model=model
-    )
+    done = finbench.push(**vars(stated))
     if as_json:
         typer.echo(json.dumps(done.as_dict(), indent=1))
     else:
@@ -58,7 +37,7 @@ def push(
 
 
 def pull(
-    ref: Annotated[str, typer.Argument(help="hub:org/name[@revision] or zoo:name")],
+    ref: Annotated[str, typer.Argument(help="hub:org/name\\[@revision] or zoo:name")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     as_json: Json = False,
 ) -> None:
@@ -107,7 +86,7 @@ def zoo_show(name: Annotated[str, typer.Argument(help="Recipe, or published adap
 
 @zoo_app.command("add")
 def zoo_add(
-    ref: Annotated[str, typer.Argument(help="hub:org/name[@revision]")],
+    ref: Annotated[str, typer.Argument(help="hub:org/name\\[@revision]")],
     name: Annotated[str | None, typer.Option(help="Name in the zoo; default: that of the repository.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -128,7 +107,7 @@ def dev_hub(
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
     fault: Annotated[
         list[str] | None,
-        typer.Option(help="Break answers: KIND[=VALUE][@PATTERN][*TIMES], repeatable; see docs/hub.md."),
+        typer.Option(help="Break answers: KIND\\[=VALUE]\\[@PATTERN]\\[*TIMES], repeatable; see docs/hub.md."),
     ] = None,
 ) -> None:
     """A Hub on this machine, to rehearse a publication or to test a client. Ctrl-C stops it."""

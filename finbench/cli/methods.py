@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import finbench
-from finbench.cli.cards import DataDir, Json
+from finbench.cli.options import DataDir, Json, RecipeOptions, taking
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def methods(
 
 
 def merge(
-    adapter: Annotated[str, typer.Argument(help="./folder, or hub:org/name[@rev]; of factors too.")],
+    adapter: Annotated[str, typer.Argument(help="./folder, or hub:org/name\\[@rev]; of factors too.")],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
     base: Annotated[str | None, typer.Option(help="The adapter's base, where bases.yaml does not know it.")] = None,
     onto: Annotated[
@@ -50,40 +50,30 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
+    from finbench.cli import options
     from finbench.cli.show import runs
 
-    made = finbench.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=runs.bits(bits))
+    made = finbench.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=options.bits(bits))
     if as_json:
         typer.echo(made.to_json().rstrip())
         return
     runs.merged(made, out)
 
 
+@taking(RecipeOptions, "Recipe")
 def tune(
-    recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None,
+    stated: RecipeOptions,
     budget: Annotated[int, typer.Option(help="Cost in whole trainings: 2^budget rates, halved after each.")] = 3,
-    base: Annotated[str | None, typer.Option(help="Alias of `finbench bases`, hub:org/name[@rev] or ./folder.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task to learn, repeatable.")] = None,
-    method: Annotated[str | None, typer.Option(help="See `finbench methods`.")] = None,
-    bits: Annotated[int | None, typer.Option(help="16, 8 (int8) or 4 (NF4).")] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of the update.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Middle of the range of rates.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Rows a task, a seeded choice.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the search; default runs/tune-<name>.")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other recipe key or option, key=value, repeatable.")
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and how much of it.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
-    from finbench.cli.cards import overrides
     from finbench.cli.show import runs
-    from finbench.training import recipes, search_outline
+    from finbench.training import search_outline
 
-    named = {"base": base, "tasks": task, "method": method, "bits": bits, "rank": rank, "lr": lr, "limit": limit}
-    resolved = recipes.recipe(recipe, overrides(named, set_))
+    resolved = stated.resolved()
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
         outline = search_outline(resolved, budget=budget, data_dir=data_dir)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import finbench
-from finbench.cli.cards import Json, settings
+from finbench.cli.options import Json, settings
 
 
 def register(app: typer.Typer) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import finbench
-from finbench.cli.cards import DataDir, Json
+from finbench.cli.options import DataDir, Json
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +64,7 @@ def sweep(
         raise FinbenchError(
             f"One file is swept, and {place} is a second argument.", f"finbench sweep {file} --out {place}"
         )
-    from finbench.grid import Place, Schedule, forecast, planned_memory
+    from finbench.grid import Place, Schedule, sweep_outline
 
     if not dry_run and (gpu or price is not None):
         raise FinbenchError(
@@ -71,11 +72,10 @@ def sweep(
         )
     result = finbench.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
     if isinstance(result, Schedule):
-        found = forecast.forecasts(result, gpu, price, data_dir)
-        results = Place(out or f"runs/sweep-{result.sweep.name}")
-        grids.planned(result, found, planned_memory(result, results, data_dir, found), as_json)
+        plan = sweep_outline(result, Place(out or f"runs/sweep-{result.sweep.name}"), gpu, price, data_dir)
+        typer.echo(json.dumps(plan, indent=1)) if as_json else grids.planned(plan)
         return
-    grids.ended(result, as_json, result.place)
+    typer.echo(json.dumps(asdict(result), indent=1)) if as_json else grids.ended(result)
     if result.failed:
         first = result.failed[0]
         raise FinbenchError(

@@ -7,12 +7,12 @@ __all__ = [
     "errors",
     "faces",
     "files",
-    "limits",
     "paths",
     "records",
     "refs",
     "safety",
     "seal",
+    "settings",
     "strict",
     "version",
 ]

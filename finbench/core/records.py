@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from finbench.core.errors import FinbenchError, shortened
+from finbench.core.settings import Bits as Bits
 from finbench.core.strict import Record
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md)
@@ -18,7 +19,6 @@ ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay
 
 UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that nobody has taken
 
-Bits = Literal[16, 8, 4]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Loop = Literal["padded", "packed", "shared"]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Self, get_args
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from finbench.core.errors import FinbenchError, near_misses, shortened
 
+Kind = TypeVar("Kind")
 _FAULTS = 20  # of a record that are shown one by one
 
 
@@ -20,46 +23,65 @@ class Record(BaseModel):
     @classmethod
     def parse(cls, value: Any, where: str) -> Self:
         """Validate ``value``; every fault in one FinbenchError that starts with ``where`` (a file, an option)."""
-        try:
-            return cls.model_validate(value)
-        except ValidationError as fault:
-            found = fault.errors(include_url=False, include_context=False)
-            lines = [_explain(cls, error) for error in found[:_FAULTS]]
-            lines += [f"and {len(found) - _FAULTS:,} more"] if len(found) > _FAULTS else []
-            raise FinbenchError(f"{where}: " + "; ".join(lines), _hint(cls, found, where)) from fault
+        return checked(cls, value, where)
 
     def to_json(self) -> str:
         """Indented JSON in field order, ending with a newline."""
         return self.model_dump_json(indent=1) + "\n"
 
 
-def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
+def checked(kind: Callable[..., Kind], value: Any, where: str, hint: str = "") -> Kind:
+    """``value`` as a record, or as a dataclass that holds settings; every fault in one FinbenchError."""
+    try:
+        found: Kind = _adapter(kind).validate_python(value)
+        return found
+    except ValidationError as fault:
+        faults = fault.errors(include_url=False, include_context=False)
+        lines = [_explain(kind, error) for error in faults[:_FAULTS]]
+        lines += [f"and {len(faults) - _FAULTS:,} more"] if len(faults) > _FAULTS else []
+        raise FinbenchError(f"{where}: " + "; ".join(lines), hint or _hint(kind, faults, where)) from fault
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _explain(kind: Any, error: Mapping[str, Any]) -> str:
     place = shortened(".".join(str(part) for part in error["loc"]) or "value")
-    if error["type"] == "extra_forbidden":
-        close = near_misses(shortened(str(error["loc"][-1])), _record_at(cls, error["loc"][:-1]).model_fields)
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        close = near_misses(shortened(str(error["loc"][-1])), _kinds(_kind_at(kind, error["loc"][:-1])))
         return f"unknown key {place!r}" + (f" (did you mean {' or '.join(close)}?)" if close else "")
     if error["type"] == "missing":
         return f"{place!r} is missing"
     message = error["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" + (
-        "" if error["type"] == "value_error" else f", got {shortened(repr(error['input']))}"
-    )
+    if error["type"] == "value_error":
+        return f"{place}: {message}" if error["loc"] else message
+    return f"{place}: {message}, got {shortened(repr(error['input']))}"
 
 
-def _hint(cls: type[BaseModel], found: Sequence[Mapping[str, Any]], where: str) -> str:
+def _hint(kind: Any, faults: Sequence[Mapping[str, Any]], where: str) -> str:
     """The keys that there are, where a key is unknown or missing; else the place of the value."""
-    for error in found:
-        if error["type"] in ("extra_forbidden", "missing"):
-            fields = _record_at(cls, error["loc"][:-1]).model_fields
-            return f"Keys there: {', '.join(field.alias or name for name, field in fields.items())}"
+    for error in faults:
+        if error["type"] in ("extra_forbidden", "unexpected_keyword_argument", "missing"):
+            at = _kind_at(kind, error["loc"][:-1])
+            alias = {name: field.alias or name for name, field in getattr(at, "model_fields", {}).items()}
+            return f"Keys there: {', '.join(alias.get(name, name) for name in _kinds(at))}"
     return f"Write another value there: {where}"
 
 
-def _record_at(cls: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:
-    """The record whose key is wrong: ``cls`` itself, or one inside it."""
+def _kind_at(kind: Any, place: tuple[int | str, ...]) -> Any:
+    """The record or dataclass whose key is wrong: ``kind`` itself, or one inside it."""
     for name in place:
-        kinds: list[Any] = [cls.model_fields[name].annotation] if name in cls.model_fields else []
-        for kind in kinds:  # grows: a list's or a union's own kinds
-            kinds.extend(get_args(kind))
-            cls = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else cls
-    return cls
+        inside = [_kinds(kind)[name]] if name in _kinds(kind) else []
+        for one in inside:  # grows: a list's or a union's own kinds
+            inside.extend(get_args(one))
+            kind = one if isinstance(one, type) and _kinds(one) else kind
+    return kind
+
+
+def _kinds(kind: Any) -> dict[Any, Any]:
+    """The keys of a record, or of a dataclass, with their types."""
+    if dataclasses.is_dataclass(kind):
+        return get_type_hints(kind)
+    return {name: one.annotation for name, one in getattr(kind, "model_fields", {}).items()}

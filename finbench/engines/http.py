@@ -52,7 +52,10 @@ class Endpoint:
                 trust_env=not local,  # a proxy must not see what goes to this machine
             )
         except (httpx2.InvalidURL, ImportError, ValueError) as fault:
-            raise FinbenchError(f"A proxy that the environment names cannot be used: {fault}") from fault
+            raise FinbenchError(
+                f"A proxy that the environment names cannot be used: {fault}",
+                "Take it back: unset HTTP_PROXY HTTPS_PROXY ALL_PROXY",
+            ) from fault
 
     @classmethod
     def from_environment(cls, url: str) -> Endpoint:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,8 @@ from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog, environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
-from finbench.core.records import Bits, Score, Scorecard, Task
+from finbench.core.records import Score, Scorecard, Task
+from finbench.core.settings import Evaluation, Settings, called_with
 from finbench.evaluation import preflight
 from finbench.evaluation.journal import Journal, prints
 from finbench.evaluation.subjects import Examinee, at_endpoint, by_engine, examinees, start_engine
@@ -33,82 +34,44 @@ Form = Literal["base", "unmerged", "merged", "none"]
 _FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """All that decides an answer, except subject, task and data."""
-
-    engine: str
-    shots: int
-    limit: int | None
-    seed: int
-    arguments: dict[str, Any]
-    metadata: dict[str, str]  # what was chosen of a data set
-
-    @property
-    def stated(self) -> dict[str, Any]:
-        """As the card states them: another choice of rows is another run, and never takes an earlier card's place."""
-        chosen = {f"metadata.{name.removeprefix(catalog.PREFIX)}": value for name, value in self.metadata.items()}
-        kept = {name: value for name, value in self.arguments.items() if name not in preflight.NOT_ON_CARDS}
-        return {**kept, **chosen}
-
-
-def evaluate(
-    adapter: Sequence[str] = (),
-    *,
-    model: str | None = None,
-    base: str | None = None,
-    tasks: Sequence[str] = (),
-    engine: str = "auto",
-    bits: Bits | None = None,
-    chat: bool | None = None,
-    shots: int = 0,
-    limit: int | None = None,
-    seed: int = 0,
-    out: Path = Path("scorecards"),
-    data_dir: Path | None = None,
-    arguments: dict[str, str] | None = None,
-    metadata: dict[str, str] | None = None,
-    reports: bool = True,
-) -> list[Scorecard]:
+@called_with(Evaluation)
+def evaluate(wanted: Evaluation) -> list[Scorecard]:
     """Score adapters beside their base, or a base alone; return their scorecards, bases first.
 
-    Each is written to ``out`` as ``<subject>.json`` with its samples; ``report.md`` and ``report.html`` there show
-    every card of the folder, those of earlier runs too; not without ``reports``.
+    ``evaluate("runs/a", tasks="fpb", limit=50)``: every field of ``Evaluation`` is a keyword, and an option of
+    ``finbench eval``. Cards are written to ``out`` as ``<subject>.json`` with their samples; ``report.md`` and
+    ``report.html`` there show every card of the folder, those of earlier runs too; not without ``reports``.
 
     ``bits`` and ``chat`` default to what each adapter was trained with, ``tasks`` to those of the recipes. The
     base is always scored beside its adapters. What the folder ``out`` already holds under the same run key,
     task digest and data digest is not scored again. ``metadata`` chooses of a data set: {"agreement": "75"}.
 
-    Raises FinbenchError before anything is scored for a fault of a reference, an adapter, a base, a task or its
-    data, and for a prompt that does not fit (unless ``truncate=left`` is among ``arguments``); Interrupted
+    Raises FinbenchError before anything is scored for a fault of a setting, a reference, an adapter, a base, a task
+    or its data, and for a prompt that does not fit (unless ``truncate=left`` is among ``arguments``); Interrupted
     after Ctrl-C, with every finished task kept.
     """
     quiet()
-    if (limit is not None and limit < 1) or shots < 0:
-        raise FinbenchError(
-            f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.", "--limit 100 --shots 0"
-        )
-    parsed = preflight.arguments(engine, arguments or {})
-    if engine == "server":
-        if adapter or base:
+    parsed = preflight.arguments(wanted.engine, wanted.arguments)
+    if wanted.engine == "server":
+        if wanted.adapters or wanted.base:
             raise FinbenchError("An endpoint's models are named by --model.", "Leave --adapter and --base out.")
-        found, defaults = at_endpoint(model, parsed["url"], bool(chat)), list[str]()
+        found, defaults = at_endpoint(wanted.model, parsed["url"], bool(wanted.chat)), list[str]()
     else:
-        found, defaults = examinees(adapter, model, base, bits, chat, engine)
-    names = list(tasks) or defaults
+        found, defaults = examinees(wanted)
+    names = wanted.named or defaults
     if not names:
         raise FinbenchError(
             "Which tasks? None is named, and no adapter's recipe names any.",
             "Add --tasks fpb, or see: finbench tasks list",
         )
-    exams = prompts.load(catalog.expand(names), data_dir, shots, seed, metadata)
+    exams = prompts.load(catalog.expand(names), wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
     written: list[Path] = []
-    with cardfiles.lock(out):
+    with cardfiles.lock(wanted.out):
         pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
-    engine, found = preflight.choose(engine, found, parsed)
-    settings = Settings(engine, shots, limit, seed, parsed, metadata or {})
+    engine, found = preflight.choose(wanted.engine, found, parsed)
+    wanted = replace(wanted, engine=engine, arguments=parsed)
     with progress() as bar:
-        sittings = [_Sitting(group, exams, settings, out, bar) for group in by_engine(found)]
+        sittings = [_Sitting(group, exams, wanted, bar) for group in by_engine(found)]
         try:
             for sitting in sittings:  # every subject is loaded and checked before one is scored
                 sitting.prepare()
@@ -120,9 +83,16 @@ def evaluate(
         finally:
             for sitting in sittings:
                 sitting.release()
-    if reports:
-        write_reports(out)
+    if wanted.reports:
+        write_reports(wanted.out)
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
+
+
+def _stated(settings: Settings) -> dict[str, Any]:
+    """Arguments for the card. Another choice of rows is another run, and never takes an earlier card's place."""
+    chosen = {f"metadata.{name.removeprefix(catalog.PREFIX)}": value for name, value in settings.metadata.items()}
+    kept = {name: value for name, value in settings.arguments.items() if name not in preflight.NOT_ON_CARDS}
+    return {**kept, **chosen}
 
 
 # ---------------------------------------------------------------- the sitting
@@ -153,8 +123,8 @@ class _Paper:
 class _Sitting:
     """One engine, its subjects, all tasks."""
 
-    def __init__(self, group: list[Examinee], exams: dict[str, Any], settings: Settings, out: Path, bar: Any) -> None:
-        self.group, self.exams, self.settings, self.out, self.bar = group, exams, settings, out, bar
+    def __init__(self, group: list[Examinee], exams: dict[str, Any], settings: Evaluation, bar: Any) -> None:
+        self.group, self.exams, self.settings, self.out, self.bar = group, exams, settings, settings.out, bar
         self.engine: Any = None
         self.requests: dict[tuple[str, bool], tuple[list[Any], int, int]] = {}  # instances, prompt tokens, cut
         self.device = self._device()
@@ -259,9 +229,8 @@ class _Sitting:
 
     def _use(self, examinee: Examinee) -> None:
         """Switch the engine to a subject; it is started at the first one that needs it."""
-        settings = self.settings
         if self.engine is None:
-            self.engine = start_engine(self.group, settings.engine, settings.arguments, settings.seed, self.exams)
+            self.engine = start_engine(self.group, self.settings, self.exams)
         self.engine.use(examinee.beside)
 
     def _requests(self, chat: bool, tasks: list[Task]) -> None:
@@ -358,7 +327,7 @@ class _Sitting:
             return "none" if self.settings.engine == "dummy" else "unknown"
         import torch
 
-        dtype = bases.compute_dtype(self.settings.arguments.get("dtype", "auto"))
+        dtype = bases.compute_dtype(dict[str, Any](self.settings.arguments).get("dtype", "auto"))
         return f"{str(dtype).removeprefix('torch.')} on {'cuda' if torch.cuda.is_available() else 'cpu'}"
 
     def _blank(self, examinee: Examinee) -> Scorecard:
@@ -376,7 +345,7 @@ class _Sitting:
             shots=settings.shots,
             limit=settings.limit,
             seed=settings.seed,
-            arguments=settings.stated,
+            arguments=_stated(settings),
             computed=self.device,
             chat_template=template_digest(examinee.base.folder)
             if subject.chat and examinee.base and not unseen

@@ -30,7 +30,7 @@ _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # sizes that v
 NOT_ON_CARDS = ("url", "concurrency")  # where a model stands is nobody's business, and decides nothing
 
 
-def arguments(engine: str, stated: Mapping[str, str]) -> dict[str, Any]:
+def arguments(engine: str, stated: Mapping[str, str | int]) -> dict[str, Any]:
     """The parsed ``--arg`` of an engine; FinbenchError for an unknown engine, argument or value."""
     if engine not in ENGINES:
         raise FinbenchError(f"No engine is called {engine!r}.", f"Engines: {', '.join(ENGINES)}")

@@ -14,6 +14,7 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
 from finbench.core.records import UNKNOWN, Score, Scorecard
+from finbench.core.settings import Evaluation, Settings
 from finbench.evaluation import preflight
 from finbench.evaluation.subjects import Examinee, examinees, start_engine
 from finbench.scoring import prompts, sample_rows
@@ -75,7 +76,8 @@ def rerun(
     chosen_rows = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
     tasks = [catalog.tasks()[score.task] for score in card.scores]
     exams = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows)
-    engine = start_engine([examinee], card.engine, card.arguments, card.seed, exams)
+    settings = Settings(engine=card.engine, arguments=card.arguments, seed=card.seed)
+    engine = start_engine([examinee], settings, exams)
     engine.use(examinee.beside)
     exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions(
         environment.packages(card.engine)
@@ -115,10 +117,8 @@ def _examinee(card: Scorecard, where: Model) -> Examinee:
         raise FinbenchError(f"Where is the adapter {subject.adapter_name} of this card?", "Name it: --adapter ./folder")
     if card.origin != "finbench" and not base and not adapter:
         raise FinbenchError("This card does not say exactly which model answered.", "Name it: --base, --adapter")
-    model = None if adapter else base or subject.base.alias
-    candidates, _ = examinees(
-        [adapter] if adapter else [], model, base if adapter else None, subject.bits, subject.chat, card.engine
-    )
+    which = {"adapter": adapter, "base": base} if adapter else {"model": base or subject.base.alias}
+    candidates, _ = examinees(Evaluation(**which, bits=subject.bits, chat=subject.chat, engine=card.engine))
     chosen = next(c for c in candidates if (c.subject.adapter is not None) == (adapter is not None))
     for what, stated, real in (
         ("base", subject.base.fingerprint, chosen.subject.base.fingerprint),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import BaseModelId, Bits, Contamination, Subject
+from finbench.core.settings import Evaluation, Settings
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 
@@ -39,23 +40,21 @@ class Examinee:
         return bases.Base(self.base.id, whole) if whole else self.base
 
 
-def examinees(
-    references: Sequence[str], model: str | None, base: str | None, bits: Bits | None, chat: bool | None, engine: str
-) -> tuple[list[Examinee], list[str]]:
+def examinees(wanted: Evaluation) -> tuple[list[Examinee], list[str]]:
     """Every subject, bases first, and the tasks of the adapters' recipes. Faults are reported together."""
     found: list[Examinee] = []
     tasks: list[str] = []
     faults: list[FinbenchError] = []
     dummy = (
         bases.Base(BaseModelId(alias="dummy", source="folder", fingerprint="dummy"), Path())
-        if engine == "dummy"
+        if wanted.engine == "dummy"
         else None
     )
-    for text in references:
+    for text in wanted.adapters:
         try:
             adapter = adapters.find(text)
-            on = dummy or adapters.base_of(adapter, base)
-            examinee = _adapter_subject(adapter, on, bits, chat)
+            on = dummy or adapters.base_of(adapter, wanted.base)
+            examinee = _adapter_subject(adapter, on, wanted.bits, wanted.chat)
             beside = _base_subject(on, examinee.subject.bits, examinee.subject.chat)
             found += [beside, examinee]
             tasks += list(adapter.record.recipe.tasks) if adapter.record else []
@@ -64,13 +63,13 @@ def examinees(
     if faults:
         hint = next((fault.hint for fault in faults if fault.hint), "")
         raise FinbenchError("\n".join(fault.message for fault in faults), hint)
-    named = [model] if model else [base or "smollm2-135m"] if not references else []
-    if not references and not model and not base and engine != "dummy":
+    named = [wanted.model] if wanted.model else [wanted.base or "smollm2-135m"] if not wanted.adapters else []
+    if not wanted.adapters and not wanted.model and not wanted.base and not dummy:
         raise FinbenchError(
             "Nothing to evaluate.", "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
         )
     for text in named:
-        found.append(_base_subject(dummy or bases.resolve(text), bits or 16, bool(chat)))
+        found.append(_base_subject(dummy or bases.resolve(text), wanted.bits or 16, bool(wanted.chat)))
     unique = {digest(examinee.subject.model_dump()): examinee for examinee in found}
     ordered = sorted(unique.values(), key=lambda examinee: examinee.subject.kind != "base")
     return _distinct_names(ordered), list(dict.fromkeys(tasks))
@@ -137,12 +136,10 @@ def by_engine(found: list[Examinee]) -> list[list[Examinee]]:
     return list(groups.values())
 
 
-def start_engine(
-    group: Sequence[Examinee], engine: str, arguments: Mapping[str, Any], seed: int, exams: dict[str, Any]
-) -> Any:
+def start_engine(group: Sequence[Examinee], settings: Settings, exams: dict[str, Any]) -> Any:
     """An engine for subjects of one base and bits; call ``use`` next."""
-    made = _started(group, engine, arguments, seed, exams)
-    if arguments.get("labels") == "best":
+    made = _started(group, settings, exams)
+    if settings.arguments.get("labels") == "best":
         made.best = frozenset(name for name, exam in exams.items() if _takes_the_best(name, exam))
     return made
 
@@ -161,13 +158,12 @@ def _takes_the_best(name: str, exam: Any) -> bool:
     return True
 
 
-def _started(
-    group: Sequence[Examinee], engine: str, arguments: Mapping[str, Any], seed: int, exams: dict[str, Any]
-) -> Any:
+def _started(group: Sequence[Examinee], settings: Settings, exams: dict[str, Any]) -> Any:
+    engine, arguments = settings.engine, dict[str, Any](settings.arguments)
     if engine == "dummy":
         from finbench.engines import DummyEngine
 
-        dummy = DummyEngine(str(arguments.get("answers", "random")), seed)
+        dummy = DummyEngine(str(arguments.get("answers", "random")), settings.seed)
         dummy.exams = exams
         return dummy
     if engine == "server":

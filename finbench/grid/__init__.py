@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from finbench.grid import forecast
     from finbench.grid.driver import Summary, sweep
     from finbench.grid.places import Place
-    from finbench.grid.requests import planned_memory
+    from finbench.grid.requests import planned_memory, sweep_outline
     from finbench.grid.spec import Cell
     from finbench.grid.steps import Schedule
     from finbench.grid.watch import duration, picture, sweep_status
@@ -33,5 +33,6 @@ __all__ = [
     "picture",
     "planned_memory",
     "sweep",
+    "sweep_outline",
     "sweep_status",
 ]

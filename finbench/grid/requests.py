@@ -1,11 +1,13 @@
-"""How much of a node's memory a step asks Ray for, where the file does not say: what ``finbench plan`` foresees."""
+"""What a grid would take, by ``finbench plan``: the outline of a dry run, and the memory that steps ask Ray for."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,39 @@ from finbench.training import GIB
 
 FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
 _MARGIN = 1.2  # over the plan: the libraries differ, and a node that swaps or kills costs more than one that waits
+
+
+def sweep_outline(
+    board: Schedule, place: Place, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
+) -> dict[str, Any]:
+    """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
+    found = forecast.forecasts(board, gpu, price, data_dir)
+    asked = planned_memory(board, place, data_dir, found)
+    cells = [
+        {
+            "cell": cell.name,
+            "state": board.state(cell, set()),
+            "axes": cell.values,
+            "needs": cell.needs.model_dump(),
+            "memory_asked": _stated(board, cell, asked),
+            "plan": asdict(found[cell.key]),
+        }
+        for cell in board.cells
+    ]
+    return {
+        "cells": cells,
+        "steps_left": Counter(step.kind for step in board.steps.values() if not step.outcome),
+        "seconds_of_one_worker": board.seconds_left(),
+        "plan": asdict(forecast.total(board, found)),
+    }
+
+
+def _stated(board: Schedule, cell: Cell, asked: Mapping[str, int]) -> float | None:
+    """GB that the training of a cell asks Ray for: as the file states, else as it is planned; None: nothing."""
+    if cell.needs.memory is not None:
+        return cell.needs.memory
+    sizes = [asked[step.key] for step in forecast.own(board, cell) if step.key in asked]
+    return round(max(sizes) / 1e9, 2) if sizes else None
 
 
 def planned_memory(

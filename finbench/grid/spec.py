@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydantic.dataclasses
 from pydantic import Field, JsonValue, field_validator
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
-from finbench.core.records import Bits, Recipe
+from finbench.core.records import Recipe
+from finbench.core.settings import Settings
 from finbench.core.strict import Record
 from finbench.training import check_sharding, recipes
 
-AXES = {"task": "tasks"}  # an axis may be called by the option of `finbench train`, or by the recipe's own key
 LARGEST = 100_000  # cells
-_KEYS = "finbench zoo show fpb-smollm2-135m-lora"  # any recipe: all keys with their values
 
 
 class Needs(Record):
@@ -57,16 +57,11 @@ class Tuning(Record):
     over: list[str] = Field(default=["seed"], description="searched once, at the first value of these axes")
 
 
-class Exams(Record):
-    """How each adapter, and each base, is scored."""
+@pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
+class Exams(Settings):
+    """How each adapter, and each base, is scored: as ``finbench eval`` is told it, and what is the sweep's own."""
 
-    tasks: list[str] = Field(default=[], description="default: what the cell was trained on")
-    also: list[str] = Field(default=[], description="besides those: what may have been forgotten")
-    engine: str = "auto"
-    limit: int | None = Field(default=None, ge=1, description="first rows only: partial cards")
-    shots: int = Field(default=0, ge=0)
-    bits: Bits | None = Field(default=None, description="default: as trained")
-    arguments: dict[str, str] = Field(default={}, description="finbench eval --arg")
+    also: list[str] = Field(default_factory=list, description="besides the tasks: what may have been forgotten")
     group: int = Field(default=8, ge=1, description="adapters of one base that are scored together at most")
     needs: Needs | None = Field(default=None, description="of a scoring; default: those of its cell")
 
@@ -109,10 +104,8 @@ def read(source: Path | str) -> Sweep:
     if not path.is_file():
         raise FinbenchError(f"No such sweep file: {path}.", "Begin with one of examples/, or see docs/sweep.md")
     sweep = Sweep.parse(catalog.read_yaml(path), str(path))
-    known = [*Recipe.model_fields, *AXES]
-    for key in (*sweep.axes, *sweep.common, *(key for part in (*sweep.include, *sweep.exclude) for key in part)):
-        if key not in known or key in ("name", "search"):
-            raise unknown("recipe key", key, [one for one in known if one not in ("name", "search")], _KEYS)
+    stated: list[Mapping[str, Any]] = [sweep.axes, sweep.common, *sweep.include, *sweep.exclude]
+    recipes.check_keys(key for part in stated for key in part)
     if sweep.tune:
         for axis in sweep.tune.over:
             if axis not in sweep.axes:
@@ -155,7 +148,7 @@ def _flat(axes: Iterable[str], values: Iterable[Any]) -> dict[str, Any]:
     """The values of one cell; a mapping stands for several keys."""
     found: dict[str, Any] = {}
     for axis, value in zip(axes, values, strict=True):
-        if isinstance(value, dict) and AXES.get(axis, axis) not in ("tasks", "options"):
+        if isinstance(value, dict) and recipes.ALIASES.get(axis, axis) not in ("tasks", "options"):
             found.update(value)
         else:
             found[axis] = value
@@ -168,11 +161,8 @@ def _fits(values: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
 
 
 def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable[[Recipe], Any]) -> Cell:
-    stated = {AXES.get(key, key): value for key, value in {**sweep.common, **values}.items()}
-    if isinstance(stated.get("tasks"), str):
-        stated["tasks"] = [stated["tasks"]]
     try:
-        recipe = recipes.recipe(None, stated)
+        recipe = recipes.recipe(None, {**recipes.keyed(sweep.common), **recipes.keyed(values)})
     except FinbenchError as fault:
         shown = ", ".join(f"{key} {value}" for key, value in values.items())
         raise FinbenchError(f"Cell {shown}: {fault.message}", fault.hint or "Leave such cells out: exclude") from fault
@@ -233,7 +223,7 @@ def searched(sweep: Sweep, cell: Cell) -> Recipe:
 
 def _first(sweep: Sweep, tune: Tuning) -> dict[str, Any]:
     """Recipe keys of the axes that share a search, with their first values."""
-    first: dict[str, Any] = {AXES.get(axis, axis): sweep.axes[axis][0] for axis in tune.over}
+    first = recipes.keyed({axis: sweep.axes[axis][0] for axis in tune.over})
     if isinstance(first.get("tasks"), str):
         first["tasks"] = {task.name: 1.0 for task in catalog.expand([first["tasks"]])}
     return first

@@ -97,9 +97,12 @@ class Schedule:
         train = digest({"train": cell.key})
         told = {"recipe": recipe.model_dump(), "folder": cell.folder, "processes": cell.needs.processes}
         self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, told, after, cell)
-        tasks = [task.name for task in catalog.expand([*(exams.tasks or recipe.tasks), *exams.also])]
+        tasks = [task.name for task in catalog.expand([*(exams.named or recipe.tasks), *exams.also])]
         how: dict[str, Any] = {"engine": exams.engine, "limit": exams.limit, "shots": exams.shots}
-        how |= {"bits": exams.bits or recipe.bits, "chat": recipe.chat, "arguments": exams.arguments}
+        how |= {"bits": exams.bits or recipe.bits, "arguments": exams.arguments}
+        how["chat"] = recipe.chat if exams.chat is None else exams.chat
+        # a key only where it was stated: a sweep that was begun before there were these goes on
+        how |= {key: value for key, value in (("seed", exams.seed), ("metadata", exams.metadata)) if value}
         told = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how}
         group = digest({"score": told})
         if group not in self.steps:

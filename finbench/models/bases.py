@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench import hub
-from finbench.core import catalog, environment, limits, paths, refs
+from finbench.core import catalog, environment, paths, refs, safety
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.files import cannot_write, folder_atomic, sha256_file
@@ -394,7 +394,7 @@ def chat_template(tokenizer: Any, base: str) -> Callable[..., str]:
 
     def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         try:
-            with limits.bounded(f"The chat template of {base}", chatguard.SECONDS, "Use --no-chat."):
+            with safety.bounded(f"The chat template of {base}", chatguard.SECONDS, "Use --no-chat."):
                 text = str(
                     tokenizer.apply_chat_template(
                         messages,

@@ -6,7 +6,7 @@ import functools
 import json
 from typing import Any
 
-from finbench.core import limits
+from finbench.core import safety
 from finbench.core.errors import FinbenchError
 
 SECONDS = 1.0  # of the processor, for one conversation; real templates take a millisecond
@@ -67,7 +67,7 @@ def _check(text: str, base: str) -> None:
         raise FinbenchError(
             f"The chat template of {base} has {len(text):,} characters; none needs so many.", "Use --no-chat."
         )
-    if not limits.finishes(_TRY, [json.loads(text), LONGEST], _TRIED, 2**30, _IMPORTS):
+    if not safety.finishes(_TRY, [json.loads(text), LONGEST], _TRIED, 2**30, _IMPORTS):
         raise FinbenchError(
             f"The chat template of {base} is refused: it never ends, or takes or makes too much.", "Use --no-chat."
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from finbench import hub
 from finbench.core import refs
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError
+from finbench.core.settings import PushSettings, called_with
 from finbench.publishing import adapter, evidence
 from finbench.publishing.adapter import Bundle, Options
 
@@ -32,18 +32,8 @@ class Pushed:
         return {**self.plan.as_dict(), "published": outcome, "readme": self.readme}
 
 
-def push(
-    path: Path | str,
-    to: str,
-    *,
-    dry_run: bool = False,
-    public: bool = False,
-    pr: bool = False,
-    cards: Sequence[Path | str] = (),
-    base: str | None = None,
-    licence: str | None = None,
-    model: bool = False,
-) -> Pushed:
+@called_with(PushSettings)
+def push(wanted: PushSettings) -> Pushed:
     """Publish an adapter or model folder, scorecards, a data set or the tasks to ``hub:org/name``.
 
     One commit, on the very state the plan was made for; with ``pr`` a pull request. A new repository is private
@@ -56,32 +46,33 @@ def push(
     ``finbench verify`` finds wrong, a token in a file, and for every refusal of the Hub.
     """
     quiet()
-    target = refs.parse(to)
+    target = refs.parse(wanted.to)
     if target.kind != "hub" or target.revision:
-        raise FinbenchError(f"{to} is no repository of the Hub to push to.", "Write hub:org/name.")
-    bundle = gather(Path(path), target.name, Options(tuple(map(Path, cards)), base, licence), model)
+        raise FinbenchError(f"{wanted.to} is no repository of the Hub to push to.", "Write hub:org/name.")
+    bundle = gather(wanted, target.name)
     plan = hub.make_plan(
         target.name,
         bundle.files,
         message=bundle.message,
         kind=bundle.kind,
-        public=public,
-        pull_request=pr,
+        public=wanted.public,
+        pull_request=wanted.pr,
         owned=bundle.owned,
-        dry=dry_run,
+        dry=wanted.dry_run,
     )
-    if dry_run:
+    if wanted.dry_run:
         return Pushed(plan, bundle.readme, None)
     for note in bundle.notes:
         say(note)
-    if public and plan.exists and plan.private:
+    if wanted.public and plan.exists and plan.private:
         settings = hub.page(target.name, bundle.kind, "settings")
         say(f"It exists and stays private; its settings make it public: {settings}")
     return Pushed(plan, bundle.readme, hub.execute(plan))
 
 
-def gather(path: Path, repo: str, options: Options, model: bool) -> Bundle:
-    """The files to publish of whatever lies at ``path``."""
+def gather(wanted: PushSettings, repo: str) -> Bundle:
+    """The files to publish of whatever lies at the path."""
+    path = wanted.path
     if not path.exists():
         raise FinbenchError(f"No such folder: {path}", "Name an adapter folder, a folder of scorecards, or a data set.")
     if path.is_file() or not any((path / name).is_file() for name in _MARKS):
@@ -90,14 +81,14 @@ def gather(path: Path, repo: str, options: Options, model: bool) -> Bundle:
                 f"{path} holds nothing that can be published.",
                 "An adapter, a merged model, scorecards, <data dir>/<set>, or the tasks (finbench tasks path).",
             )
-        return evidence.cards_bundle([path], model)
+        return evidence.cards_bundle([path], wanted.model)
     if (path / "dataset.json").is_file():
         return evidence.data_bundle(path, repo)
     if (path / "finbench.yaml").is_file():
         return evidence.tasks_bundle(path, repo)
-    if not options.cards and CARDS.is_dir():
-        options = Options((CARDS,), options.base, options.licence, optional=True)
-    return adapter.bundle(path, repo, options)
+    own = not wanted.cards and CARDS.is_dir()
+    cards = (CARDS,) if own else tuple(wanted.cards)
+    return adapter.bundle(path, repo, Options(cards, wanted.base, wanted.licence, optional=own))
 
 
 _MARKS = ("adapter_config.json", "finbench.json", "config.json", "dataset.json", "finbench.yaml")

@@ -21,6 +21,7 @@ from typing import Any
 from finbench.core.console import quiet, say
 from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError, Interrupted
 from finbench.core.records import DType
+from finbench.core.settings import Evaluation
 from finbench.engines import Endpoint, Refused, servable, usable
 from finbench.evaluation import Examinee, examinees, preflight
 from finbench.models import adapters, bases
@@ -98,7 +99,7 @@ def serve(
             f"{host} can be reached by others, and there is no key.",
             f"export {KEY}=$(openssl rand -hex 16), or leave --host out",
         )
-    found, _ = examinees(adapter, None, base, 16, None, "vllm")
+    found, _ = examinees(Evaluation(adapter, base=base, bits=16, engine="vllm"))
     _check(found)
     port = _free(host, port)
     zoo = [one for one in found if one.beside]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from finbench.training.merging import Made, merge, merge_in_words
     from finbench.training.planning import plan, planned_gib, prepare_for_plan, shape_of
     from finbench.training.runner import train
-    from finbench.training.sharding import check_sharding
+    from finbench.training.speedups import check_sharding
     from finbench.training.trainer import METHOD, FirstCtrlC, Keeper
     from finbench.training.tuning import search_outline, tune
 else:

@@ -13,7 +13,7 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import Bits, Recipe
 from finbench.methods import Layer, method_named, targets
 from finbench.models import bases
-from finbench.training import batches, gpus, runner, sharding, speedups
+from finbench.training import batches, gpus, runner, speedups
 from finbench.training.gpus import GIB, HOST, Card
 
 _SLACK = 1.08  # what the allocator holds beside what is in use
@@ -245,7 +245,7 @@ def plan(
     """
     quiet()
     card = gpus.card(gpu)
-    sharding.check_sharding(recipe, processes)
+    speedups.check_sharding(recipe, processes)
     run = replace(run, recipe=recipe) if run else prepare_for_plan(recipe, data_dir)
 
     def base() -> Any:
@@ -334,7 +334,7 @@ def _fits(recipe: Recipe, gpu: str, asked: Callable[..., MemoryNeeds], longest: 
                 smaller = changed.pass_tokens != recipe.pass_tokens
                 said += [f"--set pass_tokens={changed.pass_tokens}"] if smaller else []
                 return f"It would fit with {' '.join(said)}"
-    if recipe.method in sharding.METHODS and recipe.bits != 8 and gpu != "cpu":
+    if recipe.method in speedups.SHARDED and recipe.bits != 8 and gpu != "cpu":
         spread = recipe.model_copy(update={"sharding": "fsdp"})
         for cards in (2, 4, 8):
             if not _over(asked(spread, cards), card):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, near_misses, unknown
 from finbench.core.records import Recipe
 from finbench.methods import METHODS, Method, method_named
+
+ALIASES = {"task": "tasks"}  # an option of the command line, or an axis of a sweep -> the recipe's own key
+KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("name", "search"))  # of such cells
 
 
 def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -26,7 +29,7 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     if source is not None:
         path = _recipe_path(source)
         stated, where = catalog.read_yaml(path), str(path)
-    changes = dict(overrides or {})
+    changes = keyed(overrides or {})
     if set(changes) - {"seed", "search"}:
         stated.pop("search", None)  # another recipe than the one that was searched for
     chosen = {**stated, **changes}
@@ -46,6 +49,18 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     result = Recipe.parse(complete, where)
     method.check(result)
     return result
+
+
+def keyed(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, or values of axes, under the recipe's own keys."""
+    return {ALIASES.get(key, key): value for key, value in stated.items()}
+
+
+def check_keys(stated: Iterable[str]) -> None:
+    """Refuse the first key that an axis of a sweep cannot have."""
+    for key in stated:
+        if key not in KEYS:
+            raise unknown("recipe key", key, KEYS, "finbench zoo show fpb-smollm2-135m-lora")  # any: it shows them all
 
 
 def defaults_of(method: Method) -> dict[str, Any]:

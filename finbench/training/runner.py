@@ -19,7 +19,7 @@ from finbench.core.files import write_atomic, writing
 from finbench.core.records import Adapter, BaseModelId, Recipe, Training, Truncation
 from finbench.methods import Cut, Start, method_named
 from finbench.models import adapters, bases
-from finbench.training import batches, checkpoints, launch, merging, sharding, speedups
+from finbench.training import batches, checkpoints, launch, merging, speedups
 from finbench.training.preparation import Prepared, choose, prepare
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def train(
     """
     quiet()
     launch.check(processes)
-    sharding.check_sharding(recipe, processes)
+    speedups.check_sharding(recipe, processes)
     speedups.check(recipe)
     run = prepare(recipe, data_dir)
     if dry_run:
@@ -128,7 +128,7 @@ def fit(
     if recipe.kernels == "liger":
         speedups.liger(model)
     if recipe.sharding == "fsdp":
-        sharding.shard(model, whole=recipe.bits != 16)
+        speedups.shard(model, whole=recipe.bits != 16)
     else:
         passes, why = loops.settled(run.passes, model, run.rows)
         if why:
@@ -167,7 +167,7 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     from transformers import set_seed
 
     recipe, method = run.recipe, method_named(run.recipe.method)
-    sharding.check_sharding(recipe, environment.processes())
+    speedups.check_sharding(recipe, environment.processes())
     speedups.check(recipe)
     model, tokenizer = bases.load(run.base, method.loads(recipe), dtype, recipe.sharding == "fsdp")
 

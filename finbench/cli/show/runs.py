@@ -14,33 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.cards import task_views, terminal_tables
-from finbench.cli.doctor import DoctorLine
 from finbench.core import catalog
 from finbench.core.catalog import PREFIX, BaseEntry
 from finbench.core.console import out
-from finbench.core.errors import FinbenchError
-from finbench.core.records import Adapter, Bits, DType, Recipe, Scorecard, Task
+from finbench.core.records import Adapter, Recipe, Scorecard, Task
 from finbench.data import SPLITS, ImportReport
+from finbench.evaluation import DoctorLine
 from finbench.methods import method_named
 from finbench.serving import Server
 from finbench.training import Made, merge_in_words
-
-
-def bits(value: int | None) -> Bits | None:
-    """``--bits`` as the records want it."""
-    if value in (None, 16, 8, 4):
-        return value  # type: ignore[return-value]
-    nearest = min((16, 8, 4), key=lambda known: abs(known - (value or 0)))
-    raise FinbenchError(f"--bits is 16, 8 or 4, not {value}.", f"Type --bits {nearest}; 8 and 4 quantise the base.")
-
-
-def dtype(value: str) -> DType:
-    """``--dtype`` as the records want it."""
-    if value in ("auto", "float32", "bfloat16", "float16"):
-        return value  # type: ignore[return-value]
-    raise FinbenchError(
-        f"--dtype is auto, float32, bfloat16 or float16, not {value}.", "Leave it out, or: --dtype float32"
-    )
 
 
 def serving(server: Server) -> None:
@@ -147,6 +129,30 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
     out.print(table)
     out.print("\n[dim]first row, prompt and answer[/]")
     out.print("".join(plan["first_pair"]), markup=False, highlight=False, soft_wrap=True)
+
+
+def costs(plan: dict[str, Any]) -> None:
+    """What ``finbench plan`` found."""
+    need = plan["memory_gib"]
+    parts = ", ".join(f"{name} {value:g}" for name, value in need.items() if name != "total")
+    time = f"{plan['seconds']:,.{int(plan['seconds'] < 100)}f}"
+    table = Table.grid(padding=(0, 2))
+    shown = {
+        "card": f"{_count(plan)}{plan['gpu']}, {plan['gpu_gib']:g} GiB",
+        "base": plan["shape"],
+        "memory": f"{need['total']:g} GiB: {parts}, and the libraries' own",
+        "work": f"{plan['steps']:,} steps, {plan['tokens']:,} tokens, {plan['computed'] / plan['tokens']:.0%} computed",
+        "time": f"{time} s, {plan['tokens_per_second']:,} tokens/s, without loading",
+        "from": f"{plan['source']}; the card computes {plan['busy']:.0%} of the time, else it waits for the host",
+        **({} if plan["cost"] is None else {"cost": f"{plan['cost']:.2f}"}),
+    }
+    for name, value in shown.items():
+        table.add_row(f"[dim]{name}[/]", escape(str(value)))
+    out.print(table)
+
+
+def _count(plan: dict[str, Any]) -> str:
+    return f"{plan['processes']} x " if plan["processes"] > 1 else ""
 
 
 def scored(cards: Sequence[Scorecard], folder: Path) -> None:

@@ -35,7 +35,7 @@ class DoctorLine:
         return asdict(self)
 
 
-def examine(data_dir: Path | None = None) -> list[DoctorLine]:
+def examine_machine(data_dir: Path | None = None) -> list[DoctorLine]:
     """Look at everything once. Loads torch, but no model; asks the Hub one thing: whose token this is."""
     return [*_software(), *_vllm(), *_hardware(), *_places(data_dir), *_hub(), *_data(data_dir)]
 

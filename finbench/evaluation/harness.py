@@ -25,7 +25,7 @@ def register() -> None:
             model_registry.register(name, target=target)
 
 
-def run(arguments: Sequence[str]) -> None:
+def run_lm_eval(arguments: Sequence[str]) -> None:
     """Run ``lm_eval ARGUMENTS`` here. The tasks of finbench are found unless --include_path names others.
 
     Raises FinbenchError for lm-eval's caches, whose keys name no model: one model would be given another's answers.

@@ -1,0 +1,145 @@
+"""Options that several commands share, each declared once: fields of a dataclass become options of a command."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import typer
+
+from finbench.core.errors import FinbenchError
+from finbench.core.settings import DATA_DIR
+
+if TYPE_CHECKING:
+    from finbench.core.records import Bits, DType, Recipe
+
+_EXAMPLES = {"--set": "rank=8", "--arg": "dtype=float32", "--metadata": "agreement=75"}
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help=DATA_DIR)]
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """A recipe, as train, plan and tune are told it; the cells of a sweep have the same keys."""
+
+    recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None
+    base: Annotated[str | None, "Alias of `finbench bases`, hub:org/name[@rev] or ./folder."] = None
+    task: Annotated[list[str] | None, "Task to learn, repeatable; fpb:0.5 takes half its rows."] = None
+    method: Annotated[str | None, "See `finbench methods`."] = None
+    bits: Annotated[int | None, "16, 8 (int8) or 4 (NF4)."] = None
+    rank: Annotated[int | None, "Rank of the update."] = None
+    lr: Annotated[float | None, "Peak learning rate; tune searches around it."] = None
+    epochs: Annotated[float | None, "Passes over the rows."] = None
+    seed: Annotated[int | None, "Seed of weights and order."] = None
+    limit: Annotated[int | None, "Rows a task, a seeded choice."] = None
+    set: Annotated[list[str] | None, "Any other recipe key or option, key=value, repeatable."] = None
+
+    def resolved(self) -> Recipe:
+        """The recipe: options go before the file, and ``--set`` before options."""
+        from finbench.training import recipes
+
+        stated = {key: value for key, value in vars(self).items() if key not in ("recipe", "set")}
+        return recipes.recipe(self.recipe, overrides(stated, self.set))
+
+
+def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the fields of the dataclass ``kind`` as options; its first parameter is then one of ``kind``.
+
+    A field is an option if it is ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``;
+    one without a default is an argument.
+    In the help of the command they stand together in a ``panel`` of this title.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    options = {one.name: one for one in fields(kind) if get_origin(hints[one.name]) is Annotated}
+
+    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            stated = {name: _told(name, hints[name], given.pop(name)) for name in options}
+            command(kind(**{name: value for name, value in stated.items() if value is not None}), **given)
+
+        _, *own = inspect.signature(command, eval_str=True).parameters.values()
+        shared = [_parameter(name, hints[name], one.default, panel) for name, one in options.items()]
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [*shared, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own)]
+        )
+        return run
+
+    return decorated
+
+
+def _parameter(name: str, hint: Any, default: Any, panel: str | None) -> inspect.Parameter:
+    """A field as typer wants it: what may be several is a list of texts, and one without a value is None."""
+    kind, *about = get_args(hint)
+    parts = [kind, *get_args(kind)]
+    if isinstance(about[-1], str):
+        *names, text = about
+        if any(get_origin(part) in (Mapping, Sequence) for part in parts):
+            kind, default = list[str] | None, None
+        elif choices := [part for part in parts if get_origin(part) is Literal]:
+            kind = type(get_args(choices[0])[0]) | None
+        plain = text.replace("[", "\\[")  # [ would begin markup
+        needed = default is MISSING
+        hint = Annotated[
+            kind, typer.Argument(help=plain) if needed else typer.Option(*names, help=plain, rich_help_panel=panel)
+        ]
+        default = inspect.Parameter.empty if needed else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
+
+
+def _told(name: str, hint: Any, value: Any) -> Any:
+    """The value of an option as its field wants it."""
+    kind, *about = get_args(hint)
+    return pairs(value, about[0] if len(about) > 1 else f"--{name}") if value and get_origin(kind) is Mapping else value
+
+
+def pairs(stated: Iterable[str], option: str) -> dict[str, str]:
+    """``key=value`` texts of an option, by key."""
+    found = {}
+    for text in stated:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise FinbenchError(
+                f"{option} takes key=value, got {text!r}.", f"For example: {option} {_EXAMPLES[option]}"
+            )
+        found[key] = value
+    return found
+
+
+def overrides(named: Mapping[str, Any], stated: Iterable[str] | None) -> dict[str, Any]:
+    """What a command line says of a recipe: the options of its own that were given, and ``--set``, which goes first."""
+    return {**{key: value for key, value in named.items() if value is not None}, **settings(stated or [])}
+
+
+def settings(stated: Iterable[str]) -> dict[str, Any]:
+    """``--set``: recipe keys and their values, which are YAML."""
+    import yaml
+
+    try:
+        return {key: yaml.safe_load(value) for key, value in pairs(stated, "--set").items()}
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:
+        raise FinbenchError(
+            f"--set: not a YAML value ({str(fault).splitlines()[0]}).",
+            "Quote the whole: --set 'target_modules=[q_proj,v_proj]'",
+        ) from fault
+
+
+def bits(value: int | None) -> Bits | None:
+    """``--bits`` as the records want it."""
+    if value in (None, 16, 8, 4):
+        return value  # type: ignore[return-value]
+    nearest = min((16, 8, 4), key=lambda known: abs(known - (value or 0)))
+    raise FinbenchError(f"--bits is 16, 8 or 4, not {value}.", f"Type --bits {nearest}; 8 and 4 quantise the base.")
+
+
+def dtype(value: str) -> DType:
+    """``--dtype`` as the records want it."""
+    if value in ("auto", "float32", "bfloat16", "float16"):
+        return value  # type: ignore[return-value]
+    raise FinbenchError(
+        f"--dtype is auto, float32, bfloat16 or float16, not {value}.", "Leave it out, or: --dtype float32"
+    )

@@ -1,0 +1,122 @@
+"""What commands with many options are told, declared once: for the command line, for Python and for YAML files.
+
+The text beside a type is the help of its option. Nothing heavy is imported: ``--help`` reads this.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, ParamSpec, TypeVar
+
+_STRICT = {"extra": "forbid"}  # unknown keys are refused by name
+Bits = Literal[16, 8, 4]
+DATA_DIR = "Data directory; else $FINBENCH_DATA, else the cache."
+P = ParamSpec("P")
+Stated = TypeVar("Stated")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How subjects are evaluated."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    tasks: Annotated[str | Sequence[str], "Tasks or groups, by comma; default: the recipe's."] = ()
+    engine: Annotated[str, "auto, hf, vllm, server or dummy."] = "auto"
+    bits: Annotated[Bits | None, "16, 8 or 4; default: as trained."] = None
+    chat: Annotated[bool | None, "Chat template; default: as trained."] = None
+    shots: Annotated[int, "Worked examples a prompt, from the train split."] = 0
+    limit: Annotated[int | None, "First rows of each task only: a partial card."] = None
+    seed: Annotated[int, "Seed of the worked examples."] = 0
+    arguments: Annotated[
+        Mapping[str, str | int],
+        "--arg",
+        "dtype=, batch_size=, truncate=left, labels=best; hf: merge=no; vllm: tensor_parallel=2; server: url=.",
+    ] = field(default_factory=dict)
+    metadata: Annotated[Mapping[str, str], "Of a data set: agreement=75 (fpb)."] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are too small."""
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1, got {self.limit}")
+        if self.shots < 0:
+            raise ValueError(f"shots must be at least 0, got {self.shots}")
+
+    @property
+    def named(self) -> list[str]:
+        """The tasks and groups, one by one."""
+        return [name.strip() for text in _listed(self.tasks) for name in text.split(",") if name.strip()]
+
+
+@dataclass(frozen=True)
+class _Subjects:
+    """Who is evaluated."""
+
+    adapter: Annotated[str | Sequence[str], "./folder, hub:org/name[@rev] or zoo:name; repeatable."] = ()
+    _: KW_ONLY
+    model: Annotated[str | None, "Examine this base alone; of engine server: the model's name there."] = None
+    base: Annotated[str | None, "The adapters' base, where bases.yaml does not know it."] = None
+
+    @property
+    def adapters(self) -> list[str]:
+        """The references to adapters, one by one."""
+        return _listed(self.adapter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Settings, _Subjects):
+    """Who is evaluated, how, and where the scorecards go."""
+
+    out: Annotated[Path, "Folder for scorecards and report."] = Path("scorecards")
+    data_dir: Annotated[Path | None, DATA_DIR] = None
+    reports: bool = True  # of all cards in the folder
+
+
+@dataclass(frozen=True)
+class PushSettings:
+    """What is published, where, and how."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    path: Annotated[Path, "Adapter, merged model, scorecards, <data dir>/<set>, or the tasks."]
+    to: Annotated[str, "hub:org/name"]
+    _: KW_ONLY
+    dry_run: Annotated[bool, "--dry-run", "Show what would be sent; send nothing."] = False
+    public: Annotated[bool, "--public", "Make a new repository public; else private."] = False
+    pr: Annotated[bool, "--pr", "Open a pull request instead of changing the repository."] = False
+    cards: Annotated[Sequence[Path], "Scorecards to publish beside an adapter; default: its own in scorecards/."] = ()
+    base: Annotated[str | None, "hub:org/name@commit of the base, where it was a folder in training."] = None
+    licence: Annotated[str | None, "Another licence than base and data give, by the Hub's id."] = None
+    model: Annotated[bool, "--model", "Scorecards go to the model's own repository, not to a data set of results."] = (
+        False
+    )
+
+
+def _listed(stated: str | Sequence[str]) -> list[str]:
+    """One name, or several, as a list."""
+    return [stated] if isinstance(stated, str) else list(stated)
+
+
+def called_with(kind: Callable[P, Stated]) -> Callable[[Callable[[Stated], Result]], Callable[P, Result]]:
+    """Let a function of one settings object be called with the fields of that object, checked; help() shows them."""
+
+    def decorated(function: Callable[[Stated], Result]) -> Callable[P, Result]:
+        taken = signature(kind).replace(return_annotation=signature(function).return_annotation)
+
+        @functools.wraps(function)
+        def call(*values: P.args, **named: P.kwargs) -> Result:
+            from finbench.core.strict import checked
+
+            known = {key: value for key, value in named.items() if key in taken.parameters}
+            stated = {**taken.bind_partial(*values, **known).arguments, **named}
+            return function(checked(kind, stated, function.__name__, f"It takes: {', '.join(taken.parameters)}"))
+
+        call.__signature__ = taken  # type: ignore[attr-defined]
+        return call
+
+    return decorated
