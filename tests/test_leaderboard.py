@@ -123,7 +123,7 @@ def test_a_group_is_not_the_best_alone_among_many_equals() -> None:
     score: Any = type("S", (), {"task": "finbench_fin_math", "main_metric": "acc"})
     samples = [
         [
-            {"task": "finbench_fin_math", "doc": str(i), "values": {"acc": float(draw.random() < 0.5)}}
+            {"task": "finbench_fin_math", "doc": i, "cluster": i, "values": {"acc": float(draw.random() < 0.5)}}
             for i in range(120)
         ]
         for _ in range(40)
