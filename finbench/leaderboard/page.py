@@ -119,7 +119,7 @@ def payload(board: Board) -> dict[str, Any]:
         "exams": [_exam(exam, place) for exam in board.exams],
         "overview": _overview(board),
         "levels": LEVELS,
-        "axes": {name: title for name, (title, _) in charts.AXES.items()},
+        "axes": charts.AXES,
     }
 
 
