@@ -69,12 +69,9 @@ def digest(value: Any) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes, read in 1 MiB pieces."""
-    sha = hashlib.sha256()
+    """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
