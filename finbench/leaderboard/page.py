@@ -40,7 +40,7 @@ def files(board: Board, blocks: Sequence[published.Published] = ()) -> dict[str,
     }
     values: dict[str, Any] = {
         "board": board,
-        "families": _families(board),
+        "families": [(name, title) for name, title in FAMILIES.items() if board.family(name)],
         "published": blocks,
         "marks": published.marks,
         "levels": LEVELS,
@@ -105,10 +105,6 @@ def _json(value: Any) -> str:
 
 
 # ---------------------------------------------------------------- what the tables show
-
-
-def _families(board: Board) -> list[tuple[str, str]]:
-    return [(name, title) for name, title in FAMILIES.items() if board.family(name)]
 
 
 def payload(board: Board) -> dict[str, Any]:
