@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.padding import Padding
@@ -22,8 +22,10 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, Bits, DType, Recipe, Scorecard, Task
 from finbench.data.canonical import SPLITS, Report
 from finbench.methods import method_named
-from finbench.serving.vllm_server import Server
 from finbench.training import merging
+
+if TYPE_CHECKING:
+    from finbench.serving.vllm_server import Server
 
 
 def bits(value: int | None) -> Bits | None:
