@@ -321,10 +321,10 @@ def test_an_aggregation_not_known_is_resampled_by_calling_it() -> None:
     assert found.method == "bootstrap, 500 resamples"
     assert (found.low, found.high) == (pytest.approx(theirs.low, abs=0.06), pytest.approx(theirs.high, abs=0.06))
     other = [2 * value for value in values]
-    gap = measuring.difference(other, values, variance)
+    gap = measuring.paired_difference(other, values, variance)
     assert gap.measure.value == pytest.approx(3 * variance(values))
     assert gap.p < 0.01
-    assert measuring.difference(values, values, variance).p == 1.0
+    assert measuring.paired_difference(values, values, variance).p == 1.0
     halves = list(np.repeat(np.arange(75), 2))
     assert measuring.measure(values, variance, halves).method == "cluster bootstrap, 500 resamples"
 
@@ -337,7 +337,7 @@ def test_paired_differences_by_sums_and_by_calling_agree() -> None:
     def renamed(values: Any) -> float:
         return float(LABELS.macro_f1(values))
 
-    fast, slow = measuring.difference(a, b, LABELS.macro_f1), measuring.difference(a, b, renamed)
+    fast, slow = measuring.paired_difference(a, b, LABELS.macro_f1), measuring.paired_difference(a, b, renamed)
     assert fast.measure.value == pytest.approx(slow.measure.value)
     assert fast.measure.low == pytest.approx(slow.measure.low, abs=0.02)
     assert fast.error == pytest.approx(slow.error, rel=0.15)
@@ -458,7 +458,7 @@ def test_metrics_with_one_bound_or_none_stay_within_it() -> None:
     assert r2.low < r2.value < r2.high < 1
     assert mse.high / mse.value == pytest.approx(mse.value / mse.low)
     assert mse.method == "Student's t, jackknife over 3 sources"
-    gap = measuring.difference([1.0, 4.0, 3.0, 9.0], [0.0, 1.0, 3.0, 2.0], metrics.mean).measure
+    gap = measuring.paired_difference([1.0, 4.0, 3.0, 9.0], [0.0, 1.0, 3.0, 2.0], metrics.mean).measure
     low, high = scipy_stats.ttest_1samp([1.0, 3.0, 0.0, 7.0], 0).confidence_interval()
     assert gap.interval == (pytest.approx(low), pytest.approx(high))
     assert gap.method == "Student's t, jackknife over 4 documents"
@@ -515,7 +515,7 @@ def test_differences_on_few_sources_cover_the_truth_and_are_possible() -> None:
         able = rng.beta(0.8 * 7 / 3, 0.2 * 7 / 3, size=(2, 4))
         of = np.repeat(np.arange(4), 15)
         a, b = ((rng.random(60) < side[of]).astype(float).tolist() for side in able)
-        low, high = measuring.difference(a, b, metrics.mean, of.tolist()).measure.interval
+        low, high = measuring.paired_difference(a, b, metrics.mean, of.tolist()).measure.interval
         assert -1 <= low <= high <= 1
         held += low <= 0 <= high
     assert held / 600 >= 0.93
@@ -524,11 +524,11 @@ def test_differences_on_few_sources_cover_the_truth_and_are_possible() -> None:
 def test_a_difference_on_few_sources_is_never_significant_and_says_so() -> None:
     a, b = [1.0] * 40, [0.0] * 40
     for sources, p in ((1, 1.0), (2, 0.5), (5, 2 / 2**5)):
-        found = measuring.difference(a, b, metrics.mean, [f"filing {number % sources}" for number in range(40)])
+        found = measuring.paired_difference(a, b, metrics.mean, [f"filing {number % sources}" for number in range(40)])
         assert (found.units, found.testable, found.detectable()) == (sources, False, None)
         assert found.p == pytest.approx(p, abs=0.02)
         assert (found.measure.interval is None) == (sources == 1)
-    six = measuring.difference(a, b, metrics.mean, [f"filing {number % 6}" for number in range(40)])
+    six = measuring.paired_difference(a, b, metrics.mean, [f"filing {number % 6}" for number in range(40)])
     assert six.testable
     assert six.p < 0.05
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from finbench.cards.render import shorten
+from finbench.cards.render import shorten_name
 from finbench.cards.tables import Table
 from finbench.core.records import Measure
 
@@ -62,7 +62,9 @@ def forest(table: Table, number: int) -> str:
         )
     for row, (line, cell) in enumerate(subjects):
         y = _TOP + _ROW * row + _ROW / 2
-        parts.append(f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(shorten(line.name, 29))}</text>')
+        parts.append(
+            f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(shorten_name(line.name, 29))}</text>'
+        )
         kind = "b" if line.what.startswith("base") else "d"
         parts += _dot(cell.measure, kind, y, x, cell.runs if len(cell.runs) > 1 else ())
         weight = ' style="font-weight:700"' if cell.best else ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from finbench.cli.cards import DataDir, Json
+import finbench
+from finbench.cli.options import DataDir, Json
 
 
 def register(app: typer.Typer) -> None:
@@ -48,35 +50,32 @@ def sweep(
     from finbench.core.errors import FinbenchError
 
     if file in ("status", "fetch"):
-        from finbench.grid import watch
+        from finbench.grid import sweep_status
 
         if place is None:
             raise FinbenchError("Which sweep?", f"finbench sweep {file} runs/sweep-NAME, or a URL")
         if file == "fetch":
             _fetch(place, out, as_json)
             return
-        found = watch.status(place)
+        found = sweep_status(place)
         typer.echo(json.dumps(found, indent=1)) if as_json else grids.status(found)
         return
     if place is not None:
         raise FinbenchError(
             f"One file is swept, and {place} is a second argument.", f"finbench sweep {file} --out {place}"
         )
-    from finbench.grid import driver, forecast, requests
-    from finbench.grid.places import Place
-    from finbench.grid.steps import Board
+    from finbench.grid import Place, Schedule, sweep_outline
 
     if not dry_run and (gpu or price is not None):
         raise FinbenchError(
             "--gpu and --price are for a plan.", f"finbench sweep {file} --dry-run --gpu h100 --price 2.50"
         )
-    result = driver.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
-    if isinstance(result, Board):
-        found = forecast.forecasts(result, gpu, price, data_dir)
-        results = Place(out or f"runs/sweep-{result.sweep.name}")
-        grids.planned(result, found, requests.memory(result, results, data_dir, found), as_json)
+    result = finbench.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
+    if isinstance(result, Schedule):
+        plan = sweep_outline(result, Place(out or f"runs/sweep-{result.sweep.name}"), gpu, price, data_dir)
+        typer.echo(json.dumps(plan, indent=1)) if as_json else grids.planned(plan)
         return
-    grids.ended(result, as_json, result.place)
+    typer.echo(json.dumps(asdict(result), indent=1)) if as_json else grids.ended(result)
     if result.failed:
         first = result.failed[0]
         raise FinbenchError(
@@ -86,7 +85,7 @@ def sweep(
 
 
 def _fetch(place: str, out: str | None, as_json: bool) -> None:
-    from finbench.grid.places import Place
+    from finbench.grid import Place
 
     target = Path(out or f"runs/{place.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
     count = Place(place).fetch_cards(target)

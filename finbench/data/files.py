@@ -31,7 +31,7 @@ _DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
 _RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
 
 
-class Record(NamedTuple):
+class RawRecord(NamedTuple):
     """One row as its authors wrote it. ``detail`` is what its file's name tells: a split, a level."""
 
     row: dict[str, Any]
@@ -224,7 +224,7 @@ def text_of(file: SourceFile, fallback: str | None = None) -> Iterator[io.TextIO
 Decoder = Callable[[SourceFile], Iterator["Record | str"]]
 
 
-def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[Record | str]:
+def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | str]:
     """CSV with a header line."""
     with text_of(file) as text:
         reader = csv.reader(text, strict=True, delimiter=delimiter)
@@ -241,14 +241,14 @@ def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[Record | str]
                 if len(row) != len(header):
                     yield f"{place}: {len(row)} fields, the header has {len(header)} ({','.join(header)[:80]})"
                 else:
-                    yield Record(dict(zip(header, row, strict=True)), place)
+                    yield RawRecord(dict(zip(header, row, strict=True)), place)
             if bare:
                 yield f"{file}:1: no row follows the header {','.join(header)[:80]!r}"
         except csv.Error as fault:
             raise FinbenchError(f"{file}:{reader.line_num}: not valid CSV ({fault}).") from fault
 
 
-def decode_jsonl(file: SourceFile) -> Iterator[Record | str]:
+def decode_jsonl(file: SourceFile) -> Iterator[RawRecord | str]:
     """One JSON object a line."""
     with text_of(file) as text:
         for number, line in enumerate(text, 1):
@@ -260,10 +260,10 @@ def decode_jsonl(file: SourceFile) -> Iterator[Record | str]:
             except (ValueError, RecursionError) as fault:
                 yield f"{place}: not valid JSON ({fault})"
                 continue
-            yield Record(row, place) if isinstance(row, dict) else f"{place}: a JSON object is expected"
+            yield RawRecord(row, place) if isinstance(row, dict) else f"{place}: a JSON object is expected"
 
 
-def decode_json(file: SourceFile) -> Iterator[Record | str]:
+def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
     """One JSON document: a list of objects, or an object of objects by id (which becomes the key ``_id``)."""
     if file.size > _DOCUMENT:
         raise FinbenchError(f"{file}: a JSON document of {file.size:,} bytes.", "Give it as JSONL, one row a line.")
@@ -278,12 +278,12 @@ def decode_json(file: SourceFile) -> Iterator[Record | str]:
     for key, row in entries:
         place = f"{file}: id {ascii(key)[1:-1]}" if isinstance(document, dict) else f"{file}: entry {key}"
         if isinstance(row, dict):
-            yield Record({**row, "_id": key} if isinstance(document, dict) else row, place)
+            yield RawRecord({**row, "_id": key} if isinstance(document, dict) else row, place)
         else:
             yield f"{place}: a JSON object is expected"
 
 
-def decode_parquet(file: SourceFile) -> Iterator[Record | str]:
+def decode_parquet(file: SourceFile) -> Iterator[RawRecord | str]:
     """Parquet, as the Hub stores data sets."""
     import pyarrow
     import pyarrow.parquet
@@ -295,12 +295,12 @@ def decode_parquet(file: SourceFile) -> Iterator[Record | str]:
         for batch in pyarrow.parquet.ParquetFile(file.path).iter_batches(batch_size=1000):
             for row in batch.to_pylist():
                 number += 1
-                yield Record(row, f"{file}: row {number}")
+                yield RawRecord(row, f"{file}: row {number}")
     except (pyarrow.ArrowException, OSError) as fault:
         raise FinbenchError(f"{file}: not valid Parquet ({str(fault).splitlines()[0]}).") from fault
 
 
-def decode_conll(file: SourceFile) -> Iterator[Record | str]:
+def decode_conll(file: SourceFile) -> Iterator[RawRecord | str]:
     """CoNLL 2003: ``token POS chunk tag`` a line, a blank line between sentences; a Record is one sentence."""
     tokens: list[str] = []
     tags: list[str] = []
@@ -311,7 +311,7 @@ def decode_conll(file: SourceFile) -> Iterator[Record | str]:
             fields = line.split()
             if not fields or fields[0] == "-DOCSTART-":
                 if tokens and whole:
-                    yield Record({"tokens": tokens, "tags": tags}, f"{file}:{start}")
+                    yield RawRecord({"tokens": tokens, "tags": tags}, f"{file}:{start}")
                 tokens, tags, whole = [], [], True
                 continue
             if not tokens:
@@ -323,16 +323,16 @@ def decode_conll(file: SourceFile) -> Iterator[Record | str]:
             tokens.append(fields[0])
             tags.append(fields[3])
     if tokens and whole:
-        yield Record({"tokens": tokens, "tags": tags}, f"{file}:{start}")
+        yield RawRecord({"tokens": tokens, "tags": tags}, f"{file}:{start}")
 
 
-def decode_at(file: SourceFile) -> Iterator[Record | str]:
+def decode_at(file: SourceFile) -> Iterator[RawRecord | str]:
     """Lines ``sentence@label``, split at the last ``@``, ISO-8859-1 where they are not UTF-8."""
     with text_of(file, "iso-8859-1") as text:
         for number, line in enumerate(text, 1):
             sentence, at, label = line.rpartition("@")
             if at:
-                yield Record({"sentence": sentence, "label": label.strip()}, f"{file}:{number}")
+                yield RawRecord({"sentence": sentence, "label": label.strip()}, f"{file}:{number}")
             elif line.strip():
                 yield f"{file}:{number}: a line is sentence@label, found {line.strip()[-40:]!r}"
 

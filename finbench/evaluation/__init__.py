@@ -1,1 +1,33 @@
 """Subjects and tasks in, scorecards out; and scorecards verified."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.evaluation import preflight
+    from finbench.evaluation.check import check_tasks
+    from finbench.evaluation.doctor import DoctorLine, examine_machine
+    from finbench.evaluation.evaluator import evaluate
+    from finbench.evaluation.harness import run_lm_eval
+    from finbench.evaluation.lmeval import import_card
+    from finbench.evaluation.subjects import Examinee, examinees
+    from finbench.evaluation.verification import Verification, verify
+else:
+    __getattr__ = face(__name__)
+
+__all__ = [
+    "DoctorLine",
+    "Examinee",
+    "Verification",
+    "check_tasks",
+    "evaluate",
+    "examine_machine",
+    "examinees",
+    "import_card",
+    "preflight",
+    "run_lm_eval",
+    "verify",
+]

@@ -14,12 +14,12 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards.render import described, template
+from finbench.cards import describe_subject, from_template
 from finbench.core import catalog
 from finbench.core.files import digest
 from finbench.core.records import Measure
 from finbench.leaderboard import breakdown, charts, commands, published
-from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, Entry, Exam, Row
+from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, BoardCard, BoardRow, Exam
 from finbench.scoring import metrics
 
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
@@ -31,7 +31,7 @@ LEVELS = {
 }
 
 
-def files(board: Board, blocks: Sequence[published.Published] = ()) -> dict[str, str]:
+def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> dict[str, str]:
     """``index.html`` and, beyond 200 cards or 2 MB, ``details/*.js``, by name."""
     details = _details(board)
     parts = {
@@ -69,7 +69,7 @@ def _page(values: dict[str, Any], data: dict[str, Any], *, beside: bool) -> str:
         f"default-src 'none'; script-src {hashes}{' ' + chr(39) + 'self' + chr(39) if beside else ''}; "
         "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     )
-    return template("leaderboard/page.html.j2", escape=True, policy=policy, data=_json(data), **values)
+    return from_template("leaderboard/page.html.j2", escape=True, policy=policy, data=_json(data), **values)
 
 
 def same(one: str, other: str) -> bool:
@@ -119,7 +119,7 @@ def payload(board: Board) -> dict[str, Any]:
     }
 
 
-def _card(entry: Entry) -> dict[str, Any]:
+def _card(entry: BoardCard) -> dict[str, Any]:
     card, subject = entry.card, entry.card.subject
     same = subject.model_dump(include={"adapter", "bits", "kind", "seed", "chat"})
     return {
@@ -129,7 +129,7 @@ def _card(entry: Entry) -> dict[str, Any]:
         "base": subject.base.alias,
         "kind": subject.kind,
         "method": subject.method or subject.kind,
-        "what": described(subject),
+        "what": describe_subject(subject),
         "bits": subject.bits,
         "rank": subject.rank if subject.kind == "peft" else None,
         "parameters": subject.trainable_parameters,
@@ -168,7 +168,7 @@ def _exam(exam: Exam, place: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, place: dict[str, int]) -> list[Any]:
+def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
     """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen in training."""
     main = row.score.main
     seen = row.score.overlap.texts / row.score.overlap.of if row.score.overlap else 0
@@ -214,7 +214,7 @@ def _details(board: Board) -> dict[str, Any]:
     return {entry.key: detail(entry) | {"scores": scores[entry.key]} for entry in board.entries}
 
 
-def detail(entry: Entry) -> dict[str, Any]:
+def detail(entry: BoardCard) -> dict[str, Any]:
     """Everything about one card but its scores: where it comes from, how far to believe it, how to get it again."""
     card, subject = entry.card, entry.card.subject
     steps = commands.reproduce(entry)
@@ -244,7 +244,7 @@ def detail(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _training(entry: Entry) -> list[tuple[str, Any]]:
+def _training(entry: BoardCard) -> list[tuple[str, Any]]:
     if entry.trained is None:
         return []
     run = entry.trained.record.training
@@ -257,7 +257,7 @@ def _training(entry: Entry) -> list[tuple[str, Any]]:
     ]
 
 
-def _scores(row: Row) -> dict[str, Any]:
+def _scores(row: BoardRow) -> dict[str, Any]:
     score = row.score
     overlap = score.overlap
     return {

@@ -18,14 +18,14 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
-from finbench.models.structured.modules import layers, penalty
+from finbench.models.structured import layers, penalty
 from finbench.pretraining import held as scoring
 from finbench.pretraining.held import Bits
-from finbench.pretraining.members import Moving
+from finbench.pretraining.members import Restarts
 from finbench.pretraining.mixture import Mixture
 from finbench.pretraining.shards import Held
 from finbench.pretraining.spec import PretrainRecipe
-from finbench.training.trainer import Keeper, StepTrainer
+from finbench.training import Keeper, StepTrainer
 
 BITS, NATS = "bits_per_byte", "nats_per_token"  # in the log: bits_per_byte/<source>
 _POINTS = 1000  # of the loss curve
@@ -58,7 +58,7 @@ def factor(recipe: PretrainRecipe, step: int) -> float:
     return recipe.final + (1 - recipe.final) * down
 
 
-class Watch(Keeper):
+class PretrainingWatch(Keeper):
     """The keeper of a pretraining: held-out text is scored before, at intervals and after; steps are timed."""
 
     slower = "--set lr={0:.2g}"
@@ -135,7 +135,7 @@ class Watch(Keeper):
 class PretrainTrainer(StepTrainer):
     """Trains on the steps of a mixture."""
 
-    watch: Watch
+    watch: PretrainingWatch
 
     def __init__(
         self,
@@ -143,8 +143,8 @@ class PretrainTrainer(StepTrainer):
         phase: Phase,
         mixture: Mixture,
         held: Mapping[str, Held],
-        watch: Watch,
-        moving: Moving | None = None,
+        watch: PretrainingWatch,
+        moving: Restarts | None = None,
         **arguments: Any,
     ) -> None:
         self.recipe, self.phase, self.mixture, self.held_out, self.moving = recipe, phase, mixture, held, moving

@@ -5,59 +5,28 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
 from finbench.core.console import out
-from finbench.grid import forecast
-from finbench.grid.driver import Summary
-from finbench.grid.forecast import Forecast
-from finbench.grid.spec import Cell
-from finbench.grid.steps import Board
-from finbench.grid.watch import duration, picture
+from finbench.grid import Summary, duration, picture
+from finbench.grid.forecast import STAND_IN
 
 _SHOWN = 40  # cells
 _PLURAL = {"search": "searches", "train": "trainings", "score": "scorings", "nothing": "steps"}
 
 
-def planned(board: Board, found: Mapping[str, Forecast], asked: Mapping[str, int], as_json: bool) -> None:
+def planned(plan: Mapping[str, Any]) -> None:
     """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
-    cells: list[dict[str, Any]] = [
-        {
-            "cell": cell.name,
-            "state": board.state(cell, set()),
-            "axes": cell.values,
-            "needs": cell.needs.model_dump(),
-            "memory_asked": _asked(board, cell, asked),
-            "plan": asdict(found[cell.key]),
-        }
-        for cell in board.cells
-    ]
-    steps = Counter(step.kind for step in board.steps.values() if not step.outcome)
-    measured, planned = board.seconds_left(), forecast.total(board, found)
-    if as_json:
-        whole = {"steps_left": steps, "seconds_of_one_worker": measured, "plan": asdict(planned)}
-        typer.echo(json.dumps({"cells": cells, **whole}, indent=1))
-        return
-    _table(cells)
-    left = ", ".join(f"{count:,} {_PLURAL[kind]}" for kind, count in steps.items()) or "nothing"
-    out.print(f"\n{len(cells):,} cells; to do: {left}", highlight=False)
-    _foreseen(planned, found)
-    if measured:
+    _table(plan["cells"])
+    left = ", ".join(f"{count:,} {_PLURAL[kind]}" for kind, count in plan["steps_left"].items()) or "nothing"
+    out.print(f"\n{len(plan['cells']):,} cells; to do: {left}", highlight=False)
+    _foreseen(plan["plan"], [cell["plan"] for cell in plan["cells"]])
+    if measured := plan["seconds_of_one_worker"]:
         out.print(f"By the mean of the steps that were run: about {duration(measured)} of one worker.", highlight=False)
-
-
-def _asked(board: Board, cell: Cell, asked: Mapping[str, int]) -> float | None:
-    """GB that the training of a cell asks Ray for: as the file states, else as it is planned; None: nothing."""
-    if cell.needs.memory is not None:
-        return cell.needs.memory
-    sizes = [asked[step.key] for step in forecast.own(board, cell) if step.key in asked]
-    return round(max(sizes) / 1e9, 2) if sizes else None
 
 
 def _table(cells: list[dict[str, Any]]) -> None:
@@ -92,18 +61,18 @@ def _table(cells: list[dict[str, Any]]) -> None:
         out.print(f"and {len(groups) - _SHOWN:,} lines more: --json names every cell", style="dim")
 
 
-def _foreseen(planned: forecast.Total, found: Mapping[str, Forecast]) -> None:
+def _foreseen(whole: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> None:
     """Time and money of all trainings, where the plans are from, and what nobody knows."""
-    if planned.seconds:
-        cost = f" and costs {planned.cost:,.2f}" if planned.cost is not None else ""
-        time = duration(planned.seconds)
+    if whole["seconds"]:
+        cost = f" and costs {whole['cost']:,.2f}" if whole["cost"] is not None else ""
+        time = duration(whole["seconds"])
         out.print(f"By plan, all training takes {time} of one worker{cost}; scoring comes on top.", highlight=False)
-    if shapes := sorted({one.shape for one in found.values() if one.shape and not one.unknown}):
+    if shapes := sorted({one["shape"] for one in plans if one["shape"] and not one["unknown"]}):
         out.print(
-            f"Not here, so planned by size with tokens as {forecast.STAND_IN} counts them: {', '.join(shapes)}.",
+            f"Not here, so planned by size with tokens as {STAND_IN} counts them: {', '.join(shapes)}.",
             style="dim",
         )
-    for reason, count in Counter(one.unknown for one in found.values() if one.unknown).items():
+    for reason, count in Counter(one["unknown"] for one in plans if one["unknown"]).items():
         out.print(Text(f"No plan for {count:,} cell{'s' if count > 1 else ''}: {reason}", style="yellow"))
 
 
@@ -114,11 +83,8 @@ def status(found: dict[str, Any]) -> None:
         out.print("No driver is at work: the sweep's own command goes on.", style="yellow", highlight=False)
 
 
-def ended(summary: Summary, as_json: bool, place: str) -> None:
+def ended(summary: Summary) -> None:
     """The end of a sweep."""
-    if as_json:
-        typer.echo(json.dumps(asdict(summary), indent=1))
-        return
     out.print(
         f"[bold]{summary.done:,} of {summary.cells:,} cells are done[/]; {summary.steps_run:,} steps were run now.",
         highlight=False,
@@ -126,5 +92,6 @@ def ended(summary: Summary, as_json: bool, place: str) -> None:
     for failure in summary.failed[:_SHOWN]:
         out.print(Text(f"failed: {failure['cell']}: {failure['message']}", style="red"))
     if summary.done:
+        place = summary.place
         after = f"sweep fetch {place}" if "://" in place else f"report {place}/scorecards --spread seeds"
         out.print(f"Next: finbench {after}", highlight=False, soft_wrap=True)

@@ -189,7 +189,7 @@ class VLLMEngine:
     def _probe(self, pool: Pool, adapter: Path | None, ids: list[list[int]]) -> parity.Scores:
         texts = [self.encoder.tokenizer.encode(text) for text in parity.PROBES]
         asked = [
-            (number, self._scoring(number, runs.Run(0, text, [], [0], [wanted]), adapter))
+            (number, self._scoring(number, runs.ForcedRun(0, text, [], [0], [wanted]), adapter))
             for number, (text, wanted) in enumerate(zip(texts, ids, strict=True))
         ]
         found: dict[int, list[float]] = {}
@@ -201,7 +201,7 @@ class VLLMEngine:
 
     # ------------------------------------------------------------ log-likelihoods
 
-    def _scoring(self, number: int, run: runs.Run, adapter: Path | None) -> dict[str, Any]:
+    def _scoring(self, number: int, run: runs.ForcedRun, adapter: Path | None) -> dict[str, Any]:
         name = self.names[adapter] if adapter else None
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
 
@@ -303,7 +303,7 @@ class VLLMEngine:
 class _Ledger:
     """The requests of a plan, by their numbers in the call, and what is still to come for each."""
 
-    def __init__(self, plan: choices.Plan, numbers: Sequence[int]) -> None:
+    def __init__(self, plan: choices.TreePlan, numbers: Sequence[int]) -> None:
         self.plan, self.numbers = plan, numbers
         self.scored: dict[tuple[int, int], dict[int, tuple[float, bool]]] = {}
         self.waits: dict[tuple[int, int, int], list[int]] = {}
@@ -321,13 +321,13 @@ class _Ledger:
         """Answers of the requests without a continuation."""
         return {self.numbers[at]: (0.0, True) for at, target in enumerate(self.plan.targets) if not target}
 
-    def later(self, run: runs.Run) -> bool:
+    def later(self, run: runs.ForcedRun) -> bool:
         """Whether the run is not the first one of its tree; asked once a run, in their order."""
         known = run.tree in self.roots
         self.roots.add(run.tree)
         return known
 
-    def enter(self, run: runs.Run, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:
+    def enter(self, run: runs.ForcedRun, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:
         """Take what a run found; return the answers that are whole now, by number."""
         ready = {}
         for (node, token), value in runs.read(run, dict(answer)).items():
