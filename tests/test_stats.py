@@ -132,12 +132,6 @@ def test_detectable_effect_and_sample_size_equal_statsmodels() -> None:
     assert paired.documents_needed(n, error, 0.0) is None
 
 
-def test_subjects_are_tied_unless_one_is_significantly_better() -> None:
-    better = np.zeros((4, 4), dtype=bool)
-    better[0, 2] = better[0, 3] = better[1, 3] = True
-    assert paired.tied_ranks(better) == [1, 1, 2, 3]
-
-
 # ---------------------------------------------------------------- resampling
 
 

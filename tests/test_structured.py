@@ -304,7 +304,7 @@ def test_counted_parameters_equal_theory_and_the_model(base: str, kind: str, req
     done = surgery.restructure(model, Structure(kind=kind, rank=0.125))
     assert done == plan
     own = sum(p.numel() for layer in modules.layers(model).values() for p in layer.parameters())
-    assert own == done.theory
+    assert own == sum(layer.parameters for layer in done.layers)
     assert own == sum(
         layer.rank * (layer.inputs + layer.outputs) + layer.entries + layer.bias * layer.outputs
         for layer in done.layers

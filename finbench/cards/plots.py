@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
+from finbench.cards.render import shorten_name
 from finbench.core import catalog
 from finbench.core.records import Measure, Score
 from finbench.scoring import metrics, seed_spread
@@ -131,7 +132,9 @@ def forest(table: Table, number: int) -> str:
         )
     for row, (line, cell) in enumerate(subjects):
         y = _TOP + _ROW * row + _ROW / 2
-        parts.append(f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(_short(line.name))}</text>')
+        parts.append(
+            f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(shorten_name(line.name, 29))}</text>'
+        )
         kind = "b" if line.what.startswith("base") else "d"
         parts += _dot(cell.measure, kind, y, x, cell.runs if len(cell.runs) > 1 else ())
         weight = ' style="font-weight:700"' if cell.best else ""
@@ -244,10 +247,6 @@ def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, fl
             f'<text x="{at(*points[-1])[0] + 6}" y="{places[name] + 4}" style="fill:{colour}">{escape(name)}</text>'
         )
     return "\n".join([*parts, "</svg>"]) + "\n"
-
-
-def _short(name: str, width: int = 29) -> str:
-    return name if len(name) <= width else name[: width // 2] + "…" + name[len(name) - width // 2 :]
 
 
 def _axis(low: float, high: float, limits: tuple[float, float]) -> tuple[float, float, float]:

@@ -53,15 +53,15 @@ class Interrupted(FinbenchError):
     exit_code = 130
 
 
-def near_misses(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """Names in ``known`` that ``name`` was probably meant to be, best first."""
+def near_misses(name: str, known: Iterable[str]) -> list[str]:
+    """At most three names in ``known`` that ``name`` was probably meant to be, best first."""
     names = sorted(set(known))
     by_case = {n.lower(): n for n in names}
-    close = difflib.get_close_matches(name.lower(), list(by_case), n=limit, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower(), list(by_case), n=3, cutoff=0.5)
     begun = [low for low in by_case if low.startswith(name.lower())]
     inside = [low for low in by_case if name.lower() in low]
     close.sort(key=lambda low: sorted(low) != sorted(name.lower()))  # letters that changed places come first
-    return [by_case[low] for low in list(dict.fromkeys([*begun, *close, *inside]))[:limit]]
+    return [by_case[low] for low in list(dict.fromkeys([*begun, *close, *inside]))[:3]]
 
 
 def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> FinbenchError:
@@ -71,9 +71,9 @@ def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> Fi
     return FinbenchError(f"Unknown {kind} {name!r}.{did_you_mean}", f"See them all: {list_command}")
 
 
-def shortened(text: str, most: int = 200) -> str:
+def shortened(text: str) -> str:
     """Text of a stranger, for a message."""
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= 200 else text[:197] + "..."
 
 
 def reason(fault: BaseException) -> str:

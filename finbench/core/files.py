@@ -34,7 +34,7 @@ def strict_json(text: str) -> Any:
     That is a key that an object names twice, a number that JSON does not have, or no float, and half of a character
     of two (a lone surrogate), which no file can hold.
     """
-    found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+    found = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_no_number, parse_float=_finite)
     if _SURROGATE.search(text):
         stable_json(found).encode("utf-8")
     return found
@@ -49,7 +49,8 @@ def _finite(text: str) -> float:
     return number if math.isfinite(number) else _no_number(text)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError for a key that is there twice, of which readers take one or the other."""
     found = dict(pairs)
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
@@ -68,12 +69,9 @@ def digest(value: Any) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes, read in 1 MiB pieces."""
-    sha = hashlib.sha256()
+    """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -117,7 +115,9 @@ def folder_atomic(target: Path) -> Iterator[Path]:
         with writing(target):
             yield staging
             staging.chmod(0o755)
-            _flush(staging)
+            for path in staging.rglob("*"):
+                if path.is_file():
+                    flush(path)
             if target.exists():
                 _exchange(staging, target)  # what was there is now in staging, and goes with it
             else:
@@ -142,14 +142,13 @@ def _exchange(one: Path, other: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+def flush(path: Path) -> None:
+    """Have the system write a file, or a folder's list of names, to its disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

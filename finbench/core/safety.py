@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError
-from finbench.core.files import stable_json
+from finbench.core.files import stable_json, unique_keys
 
 LARGEST_HEADER = 32 * 2**20  # bytes; 200,000 tensors need about 25 million
 MOST_TENSORS = 200_000  # rank updates of 256 experts in 60 layers are 92,000
@@ -54,15 +54,15 @@ def read_json(path: Path, folder: Path, largest: int = LARGEST_CONFIG) -> dict[s
         raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch it again.") from fault
     if not isinstance(value, dict):
         raise FinbenchError(f"{path}: an object is expected.", _CORRECT)
-    if _deeper(value, _DEEPEST):
+    if _deeper(value):
         raise FinbenchError(f"{path} is nested more than {_DEEPEST} deep; no configuration is.", _REFUSED)
     return value
 
 
-def _deeper(value: Any, most: int) -> bool:
-    """Whether something lies more than ``most`` lists or objects deep, found without recursion."""
+def _deeper(value: Any) -> bool:
+    """Whether something lies deeper than in ``_DEEPEST`` lists or objects, found without recursion."""
     level = [value]
-    for _ in range(most):
+    for _ in range(_DEEPEST):
         level = [
             part
             for whole in level
@@ -138,21 +138,13 @@ def check_header(path: Path) -> dict[str, Any]:
             raw = handle.read(length)
             if raw.count(b"{") > MOST_TENSORS or raw.count(b"[") > 2 * MOST_TENSORS:  # what a reader allocates for
                 raise FinbenchError(f"{path} names more than {MOST_TENSORS:,} tensors; no model has so many.", _REFUSED)
-            header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+            header = json.loads(raw.decode("utf-8"), object_pairs_hook=unique_keys)
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(f"{path} is torn or not safetensors ({str(fault)[:100]}).", "Fetch it again.") from fault
     if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
         raise FinbenchError(f"{path} is torn or not safetensors.", "Fetch it again.")
     header.pop("__metadata__", None)
     return header
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object; ValueError for a key given twice, of which readers take one or the other."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key is given twice")
-    return found
 
 
 # ---------------------------------------------------------------- adapters

@@ -109,15 +109,14 @@ def asked(rows: list[Mapping[str, Any]]) -> Iterator[str]:
     yield from (str(row[column]) for row in rows if row.get(column))
 
 
-def of_tests(data_dir: Path | None = None, ranked: bool = True) -> dict[str, list[str]]:
-    """Set -> test texts, of the sets that are here; with ``ranked`` of those that a ranked task examines.
+def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
+    """Set -> test texts, of the sets that are here and that a ranked task examines.
 
     Raises FinbenchError for a file that is torn.
     """
     home = paths.data_dir(data_dir)
-    tasks = catalog.expand(["finbench"]) if ranked else list(catalog.tasks().values())
     found: dict[str, list[str]] = {}
-    for task in tasks:
+    for task in catalog.expand(["finbench"]):
         path = home / task.set / "test.jsonl"
         if task.set not in found and not task.shipped and path.is_file():
             found[task.set] = list(asked(_rows(path, task.data)))

@@ -13,7 +13,6 @@ import json
 import stat
 import zipfile
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
 from finbench.core.errors import FinbenchError
+from finbench.core.files import unique_keys
 
 _CHUNK = 1 << 20  # bytes
 _MEMBERS = 10_000  # files in an archive
@@ -274,13 +274,6 @@ def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | s
             ) from fault
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twins = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-    if twins:
-        raise ValueError(f"the key {twins[0]!r} occurs twice in one object")
-    return dict(pairs)
-
-
 def decode_jsonl(file: SourceFile) -> Iterator[RawRecord | str]:
     """One JSON object a line."""
     with text_of(file) as text:
@@ -289,7 +282,7 @@ def decode_jsonl(file: SourceFile) -> Iterator[RawRecord | str]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line, object_pairs_hook=_no_twins)
+                row = json.loads(line, object_pairs_hook=unique_keys)
             except (ValueError, RecursionError) as fault:
                 yield f"{place}: not valid JSON ({fault})"
                 continue
@@ -302,7 +295,7 @@ def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
         raise FinbenchError(f"{file}: a JSON document of {file.size:,} bytes.", "Give it as JSONL, one row a line.")
     try:
         with text_of(file) as text:
-            document = json.load(text, object_pairs_hook=_no_twins)
+            document = json.load(text, object_pairs_hook=unique_keys)
         if not isinstance(document, dict | list) or not document:
             raise ValueError("a list of objects, or objects by id, are expected")
     except (ValueError, RecursionError) as fault:

@@ -84,7 +84,7 @@ def _file_faults(path: Path, config: dict[str, Any]) -> Iterator[str]:
     if len(path.read_text(encoding="utf-8").splitlines()) > _LONGEST:
         yield f"longer than {_LONGEST} lines: move what is shared into a template"
     if "group" in config:
-        yield from _group_faults(path, config)
+        yield from _group_faults(config)
         return
     fields = {field.name for field in dataclasses.fields(TaskConfig)}
     yield from (f"lm-eval knows no key {key!r}" for key in config if key not in fields)
@@ -131,7 +131,7 @@ def _set_faults(task: Task) -> Iterator[str]:
     )
 
 
-def _group_faults(path: Path, config: dict[str, Any]) -> Iterator[str]:
+def _group_faults(config: dict[str, Any]) -> Iterator[str]:
     """Members exist, once; means are of metrics that a member has, by an aggregation that lm-eval's groups know."""
     members = list(config.get("task") or [])
     known = {file.stem: file for file in catalog.task_files()}

@@ -81,19 +81,15 @@ def fetch(
     return Fetched(repo, sha, place.view(sha))
 
 
-def fetch_files(
-    repo: str, revision: str, names: Iterable[str], kind: Kind = "model", most: int = LARGEST_TEXT
-) -> dict[str, bytes]:
+def fetch_files(repo: str, revision: str, names: Iterable[str], most: int = LARGEST_TEXT) -> dict[str, bytes]:
     """The content of some small files of a repository at a commit, hash-checked; missing ones are left out.
 
     Raises FinbenchError where they have more than ``most`` bytes together.
     """
     found = {}
-    wanted = address(repo, kind)
+    wanted = address(repo, "model")
     with explained(wanted):
-        listed = {
-            item.path: item for item in api().get_paths_info(repo, list(names), repo_type=kind, revision=revision)
-        }
+        listed = {item.path: item for item in api().get_paths_info(repo, list(names), revision=revision)}
         files = [remote(listed[name]) for name in names if name in listed]
         for file in files:
             _within(file, LARGEST_TEXT, sentence(wanted))
@@ -102,17 +98,17 @@ def fetch_files(
                 f"{sentence(wanted)}: {len(files):,} files beside the weights are too large together.", _BY_HAND
             )
         for file in files:
-            found[file.name] = _one(repo, kind, revision, file).read_bytes()
+            found[file.name] = _one(repo, "model", revision, file).read_bytes()
     return found
 
 
-def names_below(repo: str, revision: str, folder: str, kind: Kind = "model") -> list[str]:
+def names_below(repo: str, revision: str, folder: str) -> list[str]:
     """The files directly in a folder of a repository; none where there is no such folder. Hostile names are refused."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    with explained(address(repo, kind)):
+    with explained(address(repo, "model")):
         try:
-            return [item.path for item in items(repo, kind, revision, folder, MOST_FILES) if is_file(item)]
+            return [item.path for item in items(repo, "model", revision, folder, MOST_FILES) if is_file(item)]
         except RemoteEntryNotFoundError:
             return []
 

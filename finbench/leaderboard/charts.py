@@ -22,8 +22,8 @@ _SNIPPET = "window.vegaEmbed = vegaEmbed;"
 _WIDE = 20  # times from least to most, from which on the axis is logarithmic
 _NAMED = 4  # points of a front that can all be named
 AXES = {
-    "cost": ("Seconds of the machine for 1,000 documents", "cost"),
-    "memory": ("Peak memory while answering, GB", "memory"),
+    "cost": "Seconds of the machine for 1,000 documents",
+    "memory": "Peak memory while answering, GB",
 }
 
 
@@ -116,20 +116,19 @@ def filled(spec: Any, words: Mapping[str, str]) -> Any:
     return words.get(spec, spec) if isinstance(spec, str) else spec
 
 
-def png(exam: Exam, axis: str = "cost", scale: float = 2) -> bytes:
-    """The scatter of an exam as PNG, for model cards and documents; ``axis`` is ``cost`` or ``memory``."""
+def png(exam: Exam) -> bytes:
+    """Score against cost in an exam as PNG, for model cards and documents."""
     import vl_convert
 
-    title, _ = AXES[axis]
     unit = " in %" if exam.share else ""
-    words = {"%axis%": title, "%metric%": metrics.spoken(exam.score.main_metric) + unit}
+    words = {"%axis%": AXES["cost"], "%metric%": metrics.spoken(exam.score.main_metric) + unit}
     spec = filled(copy.deepcopy(scatter()), words | {"%soft%": "#68727f", "%ink%": "#1c2430"})
-    found = [made for row in exam.rows if (made := point(exam, row, axis)) is not None]
+    found = [made for row in exam.rows if (made := point(exam, row, "cost")) is not None]
     at = label(found)
     spec |= {"datasets": {"rows": found}, "width": 640, "title": f"{exam.title} (n = {exam.score.n:,})"}
     if wide(at):
         logarithmic(spec)
-    return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=scale))
+    return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=2))
 
 
 def label(points: list[dict[str, Any]]) -> list[float]:

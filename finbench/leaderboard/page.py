@@ -39,7 +39,7 @@ def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> dict
     }
     values: dict[str, Any] = {
         "board": board,
-        "families": _families(board),
+        "families": [(name, title) for name, title in FAMILIES.items() if board.family(name)],
         "published": blocks,
         "marks": published.marks,
         "levels": LEVELS,
@@ -106,10 +106,6 @@ def _json(value: Any) -> str:
 # ---------------------------------------------------------------- what the tables show
 
 
-def _families(board: Board) -> list[tuple[str, str]]:
-    return [(name, title) for name, title in FAMILIES.items() if board.family(name)]
-
-
 def payload(board: Board) -> dict[str, Any]:
     """Cards and exams as the script reads them; rows are lists, for there may be thousands."""
     place = {entry.key: number for number, entry in enumerate(board.entries)}
@@ -118,7 +114,7 @@ def payload(board: Board) -> dict[str, Any]:
         "exams": [_exam(exam, place) for exam in board.exams],
         "overview": _overview(board),
         "levels": LEVELS,
-        "axes": {name: title for name, (title, _) in charts.AXES.items()},
+        "axes": charts.AXES,
     }
 
 

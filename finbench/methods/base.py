@@ -94,20 +94,12 @@ class Method:
 
     def described(self) -> dict[str, Any]:
         """What the method declares, for programs."""
-        return {
-            "name": self.name,
-            "summary": self.summary,
-            "equation": self.equation,
-            "paper": self.paper,
-            "trains": self.trains,
-            "bits": self.bits,
-            "becomes": self.becomes,
-            "conv1d": self.conv1d,
-            "defaults": self.defaults,
-            "options": self.options,
-            "about": self.about,
-            "unused": self.unused,
-        }
+        shown = ("name", "summary", "equation", "paper", "trains", "bits", "becomes", "conv1d")
+        return {key: getattr(self, key) for key in (*shown, "defaults", "options", "about", "unused")}
+
+    def stated(self, recipe: Recipe, key: str) -> Any:
+        """One of the method's own options as the recipe has it, else its default."""
+        return recipe.options.get(key, self.options[key])
 
     # ------------------------------------------------------------ before any weight is loaded
 
@@ -295,7 +287,7 @@ def number(
 
     ``advised`` is what the error says to type, where the method has no default.
     """
-    stated = recipe.options.get(key, method.options[key])
+    stated = method.stated(recipe, key)
     kinds = (int,) if whole else (int, float)
     if isinstance(stated, bool) or not isinstance(stated, kinds) or not least <= stated <= most or stated == math.inf:
         raise FinbenchError(

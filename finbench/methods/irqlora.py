@@ -30,22 +30,19 @@ _OTHER_LAYERS = ("use_dora", "use_bdlora", "velora_config")  # peft options that
 class IrQLora(LoraMethod):
     """ICQ and IEC on peft's 4-bit layers; with both off, qlora."""
 
-    def _stated(self, recipe: Recipe, key: str) -> Any:
-        return recipe.options.get(key, self.options[key])
-
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Blocks of 64 must not straddle rows: the shift of a block then is a constant times a sum of inputs."""
         super().verify(recipe, layers)
         for key in ("icq", "iec"):
-            if not isinstance(self._stated(recipe, key), bool):
-                raise FinbenchError(f"{key} is true or false, not {self._stated(recipe, key)!r}.", f"--set {key}=false")
-        spread = self._stated(recipe, "spread")
+            if not isinstance(self.stated(recipe, key), bool):
+                raise FinbenchError(f"{key} is true or false, not {self.stated(recipe, key)!r}.", f"--set {key}=false")
+        spread = self.stated(recipe, "spread")
         if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 < spread <= 1:
             raise FinbenchError(f"spread must be above 0 and at most 1, got {spread!r}.", "--set spread=0.1")
         for key in _OTHER_LAYERS:
             if recipe.options.get(key):
                 raise FinbenchError(f"irqlora has layers of its own, so {key} does not go with it.", "Leave it out.")
-        if not self._stated(recipe, "icq"):
+        if not self.stated(recipe, "icq"):
             return
         without_head(self, recipe, self.reach(recipe, layers), "a head is never quantised, so it has no shifts")
         odd = next((layer for layer in self.reach(recipe, layers) if layer.inputs % 64), None)
@@ -62,21 +59,21 @@ class IrQLora(LoraMethod):
 
     def plain(self, recipe: Recipe) -> bool:
         """Without shifts it is an ordinary LoRA."""
-        return not self._stated(recipe, "icq")
+        return not self.stated(recipe, "icq")
 
     def loads(self, recipe: Recipe) -> Bits:
         """Full precision first: the shifts are found in the weights."""
-        return 16 if self._stated(recipe, "icq") else 4
+        return 16 if self.stated(recipe, "icq") else 4
 
     def quantisation(self, recipe: Recipe, dtype: str) -> dict[str, str | bool | int] | None:
         """As of any NF4 base, with the bits of the shifts."""
         found = super().quantisation(recipe, dtype)
-        return {**found, "shift_bits": 8, "shift_group": 256} if found and self._stated(recipe, "icq") else found
+        return {**found, "shift_bits": 8, "shift_group": 256} if found and self.stated(recipe, "icq") else found
 
     def lora_config(self, recipe: Recipe, **changes: Any) -> Any:
         """With elastic layers if the recipe has them: for Linear4bit, which is an nn.Linear too, and for that alone."""
         config = super().lora_config(recipe, **changes)
-        if self._stated(recipe, "iec"):
+        if self.stated(recipe, "iec"):
             import bitsandbytes as bnb
 
             from finbench.methods.iec import ElasticLinear4bit
@@ -86,7 +83,7 @@ class IrQLora(LoraMethod):
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """Adapters on the NF4 base; then, with ICQ, every layer below one gets codes of its own."""
-        if not self._stated(recipe, "icq"):
+        if not self.stated(recipe, "icq"):
             return super().apply(model, recipe)
         from finbench.methods import icq
 
@@ -94,9 +91,9 @@ class IrQLora(LoraMethod):
             raise ValueError("irqlora needs a Start")
         wrapped = super().apply(start.load(None), recipe)
         say("Calibrating the 4-bit codes (ICQ) ...")
-        for name, module in _layers(wrapped):
+        for name, module in convert.lora_layers(wrapped):
             weight = _weight(model, name)
-            found = icq.calibrate(weight, float(self._stated(recipe, "spread")))
+            found = icq.calibrate(weight, float(self.stated(recipe, "spread")))
             module.base_layer = icq.ShiftedLinear4bit(module.base_layer, weight, *found)
         return wrapped
 
@@ -127,7 +124,7 @@ class IrQLora(LoraMethod):
             for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
             if not name.endswith(".lora_beta")
         }
-        for name, module in _layers(model):
+        for name, module in convert.lora_layers(model):
             if isinstance(module, iec.ElasticLinear4bit):
                 a, b = iec.folded(module, "default")
                 tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a.detach(), b.detach()
@@ -143,10 +140,6 @@ class IrQLora(LoraMethod):
         save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def _layers(model: Any) -> list[tuple[str, Any]]:
-    return [(name, m) for name, m in model.named_modules() if "default" in getattr(m, "lora_A", {})]
-
-
 def _weight(full: Any, name: str) -> Any:
     """The weight, float32 (outputs, inputs), that the unquantised model ``full`` has where an adapter has ``name``."""
     layer = full.get_submodule(name.removeprefix(convert.PREFIX))
@@ -158,7 +151,7 @@ def _shifts(model: Any) -> dict[str, Any]:
     from finbench.methods.icq import ShiftedLinear4bit
 
     found = {}
-    for name, module in _layers(model):
+    for name, module in convert.lora_layers(model):
         if isinstance(module.base_layer, ShiftedLinear4bit):
             found[name + _SHIFT], found[name + _SCALE] = module.base_layer.shift, module.base_layer.scale
     return found

@@ -63,6 +63,8 @@ _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft
 class LoraMethod(Method):
     """A method that is peft's LoraConfig with some arguments set (``config``). ``starts``: it sets A and B itself."""
 
+    becomes: Becomes = "plain LoRA"
+    trains: str = "r(h+o)"
     config: dict[str, Any] = field(default_factory=dict)
     starts: bool = False
 
@@ -261,16 +263,12 @@ LORA = LoraMethod(
     summary="Low-rank update beside frozen weights",
     equation="y = Wx + (alpha/r) BAx",
     paper="Hu et al. 2021, arXiv:2106.09685",
-    becomes="plain LoRA",
-    trains="r(h+o)",
 )
 RSLORA = LoraMethod(
     name="rslora",
     summary="LoRA with scale alpha/sqrt(r), for high ranks",
     equation="y = Wx + (alpha/sqrt(r)) BAx",
     paper="Kalajdzievski 2023, arXiv:2312.03732",
-    becomes="plain LoRA",
-    trains="r(h+o)",
     config={"use_rslora": True},
 )
 DORA = LoraMethod(
@@ -287,8 +285,6 @@ QLORA = LoraMethod(
     summary="LoRA on a base in NF4, with scales in 8 bits",
     equation="y = dequant(NF4(W))x + (alpha/r) BAx",
     paper="Dettmers et al. 2023, arXiv:2305.14314",
-    becomes="plain LoRA",
-    trains="r(h+o)",
     bits=(4,),
     refused="it is lora at 4 bits",
     defaults={"bits": 4},
@@ -298,8 +294,6 @@ LORA_PLUS = LoraPlus(
     summary="LoRA whose B learns faster than its A",
     equation="y = Wx + (alpha/r) BAx, lr_B = lambda lr_A",
     paper="Hayou et al. 2024, arXiv:2402.12354",
-    becomes="plain LoRA",
-    trains="r(h+o)",
     options={"lr_ratio": 16},
     about={
         "lr_ratio": "learning rate of B over that of A",
@@ -313,6 +307,5 @@ LORA_FA = LoraFA(
     summary="LoRA with A frozen: less memory",
     equation="y = Wx + (alpha/r) BAx, A frozen, g_B <- (r/alpha)^2 g_B (AA^T)^-1",
     paper="Zhang et al. 2023, arXiv:2308.03303",
-    becomes="plain LoRA",
     trains="r o",
 )

@@ -39,10 +39,6 @@ class Moving(LoraMethod):
 
     ranks: int = 1
 
-    def stated(self, recipe: Recipe, key: str) -> Any:
-        """An option as the recipe has it, else its default."""
-        return recipe.options.get(key, self.options[key])
-
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         """Options that mean something, and no head, which may be the embedding too."""
         super().verify(recipe, layers)
@@ -300,7 +296,6 @@ ROSA = Rosa(
     equation="y = (W - sB0A0)x + sBAx, sB0A0 = r random triples of SVD(W), W <- W + s(BA - B0A0) every k steps",
     paper="Hameed et al. 2024, arXiv:2407.07802",
     becomes="converted LoRA",
-    trains="r(h+o)",
     bits=(16,),
     refused=_REFUSED,
     ranks=2,
@@ -318,7 +313,6 @@ RELORA = ReLora(
     equation="y = Wx + sBAx, W <- W + sBA, B <- 0 every k steps",
     paper="Lialin et al. 2023, arXiv:2307.05695",
     becomes="converted LoRA",
-    trains="r(h+o)",
     bits=(16,),
     refused=_REFUSED,
     options={**_OPTIONS, "prune": 0.99, "restart_warmup": 0.1},

@@ -14,7 +14,7 @@ from typing import Any
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
-from finbench.methods.base import Layer, Method, Start, full_rank, without_conv1d
+from finbench.methods.base import Becomes, Layer, Method, Start, full_rank, without_conv1d
 from finbench.methods.options import check_patterns
 from finbench.methods.wrapping import configuration, reached, rehearse, wrap
 
@@ -31,6 +31,7 @@ class Tuner(Method):
     ``divides`` names fields that must divide sizes of every target, and which: ``inputs``, ``outputs`` or both.
     """
 
+    becomes: Becomes = "merged weights"
     peft_config: str = ""
     rank: str | None = "r"
     alpha: str | None = None
@@ -104,7 +105,6 @@ VERA = Tuner(
     summary="Two vectors a layer; A and B random, frozen",
     equation="y = Wx + diag(b) B diag(d) Ax, A and B frozen",
     paper="Kopiczko et al. 2023, arXiv:2310.11454",
-    becomes="merged weights",
     trains="r + o",
     peft_config="VeraConfig",
     wide=True,
@@ -118,7 +118,6 @@ RANDLORA = Tuner(
     summary="Weights of a full-rank sum of random products",
     equation="y = Wx + s sum_i B_i diag(l_i) A_i diag(g_i) x, A and B frozen",
     paper="Albert et al. 2025, arXiv:2502.00987",
-    becomes="merged weights",
     trains="n(r + min(h,o)), n = ceil(min(h,o) / r)",
     peft_config="RandLoraConfig",
     alpha="randlora_alpha",
@@ -136,7 +135,6 @@ OFT = Tuner(
     summary="A rotation of each layer's inputs, in blocks",
     equation="y = W Rx, R = (I+Q)(I-Q)^-1 by blocks, Q skew-symmetric; peft takes the series up to Q^4",
     paper="Qiu et al. 2023, arXiv:2306.07280",
-    becomes="merged weights",
     trains="h(b-1)/2, b = oft_block_size",
     conv1d=False,
     peft_config="OFTConfig",
@@ -222,7 +220,6 @@ def _tuner(name: str, config: str, paper: str, more: dict[str, Any]) -> Tuner:
         summary=f"peft's {config.removesuffix('Config')}, as peft documents it",
         equation="see the paper" if paper != "-" else "see peft's documentation",
         paper=f"arXiv:{paper}" if paper != "-" else "-",
-        becomes="merged weights",
         refused="peft's code for it does not read quantised weights",
         unused=tuple(key for key in ("rank", "alpha", "dropout") if key not in takes),
         peft_config=config,

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, TrainerState
+from transformers import TrainingArguments
 
 from finbench.models.structured import layers, penalty
 from finbench.pretraining import held as scoring
@@ -27,7 +25,7 @@ from finbench.pretraining.members import Restarts
 from finbench.pretraining.mixture import Mixture
 from finbench.pretraining.shards import Held
 from finbench.pretraining.spec import PretrainRecipe
-from finbench.training import METHOD, Keeper
+from finbench.training import Keeper, StepTrainer
 
 BITS, NATS = "bits_per_byte", "nats_per_token"  # in the log: bits_per_byte/<source>
 _POINTS = 1000  # of the loss curve
@@ -134,11 +132,10 @@ class PretrainingWatch(Keeper):
         return moving.method.state(model) if moving else {}
 
 
-class PretrainTrainer(Trainer):
-    """transformers' Trainer on whole steps of a mixture."""
+class PretrainTrainer(StepTrainer):
+    """Trains on the steps of a mixture."""
 
-    optimizer: Any
-    lr_scheduler: Any
+    watch: PretrainingWatch
 
     def __init__(
         self,
@@ -150,20 +147,13 @@ class PretrainTrainer(Trainer):
         moving: Restarts | None = None,
         **arguments: Any,
     ) -> None:
-        arguments["args"]._n_gpu = min(1, arguments["args"].n_gpu)  # else Trainer splits batches by nn.DataParallel
-        own = moving.method.callbacks(arguments["model"], moving.recipe) if moving else []
-        self.recipe, self.phase, self.mixture, self.held_out = recipe, phase, mixture, held
-        self.moving, self.watch = moving, watch
-        super().__init__(**arguments, train_dataset=range(phase.steps), callbacks=[*own, watch])
-        self.remove_callback(PrinterCallback)
+        self.recipe, self.phase, self.mixture, self.held_out, self.moving = recipe, phase, mixture, held, moving
+        method, own = (moving.method, moving.recipe) if moving else (None, None)
+        super().__init__(method, own, watch, **arguments, train_dataset=range(phase.steps))
         watch.trainer = self
 
     def get_train_dataloader(self) -> Any:
         return DataLoader(self.train_dataset, batch_size=1, collate_fn=lambda numbers: {"step": numbers})
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted here: see ``counts``."""
-        return 0
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW; matrices decay, but not the factors whose product does (``frobenius_decay``)."""
@@ -192,18 +182,6 @@ class PretrainTrainer(Trainer):
                 chosen, lambda step: factor(self.recipe, self.phase.first + step) * again(step)
             )
         return self.lr_scheduler
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        held = Path(resume_from_checkpoint) / METHOD
-        if self.moving and held.is_file():
-            self.moving.method.restore(self.model, load_file(held))
-
-    def restore(self, checkpoint: Path) -> None:
-        """Load a phase that had ended when the run was stopped: Trainer itself would take one step more."""
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        self.watch.on_train_begin(self.args, self.state, self.control)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Steps are counted from the beginning of the run; losses carry the seconds that a step took."""

@@ -80,7 +80,7 @@ def write(facts: Facts) -> str:
         prompt=_prompt(facts),
         served=_served(facts),
         overlaps=_overlaps(facts),
-        example=_example_tasks(facts),
+        example=",".join(name.removeprefix(catalog.PREFIX) for name in facts.tasks if name in catalog.tasks()),
         base_page=hub.page(facts.base.hub_id) if facts.base and facts.base.hub_id else "",
         page=hub.page(facts.repo),
         known=bool(facts.base and facts.base.hub_id in {entry.hub_id for entry in catalog.bases().values()}),
@@ -180,10 +180,6 @@ def _prompt(facts: Facts) -> str:
         return "Is this sentence positive, negative or neutral?"
     exam = task_of_examples(known[0])
     return str(prompts.pair(exam, next(iter(exam.dataset["test"])))[0])
-
-
-def _example_tasks(facts: Facts) -> str:
-    return ",".join(name.removeprefix(catalog.PREFIX) for name in facts.tasks if name in catalog.tasks())
 
 
 def _served(facts: Facts) -> int | None:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finbench.core.records import Measure
 from finbench.scoring.stats import RESAMPLES, Z95, Bounds, Counts, Statistic, by_cluster, estimate
 
-POWER = 0.8
+_Z80 = 0.8416212335729143  # 80 % quantile of the normal distribution: the power at which effects are found
 UNBOUNDED = (-math.inf, math.inf)
 OF_SHARES = (-1.0, 1.0)  # bounds of a difference between two shares
 _ROUNDING = 1e-12  # an effect that sums in another order give
@@ -38,12 +37,12 @@ class Difference:
         """There are enough units for p to fall below 5 %."""
         return self.units > UNTESTABLE
 
-    def detectable(self, power: float = POWER) -> float | None:
-        """Least true difference that these documents would show with ``power`` at the 5 % level, two-sided.
+    def detectable(self) -> float | None:
+        """Least true difference that these documents would show with a power of 80 % at the 5 % level, two-sided.
 
         None where no difference whatever could be significant, and where the two do not differ at all.
         """
-        return minimum_detectable_effect(self.error, power) if self.testable and self.error else None
+        return minimum_detectable_effect(self.error) if self.testable and self.error else None
 
 
 def difference(
@@ -116,30 +115,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def minimum_detectable_effect(error: float, power: float = POWER) -> float:
-    """Least true difference found with ``power`` at the 5 % level, two-sided, given the difference's standard error.
+def minimum_detectable_effect(error: float) -> float:
+    """Least true difference found with a power of 80 % at the 5 % level, two-sided, given its standard error.
 
-    Normal approximation: (z of 97.5 % + z of ``power``) times the error (Card et al. 2020, section 3).
+    Normal approximation: (z of 97.5 % + z of 80 %) times the error (Card et al. 2020, section 3).
     """
-    from scipy.special import ndtri
-
-    return (Z95 + float(ndtri(power))) * error
+    return (Z95 + _Z80) * error
 
 
-def documents_needed(n: int, error: float, effect: float, power: float = POWER) -> int | None:
-    """Documents with which a true difference ``effect`` is found with ``power``; None for no effect or no error.
+def documents_needed(n: int, error: float, effect: float) -> int | None:
+    """Documents with which a true difference ``effect`` is found with a power of 80 %; None for no effect or no error.
 
     ``error`` is the standard error of the difference on ``n`` documents; it falls with the root of their number.
     """
     if abs(effect) <= _ROUNDING or error == 0:
         return None
-    return math.ceil(n * (minimum_detectable_effect(error, power) / effect) ** 2)
-
-
-def tied_ranks(better: NDArray[np.bool_]) -> list[int]:
-    """Rank of each subject: one more than the number of subjects that are significantly better.
-
-    ``better[i, j]``: i is significantly better than j. Subjects with one rank are tied: the data do not tell
-    which of them is ahead.
-    """
-    return [int(rank) for rank in better.sum(axis=0) + 1]
+    return math.ceil(n * (minimum_detectable_effect(error) / effect) ** 2)

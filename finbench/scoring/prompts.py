@@ -35,9 +35,9 @@ def load(
     """
     from lm_eval.tasks import TaskManager
 
-    tasks = list(tasks)
-    _fetch([task for task in tasks if not task.shipped and not _rows_of(task, data_dir)], data_dir)
-    stated = {**_checked(tasks, metadata or {}), "finbench_data_dir": str(paths.data_dir(data_dir))}
+    tasks, home = list(tasks), paths.data_dir(data_dir)
+    _fetch([task for task in tasks if not task.shipped and not (home / task.set / "test.jsonl").is_file()], data_dir)
+    stated = {**_checked(tasks, metadata or {}), "finbench_data_dir": str(home)}
     manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False, metadata=stated)
     loaded = {}
     for task in tasks:
@@ -116,10 +116,6 @@ def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dic
     if not hub:
         return {"origin": "files", "choices": choices}
     return {"origin": f"hub:{hub['path']}", "revision": hub["revision"], "pinned": hub["pinned"], "choices": choices}
-
-
-def _rows_of(task: Task, data_dir: Path | None) -> bool:
-    return (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file()
 
 
 def rows(exam: Any, split: str) -> list[dict[str, Any]]:

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from finbench.training.planning import plan, planned_gib, prepare_for_plan, shape_of
     from finbench.training.runner import train
     from finbench.training.speedups import check_sharding
-    from finbench.training.trainer import METHOD, FirstCtrlC, Keeper
+    from finbench.training.trainer import FirstCtrlC, Keeper, StepTrainer
     from finbench.training.tuning import search_outline, tune
 else:
     __getattr__ = face(__name__)
 
 __all__ = [
     "GIB",
-    "METHOD",
     "FirstCtrlC",
     "Keeper",
     "Made",
+    "StepTrainer",
     "check_sharding",
     "checkpoints",
     "merge",

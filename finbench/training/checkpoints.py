@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
-from finbench.core.files import sha256_file
+from finbench.core.files import flush, sha256_file
 
 MANIFEST = "finbench-checkpoint.json"
 
@@ -16,21 +15,13 @@ def publish(staging: Path, target: Path) -> None:
     """Make ``staging`` the checkpoint ``target``: manifest last, everything flushed, one rename."""
     files = {str(path.relative_to(staging)): sha256_file(path) for path in sorted(staging.rglob("*")) if path.is_file()}
     for name in files:
-        _flush(staging / name)
+        flush(staging / name)
     (staging / MANIFEST).write_text(json.dumps({"files": files}, indent=1) + "\n")
-    _flush(staging / MANIFEST)
+    flush(staging / MANIFEST)
     if target.exists():
         shutil.rmtree(target)
     staging.rename(target)
-    _flush(target.parent)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(target.parent)
 
 
 def fault(checkpoint: Path) -> str | None:
@@ -65,10 +56,10 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     return None, passed
 
 
-def prune(folder: Path, keep: int = 2) -> None:
-    """Remove all but the newest ``keep`` whole checkpoints, and any torn one."""
+def prune(folder: Path) -> None:
+    """Remove all but the two newest whole checkpoints, and any torn one."""
     found = sorted((path for path in folder.glob("checkpoint-*") if step_of(path) >= 0), key=step_of, reverse=True)
-    whole = [path for path in found if fault(path) is None][:keep]
+    whole = [path for path in found if fault(path) is None][:2]
     for path in found:
         if path not in whole:
             shutil.rmtree(path, ignore_errors=True)

@@ -263,7 +263,6 @@ class _Spread(torch.autograd.Function):
 class _Pass:
     packed: Packed
     kernel: Callable[..., Any]
-    ragged: Callable[..., Any] | None
     single: bool | None
 
 
@@ -274,15 +273,13 @@ _now: list[_Pass] = []
 def attending(
     packed: Packed,
     kernel: Callable[..., Any] = scaled_dot_product_attention,
-    ragged: Callable[..., Any] | None = None,
     single: bool | None = None,
 ) -> Iterator[None]:
     """The pass that attention sees; around the backward pass too, where activations are computed again.
 
-    ``ragged``: a kernel as torch's ``varlen_attn`` to use in place of ``kernel``; by default torch's own on a GPU.
     ``single``: whether bfloat16 attends in float32; by default on a CPU, whose flash attention is twice as fast so.
     """
-    _now[:] = [_Pass(packed, kernel, ragged, single)]
+    _now[:] = [_Pass(packed, kernel, single)]
     try:
         yield
     finally:
@@ -302,8 +299,6 @@ def _varlen() -> Callable[..., Any] | None:
 
 def _ragged(query: Any, dropout: float) -> Callable[..., Any] | None:
     """The kernel for sequences of any length, if it can take ``query``."""
-    if _now[0].ragged is not None:
-        return _now[0].ragged
     half = query.dtype in (torch.bfloat16, torch.float16)
     if not query.is_cuda or not half or dropout or torch.cuda.get_device_capability(query.device) < (8, 0):
         return None

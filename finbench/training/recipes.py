@@ -146,12 +146,8 @@ def _name(complete: Mapping[str, Any]) -> str:
     tasks_part = "-".join(name.removeprefix(catalog.PREFIX).replace("_", "-") for name in complete["tasks"])
     base = str(complete["base"])
     short = Path(base).expanduser().resolve().name if base[:1] in ("~", ".", "/") else base.split("/")[-1].split("@")[0]
-    return _slug(f"{tasks_part[:40]}-{short}-{_spelled(complete['method'])}-s{complete['seed']}")
-
-
-def _spelled(method: str) -> str:
-    """``lora+`` must not share a folder with ``lora``."""
-    return method.replace("+", "plus")
+    method = complete["method"].replace("+", "plus")  # lora+ must not share a folder with lora
+    return _slug(f"{tasks_part[:40]}-{short}-{method}-s{complete['seed']}")
 
 
 def _slug(text: str) -> str:

@@ -34,15 +34,45 @@ class Diverged(FinbenchError):
     """The loss is not a number any more."""
 
 
-class AnswerTrainer(Trainer):
-    """transformers' Trainer with the loss on answers only and the resumable length-sorted order.
-
-    It is handed the rows of a whole optimiser step at once, on every process those of all, and cuts its own share into
-    forward passes.
-    """
+class StepTrainer(Trainer):
+    """transformers' Trainer, handed a whole optimiser step at once; its checkpoints hold a method's state too."""
 
     optimizer: Any
     lr_scheduler: Any
+
+    def __init__(self, method: Any, recipe: Any, watch: Keeper | None, **arguments: Any) -> None:
+        arguments["args"]._n_gpu = min(1, arguments["args"].n_gpu)  # else Trainer splits batches by nn.DataParallel
+        self.method, self.watch = method, watch
+        own = method.callbacks(arguments["model"], recipe) if method else []
+        super().__init__(**arguments, callbacks=[*own, *([watch] if watch else [])])
+        self.remove_callback(PrinterCallback)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: transformers' estimate walks over all parameters at every step."""
+        return 0
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        held = Path(resume_from_checkpoint) / METHOD
+        if self.method and held.is_file():
+            self.method.restore(self.model, load_file(held))
+
+    def restore(self, checkpoint: Path) -> None:
+        """Load a run that was stopped after its last step.
+
+        Trainer itself would take one step more when that step is in the middle of an epoch.
+        """
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if self.watch:
+            self.watch.on_train_begin(self.args, self.state, self.control)
+
+
+class AnswerTrainer(StepTrainer):
+    """The loss on answers only, and the resumable length-sorted order.
+
+    It is handed the rows of a step, on every process those of all, and cuts its own share into forward passes.
+    """
 
     def __init__(
         self,
@@ -52,12 +82,8 @@ class AnswerTrainer(Trainer):
         passes: loops.Passes | None = None,
         **arguments: Any,
     ) -> None:
-        arguments["args"]._n_gpu = min(1, arguments["args"].n_gpu)  # else Trainer splits batches by nn.DataParallel
-        self.recipe, self.method = recipe, method_named(recipe.method) if recipe else None
-        own = self.method.callbacks(arguments["model"], recipe) if self.method and recipe else []
-        super().__init__(**arguments, callbacks=[*own, *([watch] if watch else [])])
-        self.remove_callback(PrinterCallback)
-        self.sampler, self.watch = sampler, watch
+        self.recipe, self.sampler = recipe, sampler
+        super().__init__(method_named(recipe.method) if recipe else None, recipe, watch, **arguments)
         self._like_the_first()
         self.peak = 0  # bytes that the process with most has held, when training is over
         self.passes = passes or loops.Passes("padded", sampler.batch_size)
@@ -100,12 +126,6 @@ class AnswerTrainer(Trainer):
             self.lr_scheduler = self.method.scheduler(chosen, self.recipe, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        held = Path(resume_from_checkpoint) / METHOD
-        if self.method and held.is_file():
-            self.method.restore(self.model, load_file(held))
-
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """That of the first process where this one has none: the run was begun by another number of processes."""
         own = f"rng_state_{self.args.process_index}.pth" if self.args.world_size > 1 else "rng_state.pth"
@@ -121,20 +141,6 @@ class AnswerTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         order = batches.StepSampler(self.sampler, self.recipe.accumulate if self.recipe else 1)
         return DataLoader(self.train_dataset, batch_sampler=order, collate_fn=lambda rows: {"rows": rows})
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: transformers' estimate walks over all parameters at every step."""
-        return 0
-
-    def restore(self, checkpoint: Path) -> None:
-        """Load a run that was killed after its last step.
-
-        Trainer itself would take one step more when that step is in the middle of an epoch.
-        """
-        self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        if self.watch:
-            self.watch.on_train_begin(self.args, self.state, self.control)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """The gradients of a whole optimiser step; returns its loss.

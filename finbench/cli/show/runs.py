@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.padding import Padding
@@ -21,8 +21,10 @@ from finbench.core.records import Adapter, Recipe, Scorecard, Task
 from finbench.data import SPLITS, ImportReport
 from finbench.evaluation import DoctorLine
 from finbench.methods import method_named
-from finbench.serving import Server
 from finbench.training import Made, merge_in_words
+
+if TYPE_CHECKING:
+    from finbench.serving import Server
 
 
 def serving(server: Server) -> None:

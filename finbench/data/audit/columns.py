@@ -29,7 +29,6 @@ _GOLD = (
 )
 _GOLD_ENDS = ("label", "labels", "tags", "target", "sentiment", "class", "answer")
 _CHAT = ("messages", "conversations", "conversation", "chat")
-_IDS = re.compile(r"^(id|idx|index|uuid|guid|key|url|link|date|dates|timestamp|time|split|rowid|.*id)$")
 
 
 class Item(NamedTuple):

@@ -23,10 +23,10 @@ class Known(NamedTuple):
     chosen: Any  # how the set's rows are read
 
 
-def code_of(known: Known, raw: Raw, layout: Layout, name: str) -> str:
+def code_of(known: Known, raw: Raw, name: str) -> str:
     """What the label of a row stands for, as the set's reader has it; "" if the reader refuses the row."""
     try:
-        return _code(known.chosen, raw, layout, name, split_in(name)) or ""
+        return _code(known.chosen, raw, name, split_in(name)) or ""
     except (helper("sets").WrongFile, KeyError, TypeError, ValueError):
         return ""
 
@@ -52,7 +52,7 @@ def _codes(chosen: Any, sample: Sequence[Raw], layout: Layout, name: str) -> dic
     split, told, taken = split_in(name), dict[str, str](), 0
     for raw in sample:
         try:
-            found = _code(chosen, raw, layout, name, split)
+            found = _code(chosen, raw, name, split)
         except (helper("sets").WrongFile, KeyError, TypeError, ValueError):
             return None
         taken += found is not None
@@ -62,7 +62,7 @@ def _codes(chosen: Any, sample: Sequence[Raw], layout: Layout, name: str) -> dic
     return told if taken >= 0.9 * len(sample) else None
 
 
-def _code(chosen: Any, raw: Raw, layout: Layout, name: str, split: str | None) -> str | None:
+def _code(chosen: Any, raw: Raw, name: str, split: str | None) -> str | None:
     """What a row's label stands for; "" if it has none of its own, None if the reader drops the row."""
     made = list(chosen.units([(raw.row, name, split)]))
     if any(isinstance(item, str) for item in made):

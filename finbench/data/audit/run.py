@@ -161,7 +161,7 @@ class _Told:
             for raw in good:
                 item = self.layout.item(raw)
                 if item.gold and self.known and item.gold not in self.codes and len(self.codes) < LABELS:
-                    self.codes[item.gold] = known.code_of(self.known, raw, self.layout, self.name)  # sorted by label
+                    self.codes[item.gold] = known.code_of(self.known, raw, self.name)  # sorted by label
                 yield item, raw.row
             return
         names, text, gold = self.layout.sentence, self.layout.text, self.layout.gold

@@ -21,7 +21,6 @@ from finbench.core.errors import FinbenchError
 MAX_BYTES = 128 * 2**20  # the largest 10-K instances are near 50 MiB
 MAX_ELEMENTS = 2_000_000  # a bank's inline 10-K has some 600,000; more is an attack, and takes gigabytes
 XBRLI = "http://www.xbrl.org/2003/instance"
-XHTML = "http://www.w3.org/1999/xhtml"
 LINK = "http://www.xbrl.org/2003/linkbase"
 XLINK = "http://www.w3.org/1999/xlink"
 XSI = "http://www.w3.org/2001/XMLSchema-instance"

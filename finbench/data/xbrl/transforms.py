@@ -125,10 +125,6 @@ def _date(text: str) -> str:
     return f"{year:04d}-{months[0]:02d}-{digits[0]:02d}"
 
 
-def _same(text: str) -> str:
-    return " ".join(text.split())
-
-
 TEXTS: dict[str, Callable[[str], str]] = {
     "datemonthnamedayyearen": _date,
     "datelongus": _date,
@@ -157,6 +153,6 @@ def read_number(text: str, name: str) -> Decimal:
 def read_text(text: str, name: str) -> str | None:
     """What ``text`` means under format ``name``; None if the format is not known. Raises ValueError."""
     if not name:
-        return _same(text)
+        return " ".join(text.split())
     rule = TEXTS.get(name.replace("-", "").lower())
     return None if rule is None else rule(text)

@@ -177,7 +177,9 @@ class VLLMEngine:
             if self.on_cpu:  # while vLLM loads
                 known = parity.references(self.base, self.folders, self.dtype)
             pool.await_ready()
-            self.gaps = parity.check(known, lambda adapter, ids: self._probe(pool, adapter, ids), self._exact())
+            self.gaps = parity.check(
+                known, lambda adapter, ids: self._probe(pool, adapter, ids), self.dtype == "float32"
+            )
         except BaseException:
             pool.close()
             raise
@@ -186,9 +188,6 @@ class VLLMEngine:
             say(f"vLLM serves {len(self.gaps)} adapters unmerged; log-probabilities differ from peft's by {worst:.1g}.")
         self.pool = pool
         return pool
-
-    def _exact(self) -> bool:
-        return self.dtype == "float32"
 
     def _probe(self, pool: Pool, adapter: Path | None, ids: list[list[int]]) -> parity.Scores:
         texts = [self.encoder.tokenizer.encode(text) for text in parity.PROBES]

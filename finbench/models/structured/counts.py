@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from finbench.models.structured import modules
@@ -133,14 +132,11 @@ def stored_bytes(model: Any, bits: int = 16) -> int:
     """
     quantised = [] if bits == 16 else quantisable(model)
     taken = {id(layer.weight) for layer in quantised}
-    tensors = {id(tensor): tensor for tensor in [*model.parameters(), *_supports(model)]}
+    supports = [layer.support for layer in modules.layers(model).values() if isinstance(layer, SLTrainLinear)]
+    tensors = {id(tensor): tensor for tensor in [*model.parameters(), *supports]}
     plain = sum(tensor.numel() * tensor.element_size() for key, tensor in tensors.items() if key not in taken)
     quantised_bytes = sum(_layer_bytes(layer.out_features, layer.in_features, bits) for layer in quantised)
     return int(plain + quantised_bytes)
-
-
-def _supports(model: Any) -> list[torch.Tensor]:
-    return [layer.support for layer in modules.layers(model).values() if isinstance(layer, SLTrainLinear)]
 
 
 def quantisable(model: Any) -> list[nn.Linear]:

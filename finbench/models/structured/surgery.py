@@ -42,11 +42,6 @@ class Surgery:
         ranks = {layer.rank for layer in self.layers}
         return ranks.pop() if len(ranks) == 1 else None
 
-    @property
-    def theory(self) -> int:
-        """Parameters of the replaced layers: the sum of r(h + o), biases and sparse values."""
-        return sum(layer.parameters for layer in self.layers)
-
 
 def parameters(model: Any) -> int:
     """All parameters of a model, tied ones once. Four-bit weights are packed: count before quantising."""
