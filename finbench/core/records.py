@@ -282,7 +282,7 @@ class MergedModel(Document):
 
 
 class Subject(Record):
-    """Who is examined: a base, or a base with an adapter, at given bits and prompt style."""
+    """What is evaluated: a base, or a base with an adapter, at given bits and prompt style."""
 
     name: str = Field(description="for people; two subjects of one run have two names")
     base: BaseModelId = Field(description="the base model")
@@ -395,7 +395,7 @@ class Scorecard(Document):
     origin: Literal["finbench", "lm-eval"] = Field(
         default="finbench", description="who asked the model; answers of stock lm-eval are scored again by finbench"
     )
-    subject: Subject = Field(description="who was examined")
+    subject: Subject = Field(description="what was evaluated")
     scores: list[Score] = Field(description="one for each task, sorted by name")
     engine: str = Field(description="what computed the answers")
     dtype: str = Field(description="floating-point type of the computation")
@@ -411,7 +411,7 @@ class Scorecard(Document):
     run_key: str = Field(description="digest of all that decides an answer except task and data")
     samples: str | None = Field(description="SHA-256 of the samples file; null: there is none")
     peak_memory_bytes: int = Field(ge=0, description="of the GPU if there is one, else resident")
-    seconds: float = Field(ge=0, description="time of the whole sitting")
+    seconds: float = Field(ge=0, description="time of the whole run")
     provenance: Provenance = Field(description="where and with what the card was made")
     restated: Restatement | None = Field(
         default=None, description="scores and intervals were computed anew from the samples; null: they are the first"
