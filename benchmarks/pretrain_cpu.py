@@ -258,8 +258,8 @@ def _verdict(rows: list[tuple[float, str, Any]]) -> str:
         return ""
     whole, matched, work = (bits[SAID[name]] for name in ("dense", "dense-parameters", "dense-flops"))
     lines = [
-        f"- {said}: {value - whole:+.3f} against the dense model of the whole size, {value - matched:+.3f} against the one "
-        f"with as many parameters, {value - work:+.3f} against the one with the operations of plain factors"
+        f"- {said}: {value - whole:+.3f} against the dense model of the whole size, {value - matched:+.3f} against "
+        f"the one with as many parameters, {value - work:+.3f} against the one with the operations of plain factors"
         for key, said in SAID.items()
         if not key.startswith("dense") and (value := bits.get(said)) is not None
     ]

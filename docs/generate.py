@@ -19,7 +19,7 @@ from finbench.core import records
 from finbench.core.prose import wrapped
 
 HERE = Path(__file__).parent
-NOUNS = ("Scorecard", "Restatement", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Provenance")
+NOUNS = ("Scorecard", "Restatement", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Overlap", "Provenance")
 HEAD = """# The scorecard, schema {number}
 
 Written by `python docs/generate.py` from `finbench/core/records.py`.
