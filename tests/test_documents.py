@@ -116,6 +116,12 @@ def test_anchors_are_those_of_github() -> None:
     assert _anchors(text) == {"the-rules", "finbench-plan-what-it-needs", "a-and-c_d", "the-rules-1"}
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_scripts_that_are_named_exist(name: str) -> None:
+    named = re.findall(r"\b((?:benchmarks|docs|examples|finbench|tests)/[\w/-]+\.(?:py|sh))\b", _read(name))
+    assert [path for path in dict.fromkeys(named) if not (ROOT / path).is_file()] == []
+
+
 # ---------------------------------------------------------------- commands
 
 
