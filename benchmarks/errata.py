@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from finbench.core.prose import wrapped
 from finbench.data.audit.model import Audit, Finding
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "errata.md"
@@ -38,13 +39,16 @@ CHECKS = {  # in the order of the page
     "duplicates": "Rows that repeat",
     "encoding": "Encoding damage",
 }
-CITED = """### What the files at hand cannot show
+CITED = """### What these files cannot show
 
-Cited, not measured here: FinLoRA's and FinGPT's expansions of the gold headlines say No to "talk about price"
-where the authors' own column says Yes (of 16 headlines read in public excerpts of Open-Finance-Lab/FinLoRA, all
-16 say No and the original has Yes for 12; the other eight questions agreed). finbench asks its questions from
-the authors' nine columns. FinLoRA's README gives 970 test rows for FPB, its file has 1,212; that table also
-calls FPB CC BY-SA 3.0, where the authors' package says CC BY-NC-SA 3.0."""
+Cited, not measured here:
+
+- FinLoRA's and FinGPT's expansions of the gold headlines say No to "talk about price" where the
+  authors' own column says Yes. Of 16 headlines read in public excerpts of Open-Finance-Lab/FinLoRA,
+  all 16 say No, and the original has Yes for 12; the other eight questions agreed.
+  finbench makes its questions from the authors' nine columns.
+- FinLoRA's README gives 970 test rows for FPB, but its file has 1,212.
+  That table also calls FPB CC BY-SA 3.0, where the authors' package says CC BY-NC-SA 3.0."""
 
 
 def section(found: Audit) -> Iterator[str]:
@@ -53,7 +57,7 @@ def section(found: Audit) -> Iterator[str]:
     yield "## What the audit finds in the authors' and FinLoRA's files"
     yield ""
     yield f"By `finbench data audit` on {rows:,} rows of {len(found.sources)} files, about three quarters of the"
-    yield "published sets: counts are of the rows at hand. Texts under a closed licence are named by place alone."
+    yield "published sets; counts are of these rows. Texts under a closed licence are named by place only."
     free = {seen.name for seen in found.sources if seen.open}
     for check, title in CHECKS.items():
         chosen = [finding for finding in found.faults if finding.check == check]
@@ -84,6 +88,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="put the section into docs/errata.md")
     arguments = parser.parse_args()
     text = "\n".join(section(Audit.model_validate_json(arguments.audit.read_text(encoding="utf-8")))) + "\n"
+    text = wrapped(text)
     if not arguments.write:
         sys.stdout.write(text)
         return 0

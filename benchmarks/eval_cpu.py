@@ -24,6 +24,7 @@ from lm_eval.models.huggingface import HFLM
 
 from finbench.core import catalog, environment
 from finbench.core.console import quiet, say
+from finbench.core.prose import wrapped
 from finbench.engines import choices, generation
 from finbench.engines.lm import TreeLM
 from finbench.models import bases
@@ -34,19 +35,22 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "speed.md"
 HEAD = """\
 # Speed of scoring
 
-Written by `python benchmarks/eval_cpu.py page` from `benchmarks/eval_cpu.json`. lm-eval's `HFLM` at its best
-batch size and finbench's engine take turns on the same requests in one process: computation only, no loading
-and no rendering. SmolLM2-135M, {cores} cores of {cpu}, torch {torch}, transformers {transformers}, lm-eval
-{lmeval}. The floor is the arithmetic of the tokens that must be run, each once, at the speed of this machine's
-matrix products at that moment. The largest difference is that of log-likelihoods; predictions never differed
-but for ties.
+Written by `python benchmarks/eval_cpu.py page` from `benchmarks/eval_cpu.json`.
+
+lm-eval's `HFLM` at its best batch size and finbench's engine take turns on the same requests in one
+process. Only the computation counts, without loading and rendering.
+SmolLM2-135M, {cores} cores of {cpu}, torch {torch}, transformers {transformers}, lm-eval {lmeval}.
+
+The floor is the arithmetic of the tokens that must be run, each once, at the speed that matrix
+products had on this machine at that moment.
+The difference is the largest one of log-likelihoods. Predictions never differed, except for ties.
 
 """
 TAIL = """\
 ## Where the two differ by more than 1e-4
 
-Sums of float32 round; the longer the continuation, the more. The same requests in float64, one at a time, say
-who is nearer:
+Sums in float32 are rounded, and more so for longer continuations.
+The same requests in float64, one at a time, show which side is nearer:
 
 | work | largest error of lm-eval | largest error of finbench |
 |--|--:|--:|
@@ -54,15 +58,17 @@ who is nearer:
 
 ## Where a goal is missed
 
-- **fpb, zero-shot, adapter.** {products:.0%} of our time is in torch's matrix products (its profiler, {documents}
-  documents), that is at the floor but for the shape of the products; the merged adapter costs nothing over the base.
-  The same documents by the tokens of a batch: {batches} s. We take 512.
-- **139 candidate tags.** us-gaap tags have eight tokens or so: the answers alone are 139 branches of that,
-  which both sides must run. The context, which we run once and lm-eval 139 times, is hardly longer. The floor
-  itself allows no 20 times.
-- **fpb generated, base.** The untrained base talks on to the limit of twelve tokens. A step of decoding reads
-  every weight, for two rows as for sixty ({two:.2f} s against {sixty:.2f} s), so rows that are done make place
-  for waiting ones.
+- **fpb, zero-shot, adapter.** {products:.0%} of our time is in torch's matrix products (its profiler,
+  {documents} documents). That is the floor, apart from the shape of the products.
+  The merged adapter costs nothing over the base.
+  Seconds for the same documents, by the tokens of a batch: {batches}. We take 512.
+- **139 candidate tags.** A us-gaap tag has about eight tokens, so the answers alone are 139 branches
+  of eight tokens, which both sides must run.
+  The context, which we run once and lm-eval 139 times, is hardly longer.
+  Even the floor does not allow 20 times.
+- **fpb generated, base.** The untrained base writes on to the limit of twelve tokens.
+  A step of decoding reads every weight, for two rows as for sixty ({two:.2f} s against
+  {sixty:.2f} s), so finished rows make room for waiting ones.
 """
 BATCHES = (16, 32, 64)
 # name, task, shots, rows, goal
@@ -289,7 +295,7 @@ def page(results: dict[str, Any]) -> str:
         "two": own["step"]["2"],
         "sixty": own["step"]["60"],
     }
-    return HEAD.format(**about) + "\n".join(lines) + "\n\n" + TAIL.format(**shown)
+    return wrapped(HEAD.format(**about) + "\n".join(lines) + "\n\n" + TAIL.format(**shown))
 
 
 def main() -> None:

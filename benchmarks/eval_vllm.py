@@ -26,6 +26,7 @@ from typing import Any
 
 from finbench.core import catalog, environment
 from finbench.core.console import quiet, say
+from finbench.core.prose import wrapped
 from finbench.models import bases
 from finbench.scoring import prompts
 
@@ -293,9 +294,9 @@ def page(results: dict[str, Any]) -> str:
     if any(row.get("stock_merged") for row in results["rows"]):
         lines += [
             "",
-            "\\* lm-eval is given a merged adapter (the base's figures): on a CPU vLLM 0.32 ends in an error where",
+            "\\* lm-eval gets a merged adapter (the base's figures), because vLLM 0.32 on a CPU ends in an error if",
         ]
-        lines += ["prompt_logprobs of an adapter are asked for. So it is in the eight runs below."]
+        lines += ["prompt_logprobs of an adapter are asked for. The same holds for the eight runs below."]
     lines += [
         "",
         f"- An adapter costs {100 * over['over_cpu']:.0f} % of processor time over the base (goal: at most 10 %): "
@@ -310,7 +311,7 @@ def page(results: dict[str, Any]) -> str:
         f"- In float32 an adapter's log-likelihoods differ from the engine hf's by at most {exact['gap']:.0e} "
         f"({exact['rows']} rows); {exact['moved']} predictions differ.",
     ]
-    return "\n".join(lines)
+    return wrapped("\n".join(lines))
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from finbench.core.prose import wrapped
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "pretrain_cpu.json"
 PAGE = HERE.parent / "docs" / "pretrain-results.md"
@@ -131,23 +133,27 @@ def every(part: str, filings: Path, out: Path) -> None:
 
 HEAD = """# Low-rank pretraining, measured
 
-Written by `python benchmarks/pretrain_cpu.py page` from `benchmarks/pretrain_cpu.json`; the recipes are in that script,
-how to run your own in [pretrain.md](pretrain.md). One seed, one learning rate for all, very little text: this shows
-what the program measures, and which way the differences go at this size. It cannot settle what FinGPT-HPC
-(arXiv:2402.13533) claims for 1.5 billion parameters. Where a larger model is behind a smaller one, it has had too
-little text at this rate: compare structures with the dense models of as many parameters and of as many operations.
+Written by `python benchmarks/pretrain_cpu.py page` from `benchmarks/pretrain_cpu.json`.
+The recipes are in that script; [pretrain.md](pretrain.md) says how to run your own.
 
-Bits per byte of held-out documents (lower is better): general text (the King James Bible) and financial text (10-K
-filings), three tokens to one. In int8, in NF4: the factors stored so, read back, on all held-out text; tables of words
-stay as they were.
+There is one seed, one learning rate for all, and very little text.
+This shows what the program measures, and the direction of the differences at this size.
+It cannot settle what FinGPT-HPC (arXiv:2402.13533) claims for 1.5 billion parameters.
+A larger model that is behind a smaller one has had too little text at this rate.
+So compare structures with the dense models of as many parameters and of as many operations.
+
+The score is bits per byte of held-out documents (lower is better).
+The text is general (the King James Bible) and financial (10-K filings), three tokens to one.
+"in int8" and "in NF4" are the factors stored in that form and read back, on all held-out text;
+embeddings stay as they were.
 """
 
 
 TITLES = {"scratch": "Small Llamas from nothing", "compress": "SmolLM2-135M cut down, then trained"}
 SPEED = """## Speed
 
-By `python benchmarks/pretrain_speed.py run`: one forward and one backward pass over the same tokens, float32, one
-thread, processor time, the ways taking turns.
+By `python benchmarks/pretrain_speed.py run`: one forward and one backward pass over the same tokens,
+in float32 on one thread, by processor time. The ways take turns.
 """
 
 
@@ -162,7 +168,7 @@ def page() -> str:
     speed = runpy.run_path(str(HERE / "pretrain_speed.py"))
     if speed["FOUND"].is_file():
         parts += [SPEED, speed["table"](json.loads(speed["FOUND"].read_text(encoding="utf-8")))]
-    return "\n".join(parts)
+    return wrapped("\n".join(parts))
 
 
 def pictures() -> dict[Path, str]:
@@ -252,8 +258,8 @@ def _verdict(rows: list[tuple[float, str, Any]]) -> str:
         return ""
     whole, matched, work = (bits[SAID[name]] for name in ("dense", "dense-parameters", "dense-flops"))
     lines = [
-        f"- {said}: {value - whole:+.3f} against the whole dense model, {value - matched:+.3f} against that of as many "
-        f"parameters, {value - work:+.3f} against that of plain factors' operations"
+        f"- {said}: {value - whole:+.3f} against the dense model of the whole size, {value - matched:+.3f} against "
+        f"the one with as many parameters, {value - work:+.3f} against the one with the operations of plain factors"
         for key, said in SAID.items()
         if not key.startswith("dense") and (value := bits.get(said)) is not None
     ]
@@ -268,7 +274,7 @@ def _compress(runs: dict[str, Any]) -> str:
         "## A checkpoint cut down",
         "",
         f"SmolLM2-135M (the embedded copy), truncated by SVD, then {steps} steps ({tokens:,} tokens) at a context "
-        f"of 64, {one['dtype']}. This is a very short healing: the curves still fall where they end.",
+        f"of 64, {one['dtype']}. This is very little training after the cut: the curves still fall at their ends.",
         "",
         "| model | parameters | compression | of the base | after the cut | after training | general | financial "
         "| in int8 | in NF4 | error of a matrix |",

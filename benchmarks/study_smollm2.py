@@ -25,6 +25,7 @@ import numpy as np
 from finbench.cards import cardfiles, comparison
 from finbench.core.catalog import PREFIX
 from finbench.core.files import write_atomic
+from finbench.core.prose import wrapped
 from finbench.core.records import Score, Scorecard
 from finbench.scoring import measuring
 
@@ -379,17 +380,17 @@ def measured() -> str:
         "**Scores** in %, mean ± standard deviation over three seeds:\n\n" + scores(found),
         "**Differences** in points with simultaneous 95 % intervals (Dunnett), bold where zero lies outside:\n\n"
         + differences(found),
-        "**The same with seeds as blocks**, for a seed's rows are those of all methods (many-to-one on the residual of "
-        "methods and seeds, 14 degrees of freedom):\n\n" + blocked(found),
-        "**The same for these very adapters**, with the documents as what is sampled (paired bootstrap over documents, "
-        "answers of three seeds pooled before the metric, hence other values than the means above; no correction "
-        "for several comparisons):\n\n" + documents(found),
-        "**Forgetting**: the general tasks, and the change against the base of the same bits in points (paired "
+        "**The same with seeds as blocks**, because all methods have the same rows for a seed (many-to-one on the "
+        "residual of methods and seeds, 14 degrees of freedom):\n\n" + blocked(found),
+        "**The same for exactly these adapters**, where documents are what is sampled: paired bootstrap over "
+        "documents, the answers of three seeds pooled before the metric (so the values differ from the means above), "
+        "no correction for several comparisons:\n\n" + documents(found),
+        "**Forgetting**: the general tasks, and the change against the base of the same bits, in points (paired "
         "bootstrap over documents, the nine adapters of a method together):\n\n" + forgetting(found),
         "**Cost**: medians of the nine trainings of a method, one thread, and the rate that its search found:\n\n"
         + costs(found),
     ]
-    return "\n\n".join(parts)
+    return wrapped("\n\n".join(parts))
 
 
 def page() -> None:

@@ -30,10 +30,16 @@ STUDIES = {"suite": "suite-smollm2-135m-lora", "xbrl": "xbrl-smollm2-135m-lora"}
 HEAD = """\
 # Results on the embedded base
 
-Written by `python benchmarks/suite_smollm2.py page` from the scorecards in `leaderboards/scorecards`. Adapters of
-SmolLM2-135M-Instruct, trained once on at most 250 rows (XBRL: 150) of each set that has a train split, beside the base
-itself; at most 200 test rows (XBRL: 30) a task; values in % with a 95 % interval. A check that the tasks can be asked,
-learnt and scored on a real model. With one seed and a 135M base it ranks nothing.
+Written by `python benchmarks/suite_smollm2.py page` from the scorecards in
+`leaderboards/scorecards`.
+
+The adapters of SmolLM2-135M-Instruct were trained once, on at most 250 rows (XBRL: 150) of each set
+that has a train split. They stand beside the base itself.
+A task has at most 200 test rows here (XBRL: 30). Values are in %, with a 95 % interval.
+
+This is a check that a real model can be asked, trained and scored on the tasks.
+With one seed and a 135M base it ranks nothing.
+A recipe with three seeds on a whole test is in [quickstart.md](quickstart.md).
 """
 
 

@@ -18,6 +18,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from finbench.core import paths
+from finbench.core.prose import wrapped
 from finbench.data.xbrl import filings, published
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.published import Question
@@ -132,8 +133,8 @@ def section(folder: Path, given: list[Filing]) -> Iterator[str]:
     names = ", ".join(sorted(document.split("_")[0].split(".")[0] for document in judge.filings))
     yield "## FinLoRA's XBRL analysis: the published rows against their filings"
     yield ""
-    yield f"Filings at hand: {names}. Of {len(questions):,} published rows at hand {len(joined)} are about them; each"
-    yield "answer is asked in five wordings. A row agrees when finbench, asking the filing the same, finds that answer."
+    yield f"We had the filings {names}. Of {len(questions):,} published rows, {len(joined)} are about them."
+    yield "Each answer is asked in five wordings. A row agrees if finbench finds its answer in the filing."
     yield ""
     yield "| kind | rows | different answers | agree | disagree |"
     yield "|--|--:|--:|--:|--:|"
@@ -177,7 +178,7 @@ def _of_the_files(questions: list[Question]) -> Iterator[str]:
     tested = [question for question in formulas if question.split == "test"]
     known = sum((question.company, question.answer) in trained for question in tested)
     unbalanced = sum(question.instruction.count("(") < question.instruction.count(")") for question in formulas)
-    yield "In all rows at hand, filing or not:"
+    yield "In all published rows that we had, with or without their filing:"
     yield ""
     lines = (
         f"{counts['number']} of {tags:,} tag rows ask for a value and have a number as the answer;",
@@ -204,6 +205,7 @@ def main() -> int:
     given = [filing for path in arguments.filings for filing in filings.read(path)]
     asked = {question.document for question in published.read_questions(sorted(arguments.folder.glob("*.csv")))}
     text = "\n".join(section(arguments.folder, [f for f in given if published.document_of(f) in asked])) + "\n"
+    text = wrapped(text)
     if not arguments.write:
         sys.stdout.write(text)
         return 0

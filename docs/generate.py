@@ -16,15 +16,19 @@ from typing import Any
 import methods_page
 
 from finbench.core import records
+from finbench.core.prose import wrapped
 
 HERE = Path(__file__).parent
-NOUNS = ("Scorecard", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Provenance")
+NOUNS = ("Scorecard", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Overlap", "Provenance")
 HEAD = """# The scorecard, schema {number}
 
-Written by `python docs/generate.py` from `finbench/core/records.py`; [scorecard.schema.json](scorecard.schema.json) is the same for programs.
+Written by `python docs/generate.py` from `finbench/core/records.py`.
+[scorecard.schema.json](scorecard.schema.json) is the same for programs.
 
-A scorecard is two files: `<name>.json`, one [Scorecard](#scorecard), and `<name>.samples.jsonl.zst`, a line for every document and task.
-Schema {number} is promised to stay readable: later ones add keys that may be absent, and a card says its number under `schema`.
+A scorecard is two files: `<name>.json`, one [Scorecard](#scorecard), and
+`<name>.samples.jsonl.zst`, one line for every document and task.
+A card gives the number of its schema under `schema`.
+Schema {number} will stay readable: later ones only add keys that may be absent.
 
 ## What can be checked
 
@@ -34,13 +38,22 @@ Schema {number} is promised to stay readable: later ones add keys that may be ab
 |--|--|
 | `self-reported` | there are no samples: the numbers are possible (a share of n documents is k/n, counts fit) and nothing more |
 | `samples-attached` | every value, interval and count follows from the samples, by the task's own scorer; where the data lie on the machine, golds and answers too |
-| `reproduced` | with `--rerun N`: the model that the card names, asked again on N documents of each task, reads the same (all of them in float32 with the same versions, 49 in 50 elsewhere; one more than that differing proves nothing and leaves the level as it is) |
+| `reproduced` | with `--rerun N`: the model that the card names was asked again on N documents of each task and answered the same (all of them in float32 with the same versions, else 49 in 50; if more differ, that proves nothing and the level stays as it is) |
 
-A card of another version of a task than the installed finbench has is a fault: its answers cannot be scored again. The message names the finbench that wrote it.
+Samples do not decide names, settings, versions and times. Two keys cover these:
 
-What no samples decide (names, settings, versions, times) is covered by `run_key`, which follows from subject, settings and versions, and by
-`seal`: the SHA-256 of the card without that key, a colon, and four hex digits of a salted hash for every value in order of its path. So a later edit is
-noticed and named; of an edited sample row the SHA-256 of the samples tells, and recomputing names what does not follow. A number must be written as one, and nothing may stand behind the samples. A seal is no signature: who edits a card and seals it again can only be found out by what is recomputed or asked again.
+- `run_key` follows from subject, settings and versions;
+- `seal` is the SHA-256 of the card without that key, a colon, and four hex digits of a salted hash
+  for every value in order of its path. So a later edit is noticed and named.
+  An edit of a sample row is noticed by the SHA-256 of the samples; recomputing then names what
+  does not follow.
+
+A card of another version of a task than the installed finbench has is a fault, because its answers
+cannot be scored again. The message names the finbench that wrote it.
+
+A number must be written as a number, and nothing may follow the samples in their file.
+A seal is no signature: if somebody edits a card and seals it again, only recomputing, or asking the
+model again, can show it.
 
 ## Sample rows
 
@@ -86,7 +99,7 @@ def page() -> str:
             said = said if isinstance(said, str) else ""
             optional = "" if key in noun.get("required", []) else " (may be absent)"
             parts.append(f"| `{key}` | {kind(stated)}{optional} | {said} |\n")
-    return "".join(parts)
+    return wrapped("".join(parts))
 
 
 def files() -> dict[Path, str]:

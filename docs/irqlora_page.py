@@ -14,50 +14,63 @@ HALVES = ("NF4", "NF4 + ICQ", "NF4 + IEC", "NF4 + ICQ + IEC")
 HEAD = """
 ## IR-QLoRA
 
-`--method irqlora` has two halves, each with a switch. **ICQ** (`--set icq=false` is without) shifts each block of 64 weights by its own tau before it
-is coded, so that the 16 codes carry more information; **IEC** (`--set iec=false`) adds a pooled and a repeated path around A and B, with two trained
-scalars a layer. Without both it is `qlora` bit for bit. When it is saved the two paths are folded into A and B, exactly (eq. 16). Without ICQ that is an
-ordinary LoRA of the NF4 base. With ICQ the base has other codes: the shifts (a byte a block) lie beside A and B, the codes are made again from the
-published weights, and the folder's `peft_type` is `IRQLORA`, so that peft stops instead of putting A and B on plain NF4. In `finbench eval` the base
-beside the adapter is plain NF4, and the adapter brings its codes: while it is in force the layers are held twice in 4 bits.
+`--method irqlora` has two halves, each with a switch.
+
+- **ICQ** (`--set icq=false` turns it off) shifts each block of 64 weights by its own tau before it
+  is coded, so that the 16 codes carry more information.
+- **IEC** (`--set iec=false` turns it off) adds a pooled and a repeated path around A and B, with two
+  trained scalars for each layer.
+
+Without both it is `qlora`, bit for bit.
+When the adapter is saved, the two paths are folded into A and B, exactly (eq. 16).
+Without ICQ the result is an ordinary LoRA of the NF4 base.
+With ICQ the base has other codes. The shifts (a byte for each block) are saved beside A and B, and
+the codes are made again from the published weights.
+The folder's `peft_type` is then `IRQLORA`, so that peft stops instead of putting A and B on plain
+NF4. In `finbench eval` the base beside the adapter is plain NF4, and the adapter brings its codes:
+while it is active, the layers are held twice in 4 bits.
 
 Where this differs from the paper or from its authors' code, and why:
 
 | point | paper | authors' code | here | why |
 |--|--|--|--|--|
 | range of tau | 0.1 sigma around the median, sigma of N(0,1) | sigma = 0.541 absmax | the code's; `spread` is the 0.1 | their results come from it |
-| values tried | 2n, n = 100 | 2n + 1, n = 51, 100 or 125 by script | at most 101 of those that can be stored, and 0 | entropy jumps where a weight changes its code; a value found and then rounded to 8 bits is another one |
+| values tried | 2n, n = 100 | 2n + 1, n = 51, 100 or 125 by script | at most 101 of those that can be stored, and 0 | entropy jumps where a weight changes its code; a value that is found and then rounded to 8 bits is no longer that value |
 | tau the codes see | the stored one is implied | the unrounded one; dequantising adds the rounded one | the stored one, for both | else codes and values do not belong together |
 | plain NF4 | never better, it says | not looked at | every block whose codes, as bitsandbytes makes them, have no more entropy keeps tau = 0 | some blocks would lose otherwise (below) |
 | storage of tau | double quantisation, 16-bit scale | the same | signed 8 bits, one float32 for 256 | zero must be storable exactly |
 | shapes | - | the number of weights a multiple of 16,384 | inputs a multiple of 64, else refused | a block's shift is then a constant times a sum of inputs |
 | forward pass | - | the whole weight is dequantised in torch | the fused NF4 product, plus tau times sums over blocks of 64 inputs | exact, and tau's part is 1/64 of the work |
 | layers | all | all | those that carry the adapter (`all-linear` by default) | the shifts are saved with it |
-| pooled path | eqs. 12-14: concatenated copies | interleaved copies | eq. 16: interleaved | concatenated copies do not merge as eq. 16 has it |
+| pooled path | eqs. 12-14: concatenated copies | interleaved copies | eq. 16: interleaved | concatenated copies do not merge as eq. 16 says |
 | sizes | gcd form | r must divide both | gcd form | any rank |
 | dropout | - | the pooled input is not dropped | A and the pooled path see the same input | it trains what is merged |
 | start | - | 16-bit and 4-bit model in memory together | likewise | the shifts are found in the weights |
 """
 ENTROPY = """
-**Entropy and storage**, every block of every layer of `smollm2-135m` (`python benchmarks/irqlora_cpu.py entropy`). The embedded copy of that base was
-stored in 4 bits once (Q4_1), so its weights lie on a grid; Gaussian weights stand beside it. Error: squared error of the weights, as a multiple of NF4's.
+**Entropy and storage**, every block of every layer of `smollm2-135m`
+(`python benchmarks/irqlora_cpu.py entropy`).
+The embedded copy of that base was once stored in 4 bits (Q4_1), so its weights lie on a grid;
+Gaussian weights stand beside it.
+"Error" is the squared error of the weights, as a multiple of NF4's.
 
 | layers | blocks | bits of entropy: NF4 | ICQ | gain | blocks below NF4 | tau = 0 | error | bits a weight: NF4 | ICQ |
 |--|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 """
 COSTS = """
-**Cost**, {steps} steps of 8 rows of fpb, processor time of one thread ({cpu}, torch {torch}, {dtype}), other processes beside. NF4 is `qlora`.
+**Cost**, {steps} steps of 8 rows of fpb, processor time of one thread ({cpu}, torch {torch}, {dtype}), on a machine with other work. NF4 is `qlora`.
 
 | | trains | to start, s | a step, s | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|
 """
 UNTRAINED = """
 **Perplexity before any training**, {pages} pages of annual reports (evidence of financebench), {tokens} tokens each:
-{values}. So more entropy is not a better model here: the shifts serve the codes, not the error that they leave.
+{values}. So more entropy is not a better model here: the shifts improve the codes, not the error that they leave.
 """
 ABLATION = """
-**Each half with and without**: {rows} rows of fpb, one epoch of {steps} steps, lr {lr:g}, {seeds}; macro-F1 on {n} rows of fpb in its log-likelihood form
-(untrained: {base:.1f}), perplexity on the same pages as above, which no cell was trained on.
+**Each half with and without**: {rows} rows of fpb, one epoch of {steps} steps, lr {lr:g}, {seeds}.
+Macro-F1 is of {n} rows of fpb in its log-likelihood form (untrained: {base:.1f}).
+Perplexity is of the same pages as above, on which no cell was trained.
 
 | | macro-F1 | perplexity | loss at the end | seeds |
 |--|--:|--:|--:|--:|
@@ -65,13 +78,17 @@ ABLATION = """
 MOVING = """
 ## ROSA and ReLoRA
 
-Both fold what they have learnt into W every so often (`every`: steps, or a share of the run) and go on with new factors, so that the rank of the
-whole update grows from cycle to cycle: by twice the rank with `rosa` (new factors less those taken out), by the rank with `relora`. W is held in
-float32 in training whatever the base's dtype, and lies in every checkpoint, so a run that is killed in a cycle ends in the same bits. On quantised
-weights they are refused: a fold would be rounded away.
+At intervals (`every`: steps, or a share of the run) both fold what they have learnt into W and
+continue with new factors.
+So the rank of the whole update grows with each cycle: by twice the rank with `rosa` (new factors
+less those taken out), by the rank with `relora`.
+In training W is held in float32, whatever the base's dtype, and is in every checkpoint, so a run
+that was killed in a cycle still ends in the same bits.
+On quantised weights both are refused, because a fold would be rounded away.
 
-What is saved is the difference to the published weights as a LoRA of the rank that it has, by SVD; `--set save_rank=64` cuts it, and record and
-model card state what that lost, in weights and in log-probabilities; `--set save=model` writes the whole model in float32.
+The difference to the published weights is saved as a LoRA of the rank that it has, by SVD.
+`--set save_rank=64` cuts it; record and model card state what that lost, in weights and in
+log-probabilities. `--set save=model` writes the whole model in float32.
 
 | point | paper and authors' code | here | why |
 |--|--|--|--|

@@ -12,6 +12,7 @@ from typing import Any
 import irqlora_page
 
 from finbench.core import catalog, paths
+from finbench.core.prose import wrapped
 from finbench.methods import METHODS, TUNERS
 from finbench.methods.base import SERVED, Method
 from finbench.methods.lora import REFUSED as REFUSED_OPTIONS
@@ -23,13 +24,14 @@ PEFT = "https://huggingface.co/docs/peft/package_reference/"
 STATED = ("lr", "rank", "alpha")
 HEAD = """# Methods
 
-Written by `python docs/generate.py` from `finbench/methods/` and `benchmarks/methods_cpu.json`. In a terminal: `finbench methods`, and
-`finbench methods NAME` for every option of one.
+Written by `python docs/generate.py` from `finbench/methods/` and `benchmarks/methods_cpu.json`.
+In a terminal `finbench methods` lists them, and `finbench methods NAME` explains every option.
 
-A method says what is trained beside, or instead of, a frozen weight `W` of `o` outputs and `h` inputs; `B` is `o x r`, `A` is `r x h`, `s` is
-`alpha / r`. Bits (16, 8 by LLM.int8, 4 by NF4 with double quantisation) say how `W` is stored. The two are chosen apart:
-`finbench train --task fpb --method dora --bits 4`. What does not work together is refused with the reason, from the recipe and the base's
-configuration, before any weight is loaded.
+A method says what is trained beside, or instead of, a frozen weight `W` of `o` outputs and `h`
+inputs. `B` is `o x r`, `A` is `r x h`, `s` is `alpha / r`.
+Bits say how `W` is stored: in 16, in 8 (LLM.int8), or in 4 (NF4 with double quantisation).
+You choose method and bits separately: `finbench train --task fpb --method dora --bits 4`.
+What does not work together is refused, with the reason, before any weight is loaded.
 
 ## Which one?
 
@@ -43,7 +45,8 @@ configuration, before any weight is loaded.
 | an update of more rank than A and B have | `rosa`, `relora`, `randlora` |
 | knowing what a low rank costs | `full`, on a small base |
 
-None is best: once each has its own learning rate they lie close together ([Learning rates](#learning-rates)).
+No method is best: once each has its own learning rate, they lie close together
+([Learning rates](#learning-rates)). [A study](study-smollm2.md) compares eight of them.
 
 ## The methods
 
@@ -51,10 +54,11 @@ None is best: once each has its own learning rate they lie close together ([Lear
 |--|--|--|--|--|
 """
 OF_THEM = """
-Defaults are those of `adapters_zoo/_defaults.yaml` ({general}) unless a method has its own. They are a start, not a result: see
-[Learning rates](#learning-rates).
+Defaults are those of `adapters_zoo/_defaults.yaml` ({general}) unless a method has its own.
+They are a start, not a result: see [Learning rates](#learning-rates).
 
-Settings of their own, each typed as `--set option=value`, or under `options` in a recipe:
+These methods have settings of their own. Type `--set option=value`, or put them under `options` in
+a recipe:
 
 | method | option | default | what it is |
 |--|--|--|--|
@@ -66,41 +70,54 @@ Settings of their own, each typed as `--set option=value`, or under `options` in
 |--|--|--|
 """
 COMBINED = """
-On quantised weights `pissa` and `olora` are trained in two stages (factorise in full precision; quantise what the adapter does not hold), so
-there is no adapter of the plain base that equals the result: a whole 16-bit model is saved.
+On quantised weights `pissa` and `olora` are trained in two stages: they factorise in full precision
+and quantise what the adapter does not hold. No adapter of the plain base equals the result, so a
+whole 16-bit model is saved.
 
-Every saved adapter but those of `irqlora` is read by peft alone (`PeftModel.from_pretrained`), with the logits that training ended with (in float32 to 1e-4; in bfloat16
-to its rounding). `tests/test_methods.py` does so in a process without finbench, for every method and all bits, on Llama's layers and GPT-2's. The
-exception is a whole model from an 8-bit residual: int8 rounds the inputs of layers too, which a 16-bit model does not (up to 0.02 in log-probability there).
+peft alone (`PeftModel.from_pretrained`) reads every saved adapter except those of `irqlora`.
+It gives the logits that training ended with (in float32 to 1e-4; in bfloat16 to its rounding).
+`tests/test_methods.py` checks this in a process without finbench, for every method and all bits, on
+Llama's layers and GPT-2's.
+The exception is a whole model from an 8-bit residual. int8 rounds the inputs of layers too, and a
+16-bit model does not (up to 0.02 in log-probability).
 
-`finbench eval` runs any of them. An adapter of a float32 base is merged into the weights for its sitting where that gives its answers; all others
-are run beside the weights, and the card says which (`form`).
+`finbench eval` runs any of them.
+For its run, an adapter of a float32 base is merged into the weights if that gives the same answers.
+All others run beside the weights, and the card says which (`form`).
 
-`finbench merge ADAPTER --out DIR` makes one 16-bit model. An adapter of a quantised base goes onto the dequantised weights, which is the function
-that was trained; with `--onto bf16` onto the weights as published, which is another function. Never into 4 or 8 bits: quantising the sum would
-round the update away. The record and the model card of what is written state the largest difference in log-probability, the mean divergence and
-the share of equal predictions against the adapter on its base. An adapter of another program, without finbench.json, is merged too: its files do not
-say the bits of its base, so 16 are assumed unless `--bits` says otherwise, and `merge.json` and the card say what is unknown.
+`finbench merge ADAPTER --out DIR` makes one 16-bit model.
+An adapter of a quantised base goes onto the dequantised weights, which is the function that was
+trained. With `--onto bf16` it goes onto the weights as published, which is another function.
+It never goes into 4 or 8 bits, because quantising the sum would round the update away.
+The record and the model card state the largest difference in log-probability, the mean divergence
+and the share of equal predictions, compared with the adapter on its base.
+An adapter of another program, without finbench.json, can be merged too.
+Its files do not say the bits of its base, so 16 are assumed unless `--bits` says otherwise;
+`merge.json` and the card say what is unknown.
 
 ## Methods and bits: what a step costs
 
-{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}). Other processes used the machine too: `rslora` does
-the very work of `lora`, so differences as small as theirs mean nothing.{moves}
+{work} Processor time of one thread ({cpu}, torch {torch}, {dtype}).
+Other processes used the machine too: `rslora` does the same work as `lora`, so differences as small
+as theirs mean nothing.{moves}
 
 | method, bits | trains | to start, s | a step, s | peak memory | on disk |
 |--|--:|--:|--:|--:|--:|
 """
 SCORES = """
-The others run on 16, 8 and 4 bits, and on GPT-2's Conv1D layers; these do not:
+These do not run on all of 16, 8 and 4 bits and on GPT-2's Conv1D layers; the others do:
 
 | method | refused on | why |
 |--|--|--|
 {refused}
 
-Options of peft's combine too where peft can: `--method lora+ --set use_dora=true` (which becomes merged weights, as `--dry-run` says),
-`--method pissa --set use_rslora=true`, `--method lora --set init_lora_weights=orthogonal`. What makes another method of `lora` goes by that
-method's name: `--method dora`, not `--method lora --set use_dora=true`. Names, types and ranges are checked, and peft puts its layers on the base
-without its weights, before these are loaded. These options are refused:
+peft's options combine too where peft allows it: `--method lora+ --set use_dora=true` (which becomes
+merged weights, as `--dry-run` says), `--method pissa --set use_rslora=true`,
+`--method lora --set init_lora_weights=orthogonal`.
+If an option turns `lora` into another method, use that method's name: `--method dora`, not
+`--method lora --set use_dora=true`.
+Before weights are loaded, names, types and ranges are checked, and peft puts its layers on the base
+without its weights. These options are refused:
 
 | option | why |
 |--|--|
@@ -109,7 +126,9 @@ without its weights, before these are loaded. These options are refused:
 ## Learning
 
 {rows} rows of fpb, one epoch of {steps} steps, default learning rates, one seed, {n} test rows, `smollm2-135m`, greedy answers.
-What this shows is that each method learns, at what cost. It does not rank them: the intervals overlap, and the rate decides more than the method.
+
+This shows that each method learns, and at what cost.
+It does not rank them: the intervals overlap, and the rate decides more than the method.
 
 ![macro-F1 against the time of a step](methods_cpu.png)
 
@@ -117,21 +136,27 @@ What this shows is that each method learns, at what cost. It does not rank them:
 |--|--:|--:|--:|--:|--:|--:|
 """
 RATES = """
-Tokens a second are by the clock, of a machine that other processes used too.
+Tokens a second are by the clock, on a machine that other processes used too.
 
 ## Learning rates
 
-Two studies (arXiv:2602.04998, arXiv:2601.22708) find nine and more LoRA variants within one or two points of each other once each has its own
-learning rate. `finbench tune RECIPE --budget N` gives any method the same budget: 2^N rates, a factor of two apart, are trained on a share of the
-rows, the better half goes on with twice the rows, and each round costs one whole training. Rates are ranked by the likelihood of answers held
-out of the train split; the test split is not touched. The recipe that is written holds the winner and the whole search, and a stopped search goes on
-with the same command. `--dry-run` says the rates, rows, steps and tokens of every round before anything is trained.
+Two studies (arXiv:2602.04998, arXiv:2601.22708) find nine and more LoRA variants within one or two
+points of each other once each has its own learning rate.
+
+`finbench tune RECIPE --budget N` gives any method the same budget.
+2^N rates, a factor of two apart, train on a share of the rows.
+The better half continues with twice the rows, and each round costs one whole training.
+Rates are ranked by the likelihood of answers held out of the train split; the test split is not
+touched. The recipe that is written holds the winner and the whole search.
+A stopped search continues with the same command.
+`--dry-run` shows the rates, rows, steps and tokens of every round before anything is trained.
 """
 TUNERS_HEAD = """
 ## peft's other tuners
 
-By peft's own name, with peft's own options: `--method fourierft --set n_frequency=500`. What peft's code cannot do, as
-`tests/test_tuners.py` finds by training, saving, reading and merging each, is refused. All become merged weights (above).
+Use peft's own names and options: `--method fourierft --set n_frequency=500`.
+`tests/test_tuners.py` trains, saves, reads and merges each of them; what peft's code cannot do is
+refused. All become merged weights (above).
 
 | method | bits | GPT-2's Conv1D | paper, or peft's page |
 |--|--|--|--|
@@ -258,4 +283,4 @@ def page() -> str:
         parts.append(_row([f"`{tuner.name}`", _bits(tuner), "yes" if tuner.conv1d else "no", where]))
     parts.append(NOT_HERE)
     parts += [_row([f"`{name}`", why]) for name, why in REFUSED_TUNERS.items()]
-    return "".join(parts)
+    return wrapped("".join(parts))

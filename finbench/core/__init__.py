@@ -8,6 +8,7 @@ __all__ = [
     "faces",
     "files",
     "paths",
+    "prose",
     "records",
     "refs",
     "safety",

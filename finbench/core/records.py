@@ -281,7 +281,7 @@ class MergedModel(Document):
 
 
 class Subject(Record):
-    """Who is examined: a base, or a base with an adapter, at given bits and prompt style."""
+    """What is evaluated: a base, or a base with an adapter, at given bits and prompt style."""
 
     name: str = Field(description="for people; two subjects of one run have two names")
     base: BaseModelId = Field(description="the base model")
@@ -382,7 +382,7 @@ class Scorecard(Document):
     origin: Literal["finbench", "lm-eval"] = Field(
         description="who asked the model; answers of stock lm-eval are scored again by finbench"
     )
-    subject: Subject = Field(description="the model or adapter that is evaluated")
+    subject: Subject = Field(description="what was evaluated")
     scores: list[Score] = Field(description="one for each task, sorted by name")
     engine: str = Field(description="what computed the answers")
     dtype: str = Field(description="floating-point type of the computation")

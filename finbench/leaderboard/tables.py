@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
+from finbench.core.prose import wrapped
 from finbench.leaderboard import published
 from finbench.leaderboard.board import FAMILIES, Board, BoardRow, Exam
 from finbench.scoring import metrics
@@ -23,7 +24,7 @@ COLUMNS = (
 def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
     """Tables by family and exam, whole tests before partial ones, and what others published at the end."""
     sections = [(title, board.family(name)) for name, title in FAMILIES.items()]
-    return from_template(
+    page = from_template(
         "leaderboard/leaderboard.md.j2",
         escape=False,
         sections=[(title, exams) for title, exams in sections if exams],
@@ -32,6 +33,7 @@ def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
         line=line,
         spoken=metrics.spoken,
     )
+    return wrapped(page)
 
 
 def line(exam: Exam, row: BoardRow) -> list[str]:

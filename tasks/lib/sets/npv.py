@@ -102,14 +102,14 @@ def audit(question: str) -> tuple[str | None, str]:
     if len(question) > 2000:
         return None, "the question is too long"
     if re.search(r"initial (?:net )?(?:cash )?(?:inflow|flow|return)", reader.text):
-        return None, "whether the initial inflow is now or after a year is not told"
+        return None, "whether the initial inflow is now or after a year is not stated"
     if re.search(r"[-–−(]\s?\$", reader.text):
         return None, "an amount has a sign"
     for pattern in _OUTLAYS:
         for (amount,) in reader.take(pattern):
             reader.add(0, -_money(amount))
     if not reader.flows and _UNTOLD.search(reader.text):
-        return None, "what the investment costs is not told"
+        return None, "what the investment costs is not stated"
     why = _inflows(reader)
     rates = reader.take(_RATE)
     if why or len(rates) != 1:
