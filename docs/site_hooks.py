@@ -20,6 +20,7 @@ import finbench
 from finbench.cli import taskdocs
 from finbench.core import catalog, paths
 from finbench.core.records import Task
+from finbench.core.strict import Record
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -288,7 +289,7 @@ def _task_page(task: Task) -> Iterator[str]:
         if entry is not None and entry.corrected:
             yield f"- corrected: {entry.corrected}\n"
         for why, count in taskdocs.measured().get(task.set, {}).get("dropped", {}).items():
-            yield f"- left out: {count:,} rows ({why})\n"
+            yield f"- left out: {count:,} ({why})\n"
     yield "\n## Run it\n\n```sh\n"
     yield f"finbench eval --model smollm2-135m --tasks {short}\n"
     yield f'lm_eval run --include_path "$(finbench tasks path)" --tasks {task.name} \\\n'
@@ -320,12 +321,28 @@ def _api_pages() -> dict[str, str]:
         parts = [f"# {title}\n"]
         for name in names:
             options = {"heading": f"finbench.{name}", "toc_label": name}
+            fields = _fields(name)
+            if fields:  # a record: its table says more than a list of attributes
+                options |= {"members": False, "show_bases": False}
             shown = yaml.safe_dump({"options": options}, sort_keys=False)
-            parts.append(f"\n::: {_home(name)}\n" + "".join(f"    {line}\n" for line in shown.splitlines()))
+            parts.append(f"\n::: {_home(name)}\n" + "".join(f"    {line}\n" for line in shown.splitlines()) + fields)
         pages[f"api/{page}.md"] = "".join(parts)
         names_shown = ", ".join(f"[`{name}`]({page}.md#{_home(name)})" for name in names)
         index.append(f"\n**[{title}]({page}.md)**: {names_shown}\n")
     return {**pages, "api/index.md": "".join(index)}
+
+
+def _fields(name: str) -> str:
+    """The fields of a record as a table; empty for what is no record."""
+    record = getattr(finbench, name, None)
+    if not (isinstance(record, type) and issubclass(record, Record)):
+        return ""
+    rows = ["\n| field | type | meaning |\n|--|--|--|\n"]
+    for key, field in record.model_fields.items():
+        kind = record.__annotations__.get(key) or getattr(field.annotation, "__name__", field.annotation)
+        default = "" if field.is_required() else f" (default `{field.get_default(call_default_factory=True)!r}`)"
+        rows.append(f"| `{field.alias or key}` | `{kind}` | {field.description or ''}{default} |\n")
+    return "".join(rows)
 
 
 # ---------------------------------------------------------------- notebooks
