@@ -15,7 +15,7 @@ import finbench
 
 ROOT = Path(finbench.__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
-_BLOCK = re.compile(r"^```sh\n(?P<code>.*?)^```\n(?P<stated>(?:<!-- expect: .* -->\n)*)", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```sh\n(?P<code>.*?)^```\n(?P<stated>(?:<!-- expect: [^\n]* -->\n)*)", re.MULTILINE | re.DOTALL)
 
 
 def steps(text: str) -> list[tuple[str, list[str]]]:
@@ -24,8 +24,27 @@ def steps(text: str) -> list[tuple[str, list[str]]]:
 
 
 def test_the_blocks_of_a_tutorial_are_found_with_what_they_must_print() -> None:
-    text = "```sh\na\nb\n```\n<!-- expect: one -->\n<!-- expect: two -->\n\n```text\nno\n```\n\n```sh\nc\n```\n"
-    assert steps(text) == [("a\nb\n", ["one", "two"]), ("c\n", [])]
+    text = """```sh
+a
+b
+```
+<!-- expect: one -->
+<!-- expect: two -->
+
+```text
+no
+```
+
+```sh
+c
+```
+
+```sh
+d
+```
+<!-- expect: three -->
+"""
+    assert steps(text) == [("a\nb\n", ["one", "two"]), ("c\n", []), ("d\n", ["three"])]
 
 
 @pytest.mark.slow
@@ -69,6 +88,6 @@ def test_the_notebook_gives_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = runpy.run_path(str(ROOT / "docs" / "notebook.py"))
     for path in notebook["NOTEBOOKS"]:
-        shown = notebook["outputs"](nbformat.read(path, as_version=4))
-        assert all(shown), "a cell that was not run"
-        assert notebook["outputs"](notebook["executed"](path)) == shown
+        stored = nbformat.read(path, as_version=4)
+        assert all(cell.execution_count for cell in stored.cells if cell.cell_type == "code"), "a cell was not run"
+        assert notebook["outputs"](notebook["executed"](path)) == notebook["outputs"](stored)
