@@ -232,7 +232,7 @@ def _sizes(task: Task) -> str:
     size = taskdocs.measured().get(task.set)
     rows = " / ".join(f"{count:,} {split}" for split, count in _rows(task).items())
     part = ", made of a part of the authors' files" if size and not size["complete"] else ""
-    return (rows or "not counted: the files were not there") + part
+    return (rows or "not counted, as the files were not available") + part
 
 
 def _task_index() -> Iterator[str]:
@@ -259,7 +259,7 @@ def _task_page(task: Task) -> Iterator[str]:
     facts = {
         "family": task.family,
         "answer": how,
-        "labels": ", ".join(f"`{label}`" for label in task.labels or []) or "free",
+        "labels": ", ".join(f"`{label}`" for label in task.labels or []) or "no fixed set",
         "main metric": f"`{task.main_metric}`",
         "other metrics": ", ".join(f"`{name}`" for name in others) or "none",
         "baselines": ", ".join(f"{key.replace('_', ' ')} {100 * v:.1f} %" for key, v in task.baselines.items()),
@@ -274,8 +274,10 @@ def _task_page(task: Task) -> Iterator[str]:
     golden = json.loads((paths.shipped("tasks") / "golden" / f"{task.name}.json").read_text(encoding="utf-8"))
     if golden["digest"] != task.digest:
         LOG.warning("%s: the golden prompts are of another version; run: finbench tasks check --write", task.name)
-    for prompt, answer in golden["pairs"]:
+    for row, (prompt, answer) in zip(task.examples, golden["pairs"], strict=True):
         yield f"\n````{{ .text .prompt }}\n{prompt}\n````\n\n````{{ .text .answer }}\n{answer.strip()}\n````\n"
+        if task.form == "choice":
+            yield f"\nChoices: {', '.join(f'`{choice}`' for choice in row['choices'])}.\n"
     yield "\n## The data\n\n"
     if task.shipped:
         yield f"The rows ship with finbench. Split: {task.split}.\n"
@@ -315,7 +317,9 @@ def _home(name: str) -> str:
 
 def _api_pages() -> dict[str, str]:
     """A page per group: mkdocstrings fills it from the docstrings."""
-    index = ["# Python\n\nEvery command has a function. It is imported on first use, so `import finbench` is quick.\n"]
+    index = [
+        "# Python\n\nThe main commands are functions too. Each is imported on first use, so `import finbench` is quick.\n"
+    ]
     pages = {}
     for page, (title, names) in API.items():
         parts = [f"# {title}\n"]
