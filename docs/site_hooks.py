@@ -318,7 +318,7 @@ def _home(name: str) -> str:
 def _api_pages() -> dict[str, str]:
     """A page per group: mkdocstrings fills it from the docstrings."""
     index = [
-        "# Python\n\nThe main commands are functions too. Each is imported on first use, so `import finbench` is quick.\n"
+        "# Python\n\nThe main commands are functions too. `import finbench` is quick: it loads them on first use.\n"
     ]
     pages = {}
     for page, (title, names) in API.items():
