@@ -18,7 +18,7 @@ import methods_page
 from finbench.core import records
 
 HERE = Path(__file__).parent
-NOUNS = ("Scorecard", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Provenance")
+NOUNS = ("Scorecard", "Subject", "BaseModelId", "Score", "Overlap", "Measure", "DataId", "Provenance")
 HEAD = """# The scorecard, schema {number}
 
 Written by `python docs/generate.py` from `finbench/core/records.py`; [scorecard.schema.json](scorecard.schema.json) is the same for programs.
