@@ -60,7 +60,7 @@ def table() -> str:
         by_task = {score.task: score for score in card.scores}
         score, choice = by_task["finbench_fpb"], by_task["finbench_fpb_mc"]
         lines.append(
-            f"| {card.subject.name} | {render.interval(score.main)} | {render.percent(score.metrics['acc'].value)} "
+            f"| {card.subject.name} | {render.in_brackets(score.main)} | {render.percent(score.metrics['acc'].value)} "
             f"| {render.percent(score.parse_rate.value)} | {render.percent(choice.main.value)} |"
         )
     trained = shown[1:]
@@ -78,7 +78,7 @@ def terminal() -> str:
     found = [cardfiles.read(RESULTS / "fpb-smollm2-135m.json"), cardfiles.read(RESULTS / f"{RECIPE}-s0.json")]
     one = [card.model_copy(update={"scores": [_score(card, "finbench_fpb")]}) for card in found]
     console = Console(width=80, no_color=True, record=True, file=io.StringIO())
-    for shown in render.terminal(one, 80):
+    for shown in render.terminal_tables(one, 80):
         console.print(shown)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()).rstrip()
 

@@ -33,7 +33,7 @@ WAYS = [(bits, loop) for bits in (16, 4) for loop in ("shared", "packed", "padde
 ANCHOR = "NeMo AutoModel, Llama-3.1-8B LoRA r 16, one H100, packed to 4,096: 12,473 tokens/s, 40.6 % of the peak"
 
 
-def rows(number: int, vocabulary: int, long: bool, seed: int = 0) -> list[batches.Row]:
+def rows(number: int, vocabulary: int, long: bool, seed: int = 0) -> list[batches.TrainingRow]:
     """Rows of FPB's lengths with random tokens: 56 tokens on average."""
     rng = random.Random(seed)
     instruction = [rng.randrange(vocabulary) for _ in range(26)]
@@ -45,7 +45,7 @@ def rows(number: int, vocabulary: int, long: bool, seed: int = 0) -> list[batche
             *(rng.randrange(vocabulary) for _ in range(own)),
             *(rng.randrange(vocabulary) for _ in "ab"),
         ]
-        made.append(batches.Row(ids, len(ids) - 26 if long else 2))
+        made.append(batches.TrainingRow(ids, len(ids) - 26 if long else 2))
     return made
 
 

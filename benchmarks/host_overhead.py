@@ -24,7 +24,7 @@ def main() -> None:
     torch.set_num_threads(1)
     planning.SHAPES["narrow"] = (32, 64, 30, 4, 2, 100)
     recipe = recipes.recipe(None, {"tasks": ["mini_sentiment"], "rank": 2, "dtype": "float32"})
-    rows = [batches.Row([*range(10), *range(number, number + 10)], 2) for number in range(4)]
+    rows = [batches.TrainingRow([*range(10), *range(number, number + 10)], 2) for number in range(4)]
     _, operations = planning.counted(planning.shaped("narrow"), recipe, rows)
     model = planning.shaped("narrow").to_empty(device="cpu")
     for tensor in model.parameters():

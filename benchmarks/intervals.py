@@ -22,7 +22,7 @@ import numpy as np
 
 from finbench.core import environment
 from finbench.core.records import Measure
-from finbench.scoring import earlier, metrics, paired, stats
+from finbench.scoring import metrics, paired, stats
 from finbench.scoring.stats import Counts
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -35,7 +35,7 @@ ASKED = 15  # questions a source
 GOLD = np.array([0.14, 0.60, 0.26])  # three labels, and how one that is missed is read; the last column is unparsed
 MISSED = np.array([[0, 0.5, 0.25, 0.25], [0.4, 0, 0.5, 0.1], [0.15, 0.75, 0, 0.1]])
 UNLIKE_PAIR = 0.5  # standard deviation of the logarithm of the questions a source, for pairs
-OLDER = 1  # the case that the rules of older cards are shown on
+PERCENTILES = 1  # the case that plain percentiles of a bootstrap are shown on
 LABELS = ("negative", "neutral", "positive")
 ENTITIES, FALSE = 1.6, 0.4  # in a document, and false alarms
 CELLS = metrics.summed("macro_f1", [(g, p, LABELS) for g in LABELS for p in (*LABELS, None)])
@@ -153,13 +153,22 @@ def many(world: World, kind: str) -> list[list[float]]:
     return [coverage(lambda: alone(n), truth(able)) for n in SIZES]  # noqa: B023
 
 
-def few(world: World, kind: str, able: float, alike: float, unlike: float, rule: Any = None) -> list[list[float]]:
+def percentiles(parts: Counts, statistic: Any, of: Sequence[int]) -> Measure:
+    """What finbench does not use up to 50 sources."""
+    sums = stats.by_cluster(parts, of)[0]
+    low, high = np.quantile(stats.resample(sums, statistic, resamples=RESAMPLES), [0.025, 0.975])
+    return Measure(value=float(statistic(sums.sum(axis=0))), low=float(low), high=float(high), method="percentiles")
+
+
+def few(world: World, kind: str, able: float, alike: float, unlike: float, plain: bool = False) -> list[list[float]]:
     """A case at each number of ``SOURCES``."""
     draw, statistic, truth = KINDS[kind]
 
     def once(sources: int) -> Measure:
         parts, of = getattr(world, draw)(sources, able, alike, unlike)
-        return stats.bootstrap(parts, statistic, of, resamples=RESAMPLES, rule=rule)
+        if plain:
+            return percentiles(parts, statistic, of)
+        return stats.bootstrap(parts, statistic, of, resamples=RESAMPLES)
 
     return [coverage(lambda: once(n), truth(able)) for n in SOURCES]  # noqa: B023
 
@@ -220,12 +229,12 @@ def works() -> Iterator[tuple[str, str, Callable[[World], Any]]]:
     """Everything that is measured: part of the results, name in it, and what measures it in a world of its own."""
     for kind in KINDS:
         yield "many", kind, lambda world, kind=kind: many(world, kind)  # type: ignore[misc]
-    rules = {"": None, ", by the rule of before": earlier.student}
+    names = {"": False, ", percentiles of a bootstrap": True}
     for number, case in enumerate(CASES):
         kind, able, alike, unlike = case
         title = f"{kind} {100 * KINDS[kind][2](able):.0f} %, correlation {alike:g}{', unlike sizes' if unlike else ''}"
-        for name, rule in rules.items() if number == OLDER else [("", None)]:
-            yield "few", title + name, lambda world, case=case, rule=rule: few(world, *case, rule)  # type: ignore[misc]
+        for name, plain in names.items() if number == PERCENTILES else [("", False)]:
+            yield "few", title + name, lambda world, case=case, plain=plain: few(world, *case, plain)  # type: ignore[misc]
     for alike in (0.3,):
         title = f"difference of two accuracies, correlation {alike:g}, unlike sizes"
         yield "few", title, lambda world, alike=alike: gaps(world, alike)  # type: ignore[misc]

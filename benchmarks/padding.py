@@ -19,7 +19,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
-from finbench.data.sources import describe
+from finbench.data.sources import describe_set
 from finbench.training import batches, packing, recipes
 from finbench.training.preparation import Prepared, prepare
 
@@ -57,7 +57,7 @@ def main() -> None:
     quiet()
     print(f"{'task':24} {'rows':>6} {'random':>8} {'grouped':>8} {'sorted':>8} {'packed':>8} {'attention':>9}")
     for name, task in catalog.tasks().items():
-        if task.form != "generate" or not (task.shipped or describe(task.set, stated.data_dir)):
+        if task.form != "generate" or not (task.shipped or describe_set(task.set, stated.data_dir)):
             continue
         try:
             recipe = recipes.recipe(None, {"tasks": [name], "limit": stated.limit, "max_length": 8192})

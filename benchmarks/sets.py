@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core import catalog, paths
-from finbench.data.sources import describe
+from finbench.data.sources import describe_set
 from finbench.scoring import measuring, prompts
 
 FILE = Path(__file__).resolve().parent.parent / "tasks" / "measured.json"
@@ -30,7 +30,7 @@ def measured(data_dir: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
     table = paths.helper("sets").SETS
     for name in dict.fromkeys(task.set for task in catalog.tasks().values() if not task.shipped):
-        card = describe(name, data_dir)
+        card = describe_set(name, data_dir)
         if card:
             found[name] = {
                 "read": card["read"],
@@ -45,7 +45,7 @@ def measured(data_dir: Path) -> dict[str, Any]:
 
 def faults(data_dir: Path) -> Iterator[str]:
     """Baselines of accuracy that the test rows contradict."""
-    here = [task for task in catalog.tasks().values() if not task.shipped and describe(task.set, data_dir)]
+    here = [task for task in catalog.tasks().values() if not task.shipped and describe_set(task.set, data_dir)]
     for task in here:
         exam = prompts.load([task], data_dir)[task.name]
         found = measuring.baselines(exam, prompts.rows(exam, "test"))

@@ -185,7 +185,7 @@ def by_documents(a: Sequence[Cell], b: Sequence[Cell], task: str) -> Any:
         sides.append([value for one in rows for value in measuring.values_of(one)[metric]])
         clusters = [source for one in rows for source in measuring.clusters_of(one)]
     how = comparison.aggregation_of(PREFIX + task, a[0].score(task).main_metric)
-    return measuring.difference(sides[0], sides[1], how, clusters)
+    return measuring.paired_difference(sides[0], sides[1], how, clusters)
 
 
 # ---------------------------------------------------------------- tables

@@ -88,8 +88,8 @@ def _line(base: Score, tuned: Score) -> str:
     shown = ", ".join(render.percent(value) for value in baselines if value is not None)
     parsed = " / ".join(render.percent(score.parse_rate.value) for score in (base, tuned))
     return (
-        f"| {base.task.removeprefix(catalog.PREFIX)} | {base.main_metric} | {base.n} | {render.interval(base.main)} "
-        f"| {render.interval(tuned.main)} | {parsed} | {shown} |"
+        f"| {base.task.removeprefix(catalog.PREFIX)} | {base.main_metric} | {base.n} | {render.in_brackets(base.main)} "
+        f"| {render.in_brackets(tuned.main)} | {parsed} | {shown} |"
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from finbench.grid import forecast, spec
 from finbench.grid.forecast import Forecast
 from finbench.grid.spec import Cell
-from finbench.grid.steps import Board
+from finbench.grid.steps import Schedule
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -22,7 +22,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 def lines(name: str, gpu: str, price: float, data_dir: Path | None) -> list[str]:
     """A line a base of the grid."""
     stated = spec.read(EXAMPLES / f"sweep-{name}.yaml")
-    board = Board(stated, spec.cells(stated, data_dir), {})
+    board = Schedule(stated, spec.cells(stated, data_dir), {})
     found = forecast.forecasts(board, gpu, price, data_dir)
     by_base: dict[str, list[Cell]] = {}
     for cell in board.cells:

@@ -16,7 +16,7 @@ from typing import Any
 from finbench.core import environment
 from finbench.grid import driver, spec
 from finbench.grid.places import Place
-from finbench.grid.steps import Board
+from finbench.grid.steps import Schedule
 
 RESULTS = Path(__file__).with_suffix(".json")
 
@@ -29,7 +29,7 @@ def run(count: int) -> dict[str, Any]:
     read = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder)
-        board = Board(stated, cells, {})
+        board = Schedule(stated, cells, {})
         for step in board.steps.values():
             step.told["nothing"] = True
         ray = driver._ray()
@@ -41,7 +41,7 @@ def run(count: int) -> dict[str, Any]:
             seconds = time.perf_counter() - start
         files = len(list((Path(folder) / "steps").iterdir()))
         start = time.perf_counter()
-        again = Board(stated, cells, place.steps())
+        again = Schedule(stated, cells, place.steps())
         resumed = time.perf_counter() - start
         assert again.over
     return {

@@ -18,14 +18,13 @@ import methods_page
 from finbench.core import records
 
 HERE = Path(__file__).parent
-NOUNS = ("Scorecard", "Restatement", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Provenance")
+NOUNS = ("Scorecard", "Subject", "BaseModelId", "Score", "Measure", "DataId", "Provenance")
 HEAD = """# The scorecard, schema {number}
 
 Written by `python docs/generate.py` from `finbench/core/records.py`; [scorecard.schema.json](scorecard.schema.json) is the same for programs.
 
 A scorecard is two files: `<name>.json`, one [Scorecard](#scorecard), and `<name>.samples.jsonl.zst`, a line for every document and task.
-Schema {number} is the first that is promised to stay readable: later ones add keys that may be absent, and a card says its number under
-`schema`. Cards of schema 0 are read too; what they lack is null.
+Schema {number} is promised to stay readable: later ones add keys that may be absent, and a card says its number under `schema`.
 
 ## What can be checked
 
@@ -33,19 +32,15 @@ Schema {number} is the first that is promised to stay readable: later ones add k
 
 | level | what it means |
 |--|--|
-| `self-reported` | there are no samples: the numbers are possible (a share of n documents is k/n, counts fit) and nothing more; or a task has a newer version now, so that its answers cannot be scored again |
+| `self-reported` | there are no samples: the numbers are possible (a share of n documents is k/n, counts fit) and nothing more |
 | `samples-attached` | every value, interval and count follows from the samples, by the task's own scorer; where the data lie on the machine, golds and answers too |
 | `reproduced` | with `--rerun N`: the model that the card names, asked again on N documents of each task, reads the same (all of them in float32 with the same versions, 49 in 50 elsewhere; one more than that differing proves nothing and leaves the level as it is) |
 
+A card of another version of a task than the installed finbench has is a fault: its answers cannot be scored again. The message names the finbench that wrote it.
+
 What no samples decide (names, settings, versions, times) is covered by `run_key`, which follows from subject, settings and versions, and by
 `seal`: the SHA-256 of the card without that key, a colon, and four hex digits of a salted hash for every value in order of its path. So a later edit is
-noticed and named. A number must be written as one, and nothing may stand behind the samples. A seal is no signature: who edits a card and seals it again can only be found out by what is recomputed or asked again.
-
-## Older cards
-
-`finbench card restate CARDS` states older cards anew where they lie: today's intervals, and for tasks with a newer version today's scorer, on the answers in the
-samples. That needs the rows of the set on the machine, questions that are the same today (worked examples are drawn in another way since version 2 or 3), and
-every answer: of restricted sets only those that can be found by their hash. What cannot be restated is left as it is, with the reason.
+noticed and named; of an edited sample row the SHA-256 of the samples tells, and recomputing names what does not follow. A number must be written as one, and nothing may stand behind the samples. A seal is no signature: who edits a card and seals it again can only be found out by what is recomputed or asked again.
 
 ## Sample rows
 
@@ -57,7 +52,6 @@ every answer: of restricted sets only those that can be found by their hash. Wha
 | `values` | object | what the task's scorer gives for this answer, by metric |
 | `answer` | string or list | the answer, or the log-likelihoods of the labels (where the card's arguments say `labels: best`, upper bounds of all but the best); only where the licence lets texts be shown |
 | `answer_sha256` | string | its salted hash otherwise |
-| `seal` | string | two hex digits for every value of the row (schema 1) |
 """
 
 

@@ -15,7 +15,7 @@ from finbench.core import catalog, paths
 from finbench.methods import METHODS, TUNERS
 from finbench.methods.base import SERVED, Method
 from finbench.methods.lora import REFUSED as REFUSED_OPTIONS
-from finbench.methods.tuners import REFUSED as REFUSED_TUNERS
+from finbench.methods.tuners import REFUSED_TUNERS as REFUSED_TUNERS
 from finbench.training import recipes
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "methods_cpu.json"

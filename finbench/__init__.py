@@ -6,39 +6,47 @@ They are imported on first use, so that ``import finbench`` costs nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
+from finbench.core.faces import face
 from finbench.core.version import __version__
 
-_HOMES = {
-    "train": "finbench.training.runner",
-    "evaluate": "finbench.evaluation.evaluator",
-    "pretrain": "finbench.pretraining.run",
-    "merge": "finbench.training.merging",
-    "serve": "finbench.serving.vllm_server",
-    "tune": "finbench.training.tuning",
-    "sweep": "finbench.grid.driver",
-    "compare": "finbench.cards.comparison",
-    "verify": "finbench.evaluation.verification",
-    "report": "finbench.cards.reporting",
-    "import_card": "finbench.evaluation.lmeval",
-    "export_card": "finbench.cards.exports",
-    "restate": "finbench.evaluation.restating",
-    "import_data": "finbench.data.sources",
-    "push": "finbench.publishing.publish",
-    "pull": "finbench.publishing.pulling",
-    "Recipe": "finbench.core.records",
-    "Adapter": "finbench.core.records",
-    "Subject": "finbench.core.records",
-    "Score": "finbench.core.records",
-    "Scorecard": "finbench.core.records",
-    "FinbenchError": "finbench.core.errors",
-}
-__all__ = ["__version__", *sorted(_HOMES)]
+if TYPE_CHECKING:
+    from finbench.cards import compare, export_card, report
+    from finbench.core.errors import FinbenchError
+    from finbench.core.records import Adapter, Recipe, Score, Scorecard, Subject
+    from finbench.data import import_data
+    from finbench.evaluation import evaluate, import_card, verify
+    from finbench.grid import sweep
+    from finbench.pretraining import pretrain
+    from finbench.publishing import pull, push
+    from finbench.serving import serve
+    from finbench.training import merge, plan, train, tune
+else:
+    __getattr__ = face(__name__)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'finbench' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__all__ = [
+    "Adapter",
+    "FinbenchError",
+    "Recipe",
+    "Score",
+    "Scorecard",
+    "Subject",
+    "__version__",
+    "compare",
+    "evaluate",
+    "export_card",
+    "import_card",
+    "import_data",
+    "merge",
+    "plan",
+    "pretrain",
+    "pull",
+    "push",
+    "report",
+    "serve",
+    "sweep",
+    "train",
+    "tune",
+    "verify",
+]

@@ -1,5 +1,5 @@
 """``python -m finbench``."""
 
-from finbench.cli.app import main
+from finbench.cli import main
 
 main()

@@ -10,7 +10,7 @@ from finbench.cards import cardfiles
 from finbench.core.records import Measure, Scorecard
 from finbench.evaluation import evaluator
 from finbench.evaluation.verification import Verification
-from finbench.leaderboard.board import Board, Entry, board
+from finbench.leaderboard.board import Board, BoardCard, board
 
 HOSTILE = (
     '</script><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>|`*_[x](javascript:alert(1))\u2028'
@@ -84,6 +84,6 @@ def many(card: Path, count: int, tasks: int = 1, name: str = "subject") -> Board
         made: Scorecard = found.model_copy(update=update)
         # rows of the first documents only, and none of the tests between subjects: what is tried is the page
         samples = {task: [row for row in rows if row["task"] == task][:40] for task in {row["task"] for row in rows}}
-        entries.append(Entry(f"card-{number}", made, {}, Verification("card"), "samples-attached"))
+        entries.append(BoardCard(f"card-{number}", made, {}, Verification("card"), "samples-attached"))
         entries[-1].samples.update(samples if number < 3 else {})
     return board(entries)

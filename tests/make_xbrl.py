@@ -77,7 +77,7 @@ def xbrl_sources(folder: Path, count: int) -> dict[str, list[Path]]:
 def xbrl_filing_sets(data: Path) -> dict[str, Any]:
     """The sets that are made of filings, into the data directory ``data``: from the invented filings that ship."""
     from finbench.core import paths
-    from finbench.data.xbrl.build import build
+    from finbench.data.xbrl.build import build_questions
 
     folder = paths.shipped("tasks") / "mini" / "filings"
     published = data.parent / "finlora"
@@ -98,5 +98,5 @@ def xbrl_filing_sets(data: Path) -> dict[str, Any]:
                 writer.writerow(
                     ["Answer.", f"Question: {name}?\nAnswer:", answer, "2023", "ALDR", f"x/{path.name}", "i1"]
                 )
-    built = build([folder], data, max_context=300, test_companies=["Vexford", "Ostrava"], finlora=files)
+    built = build_questions([folder], data, max_context=300, test_companies=["Vexford", "Ostrava"], finlora=files)
     return built.rows

@@ -1,195 +1,141 @@
-"""The house: imports point down, start-up is light, tasks stand alone, documents are true."""
+"""The house: imports point down, packages are used through what they show, start-up is light, tasks stand alone."""
 
 from __future__ import annotations
 
 import ast
-import json
 import re
-import runpy
 import subprocess
 import sys
-import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
 
 import finbench
-from conftest import quick, task_helper
+from conftest import task_helper
 from finbench.cards import cardfiles
 from finbench.core import catalog, paths
-from finbench.scoring import metrics
 
 PACKAGE = Path(finbench.__file__).parent
 ROOT = PACKAGE.parent
-LAYERS = (
-    {"errors", "files", "console", "paths", "strict", "records"},
-    {
-        "catalog",
-        "refs",
-        "safety",
-        "limits",
-        "chatguard",
-        "zoo",
-        "quantiles",
-        "stats",
-        "earlier",
-        "paired",
-        "seal",
-        "methods",
-        "environment",
-        "checkpoints",
-        "batches",
-        "launch",
-        "hub",
-        "devhub",
-        "unpack",
-        "modelfiles",
-        "structured",
-        "journal",
-    },
-    {
-        "bases",
-        "adapters",
-        "prompts",
-        "data",
-        "scoring",
-        "cardfiles",
-        "cards",
-        "engines",
-        "lowrank",
-        "packing",
-        "loops",
-        "speedups",
-        "gpus",
-        "sharding",
-        "trainer",
-        "subjects",
-        "metrics",
-        "vllmcheck",
-    },
-    {
-        "preparation",
-        "training",
-        "rank",
-        "evaluation",
-        "check",
-        "taskdocs",
-        "examcheck",
-        "doctor",
-        "demo",
-        "comparison",
-        "plots",
-        "tables",
-        "rescore",
-        "verification",
-        "restating",
-        "rerun",
-        "reporting",
-        "lmeval",
-        "harness",
-        "exports",
-        "publishing",
-        "pulling",
-        "merging",
-        "preflight",
-        "serving",
-        "tuning",
-        "planning",
-        "leaderboard",
-        "grid",
-        "pretraining",
-    },
-    {
-        "views",
-        "hubviews",
-        "cardviews",
-        "planviews",
-        "methodviews",
-        "gridviews",
-        "pretrainviews",
-        "cli",
-        "cli_run",
-        "cli_methods",
-        "cli_cards",
-        "cli_catalog",
-        "cli_data",
-        "cli_board",
-        "cli_hub",
-        "cli_sweep",
-        "cli_pretrain",
-        "__main__",
-        "__init__",
-    },
-)
 
 
-def _room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def _layers() -> dict[str, int]:
+    """Package -> layer, as the table in CONTRIBUTING.md has it: the one place where layers are stated."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    return {name: int(layer) for layer, name in re.findall(r"^\| (\d+) \| `([a-z]+)` \|", page, re.MULTILINE)}
 
 
-def _modules() -> list[Path]:
-    return [
-        path
-        for path in sorted(PACKAGE.rglob("*.py"))
-        if path.relative_to(PACKAGE).parts[0] not in ("tasks", "adapters_zoo")
-    ]
+def _modules() -> dict[str, Path]:
+    """Dotted name -> file, of all modules of the package."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        if parts[1] not in ("tasks", "adapters_zoo"):
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def _imports(path: Path) -> set[str]:
-    """Rooms of the package that a module imports, at its top or inside functions."""
-    found = set()
+def _imports(path: Path) -> list[tuple[str, str]]:
+    """(module, name) of everything of the package that a module imports, at its top or inside functions."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "finbench":
-                found |= {alias.name for alias in node.names}
-            elif node.module.startswith("finbench."):
-                found.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "finbench":
+            found += [(str(node.module), alias.name) for alias in node.names]
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("finbench.")}
-    return found - {"__version__", _room(path)}
+            found += [(alias.name, "") for alias in node.names if alias.name.startswith("finbench.")]
+    return found
 
 
-def _layer(room: str) -> int:
-    return next(number for number, rooms in enumerate(LAYERS) if room in rooms)
+def _package(module: str) -> str:
+    return [*module.split("."), ""][1]
 
 
-def test_every_module_has_a_layer_and_imports_point_down() -> None:
+def _target(module: str, name: str, modules: dict[str, Path]) -> str:
+    """The module that ``from module import name`` brings in."""
+    return f"{module}.{name}" if f"{module}.{name}" in modules else module
+
+
+def test_the_folders_are_the_layers_and_imports_point_down() -> None:
+    layers, modules = _layers(), _modules()
+    assert {_package(name) for name in modules} - {"", "__main__"} == set(layers)
     wrong = []
-    for path in _modules():
-        room = _room(path)
-        wrong += [f"{room} imports {other}" for other in _imports(path) if _layer(other) > _layer(room)]
+    for user, path in modules.items():
+        for module, name in _imports(path):
+            own, other = _package(user), _package(_target(module, name, modules))
+            if own in layers and other and own != other and layers[other] >= layers[own]:
+                wrong.append(f"{user} imports {module}.{name}")
     assert wrong == []
 
 
-def test_no_import_cycles() -> None:
-    graph: dict[str, set[str]] = {}
-    for path in _modules():
-        graph.setdefault(_room(path), set()).update(_imports(path))
+def _shown(module: str) -> set[str]:
+    return set(getattr(__import__(module, fromlist=["__all__"]), "__all__", ()))
+
+
+def _may_use(module: str, name: str, modules: dict[str, Path]) -> bool:
+    """Is every step of ``from module import name`` something that the package above shows?"""
+    parts = _target(module, name, modules).split(".")
+    steps = all(part in _shown(".".join(parts[:number])) for number, part in enumerate(parts[2:], 2))
+    inside_a_module = modules[".".join(parts)].name != "__init__.py"
+    return steps and (inside_a_module or ".".join(parts) != module or name in _shown(module)) and name[:1] != "_"
+
+
+def test_nobody_imports_what_another_package_does_not_show() -> None:
+    modules = _modules()
+    wrong = []
+    for user, path in modules.items():
+        for module, name in _imports(path):
+            foreign = _package(user) != _package(_target(module, name, modules))
+            version = (module, name) == ("finbench.core.version", "__version__")
+            if foreign and module != "finbench" and not version and not _may_use(module, name, modules):
+                wrong.append(f"{user} imports {module}.{name}")
+    assert wrong == []
+
+
+def test_what_a_package_shows_exists_and_is_stated_once() -> None:
+    modules = _modules()
+    for module, path in modules.items():
+        if path.name != "__init__.py":
+            continue
+        shown = _shown(module)
+        for name in shown:
+            assert getattr(__import__(module, fromlist=[name]), name) is not None, (module, name)
+            # `from package import name` would give the module, once anybody has imported it
+            assert f"{module}.{name}" not in modules or "." not in str(getattr(finbench, name, "")), (module, name)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    modules = _modules()
+    graph = {
+        user: {_target(module, name, modules) for module, name in _imports(path)} - {user}
+        for user, path in modules.items()
+        if path.name != "__init__.py"
+    }
 
     def reaches(start: str, goal: str, seen: set[str]) -> bool:
-        return any(
-            other == goal or (other not in seen and reaches(other, goal, seen | {other}))
-            for other in graph.get(start, ())
-        )
+        for other in graph.get(start, ()):
+            if other == goal or (other not in seen and not seen.add(other) and reaches(other, goal, seen)):  # type: ignore[func-returns-value]
+                return True
+        return False
 
-    # records and errors import nothing of ours that imports them back; the same holds for every room
-    assert [room for room in graph if room not in ("__init__", "cli") and reaches(room, room, {room})] == []
+    assert [module for module in graph if reaches(module, module, {module})] == []
 
 
-def test_the_layers_that_are_documented_are_these() -> None:
-    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (\d) \| (.*) \|$", page, re.MULTILINE)
-    for number, cells in rows:
-        named = {name.rstrip("/") for name in re.findall(r"`([a-z_]+/?)`", cells)}
-        assert named == LAYERS[int(number)] - {"__main__", "__init__"}, number
-    assert len(rows) == len(LAYERS)
+def test_a_class_name_means_one_thing() -> None:
+    names = Counter(
+        node.name
+        for path in _modules().values()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_modules_and_functions_fit_in_a_head() -> None:
-    for path in _modules():
+    for path in _modules().values():
         text = path.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= 430, path.name
+        assert len(text.splitlines()) <= 440, path.name
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 length = (node.end_lineno or 0) - node.lineno + 1
@@ -205,19 +151,18 @@ def test_public_names_are_the_same_at_every_use() -> None:
 
 def test_help_is_fast_and_loads_nothing_heavy() -> None:
     code = (
-        "import sys, finbench.cli.app as c\n"
+        "import resource, sys, finbench.cli\n"
         "sys.argv = ['finbench', '--help']\n"
-        "try: c.main()\n"
+        "try: finbench.cli.main()\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'transformers', 'peft', 'lm_eval', 'datasets', 'numpy') if m in sys.modules])\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(used.ru_utime + used.ru_stime)\n"
     )
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        times.append(time.perf_counter() - start)
-    assert done.stdout.strip().endswith("[]")
-    assert quick(min(times), 0.5)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    heavy, seconds = done.stdout.splitlines()[-2:]
+    assert heavy == "[]"
+    assert float(seconds) < 1.5  # of the processor, which a busy machine stretches less than the clock; 0.4 alone
 
 
 def test_task_helpers_import_neither_finbench_nor_each_other() -> None:
@@ -246,46 +191,6 @@ def test_the_data_directory_rule_is_the_same_with_and_without_finbench(
     assert rows.data_dir(str(tmp_path / "x")) == paths.data_dir(tmp_path / "x")
 
 
-def test_every_command_of_the_readme_exists() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    fences = "\n".join(re.findall(r"^```$(.*?)^```$", readme, re.MULTILINE | re.DOTALL))
-    called = set(re.findall(r"^(?:\$ |\.venv/bin/)?finbench ([a-z]+)", fences, re.MULTILINE))
-    called |= set(re.findall(r"`finbench ([a-z]+)", readme))
-    done = subprocess.run([sys.executable, "-m", "finbench", "--help"], capture_output=True, text=True, check=True)
-    assert called
-    assert all(re.search(rf"^│ {name}\b", done.stdout, re.MULTILINE) for name in called), called
-
-
-def test_the_results_in_the_readme_are_those_of_the_committed_scorecards() -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "fpb_smollm2.py"), "table"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
-    assert len(lines) > 5
-    assert "\n".join(lines) in readme
-
-
-def test_the_page_of_results_is_that_of_the_committed_scorecards() -> None:
-    suite = runpy.run_path(str(ROOT / "benchmarks" / "suite_smollm2.py"))
-    assert (ROOT / "docs" / "results.md").read_text(encoding="utf-8") == suite["page"]()
-
-
-def test_the_tables_of_statistics_are_those_of_the_committed_simulation() -> None:
-    intervals = runpy.run_path(str(ROOT / "benchmarks" / "intervals.py"))
-    shown = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
-    assert shown == intervals["page"](json.loads((ROOT / "benchmarks" / "intervals.json").read_text("utf-8")), shown)
-
-
-def test_the_page_of_speed_is_that_of_the_committed_measurement() -> None:
-    bench = runpy.run_path(str(ROOT / "benchmarks" / "eval_cpu.py"))
-    results = json.loads((ROOT / "benchmarks" / "eval_cpu.json").read_text(encoding="utf-8"))
-    assert (ROOT / "docs" / "speed.md").read_text(encoding="utf-8") == bench["page"](results)
-
-
 def test_committed_scorecards_are_whole_and_hold_no_restricted_text() -> None:
     paths_found = sorted((ROOT / "leaderboards" / "scorecards").glob("*.json"))
     assert paths_found
@@ -297,9 +202,9 @@ def test_committed_scorecards_are_whole_and_hold_no_restricted_text() -> None:
             own = [row for row in rows if row["task"] == score.task]
             if "acc" in score.metrics:
                 assert score.metrics["acc"].value == pytest.approx(sum(row["values"]["acc"] for row in own) / score.n)
-            task = catalog.tasks()[score.task]  # evidence of an earlier version of a task stays what it was
-            known = {**metrics.history().get(score.task, {}), task.version: task.digest}
-            assert known.get(score.version) == score.task_digest, f"{path.name}: score {score.task} again"
+            task = catalog.tasks()[score.task]
+            current = (score.version, score.task_digest) == (task.version, task.digest)
+            assert current, f"{path.name}: score {score.task} again"
             assert score.form == "choice" or not task.restricted or all("answer" not in row for row in own)
 
 
@@ -313,7 +218,7 @@ def test_recipes_state_only_what_differs() -> None:
 
 def test_every_public_function_says_what_it_is() -> None:
     silent = []
-    for path in _modules():
+    for path in _modules().values():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if (
                 isinstance(node, ast.FunctionDef | ast.ClassDef)

@@ -18,7 +18,7 @@ from finbench.cli.app import app
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.data.audit import Audit, Finding, audit
-from finbench.data.audit.against import against
+from finbench.data.audit.against import audit_against
 from finbench.data.audit.figures import evaluate
 from finbench.data.audit.texts import damage
 from finbench.data.contamination import Index
@@ -400,11 +400,11 @@ def test_ones_own_training_files_against_a_test(tmp_path: Path) -> None:
     tested = rows(100, 1)
     test = jsonl(tmp_path / "news_test.jsonl", tested)
     own = jsonl(tmp_path / "mine.jsonl", prompts(tested[10:14] + rows(200, 2)))
-    seen = against([test], [own])
+    seen = audit_against([test], [own])
     hit = one(seen, "contamination")
     assert (hit.level, hit.count, hit.of) == ("error", 4, 100)
     assert hit.places == [f"mine.jsonl:{number}" for number in range(1, 5)]
-    assert against([test], [jsonl(tmp_path / "clean.jsonl", rows(200, 3))]).findings == []
+    assert audit_against([test], [jsonl(tmp_path / "clean.jsonl", rows(200, 3))]).findings == []
     code = CliRunner().invoke(app, ["data", "audit", str(test), "--against", str(own), "--strict"]).exit_code
     assert code == 1
 

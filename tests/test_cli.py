@@ -57,7 +57,7 @@ def test_wrong_usage_exits_2() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("eval",), "Nothing to examine"),
+        (("eval",), "Nothing to evaluate"),
         (("eval", "--adapter", "./nowhere", "--tasks", "mini"), "No such adapter folder"),
         (("eval", "--adapter", "zoo:fpb-smollm2-135m-lora"), "recipe without a published adapter"),
         (("eval", "--adapter", "zoo:fpb-smollm2-135m-lroa"), "Did you mean fpb-smollm2-135m-lora"),

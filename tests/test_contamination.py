@@ -44,7 +44,7 @@ def test_clean_training_rows_are_not_accused(llama: Path, tmp_path: Path, capsys
 
 def test_a_score_carries_the_overlap_of_its_own_set_and_nothing_where_nobody_looked() -> None:
     known = Contamination(looked_for={"fpb": 6, "tfns": 9}, found={"fpb": 5})
-    assert measuring.overlap(known, "fpb") == Overlap(texts=5, of=6)
-    assert measuring.overlap(known, "tfns") == Overlap(texts=0, of=9)
-    assert measuring.overlap(known, "nwgi") is None
-    assert measuring.overlap(None, "fpb") is None
+    assert measuring.overlap_with_training(known, "fpb") == Overlap(texts=5, of=6)
+    assert measuring.overlap_with_training(known, "tfns") == Overlap(texts=0, of=9)
+    assert measuring.overlap_with_training(known, "nwgi") is None
+    assert measuring.overlap_with_training(None, "fpb") is None

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
-from finbench.data.sources import describe, import_data
+from finbench.data.sources import describe_set, import_data
 from make_data import LABELS, sentences, write_sources
 
 SETS = paths.helper("sets").SETS
@@ -124,7 +124,7 @@ def test_the_card_tells_the_truth_about_the_rows(tmp_path: Path, name: str) -> N
     files = write_sources(tmp_path / "sources")[name]
     report = import_data(name, files, tmp_path / "data")
     folder = tmp_path / "data" / name
-    card = describe(name, tmp_path / "data")
+    card = describe_set(name, tmp_path / "data")
     assert card is not None
     assert (card["set"], card["read"], card["rejected"]) == (name, report.read, 0)
     assert (card["rows"], card["dropped"]) == (report.rows, dict(report.dropped))
@@ -152,11 +152,11 @@ def test_the_prefix_of_the_task_may_be_written(tmp_path: Path) -> None:
 
 
 def test_a_set_that_was_not_imported_is_none_and_a_torn_card_names_the_cure(tmp_path: Path) -> None:
-    assert describe("fpb", tmp_path) is None
+    assert describe_set("fpb", tmp_path) is None
     (tmp_path / "fpb").mkdir()
     (tmp_path / "fpb" / "dataset.json").write_text('{"schema"')
     with pytest.raises(FinbenchError, match="finbench data import fpb"):
-        describe("fpb", tmp_path)
+        describe_set("fpb", tmp_path)
 
 
 # ---- the rule that splits
@@ -555,7 +555,7 @@ def test_skip_bad_keeps_the_good_rows_and_counts_the_bad(
     report = import_data(name, with_good_partner(tmp_path, name, path), tmp_path / "data", skip_bad=True)
     assert (len(report.faults), report.read) == (1, clean.read + 1)
     assert rows(tmp_path / "data" / name) == rows(tmp_path / "clean" / name)
-    card = describe(name, tmp_path / "data")
+    card = describe_set(name, tmp_path / "data")
     assert card is not None
     assert card["rejected"] == 1
 

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from conftest import hub_environment
-from finbench.hub.dev.desk import Account
+from finbench.hub.dev.desk import DevAccount
 from finbench.hub.dev.faults import Fault
 from finbench.hub.dev.server import TOKEN, DevHub
 
@@ -106,7 +106,7 @@ def test_large_files_in_parts(api: HfApi, dev_hub: DevHub, tmp_path: Path) -> No
 
 
 def test_who_may_what(dev_hub: DevHub, api: HfApi) -> None:
-    dev_hub.tokens |= {"hf_reader": Account("reader", "read", ()), "hf_other": Account("other", orgs=())}
+    dev_hub.tokens |= {"hf_reader": DevAccount("reader", "read", ()), "hf_other": DevAccount("other", orgs=())}
     committed(api, a__json=b"{}")
     reader, other = (HfApi(endpoint=dev_hub.url, token=token) for token in ("hf_reader", "hf_other"))
     assert reader.whoami()["auth"]["accessToken"]["role"] == "read"

@@ -33,7 +33,7 @@ def _brute(requests: Sequence[choices.Request], longest: int) -> list[list[tuple
     return found
 
 
-def _asked(plan: choices.Plan, count: int) -> list[list[tuple[tuple[int, ...], int]]]:
+def _asked(plan: choices.TreePlan, count: int) -> list[list[tuple[tuple[int, ...], int]]]:
     """What the trees of a plan ask, by following each path to its root."""
     found: list[list[tuple[tuple[int, ...], int]]] = [[] for _ in range(count)]
     for tree in plan.trees:
@@ -678,7 +678,7 @@ def test_an_adapter_that_cannot_be_laid_aside_is_refused(llama: Path, tmp_path: 
 
     config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     adapter = _saved(llama, config, tmp_path / "prompt")
-    with pytest.raises(FinbenchError, match="PROMPT_TUNING, which cannot be laid aside"):
+    with pytest.raises(FinbenchError, match="PROMPT_TUNING, which cannot be taken off"):
         HFEngine(bases.resolve(str(llama)), dtype="float32").use(adapter)
 
 

@@ -16,7 +16,7 @@ from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.evaluation import evaluator
-from finbench.hub.dev.desk import Account
+from finbench.hub.dev.desk import DevAccount
 from finbench.hub.dev.server import TOKEN, DevHub
 from finbench.models import adapters
 
@@ -162,7 +162,7 @@ def test_private_repositories_missing_ones_and_bad_tokens(
     with pytest.raises(FinbenchError, match="does not know your token") as caught:
         hub.fetch("org/stranger")
     assert caught.value.hint == "Log in again: hf auth login"
-    dev_hub.tokens["hf_somebody"] = Account("somebody", orgs=())
+    dev_hub.tokens["hf_somebody"] = DevAccount("somebody", orgs=())
     monkeypatch.setenv("HF_TOKEN", "hf_somebody")
     with pytest.raises(FinbenchError, match="private and you have no access"):
         hub.fetch("org/stranger")

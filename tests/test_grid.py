@@ -22,7 +22,7 @@ from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.grid import spec, watch, work
 from finbench.grid.places import Place
-from finbench.grid.steps import Board, Step
+from finbench.grid.steps import Schedule, Step
 from finbench.training import recipes
 
 COMMON = {"limit": 24, "batch_size": 8, "dtype": "float32", "epochs": 1, "rank": 4}
@@ -122,7 +122,7 @@ def test_a_rule_of_needs_decides_for_the_cells_it_fits(tmp_path: Path) -> None:
 def test_a_cell_on_several_gpus_is_trained_by_as_many_processes(tmp_path: Path) -> None:
     path = write(tmp_path, "smollm2-135m", needs={"gpus": 2}, eval={"needs": {"gpus": 1}})
     stated = spec.read(path)
-    board = Board(stated, spec.cells(stated), {})
+    board = Schedule(stated, spec.cells(stated), {})
     assert {step.needs.gpus for step in board.steps.values() if step.kind == work.TRAIN} == {2}
     assert {step.told["processes"] for step in board.steps.values() if step.kind == work.TRAIN} == {2}
     assert {step.needs.gpus for step in board.steps.values() if step.kind == work.SCORE} == {1}
@@ -136,7 +136,7 @@ def test_the_plan_of_a_grid_is_that_of_its_trainings(llama: Path, tmp_path: Path
 
     axes = {"method": ["lora", "rslora"], "task": ["mini_sentiment"], "seed": [0, 1]}
     stated = spec.read(write(tmp_path, llama, axes=axes, tune={"budget": 2, "over": ["seed"]}))
-    board = Board(stated, spec.cells(stated), {})
+    board = Schedule(stated, spec.cells(stated), {})
     found = forecast.forecasts(board, "h100", 2.5)
     one = planning.plan(board.cells[0].recipe, "h100", price=2.5)
     assert len(found) == 4
@@ -158,7 +158,7 @@ def test_a_grid_says_what_it_cannot_plan(llama: Path, tmp_path: Path) -> None:
     axes = {"base": ["llama-3.1-70b", "smollm2-360m"], "method": ["lora", "qlora"], "task": ["mini_sentiment"]}
     common = {key: value for key, value in COMMON.items() if key != "dtype"}
     stated = spec.read(write(tmp_path, llama, axes=axes, common=common, needs={"gpus": 1}))
-    board = Board(stated, spec.cells(stated), {})
+    board = Schedule(stated, spec.cells(stated), {})
     assert {each.unknown for each in forecast.forecasts(board).values()} == {"which GPU? --gpu h100"}
     found = forecast.forecasts(board, "h100")
     by = {(cell.recipe.base, cell.recipe.method): found[cell.key] for cell in board.cells}
@@ -176,7 +176,7 @@ def test_a_cell_of_two_processes_is_the_cell_of_one(llama: Path, tmp_path: Path)
     made = {}
     for count in (1, 2):
         stated = spec.read(write(tmp_path, llama, axes={"task": ["mini_sentiment"]}, needs={"gpus": count}))
-        step = next(one for one in Board(stated, spec.cells(stated), {}).steps.values() if one.kind == work.TRAIN)
+        step = next(one for one in Schedule(stated, spec.cells(stated), {}).steps.values() if one.kind == work.TRAIN)
         told = {**step.told, "kind": step.kind, "place": str(tmp_path / str(count)), "data_dir": ""}
         answer = work.run(told)
         assert answer["state"] == "done", answer
@@ -191,7 +191,7 @@ def test_tasks_may_share_a_search(tmp_path: Path) -> None:
     here = tmp_path / "data" / "mini_sentiment"
     here.mkdir(parents=True)
     (here / "dataset.json").write_text(json.dumps({"sha256": "0" * 64}))
-    board = Board(stated, spec.cells(stated, tmp_path / "data"), {})
+    board = Schedule(stated, spec.cells(stated, tmp_path / "data"), {})
     searches = [step for step in board.steps.values() if step.kind == work.SEARCH]
     assert [(one.told["recipe"]["method"], list(one.told["recipe"]["tasks"])) for one in searches] == [
         ("lora", ["finbench_mini_sentiment"]),
@@ -214,12 +214,12 @@ def test_other_rows_make_another_cell(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- steps
 
 
-def board(path: Path, known: dict[str, Any] | None = None) -> Board:
+def board(path: Path, known: dict[str, Any] | None = None) -> Schedule:
     stated = spec.read(path)
-    return Board(stated, spec.cells(stated), known or {})
+    return Schedule(stated, spec.cells(stated), known or {})
 
 
-def play(one: Board, fail: str = "", room: int = 3) -> list[list[Step]]:
+def play(one: Schedule, fail: str = "", room: int = 3) -> list[list[Step]]:
     """Do everything, as a driver with ``room`` workers would; steps whose name holds ``fail`` fail."""
     played = []
     while not one.over:
@@ -285,9 +285,9 @@ def test_what_is_done_is_not_done_again_and_a_longer_axis_adds_its_own(tmp_path:
         return False
 
     stated = spec.read(write(tmp_path, "smollm2-135m"))
-    assert Board(stated, spec.cells(stated), known, gone).over
+    assert Schedule(stated, spec.cells(stated), known, gone).over
     lost = next(step for step in one.steps.values() if step.kind == "score" and step.cell)
-    again = play(Board(stated, spec.cells(stated), {k: v for k, v in known.items() if k != lost.key}, gone))
+    again = play(Schedule(stated, spec.cells(stated), {k: v for k, v in known.items() if k != lost.key}, gone))
     assert [step.name for steps in again for step in steps] == [f"train {lost.cell.name}", lost.name]
     # what failed is tried again
     key = next(key for key, step in one.steps.items() if step.kind == "train")
@@ -320,17 +320,17 @@ def test_an_unknown_store_is_refused() -> None:
 
 def test_status_of_nothing_of_a_torn_file_and_of_a_dead_driver(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="No sweep has run"):
-        watch.status(str(tmp_path))
+        watch.sweep_status(str(tmp_path))
     (tmp_path / "progress.json").write_text("{")
     with pytest.raises(FinbenchError, match="torn"):
-        watch.status(str(tmp_path))
+        watch.sweep_status(str(tmp_path))
     one = board(write(tmp_path, "smollm2-135m"))
     told = watch.Watch(one, Place(str(tmp_path)))
     told.tell({next(iter(one.steps))})
-    assert watch.status(str(tmp_path))["alive"]
+    assert watch.sweep_status(str(tmp_path))["alive"]
     stale = json.loads((tmp_path / "progress.json").read_text())
     (tmp_path / "progress.json").write_text(json.dumps({**stale, "renewed": time.time() - 3600}))
-    found = watch.status(str(tmp_path))
+    found = watch.sweep_status(str(tmp_path))
     assert (found["alive"], found["running"], found["waiting"]) == (False, 0, 8)
 
 

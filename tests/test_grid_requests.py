@@ -13,7 +13,7 @@ import yaml
 from finbench.core.errors import FinbenchError
 from finbench.grid import forecast, places, requests, spec, work
 from finbench.grid.places import Place
-from finbench.grid.steps import Board
+from finbench.grid.steps import Schedule
 from finbench.training import planning
 
 COMMON = {"limit": 24, "batch_size": 8, "dtype": "float32", "epochs": 1, "rank": 4}
@@ -27,9 +27,9 @@ def write(folder: Path, base: object, **changes: Any) -> Path:
     return path
 
 
-def board(path: Path, known: dict[str, Any] | None = None) -> Board:
+def board(path: Path, known: dict[str, Any] | None = None) -> Schedule:
     stated = spec.read(path)
-    return Board(stated, spec.cells(stated), known or {})
+    return Schedule(stated, spec.cells(stated), known or {})
 
 
 @pytest.fixture
@@ -47,14 +47,14 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_cells_that_are_planned_alike_are_planned_once_and_remembered(tmp_path: Path, plans: list[Any]) -> None:
     place, one = Place(str(tmp_path)), board(write(tmp_path, "smollm2-135m", axes=AXES, tune={"budget": 1}))
-    asked = requests.memory(one, place)
+    asked = requests.planned_memory(one, place)
     assert set(asked) == set(one.steps)  # searches and scorings too
     assert set(asked.values()) == {int(1.2 * 2 * 2**30)}
     assert len(plans) == 1
-    assert requests.memory(one, place) == asked
+    assert requests.planned_memory(one, place) == asked
     assert len(plans) == 1
     longer = {**AXES, "rank": [4, 8]}
-    requests.memory(board(write(tmp_path, "smollm2-135m", axes=longer)), place)
+    requests.planned_memory(board(write(tmp_path, "smollm2-135m", axes=longer)), place)
     assert [recipe.rank for recipe in plans] == [4, 8]
 
 
@@ -63,10 +63,10 @@ def test_cells_that_are_planned_alike_are_planned_once_and_remembered(tmp_path: 
 )
 def test_a_damaged_memory_is_planned_again(text: str, tmp_path: Path, plans: list[Any]) -> None:
     place, one = Place(str(tmp_path)), board(write(tmp_path, "smollm2-135m", axes=AXES))
-    asked = requests.memory(one, place)
+    asked = requests.planned_memory(one, place)
     key = next(iter(json.loads((tmp_path / requests.FILE).read_text())))
     (tmp_path / requests.FILE).write_bytes(text.replace("KEY", key).encode("latin-1"))
-    assert requests.memory(one, place) == asked
+    assert requests.planned_memory(one, place) == asked
     assert len(plans) == 2
     assert json.loads((tmp_path / requests.FILE).read_text()) == {key: 2.0}
 
@@ -74,10 +74,10 @@ def test_a_damaged_memory_is_planned_again(text: str, tmp_path: Path, plans: lis
 def test_stated_memory_gpus_and_what_is_done_are_not_planned(tmp_path: Path, plans: list[Any]) -> None:
     place = Place(str(tmp_path))
     for needs in ({"memory": 3}, {"gpus": 1}):
-        assert requests.memory(board(write(tmp_path, "smollm2-135m", axes=AXES, needs=needs)), place) == {}
+        assert requests.planned_memory(board(write(tmp_path, "smollm2-135m", axes=AXES, needs=needs)), place) == {}
     one = board(write(tmp_path, "smollm2-135m", axes=AXES))
     whole = board(write(tmp_path, "smollm2-135m", axes=AXES), {key: {"state": "done"} for key in one.steps})
-    assert requests.memory(whole, place) == {}
+    assert requests.planned_memory(whole, place) == {}
     assert plans == []
 
 
@@ -88,15 +88,15 @@ def test_what_cannot_be_planned_asks_for_nothing(
         raise RuntimeError("a bug of a plan")
 
     monkeypatch.setattr(forecast.Planner, "memory", broken)
-    assert requests.memory(board(write(tmp_path, "smollm2-135m", axes=AXES)), Place(str(tmp_path))) == {}
+    assert requests.planned_memory(board(write(tmp_path, "smollm2-135m", axes=AXES)), Place(str(tmp_path))) == {}
     assert not (tmp_path / requests.FILE).exists()  # rows or a base that come later are planned then
     assert "could not be planned (RuntimeError: a bug of a plan)" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_request_is_the_plan_s_whatever_this_machine_has(llama: Path, tmp_path: Path) -> None:
     stated = spec.read(write(tmp_path, llama, axes=AXES))
-    one = Board(stated, spec.cells(stated), {})
-    asked = requests.memory(one, Place(str(tmp_path / "nowhere")))
+    one = Schedule(stated, spec.cells(stated), {})
+    asked = requests.planned_memory(one, Place(str(tmp_path / "nowhere")))
     plan = planning.plan(one.cells[0].recipe, "cpu")["memory_gib"]["total"]
     train = next(step.key for step in one.steps.values() if step.kind == work.TRAIN)
     assert asked[train] == pytest.approx(1.2 * plan * 2**30, rel=0.01)

@@ -50,7 +50,7 @@ def test_caches_that_mix_models_are_refused_however_they_are_asked_for(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("cached.yaml").write_text("model: finbench\nuse_cache: x\n")
-    with pytest.raises(FinbenchError, match="do not tell one model from another"):
+    with pytest.raises(FinbenchError, match="do not keep models apart"):
         harness.run([*start, *options, "--model", "finbench", "--tasks", "finbench_mini_sentiment"])
 
 

@@ -16,7 +16,7 @@ from finbench import hub
 from finbench.cli import app, doctor
 from finbench.cli.show import publications
 from finbench.core.errors import FinbenchError
-from finbench.hub.dev.desk import Account
+from finbench.hub.dev.desk import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.models import zoo
 
@@ -111,7 +111,7 @@ def test_doctor_says_which_hub_whose_token_and_what_it_may_do(dev_hub: DevHub, m
     assert place[1:] == ("ok", f"{dev_hub.url} (HF_ENDPOINT) ")
     assert token[1] == "ok"
     assert "of dev, may write (write)" in token[2]
-    dev_hub.tokens["hf_readonly"] = Account("reader", "read", ("bank",))
+    dev_hub.tokens["hf_readonly"] = DevAccount("reader", "read", ("bank",))
     monkeypatch.setenv("HF_TOKEN", "hf_readonly")
     assert hub_lines()[1][1] == "note"
     assert "of reader, may only read (read); organisations: bank" in hub_lines()[1][2]

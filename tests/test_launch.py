@@ -70,15 +70,15 @@ def gone(process: int) -> bool:
 
 def test_what_cannot_be_started_is_refused(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FinbenchError, match="name the same thing"):
-        launch.counted(2, 2)
+        launch.process_count(2, 2)
     with pytest.raises(FinbenchError, match=r"no GPU is here") as caught:
-        launch.counted(2, None)
+        launch.process_count(2, None)
     assert "--processes 2" in caught.value.hint
-    assert (launch.counted(None, None), launch.counted(None, 3)) == (1, 3)
+    assert (launch.process_count(None, None), launch.process_count(None, 3)) == (1, 3)
     with pytest.raises(FinbenchError, match="0 processes"):
         launch.check(0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert launch.counted(2, None) == 2
+    assert launch.process_count(2, None) == 2
     with pytest.raises(FinbenchError, match="2 GPUs are here"):
         launch.check(3)
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -26,11 +26,10 @@ import boards
 from conftest import TOKEN, upload
 from finbench import leaderboard
 from finbench.cards import cardfiles
-from finbench.core import seal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.data.sources import import_data
-from finbench.hub.dev.desk import Account
+from finbench.hub.dev.desk import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.leaderboard import attested, breakdown, commands, groups, intake, page, published, pushing, space, tables
 from finbench.leaderboard.board import Board, board, entries
@@ -419,7 +418,6 @@ def test_the_check_of_a_pull_request_refuses_restricted_texts(place: Path, tmp_p
         if row["task"] == "finbench_fpb":
             del row["answer_sha256"]
             row["answer"] = row["values"]["macro_f1"][1]
-            row["seal"] = seal.row_seal(row)
     cardfiles.write(path, cardfiles.read(path), rows)
     with pytest.raises(FinbenchError, match=r"guess.json: samples\[finbench_fpb\].answer holds text"):
         leaderboard.build(place, check=True)
@@ -652,8 +650,8 @@ def test_a_push_that_goes_silent_at_any_request(
 def test_a_leaderboard_that_cannot_be_published_changes_nothing(dev_hub: DevHub, place: Path) -> None:
     with pytest.raises(FinbenchError, match="no repository of the Hub to push to. Did you mean hub:org/board"):
         leaderboard.push("org/board", place)
-    dev_hub.tokens["hf_readonly_token"] = Account("reader", "read")
-    dev_hub.tokens[TOKEN] = Account("dev", "read")
+    dev_hub.tokens["hf_readonly_token"] = DevAccount("reader", "read")
+    dev_hub.tokens[TOKEN] = DevAccount("dev", "read")
     with pytest.raises(FinbenchError, match="The data set hub:org/board: your token may not write there"):
         leaderboard.push("hub:org/board", place)
     card = place / "scorecards" / "gold.json"

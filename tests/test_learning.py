@@ -49,15 +49,17 @@ CASES = [
 ]
 
 
-def rows(named: bool) -> list[batches.Row]:
+def rows(named: bool) -> list[batches.TrainingRow]:
     """Different letters, and a label: ``named``, another one for each row, else one of four, by chance."""
     drawn = random.Random("by heart")
     letters = drawn.sample([(a, b, c) for a in LETTERS for b in LETTERS for c in LETTERS], ROWS)
     labels = LABELS if named else [drawn.choice(LABELS[:4]) for _ in letters]
-    return [batches.Row([*three, label, END], 2) for three, label in zip(letters, labels, strict=True)]
+    return [batches.TrainingRow([*three, label, END], 2) for three, label in zip(letters, labels, strict=True)]
 
 
-def learn(base: Path, method: str, own: list[batches.Row], folder: Path, **stated: Any) -> tuple[Any, Any, float]:
+def learn(
+    base: Path, method: str, own: list[batches.TrainingRow], folder: Path, **stated: Any
+) -> tuple[Any, Any, float]:
     """(model, tokenizer, share of answers that were right before) of a run of finbench's trainer on ``own`` rows."""
     known = {"base": str(base), "tasks": ["mini_sentiment"], "limit": ROWS, "method": method, "dtype": "float32"}
     known |= {"batch_size": ROWS, "warmup": 0.1, "schedule": "cosine", "save_every": 1000}
@@ -72,7 +74,7 @@ def learn(base: Path, method: str, own: list[batches.Row], folder: Path, **state
     return model.eval(), tokenizer, before
 
 
-def right(model: Any, own: list[batches.Row]) -> float:
+def right(model: Any, own: list[batches.TrainingRow]) -> float:
     """Share of rows after whose letters the label, and after it the end, is the most probable token."""
     ids = torch.tensor([row.ids for row in own])
     with torch.no_grad():

@@ -92,17 +92,19 @@ def test_a_recipe_is_read_strictly(tmp_path: Path) -> None:
     whole = "start: {shape: llama-tiny, vocabulary: 300}\ndata: [{text: a.txt}]\nsteps: 3\n"
     path.write_text(whole + "contxt: 8\n")
     with pytest.raises(FinbenchError, match=r"unknown key 'contxt' \(did you mean context"):
-        spec.read(path)
+        spec.read_recipe(path)
     path.write_text(whole.replace("shape: llama-tiny", "shape: llama-tinny"))
     with pytest.raises(FinbenchError, match="Did you mean llama-tiny"):
-        spec.read(path)
+        spec.read_recipe(path)
     path.write_text(whole.replace("llama-tiny,", "llama-tiny, shpe: 3,"))
     with pytest.raises(FinbenchError, match=r"start.shpe'.*did you mean shape"):
-        spec.read(path)
+        spec.read_recipe(path)
     path.write_text(whole)
-    found = spec.read(path, {"structure.kind": "lowrank", "structure.rank": 0.5, "data.0.per": "line", "lr": 1e-2})
+    found = spec.read_recipe(
+        path, {"structure.kind": "lowrank", "structure.rank": 0.5, "data.0.per": "line", "lr": 1e-2}
+    )
     assert (found.structure.rank, found.data[0].per, found.lr, found.name) == (0.5, "line", 1e-2, "r")
-    assert spec.read(path, {"tokens": 512 * 32 * 7 + 1}).total_steps == 8
+    assert spec.read_recipe(path, {"tokens": 512 * 32 * 7 + 1}).total_steps == 8
 
 
 @pytest.mark.parametrize(
@@ -135,11 +137,11 @@ def test_the_structure_takes_over_trained_weights_by_truncation(tmp_path: Path) 
 def test_the_page_names_every_key_and_the_examples_can_be_read() -> None:
     root = Path(__file__).parent.parent
     page = (root / "docs" / "pretrain.md").read_text(encoding="utf-8")
-    keys = {*spec.PretrainRecipe.model_fields, *spec.Start.model_fields, *spec.Source.model_fields}
+    keys = {*spec.PretrainRecipe.model_fields, *spec.StartSpec.model_fields, *spec.TextSource.model_fields}
     assert [key for key in keys if f"`{key}" not in page] == []
     assert all(shape in page for shape in spec.SHAPES)
     for path in (root / "examples").glob("pretrain-*.yaml"):
-        assert spec.read(path).name == path.stem
+        assert spec.read_recipe(path).name == path.stem
         stated = catalog.read_yaml(path)
         assert [key for key in stated if stated[key] == spec.PretrainRecipe.model_fields[key].default] == [], path.name
 
@@ -161,7 +163,7 @@ def test_documents_of_every_kind_of_source(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"body": "x y"}\n\n{"body": "z"}\n')
 
     def found(**stated: Any) -> list[str]:
-        return list(corpus.raw(corpus.locate(spec.Source(**stated), "s")))
+        return list(corpus.raw(corpus.locate(spec.TextSource(**stated), "s")))
 
     place = str(tmp_path / "a.txt")
     assert len(found(text=place)) == 1
@@ -224,7 +226,7 @@ def test_filings_become_text(tmp_path: Path) -> None:
     for name, content in (("a", REPORT), ("b", INSTANCE)):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.{'htm' if name == 'a' else 'xml'}").write_text(content)
-    found = list(corpus.raw(corpus.locate(spec.Source(filings=str(tmp_path)), "filings")))
+    found = list(corpus.raw(corpus.locate(spec.TextSource(filings=str(tmp_path)), "filings")))
     business, discussion, notes = found
     assert business.startswith("Item 1. Business\n\nThe Company makes widgets and parts.\n\nIt is sold")
     assert discussion.endswith("Widgets 12 14\n\nParts 3 4")  # a row of a table is a line, a number alone is none
@@ -250,13 +252,13 @@ def test_which_side_a_document_is_on_depends_on_its_words_alone() -> None:
 
 def built(text: Path, llama: Path, share: float = 0.1) -> shards.Shards:
     """The shards of a source for the tokenizer of a base."""
-    tokenizer = vocabulary.tokenizer_of(spec.Start(base=str(llama)), [], share)
-    return shards.build(corpus.locate(spec.Source(text=str(text)), "text"), tokenizer, share, Lines())
+    tokenizer = vocabulary.tokenizer_of(spec.StartSpec(base=str(llama)), [], share)
+    return shards.build(corpus.locate(spec.TextSource(text=str(text)), "text"), tokenizer, share, Lines())
 
 
 def test_shards_hold_the_tokens_of_the_documents(text: Path, llama: Path) -> None:
     found = built(text, llama)
-    tokenizer = vocabulary.tokenizer_of(spec.Start(base=str(llama)), [], 0.1)
+    tokenizer = vocabulary.tokenizer_of(spec.StartSpec(base=str(llama)), [], 0.1)
     divider = corpus.Divider(0.1)
     documents = [divider.place(path.read_text()) for path in sorted(text.iterdir())]
     train = [part.text for part in documents if part and not part.held_out]
@@ -306,8 +308,8 @@ def test_tokenising_goes_on_after_a_kill(
 def test_a_vocabulary_is_made_of_training_documents_and_is_the_same_again(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    located = [corpus.locate(spec.Source(text=str(text)), "text")]
-    start = spec.Start(shape="llama-tiny", vocabulary=320)
+    located = [corpus.locate(spec.TextSource(text=str(text)), "text")]
+    start = spec.StartSpec(shape="llama-tiny", vocabulary=320)
     one = vocabulary.tokenizer_of(start, located, 0.1)
     monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "other"))
     two = vocabulary.tokenizer_of(start, located, 0.1)

@@ -19,7 +19,7 @@ from finbench import hub
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator, verification
-from finbench.hub.dev.desk import Account
+from finbench.hub.dev.desk import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, zoo
 from finbench.publishing import modelcard, pulling
@@ -75,7 +75,7 @@ EXPECTED = {
     "adapter_model.safetensors",
     "finbench.json",
     "finbench/recipe.yaml",
-    "finbench/scores.png",
+    "finbench/scores.svg",
     ".eval_results/finbench.yaml",
 }
 
@@ -181,7 +181,7 @@ def test_a_pull_request_leaves_the_repository_as_it_was(
     dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload(dev_hub, "org/tiny", {"README.md": b"# ours\n"}, private=False)
-    dev_hub.tokens["hf_stranger"] = Account("stranger", orgs=())
+    dev_hub.tokens["hf_stranger"] = DevAccount("stranger", orgs=())
     monkeypatch.setenv("HF_TOKEN", "hf_stranger")
     with pytest.raises(FinbenchError, match="your token may not write there"):
         push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
@@ -240,7 +240,7 @@ def test_what_may_not_be_published_is_refused(
 ) -> None:
     import shutil
 
-    with pytest.raises(FinbenchError, match="trained on a folder .tiny-llama., which nobody else has"):
+    with pytest.raises(FinbenchError, match="trained on a folder .tiny-llama., which is on this machine alone"):
         push(made[0], "hub:org/tiny")
     other = f"hub:org/other@{upload(dev_hub, 'org/other', files_of(gpt2))}"
     with pytest.raises(FinbenchError, match="is not the base that .* was trained on"):
@@ -296,7 +296,7 @@ def test_pull_and_zoo(dev_hub: DevHub, made: tuple[Path, Path], base: str, tmp_p
     (tmp_path / "other" / "x").touch()
     with pytest.raises(FinbenchError, match="holds other files"):
         pulling.pull("hub:org/tiny", tmp_path / "other")
-    entry, path = pulling.zoo_add("hub:org/tiny")
+    entry, path = pulling.add_to_zoo("hub:org/tiny")
     assert path == tmp_path / "zoo.yaml"
     assert entry.hub == f"org/tiny@{done.sha}"
     assert entry.scorecard is not None
@@ -313,7 +313,7 @@ def test_an_adapter_made_elsewhere_enters_the_zoo_with_what_is_unknown_marked(
     dev_hub: DevHub, lora: Path, tmp_path: Path
 ) -> None:
     upload(dev_hub, "them/stranger", files_of(lora))
-    entry, _ = pulling.zoo_add("hub:them/stranger", "theirs")
+    entry, _ = pulling.add_to_zoo("hub:them/stranger", "theirs")
     assert (entry.date, entry.licence, entry.scorecard, entry.scores) == ("unknown", "unknown", None, {})
     assert (entry.method, entry.rank, entry.bits, entry.base) == ("lora", 4, None, "org/tiny-llama")
     done = push(lora, "hub:org/again")

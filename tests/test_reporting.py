@@ -221,7 +221,7 @@ def test_faults_name_what_to_type(folder: Path, tmp_path: Path) -> None:
 
 def test_metrics_that_are_no_shares_are_shown_as_they_are(folder: Path) -> None:
     card = cardfiles.read(files(folder, "guess-s0")[0])
-    measure = Measure(value=0.1234, low=-0.2, high=0.3)
+    measure = Measure(value=0.1234, low=-0.2, high=0.3, method="")
     score = card.scores[0].model_copy(
         update={"main_metric": "r2", "metrics": {"r2": measure}, "baselines": {}, "lenient": {"r2": measure}}
     )
@@ -230,7 +230,7 @@ def test_metrics_that_are_no_shares_are_shown_as_they_are(folder: Path) -> None:
 
     assert "0.123 [-0.200, 0.300]" in render.markdown([shown])
     assert "R², n&nbsp;=" in render.html([shown])
-    assert "%" not in str(render.terminal([shown])[0].title)
+    assert "%" not in str(render.terminal_tables([shown])[0].title)
 
 
 def test_who_was_trained_on_a_part_of_a_test_is_named_wherever_the_score_is_shown(
@@ -258,3 +258,15 @@ def test_names_at_the_ends_of_curves_neither_overlap_nor_stand_among_the_axis_nu
     assert len(named) == len(ends)
     assert all(after - before >= 13.9 for before, after in itertools.pairwise(named))
     assert named[-1] <= places["0"] - 14
+
+
+def test_a_pair_has_both_dots_within_the_scale_and_names_are_text() -> None:
+    own, base = Measure(value=1.0, low=0.9, high=1.0, method="m"), Measure(value=-0.2, low=None, high=None, method="m")
+    drawn = ET.fromstring(plots.pairs("a <b>", [("<script>", "acc & n", own, base), ("alone", "acc", own, None)]))
+    texts = [text.text for text in drawn.iter() if text.tag.endswith("text")]
+    assert {"a <b>", "<script>", "acc & n", "100.0", "-20.0"} <= set(texts)
+    dots = [
+        (circle.get("class"), float(circle.get("cx", 0))) for circle in drawn.iter() if circle.tag.endswith("circle")
+    ]
+    scale = {text.text: float(text.get("x", 0)) for text in drawn.iter() if text.get("text-anchor") == "middle"}
+    assert dots == [("b", scale["0"]), ("d", scale["100"]), ("d", scale["100"])]

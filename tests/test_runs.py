@@ -19,7 +19,7 @@ from finbench.models import bases
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=5)
 
 
-def answered(model: Any, run: runs.Run) -> dict[str, Any]:
+def answered(model: Any, run: runs.ForcedRun) -> dict[str, Any]:
     """What a worker would say of a run: forced tokens are said, the last one is the most probable."""
     said: list[int] = []
     scores, ranks = [], []
@@ -109,6 +109,6 @@ def test_139_labels_take_one_request_an_answer() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_what_is_not_finite_is_refused(value: float) -> None:
-    run = runs.Run(0, [1], [], [0], [[5]])
+    run = runs.ForcedRun(0, [1], [], [0], [[5]])
     with pytest.raises(FinbenchError, match="not finite"):
         runs.read(run, {"tokens": [5], "scores": [[(5, value)]], "ranks": [1]})

@@ -190,7 +190,7 @@ def test_a_silent_endpoint_is_given_up_after_two_timeouts() -> None:
         silent.listen()
         endpoint = http.Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", timeout=1.0)
         with pytest.raises(http.Refused, match="after 2 attempts: timed out"):
-            endpoint.post("/completions", {})
+            endpoint.ask("/completions", {})
 
 
 def test_ctrl_c_ends_a_run_on_an_endpoint_that_is_silent(tmp_path: Path) -> None:
@@ -395,18 +395,41 @@ def test_a_refusal_that_repeats_the_key_or_is_cut_off_is_one_line(cut: bool) -> 
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         with pytest.raises(FinbenchError, match="refuses") as fault:
-            http.Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "sesame-4711").get("/models")
+            http.Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "sesame-4711").ask("/models")
     finally:
         server.shutdown()
     assert "sesame" not in str(fault.value)
 
 
+def test_no_redirect_is_followed_and_no_proxy_sees_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            self.send_response(302)
+            self.send_header("Location", "/stolen")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    seen: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody listens there
+    try:
+        with pytest.raises(FinbenchError, match=r"refuses \(302\)"):
+            http.Endpoint(f"http://127.0.0.1:{server.server_port}/v1", "sesame-4711").ask("/models")
+    finally:
+        server.shutdown()
+    assert seen == ["/v1/models"]
+
+
 @pytest.mark.parametrize("told", [[], ["m"], {"data": ["m"]}, {"data": "m"}, {"data": None}, "m", 1, None])
 def test_a_list_of_models_that_is_none_is_passed_over(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http.Endpoint, "get", lambda self, path: told)
+    monkeypatch.setattr(http.Endpoint, "ask", lambda self, path: told)
     ServerEngine("http://127.0.0.1:1/v1", "m")
     for some in ({"data": [{"id": "other"}]}, [{"id": "other"}]):
-        monkeypatch.setattr(http.Endpoint, "get", lambda self, path, some=some: some)
+        monkeypatch.setattr(http.Endpoint, "ask", lambda self, path, some=some: some)
         with pytest.raises(FinbenchError, match="no model 'm'") as caught:
             ServerEngine("http://127.0.0.1:1/v1", "m")
         assert "other" in caught.value.hint

@@ -24,7 +24,7 @@ from conftest import quick, task_helper
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
 from finbench.data import sources
-from finbench.data.sources import describe, import_data
+from finbench.data.sources import describe_set, import_data
 from finbench.scoring import prompts
 from make_data import LABELS, LEVELS, write_sources
 
@@ -79,10 +79,10 @@ def test_files_may_come_in_a_zip_archive_or_a_folder(name: str, tmp_path: Path) 
             (folder / file.name).write_bytes(file.read_bytes())
             archive.write(file, f"data/{file.name}")
     assert import_data(name, [tmp_path / "box"], tmp_path / "folder").rows == plain.rows
-    cards = [describe(name, tmp_path / "plain"), describe(name, tmp_path / "folder")]
+    cards = [describe_set(name, tmp_path / "plain"), describe_set(name, tmp_path / "folder")]
     if all(file.suffix != ".parquet" for file in files):
         assert import_data(name, [tmp_path / "box.zip"], tmp_path / "zip").rows == plain.rows
-        cards.append(describe(name, tmp_path / "zip"))
+        cards.append(describe_set(name, tmp_path / "zip"))
     assert len({card["digest"] for card in cards if card}) == 1
 
 
@@ -268,7 +268,7 @@ def test_rows_of_the_hubs_shape_become_canonical_rows(name: str, hub: Path) -> N
     given = {**HUB_ROWS, **CONFIGS}[name]
     assert report.read == sum(len(rows) for rows in given.values())
     assert (report.rejected, report.rows["test"] > 0) == (0, True)
-    card = describe(name)
+    card = describe_set(name)
     assert card
     assert card["hub"] == {"path": sets.SETS[name].hub.path, "revision": "0" * 40, "pinned": False}
     tasks = [task for task in catalog.tasks().values() if task.set == name]
@@ -293,12 +293,12 @@ def test_lm_eval_reads_the_hub_itself_where_nothing_was_imported_and_gets_the_sa
 def test_a_pinned_set_is_taken_at_its_commit(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = hub / "datasets.lock"
     monkeypatch.setattr(sources, "lock_file", lambda: lock)
-    found = sources.lock()
+    found = sources.lock_sets()
     assert found["tfns"] == {"path": "zeroshot/twitter-financial-news-sentiment", "revision": "0" * 40}
     assert json.loads(lock.read_text()) == found
     assert set(found) == {name for name, each in sets.SETS.items() if each.hub}
     import_data("tfns", [])
-    card = describe("tfns")
+    card = describe_set("tfns")
     assert card
     assert card["hub"]["pinned"] is True
 
@@ -317,7 +317,7 @@ def test_what_cannot_be_pinned_is_named_and_the_others_are_pinned(hub: Path, mon
     with pytest.raises(
         FinbenchError, match="1 of the sets were not pinned.*financebench: hub:PatronusAI/financebench is gated"
     ):
-        sources.lock()
+        sources.lock_sets()
     assert set(sources.locked()) == {name for name, each in sets.SETS.items() if each.hub} - {"financebench"}
 
 
@@ -327,7 +327,7 @@ def test_without_a_network_nothing_is_pinned_and_what_is_missing_is_said_with_it
     lock = tmp_path / "datasets.lock"
     monkeypatch.setattr(sources, "lock_file", lambda: lock)
     with pytest.raises(FinbenchError, match="cannot be reached"):
-        sources.lock()
+        sources.lock_sets()
     assert not lock.exists()
     with pytest.raises(FinbenchError, match="cannot be reached") as caught:
         import_data("tfns", [], tmp_path)

@@ -30,7 +30,7 @@ def test_what_cannot_be_sharded_is_refused(
     chosen = recipe(llama, **{"dropout": 0.0, "sharding": "fsdp", **overrides})
     with pytest.raises(FinbenchError, match=message):
         runner.train(chosen, tmp_path / "a", processes=processes)
-    sharding.check(recipe(llama, **{"dropout": 0.0, **overrides}), 1)
+    sharding.check_sharding(recipe(llama, **{"dropout": 0.0, **overrides}), 1)
 
 
 @pytest.mark.slow

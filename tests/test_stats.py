@@ -17,7 +17,7 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import proportion_confint
 
 from conftest import quick, task_helper
-from finbench.scoring import earlier, measuring, metrics, paired, quantiles, stats
+from finbench.scoring import measuring, metrics, paired, stats
 
 LABELS = task_helper("labels")
 SPANS = task_helper("spans")
@@ -47,15 +47,6 @@ def test_wilson_equals_scipy(counts: tuple[int, int]) -> None:
     assert found.low == pytest.approx(expected.low, abs=1e-9)
     assert found.high == pytest.approx(expected.high, abs=1e-9)
     assert found.low <= found.value <= found.high
-
-
-@pytest.mark.parametrize("df", [1, 1.01, 1.5, 2, 2.7, 3, 4, 5, 10, 31.4, 200, 201, 1000, 100_000])
-@pytest.mark.parametrize("level", [0.5, 0.8, 0.95, 0.99])
-def test_t_quantiles_equal_scipy(df: float, level: float) -> None:
-    expected = scipy_stats.t.ppf(0.5 + level / 2, df)
-    assert quantiles.t_quantile(df, level) == pytest.approx(expected, rel=1e-6)
-    for t in (0.0, 1e-9, 0.3, expected, 40.0, 1e6):
-        assert quantiles.t_inside(t, df) == pytest.approx(1 - 2 * scipy_stats.t.sf(t, df), abs=1e-8)
 
 
 def test_welch_equals_scipy() -> None:
@@ -336,10 +327,10 @@ def test_an_aggregation_not_known_is_resampled_by_calling_it() -> None:
     assert found.method == "bootstrap, 500 resamples"
     assert (found.low, found.high) == (pytest.approx(theirs.low, abs=0.06), pytest.approx(theirs.high, abs=0.06))
     other = [2 * value for value in values]
-    gap = measuring.difference(other, values, variance)
+    gap = measuring.paired_difference(other, values, variance)
     assert gap.measure.value == pytest.approx(3 * variance(values))
     assert gap.p < 0.01
-    assert measuring.difference(values, values, variance).p == 1.0
+    assert measuring.paired_difference(values, values, variance).p == 1.0
     halves = list(np.repeat(np.arange(75), 2))
     assert measuring.measure(values, variance, halves).method == "cluster bootstrap, 500 resamples"
 
@@ -352,7 +343,7 @@ def test_paired_differences_by_sums_and_by_calling_agree() -> None:
     def renamed(values: Any) -> float:
         return float(LABELS.macro_f1(values))
 
-    fast, slow = measuring.difference(a, b, LABELS.macro_f1), measuring.difference(a, b, renamed)
+    fast, slow = measuring.paired_difference(a, b, LABELS.macro_f1), measuring.paired_difference(a, b, renamed)
     assert fast.measure.value == pytest.approx(slow.measure.value)
     assert fast.measure.low == pytest.approx(slow.measure.low, abs=0.02)
     assert fast.error == pytest.approx(slow.error, rel=0.15)
@@ -473,7 +464,7 @@ def test_metrics_with_one_bound_or_none_stay_within_it() -> None:
     assert r2.low < r2.value < r2.high < 1
     assert mse.high / mse.value == pytest.approx(mse.value / mse.low)
     assert mse.method == "Student's t, jackknife over 3 sources"
-    gap = measuring.difference([1.0, 4.0, 3.0, 9.0], [0.0, 1.0, 3.0, 2.0], metrics.mean).measure
+    gap = measuring.paired_difference([1.0, 4.0, 3.0, 9.0], [0.0, 1.0, 3.0, 2.0], metrics.mean).measure
     low, high = scipy_stats.ttest_1samp([1.0, 3.0, 0.0, 7.0], 0).confidence_interval()
     assert gap.interval == (pytest.approx(low), pytest.approx(high))
     assert gap.method == "Student's t, jackknife over 4 documents"
@@ -493,34 +484,12 @@ def test_intervals_of_few_sources_cover_the_truth_where_percentiles_do_not(sourc
     held = np.zeros(2)
     for _ in range(600):
         right, of = _few(rng, sources, 0.8, 0.3)
-        for number, rule in enumerate((None, earlier.percentiles)):
-            found = stats.bootstrap(shares(right), mean_of, of, resamples=400, rule=rule)
-            low, high = found.interval or (np.nan, np.nan)
-            held[number] += low <= 0.8 <= high
+        found = stats.bootstrap(shares(right), mean_of, of, resamples=400).interval or (np.nan, np.nan)
+        sums = stats.by_cluster(shares(right), of)[0]
+        plain = np.quantile(stats.resample(sums, mean_of, resamples=400), [0.025, 0.975])
+        held += [low <= 0.8 <= high for low, high in (found, plain)]
     assert held[0] / 600 >= 0.93
     assert held[1] / 600 < {2: 0.65, 4: 0.88, 8: 0.93}.get(sources, 1)
-
-
-def test_the_rules_of_older_cards_are_kept() -> None:
-    """As they were given by the versions that had them."""
-    right, sources = [1.0] * 9 + [0.0] * 3 + [1.0] * 4 + [0.0] * 8, ["a"] * 12 + ["b"] * 12
-    student, percentiles = (measuring.measure(right, metrics.mean, sources, rule=rule) for rule in earlier.RULES)
-    assert student.method == "Student's t over 2 sources, cluster bootstrap, 10000 resamples"
-    assert student.interval == (0.0, 1.0)
-    assert percentiles.method == "cluster bootstrap, 10000 resamples"
-    assert percentiles.interval == pytest.approx((1 / 3, 3 / 4))
-    means = np.array([0.7, 0.5, 0.6])
-    thirds = [float(n < 10 * share) for share in means for n in range(10)]
-    three = measuring.measure(thirds, metrics.mean, np.repeat(["a", "b", "c"], 10).tolist(), rule=earlier.student)
-    half = scipy_stats.t.ppf(0.975, 2) * means.std(ddof=1) / 3**0.5
-    assert three.interval == pytest.approx((0.6 - half, 0.6 + half), abs=0.01)
-    alike = measuring.measure([1.0, 0.0] * 12, metrics.mean, sources, rule=earlier.student)
-    assert alike.interval == pytest.approx(stats.wilson(12, 24).interval, abs=0.03)
-    assert measuring.measure([1.0] * 30, metrics.mean, ["one"] * 30, rule=earlier.student).lacking == "one source"
-    many = [number % 7 for number in range(24)]
-    assert measuring.measure(right, metrics.mean, many, rule=earlier.student) == measuring.measure(
-        right, metrics.mean, many, rule=earlier.percentiles
-    )
 
 
 def test_differences_on_few_sources_cover_the_truth_and_are_possible() -> None:
@@ -530,7 +499,7 @@ def test_differences_on_few_sources_cover_the_truth_and_are_possible() -> None:
         able = rng.beta(0.8 * 7 / 3, 0.2 * 7 / 3, size=(2, 4))
         of = np.repeat(np.arange(4), 15)
         a, b = ((rng.random(60) < side[of]).astype(float).tolist() for side in able)
-        low, high = measuring.difference(a, b, metrics.mean, of.tolist()).measure.interval
+        low, high = measuring.paired_difference(a, b, metrics.mean, of.tolist()).measure.interval
         assert -1 <= low <= high <= 1
         held += low <= 0 <= high
     assert held / 600 >= 0.93
@@ -539,11 +508,11 @@ def test_differences_on_few_sources_cover_the_truth_and_are_possible() -> None:
 def test_a_difference_on_few_sources_is_never_significant_and_says_so() -> None:
     a, b = [1.0] * 40, [0.0] * 40
     for sources, p in ((1, 1.0), (2, 0.5), (5, 2 / 2**5)):
-        found = measuring.difference(a, b, metrics.mean, [f"filing {number % sources}" for number in range(40)])
+        found = measuring.paired_difference(a, b, metrics.mean, [f"filing {number % sources}" for number in range(40)])
         assert (found.units, found.testable, found.detectable()) == (sources, False, None)
         assert found.p == pytest.approx(p, abs=0.02)
         assert (found.measure.interval is None) == (sources == 1)
-    six = measuring.difference(a, b, metrics.mean, [f"filing {number % 6}" for number in range(40)])
+    six = measuring.paired_difference(a, b, metrics.mean, [f"filing {number % 6}" for number in range(40)])
     assert six.testable
     assert six.p < 0.05
 

@@ -86,7 +86,7 @@ def test_messages_and_lists_steer_no_terminal(
     assert harmless("a\tb\nc\x1b\x07\x9b\u202e") == "a\tb\nc\\x1b\\x07\\x9b\\u202e"
     configured(adapter, base_model_name_or_path=f"org/{ANSI}")
     beside(dev_hub, {"adapter_config.json": (adapter / "adapter_config.json").read_bytes()})
-    entry, _ = pulling.zoo_add("hub:them/plain")
+    entry, _ = pulling.add_to_zoo("hub:them/plain")
     publications.zoo([entry])
     publications.pulled(pulling.pull("hub:them/plain", adapter.parent / "pulled"))
     console.out.print(f"[bold]a[/] {ANSI}")
@@ -104,7 +104,7 @@ def test_messages_and_lists_steer_no_terminal(
 def test_commands_stay_whole_on_a_narrow_terminal(published: str, tmp_path: Path, printed: io.StringIO) -> None:
     place = tmp_path / ("a-folder-with-a-long-name" * 3)
     publications.pulled(pulling.pull("hub:them/plain", place))
-    entry, _ = pulling.zoo_add("hub:them/plain", "a-name-that-is-longer-than-the-terminal-is-wide")
+    entry, _ = pulling.add_to_zoo("hub:them/plain", "a-name-that-is-longer-than-the-terminal-is-wide")
     publications.zoo([entry])
     runs.recipes({name: recipes.recipe(name) for name in catalog.recipe_files()})
     lines = printed.getvalue().splitlines()
@@ -204,18 +204,18 @@ def test_the_licence_of_a_card_is_one_word_or_unknown(
 ) -> None:
     beside(dev_hub, {"README.md": b"---\n" + block + b"\n---\n# x\n"})
     start = processor_time()
-    assert pulling.zoo_add("hub:them/plain")[0].licence == licence
+    assert pulling.add_to_zoo("hub:them/plain")[0].licence == licence
     assert quick(processor_time() - start, 3)
 
 
 def test_evidence_of_strangers_is_bounded(dev_hub: DevHub, published: str, monkeypatch: pytest.MonkeyPatch) -> None:
     odd = {f"finbench/scorecards/{name}": b"{}" for name in ("a" * 200 + ".json", "a b.json", ".hidden.json", "x.py")}
     beside(dev_hub, odd)
-    assert pulling.zoo_add("hub:them/plain")[0].scorecard is None  # no cards by their names: not even fetched
+    assert pulling.add_to_zoo("hub:them/plain")[0].scorecard is None  # no cards by their names: not even fetched
     beside(dev_hub, {"finbench/scorecards/a.json": b"[" * 100_000})
-    refused("torn or not JSON", lambda: pulling.zoo_add("hub:them/plain"))
+    refused("torn or not JSON", lambda: pulling.add_to_zoo("hub:them/plain"))
     monkeypatch.setattr(pulling, "_LARGEST_EVIDENCE", 1000)
-    refused("too large together", lambda: pulling.zoo_add("hub:them/plain"))
+    refused("too large together", lambda: pulling.add_to_zoo("hub:them/plain"))
     assert not zoo.entries()["plain"].scorecard  # that of before stands
 
 

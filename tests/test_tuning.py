@@ -64,7 +64,7 @@ def test_a_dry_run_says_the_same_work_for_every_method_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     seen = {}
     for name, method in METHODS.items():
-        found = tuning.outline(recipe(llama, name, limit=400, bits=method.bits[0]), budget=3)
+        found = tuning.search_outline(recipe(llama, name, limit=400, bits=method.bits[0]), budget=3)
         assert [rung["trials"] for rung in found["rungs"]] == [8, 4, 2]
         assert found["tokens"] == sum(rung["trials"] * rung["tokens"] for rung in found["rungs"])
         assert len(found["rates"]) == 8
@@ -76,7 +76,7 @@ def test_a_dry_run_says_the_same_work_for_every_method_and_writes_nothing(
 
 def test_what_is_outlined_is_what_is_done(llama: Path, tmp_path: Path) -> None:
     chosen = recipe(llama, limit=32)
-    found = tuning.outline(chosen, budget=2)
+    found = tuning.search_outline(chosen, budget=2)
     tuned, _ = tuning.tune(chosen, tmp_path / "t", budget=2)
     trials = _search(tuned).trials
     assert [sum(trial.rung == rung for trial in trials) for rung in (0, 1)] == [r["trials"] for r in found["rungs"]]
@@ -89,9 +89,9 @@ def test_a_method_that_needs_steps_is_refused_for_its_rungs_not_for_the_rows_hel
     llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "MOST_HELD_OUT", 8)  # one step's worth
-    tuning.outline(recipe(llama, "adalora", limit=64), budget=1)
+    tuning.search_outline(recipe(llama, "adalora", limit=64), budget=1)
     with pytest.raises(FinbenchError, match="more than 2 optimiser steps"):
-        tuning.outline(recipe(llama, "adalora", limit=64), budget=2)
+        tuning.search_outline(recipe(llama, "adalora", limit=64), budget=2)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import Scorecard
 from finbench.evaluation import evaluator
 from finbench.evaluation.verification import Verification, verify
-from finbench.scoring import earlier, measuring, metrics
+from finbench.scoring import measuring, metrics
 from make_data import write_sources
 
 Card = dict[str, Any]
@@ -47,13 +47,10 @@ def card(original: Path, tmp_path: Path) -> Path:
 
 
 def change(path: Path, alter: Callable[[Card, Rows], None], *, careful: bool = False) -> None:
-    """Edit card and rows. A careful hand also renews row seals, the samples' SHA-256, the run key and the seal."""
+    """Edit card and rows. A careful hand also renews the samples' SHA-256, the run key and the seal."""
     found, rows = json.loads(path.read_text()), cardfiles.read_samples(path)
     before = stable_json(rows)
     alter(found, rows)
-    if careful:
-        for row in rows:
-            row["seal"] = seal.row_seal(row)
     if stable_json(rows) != before or careful:
         lines = "".join(stable_json(row) + "\n" for row in rows)
         cardfiles.samples_path(path).write_bytes(zstandard.ZstdCompressor().compress(lines.encode()))
@@ -183,14 +180,14 @@ def source(card: Card, rows: Rows) -> None:
 
 
 SAMPLES = {
-    "a gold label": (values("macro_f1", 0, other), "samples[finbench_mini_sentiment 7].values.macro_f1[0]"),
-    "a prediction": (values("macro_f1", 1, other), "samples[finbench_mini_sentiment 7].values.macro_f1[1]"),
+    "a gold label": (values("macro_f1", 0, other), "samples[finbench_mini_sentiment 7].values.macro_f1"),
+    "a prediction": (values("macro_f1", 1, other), "samples[finbench_mini_sentiment 7].values.macro_f1"),
     "a label set": (values("macro_f1", 2, lambda _: ["a", "b"]), "samples[finbench_mini_sentiment 7]"),
-    "an accuracy": (values("acc", None, lambda v: 1 - v), "samples[finbench_mini_sentiment 7].values.acc"),
-    "a parse rate": (values("parse_rate", None, lambda v: 1 - v), "samples[finbench_mini_sentiment 7].values.parse"),
-    "an answer": (answer, "samples[finbench_mini_sentiment 7].answer"),
+    "an accuracy": (values("acc", None, lambda v: 1 - v), "samples[finbench_mini_sentiment 7].values."),
+    "a parse rate": (values("parse_rate", None, lambda v: 1 - v), "samples[finbench_mini_sentiment 7].values."),
+    "an answer": (answer, "samples[finbench_mini_sentiment 7].values."),
     "a document": (document, "samples[finbench_mini_sentiment 7].doc"),
-    "a source": (source, "samples[finbench_mini_sentiment 7].cluster"),
+    "a source": (source, "scores[finbench_mini_sentiment].clusters"),
     "a row less": (drop, "samples[finbench_mini_headline].index"),
     "a row more": (twice, "samples[finbench_mini_headline].index"),
 }
@@ -218,7 +215,7 @@ def rescored(alter: Callable[[Card, Rows], None]) -> Callable[[Card, Rows], None
             score["metrics"] = {name: m.model_dump() for name, m in strict.items()}
             score["lenient"] = {name: m.model_dump() for name, m in lenient.items()}
             score["parse_rate"] = parse_rate.model_dump()
-            score |= measuring.counts(own)
+            score |= measuring.sample_counts(own)
 
     return both
 
@@ -284,12 +281,8 @@ CAREFUL = {  # seals, hashes and keys renewed: found by what is recomputed
     "worked examples of none": (put("train", "scores", 1, "fewshot_split"), ".fewshot_split"),
     "the overlap": (put({"texts": 3, "of": 2}, "scores", 1, "overlap"), ".overlap"),
     "a score twice": (lambda card, rows: card["scores"].append(card["scores"][1]), "scores[finbench_mini_sentiment]"),
-    "an earlier schema": (put(0, "schema"), "schema"),
     "answers taken out": (every_row(lambda row: row.pop("answer")), "samples[finbench_mini_sentiment 0].answer"),
-    "sources taken out": (
-        rescored(every_row(lambda row: row.pop("cluster"))),
-        "samples[finbench_mini_sentiment 0].cluster",
-    ),
+    "sources taken out": (every_row(lambda row: row.pop("cluster")), "samples line 151"),
     "a metric taken out everywhere": (
         rescored(every_row(lambda row: row["values"].pop("parse_rate"))),
         "samples[finbench_mini_sentiment 0].values",
@@ -394,6 +387,9 @@ def test_missing_and_torn_files(card: Path, tmp_path: Path) -> None:
     [
         (lambda card: card.update(extra=1), "unknown key 'extra'"),
         (lambda card: card.update(schema=99), "written by a newer finbench"),
+        (lambda card: card.update(schema=0), "schema"),
+        (lambda card: card["scores"][0].pop("clusters"), "'scores.0.clusters' is missing"),
+        (lambda card: card["scores"][0]["parse_rate"].pop("method"), "method' is missing"),
         (lambda card: card.pop("subject"), "'subject' is missing"),
         (lambda card: card["scores"][0].update(n="many"), "scores.0.n"),
         (lambda card: card["scores"][0].update(truncated=-1), "truncated"),
@@ -470,7 +466,7 @@ def test_the_command_exits_1_and_names_the_field(card: Path, capsys: Any, monkey
     assert json.loads(said)["faults"][0]["field"] == "subject.name"
 
 
-# ---------------------------------------------------------------- restricted texts, earlier schema
+# ---------------------------------------------------------------- restricted texts
 
 
 @pytest.fixture
@@ -526,6 +522,19 @@ def test_answers_that_nobody_can_read_again_and_documents_that_are_there_twice_r
     )
 
 
+def test_a_row_edit_that_moves_no_number_is_told_by_the_sha256_alone(restricted: Path, tmp_path: Path) -> None:
+    """The hash of an answer says nothing that could be recomputed, so nobody can say which row it was."""
+
+    def hash_of_another(card: Card, rows: Rows) -> None:
+        rows[3]["answer_sha256"] = "0" * 32
+
+    change(restricted, hash_of_another)
+    for place in ("data", "nowhere"):
+        [fault] = verify(restricted, data_dir=tmp_path / place).faults
+        assert fault.field == "samples"
+        assert "its SHA-256 differs" in fault.message
+
+
 def test_another_edition_of_a_set_is_no_fault_of_the_card(restricted: Path, tmp_path: Path) -> None:
     from finbench.data.sources import import_data
 
@@ -567,23 +576,13 @@ def test_what_another_edition_has_too_must_read_the_same(restricted: Path, tmp_p
         assert any("1 of its right answers are others in the rows here" in note for note in found.notes) == said
 
 
-def test_cards_of_schema_0_are_read_and_verified() -> None:
-    path = Path(__file__).parent / "golden" / "schema0" / "dummy.json"
-    card = cardfiles.read(path)
-    assert (card.schema_, card.seal, card.scores[0].clusters, card.scores[0].main.method) == (0, None, None, None)
-    found: Verification = verify(path)
-    assert (found.level, found.faults) == ("self-reported", [])  # nobody can read its answers again: tasks of version 1
-    assert any("schema 0 has no seal" in note for note in found.notes)
-    assert any("rests on the word of who wrote it" in note for note in found.notes)
-
-
 @pytest.mark.slow  # the gate builds the leaderboard of these cards: a level that changed makes its files stale
 def test_committed_cards_can_be_believed_and_are_of_todays_tasks() -> None:
     places = sorted((Path(__file__).parent.parent / "leaderboards" / "scorecards").glob("*.json"))
     assert places
     for path in places:
         found = verify(path)
-        assert (found.level, found.faults, found.earlier) == ("samples-attached", [], []), path.name
+        assert (found.level, found.faults) == ("samples-attached", []), path.name
 
 
 @pytest.mark.parametrize(("name", "task"), [("finer_ord", "finer_ord"), ("finlora_fpb", "finlora_fpb")])
@@ -624,7 +623,7 @@ def test_a_card_of_one_source_has_no_interval_and_every_view_says_why(one_filing
         dash = "--" if how == "latex" else "–"
         assert f"[{dash}: one source]" in reporting.report([one_filing], format=how)
     drawn = Console(width=100, record=True, file=io.StringIO())
-    drawn.print(*render.terminal([cardfiles.read(one_filing)]))
+    drawn.print(*render.terminal_tables([cardfiles.read(one_filing)]))
     assert "–: one source" in drawn.export_text()
     for how in ("eval-results", "model-index", "every-eval-ever", "lm-eval"):
         [file] = exports.export_card(one_filing, format=how, out=tmp_path / how)
@@ -634,7 +633,7 @@ def test_a_card_of_one_source_has_no_interval_and_every_view_says_why(one_filing
         assert ('"N/A"' in text) == (how == "lm-eval")
 
 
-def test_an_interval_that_one_source_cannot_give_is_a_fault_and_that_of_earlier_cards_a_note(one_filing: Path) -> None:
+def test_an_interval_that_one_source_cannot_give_is_a_fault(one_filing: Path) -> None:
     kept = one_filing.read_bytes(), cardfiles.samples_path(one_filing).read_bytes()
 
     def edit(low: Any, high: Any, method: str) -> Verification:
@@ -653,17 +652,6 @@ def test_an_interval_that_one_source_cannot_give_is_a_fault_and_that_of_earlier_
     assert narrow.faults
     assert edit(None, None, "none, too many").faults
     assert edit(None, None, "").faults
-    main = cardfiles.read(one_filing).scores[0].main_metric
-    before = measuring.split_metrics(*_of(one_filing), rule=earlier.percentiles)[0][main]
-    older = edit(before.low, before.high, str(before.method))
-    assert (older.level, older.faults) == ("samples-attached", [])
-    assert any("by an earlier rule; today's: none (none, one source)" in note for note in older.notes)
-
-
-def _of(path: Path) -> tuple[Any, Any, Any]:
-    """Values, aggregations and clusters of a card of one task."""
-    rows = cardfiles.read_samples(path)
-    return measuring.values_of(rows), metrics.aggregations(rows[0]["task"]), measuring.clusters_of(rows)
 
 
 def test_comparing_on_few_sources_says_that_nothing_can_be_shown(one_filing: Path, tmp_path: Path) -> None:
@@ -676,52 +664,18 @@ def test_comparing_on_few_sources_says_that_nothing_can_be_shown(one_filing: Pat
     assert (pair.contests[0].detectable, pair.contests[0].needed, pair.contests[0].winner) == (None, None, None)
 
 
-# ---------------------------------------------------------------- earlier versions and schemas as a hiding place
-
-
-def set_back(card: Card, rows: Rows) -> None:
-    """Say that the task was of an earlier version, whose answers cannot be scored again, and edit a gold."""
-    score = card["scores"][1]
-    version, digest = max(metrics.history()[score["task"]].items())
-    score |= {"version": version, "task_digest": digest}
-    rescored(everything_right)(card, rows)
-    score |= {"version": version, "task_digest": digest}
+# ---------------------------------------------------------------- another version as a hiding place
 
 
 def test_a_version_set_back_is_no_way_around_the_scorer(card: Path) -> None:
+    def set_back(found: Card, rows: Rows) -> None:
+        rescored(everything_right)(found, rows)
+        found["scores"][1] |= {"version": 1, "task_digest": "0" * 64}
+
     change(card, set_back, careful=True)
-    found = verify(card)
-    assert found.level == "self-reported"
-    assert found.earlier == ["finbench_mini_sentiment"]
-    [note] = [note for note in found.notes if "rests on the word of who wrote it" in note]
-    assert note.startswith("finbench_mini_sentiment: version ")
-    with pytest.raises(FinbenchError, match="earlier version"):
-        verify(card, rerun=3)
-
-
-def strip(card: Card, rows: Rows) -> None:
-    """What schema 0 did not have, taken away."""
-    for name in ("origin", "arguments", "computed", "chat_template", "seal"):
-        card.pop(name, None)
-    card["schema"] = 0
-    for score in card["scores"]:
-        for name in ("clusters", "duplicates", "lower_is_better", "fewshot_split", "fewshot_digest", "overlap"):
-            score.pop(name, None)
-    card["subject"]["name"] = "somebody else"
-
-
-def test_a_card_cannot_pass_as_one_of_schema_0(card: Path) -> None:
-    change(card, strip)
-    found = verify(card)
-    assert found.level == "none"
-    assert any(fault.field == "schema" and "no card can have version" in fault.message for fault in found.faults)
-
-    def further(card: Card, rows: Rows) -> None:
-        for score in card["scores"]:
-            score |= {"version": 1, "task_digest": metrics.history()[score["task"]][1]}
-
-    change(card, further)
-    assert verify(card).level in ("none", "self-reported")
+    [fault] = verify(card).faults
+    assert fault.field == "scores[finbench_mini_sentiment].version"
+    assert "is 1; this finbench has version 3 (the card was written by finbench" in fault.message
 
 
 # ---------------------------------------------------------------- samples that are none

@@ -189,7 +189,7 @@ def test_the_vllm_command_of_a_model_card_serves_the_adapter(dev_hub: DevHub, tm
         lines_until(process, "Application startup complete", log)
         endpoint = http.Endpoint(f"http://127.0.0.1:{port}/v1")
         said = {
-            model: endpoint.post(
+            model: endpoint.ask(
                 "/completions", {"model": model, "prompt": "Sales rose", "logprobs": 3, "max_tokens": 1}
             )
             for model in ("org/tiny-128", "served")

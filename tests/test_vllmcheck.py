@@ -29,7 +29,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def found() -> dict[str, doctor.Finding]:
+def found() -> dict[str, doctor.DoctorLine]:
     return {finding.what: finding for finding in doctor.examine()}
 
 

@@ -1,1 +1,69 @@
 """Scorecards: on disk, compared, shown, exported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.cards import cardfiles, plots
+    from finbench.cards.comparison import (
+        LEVEL,
+        Comparison,
+        Contest,
+        RowsByTask,
+        aggregation_of,
+        compare,
+        gold_and_answer,
+        setup_of,
+        shown_points,
+        shown_probability,
+    )
+    from finbench.cards.exports import eval_results, export_card, model_index
+    from finbench.cards.render import (
+        amount,
+        conditions_of,
+        describe_subject,
+        from_template,
+        in_brackets,
+        model_card,
+        percent,
+        shorten_name,
+        task_views,
+        terminal_tables,
+        write_reports,
+    )
+    from finbench.cards.reporting import report
+else:
+    __getattr__ = face(__name__)
+
+__all__ = [
+    "LEVEL",
+    "Comparison",
+    "Contest",
+    "RowsByTask",
+    "aggregation_of",
+    "amount",
+    "cardfiles",
+    "compare",
+    "conditions_of",
+    "describe_subject",
+    "eval_results",
+    "export_card",
+    "from_template",
+    "gold_and_answer",
+    "in_brackets",
+    "model_card",
+    "model_index",
+    "percent",
+    "plots",
+    "report",
+    "setup_of",
+    "shorten_name",
+    "shown_points",
+    "shown_probability",
+    "task_views",
+    "terminal_tables",
+    "write_reports",
+]

@@ -25,6 +25,7 @@ _PATIENCE = 120  # seconds; a writer holds the lock for a fraction of one
 _MOST_PARTS = 10**7  # objects and lists in them, which take more memory than bytes; of a million rows about six million
 _LARGEST = 256 * 2**20  # bytes of samples after decompression; a card's are a few megabytes
 _SHORTEST = 40  # bytes of a sample row: the hash of its document alone has 32
+_OWN = "Put the samples file that finbench eval wrote with the card beside it, or score again: finbench eval"
 _CARD = 64 * 2**20  # bytes of a scorecard; one of every task has 0.1 MB
 
 
@@ -39,7 +40,10 @@ def raw(path: Path) -> Any:
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise missing(path)
         if path.stat().st_size > _CARD:
-            raise FinbenchError(f"{path} is larger than any scorecard can be.")
+            raise FinbenchError(
+                f"{path} is larger than any scorecard can be.",
+                "Name a scorecard that finbench eval wrote: scorecards/<subject>.json",
+            )
         return strict_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as fault:
         raise missing(path) from fault
@@ -104,10 +108,15 @@ def samples_bytes(card: Path, sha256: str) -> Path:
             if candidate.is_file() and sha256_file(candidate) == sha256:
                 return candidate
     except OSError as fault:
-        raise FinbenchError(f"{path} cannot be read ({fault.strerror}).") from fault
+        raise FinbenchError(
+            f"{path} cannot be read ({fault.strerror}).", f"Allow yourself to read it: chmod u+r {path}"
+        ) from fault
     if not path.is_file():
         raise FinbenchError(f"{path} is missing.", f"It belongs beside {card}.")
-    raise FinbenchError(f"{path} does not belong to {card} (its SHA-256 differs).")
+    raise FinbenchError(
+        f"{path} is not as {card.name} names it: its SHA-256 differs, so a row was edited or it is another card's.",
+        _OWN,
+    )
 
 
 def read_samples(card: Path) -> list[dict[str, Any]]:
@@ -144,7 +153,7 @@ def _forged(path: Path, what: str) -> FinbenchError:
 
 def unlike_row(row: dict[str, Any]) -> str:
     """What makes a line of a samples file no sample row; empty if it is one."""
-    kinds = (("task", str), ("index", int), ("doc", str), ("values", dict))
+    kinds = (("task", str), ("index", int), ("doc", str), ("cluster", str), ("values", dict))
     lacking = [name for name, _ in kinds if name not in row]
     return (
         f"lacks {', '.join(lacking)}"
@@ -162,18 +171,18 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
             with zstandard.ZstdDecompressor().stream_reader(handle, closefd=False) as stream:
                 text = stream.read(_LARGEST + 1) if stated <= _LARGEST else b""
         if stated > _LARGEST or len(text) > _LARGEST or text.count(b"{") + text.count(b"[") > _MOST_PARTS:
-            raise FinbenchError(f"{path} is larger than any samples file can be.")
+            raise FinbenchError(f"{path} is larger than any samples file can be.", _OWN)
         if len(text) < stated:
-            raise FinbenchError(f"{path} is torn: {len(text):,} of {stated:,} bytes are there.")
+            raise FinbenchError(f"{path} is torn: {len(text):,} of {stated:,} bytes are there.", _OWN)
         if hidden := _behind(path):
-            raise FinbenchError(f"{path} has {hidden:,} bytes behind its samples, which no reader shows.")
+            raise FinbenchError(f"{path} has {hidden:,} bytes behind its samples, which no reader shows.", _OWN)
         if text.count(b"\n") * _SHORTEST > len(text) + _SHORTEST:  # each becomes an object of many times its size
-            raise FinbenchError(f"{path} is no samples file: its lines are too short.")
+            raise FinbenchError(f"{path} is no samples file: its lines are too short.", _OWN)
         rows = json_lines(text.decode("utf-8"))
     except (OSError, ValueError, RecursionError, zstandard.ZstdError) as fault:
-        raise FinbenchError(f"{path} is missing or torn ({fault}).") from fault
+        raise FinbenchError(f"{path} is missing or torn ({fault}).", _OWN) from fault
     if not all(isinstance(row, dict) for row in rows):
-        raise FinbenchError(f"{path}: every line must be a JSON object.")
+        raise FinbenchError(f"{path}: every line must be a JSON object.", _OWN)
     return rows
 
 

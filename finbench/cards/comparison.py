@@ -15,19 +15,30 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import json_lines
 from finbench.core.records import Measure, Score, Scorecard
 from finbench.core.seal import salted
-from finbench.scoring import measuring, metrics, paired
+from finbench.scoring import (
+    UNTESTABLE,
+    Difference,
+    clusters_of,
+    documents_needed,
+    hidden_metrics,
+    holm,
+    mcnemar,
+    metrics,
+    paired_difference,
+    values_of,
+)
 
 LEVEL = 0.05
-Rows = dict[str, list[dict[str, Any]]]
+RowsByTask = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
-class Sitting:
+class LoadedCard:
     """A scorecard with its sample rows by task."""
 
     path: Path
     card: Scorecard
-    rows: Rows
+    rows: RowsByTask
     name: str
 
 
@@ -96,7 +107,7 @@ class Comparison:
         return {"a": self.a, "b": self.b, "verdict": self.verdict, "tasks": contests, "unshared": self.unshared}
 
 
-def load(path: Path) -> Sitting:
+def load(path: Path) -> LoadedCard:
     """A card with its samples; FinbenchError if it has none."""
     card = cardfiles.read(path)
     if card.samples is None:
@@ -104,10 +115,10 @@ def load(path: Path) -> Sitting:
             f"{path} has no samples, and only samples can be compared document by document.",
             "Score the subject again: finbench eval",
         )
-    return Sitting(path, card, cardfiles.rows_by_task(path, card), card.subject.name)
+    return LoadedCard(path, card, cardfiles.rows_by_task(path, card), card.subject.name)
 
 
-def _told_apart(found: Sequence[Sitting]) -> list[Sitting]:
+def _told_apart(found: Sequence[LoadedCard]) -> list[LoadedCard]:
     """Subjects of one name are called by their files."""
     names = [sitting.name for sitting in found]
     same = {name for name in names if names.count(name) > 1}
@@ -131,13 +142,18 @@ def compare(
         shared = [s.task for s in first.card.scores if s.task in {o.task for o in other.card.scores}]
         chosen = [task for task in shared if not names or task in names]
         if not chosen:
-            raise FinbenchError(f"{first.path} and {other.path} share no task{' of those named' if names else ''}.")
+            raise FinbenchError(
+                f"{first.path} and {other.path} share no task{' of those named' if names else ''}.",
+                f"Name tasks of both: --tasks {','.join(shared)}"
+                if shared
+                else "Score both on the same tasks: finbench eval --tasks fpb",
+            )
         for task in chosen:
-            _same_exam(first, other, task)
+            _same_setup(first, other, task)
         every = {score.task for side in (first, other) for score in side.card.scores}
         pairs.append((other, chosen, sorted(every - set(shared))))
     plain = [[_contest(first, other, task, data_dir) for task in chosen] for other, chosen, _ in pairs]
-    adjusted = iter(paired.holm([contest.p for contests in plain for contest in contests]))
+    adjusted = iter(holm([contest.p for contests in plain for contest in contests]))
     return [
         Comparison(
             first.name,
@@ -157,7 +173,7 @@ def score_of(card: Scorecard, task: str) -> Score:
     return next(score for score in card.scores if score.task == task)
 
 
-def exam_of(card: Scorecard, score: Score) -> dict[str, Any]:
+def setup_of(card: Scorecard, score: Score) -> dict[str, Any]:
     """What two scores must share to be comparable, by the field of the card."""
     return {
         "task_digest": score.task_digest,
@@ -173,31 +189,34 @@ def exam_of(card: Scorecard, score: Score) -> dict[str, Any]:
     }
 
 
-def _same_exam(a: Sitting, b: Sitting, task: str) -> None:
-    one, other = (exam_of(side.card, score_of(side.card, task)) for side in (a, b))
+def _same_setup(a: LoadedCard, b: LoadedCard, task: str) -> None:
+    one, other = (setup_of(side.card, score_of(side.card, task)) for side in (a, b))
     wrong = [f"{field}: {_short(one[field])} and {_short(other[field])}" for field in one if one[field] != other[field]]
     if wrong:
         raise FinbenchError(
-            f"{a.name} and {b.name} did not sit the same exam on {task.removeprefix(catalog.PREFIX)}; they differ in "
+            f"{a.name} and {b.name} were not scored alike on {task.removeprefix(catalog.PREFIX)}; they differ in "
             + "; ".join(wrong)
             + ".",
             "Score both with one command: finbench eval --adapter A --adapter B",
         )
     if documents(a.rows[task]) != documents(b.rows[task]):
-        raise FinbenchError(f"The samples of {a.path} and {b.path} are not of the same documents of {task}.")
+        raise FinbenchError(
+            f"The samples of {a.path} and {b.path} are not of the same documents of {task}.",
+            "Score both with one command: finbench eval --adapter A --adapter B",
+        )
 
 
 def documents(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
     """Which documents rows are of, and the source of each, in order."""
-    return [(row["doc"], row.get("cluster")) for row in rows]
+    return [(row["doc"], row["cluster"]) for row in rows]
 
 
 def follows(score: Score, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """FinbenchError where the main number of a task's present version is not that of its own samples."""
     task, name = catalog.tasks().get(score.task), score.main_metric
-    if task is None or task.version != score.version or name in measuring.hidden(rows):
+    if task is None or task.version != score.version or name in hidden_metrics(rows):
         return
-    how, values = aggregation_of(score.task, name), measuring.values_of(rows)[name]
+    how, values = aggregation_of(score.task, name), values_of(rows)[name]
     with _readable(str(path)):
         found = float(how(values))
     if abs(found - score.main.value) > 1e-9:
@@ -220,19 +239,25 @@ def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
         raise FinbenchError(f"The task {task} is not one of this finbench.", "See them all: finbench tasks list")
     found = metrics.aggregations(task)
     if metric not in found:
-        raise FinbenchError(f"The task {task} has no metric {metric!r}; it has {', '.join(sorted(found))}.")
+        raise FinbenchError(
+            f"The task {task} has no metric {metric!r}; it has {', '.join(sorted(found))}.",
+            "Score the subject again: finbench eval",
+        )
     return found[metric]
 
 
-def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contest:
+def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> Contest:
     score, other = (score_of(side.card, task) for side in (a, b))
     metric, rows = score.main_metric, (a.rows[task], b.rows[task])
-    if metric in measuring.hidden(rows[0]) | measuring.hidden(rows[1]):
-        raise FinbenchError(f"{metric} of {task} quotes restricted text, so its samples cannot be compared.")
+    if metric in hidden_metrics(rows[0]) | hidden_metrics(rows[1]):
+        raise FinbenchError(
+            f"{metric} of {task} quotes restricted text, so its samples cannot be compared.",
+            "Name the other tasks: --tasks fpb,tfns",
+        )
     for side, stated in ((a, score), (b, other)):
         follows(stated, side.rows[task], side.path)
-    values = [measuring.values_of(side)[metric] for side in rows]
-    clusters = measuring.clusters_of(rows[0])
+    values = [values_of(side)[metric] for side in rows]
+    clusters = clusters_of(rows[0])
     found = difference(values[0], values[1], aggregation_of(task, metric), clusters, f"{a.path} or {b.path}")
     only_a, only_b, p_mcnemar = _right(rows, clusters)
     return Contest(
@@ -246,7 +271,7 @@ def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contes
         p=found.p,
         adjusted=found.p,
         detectable=found.detectable(),
-        needed=paired.documents_needed(score.n, found.error, found.measure.value) if found.testable else None,
+        needed=documents_needed(score.n, found.error, found.measure.value) if found.testable else None,
         only_a=only_a,
         only_b=only_b,
         mcnemar=p_mcnemar,
@@ -257,10 +282,10 @@ def _contest(a: Sitting, b: Sitting, task: str, data_dir: Path | None) -> Contes
 
 def difference(
     a: Sequence[Any], b: Sequence[Any], how: metrics.Aggregation, clusters: Sequence[str], where: str
-) -> paired.Difference:
+) -> Difference:
     """``scoring.difference`` of values from samples; FinbenchError, naming ``where``, for what no scorer gives."""
     with _readable(where):
-        return measuring.difference(a, b, how, clusters)
+        return paired_difference(a, b, how, clusters)
 
 
 @contextlib.contextmanager
@@ -283,7 +308,7 @@ def _right(
         return None, None, None
     only_a = sum(a > b for a, b in zip(*values, strict=True))
     only_b = sum(b > a for a, b in zip(*values, strict=True))
-    return only_a, only_b, paired.mcnemar(only_a, only_b) if len(set(clusters)) == len(clusters) else None
+    return only_a, only_b, mcnemar(only_a, only_b) if len(set(clusters)) == len(clusters) else None
 
 
 def _differing(
@@ -291,12 +316,12 @@ def _differing(
 ) -> Iterator[Disagreement]:
     for one, other in zip(*rows, strict=True):
         if one["values"][metric] != other["values"][metric]:
-            gold, a = reading(one["values"][metric])
-            _, b = reading(other["values"][metric])
+            gold, a = gold_and_answer(one["values"][metric])
+            _, b = gold_and_answer(other["values"][metric])
             yield Disagreement(one["index"], one["doc"], gold, a, b, texts.get(str(one.get("cluster"))))
 
 
-def reading(value: Any) -> tuple[str | None, str]:
+def gold_and_answer(value: Any) -> tuple[str | None, str]:
     """(gold, what was read from the answer) of a per-document value of a metric, for people."""
     if isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple):
         return str(value[0]), _said(value[1])  # (gold, predicted, labels)
@@ -330,12 +355,12 @@ def _texts(task: str, data_dir: Path | None) -> dict[str, str]:
 # ---------------------------------------------------------------- words
 
 
-def probability(p: float) -> str:
+def shown_probability(p: float) -> str:
     """p = 0.034, or p < 0.001."""
     return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
-def points(metric: str, value: float, sign: bool = True) -> str:
+def shown_points(metric: str, value: float, sign: bool = True) -> str:
     """A difference: in points of 100 for a share, as it is for any other metric."""
     scaled = 100 * value if metrics.is_share(metric) else value
     digits = 1 if metrics.is_share(metric) else 3
@@ -347,11 +372,13 @@ def _gap(contest: Contest) -> str:
     if contest.difference.interval is None:
         around = f"no interval ({contest.difference.lacking})"
     else:
-        around = "95 % interval " + " to ".join(points(contest.metric, end) for end in contest.difference.interval)
-    shown = points(contest.metric, contest.difference.value)
-    p = probability(contest.p)
-    if probability(contest.adjusted) != p:
-        p += f" ({probability(contest.adjusted)} after Holm)"
+        around = "95 % interval " + " to ".join(
+            shown_points(contest.metric, end) for end in contest.difference.interval
+        )
+    shown = shown_points(contest.metric, contest.difference.value)
+    p = shown_probability(contest.p)
+    if shown_probability(contest.adjusted) != p:
+        p += f" ({shown_probability(contest.adjusted)} after Holm)"
     return f"{metrics.spoken(contest.metric)} {shown}{unit}, {around}, {p}"
 
 
@@ -363,12 +390,12 @@ def _verdict_one(comparison: Comparison) -> str:
         test = f"paired permutation test, n = {contest.n:,}"
         return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
     unit = " points" if metrics.is_share(contest.metric) else ""
-    if contest.clusters <= paired.UNTESTABLE:
-        enough = f"from {_sources(contest)}, and fewer than {paired.UNTESTABLE + 1} cannot show any difference"
+    if contest.clusters <= UNTESTABLE:
+        enough = f"from {_sources(contest)}, and fewer than {UNTESTABLE + 1} cannot show any difference"
     elif contest.detectable is None:
         enough = "all answers score alike"
     else:
-        enough = f"enough for differences from {points(contest.metric, contest.detectable, sign=False)}{unit} on"
+        enough = f"enough for differences from {shown_points(contest.metric, contest.detectable, sign=False)}{unit} on"
     settle = (
         f"; about {contest.needed:,} documents like these would settle a difference of this size"
         if contest.needed and contest.needed > contest.n

@@ -14,12 +14,11 @@ from typing import Any
 import yaml
 
 from finbench.cards import cardfiles
-from finbench.cards.render import amount, interval
+from finbench.cards.render import amount, in_brackets
 from finbench.core.errors import unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.scoring import metrics
-from finbench.scoring.quantiles import Z95
+from finbench.scoring import Z95, metrics
 
 BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which every task is a part
 EEE_SCHEMA = "0.3.0"
@@ -62,7 +61,7 @@ def _notes(card: Scorecard, score: Score) -> str:
     """What one number cannot say: metric, interval, n, prompts, and which task, data and weights exactly."""
     share = metrics.is_share(score.main_metric)
     parts = [
-        f"{metrics.spoken(score.main_metric)}{' in %' if share else ''} {interval(score.main, share)} (95 %)",
+        f"{metrics.spoken(score.main_metric)}{' in %' if share else ''} {in_brackets(score.main, share)} (95 %)",
         f"n = {score.n}",
         f"{card.shots} shots" if card.shots else "zero-shot",
         "chat template" if card.subject.chat else "raw prompts",
@@ -211,8 +210,8 @@ def _eee_interval(measure: Measure) -> dict[str, Any]:
     if measure.interval is None:
         return {}
     low, high = measure.interval
-    method = measure.method or "bootstrap"
-    return {"confidence_interval": {"lower": low, "upper": high, "confidence_level": 0.95, "method": method}}
+    ends = {"lower": low, "upper": high}
+    return {"confidence_interval": {**ends, "confidence_level": 0.95, "method": measure.method}}
 
 
 def _eee_file(card: Scorecard, model: str | None) -> dict[str, str]:

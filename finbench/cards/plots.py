@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from finbench.cards.tables import Table
+from finbench.core.records import Measure
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 600, 214, 60, 28, 34
 _BESIDE = 24  # letters of a bold title that surely end left of the axis
@@ -40,8 +41,7 @@ def forest(table: Table, number: int) -> str:
     unit = " in %" if column.share else ""
     place = f'x="{_LEFT}"' if len(column.title) <= _BESIDE else 'dx="12"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" '
-        f'role="img" aria-label="{escape(column.title)}"><style>{_STYLE}</style>',
+        _head(column.title, _WIDTH, height),
         # above the axis if the title leaves room for it, else behind the title
         f'<text x="0" y="18"><tspan style="font-weight:600">{escape(column.title)}</tspan>'
         f'<tspan class="s" {place}>{escape(column.metric)}{unit}, n = {column.score.n:,}</tspan></text>',
@@ -61,18 +61,68 @@ def forest(table: Table, number: int) -> str:
         )
     for row, (line, cell) in enumerate(subjects):
         y = _TOP + _ROW * row + _ROW / 2
-        dot, whisker = ("b", "bw") if line.what.startswith("base") else ("d", "w")
         parts.append(f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(_short(line.name))}</text>')
-        if cell.measure.interval is not None:
-            low_end, high_end = map(x, cell.measure.interval)
-            parts.append(f'<path class="{whisker}" d="M{low_end} {y}H{high_end}"/>')
-        if len(cell.runs) > 1:
-            parts += [f'<circle class="r" cx="{x(value)}" cy="{y}" r="4"/>' for value in cell.runs]
-        parts.append(f'<circle class="{dot}" cx="{x(cell.measure.value)}" cy="{y}" r="5"/>')
+        kind = "b" if line.what.startswith("base") else "d"
+        parts += _dot(cell.measure, kind, y, x, cell.runs if len(cell.runs) > 1 else ())
         weight = ' style="font-weight:700"' if cell.best else ""
         shown = f"{scale * cell.measure.value:.{1 if column.share else 3}f}" + ("†" if cell.tied else "")
         parts.append(f'<text x="{_WIDTH - _RIGHT + 14}" y="{y + 4}"{weight}>{shown}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+_WIDE, _NAMES, _PAIR = 760, 262, 46  # of a plot of pairs: width, width of names in a wide font, height of a pair
+_TALL_FROM = 8  # pairs from which the scale is written above them too
+
+
+def pairs(title: str, rows: Sequence[tuple[str, str, Measure, Measure | None]]) -> str:
+    """Dots and whiskers of shares, two a row: (name, what it measures, this adapter's, its base's if there is one).
+
+    It has a background of its own, for a page may be dark where the reader's system is light.
+    """
+    bottom = _TOP + 10 + _PAIR * max(1, len(rows))
+
+    def x(share: float) -> float:
+        return round(_NAMES + min(max(share, 0), 1) * (_WIDE - _NAMES - _RIGHT), 1)
+
+    parts = [
+        _head(title, _WIDE, bottom + 40),
+        "<style>.p{fill:#fff}@media(prefers-color-scheme:dark){.p{fill:#12171d}}</style>",
+        f'<rect class="p" width="{_WIDE}" height="{bottom + 40}"/>',
+        f'<text x="16" y="28" style="font-weight:600">{escape(title)}</text>',
+    ]
+    for tick in range(0, 101, 20):
+        parts.append(f'<path class="g" d="M{x(tick / 100)} {_TOP + 10}V{bottom}"/>')
+        for y in (bottom + 15, _TOP + 5)[: 2 if len(rows) > _TALL_FROM else 1]:
+            parts.append(f'<text class="s" x="{x(tick / 100)}" y="{y}" text-anchor="middle">{tick}</text>')
+    for row, (name, about, own, base) in enumerate(rows):
+        y = _TOP + 10 + _PAIR * row + _PAIR // 2
+        parts.append(f'<text x="16" y="{y - 3}">{escape(name)}</text>')
+        parts.append(f'<text class="s" x="16" y="{y + 13}">{escape(about)}</text>')
+        for measure, kind, at in ((base, "b", y + 8), (own, "d", y - 8)):
+            if measure is not None:
+                parts += _dot(measure, kind, at, x)
+                shown = f"{100 * measure.value:.1f}"
+                parts.append(f'<text class="s {kind}" x="{_WIDE - _RIGHT + 14}" y="{at + 4}">{shown}</text>')
+    about = "blue: this adapter, grey: its base, whiskers: 95 % intervals"
+    parts.append(f'<text class="s" x="16" y="{bottom + 32}">{about}</text>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _head(title: str, width: int, height: int) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>'
+    )
+
+
+def _dot(measure: Measure, kind: str, y: float, x: Callable[[float], float], runs: Sequence[float] = ()) -> list[str]:
+    """Dot and whisker at ``y``, in the colours of ``kind``; pale dots are runs."""
+    parts = []
+    if measure.interval is not None:
+        low, high = map(x, measure.interval)
+        parts.append(f'<path class="{"w" if kind == "d" else "bw"}" d="M{low} {y}H{high}"/>')
+    parts += [f'<circle class="r" cx="{x(value)}" cy="{y}" r="4"/>' for value in runs]
+    return [*parts, f'<circle class="{kind}" cx="{x(measure.value)}" cy="{y}" r="5"/>']
 
 
 _FARTHEST = 1e300  # of an axis: beyond, its length would be no number
@@ -95,8 +145,7 @@ def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, fl
         return round(across, 1), round(_TOP + (high - y) / (high - low) * (_TALL - _TOP - 36), 1)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_TALL}" width="{_WIDTH}" height="{_TALL}" '
-        f'role="img" aria-label="{escape(title)}"><style>{_STYLE}</style>',
+        _head(title, _WIDTH, _TALL),
         f'<text x="0" y="16" style="font-weight:600">{escape(title)}</text>',
         f'<text class="s" x="{_WIDTH}" y="16" text-anchor="end">{escape(about)}</text>',
     ]

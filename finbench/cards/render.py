@@ -25,7 +25,7 @@ _BAR = 24  # characters of a full bar in the terminal
 
 
 @dataclass(frozen=True)
-class Row:
+class ViewRow:
     """A line of a task's table: a subject, or a baseline that needs no model."""
 
     name: str
@@ -45,7 +45,7 @@ class TaskView:
     """A task with all its rows; scores of another definition or other data get a view of their own."""
 
     score: Score
-    rows: list[Row]
+    rows: list[ViewRow]
     conditions: tuple[str, ...] = ()
 
     @property
@@ -64,7 +64,7 @@ class TaskView:
         return [f"{row.name} was trained on {row.seen} of this test." for row in self.rows if row.seen]
 
 
-def views(cards: Sequence[Scorecard]) -> list[TaskView]:
+def task_views(cards: Sequence[Scorecard]) -> list[TaskView]:
     """One view for each (task digest, data digest, shots, chat) among the cards; baselines come last."""
     groups: dict[tuple[Any, ...], list[tuple[Scorecard, Score]]] = {}
     for card in cards:
@@ -72,12 +72,14 @@ def views(cards: Sequence[Scorecard]) -> list[TaskView]:
             key = (score.task, score.task_digest, score.data.digest, card.shots, card.subject.chat)
             groups.setdefault(key, []).append((card, score))
     return [
-        TaskView(group[0][1], [*(_row(*pair) for pair in group), *_baseline_rows(group[0][1])], conditions(group[0][0]))
+        TaskView(
+            group[0][1], [*(_row(*pair) for pair in group), *_baseline_rows(group[0][1])], conditions_of(group[0][0])
+        )
         for _, group in sorted(groups.items(), key=lambda item: str(item[0]))
     ]
 
 
-def conditions(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
+def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
     """What sets an exam apart from the plain one; a ``score`` on fewer rows than the limit is of the whole test."""
     shots = [f"{card.shots} shots"] if card.shots else []
     chat = ["chat template"] if card.subject.chat else []
@@ -86,18 +88,18 @@ def conditions(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
     return (*shots, *chat, *limit)
 
 
-def described(subject: Subject) -> str:
+def describe_subject(subject: Subject) -> str:
     """Method, rank and bits: "lora, r 16, 4 bits"; "base" for a base alone."""
     rank = [f"r {subject.rank}"] if subject.rank and subject.kind == "peft" else []
     bits = [] if subject.bits == 16 else [f"{subject.bits} bits"]
     return ", ".join([subject.method or subject.kind, *rank, *bits])
 
 
-def _row(card: Scorecard, score: Score) -> Row:
+def _row(card: Scorecard, score: Score) -> ViewRow:
     subject = card.subject
-    return Row(
+    return ViewRow(
         name=subject.name,
-        what=described(subject),
+        what=describe_subject(subject),
         main=score.main,
         accuracy=score.metrics.get("acc") if score.main_metric != "acc" else None,
         lenient=score.lenient.get(score.main_metric),
@@ -116,18 +118,18 @@ def _seen(score: Score) -> str:
     return f"{texts:,} of the {of:,} texts ({percent(texts / of)} %)"
 
 
-def _baseline_rows(score: Score) -> list[Row]:
+def _baseline_rows(score: Score) -> list[ViewRow]:
     rows = []
     for name, values in sorted(score.baselines.items()):
         main, acc = values.get(score.main_metric), values.get("acc")
         if main is None:
             continue
         rows.append(
-            Row(
+            ViewRow(
                 name=f"{name} label",
                 what="no model",
-                main=Measure(value=main, low=None, high=None),
-                accuracy=Measure(value=acc, low=None, high=None)
+                main=Measure(value=main, low=None, high=None, method=""),
+                accuracy=Measure(value=acc, low=None, high=None, method="")
                 if acc is not None and score.main_metric != "acc"
                 else None,
                 lenient=None,
@@ -149,7 +151,7 @@ def amount(value: float, share: bool = True) -> str:
     return percent(value) if share else f"{value:.3f}"
 
 
-def interval(measure: Measure, share: bool = True) -> str:
+def in_brackets(measure: Measure, share: bool = True) -> str:
     """81.4 [78.2, 84.1]; 81.4 [–: one source] where there is no interval."""
     return f"{amount(measure.value, share)} [{limits(measure, share, ', ')}]"
 
@@ -164,9 +166,9 @@ def limits(measure: Measure, share: bool = True, between: str = "–") -> str:
 # ---------------------------------------------------------------- terminal
 
 
-def terminal(cards: Sequence[Scorecard], width: int = 100) -> list[Table]:
+def terminal_tables(cards: Sequence[Scorecard], width: int = 100) -> list[Table]:
     """A table for each task, with bars that show value and 95 % interval, for a terminal of ``width`` columns."""
-    return [_table(view, width) for view in views(cards)]
+    return [_table(view, width) for view in task_views(cards)]
 
 
 def _table(view: TaskView, width: int) -> Table:
@@ -193,7 +195,7 @@ def _table(view: TaskView, width: int) -> Table:
     for row in view.rows:
         ends = "" if row.baseline else limits(row.main, share, " - ")
         drawn = f"[{row.colour}]{bar(row.main, length)}[/]" if share else ""
-        cells = [escape(shorten(row.name, names)), amount(row.main.value, share), ends, drawn]
+        cells = [escape(shorten_name(row.name, names)), amount(row.main.value, share), ends, drawn]
         cells += [percent(row.accuracy.value) if row.accuracy else ""] if with_accuracy else []
         cells += [amount(row.lenient.value, share) if row.lenient else ""]
         cells += [percent(row.parse_rate.value) if row.parse_rate else ""]
@@ -201,7 +203,7 @@ def _table(view: TaskView, width: int) -> Table:
     return table
 
 
-def shorten(name: str, width: int) -> str:
+def shorten_name(name: str, width: int) -> str:
     """A name of at most ``width`` characters; what is left out is in the middle, for names differ at their ends."""
     if len(name) <= width:
         return name
@@ -231,7 +233,7 @@ def _environment(html: bool) -> Environment:
     environment.filters |= {
         "number": lambda value: f"{value:g}",
         "percent": percent,
-        "interval": interval,
+        "interval": in_brackets,
         "limits": limits,
         "metric": spoken,
         "amount": amount,
@@ -247,7 +249,7 @@ def _environment(html: bool) -> Environment:
     return environment
 
 
-def template(name: str, *, escape: bool, **values: Any) -> str:
+def from_template(name: str, *, escape: bool, **values: Any) -> str:
     """A template of finbench, filled; ``escape``: as HTML."""
     found: Any = _environment(html=escape).get_template(name)
     return str(found.render(**values))
@@ -304,7 +306,7 @@ def caption(table: Any) -> str:
         around, test = "95 % intervals over documents in brackets", "paired permutation tests"
     marks = (
         f"Bold: significantly better than every other subject ({test} at 5 %, Holm over the table). "
-        "†: cannot be told from the best."
+        "†: not significantly different from the best."
         if table.tested
         else "No significance test was possible, so nothing is bold."
     )
@@ -319,12 +321,12 @@ def _cell(text: object) -> str:
 
 def markdown(cards: Sequence[Scorecard]) -> str:
     """The cards as Markdown tables."""
-    return template("report.md.j2", escape=False, cards=cards, views=views(cards))
+    return from_template("report.md.j2", escape=False, cards=cards, views=task_views(cards))
 
 
 def html(cards: Sequence[Scorecard]) -> str:
     """The cards as one self-contained page: no script, no request."""
-    return template("report.html.j2", escape=True, cards=cards, views=views(cards))
+    return from_template("report.html.j2", escape=True, cards=cards, views=task_views(cards))
 
 
 def write_reports(folder: Path) -> list[Scorecard]:
@@ -339,9 +341,11 @@ def write_reports(folder: Path) -> list[Scorecard]:
 def model_card(adapter: Adapter | MergedModel) -> str:
     """README.md of an adapter folder, or of a merged model (Markdown with the Hub's metadata block)."""
     if isinstance(adapter, MergedModel):
-        return template("merged.md.j2", escape=False, m=adapter)
+        return from_template("merged.md.j2", escape=False, m=adapter)
     tasks = ", ".join(
         name.removeprefix(PREFIX) + (f" ({weight:g} x)" if weight != 1 else "")
         for name, weight in adapter.recipe.tasks.items()
     )
-    return template("adapter.md.j2", escape=False, a=adapter, method=method_named(adapter.recipe.method), tasks=tasks)
+    return from_template(
+        "adapter.md.j2", escape=False, a=adapter, method=method_named(adapter.recipe.method), tasks=tasks
+    )

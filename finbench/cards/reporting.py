@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles, plots
-from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, exam_of, follows
-from finbench.cards.render import conditions, described, template
-from finbench.cards.tables import Cell, Column, Line, Table
+from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, follows, setup_of
+from finbench.cards.render import conditions_of, describe_subject, from_template
+from finbench.cards.tables import Column, Line, Table, TableCell
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.scoring import measuring, paired, stats
+from finbench.scoring import clusters_of, hidden_metrics, holm, seed_spread, values_of, welch
 
 FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
 SPREADS = ("interval", "seeds")
 
 
 @dataclass(frozen=True)
-class Run:
+class SeedRun:
     """One subject's score in one exam, with its sample rows if the card has them."""
 
     card: Scorecard
@@ -44,8 +44,8 @@ def report(
     ``spread``: ``interval`` shows 95 % intervals over documents, a line a card; ``seeds`` shows mean and standard
     deviation of subjects that differ only in their seed. Bold is who is significantly better than every other
     line of its column (paired permutation tests, or Welch's t test over seeds; 5 %, Holm over the table); a
-    dagger marks who cannot be told from the best. Plots are part of HTML; for other formats they are written as
-    SVG beside ``out``.
+    dagger marks who is not significantly different from the best. Plots are part of HTML; for other formats they
+    are written as SVG beside ``out``.
 
     Raises FinbenchError for a file that is no scorecard, and an unknown format, spread or task.
     """
@@ -55,7 +55,7 @@ def report(
         raise unknown("spread", spread, SPREADS, "finbench report --help")
     names = [task.name for task in catalog.expand(tasks)]
     shown = table(cardfiles.expand(cards), spread, names)
-    text = template(FORMATS[format], escape=format == "html", t=shown)
+    text = from_template(FORMATS[format], escape=format == "html", t=shown)
     if out is not None:
         if format != "html":
             for number, (_, svg) in enumerate(shown.plots):
@@ -68,7 +68,7 @@ def report(
 def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] = ()) -> Table:
     """The table of these cards: columns by family and task, subjects in the order of their mean, bases first."""
     exams: dict[str, Column] = {}
-    runs: dict[tuple[str, str], dict[str, list[Run]]] = {}  # (name, what) -> exam -> runs
+    runs: dict[tuple[str, str], dict[str, list[SeedRun]]] = {}  # (name, what) -> exam -> runs
     read: set[str] = set()
     for path in files:
         card = cardfiles.read(path)
@@ -86,8 +86,8 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
         ):
             who = f"{who[0]} ({path.with_suffix('')})", who[1]  # another run, or another subject, of the same name
         for exam, score in sat.items():
-            exams.setdefault(exam, Column(score, conditions(card)))
-            runs.setdefault(who, {}).setdefault(exam, []).append(Run(card, score, rows.get(score.task)))
+            exams.setdefault(exam, Column(score, conditions_of(card)))
+            runs.setdefault(who, {}).setdefault(exam, []).append(SeedRun(card, score, rows.get(score.task)))
     if not exams:
         raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")
     order = sorted(exams, key=lambda e: (exams[e].score.family, exams[e].score.form == "choice", exams[e].title, e))
@@ -106,7 +106,7 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
 
 
 def _exam(card: Scorecard, score: Score) -> str:
-    return str(sorted((k, str(v)) for k, v in (exam_of(card, score) | {"task": score.task}).items()))
+    return str(sorted((k, str(v)) for k, v in (setup_of(card, score) | {"task": score.task}).items()))
 
 
 def _told_apart(columns: list[Column]) -> list[Column]:
@@ -126,7 +126,7 @@ def _told_apart(columns: list[Column]) -> list[Column]:
 def _who(card: Scorecard, spread: str) -> tuple[str, str]:
     """Name and description of the line a card belongs to; with ``seeds``, without its seed."""
     subject = card.subject
-    what = described(subject)
+    what = describe_subject(subject)
     if spread == "seeds" and subject.seed is not None:
         return subject.name.removesuffix(f"-s{subject.seed}"), what
     return subject.name, what
@@ -147,20 +147,21 @@ def _ordered(runs: dict[tuple[str, str], Any]) -> list[tuple[tuple[str, str], An
     return sorted(runs.items(), key=lambda item: (item[0][1].partition(",")[0] != "base", item[0]))
 
 
-def _cell(runs: list[Run] | None, column: Column) -> Cell | None:
+def _cell(runs: list[SeedRun] | None, column: Column) -> TableCell | None:
     if not runs:
         return None
     values = tuple(run.score.main.value for run in runs)
     if len(values) == 1:
-        return Cell(runs[0].score.main, column.share, values)
-    spread = stats.seed_spread(values)
-    return Cell(Measure(value=spread.mean, low=spread.low, high=spread.high), column.share, values)
+        return TableCell(runs[0].score.main, column.share, values)
+    spread = seed_spread(values)
+    mean = Measure(value=spread.mean, low=spread.low, high=spread.high, method="Student's t over seeds")
+    return TableCell(mean, column.share, values)
 
 
 # ---------------------------------------------------------------- who is best
 
 
-def _mark(lines: list[Line], columns: list[Column], runs: list[list[list[Run] | None]], spread: str) -> bool:
+def _mark(lines: list[Line], columns: list[Column], runs: list[list[list[SeedRun] | None]], spread: str) -> bool:
     """Set ``best`` and ``tied`` in every column; False where nothing could be tested."""
     tests: list[tuple[int, int, int, float | None]] = []  # column, best line, other line, p
     for number, column in enumerate(columns):
@@ -172,7 +173,7 @@ def _mark(lines: list[Line], columns: list[Column], runs: list[list[list[Run] | 
                 tests.append((number, best, line, _p(runs[best][number], runs[line][number], column, spread)))
     if all(p is None for *_, p in tests):
         return False
-    adjusted = paired.holm([1.0 if p is None else p for *_, p in tests])
+    adjusted = holm([1.0 if p is None else p for *_, p in tests])
     for number in range(len(columns)):
         mine = [(best, line, p) for (c, best, line, _), p in zip(tests, adjusted, strict=True) if c == number]
         if not mine:
@@ -190,23 +191,23 @@ def _set(line: Line, number: int, *, best: bool, tied: bool) -> None:
     line.cells[number] = replace(cell, best=best, tied=tied)
 
 
-def _p(a: list[Run] | None, b: list[Run] | None, column: Column, spread: str) -> float | None:
+def _p(a: list[SeedRun] | None, b: list[SeedRun] | None, column: Column, spread: str) -> float | None:
     """p-value that two lines of a column are alike; None where that cannot be tested."""
     assert a
     assert b
     if spread == "seeds":
         if max(len(a), len(b)) < 2:
             return None
-        return stats.welch([run.score.main.value for run in a], [run.score.main.value for run in b])
+        return welch([run.score.main.value for run in a], [run.score.main.value for run in b])
     one, other = a[-1].rows, b[-1].rows
     if not one or not other or documents(one) != documents(other):
         return None
-    if column.score.main_metric in measuring.hidden(one) | measuring.hidden(other):
+    if column.score.main_metric in hidden_metrics(one) | hidden_metrics(other):
         return None
-    values = [measuring.values_of(rows)[column.score.main_metric] for rows in (one, other)]
+    values = [values_of(rows)[column.score.main_metric] for rows in (one, other)]
     how = aggregation_of(column.score.task, column.score.main_metric)
     names = f"{a[-1].card.subject.name} or {b[-1].card.subject.name}"
-    return difference(values[0], values[1], how, measuring.clusters_of(one), names).p
+    return difference(values[0], values[1], how, clusters_of(one), names).p
 
 
 # ---------------------------------------------------------------- baselines and means
@@ -218,7 +219,9 @@ def _baselines(columns: list[Column]) -> list[Line]:
         values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
         if any(value is not None for value in values):
             cells = [
-                None if value is None else Cell(Measure(value=value, low=None, high=None), column.share, exact=True)
+                None
+                if value is None
+                else TableCell(Measure(value=value, low=None, high=None, method=""), column.share, exact=True)
                 for value, column in zip(values, columns, strict=True)
             ]
             lines.append(Line(f"{name} label", "no model", cells, baseline=True))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from finbench.core import catalog
 from finbench.core.records import Measure, Score
-from finbench.scoring import metrics, stats
+from finbench.scoring import metrics, seed_spread
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number of the table. ``best``: significantly better than every other; ``tied``: no worse than the best."""
 
     measure: Measure
@@ -51,7 +51,7 @@ class Cell:
     @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds, where there are several."""
-        return stats.seed_spread(self.runs).deviation if len(self.runs) > 1 else None
+        return seed_spread(self.runs).deviation if len(self.runs) > 1 else None
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Line:
 
     name: str
     what: str
-    cells: list[Cell | None]
+    cells: list[TableCell | None]
     means: list[float | None] = field(default_factory=list)
     baseline: bool = False
 

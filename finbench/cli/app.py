@@ -40,7 +40,9 @@ def main() -> None:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or no_temporary:
             _fail(f"Cannot write: {fault.strerror}{place}.", "Free some space, then repeat the command.", 1, fault)
         if fault.filename and fault.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
-            _fail(f"Cannot use a file or folder: {fault.strerror}{place}.", "Name another, or mend that one.", 1, fault)
+            _fail(
+                f"Cannot use a file or folder: {fault.strerror}{place}.", "Name another, or correct that one.", 1, fault
+            )
         raise
 
 

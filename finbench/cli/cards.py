@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+import finbench
 from finbench.core.errors import FinbenchError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
@@ -16,6 +17,8 @@ DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
 ]
 Cards = Annotated[list[Path], typer.Argument(help="Scorecards (.json), or folders of them.")]
+
+_EXAMPLES = {"--set": "rank=8", "--arg": "dtype=float32", "--metadata": "agreement=75"}
 
 card_app = typer.Typer(no_args_is_help=True, help="Scorecards of others in, ours out in other formats.")
 
@@ -35,7 +38,9 @@ def pairs(stated: Iterable[str], option: str) -> dict[str, str]:
     for text in stated:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise FinbenchError(f"{option} wants key=value, got {text!r}.")
+            raise FinbenchError(
+                f"{option} takes key=value, got {text!r}.", f"For example: {option} {_EXAMPLES[option]}"
+            )
         found[key] = value
     return found
 
@@ -52,7 +57,10 @@ def settings(stated: Iterable[str]) -> dict[str, Any]:
     try:
         return {key: yaml.safe_load(value) for key, value in pairs(stated, "--set").items()}
     except (yaml.YAMLError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"--set: not a YAML value ({str(fault).splitlines()[0]}).") from fault
+        raise FinbenchError(
+            f"--set: not a YAML value ({str(fault).splitlines()[0]}).",
+            "Quote the whole: --set 'target_modules=[q_proj,v_proj]'",
+        ) from fault
 
 
 def _named(tasks: str | None) -> list[str]:
@@ -67,9 +75,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
-    from finbench.cards import comparison
-
-    found = comparison.compare(cards, tasks=_named(tasks), data_dir=data_dir)
+    found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps([pair.as_dict() for pair in found], indent=1))
         return
@@ -88,9 +94,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
-    from finbench.evaluation import verification
-
-    found = verification.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
+    found = finbench.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps(found.as_dict(), indent=1))
     else:
@@ -110,9 +114,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
-    from finbench.cards import reporting
-
-    text = reporting.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
+    text = finbench.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
     if as_json:
         typer.echo(json.dumps({"format": format_, "text": text, "out": str(out) if out else None}, indent=1))
     elif out is None:
@@ -139,30 +141,9 @@ def card_import(
     as_json: Json = False,
 ) -> None:
     """Scorecards from what stock lm_eval wrote with --log_samples: every answer is scored again by us."""
-    from finbench.evaluation import lmeval
+    from finbench.evaluation import import_card
 
-    _show(lmeval.import_card(folder, out=out, name=name, data_dir=data_dir), out, as_json)
-
-
-@card_app.command("restate")
-def card_restate(
-    cards: Cards,
-    data_dir: DataDir = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Older cards, stated anew where they lie: today's scorers and intervals on the answers in their samples."""
-    from finbench.evaluation import restating
-
-    found = restating.restate(cards, data_dir=data_dir, dry_run=dry_run)
-    if as_json:
-        typer.echo(json.dumps([one.as_dict() for one in found], indent=1))
-    else:
-        from finbench.cli.show import scorecards
-
-        scorecards.restated(found, dry_run)
-    if any(one.refused for one in found):
-        raise typer.Exit(1)
+    _show(import_card(folder, out=out, name=name, data_dir=data_dir), out, as_json)
 
 
 def _show(cards: Any, out: Path, as_json: bool) -> None:
@@ -183,7 +164,7 @@ def card_export(
     as_json: Json = False,
 ) -> None:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
-    from finbench.cards import exports
+    from finbench.cards import export_card
 
-    written = exports.export_card(card, format=format_, out=out, model=model)
+    written = export_card(card, format=format_, out=out, model=model)
     typer.echo(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))

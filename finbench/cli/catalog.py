@@ -10,7 +10,7 @@ import typer
 from finbench.cli.cards import Json
 from finbench.core.errors import FinbenchError
 
-tasks_app = typer.Typer(no_args_is_help=True, help="The exams: list, show, check; where they lie for lm-eval.")
+tasks_app = typer.Typer(no_args_is_help=True, help="The tasks: list, show, check; their folder for lm-eval.")
 
 
 def register(app: typer.Typer) -> None:
@@ -37,10 +37,10 @@ def tasks_show(name: Annotated[str, typer.Argument(help="Task, such as fpb.")], 
     """One task: what it measures, its data, and its prompt as a model sees it, on an invented example."""
     from finbench.cli.show import runs
     from finbench.core import catalog
-    from finbench.scoring import taskcheck
+    from finbench.scoring import golden_prompt
 
     found = catalog.expand([name])
-    shown = [{**task.model_dump(), "golden_prompt": taskcheck.golden_prompt(task)} for task in found]
+    shown = [{**task.model_dump(), "golden_prompt": golden_prompt(task)} for task in found]
     if as_json:
         typer.echo(json.dumps(shown, indent=1))
     else:

@@ -17,7 +17,7 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
 from finbench.core.records import Task
-from finbench.scoring import taskcheck
+from finbench.scoring import resolve_function, task_faults
 from finbench.training import recipes
 
 _LONGEST = 30  # lines of a task YAML
@@ -43,7 +43,7 @@ def check(write: bool = False) -> list[str]:
                 findings.append(fault.message)
                 continue
             findings += [f"{path.name}: {fault}" for fault in _set_faults(task)]
-            findings += [f"{path.name}: {fault}" for fault in taskcheck.faults(task, write)]
+            findings += [f"{path.name}: {fault}" for fault in task_faults(task, write)]
     if not findings:  # groups and recipes can only be resolved when every task can
         for root in _ROOTS:
             reached |= {task.name for task in catalog.expand([root])}
@@ -90,7 +90,7 @@ def _file_faults(path: Path, config: dict[str, Any]) -> Iterator[str]:
     yield from (f"lm-eval knows no key {key!r}" for key in config if key not in fields)
     for function in catalog.functions(config):
         try:
-            taskcheck.resolve(function)
+            resolve_function(function)
         except (FinbenchError, ImportError, SyntaxError, AttributeError) as fault:
             yield f"!function {function.spec}: {fault}"
     yield from _metric_faults(config)

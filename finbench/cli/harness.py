@@ -57,8 +57,8 @@ def _check(stated: Any) -> None:
     mixing = [name for name in _MIXING if getattr(stated, name) or settings.get(name)]
     if mixing:
         raise FinbenchError(
-            f"--{mixing[0]} is refused: lm-eval's caches do not tell one model from another.",
-            "finbench eval keeps what was answered, and goes on after a kill.",
+            f"--{mixing[0]} is refused: lm-eval's caches do not keep models apart.",
+            "Use finbench eval, which keeps every answer and resumes after a kill.",
         )
     if not settings.get("include_path"):
         stated.include_path = stated.include_path or str(paths.shipped("tasks"))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import finbench
 from finbench.cli.cards import Json
 
 zoo_app = typer.Typer(no_args_is_help=True, help="Published adapters and recipes: list, show, add.")
@@ -45,7 +46,7 @@ def push(
 ) -> None:
     """Publish an adapter with its card and scorecards; or scorecards, data, tasks. One commit; repeat it safely."""
     from finbench.cli.show import publications
-    from finbench.publishing.publish import push as publish
+    from finbench.publishing import push as publish
 
     done = publish(
         path, to, dry_run=dry_run, public=public, pr=pr, cards=cards or (), base=base, licence=licence, model=model
@@ -63,9 +64,8 @@ def pull(
 ) -> None:
     """Fetch an adapter: safetensors, JSON and tokenizer files only, every hash checked, whole or not at all."""
     from finbench.cli.show import publications
-    from finbench.publishing import pulling
 
-    done = pulling.pull(ref, out)
+    done = finbench.pull(ref, out)
     if as_json:
         typer.echo(json.dumps(done.as_dict(), indent=1))
     else:
@@ -113,9 +113,9 @@ def zoo_add(
 ) -> None:
     """Pin a published adapter: fetched, checked, its scorecards verified; then zoo:name means that very commit."""
     from finbench.cli.show import publications
-    from finbench.publishing import pulling
+    from finbench.publishing import add_to_zoo
 
-    entry, path = pulling.zoo_add(ref, name)
+    entry, path = add_to_zoo(ref, name)
     if as_json:
         typer.echo(json.dumps({"file": str(path), **entry.model_dump()}, indent=1))
     else:
@@ -137,7 +137,7 @@ def dev_hub(
     from finbench.cli.show import publications
     from finbench.core.console import say
     from finbench.core.errors import FinbenchError
-    from finbench.hub.dev.server import DevHub
+    from finbench.hub.dev import DevHub
 
     try:
         hub = DevHub(root, port)

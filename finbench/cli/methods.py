@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import finbench
 from finbench.cli.cards import DataDir, Json
 
 
@@ -50,9 +51,8 @@ def merge(
 ) -> None:
     """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
     from finbench.cli.show import runs
-    from finbench.training import merging
 
-    made = merging.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=runs.bits(bits))
+    made = finbench.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=runs.bits(bits))
     if as_json:
         typer.echo(made.to_json().rstrip())
         return
@@ -80,16 +80,16 @@ def tune(
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
     from finbench.cli.cards import overrides
     from finbench.cli.show import runs
-    from finbench.training import recipes, tuning
+    from finbench.training import recipes, search_outline
 
     named = {"base": base, "tasks": task, "method": method, "bits": bits, "rank": rank, "lr": lr, "limit": limit}
     resolved = recipes.recipe(recipe, overrides(named, set_))
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
-        outline = tuning.outline(resolved, budget=budget, data_dir=data_dir)
+        outline = search_outline(resolved, budget=budget, data_dir=data_dir)
         typer.echo(json.dumps(outline, indent=1)) if as_json else runs.outlined(outline, folder)
         return
-    tuned, path = tuning.tune(resolved, folder, budget=budget, data_dir=data_dir)
+    tuned, path = finbench.tune(resolved, folder, budget=budget, data_dir=data_dir)
     if as_json:
         typer.echo(tuned.model_dump_json(indent=1))
         return

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import finbench
 from finbench.cli.cards import Json, settings
 
 
@@ -31,12 +32,12 @@ def pretrain(
 
     Ctrl-C keeps everything so far; --resume goes on at the exact batch.
     """
-    from finbench.pretraining import prepared, run, spec
+    from finbench.pretraining import main_process, read_recipe
 
-    stated = spec.read(recipe, settings(set_ or []))
+    stated = read_recipe(recipe, settings(set_ or []))
     folder = out or Path("runs") / stated.name
-    result = run.pretrain(stated, folder, resume=resume, dry_run=dry_run)
-    if not prepared.main_process():
+    result = finbench.pretrain(stated, folder, resume=resume, dry_run=dry_run)
+    if not main_process():
         return
     if as_json:
         typer.echo(json.dumps(result, indent=1) if isinstance(result, dict) else result.to_json().rstrip())

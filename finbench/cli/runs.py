@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+import finbench
 from finbench.cli.cards import DataDir, Json, overrides, pairs
 
 
@@ -48,7 +49,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
-    from finbench.training import launch, recipes
+    from finbench.training import process_count, recipes
 
     named = {
         "base": base,
@@ -64,10 +65,8 @@ def train(
     resolved = recipes.recipe(recipe, overrides(named, set_))
     folder = out or Path("runs") / resolved.name
 
-    from finbench.training import runner
-
-    workers = launch.counted(gpus, processes)
-    result = runner.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
+    workers = process_count(gpus, processes)
+    result = finbench.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
     if as_json:
         typer.echo(json.dumps(result, indent=1) if isinstance(result, dict) else result.to_json().rstrip())
         return
@@ -104,11 +103,11 @@ def plan(
 ) -> None:
     """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
     from finbench.cli.show import plans
-    from finbench.training import planning, recipes
+    from finbench.training import recipes
 
     named = {"base": base, "tasks": task, "method": method, "bits": bits, "rank": rank}
     resolved = recipes.recipe(recipe, overrides({**named, "epochs": epochs, "limit": limit}, set_))
-    found = planning.plan(resolved, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
+    found = finbench.plan(resolved, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
@@ -120,7 +119,7 @@ def eval_(
         list[str] | None, typer.Option(help="./folder, hub:org/name[@rev] or zoo:name; repeatable.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Examine this base alone; of engine server: the model's name there.")
+        str | None, typer.Option(help="Evaluate this base alone; of engine server: the model's name there.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="The adapters' base, where bases.yaml does not know it.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Tasks or groups, by comma; default: the recipe's.")] = None,
@@ -143,9 +142,9 @@ def eval_(
 ) -> None:
     """Score adapters beside their base: scorecards, a table, report.md and report.html."""
     from finbench.cli.show import runs
-    from finbench.evaluation import evaluator
+    from finbench.evaluation import evaluate
 
-    cards = evaluator.evaluate(
+    cards = evaluate(
         adapter or [],
         model=model,
         base=base,
@@ -195,12 +194,11 @@ def serve(
 ) -> None:
     """Serve a base and its adapters by vLLM's OpenAI server, each under its own name (Ctrl-C ends it).
 
-    A key in FINBENCH_SERVE_KEY is asked for on every route.
+    A key in FINBENCH_SERVE_KEY is required on every route.
     """
     from finbench.cli.show import runs
-    from finbench.serving import vllm_server
 
-    with vllm_server.serve(
+    with finbench.serve(
         adapter, base=base, host=host, port=port, dtype=runs.dtype(dtype), tensor_parallel=tensor_parallel
     ) as server:
         runs.serving(server)
@@ -208,7 +206,7 @@ def serve(
 
 
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Mend what keeps an installed vLLM from running.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what keeps an installed vLLM from running.")] = False,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import finbench
 from finbench.cli.cards import DataDir, Json
 
 
@@ -48,33 +49,31 @@ def sweep(
     from finbench.core.errors import FinbenchError
 
     if file in ("status", "fetch"):
-        from finbench.grid import watch
+        from finbench.grid import sweep_status
 
         if place is None:
             raise FinbenchError("Which sweep?", f"finbench sweep {file} runs/sweep-NAME, or a URL")
         if file == "fetch":
             _fetch(place, out, as_json)
             return
-        found = watch.status(place)
+        found = sweep_status(place)
         typer.echo(json.dumps(found, indent=1)) if as_json else grids.status(found)
         return
     if place is not None:
         raise FinbenchError(
             f"One file is swept, and {place} is a second argument.", f"finbench sweep {file} --out {place}"
         )
-    from finbench.grid import driver, forecast, requests
-    from finbench.grid.places import Place
-    from finbench.grid.steps import Board
+    from finbench.grid import Place, Schedule, forecast, planned_memory
 
     if not dry_run and (gpu or price is not None):
         raise FinbenchError(
             "--gpu and --price are for a plan.", f"finbench sweep {file} --dry-run --gpu h100 --price 2.50"
         )
-    result = driver.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
-    if isinstance(result, Board):
+    result = finbench.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
+    if isinstance(result, Schedule):
         found = forecast.forecasts(result, gpu, price, data_dir)
         results = Place(out or f"runs/sweep-{result.sweep.name}")
-        grids.planned(result, found, requests.memory(result, results, data_dir, found), as_json)
+        grids.planned(result, found, planned_memory(result, results, data_dir, found), as_json)
         return
     grids.ended(result, as_json, result.place)
     if result.failed:
@@ -86,7 +85,7 @@ def sweep(
 
 
 def _fetch(place: str, out: str | None, as_json: bool) -> None:
-    from finbench.grid.places import Place
+    from finbench.grid import Place
 
     target = Path(out or f"runs/{place.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
     count = Place(place).fetch_cards(target)

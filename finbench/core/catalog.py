@@ -13,7 +13,7 @@ import yaml
 from pydantic import Field
 
 from finbench.core import paths
-from finbench.core.errors import FinbenchError, unknown
+from finbench.core.errors import FinbenchError, near_misses, unknown
 from finbench.core.records import Task
 from finbench.core.strict import Record
 
@@ -29,7 +29,7 @@ class Wheel(Record):
     sha256: str
 
 
-class Base(Record):
+class BaseEntry(Record):
     """An entry of ``bases.yaml``."""
 
     alias: str
@@ -76,18 +76,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         if len(text) > 1_000_000 or text.count("*") > 10_000:  # an alias bomb is never a configuration
-            raise FinbenchError(f"{path}: too large for a configuration file.")
+            raise FinbenchError(
+                f"{path}: too large for a configuration file.", "Name another file: a configuration has at most 1 MB."
+            )
         value = yaml.load(text, Loader=_StrictLoader)
     except FileNotFoundError as fault:
-        raise FinbenchError(f"No such file: {path}") from fault
+        close = near_misses(path.name, (other.name for other in path.parent.glob("*.y*ml")))
+        meant = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise FinbenchError(f"No such file: {path}.{meant}", f"See what is there: ls {path.parent}") from fault
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise FinbenchError(f"{place}: not valid YAML ({getattr(fault, 'problem', None) or fault})") from fault
+        raise FinbenchError(
+            f"{place}: not valid YAML ({getattr(fault, 'problem', None) or fault})",
+            "Correct that line; a text with a colon or # needs quotes.",
+        ) from fault
     except (OSError, ValueError, RecursionError) as fault:  # UnicodeDecodeError, and dates such as 2024-13-45
-        raise FinbenchError(f"{path}: cannot be read ({fault})") from fault
+        raise FinbenchError(
+            f"{path}: cannot be read ({fault})", "Save it as UTF-8 text that you may read; write a date as 2024-06-30."
+        ) from fault
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise FinbenchError(f"{path}: a mapping with text keys is expected.")
+        raise FinbenchError(f"{path}: a mapping with text keys is expected.", "Write lines of: key: value")
     return value
 
 
@@ -103,7 +112,7 @@ def merged(path: Path, seen: list[Path] | None = None) -> dict[str, Any]:
     """A task YAML with its includes merged as lm-eval merges them; every file read is appended to ``seen``."""
     seen = [] if seen is None else seen
     if path in seen:
-        raise FinbenchError(f"{path}: includes itself.")
+        raise FinbenchError(f"{path}: includes itself.", "Remove the include line that leads back to it.")
     seen.append(path)
     own = read_yaml(path)
     includes = own.pop("include", [])
@@ -148,7 +157,9 @@ def _digest(config: Mapping[str, Any], files: Iterable[Path]) -> str:
         try:
             content = path.read_bytes().replace(b"\r\n", b"\n")
         except OSError as fault:
-            raise FinbenchError(f"{path}: cannot be read ({fault.strerror})") from fault
+            raise FinbenchError(
+                f"{path}: cannot be read ({fault.strerror})", "Install it again: pip install --force-reinstall finbench"
+            ) from fault
         sha.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
     return sha.hexdigest()
 
@@ -213,11 +224,12 @@ def _leaves(name: str) -> list[Task]:
 
 
 @functools.cache
-def bases() -> dict[str, Base]:
+def bases() -> dict[str, BaseEntry]:
     """Every base of ``bases.yaml`` by alias."""
     path = paths.shipped("adapters_zoo") / "bases.yaml"
     return {
-        alias: Base.parse({"alias": alias, **entry}, f"{path}: {alias}") for alias, entry in read_yaml(path).items()
+        alias: BaseEntry.parse({"alias": alias, **entry}, f"{path}: {alias}")
+        for alias, entry in read_yaml(path).items()
     }
 
 

@@ -12,6 +12,9 @@ import difflib
 import re
 from collections.abc import Iterable
 
+# The hint of a fault after which there is nothing to type; the reason stands beside each use.
+NOTHING_TO_TYPE = ""
+
 # What a terminal obeys, or what turns a line around: it may come from a file of a stranger, whose text is only shown.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 

@@ -53,7 +53,7 @@ def finishes(code: str, payload: Any, seconds: float, memory: int = 4 * 2**30, i
 
 
 @contextlib.contextmanager
-def bounded(what: str, seconds: float, memory: int = 2**30) -> Iterator[None]:
+def bounded(what: str, seconds: float, hint: str, memory: int = 2**30) -> Iterator[None]:
     """Stop the block, by Exceeded, after ``seconds`` of the processor or when it has taken ``memory`` bytes more.
 
     Works between two steps of Python, in the main thread, where the system has timers; elsewhere it does nothing.
@@ -65,9 +65,9 @@ def bounded(what: str, seconds: float, memory: int = 2**30) -> Iterator[None]:
 
     def look(*_: object) -> None:
         if time.thread_time() - start > seconds:
-            raise Exceeded(f"{what} was stopped after {seconds:g} s.")
+            raise Exceeded(f"{what} was stopped after {seconds:g} s.", hint)
         if _resident() - before > memory:
-            raise Exceeded(f"{what} was stopped: it took more than {memory / 2**30:g} GB of memory.")
+            raise Exceeded(f"{what} was stopped: it took more than {memory / 2**30:g} GB of memory.", hint)
 
     earlier = signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)

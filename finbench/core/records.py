@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, JsonValue, field_validator, model_valida
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.strict import Record
 
-SCHEMA = 1  # of scorecards (docs/scorecard.md); 0 and everything from 1 on stays readable
+SCHEMA = 1  # of scorecards (docs/scorecard.md)
 ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
 
 UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that nobody has taken
@@ -95,17 +95,15 @@ class Recipe(Record):
     epochs: float = Field(gt=0, le=1000)
     batch_size: int = Field(ge=1, description="rows of like length taken together")
     accumulate: int = Field(ge=1, description="times batch_size: rows an optimiser step")
-    loop: Literal["auto", "padded", "packed", "shared"] = Field(
-        default="padded", description="how rows become forward passes; recipes from before it was a choice padded them"
-    )
-    pass_tokens: int = Field(default=2048, ge=1, description="tokens a forward pass that is not padded, at most")
+    loop: Literal["auto", "padded", "packed", "shared"] = Field(description="how rows become forward passes")
+    pass_tokens: int = Field(ge=1, description="tokens a forward pass that is not padded, at most")
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = Field(
-        default="adamw", description="8bit: moments in 8 bits; paged: they leave the GPU where its memory runs out"
+        description="8bit: moments in 8 bits; paged: they leave the GPU where its memory runs out"
     )
-    compile: bool = Field(default=False, description="torch.compile of every decoder layer")
-    kernels: Literal["torch", "liger"] = Field(default="torch", description="liger: Liger's, on a GPU")
+    compile: bool = Field(description="torch.compile of every decoder layer")
+    kernels: Literal["torch", "liger"] = Field(description="liger: Liger's, on a GPU")
     sharding: Literal["none", "fsdp"] = Field(
-        default="none", description="fsdp: each process holds its share of the base, for one too large for a GPU"
+        description="fsdp: each process holds its share of the base, for one too large for a GPU"
     )
     max_length: int = Field(ge=8, description="tokens; a longer row is refused, never cut")
     limit: int | None = Field(default=None, ge=1, description="rows a task, a seeded choice")
@@ -164,7 +162,10 @@ class Provenance(Record):
             if found.year < 2000 or f"{found:%Y-%m-%dT%H:%M:%SZ}" != self.created:  # digits of other alphabets
                 raise ValueError
         except ValueError as fault:
-            raise FinbenchError(f"{shortened(repr(self.created))} is no time at which anything was made.") from fault
+            raise FinbenchError(
+                f"{shortened(repr(self.created))} is no time at which anything was made.",
+                "Write UTC time as 2026-01-31T12:00:00Z, or score the subject again: finbench eval",
+            ) from fault
         return found
 
 
@@ -183,11 +184,9 @@ class Training(Record):
     epochs: float
     tokens: int = Field(description="non-padding tokens seen, prompt and answer")
     padding: float = Field(description="share of padding among all positions computed")
-    loop: Loop = Field(default="padded", description="how rows became forward passes")
-    computed: int | None = Field(
-        default=None, description="positions computed: more than tokens by padding, fewer by shared starts"
-    )
-    processes: int = Field(default=1, ge=1, description="that shared the rows of every step")
+    loop: Loop = Field(description="how rows became forward passes")
+    computed: int = Field(description="positions computed: more than tokens by padding, fewer by shared starts")
+    processes: int = Field(ge=1, description="that shared the rows of every step")
     seconds: float
     tokens_per_second: float
     peak_memory_bytes: int = Field(description="of the process that held most")
@@ -261,7 +260,7 @@ class Adapter(Document):
     quantisation: dict[str, str | bool | int] | None
     data: list[DataId]
     contamination: Contamination | None = Field(
-        default=None, description="test texts of ranked tasks in the training rows; null: nobody looked"
+        default=None, description="test texts of ranked tasks in the training rows; null: not searched"
     )
     files: dict[str, str] = Field(min_length=1, description="every file that decides an answer -> SHA-256")
     training: Training
@@ -304,10 +303,8 @@ class Measure(Record):
     value: float = Field(description="what lm-eval's own aggregation gives")
     low: float | None = Field(description="lower end of the 95 % interval; null: there is none")
     high: float | None = Field(description="upper end of the 95 % interval; null: there is none")
-    method: str | None = Field(
-        default=None,
-        description="how the interval was made and from how many resamples, or `none` and why there is none; "
-        "null in schema 0",
+    method: str = Field(
+        description="how the interval was made and from how many resamples, or `none` and why there is none"
     )
 
     @model_validator(mode="after")
@@ -324,7 +321,7 @@ class Measure(Record):
     @property
     def lacking(self) -> str:
         """Why there is no interval, in words; empty where there is one, or nobody says why."""
-        return (self.method or "").removeprefix("none, ") if self.low is None else ""
+        return self.method.removeprefix("none, ") if self.low is None else ""
 
 
 class Overlap(Record):
@@ -346,24 +343,22 @@ class Score(Record):
     data: DataId = Field(description="which rows exactly")
     licence: str = Field(description="of the data")
     n: int = Field(ge=1, description="documents scored")
-    clusters: int | None = Field(
-        default=None, ge=1, description="groups of documents that share a source; intervals resample these"
-    )
-    duplicates: int | None = Field(default=None, ge=0, description="documents whose prompt occurred before")
+    clusters: int = Field(ge=1, description="groups of documents that share a source; intervals resample these")
+    duplicates: int = Field(ge=0, description="documents whose prompt occurred before")
     overlap: Overlap | None = Field(
-        default=None, description="test texts in the subject's training rows; null: not known, as of every base"
+        description="test texts in the subject's training rows; null: not known, as of every base"
     )
     metrics: dict[str, Measure] = Field(min_length=1, description="strict metrics by name")
     lenient: dict[str, Measure] = Field(description="the same metrics under lenient parsing")
     parse_rate: Measure = Field(description="share of the answers that parse strictly")
-    lower_is_better: list[str] = Field(default=[], description="metrics of which less is better")
+    lower_is_better: list[str] = Field(description="metrics of which less is better")
     baselines: dict[str, dict[str, float]] = Field(description="random and majority label: metric -> value")
     truncated: int = Field(ge=0, description="prompts that did not fit and were cut, as the user allowed")
     prompt_tokens: int = Field(ge=0, description="tokens of all prompts")
     seconds: float = Field(ge=0, description="time of the answers")
-    prompt_style: str | None = Field(default=None, description="as the task names it")
-    fewshot_split: str | None = Field(default=None, description="split of the worked examples; null: zero-shot")
-    fewshot_digest: str | None = Field(default=None, description="digest of the rows they were drawn from")
+    prompt_style: str = Field(description="as the task names it")
+    fewshot_split: str | None = Field(description="split of the worked examples; null: zero-shot")
+    fewshot_digest: str | None = Field(description="digest of the rows they were drawn from")
 
     @model_validator(mode="after")
     def _ranked(self) -> Self:
@@ -377,25 +372,17 @@ class Score(Record):
         return self.metrics[self.main_metric]
 
 
-class Restatement(Record):
-    """That a card was stated anew, by today's scorers and intervals, from the answers in its samples."""
-
-    finbench: str = Field(description="version of finbench that restated it")
-    created: str = Field(description="UTC, ISO 8601, seconds")
-    before: str = Field(description="SHA-256 of the card that was restated")
-
-
 class Scorecard(Document):
     """``<name>.json``: every score of one subject, and enough to repeat and to check it."""
 
     newest: ClassVar[int] = SCHEMA
 
-    schema_: int = Field(alias="schema", default=SCHEMA, ge=0, description="number of this schema")
+    schema_: int = Field(alias="schema", default=SCHEMA, ge=SCHEMA, description="number of this schema")
     status: Literal["complete", "partial"] = Field(description="partial: tasks are missing, or --limit was given")
     origin: Literal["finbench", "lm-eval"] = Field(
-        default="finbench", description="who asked the model; answers of stock lm-eval are scored again by finbench"
+        description="who asked the model; answers of stock lm-eval are scored again by finbench"
     )
-    subject: Subject = Field(description="who was examined")
+    subject: Subject = Field(description="the model or adapter that is evaluated")
     scores: list[Score] = Field(description="one for each task, sorted by name")
     engine: str = Field(description="what computed the answers")
     dtype: str = Field(description="floating-point type of the computation")
@@ -404,18 +391,15 @@ class Scorecard(Document):
     limit: int | None = Field(description="only the first rows of each task; null: all")
     seed: int = Field(description="of the choice of worked examples")
     arguments: dict[str, str | int] = Field(
-        default={}, description="engine arguments (--arg) and choices of rows (metadata.NAME) that were given"
+        description="engine arguments (--arg) and choices of rows (metadata.NAME) that were given"
     )
-    computed: str | None = Field(default=None, description="dtype and kind of device, as far as it decides answers")
-    chat_template: str | None = Field(default=None, description="SHA-256 of the chat template in use")
+    computed: str | None = Field(description="dtype and kind of device, as far as it decides answers")
+    chat_template: str | None = Field(description="SHA-256 of the chat template in use")
     run_key: str = Field(description="digest of all that decides an answer except task and data")
     samples: str | None = Field(description="SHA-256 of the samples file; null: there is none")
     peak_memory_bytes: int = Field(ge=0, description="of the GPU if there is one, else resident")
-    seconds: float = Field(ge=0, description="time of the whole sitting")
+    seconds: float = Field(ge=0, description="time of the whole run")
     provenance: Provenance = Field(description="where and with what the card was made")
-    restated: Restatement | None = Field(
-        default=None, description="scores and intervals were computed anew from the samples; null: they are the first"
-    )
     seal: str | None = Field(
         default=None, description="SHA-256 of the card without this key, a colon, four hex digits for each value"
     )

@@ -25,22 +25,26 @@ _SECONDS = 1.0  # of the processor, for the patterns of module names; real ones 
 _HOSTILE = re.compile(r"auto_map|auto_mapping|megatron_.*|trust_remote_code|_attn_implementation.*|custom_generate")
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 _PLAIN = re.compile(r"[\w.-]*")
+_REFUSED = "Choose another model; a file like this is broken or made to harm. Tell its author."
+_CORRECT = "Correct the file if it is your own; else fetch it again, or tell its author."
 
 
 def read_json(path: Path, folder: Path, largest: int = LARGEST_CONFIG) -> dict[str, Any]:
     """A JSON object of a model folder; FinbenchError if it is missing, torn, too large, too deep or something else."""
     try:
         if path.stat().st_size > largest:
-            raise FinbenchError(f"{path} is too large for a configuration ({path.stat().st_size:,} bytes).")
+            raise FinbenchError(f"{path} is too large for a configuration ({path.stat().st_size:,} bytes).", _REFUSED)
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as fault:
-        raise FinbenchError(f"{folder} is not a model folder: {path.name} is missing.") from fault
+        raise FinbenchError(
+            f"{folder} is not a model folder: {path.name} is missing.", f"Name the folder in which {path.name} lies."
+        ) from fault
     except (ValueError, OSError, RecursionError) as fault:
         raise FinbenchError(f"{path} is torn or not JSON ({fault}).", "Fetch it again.") from fault
     if not isinstance(value, dict):
-        raise FinbenchError(f"{path}: an object is expected.")
+        raise FinbenchError(f"{path}: an object is expected.", _CORRECT)
     if _deeper(value, _DEEPEST):
-        raise FinbenchError(f"{path} is nested more than {_DEEPEST} deep; no configuration is.")
+        raise FinbenchError(f"{path} is nested more than {_DEEPEST} deep; no configuration is.", _REFUSED)
     return value
 
 
@@ -61,7 +65,10 @@ def refuse_code(config: Mapping[str, Any], path: Path) -> None:
     """Refuse a configuration with a key, at any depth, that would have code imported or run."""
     found = sorted(set(_hostile_keys(config)))
     if found:
-        raise FinbenchError(f"{path} asks to run code ({', '.join(found)[:200]}); finbench never does.")
+        raise FinbenchError(
+            f"{path} asks to run code ({', '.join(found)[:200]}); finbench never does.",
+            "Choose a model that transformers knows by itself: finbench bases",
+        )
 
 
 def _hostile_keys(value: Any) -> Iterator[str]:
@@ -83,7 +90,7 @@ def refuse_sizes(config: Mapping[str, Any], path: Path) -> None:
             if isinstance(value, dict | list):
                 parts.append(value)
             elif type(value) is int and (found := _COUNTED.search(str(key))) and value > _MOST[found[0]]:
-                raise FinbenchError(f"{path}: {str(key)[:60]} is {value:,}; no model has so many.")
+                raise FinbenchError(f"{path}: {str(key)[:60]} is {value:,}; no model has so many.", _REFUSED)
 
 
 def _harmless(key: str, part: Any) -> bool:
@@ -110,14 +117,16 @@ def check_header(path: Path) -> dict[str, Any]:
             whole = length + 8 <= size and handle.read(1) == b"{"  # the length may begin with a pickle's byte as well
             handle.seek(8)
             if not whole and (start[:1] == b"\x80" or start[:2] == b"PK"):
-                raise FinbenchError(f"{path} is a pickle under another name; it is never loaded.")
+                raise FinbenchError(
+                    f"{path} is a pickle under another name; it is never loaded.", "Ask its author for safetensors."
+                )
             if len(start) < 8 or length + 8 > size:
                 raise FinbenchError(f"{path} is torn or not safetensors.", "Fetch it again.")
             if length > LARGEST_HEADER:
-                raise FinbenchError(f"{path} has a header of {length:,} bytes; no model needs that.")
+                raise FinbenchError(f"{path} has a header of {length:,} bytes; no model needs that.", _REFUSED)
             raw = handle.read(length)
             if raw.count(b"{") > MOST_TENSORS or raw.count(b"[") > 2 * MOST_TENSORS:  # what a reader allocates for
-                raise FinbenchError(f"{path} names more than {MOST_TENSORS:,} tensors; no model has so many.")
+                raise FinbenchError(f"{path} names more than {MOST_TENSORS:,} tensors; no model has so many.", _REFUSED)
             header = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(f"{path} is torn or not safetensors ({str(fault)[:100]}).", "Fetch it again.") from fault
@@ -147,27 +156,30 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Iterable[str])
     for name, rank in ranks.items():
         if rank is not None and (type(rank) is not int or not least <= rank <= LARGEST_RANK):
             said = f"a rank is a whole number from {least} to {LARGEST_RANK}"
-            raise FinbenchError(f"{path}: {name[:80]} is {rank!r}; {said}.")
+            raise FinbenchError(f"{path}: {name[:80]} is {rank!r}; {said}.", _CORRECT)
     scales = {"lora_alpha": config.get("lora_alpha")}
     scales |= {f"alpha_pattern {k}": v for k, v in _mapping(config, "alpha_pattern", path).items()}
     for name, scale in scales.items():
         if scale is not None and (type(scale) not in (int, float) or not scale or not math.isfinite(scale)):
-            raise FinbenchError(f"{path}: {name[:80]} is {scale!r}; a scale is a number other than 0.")
+            raise FinbenchError(f"{path}: {name[:80]} is {scale!r}; a scale is a number other than 0.", _CORRECT)
     try:
         stable_json(config)  # of which its identity is made
     except ValueError as fault:
-        raise FinbenchError(f"{path} has a number that JSON does not have (NaN or Infinity).") from fault
+        raise FinbenchError(f"{path} has a number that JSON does not have (NaN or Infinity).", _CORRECT) from fault
     if config.get("layer_replication"):
-        raise FinbenchError(f"{path}: layer_replication changes the base, which finbench does not support.")
+        raise FinbenchError(
+            f"{path}: layer_replication changes the base, which finbench does not support.",
+            "Train the adapter again without layer_replication.",
+        )
     patterns = [*_mapping(config, "rank_pattern", path), *_mapping(config, "alpha_pattern", path)]
     for key in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "target_parameters"):
         value = config.get(key)
         parts = [value] if isinstance(value, str) else value or []
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise FinbenchError(f"{path}: {key} is neither a name nor a list of names.")
+            raise FinbenchError(f"{path}: {key} is neither a name nor a list of names.", _CORRECT)
         patterns += parts
     if len(patterns) > 10_000 or any(len(pattern) > 2_000 for pattern in patterns):
-        raise FinbenchError(f"{path}: its patterns of module names are too many or too long.")
+        raise FinbenchError(f"{path}: its patterns of module names are too many or too long.", _REFUSED)
     odd = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
     if odd:
         _terminates(odd, tensors, path)
@@ -176,7 +188,7 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Iterable[str])
 def _mapping(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     value = config.get(key) or {}
     if not isinstance(value, dict):
-        raise FinbenchError(f"{path}: {key} is no mapping.")
+        raise FinbenchError(f"{path}: {key} is no mapping.", _CORRECT)
     return value
 
 
@@ -198,4 +210,6 @@ def _terminates(patterns: list[str], tensors: Iterable[str], path: Path) -> None
     names = sorted(modules)[:2_000]
     names += [name + "!" for name in names[:200]]
     if not limits.finishes(_MATCH, [patterns, names], _SECONDS):
-        raise FinbenchError(f"{path} has a pattern of module names that is invalid or never done matching.")
+        raise FinbenchError(
+            f"{path} names modules by a regular expression that is invalid or takes too long.", _CORRECT
+        )

@@ -1,7 +1,7 @@
-"""Seals: which value of a JSON object was edited after it was written.
+"""The seal of a card: which of its values was edited after it was written.
 
-A seal holds, for every value in order, the first hex digits of a salted SHA-256 of its path and content; the seal of
-a card also starts with the SHA-256 of the whole. It is no signature: who edits and seals again is not noticed by the
+A seal is the SHA-256 of the whole, and for every value in order the first hex digits of a salted SHA-256 of its path
+and content. It is no signature: who edits and seals again is not noticed by the
 seal, but by what is recomputed from the samples, from the data, or by asking the model again.
 """
 
@@ -15,7 +15,7 @@ from finbench.core.files import digest, stable_json
 
 KEY = "seal"
 SALT = "finbench-v1:"
-CARD_DIGITS, ROW_DIGITS = 4, 2
+DIGITS = 4  # a value
 
 
 def salted(text: object) -> str:
@@ -35,34 +35,29 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _digits(value: Mapping[str, Any], width: int) -> list[tuple[str, str]]:
-    rest = {key: part for key, part in value.items() if key != KEY}
-    return [(path, salted(path + "=" + stable_json(leaf))[:width]) for path, leaf in leaves(rest)]
-
-
-def row_seal(row: Mapping[str, Any]) -> str:
-    """Seal of a sample row: two hex digits a value."""
-    return "".join(digits for _, digits in _digits(row, ROW_DIGITS))
+def _digits(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rest = {key: part for key, part in card.items() if key != KEY}
+    return [(path, salted(path + "=" + stable_json(leaf))[:DIGITS]) for path, leaf in leaves(rest)]
 
 
 def card_seal(card: Mapping[str, Any]) -> str:
     """Seal of a card's JSON: SHA-256 of the whole, then four hex digits a value."""
     whole = digest({key: part for key, part in card.items() if key != KEY})
-    return whole + ":" + "".join(digits for _, digits in _digits(card, CARD_DIGITS))
+    return whole + ":" + "".join(digits for _, digits in _digits(card))
 
 
-def edited(value: Mapping[str, Any], width: int) -> list[str]:
+def edited(card: Mapping[str, Any]) -> list[str]:
     """Paths of the values that are not those that were sealed; empty if all are.
 
     Where values were added or taken away, the paths from the first difference on cannot be told apart, and only
     that first one is named.
     """
-    stated = str(value.get(KEY, "")).rpartition(":")[2]
-    have = _digits(value, width)
-    want = [stated[start : start + width] for start in range(0, len(stated), width)]
+    stated = str(card.get(KEY, "")).rpartition(":")[2]
+    have = _digits(card)
+    want = [stated[start : start + DIGITS] for start in range(0, len(stated), DIGITS)]
     wrong = [path for (path, digits), sealed in zip(have, want, strict=False) if digits != sealed]
     if len(want) != len(have):
         return [f"{KEY} (or a value was added or removed)", *wrong[:1]]
-    if width == CARD_DIGITS and not wrong and value.get(KEY) != card_seal(value):
+    if not wrong and card.get(KEY) != card_seal(card):
         return [KEY]
     return wrong

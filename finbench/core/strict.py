@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,7 +26,7 @@ class Record(BaseModel):
             found = fault.errors(include_url=False, include_context=False)
             lines = [_explain(cls, error) for error in found[:_FAULTS]]
             lines += [f"and {len(found) - _FAULTS:,} more"] if len(found) > _FAULTS else []
-            raise FinbenchError(f"{where}: " + "; ".join(lines)) from fault
+            raise FinbenchError(f"{where}: " + "; ".join(lines), _hint(cls, found, where)) from fault
 
     def to_json(self) -> str:
         """Indented JSON in field order, ending with a newline."""
@@ -44,6 +44,15 @@ def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
     return f"{place}: {message}" + (
         "" if error["type"] == "value_error" else f", got {shortened(repr(error['input']))}"
     )
+
+
+def _hint(cls: type[BaseModel], found: Sequence[Mapping[str, Any]], where: str) -> str:
+    """The keys that there are, where a key is unknown or missing; else the place of the value."""
+    for error in found:
+        if error["type"] in ("extra_forbidden", "missing"):
+            fields = _record_at(cls, error["loc"][:-1]).model_fields
+            return f"Keys there: {', '.join(field.alias or name for name, field in fields.items())}"
+    return f"Write another value there: {where}"
 
 
 def _record_at(cls: type[BaseModel], place: tuple[int | str, ...]) -> type[BaseModel]:

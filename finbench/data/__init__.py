@@ -1,1 +1,27 @@
 """Data sets: from the authors' original files to canonical rows (see ``canonical.py`` for the format)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.data import audit, contamination, xbrl
+    from finbench.data.canonical import SPLITS, ImportReport
+    from finbench.data.sources import describe_set, import_data, lock_file, lock_sets, on_hub
+else:
+    __getattr__ = face(__name__)
+
+__all__ = [
+    "SPLITS",
+    "ImportReport",
+    "audit",
+    "contamination",
+    "describe_set",
+    "import_data",
+    "lock_file",
+    "lock_sets",
+    "on_hub",
+    "xbrl",
+]

@@ -22,7 +22,7 @@ SHOWN = 10  # faults kept and listed in a message
 
 
 @dataclass
-class Report:
+class ImportReport:
     """What an import did."""
 
     set: str
@@ -42,7 +42,7 @@ class Report:
             self.faults.append(said)
 
 
-def write(report: Report, splits: Mapping[str, Iterator[Mapping[str, Any]]], about: Mapping[str, Any]) -> None:
+def write(report: ImportReport, splits: Mapping[str, Iterator[Mapping[str, Any]]], about: Mapping[str, Any]) -> None:
     """Write the set's folder at once: rows and ``dataset.json``. An earlier folder stays until then.
 
     Rows stream to disk; the digest is over the lines of train, validation and test, in this order.

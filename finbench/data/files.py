@@ -28,10 +28,11 @@ _MEMBERS = 10_000  # files in an archive
 _UNPACKED = 4 << 30  # bytes an archive may unpack to
 _LINE = 16 << 20  # characters
 _DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
+_UNPACK = "If you trust it, unpack it yourself and name the folder."
 _RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
 
 
-class Record(NamedTuple):
+class RawRecord(NamedTuple):
     """One row as its authors wrote it. ``detail`` is what its file's name tells: a split, a level."""
 
     row: dict[str, Any]
@@ -84,11 +85,17 @@ class SourceFile:
                 with self.archive.open(self.member) as handle:
                     yield handle
         except OSError as fault:
-            raise FinbenchError(f"{self}: cannot be read ({fault.strerror or fault}).") from fault
+            raise FinbenchError(
+                f"{self}: cannot be read ({fault.strerror or fault}).",
+                f"Allow yourself to read it: chmod u+r {self.path}",
+            ) from fault
         except RecursionError:  # a RuntimeError too: the decoder's, of what it reads
             raise
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as fault:
-            raise FinbenchError(f"{self}: the archive is damaged or encrypted ({fault}).") from fault
+            raise FinbenchError(
+                f"{self}: the archive is damaged or encrypted ({fault}).",
+                "Download it again, or unpack it yourself and name the folder.",
+            ) from fault
 
 
 def beside(path: Path) -> list[str]:
@@ -135,20 +142,25 @@ def _members(path: Path) -> list[SourceFile]:
         archive = zipfile.ZipFile(path)
         infos = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as fault:
-        raise FinbenchError(f"{path}: the archive cannot be read ({fault}).") from fault
+        raise FinbenchError(
+            f"{path}: the archive cannot be read ({fault}).",
+            "Download it again, or unpack it yourself and name the folder.",
+        ) from fault
     if len(infos) > _MEMBERS or sum(info.file_size for info in infos) > _UNPACKED:
-        raise FinbenchError(f"{path}: {len(infos):,} files, {sum(i.file_size for i in infos):,} bytes: a zip bomb?")
+        raise FinbenchError(
+            f"{path}: {len(infos):,} files, {sum(i.file_size for i in infos):,} bytes: a zip bomb?", _UNPACK
+        )
     for info in infos:
         parts = info.filename.replace("\\", "/").split("/")
         if ".." in parts or parts[0] == "" or ":" in parts[0]:
-            raise FinbenchError(f"{path}: the member {info.filename!r} points outside the archive.")
+            raise FinbenchError(f"{path}: the member {info.filename!r} points outside the archive.", _UNPACK)
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise FinbenchError(f"{path}: the member {info.filename!r} is a link.")
+            raise FinbenchError(f"{path}: the member {info.filename!r} is a link.", _UNPACK)
         if info.flag_bits & 1:
             raise FinbenchError(f"{path}: the member {info.filename!r} is encrypted.", "Unpack it first.")
         if info.file_size > 100 << 20 and info.file_size > _RATIO * info.compress_size:
             raise FinbenchError(
-                f"{path}: the member {info.filename!r} unpacks to {info.file_size:,} bytes: a zip bomb?"
+                f"{path}: the member {info.filename!r} unpacks to {info.file_size:,} bytes: a zip bomb?", _UNPACK
             )
     names = sorted(i.filename for i in infos if not i.is_dir() and not i.filename.startswith("__MACOSX/"))
     return [SourceFile(path, name, archive) for name in names]
@@ -188,21 +200,29 @@ def _checked(file: SourceFile, encoding: str) -> str:
             except UnicodeDecodeError as fault:
                 line += fault.object.count(b"\n", 0, fault.start)
                 name = encoding.removesuffix("-sig").upper()
-                raise FinbenchError(f"{file}:{line}: not {name} ({fault.reason}).") from fault
+                raise FinbenchError(
+                    f"{file}:{line}: not {name} ({fault.reason}).", f"Convert it: iconv -f LATIN1 -t {name} FILE > NEW"
+                ) from fault
             if "\0" in text:
                 line += text.count("\n", 0, text.index("\0"))
-                raise FinbenchError(f"{file}:{line}: a NUL character; is this a text file?")
+                raise FinbenchError(
+                    f"{file}:{line}: a NUL character; is this a text file?",
+                    "Convert UTF-16 (iconv -f UTF-16 -t UTF-8 FILE > NEW), or name another file.",
+                )
             ends = text.count("\n")
             first, last = text.find("\n"), text.rfind("\n")
             longest = open_line + (first if ends else len(text))
             open_line = len(text) - last - 1 if ends else longest
             if longest > _LINE and file.suffix != ".json":
-                raise FinbenchError(f"{file}:{line}: a line of more than {_LINE:,} characters.")
+                raise FinbenchError(
+                    f"{file}:{line}: a line of more than {_LINE:,} characters.",
+                    "Break the line in two, or leave the file out.",
+                )
             line += ends
             returns = returns or "\r" in text
             empty = empty and not text.strip()
     if empty:
-        raise FinbenchError(f"{file}: the file is empty.")
+        raise FinbenchError(f"{file}: the file is empty.", "Download it again, or leave it out.")
     if returns and line == 1 and file.suffix != ".json":
         raise FinbenchError(
             f"{file}: its lines end in carriage returns alone.", "Convert it: tr '\\r' '\\n' < FILE > NEW"
@@ -221,17 +241,20 @@ def text_of(file: SourceFile, fallback: str | None = None) -> Iterator[io.TextIO
 
 # ---------------------------------------------------------------- decoders
 
-Decoder = Callable[[SourceFile], Iterator["Record | str"]]
+Decoder = Callable[[SourceFile], Iterator["RawRecord | str"]]
 
 
-def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[Record | str]:
+def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | str]:
     """CSV with a header line."""
     with text_of(file) as text:
         reader = csv.reader(text, strict=True, delimiter=delimiter)
         try:
             header = [name.strip() for name in next(reader)]
             if len(set(header)) < len(header):
-                raise FinbenchError(f"{file}:1: a column occurs twice in the header {','.join(header)!r}.")
+                raise FinbenchError(
+                    f"{file}:1: a column occurs twice in the header {','.join(header)!r}.",
+                    "Rename one of the two columns in the file.",
+                )
             start, bare = reader.line_num + 1, True
             for row in reader:
                 bare = False
@@ -241,11 +264,14 @@ def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[Record | str]
                 if len(row) != len(header):
                     yield f"{place}: {len(row)} fields, the header has {len(header)} ({','.join(header)[:80]})"
                 else:
-                    yield Record(dict(zip(header, row, strict=True)), place)
+                    yield RawRecord(dict(zip(header, row, strict=True)), place)
             if bare:
                 yield f"{file}:1: no row follows the header {','.join(header)[:80]!r}"
         except csv.Error as fault:
-            raise FinbenchError(f"{file}:{reader.line_num}: not valid CSV ({fault}).") from fault
+            raise FinbenchError(
+                f"{file}:{reader.line_num}: not valid CSV ({fault}).",
+                "Correct that line; inside quotes a quote is doubled.",
+            ) from fault
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -255,7 +281,7 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def decode_jsonl(file: SourceFile) -> Iterator[Record | str]:
+def decode_jsonl(file: SourceFile) -> Iterator[RawRecord | str]:
     """One JSON object a line."""
     with text_of(file) as text:
         for number, line in enumerate(text, 1):
@@ -267,10 +293,10 @@ def decode_jsonl(file: SourceFile) -> Iterator[Record | str]:
             except (ValueError, RecursionError) as fault:
                 yield f"{place}: not valid JSON ({fault})"
                 continue
-            yield Record(row, place) if isinstance(row, dict) else f"{place}: a JSON object is expected"
+            yield RawRecord(row, place) if isinstance(row, dict) else f"{place}: a JSON object is expected"
 
 
-def decode_json(file: SourceFile) -> Iterator[Record | str]:
+def decode_json(file: SourceFile) -> Iterator[RawRecord | str]:
     """One JSON document: a list of objects, or an object of objects by id (which becomes the key ``_id``)."""
     if file.size > _DOCUMENT:
         raise FinbenchError(f"{file}: a JSON document of {file.size:,} bytes.", "Give it as JSONL, one row a line.")
@@ -280,17 +306,20 @@ def decode_json(file: SourceFile) -> Iterator[Record | str]:
         if not isinstance(document, dict | list) or not document:
             raise ValueError("a list of objects, or objects by id, are expected")
     except (ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{file}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).") from fault
+        raise FinbenchError(
+            f"{file}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).",
+            "Correct it at that line, or download it again.",
+        ) from fault
     entries = document.items() if isinstance(document, dict) else enumerate(document, 1)
     for key, row in entries:
         place = f"{file}: id {ascii(key)[1:-1]}" if isinstance(document, dict) else f"{file}: entry {key}"
         if isinstance(row, dict):
-            yield Record({**row, "_id": key} if isinstance(document, dict) else row, place)
+            yield RawRecord({**row, "_id": key} if isinstance(document, dict) else row, place)
         else:
             yield f"{place}: a JSON object is expected"
 
 
-def decode_parquet(file: SourceFile) -> Iterator[Record | str]:
+def decode_parquet(file: SourceFile) -> Iterator[RawRecord | str]:
     """Parquet, as the Hub stores data sets."""
     import pyarrow
     import pyarrow.parquet
@@ -302,12 +331,14 @@ def decode_parquet(file: SourceFile) -> Iterator[Record | str]:
         for batch in pyarrow.parquet.ParquetFile(file.path).iter_batches(batch_size=1000):
             for row in batch.to_pylist():
                 number += 1
-                yield Record(row, f"{file}: row {number}")
+                yield RawRecord(row, f"{file}: row {number}")
     except (pyarrow.ArrowException, OSError) as fault:
-        raise FinbenchError(f"{file}: not valid Parquet ({str(fault).splitlines()[0]}).") from fault
+        raise FinbenchError(
+            f"{file}: not valid Parquet ({str(fault).splitlines()[0]}).", "Download it again."
+        ) from fault
 
 
-def decode_conll(file: SourceFile) -> Iterator[Record | str]:
+def decode_conll(file: SourceFile) -> Iterator[RawRecord | str]:
     """CoNLL 2003: ``token POS chunk tag`` a line, a blank line between sentences; a Record is one sentence."""
     tokens: list[str] = []
     tags: list[str] = []
@@ -318,7 +349,7 @@ def decode_conll(file: SourceFile) -> Iterator[Record | str]:
             fields = line.split()
             if not fields or fields[0] == "-DOCSTART-":
                 if tokens and whole:
-                    yield Record({"tokens": tokens, "tags": tags}, f"{file}:{start}")
+                    yield RawRecord({"tokens": tokens, "tags": tags}, f"{file}:{start}")
                 tokens, tags, whole = [], [], True
                 continue
             if not tokens:
@@ -330,16 +361,16 @@ def decode_conll(file: SourceFile) -> Iterator[Record | str]:
             tokens.append(fields[0])
             tags.append(fields[3])
     if tokens and whole:
-        yield Record({"tokens": tokens, "tags": tags}, f"{file}:{start}")
+        yield RawRecord({"tokens": tokens, "tags": tags}, f"{file}:{start}")
 
 
-def decode_at(file: SourceFile) -> Iterator[Record | str]:
+def decode_at(file: SourceFile) -> Iterator[RawRecord | str]:
     """Lines ``sentence@label``, split at the last ``@``, ISO-8859-1 where they are not UTF-8."""
     with text_of(file, "iso-8859-1") as text:
         for number, line in enumerate(text, 1):
             sentence, at, label = line.rpartition("@")
             if at:
-                yield Record({"sentence": sentence, "label": label.strip()}, f"{file}:{number}")
+                yield RawRecord({"sentence": sentence, "label": label.strip()}, f"{file}:{number}")
             elif line.strip():
                 yield f"{file}:{number}: a line is sentence@label, found {line.strip()[-40:]!r}"
 
@@ -359,4 +390,7 @@ def decoder_of(file: SourceFile, text: str | None) -> Decoder:
         return _BY_SUFFIX[file.suffix]
     if text:
         return TEXT[text]
-    raise FinbenchError(f"{file}: files of this set end with {', '.join(_BY_SUFFIX)}.")
+    raise FinbenchError(
+        f"{file}: files of this set end with {', '.join(_BY_SUFFIX)}.",
+        "Name files that end so, or a folder or zip archive of them.",
+    )

@@ -15,8 +15,8 @@ from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import cannot_write, sha256_file, write_atomic
-from finbench.data.canonical import SPLITS, Report, write
-from finbench.data.files import Record, SourceFile, decoder_of, expand
+from finbench.data.canonical import SPLITS, ImportReport, write
+from finbench.data.files import RawRecord, SourceFile, decoder_of, expand
 
 
 def sets() -> Any:
@@ -24,7 +24,7 @@ def sets() -> Any:
     return paths.helper("sets")
 
 
-def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip_bad: bool = False) -> Report:
+def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip_bad: bool = False) -> ImportReport:
     """Turn set ``name`` into canonical rows in the data directory: from ``files``, else from the Hub.
 
     Files may be folders and zip archives. Rows that cannot be read stop the import, the first ones named by file and
@@ -36,12 +36,12 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
     if name not in table:
         raise unknown("data set", name, table, "finbench data list")
     chosen = table[name]
-    report = Report(name, paths.data_dir(data_dir) / name)
+    report = ImportReport(name, paths.data_dir(data_dir) / name)
     origin: dict[str, Any]
     if files:
         sources = _ordered(chosen, expand(files, chosen.files, f"Like this: {catalog.of_set(name).data}"))
         _check_families(name, sources)
-        records: Iterable[Record | str] = _records(chosen, sources)
+        records: Iterable[RawRecord | str] = _records(chosen, sources)
         origin = {
             "sources": {_shown(path): sha256_file(path) for path in sorted({source.path for source, _ in sources})}
         }
@@ -53,7 +53,7 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
 
 
 def _divide(
-    chosen: Any, records: Iterable[Record | str], report: Report, origin: dict[str, Any], skip_bad: bool
+    chosen: Any, records: Iterable[RawRecord | str], report: ImportReport, origin: dict[str, Any], skip_bad: bool
 ) -> None:
     """Read, divide and write. Faults stop it before anything is written."""
     helper, name = sets(), report.set
@@ -67,10 +67,13 @@ def _divide(
                     f"{report.rejected} of {report.read} rows cannot be read:\n  "
                     + "\n  ".join(report.faults)
                     + (f"\n  ... and {more} more" if more else ""),
-                    "Mend the file, or leave such rows out with --skip-bad.",
+                    "Correct the file, or leave such rows out with --skip-bad.",
                 )
             if not report.read:
-                raise FinbenchError(f"{name}: there is no row in {', '.join(report.by_file) or 'these files'}.")
+                raise FinbenchError(
+                    f"{name}: there is no row in {', '.join(report.by_file) or 'these files'}.",
+                    "Give all of the authors' files: finbench data list",
+                )
             report.dropped += divided.dropped
             empty = [split for split in SPLITS if not divided.count(split)]
             for split in ("train", "test") if chosen.trains else ("test",):
@@ -79,7 +82,7 @@ def _divide(
                         f"{name}: no row is left for the {split} split.", "Give all of the authors' files."
                     )
             _note(chosen, report)
-            earlier = describe(name, report.folder.parent)
+            earlier = describe_set(name, report.folder.parent)
             task = catalog.of_set(name)
             about = {"source": chosen.origin, "licence": task.licence, "restricted": task.restricted}
             about |= {"split_rule": task.split, "complete": not report.note}
@@ -92,7 +95,7 @@ def _divide(
         say(f"It takes the place of an earlier import with {sum(earlier['rows'].values()):,} rows.")
 
 
-def _note(chosen: Any, report: Report) -> None:
+def _note(chosen: Any, report: ImportReport) -> None:
     counts = report.by_file.values()
     given = max(counts) if chosen.nested else sum(counts)  # the loosest file holds the others
     if given != chosen.whole:
@@ -101,7 +104,7 @@ def _note(chosen: Any, report: Report) -> None:
         )
 
 
-def _units(chosen: Any, records: Iterable[Record | str], report: Report) -> Iterator[Any]:
+def _units(chosen: Any, records: Iterable[RawRecord | str], report: ImportReport) -> Iterator[Any]:
     """The set's units; faults and rows left out on purpose go into ``report``."""
     drop = sets().Drop
 
@@ -115,7 +118,8 @@ def _units(chosen: Any, records: Iterable[Record | str], report: Report) -> Iter
                 said = record
             if said and chosen.joined:
                 raise FinbenchError(
-                    f"{said}. Each row is a word: without it the sentence would be another one.", "Mend the file."
+                    f"{said}. Each row is a word: without it the sentence would be another sentence.",
+                    "Correct the file.",
                 )
             if said:
                 report.fault(said)
@@ -131,7 +135,7 @@ def _units(chosen: Any, records: Iterable[Record | str], report: Report) -> Iter
             yield item
 
 
-def _unwritable(record: Record) -> str:
+def _unwritable(record: RawRecord) -> str:
     """Why a row cannot be UTF-8: JSON escapes can spell half of a surrogate pair. Empty if it can."""
     try:
         json.dumps(record.row, ensure_ascii=False, default=str).encode("utf-8")
@@ -157,7 +161,7 @@ def _ordered(chosen: Any, sources: list[SourceFile]) -> list[tuple[SourceFile, s
     return sorted(told, key=lambda pair: (-int(pair[1]) if chosen.nested else 0, pair[0].name, str(pair[0])))
 
 
-def _records(chosen: Any, sources: list[tuple[SourceFile, str]]) -> Iterator[Record | str]:
+def _records(chosen: Any, sources: list[tuple[SourceFile, str]]) -> Iterator[RawRecord | str]:
     for source, detail in sources:
         for record in decoder_of(source, chosen.text)(source):
             yield record if isinstance(record, str) else record._replace(detail=detail or None, source=source.name)
@@ -204,7 +208,7 @@ def locked() -> dict[str, dict[str, str]]:
     return dict(value)
 
 
-def lock() -> dict[str, dict[str, str]]:
+def lock_sets() -> dict[str, dict[str, str]]:
     """Pin every set that lies on the Hub to its present commit, in ``datasets.lock``.
 
     Sets that cannot be had keep the pin they have; they are named by a FinbenchError after the others are written.
@@ -248,7 +252,7 @@ def _located(name: str, chosen: Any) -> dict[str, Any]:
     return {"path": chosen.hub.path, "revision": revision, "pinned": False}
 
 
-def _from_hub(place: Any, revision: str) -> Iterator[Record]:
+def _from_hub(place: Any, revision: str) -> Iterator[RawRecord]:
     found = sets().hub_records(place, revision)
     while True:
         with hub.data_explained(place.path):  # only what the Hub raises, not what is done with a row
@@ -256,13 +260,13 @@ def _from_hub(place: Any, revision: str) -> Iterator[Record]:
         if record is None:
             return
         row, at, detail = record
-        yield Record(row, at, detail, detail or "")
+        yield RawRecord(row, at, detail, detail or "")
 
 
 # ---------------------------------------------------------------- what is here
 
 
-def describe(name: str, data_dir: Path | None = None) -> dict[str, Any] | None:
+def describe_set(name: str, data_dir: Path | None = None) -> dict[str, Any] | None:
     """``dataset.json`` of an imported set, or None."""
     path = paths.data_dir(data_dir) / name / "dataset.json"
     try:

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from finbench.engines.base import Engine
+from typing import TYPE_CHECKING
 
-__all__ = ["Engine"]
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.engines import servable, vllm
+    from finbench.engines.base import Engine
+    from finbench.engines.dummy import DummyEngine
+    from finbench.engines.hf import HFEngine
+    from finbench.engines.http import Endpoint, Refused, usable
+    from finbench.engines.server import ServerEngine
+else:
+    __getattr__ = face(__name__)
+
+__all__ = ["DummyEngine", "Endpoint", "Engine", "HFEngine", "Refused", "ServerEngine", "servable", "usable", "vllm"]

@@ -16,6 +16,8 @@ from finbench.core.errors import FinbenchError
 from finbench.models.prefixes import common
 
 LONGEST_TREE = 1024  # tokens; attention inside a tree is dense, so its cost grows with the square
+LONGER = "Use a base that sees more tokens (finbench bases), or another task (finbench tasks list)."
+NO_PROMPT = "Choose a task whose prompts hold text: finbench tasks list"
 SHORTEST_PREFIX = 4  # tokens; less is not worth a run of its own
 # A token costs about as much as attention over a thousand to three thousand others, from 135M to 8B parameters.
 _ATTENTION_PER_TOKEN = 1024
@@ -52,7 +54,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Plan:
+class TreePlan:
     """The trees of a call, longest first, and the tokens before all of them."""
 
     prefix: list[int]
@@ -65,7 +67,7 @@ class Plan:
         return len(self.prefix) + sum(len(tree.tokens) for tree in self.trees)
 
 
-def plan(requests: Sequence[Request], max_length: int) -> Plan:
+def plan(requests: Sequence[Request], max_length: int) -> TreePlan:
     """The trees of ``requests`` for a model that sees ``max_length`` tokens.
 
     What is longer is cut on the left as lm-eval cuts it: the last ``max_length + 1`` tokens are kept, of which the
@@ -76,7 +78,8 @@ def plan(requests: Sequence[Request], max_length: int) -> Plan:
     for context, continuation in requests:
         if not context or len(continuation) > max_length:
             raise FinbenchError(
-                f"{len(continuation)} tokens after {len(context)} cannot be scored: the model sees {max_length}."
+                f"{len(continuation)} tokens after {len(context)} cannot be scored: the model sees {max_length}.",
+                LONGER,
             )
         whole = [*context, *continuation][-(max_length + 1) :]
         inputs.append(whole[:-1] if continuation else [])
@@ -87,7 +90,7 @@ def plan(requests: Sequence[Request], max_length: int) -> Plan:
     shared = shared if shared >= SHORTEST_PREFIX else 0
     grown = trees(order, inputs, targets, shared)
     grown.sort(key=lambda tree: -len(tree.tokens))  # stable: equal lengths stay in the order of their tokens
-    return Plan(inputs[order[0]][:shared] if order else [], grown, targets)
+    return TreePlan(inputs[order[0]][:shared] if order else [], grown, targets)
 
 
 def trees(order: list[int], inputs: list[list[int]], targets: list[list[int]], shared: int) -> list[Tree]:

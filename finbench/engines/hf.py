@@ -42,7 +42,7 @@ class HFEngine:
         merge: bool = True,
     ) -> None:
         if batch_size is not None and batch_size < 1:
-            raise FinbenchError(f"batch_size must be at least 1, got {batch_size}.")
+            raise FinbenchError(f"batch_size must be at least 1, got {batch_size}.", "--arg batch_size=8")
         self.base, self.stock_batch, self.bits, self.merge = base, batch_size or _STOCK_BATCH, bits, merge
         torch_dtype = bases.compute_dtype(dtype)
         self.dtype = str(torch_dtype).removeprefix("torch.")
@@ -87,7 +87,7 @@ class HFEngine:
         kind = adapters.peft_config(adapter)
         if kind.is_prompt_learning or kind.peft_type == PeftType.ADAPTION_PROMPT:
             raise FinbenchError(
-                f"{adapter} is of type {kind.peft_type.value}, which cannot be laid aside to score the base beside it.",
+                f"{adapter} is of type {kind.peft_type.value}, which cannot be taken off to score the base beside it.",
                 "Score it alone: finbench lm-eval run --model finbench --model_args pretrained=FOLDER,peft=ADAPTER ...",
             )
         if self.peft is not None and not adapters.stands_beside(self.peft, adapter):
@@ -103,12 +103,14 @@ class HFEngine:
         self.peft.base_model.disable_adapter_layers()
         if not torch.equal(self._probe(), self.alone):
             raise FinbenchError(
-                f"{adapter} changes the base model itself when it is loaded, so the two cannot be told apart.",
+                f"{adapter} changes the base model itself when it is loaded: the two cannot be compared.",
                 "Convert it to a plain LoRA: peft's save_pretrained(path_initial_model_for_weight_conversion=...).",
             )
         self.peft.base_model.enable_adapter_layers()
         if torch.equal(self._probe(), self.alone):
-            raise FinbenchError(f"{adapter} has no effect: its answers are those of the base.")
+            raise FinbenchError(
+                f"{adapter} has no effect: its answers are those of the base.", "Train it again with a larger --lr."
+            )
         self.proven.add(adapter)
 
     def _probe(self) -> Any:

@@ -169,7 +169,7 @@ class TreeLM(HFLM):
                 heard(done)
         return answers
 
-    def _run(self, plan: choices.Plan) -> Iterator[list[tuple[choices.Tree, race.Scored]]]:
+    def _run(self, plan: choices.TreePlan) -> Iterator[list[tuple[choices.Tree, race.Scored]]]:
         """The trees of a plan in their order, a forward pass at a time, each with what was found in it."""
         assert self.forward is not None
         wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
@@ -252,12 +252,14 @@ class TreeLM(HFLM):
         limit = int(how["max_gen_toks"])
         room = self.max_length - limit
         if room <= 0 or limit < 1:
-            raise FinbenchError(f"The task generates up to {limit} tokens; the model sees {self.max_length}.")
+            raise FinbenchError(
+                f"The task generates up to {limit} tokens; the model sees {self.max_length}.", choices.LONGER
+            )
         prompts = [
             self.tok_batch_encode([text], truncation=bool(self.truncation))[0][0].tolist()[-room:] for text in contexts
         ]
         if not all(prompts):
-            raise FinbenchError("A prompt without a single token cannot be continued.")
+            raise FinbenchError("A prompt without a single token cannot be continued.", choices.NO_PROMPT)
         first = min(prompts), max(prompts)
         shared = min(prefixes.common(*first), min(map(len, prompts)) - 1)
         shared = shared if shared >= choices.SHORTEST_PREFIX else 0

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from finbench.engines.choices import Plan, Request, Tree
+from finbench.engines.choices import Request, Tree, TreePlan
 
 SURE = 1e-5  # nats below the best at which a label is left: sample rows keep six digits, which must not make ties
 _NEAR = 6.0  # nats below the most probable node within which others are run with it
@@ -41,7 +41,7 @@ class Race:
     is an upper bound, at least ``SURE`` below the best one's, and the second False.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: TreePlan) -> None:
         self.plan = plan
         self.sums = [0.0] * len(plan.targets)
         self.steps = [0] * len(plan.targets)
@@ -57,7 +57,7 @@ class Race:
         """Whether the best request is known."""
         return not self.left
 
-    def heat(self) -> Plan:
+    def heat(self) -> TreePlan:
         """The trees to be run next: the way to the most probable nodes that are not run yet.
 
         From the very first of them it goes on to where its labels part, or to the end of the longest. Longest trees
@@ -75,7 +75,7 @@ class Race:
             growing.walk(self._walk(fronts[place], far=place == first))
         ordered = sorted(grown.items(), key=lambda one: -len(one[1].nodes))
         self.origin = [(number, growing.nodes) for number, growing in ordered]
-        return Plan(self.plan.prefix, [growing.tree for _, growing in ordered], [])
+        return TreePlan(self.plan.prefix, [growing.tree for _, growing in ordered], [])
 
     def _walk(self, requests: Sequence[int], far: bool) -> Iterable[tuple[int, list[int]]]:
         """(node in its tree, tokens wanted there) of the node at which ``requests`` wait; ``far``: down to a fork."""

@@ -42,7 +42,7 @@ class ServerEngine:
     def __init__(self, url: str, model: str, concurrency: int | None = None) -> None:
         self.endpoint, self.model = Endpoint.from_environment(url), model
         self.at_once = concurrency or _AT_ONCE
-        told = self.endpoint.get("/models")
+        told = self.endpoint.ask("/models")
         listed = told.get("data") if isinstance(told, dict) else told
         known = [str(one.get("id")) for one in (listed if isinstance(listed, list) else []) if isinstance(one, dict)]
         if known and model not in known:
@@ -143,17 +143,23 @@ class ServerEngine:
         first = max((offset for offset in offsets if offset <= start), default=start)
         chosen = [at for at, offset in enumerate(offsets) if first <= offset < len(prompt)]
         if not chosen or not all(values[at] is not None and math.isfinite(values[at]) for at in chosen):
-            raise FinbenchError("The endpoint's log-probabilities are not finite, or do not fit the prompt.")
+            raise FinbenchError(
+                "The endpoint's log-probabilities are not finite, or do not fit the prompt.",
+                "Serve the model by vLLM (finbench serve), or use --engine hf",
+            )
         best = part.get("top_logprobs") or []
         greedy = all(at < len(best) and best[at] and values[at] >= max(best[at].values()) for at in chosen)
         return float(sum(values[at] for at in chosen)), greedy
 
     def _first(self, path: str, asks: dict[str, Any]) -> Any:
-        found = self.endpoint.post(path, asks)
+        found = self.endpoint.ask(path, asks)
         try:
             return found["choices"][0]
         except (LookupError, TypeError) as fault:
-            raise FinbenchError(f"The endpoint answers {path} with something that is no completion.") from fault
+            raise FinbenchError(
+                f"The endpoint answers {path} with something that is no completion.",
+                "Name an OpenAI-compatible endpoint: --arg url=http://127.0.0.1:8000/v1",
+            ) from fault
 
 
 def _messages(prompt: str) -> list[dict[str, str]] | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.cards import cardfiles, render
+from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog, environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
@@ -17,8 +17,17 @@ from finbench.core.records import Bits, Score, Scorecard, Task
 from finbench.evaluation import preflight
 from finbench.evaluation.journal import Journal, prints
 from finbench.evaluation.subjects import Examinee, at_endpoint, by_engine, examinees, start_engine
-from finbench.models import bases, modelfiles
-from finbench.scoring import measuring, metrics, prompts
+from finbench.models import bases, template_digest
+from finbench.scoring import (
+    baselines,
+    clusters_of,
+    metrics,
+    overlap_with_training,
+    prompts,
+    sample_counts,
+    sample_rows,
+    split_metrics,
+)
 
 Form = Literal["base", "unmerged", "merged", "none"]
 _FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
@@ -76,7 +85,9 @@ def evaluate(
     """
     quiet()
     if (limit is not None and limit < 1) or shots < 0:
-        raise FinbenchError(f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.")
+        raise FinbenchError(
+            f"--limit must be at least 1 and --shots at least 0, got {limit} and {shots}.", "--limit 100 --shots 0"
+        )
     parsed = preflight.arguments(engine, arguments or {})
     if engine == "server":
         if adapter or base:
@@ -110,7 +121,7 @@ def evaluate(
             for sitting in sittings:
                 sitting.release()
     if reports:
-        render.write_reports(out)
+        write_reports(out)
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
@@ -278,8 +289,8 @@ class _Sitting:
         instances, prompt_tokens, cut = self.requests[task.name, examinee.subject.chat]
         for instance, name in zip(instances, paper.names, strict=True):
             instance.resps = [paper.answers[name]]
-        rows, values = measuring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
-        strict, lenient, parse_rate = measuring.split_metrics(values, exam.aggregation(), measuring.clusters_of(rows))
+        rows, values = sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+        strict, lenient, parse_rate = split_metrics(values, exam.aggregation(), clusters_of(rows))
         score = Score(
             task=task.name,
             version=task.version,
@@ -289,13 +300,13 @@ class _Sitting:
             main_metric=task.main_metric,
             data=self.data[task.name],
             licence=task.licence,
-            **measuring.counts(rows),
-            overlap=measuring.overlap(examinee.contamination, task.set),
+            **sample_counts(rows),
+            overlap=overlap_with_training(examinee.contamination, task.set),
             metrics=strict,
             lenient=lenient,
             parse_rate=parse_rate,
             lower_is_better=metrics.lower_is_better(task.name),
-            baselines=measuring.baselines(exam, prompts.rows(exam, "test")[: self.settings.limit]),
+            baselines=baselines(exam, prompts.rows(exam, "test")[: self.settings.limit]),
             truncated=cut,
             prompt_tokens=prompt_tokens,
             seconds=round(seconds, 2),
@@ -356,6 +367,7 @@ class _Sitting:
         unseen = settings.engine in ("dummy", "server")
         card = Scorecard(
             status="partial",
+            origin="finbench",
             subject=subject,
             scores=[],
             engine=settings.engine,
@@ -366,7 +378,7 @@ class _Sitting:
             seed=settings.seed,
             arguments=settings.stated,
             computed=self.device,
-            chat_template=modelfiles.template_digest(examinee.base.folder)
+            chat_template=template_digest(examinee.base.folder)
             if subject.chat and examinee.base and not unseen
             else None,
             run_key="",

@@ -16,15 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles, render
+from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import json_lines, sha256_file, stable_json
 from finbench.core.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
 from finbench.core.version import __version__
-from finbench.scoring import measuring, metrics, prompts
+from finbench.scoring import baselines, clusters_of, metrics, prompts, sample_counts, sample_rows, split_metrics
 
+_AGAIN = 'Run it again: lm_eval run --include_path "$(finbench tasks path)" --log_samples ...'
 _LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
 
 
@@ -46,7 +47,7 @@ def import_card(
             'lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb --log_samples --output_path DIR',
         )
     made = [card for path in found for card in _cards(path, out, name, data_dir)]
-    render.write_reports(out)
+    write_reports(out)
     return made
 
 
@@ -66,9 +67,15 @@ def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> li
         seed = int(results["config"].get("fewshot_seed") or 0)
         blank = _blank(results, path, name, seed)
     if len(shots) > 1:
-        raise FinbenchError(f"{path}: its tasks have different numbers of shots: {sorted(shots)}.")
+        raise FinbenchError(
+            f"{path}: its tasks have different numbers of shots: {sorted(shots)}.",
+            "Run lm_eval on all of them with one --num_fewshot, for example: --num_fewshot 0",
+        )
     if results.get("system_instruction"):
-        raise FinbenchError(f"{path}: a system instruction stood before every prompt; the tasks have none.")
+        raise FinbenchError(
+            f"{path}: a system instruction stood before every prompt; the tasks have none.",
+            "Run lm_eval again without --system_instruction.",
+        )
     shown = shots.pop()
     exams = prompts.load([catalog.tasks()[task] for task in files], data_dir, shown, seed)
     scores, samples = [], {}
@@ -105,7 +112,9 @@ def _json(path: Path) -> dict[str, Any]:
         if not isinstance(counted, dict) or not all(isinstance(count, dict) for count in counted.values()):
             raise ValueError("n-samples must say how many documents each task has")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is no results file of lm-eval ({fault}).") from fault
+        raise FinbenchError(
+            f"{path} is no results file of lm-eval ({fault}).", "Name the folder that lm_eval wrote: its --output_path"
+        ) from fault
     return dict(found)
 
 
@@ -115,19 +124,22 @@ def _stated(path: Path) -> Iterator[None]:
     try:
         yield
     except (AttributeError, TypeError, ValueError, OverflowError, OSError) as fault:
-        raise FinbenchError(f"{path} is no results file of lm-eval ({reason(fault)}).") from fault
+        raise FinbenchError(
+            f"{path} is no results file of lm-eval ({reason(fault)}).",
+            "Name the folder that lm_eval wrote: its --output_path",
+        ) from fault
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     if path.stat().st_size > _LARGEST:
-        raise FinbenchError(f"{path} is larger than any samples file can be.")
+        raise FinbenchError(f"{path} is larger than any samples file can be.", _AGAIN)
     try:
         rows = json_lines(path.read_text(encoding="utf-8"))
         ordered = sorted(rows, key=lambda row: int(row["doc_id"]))
         if [row["doc_id"] for row in ordered] != list(range(len(rows))):
             raise ValueError("documents are missing or occur twice")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is no samples file of lm-eval ({fault}).") from fault
+        raise FinbenchError(f"{path} is no samples file of lm-eval ({fault}).", _AGAIN) from fault
     return ordered
 
 
@@ -140,10 +152,10 @@ def _score(
     """Score, sample rows, and at how many rows the task was cut (None: not at all)."""
     if results["versions"][task.name] != task.version:
         theirs = results["versions"][task.name]
-        raise FinbenchError(f"{file}: version {theirs} of the task, here it is {task.version}.")
+        raise FinbenchError(f"{file}: version {theirs} of the task, here it is {task.version}.", _AGAIN)
     stated = results.get("n-samples", {}).get(task.name, {}).get("effective", len(rows))
     if stated != len(rows):
-        raise FinbenchError(f"{file} has {len(rows)} documents; its results file says {stated}.")
+        raise FinbenchError(f"{file} has {len(rows)} documents; its results file says {stated}.", _AGAIN)
     every = prompts.rows(exam, "test")
     limit = len(rows) if len(rows) < len(every) else None
     instances = prompts.requests(exam, limit)
@@ -151,15 +163,18 @@ def _score(
     for instance in instances:
         by_document.setdefault(instance.doc_id, []).append(instance)
     if len(by_document) != len(rows):
-        raise FinbenchError(f"{file}: {len(rows)} documents, the data here have {len(by_document)}.")
+        raise FinbenchError(
+            f"{file}: {len(rows)} documents, the data here have {len(by_document)}.",
+            "Import the same edition of the data.",
+        )
     chat = bool(results.get("chat_template"))
     for row in rows:
         requests = by_document[row["doc_id"]]
         # under a chat template we cannot render the whole prompt, but the question must stand in it
         question = ("" if exam.multiple_input else str(exam.doc_to_text(requests[0].doc))) if chat else None
         _fill(requests, row, f"{file}: document {row['doc_id']}", question)
-    made, values = measuring.sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
-    strict, lenient, parse_rate = measuring.split_metrics(values, exam.aggregation(), measuring.clusters_of(made))
+    made, values = sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
+    strict, lenient, parse_rate = split_metrics(values, exam.aggregation(), clusters_of(made))
     _note(results["results"].get(task.name, {}), {name: m.value for name, m in strict.items()}, task.name)
     docs = every[:limit]
     shots = exam.config.num_fewshot or 0
@@ -174,13 +189,13 @@ def _score(
             main_metric=task.main_metric,
             data=prompts.data_id(task, exam, "test", docs),
             licence=task.licence,
-            **measuring.counts(made),
+            **sample_counts(made),
             overlap=None,
             metrics=strict,
             lenient=lenient,
             parse_rate=parse_rate,
             lower_is_better=metrics.lower_is_better(task.name),
-            baselines=measuring.baselines(exam, docs),
+            baselines=baselines(exam, docs),
             truncated=0,
             prompt_tokens=0,
             seconds=0,
@@ -210,14 +225,16 @@ def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: st
         if choice and not all(math.isfinite(a[0]) for a in answers):
             raise ValueError("a log-likelihood is no finite number")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as fault:
-        raise FinbenchError(f"{place}: not a sample of lm-eval ({fault}).") from fault
+        raise FinbenchError(f"{place}: not a sample of lm-eval ({fault}).", _AGAIN) from fault
     if stable_json(row.get("doc")) != stable_json(instances[0].doc):
         raise FinbenchError(f"{place} is not the row of the data here.", "Import the same edition of the data.")
     for instance, (prompt, then), answer in zip(instances, asked, answers, strict=True):
         ours = instance.args[1]
         if then != ours and not (choice and question is not None and str(then).strip() == ours.strip()):
             what = "the choice" if choice else "how its answer was generated"
-            raise FinbenchError(f"{place}: {what} is not the task's: {stable_json(then)[:200]}.")
+            raise FinbenchError(
+                f"{place}: {what} is not the task's: {stable_json(then)[:200]}.", "See it: finbench tasks show NAME"
+            )
         if not (instance.args[0] == prompt if question is None else question.strip() in str(prompt)):
             raise FinbenchError(f"{place}: its prompt is not the task's.", "See it: finbench tasks show NAME")
         instance.resps = [answer]
@@ -258,6 +275,7 @@ def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int) 
         limit=None,
         seed=seed,
         arguments={"results_sha256": sha256_file(path)},
+        computed=None,
         chat_template=results.get("chat_template_sha"),
         run_key="",
         samples=None,

@@ -15,8 +15,8 @@ from finbench.core.files import digest
 from finbench.engines import servable
 from finbench.engines.vllm import installation
 from finbench.evaluation.subjects import Examinee
-from finbench.models import adapters, bases, modelfiles
-from finbench.training import merging
+from finbench.models import adapters, bases, is_structured
+from finbench.training import merge
 
 ENGINES = ("auto", "hf", "vllm", "server", "dummy")
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
@@ -42,17 +42,24 @@ def arguments(engine: str, stated: Mapping[str, str]) -> dict[str, Any]:
         try:
             parsed[key] = known[key](value)
         except ValueError as fault:
-            raise FinbenchError(f"--arg {key} must be a whole number, got {value!r}.") from fault
+            raise FinbenchError(
+                f"--arg {key} must be a whole number, got {value!r}.", f"For example: --arg {key}=4"
+            ) from fault
         if known[key] is int and parsed[key] < 1:
-            raise FinbenchError(f"--arg {key} must be at least 1, got {parsed[key]}.")
+            raise FinbenchError(f"--arg {key} must be at least 1, got {parsed[key]}.", f"For example: --arg {key}=4")
     if engine == "server" and "url" not in parsed:
         raise FinbenchError("Which endpoint?", "--arg url=http://127.0.0.1:8000/v1 --model NAME")
     if parsed.get("truncate", "left") != "left":
-        raise FinbenchError("--arg truncate can only be left.")
+        raise FinbenchError("--arg truncate can only be left.", "Write --arg truncate=left, or leave it out.")
     if parsed.get("labels", "best") != "best":
-        raise FinbenchError("--arg labels can only be best; leave it out to run every label to its end.")
+        raise FinbenchError(
+            "--arg labels can only be best; leave it out to run every label to its end.", "--arg labels=best"
+        )
     if parsed.get("merge", "no") != "no":
-        raise FinbenchError("--arg merge can only be no; adapters are merged where that gives their answers.")
+        raise FinbenchError(
+            "--arg merge can only be no; adapters are merged where that gives their answers.",
+            "Write --arg merge=no, or leave it out.",
+        )
     if parsed.get("dtype", "auto") not in ("auto", "float32", "bfloat16", "float16"):
         raise FinbenchError(f"Unknown dtype {parsed['dtype']!r}.", "One of: auto, float32, bfloat16, float16")
     return parsed
@@ -114,7 +121,7 @@ def _devices(given: Mapping[str, Any]) -> list[str]:
 def against(one: Examinee) -> list[str]:
     """Every reason why vLLM can serve a subject neither unmerged nor merged."""
     found = []
-    if one.base is not None and modelfiles.is_structured(one.base.folder):
+    if one.base is not None and is_structured(one.base.folder):
         found.append(
             f"{one.base.id.alias} is stored as low-rank factors, which finbench alone computes; vLLM serves it dense: "
             f"finbench merge {one.base.folder} --out dense"
@@ -170,5 +177,5 @@ def _ready(one: Examinee, given: Mapping[str, Any]) -> Examinee:
         if (place / "finbench.json").is_file():
             return replace(one, merged=place)
         say(f"{one.subject.name} is merged for vLLM ({', '.join(how.reasons)}), once ...")
-        merging.merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype, onto="bf16")
+        merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype, onto="bf16")
     return replace(one, merged=place)

@@ -16,7 +16,7 @@ from finbench.core.files import stable_json
 from finbench.core.records import UNKNOWN, Score, Scorecard
 from finbench.evaluation import preflight
 from finbench.evaluation.subjects import Examinee, examinees, start_engine
-from finbench.scoring import measuring, prompts
+from finbench.scoring import prompts, sample_rows
 
 TOLERATED = 0.02  # share of readings that may differ in half precision or on other versions
 
@@ -102,7 +102,7 @@ def _moved(
     for request, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
         request.resps = [answer]
     restricted = catalog.tasks()[score.task].restricted
-    new, _ = measuring.sample_rows(exam, asked, choice=score.form == "choice", restricted=restricted)
+    new, _ = sample_rows(exam, asked, choice=score.form == "choice", restricted=restricted)
     return [row["index"] for row in new if stable_json(row["values"]) != stable_json(rows[row["index"]]["values"])]
 
 

@@ -12,7 +12,7 @@ from finbench.core.console import quiet
 from finbench.core.files import stable_json
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
-from finbench.scoring import measuring, metrics, prompts
+from finbench.scoring import LENIENT, baselines, metrics, prompts, sample_rows
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -69,7 +69,7 @@ def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
                 yield RowFault(row["index"], name, f"is no (gold, prediction, labels): {value!r}")
                 continue
             gold, predicted, labels = value
-            lenient = measuring.LENIENT if name.endswith(measuring.LENIENT) else ""
+            lenient = LENIENT if name.endswith(LENIENT) else ""
             if gold not in labels or (predicted is not None and predicted not in labels):
                 yield RowFault(row["index"], name, f"{gold!r} or {predicted!r} is not a label of the task")
             if values.get("acc" + lenient, float(gold == predicted)) != float(gold == predicted):
@@ -117,7 +117,7 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
             outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))
         new = scored.get(row["index"])
         outcome.faults += list(_differing(row, new)) if new else []
-    if task.name in catalog.tasks() and score.baselines != measuring.baselines(exam, docs):
+    if task.name in catalog.tasks() and score.baselines != baselines(exam, docs):
         outcome.faults.append(RowFault(0, "", "are not those of the rows here", f"scores[{task.name}].baselines"))
     outcome.said = f"{checked:,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
     outcome.unread = len(rows) - checked
@@ -142,9 +142,7 @@ def again(task: Task, exam: Any, rows: Rows, where: Mapping[int, int]) -> dict[i
         for instance, answer in zip(instances[number], answers, strict=True):
             instance.resps = [answer]
         choice = task.form == "choice"
-        [found[row["index"]]] = measuring.sample_rows(
-            exam, instances[number], choice=choice, restricted=task.restricted
-        )[0]
+        [found[row["index"]]] = sample_rows(exam, instances[number], choice=choice, restricted=task.restricted)[0]
     return found
 
 
@@ -180,7 +178,7 @@ def _gold(row: Mapping[str, Any]) -> Any:
 
 
 def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RowFault]:
-    if "cluster" in row and row["cluster"] != new["cluster"]:
+    if row["cluster"] != new["cluster"]:
         yield RowFault(row["index"], "cluster", "is not the hash of that row's source")
     for name, value in new["values"].items():
         if stable_json(row["values"].get(name)) != stable_json(value):
@@ -230,7 +228,7 @@ def without_data(task: Task, rows: Rows) -> Outcome:
         if answers is None:
             continue
         checked += 1
-        new = {"cluster": row.get("cluster"), "values": metrics.function(scorer)(doc, answers)}
+        new = {"cluster": row["cluster"], "values": metrics.function(scorer)(doc, answers)}
         outcome.faults += list(_differing(row, new))
     if checked:
         outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"

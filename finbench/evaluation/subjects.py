@@ -67,7 +67,7 @@ def examinees(
     named = [model] if model else [base or "smollm2-135m"] if not references else []
     if not references and not model and not base and engine != "dummy":
         raise FinbenchError(
-            "Nothing to examine.", "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
+            "Nothing to evaluate.", "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
         )
     for text in named:
         found.append(_base_subject(dummy or bases.resolve(text), bits or 16, bool(chat)))
@@ -165,23 +165,23 @@ def _started(
     group: Sequence[Examinee], engine: str, arguments: Mapping[str, Any], seed: int, exams: dict[str, Any]
 ) -> Any:
     if engine == "dummy":
-        from finbench.engines.dummy import DummyEngine
+        from finbench.engines import DummyEngine
 
         dummy = DummyEngine(str(arguments.get("answers", "random")), seed)
         dummy.exams = exams
         return dummy
     if engine == "server":
-        from finbench.engines.server import ServerEngine
+        from finbench.engines import ServerEngine
 
         return ServerEngine(arguments["url"], group[0].subject.name, arguments.get("concurrency"))
     base = group[0].loaded
     if engine == "vllm":
-        from finbench.engines.vllm.engine import VLLMEngine
+        from finbench.engines.vllm import VLLMEngine
 
         names = ("dtype", "batch_size", "tensor_parallel", "data_parallel", "max_length")
         chosen = {key: arguments[key] for key in names if key in arguments}
         return VLLMEngine(base, [one.beside for one in group if one.beside], **chosen)
-    from finbench.engines.hf import HFEngine
+    from finbench.engines import HFEngine
 
     chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
     return HFEngine(base, group[0].subject.bits, merge="merge" not in arguments, **chosen)

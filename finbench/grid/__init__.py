@@ -5,3 +5,33 @@ places    the folder or URL of the results: one small file a finished step
 work      what one worker does: a search, a training, an evaluation
 driver    which step when, and what is lost when something dies
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.grid import forecast
+    from finbench.grid.driver import Summary, sweep
+    from finbench.grid.places import Place
+    from finbench.grid.requests import planned_memory
+    from finbench.grid.spec import Cell
+    from finbench.grid.steps import Schedule
+    from finbench.grid.watch import duration, picture, sweep_status
+else:
+    __getattr__ = face(__name__)
+
+__all__ = [
+    "Cell",
+    "Place",
+    "Schedule",
+    "Summary",
+    "duration",
+    "forecast",
+    "picture",
+    "planned_memory",
+    "sweep",
+    "sweep_status",
+]

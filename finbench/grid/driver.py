@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.version import __version__
 from finbench.grid import requests, spec
 from finbench.grid.places import Lease, Place
-from finbench.grid.steps import Board, Step
+from finbench.grid.steps import Schedule, Step
 from finbench.grid.watch import Watch
 
 WINDOW = 1000  # pieces of work that Ray is given ahead: what it waits with is what makes a cluster grow
@@ -43,7 +43,7 @@ def sweep(
     ray_address: str | None = None,
     data_dir: Path | None = None,
     dry_run: bool = False,
-) -> Summary | Board:
+) -> Summary | Schedule:
     """Run every cell of the sweep file ``source`` that is not done yet; results lie in ``out``, a folder or URL.
 
     ``ray_address``: a running cluster (``auto``, ``ray://host:port``, ``host:port``); else Ray is started here, on
@@ -58,8 +58,8 @@ def sweep(
     cells = spec.cells(stated, data_dir)
     place = Place(out or f"runs/sweep-{stated.name}")
 
-    def board() -> Board:
-        return Board(stated, cells, place.steps(), lambda folder: place.has(f"{folder}/finbench.json"))
+    def board() -> Schedule:
+        return Schedule(stated, cells, place.steps(), lambda folder: place.has(f"{folder}/finbench.json"))
 
     if dry_run:
         return board()
@@ -69,7 +69,7 @@ def sweep(
         place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))
         if steps.over:
             return _summary(steps, place, 0)
-        memory = requests.memory(steps, place, data_dir, alive=alive)
+        memory = requests.planned_memory(steps, place, data_dir, alive=alive)
         with _cluster(ray, ray_address):
             driver = Driver(ray, steps, place, data_dir, memory, alive)
             driver.run()
@@ -135,7 +135,7 @@ class Driver:
     def __init__(
         self,
         ray: Any,
-        board: Board,
+        board: Schedule,
         place: Place,
         data_dir: Path | None,
         memory: Mapping[str, int] | None = None,
@@ -285,7 +285,7 @@ def _task(told: dict[str, Any]) -> dict[str, Any]:
         place.remove(f"running/{key}.json")
 
 
-def _summary(board: Board, place: Place, count: int) -> Summary:
+def _summary(board: Schedule, place: Place, count: int) -> Summary:
     failed = [{"cell": cell.name, **{k: out.get(k, "") for k in ("message", "hint")}} for cell, out in board.failures()]
     done = sum(1 for cell in board.cells if board.score_of[cell.key].done)
     return Summary(len(board.cells), done, failed, count, board.best(), place.url)

@@ -12,10 +12,10 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.grid.spec import Cell
-from finbench.grid.steps import Board
+from finbench.grid.steps import Schedule
 from finbench.grid.work import SCORE, SEARCH, TRAIN
 from finbench.models import bases
-from finbench.training import planning
+from finbench.training import plan, planned_gib, prepare_for_plan, shape_of
 
 _FREE = {"name", "seed", "lr", "search", "options", "alpha", "dropout"}  # what a plan does not depend on
 _WEIGHTS = {"method", "bits", "rank", "target_modules"}  # nor the rows and their order
@@ -35,7 +35,7 @@ class Forecast:
 
 
 def forecasts(
-    board: Board, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
+    board: Schedule, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
 ) -> dict[str, Forecast]:
     """Key of a cell -> its forecast. ``gpu``: a card of ``finbench plan``; default: this machine, for cells without.
 
@@ -76,7 +76,7 @@ class Planner:
             return Forecast("", unknown="which GPU? --gpu h100")
         recipe, shape = self._shaped(cell.recipe)
         try:
-            plan = planning.plan(
+            planned = plan(
                 recipe,
                 card,
                 price=self.price,
@@ -87,23 +87,23 @@ class Planner:
         except FinbenchError as fault:
             said = f"{fault.message} {fault.hint}".strip()
             return Forecast(card, unknown=said, shape=shape or "")
-        return Forecast(card, plan["memory_gib"]["total"], plan["seconds"], plan["cost"], shape or "")
+        return Forecast(card, planned["memory_gib"]["total"], planned["seconds"], planned["cost"], shape or "")
 
     def memory(self, recipe: Recipe) -> float:
         """GiB of the training on a processor, whatever this machine has."""
         recipe, shape = self._shaped(recipe)
-        return planning.held(self._run(recipe), recipe, "cpu", shape)
+        return planned_gib(self._run(recipe), recipe, "cpu", shape)
 
     def _shaped(self, recipe: Recipe) -> tuple[Recipe, str | None]:
         if recipe.base not in self.shapes:  # to find a base takes its fingerprint
-            self.shapes[recipe.base] = None if _here(recipe.base) else planning.shape_of(recipe.base)
+            self.shapes[recipe.base] = None if _here(recipe.base) else shape_of(recipe.base)
         shape = self.shapes[recipe.base]
         return (recipe.model_copy(update={"base": STAND_IN}), shape) if shape else (recipe, None)
 
     def _run(self, recipe: Recipe) -> Any:
         key = digest({key: value for key, value in decisive(recipe).items() if key not in _WEIGHTS})
         if key not in self.runs:
-            self.runs[key] = planning.prepared(recipe, self.data_dir)
+            self.runs[key] = prepare_for_plan(recipe, self.data_dir)
         return self.runs[key]
 
 
@@ -125,7 +125,7 @@ class Total:
     scorings: int  # which a plan does not foresee
 
 
-def total(board: Board, found: Mapping[str, Forecast]) -> Total:
+def total(board: Schedule, found: Mapping[str, Forecast]) -> Total:
     """A search costs its budget in whole trainings; scorings come on top."""
     seconds, cost, unknown, scorings = 0.0, 0.0, 0, 0
     priced = False
@@ -147,7 +147,7 @@ def total(board: Board, found: Mapping[str, Forecast]) -> Total:
     return Total(seconds, cost if priced else None, unknown, scorings)
 
 
-def own(board: Board, cell: Cell) -> list[Any]:
+def own(board: Schedule, cell: Cell) -> list[Any]:
     """The training of a cell, and its search."""
     trainings = [board.steps[key] for key in board.score_of[cell.key].after if board.steps[key].kind == TRAIN]
     return [*trainings, *(board.steps[key] for step in trainings for key in step.after)]

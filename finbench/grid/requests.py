@@ -17,15 +17,15 @@ from finbench.grid import forecast, spec
 from finbench.grid.forecast import Forecast
 from finbench.grid.places import Place
 from finbench.grid.spec import Cell
-from finbench.grid.steps import Board
-from finbench.training.gpus import GIB
+from finbench.grid.steps import Schedule
+from finbench.training import GIB
 
 FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
 _MARGIN = 1.2  # over the plan: the libraries differ, and a node that swaps or kills costs more than one that waits
 
 
-def memory(
-    board: Board,
+def planned_memory(
+    board: Schedule,
     place: Place,
     data_dir: Path | None = None,
     found: Mapping[str, Forecast] | None = None,
@@ -63,7 +63,7 @@ def memory(
     return wanted
 
 
-def _asked(board: Board, cell: Cell) -> list[str]:
+def _asked(board: Schedule, cell: Cell) -> list[str]:
     """Keys of the steps of a cell for which the plan speaks."""
     last = board.score_of[cell.key]
     steps = [last, *(board.steps[key] for key in last.after)]
@@ -112,7 +112,7 @@ class Largest:
         if not self.said:
             self.said = True
             say(
-                f"{name} is planned to take {wanted / 1e9:.1f} GB, and the largest node offers {self.bytes / 1e9:.1f}: "
-                "such steps ask for a whole node and may run out of memory (needs: {memory: GB} decides instead)."
+                f"{name} needs {wanted / 1e9:.1f} GB by its plan; the largest node has {self.bytes / 1e9:.1f} GB. Such "
+                "steps get a whole node and may run out of memory. To set the memory yourself: needs: {memory: GB}"
             )
         return self.bytes

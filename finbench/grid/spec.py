@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import Bits, Recipe
 from finbench.core.strict import Record
-from finbench.training import recipes, sharding
+from finbench.training import check_sharding, recipes
 
 AXES = {"task": "tasks"}  # an axis may be called by the option of `finbench train`, or by the recipe's own key
 LARGEST = 100_000  # cells
@@ -196,7 +196,7 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
 def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
     """Refuse what cannot be done by the processes of a cell."""
     try:
-        sharding.check(recipe, needs.processes)
+        check_sharding(recipe, needs.processes)
     except FinbenchError as fault:
         raise FinbenchError(f"Cell {recipe.name}: {fault.message}", "Give it as many GPUs: needs: {gpus: N}") from fault
     if sweep.tune and needs.processes > 1:

@@ -44,7 +44,7 @@ class Step:
         return bool(self.outcome and self.outcome["state"] == "failed")
 
 
-class Board:
+class Schedule:
     """Every step of a sweep, and what is known of it. ``there`` says whether an adapter's folder is still there."""
 
     def __init__(

@@ -11,7 +11,7 @@ from typing import Any
 from finbench.core.console import err, say
 from finbench.core.errors import FinbenchError
 from finbench.grid.places import Place
-from finbench.grid.steps import Board
+from finbench.grid.steps import Schedule
 
 EVERY = 1.0  # seconds between two looks
 SAID = 30.0  # seconds between two lines where there is no terminal
@@ -22,7 +22,7 @@ _AT_URL = 15.0  # seconds between two writes to a store that charges for each
 class Watch:
     """What the driver tells and shows."""
 
-    def __init__(self, board: Board, place: Place, alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, board: Schedule, place: Place, alive: Callable[[], None] = lambda: None) -> None:
         self.board, self.place, self.alive = board, place, alive  # ``alive``: called whenever something is told
         self.every = EVERY if place.folder is not None else _AT_URL
         self.told = self.said = 0.0
@@ -76,7 +76,7 @@ class Watch:
         }
 
 
-def status(url: str) -> dict[str, Any]:
+def sweep_status(url: str) -> dict[str, Any]:
     """How the sweep whose results lie at ``url`` stands; ``alive`` says whether its driver still speaks."""
     place = Place(url)
     text = place.read("progress.json")

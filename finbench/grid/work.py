@@ -44,24 +44,24 @@ def _node() -> str:
 
 
 def _search(step: Mapping[str, Any]) -> dict[str, Any]:
-    from finbench.training import tuning
+    from finbench.training import tune
 
     place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
     _base(recipe.base)
     out = place.work() / step["folder"]
-    found, _ = tuning.tune(recipe, out, budget=step["budget"], data_dir=_data(step))
+    found, _ = tune(recipe, out, budget=step["budget"], data_dir=_data(step))
     place.send(step["folder"])
     return {"lr": found.lr, "search": found.search.model_dump() if found.search else None}
 
 
 def _train(step: Mapping[str, Any]) -> dict[str, Any]:
-    from finbench.training import runner
+    from finbench.training import train
 
     place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
     _base(recipe.base)
     out = place.work() / step["folder"]
     resume = (out / "checkpoints").is_dir()
-    made = runner.train(recipe, out, data_dir=_data(step), resume=resume, processes=step["processes"])
+    made = train(recipe, out, data_dir=_data(step), resume=resume, processes=step["processes"])
     place.send(step["folder"])
     assert not isinstance(made, dict)
     return {"tokens_per_second": made.training.tokens_per_second, "memory": made.training.peak_memory_bytes}
@@ -69,7 +69,7 @@ def _train(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(step: Mapping[str, Any]) -> dict[str, Any]:
     """Score a base, or adapters of one base on one engine. The base's own card is there: it is not made again."""
-    from finbench.evaluation import evaluator
+    from finbench.evaluation import evaluate
     from finbench.models import adapters
 
     place, folders = Place(step["place"]), step["folders"]
@@ -77,7 +77,7 @@ def _score(step: Mapping[str, Any]) -> dict[str, Any]:
     for name in step["beside"]:
         place.fetch_file(f"scorecards/{name}")
     here = [place.fetch(folder) for folder in folders]
-    cards = evaluator.evaluate(
+    cards = evaluate(
         [str(folder) for folder in here],
         model=None if folders else step["base"],
         base=step["base"] if folders else None,

@@ -4,24 +4,35 @@
 safe files here, whole and checked; ``planning`` says what a publication would change; ``pushing`` does exactly that.
 """
 
-from finbench.hub.client import (
-    OFFICIAL,
-    Unreachable,
-    account,
-    api,
-    data_explained,
-    dataset_sha,
-    endpoint,
-    explained,
-    has_token,
-    offline,
-    page,
-    shown_endpoint,
-    token_free,
-)
-from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, names_below, snapshot
-from finbench.hub.planning import Change, File, Plan, make_plan
-from finbench.hub.pushing import Published, execute
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.hub import dev
+    from finbench.hub.client import (
+        OFFICIAL,
+        Kind,
+        Unreachable,
+        account,
+        api,
+        data_explained,
+        dataset_sha,
+        endpoint,
+        explained,
+        has_token,
+        offline,
+        page,
+        shown_endpoint,
+        token_free,
+    )
+    from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, names_below, snapshot
+    from finbench.hub.planning import Change, File, Plan, make_plan
+    from finbench.hub.pushing import Published, execute
+else:
+    __getattr__ = face(__name__)
 
 __all__ = [
     "OFFICIAL",
@@ -29,6 +40,7 @@ __all__ = [
     "Change",
     "Fetched",
     "File",
+    "Kind",
     "Plan",
     "Published",
     "Unreachable",
@@ -36,6 +48,7 @@ __all__ = [
     "api",
     "data_explained",
     "dataset_sha",
+    "dev",
     "endpoint",
     "execute",
     "explained",

@@ -173,7 +173,7 @@ def explained(wanted: str, *, writing: bool = False) -> Iterator[None]:
 def no_hub() -> FinbenchError:
     """The fault for an endpoint that is something else, or no address at all."""
     said = f"{shown_endpoint()[:200]} does not answer as a Hub does."
-    return FinbenchError(said, "Mend HF_ENDPOINT, or unset it: unset HF_ENDPOINT")
+    return FinbenchError(said, "Correct HF_ENDPOINT, or unset it: unset HF_ENDPOINT")
 
 
 def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:

@@ -31,6 +31,7 @@ SAFE_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.model", 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".msgpack", ".h5")
 LARGEST_TEXT = 64 * 2**20  # bytes of a JSON, vocabulary or template; the largest tokenizers have 35 MB
 MOST_FILES = 20_000  # of a repository with a model
+_BY_HAND = "Fetch the files that you need (hf download REPO FILE --local-dir DIR), then name the folder."
 _CHECKED_AGAIN = 2**30  # bytes up to which every hash is taken again at each use
 _SHA = re.compile(r"[0-9a-f]{40}")
 
@@ -97,7 +98,9 @@ def fetch_files(
         for file in files:
             _within(file, LARGEST_TEXT, sentence(wanted))
         if sum(file.size for file in files) > most:
-            raise FinbenchError(f"{sentence(wanted)}: {len(files):,} files beside the weights are too large together.")
+            raise FinbenchError(
+                f"{sentence(wanted)}: {len(files):,} files beside the weights are too large together.", _BY_HAND
+            )
         for file in files:
             found[file.name] = _one(repo, kind, revision, file).read_bytes()
     return found
@@ -198,13 +201,16 @@ def _chosen(listed: Iterable[Any], said: str, patterns: Sequence[str]) -> list[R
             "Ask its author for safetensors; the Hub converts a model at a click (Space safetensors/convert).",
         )
     if len({file.name.lower() for file in found}) != len(found):
-        raise FinbenchError(f"{said} lists names that differ only in case; they are one file on some machines.")
+        raise FinbenchError(
+            f"{said} lists names that differ only in case; they are one file on some machines.",
+            "Ask its author to rename one of them.",
+        )
     return found
 
 
 def _within(file: Remote, most: int, said: str) -> None:
     if not 0 <= file.size <= most:
-        raise FinbenchError(f"{said}: {file.name} has {file.size:,} bytes; at most {most:,} are read.")
+        raise FinbenchError(f"{said}: {file.name} has {file.size:,} bytes; at most {most:,} are read.", _BY_HAND)
 
 
 # ---------------------------------------------------------------- the files

@@ -41,11 +41,17 @@ def items(repo: str, kind: Kind, sha: str, folder: str | None = None, most: int 
     for number, item in enumerate(itertools.islice(_listed(repo, kind, sha, folder), most + 1)):
         said = sentence(address(repo, kind))
         if number == most:
-            raise FinbenchError(f"{said} lists more than {most:,} files; that is too many.")
+            raise FinbenchError(
+                f"{said} lists more than {most:,} files; that is too many.",
+                "Fetch the files that you need (hf download REPO FILE --local-dir DIR), then name the folder.",
+            )
         name = str(item.path)
         below = name.removeprefix(f"{folder}/")
         if hostile(name) or (folder is not None and (below == name or "/" in below)):
-            raise FinbenchError(f"{said} lists a file that leads out of its folder ({name[:60]!r}): refused.")
+            raise FinbenchError(
+                f"{said} lists a file that leads out of its folder ({name[:60]!r}): refused.",
+                "Use another repository, and report this one to the Hub.",
+            )
         yield item
 
 

@@ -161,12 +161,20 @@ def make_plan(
 def _check(files: Sequence[File]) -> None:
     names = [file.path for file in files]
     if len(names) > MOST_FILES:
-        raise FinbenchError(f"{len(names)} files do not fit into one commit ({MOST_FILES} at most).")
+        raise FinbenchError(
+            f"{len(names)} files do not fit into one commit ({MOST_FILES} at most).",
+            "Publish them in parts: name a folder with fewer files.",
+        )
     if len(set(names)) != len(names):
-        raise FinbenchError("Two files would have one name on the Hub: " + ", ".join(sorted(names)))
+        raise FinbenchError(
+            "Two files would have one name on the Hub: " + ", ".join(sorted(names)), "Rename one of the two files."
+        )
     for file in files:
         if file.path.endswith((".bin", ".pt", ".pth", ".pkl", ".ckpt")):
-            raise FinbenchError(f"{file.path} is a pickle, which is never published.")
+            raise FinbenchError(
+                f"{file.path} is a pickle, which is never published.",
+                "Convert it to safetensors, or move it out of the folder.",
+            )
         if file.size <= _SEARCHED and not file.path.endswith((".safetensors", ".zst", ".png")):
             data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
             text = data.decode("utf-8", "replace")

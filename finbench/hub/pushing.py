@@ -129,7 +129,7 @@ def _send(plan: Plan) -> Published:
             raise _away(plan) from fault
         raise
     except ValueError as fault:  # the Hub finds the card's metadata wrong
-        raise FinbenchError(" ".join(str(fault).split())[:400], "Mend the card, then repeat the command.") from fault
+        raise FinbenchError(" ".join(str(fault).split())[:400], "Correct the card, then repeat the command.") from fault
     return Published(
         str(made.oid), str(made.pr_url or made.commit_url), True, str(made.pr_url) if made.pr_url else None
     )

@@ -21,7 +21,7 @@ from finbench.models import adapters
 ADAPTERS, RERUNS = "adapters", "reruns.json"
 
 
-class Trained(Record):
+class AttestedAdapter(Record):
     """The record of an adapter, and its configuration, from which with the weights' SHA-256 its identity follows."""
 
     identity: str = Field(pattern=r"^[0-9a-f]{64}$", description="`subject.adapter` of its cards")
@@ -50,14 +50,17 @@ def _trained_path(folder: Path, identity: str) -> Path:
     return folder / ADAPTERS / f"{identity[:16]}.json"
 
 
-def trained(folder: Path, subject: Subject) -> Trained | None:
+def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     """The training record of a card's adapter; None where there is none. FinbenchError for one that is another's."""
     if subject.adapter is None or not (path := _trained_path(folder, subject.adapter)).is_file():
         return None
     try:
-        found = Trained.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
+        found = AttestedAdapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn or not JSON ({fault}).") from fault
+        raise FinbenchError(
+            f"{path} is torn or not JSON ({fault}).",
+            "Delete it, then add the card again: finbench leaderboard add CARD --to DIR --adapter ./folder",
+        ) from fault
     if found.identity != subject.adapter or not found.genuine():
         raise FinbenchError(f"{path} is not the record of the adapter {subject.adapter[:16]}.", "Add the card again.")
     return found
@@ -67,10 +70,16 @@ def keep_training(folder: Path, reference: str, subject: Subject) -> Path:
     """Store the training record of an adapter folder; FinbenchError if it is not the card's adapter, or has none."""
     found = adapters.read(adapters.locate(reference))
     if found.identity != subject.adapter:
-        raise FinbenchError(f"{reference} is not the adapter of {subject.name}: its identity is {found.identity[:16]}.")
+        raise FinbenchError(
+            f"{reference} is not the adapter of {subject.name}: its identity is {found.identity[:16]}.",
+            "Name the card's own adapter: --adapter ./folder",
+        )
     if found.record is None:
-        raise FinbenchError(f"{reference} has no finbench.json: who trained it, and how, is not known.")
-    made = Trained(identity=found.identity, config=adapters.decisive_config(found.config), record=found.record)
+        raise FinbenchError(
+            f"{reference} has no finbench.json: who trained it, and how, is not known.",
+            "Leave --adapter out, or name a folder that finbench train wrote.",
+        )
+    made = AttestedAdapter(identity=found.identity, config=adapters.decisive_config(found.config), record=found.record)
     path = _trained_path(folder, found.identity)
     write_atomic(path, made.model_dump_json(indent=1, by_alias=True) + "\n")
     return path
@@ -84,7 +93,10 @@ def reruns(folder: Path) -> list[Rerun]:
     try:
         return [Rerun.parse(entry, str(path)) for entry in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, RecursionError, TypeError) as fault:
-        raise FinbenchError(f"{path} is torn or not a list ({fault}).") from fault
+        raise FinbenchError(
+            f"{path} is torn or not a list ({fault}).",
+            "Fetch the leaderboard again, or delete this file and add the cards again with --rerun.",
+        ) from fault
 
 
 def keep_rerun(folder: Path, made: Rerun) -> None:

@@ -10,16 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles
-from finbench.cards.comparison import Rows, exam_of
-from finbench.cards.render import conditions
+from finbench.cards import RowsByTask, cardfiles, conditions_of, setup_of
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Score, Scorecard
-from finbench.evaluation import verification
+from finbench.evaluation import Verification, verify
 from finbench.leaderboard import attested
-from finbench.leaderboard.attested import Trained
+from finbench.leaderboard.attested import AttestedAdapter
 from finbench.leaderboard.groups import front, tied
 from finbench.scoring import metrics
 
@@ -37,15 +35,15 @@ UNRANKED = ("finlora", "mini")  # families for compatibility and for demos: neve
 
 
 @dataclass(frozen=True)
-class Entry:
+class BoardCard:
     """A card of the leaderboard with its samples, how far it can be believed, and its adapter's training if known."""
 
     key: str
     card: Scorecard
-    samples: Rows
-    found: verification.Verification
+    samples: RowsByTask
+    found: Verification
     level: str
-    trained: Trained | None = None
+    trained: AttestedAdapter | None = None
 
     @property
     def machine(self) -> str:
@@ -57,10 +55,10 @@ class Entry:
 
 
 @dataclass
-class Row:
+class BoardRow:
     """A subject's score in an exam. ``group`` 1 cannot be told from the best; None where nothing can be tested."""
 
-    entry: Entry
+    entry: BoardCard
     score: Score
     group: int | None = None
     on_cost_front: bool = False
@@ -87,7 +85,7 @@ class Exam:
     score: Score
     conditions: tuple[str, ...]
     whole: bool
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BoardRow] = field(default_factory=list)
 
     @property
     def task(self) -> str:
@@ -95,15 +93,9 @@ class Exam:
         return self.score.task.removeprefix(catalog.PREFIX)
 
     @property
-    def current(self) -> bool:
-        """Of the version of the task that this finbench has."""
-        return self.score.version == catalog.tasks()[self.score.task].version
-
-    @property
     def title(self) -> str:
-        """The task and what sets the exam apart from the plain one of today."""
-        old = [] if self.current else [f"version {self.score.version}"]
-        return ", ".join([self.task, *self.conditions, *old])
+        """The task and what sets the exam apart from the plain one."""
+        return ", ".join([self.task, *self.conditions])
 
     @property
     def share(self) -> bool:
@@ -125,7 +117,7 @@ class Exam:
 class Board:
     """Every exam, in the order of the page, and the cards they come from."""
 
-    entries: list[Entry]
+    entries: list[BoardCard]
     exams: list[Exam]
 
     def family(self, name: str) -> list[Exam]:
@@ -136,18 +128,18 @@ class Board:
 # ---------------------------------------------------------------- reading
 
 
-def entries(folder: Path) -> list[Entry]:
+def entries(folder: Path) -> list[BoardCard]:
     """Every card of ``folder/scorecards``, verified; FinbenchError naming each one in which something is wrong."""
     place = folder / SCORECARDS
     found, faults = [], []
     for path in cardfiles.expand([place]):
-        checked = verification.verify(path, data_dir=folder / ".none")  # data on this machine must not decide
+        checked = verify(path, data_dir=folder / ".none")  # data on this machine must not decide
         if checked.faults:
             faults += [f"{path.name}: {fault.field} {fault.message}" for fault in checked.faults[:3]]
             continue
         card = cardfiles.read(path)
         found.append(
-            Entry(
+            BoardCard(
                 key=path.stem,
                 card=card,
                 samples=samples_of(path, card),
@@ -161,9 +153,9 @@ def entries(folder: Path) -> list[Entry]:
     return found
 
 
-def samples_of(path: Path, card: Scorecard) -> Rows:
+def samples_of(path: Path, card: Scorecard) -> RowsByTask:
     """Sample rows by task, in the order of the test; empty for a card without samples."""
-    rows: Rows = {}
+    rows: RowsByTask = {}
     for row in cardfiles.read_samples(path) if card.samples else []:
         rows.setdefault(row["task"], []).append(row)
     return {task: sorted(own, key=lambda row: int(row["index"])) for task, own in rows.items()}
@@ -172,18 +164,18 @@ def samples_of(path: Path, card: Scorecard) -> Rows:
 # ---------------------------------------------------------------- exams
 
 
-def board(found: Sequence[Entry]) -> Board:
+def board(found: Sequence[BoardCard]) -> Board:
     """Exams of the entries, each with its rows in order, in tied groups and with its Pareto fronts."""
     exams: dict[str, Exam] = {}
     for entry in found:
         for score in entry.card.scores:
             if score.family not in FAMILIES or score.task not in catalog.tasks():
                 continue
-            key = digest({**exam_of(entry.card, score), "task": score.task})[:10]
-            said = tuple(part for part in conditions(entry.card) if not part.startswith("first "))
+            key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
+            said = tuple(part for part in conditions_of(entry.card) if not part.startswith("first "))
             exam = exams.setdefault(key, Exam(key, score, said, whole=False))
             exam.whole = exam.whole or entry.card.limit is None or score.n < entry.card.limit
-            exam.rows.append(Row(entry, score))
+            exam.rows.append(BoardRow(entry, score))
     for exam in exams.values():
         exam.rows = _newest(exam.rows)
         _place(exam)
@@ -193,13 +185,13 @@ def board(found: Sequence[Entry]) -> Board:
 def _order(exam: Exam) -> tuple[Any, ...]:
     """Families as listed; in each whole tests first, then generated answers, then what most subjects sat."""
     family = list(FAMILIES).index(exam.score.family)
-    kind = (not exam.whole, exam.score.form == "choice", bool(exam.conditions), not exam.current)
-    return (family, *kind, -len(exam.rows), exam.task, -exam.score.version, exam.title, exam.key)
+    kind = (not exam.whole, exam.score.form == "choice", bool(exam.conditions))
+    return (family, *kind, -len(exam.rows), exam.task, exam.title, exam.key)
 
 
-def _newest(rows: Sequence[Row]) -> list[Row]:
+def _newest(rows: Sequence[BoardRow]) -> list[BoardRow]:
     """One row for each subject and way of computing: that of its newest card."""
-    kept: dict[str, Row] = {}
+    kept: dict[str, BoardRow] = {}
     for row in sorted(rows, key=lambda row: (row.entry.card.provenance.created, row.entry.key)):
         card = row.entry.card
         who = card.subject.model_dump(include={"adapter", "bits", "kind", "seed"})

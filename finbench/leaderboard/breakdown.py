@@ -10,7 +10,7 @@ import numpy as np
 
 from finbench.core import catalog
 from finbench.core.records import Score
-from finbench.scoring import measuring
+from finbench.scoring import LENIENT, hidden_metrics, values_of
 from finbench.scoring.metrics import BY_LABEL, aggregations
 
 Values = Sequence[Any]
@@ -24,11 +24,11 @@ def of(score: Score, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     ``questions``, ``tags`` (the commonest), ``numbers`` (errors of a predicted number) or ``outcomes`` (right,
     wrong, unparsed).
     """
-    if not rows or score.main_metric in measuring.hidden(rows):
+    if not rows or score.main_metric in hidden_metrics(rows):
         return None
-    values = measuring.values_of(rows)
+    values = values_of(rows)
     how = {name: found.__name__ for name, found in aggregations(score.task).items() if name in values}
-    by_label = next((name for name in how if how[name] in BY_LABEL and not name.endswith(measuring.LENIENT)), None)
+    by_label = next((name for name in how if how[name] in BY_LABEL and not name.endswith(LENIENT)), None)
     if by_label and len(values[by_label][0][2]) <= _LONGEST:
         return _confusion(values[by_label])
     if "span_macro_f1" in values:

@@ -64,7 +64,7 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False) -> Built:
     return Built(folder, made, sorted(files))
 
 
-def render(made: Board, blocks: list[published.Published]) -> dict[str, str]:
+def render(made: Board, blocks: list[published.PublishedScore]) -> dict[str, str]:
     """Every file of a leaderboard by its name in the folder."""
     return {
         "leaderboard.md": tables.markdown(made, blocks),

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from finbench.core.errors import FinbenchError
-from finbench.leaderboard.board import Exam, Row
+from finbench.leaderboard.board import BoardRow, Exam
 from finbench.scoring import metrics
 
 EXTRA = 'pip install "finbench[board]"'
@@ -85,7 +85,7 @@ def bundle() -> str:
     return str(vl_convert.javascript_bundle(_SNIPPET)).replace("</script", r"<\/script")
 
 
-def point(exam: Exam, row: Row, axis: str) -> dict[str, Any] | None:
+def point(exam: Exam, row: BoardRow, axis: str) -> dict[str, Any] | None:
     """A row as the drawing's data; None where its cost was not measured."""
     card = row.entry.card
     at = row.cost if axis == "cost" else card.peak_memory_bytes / 1e9 or None

@@ -1,4 +1,4 @@
-"""What to type to get a row again: train, sit the exam, check the card."""
+"""What to type to get a row again: train, evaluate, check the card."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 from finbench.core import catalog
 from finbench.core.records import BaseModelId, Scorecard
-from finbench.leaderboard.board import SCORECARDS, Entry
+from finbench.leaderboard.board import SCORECARDS, BoardCard
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Steps:
     recipe: tuple[str, str] | None = None
 
 
-def reproduce(entry: Entry) -> Steps:
+def reproduce(entry: BoardCard) -> Steps:
     """The commands for one card. Names from the card are quoted for a shell."""
     card, file = entry.card, f"leaderboards/{SCORECARDS}/{entry.key}.json"
     steps: list[tuple[str, str]] = []
@@ -39,12 +39,12 @@ def reproduce(entry: Entry) -> Steps:
         elif command := _from_zoo(card, folder):
             steps.append(("Train it, by the zoo's recipe of that name (the card itself holds no recipe)", command))
         else:
-            steps.append(("Get the adapter from whoever trained it: the card holds no recipe", f"ls {folder}"))
+            steps.append(("Get the adapter from its author: the card holds no recipe", f"ls {folder}"))
     if card.origin == "lm-eval":
-        steps.append(("Sit the same exams, with stock lm-eval", _stock(card, folder)))
+        steps.append(("Run the same tasks, with stock lm-eval", _stock(card, folder)))
         steps.append(("Score its answers again", "finbench card import lm-eval-output"))
     else:
-        steps.append(("Sit the same exams", _exam(card, folder)))
+        steps.append(("Run the same tasks", _exam(card, folder)))
     steps.append(("Recompute every number of the card from its samples", f"finbench verify {shlex.quote(file)}"))
     adapter = f" --adapter {folder}" if folder else ""
     steps.append(

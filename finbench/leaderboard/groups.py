@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards.comparison import LEVEL, aggregation_of
+from finbench.cards import LEVEL, aggregation_of
 from finbench.core.records import Score
-from finbench.scoring import measuring, paired
-from finbench.scoring.stats import RESAMPLES
+from finbench.scoring import RESAMPLES, Difference, clusters_of, hidden_metrics, holm, paired_difference, values_of
 
 SampleRows = Sequence[dict[str, Any]]
 
@@ -26,22 +25,22 @@ def tied(score: Score, samples: Sequence[SampleRows]) -> list[int | None]:
     docs: list[str] | None = None
     left = []
     for number, rows in enumerate(samples):
-        if not rows or metric in measuring.hidden(rows):
+        if not rows or metric in hidden_metrics(rows):
             continue
         docs = docs or [row["doc"] for row in rows]
         if [row["doc"] for row in rows] == docs:
             left.append(number)
     if len(left) < 2:
         return places
-    clusters = measuring.clusters_of(samples[left[0]])
-    values = {number: measuring.values_of(samples[number])[metric] for number in left}
+    clusters = clusters_of(samples[left[0]])
+    values = {number: values_of(samples[number])[metric] for number in left}
     group = 0
     while left:
         group += 1
         leader, rest = left[0], left[1:]
         places[leader] = group
-        tests = [_p(measuring.difference(values[leader], values[other], how, clusters)) for other in rest]
-        adjusted = paired.holm(tests)
+        tests = [_p(paired_difference(values[leader], values[other], how, clusters)) for other in rest]
+        adjusted = holm(tests)
         for other, p in zip(rest, adjusted, strict=True):
             if p >= LEVEL:
                 places[other] = group
@@ -49,7 +48,7 @@ def tied(score: Score, samples: Sequence[SampleRows]) -> list[int | None]:
     return places
 
 
-def _p(found: paired.Difference) -> float:
+def _p(found: Difference) -> float:
     """The permutation test's p; where no permutation was as extreme, that of the normal approximation if smaller.
 
     10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.

@@ -15,12 +15,12 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file, write_atomic
 from finbench.core.records import Scorecard
 from finbench.core.seal import leaves
-from finbench.evaluation import lmeval, verification
+from finbench.evaluation import import_card, verify
 from finbench.leaderboard import attested
 from finbench.leaderboard.board import FAMILIES, SCORECARDS
 
-_KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256", "seal"}
-_HASHES = ("doc", "cluster", "answer_sha256", "seal")
+_KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256"}
+_HASHES = ("doc", "cluster", "answer_sha256")
 _NOT_SHOWN = "none of its tasks is shown"
 _LONGEST = 200  # characters of a name, or of one word: the longest XBRL tags have 150
 
@@ -50,7 +50,7 @@ def add(
         if faults:
             raise FinbenchError("\n".join(faults), _mend(faults))
         if rerun:
-            found = verification.verify(paths[0], rerun=rerun, adapter=adapter, base=base, data_dir=data_dir)
+            found = verify(paths[0], rerun=rerun, adapter=adapter, base=base, data_dir=data_dir)
             if found.level != "reproduced":
                 said = [f"{fault.field} {fault.message}" for fault in found.faults] or found.notes
                 raise FinbenchError("Not reproduced: " + "\n".join(said), "finbench verify CARD --rerun 50")
@@ -70,7 +70,7 @@ def _cards(source: Path, scratch: Path, name: str | None, data_dir: Path | None)
     """The cards of a file or folder; lm-eval's results become cards first."""
     if source.is_dir() and any(source.rglob("results_*.json")):
         out = scratch / f"{len(list(scratch.iterdir()))}"
-        lmeval.import_card(source, out=out, name=name, data_dir=data_dir)
+        import_card(source, out=out, name=name, data_dir=data_dir)
         return cardfiles.expand([out])
     return cardfiles.expand([source])
 
@@ -95,7 +95,7 @@ def _place(folder: Path, path: Path, card: Scorecard) -> Path:
         place = folder / f"{stem}.json"
         if not place.exists() or sha256_file(place) == sha256_file(path):
             return place
-    raise FinbenchError(f"{folder} has another card named {wanted}.")
+    raise FinbenchError(f"{folder} has another card named {wanted}.", "Choose another folder: --to DIR")
 
 
 # ---------------------------------------------------------------- fit to be shown
@@ -106,7 +106,7 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     card = cardfiles.read(path)
     # texts first: a card that holds some must go, whatever else is wrong with it
     texts = restricted(cardfiles.read_samples(path)) if card.samples is not None else []
-    found = verification.verify(path, data_dir=data_dir)
+    found = verify(path, data_dir=data_dir)
     faults = texts + [f"{fault.field} {fault.message}" for fault in found.faults]
     if faults:
         return faults
@@ -123,7 +123,7 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
 
 def _mend(faults: Sequence[str]) -> str:
     if all(_NOT_SHOWN in fault for fault in faults):
-        return "Let it sit tasks that are shown: finbench eval --tasks sentiment; see them all: finbench tasks list"
+        return "Evaluate it on tasks that are shown: finbench eval --tasks sentiment; see them all: finbench tasks list"
     return "See all that was checked: finbench verify CARD"
 
 

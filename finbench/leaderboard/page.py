@@ -14,24 +14,23 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards.render import described, template
-from finbench.core import catalog
+from finbench.cards import describe_subject, from_template
 from finbench.core.files import digest
 from finbench.core.records import Measure
 from finbench.leaderboard import breakdown, charts, commands, published
-from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, Entry, Exam, Row
+from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, BoardCard, BoardRow, Exam
 from finbench.scoring import metrics
 
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
 MANY = 200  # cards
 LEVELS = {
-    "self-reported": "no samples, or an earlier version of a task: rests on the word of who wrote it",
+    "self-reported": "no samples: rests on the word of its author",
     "samples-attached": "every number follows from the samples beside the card",
     "reproduced": "the model was asked again and answered the same",
 }
 
 
-def files(board: Board, blocks: Sequence[published.Published] = ()) -> dict[str, str]:
+def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> dict[str, str]:
     """``index.html`` and, beyond 200 cards or 2 MB, ``details/*.js``, by name."""
     details = _details(board)
     parts = {
@@ -69,7 +68,7 @@ def _page(values: dict[str, Any], data: dict[str, Any], *, beside: bool) -> str:
         f"default-src 'none'; script-src {hashes}{' ' + chr(39) + 'self' + chr(39) if beside else ''}; "
         "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
     )
-    return template("leaderboard/page.html.j2", escape=True, policy=policy, data=_json(data), **values)
+    return from_template("leaderboard/page.html.j2", escape=True, policy=policy, data=_json(data), **values)
 
 
 def same(one: str, other: str) -> bool:
@@ -123,7 +122,7 @@ def payload(board: Board) -> dict[str, Any]:
     }
 
 
-def _card(entry: Entry) -> dict[str, Any]:
+def _card(entry: BoardCard) -> dict[str, Any]:
     card, subject = entry.card, entry.card.subject
     same = subject.model_dump(include={"adapter", "bits", "kind", "seed", "chat"})
     return {
@@ -133,7 +132,7 @@ def _card(entry: Entry) -> dict[str, Any]:
         "base": subject.base.alias,
         "kind": subject.kind,
         "method": subject.method or subject.kind,
-        "what": described(subject),
+        "what": describe_subject(subject),
         "bits": subject.bits,
         "rank": subject.rank if subject.kind == "peft" else None,
         "parameters": subject.trainable_parameters,
@@ -153,14 +152,13 @@ def _exam(exam: Exam, place: dict[str, int]) -> dict[str, Any]:
         "family": score.family,
         "form": score.form,
         "whole": exam.whole,
-        "current": exam.current,
         "ranked": exam.ranked,
         "metric": metrics.spoken(score.main_metric),
         "share": exam.share,
         "lower": exam.lower_is_better,
         "n": score.n,
         "version": score.version,
-        "style": score.prompt_style or catalog.tasks()[score.task].prompt_style,
+        "style": score.prompt_style,
         "licence": score.licence,
         "digests": [score.task_digest[:12], score.data.digest[:12]],
         "baselines": {
@@ -172,7 +170,7 @@ def _exam(exam: Exam, place: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _row(row: Row, place: dict[str, int]) -> list[Any]:
+def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
     """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen in training."""
     main = row.score.main
     seen = row.score.overlap.texts / row.score.overlap.of if row.score.overlap else 0
@@ -203,8 +201,8 @@ def _overview(board: Board) -> list[list[str]]:
     return chosen
 
 
-def _fitness(exam: Exam) -> tuple[bool, bool, int]:
-    return (not exam.conditions, exam.current, len(exam.rows))
+def _fitness(exam: Exam) -> tuple[bool, int]:
+    return (not exam.conditions, len(exam.rows))
 
 
 # ---------------------------------------------------------------- what the drawer shows
@@ -218,7 +216,7 @@ def _details(board: Board) -> dict[str, Any]:
     return {entry.key: detail(entry) | {"scores": scores[entry.key]} for entry in board.entries}
 
 
-def detail(entry: Entry) -> dict[str, Any]:
+def detail(entry: BoardCard) -> dict[str, Any]:
     """Everything about one card but its scores: where it comes from, how far to believe it, how to get it again."""
     card, subject = entry.card, entry.card.subject
     steps = commands.reproduce(entry)
@@ -234,7 +232,7 @@ def detail(entry: Entry) -> dict[str, Any]:
         ("Arguments", ", ".join(f"{key}={value}" for key, value in card.arguments.items())),
         ("Prompts", f"{'chat template' if subject.chat else 'raw'}, {card.shots or 'zero'} shots"),
         ("Machine", entry.machine),
-        ("Sitting", f"{card.seconds:,.0f} s, peak memory {card.peak_memory_bytes / 1e9:.2f} GB"),
+        ("Run", f"{card.seconds:,.0f} s, peak memory {card.peak_memory_bytes / 1e9:.2f} GB"),
         ("Made", f"{card.provenance.created} by finbench {card.provenance.finbench}, Python {card.provenance.python}"),
         ("Packages", ", ".join(f"{name} {version}" for name, version in card.provenance.packages.items())),
         ("Samples SHA-256", card.samples),
@@ -248,7 +246,7 @@ def detail(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _training(entry: Entry) -> list[tuple[str, Any]]:
+def _training(entry: BoardCard) -> list[tuple[str, Any]]:
     if entry.trained is None:
         return []
     run = entry.trained.record.training
@@ -261,7 +259,7 @@ def _training(entry: Entry) -> list[tuple[str, Any]]:
     ]
 
 
-def _scores(row: Row) -> dict[str, Any]:
+def _scores(row: BoardRow) -> dict[str, Any]:
     score = row.score
     overlap = score.overlap
     return {
@@ -273,8 +271,8 @@ def _scores(row: Row) -> dict[str, Any]:
             ["Task", f"{score.task}, version {score.version}, {score.task_digest}"],
             ["Data", f"{score.data.set}, {score.data.split}, {score.data.digest}"],
             ["From", " ".join(filter(None, [score.data.origin or "not stated", score.data.revision]))],
-            ["Documents", f"{score.n:,}" + (f" in {score.clusters:,} groups of one source" if score.clusters else "")],
-            ["Interval", score.main.method or "bootstrap over documents"],
+            ["Documents", f"{score.n:,} in {score.clusters:,} groups of one source"],
+            ["Interval", score.main.method],
             ["Truncated prompts", str(score.truncated)],
             ["Test texts in training", f"{overlap.texts:,} of {overlap.of:,}" if overlap else "not known"],
         ],

@@ -41,7 +41,7 @@ class Erratum(Record):
     shown: str
 
 
-class Published(Record):
+class PublishedScore(Record):
     """A reference block."""
 
     title: str
@@ -55,12 +55,12 @@ class Published(Record):
     errata: list[Erratum]
 
 
-def read(folder: Path) -> list[Published]:
+def read(folder: Path) -> list[PublishedScore]:
     """The reference blocks of a leaderboard folder; none where it has no such file."""
     path = folder / FILE
     if not path.is_file():
         return []
-    return [Published.parse(block, f"{path}: {name}") for name, block in read_yaml(path).items()]
+    return [PublishedScore.parse(block, f"{path}: {name}") for name, block in read_yaml(path).items()]
 
 
 def marks(column: PublishedColumn, value: float | None) -> str:

@@ -8,9 +8,9 @@ from finbench import hub
 from finbench.core import refs
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
-from finbench.hub.client import Kind
+from finbench.hub import Kind
 from finbench.leaderboard.space import OWNED, gather
-from finbench.publishing.publish import Pushed
+from finbench.publishing import Pushed
 
 # The data set first: a push that stops between the two leaves a page all of whose cards can be looked up.
 _ORDER: tuple[Kind, ...] = ("dataset", "space")

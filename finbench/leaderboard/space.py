@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finbench import hub
-from finbench.cards.render import template
+from finbench.cards import from_template
 from finbench.core.errors import FinbenchError
 from finbench.core.files import folder_atomic
 from finbench.leaderboard.attested import ADAPTERS, RERUNS
@@ -58,7 +58,7 @@ def gather(folder: Path, repo: str | None = None) -> Publication:
     }
     space: dict[str, Path | bytes] = {name: folder / name for name in made.files}
     for files, name in ((dataset, DATASET), (space, SPACE)):
-        files["README.md"] = template(f"leaderboard/{name}.md.j2", escape=False, **facts).encode()
+        files["README.md"] = from_template(f"leaderboard/{name}.md.j2", escape=False, **facts).encode()
     return Publication(dataset, space, f"finbench: leaderboard of {facts['cards']} scorecards")
 
 

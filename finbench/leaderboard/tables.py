@@ -7,9 +7,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards.render import amount, described, interval, percent, template
+from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
 from finbench.leaderboard import published
-from finbench.leaderboard.board import FAMILIES, Board, Exam, Row
+from finbench.leaderboard.board import FAMILIES, Board, BoardRow, Exam
 from finbench.scoring import metrics
 
 COLUMNS = (
@@ -20,10 +20,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def markdown(board: Board, blocks: Sequence[published.Published]) -> str:
+def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
     """Tables by family and exam, whole tests before partial ones, and what others published at the end."""
     sections = [(title, board.family(name)) for name, title in FAMILIES.items()]
-    return template(
+    return from_template(
         "leaderboard/leaderboard.md.j2",
         escape=False,
         sections=[(title, exams) for title, exams in sections if exams],
@@ -34,15 +34,15 @@ def markdown(board: Board, blocks: Sequence[published.Published]) -> str:
     )
 
 
-def line(exam: Exam, row: Row) -> list[str]:
+def line(exam: Exam, row: BoardRow) -> list[str]:
     """Cells of a row of a Markdown table."""
     card, subject = row.entry.card, row.entry.card.subject
     return [
         str(row.group or "–"),
         subject.name,
         subject.base.alias,
-        described(subject),
-        interval(row.score.main, exam.share),
+        describe_subject(subject),
+        in_brackets(row.score.main, exam.share),
         percent(row.score.parse_rate.value),
         "–" if subject.trainable_parameters is None else f"{subject.trainable_parameters:,}",
         f"{card.peak_memory_bytes / 1e9:.1f}" if card.peak_memory_bytes else "–",
@@ -68,7 +68,7 @@ def _safe(value: Any) -> Any:
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def _record(exam: Exam, row: Row) -> dict[str, Any]:
+def _record(exam: Exam, row: BoardRow) -> dict[str, Any]:
     card, score, subject = row.entry.card, row.score, row.entry.card.subject
     tokens, cost = row.tokens_per_second, row.cost
     return {

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from finbench.core.errors import FinbenchError, unknown
 from finbench.methods.adalora import ADALORA
-from finbench.methods.base import Cut, Layer, Method, Start
+from finbench.methods.base import SERVED, Cut, Layer, Method, Start, targets
 from finbench.methods.eva import EVA
 from finbench.methods.full import FULL
 from finbench.methods.irqlora import IRQLORA
 from finbench.methods.lora import AS_OPTION, AS_REFUSED, DORA, LORA, LORA_FA, LORA_PLUS, QLORA, REFUSED, RSLORA
 from finbench.methods.spectral import LOFTQ, OLORA, PISSA
 from finbench.methods.subspaces import RELORA, ROSA
-from finbench.methods.tuners import OFT, RANDLORA, TUNERS, VERA, Tuner, refused_by_name
+from finbench.methods.tuners import OFT, RANDLORA, REFUSED_TUNERS, TUNERS, VERA, Tuner, refused_by_name
+from finbench.methods.wrapping import one_dtype
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -37,4 +38,19 @@ def method_named(name: str) -> Method:
     raise unknown("method", name, known, "finbench methods")
 
 
-__all__ = ["METHODS", "TUNERS", "Cut", "Layer", "Method", "Start", "Tuner", "method_named"]
+__all__ = [
+    "METHODS",
+    "REFUSED_TUNERS",
+    "SERVED",
+    "TUNERS",
+    "Cut",
+    "Layer",
+    "Method",
+    "Start",
+    "Tuner",
+    "irqlora",
+    "method_named",
+    "one_dtype",
+    "quantise",
+    "targets",
+]

@@ -239,7 +239,10 @@ def targets(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
         try:
             found = [layer for layer in layers if re.fullmatch(wanted, layer.name)]
         except re.error as fault:
-            raise FinbenchError(f"target_modules {wanted!r} is not a regular expression: {fault}.") from fault
+            raise FinbenchError(
+                f"target_modules {wanted!r} is not a regular expression: {fault}.",
+                "Write a list of names: --set target_modules=[q_proj,v_proj]",
+            ) from fault
         ending = wanted.rpartition(".")[2]
         if not found and any(layer.name.endswith(ending) for layer in layers) and re.fullmatch(r"[\w.]+", wanted):
             raise FinbenchError(

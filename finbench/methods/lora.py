@@ -33,7 +33,7 @@ REFUSED = {
     "kasa_config": "it cuts singular values off the base itself, so the base beside it would no longer be the base",
     "monteclora_config": "it needs a loss term of its own that peft leaves to the training loop",
     "arrow_config": "it routes between trained adapters and trains none",
-    "alora_invocation_tokens": "it needs prompts with an invocation sequence, which the exams do not have",
+    "alora_invocation_tokens": "it needs prompts with an invocation sequence, which the tasks do not have",
     "use_qalora": "it needs a GPTQ base",
     "qalora_group_size": "it belongs to use_qalora, which needs a GPTQ base",
     "lora_bias": "a trained bias is not part of the product BA, which is what is merged and served",
@@ -149,7 +149,10 @@ class LoraMethod(Method):
         """How A and B may start."""
         initial = recipe.options.get("init_lora_weights")
         if initial is not None and self.starts:
-            raise FinbenchError(f"How it starts is what makes method {self.name}: it takes no init_lora_weights.")
+            raise FinbenchError(
+                f"How it starts is what makes method {self.name}: it takes no init_lora_weights.",
+                "Leave init_lora_weights out, or use it with: --method lora",
+            )
         if isinstance(initial, str):
             kind = initial.lower().split("_niter")[0]
             if kind in _INITIAL:

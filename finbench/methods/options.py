@@ -125,7 +125,10 @@ def check_patterns(recipe: Recipe, reached: list[Layer]) -> None:
             try:
                 matched = any(pattern_fits(name, layer) for layer in reached)
             except re.error as fault:
-                raise FinbenchError(f"{key}: {name!r} is not a regular expression: {fault}.") from fault
+                raise FinbenchError(
+                    f"{key}: {name!r} is not a regular expression: {fault}.",
+                    f"Write the ends of layer names: --set {key}={{q_proj: 4}}",
+                ) from fault
             if not matched:
                 raise FinbenchError(
                     f"{key}: {name!r} matches none of the layers that get an adapter.{near(name, reached)}",

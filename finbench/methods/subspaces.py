@@ -204,7 +204,9 @@ class Rosa(Moving):
         """Which triples are taken must be known."""
         super().verify(recipe, layers)
         if self.stated(recipe, "pick") not in ("random", "top", "bottom"):
-            raise FinbenchError(f"pick is random, top or bottom, not {self.stated(recipe, 'pick')!r}.")
+            raise FinbenchError(
+                f"pick is random, top or bottom, not {self.stated(recipe, 'pick')!r}.", "--set pick=top"
+            )
 
     def renew(self, module: Any, weight: Any, seed: str, recipe: Recipe, first: bool = False) -> None:
         """W = U S V^T; B = U_I sqrt(S_I / s), A = sqrt(S_I / s) V_I^T, and W less s BA stays frozen."""

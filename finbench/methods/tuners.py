@@ -233,7 +233,7 @@ def _tuner(name: str, config: str, paper: str, more: dict[str, Any]) -> Tuner:
 TUNERS: dict[str, Tuner] = {row[0]: _tuner(*row) for row in _ROWS}
 
 _PROMPTS = "it trains prompts or attention prefixes, not weights, so it can be neither merged nor served as an adapter"
-REFUSED = {
+REFUSED_TUNERS = {
     **dict.fromkeys(("prompt_tuning", "multitask_prompt_tuning", "p_tuning", "prefix_tuning"), _PROMPTS),
     **dict.fromkeys(("adaption_prompt", "cpt", "cartridge"), _PROMPTS),
     "xlora": "it mixes trained adapters and trains none",
@@ -250,4 +250,4 @@ REFUSED = {
 
 def refused_by_name(name: str) -> str | None:
     """Why a tuner that peft has is not a method here; None if peft has none of this name, or it is not refused."""
-    return REFUSED.get(name)
+    return REFUSED_TUNERS.get(name)

@@ -28,7 +28,10 @@ def configuration(kind: Any, method: Method, recipe: Recipe, values: dict[str, A
     try:
         return kind(task_type="CAUSAL_LM", target_modules=recipe.target_modules, **values)
     except _RAISED as fault:
-        raise FinbenchError(f"peft refuses this configuration of {method.name}: {reason(fault)}") from fault
+        raise FinbenchError(
+            f"peft refuses this configuration of {method.name}: {reason(fault)}",
+            f"Its options: finbench methods {method.name}",
+        ) from fault
 
 
 def reached(config: Any, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
@@ -46,7 +49,10 @@ def reached(config: Any, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
     try:
         kept = [layer for layer in found if check_target_module_exists(asked, layer.name)]
     except (*_RAISED, re.error) as fault:
-        raise FinbenchError(f"peft cannot read which layers are meant: {reason(fault)}") from fault
+        raise FinbenchError(
+            f"peft cannot read which layers are meant: {reason(fault)}",
+            "Write a list of names: --set target_modules=[q_proj,v_proj]",
+        ) from fault
     if not kept:
         raise FinbenchError(
             "exclude_modules, layers_to_transform and layers_pattern leave none of the target modules "
@@ -90,7 +96,10 @@ def _excludes(pattern: str, found: list[Layer]) -> bool:
     try:
         return any(re.fullmatch(pattern, layer.name) for layer in found)
     except re.error as fault:
-        raise FinbenchError(f"exclude_modules {pattern!r} is not a regular expression: {fault}.") from fault
+        raise FinbenchError(
+            f"exclude_modules {pattern!r} is not a regular expression: {fault}.",
+            "Write a list of names: --set exclude_modules=[q_proj]",
+        ) from fault
 
 
 def rehearse(skeleton: Any, config: Any, method: Method, recipe: Recipe) -> None:

@@ -1,1 +1,15 @@
 """Bases and adapters: found, checked, loaded, written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.models import adapters, bases, prefixes, structured, zoo
+    from finbench.models.modelfiles import STRUCTURE, is_structured, template_digest
+else:
+    __getattr__ = face(__name__)
+
+__all__ = ["STRUCTURE", "adapters", "bases", "is_structured", "prefixes", "structured", "template_digest", "zoo"]

@@ -13,8 +13,7 @@ from finbench.core import catalog, refs, safety
 from finbench.core.errors import FinbenchError, near_misses, reason
 from finbench.core.files import digest, sha256_file
 from finbench.core.records import Adapter, BaseModelId
-from finbench.methods import METHODS, TUNERS, Tuner, irqlora, wrapping
-from finbench.methods.tuners import REFUSED
+from finbench.methods import METHODS, REFUSED_TUNERS, TUNERS, Tuner, irqlora, one_dtype
 from finbench.models import bases, modelfiles, zoo
 
 WEIGHTS = "adapter_model.safetensors"
@@ -23,7 +22,7 @@ _SCANNED = 2**22  # values of a tensor that are looked at together, in 32 bits e
 _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
 # what peft can load, also what finbench does not train
 _TUNERS_OF_OURS = (name for name, method in METHODS.items() if isinstance(method, Tuner))
-KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED, *_TUNERS_OF_OURS}
+KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED_TUNERS, *_TUNERS_OF_OURS}
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
@@ -53,7 +52,9 @@ def record(folder: Path) -> Adapter:
     path = folder / "finbench.json"
     try:
         if path.stat().st_size > _LARGEST_RECORD:
-            raise FinbenchError(f"{path} is too large for a record ({path.stat().st_size:,} bytes).")
+            raise FinbenchError(
+                f"{path} is too large for a record ({path.stat().st_size:,} bytes).", "Fetch the adapter again."
+            )
         return Adapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
@@ -139,7 +140,10 @@ def stated_config(folder: Path) -> dict[str, Any]:
     """What ``adapter_config.json`` says; FinbenchError for one that is missing, unsafe or of an unknown kind."""
     path = folder / "adapter_config.json"
     if not path.is_file():
-        raise FinbenchError(f"{folder} is not an adapter folder: adapter_config.json is missing.")
+        raise FinbenchError(
+            f"{folder} is not an adapter folder: adapter_config.json is missing.",
+            "Name the folder in which it lies; a whole model is named by --model.",
+        )
     config = safety.read_json(path, folder)
     safety.refuse_code(config, path)
     kind = str(config.get("peft_type") or "LORA").lower()  # peft's first files had no type
@@ -181,7 +185,7 @@ def _scan(weights: Path) -> None:
         with safe_open(weights, framework="pt") as tensors:
             names = list(tensors.keys())
             if not names:
-                raise FinbenchError(f"{weights} holds no tensors.")
+                raise FinbenchError(f"{weights} holds no tensors.", "Fetch the adapter again.")
             effect = not any(".lora_B." in name for name in names)
             for name in names:
                 tensor = tensors.get_tensor(name)
@@ -194,7 +198,10 @@ def _scan(weights: Path) -> None:
     except (SafetensorError, OSError) as fault:
         raise FinbenchError(f"{weights} is torn or not safetensors ({fault}).", "Fetch the adapter again.") from fault
     if not effect:
-        raise FinbenchError(f"{weights} has no effect: every lora_B is zero, so it is the base itself.")
+        raise FinbenchError(
+            f"{weights} has no effect: every lora_B is zero, so it is the base itself.",
+            "Train it longer or with a larger --lr, or fetch a trained one.",
+        )
 
 
 def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
@@ -296,7 +303,7 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
             model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
     except _PEFT_RAISES as fault:
         raise _misfit(folder, fault) from fault
-    wrapping.one_dtype(model).set_adapter(name)
+    one_dtype(model).set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
         stored = set(tensors.keys()) - copied
     loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))

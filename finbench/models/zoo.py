@@ -74,7 +74,10 @@ def entries() -> dict[str, ZooEntry]:
         if path.is_file():
             for name, stated in catalog.read_yaml(path).items():
                 if not isinstance(stated, dict):
-                    raise FinbenchError(f"{path}: {name}: a mapping is expected.")
+                    raise FinbenchError(
+                        f"{path}: {name}: a mapping is expected.",
+                        f"Write the keys of {name} below it, indented; or delete it and add it again: finbench zoo add",
+                    )
                 found[name] = ZooEntry.parse({"name": name, **stated}, f"{path}: {name}")
     return found
 

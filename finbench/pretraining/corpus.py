@@ -21,8 +21,8 @@ from finbench import hub
 from finbench.core import paths, refs
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import digest, sha256_file
-from finbench.data.xbrl import prose
-from finbench.pretraining.spec import Source
+from finbench.data.xbrl import passages
+from finbench.pretraining.spec import TextSource
 
 _LARGEST = 256 * 2**20  # bytes of a document
 _HELD = "pretrain:"  # beside the salt of the tasks' own split: which side a text is on there says nothing here
@@ -32,7 +32,7 @@ _HELD = "pretrain:"  # beside the salt of the tasks' own split: which side a tex
 class Located:
     """A source with its files, or its data set, found. ``identity``: a digest of all that decides its documents."""
 
-    source: Source
+    source: TextSource
     name: str
     files: tuple[Path, ...]
     identity: str
@@ -56,14 +56,14 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Document:
+class CorpusText:
     """One text and its side."""
 
     text: str
     held_out: bool
 
 
-def locate(source: Source, name: str) -> Located:
+def locate(source: TextSource, name: str) -> Located:
     """Find the files of a source. Raises FinbenchError for none, and for a data set that cannot be had."""
     if source.kind in ("hub", "folder"):
         return _data_set(source, name)
@@ -73,7 +73,7 @@ def locate(source: Source, name: str) -> Located:
     return Located(source, name, tuple(files), digest({"kind": source.kind, "files": shas, **stated}))
 
 
-def _files(source: Source) -> list[Path]:
+def _files(source: TextSource) -> list[Path]:
     place = Path(source.place).expanduser()
     if source.kind == "filings":
         found = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
@@ -90,7 +90,7 @@ def _files(source: Source) -> list[Path]:
     return found
 
 
-def _data_set(source: Source, name: str) -> Located:
+def _data_set(source: TextSource, name: str) -> Located:
     """A data set: streamed from the Hub at one commit, or memory-mapped from a folder."""
     import datasets
 
@@ -98,7 +98,10 @@ def _data_set(source: Source, name: str) -> Located:
     if source.kind == "hub":
         ref = refs.parse(source.place)
         if ref.kind != "hub":
-            raise FinbenchError(f"data: a data set on the Hub is hub:org/name[@rev], got {source.place!r}.")
+            raise FinbenchError(
+                f"data: a data set on the Hub is hub:org/name[@rev], got {source.place!r}.",
+                "For example: hub: wikitext/wikitext@main",
+            )
         revision = hub.dataset_sha(ref.name, ref.revision or "main")
         with hub.data_explained(ref.name):
             rows = datasets.load_dataset(ref.name, source.config, split=source.split, revision=revision, streaming=True)
@@ -109,13 +112,16 @@ def _data_set(source: Source, name: str) -> Located:
         rows = datasets.load_from_disk(str(place))
         rows = rows[source.split] if isinstance(rows, datasets.DatasetDict) else rows
     except (OSError, ValueError, KeyError) as fault:
-        raise FinbenchError(f"data: {place} holds no data set that datasets can read: {reason(fault)}") from fault
+        raise FinbenchError(
+            f"data: {place} holds no data set that datasets can read: {reason(fault)}",
+            "Name a folder that datasets' save_to_disk wrote.",
+        ) from fault
     _has_column(source, rows.column_names)
     files = tuple(sorted(path for path in place.rglob("*.arrow") if path.is_file()))
     return Located(source, name, files, digest({**stated, "files": [sha256_file(path) for path in files]}), rows=rows)
 
 
-def _has_column(source: Source, names: list[str]) -> None:
+def _has_column(source: TextSource, names: list[str]) -> None:
     if source.field not in names:
         raise FinbenchError(
             f"data: {source.place} has no column {source.field!r}; it has {', '.join(names[:12])}.",
@@ -130,7 +136,7 @@ def raw(located: Located) -> Iterator[str]:
     """The documents of a source as they are, in a fixed order. Raises FinbenchError with file and line."""
     source = located.source
     if source.kind == "filings":
-        yield from prose.passages(Path(source.place).expanduser())
+        yield from passages(Path(source.place).expanduser())
     elif located.rows is not None:
         rows = iter(located.rows.select_columns([source.field]))
         while True:
@@ -149,12 +155,16 @@ def _lines_of_json(path: Path, key: str) -> Iterator[str]:
         for number, line in enumerate(handle, start=1):
             where = f"{path}:{number}"
             if len(line) > _LARGEST:
-                raise FinbenchError(f"{where}: a line of more than {_LARGEST >> 20} MiB.")
+                raise FinbenchError(
+                    f"{where}: a line of more than {_LARGEST >> 20} MiB.", "Cut the document into several lines."
+                )
             if line.strip():
                 try:
                     row = json.loads(line)
                 except (ValueError, RecursionError) as fault:
-                    raise FinbenchError(f"{where}: not JSON ({fault})") from fault
+                    raise FinbenchError(
+                        f"{where}: not JSON ({fault})", "Correct that line: each line is one JSON object."
+                    ) from fault
                 if not isinstance(row, dict) or key not in row:
                     known = f"; it has {', '.join(map(str, list(row)[:8]))}" if isinstance(row, dict) else ""
                     raise FinbenchError(f"{where}: no field {key!r}{known}.", "Set field: in the recipe's data.")
@@ -163,7 +173,10 @@ def _lines_of_json(path: Path, key: str) -> Iterator[str]:
 
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise FinbenchError(f"{where}: a document is text, got {type(value).__name__}.")
+        raise FinbenchError(
+            f"{where}: a document is text, got {type(value).__name__}.",
+            "Name the field of the text in the recipe's data: field: text",
+        )
     return value
 
 
@@ -185,7 +198,9 @@ def _plain(path: Path, per: str | int) -> Iterator[str]:
     except UnicodeDecodeError as fault:
         raise FinbenchError(f"{path}: not UTF-8 ({fault.reason} at byte {fault.start})", "Convert it: iconv") from fault
     except OSError as fault:
-        raise FinbenchError(f"{path}: cannot be read ({fault.strerror})") from fault
+        raise FinbenchError(
+            f"{path}: cannot be read ({fault.strerror})", f"Allow yourself to read it: chmod u+r {path}"
+        ) from fault
 
 
 def _paragraphs(lines: Iterator[str] | Any) -> Iterator[str]:
@@ -221,7 +236,7 @@ class Divider:
         self.share, self.counts, self.splits = share, Counts(), paths.helper("sets").splits
         self.seen: set[bytes] = set()
 
-    def place(self, text: str) -> Document | None:
+    def place(self, text: str) -> CorpusText | None:
         """The document, or None if it is dropped."""
         self.counts.read += 1
         if not text.strip():
@@ -242,4 +257,4 @@ class Divider:
             self.counts.held_out += 1
         else:
             self.counts.kept += 1
-        return Document(text, held_out)
+        return CorpusText(text, held_out)

@@ -19,12 +19,20 @@ from finbench.models import bases
 from finbench.models.structured import surgery
 from finbench.pretraining import held as scoring
 from finbench.pretraining import members
-from finbench.pretraining.loop import BITS, NATS, Phase, PretrainTrainer, Watch, arguments
+from finbench.pretraining.loop import BITS, NATS, Phase, PretrainingWatch, PretrainTrainer, arguments
 from finbench.pretraining.members import Member
-from finbench.pretraining.prepared import RECORD, Prepared, bar, dtype_name, main_process, processes, read_record, texts
+from finbench.pretraining.prepared import (
+    RECORD,
+    PreparedText,
+    bar,
+    dtype_name,
+    main_process,
+    processes,
+    read_record,
+    texts,
+)
 from finbench.pretraining.result import Cutting, Pretrained, Share, Trained
-from finbench.training import checkpoints
-from finbench.training.trainer import FirstCtrlC
+from finbench.training import FirstCtrlC, checkpoints
 
 _BASE_BITS, _CUTTING = "base_bits_per_byte", "cutting"  # in the log, as what happened before a phase
 _CURVE = 400  # points of a loss curve that are kept
@@ -39,7 +47,7 @@ class Fitted:
     seconds: float
 
 
-def member(run: Prepared, one: Member, out: Path) -> None:
+def member(run: PreparedText, one: Member, out: Path) -> None:
     """Train and save a model of the run, unless it is there; its result lies beside the checkpoints."""
     if _found(one, out):
         return
@@ -60,7 +68,7 @@ def member(run: Prepared, one: Member, out: Path) -> None:
     gc.collect()
 
 
-def gathered(run: Prepared, out: Path) -> Pretrained:
+def gathered(run: PreparedText, out: Path) -> Pretrained:
     """The record of the run from the results of its models."""
     found = [_found(one, out) for one in run.members]
     return Pretrained(
@@ -93,14 +101,14 @@ def _found(one: Member, out: Path) -> Trained | None:
 # ---------------------------------------------------------------- training
 
 
-def phases(run: Prepared, one: Member) -> list[Phase]:
+def phases(run: PreparedText, one: Member) -> list[Phase]:
     """The dense warm-up, if there is one, and the rest."""
     total = run.recipe.total_steps
     rest = Phase(one.warmup, total - one.warmup, total)
     return [Phase(0, one.warmup, total), rest] if one.warmup else [rest]
 
 
-def _fit(run: Prepared, one: Member, folder: Path) -> Fitted:
+def _fit(run: PreparedText, one: Member, folder: Path) -> Fitted:
     checkpoint, passed = checkpoints.newest(folder)
     for line in passed if main_process() else []:
         say(line)
@@ -127,7 +135,7 @@ def _fit(run: Prepared, one: Member, folder: Path) -> Fitted:
     return Fitted(model, log, seconds)
 
 
-def _restructure(run: Prepared, one: Member, model: Any, phase: Phase) -> Iterator[dict[str, Any]]:
+def _restructure(run: PreparedText, one: Member, model: Any, phase: Phase) -> Iterator[dict[str, Any]]:
     """Factorise the model, in place; what it lost goes into the log, and from there into every checkpoint."""
     if one.base:
         found = scoring.score(model, run.held, run.recipe.context, run.recipe.micro_batch)
@@ -141,7 +149,7 @@ def _restructure(run: Prepared, one: Member, model: Any, phase: Phase) -> Iterat
 
 
 def _train(
-    run: Prepared,
+    run: PreparedText,
     one: Member,
     model: Any,
     phase: Phase,
@@ -152,7 +160,7 @@ def _train(
 ) -> PretrainTrainer:
     recipe = run.recipe
     with bar() as shown:
-        watch = Watch(recipe, phase, folder, shown, one.name)
+        watch = PretrainingWatch(recipe, phase, folder, shown, one.name)
         watch.log_before, watch.earlier = log, seconds
         trainer = PretrainTrainer(
             recipe,
@@ -189,7 +197,7 @@ def _finite(model: Any) -> None:
 # ---------------------------------------------------------------- after
 
 
-def _save(run: Prepared, one: Member, model: Any, out: Path) -> tuple[str, str | None]:
+def _save(run: PreparedText, one: Member, model: Any, out: Path) -> tuple[str, str | None]:
     """Write the model; (its folder, that of the same function as dense weights, if it is another)."""
     import torch
 
@@ -216,7 +224,7 @@ def _save(run: Prepared, one: Member, model: Any, out: Path) -> tuple[str, str |
     return one.name, dense
 
 
-def _stored_bits(run: Prepared, one: Member, out: Path) -> dict[str, dict[str, float]]:
+def _stored_bits(run: PreparedText, one: Member, out: Path) -> dict[str, dict[str, float]]:
     """Bits per byte of each quantised copy, read back from its folder: what is lost by storing it so."""
     from finbench.models.structured import storage
 
@@ -229,7 +237,7 @@ def _stored_bits(run: Prepared, one: Member, out: Path) -> dict[str, dict[str, f
     return found
 
 
-def _copies(run: Prepared, one: Member) -> list[Literal[8, 4]]:
+def _copies(run: PreparedText, one: Member) -> list[Literal[8, 4]]:
     """Bits of the quantised copies of a model; only factors have any."""
     return run.recipe.store if one.structure.kind != "dense" else []
 
@@ -238,7 +246,7 @@ def _copy(one: Member, bits: int, out: Path) -> Path:
     return out / f"{one.name}-{bits}bit"
 
 
-def _result(run: Prepared, one: Member, fitted: Fitted, peak: int, folder: Path) -> Trained:
+def _result(run: PreparedText, one: Member, fitted: Fitted, peak: int, folder: Path) -> Trained:
     recipe, size, log = run.recipe, members.size(one, run.recipe), fitted.log
     curve = [(entry["step"], round(entry["loss"], 5)) for entry in log if "loss" in entry]
     every = recipe.total_steps // _CURVE + 1

@@ -20,14 +20,14 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerState
 
-from finbench.models.structured.modules import layers, penalty
+from finbench.models.structured import layers, penalty
 from finbench.pretraining import held as scoring
 from finbench.pretraining.held import Bits
-from finbench.pretraining.members import Moving
+from finbench.pretraining.members import Restarts
 from finbench.pretraining.mixture import Mixture
 from finbench.pretraining.shards import Held
 from finbench.pretraining.spec import PretrainRecipe
-from finbench.training.trainer import METHOD, Keeper
+from finbench.training import METHOD, Keeper
 
 BITS, NATS = "bits_per_byte", "nats_per_token"  # in the log: bits_per_byte/<source>
 _POINTS = 1000  # of the loss curve
@@ -60,7 +60,7 @@ def factor(recipe: PretrainRecipe, step: int) -> float:
     return recipe.final + (1 - recipe.final) * down
 
 
-class Watch(Keeper):
+class PretrainingWatch(Keeper):
     """The keeper of a pretraining: held-out text is scored before, at intervals and after; steps are timed."""
 
     slower = "--set lr={0:.2g}"
@@ -146,8 +146,8 @@ class PretrainTrainer(Trainer):
         phase: Phase,
         mixture: Mixture,
         held: Mapping[str, Held],
-        watch: Watch,
-        moving: Moving | None = None,
+        watch: PretrainingWatch,
+        moving: Restarts | None = None,
         **arguments: Any,
     ) -> None:
         arguments["args"]._n_gpu = min(1, arguments["args"].n_gpu)  # else Trainer splits batches by nn.DataParallel

@@ -8,11 +8,9 @@ from typing import Any
 
 from finbench.core.errors import FinbenchError, near_misses, reason
 from finbench.core.records import BaseModelId, Recipe
-from finbench.methods.base import Method
-from finbench.models import bases
-from finbench.models.modelfiles import STRUCTURE
-from finbench.models.structured import counts, matching, surgery
-from finbench.models.structured.structures import Structure
+from finbench.methods import Method
+from finbench.models import STRUCTURE, bases
+from finbench.models.structured import Structure, counts, dense_config_matching, surgery
 from finbench.pretraining.spec import SHAPES, PretrainRecipe
 
 MODEL = "model"  # the name of what the recipe is about
@@ -53,7 +51,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Moving:
+class Restarts:
     """ReLoRA at work: the method, and the recipe that it knows its settings from."""
 
     method: Method
@@ -82,7 +80,7 @@ def members(recipe: PretrainRecipe, tokenizer: Any) -> list[Member]:
             continue
         own = size(model, recipe)
         wanted = {"parameters": own.parameters} if name == "parameters" else {"flops": own.flops.forward}
-        match = matching.dense_config_matching(config, **wanted, context=recipe.context)
+        match = dense_config_matching(config, **wanted, context=recipe.context)
         found.append(Member(f"dense-{name}", f"dense, matched {name} ({match.deviation:+.1%})", match.config, dense))
     return found
 
@@ -111,7 +109,7 @@ def _configuration(recipe: PretrainRecipe, tokenizer: Any) -> Any:
         config = kind(**{**common, **own, **shape, **start.config})
         surgery.planned(config, Structure(kind="dense"))
     except (ValueError, TypeError, RuntimeError, KeyError, ZeroDivisionError, StrictDataclassError) as fault:
-        raise FinbenchError(f"start: this makes no model: {reason(fault)}", "Mend start.config.") from fault
+        raise FinbenchError(f"start: this makes no model: {reason(fault)}", "Correct start.config.") from fault
     return config
 
 
@@ -173,7 +171,7 @@ def empty(model: Any, member: Member) -> None:
 # ---------------------------------------------------------------- ReLoRA
 
 
-def moving(recipe: PretrainRecipe) -> Moving:
+def moving(recipe: PretrainRecipe) -> Restarts:
     """The method ``relora`` with a recipe that states its settings."""
     from finbench.methods import method_named
 
@@ -203,13 +201,19 @@ def moving(recipe: PretrainRecipe) -> Moving:
         epochs=1,
         batch_size=recipe.batch,
         accumulate=1,
+        loop="padded",
+        pass_tokens=recipe.context,
+        optimizer="adamw",
+        compile=False,
+        kernels="torch",
+        sharding="none",
         max_length=recipe.context,
         chat=False,
         dtype=recipe.dtype,
         save_every=recipe.save_every,
         seed=recipe.seed,
     )
-    return Moving(method_named("relora"), settings)
+    return Restarts(method_named("relora"), settings)
 
 
 def moved(recipe: PretrainRecipe, model: Any) -> Any:

@@ -9,14 +9,14 @@ from typing import Any
 from finbench.models.structured import counts
 from finbench.pretraining import members
 from finbench.pretraining.members import Member
-from finbench.pretraining.prepared import Prepared, dtype_name, texts
+from finbench.pretraining.prepared import PreparedText, dtype_name, texts
 
 _STATE = 16  # bytes a trained parameter: weight, gradient and Adam's two moments in float32
 _ACTIVATIONS = 34  # bytes a token, layer and width in 16 bits without attention scores (arXiv:2205.05198, eq. 2)
 _KEPT = 2  # the same where only a block's input is kept
 
 
-def outline(run: Prepared) -> dict[str, Any]:
+def outline(run: PreparedText) -> dict[str, Any]:
     """Every model of the run with what it costs, the text, and the work."""
     recipe = run.recipe
     steps = recipe.total_steps
@@ -31,7 +31,7 @@ def outline(run: Prepared) -> dict[str, Any]:
     }
 
 
-def _model(run: Prepared, one: Member) -> dict[str, Any]:
+def _model(run: PreparedText, one: Member) -> dict[str, Any]:
     recipe, size = run.recipe, members.size(one, run.recipe)
     model, _ = members.skeleton(one)
     work = size.flops.training * recipe.total_steps * recipe.batch * recipe.context
@@ -63,7 +63,7 @@ def _stored(model: Any, bits: int) -> int:
     return int(counts.stored_bytes(model.to(torch.bfloat16), bits))
 
 
-def memory(run: Prepared, one: Member, size: members.Size) -> int:
+def memory(run: PreparedText, one: Member, size: members.Size) -> int:
     """Bytes that training takes, estimated: weights with optimiser, activations of a pass, logits."""
     recipe = run.recipe
     config = one.config.get_text_config()

@@ -26,7 +26,7 @@ _CALIBRATION = 64  # sequences that an activation-aware start sees
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedText:
     """Everything a run needs but the weights."""
 
     recipe: PretrainRecipe
@@ -57,7 +57,7 @@ class Prepared:
             yield torch.from_numpy(ids[:, :-1]).to(device)
 
 
-def prepare(recipe: PretrainRecipe) -> Prepared:
+def prepare(recipe: PretrainRecipe) -> PreparedText:
     """Find text, tokenizer, base and configurations; tokenise what is not yet. Loads no weights."""
     if recipe.batch < processes():
         raise FinbenchError(
@@ -73,7 +73,7 @@ def prepare(recipe: PretrainRecipe) -> Prepared:
         shards = [build(part, tokenizer, recipe.held_out, shown) for part in located]
     mixture = Mixture(shards, [source.weight for source in recipe.data], recipe.context, recipe.batch, recipe.seed)
     held = {part.name: part.held(recipe.eval_tokens) for part in shards}
-    return Prepared(recipe, tokenizer, shards, mixture, held, found)
+    return PreparedText(recipe, tokenizer, shards, mixture, held, found)
 
 
 def decisive(recipe: PretrainRecipe, sources: list[str], tokenizer: str, base: BaseModelId | None) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def bar() -> Any:
     return console.progress() if main_process() else contextlib.nullcontext(console.Lines(every=float("inf")))
 
 
-def texts(run: Prepared) -> list[Text]:
+def texts(run: PreparedText) -> list[Text]:
     """The sources, as the run uses them."""
     epochs = run.mixture.epochs(run.recipe.total_steps)
     return [

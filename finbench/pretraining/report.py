@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import plots, render
+from finbench.cards import from_template, plots
 from finbench.core import catalog
 from finbench.core.files import write_atomic
 from finbench.pretraining.result import Pretrained, Trained
@@ -15,47 +15,53 @@ from finbench.pretraining.spec import ALL
 
 
 @dataclass(frozen=True)
-class Row:
+class MemberRow:
     """A quantity, and what it is for each model."""
 
     name: str
     cells: list[str]
 
 
-def rows(done: Pretrained) -> list[Row]:
+def rows(done: Pretrained) -> list[MemberRow]:
     """The comparison, a row for each quantity; ratios are to the dense model of the whole size, where there is one."""
     models = done.models
     whole = next((model for model in models if model.name == "dense"), None)
     found = [
-        Row("parameters", [amount(model.parameters) for model in models]),
-        Row("compression, embeddings counted", [f"{model.compression:.2f}×" for model in models]),
-        Row("weight files", [size(model.bytes) for model in models]),
+        MemberRow("parameters", [amount(model.parameters) for model in models]),
+        MemberRow("compression, embeddings counted", [f"{model.compression:.2f}×" for model in models]),
+        MemberRow("weight files", [size(model.bytes) for model in models]),
         *(
-            Row(f"  at {bits} bits", [size(model.stored[bits]) if bits in model.stored else "" for model in models])
+            MemberRow(
+                f"  at {bits} bits", [size(model.stored[bits]) if bits in model.stored else "" for model in models]
+            )
             for bits in models[0].stored
         ),
-        Row("operations a token, training", [amount(model.flops_training) for model in models]),
-        Row("tokens a second", [f"{model.tokens_per_second:,.0f}" for model in models]),
+        MemberRow("operations a token, training", [amount(model.flops_training) for model in models]),
+        MemberRow("tokens a second", [f"{model.tokens_per_second:,.0f}" for model in models]),
     ]
     if whole and len(models) > 1:
         work = [whole.flops_training / model.flops_training for model in models]
         speed = [model.tokens_per_second / whole.tokens_per_second for model in models]
-        found.append(Row("operations: dense over this", [f"{ratio:.2f}×" for ratio in work]))
-        found.append(Row("speed: this over dense", [f"{ratio:.2f}×" for ratio in speed]))
+        found.append(MemberRow("operations: dense over this", [f"{ratio:.2f}×" for ratio in work]))
+        found.append(MemberRow("speed: this over dense", [f"{ratio:.2f}×" for ratio in speed]))
     found += [
-        Row("peak memory", [size(model.peak_memory_bytes) for model in models]),
-        Row("training loss, last tenth", [f"{model.final_loss:.4f}" for model in models]),
+        MemberRow("peak memory", [size(model.peak_memory_bytes) for model in models]),
+        MemberRow("training loss, last tenth", [f"{model.final_loss:.4f}" for model in models]),
     ]
     if any(model.base_bits for model in models):
-        found.append(Row("bits per byte of the base", [_bits(model.base_bits, ALL) for model in models]))
-    found.append(Row("bits per byte before", [f"{model.first_bits:.4f}" for model in models]))
+        found.append(MemberRow("bits per byte of the base", [_bits(model.base_bits, ALL) for model in models]))
+    found.append(MemberRow("bits per byte before", [f"{model.first_bits:.4f}" for model in models]))
     for name in sorted(models[0].bits_curve[-1][1], key=lambda name: name != ALL):
         shown = "bits per byte after" if name == ALL or len(done.sources) == 1 else f"  on {name}"
-        found.append(Row(shown, [_bits(model.bits_curve[-1][1], name) for model in models]))
+        found.append(MemberRow(shown, [_bits(model.bits_curve[-1][1], name) for model in models]))
     for bits in models[0].stored_bits:
-        found.append(Row(f"  stored at {bits} bits", [_bits(model.stored_bits.get(bits, {}), ALL) for model in models]))
+        found.append(
+            MemberRow(f"  stored at {bits} bits", [_bits(model.stored_bits.get(bits, {}), ALL) for model in models])
+        )
     for task in models[0].scores:
-        found.append(Row(task, [f"{100 * model.scores[task]:.1f}" if task in model.scores else "" for model in models]))
+        found.append(
+            MemberRow(task, [f"{100 * model.scores[task]:.1f}" if task in model.scores else "" for model in models])
+        )
     return found
 
 
@@ -120,12 +126,12 @@ def truncations(done: Pretrained) -> list[tuple[str, float, float]]:
 
 def markdown(done: Pretrained) -> str:
     """The report for a repository."""
-    return render.template("pretrain.md.j2", escape=False, **_values(done))
+    return from_template("pretrain.md.j2", escape=False, **_values(done))
 
 
 def html(done: Pretrained) -> str:
     """The report as one self-contained page: no script, no request."""
-    return render.template("pretrain.html.j2", escape=True, **_values(done), figures=figures(done))
+    return from_template("pretrain.html.j2", escape=True, **_values(done), figures=figures(done))
 
 
 def _values(done: Pretrained) -> dict[str, Any]:
@@ -162,13 +168,13 @@ def with_scores(done: Pretrained, out: Path) -> Pretrained:
 
     A prompt that is longer than the context is cut on the left, which the card counts: it would be late to refuse it.
     """
-    from finbench.evaluation import evaluator
+    from finbench.evaluation import evaluate
 
     names = [task.name for task in catalog.expand(done.recipe.tasks)]
     scored = []
     for model in done.models:
         place = (out / (model.dense_folder or model.folder)).resolve()
-        found = evaluator.evaluate(
+        found = evaluate(
             [], model=str(place), tasks=names, out=out / "scorecards" / model.name, arguments={"truncate": "left"}
         )
         own = {score.task.removeprefix(catalog.PREFIX): score.main.value for card in found for score in card.scores}

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from finbench.core.records import BaseModelId, Document, Provenance
 from finbench.core.strict import Record
-from finbench.models.structured.structures import Factored, Structure
+from finbench.models.structured import Factored, Structure
 from finbench.pretraining.spec import ALL, PretrainRecipe
 
 

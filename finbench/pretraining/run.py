@@ -14,7 +14,7 @@ from finbench.core.files import digest, write_atomic
 from finbench.pretraining import spec
 from finbench.pretraining.prepared import (
     RECORD,
-    Prepared,
+    PreparedText,
     decisive,
     dtype_name,
     main_process,
@@ -44,7 +44,7 @@ def pretrain(
     quiet()  # before the libraries that speak when they are imported
     from finbench.pretraining import fit, outline, report
 
-    recipe = recipe if isinstance(recipe, PretrainRecipe) else spec.read(recipe)
+    recipe = recipe if isinstance(recipe, PretrainRecipe) else spec.read_recipe(recipe)
     out = out or Path("runs") / recipe.name
     run = prepare(recipe)
     if dry_run:
@@ -90,7 +90,7 @@ def _check_folder(out: Path) -> None:
             )
 
 
-def _claim(run: Prepared, out: Path, resume: bool) -> None:
+def _claim(run: PreparedText, out: Path, resume: bool) -> None:
     """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one."""
     mark, record = out / _MARK, out / RECORD
     now = {**run.decisive, "dtype_used": dtype_name(run.recipe)}
@@ -114,7 +114,7 @@ def _claim(run: Prepared, out: Path, resume: bool) -> None:
     write_atomic(mark, json.dumps({**now, **about}, indent=1) + "\n")
 
 
-def _finished(run: Prepared, out: Path) -> Pretrained | None:
+def _finished(run: PreparedText, out: Path) -> Pretrained | None:
     """The record of this run, where nothing is missing from it."""
     if not (out / RECORD).is_file():
         return None

@@ -188,7 +188,7 @@ class _Writer:
         self.bar.remove_task(task)
         self.finish()
 
-    def take(self, placed: list[corpus.Document]) -> None:
+    def take(self, placed: list[corpus.CorpusText]) -> None:
         """Tokenise some documents into the piece."""
         encoded = self.tokenizer([part.text for part in placed], add_special_tokens=False, verbose=False)["input_ids"]
         for document, ids in zip(placed, encoded, strict=True):

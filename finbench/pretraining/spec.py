@@ -12,7 +12,7 @@ from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import DType
 from finbench.core.strict import Record
-from finbench.models.structured.structures import Structure
+from finbench.models.structured import Structure
 
 ALL = "all"  # in results, every source together
 Baseline = Literal["dense", "parameters", "flops"]
@@ -55,7 +55,7 @@ SHAPES: dict[str, tuple[str, Mapping[str, int | bool]]] = {
 }
 
 
-class Start(Record):
+class StartSpec(Record):
     """From what the run starts: from nothing (``shape``), or from a dense checkpoint (``base``)."""
 
     shape: str | None = Field(default=None, description="named size: gpt2-124m, gpt2-1.5b, llama-2-7b, llama-tiny ...")
@@ -90,7 +90,7 @@ class Start(Record):
         return self.architecture or SHAPES[self.shape or ""][0]
 
 
-class Source(Record):
+class TextSource(Record):
     """Where documents come from: exactly one of ``text``, ``jsonl``, ``filings``, ``hub``, ``folder``."""
 
     name: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9._-]*$", description="default: from the place")
@@ -128,7 +128,7 @@ class Source(Record):
         return str(getattr(self, self.kind))
 
 
-class ReLora(Record):
+class ReLoraSpec(Record):
     """Continued pretraining by ReLoRA (arXiv:2307.05695): a LoRA that is folded into the weights again and again."""
 
     rank: int = Field(default=128, ge=1)
@@ -142,11 +142,11 @@ class PretrainRecipe(Record):
     """How to pretrain one model, and what it is compared with."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=120)
-    start: Start
+    start: StartSpec
     structure: Structure = Field(default=Structure(kind="dense"))
     warmup_dense_steps: int = Field(default=0, ge=0, description="full-rank steps before the layers are factorised")
-    relora: ReLora | None = None
-    data: list[Source] = Field(min_length=1)
+    relora: ReLoraSpec | None = None
+    data: list[TextSource] = Field(min_length=1)
     held_out: float = Field(default=0.02, gt=0, lt=0.5, description="share of the documents, by salted hash")
     context: int = Field(default=512, ge=8, description="tokens a sequence")
     tokens: int | None = Field(default=None, ge=1, description="to train on; or steps")
@@ -168,13 +168,15 @@ class PretrainRecipe(Record):
     eval_every: int | None = Field(default=None, ge=1, description="steps; default: a tenth of the run")
     eval_tokens: int = Field(default=200_000, ge=1, description="held-out tokens a source that are scored, at most")
     save_every: int = Field(default=200, ge=1)
-    tasks: list[str] = Field(default=[], description="exams that every model sits at the end: finbench tasks list")
+    tasks: list[str] = Field(
+        default=[], description="tasks on which every model is evaluated at the end: finbench tasks list"
+    )
     store: list[Literal[8, 4]] = Field(default=[], description="also write the factors at 8 (int8), 4 (NF4) bits")
     baselines: list[Baseline] = Field(default=[], description="dense models on the same tokens, in the same order")
 
     @field_validator("data")
     @classmethod
-    def _weights(cls, data: list[Source]) -> list[Source]:
+    def _weights(cls, data: list[TextSource]) -> list[TextSource]:
         if len({source.weight is None for source in data}) > 1:
             raise ValueError("give every source a weight, or none")
         return data
@@ -244,7 +246,7 @@ class PretrainRecipe(Record):
         return found
 
 
-def read(source: str | Path, overrides: Mapping[str, Any] | None = None) -> PretrainRecipe:
+def read_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) -> PretrainRecipe:
     """The recipe in a YAML file, with ``overrides`` on top: ``{"structure.rank": 64}`` reaches into a part.
 
     Raises FinbenchError that names every unknown key with near misses, and every wrong value.

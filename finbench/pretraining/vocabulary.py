@@ -13,12 +13,12 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, folder_atomic
 from finbench.models import bases
 from finbench.pretraining import corpus
-from finbench.pretraining.spec import Start
+from finbench.pretraining.spec import StartSpec
 
 END = "<|endoftext|>"
 
 
-def tokenizer_of(start: Start, located: Sequence[corpus.Located], held_out: float) -> Any:
+def tokenizer_of(start: StartSpec, located: Sequence[corpus.Located], held_out: float) -> Any:
     """The tokenizer that a recipe names, or the one made from its documents, once, in the cache."""
     if start.vocabulary is None:
         return bases.load_tokenizer(bases.resolve(start.base or start.tokenizer or ""))

@@ -3,3 +3,17 @@
 ``adapter`` and ``evidence`` choose the files of adapters, models, scorecards, data and tasks; ``modelcard`` writes the
 README, ``picture`` its plot, ``licences`` the licence.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.publishing.publish import Pushed, push
+    from finbench.publishing.pulling import Pulled, add_to_zoo, pull, stated_base
+else:
+    __getattr__ = face(__name__)
+
+__all__ = ["Pulled", "Pushed", "add_to_zoo", "pull", "push", "stated_base"]

@@ -12,14 +12,12 @@ from typing import Any
 
 import yaml
 
-from finbench.cards import cardfiles, exports
+from finbench.cards import cardfiles, eval_results
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, BaseModelId, Scorecard
-from finbench.evaluation import verification
-from finbench.hub import SAFE_FILES
-from finbench.hub.client import Kind
-from finbench.hub.planning import File
+from finbench.evaluation import verify
+from finbench.hub import SAFE_FILES, File, Kind
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard, picture
@@ -88,7 +86,7 @@ def bundle(folder: Path, repo: str, options: Options) -> Bundle:
         samples = cardfiles.samples_path(path)
         files += [File(f"{EVIDENCE}/{samples.name}", samples)] if samples.is_file() else []
     if own:
-        files.append(File(modelcard.PICTURE, picture.scores(facts.cards, facts.base_cards, facts.tasks)))
+        files.append(File(modelcard.PICTURE, picture.scores(facts.cards, facts.base_cards, facts.tasks).encode()))
         files.append(File(".eval_results/finbench.yaml", _eval_results(facts.cards)))
     message = f"finbench: {found.name} {found.identity[:12]}"
     return Bundle(files, message, readme, owned=SAFE_FILES, notes=notes)
@@ -115,7 +113,7 @@ def base_of(found: AdapterFolder, named: str | None) -> BaseModelId | None:
     if recorded:
         if not recorded.hub_id:
             raise FinbenchError(
-                f"{found.name} was trained on a folder ({recorded.alias}), which nobody else has.",
+                f"{found.name} was trained on a folder ({recorded.alias}), which is on this machine alone.",
                 "Name the same base on the Hub: --base hub:org/name@commit",
             )
         return recorded
@@ -202,7 +200,7 @@ def _cards(found: AdapterFolder, options: Options) -> tuple[list[tuple[Path, Sco
 
 def check(path: Path) -> None:
     """Refuse to publish a card that does not follow from its samples."""
-    verified = verification.verify(path)
+    verified = verify(path)
     if verified.faults:
         fault = verified.faults[0]
         raise FinbenchError(f"{path} is not to be trusted: {fault.field} {fault.message}", f"finbench verify {path}")
@@ -217,6 +215,6 @@ def _eval_results(cards: Sequence[Scorecard]) -> bytes:
     """Entries of ``.eval_results``: one a task; the Hub knows no conditions, so the plainest card counts."""
     entries: dict[str, Any] = {}
     for card in sorted(cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat)):
-        for entry in exports.eval_results(card):
+        for entry in eval_results(card):
             entries.setdefault(str(entry["dataset"]["task_id"]), entry)
     return yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True).encode()

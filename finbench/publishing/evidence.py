@@ -11,13 +11,12 @@ from typing import Any
 
 import yaml
 
-from finbench.cards import cardfiles, exports
-from finbench.cards.render import template
+from finbench.cards import cardfiles, eval_results, from_template
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.core.records import Scorecard
-from finbench.hub.planning import File
+from finbench.hub import File
 from finbench.publishing.adapter import EVIDENCE, Bundle, check
 from finbench.publishing.licences import hub_identifier
 
@@ -42,7 +41,10 @@ def cards_bundle(places: Sequence[Path], model: bool) -> Bundle:
 def _for_model(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
     identities = {card.subject.adapter or card.subject.base.fingerprint for card in cards}
     if len(identities) > 1:
-        raise FinbenchError(f"These cards are of {len(identities)} subjects; a model's repository is of one.")
+        raise FinbenchError(
+            f"These cards are of {len(identities)} subjects; a model's repository is of one.",
+            "Name the cards of one subject, or leave --model out.",
+        )
     files = []
     for path in paths:
         samples = cardfiles.samples_path(path)
@@ -50,7 +52,7 @@ def _for_model(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
         files += [File(f"{EVIDENCE}/{samples.name}", samples)] if samples.is_file() else []
     entries: dict[str, Any] = {}
     for card in sorted(cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat)):
-        for entry in exports.eval_results(card):
+        for entry in eval_results(card):
             entries.setdefault(str(entry["dataset"]["task_id"]), entry)
     made = yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True)
     files.append(File(".eval_results/finbench.yaml", made.encode()))
@@ -132,7 +134,7 @@ def data_bundle(folder: Path, repo: str) -> Bundle:
     head: dict[str, Any] = {"license": identifier, "language": ["en"], "tags": ["finbench", "finance"]}
     splits = [{"split": Path(file).stem, "path": file} for file in sorted(shas)]
     head["configs"] = [{"config_name": "default", "data_files": splits}]
-    body = template("dataset.md.j2", escape=False, repo=repo, set=name, about=stated, task=task)
+    body = from_template("dataset.md.j2", escape=False, repo=repo, set=name, about=stated, task=task)
     readme = f"---\n{yaml.safe_dump(head, sort_keys=False, width=1000)}---\n\n{body.strip()}\n"
     files = [File(file, folder / file) for file in ["dataset.json", *sorted(shas)]]
     files.append(File("README.md", readme.encode()))
@@ -145,7 +147,7 @@ def tasks_bundle(folder: Path, repo: str) -> Bundle:
     wanted = [p for p in sorted(folder.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     files = [File(path.relative_to(folder).as_posix(), path) for path in wanted if not path.name.startswith(".")]
     head = {"license": "apache-2.0", "language": ["en"], "tags": ["finbench", "finance", "lm-eval"]}
-    body = template("tasks.md.j2", escape=False, repo=repo, tasks=list(catalog.tasks().values()))
+    body = from_template("tasks.md.j2", escape=False, repo=repo, tasks=list(catalog.tasks().values()))
     readme = f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n{body.strip()}\n"
     files = [file for file in files if file.path != "README.md"]
     files.append(File("README.md", readme.encode()))

@@ -10,18 +10,16 @@ from typing import Any
 import yaml
 
 from finbench import hub
-from finbench.cards import exports
-from finbench.cards.render import amount, conditions, interval, template
+from finbench.cards import amount, conditions_of, from_template, in_brackets, model_index
 from finbench.core import catalog
 from finbench.core.records import Adapter, BaseModelId, Scorecard
 from finbench.engines import servable
 from finbench.methods import METHODS, irqlora
 from finbench.publishing.licences import Licence
 from finbench.publishing.picture import base_score, ordered
-from finbench.scoring import metrics, prompts
-from finbench.scoring.taskcheck import exam_of_examples
+from finbench.scoring import metrics, prompts, task_of_examples
 
-PICTURE = "finbench/scores.png"
+PICTURE = "finbench/scores.svg"
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def write(facts: Facts) -> str:
     """The whole README, deterministic: equal facts give equal text."""
     head = yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1000)
     method = METHODS.get(facts.method)
-    text = template(
+    text = from_template(
         "published.md.j2",
         escape=False,
         f=facts,
@@ -113,7 +111,7 @@ def metadata(facts: Facts) -> dict[str, Any]:
     if facts.cards:
         found["metrics"] = sorted({_hub_metric(score.main_metric) for card in facts.cards for score in card.scores})
         plain = min(facts.cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat))
-        found |= exports.model_index(plain, facts.title)
+        found |= model_index(plain, facts.title)
     return found
 
 
@@ -135,10 +133,10 @@ def _rows(facts: Facts) -> list[dict[str, str]]:
         majority = score.baselines.get("majority", {}).get(score.main_metric)
         found.append(
             {
-                "task": ", ".join([score.task.removeprefix(catalog.PREFIX), *conditions(card, score)]),
+                "task": ", ".join([score.task.removeprefix(catalog.PREFIX), *conditions_of(card, score)]),
                 "metric": metrics.spoken(score.main_metric) + (" in %" if share else ""),
-                "own": interval(score.main, share),
-                "base": interval(base.main, share) if base else "not measured",
+                "own": in_brackets(score.main, share),
+                "base": in_brackets(base.main, share) if base else "not measured",
                 "majority": amount(majority, share) if majority is not None else "",
                 "n": f"{score.n:,}",
                 "parsed": amount(score.parse_rate.value),
@@ -180,7 +178,7 @@ def _prompt(facts: Facts) -> str:
     known = [catalog.tasks()[name] for name in facts.tasks if name in catalog.tasks()]
     if not known:
         return "Is this sentence positive, negative or neutral?"
-    exam = exam_of_examples(known[0])
+    exam = task_of_examples(known[0])
     return str(prompts.pair(exam, next(iter(exam.dataset["test"])))[0])
 
 
@@ -199,7 +197,7 @@ def _overlaps(facts: Facts) -> list[str]:
     """Which test texts it was trained on, as its record states it."""
     found = facts.record.contamination if facts.record else None
     if found is None:
-        return ["Whether test texts were among its training rows: nobody has looked."]
+        return ["Whether test texts were among its training rows: not checked."]
     hit = [f"{name}: {count:,} of {found.looked_for[name]:,}" for name, count in found.found.items() if count]
     looked = ", ".join(sorted(found.looked_for)) or "no set"
     return [f"Test texts among its training rows ({looked} were looked at): " + ("; ".join(hit) or "none") + "."]

@@ -17,7 +17,7 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import folder_atomic
 from finbench.core.records import Score, Scorecard
-from finbench.evaluation import verification
+from finbench.evaluation import verify
 from finbench.models import adapters, zoo
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing.adapter import EVIDENCE
@@ -97,7 +97,7 @@ def stated_base(found: AdapterFolder) -> str:
 # ---------------------------------------------------------------- the zoo
 
 
-def zoo_add(reference: str, name: str | None = None) -> tuple[zoo.ZooEntry, Path]:
+def add_to_zoo(reference: str, name: str | None = None) -> tuple[zoo.ZooEntry, Path]:
     """Pin a published adapter under a name; return (entry, the file it was written to).
 
     The adapter is fetched and checked, and so are the scorecards published beside it: one that does not follow from
@@ -149,7 +149,10 @@ def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | No
     """(plainest card of the adapter, SHA-256 of its file, card of the base) among those published beside it."""
     names = [name for name in hub.names_below(repo, sha, EVIDENCE) if _CARD.fullmatch(name.rpartition("/")[2])]
     if len(names) > 2 * _MOST_CARDS:
-        raise FinbenchError(f"hub:{repo} has {len(names):,} files of scorecards; at most {2 * _MOST_CARDS} are read.")
+        raise FinbenchError(
+            f"hub:{repo} has {len(names):,} files of scorecards; at most {2 * _MOST_CARDS} are read.",
+            "Fetch the adapter alone (hf download REPO FILE --local-dir DIR), then name the folder.",
+        )
     files = hub.fetch_files(repo, sha, names, most=_LARGEST_EVIDENCE)
     own: list[tuple[Scorecard, str]] = []
     bases: list[Scorecard] = []
@@ -158,7 +161,7 @@ def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | No
             (Path(folder) / name.rpartition("/")[2]).write_bytes(data)
         for path in sorted(Path(folder).glob("*.json")):
             card = cardfiles.read(path)
-            verified = verification.verify(path)
+            verified = verify(path)
             if verified.faults:
                 fault = verified.faults[0]
                 raise FinbenchError(

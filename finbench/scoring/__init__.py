@@ -1,1 +1,57 @@
 """Prompts and documents in; metrics, intervals and paired tests out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.scoring import metrics, prompts
+    from finbench.scoring.measuring import (
+        LENIENT,
+        baselines,
+        clusters_of,
+        hidden_metrics,
+        measure,
+        overlap_with_training,
+        paired_difference,
+        sample_counts,
+        sample_rows,
+        split_metrics,
+        values_of,
+    )
+    from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar
+    from finbench.scoring.stats import RESAMPLES, Z95, seed_spread, welch
+    from finbench.scoring.taskcheck import golden_prompt, resolve_function, task_faults, task_of_examples
+else:
+    __getattr__ = face(__name__)
+
+__all__ = [
+    "LENIENT",
+    "RESAMPLES",
+    "UNTESTABLE",
+    "Z95",
+    "Difference",
+    "baselines",
+    "clusters_of",
+    "documents_needed",
+    "golden_prompt",
+    "hidden_metrics",
+    "holm",
+    "mcnemar",
+    "measure",
+    "metrics",
+    "overlap_with_training",
+    "paired_difference",
+    "prompts",
+    "resolve_function",
+    "sample_counts",
+    "sample_rows",
+    "seed_spread",
+    "split_metrics",
+    "task_faults",
+    "task_of_examples",
+    "values_of",
+    "welch",
+]

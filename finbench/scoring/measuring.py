@@ -14,7 +14,7 @@ import numpy as np
 
 from finbench.core.files import stable_json
 from finbench.core.records import Contamination, Measure, Overlap
-from finbench.core.seal import leaves, row_seal, salted
+from finbench.core.seal import leaves, salted
 from finbench.scoring import paired, prompts, stats
 from finbench.scoring.metrics import Aggregation, bounds, summed
 
@@ -28,24 +28,22 @@ def measure(
     clusters: Sequence[Any] | None = None,
     *,
     within: stats.Bounds = paired.UNBOUNDED,
-    rule: stats.Rule | None = None,
 ) -> Measure:
     """The aggregated value of a metric with its 95 % interval.
 
     ``values`` holds one value a document: a number for ``mean``, else what the named aggregation of ``tasks/lib``
     takes. ``clusters`` names the source of each document. Shares of independent documents get the Wilson interval,
     everything else a bootstrap over clusters; none goes beyond ``within``, the values that the metric can have.
-    ``rule``: that of an older card (``finbench.scoring.earlier``).
     """
     stated = float(aggregation(list(values)))
     metric = summed(aggregation.__name__, values)
     if metric is None:
-        return _called(values, aggregation, clusters, stated, within, rule)
+        return _called(values, aggregation, clusters, stated, within)
     if aggregation.__name__ == "mean" and _independent(clusters, len(values)) and np.isin(values, (0.0, 1.0)).all():
         found = stats.wilson(int(sum(values)), len(values))
     else:
         within = stats.SHARE if metric.share else within
-        found = stats.bootstrap(metric.parts, metric.statistic, clusters, bounds=within, rule=rule)
+        found = stats.bootstrap(metric.parts, metric.statistic, clusters, bounds=within)
     if abs(found.value - stated) > 1e-9:
         raise AssertionError(f"{aggregation.__name__}: lm-eval gives {stated}, the interval's statistic {found.value}")
     if found.low is None or found.high is None:
@@ -71,7 +69,6 @@ def _called(
     clusters: Sequence[Any] | None,
     stated: float,
     within: stats.Bounds,
-    rule: stats.Rule | None,
 ) -> Measure:
     """Interval of any aggregation, by calling it on the items of resampled clusters, or without each of few."""
     units = groups(clusters, len(values))
@@ -80,17 +77,12 @@ def _called(
     def of(picked: Sequence[int]) -> float:
         return aggregation([values[row] for unit in picked for row in units[unit]])
 
-    if len(units) <= stats.FEW and rule is None:
+    if len(units) <= stats.FEW:
         return stats.few_units(stated, _error_without(of, len(units)), sizes(units), not alike, within)
     drawn = np.random.default_rng(0).integers(len(units), size=(SLOW_RESAMPLES, len(units)))
     found = np.array([of(picked) for picked in drawn], float)
     method = f"{'bootstrap' if alike else 'cluster bootstrap'}, {SLOW_RESAMPLES} resamples"
-
-    def alone() -> Measure:
-        return _called(values, aggregation, None, stated, within, rule)
-
-    made = stats.Resampled(stated, found, len(units), method, within, called=True, alone=None if alike else alone)
-    return (rule or stats.many_units)(made)
+    return stats.many_units(stated, found, len(units), method, within)
 
 
 def sizes(units: Sequence[Sequence[int]]) -> stats.Counts:
@@ -105,7 +97,7 @@ def _error_without(of: Callable[[Sequence[int]], float], units: int) -> float:
     return stats.jackknife_of([of([unit for unit in range(units) if unit != out]) for out in range(units)])
 
 
-def difference(
+def paired_difference(
     a: Sequence[Any], b: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None = None
 ) -> paired.Difference:
     """A's metric minus B's on the same documents: paired bootstrap interval and permutation p-value."""
@@ -126,7 +118,7 @@ def difference(
         drawn = rng.integers(len(units), size=(SLOW_RESAMPLES, len(units)))
         gaps = np.array([value(a, picked) - value(b, picked) for picked in drawn])
         method = f"paired bootstrap, {SLOW_RESAMPLES} resamples"
-        found = stats.many_units(stats.Resampled(observed, gaps, len(units), method, paired.UNBOUNDED, called=True))
+        found = stats.many_units(observed, gaps, len(units), method, paired.UNBOUNDED)
         error = float(gaps.std())
     extreme = 0
     for swapped in rng.integers(2, size=(SLOW_RESAMPLES, len(units))):
@@ -142,12 +134,10 @@ def split_metrics(
     values: Mapping[str, Sequence[Any]],
     aggregation: Mapping[str, Aggregation],
     clusters: Sequence[Any] | None = None,
-    *,
-    rule: stats.Rule | None = None,
 ) -> tuple[dict[str, Measure], dict[str, Measure], Measure]:
     """(strict metrics, lenient metrics, parse rate) of per-document values by metric name."""
     measures = {
-        name: measure(items, aggregation[name], clusters, within=bounds(name.removesuffix(LENIENT)), rule=rule)
+        name: measure(items, aggregation[name], clusters, within=bounds(name.removesuffix(LENIENT)))
         for name, items in values.items()
     }
     always = Measure(value=1.0, low=1.0, high=1.0, method="choices always parse")
@@ -198,7 +188,7 @@ def sample_rows(
             row["answer"] = answer
         else:  # a model may repeat its prompt, whose text may not be published
             row["answer_sha256"] = salted(answer)
-        rows.append(row | {"seal": row_seal(row)})
+        rows.append(row)
     return rows, values
 
 
@@ -209,22 +199,22 @@ def _shown(value: Any, words: set[str]) -> Any:
     return {"sha256": salted(stable_json(value))}
 
 
-def hidden(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+def hidden_metrics(rows: Sequence[Mapping[str, Any]]) -> set[str]:
     """Metrics whose values quote restricted text, so that only the data's owner can recompute them."""
     return {name for row in rows for name, value in row["values"].items() if isinstance(value, dict)}
 
 
 def values_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Metric -> one value a row, for the metrics that are not hidden."""
-    return {name: [row["values"][name] for row in rows] for name in rows[0]["values"].keys() - hidden(rows)}
+    return {name: [row["values"][name] for row in rows] for name in rows[0]["values"].keys() - hidden_metrics(rows)}
 
 
 def clusters_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The cluster of each row; rows of schema 0 have none, and count by their document."""
-    return [str(row.get("cluster", row["doc"])) for row in rows]
+    """The cluster of each row."""
+    return [row["cluster"] for row in rows]
 
 
-def counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def sample_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """What a Score says about its rows: documents, clusters, and documents whose prompt occurred before."""
     return {
         "n": len(rows),
@@ -287,7 +277,7 @@ def _guess(exam: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) ->
     }
 
 
-def overlap(known: Contamination | None, name: str) -> Overlap | None:
+def overlap_with_training(known: Contamination | None, name: str) -> Overlap | None:
     """How many test texts of a set were in the training rows; None where nobody looked."""
     if known is None or not known.looked_for.get(name):
         return None

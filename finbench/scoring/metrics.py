@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,22 +210,6 @@ def may_quote(task: str, metric: str) -> bool:
     """The metric's values can hold text of the document or the answer, not only numbers and labels."""
     found = aggregations(task).get(metric)
     return found is not None and found.__name__ not in _SUMMED
-
-
-@functools.cache
-def history() -> dict[str, dict[int, str]]:
-    """Digests of earlier versions of tasks, of which scorecards are about: task -> version -> digest."""
-    digests = _history()["digests"]
-    return {task: {int(v): digest for v, digest in versions.items()} for task, versions in digests.items()}
-
-
-def asked_otherwise(task: str) -> list[int]:
-    """Earlier versions whose zero-shot questions, choices or way to generate were others than today's."""
-    return list(_history()["asked_otherwise"].get(task, []))
-
-
-def _history() -> dict[str, Any]:
-    return dict(json.loads((Path(__file__).parents[1] / "task_history.json").read_text(encoding="utf-8")))
 
 
 def lower_is_better(task: str) -> list[str]:

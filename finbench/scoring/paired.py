@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finbench.core.records import Measure
-from finbench.scoring.quantiles import Z95, normal_quantile
-from finbench.scoring.stats import RESAMPLES, Bounds, Counts, Statistic, by_cluster, estimate
+from finbench.scoring.stats import RESAMPLES, Z95, Bounds, Counts, Statistic, by_cluster, estimate
 
 POWER = 0.8
 UNBOUNDED = (-math.inf, math.inf)
@@ -122,7 +121,9 @@ def minimum_detectable_effect(error: float, power: float = POWER) -> float:
 
     Normal approximation: (z of 97.5 % + z of ``power``) times the error (Card et al. 2020, section 3).
     """
-    return (Z95 + normal_quantile(power)) * error
+    from scipy.special import ndtri
+
+    return (Z95 + float(ndtri(power))) * error
 
 
 def documents_needed(n: int, error: float, effect: float, power: float = POWER) -> int | None:

@@ -79,7 +79,7 @@ def _checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, An
 
 def _fetch(missing: list[Task], data_dir: Path | None) -> None:
     """Import what is missing from the Hub; what cannot be had is one error with the commands to type."""
-    from finbench.data.sources import import_data, on_hub
+    from finbench.data import import_data, on_hub
 
     faults, offline, where = [], "", f" --data-dir {data_dir}" if data_dir else ""
     for task in {task.set: task for task in missing}.values():
@@ -105,14 +105,14 @@ def _fetch(missing: list[Task], data_dir: Path | None) -> None:
 
 def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dict[str, Any]:
     """Where a task's rows came from, as its DataId records it."""
-    from finbench.data.sources import describe
+    from finbench.data import describe_set
 
     choices = {
         name: str(stated.get(f"finbench_{name}", own)) for name in CHOICES if (own := getattr(task, name)) is not None
     }
     if task.shipped:
         return {"origin": "shipped", "choices": choices}
-    hub = (describe(task.set, data_dir) or {}).get("hub")
+    hub = (describe_set(task.set, data_dir) or {}).get("hub")
     if not hub:
         return {"origin": "files", "choices": choices}
     return {"origin": f"hub:{hub['path']}", "revision": hub["revision"], "pinned": hub["pinned"], "choices": choices}

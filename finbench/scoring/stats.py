@@ -3,7 +3,7 @@
 A metric is a function of sums over documents: ``parts`` of shape (documents, k) and a ``statistic`` that maps sums
 of shape (..., k) to values of shape (...). Every function is vectorised over resamples. Independent units, of which
 n are in a sample, are documents, or the sources that documents share. Paired tests between two subjects are in
-``finbench.scoring.paired``, the rules of older cards in ``finbench.scoring.earlier``.
+``finbench.scoring.paired``.
 """
 
 from __future__ import annotations
@@ -17,33 +17,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finbench.core.records import Measure
-from finbench.scoring.quantiles import Z95, t_inside, t_quantile
 
 Counts = NDArray[np.float64]
 Statistic = Callable[[Counts], Counts]
 Bounds = tuple[float, float]  # the least and the greatest value that a statistic can have
 RESAMPLES = 10_000
 SHARE: Bounds = (0.0, 1.0)
+Z95 = 1.959963984540054  # 97.5 % quantile of the normal distribution
 FEW = 50  # units up to which there are no percentiles of resamples but a jackknife (docs/statistics.md)
 _FEW_KINDS = 256  # kinds of documents up to which one multinomial draw a resample is the faster way
 _BLOCK = 4_000_000  # numbers held at once while resampling: 32 MB
 _NOTHING = 1e-12  # standard error of a jackknife whose values are alike up to rounding
 
 
-@dataclass(frozen=True)
-class Resampled:
-    """What an interval is made from: ``values`` of the statistic on resamples of ``n`` independent units."""
+def t_quantile(df: float) -> float:
+    """97.5 % quantile of Student's t; ``df`` need not be a whole number."""
+    from scipy.special import stdtrit  # here: its import takes 0.3 s, which no command without intervals should pay
 
-    value: float
-    values: Counts
-    n: int
-    method: str
-    bounds: Bounds
-    called: bool = False  # by calling an aggregation on resampled documents, not by sums
-    alone: Callable[[], Measure] | None = None  # the interval if documents that share a source were independent
-
-
-Rule = Callable[[Resampled], Measure]
+    return float(stdtrit(df, 0.975))
 
 
 def wilson(successes: int, n: int) -> Measure:
@@ -90,14 +81,13 @@ def bootstrap(
     bounds: Bounds = SHARE,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    rule: Rule | None = None,
 ) -> Measure:
     """The statistic with its 95 % interval; whole clusters are resampled (Field and Welsh 2007).
 
-    ``bounds``: the least and greatest value that the statistic can have. ``rule``: that of an older card
-    (``finbench.scoring.earlier``). Up to ``FEW`` units there is no bootstrap but ``few_units``.
+    ``bounds``: the least and greatest value that the statistic can have. Up to ``FEW`` units there
+    is no bootstrap but ``few_units``.
     """
-    return estimate(parts, statistic, clusters, bounds=bounds, seed=seed, resamples=resamples, rule=rule)[0]
+    return estimate(parts, statistic, clusters, bounds=bounds, seed=seed, resamples=resamples)[0]
 
 
 def estimate(
@@ -108,24 +98,18 @@ def estimate(
     bounds: Bounds = SHARE,
     seed: int = 0,
     resamples: int = RESAMPLES,
-    rule: Rule | None = None,
     kind: str = "bootstrap",
 ) -> tuple[Measure, float]:
     """As ``bootstrap``, with the statistic's standard error."""
     grouped, sizes = by_cluster(parts, clusters)
     n, alike = len(grouped), len(grouped) == len(parts)
     value = float(statistic(grouped.sum(axis=0)))
-    if n <= FEW and rule is None:
+    if n <= FEW:
         error = jackknife(grouped, statistic) if n > 1 else 0.0
         return few_units(value, error, sizes, not alike, bounds), error
     values = resample(grouped, statistic, seed, resamples)
     method = f"{kind if alike else 'cluster ' + kind}, {resamples} resamples"
-
-    def alone() -> Measure:
-        return bootstrap(parts, statistic, bounds=bounds, seed=seed, resamples=resamples, rule=rule)
-
-    made = Resampled(value, values, n, method, bounds, alone=None if alike else alone)
-    return (rule or many_units)(made), float(values.std())
+    return many_units(value, values, n, method, bounds), float(values.std())
 
 
 # ---------------------------------------------------------------- few units
@@ -229,33 +213,22 @@ def resample(parts: Counts, statistic: Statistic, seed: int = 0, resamples: int 
     return np.concatenate([statistic(weights @ kinds) for weights in draws])
 
 
-def many_units(made: Resampled) -> Measure:
-    """The interval of more than ``FEW`` units: percentiles, within the bounds; none where resamples are all alike."""
-    found = percentile_interval(made)
-    assert found.low is not None
-    assert found.high is not None
-    low, high = max(made.bounds[0], found.low), min(made.bounds[1], found.high)
-    if low == high:
-        return Measure(value=made.value, low=None, high=None, method="none, resamples are all alike")
-    return found.model_copy(update={"low": min(made.value, low), "high": max(made.value, high)})
-
-
-def percentile_interval(made: Resampled) -> Measure:
-    """Expanded percentile interval of resampled values (Hesterberg 2015, section 5.3).
+def many_units(value: float, values: Counts, n: int, method: str, bounds: Bounds) -> Measure:
+    """The interval of more than ``FEW`` units from ``values`` of resamples: expanded percentiles, within the bounds.
 
     The plain percentile interval is too short by sqrt((n - 1) / n) and by using normal for t quantiles; taking
-    quantiles further out mends both. A share without spread at 0 or 1 (all wrong, all right) gets the interval of
-    Wilson for as many units.
+    quantiles further out mends both (Hesterberg 2015, section 5.3). A share without spread at 0 or 1 (all wrong, all
+    right) gets the interval of Wilson for as many units; other resamples that are all alike give none.
     """
-    value, values, n = made.value, made.values, made.n
-    low, high = float(values.min()), float(values.max())
-    if low == high == value and made.bounds == SHARE and value in SHARE:
+    if values.min() == values.max() == value and bounds == SHARE and value in SHARE:
         low, high = score_interval(value, n, Z95)
         return Measure(value=value, low=low, high=high, method=f"Wilson, {n} of {n}")
-    if n > 1:
-        tail = 0.5 * math.erfc(math.sqrt(n / (n - 1)) * t_quantile(n - 1) / math.sqrt(2))
-        low, high = (float(bound) for bound in np.quantile(values, [tail, 1 - tail]))
-    return Measure(value=value, low=min(value, low), high=max(value, high), method=made.method)
+    tail = 0.5 * math.erfc(math.sqrt(n / (n - 1)) * t_quantile(n - 1) / math.sqrt(2))
+    low, high = (float(end) for end in np.quantile(values, [tail, 1 - tail]))
+    low, high = max(bounds[0], min(value, low)), min(bounds[1], max(value, high))
+    if low == high:
+        return Measure(value=value, low=None, high=None, method="none, resamples are all alike")
+    return Measure(value=value, low=min(value, low), high=max(value, high), method=method)
 
 
 # ---------------------------------------------------------------- training seeds
@@ -295,5 +268,7 @@ def welch(a: Sequence[float], b: Sequence[float]) -> float:
     gap = abs(float(np.mean(a)) - float(np.mean(b)))
     if sum(parts) == 0:
         return 1.0 if gap == 0 else 0.0
+    from scipy.special import stdtr
+
     below = sum(part**2 / (len(side) - 1) for part, side in zip(parts, (a, b), strict=True) if len(side) > 1)
-    return max(0.0, 1 - t_inside(gap / math.sqrt(sum(parts)), sum(parts) ** 2 / below))
+    return 2 * float(stdtr(sum(parts) ** 2 / below, -gap / math.sqrt(sum(parts))))

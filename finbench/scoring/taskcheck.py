@@ -18,10 +18,10 @@ from finbench.core.records import Task
 from finbench.scoring import measuring, prompts
 
 
-def faults(task: Task, write: bool = False) -> Iterator[str]:
+def task_faults(task: Task, write: bool = False) -> Iterator[str]:
     """Findings about a task, one line each; ``write`` refreshes its golden prompts."""
     try:
-        exam = exam_of_examples(task)
+        exam = task_of_examples(task)
     except Exception as fault:  # noqa: BLE001 - lm-eval raises what it likes for a task that cannot be built
         yield f"lm-eval cannot build it: {type(fault).__name__}: {fault}"
         return
@@ -34,7 +34,7 @@ def faults(task: Task, write: bool = False) -> Iterator[str]:
         yield from _data_faults(task)
 
 
-def resolve(function: Function) -> Callable[..., Any]:
+def resolve_function(function: Function) -> Callable[..., Any]:
     """The function that a YAML names, loaded as lm-eval loads it."""
     from lm_eval.tasks._yaml_loader import _import_func_in_yml
 
@@ -42,7 +42,7 @@ def resolve(function: Function) -> Callable[..., Any]:
     return resolved
 
 
-def exam_of_examples(task: Task) -> Any:
+def task_of_examples(task: Task) -> Any:
     """The task as lm-eval builds it, on its three invented rows: no data set is needed."""
     import datasets
     from lm_eval.api.task import ConfigurableTask
@@ -58,7 +58,7 @@ def exam_of_examples(task: Task) -> Any:
 def golden_prompt(task: Task) -> str:
     """The prompt and answer of a task's first example, as an exam shows it."""
     quiet()
-    exam = exam_of_examples(task)
+    exam = task_of_examples(task)
     prompt, answer = prompts.pair(exam, next(iter(exam.dataset["test"])))
     return prompt + answer
 
@@ -167,8 +167,8 @@ def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[
 
 def _data_faults(task: Task) -> Iterator[str]:
     """Rows of a shipped set: each is valid, and no text of test is in train."""
-    loader = resolve(Function("lib.rows.find"))
-    reader = resolve(Function("lib.rows.read"))
+    loader = resolve_function(Function("lib.rows.find"))
+    reader = resolve_function(Function("lib.rows.read"))
     files = loader(task.set, True)
     try:
         rows = {split: reader(file, task.labels) for split, file in files.items()}

@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.console import quiet, say
-from finbench.core.errors import FinbenchError, Interrupted
+from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError, Interrupted
 from finbench.core.records import DType
-from finbench.engines import servable
-from finbench.engines.http import Endpoint, Refused, usable
-from finbench.evaluation import preflight
-from finbench.evaluation.subjects import Examinee, examinees
+from finbench.engines import Endpoint, Refused, servable, usable
+from finbench.evaluation import Examinee, examinees, preflight
 from finbench.models import adapters, bases
 from finbench.serving.guard import KEY
 
@@ -65,7 +63,7 @@ class Server:
         try:
             self.process.wait()
         except KeyboardInterrupt as stop:
-            raise Interrupted("The server is stopped.", "") from stop
+            raise Interrupted("The server is stopped.", NOTHING_TO_TYPE) from stop  # Ctrl-C is its regular end
         raise FinbenchError(f"The server has ended: {_last_line(self.log)}", "Start it again: finbench serve ...")
 
     def curl(self, model: str) -> str:
@@ -133,7 +131,7 @@ def _check(found: Sequence[Examinee]) -> None:
             faults.append(f"{one.subject.name} is a whole model: serve it alone, vllm serve {one.adapter}")
         elif one.adapter is not None and (why := preflight.route(one)).how == "merged":
             faults.append(
-                f"{one.subject.name} cannot stand beside its base ({', '.join(why.reasons)}): "
+                f"{one.subject.name} cannot be served beside its base ({', '.join(why.reasons)}): "
                 f"finbench merge {one.adapter} --out merged, then vllm serve merged"
             )
     if len(known := {one.subject.base.fingerprint: one.subject.base.alias for one in found}) > 1:
@@ -186,7 +184,9 @@ def _await(server: Server) -> None:
         if server.process.poll() is not None:
             raise FinbenchError(f"The server cannot start: {_last_line(server.log)}", "finbench doctor")
         if time.monotonic() - started > _PATIENCE:
-            raise FinbenchError(f"The server was not ready after {_PATIENCE:.0f} s: {_last_line(server.log)}")
+            raise FinbenchError(
+                f"The server was not ready after {_PATIENCE:.0f} s: {_last_line(server.log)}", "finbench doctor"
+            )
         try:
             said = {model: _said(endpoint, model) for model in server.models}
         except Refused:
@@ -195,15 +195,18 @@ def _await(server: Server) -> None:
         break
     silent = [model for model in server.models[1:] if said[model] == said[server.models[0]]]
     if silent:
-        raise FinbenchError(f"{', '.join(silent)}: the answers are the base's own; the adapter is not applied.")
+        raise FinbenchError(
+            f"{', '.join(silent)}: the answers are the base's own; the adapter is not applied.",
+            "Evaluate with --engine hf, and report it to the vLLM project.",
+        )
     say(f"Ready after {time.monotonic() - started:.0f} s.")
 
 
 def _said(endpoint: Endpoint, model: str) -> Any:
     asks = {"model": model, "prompt": _PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": 5}
-    found = endpoint.post("/completions", asks)["choices"][0]
+    found = endpoint.ask("/completions", asks)["choices"][0]
     if not found["logprobs"]["tokens"]:
-        raise Refused(f"{model} said nothing.")
+        raise Refused(f"{model} said nothing.", "finbench doctor")
     return found["logprobs"]["top_logprobs"]
 
 

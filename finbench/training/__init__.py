@@ -1,1 +1,41 @@
 """A recipe in, an adapter out; rates searched, cost planned, adapters merged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.training import checkpoints, recipes
+    from finbench.training.gpus import GIB
+    from finbench.training.launch import process_count
+    from finbench.training.merging import Made, merge, merge_in_words
+    from finbench.training.planning import plan, planned_gib, prepare_for_plan, shape_of
+    from finbench.training.runner import train
+    from finbench.training.sharding import check_sharding
+    from finbench.training.trainer import METHOD, FirstCtrlC, Keeper
+    from finbench.training.tuning import search_outline, tune
+else:
+    __getattr__ = face(__name__)
+
+__all__ = [
+    "GIB",
+    "METHOD",
+    "FirstCtrlC",
+    "Keeper",
+    "Made",
+    "check_sharding",
+    "checkpoints",
+    "merge",
+    "merge_in_words",
+    "plan",
+    "planned_gib",
+    "prepare_for_plan",
+    "process_count",
+    "recipes",
+    "search_outline",
+    "shape_of",
+    "train",
+    "tune",
+]

@@ -17,7 +17,7 @@ _POOL = 64  # batches sorted by length together: padding stays near 3 %, and bat
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """A training row: token ids, of which the last ``answer`` ones bear loss."""
 
     ids: list[int]
@@ -29,7 +29,7 @@ class Row:
         return len(self.ids) - self.answer
 
 
-def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> Row:
+def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> TrainingRow:
     """Tokenise a pair exactly as lm-eval splits a (context, continuation) request, then append end-of-text.
 
     Spaces at the end of the prompt go to the answer; both are tokenised as one text; the answer is what follows
@@ -48,10 +48,10 @@ def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> R
 
     whole, context = encode(prompt + answer), len(encode(prompt))
     ids = whole + ([tokenizer.eos_token_id] if end else [])
-    return Row(ids, len(ids) - context)
+    return TrainingRow(ids, len(ids) - context)
 
 
-def check_lengths(rows: Sequence[Row], longest: int, what: str) -> None:
+def check_lengths(rows: Sequence[TrainingRow], longest: int, what: str) -> None:
     """Refuse rows above ``longest`` tokens: cutting one would train on something else than is examined."""
     over = [len(row.ids) for row in rows if len(row.ids) > longest]
     if over:
@@ -60,10 +60,12 @@ def check_lengths(rows: Sequence[Row], longest: int, what: str) -> None:
             f"Allow them with --set max_length={max(over)}, if the base's context allows that many.",
         )
     if any(row.answer < 1 for row in rows):
-        raise FinbenchError(f"{what} has a row whose answer has no token of its own.")
+        raise FinbenchError(
+            f"{what} has a row whose answer has no token of its own.", "Use another base: finbench bases"
+        )
 
 
-def share_of(rows: Sequence[Row], weight: float, seed: int) -> list[Row]:
+def share_of(rows: Sequence[TrainingRow], weight: float, seed: int) -> list[TrainingRow]:
     """``weight`` times the rows: whole copies, and a seeded choice for the fraction."""
     if round(weight * len(rows)) < 1:
         raise FinbenchError(
@@ -146,7 +148,7 @@ def steps_of(rows: int, batch_size: int, accumulate: int, epochs: float) -> int:
     return max(1, math.ceil(epochs * math.ceil(passes / accumulate)))
 
 
-def share(rows: Sequence[Row], rank: int, processes: int) -> tuple[list[Row], float]:
+def share(rows: Sequence[TrainingRow], rank: int, processes: int) -> tuple[list[TrainingRow], float]:
     """(rows of a step that process ``rank`` runs, their weight): every so many-th row, so that all have like lengths.
 
     A process without rows runs the first one with weight 0: it takes part in what processes do together.
@@ -154,7 +156,7 @@ def share(rows: Sequence[Row], rank: int, processes: int) -> tuple[list[Row], fl
     return (list(rows[rank::processes]), 1.0) if rank < len(rows) else (list(rows[:1]), 0.0)
 
 
-def collate(rows: Sequence[Row], pad: int) -> dict[str, torch.Tensor]:
+def collate(rows: Sequence[TrainingRow], pad: int) -> dict[str, torch.Tensor]:
     """A batch, padded on the left, so that all answers end at the last position.
 
     ``input_ids``, ``attention_mask``, ``position_ids``: (B, T). ``labels``: (B, K + 1) for the last K + 1

@@ -25,7 +25,7 @@ _TRIES, _WARM = 43, 3  # of this machine's products: some milliseconds each
 
 
 @dataclass(frozen=True)
-class Step:
+class PublishedStep:
     """A published LoRA step: weights of the base, share of the peak reached at 4 operations a weight and token."""
 
     parameters: float
@@ -40,7 +40,7 @@ class Card:
     memory: float
     tflops: float
     bandwidth: float
-    steps: Sequence[Step] = ()
+    steps: Sequence[PublishedStep] = ()
     context: float = 0.6  # GiB that are gone before the first tensor
 
     def share(self, parameters: float) -> tuple[float, str]:
@@ -64,8 +64,8 @@ CARDS = {
         989,
         3350,
         (
-            Step(8.03e9, 0.406, "NeMo AutoModel, Llama-3.1-8B LoRA, packed to 4,096: 12,473 tokens/s"),
-            Step(70.6e9, 0.32, "NeMo AutoModel, Llama-3-70B LoRA on 8 cards: 1,092 tokens/s each"),
+            PublishedStep(8.03e9, 0.406, "NeMo AutoModel, Llama-3.1-8B LoRA, packed to 4,096: 12,473 tokens/s"),
+            PublishedStep(70.6e9, 0.32, "NeMo AutoModel, Llama-3-70B LoRA on 8 cards: 1,092 tokens/s each"),
         ),
     ),
     "h200": Card(139.8, 989, 4800),
@@ -75,7 +75,7 @@ CARDS = {
         23.5,
         165,
         1008,
-        (Step(8.03e9, 0.56, "torchtune, Llama-3.1-8B LoRA, packed to 2,048, compiled: 3,083 tokens/s"),),
+        (PublishedStep(8.03e9, 0.56, "torchtune, Llama-3.1-8B LoRA, packed to 2,048, compiled: 3,083 tokens/s"),),
     ),
     "rtx3090": Card(23.5, 71, 936),
     "a6000": Card(47.4, 155, 768),
@@ -118,5 +118,7 @@ def _processor() -> Card:
     from finbench.models import bases
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    measured = Step(1.35e8, _CPU_SHARE, f"SmolLM2-135M: {_CPU_SHARE:.0%} of what the products of this minute allow")
+    measured = PublishedStep(
+        1.35e8, _CPU_SHARE, f"SmolLM2-135M: {_CPU_SHARE:.0%} of what the products of this minute allow"
+    )
     return Card(round(memory, 1), products(bases.compute_dtype("auto")) / 1e12, 30, (measured,), context=1.2)

@@ -42,7 +42,7 @@ class Job(Record):
     parent: int
 
 
-class Fault(Record):
+class ProcessEnd(Record):
     """How a process ended that did not finish: a fault of the user's, Ctrl-C, or anything else."""
 
     kind: Literal["fault", "stopped", "bug"]
@@ -67,7 +67,7 @@ def check(processes: int) -> None:
         )
 
 
-def counted(gpus: int | None, processes: int | None) -> int:
+def process_count(gpus: int | None, processes: int | None) -> int:
     """The number of processes that either of two options asks for; FinbenchError where there are fewer GPUs."""
     if gpus is not None and processes is not None:
         raise FinbenchError("--gpus and --processes name the same thing.", "Use --gpus where there are GPUs.")
@@ -148,15 +148,15 @@ def _passed_on(folder: Path) -> Iterator[None]:
 
 def note(folder: Path, rank: int, kind: Literal["fault", "stopped", "bug"], message: str, hint: str = "") -> None:
     """A process says what ended it."""
-    said = Fault(kind=kind, message=message, hint=hint, time=time.time())
+    said = ProcessEnd(kind=kind, message=message, hint=hint, time=time.time())
     write_atomic(folder / f"fault-{rank}.json", said.to_json())
 
 
 def _judge(folder: Path, failures: Mapping[int, Any], processes: int) -> None:
     """Raise what the run ended of, if it did not finish: a death of one process makes others fail after it."""
-    said: dict[int, Fault] = {}
+    said: dict[int, ProcessEnd] = {}
     for path in folder.glob("fault-*.json"):
-        said[int(path.stem.removeprefix("fault-"))] = Fault.parse(json.loads(path.read_text()), str(path))
+        said[int(path.stem.removeprefix("fault-"))] = ProcessEnd.parse(json.loads(path.read_text()), str(path))
     order = sorted(said.items(), key=lambda pair: pair[1].time)
     for _, fault in order:
         if fault.kind == "fault":

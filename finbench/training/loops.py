@@ -21,7 +21,7 @@ from finbench.core.records import Loop, Recipe
 from finbench.methods import method_named
 from finbench.models.prefixes import steady, unsupported
 from finbench.training import batches, lowrank, packing, speedups
-from finbench.training.batches import Row
+from finbench.training.batches import TrainingRow
 
 _LOGITS = 2**28  # elements of a pass's logits at most: 1 GiB in float32
 _AGREE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of log-probabilities, where both loops run the same rows
@@ -101,13 +101,13 @@ class Passes:
         """What rows have in common at their start is run once."""
         return self.loop == "shared"
 
-    def cut(self, rows: Sequence[Row]) -> list[list[Row]]:
+    def cut(self, rows: Sequence[TrainingRow]) -> list[list[TrainingRow]]:
         """The rows of a step, in passes."""
         if self.loop == "padded":
             return [list(rows[first : first + self.rows]) for first in range(0, len(rows), self.rows)]
         return packing.passes(rows, self.shares, self.tokens, self.answers)
 
-    def run(self, rows: Sequence[Row]) -> int:
+    def run(self, rows: Sequence[TrainingRow]) -> int:
         """Positions that the passes over ``rows`` compute, padding among them."""
         if self.loop == "padded":
             return sum(len(part) * max(len(row.ids) for row in part) for part in self.cut(rows))
@@ -125,7 +125,7 @@ class Passes:
                 stack.enter_context(speedups.compiled(model))
             yield
 
-    def prepare(self, rows: Sequence[Row], device: Any) -> dict[str, Any] | packing.Packed:
+    def prepare(self, rows: Sequence[TrainingRow], device: Any) -> dict[str, Any] | packing.Packed:
         """The tensors of a pass."""
         if self.loop != "padded":
             return packing.pack(rows, self.shares, device)
@@ -163,7 +163,7 @@ def loss(model: Any, made: dict[str, Any] | packing.Packed) -> Any:
     return torch.nn.functional.cross_entropy(found, labels, ignore_index=batches.IGNORED, reduction="sum")
 
 
-def settled(passes: Passes, model: Any, rows: Sequence[Row]) -> tuple[Passes, str]:
+def settled(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> tuple[Passes, str]:
     """``passes``, or padded ones and why: a packed pass must give the log-probabilities of a padded one.
 
     Tried on the two shortest rows, for architectures differ in ways that no configuration states.
@@ -187,7 +187,7 @@ def settled(passes: Passes, model: Any, rows: Sequence[Row]) -> tuple[Passes, st
     return passes, ""
 
 
-def _answers(passes: Passes, model: Any, rows: Sequence[Row]) -> Any:
+def _answers(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> Any:
     """Log-probabilities of the answer tokens of each row, run alone after one another or together."""
     made = passes.prepare(rows, model.device)
     with passes.at_work(model), attending(made):

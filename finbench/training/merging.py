@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.cards import render
+from finbench.cards import model_card
 from finbench.core import catalog, environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import folder_atomic, write_atomic
 from finbench.core.records import Adapter, BaseModelId, Bits, Closeness, DType, Merge, MergedModel
 from finbench.methods import quantise
-from finbench.models import adapters, bases, modelfiles
-from finbench.models.structured.structures import Kind
-from finbench.scoring import prompts, taskcheck
+from finbench.models import adapters, bases, is_structured
+from finbench.models.structured import Kind
+from finbench.scoring import prompts, task_of_examples
 
 Place = Literal["dequantised", "bf16"]
 _PROBES = "finbench_mini"  # whose examples an adapter without a recipe is compared on
@@ -34,7 +34,7 @@ class DenseCopy(Closeness):
 Made = Adapter | MergedModel | DenseCopy
 
 
-def told(made: Made) -> tuple[str, str, Closeness]:
+def merge_in_words(made: Made) -> tuple[str, str, Closeness]:
     """(what was made, what it was compared with, how close the two are), in words."""
     if isinstance(made, DenseCopy):
         sizes = f"{made.parameters:,} parameters are {made.dense_parameters:,}"
@@ -70,10 +70,12 @@ def merge(
     """
     quiet()
     if dtype not in ("bfloat16", "float16", "float32"):
-        raise FinbenchError(f"A model is written in bfloat16, float16 or float32, not in {dtype!r}.")
+        raise FinbenchError(
+            f"A model is written in bfloat16, float16 or float32, not in {dtype!r}.", "--dtype bfloat16"
+        )
     if out.exists():
         raise FinbenchError(f"{out} exists already.", "Choose a new folder with --out.")
-    if modelfiles.is_structured(adapters.locate(adapter)):
+    if is_structured(adapters.locate(adapter)):
         return _dense(bases.resolve(adapter), out, dtype)
     folder = adapters.find(adapter)
     if folder.kind == "model":
@@ -85,7 +87,7 @@ def merge(
         report = _write(folder, on, trained, place, dtype, staging)
         made = _record(folder, on, trained, bits is not None, report, staging)
         named = "finbench.json" if isinstance(made, Adapter) else "merge.json"
-        write_atomic(staging / "README.md", render.model_card(made))
+        write_atomic(staging / "README.md", model_card(made))
         write_atomic(staging / named, made.to_json())
     say(f"Wrote {out}.")
     return made
@@ -148,7 +150,10 @@ def _sum(attached: Any, folder: adapters.AdapterFolder) -> Any:
             "Evaluate it unmerged, with --engine hf.",
         )
     if attached.active_peft_config.is_prompt_learning:
-        raise FinbenchError(f"{folder.name} is a {kind}: it changes no weights, so there is nothing to merge.")
+        raise FinbenchError(
+            f"{folder.name} is a {kind}: it changes no weights, so there is nothing to merge.",
+            "Use it as an adapter: finbench eval --adapter ./folder",
+        )
     try:
         return attached.merge_and_unload(safe_merge=True)
     except (ValueError, NotImplementedError, RuntimeError, AttributeError) as fault:
@@ -212,7 +217,9 @@ def _onto(wanted: str, bits: Bits) -> Place:
             "Merge it into 16 bits (--onto dequantised or bf16), or serve it unmerged.",
         )
     if wanted not in ("auto", "dequantised", "bf16"):
-        raise FinbenchError(f"--onto is auto, dequantised or bf16, not {wanted!r}.")
+        raise FinbenchError(
+            f"--onto is auto, dequantised or bf16, not {wanted!r}.", "Leave it out, or: --onto dequantised"
+        )
     if wanted == "dequantised" and bits == 16:
         raise FinbenchError("This adapter was trained on 16 bits: nothing was quantised.", "Leave --onto out.")
     if wanted == "auto":
@@ -224,7 +231,7 @@ def probes(tasks: Sequence[str], template: Any = None) -> list[str]:
     """The prompts of every invented example of ``tasks``: they need no data."""
     texts = []
     for task in catalog.expand(tasks):
-        exam = taskcheck.exam_of_examples(task)
+        exam = task_of_examples(task)
         texts += [prompts.pair(exam, doc, template)[0] for doc in exam.dataset["test"]]
     return texts
 

@@ -24,7 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from finbench.models.prefixes import common
-from finbench.training.batches import Row
+from finbench.training.batches import TrainingRow
 
 ATTENTION = "finbench_packed"
 _LEAST = 4  # tokens of a shared segment
@@ -45,12 +45,12 @@ class Segment:
     above: tuple[int, ...]
 
 
-def segments(rows: Sequence[Row], share: bool) -> tuple[list[Segment], list[tuple[int, ...]]]:
+def segments(rows: Sequence[TrainingRow], share: bool) -> tuple[list[Segment], list[tuple[int, ...]]]:
     """(segments, for each row the numbers of those it consists of, in order). Answers are never shared."""
     found: list[Segment] = []
     paths: list[tuple[int, ...]] = [()] * len(rows)
 
-    def add(row: Row, begin: int, end: int, above: tuple[int, ...]) -> tuple[int, ...]:
+    def add(row: TrainingRow, begin: int, end: int, above: tuple[int, ...]) -> tuple[int, ...]:
         if begin == end:
             return above
         found.append(Segment(row.ids[begin:end], begin, above))
@@ -72,7 +72,7 @@ def segments(rows: Sequence[Row], share: bool) -> tuple[list[Segment], list[tupl
     return found, paths
 
 
-def _children(rows: Sequence[Row], part: list[int], end: int) -> list[list[int]]:
+def _children(rows: Sequence[TrainingRow], part: list[int], end: int) -> list[list[int]]:
     """``part``, sorted, cut where the token at ``end`` changes; a row whose prompt ends there is alone."""
     made: list[list[int]] = []
     before: int | None = None
@@ -86,17 +86,17 @@ def _children(rows: Sequence[Row], part: list[int], end: int) -> list[list[int]]
     return made
 
 
-def tokens_run(rows: Sequence[Row], share: bool) -> int:
+def tokens_run(rows: Sequence[TrainingRow], share: bool) -> int:
     """Tokens that a pass over ``rows`` runs."""
     return sum(len(segment.tokens) for segment in segments(rows, share)[0])
 
 
-def passes(rows: Sequence[Row], share: bool, tokens: int, answers: int) -> list[list[Row]]:
+def passes(rows: Sequence[TrainingRow], share: bool, tokens: int, answers: int) -> list[list[TrainingRow]]:
     """``rows`` in passes of at most ``tokens`` tokens and ``answers`` answer tokens, rows with like starts together.
 
     A row that is longer than that is alone.
     """
-    made: list[list[Row]] = []
+    made: list[list[TrainingRow]] = []
     used = scored = 0
     for row in sorted(rows, key=lambda row: row.ids) if share else rows:
         shared = common(made[-1][-1].ids, row.ids) if made and share else 0
@@ -156,7 +156,7 @@ class Packed:
     spans: Spans
 
 
-def pack(rows: Sequence[Row], share: bool, device: Any = "cpu") -> Packed:
+def pack(rows: Sequence[TrainingRow], share: bool, device: Any = "cpu") -> Packed:
     """One pass over ``rows``; with ``share``, what they have in common at their start is run once."""
     found, paths = segments(rows, share)
     inner = {number for path in paths for number in path[:-1]}

@@ -11,8 +11,7 @@ from typing import Any
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import Bits, Recipe
-from finbench.methods import Layer, method_named
-from finbench.methods.base import targets
+from finbench.methods import Layer, method_named, targets
 from finbench.models import bases
 from finbench.training import batches, gpus, runner, sharding, speedups
 from finbench.training.gpus import GIB, HOST, Card
@@ -97,7 +96,7 @@ def trained(recipe: Recipe, layers: list[Layer], parameters: int) -> int:
     return sum(recipe.rank * (layer.inputs + layer.outputs) for layer in targets(recipe, layers))
 
 
-def counted(model: Any, recipe: Recipe, rows: Sequence[batches.Row], on_cpu: bool = False) -> tuple[int, int]:
+def counted(model: Any, recipe: Recipe, rows: Sequence[batches.TrainingRow], on_cpu: bool = False) -> tuple[int, int]:
     """(bytes that autograd keeps of a packed pass over ``rows``, operations of its forward part), on a card or a CPU.
 
     The pass is run on the meta device, where ``model`` is too. Low-rank methods are counted as LoRA.
@@ -162,7 +161,7 @@ def inner(layers: list[Layer]) -> int:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MemoryNeeds:
     """Memory of a training, operations of the forward part of its largest pass, bytes held while it is loaded."""
 
     memory: Memory
@@ -174,10 +173,10 @@ def needs(
     model: Any,
     recipe: Recipe,
     layers: list[Layer],
-    rows: Sequence[batches.Row],
+    rows: Sequence[batches.TrainingRow],
     processes: int = 1,
     on_cpu: bool = False,
-) -> Needs:
+) -> MemoryNeeds:
     """Of a training whose largest pass is over ``rows``, on each card. ``model``, on the meta device, is used up.
 
     Sharded, a card holds its share of the base, two of its layers whole, and embeddings and head whole.
@@ -197,7 +196,7 @@ def needs(
         weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
     activations, operations = counted(model, recipe, rows, on_cpu)
     logits = answers * vocabulary * (2 + 4 + 4)  # as computed, in float32, and the gradient of that
-    return Needs(Memory(weights, held * count, activations, logits), operations, loading)
+    return MemoryNeeds(Memory(weights, held * count, activations, logits), operations, loading)
 
 
 def duration(
@@ -246,13 +245,13 @@ def plan(
     """
     quiet()
     card = gpus.card(gpu)
-    sharding.check(recipe, processes)
-    run = replace(run, recipe=recipe) if run else prepared(recipe, data_dir)
+    sharding.check_sharding(recipe, processes)
+    run = replace(run, recipe=recipe) if run else prepare_for_plan(recipe, data_dir)
 
     def base() -> Any:
         return shaped(shape) if shape else bases.skeleton(run.base)
 
-    def asked(changed: Recipe, cards: int = processes) -> Needs:
+    def asked(changed: Recipe, cards: int = processes) -> MemoryNeeds:
         model = base()
         return needs(model, changed, bases.layers_of(model), heaviest(run, changed, cards), cards, gpu == "cpu")
 
@@ -286,12 +285,12 @@ def plan(
     }
 
 
-def prepared(recipe: Recipe, data_dir: Path | None = None) -> runner.Prepared:
+def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> runner.Prepared:
     """The rows of a run that is only planned: nobody asks whether test texts are among them."""
     return runner.prepare(recipe, data_dir, lambda _, docs: docs)
 
 
-def held(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
+def planned_gib(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
     """GiB of a training by one process, whatever the card has; ``run``: its rows, as ``prepared`` makes them."""
     quiet()
     model = shaped(shape) if shape else bases.skeleton(run.base)
@@ -299,16 +298,16 @@ def held(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None = Non
     return round(_all(found, gpus.card(gpu)), 2)
 
 
-def _all(found: Needs, card: Card) -> float:
+def _all(found: MemoryNeeds, card: Card) -> float:
     """GiB, at the start or in training."""
     return max(found.memory.total, _SLACK * found.loading) / GIB + card.context
 
 
-def _over(found: Needs, card: Card) -> bool:
+def _over(found: MemoryNeeds, card: Card) -> bool:
     return _all(found, card) > card.memory
 
 
-def heaviest(run: runner.Prepared, recipe: Recipe, processes: int = 1) -> list[batches.Row]:
+def heaviest(run: runner.Prepared, recipe: Recipe, processes: int = 1) -> list[batches.TrainingRow]:
     """The rows of the largest packed pass of the first epoch."""
     from finbench.training import loops, packing
 
@@ -323,7 +322,7 @@ def _parts(found: Memory) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in found.described().items() if name != "total")
 
 
-def _fits(recipe: Recipe, gpu: str, asked: Callable[..., Needs], longest: int) -> str:
+def _fits(recipe: Recipe, gpu: str, asked: Callable[..., MemoryNeeds], longest: int) -> str:
     """What to change, the least first: smaller passes, then fewer bits, then shards over cards, then another card."""
     card = gpus.card(gpu)
     method = method_named(recipe.method)

@@ -31,7 +31,7 @@ class Prepared:
 
     recipe: Recipe
     base: bases.Base
-    rows: list[batches.Row]
+    rows: list[batches.TrainingRow]
     data: list[DataId]
     first_pair: list[str]
     sampler: batches.LengthSampler
@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     tokenizer = bases.load_tokenizer(base)
     template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
     longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
-    rows: list[batches.Row] = []
+    rows: list[batches.TrainingRow] = []
     data: list[DataId] = []
     first_pair: list[str] = []
     chosen: list[dict[str, Any]] = []

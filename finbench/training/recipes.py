@@ -73,7 +73,10 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
         )
     stated = chosen.get("options") or {}
     if not isinstance(stated, Mapping):
-        raise FinbenchError(f"{where}: options is a mapping, got {stated!r}.")
+        raise FinbenchError(
+            f"{where}: options is a mapping, got {stated!r}.",
+            "Write options: {key: value}, or one by one: --set key=value",
+        )
     rest = {key: value for key, value in chosen.items() if key not in loose}
     return {**rest, "options": {**stated, **{key: chosen[key] for key in loose}}}
 
@@ -106,7 +109,10 @@ def _weights(stated: Any) -> dict[str, float]:
         pairs = [item.partition(":") for item in stated]
         stated = {name: weight or 1.0 for name, _, weight in pairs}
     if not isinstance(stated, Mapping) or not all(isinstance(name, str) for name in stated):
-        raise FinbenchError("tasks: a task, a list of tasks, or a mapping of tasks to weights is expected.")
+        raise FinbenchError(
+            "tasks: a task, a list of tasks, or a mapping of tasks to weights is expected.",
+            "Write tasks: [fpb], or with weights: {fpb: 1.0, tfns: 0.5}",
+        )
     weights: dict[str, float] = {}
     for name, weight in stated.items():
         try:

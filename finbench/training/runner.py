@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finbench.cards import render
+from finbench.cards import model_card
 from finbench.core import environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
@@ -23,7 +23,7 @@ from finbench.training import batches, checkpoints, launch, merging, sharding, s
 from finbench.training.preparation import Prepared, choose, prepare
 
 if TYPE_CHECKING:
-    from finbench.training.trainer import AnswerTrainer, Watch
+    from finbench.training.trainer import AnswerTrainer, TrainingWatch
 
 __all__ = ["MARK", "Prepared", "begin", "choose", "fit", "prepare", "train", "work"]
 
@@ -53,7 +53,7 @@ def train(
     """
     quiet()
     launch.check(processes)
-    sharding.check(recipe, processes)
+    sharding.check_sharding(recipe, processes)
     speedups.check(recipe)
     run = prepare(recipe, data_dir)
     if dry_run:
@@ -119,10 +119,10 @@ def work(run: Prepared, out: Path, resume: bool) -> Adapter | None:
 
 def fit(
     run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
-) -> tuple[AnswerTrainer, Watch]:
+) -> tuple[AnswerTrainer, TrainingWatch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
     from finbench.training import loops
-    from finbench.training.trainer import AnswerTrainer, FirstCtrlC, Watch, arguments
+    from finbench.training.trainer import AnswerTrainer, FirstCtrlC, TrainingWatch, arguments
 
     recipe, passes = run.recipe, run.passes
     if recipe.kernels == "liger":
@@ -134,7 +134,7 @@ def fit(
         if why:
             say(why)
     with progress() as bar:
-        watch = Watch(recipe, run.sampler, run.steps, folder, bar)
+        watch = TrainingWatch(recipe, run.sampler, run.steps, folder, bar)
         with writing(folder):
             trainer = AnswerTrainer(
                 run.sampler,
@@ -167,7 +167,7 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     from transformers import set_seed
 
     recipe, method = run.recipe, method_named(run.recipe.method)
-    sharding.check(recipe, environment.processes())
+    sharding.check_sharding(recipe, environment.processes())
     speedups.check(recipe)
     model, tokenizer = bases.load(run.base, method.loads(recipe), dtype, recipe.sharding == "fsdp")
 
@@ -236,11 +236,7 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
         try:
             found = json.loads(mark.read_text(encoding="utf-8"))
             versions, found["versions"] = found["versions"], now["versions"]
-            before = found.setdefault("loop", "padded")  # before there was a choice
-            others = found.pop("processes", 1)
-            found.setdefault("pass_tokens", run.passes.tokens)
-            found.setdefault("sharding", "none")
-            found.setdefault("optimizer", "adamw")
+            before, others = found["loop"], found.pop("processes")
         except (OSError, ValueError, KeyError, TypeError) as fault:
             raise FinbenchError(f"{mark} is missing or torn.", "Choose another --out.") from fault
         if run.recipe.loop == "auto" and before in ("padded", "packed") and before != now["loop"]:
@@ -278,7 +274,7 @@ def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
 # ---------------------------------------------------------------- after
 
 
-def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: Watch) -> Training:
+def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingWatch) -> Training:
     processes = trainer.accelerator.num_processes
     real, computed = run.tokens(trainer.passes, processes)
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
@@ -343,7 +339,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
         for path in sorted(staging.iterdir()):
             path.chmod(0o644)
             path.replace(out / path.name)
-    write_atomic(out / "README.md", render.model_card(adapter))
+    write_atomic(out / "README.md", model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
     return adapter
 

@@ -18,7 +18,7 @@ from finbench.training import speedups
 METHODS = ("lora", "rslora", "lora+", "lora-fa", "qlora")  # which neither start from the base's weights nor change them
 
 
-def check(recipe: Recipe, processes: int) -> None:
+def check_sharding(recipe: Recipe, processes: int) -> None:
     """Refuse a sharded run that cannot be."""
     if recipe.sharding == "none":
         return

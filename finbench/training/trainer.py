@@ -47,7 +47,7 @@ class AnswerTrainer(Trainer):
     def __init__(
         self,
         sampler: batches.LengthSampler,
-        watch: Watch | None = None,
+        watch: TrainingWatch | None = None,
         recipe: Recipe | None = None,
         passes: loops.Passes | None = None,
         **arguments: Any,
@@ -142,7 +142,7 @@ class AnswerTrainer(Trainer):
         The loss is cross-entropy summed over answer tokens, divided by their number in the step, over all processes.
         """
         model.train()
-        rows: list[batches.Row] = inputs["rows"]
+        rows: list[batches.TrainingRow] = inputs["rows"]
         if self.watch:
             self.watch.tokens += sum(len(row.ids) for row in rows)
         world = self.accelerator.num_processes
@@ -256,7 +256,7 @@ class Keeper(TrainerCallback):
         checkpoints.prune(self.folder)
 
 
-class Watch(Keeper):
+class TrainingWatch(Keeper):
     """The keeper of a training on answers: the order of the epoch, and what the method remembers."""
 
     def __init__(self, recipe: Recipe, sampler: batches.LengthSampler, steps: int, folder: Path, bar: Any) -> None:

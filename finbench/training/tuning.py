@@ -34,14 +34,14 @@ NEVER = 10**9
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """The rungs of a search: in each, this many rates are trained on this share of the rows."""
 
     rates: list[float]
     rungs: list[tuple[int, float]]
 
 
-def plan(lr: float, budget: int) -> Plan:
+def plan(lr: float, budget: int) -> SearchPlan:
     """2^budget rates a factor of two apart around ``lr``, each rung with half the rates on twice the rows.
 
     A rung costs as much as one whole training of the recipe, and there are ``budget`` of them; the last one compares
@@ -51,10 +51,10 @@ def plan(lr: float, budget: int) -> Plan:
         raise FinbenchError(f"--budget is from 1 to {LARGEST_BUDGET} whole trainings, got {budget}.", "--budget 3")
     count = 2**budget
     rates = [float(f"{lr * 2.0**k:.4g}") for k in range(-count // 2, count // 2)]
-    return Plan(rates, [(2 ** (budget - rung), 0.5 ** (budget - rung)) for rung in range(budget)])
+    return SearchPlan(rates, [(2 ** (budget - rung), 0.5 ** (budget - rung)) for rung in range(budget)])
 
 
-def outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = None) -> dict[str, Any]:
+def search_outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = None) -> dict[str, Any]:
     """What ``tune`` would do: the rates, and how many of them are trained on how many rows in each rung.
 
     Raises what ``tune`` would raise before it trains anything. Loads no weights and writes nothing.
@@ -121,7 +121,7 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
     return tuned, target
 
 
-def _rows(recipe: Recipe, stages: Plan, data_dir: Path | None) -> tuple[runner.Prepared, list[runner.Prepared]]:
+def _rows(recipe: Recipe, stages: SearchPlan, data_dir: Path | None) -> tuple[runner.Prepared, list[runner.Prepared]]:
     """(rows held out, the rows of each rung)."""
     chosen = _untouched(recipe)
     held = runner.prepare(chosen, data_dir, _side(recipe, "held", 1.0))
@@ -185,7 +185,7 @@ def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
     return Trial(rung=rung, lr=run.recipe.lr, rows=len(run.rows), steps=run.steps, loss=loss if finite else None)
 
 
-def answer_loss(model: Any, tokenizer: Any, rows: Sequence[batches.Row], batch_size: int) -> float:
+def answer_loss(model: Any, tokenizer: Any, rows: Sequence[batches.TrainingRow], batch_size: int) -> float:
     """Mean negative log-likelihood in nats of an answer's token, over all tokens of all answers."""
     import torch
 

@@ -16,7 +16,7 @@ from random import Random
 from typing import Any
 
 from finbench.data.xbrl.filings import read
-from finbench.data.xbrl.rows import Settings, rows
+from finbench.data.xbrl.rows import QuestionSettings, rows
 
 HERE = pathlib.Path(__file__).parent
 SEED = "finbench-mini-xbrl-1"
@@ -225,7 +225,7 @@ def mini_rows(folder: pathlib.Path) -> dict[str, bytes]:
     for path in sorted(folder.glob("*.htm")):
         (filing,) = read(path)
         made: dict[str, list[dict[str, Any]]] = {name: [] for name in COUNTS}
-        for set_, row in rows(filing, Settings(seed=0, max_context=BUDGET), Counter()):
+        for set_, row in rows(filing, QuestionSettings(seed=0, max_context=BUDGET), Counter()):
             made[set_].append(row)
         rng = Random(f"{SEED}:{filing.id}")
         for set_, count in COUNTS.items():

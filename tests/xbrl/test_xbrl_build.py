@@ -20,7 +20,7 @@ from finbench.cli.app import app
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import parsing
-from finbench.data.xbrl.build import build
+from finbench.data.xbrl.build import build_questions
 from finbench.data.xbrl.rows import SETS
 from xbrl_samples import inline, instance, measured, shown, statement
 
@@ -38,7 +38,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def test_companies_are_on_one_side_and_the_card_says_what_was_read(tmp_path: Path) -> None:
-    built = build([MINI], tmp_path / "out", max_context=600, test_companies=["Vexford", "9900000007"])
+    built = build_questions([MINI], tmp_path / "out", max_context=600, test_companies=["Vexford", "9900000007"])
     for set_ in SETS:
         sides = {
             split: {row["company"] for row in rows_of(tmp_path / "out", set_, split)} for split in ("train", "test")
@@ -63,13 +63,13 @@ def test_companies_are_on_one_side_and_the_card_says_what_was_read(tmp_path: Pat
 
 
 def test_without_a_test_company_all_is_test(tmp_path: Path) -> None:
-    built = build([MINI / "vexford-20211231.htm"], tmp_path)
+    built = build_questions([MINI / "vexford-20211231.htm"], tmp_path)
     assert all(set(counts) == {"test"} for counts in built.rows.values())
 
 
 def test_the_same_filings_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "other"):
-        build([MINI], tmp_path / name, max_context=600, seed=5, test_companies=["Vexford"])
+        build_questions([MINI], tmp_path / name, max_context=600, seed=5, test_companies=["Vexford"])
     assert tree(tmp_path / "one") == tree(tmp_path / "other")
     code = (
         "from pathlib import Path; from finbench.data.xbrl.build import build; import sys;"
@@ -89,7 +89,7 @@ def test_a_zip_a_folder_and_a_file_are_the_same_filing(tmp_path: Path) -> None:
     for name in (f"{stem}.htm", f"{stem}_lab.xml"):
         (tmp_path / "folder" / name).write_bytes((MINI / name).read_bytes())
     found = [
-        build([path], tmp_path / f"out{n}")
+        build_questions([path], tmp_path / f"out{n}")
         for n, path in enumerate((tmp_path / "a.zip", tmp_path / "folder", MINI / f"{stem}.htm"))
     ]
     digests = [[entry["sha256"] for entry in built.filings] for built in found]
@@ -102,7 +102,7 @@ def test_a_zip_a_folder_and_a_file_are_the_same_filing(tmp_path: Path) -> None:
 def test_an_instance_that_was_extracted_from_an_inline_document_is_taken_once(tmp_path: Path) -> None:
     (tmp_path / "a.htm").write_bytes(inline(shown("Revenues", "5")))
     (tmp_path / "a_htm.xml").write_bytes(instance(statement()))
-    built = build([tmp_path], tmp_path / "out")
+    built = build_questions([tmp_path], tmp_path / "out")
     assert [entry["inline"] for entry in built.filings] == [False]
 
 
@@ -110,12 +110,14 @@ def test_only_filings_after_a_date(tmp_path: Path) -> None:
     for name in ("a-2024-02-03.xml", "undated.xml"):
         (tmp_path / name).write_bytes(instance(statement()).replace(b"0042", b"0042" if name[0] == "a" else b"0043"))
     files = [tmp_path / "a-2024-02-03.xml", tmp_path / "undated.xml"]
-    built = build(files, tmp_path / "out", filed_after="2024-01-31")
+    built = build_questions(files, tmp_path / "out", filed_after="2024-01-31")
     assert [entry["name"] for entry in built.filings] == ["a-2024-02-03.xml"]
     assert built.skipped == [f"{files[1]}: no filing date is stated, and its period ended 2023-12-31"]
-    assert len(build(files, tmp_path / "out", filed_after="2023-12-31").filings) == 2  # filed after its period's end
+    assert (
+        len(build_questions(files, tmp_path / "out", filed_after="2023-12-31").filings) == 2
+    )  # filed after its period's end
     with pytest.raises(FinbenchError, match="leaves no filing.*filed 2024-02-03"):
-        build(files[:1], tmp_path / "out", filed_after="2024-02-03")
+        build_questions(files[:1], tmp_path / "out", filed_after="2024-02-03")
 
 
 # ---------------------------------------------------------------- faults
@@ -140,7 +142,7 @@ def raises(path: Path, tmp_path: Path, **options: Any) -> FinbenchError:
     """The refusal of one file by the library."""
     start = processor_time()
     with pytest.raises(FinbenchError) as caught:
-        build([path], tmp_path / "never", **options)
+        build_questions([path], tmp_path / "never", **options)
     assert quick(processor_time() - start, 5)
     assert not (tmp_path / "never").exists()
     assert caught.value.hint
@@ -200,7 +202,7 @@ def test_an_external_dtd_is_never_fetched(tmp_path: Path, monkeypatch: pytest.Mo
     path.write_bytes(
         instance(statement()).replace(b"?>\n", f'?>\n<!DOCTYPE xbrl SYSTEM "{canary.as_uri()}">\n'.encode(), 1)
     )
-    build([path], tmp_path / "out")
+    build_questions([path], tmp_path / "out")
     (root,) = [
         element
         for event, element in parsing.events("a", path.read_bytes())
@@ -308,17 +310,17 @@ def test_the_same_filing_twice(tmp_path: Path) -> None:
     path = tmp_path / "copy.htm"
     path.write_bytes((MINI / "oakmere-20211231.htm").read_bytes())
     with pytest.raises(FinbenchError, match="the same filing"):
-        build([MINI / "oakmere-20211231.htm", path], tmp_path / "never")
+        build_questions([MINI / "oakmere-20211231.htm", path], tmp_path / "never")
     assert not (tmp_path / "never").exists()
 
 
 def test_an_earlier_set_stays_when_a_later_build_fails(tmp_path: Path) -> None:
-    build([MINI / "oakmere-20211231.htm"], tmp_path / "out")
+    build_questions([MINI / "oakmere-20211231.htm"], tmp_path / "out")
     before = tree(tmp_path / "out")
     bad = tmp_path / "bad.xml"
     bad.write_bytes(b"<rss/>")
     with pytest.raises(FinbenchError):
-        build([MINI / "vexford-20211231.htm", bad], tmp_path / "out")
+        build_questions([MINI / "vexford-20211231.htm", bad], tmp_path / "out")
     assert tree(tmp_path / "out") == before
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(SETS)
 

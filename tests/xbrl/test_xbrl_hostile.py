@@ -12,7 +12,7 @@ import pytest
 from conftest import quick, within
 from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import filings
-from finbench.data.xbrl.build import build
+from finbench.data.xbrl.build import build_questions
 from finbench.data.xbrl.inline import read_inline, scaled
 from finbench.data.xbrl.model import Filing, concept_name, day
 from finbench.data.xbrl.parsing import kind
@@ -220,9 +220,9 @@ def test_a_company_that_only_some_of_its_filings_name_is_on_no_two_sides(tmp_pat
     other = tmp_path / "other.xml"
     other.write_bytes(instance(statement()).replace(b"0000000042", b"0000000043").replace(b"Bexley plc", b"Third"))
     with pytest.raises(FinbenchError, match="one company") as caught:
-        build([*both, other], tmp_path / "out", test_companies=["Bexley"])
+        build_questions([*both, other], tmp_path / "out", test_companies=["Bexley"])
     assert caught.value.hint == "Name it by its number: --test-company 0000000042"
-    built = build([*both, other], tmp_path / "out", test_companies=["0000000042"])
+    built = build_questions([*both, other], tmp_path / "out", test_companies=["0000000042"])
     assert [entry["split"] for entry in built.filings] == ["test", "test", "train"]
 
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import quick
 from finbench.core import paths
 from finbench.data.xbrl import filings
-from finbench.data.xbrl.build import build
+from finbench.data.xbrl.build import build_questions
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.published import document_of
 from finbench.data.xbrl.sheets import sheets
@@ -99,7 +99,7 @@ def test_the_published_rows_are_joined_and_the_errata_are_what_the_script_finds(
 ) -> None:
     files = sorted((real_data / "xbrl_analysis").glob("*.csv"))
     given = [real_data / "filings" / name for name in ("aapl-20220924", "aapl-20230930", "amzn-20221231")]
-    built = build(given, tmp_path, finlora=files)
+    built = build_questions(given, tmp_path, finlora=files)
     counts = {name: sum(part.values()) for name, part in built.rows.items() if name.startswith("finlora")}
     assert counts == {
         "finlora_xbrl_tags": 95,
@@ -121,7 +121,7 @@ def test_the_published_rows_are_joined_and_the_errata_are_what_the_script_finds(
 
 def test_published_answers_score_as_right_by_the_tasks_scorers(real_data: Path, tmp_path: Path) -> None:
     files = sorted((real_data / "xbrl_analysis").glob("*.csv"))
-    build([real_data / "filings" / "aapl-20230930"], tmp_path, finlora=files)
+    build_questions([real_data / "filings" / "aapl-20230930"], tmp_path, finlora=files)
     helpers = {name: paths.helper(name) for name in ("xbrl", "numbers")}
     scorers = {
         "tags": helpers["xbrl"].score_tag,

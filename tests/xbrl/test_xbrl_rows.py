@@ -15,7 +15,7 @@ import pytest
 from finbench.core import paths
 from finbench.data.xbrl import filings
 from finbench.data.xbrl.ratios import RATIOS, solve
-from finbench.data.xbrl.rows import SETS, Settings, rows
+from finbench.data.xbrl.rows import SETS, QuestionSettings, rows
 from finbench.data.xbrl.sheets import sheets
 from xbrl_samples import instance, second_labels, second_reading, second_value, statement
 
@@ -26,7 +26,7 @@ FIGURE = re.compile(r"(?<![\w.,-])-?\d[\d,]*(?:\.\d+)?(?= [A-Za-z/]+)")
 
 def made_of(path: Path, budget: int | None = None) -> list[tuple[str, dict[str, Any]]]:
     (filing,) = filings.read(path)
-    return list(rows(filing, Settings(seed=3, max_context=budget), Counter()))
+    return list(rows(filing, QuestionSettings(seed=3, max_context=budget), Counter()))
 
 
 def shown_facts(text: str) -> dict[str, str]:
@@ -123,7 +123,7 @@ def test_the_budget_holds_and_the_answers_facts_are_always_there() -> None:
 
 def test_the_facts_shown_differ_by_seed_the_answers_do_not(tmp_path: Path) -> None:
     (filing,) = filings.read(MINI[0])
-    one, other = (list(rows(filing, Settings(seed, 560), Counter())) for seed in (0, 1))
+    one, other = (list(rows(filing, QuestionSettings(seed, 560), Counter())) for seed in (0, 1))
     assert [row["answer"] for set_, row in one if set_ != "xbrl_tags"] == [
         row["answer"] for set_, row in other if set_ != "xbrl_tags"
     ]

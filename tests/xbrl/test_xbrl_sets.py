@@ -13,7 +13,7 @@ import pytest
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.data.sources import import_data
-from finbench.data.xbrl.build import build
+from finbench.data.xbrl.build import build_questions
 from xbrl_samples import fact, instance, statement
 
 sets = paths.helper("sets")
@@ -183,7 +183,7 @@ def test_questions_get_the_facts_of_their_context(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_bytes(instance(statement() + fact("Part", 7, "s") + long))
     tags = finlora(tmp_path, "xbrl_tags_test.csv", ["us-gaap:Assets", "4100.0", "own:Assets"])
     calc = finlora(tmp_path, "formula_calculation_train.csv", ["4100 / 200"])
-    built = build([tmp_path / "a.xml"], tmp_path / "out", finlora=[tags, calc])
+    built = build_questions([tmp_path / "a.xml"], tmp_path / "out", finlora=[tags, calc])
     assert built.rows["finlora_xbrl_tags"] == {"test": 1}
     assert built.rows["finlora_xbrl_calc"] == {"train": 1}
     (row,) = rows_of(tmp_path / "out", "finlora_xbrl_tags", "test")
@@ -205,5 +205,5 @@ def test_files_that_are_not_finloras(tmp_path: Path) -> None:
         (tmp_path / "no.csv", "No such file"),
     ):
         with pytest.raises(FinbenchError, match=reason):
-            build([tmp_path / "a.xml"], tmp_path / "out", finlora=[path])
+            build_questions([tmp_path / "a.xml"], tmp_path / "out", finlora=[path])
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ import pytest
 
 from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import filings, inputs
-from finbench.data.xbrl.build import build
+from finbench.data.xbrl.build import build_questions
 from finbench.data.xbrl.taxonomy import Arelle
 from xbrl_samples import inline, instance, shown, statement
 
@@ -66,7 +66,7 @@ def report(folder: Path) -> Path:
 
 def test_a_package_resolves_facts_and_labels_them(tmp_path: Path) -> None:
     pytest.importorskip("arelle", reason="the extra [xbrl] is not installed")
-    built = build([report(tmp_path)], tmp_path / "out", taxonomy=[package(tmp_path / "p.zip")])
+    built = build_questions([report(tmp_path)], tmp_path / "out", taxonomy=[package(tmp_path / "p.zip")])
     assert built.filings[0]["arelle"] == {"numbers": 9, "resolved": 4, "agree": 4}
     assert any("resolves 4 of its 9 numbers and agrees on 4" in line for line in built.lines())
     card = json.loads((tmp_path / "out" / "xbrl_values" / "dataset.json").read_text())
@@ -107,15 +107,15 @@ def test_what_is_no_package_or_of_another_year(tmp_path: Path) -> None:
         archive.writestr("readme.txt", "x")
     for given, reason in (("none.zip", "No such file"), ("empty.zip", "not a taxonomy package")):
         with pytest.raises(FinbenchError, match=reason):
-            build([report(tmp_path)], tmp_path / "out", taxonomy=[tmp_path / given])
+            build_questions([report(tmp_path)], tmp_path / "out", taxonomy=[tmp_path / given])
     (tmp_path / "b.xml").write_bytes(instance(statement()))  # names no schema
     with pytest.raises(FinbenchError, match="define none of its facts"):
-        build([tmp_path / "b.xml"], tmp_path / "out", taxonomy=[package(tmp_path / "p.zip")])
+        build_questions([tmp_path / "b.xml"], tmp_path / "out", taxonomy=[package(tmp_path / "p.zip")])
     assert not (tmp_path / "out").exists()
 
 
 def test_without_arelle_the_command_to_type_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "arelle", None)
     with pytest.raises(FinbenchError, match="not installed") as caught:
-        build([report(tmp_path)], tmp_path / "out", taxonomy=[package(tmp_path / "p.zip")])
+        build_questions([report(tmp_path)], tmp_path / "out", taxonomy=[package(tmp_path / "p.zip")])
     assert "finbench[xbrl]" in caught.value.hint

@@ -14,18 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from finbench.core.console import out
-from finbench.grid import forecast
-from finbench.grid.driver import Summary
+from finbench.grid import Cell, Schedule, Summary, duration, forecast, picture
 from finbench.grid.forecast import Forecast
-from finbench.grid.spec import Cell
-from finbench.grid.steps import Board
-from finbench.grid.watch import duration, picture
 
 _SHOWN = 40  # cells
 _PLURAL = {"search": "searches", "train": "trainings", "score": "scorings", "nothing": "steps"}
 
 
-def planned(board: Board, found: Mapping[str, Forecast], asked: Mapping[str, int], as_json: bool) -> None:
+def planned(board: Schedule, found: Mapping[str, Forecast], asked: Mapping[str, int], as_json: bool) -> None:
     """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
     cells: list[dict[str, Any]] = [
         {
@@ -52,7 +48,7 @@ def planned(board: Board, found: Mapping[str, Forecast], asked: Mapping[str, int
         out.print(f"By the mean of the steps that were run: about {duration(measured)} of one worker.", highlight=False)
 
 
-def _asked(board: Board, cell: Cell, asked: Mapping[str, int]) -> float | None:
+def _asked(board: Schedule, cell: Cell, asked: Mapping[str, int]) -> float | None:
     """GB that the training of a cell asks Ray for: as the file states, else as it is planned; None: nothing."""
     if cell.needs.memory is not None:
         return cell.needs.memory

@@ -8,8 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from finbench.core.console import out
-from finbench.methods import Method, Tuner
-from finbench.methods.base import SERVED
+from finbench.methods import SERVED, Method, Tuner
 from finbench.training import recipes
 
 

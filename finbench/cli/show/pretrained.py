@@ -10,9 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from finbench.core.console import out
-from finbench.pretraining import report
+from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
-from finbench.pretraining.result import Pretrained
 
 
 def _table(*columns: str) -> Table:

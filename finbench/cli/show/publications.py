@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from finbench.cards.render import amount
+from finbench.cards import amount
 from finbench.core.catalog import PREFIX
 from finbench.core.console import err, out
 from finbench.scoring.metrics import is_share, spoken
@@ -16,8 +16,7 @@ from finbench.scoring.metrics import is_share, spoken
 if TYPE_CHECKING:
     from finbench.hub import Change, Plan
     from finbench.models.zoo import ZooEntry
-    from finbench.publishing.publish import Pushed
-    from finbench.publishing.pulling import Pulled
+    from finbench.publishing import Pulled, Pushed
 
 _COLOURS = {"added": "green", "replaced": "yellow", "removed": "red", "unchanged": "dim"}
 
@@ -87,7 +86,7 @@ def _plan(plan: Plan) -> None:
 
 def pulled(done: Pulled) -> None:
     """Where it is and what to do next; the base is shown, for the adapter does not choose it."""
-    from finbench.publishing.pulling import stated_base
+    from finbench.publishing import stated_base
 
     out.print(f"{escape(done.source)} is in {escape(str(done.folder))}", highlight=False, soft_wrap=True)
     base = escape(stated_base(done.adapter))
@@ -126,7 +125,7 @@ def added(entry: ZooEntry, path: Path) -> None:
 
 def dev_hub(url: str) -> None:
     """How to talk to a development Hub."""
-    from finbench.hub.dev.server import TOKEN
+    from finbench.hub.dev import TOKEN
 
     out.print(f"A development Hub is at {url}. In another shell:\n", highlight=False)
     for line in (f"HF_ENDPOINT={url}", f"HF_TOKEN={TOKEN}", "HF_HUB_DISABLE_XET=1", "HF_HUB_OFFLINE=0"):

@@ -13,17 +13,17 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from finbench.cards import render as presentation
-from finbench.cli.doctor import Finding
+from finbench.cards import task_views, terminal_tables
+from finbench.cli.doctor import DoctorLine
 from finbench.core import catalog
-from finbench.core.catalog import PREFIX, Base
+from finbench.core.catalog import PREFIX, BaseEntry
 from finbench.core.console import out
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, Bits, DType, Recipe, Scorecard, Task
-from finbench.data.canonical import SPLITS, Report
+from finbench.data import SPLITS, ImportReport
 from finbench.methods import method_named
-from finbench.serving.vllm_server import Server
-from finbench.training import merging
+from finbench.serving import Server
+from finbench.training import Made, merge_in_words
 
 
 def bits(value: int | None) -> Bits | None:
@@ -38,7 +38,9 @@ def dtype(value: str) -> DType:
     """``--dtype`` as the records want it."""
     if value in ("auto", "float32", "bfloat16", "float16"):
         return value  # type: ignore[return-value]
-    raise FinbenchError(f"--dtype is auto, float32, bfloat16 or float16, not {value}.")
+    raise FinbenchError(
+        f"--dtype is auto, float32, bfloat16 or float16, not {value}.", "Leave it out, or: --dtype float32"
+    )
 
 
 def serving(server: Server) -> None:
@@ -71,9 +73,9 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     out.print(f"Next: finbench eval --adapter {escape(reference + named)}", highlight=False, soft_wrap=True)
 
 
-def merged(made: merging.Made, folder: Path) -> None:
+def merged(made: Made, folder: Path) -> None:
     """What a merge wrote, and how close it is."""
-    what, against, report = merging.told(made)
+    what, against, report = merge_in_words(made)
     out.print(f"[bold]{escape(str(folder))}[/]  {escape(what)}")
     out.print(
         f"Against the {against}, {report.probes} prompts, {report.positions} tokens:\n"
@@ -149,11 +151,11 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
 
 def scored(cards: Sequence[Scorecard], folder: Path) -> None:
     """The end of an evaluation: tables with bars, and where the files are."""
-    for table in presentation.terminal(cards, out.width):
+    for table in terminal_tables(cards, out.width):
         out.print(table)
         out.print()
     out.print("[dim]▓▒ 95 % interval; lenient: score under lenient parsing; parsed: share that parses strictly[/]")
-    for view in presentation.views(cards):
+    for view in task_views(cards):
         for warning in view.warnings:
             out.print(f"[yellow]{escape(view.title)}:[/] {escape(warning)}", highlight=False)
     partial = [card.subject.name for card in cards if card.status == "partial"]
@@ -213,7 +215,7 @@ def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
         out.print(str(task["golden_prompt"]), markup=False, highlight=False, soft_wrap=True)
 
 
-def imported(report: Report) -> None:
+def imported(report: ImportReport) -> None:
     """The end of an import."""
     out.print(f"[bold]{escape(str(report.folder))}[/]", soft_wrap=True)
     kept = ", ".join(f"{count:,} {split}" for split, count in report.rows.items() if count)
@@ -273,7 +275,7 @@ def recipes(found: Mapping[str, Recipe]) -> None:
     out.print("\nTrain one: finbench train NAME", highlight=False, soft_wrap=True)
 
 
-def bases(found: Iterable[Base]) -> None:
+def bases(found: Iterable[BaseEntry]) -> None:
     """Base models."""
     table = columned("alias", "size", "Hub id", "licence")
     table.columns[2].no_wrap = True
@@ -285,7 +287,7 @@ def bases(found: Iterable[Base]) -> None:
     out.print("\nAny other: --base hub:org/name[@revision] or --base ./folder", highlight=False, markup=False)
 
 
-def doctor(findings: Sequence[Finding]) -> None:
+def doctor(findings: Sequence[DoctorLine]) -> None:
     """The doctor's report: a line each, and below it what to type."""
     marks = {"ok": "[green]ok   [/]", "note": "[yellow]note [/]", "fault": "[bold red]fault[/]"}
     width = max(len(finding.what) for finding in findings)

@@ -8,12 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from finbench.cards.comparison import Comparison, Contest, points, probability
+from finbench.cards import Comparison, Contest, shown_points, shown_probability
 from finbench.cli.show.runs import columned as _table
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
-from finbench.evaluation.restating import Restated
-from finbench.evaluation.verification import Verification
+from finbench.evaluation import Verification
 from finbench.scoring import metrics
 
 _FAULTS = 12  # faults that are shown one by one
@@ -55,8 +54,8 @@ def _contests(pair: Comparison) -> Table:
 
 def _contest(contest: Contest) -> list[str]:
     colour = {"a": "green", "b": "red", None: "default"}[contest.winner]
-    a, b = (points(contest.metric, value, sign=False) for value in (contest.a.value, contest.b.value))
-    ends = [points(contest.metric, end, sign=False) for end in contest.difference.interval or ()]
+    a, b = (shown_points(contest.metric, value, sign=False) for value in (contest.a.value, contest.b.value))
+    ends = [shown_points(contest.metric, end, sign=False) for end in contest.difference.interval or ()]
     if contest.needed is None:
         settled = "-"
     else:
@@ -66,7 +65,7 @@ def _contest(contest: Contest) -> list[str]:
         metrics.spoken(contest.metric),
         a,
         b,
-        f"[{colour}]{points(contest.metric, contest.difference.value)}[/]",
+        f"[{colour}]{shown_points(contest.metric, contest.difference.value)}[/]",
         " to ".join(ends) or "–",
         "< .001" if contest.adjusted < 0.001 else f"{contest.adjusted:.3f}",
         settled,
@@ -78,7 +77,7 @@ def _differing(pair: Comparison, contest: Contest, show: int) -> None:
     if contest.only_a is None:
         right = ""
     else:
-        test = f"; McNemar {probability(contest.mcnemar)}" if contest.mcnemar is not None else ""
+        test = f"; McNemar {shown_probability(contest.mcnemar)}" if contest.mcnemar is not None else ""
         right = f"; only A is right on {contest.only_a:,}, only B on {contest.only_b:,}{test}"
     out.print(f"\n[bold]{name}[/]: {count:,} of {contest.n:,} documents read differently{right}", highlight=False)
     if not count or show < 1:
@@ -106,15 +105,3 @@ def verified(found: Verification) -> None:
         out.print(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
     else:
         out.print(f"\n[bold green]{found.level}[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
-
-
-def restated(found: Sequence[Restated], dry_run: bool) -> None:
-    """What became of each card, and what changed in it."""
-    done = "would be restated" if dry_run else "restated"
-    for one in found:
-        said = f"[bold red]refused[/]: {escape(one.refused)}" if one.refused else done if one.changes else "as it was"
-        out.print(f"[bold]{escape(str(one.path))}[/]  {said}", highlight=False, soft_wrap=True)
-        for line in one.changes[:_FAULTS]:
-            out.print(f"  {escape(line.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
-        if len(one.changes) > _FAULTS:
-            out.print(f"  and {len(one.changes) - _FAULTS:,} more (--json)", highlight=False)

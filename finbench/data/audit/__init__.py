@@ -4,7 +4,18 @@ Files are read once, row by row; nothing is assumed about them but that they hol
 looks at all rows and yields findings with their evidence; none is told where to look.
 """
 
-from finbench.data.audit.model import Audit, Finding, Seen
-from finbench.data.audit.run import audit
+from __future__ import annotations
 
-__all__ = ["Audit", "Finding", "Seen", "audit"]
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.data.audit.against import audit_against
+    from finbench.data.audit.model import Audit, Finding, Seen
+    from finbench.data.audit.run import audit
+    from finbench.data.audit.show import audit_tables
+else:
+    __getattr__ = face(__name__)
+
+__all__ = ["Audit", "Finding", "Seen", "audit", "audit_against", "audit_tables"]

@@ -7,21 +7,21 @@ from pathlib import Path
 
 from finbench.core.errors import FinbenchError
 from finbench.data.audit import near, reading
-from finbench.data.audit.context import Context, Source, share
+from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.model import LEVELS, SHOWN, Audit, Finding
 from finbench.data.audit.reading import Input, Raw
 from finbench.data.audit.run import Reader, resolved
-from finbench.data.audit.store import Store
+from finbench.data.audit.store import RowStore
 from finbench.data.contamination import Index, fields
 
 
-def against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | None = None) -> Audit:
+def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | None = None) -> Audit:
     """Look for the test texts of ``what`` (sets, files; default: every set that is here) in the rows of ``files``.
 
     A test text is found wherever it stands in a training row, in a prompt or a conversation too; near duplicates are
     looked for among the texts that the rows ask about. Raises FinbenchError where there is nothing to compare.
     """
-    with Store() as store:
+    with RowStore() as store:
         reader = Reader(store)
         for each in resolved([str(name) for name in what], data_dir):
             reader.read(each, keep=lambda split: split in ("test", None))
@@ -36,14 +36,14 @@ def against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | 
             why = "; ".join(reader.skipped.values())
             raise FinbenchError(f"No rows in the training files: {why}", "Name CSV, JSON, JSONL or Parquet files.")
         store.settle()
-        context = Context(store, reader.sources)
+        context = AuditContext(store, reader.sources)
         found, seen = _contained(context, trained)
         found += [finding for finding in near.near(context, seen) if finding.check == "near-leak"]
         found.sort(key=lambda finding: LEVELS.index(finding.level))
         return Audit(sources=[source.seen() for source in reader.sources], findings=found, skipped=reader.skipped)
 
 
-def _contained(context: Context, trained: list[Input]) -> tuple[list[Finding], set[int]]:
+def _contained(context: AuditContext, trained: list[Input]) -> tuple[list[Finding], set[int]]:
     """Findings, and the keys of the test texts that were found."""
     tests = [source for source in context.sources if source.split == "test"]
     keys: dict[tuple[str, str], int] = {}
@@ -77,7 +77,9 @@ def _hits(each: Input, index: Index) -> dict[int, str]:
     return found
 
 
-def _finding(context: Context, source: Source, each: Input, own: dict[int, str], of: int, body: int) -> Finding:
+def _finding(
+    context: AuditContext, source: AuditedFile, each: Input, own: dict[int, str], of: int, body: int
+) -> Finding:
     made = context.find(
         "contamination",
         "error",

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from finbench.data.audit.context import Context, Source, sequence, share
+from finbench.data.audit.context import AuditContext, AuditedFile, sequence, share
 from finbench.data.audit.model import Finding
 
 _MISSING = ("nan", "none", "null", "n/a", "#n/a", "na", "undefined", "")
@@ -20,7 +20,7 @@ _KINDS = (
 )
 
 
-def missing(context: Context) -> Iterator[Finding]:
+def missing(context: AuditContext) -> Iterator[Finding]:
     """Answers that are a missing value written out, or nothing."""
     for source in context.sources:
         for word in _MISSING:
@@ -47,7 +47,7 @@ def kind_of(gold: str) -> str:
     return next((name for name, pattern in _KINDS if pattern.fullmatch(gold)), "text")
 
 
-def kinds(context: Context) -> Iterator[Finding]:
+def kinds(context: AuditContext) -> Iterator[Finding]:
     """Answers of another kind than nearly all others of their file: a number where tags are asked for."""
     for source in context.sources:
         if source.id in context.labels or len(source.layout.gold) != 1:
@@ -94,7 +94,7 @@ def telling(gold: str) -> bool:
     return len(re.findall(r"[\w:.-]+", gold)) >= 2 and not sequence(gold)
 
 
-def known(context: Context) -> Iterator[Finding]:
+def known(context: AuditContext) -> Iterator[Finding]:
     """Test answers that train has too, although they are no labels: then memory is enough."""
     for test in context.sources:
         if test.split != "test" or test.id in context.labels or len(test.layout.gold) != 1:
@@ -104,7 +104,7 @@ def known(context: Context) -> Iterator[Finding]:
                 yield from _known(context, train, test)
 
 
-def _known(context: Context, train: Source, test: Source) -> Iterator[Finding]:
+def _known(context: AuditContext, train: AuditedFile, test: AuditedFile) -> Iterator[Finding]:
     query = (
         "SELECT gold, count(*) FROM row WHERE src = ? AND gold IN (SELECT gold FROM row WHERE src = ?) GROUP BY gold"
     )
@@ -133,7 +133,7 @@ def _known(context: Context, train: Source, test: Source) -> Iterator[Finding]:
     )
 
 
-def _by_column(context: Context, train: Source, test: Source) -> tuple[int, str]:
+def _by_column(context: AuditContext, train: AuditedFile, test: AuditedFile) -> tuple[int, str]:
     """(test rows whose answer and value in a column occur together in train, that column), the one of most values."""
     names = [name for name in test.layout.meta if name in train.layout.meta]
     if not names:
@@ -153,7 +153,7 @@ def _by_column(context: Context, train: Source, test: Source) -> tuple[int, str]
     return best[1], best[2]
 
 
-def _metas(context: Context, source: Source) -> Iterator[tuple[list[str], str]]:
+def _metas(context: AuditContext, source: AuditedFile) -> Iterator[tuple[list[str], str]]:
     query = "SELECT shown, gold FROM row JOIN meta USING (meta) WHERE src = ? AND gold IS NOT NULL"
     for shown, gold in context.store.db.execute(query, (source.id,)):
         yield shown.split("\x1f"), gold
@@ -162,7 +162,7 @@ def _metas(context: Context, source: Source) -> Iterator[tuple[list[str], str]]:
 # ---------------------------------------------------------------- one fact, asked again and again
 
 
-def facts(context: Context) -> Iterator[Finding]:
+def facts(context: AuditContext) -> Iterator[Finding]:
     """Rows that ask for one fact in other words: fewer things are tested than the row count says."""
     for source in context.sources:
         if context.units(source.id) == "slotted":
@@ -194,7 +194,7 @@ def facts(context: Context) -> Iterator[Finding]:
             )
 
 
-def _paraphrased(context: Context, source: Source) -> tuple[int, int]:
+def _paraphrased(context: AuditContext, source: AuditedFile) -> tuple[int, int]:
     """(rows, facts): rows with one answer and one set of other columns, whose texts share their telling words."""
     query = (
         "SELECT meta, gold, words FROM row JOIN body USING (body) WHERE src = ? AND gold IS NOT NULL"

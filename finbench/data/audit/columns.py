@@ -103,7 +103,10 @@ def layout(sample: Sequence[Raw], name: str) -> Layout:
             return Layout(keys[key], [], ["(last turn)"], [], chat=True)
     text = _text_column(keys, values)
     if text is None:
-        raise FinbenchError(f"{name}: no column of text among {', '.join(map(str, columns))[:120]}.")
+        raise FinbenchError(
+            f"{name}: no column of text among {', '.join(map(str, columns))[:120]}.",
+            "Name the column of the texts in the header: text",
+        )
     gold = _gold_columns(keys, values, text)
     asked = [keys[key] for key in _ASKED if key in keys and keys[key] not in (text, *gold)]
     asked = [column for column in asked if any(as_text(value).strip() for value in values[column])]

@@ -11,7 +11,7 @@ from typing import Any
 from finbench.core.paths import helper
 from finbench.data.audit.columns import Layout
 from finbench.data.audit.model import SHOWN, Finding, Level, Seen
-from finbench.data.audit.store import Store
+from finbench.data.audit.store import RowStore
 
 LABELS = 30  # more different answers than this are no label set
 _LABEL = re.compile(
@@ -21,7 +21,7 @@ _TAG = re.compile(r"\d{1,3}|o|[bilseu][-_]\S+|\S+[-_][bi]")
 
 
 @dataclass
-class Source:
+class AuditedFile:
     """A file, or one split in it."""
 
     id: int
@@ -63,17 +63,17 @@ class Source:
 
 
 @dataclass
-class Context:
+class AuditContext:
     """The rows and the sources they come from."""
 
-    store: Store
-    sources: list[Source]
+    store: RowStore
+    sources: list[AuditedFile]
 
     def find(
         self,
         check: str,
         level: Level,
-        sources: list[Source],
+        sources: list[AuditedFile],
         counted: tuple[int, int],
         said: str,
         rows: tuple[str, tuple[Any, ...]] = ("", ()),
@@ -100,7 +100,7 @@ class Context:
             detail=detail or {},
         )
 
-    def example(self, body: int, sources: list[Source]) -> str | None:
+    def example(self, body: int, sources: list[AuditedFile]) -> str | None:
         """The text of a key, cut; its salted hash where a source's licence does not let texts be shown."""
         text = self.store.shown(body)
         if not text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from finbench.data.audit.context import Context, Source, share
+from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.model import Finding
 
 _FULL = "JOIN body USING (body) WHERE words != ''"  # an empty text is another check's
@@ -12,7 +12,7 @@ _NESTED = 0.95  # of the smaller file in the larger: one holds the other
 _COPY = 0.9  # of both: two versions of one file
 
 
-def duplicates(context: Context) -> Iterator[Finding]:
+def duplicates(context: AuditContext) -> Iterator[Finding]:
     """Rows that a file repeats: the same question about the same text with the same answer."""
     for source in context.sources:
         groups = (
@@ -29,12 +29,12 @@ def duplicates(context: Context) -> Iterator[Finding]:
                 "warning" if surplus >= 0.005 * source.rows else "note",
                 [source],
                 (surplus, source.rows),
-                f"{share(surplus, source.rows)} rows repeat another one ({texts:,} texts{often}).",
+                f"{share(surplus, source.rows)} rows repeat another row ({texts:,} texts{often}).",
                 (f"SELECT first FROM ({groups})", (source.id,)),
             )
 
 
-def conflicts(context: Context) -> Iterator[Finding]:
+def conflicts(context: AuditContext) -> Iterator[Finding]:
     """The same question about the same text with different answers."""
     for source in context.sources:
         groups = (
@@ -61,7 +61,7 @@ def conflicts(context: Context) -> Iterator[Finding]:
         )
 
 
-def leaks(context: Context) -> Iterator[Finding]:
+def leaks(context: AuditContext) -> Iterator[Finding]:
     """Texts that are in two splits, or in two files of which one may train and the other test."""
     for (one, other), count in sorted(context.shared.items()):
         first, second = context.sources[one], context.sources[other]
@@ -74,7 +74,7 @@ def leaks(context: Context) -> Iterator[Finding]:
             yield from _between_files(context, first, second, count, sizes)
 
 
-def _few(context: Context, first: Source, second: Source, count: int, sizes: tuple[int, int]) -> bool:
+def _few(context: AuditContext, first: AuditedFile, second: AuditedFile, count: int, sizes: tuple[int, int]) -> bool:
     """Whether what two strangers have in common is chance: a handful of texts, or short ones."""
     if count < max(3, 0.005 * min(sizes)):
         return True
@@ -86,7 +86,7 @@ def _few(context: Context, first: Source, second: Source, count: int, sizes: tup
     return sum(str(text).count(" ") >= 3 for text in texts) < 3
 
 
-def _common(context: Context, first: Source, second: Source, src: int) -> tuple[str, tuple[int, int]]:
+def _common(context: AuditContext, first: AuditedFile, second: AuditedFile, src: int) -> tuple[str, tuple[int, int]]:
     key = context.text_key(first.id, second.id)
     other = second.id if src == first.id else first.id
     query = (
@@ -96,7 +96,7 @@ def _common(context: Context, first: Source, second: Source, src: int) -> tuple[
 
 
 def _between_splits(
-    context: Context, first: Source, second: Source, count: int, sizes: tuple[int, int]
+    context: AuditContext, first: AuditedFile, second: AuditedFile, count: int, sizes: tuple[int, int]
 ) -> Iterator[Finding]:
     if first.split == second.split:
         return
@@ -120,7 +120,7 @@ def _between_splits(
 
 
 def _between_files(
-    context: Context, first: Source, second: Source, count: int, sizes: tuple[int, int]
+    context: AuditContext, first: AuditedFile, second: AuditedFile, count: int, sizes: tuple[int, int]
 ) -> Iterator[Finding]:
     """At least one of the files does not say what split it is."""
     tested = next((source for source in (first, second) if source.split), None)
@@ -145,7 +145,7 @@ def _between_files(
     )
 
 
-def row_split(context: Context) -> Iterator[Finding]:
+def row_split(context: AuditContext) -> Iterator[Finding]:
     """What a random 80/20 split by row would leak, in a file that comes without a split."""
     for source in context.sources:
         if source.split:

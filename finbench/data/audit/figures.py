@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from finbench.core.paths import helper
-from finbench.data.audit.context import Context, Source, share
+from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.model import Finding
 
 _CLOSE = Fraction(1, 100)  # relative: golds are rounded
@@ -24,7 +24,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 
 
-def recompute(context: Context) -> Iterator[Finding]:
+def recompute(context: AuditContext) -> Iterator[Finding]:
     """Numeric answers against what their own question gives. Only what can be worked out for certain is judged."""
     for source in context.sources:
         judged: dict[str, list[int]] = {}  # how -> numbers of rows that are wrong
@@ -47,7 +47,9 @@ def recompute(context: Context) -> Iterator[Finding]:
             yield from _said(context, source, how, wrong, seen[how], shown[how])
 
 
-def _said(context: Context, source: Source, how: str, wrong: list[int], seen: int, shown: str) -> Iterator[Finding]:
+def _said(
+    context: AuditContext, source: AuditedFile, how: str, wrong: list[int], seen: int, shown: str
+) -> Iterator[Finding]:
     if how.startswith("formula") and len(wrong) > 0.3 * seen:
         return  # more likely that the question was not understood than that most answers are wrong
     yield context.find(

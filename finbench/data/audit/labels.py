@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from finbench.data.audit.context import Context, Source, share
+from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.model import Finding, Level
 
 _LEAST = 20  # texts in common, before two copies are compared
@@ -39,7 +39,7 @@ sell underweight bankrupt bankruptcy lawsuit layoffs fraud decreased shrank shri
 )
 
 
-def meaning(source: Source, labels: Mapping[str, int]) -> dict[str, str] | None:
+def meaning(source: AuditedFile, labels: Mapping[str, int]) -> dict[str, str] | None:
     """What the labels of a source stand for, by their words or by a known set's codes; None if some are unknown."""
     codes = {label: code for label, code in source.codes.items() if code}
     told = {label: _MEANT.get(codes.get(label, label), codes.get(label, "")) for label in labels}
@@ -49,7 +49,7 @@ def meaning(source: Source, labels: Mapping[str, int]) -> dict[str, str] | None:
 # ---------------------------------------------------------------- two copies
 
 
-def copies(context: Context) -> Iterator[Finding]:
+def copies(context: AuditContext) -> Iterator[Finding]:
     """The labels of every two sources that have texts in common."""
     for one, other in sorted(context.shared):
         first, second = context.sources[one], context.sources[other]
@@ -67,7 +67,7 @@ _SINGLE = (
 )
 
 
-def _table(context: Context, one: int, other: int) -> Counter[tuple[str, str]]:
+def _table(context: AuditContext, one: int, other: int) -> Counter[tuple[str, str]]:
     """(label there, label here) -> texts, of those that have one label on each side."""
     if len(context.labels.get(one, ())) > 30 or len(context.labels.get(other, ())) > 30:
         return Counter()
@@ -75,7 +75,9 @@ def _table(context: Context, one: int, other: int) -> Counter[tuple[str, str]]:
     return Counter({(a, b): count for a, b, count in context.store.db.execute(query, (one, other))})
 
 
-def _compared(context: Context, first: Source, second: Source, table: Counter[tuple[str, str]]) -> Iterator[Finding]:
+def _compared(
+    context: AuditContext, first: AuditedFile, second: AuditedFile, table: Counter[tuple[str, str]]
+) -> Iterator[Finding]:
     """Confusion of two label columns on the same texts."""
     means = [meaning(source, context.labels[source.id]) for source in (first, second)]
     known = means[0] is not None and means[1] is not None
@@ -130,7 +132,9 @@ def _learned(table: Counter[tuple[str, str]]) -> dict[str, str]:
     return {a: b for a, (_, b) in best.items()}
 
 
-def _answers(context: Context, first: Source, second: Source, table: Counter[tuple[str, str]]) -> Iterator[Finding]:
+def _answers(
+    context: AuditContext, first: AuditedFile, second: AuditedFile, table: Counter[tuple[str, str]]
+) -> Iterator[Finding]:
     """Free answers of two sources to the same questions."""
     wrong = sum(count for (a, b), count in table.items() if not _equal(a, b))
     of = sum(table.values())
@@ -157,7 +161,7 @@ def _equal(one: str, other: str) -> bool:
 # ---------------------------------------------------------------- one file
 
 
-def meanings(context: Context) -> Iterator[Finding]:
+def meanings(context: AuditContext) -> Iterator[Finding]:
     """Sentiment labels against the words of their texts: rows called positive should speak of rises more than others.
 
     Only an order that is upside down by six standard errors is reported: names that were given to the wrong codes.
@@ -185,7 +189,7 @@ def meanings(context: Context) -> Iterator[Finding]:
                 )
 
 
-def _tones(context: Context, source: Source, means: Mapping[str, str]) -> dict[str, list[int]]:
+def _tones(context: AuditContext, source: AuditedFile, means: Mapping[str, str]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     query = "SELECT gold, words FROM row JOIN body USING (body) WHERE src = ?"
     for gold, words in context.store.db.execute(query, (source.id,)):
@@ -206,7 +210,7 @@ def _gap(low: list[int], high: list[int]) -> tuple[float, float]:
     return _mean(high) - _mean(low), math.sqrt(sum(spread))
 
 
-def skew(context: Context) -> Iterator[Finding]:
+def skew(context: AuditContext) -> Iterator[Finding]:
     """Labels that are nearly always the same, and labels that look like a slip of the pen."""
     for source in context.sources:
         for column, counts in _columns(context, source):
@@ -225,7 +229,7 @@ def skew(context: Context) -> Iterator[Finding]:
                     yield context.find("label-typo", "warning", [source], (count, rows), text, query)
 
 
-def _columns(context: Context, source: Source) -> Iterator[tuple[str, Counter[str]]]:
+def _columns(context: AuditContext, source: AuditedFile) -> Iterator[tuple[str, Counter[str]]]:
     if source.id in context.labels:
         yield "", Counter(context.labels[source.id])
     elif len(source.layout.gold) > 1:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from finbench.data.audit.context import Context, Source
+from finbench.data.audit.context import AuditContext, AuditedFile
 from finbench.data.audit.model import Finding
 
 
-def licences(context: Context) -> Iterator[Finding]:
+def licences(context: AuditContext) -> Iterator[Finding]:
     """One note for each licence that does not let texts be shown. What nobody knows a licence of is in the table."""
-    found: dict[str, list[Source]] = {}
+    found: dict[str, list[AuditedFile]] = {}
     for source in context.sources:
         if source.open is False and source.licence:
             found.setdefault(source.licence, []).append(source)

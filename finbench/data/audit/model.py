@@ -36,7 +36,7 @@ class Seen(Record):
     texts: list[str] = Field(description="columns that are the text")
     gold: list[str] = Field(description="columns that are the answer")
     licence: str | None = Field(description="as a known set, a card or a LICENSE file states it")
-    open: bool | None = Field(default=None, description="whether its texts may be shown; null: nobody said")
+    open: bool | None = Field(default=None, description="whether its texts may be shown; null: not known")
 
 
 class Audit(Record):

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from finbench.data.audit.context import Context, Source, share
+from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.model import SHOWN, Finding
 
 LEAST = 6  # words: shorter texts are alike by chance
@@ -38,7 +38,7 @@ class Pair(NamedTuple):
     other: int
 
 
-def near(context: Context, known: Collection[int] = ()) -> Iterator[Finding]:
+def near(context: AuditContext, known: Collection[int] = ()) -> Iterator[Finding]:
     """Near duplicates inside sources and between them, but for texts (keys) that are ``known`` to be there already."""
     context.store.db.execute("CREATE INDEX IF NOT EXISTS by_body ON row (body)")
     keys: list[int] = []
@@ -151,7 +151,7 @@ _NAME = re.compile(r"(?<=[^.!?:\s] )[A-Z][\w&.-]*|\b[A-Z]{2,}\b|\$[A-Za-z]+|\b\w
 _WORD = re.compile(r"\w+")
 
 
-def _one_fact(context: Context, pair: Pair) -> bool:
+def _one_fact(context: AuditContext, pair: Pair) -> bool:
     """Whether two texts name the same, and are answered alike."""
     shown = [context.store.shown(key) for key in pair]
     words = [set(_WORD.findall(text.casefold())) for text in shown]
@@ -186,7 +186,7 @@ def _alike(word: str, other: str) -> bool:
     return difflib.SequenceMatcher(None, word, other).ratio() >= 0.75
 
 
-def _reported(context: Context, pairs: list[Pair], known: Collection[int]) -> Iterator[Finding]:
+def _reported(context: AuditContext, pairs: list[Pair], known: Collection[int]) -> Iterator[Finding]:
     """Pairs by the sources they are in: one inside a file counts there, one between a train and a test file there."""
     where = {
         key: {src for (src,) in context.store.db.execute("SELECT DISTINCT src FROM row WHERE body = ?", (key,))}
@@ -207,13 +207,13 @@ def _reported(context: Context, pairs: list[Pair], known: Collection[int]) -> It
         yield _finding(context, context.sources[a], context.sources[b], found)
 
 
-def _rank(source: Source) -> int:
+def _rank(source: AuditedFile) -> int:
     return {"train": 1, "validation": 2, "test": 3}.get(str(source.split), 3)
 
 
-def _finding(context: Context, first: Source, second: Source, found: dict[int, int]) -> Finding:
+def _finding(context: AuditContext, first: AuditedFile, second: AuditedFile, found: dict[int, int]) -> Finding:
     of, own = context.distinct[second.id], first.id == second.id
-    said = f"{share(len(found), of)} texts of {second.stem} differ by a few words from another one"
+    said = f"{share(len(found), of)} texts of {second.stem} differ by a few words from another row"
     key, twin = next(iter(sorted(found.items())))
     keys = list(found)[:SHOWN]
     made = context.find(

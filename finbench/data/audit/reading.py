@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from finbench import hub
 from finbench.core import refs
 from finbench.core.errors import FinbenchError
-from finbench.data.files import Record, SourceFile, decode_at, decode_conll, decode_csv, decoder_of, expand, text_of
+from finbench.data.files import RawRecord, SourceFile, decode_at, decode_conll, decode_csv, decoder_of, expand, text_of
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".conll", ".data")
 PATTERN = " ".join(f"*{suffix}" for suffix in SUFFIXES)
@@ -85,7 +85,10 @@ def rows(file: SourceFile) -> Iterator[Raw | str]:
     found = _decoded(file)
     head = list(itertools.islice(found, 200))
     if not any(isinstance(item, Raw) for item in head):
-        raise FinbenchError(f"{file.name}: no rows" + (f" ({head[0]})" if head else "") + ".")
+        raise FinbenchError(
+            f"{file.name}: no rows" + (f" ({head[0]})" if head else "") + ".",
+            "Leave it out, or name a file of rows: finbench data audit FILE",
+        )
     yield from head
     yield from found
 
@@ -107,7 +110,7 @@ def _decoded(file: SourceFile) -> Iterator[Raw | str]:
         decoder = decoder_of(file, None)
     start = len(str(file))
     for item in decoder(file):
-        yield Raw(item.row, item.place[start:]) if isinstance(item, Record) else item[start:].lstrip(":")
+        yield Raw(item.row, item.place[start:]) if isinstance(item, RawRecord) else item[start:].lstrip(":")
 
 
 def _delimiter(file: SourceFile) -> str:
@@ -138,7 +141,7 @@ def _sniffed(file: SourceFile) -> Any:
         lines = list(itertools.islice(text, 300))
     full = [line for line in lines if line.strip()]
     if not full:
-        raise FinbenchError(f"{file.name}: the file is empty.")
+        raise FinbenchError(f"{file.name}: the file is empty.", "Leave it out, or fetch it again.")
     if sum(bool(re.search(r"@\w{1,12}\s*$", line)) for line in full) >= 0.9 * len(full):
         return decode_at
     fields = [len(line.split()) for line in full]
@@ -146,10 +149,10 @@ def _sniffed(file: SourceFile) -> Any:
         return decode_conll
     if len(full) > 2 and len({line.count("\t") for line in full}) == 1 and "\t" in full[0]:
         return _tsv
-    raise FinbenchError(f"{file.name}: prose, not rows.")
+    raise FinbenchError(f"{file.name}: prose, not rows.", "Put one row on a line, in columns: CSV, TSV or JSON lines.")
 
 
-def _tsv(file: SourceFile) -> Iterator[Record | str]:
+def _tsv(file: SourceFile) -> Iterator[RawRecord | str]:
     with text_of(file, "iso-8859-1") as text:
         reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
         header = [name.strip() for name in next(reader)]
@@ -158,7 +161,7 @@ def _tsv(file: SourceFile) -> Iterator[Record | str]:
             if row and len(row) != len(header):
                 yield f"{place}: {len(row)} fields, the header has {len(header)}"
             elif row:
-                yield Record(dict(zip(header, row, strict=True)), place)
+                yield RawRecord(dict(zip(header, row, strict=True)), place)
 
 
 def _json(file: SourceFile) -> Iterator[Raw | str]:
@@ -167,7 +170,10 @@ def _json(file: SourceFile) -> Iterator[Raw | str]:
         with text_of(file) as text:
             document = json.load(text)
     except (ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{file.name}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).") from fault
+        raise FinbenchError(
+            f"{file.name}:{getattr(fault, 'lineno', 1)}: not valid JSON ({fault}).",
+            "Correct it at that line, or fetch it again.",
+        ) from fault
     yield from _of_json(document, None)
 
 

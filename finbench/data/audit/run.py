@@ -10,15 +10,15 @@ from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
 from finbench.data.audit import answers, copies, figures, known, labels, licences, near, reading
 from finbench.data.audit.columns import Item, Layout, as_text, canonical, layout
-from finbench.data.audit.context import LABELS, Context, Source
+from finbench.data.audit.context import LABELS, AuditContext, AuditedFile
 from finbench.data.audit.model import LEVELS, Audit, Finding
 from finbench.data.audit.reading import Input, Raw
-from finbench.data.audit.store import Store
+from finbench.data.audit.store import RowStore
 from finbench.data.audit.texts import Texts
 from finbench.data.files import beside
 
 _SAMPLE = 1000  # rows by which a file's columns are known
-CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     labels.copies,
     labels.meanings,
     copies.leaks,
@@ -42,7 +42,7 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
     Without any: every set that is here. Raises FinbenchError if a name is unknown or nothing can be read; a file of a
     folder that holds no rows is left out and named in ``skipped``.
     """
-    with Store() as store:
+    with RowStore() as store:
         reader = Reader(store)
         for each in resolved([str(name) for name in what], data_dir):
             reader.read(each)
@@ -50,7 +50,7 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
             why = "; ".join(reader.skipped.values()) or "there is none"
             raise FinbenchError(f"No rows to audit: {why}", "Name files, folders, or sets: finbench data list")
         store.settle()
-        context = Context(store, reader.sources)
+        context = AuditContext(store, reader.sources)
         found = [finding for seen in reader.texts for finding in seen[1].findings(context, seen[0])]
         for check in CHECKS:
             found += check(context)
@@ -95,10 +95,10 @@ def _renamed(folder: Path, name: str) -> Iterator[Input]:
 class Reader:
     """Puts rows into the store, and remembers where they come from."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: RowStore) -> None:
         self.store = store
-        self.sources: list[Source] = []
-        self.texts: list[tuple[Source, Texts]] = []
+        self.sources: list[AuditedFile] = []
+        self.texts: list[tuple[AuditedFile, Texts]] = []
         self.skipped: dict[str, str] = {}
 
     def read(self, each: Input, split: str | None = None, keep: Callable[[str | None], bool] = lambda _: True) -> None:
@@ -122,7 +122,7 @@ class Reader:
     def _pairs(
         self, found: Iterator[Raw | str], told: _Told, forced: str | None, keep: Callable[[str | None], bool]
     ) -> Iterator[tuple[int, Item]]:
-        own: dict[str | None, tuple[Source, Texts]] = {}
+        own: dict[str | None, tuple[AuditedFile, Texts]] = {}
         for item, row in told.items(found, self.skipped):
             split = forced or item.split or told.split
             if not keep(split):
@@ -150,9 +150,9 @@ class _Told:
         if self.licence is None and (text := known.stated(each.folder)):
             self.licence, self.open = text, known.open_licence(text)
 
-    def source(self, number: int, split: str | None) -> Source:
+    def source(self, number: int, split: str | None) -> AuditedFile:
         """A new source for a split of this file."""
-        return Source(number, self.name, split, self.layout, self.licence, self.open, self.codes)
+        return AuditedFile(number, self.name, split, self.layout, self.licence, self.open, self.codes)
 
     def items(self, found: Iterator[Raw | str], skipped: dict[str, str]) -> Iterator[tuple[Item, dict[str, object]]]:
         """Items with the rows they are made of; tokens become sentences, rows that cannot be read are remembered."""

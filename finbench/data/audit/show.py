@@ -14,7 +14,7 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _PLACES = 3
 
 
-def terminal(found: Audit) -> Iterator[Any]:
+def audit_tables(found: Audit) -> Iterator[Any]:
     """What to print, piece by piece."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("file", "split", "rows", "text", "answer", "licence"):

@@ -24,7 +24,7 @@ CREATE TABLE meta (meta INTEGER PRIMARY KEY, shown TEXT);
 SHOWN = 4000  # characters kept of a text, and of its normalised words: enough to show it and to tell copies apart
 
 
-class Store:
+class RowStore:
     """Rows by number, source and keys. A context manager; ``db`` answers SQL.
 
     ``body`` is the key of the text, ``slotted`` of the text and what is asked of it by name, ``asked`` of the text

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finbench.data.audit.columns import Item, Layout, as_text
-from finbench.data.audit.context import Context, Source, share
+from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.model import SHOWN, Finding
 
 _CODES = ("cp1252", "latin-1", "mac_roman", "cp437", "cp850")
@@ -83,7 +83,7 @@ class Texts:
             self.places[fault].append(item.line)
             self.examples.setdefault(fault, item.body)
 
-    def findings(self, context: Context, source: Source) -> Iterator[Finding]:
+    def findings(self, context: AuditContext, source: AuditedFile) -> Iterator[Finding]:
         """What was wrong with the texts of the source."""
         for fault, count in self.counts.items():
             what = _NAMES.get(fault)

@@ -18,7 +18,7 @@ from finbench.core.files import sha256_file
 from finbench.data.xbrl import filings, published
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.output import Spool
-from finbench.data.xbrl.rows import SETS, Settings, rows
+from finbench.data.xbrl.rows import SETS, QuestionSettings, rows
 from finbench.data.xbrl.taxonomy import Arelle
 
 SMALLEST = 300  # characters; below this not even the facts of a ratio and a few others fit
@@ -26,7 +26,7 @@ _SHOWN = 10  # faults in one message
 
 
 @dataclass
-class Built:
+class QuestionsMade:
     """What was built: ``rows[set][split]``, the filings, and what was left out by reason."""
 
     folder: Path
@@ -62,7 +62,7 @@ class Built:
         yield f"Written to {self.folder}; what was left out, and why, is in each dataset.json."
 
 
-def build(
+def build_questions(
     given: Sequence[Path],
     out: Path | None = None,
     *,
@@ -72,7 +72,7 @@ def build(
     test_companies: Sequence[str] = (),
     finlora: Sequence[Path] = (),
     taxonomy: Sequence[Path] = (),
-) -> Built:
+) -> QuestionsMade:
     """Write the sets ``xbrl_tags``, ``xbrl_values``, ``xbrl_formula`` and ``xbrl_calc`` into ``out``.
 
     ``out`` is a data directory (default: the user's). Companies named in ``test_companies`` (by ticker, CIK or a part
@@ -81,9 +81,9 @@ def build(
     splits. ``taxonomy``: taxonomy packages with which Arelle (extra ``[xbrl]``) checks the numbers and labels concepts.
     All faults are raised at once, and then nothing is written.
     """
-    settings = Settings(seed, max_context)
+    settings = QuestionSettings(seed, max_context)
     _check(given, filed_after, max_context)
-    built = Built(paths.data_dir(out))
+    built = QuestionsMade(paths.data_dir(out))
     faults: list[str] = []
     hints: list[str] = []
     wanted = dict.fromkeys(test_companies, False)
@@ -130,7 +130,12 @@ def _check(given: Sequence[Path], filed_after: str | None, max_context: int | No
 
 
 def _add(
-    filing: Filing, spool: Spool, built: Built, settings: Settings, wanted: dict[str, bool], filed_after: str | None
+    filing: Filing,
+    spool: Spool,
+    built: QuestionsMade,
+    settings: QuestionSettings,
+    wanted: dict[str, bool],
+    filed_after: str | None,
 ) -> bool:
     """Put the rows of one filing into the spool; False if it was filed too early."""
     if filed_after and (why := filings.too_early(filing, filed_after)):
@@ -184,7 +189,7 @@ def _is(filing: Filing, name: str) -> bool:
     )
 
 
-def _final_faults(built: Built, spool: Spool, wanted: dict[str, bool]) -> tuple[list[str], list[str]]:
+def _final_faults(built: QuestionsMade, spool: Spool, wanted: dict[str, bool]) -> tuple[list[str], list[str]]:
     """What can only be said once every filing was read."""
     if not built.filings:
         hint = 'Give an earlier date, or write "Filing Date: YYYY-MM-DD" into filing_metadata.txt beside a filing.'
@@ -208,6 +213,6 @@ def _final_faults(built: Built, spool: Spool, wanted: dict[str, bool]) -> tuple[
     return [], []
 
 
-def as_json(built: Built) -> str:
+def report_as_json(built: QuestionsMade) -> str:
     """The report as JSON."""
     return json.dumps(built.as_dict(), indent=1)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from finbench.data.xbrl.inline import read_inline
-from finbench.data.xbrl.inputs import Document, documents
+from finbench.data.xbrl.inputs import FilingFile, documents
 from finbench.data.xbrl.labels import read_labels
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.reader import read_instance
 
-Check = Callable[[Filing, Document], dict[str, int]]
+Check = Callable[[Filing, FilingFile], dict[str, int]]
 
 
 def read(path: Path, check: Check | None = None) -> Iterator[Filing]:
@@ -25,7 +25,7 @@ def read(path: Path, check: Check | None = None) -> Iterator[Filing]:
         yield filing
 
 
-def read_document(document: Document) -> Filing:
+def read_document(document: FilingFile) -> Filing:
     """The filing in one document, with the labels that lie beside it."""
     if document.kind == "inline":
         filing = read_inline(document.name, document.data, document.more)
@@ -43,7 +43,7 @@ def read_document(document: Document) -> Filing:
     return filing
 
 
-def _label_files(filing: Filing, document: Document) -> list[str]:
+def _label_files(filing: Filing, document: FilingFile) -> list[str]:
     """Names of the files with labels: the linkbase by its customary name, the schema (which may embed it)."""
     schemas = [PurePosixPath(href).name for href in filing.schemas if not href.startswith(("http:", "https:"))]
     stems = [PurePosixPath(name).stem for name in schemas]
@@ -52,7 +52,7 @@ def _label_files(filing: Filing, document: Document) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name in document.beside and name != document.file]
 
 
-def _filed(document: Document, filing: Filing) -> str:
+def _filed(document: FilingFile, filing: Filing) -> str:
     """The filing date, if one is stated and can be one: not before the end of the period."""
     stated = document.stated_date()
     try:

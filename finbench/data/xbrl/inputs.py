@@ -28,7 +28,7 @@ Files = dict[str, Callable[[], bytes]]  # file name -> its content
 
 
 @dataclass(frozen=True)
-class Document:
+class FilingFile:
     """One instance or inline document. ``beside`` has every file of its folder, itself among them."""
 
     name: str  # for messages: the path as given, and the member
@@ -47,7 +47,7 @@ class Document:
         return "-".join(dated.groups()) if dated else ""
 
 
-def documents(path: Path) -> Iterator[Document]:
+def documents(path: Path) -> Iterator[FilingFile]:
     """The filings in ``path``. Raises FinbenchError, file and reason named, if there is none."""
     try:
         if path.is_dir():
@@ -59,7 +59,7 @@ def documents(path: Path) -> Iterator[Document]:
         else:
             files = {item.name: _reader(item) for item in sorted(path.parent.iterdir()) if item.is_file()}
             data = _read(path)
-            yield Document(str(path), path.name, data, _kind_of_file(str(path), data), files)
+            yield FilingFile(str(path), path.name, data, _kind_of_file(str(path), data), files)
     except OSError as fault:
         raise FinbenchError(f"{path}: cannot be read ({fault.strerror or fault}).", HINT) from fault
 
@@ -86,7 +86,7 @@ def _kind_of_file(name: str, data: bytes) -> str:
     raise refuse(name, what)
 
 
-def _of_folder(path: Path) -> Iterator[Document]:
+def _of_folder(path: Path) -> Iterator[FilingFile]:
     """The documents directly in a folder, else those in its direct subfolders."""
     folders = [path, *sorted(item for item in path.iterdir() if item.is_dir())]
     found = False
@@ -101,7 +101,7 @@ def _of_folder(path: Path) -> Iterator[Document]:
         raise refuse(str(path), "no XBRL instance and no inline XBRL document in this folder")
 
 
-def _of_files(where: str, files: Files) -> Iterator[Document]:
+def _of_files(where: str, files: Files) -> Iterator[FilingFile]:
     """The instances among ``files``, and the inline documents that no instance was extracted from."""
     found = []
     for name, read in files.items():
@@ -110,7 +110,7 @@ def _of_files(where: str, files: Files) -> Iterator[Document]:
             if XBRLI.encode() in data:
                 refuse_declarations(f"{where}/{name}", data)
             if (what := kind(data)) in ("instance", "inline"):
-                found.append(Document(f"{where}/{name}", name, data, what, files))
+                found.append(FilingFile(f"{where}/{name}", name, data, what, files))
     extracted = {document.file for document in found if document.kind == "instance"}
     yield from (document for document in found if document.kind == "instance")
     for first, *others in _sets([document for document in found if document.kind == "inline"]):
@@ -118,9 +118,9 @@ def _of_files(where: str, files: Files) -> Iterator[Document]:
             yield replace(first, more=tuple((document.file, document.data) for document in others))
 
 
-def _sets(found: list[Document]) -> list[list[Document]]:
+def _sets(found: list[FilingFile]) -> list[list[FilingFile]]:
     """Inline documents of one filing together: they name one schema of their own, or (but the first) none at all."""
-    sets: dict[tuple[bytes, ...], list[Document]] = {}
+    sets: dict[tuple[bytes, ...], list[FilingFile]] = {}
     for document in found:
         schemas = tuple(dict.fromkeys(_SCHEMA.findall(document.data)))
         own = not any(b"://" in schema for schema in schemas)
@@ -132,7 +132,7 @@ def _sets(found: list[Document]) -> list[list[Document]]:
     return [*sets.values(), *([document] for document in loose)]
 
 
-def _of_zip(path: Path) -> Iterator[Document]:
+def _of_zip(path: Path) -> Iterator[FilingFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             folders: dict[str, Files] = {}

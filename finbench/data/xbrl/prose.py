@@ -13,7 +13,7 @@ from typing import Any
 
 from lxml import etree, html
 
-from finbench.data.xbrl.inputs import Document, documents
+from finbench.data.xbrl.inputs import FilingFile, documents
 from finbench.data.xbrl.parsing import INLINE, XBRLI, Element, events, local, namespace, without_names
 
 _LEAST = 200  # characters of a passage: less is a heading or a number
@@ -31,7 +31,7 @@ def passages(path: Path) -> Iterator[str]:
         yield from of_document(document)
 
 
-def of_document(document: Document) -> Iterator[str]:
+def of_document(document: FilingFile) -> Iterator[str]:
     """The passages of one document, and of the others of its set."""
     for name, data in ((document.name, document.data), *document.more):
         found = _of_report(name, data) if document.kind == "inline" else _of_instance(name, data)

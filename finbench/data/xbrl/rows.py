@@ -24,14 +24,14 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Settings:
+class QuestionSettings:
     """``max_context``: characters of facts a row may show, None for all of them."""
 
     seed: int = 0
     max_context: int | None = None
 
 
-def rows(filing: Filing, settings: Settings, dropped: Counter[str]) -> Iterator[tuple[str, Row]]:
+def rows(filing: Filing, settings: QuestionSettings, dropped: Counter[str]) -> Iterator[tuple[str, Row]]:
     """(set, row) pairs in a fixed order; what cannot be asked is counted in ``dropped`` by reason."""
     found, left = sheets(filing)
     dropped.update({f"facts {reason}": count for reason, count in left.items()})
@@ -69,7 +69,9 @@ def line(fact: Fact) -> str:
 class _Desk:
     """Asks about one period, or about a year and the balance at its end."""
 
-    def __init__(self, filing: Filing, shown: Sequence[Sheet], settings: Settings, dropped: Counter[str]) -> None:
+    def __init__(
+        self, filing: Filing, shown: Sequence[Sheet], settings: QuestionSettings, dropped: Counter[str]
+    ) -> None:
         self.filing, self.shown, self.settings, self.dropped = filing, shown, settings, dropped
         self.context = shown[0].context
         self.facts = [fact for sheet in shown for fact in sheet.facts]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError
-from finbench.data.xbrl.inputs import Document
+from finbench.data.xbrl.inputs import FilingFile
 from finbench.data.xbrl.model import Fact, Filing, number
 from finbench.data.xbrl.parsing import refuse, refuse_declarations
 
@@ -55,7 +55,7 @@ class Arelle:
             PackageManager.close()
             controller.close()
 
-    def check(self, filing: Filing, document: Document) -> dict[str, int]:
+    def check(self, filing: Filing, document: FilingFile) -> dict[str, int]:
         """Compare the numbers of a filing with Arelle's; facts that differ are taken out of it and counted.
 
         Concepts that the filing does not label get the taxonomy's standard English label. Returns counts: ``numbers``
@@ -91,7 +91,7 @@ class Arelle:
         return dict(counts)
 
 
-def _lay_out(document: Document, folder: Path) -> None:
+def _lay_out(document: FilingFile, folder: Path) -> None:
     """The document and its schemas and linkbases in a folder of their own, where nothing else can be included."""
     (folder / document.file).write_bytes(document.data)
     for name, read in document.beside.items():

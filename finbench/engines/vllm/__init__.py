@@ -2,3 +2,17 @@
 
 vLLM itself runs in processes of its own (``worker.py``); this side encodes, plans and waits. Nothing here imports it.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.engines.vllm import installation
+    from finbench.engines.vllm.engine import VLLMEngine
+else:
+    __getattr__ = face(__name__)
+
+__all__ = ["VLLMEngine", "installation"]

@@ -117,7 +117,10 @@ class VLLMEngine:
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter from now on; it must be one of those given at the start."""
         if adapter is not None and adapter not in self.names:
-            raise FinbenchError(f"{adapter} was not given when the engine was made.")
+            raise FinbenchError(
+                f"{adapter} was not given when the engine was made.",
+                "Name it when the engine is made: VLLMEngine(base, [folder, ...])",
+            )
         self.current = adapter
 
     def prompt_tokens(self, request: Any) -> tuple[int, int]:
@@ -190,7 +193,7 @@ class VLLMEngine:
     def _probe(self, pool: Pool, adapter: Path | None, ids: list[list[int]]) -> parity.Scores:
         texts = [self.encoder.tokenizer.encode(text) for text in parity.PROBES]
         asked = [
-            (number, self._scoring(number, runs.Run(0, text, [], [0], [wanted]), adapter))
+            (number, self._scoring(number, runs.ForcedRun(0, text, [], [0], [wanted]), adapter))
             for number, (text, wanted) in enumerate(zip(texts, ids, strict=True))
         ]
         found: dict[int, list[float]] = {}
@@ -202,7 +205,7 @@ class VLLMEngine:
 
     # ------------------------------------------------------------ log-likelihoods
 
-    def _scoring(self, number: int, run: runs.Run, adapter: Path | None) -> dict[str, Any]:
+    def _scoring(self, number: int, run: runs.ForcedRun, adapter: Path | None) -> dict[str, Any]:
         name = self.names[adapter] if adapter else None
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
 
@@ -274,7 +277,9 @@ class VLLMEngine:
         limit = int(how["max_gen_toks"])
         room = self.max_length + 1 - limit
         if room <= 0 or limit < 1:
-            raise FinbenchError(f"The task generates up to {limit} tokens; the model sees {self.max_length + 1}.")
+            raise FinbenchError(
+                f"The task generates up to {limit} tokens; the model sees {self.max_length + 1}.", choices.LONGER
+            )
         others = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks", "do_sample"}
         if odd := sorted(others - set(_SAMPLING)):
             raise FinbenchError(f"The engine vllm cannot generate with {odd[0]}.", "Use --engine hf")
@@ -297,14 +302,14 @@ class VLLMEngine:
             },
         }
         if not asks["prompt"]:
-            raise FinbenchError("A prompt without a single token cannot be continued.")
+            raise FinbenchError("A prompt without a single token cannot be continued.", choices.NO_PROMPT)
         return asks, until
 
 
 class _Ledger:
     """The requests of a plan, by their numbers in the call, and what is still to come for each."""
 
-    def __init__(self, plan: choices.Plan, numbers: Sequence[int]) -> None:
+    def __init__(self, plan: choices.TreePlan, numbers: Sequence[int]) -> None:
         self.plan, self.numbers = plan, numbers
         self.scored: dict[tuple[int, int], dict[int, tuple[float, bool]]] = {}
         self.waits: dict[tuple[int, int, int], list[int]] = {}
@@ -322,13 +327,13 @@ class _Ledger:
         """Answers of the requests without a continuation."""
         return {self.numbers[at]: (0.0, True) for at, target in enumerate(self.plan.targets) if not target}
 
-    def later(self, run: runs.Run) -> bool:
+    def later(self, run: runs.ForcedRun) -> bool:
         """Whether the run is not the first one of its tree; asked once a run, in their order."""
         known = run.tree in self.roots
         self.roots.add(run.tree)
         return known
 
-    def enter(self, run: runs.Run, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:
+    def enter(self, run: runs.ForcedRun, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:
         """Take what a run found; return the answers that are whole now, by number."""
         ready = {}
         for (node, token), value in runs.read(run, dict(answer)).items():

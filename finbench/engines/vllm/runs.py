@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finbench.engines.choices import Plan, Tree
+from finbench.engines.choices import Tree, TreePlan
 from finbench.engines.forward import NOT_FINITE
 
 MOST_IDS = 128  # vLLM's MAX_LOGPROB_TOKEN_IDS: token ids that a request may ask for
 
 
 @dataclass(frozen=True)
-class Run:
+class ForcedRun:
     """One request: after ``prompt`` the tokens ``forced`` are said; ``ids`` are asked for at each of its nodes.
 
     ``nodes[i]`` is the node of tree ``tree`` at which step i stands, ``wanted[i]`` what is asked for there. The last
@@ -39,21 +39,21 @@ class Run:
         return list(dict.fromkeys(token for part in self.wanted for token in part))
 
 
-def runs(plan: Plan) -> list[Run]:
+def runs(plan: TreePlan) -> list[ForcedRun]:
     """The requests of a plan: those near the root of their tree first, so that the others find its prefix cached."""
     made = [run for number, tree in enumerate(plan.trees) for run in _of_tree(number, tree, plan.prefix)]
     first = {id(run): number == 0 for tree in _by_tree(made) for number, run in enumerate(tree)}
     return sorted(made, key=lambda run: not first[id(run)])  # stable
 
 
-def _by_tree(made: Sequence[Run]) -> list[list[Run]]:
-    trees: dict[int, list[Run]] = {}
+def _by_tree(made: Sequence[ForcedRun]) -> list[list[ForcedRun]]:
+    trees: dict[int, list[ForcedRun]] = {}
     for run in made:
         trees.setdefault(run.tree, []).append(run)
     return list(trees.values())
 
 
-def _of_tree(number: int, tree: Tree, prefix: list[int]) -> Iterator[Run]:
+def _of_tree(number: int, tree: Tree, prefix: list[int]) -> Iterator[ForcedRun]:
     following = _following(tree)
     continued = set(following.values())
     for node in sorted(tree.wanted):
@@ -77,7 +77,7 @@ def _following(tree: Tree) -> dict[int, int]:
     return found
 
 
-def _of_walk(number: int, tree: Tree, prefix: list[int], walk: list[int]) -> Iterator[Run]:
+def _of_walk(number: int, tree: Tree, prefix: list[int], walk: list[int]) -> Iterator[ForcedRun]:
     path: list[int] = []
     at = walk[0]
     while at >= 0:
@@ -87,12 +87,12 @@ def _of_walk(number: int, tree: Tree, prefix: list[int], walk: list[int]) -> Ite
     forced = [tree.wanted[node][0] for node in walk[:-1]]
     last = tree.wanted[walk[-1]]
     room = MOST_IDS - len(set(forced))
-    yield Run(number, prompt, forced, walk, [*([token] for token in forced), last[: max(room, 0)]])
+    yield ForcedRun(number, prompt, forced, walk, [*([token] for token in forced), last[: max(room, 0)]])
     for start in range(max(room, 0), len(last), MOST_IDS):
-        yield Run(number, prompt + forced, [], walk[-1:], [last[start : start + MOST_IDS]])
+        yield ForcedRun(number, prompt + forced, [], walk[-1:], [last[start : start + MOST_IDS]])
 
 
-def read(run: Run, answer: dict[str, Any]) -> dict[tuple[int, int], tuple[float, bool]]:
+def read(run: ForcedRun, answer: dict[str, Any]) -> dict[tuple[int, int], tuple[float, bool]]:
     """(node, token) -> (log-probability, whether no token is more probable), from what a worker answered.
 
     Raises FinbenchError for what is not finite or not there: argmax over NaN would be the first label.

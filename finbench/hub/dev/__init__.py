@@ -3,3 +3,16 @@
 To rehearse a publication and to test clients; it is no service for others. ``store`` keeps repositories on disk,
 ``faults`` are the switches that break answers on purpose, ``server`` speaks HTTP.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.hub.dev.server import TOKEN, DevHub
+else:
+    __getattr__ = face(__name__)
+
+__all__ = ["TOKEN", "DevHub"]

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
-from finbench.hub.dev.store import Refused, Store
+from finbench.hub.dev.store import Refusal, Store
 
 
 @dataclass
-class Account:
+class DevAccount:
     """Who holds a token. ``orgs``: namespaces besides the own one; ``*`` is every one."""
 
     name: str
@@ -29,7 +29,7 @@ class Call:
     parts: list[str]
     query: dict[str, list[str]]
     body: bytes
-    account: Account | None
+    account: DevAccount | None
     base: str
 
     def json(self) -> dict[str, Any]:
@@ -37,9 +37,9 @@ class Call:
         try:
             value = json.loads(self.body or b"{}")
         except ValueError as fault:
-            raise Refused(400, "The body is not JSON") from fault
+            raise Refusal(400, "The body is not JSON") from fault
         if not isinstance(value, dict):
-            raise Refused(400, "The body is not an object")
+            raise Refusal(400, "The body is not an object")
         return value
 
 
@@ -58,7 +58,7 @@ class Answer:
         return cls(json.dumps(value).encode(), status, {**kind, **(headers or {})})
 
 
-def call(method: str, target: str, body: bytes, account: Account | None, base: str) -> Call:
+def call(method: str, target: str, body: bytes, account: DevAccount | None, base: str) -> Call:
     """Take a request apart; a quoted slash (refs%2Fpr%2F1) stays inside its part."""
     path, _, query = target.partition("?")
     return Call(method, [unquote(part) for part in path.strip("/").split("/")], parse_qs(query), body, account, base)
@@ -87,15 +87,15 @@ class Desk:
         """What is known of a repository that the caller may see; Refused for any other."""
         info = self.store.info(kind, repo)
         if info["private"] and not self.owner(call, repo):
-            raise Refused(401 if call.account is None else 404, "Repository not found", "RepoNotFound")
+            raise Refusal(401 if call.account is None else 404, "Repository not found", "RepoNotFound")
         return info
 
-    def writable(self, call: Call, repo: str, namespace: bool = True) -> Account:
+    def writable(self, call: Call, repo: str, namespace: bool = True) -> DevAccount:
         """The caller, who may write there (``namespace``: in repositories of the own ones only); else Refused."""
         if call.account is None:
-            raise Refused(401, "Invalid username or password.")
+            raise Refusal(401, "Invalid username or password.")
         if call.account.role != "write":
-            raise Refused(403, "Your token has no write permission")
+            raise Refusal(403, "Your token has no write permission")
         if namespace and not self.owner(call, repo):
-            raise Refused(403, f"You have no write access to {repo.partition('/')[0]}")
+            raise Refusal(403, f"You have no write access to {repo.partition('/')[0]}")
         return call.account

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from finbench.hub.dev.desk import Answer, Call, Desk
-from finbench.hub.dev.store import Refused, now
+from finbench.hub.dev.store import Refusal, now
 
 
 class Discussing:
@@ -28,7 +28,7 @@ class Discussing:
             listed = [one for one in listed if wanted is None or one["isPullRequest"] == wanted]
             return Answer.json({"discussions": listed, "count": len(listed), "start": 0})
         if not number.isdigit() or not 0 < int(number) <= len(found):
-            raise Refused(404, "No such discussion")
+            raise Refusal(404, "No such discussion")
         one = found[int(number) - 1]
         event = {"id": f"{int(number):024x}", "type": "comment", "createdAt": one["date"]}
         event |= {"author": {"name": one["author"]}}
@@ -54,7 +54,7 @@ class Discussing:
         elif action == "status":
             self.desk.store.set_status(kind, repo, int(number), str(call.json().get("status")))
         else:
-            raise Refused(404, "Not found")
+            raise Refusal(404, "Not found")
         event = {"id": f"{int(number):024x}", "type": "status-change", "createdAt": now()}
         status = {"status": self.desk.store.discussions(kind, repo)[int(number) - 1]["status"]}
         return Answer.json(

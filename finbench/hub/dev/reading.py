@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote
 
 from finbench.hub.dev.desk import Answer, Call, Desk
-from finbench.hub.dev.store import Entry, Refused, git_oid
+from finbench.hub.dev.store import Refusal, StoredFile, git_oid
 
 PAGE = 1000  # items of a listing before the next page
 
@@ -39,7 +39,7 @@ class Reading:
         prefix = "".join(f"{part}/" for part in below)
         tree = {path: e for path, e in self.desk.store.tree(kind, repo, sha).items() if path.startswith(prefix)}
         if below and not tree:
-            raise Refused(404, f"{prefix} does not exist on {revision}", "EntryNotFound")
+            raise Refusal(404, f"{prefix} does not exist on {revision}", "EntryNotFound")
         items = self._listed(tree, prefix, recursive=call.query.get("recursive") in (["true"], ["True"]))
         start = int(call.query.get("cursor", ["0"])[0])
         page, headers = items[start : start + PAGE], {}
@@ -49,7 +49,7 @@ class Reading:
             headers["Link"] = f'<{call.base}{path}?recursive={recursive}&cursor={start + PAGE}>; rel="next"'
         return Answer.json(page, headers=headers)
 
-    def _listed(self, tree: dict[str, Entry], prefix: str, *, recursive: bool) -> list[dict[str, Any]]:
+    def _listed(self, tree: dict[str, StoredFile], prefix: str, *, recursive: bool) -> list[dict[str, Any]]:
         folders = {
             "/".join(path.split("/")[:depth])
             for path in tree
@@ -86,7 +86,7 @@ class Reading:
     def check(self, call: Call, kind: str, repo: str) -> Answer:
         """Whether the caller may read a gated repository."""
         if self.desk.store.info(kind, repo)["gated"] and not self.desk.owner(call, repo):
-            raise Refused(403, f"Access to {repo} is restricted", "GatedRepo")
+            raise Refusal(403, f"Access to {repo} is restricted", "GatedRepo")
         return Answer.json({})
 
     def paths(self, call: Call, kind: str, repo: str, revision: str = "main") -> Answer:
@@ -102,11 +102,11 @@ class Reading:
         """The content of a file."""
         info = self.desk.readable(call, kind, repo)
         if info["gated"] and not self.desk.owner(call, repo):
-            raise Refused(401 if call.account is None else 403, f"Access to {repo} is restricted", "GatedRepo")
+            raise Refusal(401 if call.account is None else 403, f"Access to {repo} is restricted", "GatedRepo")
         sha = self.desk.store.resolve(kind, repo, revision)
         entry = self.desk.store.tree(kind, repo, sha).get(path)
         if entry is None:
-            raise Refused(404, f"{path} does not exist", "EntryNotFound")
+            raise Refusal(404, f"{path} does not exist", "EntryNotFound")
         data = self.desk.store.blob(entry.sha256).read_bytes()
         headers = {"X-Repo-Commit": sha, "ETag": f'"{entry.sha256 if entry.lfs else entry.oid}"'}
         headers |= {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}

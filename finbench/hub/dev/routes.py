@@ -8,7 +8,7 @@ from finbench.hub.dev.card import card_faults
 from finbench.hub.dev.desk import Answer, Call, Desk
 from finbench.hub.dev.discussing import Discussing
 from finbench.hub.dev.reading import Reading
-from finbench.hub.dev.store import Refused, Store
+from finbench.hub.dev.store import Refusal, Store
 from finbench.hub.dev.writing import Writing
 
 
@@ -35,7 +35,7 @@ class Routes:
         if len(rest) == 2 and call.method in ("GET", "HEAD"):
             self.desk.readable(call, kind, "/".join(rest))
             return Answer(f"{'/'.join(rest)}: a repository of a development Hub\n".encode())
-        raise Refused(404, "Not found")
+        raise Refusal(404, "Not found")
 
     def _api(self, call: Call, parts: list[str]) -> Answer:
         if parts == ["whoami-v2"]:
@@ -48,7 +48,7 @@ class Routes:
             errors = [{"message": fault} for fault in faults]
             return Answer.json({"errors": errors, "warnings": []}, 400 if errors else 200)
         if len(parts) < 3 or parts[0] not in ("models", "datasets", "spaces"):
-            raise Refused(404, "Not found")
+            raise Refusal(404, "Not found")
         kind, repo, rest = parts[0], "/".join(parts[1:3]), parts[3:]
         self.desk.readable(call, kind, repo)
         verb = rest[0] if rest else "revision"
@@ -68,12 +68,12 @@ class Routes:
             ("POST", "discussions"): self.discussing.discuss,
         }
         if (call.method, verb) not in known:
-            raise Refused(404, "Not found")
+            raise Refusal(404, "Not found")
         return known[call.method, verb](call, kind, repo, *rest[1:])
 
     def _who(self, call: Call) -> Answer:
         if call.account is None:
-            raise Refused(401, "Invalid user token.")
+            raise Refusal(401, "Invalid user token.")
         who = call.account
         orgs = [{"type": "org", "name": name, "roleInOrg": "write"} for name in who.orgs if name != "*"]
         token = {"displayName": "development", "role": who.role}

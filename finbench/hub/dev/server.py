@@ -10,10 +10,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from finbench.hub.dev.desk import Account, Answer, call, ranged
+from finbench.hub.dev.desk import Answer, DevAccount, call, ranged
 from finbench.hub.dev.faults import HOSTILE_NAMES, Fault, Faults
 from finbench.hub.dev.routes import Routes
-from finbench.hub.dev.store import Refused, Store
+from finbench.hub.dev.store import Refusal, Store
 
 TOKEN = "hf_development"  # of the account `dev`, which may write everywhere
 
@@ -25,10 +25,10 @@ class DevHub:
     with (number of the request, "before" or "after" it is done, "METHOD path"); tests kill a client there.
     """
 
-    def __init__(self, root: Path, port: int = 0, tokens: dict[str, Account] | None = None) -> None:
+    def __init__(self, root: Path, port: int = 0, tokens: dict[str, DevAccount] | None = None) -> None:
         self.routes = Routes(Store(root))
         self.faults = Faults()
-        self.tokens = tokens or {TOKEN: Account("dev")}
+        self.tokens = tokens or {TOKEN: DevAccount("dev")}
         self.requests: list[str] = []
         self.watch: Callable[[int, str, str], None] | None = None
         self.say: Callable[[str], None] | None = None
@@ -100,10 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
         token = token.strip() if scheme == "Bearer" else ""  # a password of an address is of no account here
         try:
             if token and token not in self.dev.tokens:
-                raise Refused(401, "Invalid credentials in Authorization header")
+                raise Refusal(401, "Invalid credentials in Authorization header")
             base = f"http://{self.headers.get('Host') or self.dev.url.removeprefix('http://')}"
             return self.dev.routes.answer(call(self.command, self.path, body, self.dev.tokens.get(token), base))
-        except Refused as fault:
+        except Refusal as fault:
             codes = {"X-Error-Code": fault.code} if fault.code else {}
             message = {"X-Error-Message": fault.message.encode("ascii", "replace").decode()}
             return Answer.json({"error": fault.message}, fault.status, codes | message)

@@ -23,7 +23,7 @@ _ID = re.compile(rf"{_PART}/{_PART}", re.ASCII)
 _SHA = re.compile(r"[0-9a-f]{40}")
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """A request that cannot be served: HTTP status, the Hub's error code, a message."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
@@ -32,7 +32,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoredFile:
     """A file of a commit: size in bytes, git blob id, and SHA-256 (which names the blob on disk)."""
 
     size: int
@@ -92,27 +92,27 @@ class Store:
     def blob(self, sha256: str) -> Path:
         """Where a blob lies, whether it is there or not."""
         if not re.fullmatch(r"[0-9a-f]{64}", sha256):
-            raise Refused(422, f"not a SHA-256: {sha256[:80]!r}")
+            raise Refusal(422, f"not a SHA-256: {sha256[:80]!r}")
         return self.root / "blobs" / sha256
 
     def put_blob(self, sha256: str, data: bytes) -> None:
         """Keep a blob whose hash is as stated."""
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise Refused(400, "the content does not have the SHA-256 that was announced")
+            raise Refusal(400, "the content does not have the SHA-256 that was announced")
         if not self.blob(sha256).is_file():
             write(self.blob(sha256), data)
 
-    def _regular(self, data: bytes) -> Entry:
+    def _regular(self, data: bytes) -> StoredFile:
         sha = hashlib.sha256(data).hexdigest()
         self.put_blob(sha, data)
-        return Entry(len(data), git_oid(data), sha, lfs=False)
+        return StoredFile(len(data), git_oid(data), sha, lfs=False)
 
     # ------------------------------------------------------------ repositories
 
     def folder(self, kind: str, repo: str) -> Path:
         """The folder of a repository, whether it is there or not."""
         if kind not in TYPES or not _ID.fullmatch(repo) or ".." in repo or "--" in repo:
-            raise Refused(400, f"not a repository name: {repo[:100]!r}")
+            raise Refusal(400, f"not a repository name: {repo[:100]!r}")
         return self.root / kind / repo
 
     def info(self, kind: str, repo: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Store:
         try:
             return dict(_read(self.folder(kind, repo) / "repo.json"))
         except FileNotFoundError as fault:
-            raise Refused(404, "Repository not found", "RepoNotFound") from fault
+            raise Refusal(404, "Repository not found", "RepoNotFound") from fault
 
     def create(self, kind: str, repo: str, private: bool) -> None:
         """A new repository with one commit, as the Hub makes them; Refused 409 if there is one.
@@ -130,7 +130,7 @@ class Store:
         with self.lock:
             folder = self.folder(kind, repo)
             if (folder / "repo.json").is_file():
-                raise Refused(409, "You already created this model repo")
+                raise Refusal(409, "You already created this model repo")
             files = {".gitattributes": _ATTRIBUTES} | (_FIRST_PAGE if kind == "spaces" else {})
             tree = {path: self._regular(data) for path, data in files.items()}
             first = self._commit(folder, None, "initial commit", tree)
@@ -166,7 +166,7 @@ class Store:
         """Point a ref (full name) at a commit; Refused 409 if there is one."""
         with self.lock:
             if name in self.refs(kind, repo):
-                raise Refused(409, f"Reference {name} exists already")
+                raise Refusal(409, f"Reference {name} exists already")
             self._set_ref(self.folder(kind, repo), name, sha)
 
     def resolve(self, kind: str, repo: str, revision: str) -> str:
@@ -177,18 +177,18 @@ class Store:
                 return refs[name]
         if _SHA.fullmatch(revision) and (self.folder(kind, repo) / "commits" / f"{revision}.json").is_file():
             return revision
-        raise Refused(404, f"Invalid rev id: {revision[:80]}", "RevisionNotFound")
+        raise Refusal(404, f"Invalid rev id: {revision[:80]}", "RevisionNotFound")
 
     def commit_of(self, kind: str, repo: str, sha: str) -> dict[str, Any]:
         """A commit: parent, summary, description, date."""
         return dict(_read(self.folder(kind, repo) / "commits" / f"{sha}.json"))
 
-    def tree(self, kind: str, repo: str, sha: str) -> dict[str, Entry]:
+    def tree(self, kind: str, repo: str, sha: str) -> dict[str, StoredFile]:
         """The files of a commit by path."""
-        return {path: Entry(*item) for path, item in sorted(self.commit_of(kind, repo, sha)["tree"].items())}
+        return {path: StoredFile(*item) for path, item in sorted(self.commit_of(kind, repo, sha)["tree"].items())}
 
     def _commit(
-        self, folder: Path, parent: str | None, summary: str, tree: Mapping[str, Entry], description: str = ""
+        self, folder: Path, parent: str | None, summary: str, tree: Mapping[str, StoredFile], description: str = ""
     ) -> str:
         record: dict[str, Any] = {"parent": parent, "summary": summary, "description": description, "date": now()}
         record["tree"] = {path: [e.size, e.oid, e.sha256, e.lfs] for path, e in sorted(tree.items())}
@@ -208,7 +208,7 @@ class Store:
             head = self.resolve(kind, repo, revision)
             parent = str(header.get("parentCommit") or head)
             if not create_pr and not head.startswith(parent):
-                raise Refused(412, "A commit has happened since. Please refresh and try again.")
+                raise Refusal(412, "A commit has happened since. Please refresh and try again.")
             base = self.resolve(kind, repo, parent) if create_pr and _SHA.fullmatch(parent) else head
             tree = dict(self.tree(kind, repo, base))
             for key, value in changes:
@@ -223,27 +223,27 @@ class Store:
             self._set_ref(folder, f"refs/pr/{number}", sha)
             return sha, number
 
-    def _apply(self, tree: dict[str, Entry], key: str, value: Mapping[str, Any]) -> None:
+    def _apply(self, tree: dict[str, StoredFile], key: str, value: Mapping[str, Any]) -> None:
         path = str(value.get("path", ""))
         if _hostile(path):
-            raise Refused(400, f"Invalid path: {path[:100]!r}")
+            raise Refusal(400, f"Invalid path: {path[:100]!r}")
         if key == "file":
             tree[path] = self._regular(base64.b64decode(str(value["content"])))
         elif key == "lfsFile":
             sha = str(value["oid"])
             if not self.blob(sha).is_file():
-                raise Refused(400, f"Your push was rejected: LFS object {sha} was never uploaded")
+                raise Refusal(400, f"Your push was rejected: LFS object {sha} was never uploaded")
             size = self.blob(sha).stat().st_size
-            tree[path] = Entry(size, _pointer_oid(sha, size), sha, lfs=True)
+            tree[path] = StoredFile(size, _pointer_oid(sha, size), sha, lfs=True)
         elif key == "deletedFile":
             if path not in tree:
-                raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
+                raise Refusal(404, "A file with this name doesn't exist", "EntryNotFound")
             del tree[path]
         elif key == "deletedFolder":
             for name in [name for name in tree if name.startswith(path.rstrip("/") + "/")]:
                 del tree[name]
         else:
-            raise Refused(400, f"Unknown operation: {key[:80]!r}")
+            raise Refusal(400, f"Unknown operation: {key[:80]!r}")
 
     # ------------------------------------------------------------ discussions and pull requests
 
@@ -267,7 +267,7 @@ class Store:
         with self.lock:
             found = self.discussions(kind, repo)
             if not 0 < number <= len(found) or not found[number - 1]["pull_request"]:
-                raise Refused(404, "No such pull request")
+                raise Refusal(404, "No such pull request")
             sha = self.resolve(kind, repo, f"refs/pr/{number}")
             before = self.tree(kind, repo, str(self.commit_of(kind, repo, sha)["parent"]))
             proposed, head = self.tree(kind, repo, sha), self.resolve(kind, repo, "main")
@@ -286,7 +286,7 @@ class Store:
         with self.lock:
             found = self.discussions(kind, repo)
             if not 0 < number <= len(found):
-                raise Refused(404, "No such discussion")
+                raise Refusal(404, "No such discussion")
             found[number - 1] |= {"status": status, "merged": merged}
             _write_json(self.folder(kind, repo) / "discussions.json", found)
 
@@ -322,11 +322,11 @@ def _split(lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], list[tup
     for line in lines:
         key, value = line.get("key"), line.get("value")
         if not isinstance(key, str) or not isinstance(value, dict):
-            raise Refused(400, "Every line of a commit is {key, value}")
+            raise Refusal(400, "Every line of a commit is {key, value}")
         if key == "header":
             header = value
         else:
             changes.append((key, value))
     if not header.get("summary"):
-        raise Refused(400, "A commit needs a header with a summary")
+        raise Refusal(400, "A commit needs a header with a summary")
     return header, changes

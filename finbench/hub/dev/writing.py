@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from finbench.hub.dev.desk import Answer, Call, Desk
-from finbench.hub.dev.store import Refused, is_large
+from finbench.hub.dev.store import Refusal, is_large
 
 
 class Writing:
@@ -26,12 +26,12 @@ class Writing:
         repo = f"{stated.get('organization') or account.name}/{stated.get('name')}"
         self.desk.writable(call, repo)
         if kind == "spaces" and stated.get("sdk") not in ("static", "gradio", "docker"):
-            raise Refused(400, '"sdk" must be one of static, gradio, docker')
+            raise Refusal(400, '"sdk" must be one of static, gradio, docker')
         private = bool(stated.get("private")) or stated.get("visibility") == "private"
         url = f"{call.base}/{'' if kind == 'models' else kind + '/'}{repo}"
         try:
             self.desk.store.create(kind, repo, private)
-        except Refused as fault:
+        except Refusal as fault:
             if fault.status != 409:
                 raise
             return Answer.json({"error": fault.message, "url": url}, 409)
@@ -57,7 +57,7 @@ class Writing:
         self.desk.readable(call, kind, repo)
         self.desk.writable(call, repo, namespace=False)
         if rest != ["batch"] or call.method != "POST":
-            raise Refused(404, "Not found")
+            raise Refusal(404, "Not found")
         objects = []
         for item in call.json().get("objects", []):
             oid, size = str(item["oid"]), int(item["size"])
@@ -77,7 +77,7 @@ class Writing:
     def lfs(self, call: Call, parts: list[str]) -> Answer:
         """An object, in one piece or in parts."""
         if len(parts) < 2:
-            raise Refused(404, "Not found")
+            raise Refusal(404, "Not found")
         action, oid = parts[:2]
         if (call.method, action) == ("PUT", "put"):
             self.desk.store.put_blob(oid, call.body)
@@ -90,9 +90,9 @@ class Writing:
         elif (call.method, action) == ("POST", "verify"):
             size = int(call.json().get("size", -1))
             if not self.desk.store.blob(oid).is_file() or self.desk.store.blob(oid).stat().st_size != size:
-                raise Refused(404, "The object was not uploaded")
+                raise Refusal(404, "The object was not uploaded")
         else:
-            raise Refused(404, "Not found")
+            raise Refusal(404, "Not found")
         return Answer.json({})
 
     def commit(self, call: Call, kind: str, repo: str, revision: str = "main") -> Answer:
@@ -102,7 +102,7 @@ class Writing:
         try:
             lines = [json.loads(line) for line in call.body.splitlines() if line.strip()]
         except ValueError as fault:
-            raise Refused(400, "The body is not NDJSON") from fault
+            raise Refusal(400, "The body is not NDJSON") from fault
         sha, number = self.desk.store.commit(kind, repo, revision, lines, account.name, pull)
         page = f"{call.base}/{'' if kind == 'models' else kind + '/'}{repo}"
         stated = {"success": True, "commitOid": sha, "commitUrl": f"{page}/commit/{sha}"}

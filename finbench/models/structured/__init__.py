@@ -2,3 +2,29 @@
 
 Below ``bases``, which loads what is stored here; training them from nothing is ``pretrain``.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.models.structured import counts, storage, surgery
+    from finbench.models.structured.matching import dense_config_matching
+    from finbench.models.structured.modules import layers, penalty
+    from finbench.models.structured.structures import Factored, Kind, Structure
+else:
+    __getattr__ = face(__name__)
+
+__all__ = [
+    "Factored",
+    "Kind",
+    "Structure",
+    "counts",
+    "dense_config_matching",
+    "layers",
+    "penalty",
+    "storage",
+    "surgery",
+]

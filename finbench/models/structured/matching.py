@@ -88,7 +88,10 @@ def _narrowed(config: Any, heads: int, inner: int) -> Any:
         made.n_embd, made.n_head, made.n_inner = width, heads, inner
         return made
     if not all(hasattr(old, key) for key in ("intermediate_size", "hidden_size", "num_attention_heads")):
-        raise FinbenchError(f"How to narrow a {config.model_type} is not known; GPT-2 and Llama's shape are.")
+        raise FinbenchError(
+            f"How to narrow a {config.model_type} is not known; GPT-2 and Llama's shape are.",
+            "Leave this baseline out of the recipe, or use a shape of GPT-2 or Llama.",
+        )
     text = made.get_text_config()
     text.hidden_size, text.num_attention_heads, text.intermediate_size = width, heads, inner
     groups = getattr(old, "num_key_value_heads", None)

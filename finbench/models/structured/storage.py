@@ -136,11 +136,15 @@ def config_of(folder: Path, stored: Stored | None = None) -> Any:
     if stated.get("model_type") != MODEL_TYPE or stored.model_type not in CONFIG_MAPPING:
         raise FinbenchError(
             f"{folder} is of a model type that is not known: {stored.model_type[:60]!r} in {STRUCTURE}, "
-            f"{str(stated.get('model_type'))[:60]!r} in config.json (which should say {MODEL_TYPE})."
+            f"{str(stated.get('model_type'))[:60]!r} in config.json (which should say {MODEL_TYPE}).",
+            "Fetch it again.",
         )
     kind = CONFIG_MAPPING[stored.model_type]
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise FinbenchError(f"{folder}: {stored.model_type} is no causal language model.")
+        raise FinbenchError(
+            f"{folder}: {stored.model_type} is no causal language model.",
+            "Choose a causal language model: finbench bases",
+        )
     stated = {key: value for key, value in stated.items() if key not in ("model_type", "architectures")}
     return kind.from_dict(stated)
 
@@ -171,7 +175,9 @@ def _replace(model: Any, stored: Stored, folder: Path | None = None) -> None:
         if there != (layer.inputs, layer.outputs, layer.form, layer.bias) or layer.rank > min(there[:2]):
             raise FinbenchError(f"{where}: {layer.name} does not fit the sizes of config.json.", "Fetch it again.")
         if bool(layer.entries) != (stored.structure.kind == "sltrain") or layer.entries > layer.inputs * layer.outputs:
-            raise FinbenchError(f"{where}: {layer.name} cannot have {layer.entries:,} sparse values.")
+            raise FinbenchError(
+                f"{where}: {layer.name} cannot have {layer.entries:,} sparse values.", "Fetch it again."
+            )
         surgery.replace(model, layer, stored.structure)
 
 
@@ -281,13 +287,17 @@ def _settle(model: Any, stored: Stored, folder: Path | None = None) -> None:
         if isinstance(layer, modules.SLTrainLinear):
             places, most = layer.support, layer.record.inputs * layer.record.outputs
             if int(places.min()) < 0 or int(places.max()) >= most or not bool((places.diff() > 0).all()):
-                raise FinbenchError(f"{folder}: the support of {name} is no set of places in its matrix.")
+                raise FinbenchError(
+                    f"{folder}: the support of {name} is no set of places in its matrix.", "Fetch it again."
+                )
     if stored.bits == 4 or folder is None:
         for name, layer in modules.layers(model).items():
             for factor in (layer.down, layer.up):
                 state = getattr(factor.weight, "quant_state", None)
                 if state is not None and tuple(state.shape) != (factor.out_features, factor.in_features):
-                    raise FinbenchError(f"{folder}: the packed weights of {name} are of another shape.")
+                    raise FinbenchError(
+                        f"{folder}: the packed weights of {name} are of another shape.", "Fetch it again."
+                    )
 
 
 # ---------------------------------------------------------------- as an ordinary model
@@ -348,5 +358,7 @@ def export_dense(folder: Path, out: Path, dtype: Any = None) -> None:
             try:
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             except Exception as fault:  # the tokenizers library raises nothing narrower for files it cannot read
-                raise FinbenchError(f"{folder}: its tokenizer cannot be read: {reason(fault)}") from fault
+                raise FinbenchError(
+                    f"{folder}: its tokenizer cannot be read: {reason(fault)}", "Fetch it again."
+                ) from fault
             tokenizer.save_pretrained(staging)

@@ -170,7 +170,10 @@ def _matched(model: Any, structure: Structure) -> dict[str, Any]:
     known = linears(model)
     if not structure.layers:
         if not known:
-            raise FinbenchError(f"{type(model).__name__} has no linear layers in blocks.")
+            raise FinbenchError(
+                f"{type(model).__name__} has no linear layers in blocks.",
+                "Use a base of GPT-2's or Llama's shape: finbench bases",
+            )
         return known
     found: set[str] = set()
     for wanted in structure.layers:
@@ -179,7 +182,10 @@ def _matched(model: Any, structure: Structure) -> dict[str, Any]:
             try:
                 own = {name for name in known if re.fullmatch(wanted, name)}
             except re.error as fault:
-                raise FinbenchError(f"layers: {wanted!r} is not a regular expression: {fault}.") from fault
+                raise FinbenchError(
+                    f"layers: {wanted!r} is not a regular expression: {fault}.",
+                    "Write the ends of layer names: --set structure.layers=[q_proj,v_proj]",
+                ) from fault
         if not own:
             _refuse(model, wanted, known)
         found |= own

@@ -50,7 +50,7 @@
   }
   function group(number_) {
     if (number_ === null) return h("span", { class: "none", title: "no group: nothing to test on" }, "–");
-    return h("span", { class: number_ === 1 ? "group first" : "group", title: number_ === 1 ? "cannot be told from the best" : "significantly worse than the best of the group before" }, String(number_));
+    return h("span", { class: number_ === 1 ? "group first" : "group", title: number_ === 1 ? "not significantly worse than the best" : "significantly worse than the best of the group before" }, String(number_));
   }
   const badge = (level) => h("span", { class: `badge ${level}`, title: data.levels[level] || "" }, level);
 
@@ -152,7 +152,6 @@
       h("h2", { id: title }, exam.title, " ", exam.whole ? null : h("span", { class: "badge outside" }, `partial: first ${number(exam.n, 0)} rows`), exam.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
       h("p", { class: "lead" }, `${capital(exam.metric)}${exam.share ? " in %" : ""}, n = ${number(exam.n, 0)}. ${exam.form === "choice" ? "Log-likelihoods of the labels" : "Generated answers, read strictly"}; prompt: ${exam.style}. Task version ${exam.version} (${exam.digests[0]}), data ${exam.digests[1]}, licence ${exam.licence}.`),
       exam.whole ? null : partialNotice(exam.n),
-      exam.current ? null : h("p", { class: "notice" }, "An earlier version of this task: not comparable with the present one."),
       h("div", { class: "scroll", role: "region", "aria-labelledby": title, tabindex: "0" },
         h("table", {}, h("thead", {}, h("tr", {}, columns.map(([label, key, , options]) => heading(label, key, options)))), h("tbody", {}, body, baselines))),
       more(rows.length),
@@ -202,7 +201,7 @@
       table: h("div", { class: "scroll", role: "region", "aria-label": "Scores of all tasks", tabindex: "0" }, h("table", { class: "matrix" },
         h("thead", {}, h("tr", {}, heading("Subject", `${prefix}name`, { down: false }),
           exams.map((exam) => heading([exam.task, ...exam.conditions].join(", "), prefix + exam.key, { class: "n", down: !exam.lower,
-            below: [exam.metric, `n = ${number(exam.n, 0)}`, exam.current ? "" : `version ${exam.version}`] })))),
+            below: [exam.metric, `n = ${number(exam.n, 0)}`] })))),
         h("tbody", {}, body, baseline("majority"), baseline("random")))),
       more: more(rows.length),
     };

@@ -1,0 +1,89 @@
+"""Every FinbenchError says what to do next, or why there is nothing to type."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import finbench
+from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError
+
+_PACKAGE = Path(finbench.__file__).parent
+_SOURCES = {path: path.read_text(encoding="utf-8") for path in sorted(_PACKAGE.rglob("*.py"))}
+_MARKER = "NOTHING_TO_TYPE"
+
+
+def _bases(kind: ast.ClassDef) -> set[str]:
+    return {base.id for base in kind.bases if isinstance(base, ast.Name)}
+
+
+def _faults() -> set[str]:
+    """The names of FinbenchError and of every class made from it."""
+    kinds = [node for text in _SOURCES.values() for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)]
+    found = {"FinbenchError"}
+    while more := {kind.name for kind in kinds if _bases(kind) & found} - found:
+        found |= more
+    return found
+
+
+def _hints(call: ast.Call, place: int, name: str) -> list[ast.expr]:
+    """What a call gives as its hint: both branches of a choice, nothing where it gives none."""
+    given = call.args[place : place + 1] + [word.value for word in call.keywords if word.arg == name]
+    return [part for hint in given for part in ([hint.body, hint.orelse] if isinstance(hint, ast.IfExp) else [hint])]
+
+
+def _without(text: str, faults: set[str]) -> Iterator[int]:
+    """The lines of ``text`` that make a fault without a hint, or with the marker and no comment beside it."""
+    tree, lines = ast.parse(text), text.splitlines()
+    others = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and not _bases(node) & faults}
+    made = dict.fromkeys(faults - (others - {"FinbenchError"}), (1, "hint")) | {"unknown": (3, "list_command")}
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+        if name not in made:
+            continue
+        hints = _hints(call, *made[name])
+        empty = [hint for hint in hints if isinstance(hint, ast.Constant) and not str(hint.value).strip()]
+        marked = any(isinstance(hint, ast.Name) and hint.id == _MARKER for hint in hints)
+        around = lines[max(0, call.lineno - 2) : call.end_lineno]
+        if not hints or empty or (marked and not any("#" in line for line in around)):
+            yield call.lineno
+
+
+def test_every_fault_says_what_to_do_next() -> None:
+    faults = _faults()
+    found = [
+        f"{path.relative_to(_PACKAGE)}:{line}" for path, text in _SOURCES.items() for line in _without(text, faults)
+    ]
+    assert not found, f"no hint, and no {_MARKER} with a comment: {', '.join(found)}"
+    made = sum(text.count("FinbenchError(") for text in _SOURCES.values())
+    assert made > 400, made  # the walk saw the package
+
+
+def test_a_fault_without_a_hint_is_found() -> None:
+    faults = {"FinbenchError", "Refused"}
+    for source in (
+        "raise FinbenchError('a')",
+        "raise FinbenchError('a', '')",
+        "raise FinbenchError('a', hint=' ')",
+        "raise FinbenchError('a', 'b' if c else '')",
+        "raise errors.Refused('a')",
+        "raise unknown('task', 'a', known, '')",
+        f"raise FinbenchError('a', {_MARKER})",
+        "class Refused(FinbenchError): ...\nraise Refused('a')",
+    ):
+        assert list(_without(source, faults)), source
+    for source in (
+        "raise FinbenchError('a', 'b')",
+        "raise FinbenchError('a', hint=f'b {c}')",
+        "raise unknown('task', 'a', known, 'finbench tasks list')",
+        f"# Ctrl-C is its end\nraise FinbenchError('a', {_MARKER})",
+        "class Refused(Exception): ...\nraise Refused('a')",
+    ):
+        assert not list(_without(source, faults)), source
+
+
+def test_the_marker_shows_nothing() -> None:
+    assert str(FinbenchError("Stopped.", NOTHING_TO_TYPE)) == "Stopped."
