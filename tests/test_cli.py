@@ -19,7 +19,7 @@ from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError, near_misses
 from finbench.methods import METHODS
 from finbench.models import adapters
-from finbench.scoring import prompts, taskcheck
+from finbench.scoring import prompts
 from finbench.training import recipes
 
 
@@ -349,8 +349,8 @@ def test_every_fault_of_a_task_is_found(
 ) -> None:
     path = broken / name
     # what lm-eval makes of a task takes a while: only of those that may be hit (.ci/run checks all)
-    near, real = {path.stem, "finbench_fpb", "finbench_tfns", "finbench_mini_sentiment"}, taskcheck.faults
-    monkeypatch.setattr(taskcheck, "faults", lambda task, write: real(task, write) if task.name in near else [])
+    near, real = {path.stem, "finbench_fpb", "finbench_tfns", "finbench_mini_sentiment"}, check.task_faults
+    monkeypatch.setattr(check, "task_faults", lambda task, write: real(task, write) if task.name in near else [])
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
