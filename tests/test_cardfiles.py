@@ -6,10 +6,14 @@ import json
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ import pytest
 import zstandard
 
 from finbench.cards import cardfiles
+from finbench.cli import app
 from finbench.core import seal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
@@ -28,27 +33,49 @@ from finbench.evaluation.verification import verify
 ROOT = Path(__file__).parent.parent
 
 
-def run(*arguments: str, before: str = "") -> subprocess.Popen[str]:
-    """``finbench`` in a process of its own; ``before`` is Python that runs first in it."""
-    code = f"import sys\n{before}\nfrom finbench.cli import app as cli\nsys.argv[0] = 'finbench'\ncli.main()\n"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+def run(*arguments: str, before: Callable[[], object] = bool) -> tuple[int, str, str]:
+    """(exit code, output, errors) of ``finbench`` in a child of this process; ``before`` runs first in it.
+
+    Forked, for a process of its own would take seconds to import what this one has.
+    """
+    pipes = [os.pipe(), os.pipe()]
+    child = os.fork()
+    if not child:
+        code = 70
+        try:
+            sys.argv = ["finbench", *arguments]
+            sys.stdout, sys.stderr = (os.fdopen(writes, "w") for _, writes in pipes)
+            before()
+            app.main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        except BaseException:  # noqa: BLE001  a child must never go on as its parent
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    for _, writes in pipes:
+        os.close(writes)
+    shown, said = (os.fdopen(reads).read() for reads, _ in pipes)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), shown, said
 
 
 def at_once(jobs: list[dict[str, Any]]) -> list[int | None]:
     """Evaluate each in a process of its own, all at the same time; their exit codes."""
-    context = multiprocessing.get_context("fork")  # each would take seconds to import what this process has
+    context = multiprocessing.get_context("fork")  # as above
     running = [context.Process(target=evaluator.evaluate, kwargs={"engine": "dummy", **job}) for job in jobs]
     for process in running:
         process.start()
     for process in running:
         process.join(timeout=300)
     return [process.exitcode for process in running]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What an evaluation imports, before the first fork."""
+    evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], limit=1, out=tmp_path_factory.mktemp("first"))
 
 
 def evaluate(out: Path, *tasks: str, seed: int = 0) -> tuple[str, ...]:
@@ -88,12 +115,10 @@ def test_a_full_disk_exits_1_and_leaves_earlier_cards(tmp_path: Path) -> None:
     """RLIMIT_FSIZE makes writes fail as a full disk does, at whatever write is the first to need the room."""
     evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     before = contents(tmp_path)
-    full = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     for size in (0, 4000):
-        limit = f"{full}resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))"
-        process = run(*evaluate(tmp_path, "mini_sentiment", "mini_ner", "mini_headline"), before=limit)
-        _, said = process.communicate(timeout=300)
-        assert process.returncode == 1, (size, said)
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (size, size))
+        code, _, said = run(*evaluate(tmp_path, "mini_sentiment", "mini_ner", "mini_headline"), before=limit)
+        assert code == 1, (size, said)
         assert "Traceback" not in said
         assert "Cannot write" in said
     assert contents(tmp_path) == before
@@ -104,35 +129,34 @@ def test_a_read_only_folder_is_refused_before_anything_is_scored(tmp_path: Path)
     """As root permissions do not hold, so the folder's place is taken by what cannot hold files."""
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file" / "cards", Path("/proc/finbench-cards")):
-        process = run(*evaluate(out, "mini_sentiment"))
-        shown, said = process.communicate(timeout=300)
-        assert process.returncode == 1
+        code, shown, said = run(*evaluate(out, "mini_sentiment"))
+        assert code == 1
         assert "Cannot write" in said
         assert "Traceback" not in said
         assert shown == ""
 
 
 @pytest.mark.parametrize("stop", ["before the samples", "before the card", "after the card"])
-def test_a_writer_killed_at_any_step_leaves_a_whole_card(
-    stop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_killed_at_any_step_leaves_a_whole_card(stop: str, tmp_path: Path) -> None:
     evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     path = tmp_path / "dummy.json"
     before = path.read_bytes()
     calls = {"before the samples": 0, "before the card": 1, "after the card": 2}[stop]
-    kill = f"""
-from finbench.cards import cardfiles
-import os, signal
-write, count = cardfiles.write_atomic, [0]
-def killed(*arguments):
-    if count[0] == {calls}: os.kill(os.getpid(), signal.SIGKILL)
-    write(*arguments)
-    count[0] += 1
-    if count[0] == {calls} == 2: os.kill(os.getpid(), signal.SIGKILL)
-cardfiles.write_atomic = killed
-"""
-    process = run(*evaluate(tmp_path, "mini_sentiment", "mini_ner"), before=kill)
-    assert process.wait(timeout=300) == -signal.SIGKILL
+    write, count = cardfiles.write_atomic, 0
+
+    def killed(*arguments: Any) -> None:
+        nonlocal count
+        if count == calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(*arguments)
+        count += 1
+        if count == calls == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def patch() -> None:  # in the child
+        cardfiles.write_atomic = killed  # type: ignore[assignment]
+
+    assert run(*evaluate(tmp_path, "mini_sentiment", "mini_ner"), before=patch)[0] == -signal.SIGKILL
     assert (path.read_bytes() == before) == (stop != "after the card")
     assert verify(path).faults == []
     evaluator.evaluate(engine="dummy", tasks=["mini_sentiment", "mini_ner"], out=tmp_path)

@@ -345,8 +345,13 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("mini/mini_sentiment.test.jsonl", '"label":"neutral"', '"label":"flat"', "mini_sentiment.test.jsonl:"),
     ],
 )
-def test_every_fault_of_a_task_is_found(name: str, old: str, new: str, finding: str, broken: Path) -> None:
+def test_every_fault_of_a_task_is_found(
+    name: str, old: str, new: str, finding: str, broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = broken / name
+    # what lm-eval makes of a task takes a while: only of those that may be hit (.ci/run checks all)
+    near, real = {path.stem, "finbench_fpb", "finbench_tfns", "finbench_mini_sentiment"}, check.task_faults
+    monkeypatch.setattr(check, "task_faults", lambda task, write: real(task, write) if task.name in near else [])
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,11 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "one": sit(folder / "one"),
         "two": sit(folder / "two", seed=5),
     }
+
+
+def copied(card: Path, folder: Path) -> Path:
+    """A card to edit."""
+    return shutil.copytree(card.parent, folder) / card.name
 
 
 def edit(path: Path, **changes: Any) -> Path:
@@ -138,14 +144,14 @@ def test_restricted_documents_are_shown_by_their_hashes_only(tmp_path: Path) -> 
 def test_another_exam_is_refused_by_field(
     changes: dict[str, Any], field: str, cards: dict[str, Path], tmp_path: Path
 ) -> None:
-    other = edit(sit(tmp_path / "o", seed=5), **changes)
+    other = edit(copied(cards["two"], tmp_path / "o"), **changes)
     with pytest.raises(FinbenchError, match="were not scored alike") as caught:
         comparison.compare([cards["one"], other], tasks=["mini_sentiment"])
     assert field in caught.value.message
 
 
 def test_all_fields_that_differ_are_named_at_once(cards: dict[str, Path], tmp_path: Path) -> None:
-    other = edit(sit(tmp_path / "o", seed=5), shots=5, subject__chat=True)
+    other = edit(copied(cards["two"], tmp_path / "o"), shots=5, subject__chat=True)
     with pytest.raises(FinbenchError, match=r"subject\.chat.*shots"):
         comparison.compare([cards["one"], other])
 
@@ -156,7 +162,7 @@ def test_other_faults_name_what_to_do(cards: dict[str, Path], tmp_path: Path) ->
     with pytest.raises(FinbenchError, match="share no task"):
         comparison.compare([cards["one"], sit(tmp_path / "n", tasks=["mini_ner"])])
     with pytest.raises(FinbenchError, match="has no samples"):
-        comparison.compare([edit(sit(tmp_path / "s"), samples=None), cards["one"]])
+        comparison.compare([edit(copied(cards["one"], tmp_path / "s"), samples=None), cards["one"]])
     with pytest.raises(FinbenchError, match="Did you mean mini_ner"):
         comparison.compare([cards["one"], cards["two"]], tasks=["mini_nre"])
 

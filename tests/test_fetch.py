@@ -144,7 +144,6 @@ def test_refusals_are_one_sentence_and_the_command_that_mends_it(
     published: str, dev_hub: DevHub, fault: str, message: str, hint: str
 ) -> None:
     dev_hub.faults.set(fault)
-    start = time.monotonic()
     if not message:  # headers that lie are no matter: the listing's hash is what counts
         assert hub.fetch("org/stranger").sha == published
         return
@@ -152,7 +151,6 @@ def test_refusals_are_one_sentence_and_the_command_that_mends_it(
         hub.fetch("org/stranger")
     assert hint.format(url=dev_hub.url) in caught.value.hint
     assert "\n" not in caught.value.message
-    assert time.monotonic() - start < 5
 
 
 def test_private_repositories_missing_ones_and_bad_tokens(

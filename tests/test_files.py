@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from conftest import processor_time, quick
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.data import files as data_files
@@ -31,10 +32,10 @@ def phrases(folder: Path, text: str | None = None, name: str = "Sentences_50Agre
 
 def refused(name: str, path: Path, tmp_path: Path, **options: Any) -> str:
     """The message of an import that must fail within seconds and leave nothing."""
-    start = time.monotonic()
+    start = processor_time()
     with pytest.raises(FinbenchError) as caught:
         import_data(name, [path], tmp_path / "data", **options)
-    assert time.monotonic() - start < 5
+    assert quick(processor_time() - start, 5)
     assert not list((tmp_path / "data").rglob("*.jsonl"))
     return caught.value.message
 
@@ -99,18 +100,18 @@ def test_copies_of_a_sentence_that_differ_in_spacing_agree_on_their_entities() -
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_row_made_to_stall_the_reader_is_read_in_no_time(name: str, row: dict[str, Any]) -> None:
-    start = time.monotonic()
+    start = processor_time()
     with contextlib.suppress(sets.WrongFile):
         list(sets.SETS[name].units([({"doc_name": "", **row}, "x:1", "test")]))
-    assert time.monotonic() - start < 2
+    assert quick(processor_time() - start, 2)
 
 
 def test_marks_in_brackets_go_as_upstream_takes_them() -> None:
     strip = sets.general._hellaswag_text
     assert strip("[header] Fold it [title] Now [step] go [substeps]on [open") == " Fold it. Now go on [open"
-    start = time.monotonic()
+    start = processor_time()
     assert strip("[" * 300_000) == "[" * 300_000
-    assert time.monotonic() - start < 2
+    assert quick(processor_time() - start, 2)
 
 
 def test_an_archive_of_many_members_opens_once(tmp_path: Path) -> None:
@@ -118,9 +119,9 @@ def test_an_archive_of_many_members_opens_once(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for number in range(4000):
             archive.writestr(f"{number}/Sentences_50Agree.txt", f"Sentence number {number} of many.@neutral\n")
-    start = time.monotonic()
+    start = processor_time()
     assert sum(import_data("fpb", [path], tmp_path / "data").rows.values()) == 4000
-    assert time.monotonic() - start < 20
+    assert quick(processor_time() - start, 20)
 
 
 @pytest.mark.parametrize(("suffix", "cap"), [("txt", "_LINE"), ("json", "_DOCUMENT")])

@@ -16,9 +16,8 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from conftest import make_gpt2, make_llama
+from conftest import TEXT, TrainOnce, make_llama
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Adapter
 from finbench.engines.hf import HFEngine
 from finbench.methods import icq, iec, method_named, quantise
 from finbench.models import adapters, bases
@@ -26,14 +25,6 @@ from finbench.publishing import modelcard
 from finbench.publishing.licences import Licence
 from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities
-
-TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = tmp_path_factory.mktemp("bases")
-    return {"llama": make_llama(made / "llama", hidden=128), "gpt2": make_gpt2(made / "gpt2")}
 
 
 def recipe(base: Path, **overrides: Any) -> Any:
@@ -203,25 +194,14 @@ def test_with_both_halves_off_it_is_qlora_bit_for_bit(folders: dict[str, Path], 
 
 
 @pytest.fixture(scope="module")
-def trained(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, torch.Tensor]]:
+def trained(train_once: TrainOnce, folders: dict[str, Path]) -> dict[str, tuple[Path, torch.Tensor]]:
     """An adapter of each kind on the Llama, one without shifts on GPT-2, and what the trained model said in memory."""
-    found: dict[str, tuple[Path, torch.Tensor]] = {}
-    real = runner._save
-    for name, base, more in (("both", "llama", {}), ("iec", "llama", {"icq": False}), ("gpt2", "gpt2", {"icq": False})):
-        seen: list[torch.Tensor] = []
-
-        def spy(run: Any, model: Any, tokenizer: Any, *rest: Any, seen: list[torch.Tensor] = seen) -> Adapter:
-            seen.append(log_probabilities(model.eval(), tokenizer, TEXT))
-            return real(run, model, tokenizer, *rest)
-
-        out = tmp_path_factory.mktemp("runs") / name
-        runner._save = spy
-        try:
-            runner.train(recipe(folders[base], **more), out)
-        finally:
-            runner._save = real
-        found[name] = (out, seen[0])
-    return found
+    found = {
+        "both": train_once("irqlora-llama-4", recipe(folders["llama"])),
+        "iec": train_once("irqlora-llama-4-iec", recipe(folders["llama"], icq=False)),
+        "gpt2": train_once("irqlora-gpt2-4-iec", recipe(folders["gpt2"], icq=False)),
+    }
+    return {name: (run.folder, run.logits) for name, run in found.items()}
 
 
 def test_a_plain_reload_of_shifts_fails_loudly(trained: dict[str, Any], folders: dict[str, Path]) -> None:

@@ -27,13 +27,6 @@ def recipe(base: Path, **overrides: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from conftest import make_llama
-
-    return make_llama(tmp_path_factory.mktemp("bases") / "wide", hidden=128)
-
-
-@pytest.fixture(scope="module")
 def prepared(wide: Path) -> runner.Prepared:
     return runner.prepare(recipe(wide, epochs=4))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from alone import read_alone
-from conftest import make_gpt2, make_llama, make_lora
+from conftest import TEXT, Trained, TrainOnce, make_lora
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Adapter, MergedModel
+from finbench.core.records import MergedModel
 from finbench.core.settings import Evaluation
 from finbench.engines.hf import HFEngine
 from finbench.evaluation import subjects
@@ -26,7 +25,6 @@ from finbench.models import adapters, bases
 from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities, merge
 
-TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 SMALL: dict[str, dict[str, Any]] = {
     "vera": {"rank": 16, "lr": 0.05},
     "randlora": {"rank": 8, "alpha": 160},
@@ -47,13 +45,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny Llama whose rows are whole NF4 blocks, and a tiny GPT-2 with Conv1D layers."""
-    made = tmp_path_factory.mktemp("bases")
-    return {"llama": make_llama(made / "llama", hidden=128), "gpt2": make_gpt2(made / "gpt2")}
-
-
 def recipe(base: Path, method: str, **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 48, "batch_size": 8}
     stated |= {"dtype": "float32", "lr": 3e-3, "alpha": 8, "rank": 4} | SMALL.get(method, {})
@@ -61,41 +52,10 @@ def recipe(base: Path, method: str, **overrides: Any) -> Any:
     return recipes.recipe(None, {key: value for key, value in {**stated, **overrides}.items() if key not in unused})
 
 
-@dataclass
-class Trained:
-    """A finished run, and what the model in memory said before it was saved."""
-
-    folder: Path
-    record: Adapter
-    logits: torch.Tensor
-
-
-@pytest.fixture(scope="module")
-def train_once(tmp_path_factory: pytest.TempPathFactory, folders: dict[str, Path]) -> Callable[..., Trained]:
-    """Train each combination at most once in this module."""
-    done: dict[tuple[str, str, int], Trained] = {}
-    real = runner._save
-
-    def run(method: str, base: str, bits: int) -> Trained:
-        key = (method, base, bits)
-        if key not in done:
-            seen: list[torch.Tensor] = []
-
-            def spy(prepared: Any, model: Any, tokenizer: Any, *rest: Any) -> Adapter:
-                seen.append(log_probabilities(model.eval(), tokenizer, TEXT))
-                return real(prepared, model, tokenizer, *rest)
-
-            out = tmp_path_factory.mktemp("runs") / f"{method}-{base}-{bits}".replace("+", "p")
-            runner._save = spy
-            try:
-                made = runner.train(recipe(folders[base], method, bits=bits), out)
-            finally:
-                runner._save = real
-            assert isinstance(made, Adapter)
-            done[key] = Trained(out, made, seen[0])
-        return done[key]
-
-    return run
+@pytest.fixture
+def trained(train_once: TrainOnce, folders: dict[str, Path]) -> Callable[..., Trained]:
+    """The run of a combination."""
+    return lambda method, base, bits: train_once(f"{method}-{base}-{bits}", recipe(folders[base], method, bits=bits))
 
 
 def _loaded(base: Path, bits: int = 16) -> tuple[Any, Any]:
@@ -105,7 +65,7 @@ def _loaded(base: Path, bits: int = 16) -> tuple[Any, Any]:
 # ---------------------------------------------------------------- the start
 
 
-@pytest.mark.parametrize(("method", "base", "bits"), [case for case in COMBINATIONS if case[1] == "llama"])
+@pytest.mark.parametrize(("method", "base", "bits"), [case for case in CASES if case.values[1] == "llama"])
 def test_it_trains_a_base_that_computes_in_bfloat16(
     method: str, base: str, bits: int, folders: dict[str, Path]
 ) -> None:
@@ -150,12 +110,13 @@ def test_it_starts_as_the_base(method: str, base: str, bits: int, folders: dict[
 
 @pytest.mark.parametrize(("method", "base", "bits"), CASES)
 def test_it_learns_and_is_read_again_as_it_was(
-    method: str, base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path]
+    method: str, base: str, bits: int, trained: Callable[..., Trained], folders: dict[str, Path]
 ) -> None:
     """By finbench.models.adapters, which refuses whatever does not fit, and, where it is a model, by transformers."""
-    run = train_once(method, base, bits)
+    run = trained(method, base, bits)
     curve = run.record.training.loss_curve
     assert run.record.training.final_loss < curve[0][1]
+    assert (run.record.quantisation or {}).get("type") == {16: None, 8: "int8", 4: "nf4"}[bits]
     made = adapters.read(run.folder)
     if run.record.kind == "model":
         model, tokenizer = bases.load(bases.Base(run.record.base, run.folder), 16, torch.float32)
@@ -172,9 +133,9 @@ def test_it_learns_and_is_read_again_as_it_was(
 
 @pytest.mark.parametrize(("method", "base", "bits"), CASES)
 def test_merged_is_unmerged(
-    method: str, base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+    method: str, base: str, bits: int, trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    run = train_once(method, base, bits)
+    run = trained(method, base, bits)
     if run.record.kind == "model":
         with pytest.raises(FinbenchError, match="whole model already"):
             merge(str(run.folder), tmp_path / "m", base=str(folders[base]))
@@ -201,9 +162,9 @@ def test_merged_is_unmerged(
     ],
 )
 def test_a_quantised_merge_onto_the_published_weights_is_another_function(
-    method: str, train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+    method: str, trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    run = train_once(method, "llama", 4)
+    run = trained(method, "llama", 4)
     one, other = (
         merge(str(run.folder), tmp_path / onto, base=str(folders["llama"]), onto=onto, dtype="float32").merge
         for onto in ("dequantised", "bf16")
@@ -230,11 +191,11 @@ def test_a_merge_that_would_be_another_thing_is_refused(
     stated: dict[str, str],
     message: str,
     hint: str,
-    train_once: Callable[..., Trained],
+    trained: Callable[..., Trained],
     folders: dict[str, Path],
     tmp_path: Path,
 ) -> None:
-    run = train_once("lora", "llama", 16)
+    run = trained("lora", "llama", 16)
     with pytest.raises(FinbenchError, match=message) as caught:
         merge(str(run.folder), tmp_path / "m", base=str(folders["llama"]), **stated)
     assert hint in caught.value.hint
@@ -242,9 +203,9 @@ def test_a_merge_that_would_be_another_thing_is_refused(
 
 
 def test_a_merge_overwrites_nothing_and_keeps_to_the_recorded_bits(
-    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+    trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    run = train_once("lora", "llama", 16)
+    run = trained("lora", "llama", 16)
     with pytest.raises(FinbenchError, match="exists already"):
         merge(str(run.folder), tmp_path, base=str(folders["llama"]))
     with pytest.raises(FinbenchError, match="was trained on 16 bits, not on 4") as caught:
@@ -255,13 +216,13 @@ def test_a_merge_overwrites_nothing_and_keeps_to_the_recorded_bits(
 @pytest.mark.parametrize("bits", [None, 16, 4])
 def test_an_adapter_without_a_record_is_merged_and_what_is_unknown_is_said(
     bits: Any,
-    train_once: Callable[..., Trained],
+    trained: Callable[..., Trained],
     folders: dict[str, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """As any program of peft would leave it: its files say neither data nor bits."""
-    run = train_once("qlora" if bits == 4 else "lora", "llama", bits or 16)
+    run = trained("qlora" if bits == 4 else "lora", "llama", bits or 16)
     foreign = tmp_path / "foreign"
     shutil.copytree(run.folder, foreign)
     (foreign / "finbench.json").unlink()
@@ -314,10 +275,10 @@ def test_an_adapter_that_changes_no_weights_is_not_merged(folders: dict[str, Pat
 
 @pytest.mark.parametrize("bits", [16, *(pytest.param(bits, marks=pytest.mark.slow) for bits in (8, 4))])
 def test_a_fresh_process_with_peft_alone_reads_every_method(
-    bits: int, train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+    bits: int, trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     chosen = [case for case in COMBINATIONS if case[2] == bits and METHODS[case[0]].becomes != "finbench adapter"]
-    runs = [(case[1], train_once(*case)) for case in chosen]
+    runs = [(case[1], trained(*case)) for case in chosen]
     told = [(folders[base], run.folder, run.record.kind, bits) for base, run in runs]
     for (base, run), found in zip(runs, read_alone(told, TEXT, tmp_path), strict=True):
         rounded = (
@@ -331,11 +292,11 @@ def test_a_fresh_process_with_peft_alone_reads_every_method(
     ("base", "bits"), [("llama", 16), ("gpt2", 16), *(pytest.param("llama", b, marks=pytest.mark.slow) for b in (8, 4))]
 )
 def test_the_engine_examines_every_method_one_after_the_other(
-    base: str, bits: int, train_once: Callable[..., Trained], folders: dict[str, Path]
+    base: str, bits: int, trained: Callable[..., Trained], folders: dict[str, Path]
 ) -> None:
     """peft mixes no kinds of tuner in one model; each is attached in its turn, and between two the base is the base."""
     engine = HFEngine(bases.resolve(str(folders[base])), bits, "float32")  # type: ignore[arg-type]
-    runs = [train_once(*case) for case in COMBINATIONS if case[1:] == (base, bits)]
+    runs = [trained(*case) for case in COMBINATIONS if case[1:] == (base, bits)]
     runs = [run for run in runs if run.record.kind == "peft"]
     expected = {}
     for run in runs:
@@ -352,10 +313,10 @@ def test_the_engine_examines_every_method_one_after_the_other(
 
 
 def test_a_whole_model_is_examined_in_the_bits_it_has(
-    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+    trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """Not in those of the recipe: what came of a quantised residual, or of a merge, is in 16 bits."""
-    residual, low = train_once("pissa", "llama", 4), train_once("qlora", "llama", 4)
+    residual, low = trained("pissa", "llama", 4), trained("qlora", "llama", 4)
     merge(str(low.folder), tmp_path / "m", base=str(folders["llama"]))
     for folder in (residual.folder, tmp_path / "m"):
         found, _ = subjects.examinees(Evaluation(str(folder), base=str(folders["llama"]), engine="hf"))
@@ -367,10 +328,10 @@ def test_a_whole_model_is_examined_in_the_bits_it_has(
 # ---------------------------------------------------------------- what becomes of it
 
 
-def test_converted_methods_are_ordinary_loras_of_one_rank(train_once: Callable[..., Trained]) -> None:
+def test_converted_methods_are_ordinary_loras_of_one_rank(trained: Callable[..., Trained]) -> None:
     for name, rank in (("pissa", 8), ("olora", 8), ("eva", 8), ("adalora", 6)):
         for base in ("llama", "gpt2"):
-            run = train_once(name, base, 16)
+            run = trained(name, base, 16)
             config = json.loads((run.folder / "adapter_config.json").read_text())
             tensors = load_file(run.folder / "adapter_model.safetensors")
             assert config["peft_type"] == "LORA"
@@ -383,7 +344,7 @@ def test_converted_methods_are_ordinary_loras_of_one_rank(train_once: Callable[.
 
 
 def test_the_number_of_trained_parameters_is_the_papers(
-    train_once: Callable[..., Trained], folders: dict[str, Path]
+    trained: Callable[..., Trained], folders: dict[str, Path]
 ) -> None:
     layers = [layer for layer in bases.linear_layers(bases.resolve(str(folders["llama"]))) if layer.name != "lm_head"]
     r = 4
@@ -397,7 +358,7 @@ def test_the_number_of_trained_parameters_is_the_papers(
         "oft": sum(layer.inputs // 16 * (16 * 15 // 2) for layer in layers),
         "randlora": sum(-(-m // 8) * (8 + m) for m in (min(layer.inputs, layer.outputs) for layer in layers)),
     }
-    found = {name: train_once(name, "llama", 16).record.training.trainable_parameters for name in expected}
+    found = {name: trained(name, "llama", 16).record.training.trainable_parameters for name in expected}
     assert found == expected
 
 
@@ -439,9 +400,9 @@ def test_loftq_is_nearer_to_the_weights_than_nf4_alone(folders: dict[str, Path])
 
 
 def test_dora_rows_have_the_trained_magnitudes(
-    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+    trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    run = train_once("dora", "llama", 16)
+    run = trained("dora", "llama", 16)
     merge(str(run.folder), tmp_path / "m", base=str(folders["llama"]), dtype="float32")
     merged = load_file(tmp_path / "m" / "model.safetensors")
     magnitudes = {k: t for k, t in load_file(run.folder / "adapter_model.safetensors").items() if "magnitude" in k}
@@ -451,9 +412,9 @@ def test_dora_rows_have_the_trained_magnitudes(
         torch.testing.assert_close(merged[name].norm(dim=1), m, atol=1e-5, rtol=1e-5)
 
 
-def test_doras_norm_is_not_differentiated(train_once: Callable[..., Trained], folders: dict[str, Path]) -> None:
+def test_doras_norm_is_not_differentiated(trained: Callable[..., Trained], folders: dict[str, Path]) -> None:
     """Section 4.3 of the paper: B's gradient is that of the formula with the norm as a constant."""
-    run = train_once("dora", "llama", 16)
+    run = trained("dora", "llama", 16)
     model = adapters.attach(_loaded(folders["llama"])[0], run.folder).train()
     layer = model.base_model.model.model.layers[0].mlp.up_proj
     [name] = layer.lora_A
@@ -484,10 +445,10 @@ def _updates(run: Trained, base: Path, out: Path, **how: Any) -> dict[str, tuple
 
 
 def test_randloras_update_has_a_higher_rank_than_its_bases_and_veras_has_not(
-    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+    trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     for name, most in (("randlora", None), ("vera", 16), ("lora", 4)):
-        found = _updates(train_once(name, "llama", 16), folders["llama"], tmp_path / name)
+        found = _updates(trained(name, "llama", 16), folders["llama"], tmp_path / name)
         assert len(found) == 14
         for weight, merged in found.values():
             rank = int(torch.linalg.matrix_rank(merged - weight, atol=1e-5 * float((merged - weight).norm())))
@@ -512,9 +473,9 @@ def test_oft_turns_and_does_not_stretch(exact: bool, allowed: float, folders: di
 
 
 def test_the_two_merges_of_a_quantised_adapter_differ_by_the_quantisation_error(
-    train_once: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
+    trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    run = train_once("qlora", "llama", 4)
+    run = trained("qlora", "llama", 4)
     onto = {to: _updates(run, folders["llama"], tmp_path / to, onto=to) for to in ("dequantised", "bf16")}
     quantised, _ = _loaded(folders["llama"], 4)
     assert len(onto["bf16"]) == 14

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from alone import read_alone
-from conftest import make_gpt2, make_llama
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.methods import METHODS, TUNERS, method_named
@@ -21,12 +20,6 @@ from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = tmp_path_factory.mktemp("bases")
-    return {"llama": make_llama(made / "llama", hidden=128), "gpt2": make_gpt2(made / "gpt2")}
 
 
 @pytest.fixture(scope="module")
@@ -197,9 +190,9 @@ NARROWED = [
 ]
 
 
-@pytest.mark.parametrize("cases", [NARROWED[:1], pytest.param(NARROWED[1:], marks=pytest.mark.slow)], ids=len)
+@pytest.mark.slow
 def test_the_layers_that_are_left_out_are_saved(
-    cases: list[tuple[str, dict[str, Any]]], folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """peft alone reads an adapter that is converted when it is saved, and so does finbench, which refuses misfits."""
     said, real = [], runner._save
@@ -210,7 +203,7 @@ def test_the_layers_that_are_left_out_are_saved(
 
     monkeypatch.setattr(runner, "_save", spy)
     told = []
-    for number, (method, stated) in enumerate(cases):
+    for number, (method, stated) in enumerate(NARROWED):
         out = tmp_path / f"{number}-{method}"
         runner.train(recipe(folders["llama"], method, lr=3e-3, **stated), out)
         told.append((folders["llama"], out, "peft", 16))

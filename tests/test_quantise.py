@@ -1,4 +1,4 @@
-"""8 and 4 bits: right gradients after an evaluation, QLoRA trains and reloads."""
+"""4 bits: right gradients after an evaluation, and what a weight takes. Training: test_methods.py."""
 
 from __future__ import annotations
 
@@ -7,18 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import make_llama
-from finbench.core.records import Adapter
 from finbench.methods import method_named
-from finbench.models import adapters, bases
+from finbench.models import bases
 from finbench.training import recipes
-from finbench.training.runner import train
-
-
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Wide enough (in_features a multiple of 64) for NF4 blocks to be rows' parts."""
-    return make_llama(tmp_path_factory.mktemp("bases") / "wide", hidden=128)
 
 
 def _gradients(model: object, ids: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -57,24 +48,6 @@ def test_nf4_gradients_after_an_evaluation_equal_those_of_the_dequantised_model(
     for name, gradient in expected[0].items():
         cosine = torch.nn.functional.cosine_similarity(found[0][name].float().flatten(), gradient.flatten(), dim=0)
         assert cosine > (0.9999 if dtype is torch.float32 else 0.98), (name, float(cosine))
-
-
-@pytest.mark.parametrize(("method", "bits"), [("qlora", 4), ("lora", 8), ("dora", 4)])
-def test_quantised_bases_train_and_load_again(method: str, bits: int, wide: Path, tmp_path: Path) -> None:
-    stated = {"base": str(wide), "tasks": ["mini_sentiment"], "limit": 64, "batch_size": 8, "rank": 4, "lr": 1e-2}
-    recipe = recipes.recipe(None, {**stated, "method": method, "bits": bits})
-    made = train(recipe, tmp_path / "a")
-    assert isinstance(made, Adapter)
-    assert made.training.final_loss < made.training.loss_curve[0][1]
-    assert made.quantisation is not None
-    assert made.quantisation["type"] == {4: "nf4", 8: "int8"}[bits]
-    folder = adapters.read(tmp_path / "a")
-    model, tokenizer = bases.load(adapters.base_of(folder, str(wide)), bits, torch.bfloat16)
-    ids = torch.tensor([tokenizer.encode("Sales fell.")])
-    with torch.no_grad():
-        before = model(ids).logits.float()
-        after = adapters.attach(model, tmp_path / "a").eval()(ids).logits.float()
-    assert not torch.allclose(before, after, atol=1e-3)
 
 
 def test_nf4_takes_about_four_bits_a_weight(wide: Path) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pickle
-import resource
 import shutil
 import struct
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from conftest import TOKEN, files_of, hub_environment, quick, upload
+from conftest import TOKEN, files_of, hub_environment, processor_time, quick, upload
 from finbench.core import safety
 from finbench.core.errors import FinbenchError
 from finbench.hub.dev.server import DevHub
@@ -51,12 +50,6 @@ def configured(folder: Path, **changed: Any) -> Path:
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     return folder
-
-
-def processor_time() -> float:
-    """Seconds that this process and its children have computed, however busy the machine is."""
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
 def refused(folder: Path, match: str, seconds: float = 5) -> None:

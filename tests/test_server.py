@@ -188,11 +188,9 @@ def test_a_silent_endpoint_is_given_up_after_two_timeouts() -> None:
     with socket.socket() as silent:  # connections are taken, and never answered
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        begun = time.monotonic()
         endpoint = http.Endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}/v1", timeout=1.0)
         with pytest.raises(http.Refused, match="after 2 attempts: timed out"):
             endpoint.ask("/completions", {})
-        assert time.monotonic() - begun < 6
 
 
 def test_ctrl_c_ends_a_run_on_an_endpoint_that_is_silent(tmp_path: Path) -> None:
@@ -222,12 +220,10 @@ def test_ctrl_c_ends_a_run_on_an_endpoint_that_is_silent(tmp_path: Path) -> None
     )
     assert asked.wait(120)
     process.send_signal(signal.SIGINT)
-    begun = time.monotonic()
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=60)  # the answer would come after 100
     over.set()
     server.shutdown()
     assert process.returncode == 130, said
-    assert time.monotonic() - begun < 20
 
 
 def test_a_token_across_the_seam_belongs_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

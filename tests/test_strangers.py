@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
-from test_security import configured, processor_time
+from test_security import configured
 
-from conftest import files_of, quick, upload
+from conftest import files_of, processor_time, quick, upload
 from finbench import hub
 from finbench.cli import app
 from finbench.cli.show import publications, runs

@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conftest import make_gpt2, make_llama
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.methods import method_named
@@ -25,12 +24,6 @@ from finbench.training.merging import log_probabilities
 from finbench.training.trainer import AnswerTrainer, arguments
 
 TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = tmp_path_factory.mktemp("bases")
-    return {"llama": make_llama(made / "llama", hidden=128), "gpt2": make_gpt2(made / "gpt2")}
 
 
 def recipe(base: Path, method: str, **overrides: Any) -> Any:

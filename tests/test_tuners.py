@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,14 @@ import pytest
 import torch
 
 from alone import read_alone
-from conftest import make_gpt2, make_llama
+from conftest import TEXT, Trained, TrainOnce
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Adapter
 from finbench.engines.hf import HFEngine
 from finbench.methods import METHODS, TUNERS, method_named
 from finbench.models import adapters, bases
 from finbench.training import recipes, runner
 from finbench.training.merging import log_probabilities, merge
 
-TEXT = "Operating profit rose to EUR 13.1 mn from EUR 8.7 mn."
 OPTIONS: dict[str, dict[str, Any]] = {
     "c3a": {"block_size": 32},
     "vblora": {"vector_length": 32},
@@ -41,78 +38,37 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_llama(tmp_path_factory.mktemp("bases") / "llama", hidden=128)
-
-
-@pytest.fixture(scope="module")
-def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_gpt2(tmp_path_factory.mktemp("bases") / "gpt2")
-
-
 def recipe(base: Path, method: str, **overrides: Any) -> Any:
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": method, "limit": 24, "batch_size": 8}
     stated |= {"dtype": "float32", "lr": 1e-2} | ({"rank": 4} if method_named(method).rank else {})
-    own = OPTIONS.get(method, {}) | (ON_GPT2.get(method, {}) if base.name == "gpt2" else {})
+    own = OPTIONS.get(method, {}) | (ON_GPT2.get(method, {}) if base.name == "tiny-gpt2" else {})
     return recipes.recipe(None, {**stated, **own, **overrides})
 
 
-@dataclass
-class Trained:
-    """A finished run, and what the model in memory said before it was saved."""
-
-    folder: Path
-    base: Path
-    bits: Any
-    logits: torch.Tensor
-
-
-@pytest.fixture(scope="module")
-def train_once(tmp_path_factory: pytest.TempPathFactory, llama: Path, gpt2: Path) -> Callable[..., Trained]:
-    """Train each combination at most once in this module."""
-    done: dict[tuple[str, str, int], Trained] = {}
-    real = runner._save
-
-    def run(method: str, kind: str, bits: int) -> Trained:
-        key = (method, kind, bits)
-        if key not in done:
-            base, seen = llama if kind == "llama" else gpt2, []
-
-            def spy(prepared: Any, model: Any, tokenizer: Any, *rest: Any) -> Adapter:
-                seen.append(log_probabilities(model.eval(), tokenizer, TEXT))
-                return real(prepared, model, tokenizer, *rest)
-
-            out = tmp_path_factory.mktemp("runs") / f"{method}-{kind}-{bits}"
-            runner._save = spy
-            try:
-                runner.train(recipe(base, method, bits=bits), out)
-            finally:
-                runner._save = real
-            done[key] = Trained(out, base, bits, seen[0])
-        return done[key]
-
-    return run
+@pytest.fixture
+def trained(train_once: TrainOnce, folders: dict[str, Path]) -> Callable[..., Trained]:
+    """The run of a combination."""
+    return lambda method, base, bits: train_once(f"{method}-{base}-{bits}", recipe(folders[base], method, bits=bits))
 
 
 @pytest.mark.parametrize(("method", "kind", "bits"), ROWS)
 def test_it_trains_is_read_again_is_examined_and_merges(
-    method: str, kind: str, bits: int, train_once: Callable[..., Trained], tmp_path: Path
+    method: str, kind: str, bits: int, trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    run = train_once(method, kind, bits)
-    on = bases.resolve(str(run.base))
-    model, tokenizer = bases.load(on, run.bits, torch.float32)
+    run = trained(method, kind, bits)
+    on = bases.resolve(str(folders[kind]))
+    model, tokenizer = bases.load(on, bits, torch.float32)
     base = log_probabilities(model, tokenizer, TEXT)
     found = log_probabilities(adapters.attach(model, adapters.read(run.folder).folder).eval(), tokenizer, TEXT)
     torch.testing.assert_close(found, run.logits, atol=1e-4, rtol=0)
     assert not torch.allclose(found, base, atol=1e-6)
-    engine = HFEngine(on, run.bits, "float32")
+    engine = HFEngine(on, bits, "float32")
     engine.use(run.folder)
     examined = log_probabilities(engine.lm.model, engine.tokenizer, TEXT)
     torch.testing.assert_close(examined, run.logits, atol=5e-4, rtol=0)
     engine.use(None)
     assert torch.equal(engine._probe(), engine.alone)
-    made = merge(str(run.folder), tmp_path / "m", base=str(run.base), dtype="float32").merge
+    made = merge(str(run.folder), tmp_path / "m", base=str(folders[kind]), dtype="float32").merge
     assert made is not None
     assert made.largest_difference < (0.05 if bits == 8 else 5e-4)
 
@@ -125,11 +81,18 @@ def test_it_trains_is_read_again_is_examined_and_merges(
     ],
 )
 def test_a_fresh_process_with_peft_alone_reads_every_tuner(
-    names: tuple[str, ...], kinds: tuple[str, ...], bits: int, train_once: Callable[..., Trained], tmp_path: Path
+    names: tuple[str, ...],
+    kinds: tuple[str, ...],
+    bits: int,
+    trained: Callable[..., Trained],
+    folders: dict[str, Path],
+    tmp_path: Path,
 ) -> None:
     cases = [case for case in COMBINATIONS if case[0] in names and case[1] in kinds and case[2] == bits]
-    runs = [train_once(*case) for case in cases]
-    logits = read_alone([(run.base, run.folder, "peft", bits) for run in runs], TEXT, tmp_path)
+    runs = [trained(*case) for case in cases]
+    logits = read_alone(
+        [(folders[case[1]], run.folder, "peft", bits) for case, run in zip(cases, runs, strict=True)], TEXT, tmp_path
+    )
     for case, run, found in zip(cases, runs, logits, strict=True):
         torch.testing.assert_close(found, run.logits, atol=1e-4, rtol=0, msg=str(case))
 
@@ -161,9 +124,9 @@ def test_every_tuner_of_peft_is_a_method_or_refused_with_a_reason() -> None:
 
 
 @pytest.mark.parametrize("method", [name for name, tuner in TUNERS.items() if tuner.divides])
-def test_sizes_that_do_not_divide_are_refused_by_layer(method: str, llama: Path) -> None:
+def test_sizes_that_do_not_divide_are_refused_by_layer(method: str, wide: Path) -> None:
     [(key, _)] = TUNERS[method].divides
     size = {"road": 6, "gralora": 3}.get(method, 7)  # peft itself wants an even one, and a divisor of the rank
     more = {"rank": 3} if method == "gralora" else {}
     with pytest.raises(FinbenchError, match=rf"{key} {size} does not divide model.layers.0.self_attn"):
-        runner.prepare(recipe(llama, method, **{key: size}, **more))
+        runner.prepare(recipe(wide, method, **{key: size}, **more))

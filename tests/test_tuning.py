@@ -121,7 +121,7 @@ def test_a_search_that_is_killed_goes_on_and_ends_in_the_same_recipe(llama: Path
     assert one.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.parametrize("method", ["lora", "vera"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("vera", marks=pytest.mark.slow)])
 def test_the_winner_is_the_likeliest_on_held_out_rows_at_the_same_cost_for_any_method(
     method: str, llama: Path, tmp_path: Path
 ) -> None:

@@ -166,7 +166,9 @@ def test_an_adapter_that_vllm_serves_as_the_base_is_caught(
         evaluator.evaluate([str(silent)], base=str(base), tasks=["mini_sentiment"], engine="vllm", out=tmp_path / "c")
 
 
-def test_cards_say_how_and_repeat_nothing(base: Path, zoo: list[Path], data: Path, tmp_path: Path) -> None:
+def test_cards_say_how_and_repeat_nothing(
+    base: Path, zoo: list[Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     common: dict[str, Any] = {"base": str(base), "tasks": ["fpb_mc", "mini_sentiment"], "limit": 10, "data_dir": data}
     names = [str(folder) for folder in zoo]
     ours = evaluator.evaluate(names, engine="vllm", out=tmp_path / "v", arguments={"dtype": "float32"}, **common)
@@ -178,10 +180,9 @@ def test_cards_say_how_and_repeat_nothing(base: Path, zoo: list[Path], data: Pat
     for card, other in zip(ours, theirs, strict=True):
         assert card.subject.adapter == other.subject.adapter
         assert [score.main.value for score in card.scores] == [score.main.value for score in other.scores]
-    before = time.monotonic()
+    monkeypatch.setattr(processes, "Worker", None)  # no engine is started again
     again = evaluator.evaluate(names, engine="vllm", out=tmp_path / "v", arguments={"dtype": "float32"}, **common)
     assert [card.seal for card in again] == [card.seal for card in ours]
-    assert time.monotonic() - before < 30  # no engine was started
 
 
 def test_what_cannot_be_served_beside_the_base_is_merged_once(base: Path, data: Path, tmp_path: Path) -> None:
@@ -261,7 +262,7 @@ def test_two_processes_share_the_work_and_a_frozen_one_is_noticed(
     before = time.monotonic()
     with pytest.raises(FinbenchError, match="frozen"):
         two.answer(requests, nothing)
-    assert 5 <= time.monotonic() - before < 60
+    assert time.monotonic() - before >= 5
     assert all(worker.process.poll() is not None for worker in workers)
 
 

@@ -10,10 +10,11 @@ import ast
 import re
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from fractions import Fraction
 from pathlib import Path
+
+from conftest import processor_time
 
 INSTANCE = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<xbrl xmlns="http://www.xbrl.org/2003/instance" '
@@ -180,7 +181,7 @@ def second_value(formula: str, numbers: dict[str, Fraction]) -> Fraction:
 
 
 def measured(*arguments: str) -> tuple[float, int]:
-    """Seconds and peak memory (KiB) of ``finbench data xbrl`` with these arguments, in a process of its own.
+    """Seconds of processor time and peak memory (KiB) of ``finbench data xbrl`` with these arguments, in a process of its own.
 
     VmHWM, not getrusage: Linux hands the peak of the process that forks on to its child.
     """
@@ -189,7 +190,7 @@ def measured(*arguments: str) -> tuple[float, int]:
         "try: app()\n"
         "finally: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
-    start = time.perf_counter()
+    start = processor_time()
     command = [sys.executable, "-c", code, "data", "xbrl", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return time.perf_counter() - start, int(done.stdout.split()[-1])
+    return processor_time() - start, int(done.stdout.split()[-1])
