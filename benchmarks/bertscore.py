@@ -74,8 +74,8 @@ def pairs(card: Path, data_dir: Path | None) -> tuple[list[str], list[str], list
     rows = [row for row in cardfiles.read_samples(card) if row["task"] == TASK]
     if not rows:
         raise FinbenchError(f"{card} did not sit xbrl_term.", "Type: finbench eval --tasks xbrl_term")
-    exam = prompts.load(catalog.expand([TASK]), data_dir)[TASK]
-    docs = prompts.rows(exam, "test")
+    lm_task = prompts.load(catalog.expand([TASK]), data_dir)[TASK]
+    docs = prompts.rows(lm_task, "test")
     if max(row["index"] for row in rows) >= len(docs):
         raise FinbenchError(f"{card}: it was made with more rows than are here.", "Give the same --data-dir.")
     lines = [str(row["answer"]).strip().splitlines() for row in rows]

@@ -88,12 +88,14 @@ WORKS = (
 def requests(work: tuple[Any, ...], data_dir: Path | None) -> list[Any]:
     """The lm-eval requests of a work."""
     name, task, shots, rows, _ = work
-    [exam] = prompts.load(catalog.expand([task]), data_dir, shots).values()
-    asked = prompts.requests(exam, rows)
+    [lm_task] = prompts.load(catalog.expand([task]), data_dir, shots).values()
+    asked = prompts.requests(lm_task, rows)
     if "139" not in name:
         return asked
     # the answers of the train split, most frequent first, stand in for FiNER-139's own tags
-    answers = [str(exam.doc_to_choice(row)[prompts.gold_choice(exam, row)]) for row in prompts.rows(exam, "train")]
+    answers = [
+        str(lm_task.doc_to_choice(row)[prompts.gold_choice(lm_task, row)]) for row in prompts.rows(lm_task, "train")
+    ]
     tags = sorted(dict.fromkeys(answers), key=lambda tag: -answers.count(tag))[:139]
     made = []
     for one in (request for request in asked if request.idx == 0):

@@ -57,11 +57,13 @@ def requests(work: str, rows: int, data_dir: Path | None) -> list[Any]:
     """
     many = work.startswith("139")
     task = "fnxl_mc" if many else work
-    [exam] = prompts.load(catalog.expand([task]), data_dir).values()
-    asked = prompts.requests(exam, rows)
+    [lm_task] = prompts.load(catalog.expand([task]), data_dir).values()
+    asked = prompts.requests(lm_task, rows)
     if not many:
         return asked
-    answers = [str(exam.doc_to_choice(row)[prompts.gold_choice(exam, row)]) for row in prompts.rows(exam, "train")]
+    answers = [
+        str(lm_task.doc_to_choice(row)[prompts.gold_choice(lm_task, row)]) for row in prompts.rows(lm_task, "train")
+    ]
     tags = sorted(dict.fromkeys(answers), key=lambda tag: -answers.count(tag))[:139]
     made = []
     for one in (request for request in asked if request.idx == 0):

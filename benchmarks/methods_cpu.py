@@ -109,7 +109,7 @@ def train(
 
 
 def score(method: str, bits: int, data_dir: Path | None, out: Path) -> None:
-    """Train one line, examine it, and add it to the results; the base alone too, if it is not there."""
+    """Train one line, evaluate it, and add it to the results; the base alone too, if it is not there."""
     from finbench.evaluation import evaluator
 
     folder, row = train(method, bits, ROWS, BATCH, data_dir, out)

@@ -47,8 +47,8 @@ def faults(data_dir: Path) -> Iterator[str]:
     """Baselines of accuracy that the test rows contradict."""
     here = [task for task in catalog.tasks().values() if not task.shipped and describe_set(task.set, data_dir)]
     for task in here:
-        exam = prompts.load([task], data_dir)[task.name]
-        found = measuring.baselines(exam, prompts.rows(exam, "test"))
+        lm_task = prompts.load([task], data_dir)[task.name]
+        found = measuring.baselines(lm_task, prompts.rows(lm_task, "test"))
         for name, stated in task.baselines.items():
             kind, _, metric = name.partition("_")
             value = found.get(kind, {}).get(metric or task.main_metric)

@@ -16,7 +16,7 @@ PAGE = f"file://{HERE.parent / 'leaderboards' / 'index.html'}"
 
 
 def main() -> None:
-    """The first family's first exam on a desktop, and the first screen with an open drawer on a dark phone."""
+    """The first family's first task on a desktop, and the first screen with an open drawer on a dark phone."""
     with sync_playwright() as api:
         chromium = os.environ.get("FINBENCH_CHROMIUM") or shutil.which("chromium")
         browser = api.chromium.launch(executable_path=chromium, args=["--no-sandbox"])

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import finbench
-from finbench.cli import taskdocs
 from finbench.core import catalog, paths
 from finbench.core.records import Task
 from finbench.core.strict import Record
+from finbench.evaluation import check
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -191,9 +191,9 @@ def _short(task: Task) -> str:
 def _families() -> dict[str, list[Task]]:
     """Tasks by the title of their family. The log-likelihood form of a task is shown on that task's page."""
     shown = [task for name, task in catalog.tasks().items() if not name.endswith("_mc")]
-    families = dict.fromkeys([*taskdocs._TITLES, *(task.family for task in shown)])
+    families = dict.fromkeys([*check.TITLES, *(task.family for task in shown)])
     return {
-        taskdocs._TITLES.get(family, family): own
+        check.TITLES.get(family, family): own
         for family in families
         if (own := [task for task in shown if task.family == family])
     }
@@ -224,11 +224,11 @@ def _rows(task: Task) -> dict[str, int]:
         found = paths.shipped("tasks") / "mini"
         files = {split: found / f"{task.set}.{split}.jsonl" for split in ("train", "validation", "test")}
         return {split: len(f.read_text(encoding="utf-8").splitlines()) for split, f in files.items() if f.is_file()}
-    return dict(taskdocs.measured().get(task.set, {}).get("rows", {}))
+    return dict(check.measured().get(task.set, {}).get("rows", {}))
 
 
 def _sizes(task: Task) -> str:
-    size = taskdocs.measured().get(task.set)
+    size = check.measured().get(task.set)
     rows = " / ".join(f"{count:,} {split}" for split, count in _rows(task).items())
     part = ", made of a part of the authors' files" if size and not size["complete"] else ""
     return (rows or "not counted, as the files were not available") + part
@@ -289,7 +289,7 @@ def _task_page(task: Task) -> Iterator[str]:
         yield f"- split: {task.split}\n"
         if entry is not None and entry.corrected:
             yield f"- corrected: {entry.corrected}\n"
-        for why, count in taskdocs.measured().get(task.set, {}).get("dropped", {}).items():
+        for why, count in check.measured().get(task.set, {}).get("dropped", {}).items():
             yield f"- left out: {count:,} ({why})\n"
     yield "\n## Run it\n\n```sh\n"
     yield f"finbench eval --model smollm2-135m --tasks {short}\n"

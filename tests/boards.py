@@ -66,7 +66,7 @@ def folder(place: Path, data: Path) -> Path:
 
 
 def many(card: Path, count: int, tasks: int = 1, name: str = "subject") -> Board:
-    """A board of ``count`` cards made of one, with other values; ``tasks`` exams, all of them whole."""
+    """A board of ``count`` cards made of one, with other values; ``tasks`` tests, all of them whole."""
     found, rows = cardfiles.read(card), cardfiles.read_samples(card)
     draw = random.Random(0)
     entries = []

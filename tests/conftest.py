@@ -197,12 +197,12 @@ def dev_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DevHub]
     """A development Hub, empty, which this test's client talks to; with a token, and a cache of its own."""
     from huggingface_hub import constants
 
-    from finbench import hub
+    from finbench.hub import pushing
 
     with DevHub(tmp_path / "devhub") as running:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-        monkeypatch.setattr(hub.pushing, "wait", lambda seconds: None)
+        monkeypatch.setattr(pushing, "wait", lambda seconds: None)
         for name, value in hub_environment(running, tmp_path / "hf").items():
             monkeypatch.setenv(name, value)
         yield running

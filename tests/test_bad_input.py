@@ -112,7 +112,7 @@ def test_rotary_settings_are_read_in_both_spellings(llama: Path, tmp_path: Path)
     assert modelfiles.fingerprint(tmp_path / "b") == modelfiles.fingerprint(llama)
 
 
-def test_another_chat_template_is_another_exam(llama: Path, tmp_path: Path) -> None:
+def test_another_chat_template_is_another_task(llama: Path, tmp_path: Path) -> None:
     shutil.copytree(llama, tmp_path / "b")
     keys = []
     for end in ("", "{# other #}"):
@@ -179,9 +179,9 @@ def test_faults_of_one_subject_stop_all_before_any_is_scored(adapter: Path, llam
 
 
 def test_worked_examples_do_not_depend_on_what_was_rendered_before() -> None:
-    exam = prompts.load(catalog.expand(["mini_sentiment"]), None, shots=2, seed=3)["finbench_mini_sentiment"]
-    first = [request.args[0] for request in prompts.requests(exam, 5)]
-    assert [request.args[0] for request in prompts.requests(exam, 5)] == first
+    lm_task = prompts.load(catalog.expand(["mini_sentiment"]), None, shots=2, seed=3)["finbench_mini_sentiment"]
+    first = [request.args[0] for request in prompts.requests(lm_task, 5)]
+    assert [request.args[0] for request in prompts.requests(lm_task, 5)] == first
     with pytest.raises(FinbenchError, match="fewer than 10000 shots"):
         prompts.load(catalog.expand(["mini_sentiment"]), None, shots=10_000)
 

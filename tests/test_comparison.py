@@ -141,7 +141,7 @@ def test_restricted_documents_are_shown_by_their_hashes_only(tmp_path: Path) -> 
         ({"scores__1__n": 149}, "n: 150 and 149"),
     ],
 )
-def test_another_exam_is_refused_by_field(
+def test_another_task_is_refused_by_field(
     changes: dict[str, Any], field: str, cards: dict[str, Path], tmp_path: Path
 ) -> None:
     other = edit(copied(cards["two"], tmp_path / "o"), **changes)

@@ -79,7 +79,7 @@ def fiqa(folder: Path, name: str, entries: dict[str, tuple[str, list[Any]]]) -> 
 def fiqa_pair(folder: Path, entries: dict[str, tuple[str, list[Any]]]) -> list[Path]:
     """FiQA train with ``entries`` and something else, and a test file of one other headline."""
     train = {"t1": ("Something else entirely .", [0.5]), **entries}
-    return [fiqa(folder, FIQA_TRAIN, train), fiqa(folder, FIQA_TEST, {"t2": ("The exam headline .", ["0.5"])})]
+    return [fiqa(folder, FIQA_TRAIN, train), fiqa(folder, FIQA_TEST, {"t2": ("The task headline .", ["0.5"])})]
 
 
 def tfns(folder: Path, name: str, lines: Iterable[str]) -> Path:
@@ -337,18 +337,18 @@ def test_fiqa_files_of_two_families_are_refused(tmp_path: Path) -> None:
 def test_tfns_codes_are_bearish_bullish_neutral(tmp_path: Path) -> None:
     files = [
         tfns(tmp_path, TFNS_TRAIN, ["bears here,0", "bulls here,1", "calm here, 2"]),
-        tfns(tmp_path, TFNS_TEST, ["exam,1"]),
+        tfns(tmp_path, TFNS_TEST, ["task,1"]),
     ]
     import_data("tfns", files, tmp_path / "data")
     found = {each["text"]: each["label"] for each in rows(tmp_path / "data" / "tfns")}
-    assert found == {"bears here": "negative", "bulls here": "positive", "calm here": "neutral", "exam": "positive"}
+    assert found == {"bears here": "negative", "bulls here": "positive", "calm here": "neutral", "task": "positive"}
 
 
 def test_tfns_keeps_a_quoted_line_break_comma_and_quote(tmp_path: Path) -> None:
     text = 'first line\nsecond, with a "quote"'
     files = [
         tfns(tmp_path, TFNS_TRAIN, ['"first line\nsecond, with a ""quote""",0']),
-        tfns(tmp_path, TFNS_TEST, ["exam,1"]),
+        tfns(tmp_path, TFNS_TEST, ["task,1"]),
     ]
     import_data("tfns", files, tmp_path / "data")
     assert row(tmp_path / "data" / "tfns", text)["label"] == "negative"
@@ -357,7 +357,7 @@ def test_tfns_keeps_a_quoted_line_break_comma_and_quote(tmp_path: Path) -> None:
 def test_tfns_tweets_equal_up_to_a_link_are_one(tmp_path: Path) -> None:
     lines = ["$ALDR up https://t.co/a,1", "$ALDR up https://t.co/b,1", "$ALDR up!,1"]
     report = import_data(
-        "tfns", [tfns(tmp_path, TFNS_TRAIN, lines), tfns(tmp_path, TFNS_TEST, ["exam,1"])], tmp_path / "data"
+        "tfns", [tfns(tmp_path, TFNS_TRAIN, lines), tfns(tmp_path, TFNS_TEST, ["task,1"])], tmp_path / "data"
     )
     assert (sum(report.rows.values()), report.dropped) == (2, {"duplicate": 2})
     assert "$ALDR up https://t.co/a" in splits(tmp_path / "data" / "tfns")  # the first one stays
@@ -383,10 +383,10 @@ def test_what_the_authors_have_in_train_and_in_test_leaves_train(tmp_path: Path)
 def test_a_text_with_another_label_in_test_leaves_both_sides(tmp_path: Path) -> None:
     files = [
         tfns(tmp_path, TFNS_TRAIN, ["odd one,0", "train only,0"]),
-        tfns(tmp_path, TFNS_TEST, ["odd one,1", "exam,1"]),
+        tfns(tmp_path, TFNS_TEST, ["odd one,1", "task,1"]),
     ]
     report = import_data("tfns", files, tmp_path / "data")
-    assert set(splits(tmp_path / "data" / "tfns")) == {"train only", "exam"}
+    assert set(splits(tmp_path / "data" / "tfns")) == {"train only", "task"}
     assert report.dropped == {"same text, different labels": 2}
 
 

@@ -453,9 +453,9 @@ def test_a_model_of_nan_logits_is_not_scored(llama: Path, tmp_path: Path, monkey
     engine = HFEngine(bases.resolve(str(llama)), dtype="float32")
     with torch.no_grad():
         engine.plain.model.norm.weight.fill_(float("nan"))
-    exam = evaluator.prompts.load(catalog.expand(["mini_sentiment"]), None)["finbench_mini_sentiment"]
+    lm_task = evaluator.prompts.load(catalog.expand(["mini_sentiment"]), None)["finbench_mini_sentiment"]
     with pytest.raises(FinbenchError, match="not finite"):
-        engine.answer(evaluator.prompts.requests(exam, 4), lambda count: None)
+        engine.answer(evaluator.prompts.requests(lm_task, 4), lambda count: None)
 
 
 # ---------------------------------------------------------------- what a card says

@@ -58,7 +58,7 @@ def test_a_sentence_of_finer_ord_never_loses_a_word(tmp_path: Path, line: str) -
     path = tmp_path / "train.csv"
     path.write_text(f"gold_label,gold_token,doc_idx,sent_idx\n5,Acme,0,0\n{line}\n0,won,0,0\n", encoding="utf-8")
     if line.count(",") < 3:
-        assert "another one" in refused("finer_ord", path, tmp_path, skip_bad=True)
+        assert "another sentence" in refused("finer_ord", path, tmp_path, skip_bad=True)
     else:
         records = [(record.row, record.place, "train") for record in data_files.decode_csv(data_files.SourceFile(path))]
         assert [type(item) for item in sets.SETS["finer_ord"].units(records)] == [str]

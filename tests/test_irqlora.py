@@ -256,7 +256,7 @@ def test_below_the_adapter_the_base_stays_the_nf4_base(trained: dict[str, Any], 
     assert torch.equal(log_probabilities(model.unload(), tokenizer, TEXT), alone)
 
 
-def test_the_engine_examines_it_in_turn_with_others(trained: dict[str, Any], folders: dict[str, Path]) -> None:
+def test_the_engine_evaluates_it_in_turn_with_others(trained: dict[str, Any], folders: dict[str, Path]) -> None:
     engine = HFEngine(bases.resolve(str(folders["llama"])), 4, "float32")
     for name in ("both", "iec", "both"):
         out, said = trained[name]
@@ -269,7 +269,7 @@ def test_the_engine_examines_it_in_turn_with_others(trained: dict[str, Any], fol
 
 
 @pytest.mark.slow
-def test_fresh_processes_examine_and_merge_it(
+def test_fresh_processes_evaluate_and_merge_it(
     trained: dict[str, Any], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     out, base = str(trained["both"][0]), str(folders["llama"])

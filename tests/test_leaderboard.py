@@ -74,31 +74,31 @@ def made(original: Path) -> Board:
 
 
 def test_the_one_that_knows_leads_and_those_who_guess_are_level(made: Board) -> None:
-    exam = next(exam for exam in made.exams if exam.task == "fpb" and exam.whole)
-    assert (exam.rows[0].entry.key, exam.rows[0].group) == ("gold", 1)
-    assert {(row.entry.key, row.group) for row in exam.rows[1:]} == {("base", 2), ("guess", 2)}
+    test = next(test for test in made.tests if test.task == "fpb" and test.whole)
+    assert (test.rows[0].entry.key, test.rows[0].group) == ("gold", 1)
+    assert {(row.entry.key, row.group) for row in test.rows[1:]} == {("base", 2), ("guess", 2)}
 
 
 def test_first_rows_never_stand_beside_whole_tests(made: Board) -> None:
-    for exam in made.exams:
-        limited = {row.entry.card.limit is not None for row in exam.rows}
+    for test in made.tests:
+        limited = {row.entry.card.limit is not None for row in test.rows}
         assert len(limited) == 1
-        assert exam.whole is not limited.pop()
-    partial = [exam for exam in made.exams if not exam.whole]
-    assert {exam.score.n for exam in partial} == {10}
-    assert all(row.group is None for exam in partial for row in exam.rows)  # one alone is level with nobody
+        assert test.whole is not limited.pop()
+    partial = [test for test in made.tests if not test.whole]
+    assert {test.score.n for test in partial} == {10}
+    assert all(row.group is None for test in partial for row in test.rows)  # one alone is level with nobody
 
 
-def test_another_prompt_is_another_exam(original: Path) -> None:
+def test_another_prompt_is_another_task(original: Path) -> None:
     found = entries(original)
     chat = found[0].card
     chat = chat.model_copy(update={"subject": chat.subject.model_copy(update={"chat": True})})
     other = boards.Entry("chat", chat, found[0].samples, found[0].found, found[0].level)
     made = board([*found, other])
-    assert {exam.title for exam in made.exams if "chat" in exam.title} == {
-        f"{exam.task}, chat template" for exam in made.exams if exam.whole
+    assert {test.title for test in made.tests if "chat" in test.title} == {
+        f"{test.task}, chat template" for test in made.tests if test.whole
     }
-    assert all(len(exam.rows) == 1 for exam in made.exams if "chat" in exam.title)
+    assert all(len(test.rows) == 1 for test in made.tests if "chat" in test.title)
 
 
 def test_of_one_subject_the_newest_card_counts(original: Path) -> None:
@@ -106,15 +106,15 @@ def test_of_one_subject_the_newest_card_counts(original: Path) -> None:
     again = found[0].card
     later = again.provenance.model_copy(update={"created": "2999-01-01T00:00:00Z"})
     other = boards.Entry("later", again.model_copy(update={"provenance": later}), found[0].samples, found[0].found, "x")
-    for exam in board([*found, other]).exams:
-        keys = [row.entry.key for row in exam.rows]
+    for test in board([*found, other]).tests:
+        keys = [row.entry.key for row in test.rows]
         assert not {"later", found[0].key} <= set(keys)
         assert found[0].key not in keys
 
 
 def test_without_samples_there_is_no_group(original: Path) -> None:
     found = [boards.Entry(entry.key, entry.card, {}, entry.found, "self-reported") for entry in entries(original)]
-    assert {row.group for exam in board(found).exams for row in exam.rows} == {None}
+    assert {row.group for test in board(found).tests for row in test.rows} == {None}
 
 
 def test_a_group_is_not_the_best_alone_among_many_equals() -> None:
@@ -201,7 +201,7 @@ def test_no_folder_of_cards(tmp_path: Path) -> None:
 
 def test_the_table_for_programs_has_every_row(made: Board) -> None:
     rows = list(csv.DictReader(io.StringIO(tables.table(made))))
-    assert len(rows) == sum(len(exam.rows) for exam in made.exams)
+    assert len(rows) == sum(len(test.rows) for test in made.tests)
     gold = next(row for row in rows if row["card"] == "gold" and row["task"] == "finbench_fpb")
     assert (gold["group"], gold["value"], gold["method"], gold["bits"]) == ("1", "1.0", "dora", "4")
     assert all(row["whole_test"] == str(row["card"] != "partial") for row in rows)
@@ -270,11 +270,11 @@ def test_pictures(original: Path, tmp_path: Path) -> None:
 
 def test_breakdowns_count_every_document_once(made: Board) -> None:
     kinds = {}
-    for exam in made.exams:
-        for row in exam.rows:
-            found = breakdown.of(row.score, row.entry.samples[exam.score.task])
+    for test in made.tests:
+        for row in test.rows:
+            found = breakdown.of(row.score, row.entry.samples[test.score.task])
             assert found
-            kinds[exam.task] = found["kind"]
+            kinds[test.task] = found["kind"]
             if found["kind"] == "confusion":
                 assert sum(map(sum, found["counts"])) == row.score.n
                 right = sum(found["counts"][n][n] for n in range(len(found["labels"])))

@@ -190,7 +190,7 @@ def test_every_tab_by_keyboard(site: Path, visit: Any) -> None:
     assert page.evaluate("document.activeElement.textContent") == "Overview"
 
 
-def test_an_address_names_tab_and_exam(site: Path, visit: Any) -> None:
+def test_an_address_names_tab_and_test(site: Path, visit: Any) -> None:
     page = visit(**DESKTOP).open(site, "ner")
     assert page.locator("h2").first.inner_text() == "fin_ner"
     page.locator(".pill.partial").click()

@@ -1,4 +1,4 @@
-"""Results of stock lm-eval become scorecards, scored again by us; what is not our exam is refused."""
+"""Results of stock lm-eval become scorecards, scored again by us; what is not our task is refused."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_not_our_exam_is_refused(what: str, output: Path, data: Path, tmp_path: Path) -> None:
+def test_what_is_not_our_task_is_refused(what: str, output: Path, data: Path, tmp_path: Path) -> None:
     pattern, alter, message = REFUSED[what]
     with pytest.raises(FinbenchError, match=message):
         lmeval.import_card(tamper(output, tmp_path / "t", pattern, alter), out=tmp_path / "o", data_dir=data)
@@ -238,8 +238,8 @@ def test_the_leaderboard_takes_their_output(output: Path, data: Path, tmp_path: 
     [added] = leaderboard.add([output], to=tmp_path / "board", name="theirs", data_dir=data)
     assert added == tmp_path / "board" / "scorecards" / "theirs.json"
     found = entries(tmp_path / "board")
-    [exam] = board(found).exams  # mini tasks are never shown
-    assert (exam.task, exam.whole, exam.rows[0].entry.level) == ("fpb_mc", False, "samples-attached")
+    [lm_task] = board(found).lm_tasks  # mini tasks are never shown
+    assert (lm_task.task, lm_task.whole, lm_task.rows[0].entry.level) == ("fpb_mc", False, "samples-attached")
     [stock] = [command for _, command in commands.reproduce(found[0]).steps if command.startswith("lm_eval run")]
     assert "--limit 12 --log_samples" in stock
 
@@ -289,11 +289,11 @@ def test_a_set_with_fewer_rows_than_the_limit_is_whole(
     load = prompts.load
 
     def short(*arguments: Any, **options: Any) -> dict[str, Any]:
-        exams = load(*arguments, **options)
-        for name, exam in exams.items():
+        lm_tasks = load(*arguments, **options)
+        for name, lm_task in lm_tasks.items():
             if "sentiment" in name:
-                exam.dataset["test"] = exam.dataset["test"].select(range(5))
-        return exams
+                lm_task.dataset["test"] = lm_task.dataset["test"].select(range(5))
+        return lm_tasks
 
     monkeypatch.setattr(prompts, "load", short)
     [card] = lmeval.import_card(other, out=tmp_path / "o", data_dir=data)

@@ -242,7 +242,7 @@ def test_an_adapter_without_a_record_is_merged_and_what_is_unknown_is_said(
     # in which dtype its codes were dequantised in training is unknown as well: here in the machine's own
     allowed = 0.1 if bits == 4 else 2e-4
     torch.testing.assert_close(log_probabilities(model, tokenizer, TEXT), run.logits, atol=allowed, rtol=0)
-    [alone] = subjects.examinees(Evaluation(model=str(tmp_path / "m"), engine="hf"))[0]
+    [alone] = subjects.candidates(Evaluation(model=str(tmp_path / "m"), engine="hf"))[0]
     assert alone.subject.kind == "base"
 
 
@@ -291,7 +291,7 @@ def test_a_fresh_process_with_peft_alone_reads_every_method(
 @pytest.mark.parametrize(
     ("base", "bits"), [("llama", 16), ("gpt2", 16), *(pytest.param("llama", b, marks=pytest.mark.slow) for b in (8, 4))]
 )
-def test_the_engine_examines_every_method_one_after_the_other(
+def test_the_engine_evaluates_every_method_one_after_the_other(
     base: str, bits: int, trained: Callable[..., Trained], folders: dict[str, Path]
 ) -> None:
     """peft mixes no kinds of tuner in one model; each is attached in its turn, and between two the base is the base."""
@@ -312,16 +312,16 @@ def test_the_engine_examines_every_method_one_after_the_other(
         assert torch.equal(engine._probe(), engine.alone)
 
 
-def test_a_whole_model_is_examined_in_the_bits_it_has(
+def test_a_whole_model_is_evaluated_in_the_bits_it_has(
     trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     """Not in those of the recipe: what came of a quantised residual, or of a merge, is in 16 bits."""
     residual, low = trained("pissa", "llama", 4), trained("qlora", "llama", 4)
     merge(str(low.folder), tmp_path / "m", base=str(folders["llama"]))
     for folder in (residual.folder, tmp_path / "m"):
-        found, _ = subjects.examinees(Evaluation(str(folder), base=str(folders["llama"]), engine="hf"))
+        found, _ = subjects.candidates(Evaluation(str(folder), base=str(folders["llama"]), engine="hf"))
         assert [(one.subject.kind, one.subject.bits) for one in found] == [("base", 16), ("model", 16)]
-    found, _ = subjects.examinees(Evaluation(str(low.folder), base=str(folders["llama"]), engine="hf"))
+    found, _ = subjects.candidates(Evaluation(str(low.folder), base=str(folders["llama"]), engine="hf"))
     assert [(one.subject.kind, one.subject.bits) for one in found] == [("base", 4), ("peft", 4)]
 
 

@@ -105,7 +105,7 @@ def test_moments_in_8_bits_take_less(llama: Path, monkeypatch: pytest.MonkeyPatc
 
     def held(**changed: Any) -> float:
         skeleton = planning.shaped("flat")
-        rows = [packing.Row(list(range(20)), 2)]
+        rows = [packing.TrainingRow(list(range(20)), 2)]
         found = planning.needs(skeleton, recipe(llama, **changed), bases.layers_of(skeleton), rows).memory
         return found.trained
 

@@ -192,7 +192,7 @@ def test_a_data_set_on_the_hub_is_streamed_at_one_commit(dev_hub: DevHub, tmp_pa
     commit = upload(dev_hub, "me/texts", {"train.jsonl": lines}, kind="dataset")
     program = (  # in a process of its own: datasets reads the Hub's address when it is imported
         "import json, sys; from finbench.pretraining import corpus, spec\n"
-        "found = corpus.locate(spec.Source(hub=sys.argv[1], field=sys.argv[2]), 'texts')\n"
+        "found = corpus.locate(spec.TextSource(hub=sys.argv[1], field=sys.argv[2]), 'texts')\n"
         "print(json.dumps([found.revision, list(corpus.raw(found))]))\n"
     )
 
@@ -465,7 +465,7 @@ def test_gpt2_in_factors_its_dense_form_and_its_quantised_copies(text: Path, tmp
     assert {layer.form for layer in model.cutting.layers} == {"Conv1D"}
 
 
-def test_every_model_sits_the_exams_of_the_recipe(text: Path, tmp_path: Path) -> None:
+def test_every_model_answers_the_tasks_of_the_recipe(text: Path, tmp_path: Path) -> None:
     """CoLA too, which has no dense form."""
     more = {"tasks": ["mini_sentiment"], "steps": 2, "baselines": ["parameters"]}
     context = {"context": 128, "start": {"shape": "llama-tiny", "vocabulary": 300, "config": SMALL}}

@@ -15,7 +15,7 @@ from finbench.core.settings import Evaluation
 from finbench.engines import servable
 from finbench.engines.vllm import parity, plugin
 from finbench.evaluation import preflight
-from finbench.evaluation.subjects import examinees
+from finbench.evaluation.subjects import candidates
 from finbench.models import bases
 
 PLAIN: dict[str, Any] = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}
@@ -76,7 +76,7 @@ def test_all_faults_of_all_adapters_come_together(llama: Path, tmp_path: Path, m
     loha = make_lora(tmp_path / "renamed", llama, "org/tiny-llama", seed=2)
     config = json.loads((loha / "adapter_config.json").read_text())
     (loha / "adapter_config.json").write_text(json.dumps({**config, "bias": "all", "use_rslora": True}))
-    found, _ = examinees(Evaluation([str(dora), str(loha)], base=str(llama), bits=4, engine="vllm"))
+    found, _ = candidates(Evaluation([str(dora), str(loha)], base=str(llama), bits=4, engine="vllm"))
     with pytest.raises(FinbenchError) as fault:
         preflight.choose("vllm", found, {})
     text = fault.value.message
@@ -85,7 +85,7 @@ def test_all_faults_of_all_adapters_come_together(llama: Path, tmp_path: Path, m
 
 
 def test_auto_says_why(llama: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found, _ = examinees(Evaluation(model=str(llama)))
+    found, _ = candidates(Evaluation(model=str(llama)))
     assert preflight.choose("auto", found, {}) == ("hf", found)
     assert "Engine hf: " in capsys.readouterr().err
 

@@ -154,8 +154,8 @@ def test_log_likelihoods_and_greediness_are_those_of_the_hf_engine(endpoint: End
     from finbench.core import catalog
     from finbench.engines.hf import HFEngine
 
-    [exam] = prompts.load(catalog.expand(["fpb_mc"]), data).values()
-    requests = prompts.requests(exam, 6)
+    [lm_task] = prompts.load(catalog.expand(["fpb_mc"]), data).values()
+    requests = prompts.requests(lm_task, 6)
     found = ServerEngine(endpoint.url, "tiny").answer(requests, lambda part: None)
     expected = HFEngine(bases.resolve(str(llama)), dtype="float32").answer(requests, lambda part: None)
     assert max(abs(a[0] - b[0]) for a, b in zip(found, expected, strict=True)) < 1e-3

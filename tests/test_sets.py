@@ -60,11 +60,11 @@ def test_every_set_is_imported_from_its_files_and_read_by_its_tasks(name: str, t
     assert (report.rejected, report.rows["test"] > 0) == (0, True)
     tasks = [task for task in catalog.tasks().values() if task.set == name]
     assert tasks
-    for task, exam in zip(tasks, prompts.load(tasks, tmp_path / "data").values(), strict=True):
-        docs = prompts.rows(exam, "test")
+    for task, lm_task in zip(tasks, prompts.load(tasks, tmp_path / "data").values(), strict=True):
+        docs = prompts.rows(lm_task, "test")
         assert len(docs) == report.rows["test"]
-        assert prompts.pair(exam, docs[0])[1].strip()
-        assert prompts.data_id(task, exam, "test", docs).origin == "files"
+        assert prompts.pair(lm_task, docs[0])[1].strip()
+        assert prompts.data_id(task, lm_task, "test", docs).origin == "files"
 
 
 @pytest.mark.parametrize("name", sets.SETS)
@@ -272,8 +272,8 @@ def test_rows_of_the_hubs_shape_become_canonical_rows(name: str, hub: Path) -> N
     assert card
     assert card["hub"] == {"path": sets.SETS[name].hub.path, "revision": "0" * 40, "pinned": False}
     tasks = [task for task in catalog.tasks().values() if task.set == name]
-    for task, exam in zip(tasks, prompts.load(tasks, None).values(), strict=True):
-        identity = prompts.data_id(task, exam, "test", prompts.rows(exam, "test"))
+    for task, lm_task in zip(tasks, prompts.load(tasks, None).values(), strict=True):
+        identity = prompts.data_id(task, lm_task, "test", prompts.rows(lm_task, "test"))
         assert (identity.origin, identity.pinned) == (f"hub:{sets.SETS[name].hub.path}", False)
 
 
@@ -362,9 +362,9 @@ def test_an_agreement_level_keeps_rows_of_at_least_that_level(tmp_path: Path, le
     folder.mkdir()
     lines = [{"id": a, "text": f"text {a}", "label": "neutral", "agreement": a} for a in ("50", "66", "75", "100")]
     (folder / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    exam = prompts.load(catalog.expand(["fpb"]), tmp_path, metadata={"agreement": least})["finbench_fpb"]
-    assert len(prompts.rows(exam, "test")) == kept
-    identity = prompts.data_id(catalog.tasks()["finbench_fpb"], exam, "test", prompts.rows(exam, "test"))
+    lm_task = prompts.load(catalog.expand(["fpb"]), tmp_path, metadata={"agreement": least})["finbench_fpb"]
+    assert len(prompts.rows(lm_task, "test")) == kept
+    identity = prompts.data_id(catalog.tasks()["finbench_fpb"], lm_task, "test", prompts.rows(lm_task, "test"))
     assert identity.choices == {"agreement": str(least)}
 
 
@@ -803,9 +803,9 @@ def test_general_prompts_are_those_of_lm_eval(tmp_path: Path) -> None:
             requests = [
                 [
                     instance.args[1]
-                    for instance in exam.construct_requests(doc, prompts.prompt(exam, doc), metadata=("", 0, 1))
+                    for instance in lm_task.construct_requests(doc, prompts.prompt(lm_task, doc), metadata=("", 0, 1))
                 ]
-                for exam, doc in ((theirs, their_doc), (ours, our_doc))
+                for lm_task, doc in ((theirs, their_doc), (ours, our_doc))
             ]
             assert requests[0] == requests[1]
             lls = [(-float(n), False) for n in range(len(requests[0]))]
@@ -836,8 +836,8 @@ def test_finlora_prompts_are_kept_to_the_letter_with_their_duplicates(tmp_path: 
     assert [row["text"] for row in rows] == [text] * 3
     assert {row["group"] for row in rows} == {"Alder Inc in Alder Inc ."}
     assert len({row["id"] for row in rows}) == 3
-    exam = prompts.load(catalog.expand(["finlora_ner"]), tmp_path / "data")["finbench_finlora_ner"]
-    assert prompts.pair(exam, prompts.rows(exam, "test")[0]) == (text, "organization")
+    lm_task = prompts.load(catalog.expand(["finlora_ner"]), tmp_path / "data")["finbench_finlora_ner"]
+    assert prompts.pair(lm_task, prompts.rows(lm_task, "test")[0]) == (text, "organization")
 
 
 # ---- size, order, hostile archives

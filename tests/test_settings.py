@@ -49,7 +49,7 @@ def test_eval_is_told_what_evaluate_is_told() -> None:
     told = {one.name for one in fields(Evaluation)}
     assert set(options("eval")) - {"as_json"} == told - {"reports"}
     assert set(inspect.signature(finbench.evaluate).parameters) == told
-    assert {one.name for one in fields(Settings)} <= {one.name for one in fields(spec.Exams)}
+    assert {one.name for one in fields(Settings)} <= {one.name for one in fields(spec.CellSettings)}
 
 
 def test_a_bracket_in_a_help_text_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

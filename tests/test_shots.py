@@ -65,14 +65,14 @@ def test_the_document_itself_is_never_an_example_and_too_few_rows_are_refused() 
 @pytest.mark.parametrize("name", ["mini_sentiment", "mini_headline", "mini_ner", "mini_xbrl_value"])
 def test_prompts_of_a_task_share_their_examples_and_do_not_change_with_the_limit(name: str, tmp_path: Path) -> None:
     def asked(limit: int, seed: int = 0) -> list[str]:
-        [exam] = prompts.load(catalog.expand([name]), tmp_path, 4, seed).values()
-        return [request.args[0] for request in prompts.requests(exam, limit)]
+        [lm_task] = prompts.load(catalog.expand([name]), tmp_path, 4, seed).values()
+        return [request.args[0] for request in prompts.requests(lm_task, limit)]
 
     many, few, other = asked(12), asked(3), asked(3, seed=1)
     assert many[:3] == few[:3]
     assert few[0] != other[0]
-    [exam] = prompts.load(catalog.expand([name]), tmp_path).values()
-    plain = [request.args[0] for request in prompts.requests(exam, 12)]
+    [lm_task] = prompts.load(catalog.expand([name]), tmp_path).values()
+    plain = [request.args[0] for request in prompts.requests(lm_task, 12)]
     heads = {long.removesuffix(short) for long, short in zip(many, plain, strict=True)}
     assert len(heads) == 1
     assert many != plain

@@ -20,8 +20,8 @@ from test_security import configured
 
 from conftest import files_of, processor_time, quick, upload
 from finbench import hub
-from finbench.cli import app
-from finbench.cli.show import publications, runs
+from finbench.cli import app, options
+from finbench.cli.show import publications
 from finbench.core import catalog, console
 from finbench.core.errors import FinbenchError, harmless
 from finbench.data.files import expand
@@ -338,7 +338,7 @@ def test_a_cache_that_is_a_file_is_said_in_one_line(
 
 def test_hints_for_what_is_nearly_right(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="not 5") as caught:
-        runs.bits(5)
+        options.bits(5)
     assert "--bits 4" in caught.value.hint
     (tmp_path / "train.csv").write_text("a,b\n")
     with pytest.raises(FinbenchError, match=r"No such file: .*trian.csv. Did you mean .*/train.csv\?"):

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, Subject
 from finbench.evaluation import evaluator, preflight
-from finbench.evaluation.subjects import Examinee
+from finbench.evaluation.subjects import Candidate
 from finbench.models import adapters, bases, modelfiles
 from finbench.models.structured import counts, modules, storage, surgery
 from finbench.models.structured.structures import Structure
@@ -159,7 +159,7 @@ def test_other_programs_refuse_the_factors(factors: Path) -> None:
     with pytest.raises(OSError, match="safetensors"):
         LlamaForCausalLM.from_pretrained(factors)
     base = bases.resolve(str(factors))
-    faults = preflight.against(Examinee(Subject(name="x", base=base.id), base, None))
+    faults = preflight.against(Candidate(Subject(name="x", base=base.id), base, None))
     assert any("stored as low-rank factors" in fault for fault in faults)
 
 

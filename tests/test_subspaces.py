@@ -212,13 +212,13 @@ import os, signal, sys
 from pathlib import Path
 from finbench.core import catalog
 from finbench.training import runner
-from finbench.training.trainer import Watch
-real = Watch.on_step_end
+from finbench.training.trainer import TrainingWatch
+real = TrainingWatch.on_step_end
 def step_end(self, args, state, control, **more):
     if state.global_step == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
     return real(self, args, state, control, **more)
-Watch.on_step_end = step_end
+TrainingWatch.on_step_end = step_end
 runner.train(recipes.recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 

@@ -102,13 +102,13 @@ def test_full_fine_tuning_makes_a_whole_model(llama: Path, tmp_path: Path) -> No
     AutoModelForCausalLM.from_pretrained(tmp_path / "f")
 
 
-def test_the_training_text_is_the_exams_prompt_byte_for_byte(llama: Path) -> None:
+def test_the_training_text_is_the_tasks_prompt_byte_for_byte(llama: Path) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(llama)
-    exam = prompts.load(catalog.expand(["mini_sentiment"]), None)["finbench_mini_sentiment"]
-    request = prompts.requests(exam, 1)[0]
-    prompt, answer = prompts.pair(exam, request.doc)
+    lm_task = prompts.load(catalog.expand(["mini_sentiment"]), None)["finbench_mini_sentiment"]
+    request = prompts.requests(lm_task, 1)[0]
+    prompt, answer = prompts.pair(lm_task, request.doc)
     assert prompt == request.args[0]
     row = batches.encode_pair(tokenizer, prompt, answer)
     assert row.ids[: -row.answer] == tokenizer.encode(request.args[0])
@@ -116,7 +116,7 @@ def test_the_training_text_is_the_exams_prompt_byte_for_byte(llama: Path) -> Non
     assert row.ids[-1] == tokenizer.eos_token_id
 
 
-def test_a_chat_recipe_trains_on_what_a_chat_exam_shows(llama: Path) -> None:
+def test_a_chat_recipe_trains_on_what_a_chat_task_shows(llama: Path) -> None:
     run = prepare(recipe(llama, chat=True))
     assert run.first_pair[0].startswith("<user>")
     assert run.first_pair[0].endswith("<assistant>")

@@ -52,7 +52,7 @@ def trained(train_once: TrainOnce, folders: dict[str, Path]) -> Callable[..., Tr
 
 
 @pytest.mark.parametrize(("method", "kind", "bits"), ROWS)
-def test_it_trains_is_read_again_is_examined_and_merges(
+def test_it_trains_is_read_again_is_evaluated_and_merges(
     method: str, kind: str, bits: int, trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path
 ) -> None:
     run = trained(method, kind, bits)

@@ -55,9 +55,9 @@ def test_a_dry_run_says_the_same_work_for_every_method_and_writes_nothing(
     asked: list[str] = []
     real = prompts.rows
 
-    def spy(exam: Any, split: str) -> Any:
+    def spy(lm_task: Any, split: str) -> Any:
         asked.append(split)
-        return real(exam, split)
+        return real(lm_task, split)
 
     monkeypatch.setattr(prompts, "rows", spy)
     monkeypatch.setattr(bases, "load", None)
@@ -147,8 +147,8 @@ def test_no_text_is_on_both_sides_and_none_is_of_another_split(llama: Path, monk
     def spy(what: Any, side: Any, share: float) -> Any:
         select = real(what, side, share)
 
-        def run(exam: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            seen[side] = select(exam, docs)
+        def run(lm_task: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            seen[side] = select(lm_task, docs)
             return seen[side]
 
         return run

@@ -74,8 +74,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def asked(tasks: list[str], limit: int, data: Path | None = None) -> list[Any]:
-    exams = prompts.load(catalog.expand(tasks), data)
-    return [request for exam in exams.values() for request in prompts.requests(exam, limit)]
+    lm_tasks = prompts.load(catalog.expand(tasks), data)
+    return [request for lm_task in lm_tasks.values() for request in prompts.requests(lm_task, limit)]
 
 
 def nothing(part: object) -> None:
@@ -186,7 +186,7 @@ def test_cards_say_how_and_repeat_nothing(
 
 
 def test_what_cannot_be_served_beside_the_base_is_merged_once(base: Path, data: Path, tmp_path: Path) -> None:
-    from finbench.core import catalog as known
+    from finbench.training import recipes as known
     from finbench.training.runner import train
 
     stated = {"base": str(base), "tasks": ["mini_sentiment"], "method": "dora", "limit": 32, "rank": 4}

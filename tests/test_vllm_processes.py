@@ -19,7 +19,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.settings import Evaluation, Settings
 from finbench.engines.vllm import processes, worker
 from finbench.evaluation import preflight
-from finbench.evaluation.subjects import examinees, start_engine
+from finbench.evaluation.subjects import candidates, start_engine
 
 # threads that wait for the network wake up now and then, as those of gloo do in a vLLM that hangs
 IDLE = "import time\nwhile True:\n    time.sleep(0.005)"
@@ -92,7 +92,7 @@ def test_every_fault_of_settings_is_in_the_reason() -> None:
 
 def test_each_argument_of_the_command_line_reaches_the_engine(tmp_path: Path) -> None:
     base = make_llama(tmp_path / "tiny-llama")
-    found, _ = examinees(Evaluation(model=str(base), engine="vllm"))
+    found, _ = candidates(Evaluation(model=str(base), engine="vllm"))
     plain = start_engine(found, Settings(engine="vllm"), {})
     stated = {"dtype": "float16", "batch_size": "7", "tensor_parallel": "2", "data_parallel": "3", "max_length": "48"}
     assert {*stated, "truncate", "labels"} == set(preflight.ARGUMENTS["vllm"])
@@ -107,9 +107,9 @@ def test_the_best_label_is_asked_for_where_no_metric_needs_the_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = make_llama(tmp_path / "tiny-llama")
-    found, _ = examinees(Evaluation(model=str(base), engine="vllm"))
+    found, _ = candidates(Evaluation(model=str(base), engine="vllm"))
 
-    class Exam:
+    class BoardTest:
         def __init__(self, *metrics: str, contexts: bool = False) -> None:
             self.metrics = dict.fromkeys(metrics)
             self.multiple_input = contexts
@@ -117,14 +117,16 @@ def test_the_best_label_is_asked_for_where_no_metric_needs_the_others(
         def aggregation(self) -> dict[str, None]:
             return self.metrics
 
-    exams = {
-        "finbench_fpb_mc": Exam("macro_f1", "acc"),
-        "finbench_piqa": Exam("acc", "acc_norm"),
-        "finbench_fpb": Exam("macro_f1"),
-        "finbench_winogrande": Exam("acc", contexts=True),
+    lm_tasks = {
+        "finbench_fpb_mc": BoardTest("macro_f1", "acc"),
+        "finbench_piqa": BoardTest("acc", "acc_norm"),
+        "finbench_fpb": BoardTest("macro_f1"),
+        "finbench_winogrande": BoardTest("acc", contexts=True),
     }
-    assert start_engine(found, Settings(engine="vllm"), exams).best == frozenset()
-    assert start_engine(found, Settings(engine="vllm", arguments={"labels": "best"}), exams).best == {"finbench_fpb_mc"}
+    assert start_engine(found, Settings(engine="vllm"), lm_tasks).best == frozenset()
+    assert start_engine(found, Settings(engine="vllm", arguments={"labels": "best"}), lm_tasks).best == {
+        "finbench_fpb_mc"
+    }
     assert "finbench_piqa: all labels are run to their end" in capsys.readouterr().err
 
 

@@ -129,8 +129,8 @@ def test_a_zoo_is_served_to_those_with_the_key_and_ends_without_a_trace(
             said = subprocess.run(["bash", "-c", asks], capture_output=True, text=True, check=True, env=environment)
             assert json.loads(said.stdout)["model"] == "two"
         monkeypatch.setenv(http.KEYS[0], SECRET)
-        exams = prompts.load(catalog.expand(["mini_sentiment"]), None)
-        requests = [one for exam in exams.values() for one in prompts.requests(exam, 6)]
+        lm_tasks = prompts.load(catalog.expand(["mini_sentiment"]), None)
+        requests = [one for lm_task in lm_tasks.values() for one in prompts.requests(lm_task, 6)]
         pairs = [type(one)("loglikelihood", one.doc, (one.args[0], " neutral"), 0, one.metadata) for one in requests]
         hf = HFEngine(bases.resolve(str(base)), dtype="float32", merge=False)
         for name, adapter in (("tiny-llama-128", None), ("one", zoo[0]), ("two", zoo[1])):

@@ -120,7 +120,7 @@ def load(path: Path) -> LoadedCard:
 
 def _told_apart(found: Sequence[LoadedCard]) -> list[LoadedCard]:
     """Subjects of one name are called by their files."""
-    names = [sitting.name for sitting in found]
+    names = [engine_run.name for engine_run in found]
     same = {name for name in names if names.count(name) > 1}
     return [replace(s, name=str(s.path.with_suffix(""))) if s.name in same else s for s in found]
 
@@ -165,7 +165,7 @@ def compare(
     ]
 
 
-# ---------------------------------------------------------------- same exam, same documents
+# ---------------------------------------------------------------- same task, same documents
 
 
 def score_of(card: Scorecard, task: str) -> Score:

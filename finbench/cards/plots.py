@@ -25,14 +25,14 @@ _STYLE = (
 
 @dataclass
 class Column:
-    """One exam: a task under one set of conditions."""
+    """One task: a task under one set of conditions."""
 
     score: Score
     conditions: tuple[str, ...]
 
     @property
     def title(self) -> str:
-        """The task as people type it, and what sets the exam apart."""
+        """The task as people type it, and what sets the task apart."""
         return ", ".join([self.score.task.removeprefix(catalog.PREFIX), *self.conditions])
 
     @property

@@ -24,7 +24,7 @@ SPREADS = ("interval", "seeds")
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One subject's score in one exam, with its sample rows if the card has them."""
+    """One subject's score in one task, with its sample rows if the card has them."""
 
     card: Scorecard
     score: Score
@@ -67,8 +67,8 @@ def report(
 
 def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] = ()) -> Table:
     """The table of these cards: columns by family and task, subjects in the order of their mean, bases first."""
-    exams: dict[str, Column] = {}
-    runs: dict[tuple[str, str], dict[str, list[SeedRun]]] = {}  # (name, what) -> exam -> runs
+    by_title: dict[str, Column] = {}
+    runs: dict[tuple[str, str], dict[str, list[SeedRun]]] = {}  # (name, what) -> task -> runs
     read: set[str] = set()
     for path in files:
         card = cardfiles.read(path)
@@ -76,28 +76,30 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
             continue  # a copy in another folder is no second run
         read.add(text)
         rows = cardfiles.rows_by_task(path, card)
-        sat = {_exam(card, score): score for score in card.scores if not tasks or score.task in tasks}
+        sat = {_title(card, score): score for score in card.scores if not tasks or score.task in tasks}
         for score in sat.values():
             if score.task in rows:
                 follows(score, rows[score.task], path)
         who = _who(card, spread)
         if not all(
-            _one_line(card, run.card, exam in sat, spread) for exam, own in runs.get(who, {}).items() for run in own
+            _one_line(card, run.card, title in sat, spread) for title, own in runs.get(who, {}).items() for run in own
         ):
             who = f"{who[0]} ({path.with_suffix('')})", who[1]  # another run, or another subject, of the same name
-        for exam, score in sat.items():
-            exams.setdefault(exam, Column(score, conditions_of(card)))
-            runs.setdefault(who, {}).setdefault(exam, []).append(SeedRun(card, score, rows.get(score.task)))
-    if not exams:
+        for title, score in sat.items():
+            by_title.setdefault(title, Column(score, conditions_of(card)))
+            runs.setdefault(who, {}).setdefault(title, []).append(SeedRun(card, score, rows.get(score.task)))
+    if not by_title:
         raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")
-    order = sorted(exams, key=lambda e: (exams[e].score.family, exams[e].score.form == "choice", exams[e].title, e))
-    columns = _told_apart([exams[exam] for exam in order])
-    exams = dict(zip(order, columns, strict=True))
+    order = sorted(
+        by_title, key=lambda e: (by_title[e].score.family, by_title[e].score.form == "choice", by_title[e].title, e)
+    )
+    columns = _told_apart([by_title[title] for title in order])
+    by_title = dict(zip(order, columns, strict=True))
     lines = [
-        Line(name, what, [_cell(found.get(exam), exams[exam]) for exam in order])
+        Line(name, what, [_cell(found.get(title), by_title[title]) for title in order])
         for (name, what), found in _ordered(runs)
     ]
-    tested = _mark(lines, columns, [[found.get(exam) for exam in order] for _, found in _ordered(runs)], spread)
+    tested = _mark(lines, columns, [[found.get(title) for title in order] for _, found in _ordered(runs)], spread)
     lines += _baselines(columns)
     families = _means(columns, lines)
     made = Table(columns, families, lines, spread, tested)
@@ -105,7 +107,7 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     return made
 
 
-def _exam(card: Scorecard, score: Score) -> str:
+def _title(card: Scorecard, score: Score) -> str:
     return str(sorted((k, str(v)) for k, v in (setup_of(card, score) | {"task": score.task}).items()))
 
 
@@ -133,7 +135,7 @@ def _who(card: Scorecard, spread: str) -> tuple[str, str]:
 
 
 def _one_line(card: Scorecard, other: Scorecard, same_exam: bool, spread: str) -> bool:
-    """Two cards of one name are one line: the same subject in different exams, or other seeds of it in the same."""
+    """Two cards of one name are one line: the same subject in different tasks, or other seeds of it in the same."""
     one, two = card.subject, other.subject
     if (one.base.alias, one.base.fingerprint) != (two.base.alias, two.base.fingerprint):
         return False

@@ -67,7 +67,7 @@ def build(
         typer.echo(f"Stale: {', '.join(made.stale)}. Run: finbench leaderboard build {folder}", err=True)
     else:
         said = "up to date" if check else f"written to {folder}: {', '.join(made.files[:6])}"
-        typer.echo(f"{len(made.board.entries)} cards, {len(made.board.exams)} tasks; {said}")
+        typer.echo(f"{len(made.board.entries)} cards, {len(made.board.tests)} tasks; {said}")
     if made.stale:
         raise typer.Exit(1)
 

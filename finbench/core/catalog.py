@@ -146,7 +146,7 @@ def read_task(path: Path) -> Task:
 
 
 def _digest(config: Mapping[str, Any], files: Iterable[Path]) -> str:
-    """SHA-256 of what defines the exam: the YAML files and the helpers that render and score.
+    """SHA-256 of what defines the task: the YAML files and the helpers that render and score.
 
     The loader of rows is left out: what it yields is covered by the data digest.
     """

@@ -24,7 +24,7 @@ Loop = Literal["padded", "packed", "shared"]
 
 
 class Task(Record):
-    """One exam, as its YAML states it (the ``metadata`` block; keys there carry the prefix ``finbench_``)."""
+    """One task, as its YAML states it (the ``metadata`` block; keys there carry the prefix ``finbench_``)."""
 
     name: str
     version: int = Field(ge=1)

@@ -59,7 +59,7 @@ class _Subjects:
 
     adapter: Annotated[str | Sequence[str], "./folder, hub:org/name[@rev] or zoo:name; repeatable."] = ()
     _: KW_ONLY
-    model: Annotated[str | None, "Examine this base alone; of engine server: the model's name there."] = None
+    model: Annotated[str | None, "Evaluate this base alone; of engine server: the model's name there."] = None
     base: Annotated[str | None, "The adapters' base, where bases.yaml does not know it."] = None
 
     @property

@@ -110,7 +110,7 @@ def asked(rows: list[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
-    """Set -> test texts, of the sets that are here and that a ranked task examines.
+    """Set -> test texts, of the sets that are here and that a ranked task evaluates.
 
     Raises FinbenchError for a file that is torn.
     """

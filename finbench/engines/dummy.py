@@ -34,7 +34,7 @@ class DummyEngine:
             )
         self.answers, self.seed, self.max_length = answers, seed, max_length
         self.adapter = ""
-        self.exams: dict[str, Any] = {}
+        self.lm_tasks: dict[str, Any] = {}
 
     def use(self, adapter: Path | None) -> None:
         """Another adapter gives other random answers."""
@@ -70,8 +70,8 @@ class DummyEngine:
         return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") / 2**64
 
     def _answer(self, request: Any) -> Any:
-        exam = self.exams[request.task_name]
-        gold = str(exam.doc_to_target(request.doc))
+        lm_task = self.lm_tasks[request.task_name]
+        gold = str(lm_task.doc_to_target(request.doc))
         if request.request_type == "loglikelihood":
             context, continuation = request.args
             if self.answers == "gold":

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from finbench.evaluation.evaluator import evaluate
     from finbench.evaluation.harness import run_lm_eval
     from finbench.evaluation.lmeval import import_card
-    from finbench.evaluation.subjects import Examinee, examinees
+    from finbench.evaluation.subjects import Candidate, candidates
     from finbench.evaluation.verification import Verification, verify
 else:
     __getattr__ = face(__name__)
 
 __all__ = [
+    "Candidate",
     "DoctorLine",
-    "Examinee",
     "Verification",
+    "candidates",
     "check_tasks",
     "evaluate",
     "examine_machine",
-    "examinees",
     "import_card",
     "preflight",
     "run_lm_eval",

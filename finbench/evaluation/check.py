@@ -114,7 +114,7 @@ def _metric_faults(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _split_faults(config: dict[str, Any]) -> Iterator[str]:
-    """Examples and training rows come from train, the exam from test: anything else leaks."""
+    """Examples and training rows come from train, the task from test: anything else leaks."""
     wanted = {"training_split": ("train",), "fewshot_split": ("train",), "test_split": ("test",)}
     for key, allowed in {**wanted, "validation_split": ("validation", None)}.items():
         if config.get(key) not in allowed:
@@ -180,7 +180,7 @@ def _recipe_faults() -> Iterator[str]:
 # ---------------------------------------------------------------- docs/tasks.md
 
 
-_TITLES = {
+TITLES = {
     "sentiment": "Sentiment",
     "headline": "Headlines",
     "ner": "Named entities",
@@ -210,12 +210,12 @@ def page() -> str:
     """Every task with its size, metrics, baselines, licence and what was corrected, as Markdown from the YAMLs."""
     tasks = catalog.tasks()
     shown = [task for name, task in tasks.items() if not name.endswith("_mc")]
-    families = list(dict.fromkeys([*_TITLES, *(task.family for task in shown)]))
+    families = list(dict.fromkeys([*TITLES, *(task.family for task in shown)]))
     lines = [_HEAD]
     for family in families:
         own = [task for task in shown if task.family == family]
         if own:
-            lines += [f"## {_TITLES.get(family, family)}", "", *_table(own, tasks), ""]
+            lines += [f"## {TITLES.get(family, family)}", "", *_table(own, tasks), ""]
     lines += ["## Data sets: source, licence, what was corrected", "", *_sets(shown)]
     return wrapped("\n".join(lines).rstrip() + "\n")
 

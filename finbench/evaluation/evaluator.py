@@ -17,7 +17,7 @@ from finbench.core.records import Score, Scorecard, Task
 from finbench.core.settings import Evaluation, Settings, called_with
 from finbench.evaluation import preflight
 from finbench.evaluation.journal import Journal, prints
-from finbench.evaluation.subjects import Examinee, at_endpoint, by_engine, examinees, start_engine
+from finbench.evaluation.subjects import Candidate, at_endpoint, by_engine, candidates, start_engine
 from finbench.models import bases, template_digest
 from finbench.scoring import (
     baselines,
@@ -57,32 +57,32 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
             raise FinbenchError("An endpoint's models are named by --model.", "Leave --adapter and --base out.")
         found, defaults = at_endpoint(wanted.model, parsed["url"], bool(wanted.chat)), list[str]()
     else:
-        found, defaults = examinees(wanted)
+        found, defaults = candidates(wanted)
     names = wanted.named or defaults
     if not names:
         raise FinbenchError(
             "Which tasks? None is named, and no adapter's recipe names any.",
             "Add --tasks fpb, or see: finbench tasks list",
         )
-    exams = prompts.load(catalog.expand(names), wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
+    lm_tasks = prompts.load(catalog.expand(names), wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
     written: list[Path] = []
     with cardfiles.lock(wanted.out):
         pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
     engine, found = preflight.choose(wanted.engine, found, parsed)
     wanted = replace(wanted, engine=engine, arguments=parsed)
     with progress() as bar:
-        sittings = [_Sitting(group, exams, wanted, bar) for group in by_engine(found)]
+        engine_runs = [_EngineRun(group, lm_tasks, wanted, bar) for group in by_engine(found)]
         try:
-            for sitting in sittings:  # every subject is loaded and checked before one is scored
-                sitting.prepare()
-                if len(sittings) > 1:
-                    sitting.release()
-            for sitting in sittings:
-                written += sitting.run()
-                sitting.release()
+            for engine_run in engine_runs:  # every subject is loaded and checked before one is scored
+                engine_run.prepare()
+                if len(engine_runs) > 1:
+                    engine_run.release()
+            for engine_run in engine_runs:
+                written += engine_run.run()
+                engine_run.release()
         finally:
-            for sitting in sittings:
-                sitting.release()
+            for engine_run in engine_runs:
+                engine_run.release()
     if wanted.reports:
         write_reports(wanted.out)
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
@@ -95,14 +95,14 @@ def _stated(settings: Settings) -> dict[str, Any]:
     return {**kept, **chosen}
 
 
-# ---------------------------------------------------------------- the sitting
+# ---------------------------------------------------------------- the run
 
 
 @dataclass(frozen=True)
 class _Work:
     """A subject's card in the making: what an earlier command has scored, and which tasks are missing."""
 
-    examinee: Examinee
+    candidate: Candidate
     card: Scorecard
     scores: dict[str, Score]
     samples: dict[str, list[dict[str, Any]]]
@@ -120,41 +120,43 @@ class _Paper:
     answers: dict[str, Any]
 
 
-class _Sitting:
+class _EngineRun:
     """One engine, its subjects, all tasks."""
 
-    def __init__(self, group: list[Examinee], exams: dict[str, Any], settings: Evaluation, bar: Any) -> None:
-        self.group, self.exams, self.settings, self.out, self.bar = group, exams, settings, settings.out, bar
+    def __init__(self, group: list[Candidate], lm_tasks: dict[str, Any], settings: Evaluation, bar: Any) -> None:
+        self.group, self.lm_tasks, self.settings, self.out, self.bar = group, lm_tasks, settings, settings.out, bar
         self.engine: Any = None
         self.requests: dict[tuple[str, bool], tuple[list[Any], int, int]] = {}  # instances, prompt tokens, cut
         self.device = self._device()
         self.data = {
-            name: prompts.data_id(catalog.tasks()[name], exam, "test", prompts.rows(exam, "test")[: settings.limit])
-            for name, exam in exams.items()
+            name: prompts.data_id(
+                catalog.tasks()[name], lm_task, "test", prompts.rows(lm_task, "test")[: settings.limit]
+            )
+            for name, lm_task in lm_tasks.items()
         }
         self.examples = {
             name: prompts.data_id(
-                catalog.tasks()[name], exam, "train", prompts.rows(exam, str(exam.config.fewshot_split))
+                catalog.tasks()[name], lm_task, "train", prompts.rows(lm_task, str(lm_task.config.fewshot_split))
             ).digest
-            for name, exam in exams.items()
+            for name, lm_task in lm_tasks.items()
             if settings.shots
         }
-        self.works = [self._work(examinee) for examinee in group]
+        self.works = [self._work(candidate) for candidate in group]
 
     def prepare(self) -> None:
         """Load each subject that has something to be scored, and render and measure its prompts."""
         for work in self.works:
             if work.missing:
-                self._use(work.examinee)
-                self._requests(work.examinee.subject.chat, work.missing)
+                self._use(work.candidate)
+                self._requests(work.candidate.subject.chat, work.missing)
 
     def run(self) -> list[Path]:
-        """Examine every subject, all at once where the engine can; return the cards' paths."""
+        """Evaluate every subject, all at once where the engine can; return the cards' paths."""
         works = [work for work in self.works if work.missing]
         if works:
-            self._use(works[0].examinee)
+            self._use(works[0].candidate)
         for group in [works] if works and self.engine.mixes else [[work] for work in works]:
-            self._examine(group)
+            self._score_together(group)
         return [cardfiles.place_for(self.out, w.card.subject.name, w.card.run_key) for w in self.works]
 
     def release(self) -> None:
@@ -163,23 +165,23 @@ class _Sitting:
             self.engine.close()
         self.engine = None
 
-    def _work(self, examinee: Examinee) -> _Work:
-        card = self._blank(examinee)
+    def _work(self, candidate: Candidate) -> _Work:
+        card = self._blank(candidate)
         path = cardfiles.place_for(self.out, card.subject.name, card.run_key)
         scores, samples = self._earlier(path)
-        missing = [catalog.tasks()[name] for name in self.exams if name not in scores]
+        missing = [catalog.tasks()[name] for name in self.lm_tasks if name not in scores]
         if not missing:
             say(f"{card.subject.name}: scored before, taken from {path}")
-        return _Work(examinee, card, scores, samples, missing)
+        return _Work(candidate, card, scores, samples, missing)
 
-    def _examine(self, works: list[_Work]) -> None:
-        """Examine subjects together, task by task; all of them in the engine."""
+    def _score_together(self, works: list[_Work]) -> None:
+        """Evaluate subjects together, task by task; all of them in the engine."""
         started = time.monotonic()
         forms: dict[str, Form] = {}
         for work in works:
-            self._use(work.examinee)
-            forms[work.card.run_key] = "merged" if work.examinee.merged else self.engine.form
-        for name in self.exams:
+            self._use(work.candidate)
+            forms[work.card.run_key] = "merged" if work.candidate.merged else self.engine.form
+        for name in self.lm_tasks:
             task = catalog.tasks()[name]
             with contextlib.ExitStack() as held:
                 papers = []
@@ -201,7 +203,7 @@ class _Sitting:
                     paper.journal.finish()
 
     def _interrupted(self, works: list[_Work]) -> Interrupted:
-        done = [f"{len(work.scores)} of {len(self.exams)} tasks of {work.card.subject.name}" for work in works]
+        done = [f"{len(work.scores)} of {len(self.lm_tasks)} tasks of {work.card.subject.name}" for work in works]
         kept = f"{', '.join(done)} are in {self.out}" if any(work.scores for work in works) else "nothing was finished"
         return Interrupted(f"Stopped; {kept}.", "Repeat the command: what was answered is not asked again.")
 
@@ -227,11 +229,11 @@ class _Sitting:
             work.scores[task.name], work.samples[task.name] = scores[task.name], samples[task.name]
         return task.name in scores
 
-    def _use(self, examinee: Examinee) -> None:
+    def _use(self, candidate: Candidate) -> None:
         """Switch the engine to a subject; it is started at the first one that needs it."""
         if self.engine is None:
-            self.engine = start_engine(self.group, self.settings, self.exams)
-        self.engine.use(examinee.beside)
+            self.engine = start_engine(self.group, self.settings, self.lm_tasks)
+        self.engine.use(candidate.beside)
 
     def _requests(self, chat: bool, tasks: list[Task]) -> None:
         """Render the requests of ``tasks`` once for each prompt style, and refuse prompts that do not fit."""
@@ -240,7 +242,7 @@ class _Sitting:
         for task in tasks:
             if (task.name, chat) in self.requests:
                 continue
-            instances = prompts.requests(self.exams[task.name], self.settings.limit, template)
+            instances = prompts.requests(self.lm_tasks[task.name], self.settings.limit, template)
             sizes = [self.engine.prompt_tokens(instance) for instance in instances]
             over = [needed for _, needed in sizes if needed > self.engine.max_length]
             by_document = {instance.doc_id: prompt for instance, (prompt, _) in zip(instances, sizes, strict=True)}
@@ -254,12 +256,12 @@ class _Sitting:
             )
 
     def _score(self, task: Task, paper: _Paper, seconds: float) -> tuple[Score, list[dict[str, Any]]]:
-        exam, examinee = self.exams[task.name], paper.work.examinee
-        instances, prompt_tokens, cut = self.requests[task.name, examinee.subject.chat]
+        lm_task, candidate = self.lm_tasks[task.name], paper.work.candidate
+        instances, prompt_tokens, cut = self.requests[task.name, candidate.subject.chat]
         for instance, name in zip(instances, paper.names, strict=True):
             instance.resps = [paper.answers[name]]
-        rows, values = sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
-        strict, lenient, parse_rate = split_metrics(values, exam.aggregation(), clusters_of(rows))
+        rows, values = sample_rows(lm_task, instances, choice=task.form == "choice", restricted=task.restricted)
+        strict, lenient, parse_rate = split_metrics(values, lm_task.aggregation(), clusters_of(rows))
         score = Score(
             task=task.name,
             version=task.version,
@@ -270,17 +272,17 @@ class _Sitting:
             data=self.data[task.name],
             licence=task.licence,
             **sample_counts(rows),
-            overlap=overlap_with_training(examinee.contamination, task.set),
+            overlap=overlap_with_training(candidate.contamination, task.set),
             metrics=strict,
             lenient=lenient,
             parse_rate=parse_rate,
             lower_is_better=metrics.lower_is_better(task.name),
-            baselines=baselines(exam, prompts.rows(exam, "test")[: self.settings.limit]),
+            baselines=baselines(lm_task, prompts.rows(lm_task, "test")[: self.settings.limit]),
             truncated=cut,
             prompt_tokens=prompt_tokens,
             seconds=round(seconds, 2),
             prompt_style=task.prompt_style,
-            fewshot_split=str(exam.config.fewshot_split) if self.settings.shots else None,
+            fewshot_split=str(lm_task.config.fewshot_split) if self.settings.shots else None,
             fewshot_digest=self.examples.get(task.name),
         )
         return score, rows
@@ -299,7 +301,7 @@ class _Sitting:
                 left = [pair for pair in zip(paper.names, instances, strict=True) if pair[1].doc_id in torn]
             lines.append(self.bar.add_task(f"{paper.work.card.subject.name}: {short}", total=len(instances), note=""))
             self.bar.advance(lines[-1], len(instances) - len(left))
-            asked += [(paper.work.examinee.beside, instance) for _, instance in left]
+            asked += [(paper.work.candidate.beside, instance) for _, instance in left]
             homes += [(number, name) for name, _ in left]
 
         def done(part: Mapping[int, Any]) -> None:
@@ -330,9 +332,9 @@ class _Sitting:
         dtype = bases.compute_dtype(dict[str, Any](self.settings.arguments).get("dtype", "auto"))
         return f"{str(dtype).removeprefix('torch.')} on {'cuda' if torch.cuda.is_available() else 'cpu'}"
 
-    def _blank(self, examinee: Examinee) -> Scorecard:
+    def _blank(self, candidate: Candidate) -> Scorecard:
         """The card of a subject before it has a score, with its run key."""
-        subject, settings = examinee.subject, self.settings
+        subject, settings = candidate.subject, self.settings
         unseen = settings.engine in ("dummy", "server")
         card = Scorecard(
             status="partial",
@@ -347,8 +349,8 @@ class _Sitting:
             seed=settings.seed,
             arguments=_stated(settings),
             computed=self.device,
-            chat_template=template_digest(examinee.base.folder)
-            if subject.chat and examinee.base and not unseen
+            chat_template=template_digest(candidate.base.folder)
+            if subject.chat and candidate.base and not unseen
             else None,
             run_key="",
             samples=None,
@@ -378,7 +380,7 @@ class _Sitting:
         return kept, {name: rows.get(name, []) for name in kept}
 
     def _write(self, work: _Work, form: Form, seconds: float) -> None:
-        done = all(name in work.scores for name in self.exams) and self.settings.limit is None
+        done = all(name in work.scores for name in self.lm_tasks) and self.settings.limit is None
         card = work.card.model_copy(
             update={
                 "status": "complete" if done else "partial",

@@ -77,11 +77,11 @@ def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> li
             "Run lm_eval again without --system_instruction.",
         )
     shown = shots.pop()
-    exams = prompts.load([catalog.tasks()[task] for task in files], data_dir, shown, seed)
+    lm_tasks = prompts.load([catalog.tasks()[task] for task in files], data_dir, shown, seed)
     scores, samples = [], {}
     for task, file in sorted(files.items()):
         rows = _lines(file)
-        score, samples[task], limit = _score(catalog.tasks()[task], exams[task], rows, results, file)
+        score, samples[task], limit = _score(catalog.tasks()[task], lm_tasks[task], rows, results, file)
         scores.append((limit, score))
     made = []
     for limit, together in _by_limit(scores).items():
@@ -147,7 +147,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _score(
-    task: Task, exam: Any, rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], file: Path
+    task: Task, lm_task: Any, rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], file: Path
 ) -> tuple[Score, list[dict[str, Any]], int | None]:
     """Score, sample rows, and at how many rows the task was cut (None: not at all)."""
     if results["versions"][task.name] != task.version:
@@ -156,9 +156,9 @@ def _score(
     stated = results.get("n-samples", {}).get(task.name, {}).get("effective", len(rows))
     if stated != len(rows):
         raise FinbenchError(f"{file} has {len(rows)} documents; its results file says {stated}.", _AGAIN)
-    every = prompts.rows(exam, "test")
+    every = prompts.rows(lm_task, "test")
     limit = len(rows) if len(rows) < len(every) else None
-    instances = prompts.requests(exam, limit)
+    instances = prompts.requests(lm_task, limit)
     by_document: dict[int, list[Any]] = {}
     for instance in instances:
         by_document.setdefault(instance.doc_id, []).append(instance)
@@ -171,14 +171,14 @@ def _score(
     for row in rows:
         requests = by_document[row["doc_id"]]
         # under a chat template we cannot render the whole prompt, but the question must stand in it
-        question = ("" if exam.multiple_input else str(exam.doc_to_text(requests[0].doc))) if chat else None
+        question = ("" if lm_task.multiple_input else str(lm_task.doc_to_text(requests[0].doc))) if chat else None
         _fill(requests, row, f"{file}: document {row['doc_id']}", question)
-    made, values = sample_rows(exam, instances, choice=task.form == "choice", restricted=task.restricted)
-    strict, lenient, parse_rate = split_metrics(values, exam.aggregation(), clusters_of(made))
+    made, values = sample_rows(lm_task, instances, choice=task.form == "choice", restricted=task.restricted)
+    strict, lenient, parse_rate = split_metrics(values, lm_task.aggregation(), clusters_of(made))
     _note(results["results"].get(task.name, {}), {name: m.value for name, m in strict.items()}, task.name)
     docs = every[:limit]
-    shots = exam.config.num_fewshot or 0
-    split = str(exam.config.fewshot_split)
+    shots = lm_task.config.num_fewshot or 0
+    split = str(lm_task.config.fewshot_split)
     return (
         Score(
             task=task.name,
@@ -187,7 +187,7 @@ def _score(
             family=task.family,
             form=task.form,
             main_metric=task.main_metric,
-            data=prompts.data_id(task, exam, "test", docs),
+            data=prompts.data_id(task, lm_task, "test", docs),
             licence=task.licence,
             **sample_counts(made),
             overlap=None,
@@ -195,13 +195,15 @@ def _score(
             lenient=lenient,
             parse_rate=parse_rate,
             lower_is_better=metrics.lower_is_better(task.name),
-            baselines=baselines(exam, docs),
+            baselines=baselines(lm_task, docs),
             truncated=0,
             prompt_tokens=0,
             seconds=0,
             prompt_style=task.prompt_style,
             fewshot_split=split if shots else None,
-            fewshot_digest=prompts.data_id(task, exam, "train", prompts.rows(exam, split)).digest if shots else None,
+            fewshot_digest=prompts.data_id(task, lm_task, "train", prompts.rows(lm_task, split)).digest
+            if shots
+            else None,
         ),
         made,
         limit,

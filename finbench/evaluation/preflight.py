@@ -14,7 +14,7 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.engines import servable
 from finbench.engines.vllm import installation
-from finbench.evaluation.subjects import Examinee
+from finbench.evaluation.subjects import Candidate
 from finbench.models import adapters, bases, is_structured
 from finbench.training import merge
 
@@ -65,7 +65,7 @@ def arguments(engine: str, stated: Mapping[str, str | int]) -> dict[str, Any]:
     return parsed
 
 
-def choose(engine: str, found: list[Examinee], given: Mapping[str, Any]) -> tuple[str, list[Examinee]]:
+def choose(engine: str, found: list[Candidate], given: Mapping[str, Any]) -> tuple[str, list[Candidate]]:
     """(engine, subjects): ``auto`` becomes one, which is told with the reason; what vLLM needs merged is merged.
 
     Raises FinbenchError with every reason why the engine ``vllm`` cannot serve the subjects.
@@ -83,7 +83,7 @@ def choose(engine: str, found: list[Examinee], given: Mapping[str, Any]) -> tupl
     return engine, [_ready(one, given) for one in found]
 
 
-def _automatic(found: Sequence[Examinee], given: Mapping[str, Any]) -> tuple[str, str]:
+def _automatic(found: Sequence[Candidate], given: Mapping[str, Any]) -> tuple[str, str]:
     import torch
 
     if not installation.installed():
@@ -118,7 +118,7 @@ def _devices(given: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def against(one: Examinee) -> list[str]:
+def against(one: Candidate) -> list[str]:
     """Every reason why vLLM can serve a subject neither unmerged nor merged."""
     found = []
     if one.base is not None and is_structured(one.base.folder):
@@ -141,7 +141,7 @@ def against(one: Examinee) -> list[str]:
     return found + _heads(one)
 
 
-def _heads(one: Examinee) -> list[str]:
+def _heads(one: Candidate) -> list[str]:
     """On a CPU vLLM's attention knows some head sizes only."""
     import torch
 
@@ -153,7 +153,7 @@ def _heads(one: Examinee) -> list[str]:
     return [f"{one.base.id.alias} has attention heads of size {size}; on a CPU vLLM takes {known}"]
 
 
-def route(one: Examinee) -> servable.Route:
+def route(one: Candidate) -> servable.Route:
     """How vLLM can serve a subject, by its files."""
     if one.subject.kind != "peft" or one.adapter is None:
         return servable.Route("unmerged")
@@ -162,7 +162,7 @@ def route(one: Examinee) -> servable.Route:
     return servable.route(adapters.stated_config(one.adapter), recorded, kind)
 
 
-def _ready(one: Examinee, given: Mapping[str, Any]) -> Examinee:
+def _ready(one: Candidate, given: Mapping[str, Any]) -> Candidate:
     """The subject with its merged model, made by ``finbench merge`` and kept in the cache, if it needs one."""
     how = route(one)
     if how.how != "merged":

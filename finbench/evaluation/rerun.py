@@ -16,7 +16,7 @@ from finbench.core.files import stable_json
 from finbench.core.records import UNKNOWN, Score, Scorecard
 from finbench.core.settings import Evaluation, Settings
 from finbench.evaluation import preflight
-from finbench.evaluation.subjects import Examinee, examinees, start_engine
+from finbench.evaluation.subjects import Candidate, candidates, start_engine
 from finbench.scoring import prompts, sample_rows
 
 TOLERATED = 0.02  # share of readings that may differ in half precision or on other versions
@@ -72,13 +72,13 @@ def rerun(
     quiet()
     if card.engine == "server":
         raise FinbenchError("This card is of an endpoint, and does not say which.", "Verify it without --rerun.")
-    _, [examinee] = preflight.choose(card.engine, [_examinee(card, model)], card.arguments)
+    _, [candidate] = preflight.choose(card.engine, [_candidate(card, model)], card.arguments)
     chosen_rows = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
     tasks = [catalog.tasks()[score.task] for score in card.scores]
-    exams = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows)
+    lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows)
     settings = Settings(engine=card.engine, arguments=card.arguments, seed=card.seed)
-    engine = start_engine([examinee], settings, exams)
-    engine.use(examinee.beside)
+    engine = start_engine([candidate], settings, lm_tasks)
+    engine.use(candidate.beside)
     exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions(
         environment.packages(card.engine)
     )
@@ -86,7 +86,7 @@ def rerun(
     try:
         for score in card.scores:
             chosen = set(np.random.default_rng(seed).choice(score.n, size=min(count, score.n), replace=False).tolist())
-            moved = _moved(card, score, by_task[score.task], exams[score.task], engine, chosen)
+            moved = _moved(card, score, by_task[score.task], lm_tasks[score.task], engine, chosen)
             allowed = 0 if exact else int(TOLERATED * len(chosen))
             chance = not exact and len(moved) == allowed + 1
             found.append(Answered(score.task, len(chosen), moved, allowed, chance))
@@ -96,19 +96,19 @@ def rerun(
 
 
 def _moved(
-    card: Scorecard, score: Score, rows: Sequence[dict[str, Any]], exam: Any, engine: Any, chosen: set[int]
+    card: Scorecard, score: Score, rows: Sequence[dict[str, Any]], lm_task: Any, engine: Any, chosen: set[int]
 ) -> list[int]:
     """Which of the chosen documents read differently when asked again."""
     template = engine.chat_template() if card.subject.chat else None
-    asked = [request for request in prompts.requests(exam, card.limit, template) if request.doc_id in chosen]
+    asked = [request for request in prompts.requests(lm_task, card.limit, template) if request.doc_id in chosen]
     for request, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
         request.resps = [answer]
     restricted = catalog.tasks()[score.task].restricted
-    new, _ = sample_rows(exam, asked, choice=score.form == "choice", restricted=restricted)
+    new, _ = sample_rows(lm_task, asked, choice=score.form == "choice", restricted=restricted)
     return [row["index"] for row in new if stable_json(row["values"]) != stable_json(rows[row["index"]]["values"])]
 
 
-def _examinee(card: Scorecard, where: Model) -> Examinee:
+def _candidate(card: Scorecard, where: Model) -> Candidate:
     """The card's own subject, loaded from where the user says; FinbenchError if that is another one."""
     subject, adapter, base = card.subject, where.adapter or card.subject.adapter_source, where.base
     if adapter and not subject.adapter:
@@ -118,8 +118,8 @@ def _examinee(card: Scorecard, where: Model) -> Examinee:
     if card.origin != "finbench" and not base and not adapter:
         raise FinbenchError("This card does not say exactly which model answered.", "Name it: --base, --adapter")
     which = {"adapter": adapter, "base": base} if adapter else {"model": base or subject.base.alias}
-    candidates, _ = examinees(Evaluation(**which, bits=subject.bits, chat=subject.chat, engine=card.engine))
-    chosen = next(c for c in candidates if (c.subject.adapter is not None) == (adapter is not None))
+    found, _ = candidates(Evaluation(**which, bits=subject.bits, chat=subject.chat, engine=card.engine))
+    chosen = next(c for c in found if (c.subject.adapter is not None) == (adapter is not None))
     for what, stated, real in (
         ("base", subject.base.fingerprint, chosen.subject.base.fingerprint),
         ("adapter", subject.adapter or UNKNOWN, chosen.subject.adapter),

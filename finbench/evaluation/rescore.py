@@ -100,64 +100,64 @@ def at_hand(task: Task, data_dir: Path | None) -> bool:
 def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
     """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
     quiet()
-    exam = prompts.load([task], data_dir, metadata=choices(card, task))[task.name]
-    docs = prompts.rows(exam, "test")[: card.limit]
-    found = prompts.data_id(task, exam, "test", docs)
+    lm_task = prompts.load([task], data_dir, metadata=choices(card, task))[task.name]
+    docs = prompts.rows(lm_task, "test")[: card.limit]
+    found = prompts.data_id(task, lm_task, "test", docs)
     outcome = Outcome(True)
     if found.digest != score.data.digest:
-        hashes = {salted(prompts.shown(exam, doc)) for doc in docs}
+        hashes = {salted(prompts.shown(lm_task, doc)) for doc in docs}
         if not task.shipped and hashes != {row["doc"] for row in rows}:
-            return _other_edition(task, exam, rows)
+            return _other_edition(task, lm_task, rows)
         said = "is not that of the same documents here"
         outcome.faults.append(RowFault(0, "", said, f"scores[{task.name}].data.digest"))
-    scored = again(task, exam, rows, {row["index"]: row["index"] for row in rows})
+    scored = again(task, lm_task, rows, {row["index"]: row["index"] for row in rows})
     checked = len(scored)
     for row in rows:
-        if row["doc"] != salted(prompts.shown(exam, docs[row["index"]])):
+        if row["doc"] != salted(prompts.shown(lm_task, docs[row["index"]])):
             outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))
         new = scored.get(row["index"])
         outcome.faults += list(_differing(row, new)) if new else []
-    if task.name in catalog.tasks() and score.baselines != baselines(exam, docs):
+    if task.name in catalog.tasks() and score.baselines != baselines(lm_task, docs):
         outcome.faults.append(RowFault(0, "", "are not those of the rows here", f"scores[{task.name}].baselines"))
     outcome.said = f"{checked:,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
     outcome.unread = len(rows) - checked
     return outcome
 
 
-def again(task: Task, exam: Any, rows: Rows, where: Mapping[int, int]) -> dict[int, dict[str, Any]]:
+def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dict[int, dict[str, Any]]:
     """Rows made again from their answers by the task's own scorer, by index; ``where``: index -> document here.
 
     Without those whose answer is free text that must not be published.
     """
     instances: dict[int, list[Any]] = {}
-    for instance in prompts.requests(exam, max(where.values(), default=0) + 1):
+    for instance in prompts.requests(lm_task, max(where.values(), default=0) + 1):
         instances.setdefault(instance.doc_id, []).append(instance)
-    docs = prompts.rows(exam, "test")
+    docs = prompts.rows(lm_task, "test")
     found = {}
     for row in rows:
         number = where.get(row["index"])
-        answers = None if number is None else _answers(row, exam, docs[number])
+        answers = None if number is None else _answers(row, lm_task, docs[number])
         if answers is None or number is None:
             continue
         for instance, answer in zip(instances[number], answers, strict=True):
             instance.resps = [answer]
         choice = task.form == "choice"
-        [found[row["index"]]] = sample_rows(exam, instances[number], choice=choice, restricted=task.restricted)[0]
+        [found[row["index"]]] = sample_rows(lm_task, instances[number], choice=choice, restricted=task.restricted)[0]
     return found
 
 
-def _other_edition(task: Task, exam: Any, rows: Rows) -> Outcome:
+def _other_edition(task: Task, lm_task: Any, rows: Rows) -> Outcome:
     """Rows of another edition of the set: neither side is wrong, but what both have must read the same."""
     outcome = without_data(task, rows)
-    docs = prompts.rows(exam, "test")
-    numbers = {salted(prompts.shown(exam, doc)): number for number, doc in enumerate(docs)}
+    docs = prompts.rows(lm_task, "test")
+    numbers = {salted(prompts.shown(lm_task, doc)): number for number, doc in enumerate(docs)}
     where = {row["index"]: numbers[row["doc"]] for row in rows if row["doc"] in numbers}
     said = [outcome.said] if outcome.said else []
     outcome.said = "; ".join([*said, f"the {len(docs):,} rows here are another edition of {task.set}"])
     if not where:
         return outcome
     moved = 0
-    scored = again(task, exam, rows, where)
+    scored = again(task, lm_task, rows, where)
     for row in rows:
         differing = list(_differing(row, scored[row["index"]])) if row["index"] in scored else []
         if differing and _gold(row) != _gold(scored[row["index"]]):
@@ -186,13 +186,13 @@ def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RowFa
             yield RowFault(row["index"], f"values.{name}", said)
 
 
-def _answers(row: Mapping[str, Any], exam: Any, doc: Mapping[str, Any]) -> list[Any] | None:
+def _answers(row: Mapping[str, Any], lm_task: Any, doc: Mapping[str, Any]) -> list[Any] | None:
     """The answers of a row as an engine gave them; a hashed one is found among what models usually say."""
     if isinstance(row.get("answer"), list):
         return [(float(value), False) for value in row["answer"]]
     if "answer" in row:
         return [row["answer"]]
-    target = exam.doc_to_target(doc)
+    target = lm_task.doc_to_target(doc)
     wordings = [*(doc.get("choices") or []), *([target] if isinstance(target, str) else [])]
     return _unhashed(str(row.get("answer_sha256")), wordings)
 

@@ -1,4 +1,4 @@
-"""Who is examined: adapter references, bases and options become subjects that an engine can load."""
+"""Who is evaluated: adapter references, bases and options become subjects that an engine can load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from finbench.models.adapters import AdapterFolder
 
 
 @dataclass(frozen=True)
-class Examinee:
+class Candidate:
     """A subject and how to load it. ``merged`` is a model made of adapter and base, for an engine that needs one."""
 
     subject: Subject
@@ -40,9 +40,9 @@ class Examinee:
         return bases.Base(self.base.id, whole) if whole else self.base
 
 
-def examinees(wanted: Evaluation) -> tuple[list[Examinee], list[str]]:
+def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
     """Every subject, bases first, and the tasks of the adapters' recipes. Faults are reported together."""
-    found: list[Examinee] = []
+    found: list[Candidate] = []
     tasks: list[str] = []
     faults: list[FinbenchError] = []
     dummy = (
@@ -54,9 +54,9 @@ def examinees(wanted: Evaluation) -> tuple[list[Examinee], list[str]]:
         try:
             adapter = adapters.find(text)
             on = dummy or adapters.base_of(adapter, wanted.base)
-            examinee = _adapter_subject(adapter, on, wanted.bits, wanted.chat)
-            beside = _base_subject(on, examinee.subject.bits, examinee.subject.chat)
-            found += [beside, examinee]
+            candidate = _adapter_subject(adapter, on, wanted.bits, wanted.chat)
+            beside = _base_subject(on, candidate.subject.bits, candidate.subject.chat)
+            found += [beside, candidate]
             tasks += list(adapter.record.recipe.tasks) if adapter.record else []
         except FinbenchError as fault:
             faults.append(fault)
@@ -70,17 +70,17 @@ def examinees(wanted: Evaluation) -> tuple[list[Examinee], list[str]]:
         )
     for text in named:
         found.append(_base_subject(dummy or bases.resolve(text), wanted.bits or 16, bool(wanted.chat)))
-    unique = {digest(examinee.subject.model_dump()): examinee for examinee in found}
-    ordered = sorted(unique.values(), key=lambda examinee: examinee.subject.kind != "base")
+    unique = {digest(candidate.subject.model_dump()): candidate for candidate in found}
+    ordered = sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base")
     return _distinct_names(ordered), list(dict.fromkeys(tasks))
 
 
-def _base_subject(base: bases.Base, bits: Bits, chat: bool) -> Examinee:
+def _base_subject(base: bases.Base, bits: Bits, chat: bool) -> Candidate:
     name = base.id.alias + (f"-{bits}bit" if bits != 16 else "") + ("-chat" if chat else "")
-    return Examinee(Subject(name=name, base=base.id, bits=bits, chat=chat), base, None)
+    return Candidate(Subject(name=name, base=base.id, bits=bits, chat=chat), base, None)
 
 
-def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None, chat: bool | None) -> Examinee:
+def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None, chat: bool | None) -> Candidate:
     recipe = adapter.record.recipe if adapter.record else None
     # a whole model has 16-bit weights whatever it was trained on: quantising them would be another model
     trained = recipe.bits if recipe and adapter.kind == "peft" else 16
@@ -98,23 +98,23 @@ def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None
         chat=chat if chat is not None else bool(recipe and recipe.chat),
         kind=adapter.kind,
     )
-    return Examinee(subject, base, adapter.folder, adapter.record.contamination if adapter.record else None)
+    return Candidate(subject, base, adapter.folder, adapter.record.contamination if adapter.record else None)
 
 
-def _distinct_names(found: list[Examinee]) -> list[Examinee]:
+def _distinct_names(found: list[Candidate]) -> list[Candidate]:
     """Two adapters may have one name: the later one gets part of its hash."""
     taken: set[str] = set()
     result = []
-    for examinee in found:
-        name = examinee.subject.name
+    for candidate in found:
+        name = candidate.subject.name
         if name in taken:
-            name += "-" + (examinee.subject.adapter or examinee.subject.base.fingerprint)[:6]
+            name += "-" + (candidate.subject.adapter or candidate.subject.base.fingerprint)[:6]
         taken.add(name)
-        result.append(replace(examinee, subject=examinee.subject.model_copy(update={"name": name})))
+        result.append(replace(candidate, subject=candidate.subject.model_copy(update={"name": name})))
     return result
 
 
-def at_endpoint(names: str | None, url: str, chat: bool) -> list[Examinee]:
+def at_endpoint(names: str | None, url: str, chat: bool) -> list[Candidate]:
     """Models of an endpoint by the names (with commas between) that they have there; what they are is not known."""
     if not names:
         raise FinbenchError("Which model of the endpoint?", "--model NAME, or --model ONE,OTHER")
@@ -122,49 +122,49 @@ def at_endpoint(names: str | None, url: str, chat: bool) -> list[Examinee]:
     for name in dict.fromkeys(part.strip() for part in names.split(",") if part.strip()):
         # told apart by where they are, which is not to be read off a card
         who = BaseModelId(alias=name, source="folder", fingerprint="endpoint:" + digest([url, name])[:32])
-        found.append(Examinee(Subject(name=name, base=who, chat=chat), None, None))
+        found.append(Candidate(Subject(name=name, base=who, chat=chat), None, None))
     return found
 
 
-def by_engine(found: list[Examinee]) -> list[list[Examinee]]:
+def by_engine(found: list[Candidate]) -> list[list[Candidate]]:
     """Subjects that one engine can serve: the same base and bits; a whole model has an engine of its own."""
-    groups: dict[tuple[Any, ...], list[Examinee]] = {}
-    for examinee in found:
-        subject = examinee.subject
-        own = subject.adapter if subject.kind == "model" or examinee.merged else None
-        groups.setdefault((subject.base.fingerprint, subject.bits, own), []).append(examinee)
+    groups: dict[tuple[Any, ...], list[Candidate]] = {}
+    for candidate in found:
+        subject = candidate.subject
+        own = subject.adapter if subject.kind == "model" or candidate.merged else None
+        groups.setdefault((subject.base.fingerprint, subject.bits, own), []).append(candidate)
     return list(groups.values())
 
 
-def start_engine(group: Sequence[Examinee], settings: Settings, exams: dict[str, Any]) -> Any:
+def start_engine(group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str, Any]) -> Any:
     """An engine for subjects of one base and bits; call ``use`` next."""
-    made = _started(group, settings, exams)
+    made = _started(group, settings, lm_tasks)
     if settings.arguments.get("labels") == "best":
-        made.best = frozenset(name for name, exam in exams.items() if _takes_the_best(name, exam))
+        made.best = frozenset(name for name, lm_task in lm_tasks.items() if _takes_the_best(name, lm_task))
     return made
 
 
-def _takes_the_best(name: str, exam: Any) -> bool:
+def _takes_the_best(name: str, lm_task: Any) -> bool:
     """Whether the scorer of a choice task looks at nothing but which label is the most probable.
 
     Every one does that has no ``acc_norm``, which divides by the length first. Where the choices are the contexts, as
     in WinoGrande, there is one label a context, and nothing can be left.
     """
-    if catalog.tasks()[name].form != "choice" or exam.multiple_input:
+    if catalog.tasks()[name].form != "choice" or lm_task.multiple_input:
         return False
-    if "acc_norm" in exam.aggregation():
+    if "acc_norm" in lm_task.aggregation():
         say(f"{name}: all labels are run to their end, for acc_norm needs them.")
         return False
     return True
 
 
-def _started(group: Sequence[Examinee], settings: Settings, exams: dict[str, Any]) -> Any:
+def _started(group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str, Any]) -> Any:
     engine, arguments = settings.engine, dict[str, Any](settings.arguments)
     if engine == "dummy":
         from finbench.engines import DummyEngine
 
         dummy = DummyEngine(str(arguments.get("answers", "random")), settings.seed)
-        dummy.exams = exams
+        dummy.lm_tasks = lm_tasks
         return dummy
     if engine == "server":
         from finbench.engines import ServerEngine

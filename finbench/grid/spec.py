@@ -58,7 +58,7 @@ class Tuning(Record):
 
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
-class Exams(Settings):
+class CellSettings(Settings):
     """How each adapter, and each base, is scored: as ``finbench eval`` is told it, and what is the sweep's own."""
 
     also: list[str] = Field(default_factory=list, description="besides the tasks: what may have been forgotten")
@@ -75,7 +75,7 @@ class Sweep(Record):
     include: list[dict[str, JsonValue]] = Field(default=[], description="further cells; axes not named take all values")
     exclude: list[dict[str, JsonValue]] = Field(default=[], description="cells of which all of these are true")
     tune: Tuning | None = None
-    eval: Exams = Exams()
+    eval: CellSettings = CellSettings()
     needs: Needs = Needs()
     needs_of: list[Rule] = Field(default=[], description="the last rule that fits decides")
     retries: int = Field(default=2, ge=0, le=20, description="how often a step whose worker died is begun again")

@@ -84,7 +84,7 @@ class Schedule:
     # ------------------------------------------------------------ what there is
 
     def _add(self, cell: Cell) -> None:
-        exams, recipe = self.sweep.eval, cell.recipe
+        lm_tasks, recipe = self.sweep.eval, cell.recipe
         after = []
         if self.sweep.tune and cell.search:
             key = digest({"search": cell.search})
@@ -97,17 +97,17 @@ class Schedule:
         train = digest({"train": cell.key})
         told = {"recipe": recipe.model_dump(), "folder": cell.folder, "processes": cell.needs.processes}
         self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, told, after, cell)
-        tasks = [task.name for task in catalog.expand([*(exams.named or recipe.tasks), *exams.also])]
-        how: dict[str, Any] = {"engine": exams.engine, "limit": exams.limit, "shots": exams.shots}
-        how |= {"bits": exams.bits or recipe.bits, "arguments": exams.arguments}
-        how["chat"] = recipe.chat if exams.chat is None else exams.chat
+        tasks = [task.name for task in catalog.expand([*(lm_tasks.named or recipe.tasks), *lm_tasks.also])]
+        how: dict[str, Any] = {"engine": lm_tasks.engine, "limit": lm_tasks.limit, "shots": lm_tasks.shots}
+        how |= {"bits": lm_tasks.bits or recipe.bits, "arguments": lm_tasks.arguments}
+        how["chat"] = recipe.chat if lm_tasks.chat is None else lm_tasks.chat
         # a key only where it was stated: a sweep that was begun before there were these goes on
-        how |= {key: value for key, value in (("seed", exams.seed), ("metadata", exams.metadata)) if value}
+        how |= {key: value for key, value in (("seed", lm_tasks.seed), ("metadata", lm_tasks.metadata)) if value}
         told = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how}
         group = digest({"score": told})
         if group not in self.steps:
             bits = "" if how["bits"] == 16 else f" at {how['bits']} bits"
-            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", exams.needs or cell.needs, told)
+            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", lm_tasks.needs or cell.needs, told)
         key = digest({"score": told, "adapter": cell.key})
         step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**told, "folders": [cell.folder]})
         step.after, step.cell, step.group = [train, group], cell, group

@@ -1,6 +1,6 @@
-"""What a leaderboard shows: cards become exams, and only rows of one exam are ever compared.
+"""What a leaderboard shows: cards become tests, and only rows of one test are ever compared.
 
-An exam is a task under one definition, on the same rows, with the same prompts (``comparison.exam_of``).
+An test is a task under one definition, on the same rows, with the same prompts (``comparison.exam_of``).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class BoardCard:
 
 @dataclass
 class BoardRow:
-    """A subject's score in an exam. ``group`` 1 cannot be told from the best; None where nothing can be tested."""
+    """A subject's score in an test. ``group`` 1 cannot be told from the best; None where nothing can be tested."""
 
     entry: BoardCard
     score: Score
@@ -78,7 +78,7 @@ class BoardRow:
 
 
 @dataclass
-class Exam:
+class BoardTest:
     """One table of the leaderboard. ``whole``: the whole test was asked, not its first rows only."""
 
     key: str
@@ -94,7 +94,7 @@ class Exam:
 
     @property
     def title(self) -> str:
-        """The task and what sets the exam apart from the plain one."""
+        """The task and what sets the test apart from the plain one."""
         return ", ".join([self.task, *self.conditions])
 
     @property
@@ -115,14 +115,14 @@ class Exam:
 
 @dataclass(frozen=True)
 class Board:
-    """Every exam, in the order of the page, and the cards they come from."""
+    """Every test, in the order of the page, and the cards they come from."""
 
     entries: list[BoardCard]
-    exams: list[Exam]
+    tests: list[BoardTest]
 
-    def family(self, name: str) -> list[Exam]:
-        """The exams of a family."""
-        return [exam for exam in self.exams if exam.score.family == name]
+    def family(self, name: str) -> list[BoardTest]:
+        """The tests of a family."""
+        return [test for test in self.tests if test.score.family == name]
 
 
 # ---------------------------------------------------------------- reading
@@ -161,32 +161,32 @@ def samples_of(path: Path, card: Scorecard) -> RowsByTask:
     return {task: sorted(own, key=lambda row: int(row["index"])) for task, own in rows.items()}
 
 
-# ---------------------------------------------------------------- exams
+# ---------------------------------------------------------------- tests
 
 
 def board(found: Sequence[BoardCard]) -> Board:
-    """Exams of the entries, each with its rows in order, in tied groups and with its Pareto fronts."""
-    exams: dict[str, Exam] = {}
+    """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts."""
+    tests: dict[str, BoardTest] = {}
     for entry in found:
         for score in entry.card.scores:
             if score.family not in FAMILIES or score.task not in catalog.tasks():
                 continue
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
             said = tuple(part for part in conditions_of(entry.card) if not part.startswith("first "))
-            exam = exams.setdefault(key, Exam(key, score, said, whole=False))
-            exam.whole = exam.whole or entry.card.limit is None or score.n < entry.card.limit
-            exam.rows.append(BoardRow(entry, score))
-    for exam in exams.values():
-        exam.rows = _newest(exam.rows)
-        _place(exam)
-    return Board(list(found), sorted(exams.values(), key=_order))
+            test = tests.setdefault(key, BoardTest(key, score, said, whole=False))
+            test.whole = test.whole or entry.card.limit is None or score.n < entry.card.limit
+            test.rows.append(BoardRow(entry, score))
+    for test in tests.values():
+        test.rows = _newest(test.rows)
+        _place(test)
+    return Board(list(found), sorted(tests.values(), key=_order))
 
 
-def _order(exam: Exam) -> tuple[Any, ...]:
+def _order(test: BoardTest) -> tuple[Any, ...]:
     """Families as listed; in each whole tests first, then generated answers, then what most subjects sat."""
-    family = list(FAMILIES).index(exam.score.family)
-    kind = (not exam.whole, exam.score.form == "choice", bool(exam.conditions))
-    return (family, *kind, -len(exam.rows), exam.task, exam.title, exam.key)
+    family = list(FAMILIES).index(test.score.family)
+    kind = (not test.whole, test.score.form == "choice", bool(test.conditions))
+    return (family, *kind, -len(test.rows), test.task, test.title, test.key)
 
 
 def _newest(rows: Sequence[BoardRow]) -> list[BoardRow]:
@@ -200,19 +200,19 @@ def _newest(rows: Sequence[BoardRow]) -> list[BoardRow]:
     return list(kept.values())
 
 
-def _place(exam: Exam) -> None:
-    sign = 1 if exam.lower_is_better else -1
-    exam.rows.sort(key=lambda row: (sign * row.score.main.value, row.entry.card.subject.name, row.entry.key))
-    if exam.ranked:
-        samples = [row.entry.samples.get(exam.score.task, []) for row in exam.rows]
-        for row, group in zip(exam.rows, tied(exam.score, samples), strict=True):
+def _place(test: BoardTest) -> None:
+    sign = 1 if test.lower_is_better else -1
+    test.rows.sort(key=lambda row: (sign * row.score.main.value, row.entry.card.subject.name, row.entry.key))
+    if test.ranked:
+        samples = [row.entry.samples.get(test.score.task, []) for row in test.rows]
+        for row, group in zip(test.rows, tied(test.score, samples), strict=True):
             row.group = group
-    for row, cost, memory in zip(exam.rows, _front(exam, "cost"), _front(exam, "peak_memory_bytes"), strict=True):
+    for row, cost, memory in zip(test.rows, _front(test, "cost"), _front(test, "peak_memory_bytes"), strict=True):
         row.on_cost_front, row.on_memory_front = cost, memory
 
 
-def _front(exam: Exam, what: str) -> list[bool]:
+def _front(test: BoardTest, what: str) -> list[bool]:
     """Whether no other subject on the same kind of machine is as good for less."""
-    spent = [row.cost if what == "cost" else row.entry.card.peak_memory_bytes or None for row in exam.rows]
-    sign = -1 if exam.lower_is_better else 1
-    return front([sign * row.score.main.value for row in exam.rows], spent, [row.entry.machine for row in exam.rows])
+    spent = [row.cost if what == "cost" else row.entry.card.peak_memory_bytes or None for row in test.rows]
+    sign = -1 if test.lower_is_better else 1
+    return front([sign * row.score.main.value for row in test.rows], spent, [row.entry.machine for row in test.rows])

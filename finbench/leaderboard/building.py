@@ -30,7 +30,7 @@ class Built:
         return {
             "folder": str(self.folder),
             "cards": len(self.board.entries),
-            "exams": len(self.board.exams),
+            "tests": len(self.board.tests),
             "files": self.files,
             "stale": self.stale,
         }
@@ -101,12 +101,12 @@ def stale(folder: Path, files: dict[str, str]) -> list[str]:
 
 
 def pictures(folder: Path, out: Path) -> list[Path]:
-    """PNG of score against cost for every exam of at least two subjects, for model cards and documents."""
+    """PNG of score against cost for every test of at least two subjects, for model cards and documents."""
     _has_cards(folder)
     written = []
-    for exam in board(entries(folder)).exams:
-        if len(exam.rows) > 1 and any(charts.point(exam, row, "cost") for row in exam.rows):
-            path = out / f"{cardfiles.slug(exam.title)}-{exam.key}.png"
-            write_atomic(path, charts.png(exam))
+    for test in board(entries(folder)).tests:
+        if len(test.rows) > 1 and any(charts.point(test, row, "cost") for row in test.rows):
+            path = out / f"{cardfiles.slug(test.title)}-{test.key}.png"
+            write_atomic(path, charts.png(test))
             written.append(path)
     return written

@@ -14,7 +14,7 @@ from importlib.metadata import version
 from typing import Any
 
 from finbench.core.errors import FinbenchError
-from finbench.leaderboard.board import BoardRow, Exam
+from finbench.leaderboard.board import BoardRow, BoardTest
 from finbench.scoring import metrics
 
 EXTRA = 'pip install "finbench[board]"'
@@ -85,13 +85,13 @@ def bundle() -> str:
     return str(vl_convert.javascript_bundle(_SNIPPET)).replace("</script", r"<\/script")
 
 
-def point(exam: Exam, row: BoardRow, axis: str) -> dict[str, Any] | None:
+def point(test: BoardTest, row: BoardRow, axis: str) -> dict[str, Any] | None:
     """A row as the drawing's data; None where its cost was not measured."""
     card = row.entry.card
     at = row.cost if axis == "cost" else card.peak_memory_bytes / 1e9 or None
     if at is None:
         return None
-    scale = 100 if exam.share else 1
+    scale = 100 if test.share else 1
     main = row.score.main
     return {
         "name": card.subject.name,
@@ -102,7 +102,7 @@ def point(exam: Exam, row: BoardRow, axis: str) -> dict[str, Any] | None:
         "score": scale * main.value,
         "low": None if main.low is None else scale * main.low,
         "high": None if main.high is None else scale * main.high,
-        "said": f"{scale * main.value:.1f}" if exam.share else f"{main.value:.3f}",
+        "said": f"{scale * main.value:.1f}" if test.share else f"{main.value:.3f}",
         "front": row.on_cost_front if axis == "cost" else row.on_memory_front,
     }
 
@@ -116,16 +116,16 @@ def filled(spec: Any, words: Mapping[str, str]) -> Any:
     return words.get(spec, spec) if isinstance(spec, str) else spec
 
 
-def png(exam: Exam) -> bytes:
-    """Score against cost in an exam as PNG, for model cards and documents."""
+def png(test: BoardTest) -> bytes:
+    """Score against cost in an test as PNG, for model cards and documents."""
     import vl_convert
 
-    unit = " in %" if exam.share else ""
-    words = {"%axis%": AXES["cost"], "%metric%": metrics.spoken(exam.score.main_metric) + unit}
+    unit = " in %" if test.share else ""
+    words = {"%axis%": AXES["cost"], "%metric%": metrics.spoken(test.score.main_metric) + unit}
     spec = filled(copy.deepcopy(scatter()), words | {"%soft%": "#68727f", "%ink%": "#1c2430"})
-    found = [made for row in exam.rows if (made := point(exam, row, "cost")) is not None]
+    found = [made for row in test.rows if (made := point(test, row, "cost")) is not None]
     at = label(found)
-    spec |= {"datasets": {"rows": found}, "width": 640, "title": f"{exam.title} (n = {exam.score.n:,})"}
+    spec |= {"datasets": {"rows": found}, "width": 640, "title": f"{test.title} (n = {test.score.n:,})"}
     if wide(at):
         logarithmic(spec)
     return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=2))

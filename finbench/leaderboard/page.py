@@ -18,7 +18,7 @@ from finbench.cards import describe_subject, from_template
 from finbench.core.files import digest
 from finbench.core.records import Measure
 from finbench.leaderboard import breakdown, charts, commands, published
-from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, BoardCard, BoardRow, Exam
+from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, BoardCard, BoardRow, BoardTest
 from finbench.scoring import metrics
 
 LARGEST = 2_000_000  # bytes of the page; details that would make it larger, or are of more cards, lie beside it
@@ -107,11 +107,11 @@ def _json(value: Any) -> str:
 
 
 def payload(board: Board) -> dict[str, Any]:
-    """Cards and exams as the script reads them; rows are lists, for there may be thousands."""
+    """Cards and tests as the script reads them; rows are lists, for there may be thousands."""
     place = {entry.key: number for number, entry in enumerate(board.entries)}
     return {
         "cards": [_card(entry) for entry in board.entries],
-        "exams": [_exam(exam, place) for exam in board.exams],
+        "tests": [_lm_task(test, place) for test in board.tests],
         "overview": _overview(board),
         "levels": LEVELS,
         "axes": charts.AXES,
@@ -138,20 +138,20 @@ def _card(entry: BoardCard) -> dict[str, Any]:
     }
 
 
-def _exam(exam: Exam, place: dict[str, int]) -> dict[str, Any]:
-    score = exam.score
+def _lm_task(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
+    score = test.score
     return {
-        "key": exam.key,
-        "task": exam.task,
-        "title": exam.title,
-        "conditions": list(exam.conditions),
+        "key": test.key,
+        "task": test.task,
+        "title": test.title,
+        "conditions": list(test.conditions),
         "family": score.family,
         "form": score.form,
-        "whole": exam.whole,
-        "ranked": exam.ranked,
+        "whole": test.whole,
+        "ranked": test.ranked,
         "metric": metrics.spoken(score.main_metric),
-        "share": exam.share,
-        "lower": exam.lower_is_better,
+        "share": test.share,
+        "lower": test.lower_is_better,
         "n": score.n,
         "version": score.version,
         "style": score.prompt_style,
@@ -162,7 +162,7 @@ def _exam(exam: Exam, place: dict[str, int]) -> dict[str, Any]:
             for name, found in sorted(score.baselines.items())
             if score.main_metric in found
         },
-        "rows": [_row(row, place) for row in exam.rows],
+        "rows": [_row(row, place) for row in test.rows],
     }
 
 
@@ -183,22 +183,22 @@ def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
 
 
 def _overview(board: Board) -> list[list[str]]:
-    """Keys of the exams on the first screen: those of whole tests, and those of first rows; one a task each."""
+    """Keys of the tests on the first screen: those of whole tests, and those of first rows; one a task each."""
     chosen: list[list[str]] = []
     for whole in (True, False):
-        best: dict[str, Exam] = {}
-        for exam in board.exams:
-            primary = exam.score.form == "generate" or exam.score.family == "general"
-            if exam.whole == whole and primary and exam.ranked:
-                before = best.setdefault(exam.task, exam)
-                if _fitness(exam) > _fitness(before):
-                    best[exam.task] = exam
-        chosen.append([exam.key for exam in best.values()])
+        best: dict[str, BoardTest] = {}
+        for test in board.tests:
+            primary = test.score.form == "generate" or test.score.family == "general"
+            if test.whole == whole and primary and test.ranked:
+                before = best.setdefault(test.task, test)
+                if _fitness(test) > _fitness(before):
+                    best[test.task] = test
+        chosen.append([test.key for test in best.values()])
     return chosen
 
 
-def _fitness(exam: Exam) -> tuple[bool, int]:
-    return (not exam.conditions, len(exam.rows))
+def _fitness(test: BoardTest) -> tuple[bool, int]:
+    return (not test.conditions, len(test.rows))
 
 
 # ---------------------------------------------------------------- what the drawer shows
@@ -206,9 +206,9 @@ def _fitness(exam: Exam) -> tuple[bool, int]:
 
 def _details(board: Board) -> dict[str, Any]:
     scores: dict[str, dict[str, Any]] = {entry.key: {} for entry in board.entries}
-    for exam in board.exams:
-        for row in exam.rows:
-            scores[row.entry.key][exam.key] = _scores(row)
+    for test in board.tests:
+        for row in test.rows:
+            scores[row.entry.key][test.key] = _scores(row)
     return {entry.key: detail(entry) | {"scores": scores[entry.key]} for entry in board.entries}
 
 

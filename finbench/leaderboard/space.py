@@ -44,7 +44,7 @@ def gather(folder: Path, repo: str | None = None) -> Publication:
         raise FinbenchError(f"Stale: {', '.join(made.stale)}.", f"finbench leaderboard build {folder}")
     facts = {
         "cards": len(made.board.entries),
-        "exams": len(made.board.exams),
+        "tests": len(made.board.tests),
         "repo": repo,
         "dataset_page": hub.page(repo, "dataset") if repo else None,
         "space_page": hub.page(repo, "space") if repo else None,

@@ -10,7 +10,7 @@ from typing import Any
 from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
 from finbench.core.prose import wrapped
 from finbench.leaderboard import published
-from finbench.leaderboard.board import FAMILIES, Board, BoardRow, Exam
+from finbench.leaderboard.board import FAMILIES, Board, BoardRow, BoardTest
 from finbench.scoring import metrics
 
 COLUMNS = (
@@ -22,12 +22,12 @@ COLUMNS = (
 
 
 def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
-    """Tables by family and exam, whole tests before partial ones, and what others published at the end."""
+    """Tables by family and test, whole tests before partial ones, and what others published at the end."""
     sections = [(title, board.family(name)) for name, title in FAMILIES.items()]
     page = from_template(
         "leaderboard/leaderboard.md.j2",
         escape=False,
-        sections=[(title, exams) for title, exams in sections if exams],
+        sections=[(title, tests) for title, tests in sections if tests],
         published=blocks,
         marks=published.marks,
         line=line,
@@ -36,7 +36,7 @@ def markdown(board: Board, blocks: Sequence[published.PublishedScore]) -> str:
     return wrapped(page)
 
 
-def line(exam: Exam, row: BoardRow) -> list[str]:
+def line(test: BoardTest, row: BoardRow) -> list[str]:
     """Cells of a row of a Markdown table."""
     card, subject = row.entry.card, row.entry.card.subject
     return [
@@ -44,7 +44,7 @@ def line(exam: Exam, row: BoardRow) -> list[str]:
         subject.name,
         subject.base.alias,
         describe_subject(subject),
-        in_brackets(row.score.main, exam.share),
+        in_brackets(row.score.main, test.share),
         percent(row.score.parse_rate.value),
         "–" if subject.trainable_parameters is None else f"{subject.trainable_parameters:,}",
         f"{card.peak_memory_bytes / 1e9:.1f}" if card.peak_memory_bytes else "–",
@@ -55,13 +55,13 @@ def line(exam: Exam, row: BoardRow) -> list[str]:
 
 
 def table(board: Board) -> str:
-    """Every row of every exam, a line each; numbers in full."""
+    """Every row of every test, a line each; numbers in full."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for exam in board.exams:
-        for row in exam.rows:
-            writer.writerow({key: _safe(value) for key, value in _record(exam, row).items()})
+    for test in board.tests:
+        for row in test.rows:
+            writer.writerow({key: _safe(value) for key, value in _record(test, row).items()})
     return text.getvalue()
 
 
@@ -70,7 +70,7 @@ def _safe(value: Any) -> Any:
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def _record(exam: Exam, row: BoardRow) -> dict[str, Any]:
+def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
     card, score, subject = row.entry.card, row.score, row.entry.card.subject
     tokens, cost = row.tokens_per_second, row.cost
     return {
@@ -82,7 +82,7 @@ def _record(exam: Exam, row: BoardRow) -> dict[str, Any]:
         "prompt_style": score.prompt_style,
         "chat": subject.chat,
         "shots": card.shots,
-        "whole_test": exam.whole,
+        "whole_test": test.whole,
         "n": score.n,
         "group": row.group,
         "subject": subject.name,
@@ -109,7 +109,7 @@ def _record(exam: Exam, row: BoardRow) -> dict[str, Any]:
     }
 
 
-def baseline(exam: Exam, name: str) -> str | None:
-    """What the majority or random label scores in an exam."""
-    value = exam.score.baselines.get(name, {}).get(exam.score.main_metric)
-    return None if value is None else amount(value, exam.share)
+def baseline(test: BoardTest, name: str) -> str | None:
+    """What the majority or random label scores in an test."""
+    value = test.score.baselines.get(name, {}).get(test.score.main_metric)
+    return None if value is None else amount(value, test.share)

@@ -59,7 +59,7 @@ class Facts:
 
     @property
     def tasks(self) -> list[str]:
-        """What it was trained on, else what it was examined on."""
+        """What it was trained on, else what it was evaluated on."""
         trained = list(self.record.recipe.tasks) if self.record else []
         return trained or list(dict.fromkeys(score.task for card in self.cards for score in card.scores))
 
@@ -125,7 +125,7 @@ def _hub_metric(name: str) -> str:
 
 
 def _rows(facts: Facts) -> list[dict[str, str]]:
-    """The table of results: this adapter, its base in the same exam, and who needs no model."""
+    """The table of results: this adapter, its base in the same task, and who needs no model."""
     found = []
     for card, score in ordered(facts.cards, facts.tasks):
         share = metrics.is_share(score.main_metric)
@@ -178,8 +178,8 @@ def _prompt(facts: Facts) -> str:
     known = [catalog.tasks()[name] for name in facts.tasks if name in catalog.tasks()]
     if not known:
         return "Is this sentence positive, negative or neutral?"
-    exam = task_of_examples(known[0])
-    return str(prompts.pair(exam, next(iter(exam.dataset["test"])))[0])
+    lm_task = task_of_examples(known[0])
+    return str(prompts.pair(lm_task, next(iter(lm_task.dataset["test"])))[0])
 
 
 def _served(facts: Facts) -> int | None:

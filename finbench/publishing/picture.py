@@ -36,7 +36,7 @@ def _rows(
 
 
 def base_score(card: Scorecard, score: Score, base_cards: Sequence[Scorecard]) -> Score | None:
-    """The base's score in the very same exam: task, data, shots, template."""
+    """The base's score in the very same task: task, data, shots, template."""
     for other in base_cards:
         same = other.shots == card.shots and other.subject.chat == card.subject.chat and other.limit == card.limit
         for found in other.scores:

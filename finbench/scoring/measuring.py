@@ -151,17 +151,17 @@ def split_metrics(
 
 
 def sample_rows(
-    exam: Any, instances: Sequence[Any], *, choice: bool, restricted: bool
+    lm_task: Any, instances: Sequence[Any], *, choice: bool, restricted: bool
 ) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
     """Sample rows, one a document, from answered lm-eval Instances; and the scorer's values by metric.
 
-    ``exam`` is lm-eval's task object; its filters are applied here. A row's ``doc`` is the salted hash of the
+    ``lm_task`` is lm-eval's task object; its filters are applied here. A row's ``doc`` is the salted hash of the
     zero-shot prompt, ``cluster`` that of the row's ``group``, else of its text: documents that share it are not
     independent. Of a ``restricted`` set neither answers are in the rows nor values that quote them, only their
     salted hashes.
     """
-    exam._instances = list(instances)  # where lm-eval's filters look for them
-    exam.apply_filters()
+    lm_task._instances = list(instances)  # where lm-eval's filters look for them
+    lm_task.apply_filters()
     by_document: dict[int, list[Any]] = {}
     for instance in instances:
         by_document.setdefault(instance.doc_id, []).append(instance)
@@ -170,15 +170,15 @@ def sample_rows(
     for index, group in sorted(by_document.items()):
         group.sort(key=lambda instance: instance.idx)
         doc, key = group[0].doc, next(iter(group[0].filtered_resps))
-        found = exam.process_results(doc, [instance.filtered_resps[key] for instance in group])
+        found = lm_task.process_results(doc, [instance.filtered_resps[key] for instance in group])
         for name, value in found.items():
             values.setdefault(name, []).append(value)
         answer = [round(instance.resps[0][0], 6) for instance in group] if choice else group[0].resps[0]
-        asked = prompts.shown(exam, doc)
+        asked = prompts.shown(lm_task, doc)
         source = f"group:{doc['group']}" if doc.get("group") else f"text:{doc.get('text', asked)}"
         words = {*map(str, doc.get("choices") or ()), str(doc.get("label")), str(doc.get("attribute"))}
         row = {
-            "task": exam.config.task,
+            "task": lm_task.config.task,
             "index": index,
             "doc": salted(asked),
             "cluster": salted(source)[:16],
@@ -226,7 +226,7 @@ def sample_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 # ---------------------------------------------------------------- baselines
 
 
-def baselines(exam: Any, docs: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
+def baselines(lm_task: Any, docs: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
     """What needs no model, on these very rows: ``random`` labels (mean of 100 seeded draws), ``majority`` label.
 
     Only for tasks with a label a row; others have none.
@@ -240,10 +240,10 @@ def baselines(exam: Any, docs: Sequence[dict[str, Any]], seed: int = 0) -> dict[
     draws = []
     for _ in range(100):
         places = rng.random(len(docs))
-        draws.append(_guess(exam, docs, [own[int(at * len(own))] for own, at in zip(options, places, strict=True)]))
+        draws.append(_guess(lm_task, docs, [own[int(at * len(own))] for own, at in zip(options, places, strict=True)]))
     return {
         "random": {name: float(np.mean([draw[name] for draw in draws])) for name in draws[0]},
-        "majority": _guess(exam, docs, [majority] * len(docs)),
+        "majority": _guess(lm_task, docs, [majority] * len(docs)),
     }
 
 
@@ -259,17 +259,17 @@ def _picked(doc: dict[str, Any], guess: Any) -> Any:
     return guess if guess in options else next((option for option in options if option != doc["label"]), guess)
 
 
-def _guess(exam: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) -> dict[str, float]:
+def _guess(lm_task: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) -> dict[str, float]:
     """Strict metrics of the task for given labels, by its own scorer."""
     per_doc = []
     for doc, guess in zip(docs, guesses, strict=True):
         answers = (
             [guess]
-            if exam.OUTPUT_TYPE == "generate_until"
+            if lm_task.OUTPUT_TYPE == "generate_until"
             else [(float(option == _picked(doc, guess)), True) for option in _options(doc)]
         )
-        per_doc.append(exam.process_results(doc, answers))
-    aggregation = exam.aggregation()
+        per_doc.append(lm_task.process_results(doc, answers))
+    aggregation = lm_task.aggregation()
     return {
         name: float(aggregation[name]([values[name] for values in per_doc]))
         for name in per_doc[0]

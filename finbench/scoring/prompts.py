@@ -1,6 +1,6 @@
-"""lm-eval's task objects: the same object examines a model and renders its training pairs.
+"""lm-eval's task objects: the same object evaluates a model and renders its training pairs.
 
-No prompt is written twice: a training pair is the prompt that the exam would show for that row, then the
+No prompt is written twice: a training pair is the prompt that the task would show for that row, then the
 target delimiter and the gold answer.
 """
 
@@ -42,15 +42,16 @@ def load(
     loaded = {}
     for task in tasks:
         try:
-            exam = manager.load([task.name])["tasks"][task.name]
+            lm_task = manager.load([task.name])["tasks"][task.name]
         except (ValueError, FileNotFoundError) as fault:
             raise FinbenchError(f"Task {task.name}: {fault}", f"Import it again: {task.data}") from fault
         if shots:
-            exam.set_config(key="num_fewshot", value=shots)
-            exam.finbench_seed = seed
-        exam.finbench_origin = _origin(task, data_dir, stated)
-        loaded[task.name] = exam
-    counts = {name: len(rows(exam, "train")) for name, exam in loaded.items()} if shots else {}  # reading takes seconds
+            lm_task.set_config(key="num_fewshot", value=shots)
+            lm_task.finbench_seed = seed
+        lm_task.finbench_origin = _origin(task, data_dir, stated)
+        loaded[task.name] = lm_task
+    # only where they are needed, for reading takes seconds
+    counts = {name: len(rows(lm_task, "train")) for name, lm_task in loaded.items()} if shots else {}
     few = {name: count for name, count in counts.items() if count < shots}
     if few:
         raise FinbenchError(
@@ -118,68 +119,68 @@ def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dic
     return {"origin": f"hub:{hub['path']}", "revision": hub["revision"], "pinned": hub["pinned"], "choices": choices}
 
 
-def rows(exam: Any, split: str) -> list[dict[str, Any]]:
+def rows(lm_task: Any, split: str) -> list[dict[str, Any]]:
     """The rows of a split (``train``, ``validation`` or ``test``) of a loaded task; empty if it has none."""
-    return list(exam.dataset[split]) if split in exam.dataset else []
+    return list(lm_task.dataset[split]) if split in lm_task.dataset else []
 
 
-def shown(exam: Any, doc: Mapping[str, Any]) -> str:
-    """What the exam shows of ``doc``: its text, and its choices where every question has its own."""
-    text = exam.doc_to_text(dict(doc))
-    if exam.config.doc_to_choice is None or "finbench_labels" in exam.config.metadata:
+def shown(lm_task: Any, doc: Mapping[str, Any]) -> str:
+    """What the task shows of ``doc``: its text, and its choices where every question has its own."""
+    text = lm_task.doc_to_text(dict(doc))
+    if lm_task.config.doc_to_choice is None or "finbench_labels" in lm_task.config.metadata:
         return str(text)
-    choices = [str(choice) for choice in exam.doc_to_choice(dict(doc))]
-    return "\n".join(choices if exam.multiple_input else [str(text), *choices])
+    choices = [str(choice) for choice in lm_task.doc_to_choice(dict(doc))]
+    return "\n".join(choices if lm_task.multiple_input else [str(text), *choices])
 
 
-def gold_choice(exam: Any, doc: Mapping[str, Any]) -> int:
+def gold_choice(lm_task: Any, doc: Mapping[str, Any]) -> int:
     """The number of the right one among the choices."""
-    found = exam.doc_to_text(dict(doc)) if exam.multiple_input else exam.doc_to_target(dict(doc))
-    return found if isinstance(found, int) else exam.doc_to_choice(dict(doc)).index(found)
+    found = lm_task.doc_to_text(dict(doc)) if lm_task.multiple_input else lm_task.doc_to_target(dict(doc))
+    return found if isinstance(found, int) else lm_task.doc_to_choice(dict(doc)).index(found)
 
 
-def data_id(task: Task, exam: Any, split: str, docs: list[dict[str, Any]]) -> DataId:
-    """Which rows exactly: the digest of what the exam shows (zero-shot, no template) and expects, in order."""
-    content = [[shown(exam, doc), exam.doc_to_target(doc)] for doc in docs]
-    return DataId(set=task.set, split=split, rows=len(docs), digest=digest(content), **exam.finbench_origin)
+def data_id(task: Task, lm_task: Any, split: str, docs: list[dict[str, Any]]) -> DataId:
+    """Which rows exactly: the digest of what the task shows (zero-shot, no template) and expects, in order."""
+    content = [[shown(lm_task, doc), lm_task.doc_to_target(doc)] for doc in docs]
+    return DataId(set=task.set, split=split, rows=len(docs), digest=digest(content), **lm_task.finbench_origin)
 
 
-def prompt(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> str | list[str]:
-    """The prompt that the exam shows for ``doc``, as lm-eval builds it; a list where each choice has its own."""
-    made: str | list[str] = exam.fewshot_context(
+def prompt(lm_task: Any, doc: Mapping[str, Any], template: Template | None = None) -> str | list[str]:
+    """The prompt that the task shows for ``doc``, as lm-eval builds it; a list where each choice has its own."""
+    made: str | list[str] = lm_task.fewshot_context(
         dict(doc),
-        num_fewshot=exam.config.num_fewshot or 0,
+        num_fewshot=lm_task.config.num_fewshot or 0,
         apply_chat_template=template is not None,
         fewshot_as_multiturn=template is not None,
         chat_template=template,
-        gen_prefix=exam.doc_to_prefix(doc),
+        gen_prefix=lm_task.doc_to_prefix(doc),
     )
     return made
 
 
-def pair(exam: Any, doc: Mapping[str, Any], template: Template | None = None) -> tuple[str, str]:
+def pair(lm_task: Any, doc: Mapping[str, Any], template: Template | None = None) -> tuple[str, str]:
     """(prompt, answer) to train on. The answer starts with the target delimiter, as lm-eval scores it."""
-    asked, answer = prompt(exam, doc, template), exam.doc_to_target(dict(doc))
+    asked, answer = prompt(lm_task, doc, template), lm_task.doc_to_target(dict(doc))
     if isinstance(asked, list):
-        asked = asked[gold_choice(exam, doc)]
-    elif isinstance(answer, int) and exam.config.doc_to_choice is not None:
-        answer = exam.doc_to_choice(dict(doc))[answer]
+        asked = asked[gold_choice(lm_task, doc)]
+    elif isinstance(answer, int) and lm_task.config.doc_to_choice is not None:
+        answer = lm_task.doc_to_choice(dict(doc))[answer]
     if isinstance(answer, list):
         answer = answer[0]
     # under a chat template lm-eval uses no delimiter: the template's own assistant header precedes the answer
-    return asked, ("" if template else exam.config.target_delimiter) + str(answer)
+    return asked, ("" if template else lm_task.config.target_delimiter) + str(answer)
 
 
-def requests(exam: Any, limit: int | None = None, template: Template | None = None) -> list[Any]:
+def requests(lm_task: Any, limit: int | None = None, template: Template | None = None) -> list[Any]:
     """lm-eval Instances for the test split (the first ``limit`` rows), as lm-eval's evaluator builds them."""
-    if exam.config.num_fewshot:
-        exam.set_fewshot_seed(seed=exam.finbench_seed)  # the sampler has a state: each rendering starts it anew
+    if lm_task.config.num_fewshot:
+        lm_task.set_fewshot_seed(seed=lm_task.finbench_seed)  # the sampler has a state: each rendering starts it anew
     instances = []
-    for doc_id, doc in exam.doc_iterator(rank=0, limit=limit, world_size=1):
-        built = exam.construct_requests(
+    for doc_id, doc in lm_task.doc_iterator(rank=0, limit=limit, world_size=1):
+        built = lm_task.construct_requests(
             doc=doc,
-            ctx=prompt(exam, doc, template),
-            metadata=(exam.config.task, doc_id, exam.config.repeats),
+            ctx=prompt(lm_task, doc, template),
+            metadata=(lm_task.config.task, doc_id, lm_task.config.repeats),
             apply_chat_template=template is not None,
             chat_template=template,
         )

@@ -1,4 +1,4 @@
-"""One task, examined on its own example rows: prompts, scores of right and wrong answers, what must not leak.
+"""One task, evaluated on its own example rows: prompts, scores of right and wrong answers, what must not leak.
 
 lm-eval builds the task as it would for a model, and the answers go through its filters and the task's scorer.
 """
@@ -21,14 +21,18 @@ from finbench.scoring import measuring, prompts
 def task_faults(task: Task, write: bool = False) -> Iterator[str]:
     """Findings about a task, one line each; ``write`` refreshes its golden prompts."""
     try:
-        exam = task_of_examples(task)
+        lm_task = task_of_examples(task)
     except Exception as fault:  # noqa: BLE001 - lm-eval raises what it likes for a task that cannot be built
         yield f"lm-eval cannot build it: {type(fault).__name__}: {fault}"
         return
-    docs = list(exam.dataset["test"])
-    golden = {"version": task.version, "digest": task.digest, "pairs": [list(prompts.pair(exam, doc)) for doc in docs]}
-    yield from _prompt_faults(exam, docs)
-    yield from _score_faults(task, exam)
+    docs = list(lm_task.dataset["test"])
+    golden = {
+        "version": task.version,
+        "digest": task.digest,
+        "pairs": [list(prompts.pair(lm_task, doc)) for doc in docs],
+    }
+    yield from _prompt_faults(lm_task, docs)
+    yield from _score_faults(task, lm_task)
     yield from _golden_faults(task, golden, write)
     if task.shipped:
         yield from _data_faults(task)
@@ -56,10 +60,10 @@ def task_of_examples(task: Task) -> Any:
 
 
 def golden_prompt(task: Task) -> str:
-    """The prompt and answer of a task's first example, as an exam shows it."""
+    """The prompt and answer of a task's first example, as an task shows it."""
     quiet()
-    exam = task_of_examples(task)
-    prompt, answer = prompts.pair(exam, next(iter(exam.dataset["test"])))
+    lm_task = task_of_examples(task)
+    prompt, answer = prompts.pair(lm_task, next(iter(lm_task.dataset["test"])))
     return prompt + answer
 
 
@@ -70,18 +74,18 @@ def golden_prompt(task: Task) -> str:
 _GOLD: dict[str, Any] = {"label": None, "target": "a target", "answer": "4711", "score": 0.125, "entities": []}
 
 
-def _prompt_faults(exam: Any, docs: list[dict[str, Any]]) -> Iterator[str]:
+def _prompt_faults(lm_task: Any, docs: list[dict[str, Any]]) -> Iterator[str]:
     """The prompt shows the row's text, and does not change with its answer."""
     for doc in docs:
-        shown = prompts.shown(exam, doc)
+        shown = prompts.shown(lm_task, doc)
         if not _words(str(doc.get("text", ""))) <= _words(shown):
             yield "a prompt does not show the text of its row"
             return
         for name in _GOLD.keys() & doc.keys():
-            if name == "label" and exam.multiple_input:
+            if name == "label" and lm_task.multiple_input:
                 continue  # the number of the right context is what lm-eval takes for the text
             other = _GOLD[name] if name != "label" else _other_label(doc)
-            if other is not None and prompts.prompt(exam, {**doc, name: other}) != prompts.prompt(exam, doc):
+            if other is not None and prompts.prompt(lm_task, {**doc, name: other}) != prompts.prompt(lm_task, doc):
                 yield f"the prompt changes with the row's {name}: it gives the answer away"
                 return
 
@@ -99,15 +103,15 @@ def _other_label(doc: dict[str, Any]) -> Any:
 # ---------------------------------------------------------------- scores
 
 
-def _score_faults(task: Task, exam: Any) -> Iterator[str]:
+def _score_faults(task: Task, lm_task: Any) -> Iterator[str]:
     """Right answers score 1 on the main metric, wrong ones and silence 0 or, of a metric without a floor, less.
 
     Every metric is aggregated, and prefers the right answers as its higher_is_better says.
     """
-    if task.main_metric not in exam.aggregation():
+    if task.main_metric not in lm_task.aggregation():
         return  # said already
     try:
-        right, wrong = _scored(task, exam, right=True), _scored(task, exam, right=False)
+        right, wrong = _scored(task, lm_task, right=True), _scored(task, lm_task, right=False)
     except Exception as fault:  # noqa: BLE001 - a scorer is anybody's code
         yield f"its scorer fails on the example rows: {type(fault).__name__}: {fault}"
         return
@@ -116,31 +120,31 @@ def _score_faults(task: Task, exam: Any) -> Iterator[str]:
     if wrong[task.main_metric] > 0.0:
         what = "wrong labels" if task.form == "choice" else "empty answers"
         yield f"{what} score {wrong[task.main_metric]:g} on {task.main_metric}, not 0"
-    for name, higher in exam.higher_is_better().items():
+    for name, higher in lm_task.higher_is_better().items():
         if not math.isfinite(right[name]) or (right[name] - wrong[name]) * (1 if higher else -1) < 0:
             yield f"{name} is {right[name]:g} for right answers and {wrong[name]:g} for wrong ones"
 
 
-def _scored(task: Task, exam: Any, right: bool) -> dict[str, float]:
+def _scored(task: Task, lm_task: Any, right: bool) -> dict[str, float]:
     """Every metric of right or wrong answers, after the task's filters."""
-    instances = prompts.requests(exam)
+    instances = prompts.requests(lm_task)
     given: dict[int, list[Any]] = {}
     for instance in instances:
-        answers = given.setdefault(instance.doc_id, _answer(task, exam, instance.doc, right))
+        answers = given.setdefault(instance.doc_id, _answer(task, lm_task, instance.doc, right))
         instance.resps = [answers[instance.idx if task.form == "choice" else 0]]
-    _, values = measuring.sample_rows(exam, instances, choice=task.form == "choice", restricted=False)
-    aggregation = exam.aggregation()
+    _, values = measuring.sample_rows(lm_task, instances, choice=task.form == "choice", restricted=False)
+    aggregation = lm_task.aggregation()
     if unknown := set(values) ^ set(aggregation):
         raise ValueError(f"the scorer and metric_list differ in {', '.join(sorted(unknown))}")
     return {name: float(aggregation[name](items)) for name, items in values.items()}
 
 
-def _answer(task: Task, exam: Any, doc: dict[str, Any], right: bool) -> list[Any]:
+def _answer(task: Task, lm_task: Any, doc: dict[str, Any], right: bool) -> list[Any]:
     """What a model that is right, or wrong, would answer."""
     if task.form == "choice":
-        gold = prompts.gold_choice(exam, doc)
-        return [(float((number == gold) == right), False) for number in range(len(exam.doc_to_choice(doc)))]
-    return [" " + str(exam.doc_to_target(doc)) if right else ""]
+        gold = prompts.gold_choice(lm_task, doc)
+        return [(float((number == gold) == right), False) for number in range(len(lm_task.doc_to_choice(doc)))]
+    return [" " + str(lm_task.doc_to_target(doc)) if right else ""]
 
 
 def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[str]:

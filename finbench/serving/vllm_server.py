@@ -23,7 +23,7 @@ from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError, Interrupted
 from finbench.core.records import DType
 from finbench.core.settings import Evaluation
 from finbench.engines import Endpoint, Refused, servable, usable
-from finbench.evaluation import Examinee, examinees, preflight
+from finbench.evaluation import Candidate, candidates, preflight
 from finbench.models import adapters, bases
 from finbench.serving.guard import KEY
 
@@ -99,7 +99,7 @@ def serve(
             f"{host} can be reached by others, and there is no key.",
             f"export {KEY}=$(openssl rand -hex 16), or leave --host out",
         )
-    found, _ = examinees(Evaluation(adapter, base=base, bits=16, engine="vllm"))
+    found, _ = candidates(Evaluation(adapter, base=base, bits=16, engine="vllm"))
     _check(found)
     port = _free(host, port)
     zoo = [one for one in found if one.beside]
@@ -124,7 +124,7 @@ def serve(
     return server
 
 
-def _check(found: Sequence[Examinee]) -> None:
+def _check(found: Sequence[Candidate]) -> None:
     """One base; every adapter beside it; all faults at once."""
     faults = [*preflight.missing(), *(fault for one in found for fault in preflight.against(one))]
     for one in found:
@@ -145,7 +145,7 @@ def _check(found: Sequence[Examinee]) -> None:
 
 
 def _command(
-    base: bases.Base, zoo: Sequence[Examinee], alias: str, host: str, port: int, dtype: DType, tensor_parallel: int
+    base: bases.Base, zoo: Sequence[Candidate], alias: str, host: str, port: int, dtype: DType, tensor_parallel: int
 ) -> list[str]:
     import torch
 

@@ -52,7 +52,7 @@ def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> T
 
 
 def check_lengths(rows: Sequence[TrainingRow], longest: int, what: str) -> None:
-    """Refuse rows above ``longest`` tokens: cutting one would train on something else than is examined."""
+    """Refuse rows above ``longest`` tokens: cutting one would train on something else than is evaluated."""
     over = [len(row.ids) for row in rows if len(row.ids) > longest]
     if over:
         raise FinbenchError(

@@ -231,8 +231,8 @@ def probes(tasks: Sequence[str], template: Any = None) -> list[str]:
     """The prompts of every invented example of ``tasks``: they need no data."""
     texts = []
     for task in catalog.expand(tasks):
-        exam = task_of_examples(task)
-        texts += [prompts.pair(exam, doc, template)[0] for doc in exam.dataset["test"]]
+        lm_task = task_of_examples(task)
+        texts += [prompts.pair(lm_task, doc, template)[0] for doc in lm_task.dataset["test"]]
     return texts
 
 

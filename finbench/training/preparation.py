@@ -64,7 +64,7 @@ class Prepared:
         return self if loop == self.passes.loop else replace(self, passes=replace(self.passes, loop=loop), slower="")
 
 
-Select = Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]]  # (exam, its train rows) -> rows to use
+Select = Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]]  # (task, its train rows) -> rows to use
 
 
 def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None = None) -> Prepared:
@@ -90,22 +90,22 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     first_pair: list[str] = []
     chosen: list[dict[str, Any]] = []
     tasks = catalog.expand(recipe.tasks)
-    for name, exam in prompts.load(tasks, data_dir).items():
-        docs = prompts.rows(exam, "train")
+    for name, lm_task in prompts.load(tasks, data_dir).items():
+        docs = prompts.rows(lm_task, "train")
         if not docs:
             raise FinbenchError(
                 f"Task {name} has no train split to learn from.", "Choose a task that has: finbench tasks list"
             )
         task = catalog.tasks()[name]
-        docs = select(exam, docs) if select else docs
+        docs = select(lm_task, docs) if select else docs
         if recipe.limit is not None and recipe.limit < len(docs):
             docs = choose(docs, recipe.limit, recipe.seed)
         chosen += docs
-        pairs = [prompts.pair(exam, doc, template) for doc in docs]
+        pairs = [prompts.pair(lm_task, doc, template) for doc in docs]
         own = [batches.encode_pair(tokenizer, prompt, answer) for prompt, answer in pairs]
         batches.check_lengths(own, longest, name)
         rows += batches.share_of(own, recipe.tasks[name], recipe.seed)
-        data.append(prompts.data_id(task, exam, "train", docs))
+        data.append(prompts.data_id(task, lm_task, "train", docs))
         first_pair = first_pair or list(pairs[0])
     sampler = batches.LengthSampler([len(row.ids) for row in rows], recipe.batch_size, recipe.seed)
     steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)

@@ -146,22 +146,22 @@ def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
 def _side(recipe: Recipe, side: Literal["held", "train"], share: float) -> preparation.Select:
     """Rows of one side of the split, within the recipe's limit, and of these a seeded ``share``."""
 
-    def select(exam: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        own = [doc for doc in docs if _is_held(exam, doc, recipe.seed) == (side == "held")]
+    def select(lm_task: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        own = [doc for doc in docs if _is_held(lm_task, doc, recipe.seed) == (side == "held")]
         most = min(len(own), recipe.limit or len(own))
         if side == "held":
             most = min(most, MOST_HELD_OUT)
         if not own:
             raise FinbenchError(
-                f"{exam.config.task} has too few train rows ({len(docs)}) to hold some out.", "Tune on more rows."
+                f"{lm_task.config.task} has too few train rows ({len(docs)}) to hold some out.", "Tune on more rows."
             )
         return runner.choose(own, max(1, round(share * most)), recipe.seed)
 
     return select
 
 
-def _is_held(exam: Any, doc: dict[str, Any], seed: int) -> bool:
-    source = str(doc.get("group") or prompts.shown(exam, doc))
+def _is_held(lm_task: Any, doc: dict[str, Any], seed: int) -> bool:
+    source = str(doc.get("group") or prompts.shown(lm_task, doc))
     number = int.from_bytes(hashlib.sha256(f"finbench-tune-{seed}:{source}".encode()).digest()[:8], "big")
     return number < HELD_OUT * 2**64
 

@@ -18,7 +18,7 @@ from finbench.hub.dev.server import DevHub
 pytestmark = pytest.mark.slow
 TRAINING = ["--task", "mini_sentiment", "--limit", "64", "--rank", "4", "--lr", "0.01"]
 TRAINING += ["--set", "dtype=float32", "--set", "batch_size=8"]
-EXAM = ["--tasks", "mini_sentiment", "--limit", "16", "--arg", "dtype=float32"]
+TASKS = ["--tasks", "mini_sentiment", "--limit", "16", "--arg", "dtype=float32"]
 
 
 class Person:
@@ -65,7 +65,7 @@ def test_train_publish_fetch_and_check(dev_hub: DevHub, llama: Path, tmp_path: P
     author, stranger = Person(dev_hub, tmp_path / "author"), Person(dev_hub, tmp_path / "stranger")
     base = f"hub:org/tiny-llama@{upload(dev_hub, 'org/tiny-llama', files_of(llama), private=False)}"
     author.finbench("train", "--base", base, *TRAINING, "--out", "runs/tiny")
-    author.finbench("eval", "--adapter", "runs/tiny", "--base", base, *EXAM)
+    author.finbench("eval", "--adapter", "runs/tiny", "--base", base, *TASKS)
     planned = json.loads(author.finbench("push", "runs/tiny", "hub:org/tiny", "--public", "--dry-run", "--json"))
     pushed = json.loads(author.finbench("push", "runs/tiny", "hub:org/tiny", "--public", "--json"))
     assert planned["changes"] == pushed["changes"]
@@ -75,7 +75,7 @@ def test_train_publish_fetch_and_check(dev_hub: DevHub, llama: Path, tmp_path: P
 
     # a stranger without an account, with an empty cache: the same numbers
     stranger.environment["HF_TOKEN"] = ""
-    stranger.finbench("eval", "--adapter", f"hub:org/tiny@{sha}", "--base", base, *EXAM)
+    stranger.finbench("eval", "--adapter", f"hub:org/tiny@{sha}", "--base", base, *TASKS)
     pairs = []
     for person in (author, stranger):
         folder = person.home / "scorecards"
@@ -109,7 +109,7 @@ def test_train_publish_fetch_and_check(dev_hub: DevHub, llama: Path, tmp_path: P
     assert any(line.startswith("vllm serve org/tiny-llama --revision ") for line in lines)
 
     # without a network
-    stranger.finbench("eval", "--adapter", "hub:org/tiny", "--base", base, *EXAM, "--out", "off", HF_HUB_OFFLINE="1")
+    stranger.finbench("eval", "--adapter", "hub:org/tiny", "--base", base, *TASKS, "--out", "off", HF_HUB_OFFLINE="1")
     # and as an entry of the zoo
     stranger.finbench("zoo", "add", "hub:org/tiny")
     assert "zoo:tiny" in stranger.finbench("zoo", "list", COLUMNS="200")
@@ -121,15 +121,15 @@ def test_a_merged_model(dev_hub: DevHub, llama: Path, tmp_path: Path) -> None:
     base = f"hub:org/tiny-llama@{upload(dev_hub, 'org/tiny-llama', files_of(llama), private=False)}"
     author.finbench("train", "--base", base, *TRAINING, "--out", "runs/tiny")
     author.finbench("merge", "runs/tiny", "--base", base, "--dtype", "float32", "--out", "runs/merged")
-    author.finbench("eval", "--adapter", "runs/merged", "--base", base, *EXAM)
+    author.finbench("eval", "--adapter", "runs/merged", "--base", base, *TASKS)
     pushed = json.loads(author.finbench("push", "runs/merged", "hub:org/full", "--json"))
     paths = {change["path"] for change in pushed["changes"]}
     assert paths >= {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "README.md"}
     assert "base_model_relation: finetune" in pushed["readme"]
     [snippet] = blocks(pushed["readme"], "python")
     author.run(sys.executable, "-c", snippet)
-    author.finbench("eval", "--adapter", "hub:org/full", "--base", base, *EXAM, "--out", "fetched")
-    author.finbench("eval", "--model", "hub:org/full", *EXAM, "--out", "model")
+    author.finbench("eval", "--adapter", "hub:org/full", "--base", base, *TASKS, "--out", "fetched")
+    author.finbench("eval", "--model", "hub:org/full", *TASKS, "--out", "model")
     scores = [
         next(card for card in cardfiles.folder(author.home / place) if place == "model" or card.subject.kind == "model")
         for place in ("scorecards", "fetched", "model")

@@ -98,7 +98,7 @@ def test_a_card_of_xbrl_term_gets_its_line(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The whole way: import, exam with the dummy engine, BERTScore of its card."""
+    """The whole way: import, task with the dummy engine, BERTScore of its card."""
     from typer.testing import CliRunner
 
     from finbench.cli.app import app

@@ -72,8 +72,8 @@ def test_the_same_filings_give_the_same_bytes(tmp_path: Path) -> None:
         build_questions([MINI], tmp_path / name, max_context=600, seed=5, test_companies=["Vexford"])
     assert tree(tmp_path / "one") == tree(tmp_path / "other")
     code = (
-        "from pathlib import Path; from finbench.data.xbrl.build import build; import sys;"
-        "build([Path(sys.argv[1])], Path(sys.argv[2]), max_context=600, seed=5, test_companies=['Vexford'])"
+        "from pathlib import Path; from finbench.data.xbrl.build import build_questions; import sys;"
+        "build_questions([Path(sys.argv[1])], Path(sys.argv[2]), max_context=600, seed=5, test_companies=['Vexford'])"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", code, str(MINI), str(tmp_path / "third")], check=True, env=environment)

@@ -317,17 +317,17 @@ def test_all_tags_of_the_set_become_choices() -> None:
 
 def test_the_choice_form_of_finer139_asks_for_all_tags(tmp_path: Path) -> None:
     import_data("finer139", xbrl_sources(tmp_path, 60)["finer139"], tmp_path / "data")
-    exams = prompts.load(catalog.expand(["finer139", "finer139_mc"]), tmp_path / "data")
-    few, many = (prompts.rows(exams[f"finbench_{name}"], "test") for name in ("finer139", "finer139_mc"))
+    lm_tasks = prompts.load(catalog.expand(["finer139", "finer139_mc"]), tmp_path / "data")
+    few, many = (prompts.rows(lm_tasks[f"finbench_{name}"], "test") for name in ("finer139", "finer139_mc"))
     offered = {
         choice
         for split in ("train", "validation", "test")
-        for row in prompts.rows(exams["finbench_finer139"], split)
+        for row in prompts.rows(lm_tasks["finbench_finer139"], split)
         for choice in row["choices"]
     }
     assert [len(row["choices"]) for row in few] == [10] * 60
     assert [row["choices"] for row in many] == [sorted(offered)] * 60
-    asked = prompts.requests(exams["finbench_finer139_mc"], 2)
+    asked = prompts.requests(lm_tasks["finbench_finer139_mc"], 2)
     assert len(asked) == 2 * len(offered)
     assert not any(choice in asked[0].args[0] for choice in offered if choice != "Goodwill")  # the prompt lists none
 
@@ -349,17 +349,17 @@ def test_the_invented_filings_and_rows_are_what_their_script_writes() -> None:
 
 
 def test_the_mini_rows_score_as_their_own_answers() -> None:
-    exam = prompts.load(catalog.expand(["mini_xbrl"]), None)["finbench_mini_xbrl"]
-    docs = prompts.rows(exam, "test")
+    lm_task = prompts.load(catalog.expand(["mini_xbrl"]), None)["finbench_mini_xbrl"]
+    docs = prompts.rows(lm_task, "test")
     assert {doc["task"] for doc in docs} == {"tags", "values", "formula", "calc"}
     for doc in docs:
-        right = exam.process_results(doc, [" " + str(exam.doc_to_target(doc))])
+        right = lm_task.process_results(doc, [" " + str(lm_task.doc_to_target(doc))])
         assert right == {"acc": 1, "acc_lenient": 1, "parse_rate": 1}, doc
-        assert exam.process_results(doc, [""])["acc"] == 0
-        prompt, answer = prompts.pair(exam, doc)
+        assert lm_task.process_results(doc, [""])["acc"] == 0
+        prompt, answer = prompts.pair(lm_task, doc)
         assert len(prompt + answer) < 1100
         assert doc["answer"] in answer
-    sides = [{doc["company"] for doc in prompts.rows(exam, split)} for split in ("train", "test")]
+    sides = [{doc["company"] for doc in prompts.rows(lm_task, split)} for split in ("train", "test")]
     assert not sides[0] & sides[1]
 
 

@@ -5,11 +5,11 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const drawing = JSON.parse(document.getElementById("drawing").textContent);
   const details = data.details || {};
-  const byKey = new Map(data.exams.map((exam) => [exam.key, exam]));
+  const byKey = new Map(data.tests.map((test) => [test.key, test]));
   const $ = (id) => document.getElementById(id);
   const SHOWN = 100; // rows of a table that are drawn at once; more are a click away
   const [CARD, VALUE, LOW, HIGH, GROUP, PARSED, TOKENS, COST, FRONTS, SEEN] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
-  const state = { tab: "overview", exam: null, sort: {}, all: false, open: {} };
+  const state = { tab: "overview", test: null, sort: {}, all: false, open: {} };
 
   // ---------------------------------------------------------------- small helpers
 
@@ -43,10 +43,10 @@
       low === null ? null : h("u", { style: { left: percent(low), width: `calc(${percent(high)} - ${percent(low)})` } }),
       h("s", { style: { left: percent(value) } }));
   }
-  function score(row, exam) {
-    const said = amount(row[VALUE], exam.share);
-    const limits = span(row[LOW], row[HIGH], exam.share, " – ");
-    return h("div", { class: "score" }, h("b", {}, said), exam.share ? bar(row[VALUE], row[LOW], row[HIGH]) : h("span", {}), h("small", row[LOW] === null ? { title: "no interval: see the row's details" } : {}, limits));
+  function score(row, test) {
+    const said = amount(row[VALUE], test.share);
+    const limits = span(row[LOW], row[HIGH], test.share, " – ");
+    return h("div", { class: "score" }, h("b", {}, said), test.share ? bar(row[VALUE], row[LOW], row[HIGH]) : h("span", {}), h("small", row[LOW] === null ? { title: "no interval: see the row's details" } : {}, limits));
   }
   function group(number_) {
     if (number_ === null) return h("span", { class: "none", title: "no group: nothing to test on" }, "–");
@@ -94,13 +94,13 @@
     if (state.all || total <= SHOWN) return null;
     return h("p", { class: "more" }, h("button", { class: "button", type: "button", on: { click: () => { state.all = true; refresh(); } } }, `Show all ${number(total, 0)} rows`));
   }
-  function who(card, exam, brief) { // brief: method, rank and bits have columns of their own, except on a phone
+  function who(card, test, brief) { // brief: method, rank and bits have columns of their own, except on a phone
     return h("th", { scope: "row", class: "who" },
-      h("button", { class: "open", type: "button", on: { click: () => drawer(card, exam) } }, card.name),
+      h("button", { class: "open", type: "button", on: { click: () => drawer(card, test) } }, card.name),
       h("span", { class: "sub" }, card.kind === "base" ? null : h("span", { class: brief ? "narrow" : null }, `${card.what} on `), card.kind === "base" ? (card.bits === 16 ? "base" : `base, ${card.bits} bits`) : card.base));
   }
 
-  function examTable(exam, passed) {
+  function testTable(test, passed) {
     const card = (row) => data.cards[row[CARD]];
     const columns = [
       ["Group", "group", (row) => row[GROUP], { down: false }],
@@ -108,7 +108,7 @@
       ["Method", "method", (row) => card(row).method, { down: false, class: "wide" }],
       ["Bits", "bits", (row) => card(row).bits, { class: "n wide" }],
       ["Rank", "rank", (row) => card(row).rank, { class: "n wide" }],
-      [capital(exam.metric), "score", (row) => row[VALUE], { down: !exam.lower, below: `${exam.share ? "%, " : ""}95 % interval` }],
+      [capital(test.metric), "score", (row) => row[VALUE], { down: !test.lower, below: `${test.share ? "%, " : ""}95 % interval` }],
       ["Parsed", "parsed", (row) => row[PARSED], { class: "n", below: "%" }],
       ["Trainable", "parameters", (row) => card(row).parameters, { class: "n wide", below: "parameters" }],
       ["Memory", "memory", (row) => card(row).memory || null, { class: "n wide", below: "peak, GB" }],
@@ -116,18 +116,18 @@
       ["Cost", "cost", (row) => row[COST], { class: "n wide", below: "s / 1,000 docs" }],
       ["Evidence", "level", (row) => card(row).level, { class: "wide", down: false }],
     ];
-    const rows = ordered(exam.rows.filter((row) => passed[row[CARD]]), Object.fromEntries(columns.map(([, key, value]) => [key, value])));
+    const rows = ordered(test.rows.filter((row) => passed[row[CARD]]), Object.fromEntries(columns.map(([, key, value]) => [key, value])));
     const plain = !state.sort.key || state.sort.key === "group";
     let before = null;
     const line = (row) => {
       const mine = card(row);
       const seen = row[SEEN] ? h("span", { class: "sub warn" }, `trained on ${number(100 * row[SEEN], 1)} % of this test`) : null;
-      const subject = who(mine, exam, true);
+      const subject = who(mine, test, true);
       if (seen) subject.append(seen);
       return h("tr", { class: mine.kind === "base" ? "isbase" : null },
         h("td", {}, group(row[GROUP])), subject,
         h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide" }, mine.rank === null ? none() : String(mine.rank)),
-        h("td", {}, score(row, exam)),
+        h("td", {}, score(row, test)),
         h("td", { class: row[PARSED] < 0.9 ? "n warn" : "n" }, number(100 * row[PARSED], 1)),
         h("td", { class: "n wide" }, short(mine.parameters)),
         h("td", { class: "n wide" }, mine.memory ? number(mine.memory / 1e9, 1) : none()),
@@ -141,17 +141,17 @@
       before = row[GROUP];
       return row.line;
     });
-    const baselines = Object.entries(exam.baselines).map(([name, value]) => h("tr", { class: "baseline" },
+    const baselines = Object.entries(test.baselines).map(([name, value]) => h("tr", { class: "baseline" },
       h("td", {}), h("th", { scope: "row", class: "who" }, `${name} label`, h("span", { class: "sub" }, "no model")),
       h("td", { class: "wide" }), h("td", { class: "wide" }), h("td", { class: "wide" }),
-      h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, exam.share)), exam.share ? bar(value, value, value) : "")),
+      h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : "")),
       h("td", {}), ...Array.from({ length: 5 }, () => h("td", { class: "wide" }))));
-    count(rows.length, exam.rows.length);
-    const title = `exam-${exam.key}`;
+    count(rows.length, test.rows.length);
+    const title = `test-${test.key}`;
     return [
-      h("h2", { id: title }, exam.title, " ", exam.whole ? null : h("span", { class: "badge outside" }, `partial: first ${number(exam.n, 0)} rows`), exam.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
-      h("p", { class: "lead" }, `${capital(exam.metric)}${exam.share ? " in %" : ""}, n = ${number(exam.n, 0)}. ${exam.form === "choice" ? "Log-likelihoods of the labels" : "Generated answers, read strictly"}; prompt: ${exam.style}. Task version ${exam.version} (${exam.digests[0]}), data ${exam.digests[1]}, licence ${exam.licence}.`),
-      exam.whole ? null : partialNotice(exam.n),
+      h("h2", { id: title }, test.title, " ", test.whole ? null : h("span", { class: "badge outside" }, `partial: first ${number(test.n, 0)} rows`), test.ranked ? null : h("span", { class: "badge outside" }, "never ranked")),
+      h("p", { class: "lead" }, `${capital(test.metric)}${test.share ? " in %" : ""}, n = ${number(test.n, 0)}. ${test.form === "choice" ? "Log-likelihoods of the labels" : "Generated answers, read strictly"}; prompt: ${test.style}. Task version ${test.version} (${test.digests[0]}), data ${test.digests[1]}, licence ${test.licence}.`),
+      test.whole ? null : partialNotice(test.n),
       h("div", { class: "scroll", role: "region", "aria-labelledby": title, tabindex: "0" },
         h("table", {}, h("thead", {}, h("tr", {}, columns.map(([label, key, , options]) => heading(label, key, options)))), h("tbody", {}, body, baselines))),
       more(rows.length),
@@ -162,13 +162,13 @@
   // ---------------------------------------------------------------- first screen
 
   const gathered = {};
-  function subjectsOf(exams) { // a line each, best first; cards do not change, so this is done once
+  function subjectsOf(tests) { // a line each, best first; cards do not change, so this is done once
     const subjects = new Map();
-    for (const exam of exams) for (const row of exam.rows) {
+    for (const test of tests) for (const row of test.rows) {
       const card = data.cards[row[CARD]];
       if (!subjects.has(card.who)) subjects.set(card.who, { card, cells: new Map(), firsts: 0, sum: 0 });
       const subject = subjects.get(card.who);
-      subject.cells.set(exam.key, row);
+      subject.cells.set(test.key, row);
       subject.firsts += row[GROUP] === 1;
       subject.sum += row[VALUE];
     }
@@ -176,32 +176,32 @@
     return [...subjects.values()].sort((a, b) => b.firsts - a.firsts || mean(b) - mean(a) || a.card.name.localeCompare(b.card.name, "en", { numeric: true }));
   }
   function matrix(keys, passed, prefix) {
-    const exams = keys.map((key) => byKey.get(key));
-    const every = gathered[prefix] ||= subjectsOf(exams);
+    const tests = keys.map((key) => byKey.get(key));
+    const every = gathered[prefix] ||= subjectsOf(tests);
     const values = { [`${prefix}name`]: (subject) => subject.card.name };
-    for (const exam of exams) values[prefix + exam.key] = (subject) => subject.cells.get(exam.key)?.[VALUE] ?? null;
+    for (const test of tests) values[prefix + test.key] = (subject) => subject.cells.get(test.key)?.[VALUE] ?? null;
     const rows = ordered(every.filter((subject) => [...subject.cells.values()].some((row) => passed[row[CARD]])), values);
     const line = (subject) => h("tr", { class: subject.card.kind === "base" ? "isbase" : null },
-      who(subject.card, exams.find((exam) => subject.cells.has(exam.key)), false),
-      exams.map((exam) => {
-        const row = subject.cells.get(exam.key);
+      who(subject.card, tests.find((test) => subject.cells.has(test.key)), false),
+      tests.map((test) => {
+        const row = subject.cells.get(test.key);
         if (!row) return h("td", { class: "n cell" }, none());
-        const value = amount(row[VALUE], exam.share);
-        const limits = row[LOW] === null ? "no interval" : `95 % interval ${span(row[LOW], row[HIGH], exam.share, " to ")}`;
+        const value = amount(row[VALUE], test.share);
+        const limits = row[LOW] === null ? "no interval" : `95 % interval ${span(row[LOW], row[HIGH], test.share, " to ")}`;
         const said = `${value}, ${limits}${row[GROUP] ? `, group ${row[GROUP]}` : ""}`;
         return h("td", { class: "n cell" },
-          h("button", { type: "button", class: row[GROUP] === 1 ? "first" : null, title: said, "aria-label": `${subject.card.name}, ${exam.title}: ${said}`, on: { click: () => drawer(data.cards[row[CARD]], exam) } }, value),
-          exam.share ? bar(row[VALUE], row[LOW], row[HIGH]) : null);
+          h("button", { type: "button", class: row[GROUP] === 1 ? "first" : null, title: said, "aria-label": `${subject.card.name}, ${test.title}: ${said}`, on: { click: () => drawer(data.cards[row[CARD]], test) } }, value),
+          test.share ? bar(row[VALUE], row[LOW], row[HIGH]) : null);
       }));
     const body = rows.slice(0, state.all ? undefined : SHOWN).map((subject) => subject.line ||= line(subject));
-    const baseline = (name) => exams.some((exam) => name in exam.baselines) ? h("tr", { class: "baseline" }, h("th", { scope: "row", class: "who" }, `${name} label`),
-      exams.map((exam) => h("td", { class: "n cell" }, name in exam.baselines ? amount(exam.baselines[name], exam.share) : ""))) : null;
+    const baseline = (name) => tests.some((test) => name in test.baselines) ? h("tr", { class: "baseline" }, h("th", { scope: "row", class: "who" }, `${name} label`),
+      tests.map((test) => h("td", { class: "n cell" }, name in test.baselines ? amount(test.baselines[name], test.share) : ""))) : null;
     return {
       rows: rows.length, of: every.length,
       table: h("div", { class: "scroll", role: "region", "aria-label": "Scores of all tasks", tabindex: "0" }, h("table", { class: "matrix" },
         h("thead", {}, h("tr", {}, heading("Subject", `${prefix}name`, { down: false }),
-          exams.map((exam) => heading([exam.task, ...exam.conditions].join(", "), prefix + exam.key, { class: "n", down: !exam.lower,
-            below: [exam.metric, `n = ${number(exam.n, 0)}`] })))),
+          tests.map((test) => heading([test.task, ...test.conditions].join(", "), prefix + test.key, { class: "n", down: !test.lower,
+            below: [test.metric, `n = ${number(test.n, 0)}`] })))),
         h("tbody", {}, body, baseline("majority"), baseline("random")))),
       more: more(rows.length),
     };
@@ -231,14 +231,14 @@
   // ---------------------------------------------------------------- a family
 
   function family(name, passed) {
-    const exams = data.exams.filter((exam) => exam.family === name);
-    const exam = exams.find((found) => found.key === state.exam) || exams[0];
-    state.exam = exam.key;
-    const pill = (found) => h("button", { type: "button", class: found.whole ? "pill" : "pill partial", "aria-pressed": String(found === exam), "data-exam": found.key,
-      on: { click: () => { go(name, found.key); document.querySelector(`[data-exam="${found.key}"]`)?.focus(); } } }, found.form === "choice" && found.family !== "general" ? `${found.title} (log-likelihood)` : found.title);
+    const tests = data.tests.filter((test) => test.family === name);
+    const test = tests.find((found) => found.key === state.test) || tests[0];
+    state.test = test.key;
+    const pill = (found) => h("button", { type: "button", class: found.whole ? "pill" : "pill partial", "aria-pressed": String(found === test), "data-test": found.key,
+      on: { click: () => { go(name, found.key); document.querySelector(`[data-test="${found.key}"]`)?.focus(); } } }, found.form === "choice" && found.family !== "general" ? `${found.title} (log-likelihood)` : found.title);
     const line = (label, chosen) => chosen.length ? h("div", { class: "pills", role: "group", "aria-label": label }, h("span", {}, label), chosen.map(pill)) : null;
-    return [line("Whole tests", exams.filter((found) => found.whole)), line("Partial", exams.filter((found) => !found.whole)),
-      ...examTable(exam, passed), charts(exam)];
+    return [line("Whole tests", tests.filter((found) => found.whole)), line("Partial", tests.filter((found) => !found.whole)),
+      ...testTable(test, passed), charts(test)];
   }
 
   // ---------------------------------------------------------------- charts
@@ -250,12 +250,12 @@
     if (part && typeof part === "object") return Object.fromEntries(Object.entries(part).map(([key, one]) => [key, fill(one, words)]));
     return typeof part === "string" && part in words ? words[part] : part;
   }
-  function points(exam, axis, passed) {
-    const scale = exam.share ? 100 : 1;
-    const made = exam.rows.filter((row) => passed[row[CARD]]).map((row) => {
+  function points(test, axis, passed) {
+    const scale = test.share ? 100 : 1;
+    const made = test.rows.filter((row) => passed[row[CARD]]).map((row) => {
       const card = data.cards[row[CARD]];
       return { name: card.name, method: card.method, kind: card.kind, machine: card.machine, x: axis === "cost" ? row[COST] : card.memory ? card.memory / 1e9 : null,
-        score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], exam.share), front: Boolean(row[FRONTS] & (axis === "cost" ? 1 : 2)) };
+        score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], test.share), front: Boolean(row[FRONTS] & (axis === "cost" ? 1 : 2)) };
     }).filter((point) => point.x !== null);
     const middle = (Math.min(...made.map((point) => point.x)) + Math.max(...made.map((point) => point.x))) / 2;
     const front = made.filter((point) => point.front).sort((a, b) => a.x - b.x);
@@ -263,13 +263,13 @@
     for (const point of made) Object.assign(point, { right: point.x > middle, named: named.includes(point) });
     return made;
   }
-  function charts(exam) {
+  function charts(test) {
     const figures = Object.entries(data.axes).map(([axis, title]) => h("figure", {},
       h("figcaption", {}, axis === "cost" ? "Score against cost; dashed: the Pareto front of each kind of machine" : "Score against peak memory; dashed: the Pareto front of each kind of machine"),
-      h("div", { class: "plot", "data-axis": axis, role: "img", "aria-label": `${exam.title}: score against ${title}; the numbers are in the table above` })));
-    return h("div", { class: "charts", "data-exam-charts": exam.key }, figures);
+      h("div", { class: "plot", "data-axis": axis, role: "img", "aria-label": `${test.title}: score against ${title}; the numbers are in the table above` })));
+    return h("div", { class: "charts", "data-test-charts": test.key }, figures);
   }
-  async function draw(exam, passed) {
+  async function draw(test, passed) {
     drawn.forEach((result) => result.finalize());
     drawn = [];
     const css = getComputedStyle(document.documentElement);
@@ -278,12 +278,12 @@
     const config = { background: "transparent", font: "system-ui, sans-serif", view: { stroke: "transparent" }, axis, legend: { labelColor: colour("--ink"), orient: "bottom", symbolOpacity: 1, symbolStrokeWidth: 0 } };
     for (const place of document.querySelectorAll(".plot")) {
       const kind = place.dataset.axis;
-      const rows = points(exam, kind, passed);
+      const rows = points(test, kind, passed);
       if (!rows.length) {
         place.replaceChildren(h("p", { class: "note" }, "Nothing to draw: no subject, or not measured."));
         continue;
       }
-      const spec = fill(drawing, { "%axis%": data.axes[kind], "%metric%": capital(exam.metric) + (exam.share ? " in %" : ""), "%soft%": colour("--soft"), "%ink%": colour("--ink") });
+      const spec = fill(drawing, { "%axis%": data.axes[kind], "%metric%": capital(test.metric) + (test.share ? " in %" : ""), "%soft%": colour("--soft"), "%ink%": colour("--ink") });
       const costs = rows.map((row) => row.x);
       if (costs.length && Math.min(...costs) > 0 && Math.max(...costs) > 20 * Math.min(...costs)) for (const layer of spec.layer) if (layer.encoding.x) { Object.assign(layer.encoding.x.scale, { type: "log", nice: false }); delete layer.encoding.x.scale.zero; }
       drawn.push(await vegaEmbed(place, { ...spec, datasets: { rows } }, { actions: false, ast: true, config, renderer: "svg", tooltip: true, logLevel: 1 }));
@@ -335,7 +335,7 @@
     } } }, "Copy");
     return h("div", { class: "step" }, h("p", {}, why), h("div", {}, h("pre", { tabindex: "0" }, command), navigator.clipboard ? copy : null));
   }
-  async function drawer(card, exam) {
+  async function drawer(card, test) {
     const place = $("drawer-body");
     const close = h("button", { class: "button", type: "button", on: { click: () => $("drawer").close() } }, "Close");
     const head = h("div", { class: "drawer-head" }, h("div", {}, h("h2", { id: "drawer-title" }, card.name), h("p", {}, badge(card.level), " ", h("span", { class: "note" }, `${card.what}; ${data.levels[card.level] || ""}`))), close);
@@ -347,10 +347,10 @@
       place.append(h("p", { class: "notice" }, `The details of this card are in ${fault.message}, which is not beside this page.`));
       return;
     }
-    const own = found.scores[exam.key];
+    const own = found.scores[test.key];
     const measures = own ? [...own.metrics.map((measure) => ["strict", measure]), ...own.lenient.map((measure) => ["lenient", measure]), ["", own.parsed]] : [];
     place.append(
-      h("h3", {}, `${exam.title}, n = ${number(exam.n, 0)}`),
+      h("h3", {}, `${test.title}, n = ${number(test.n, 0)}`),
       ...(own ? [
         table(["metric", "reading", "value", "95 % interval"], measures.map(([how, [name, share, value, low, high]]) => [name, how, amount(value, share), span(low, high, share, " – ")]), "Metrics"),
         h("h3", {}, "Taken apart"), taken(own.breakdown), rows2(own.facts)] : []),
@@ -376,10 +376,10 @@
     if (kept) parts[parts.length - 1] = kept;
     $("panel").replaceChildren(...parts);
     clearTimeout(refresh.timer);
-    if (state.tab !== "overview") refresh.timer = setTimeout(() => draw(byKey.get(state.exam), passed), whole ? 0 : 250);
+    if (state.tab !== "overview") refresh.timer = setTimeout(() => draw(byKey.get(state.test), passed), whole ? 0 : 250);
   }
-  function go(tab, exam = null) {
-    Object.assign(state, { tab, exam, sort: {}, all: false });
+  function go(tab, test = null) {
+    Object.assign(state, { tab, test, sort: {}, all: false });
     for (const button of document.querySelectorAll("[role=tab]")) {
       const mine = button.dataset.tab === tab;
       button.setAttribute("aria-selected", String(mine));
@@ -387,13 +387,13 @@
       if (mine) button.scrollIntoView({ block: "nearest", inline: "nearest" });
     }
     refresh();
-    const hash = tab === "overview" ? "" : `#${[tab, state.exam].filter(Boolean).join("/")}`;
+    const hash = tab === "overview" ? "" : `#${[tab, state.test].filter(Boolean).join("/")}`;
     if (hash !== location.hash) history.replaceState(null, "", hash || location.pathname + location.search);
   }
   function follow() {
-    const [tab, exam] = decodeURIComponent(location.hash.slice(1)).split("/");
+    const [tab, test] = decodeURIComponent(location.hash.slice(1)).split("/");
     const known = [...document.querySelectorAll("[role=tab]")].some((button) => button.dataset.tab === tab);
-    go(known ? tab : "overview", byKey.has(exam) ? exam : null);
+    go(known ? tab : "overview", byKey.has(test) ? test : null);
   }
   const tabs = [...document.querySelectorAll("[role=tab]")];
   tabs.forEach((button, at) => {
