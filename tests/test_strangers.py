@@ -21,7 +21,7 @@ from test_security import configured
 from conftest import files_of, processor_time, quick, upload
 from finbench import hub
 from finbench.cli import app, options
-from finbench.cli.show import publications
+from finbench.cli.show import publications, runs
 from finbench.core import catalog, console
 from finbench.core.errors import FinbenchError, harmless
 from finbench.data.files import expand
