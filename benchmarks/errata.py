@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from finbench.core.prose import wrapped
-from finbench.data.audit.model import Audit, Finding
+from finbench.data.audit.findings import Audit, Finding
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "errata.md"
 MARKS = ("<!-- audit: written by benchmarks/errata.py -->", "<!-- /audit -->")

@@ -11,18 +11,18 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from finbench.grid import forecast, spec
+from finbench.grid import forecast, sweepfile
 from finbench.grid.forecast import Forecast
-from finbench.grid.spec import Cell
 from finbench.grid.steps import Schedule
+from finbench.grid.sweepfile import Cell
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 def lines(name: str, gpu: str, price: float, data_dir: Path | None) -> list[str]:
     """A line a base of the grid."""
-    stated = spec.read(EXAMPLES / f"sweep-{name}.yaml")
-    board = Schedule(stated, spec.cells(stated, data_dir), {})
+    stated = sweepfile.read(EXAMPLES / f"sweep-{name}.yaml")
+    board = Schedule(stated, sweepfile.cells(stated, data_dir), {})
     found = forecast.forecasts(board, gpu, price, data_dir)
     by_base: dict[str, list[Cell]] = {}
     for cell in board.cells:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core import environment
-from finbench.grid import driver, spec
+from finbench.grid import driver, sweepfile
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 
@@ -23,9 +23,9 @@ RESULTS = Path(__file__).with_suffix(".json")
 
 def run(count: int) -> dict[str, Any]:
     """Steps a second, cells a second, of ``count`` cells whose steps do nothing."""
-    stated = spec.Sweep(name="nothing", axes={"seed": list(range(count))}, common={"tasks": ["mini_sentiment"]})
+    stated = sweepfile.Sweep(name="nothing", axes={"seed": list(range(count))}, common={"tasks": ["mini_sentiment"]})
     start = time.perf_counter()
-    cells = spec.cells(stated)
+    cells = sweepfile.cells(stated)
     read = time.perf_counter() - start
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder)

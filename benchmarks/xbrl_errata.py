@@ -19,9 +19,9 @@ from pathlib import Path
 
 from finbench.core import paths
 from finbench.core.prose import wrapped
-from finbench.data.xbrl import filings, published
+from finbench.data.xbrl import filings, finlora_questions
+from finbench.data.xbrl.finlora_questions import Question
 from finbench.data.xbrl.model import Filing
-from finbench.data.xbrl.published import Question
 from finbench.data.xbrl.ratios import RATIOS, Solved, solve
 from finbench.data.xbrl.sheets import Sheet, sheets
 
@@ -70,7 +70,7 @@ class Judge:
     def __init__(self, given: list[Filing]) -> None:
         self.helper = paths.helper("xbrl")  # answers are compared as the tasks compare them
         self.sheets: dict[tuple[str, str], Sheet] = {}
-        self.filings = {published.document_of(filing): filing for filing in given}
+        self.filings = {finlora_questions.document_of(filing): filing for filing in given}
         for document, filing in self.filings.items():
             by_key = {sheet.context.key: sheet for sheet in sheets(filing)[0]}
             for context in filing.contexts.values():
@@ -126,7 +126,7 @@ class Judge:
 
 def section(folder: Path, given: list[Filing]) -> Iterator[str]:
     """The lines of the section of docs/errata.md."""
-    questions = published.read_questions(sorted(folder.glob("*.csv")))
+    questions = finlora_questions.read_questions(sorted(folder.glob("*.csv")))
     judge = Judge(given)
     joined = [question for question in questions if question.document in judge.filings]
     faults = {question.place: judge.fault(question) for question in joined}
@@ -138,7 +138,7 @@ def section(folder: Path, given: list[Filing]) -> Iterator[str]:
     yield ""
     yield "| kind | rows | different answers | agree | disagree |"
     yield "|--|--:|--:|--:|--:|"
-    for set_ in published.SETS.values():
+    for set_ in finlora_questions.SETS.values():
         part = [question for question in joined if question.set == set_]
         good = sum(not faults[question.place] for question in part)
         answers = {(question.document, question.context, question.answer) for question in part}
@@ -203,8 +203,8 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="put the section into docs/errata.md")
     arguments = parser.parse_args()
     given = [filing for path in arguments.filings for filing in filings.read(path)]
-    asked = {question.document for question in published.read_questions(sorted(arguments.folder.glob("*.csv")))}
-    text = "\n".join(section(arguments.folder, [f for f in given if published.document_of(f) in asked])) + "\n"
+    asked = {question.document for question in finlora_questions.read_questions(sorted(arguments.folder.glob("*.csv")))}
+    text = "\n".join(section(arguments.folder, [f for f in given if finlora_questions.document_of(f) in asked])) + "\n"
     text = wrapped(text)
     if not arguments.write:
         sys.stdout.write(text)

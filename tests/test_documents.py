@@ -103,6 +103,8 @@ def test_links_resolve(name: str) -> None:
         if re.match(r"[a-z][a-z0-9+.-]*:", target):
             continue
         file, _, anchor = target.partition("#")
+        if re.search(r"(^|/)(task|api)/[\w-]+\.md$", file):
+            continue  # made by docs/site_hooks.py when the site is built, which fails on a link to nowhere
         path = ((ROOT / name).parent / file).resolve() if file else ROOT / name
         if not path.exists():
             wrong.append(f"{target}: no such file")

@@ -658,7 +658,7 @@ def test_weights_that_two_layers_share_come_back_as_they_were(llama: Path) -> No
     """A tied head is kept when the embedding has been added to: the oldest copy must win."""
     import peft
 
-    from finbench.engines.merging import Merger
+    from finbench.engines.folding import Merger
 
     model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.float32).eval()
     before = model.model.embed_tokens.weight.detach().clone()

@@ -1,4 +1,4 @@
-"""finbench/data/files: files that are odd, huge or hostile are read exactly, or refused at once and in one line."""
+"""finbench/data/readers: files that are odd, huge or hostile are read exactly, or refused at once and in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from conftest import processor_time, quick
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
-from finbench.data import files as data_files
+from finbench.data import readers as data_files
 from finbench.data.sources import import_data
 from make_data import sentences
 

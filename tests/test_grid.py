@@ -20,7 +20,7 @@ import yaml
 
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
-from finbench.grid import spec, watch, work
+from finbench.grid import sweepfile, watch, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule, Step
 from finbench.training import recipes
@@ -42,14 +42,14 @@ def write(folder: Path, base: object, **changes: Any) -> Path:
 
 
 def names(path: Path) -> list[str]:
-    return [cell.name for cell in spec.cells(spec.read(path))]
+    return [cell.name for cell in sweepfile.cells(sweepfile.read(path))]
 
 
 # ---------------------------------------------------------------- cells
 
 
 def test_cells_are_the_product_of_the_axes(tmp_path: Path) -> None:
-    cells = spec.cells(spec.read(write(tmp_path, "smollm2-135m")))
+    cells = sweepfile.cells(sweepfile.read(write(tmp_path, "smollm2-135m")))
     wanted = list(itertools.product(["lora", "rslora"], ["finbench_mini_sentiment", "finbench_mini_headline"], [0, 1]))
     assert [(c.recipe.method, *c.recipe.tasks, c.recipe.seed) for c in cells] == wanted
     assert len({cell.key for cell in cells}) == len({cell.folder for cell in cells}) == 8
@@ -65,7 +65,7 @@ def test_an_axis_may_set_several_keys_and_cells_are_excluded_and_included(tmp_pa
     path = write(
         tmp_path, "smollm2-135m", axes=axes, exclude=[rule], include=[{"method": "vera", "rank": 16, "seed": 7}]
     )
-    cells = spec.cells(spec.read(path))
+    cells = sweepfile.cells(sweepfile.read(path))
     found = [(cell.recipe.method, cell.recipe.bits, cell.recipe.rank, cell.recipe.seed) for cell in cells]
     assert found == [
         ("lora", 16, 4, 0),
@@ -112,7 +112,9 @@ def test_a_fault_of_the_file_is_named_before_anything_starts(
 
 def test_a_rule_of_needs_decides_for_the_cells_it_fits(tmp_path: Path) -> None:
     rules = [{"when": {"method": "rslora"}, "gpus": 0.5, "memory": 200}, {"when": {"seed": [1]}, "cpus": 3}]
-    cells = spec.cells(spec.read(write(tmp_path, "smollm2-135m", needs={"cpus": 2, "gpus": 1}, needs_of=rules)))
+    cells = sweepfile.cells(
+        sweepfile.read(write(tmp_path, "smollm2-135m", needs={"cpus": 2, "gpus": 1}, needs_of=rules))
+    )
     needs = {(c.recipe.method, c.recipe.seed): (c.needs.cpus, c.needs.gpus, c.needs.memory) for c in cells}
     assert needs["lora", 0] == (2, 1, None)
     assert needs["rslora", 0] == (2, 0.5, 200)
@@ -121,12 +123,12 @@ def test_a_rule_of_needs_decides_for_the_cells_it_fits(tmp_path: Path) -> None:
 
 def test_a_cell_on_several_gpus_is_trained_by_as_many_processes(tmp_path: Path) -> None:
     path = write(tmp_path, "smollm2-135m", needs={"gpus": 2}, eval={"needs": {"gpus": 1}})
-    stated = spec.read(path)
-    board = Schedule(stated, spec.cells(stated), {})
+    stated = sweepfile.read(path)
+    board = Schedule(stated, sweepfile.cells(stated), {})
     assert {step.needs.gpus for step in board.steps.values() if step.kind == work.TRAIN} == {2}
     assert {step.told["processes"] for step in board.steps.values() if step.kind == work.TRAIN} == {2}
     assert {step.needs.gpus for step in board.steps.values() if step.kind == work.SCORE} == {1}
-    alone = spec.cells(spec.read(write(tmp_path, "smollm2-135m")))
+    alone = sweepfile.cells(sweepfile.read(write(tmp_path, "smollm2-135m")))
     assert [cell.key for cell in board.cells] == [cell.key for cell in alone]  # the same adapters
 
 
@@ -135,8 +137,8 @@ def test_the_plan_of_a_grid_is_that_of_its_trainings(llama: Path, tmp_path: Path
     from finbench.training import planning
 
     axes = {"method": ["lora", "rslora"], "task": ["mini_sentiment"], "seed": [0, 1]}
-    stated = spec.read(write(tmp_path, llama, axes=axes, tune={"budget": 2, "over": ["seed"]}))
-    board = Schedule(stated, spec.cells(stated), {})
+    stated = sweepfile.read(write(tmp_path, llama, axes=axes, tune={"budget": 2, "over": ["seed"]}))
+    board = Schedule(stated, sweepfile.cells(stated), {})
     found = forecast.forecasts(board, "h100", 2.5)
     one = planning.plan(board.cells[0].recipe, "h100", price=2.5)
     assert len(found) == 4
@@ -157,8 +159,8 @@ def test_a_grid_says_what_it_cannot_plan(llama: Path, tmp_path: Path) -> None:
 
     axes = {"base": ["llama-3.1-70b", "smollm2-360m"], "method": ["lora", "qlora"], "task": ["mini_sentiment"]}
     common = {key: value for key, value in COMMON.items() if key != "dtype"}
-    stated = spec.read(write(tmp_path, llama, axes=axes, common=common, needs={"gpus": 1}))
-    board = Schedule(stated, spec.cells(stated), {})
+    stated = sweepfile.read(write(tmp_path, llama, axes=axes, common=common, needs={"gpus": 1}))
+    board = Schedule(stated, sweepfile.cells(stated), {})
     assert {each.unknown for each in forecast.forecasts(board).values()} == {"which GPU? --gpu h100"}
     found = forecast.forecasts(board, "h100")
     by = {(cell.recipe.base, cell.recipe.method): found[cell.key] for cell in board.cells}
@@ -175,8 +177,10 @@ def test_a_grid_says_what_it_cannot_plan(llama: Path, tmp_path: Path) -> None:
 def test_a_cell_of_two_processes_is_the_cell_of_one(llama: Path, tmp_path: Path) -> None:
     made = {}
     for count in (1, 2):
-        stated = spec.read(write(tmp_path, llama, axes={"task": ["mini_sentiment"]}, needs={"gpus": count}))
-        step = next(one for one in Schedule(stated, spec.cells(stated), {}).steps.values() if one.kind == work.TRAIN)
+        stated = sweepfile.read(write(tmp_path, llama, axes={"task": ["mini_sentiment"]}, needs={"gpus": count}))
+        step = next(
+            one for one in Schedule(stated, sweepfile.cells(stated), {}).steps.values() if one.kind == work.TRAIN
+        )
         told = {**step.told, "kind": step.kind, "place": str(tmp_path / str(count)), "data_dir": ""}
         answer = work.run(told)
         assert answer["state"] == "done", answer
@@ -187,11 +191,11 @@ def test_a_cell_of_two_processes_is_the_cell_of_one(llama: Path, tmp_path: Path)
 
 def test_tasks_may_share_a_search(tmp_path: Path) -> None:
     path = write(tmp_path, "smollm2-135m", tune={"budget": 1, "over": ["task", "seed"]})
-    stated = spec.read(path)
+    stated = sweepfile.read(path)
     here = tmp_path / "data" / "mini_sentiment"
     here.mkdir(parents=True)
     (here / "dataset.json").write_text(json.dumps({"sha256": "0" * 64}))
-    board = Schedule(stated, spec.cells(stated, tmp_path / "data"), {})
+    board = Schedule(stated, sweepfile.cells(stated, tmp_path / "data"), {})
     searches = [step for step in board.steps.values() if step.kind == work.SEARCH]
     assert [(one.told["recipe"]["method"], list(one.told["recipe"]["tasks"])) for one in searches] == [
         ("lora", ["finbench_mini_sentiment"]),
@@ -201,22 +205,22 @@ def test_tasks_may_share_a_search(tmp_path: Path) -> None:
 
 def test_other_rows_make_another_cell(tmp_path: Path) -> None:
     path = write(tmp_path, "smollm2-135m", axes={"method": ["lora"], "task": ["fpb"]})
-    stated = spec.read(path)
+    stated = sweepfile.read(path)
     here = tmp_path / "data" / "fpb"
     here.mkdir(parents=True)
     keys = []
     for number in ("1", "2"):
         (here / "dataset.json").write_text(json.dumps({"sha256": {"train.jsonl": number}}))
-        keys.append(spec.cells(stated, tmp_path / "data")[0].key)
-    assert len({*keys, spec.cells(stated)[0].key}) == 3
+        keys.append(sweepfile.cells(stated, tmp_path / "data")[0].key)
+    assert len({*keys, sweepfile.cells(stated)[0].key}) == 3
 
 
 # ---------------------------------------------------------------- steps
 
 
 def board(path: Path, known: dict[str, Any] | None = None) -> Schedule:
-    stated = spec.read(path)
-    return Schedule(stated, spec.cells(stated), known or {})
+    stated = sweepfile.read(path)
+    return Schedule(stated, sweepfile.cells(stated), known or {})
 
 
 def play(one: Schedule, fail: str = "", room: int = 3) -> list[list[Step]]:
@@ -284,10 +288,10 @@ def test_what_is_done_is_not_done_again_and_a_longer_axis_adds_its_own(tmp_path:
     def gone(folder: str) -> bool:
         return False
 
-    stated = spec.read(write(tmp_path, "smollm2-135m"))
-    assert Schedule(stated, spec.cells(stated), known, gone).over
+    stated = sweepfile.read(write(tmp_path, "smollm2-135m"))
+    assert Schedule(stated, sweepfile.cells(stated), known, gone).over
     lost = next(step for step in one.steps.values() if step.kind == "score" and step.cell)
-    again = play(Schedule(stated, spec.cells(stated), {k: v for k, v in known.items() if k != lost.key}, gone))
+    again = play(Schedule(stated, sweepfile.cells(stated), {k: v for k, v in known.items() if k != lost.key}, gone))
     assert [step.name for steps in again for step in steps] == [f"train {lost.cell.name}", lost.name]
     # what failed is tried again
     key = next(key for key, step in one.steps.items() if step.kind == "train")
@@ -379,7 +383,7 @@ def test_steps_make_what_they_say_at_a_place_of_any_kind(
 @pytest.mark.parametrize(("name", "count"), [("cpu", 18), ("finlora", 495), ("mission", 471)])
 def test_the_examples_are_grids_that_could_be_run(name: str, count: int) -> None:
     folder = Path(__file__).parent.parent / "examples"
-    assert len(spec.cells(spec.read(folder / f"sweep-{name}.yaml"))) == count
+    assert len(sweepfile.cells(sweepfile.read(folder / f"sweep-{name}.yaml"))) == count
 
 
 # ---------------------------------------------------------------- with Ray

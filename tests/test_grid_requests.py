@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from finbench.core.errors import FinbenchError
-from finbench.grid import forecast, places, requests, spec, work
+from finbench.grid import forecast, places, requests, sweepfile, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 from finbench.training import planning
@@ -28,8 +28,8 @@ def write(folder: Path, base: object, **changes: Any) -> Path:
 
 
 def board(path: Path, known: dict[str, Any] | None = None) -> Schedule:
-    stated = spec.read(path)
-    return Schedule(stated, spec.cells(stated), known or {})
+    stated = sweepfile.read(path)
+    return Schedule(stated, sweepfile.cells(stated), known or {})
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ def test_what_cannot_be_planned_asks_for_nothing(
 
 
 def test_the_request_is_the_plan_s_whatever_this_machine_has(llama: Path, tmp_path: Path) -> None:
-    stated = spec.read(write(tmp_path, llama, axes=AXES))
-    one = Schedule(stated, spec.cells(stated), {})
+    stated = sweepfile.read(write(tmp_path, llama, axes=AXES))
+    one = Schedule(stated, sweepfile.cells(stated), {})
     asked = requests.planned_memory(one, Place(str(tmp_path / "nowhere")))
     plan = planning.plan(one.cells[0].recipe, "cpu")["memory_gib"]["total"]
     train = next(step.key for step in one.steps.values() if step.kind == work.TRAIN)

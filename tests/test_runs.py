@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from finbench.core.errors import FinbenchError
 from finbench.engines import choices
-from finbench.engines.vllm import runs
+from finbench.engines.vllm import forced_runs
 from finbench.engines.vllm.engine import _Ledger
 from finbench.models import bases
 
 TOKENS = st.lists(st.integers(0, 3), min_size=1, max_size=5)
 
 
-def answered(model: Any, run: runs.ForcedRun) -> dict[str, Any]:
+def answered(model: Any, run: forced_runs.ForcedRun) -> dict[str, Any]:
     """What a worker would say of a run: forced tokens are said, the last one is the most probable."""
     said: list[int] = []
     scores, ranks = [], []
@@ -38,7 +38,7 @@ def through(model: Any, requests: list[choices.Request]) -> dict[int, tuple[floa
     plan = choices.plan(requests, 512)
     ledger = _Ledger(plan, range(len(requests)))
     found = ledger.empty()
-    for run in runs.runs(plan):
+    for run in forced_runs.runs(plan):
         found |= ledger.enter(run, answered(model, run))
     return found
 
@@ -76,7 +76,7 @@ def test_every_node_is_asked_once_for_everything(pairs: list[tuple[list[int], li
     plan = choices.plan(pairs, 512)
     asked = [
         (run.tree, node, token)
-        for run in runs.runs(plan)
+        for run in forced_runs.runs(plan)
         for node, part in zip(run.nodes, run.wanted, strict=True)
         for token in part
     ]
@@ -93,8 +93,8 @@ def test_a_request_asks_for_no_more_ids_than_vllm_takes() -> None:
     wide = [([1, 2, 3, 4, 5], [label]) for label in range(300)]
     long = [([1, 2, 3, 4, 5], [*range(400, 700)])]
     for requests in (wide, long, [*wide, *long]):
-        made = runs.runs(choices.plan(requests, 2000))
-        assert all(len(run.ids) <= runs.MOST_IDS for run in made)
+        made = forced_runs.runs(choices.plan(requests, 2000))
+        assert all(len(run.ids) <= forced_runs.MOST_IDS for run in made)
         assert sum(len(part) for run in made for part in run.wanted) == sum(
             len(tokens) for tree in choices.plan(requests, 2000).trees for tokens in tree.wanted.values()
         )
@@ -102,13 +102,13 @@ def test_a_request_asks_for_no_more_ids_than_vllm_takes() -> None:
 
 def test_139_labels_take_one_request_an_answer() -> None:
     labels = [[7, number, number + 200, 9, 9, 9] for number in range(139)]
-    made = runs.runs(choices.plan([([1, 2, 3, 4, 5], label) for label in labels], 2000))
+    made = forced_runs.runs(choices.plan([([1, 2, 3, 4, 5], label) for label in labels], 2000))
     assert 139 < len(made) < 139 + 6  # and a few for the fork after the token that all of them share
     assert made[0].forced == [7]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_what_is_not_finite_is_refused(value: float) -> None:
-    run = runs.ForcedRun(0, [1], [], [0], [[5]])
+    run = forced_runs.ForcedRun(0, [1], [], [0], [[5]])
     with pytest.raises(FinbenchError, match="not finite"):
-        runs.read(run, {"tokens": [5], "scores": [[(5, value)]], "ranks": [1]})
+        forced_runs.read(run, {"tokens": [5], "scores": [[(5, value)]], "ranks": [1]})

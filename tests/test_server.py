@@ -19,7 +19,7 @@ import pytest
 
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.engines import http
-from finbench.engines.server import ServerEngine
+from finbench.engines.endpoint import ServerEngine
 from finbench.evaluation import evaluator
 from finbench.models import bases
 from finbench.scoring import prompts

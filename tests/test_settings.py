@@ -15,7 +15,7 @@ import finbench
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.core.settings import Evaluation, Settings
-from finbench.grid import spec
+from finbench.grid import sweepfile
 from finbench.grid.steps import Schedule
 from finbench.training import recipes
 
@@ -40,7 +40,7 @@ def test_an_axis_of_a_sweep_is_called_as_the_option(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     common = {"base": "smollm2-135m", "method": "lora", "bits": 16, "rank": 4, "lr": 1e-3, "epochs": 1, "limit": 8}
     path.write_text(yaml.safe_dump({"name": "s", "axes": {"task": ["mini_ner"], "seed": [3]}, "common": common}))
-    [cell] = spec.cells(spec.read(path))
+    [cell] = sweepfile.cells(sweepfile.read(path))
     stated = recipes.recipe(None, {**common, "task": "mini_ner", "seed": 3})
     assert cell.recipe.model_dump(exclude={"name"}) == stated.model_dump(exclude={"name"})
 
@@ -49,7 +49,7 @@ def test_eval_is_told_what_evaluate_is_told() -> None:
     told = {one.name for one in fields(Evaluation)}
     assert set(options("eval")) - {"as_json"} == told - {"reports"}
     assert set(inspect.signature(finbench.evaluate).parameters) == told
-    assert {one.name for one in fields(Settings)} <= {one.name for one in fields(spec.CellSettings)}
+    assert {one.name for one in fields(Settings)} <= {one.name for one in fields(sweepfile.CellSettings)}
 
 
 def test_a_bracket_in_a_help_text_is_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_the_evaluation_of_a_sweep_is_checked_alike(stated: dict[str, Any], mess
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump({"name": "s", "axes": {"seed": [0]}, "eval": stated}))
     with pytest.raises(FinbenchError) as caught:
-        spec.read(path)
+        sweepfile.read(path)
     assert message in str(caught.value)
 
 
@@ -112,8 +112,8 @@ def test_a_sweep_may_state_what_eval_may(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     stated = {"tasks": "mini_ner", "chat": True, "seed": 4, "metadata": {"agreement": "75"}}
     path.write_text(yaml.safe_dump({"name": "s", "axes": {"task": ["mini_sentiment"]}, "eval": stated}))
-    sweep = spec.read(path)
-    [last] = Schedule(sweep, spec.cells(sweep), {}).score_of.values()
+    sweep = sweepfile.read(path)
+    [last] = Schedule(sweep, sweepfile.cells(sweep), {}).score_of.values()
     assert last.told["tasks"] == ["finbench_mini_ner"]
     assert last.told["how"] == {
         "engine": "auto", "limit": None, "shots": 0, "bits": 16, "arguments": {},

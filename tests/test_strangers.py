@@ -24,7 +24,7 @@ from finbench.cli import app, options
 from finbench.cli.show import publications, runs
 from finbench.core import catalog, console
 from finbench.core.errors import FinbenchError, harmless
-from finbench.data.files import expand
+from finbench.data.readers import expand
 from finbench.evaluation import doctor
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, bases, zoo

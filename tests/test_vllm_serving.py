@@ -21,7 +21,7 @@ import pytest
 from conftest import files_of, hub_environment, make_llama, make_lora, upload
 from finbench.core import catalog
 from finbench.engines import http
-from finbench.engines.server import ServerEngine
+from finbench.engines.endpoint import ServerEngine
 from finbench.evaluation import evaluator
 from finbench.hub.dev.server import DevHub
 from finbench.models import bases

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli import board, cards, catalog, data, hub, methods, pretrain, runs, sweep
+from finbench.cli import cards, data, hub, leaderboard, methods, pretrain, runs, sweep, tasks
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
@@ -24,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: finbench demo",
 )
-for part in (runs, methods, pretrain, sweep, cards, catalog, data, board, hub):
+for part in (runs, methods, pretrain, sweep, cards, tasks, data, leaderboard, hub):
     part.register(app)
 
 

@@ -16,7 +16,7 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import cannot_write, sha256_file, write_atomic
 from finbench.data.canonical import SPLITS, ImportReport, write
-from finbench.data.files import RawRecord, SourceFile, decoder_of, expand
+from finbench.data.readers import RawRecord, SourceFile, decoder_of, expand
 
 
 def sets() -> Any:

@@ -8,11 +8,11 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.engines import servable, vllm
-    from finbench.engines.base import Engine
     from finbench.engines.dummy import DummyEngine
+    from finbench.engines.endpoint import ServerEngine
     from finbench.engines.hf import HFEngine
     from finbench.engines.http import Endpoint, Refused, usable
-    from finbench.engines.server import ServerEngine
+    from finbench.engines.interface import Engine
 else:
     __getattr__ = face(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
-from finbench.engines.base import Done
+from finbench.engines.interface import Done
 
 _MODES = ("random", "gold")
 

@@ -13,9 +13,9 @@ from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, DType
 from finbench.engines import race
-from finbench.engines.base import Done
+from finbench.engines.folding import Merger
+from finbench.engines.interface import Done
 from finbench.engines.lm import TreeLM
-from finbench.engines.merging import Merger
 from finbench.models import adapters, bases
 
 _STOCK_BATCH = 32  # rows a batch of HFLM's own way

@@ -20,7 +20,7 @@ from finbench.core.console import say
 from finbench.core.environment import free_memory
 from finbench.core.errors import FinbenchError, reason
 from finbench.engines import choices, forward, generation, race
-from finbench.engines.merging import Merger
+from finbench.engines.folding import Merger
 from finbench.models import prefixes
 
 _ROWS = 64  # prompts that are decoded side by side

@@ -18,15 +18,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import BaseModelId, Measure, Score, Scorecard
 from finbench.evaluation import rerun as again
 from finbench.evaluation import rescore
-from finbench.scoring import (
-    LENIENT,
-    clusters_of,
-    hidden_metrics,
-    metrics,
-    sample_counts,
-    split_metrics,
-    values_of,
-)
+from finbench.scoring import LENIENT, clusters_of, hidden_metrics, metrics, sample_counts, split_metrics, values_of
 
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
 _KEYS = {"task", "index", "doc", "cluster", "values"}  # of a sample row, and its answer

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from finbench.grid.driver import Summary, sweep
     from finbench.grid.places import Place
     from finbench.grid.requests import planned_memory, sweep_outline
-    from finbench.grid.spec import Cell
     from finbench.grid.steps import Schedule
+    from finbench.grid.sweepfile import Cell
     from finbench.grid.watch import duration, picture, sweep_status
 else:
     __getattr__ = face(__name__)

@@ -15,7 +15,7 @@ from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.version import __version__
-from finbench.grid import requests, spec
+from finbench.grid import requests, sweepfile
 from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Schedule, Step
 from finbench.grid.watch import Watch
@@ -54,8 +54,8 @@ def sweep(
     could not be trained, and for a folder in which another sweep runs; Interrupted after Ctrl-C.
     """
     quiet()
-    stated = spec.read(source)
-    cells = spec.cells(stated, data_dir)
+    stated = sweepfile.read(source)
+    cells = sweepfile.cells(stated, data_dir)
     place = Place(out or f"runs/sweep-{stated.name}")
 
     def board() -> Schedule:

@@ -11,8 +11,8 @@ from finbench.core.console import progress
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Recipe
-from finbench.grid.spec import Cell
 from finbench.grid.steps import Schedule
+from finbench.grid.sweepfile import Cell
 from finbench.grid.work import SCORE, SEARCH, TRAIN
 from finbench.models import bases
 from finbench.training import plan, planned_gib, prepare_for_plan, shape_of

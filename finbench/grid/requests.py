@@ -15,11 +15,11 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.version import __version__
-from finbench.grid import forecast, spec
+from finbench.grid import forecast, sweepfile
 from finbench.grid.forecast import Forecast
 from finbench.grid.places import Place
-from finbench.grid.spec import Cell
 from finbench.grid.steps import Schedule
+from finbench.grid.sweepfile import Cell
 from finbench.training import GIB
 
 FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
@@ -80,7 +80,7 @@ def planned_memory(
     unknown: set[str] = set()
     wanted: dict[str, int] = {}
     for cell in open_cells:
-        data = spec.rows_of(cell.recipe, data_dir, rows)
+        data = sweepfile.rows_of(cell.recipe, data_dir, rows)
         key = digest({**forecast.decisive(cell.recipe), "data": data, "finbench": __version__})
         if key not in known and key not in unknown:
             alive()

@@ -14,8 +14,8 @@ from typing import Any
 from finbench.core import catalog
 from finbench.core.files import digest
 from finbench.core.records import Recipe
-from finbench.grid import spec
-from finbench.grid.spec import Cell, Needs, Sweep
+from finbench.grid import sweepfile
+from finbench.grid.sweepfile import Cell, Needs, Sweep
 from finbench.grid.work import SCORE, SEARCH, TRAIN
 
 
@@ -89,7 +89,7 @@ class Schedule:
         if self.sweep.tune and cell.search:
             key = digest({"search": cell.search})
             if key not in self.steps:
-                searched = spec.searched(self.sweep, cell)
+                searched = sweepfile.searched(self.sweep, cell)
                 told = {"recipe": searched.model_dump(), "budget": self.sweep.tune.budget}
                 told["folder"] = f"searches/{cell.name}-{key[:8]}"
                 self.steps[key] = Step(key, SEARCH, f"search {cell.name}", cell.needs, told)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         token_free,
     )
     from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, names_below, snapshot
-    from finbench.hub.planning import Change, File, Plan, make_plan
+    from finbench.hub.plans import Change, File, Plan, make_plan
     from finbench.hub.pushing import Published, execute
 else:
     __getattr__ = face(__name__)

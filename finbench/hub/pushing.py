@@ -23,7 +23,7 @@ from finbench.hub.client import (
     transport_faults,
 )
 from finbench.hub.listing import Remote, files
-from finbench.hub.planning import Plan
+from finbench.hub.plans import Plan
 
 ATTEMPTS = 5
 LONGEST_WAIT = 60.0  # seconds between two attempts, whatever the Hub asks

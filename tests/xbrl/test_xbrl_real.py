@@ -16,8 +16,8 @@ from conftest import quick
 from finbench.core import paths
 from finbench.data.xbrl import filings
 from finbench.data.xbrl.build import build_questions
+from finbench.data.xbrl.finlora_questions import document_of
 from finbench.data.xbrl.model import Filing
-from finbench.data.xbrl.published import document_of
 from finbench.data.xbrl.sheets import sheets
 from xbrl_samples import measured
 

@@ -12,8 +12,8 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.data.audit.against import audit_against
-    from finbench.data.audit.model import Audit, Finding, Seen
-    from finbench.data.audit.run import audit
+    from finbench.data.audit.auditing import audit
+    from finbench.data.audit.findings import Audit, Finding, Seen
     from finbench.data.audit.show import audit_tables
 else:
     __getattr__ = face(__name__)

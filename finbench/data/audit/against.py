@@ -7,11 +7,11 @@ from pathlib import Path
 
 from finbench.core.errors import FinbenchError
 from finbench.data.audit import near, reading
+from finbench.data.audit.auditing import Reader, resolved
 from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.model import LEVELS, SHOWN, Audit, Finding
+from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
 from finbench.data.audit.reading import Input, Raw
-from finbench.data.audit.run import Reader, resolved
-from finbench.data.audit.store import RowStore
+from finbench.data.audit.row_store import RowStore
 from finbench.data.contamination import Index, fields
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from finbench.data.audit.context import AuditContext, AuditedFile, sequence, share
-from finbench.data.audit.model import Finding
+from finbench.data.audit.findings import Finding
 
 _MISSING = ("nan", "none", "null", "n/a", "#n/a", "na", "undefined", "")
 _RARE = 0.02  # of the rows: "none" may be a class, but not one of six in five thousand

@@ -10,8 +10,8 @@ from typing import Any
 
 from finbench.core.paths import helper
 from finbench.data.audit.columns import Layout
-from finbench.data.audit.model import SHOWN, Finding, Level, Seen
-from finbench.data.audit.store import RowStore
+from finbench.data.audit.findings import SHOWN, Finding, Level, Seen
+from finbench.data.audit.row_store import RowStore
 
 LABELS = 30  # more different answers than this are no label set
 _LABEL = re.compile(

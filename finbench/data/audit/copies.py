@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.model import Finding
+from finbench.data.audit.findings import Finding
 
 _FULL = "JOIN body USING (body) WHERE words != ''"  # an empty text is another check's
 _NESTED = 0.95  # of the smaller file in the larger: one holds the other

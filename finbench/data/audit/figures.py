@@ -11,7 +11,7 @@ from typing import Any
 
 from finbench.core.paths import helper
 from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.model import Finding
+from finbench.data.audit.findings import Finding
 
 _CLOSE = Fraction(1, 100)  # relative: golds are rounded
 _EXPRESSION = re.compile(r"(?<![\w.,])[-(]*\d[\d.,]*(?:\s*[-+*/×÷^()]\s*[-(]*\d[\d.,]*\)*|\))+(?![\w])")

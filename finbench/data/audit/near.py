@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
 from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.model import SHOWN, Finding
+from finbench.data.audit.findings import SHOWN, Finding
 
 LEAST = 6  # words: shorter texts are alike by chance
 SIMILAR = 0.8

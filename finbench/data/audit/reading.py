@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 from finbench import hub
 from finbench.core import refs
 from finbench.core.errors import FinbenchError
-from finbench.data.files import RawRecord, SourceFile, decode_at, decode_conll, decode_csv, decoder_of, expand, text_of
+from finbench.data.readers import (
+    RawRecord,
+    SourceFile,
+    decode_at,
+    decode_conll,
+    decode_csv,
+    decoder_of,
+    expand,
+    text_of,
+)
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".conll", ".data")
 PATTERN = " ".join(f"*{suffix}" for suffix in SUFFIXES)

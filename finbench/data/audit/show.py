@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from finbench.data.audit.model import LEVELS, Audit, Finding
+from finbench.data.audit.findings import LEVELS, Audit, Finding
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _PLACES = 3

@@ -9,7 +9,7 @@ from typing import Any
 
 from finbench.data.audit.columns import Item, Layout, as_text
 from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.model import SHOWN, Finding
+from finbench.data.audit.findings import SHOWN, Finding
 
 _CODES = ("cp1252", "latin-1", "mac_roman", "cp437", "cp850")
 _RUN = re.compile(r"[^\x00-\x7f]{2,8}")

@@ -15,7 +15,7 @@ from typing import Any
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
-from finbench.data.xbrl import filings, published
+from finbench.data.xbrl import filings, finlora_questions
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.output import Spool
 from finbench.data.xbrl.rows import SETS, QuestionSettings, rows
@@ -87,17 +87,17 @@ def build_questions(
     faults: list[str] = []
     hints: list[str] = []
     wanted = dict.fromkeys(test_companies, False)
-    asked = published.read_questions(finlora)
+    asked = finlora_questions.read_questions(finlora)
     with contextlib.ExitStack() as stack:
         check = stack.enter_context(Arelle.opened(taxonomy)).check if taxonomy else None
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="finbench-xbrl-"))
-        spool = Spool(Path(scratch), (*SETS, *published.SETS.values()))
+        spool = Spool(Path(scratch), (*SETS, *finlora_questions.SETS.values()))
         with spool:
             for path in given:
                 try:
                     for filing in filings.read(path, check):
                         if _add(filing, spool, built, settings, wanted, filed_after):
-                            for set_, split, row in published.join(filing, asked, built.dropped):
+                            for set_, split, row in finlora_questions.join(filing, asked, built.dropped):
                                 spool.put(set_, split, row)
                 except FinbenchError as fault:
                     faults.append(fault.message)

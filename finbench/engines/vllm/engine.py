@@ -13,11 +13,11 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import DType
 from finbench.engines import choices, race
-from finbench.engines.base import Done
 from finbench.engines.encoding import Encoder
+from finbench.engines.interface import Done
 from finbench.engines.lm import HARMLESS
 from finbench.engines.servable import served_rank, targets
-from finbench.engines.vllm import parity, runs
+from finbench.engines.vllm import forced_runs, parity
 from finbench.engines.vllm.processes import Pool
 from finbench.models import adapters, bases
 
@@ -75,7 +75,7 @@ class VLLMEngine:
             "enable_prefix_caching": True,
             "async_scheduling": False,  # tokens that are forced must be known before the next step
             "disable_log_stats": True,
-            "max_logprobs": runs.MOST_IDS,
+            "max_logprobs": forced_runs.MOST_IDS,
             "generation_config": "vllm",  # what the model's own says is passed with each request
             "hf_overrides": {"head_dtype": "float32"},  # half precision makes ties of close labels
         }
@@ -192,7 +192,7 @@ class VLLMEngine:
     def _probe(self, pool: Pool, adapter: Path | None, ids: list[list[int]]) -> parity.Scores:
         texts = [self.encoder.tokenizer.encode(text) for text in parity.PROBES]
         asked = [
-            (number, self._scoring(number, runs.ForcedRun(0, text, [], [0], [wanted]), adapter))
+            (number, self._scoring(number, forced_runs.ForcedRun(0, text, [], [0], [wanted]), adapter))
             for number, (text, wanted) in enumerate(zip(texts, ids, strict=True))
         ]
         found: dict[int, list[float]] = {}
@@ -204,7 +204,7 @@ class VLLMEngine:
 
     # ------------------------------------------------------------ log-likelihoods
 
-    def _scoring(self, number: int, run: runs.ForcedRun, adapter: Path | None) -> dict[str, Any]:
+    def _scoring(self, number: int, run: forced_runs.ForcedRun, adapter: Path | None) -> dict[str, Any]:
         name = self.names[adapter] if adapter else None
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
 
@@ -218,7 +218,7 @@ class VLLMEngine:
         for _, ledger in parts:
             if empty := ledger.empty():
                 told(empty)
-        planned = [(adapter, ledger, run) for adapter, ledger in parts for run in runs.runs(ledger.plan)]
+        planned = [(adapter, ledger, run) for adapter, ledger in parts for run in forced_runs.runs(ledger.plan)]
         planned.sort(key=lambda one: one[1].later(one[2]))  # stable
         requests = [(run.tree, self._scoring(number, run, adapter)) for number, (adapter, _, run) in enumerate(planned)]
         for part in pool.answers(requests):
@@ -243,14 +243,14 @@ class VLLMEngine:
             for share in [share for share in sorted(running) if racing[share][2].over]:
                 running.discard(share)
                 told(dict(zip(racing[share][1], racing[share][2].answers(), strict=True)))
-            planned = [(share, run) for share in sorted(running) for run in runs.runs(racing[share][2].heat())]
+            planned = [(share, run) for share in sorted(running) for run in forced_runs.runs(racing[share][2].heat())]
             requests = [
                 (share, self._scoring(number, run, racing[share][0])) for number, (share, run) in enumerate(planned)
             ]
             for part in pool.answers(requests):
                 for answer in part:
                     share, run = planned[answer["id"]]
-                    racing[share][2].enter(run.tree, runs.read(run, answer))
+                    racing[share][2].enter(run.tree, forced_runs.read(run, answer))
 
     # ------------------------------------------------------------ generation
 
@@ -326,16 +326,16 @@ class _Ledger:
         """Answers of the requests without a continuation."""
         return {self.numbers[at]: (0.0, True) for at, target in enumerate(self.plan.targets) if not target}
 
-    def later(self, run: runs.ForcedRun) -> bool:
+    def later(self, run: forced_runs.ForcedRun) -> bool:
         """Whether the run is not the first one of its tree; asked once a run, in their order."""
         known = run.tree in self.roots
         self.roots.add(run.tree)
         return known
 
-    def enter(self, run: runs.ForcedRun, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:
+    def enter(self, run: forced_runs.ForcedRun, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:
         """Take what a run found; return the answers that are whole now, by number."""
         ready = {}
-        for (node, token), value in runs.read(run, dict(answer)).items():
+        for (node, token), value in forced_runs.read(run, dict(answer)).items():
             self.scored.setdefault((run.tree, node), {})[token] = value
             for request in self.waits.pop((run.tree, node, token), ()):
                 self.left[request] -= 1

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
-from finbench.data.audit import answers, copies, figures, known, labels, licences, near, reading
+from finbench.data.audit import answers, copies, figures, known, label_checks, licence_checks, near, reading
 from finbench.data.audit.columns import Item, Layout, as_text, canonical, layout
 from finbench.data.audit.context import LABELS, AuditContext, AuditedFile
-from finbench.data.audit.model import LEVELS, Audit, Finding
+from finbench.data.audit.findings import LEVELS, Audit, Finding
 from finbench.data.audit.reading import Input, Raw
-from finbench.data.audit.store import RowStore
+from finbench.data.audit.row_store import RowStore
 from finbench.data.audit.texts import Texts
-from finbench.data.files import beside
+from finbench.data.readers import beside
 
 _SAMPLE = 1000  # rows by which a file's columns are known
 CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
-    labels.copies,
-    labels.meanings,
+    label_checks.copies,
+    label_checks.meanings,
     copies.leaks,
     copies.conflicts,
     answers.missing,
@@ -31,8 +31,8 @@ CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     copies.duplicates,
     copies.row_split,
     near.near,
-    labels.skew,
-    licences.licences,
+    label_checks.skew,
+    licence_checks.licences,
 )
 
 

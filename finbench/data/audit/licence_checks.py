@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from finbench.data.audit.context import AuditContext, AuditedFile
-from finbench.data.audit.model import Finding
+from finbench.data.audit.findings import Finding
 
 
 def licences(context: AuditContext) -> Iterator[Finding]:

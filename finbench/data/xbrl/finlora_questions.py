@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from finbench.core.errors import FinbenchError
-from finbench.data.files import SourceFile, decode_csv
+from finbench.data.readers import SourceFile, decode_csv
 from finbench.data.xbrl.model import Filing
 
 SETS = {  # what is in a file's name -> set

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.model import Finding, Level
+from finbench.data.audit.findings import Finding, Level
 
 _LEAST = 20  # texts in common, before two copies are compared
 _SKEW = 0.95

@@ -20,8 +20,8 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
-from finbench.engines.base import Done
 from finbench.engines.http import Endpoint
+from finbench.engines.interface import Done
 
 _AT_ONCE = 16  # requests under way
 _PATIENCE = 5.0  # seconds for those under way after a fault
