@@ -375,11 +375,11 @@ def test_positions_that_change_with_the_length_of_a_call(kind: str, models: dict
         for more in (5, 15, 22, 40, 3, 120)
         for _ in range(2)
     ]
-    ours.told = (told := {}).update
+    ours.deliver = (deliver := {}).update
     found = ours._loglikelihood_tokens(asked, disable_tqdm=True)
     assert _gap(found, stock._loglikelihood_tokens(asked, disable_tqdm=True)) <= 1e-4
-    assert 0 < len(told) < len(asked)  # the short ones are run as trees all the same
-    assert all(found[at] == answer for at, answer in told.items())
+    assert 0 < len(deliver) < len(asked)  # the short ones are run as trees all the same
+    assert all(found[at] == answer for at, answer in deliver.items())
     prompts = [_ask("Nokia rose " * count, {"until": [], "max_gen_toks": 30}) for count in (2, 8, 25)]
     expected = stock.generate_until(prompts, disable_tqdm=True)
     assert ours.generate_until(prompts, disable_tqdm=True) == expected

@@ -126,7 +126,7 @@ def test_a_cell_on_several_gpus_is_trained_by_as_many_processes(tmp_path: Path) 
     stated = sweepfile.read(path)
     board = Schedule(stated, sweepfile.cells(stated), {})
     assert {step.needs.gpus for step in board.steps.values() if step.kind == work.TRAIN} == {2}
-    assert {step.told["processes"] for step in board.steps.values() if step.kind == work.TRAIN} == {2}
+    assert {step.payload["processes"] for step in board.steps.values() if step.kind == work.TRAIN} == {2}
     assert {step.needs.gpus for step in board.steps.values() if step.kind == work.SCORE} == {1}
     alone = sweepfile.cells(sweepfile.read(write(tmp_path, "smollm2-135m")))
     assert [cell.key for cell in board.cells] == [cell.key for cell in alone]  # the same adapters
@@ -181,10 +181,10 @@ def test_a_cell_of_two_processes_is_the_cell_of_one(llama: Path, tmp_path: Path)
         step = next(
             one for one in Schedule(stated, sweepfile.cells(stated), {}).steps.values() if one.kind == work.TRAIN
         )
-        told = {**step.told, "kind": step.kind, "place": str(tmp_path / str(count)), "data_dir": ""}
-        answer = work.run(told)
+        payload = {**step.payload, "kind": step.kind, "place": str(tmp_path / str(count)), "data_dir": ""}
+        answer = work.run(payload)
         assert answer["state"] == "done", answer
-        made[count] = json.loads((tmp_path / str(count) / step.told["folder"] / "finbench.json").read_text())
+        made[count] = json.loads((tmp_path / str(count) / step.payload["folder"] / "finbench.json").read_text())
     losses = [[entry[-1] for entry in made[count]["training"]["loss_curve"]] for count in (1, 2)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
@@ -197,7 +197,7 @@ def test_tasks_may_share_a_search(tmp_path: Path) -> None:
     (here / "dataset.json").write_text(json.dumps({"sha256": "0" * 64}))
     board = Schedule(stated, sweepfile.cells(stated, tmp_path / "data"), {})
     searches = [step for step in board.steps.values() if step.kind == work.SEARCH]
-    assert [(one.told["recipe"]["method"], list(one.told["recipe"]["tasks"])) for one in searches] == [
+    assert [(one.payload["recipe"]["method"], list(one.payload["recipe"]["tasks"])) for one in searches] == [
         ("lora", ["finbench_mini_sentiment"]),
         ("rslora", ["finbench_mini_sentiment"]),
     ]
@@ -247,7 +247,7 @@ def test_every_step_comes_once_and_after_those_it_needs(tmp_path: Path) -> None:
     place = {step.key: at for at, step in enumerate(played)}
     assert len(place) == len(played)
     assert all(place[key] < place[step.key] for step in played for key in step.after)
-    assert {step.told["recipe"]["lr"] for step in played if step.kind == "train"} == {0.5}
+    assert {step.payload["recipe"]["lr"] for step in played if step.kind == "train"} == {0.5}
     assert [one.state(cell, set()) for cell in one.cells] == ["done"] * 8
     assert one.seconds_left() == 0
 
@@ -329,8 +329,8 @@ def test_status_of_nothing_of_a_torn_file_and_of_a_dead_driver(tmp_path: Path) -
     with pytest.raises(FinbenchError, match="torn"):
         watch.sweep_status(str(tmp_path))
     one = board(write(tmp_path, "smollm2-135m"))
-    told = watch.Watch(one, Place(str(tmp_path)))
-    told.tell({next(iter(one.steps))})
+    payload = watch.Watch(one, Place(str(tmp_path)))
+    payload.tell({next(iter(one.steps))})
     assert watch.sweep_status(str(tmp_path))["alive"]
     stale = json.loads((tmp_path / "progress.json").read_text())
     (tmp_path / "progress.json").write_text(json.dumps({**stale, "renewed": time.time() - 3600}))
@@ -357,7 +357,7 @@ def test_steps_make_what_they_say_at_a_place_of_any_kind(
     place = Place(str(tmp_path / url) if url == "folder" else url)
     while not one.over:
         for steps in one.take(9, idle=True):
-            answer = work.run({**one.told(steps), "place": place.url, "data_dir": ""})
+            answer = work.run({**one.payload(steps), "place": place.url, "data_dir": ""})
             assert answer["state"] == "done", answer
             for step, part in zip(steps, answer.pop("parts", None) or [{}], strict=True):
                 one.finish(step, {**answer, **part})

@@ -15,7 +15,7 @@ import pytest
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator
-from finbench.evaluation.journal import FOLDER, Journal, prints
+from finbench.evaluation.journal import FOLDER, Journal, request_digests
 
 KEY = {
     "base": "b",
@@ -83,7 +83,7 @@ def test_requests_are_told_apart_by_all_they_are() -> None:
 
     asked = [one(), one(1), one(0, 1), one(0, 0, "generate_until"), one(0, 0, "loglikelihood", "a", "c")]
     asked += [one(0, 0, "loglikelihood", "ab", ""), one(0, 0, "generate_until", "a", {"until": ["\n"]})]
-    assert len(set(prints(asked))) == len(asked)
+    assert len(set(request_digests(asked))) == len(asked)
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,12 +186,12 @@ def test_the_engine_hf_finds_the_same_label(engine: Any) -> None:
     requests = asked(6)
     whole = engine.answer(requests, lambda part: None)
     engine.best = frozenset({"finbench_finer139_mc"})
-    told: dict[int, Any] = {}
+    deliver: dict[int, Any] = {}
     try:
-        raced = engine.answer(requests, told.update)
+        raced = engine.answer(requests, deliver.update)
     finally:
         engine.best = frozenset()
-    assert told == dict(enumerate(raced))
+    assert deliver == dict(enumerate(raced))
     assert raced != whole
     same_best(requests, raced, whole)
 

@@ -46,9 +46,9 @@ def test_an_axis_of_a_sweep_is_called_as_the_option(tmp_path: Path) -> None:
 
 
 def test_eval_is_told_what_evaluate_is_told() -> None:
-    told = {one.name for one in fields(Evaluation)}
-    assert set(options("eval")) - {"as_json"} == told - {"reports"}
-    assert set(inspect.signature(finbench.evaluate).parameters) == told
+    payload = {one.name for one in fields(Evaluation)}
+    assert set(options("eval")) - {"as_json"} == payload - {"reports"}
+    assert set(inspect.signature(finbench.evaluate).parameters) == payload
     assert {one.name for one in fields(Settings)} <= {one.name for one in fields(sweepfile.CellSettings)}
 
 
@@ -114,8 +114,8 @@ def test_a_sweep_may_state_what_eval_may(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump({"name": "s", "axes": {"task": ["mini_sentiment"]}, "eval": stated}))
     sweep = sweepfile.read(path)
     [last] = Schedule(sweep, sweepfile.cells(sweep), {}).score_of.values()
-    assert last.told["tasks"] == ["finbench_mini_ner"]
-    assert last.told["how"] == {
+    assert last.payload["tasks"] == ["finbench_mini_ner"]
+    assert last.payload["how"] == {
         "engine": "auto", "limit": None, "shots": 0, "bits": 16, "arguments": {},
         "chat": True, "seed": 4, "metadata": {"agreement": "75"},
     }  # fmt: skip

@@ -89,9 +89,9 @@ def test_log_likelihoods_are_those_of_the_hf_engine_in_one_mixed_batch(
 
     requests = asked(["fpb_mc", "nwgi_mc"], 12, data)
     mixed = [(adapter, request) for request in requests for adapter in (None, *zoo)]
-    told: dict[int, Any] = {}
-    found = running.answer_all(mixed, told.update)
-    assert [told[number] for number in range(len(mixed))] == found
+    deliver: dict[int, Any] = {}
+    found = running.answer_all(mixed, deliver.update)
+    assert [deliver[number] for number in range(len(mixed))] == found
     assert set(running.gaps) == set(zoo)
     assert max(running.gaps.values()) < parity.EXACT
     hf = HFEngine(bases.resolve(str(base)), dtype="float32", merge=False)
@@ -108,12 +108,12 @@ def test_the_best_label_of_each_adapter_without_running_all(running: Any, zoo: l
     mixed = [(adapter, request) for request in requests for adapter in (None, *zoo)]
     whole = running.answer_all(mixed, nothing)
     running.best = frozenset({"finbench_fpb_mc", "finbench_nwgi_mc"})
-    told: dict[int, Any] = {}
+    deliver: dict[int, Any] = {}
     try:
-        raced = running.answer_all(mixed, told.update)
+        raced = running.answer_all(mixed, deliver.update)
     finally:
         running.best = frozenset()
-    assert [told[number] for number in range(len(mixed))] == raced
+    assert [deliver[number] for number in range(len(mixed))] == raced
     assert raced != whole
     fields: dict[Any, list[int]] = {}
     for number, (adapter, request) in enumerate(mixed):

@@ -32,7 +32,7 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The task as people type it, and what sets the task apart."""
+        """The task as people type it, and the settings that are not the usual ones."""
         return ", ".join([self.score.task.removeprefix(catalog.PREFIX), *self.conditions])
 
     @property

@@ -80,7 +80,7 @@ def task_views(cards: Sequence[Scorecard]) -> list[TaskView]:
 
 
 def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
-    """What sets an task apart from the plain one; a ``score`` on fewer rows than the limit is of the whole test."""
+    """What sets one table apart from the plain one; a ``score`` on fewer rows than the limit is of the whole test."""
     shots = [f"{card.shots} shots"] if card.shots else []
     chat = ["chat template"] if card.subject.chat else []
     whole = card.limit is None or (score is not None and score.n < card.limit)

@@ -42,8 +42,8 @@ class ServerEngine:
     def __init__(self, url: str, model: str, concurrency: int | None = None) -> None:
         self.endpoint, self.model = Endpoint.from_environment(url), model
         self.at_once = concurrency or _AT_ONCE
-        told = self.endpoint.ask("/models")
-        listed = told.get("data") if isinstance(told, dict) else told
+        answered = self.endpoint.ask("/models")
+        listed = answered.get("data") if isinstance(answered, dict) else answered
         known = [str(one.get("id")) for one in (listed if isinstance(listed, list) else []) if isinstance(one, dict)]
         if known and model not in known:
             raise FinbenchError(f"The endpoint has no model {model!r}.", f"It has: {', '.join(known[:12])}")

@@ -52,11 +52,11 @@ def generate(
     *,
     tokens: int,
     rows: int,
-    told: Callable[[Mapping[int, list[int]]], None],
+    deliver: Callable[[Mapping[int, list[int]]], None],
 ) -> None:
     """Continue each prompt greedily until ``finished(its new tokens)`` or ``limit`` tokens.
 
-    ``told`` gets {number of the prompt: its new tokens} of those that are done, each once.
+    ``deliver`` gets {number of the prompt: its new tokens} of those that are done, each once.
     ``prompts`` come without the ``prefix`` that all share; those that share more, as the questions about one text do,
     are branches of one tree while they are read. A prefill takes at most ``tokens`` tokens, decoding at most ``rows``
     rows. Raises FinbenchError at a logit that is not finite.
@@ -77,7 +77,7 @@ def generate(
             said.append(token)
         done = {row for row, said in enumerate(live.said) if len(said) >= limit or finished(said)}
         if done:
-            told({live.numbers[row]: live.said[row] for row in sorted(done)})
+            deliver({live.numbers[row]: live.said[row] for row in sorted(done)})
             left = [row for row in range(len(live.numbers)) if row not in done]
             live = _keep(live, left) if left else None
         if live:

@@ -143,17 +143,17 @@ class HFEngine:
         for group in self._groups(requests):
             self.lm.best = requests[group[0]].task_name in self.best
 
-            def told(part: Mapping[int, Any], group: list[int] = group) -> None:
+            def deliver(part: Mapping[int, Any], group: list[int] = group) -> None:
                 named = {group[number]: answer for number, answer in part.items()}
                 answers.update(named)
                 done(named)
 
-            self.lm.told = told
+            self.lm.deliver = deliver
             part = [requests[index] for index in group]
             found = getattr(self.lm, part[0].request_type)(part, disable_tqdm=True)
             late = {at: answer for at, answer in enumerate(found) if group[at] not in answers}
             if late:  # answered without a batch of their own, or HFLM's way
-                told(late)
+                deliver(late)
         return [answers[index] for index in range(len(requests))]
 
     def _groups(self, requests: Sequence[Any]) -> list[list[int]]:

@@ -31,7 +31,7 @@ HARMLESS = {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temper
              "typical_p", "max_length", "use_cache", "transformers_version", "output_attentions",
              "output_hidden_states", "return_dict_in_generate", "cache_implementation"}  # fmt: skip
 
-Told = Callable[[Mapping[int, Any]], None]
+Deliver = Callable[[Mapping[int, Any]], None]
 
 
 class _Finite(LogitsProcessor):
@@ -47,7 +47,7 @@ class TreeLM(HFLM):
     """HFLM that runs requests as token trees.
 
     ``tokens`` is what a forward pass may hold, with padding; by default what suits the device. ``rows`` bounds its
-    rows. An adapter given as ``peft`` is merged where that gives its answers, unless ``merge`` is false. ``told`` is
+    rows. An adapter given as ``peft`` is merged where that gives its answers, unless ``merge`` is false. ``deliver`` is
     called with {number of the request: answer} after each batch. With ``best`` the requests of a call are the
     labels of one document, and are run only as far as it takes to know the most probable one (``race``).
     """
@@ -60,7 +60,7 @@ class TreeLM(HFLM):
         super().__init__(*arguments, **options)
         self.rows = rows
         self.tokens = tokens or (512 if self.device.type == "cpu" else 16384)
-        self.told: Told = lambda answers: None
+        self.deliver: Deliver = lambda answers: None
         self.bare = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         if merge and self.peft:
             Merger().merge(self.model, self.model.active_adapter, self._probe)
@@ -138,7 +138,7 @@ class TreeLM(HFLM):
 
         def heard(done: Mapping[int, Any]) -> None:
             bar.update(len(done))
-            self.told({near[at]: answer for at, answer in done.items()})
+            self.deliver({near[at]: answer for at, answer in done.items()})
 
         score = self._race if self.best else self._score
         found = score([requests[at][1:] for at in near], heard) if near else []
@@ -153,7 +153,7 @@ class TreeLM(HFLM):
         """Whether a sequence is so long that its positions are coded otherwise than those of a shorter prefix."""
         return bool(min(length, self.max_length) >= self.steady)
 
-    def _score(self, requests: Sequence[choices.Request], heard: Told | None) -> list[tuple[float, bool]]:
+    def _score(self, requests: Sequence[choices.Request], heard: Deliver | None) -> list[tuple[float, bool]]:
         assert self.forward is not None
         plan = choices.plan(requests, self.max_length)
         answers = [(0.0, True)] * len(requests)  # of an empty continuation
@@ -177,7 +177,7 @@ class TreeLM(HFLM):
             logits, places = self.forward.logits(batch, plan.prefix)
             yield list(zip(batch, forward.score(logits, batch, places), strict=True))
 
-    def _race(self, requests: Sequence[choices.Request], heard: Told) -> list[tuple[float, bool]]:
+    def _race(self, requests: Sequence[choices.Request], heard: Deliver) -> list[tuple[float, bool]]:
         """As ``_score``, for the labels of one document."""
         assert self.forward is not None
         answers: dict[int, tuple[float, bool]] = {}
@@ -208,10 +208,10 @@ class TreeLM(HFLM):
             groups.setdefault(repr(request.args[1]), []).append(number)
         bar = tqdm(total=len(requests), disable=disable_tqdm or self.rank != 0, desc="Running generate_until requests")
 
-        def told(part: Mapping[int, str]) -> None:
+        def deliver(part: Mapping[int, str]) -> None:
             answers.update(part)
             bar.update(len(part))
-            self.told(part)
+            self.deliver(part)
 
         for numbers in groups.values():
             how = normalize_gen_kwargs(dict(requests[numbers[0]].args[1]), self.max_gen_toks)
@@ -220,10 +220,10 @@ class TreeLM(HFLM):
                 far = [number for number in numbers if self._far_prompt(requests[number].args[0], how)]
             if far:
                 found = super().generate_until([requests[number] for number in far], disable_tqdm=True)
-                told(dict(zip(far, found, strict=True)))
+                deliver(dict(zip(far, found, strict=True)))
             near = sorted(set(numbers) - set(far))
             if near:
-                self._continue(near, [requests[number].args[0] for number in near], how, told)
+                self._continue(near, [requests[number].args[0] for number in near], how, deliver)
         bar.close()
         for number, request in enumerate(requests):
             self.cache_hook.add_partial("generate_until", request.args, answers[number])
@@ -245,7 +245,7 @@ class TreeLM(HFLM):
         own = self.bare.generation_config.to_diff_dict()
         return any(value is not None and not key.startswith("_") for key, value in own.items() if key not in HARMLESS)
 
-    def _continue(self, numbers: list[int], contexts: list[str], how: Mapping[str, Any], told: Told) -> None:
+    def _continue(self, numbers: list[int], contexts: list[str], how: Mapping[str, Any], deliver: Deliver) -> None:
         assert self.forward is not None
         eos = self.tok_decode([self.eot_token_id], skip_special_tokens=False)
         until = handle_stop_sequences(how.get("until"), eos=eos)
@@ -271,7 +271,7 @@ class TreeLM(HFLM):
 
         def heard(part: Mapping[int, list[int]]) -> None:
             texts = {at: self.tok_decode(said, skip_special_tokens=True) for at, said in part.items()}
-            told(
+            deliver(
                 {
                     numbers[at]: postprocess_generated_text(text, until, self.think_end_token)
                     for at, text in texts.items()
@@ -286,7 +286,7 @@ class TreeLM(HFLM):
             finished,
             tokens=self.tokens,
             rows=self._decoded(max(map(len, prompts)) + limit),
-            told=heard,
+            deliver=heard,
         )
 
     def _decoded(self, length: int) -> int:

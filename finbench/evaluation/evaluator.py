@@ -16,7 +16,7 @@ from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.settings import Evaluation, Settings, called_with
 from finbench.evaluation import preflight
-from finbench.evaluation.journal import Journal, prints
+from finbench.evaluation.journal import Journal, request_digests
 from finbench.evaluation.subjects import Candidate, at_endpoint, by_engine, candidates, start_engine
 from finbench.models import bases, template_digest
 from finbench.scoring import (
@@ -110,8 +110,8 @@ class _Work:
 
 
 @dataclass(frozen=True)
-class _Paper:
-    """A subject at one task: its journal, the prints of its requests, and what is answered so far, by print."""
+class _TaskRun:
+    """A subject at one task: its journal, the digests of its requests, and what is answered so far, by digest."""
 
     work: _Work
     form: Form
@@ -184,23 +184,25 @@ class _EngineRun:
         for name in self.lm_tasks:
             task = catalog.tasks()[name]
             with contextlib.ExitStack() as held:
-                papers = []
+                task_runs = []
                 # other processes may be at the same: all take their journals in one order
                 for work in sorted((one for one in works if task in one.missing), key=lambda one: one.card.run_key):
                     key, what = self._key(work, task, forms[work.card.run_key]), work.card.subject.name
                     journal = held.enter_context(Journal(self.out, key, f"{what} on {name}"))
                     if not (journal.waited and self._scored_meanwhile(work, task)):
-                        names = prints(self.requests[name, work.card.subject.chat][0])
-                        papers.append(_Paper(work, forms[work.card.run_key], journal, names, dict(journal.answers)))
+                        names = request_digests(self.requests[name, work.card.subject.chat][0])
+                        task_runs.append(
+                            _TaskRun(work, forms[work.card.run_key], journal, names, dict(journal.answers))
+                        )
                 try:
-                    seconds = self._answer(task, papers) if papers else 0.0
+                    seconds = self._answer(task, task_runs) if task_runs else 0.0
                 except KeyboardInterrupt as stop:
                     raise self._interrupted(works) from stop
-                for paper in papers:
-                    work = paper.work
-                    work.scores[name], work.samples[name] = self._score(task, paper, seconds)
-                    self._write(work, paper.form, time.monotonic() - started)
-                    paper.journal.finish()
+                for task_run in task_runs:
+                    work = task_run.work
+                    work.scores[name], work.samples[name] = self._score(task, task_run, seconds)
+                    self._write(work, task_run.form, time.monotonic() - started)
+                    task_run.journal.finish()
 
     def _interrupted(self, works: list[_Work]) -> Interrupted:
         done = [f"{len(work.scores)} of {len(self.lm_tasks)} tasks of {work.card.subject.name}" for work in works]
@@ -255,11 +257,11 @@ class _EngineRun:
                 "Cut them on the left, which the scorecard will show: --arg truncate=left",
             )
 
-    def _score(self, task: Task, paper: _Paper, seconds: float) -> tuple[Score, list[dict[str, Any]]]:
-        lm_task, candidate = self.lm_tasks[task.name], paper.work.candidate
+    def _score(self, task: Task, task_run: _TaskRun, seconds: float) -> tuple[Score, list[dict[str, Any]]]:
+        lm_task, candidate = self.lm_tasks[task.name], task_run.work.candidate
         instances, prompt_tokens, cut = self.requests[task.name, candidate.subject.chat]
-        for instance, name in zip(instances, paper.names, strict=True):
-            instance.resps = [paper.answers[name]]
+        for instance, name in zip(instances, task_run.names, strict=True):
+            instance.resps = [task_run.answers[name]]
         rows, values = sample_rows(lm_task, instances, choice=task.form == "choice", restricted=task.restricted)
         strict, lenient, parse_rate = split_metrics(values, lm_task.aggregation(), clusters_of(rows))
         score = Score(
@@ -287,21 +289,23 @@ class _EngineRun:
         )
         return score, rows
 
-    def _answer(self, task: Task, papers: list[_Paper]) -> float:
+    def _answer(self, task: Task, task_runs: list[_TaskRun]) -> float:
         """Ask the engine what no journal holds, each batch into its journal at once; return the seconds a subject."""
         started, short = time.monotonic(), task.name.removeprefix(catalog.PREFIX)
         asked: list[tuple[Path | None, Any]] = []
-        homes: list[tuple[int, str]] = []  # paper and print of each request
+        homes: list[tuple[int, str]] = []  # task run and digest of each request
         lines = []
-        for number, paper in enumerate(papers):
-            instances = self.requests[task.name, paper.work.card.subject.chat][0]
-            left = [pair for pair in zip(paper.names, instances, strict=True) if pair[0] not in paper.answers]
+        for number, task_run in enumerate(task_runs):
+            instances = self.requests[task.name, task_run.work.card.subject.chat][0]
+            left = [pair for pair in zip(task_run.names, instances, strict=True) if pair[0] not in task_run.answers]
             if task.name in self.engine.best:  # bounds hold beside the best of the same race: a torn one is run anew
                 torn = {instance.doc_id for _, instance in left}
-                left = [pair for pair in zip(paper.names, instances, strict=True) if pair[1].doc_id in torn]
-            lines.append(self.bar.add_task(f"{paper.work.card.subject.name}: {short}", total=len(instances), note=""))
+                left = [pair for pair in zip(task_run.names, instances, strict=True) if pair[1].doc_id in torn]
+            lines.append(
+                self.bar.add_task(f"{task_run.work.card.subject.name}: {short}", total=len(instances), note="")
+            )
             self.bar.advance(lines[-1], len(instances) - len(left))
-            asked += [(paper.work.candidate.beside, instance) for _, instance in left]
+            asked += [(task_run.work.candidate.beside, instance) for _, instance in left]
             homes += [(number, name) for name, _ in left]
 
         def done(part: Mapping[int, Any]) -> None:
@@ -309,8 +313,8 @@ class _EngineRun:
             for at, answer in part.items():
                 by_paper.setdefault(homes[at][0], {})[homes[at][1]] = answer
             for number, own in by_paper.items():
-                papers[number].journal.keep(own)
-                papers[number].answers.update(own)
+                task_runs[number].journal.keep(own)
+                task_runs[number].answers.update(own)
                 self.bar.advance(lines[number], len(own))
 
         if asked and self.engine.mixes:
@@ -319,7 +323,7 @@ class _EngineRun:
             self.engine.answer([instance for _, instance in asked], done)
         for line in lines:
             self.bar.remove_task(line)
-        return (time.monotonic() - started) / len(papers)
+        return (time.monotonic() - started) / len(task_runs)
 
     # ------------------------------------------------------------ the card
 

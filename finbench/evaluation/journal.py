@@ -24,7 +24,7 @@ from finbench.core.files import cannot_write, digest
 FOLDER = ".journal"
 
 
-def prints(requests: Sequence[Any]) -> list[str]:
+def request_digests(requests: Sequence[Any]) -> list[str]:
     """What tells the requests of a task apart: document, choice, kind and every argument."""
     return [digest([one.doc_id, one.idx, one.request_type, list(one.args)]) for one in requests]
 
@@ -96,7 +96,7 @@ class Journal:
             self.stream = None
 
     def keep(self, answers: Mapping[str, Any]) -> None:
-        """Add the answers of a batch, by print of their request. Raises FinbenchError where the disk is full."""
+        """Add the answers of a batch, by digest of their request. Raises FinbenchError where the disk is full."""
         try:
             self._append([{"r": name, "a": answer} for name, answer in answers.items()])
         except OSError as fault:

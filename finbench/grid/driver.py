@@ -182,18 +182,18 @@ class Driver:
             self._submit(steps)
 
     def _submit(self, steps: Sequence[Step]) -> None:
-        needs, told = steps[0].needs, {**self.board.told(steps), **self.common}
+        needs, payload = steps[0].needs, {**self.board.payload(steps), **self.common}
         options: dict[str, Any] = {
             "num_cpus": needs.cpus,
             "num_gpus": needs.gpus,
             "max_retries": 0,
-            "name": told["name"],
+            "name": payload["name"],
         }
         if needs.memory:
             options["memory"] = int(needs.memory * 1e9)
         elif planned := max(self.memory.get(step.key, 0) for step in steps):
             options["memory"] = self.largest.of(steps[0].name, planned)
-        self.running[self.remote[needs.gpus > 0].options(**options).remote(told)] = list(steps)
+        self.running[self.remote[needs.gpus > 0].options(**options).remote(payload)] = list(steps)
 
     def _take_in(self, reference: Any, steps: list[Step]) -> None:
         errors = self.ray.exceptions
@@ -262,25 +262,27 @@ class Driver:
         )
 
 
-def _task(told: dict[str, Any]) -> dict[str, Any]:
+def _task(payload: dict[str, Any]) -> dict[str, Any]:
     """In a worker of Ray: leave a mark while it runs, do it."""
     from finbench.core.version import __version__ as here
     from finbench.grid.places import Place
     from finbench.grid.work import run
 
-    if here != told["version"]:
-        message = f"A node has finbench {here}, the driver {told['version']}."
+    if here != payload["version"]:
+        message = f"A node has finbench {here}, the driver {payload['version']}."
         return {
             "state": "failed",
             "message": message,
             "hint": "Install the same version on every node.",
             "seconds": 0.0,
         }
-    place, key = Place(told["place"]), told["keys"][0]
+    place, key = Place(payload["place"]), payload["keys"][0]
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    place.write(f"running/{key}.json", json.dumps({"name": told["name"], "since": started, "pid": os.getpid()}) + "\n")
+    place.write(
+        f"running/{key}.json", json.dumps({"name": payload["name"], "since": started, "pid": os.getpid()}) + "\n"
+    )
     try:
-        return run(told)
+        return run(payload)
     finally:
         place.remove(f"running/{key}.json")
 

@@ -137,7 +137,7 @@ def total(board: Schedule, found: Mapping[str, Forecast]) -> Total:
             scorings += 1
             continue
         forecast = found[owners[key].key]
-        times = step.told["budget"] if step.kind == SEARCH else 1
+        times = step.payload["budget"] if step.kind == SEARCH else 1
         if forecast.seconds is None:
             unknown += 1
             continue

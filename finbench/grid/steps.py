@@ -27,7 +27,7 @@ class Step:
     kind: str
     name: str
     needs: Needs
-    told: dict[str, Any]  # what the worker gets
+    payload: dict[str, Any]  # what the worker gets
     after: list[str] = field(default_factory=list)  # keys of the steps it waits for
     cell: Cell | None = None
     group: str = ""  # scorings of one group may share an engine
@@ -84,32 +84,32 @@ class Schedule:
     # ------------------------------------------------------------ what there is
 
     def _add(self, cell: Cell) -> None:
-        lm_tasks, recipe = self.sweep.eval, cell.recipe
+        wanted, recipe = self.sweep.eval, cell.recipe
         after = []
         if self.sweep.tune and cell.search:
             key = digest({"search": cell.search})
             if key not in self.steps:
                 searched = sweepfile.searched(self.sweep, cell)
-                told = {"recipe": searched.model_dump(), "budget": self.sweep.tune.budget}
-                told["folder"] = f"searches/{cell.name}-{key[:8]}"
-                self.steps[key] = Step(key, SEARCH, f"search {cell.name}", cell.needs, told)
+                payload = {"recipe": searched.model_dump(), "budget": self.sweep.tune.budget}
+                payload["folder"] = f"searches/{cell.name}-{key[:8]}"
+                self.steps[key] = Step(key, SEARCH, f"search {cell.name}", cell.needs, payload)
             after.append(key)
         train = digest({"train": cell.key})
-        told = {"recipe": recipe.model_dump(), "folder": cell.folder, "processes": cell.needs.processes}
-        self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, told, after, cell)
-        tasks = [task.name for task in catalog.expand([*(lm_tasks.named or recipe.tasks), *lm_tasks.also])]
-        how: dict[str, Any] = {"engine": lm_tasks.engine, "limit": lm_tasks.limit, "shots": lm_tasks.shots}
-        how |= {"bits": lm_tasks.bits or recipe.bits, "arguments": lm_tasks.arguments}
-        how["chat"] = recipe.chat if lm_tasks.chat is None else lm_tasks.chat
+        payload = {"recipe": recipe.model_dump(), "folder": cell.folder, "processes": cell.needs.processes}
+        self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, payload, after, cell)
+        tasks = [task.name for task in catalog.expand([*(wanted.named or recipe.tasks), *wanted.also])]
+        how: dict[str, Any] = {"engine": wanted.engine, "limit": wanted.limit, "shots": wanted.shots}
+        how |= {"bits": wanted.bits or recipe.bits, "arguments": wanted.arguments}
+        how["chat"] = recipe.chat if wanted.chat is None else wanted.chat
         # a key only where it was stated: a sweep that was begun before there were these goes on
-        how |= {key: value for key, value in (("seed", lm_tasks.seed), ("metadata", lm_tasks.metadata)) if value}
-        told = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how}
-        group = digest({"score": told})
+        how |= {key: value for key, value in (("seed", wanted.seed), ("metadata", wanted.metadata)) if value}
+        payload = {"base": recipe.base, "folders": [], "tasks": tasks, "how": how}
+        group = digest({"score": payload})
         if group not in self.steps:
             bits = "" if how["bits"] == 16 else f" at {how['bits']} bits"
-            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", lm_tasks.needs or cell.needs, told)
-        key = digest({"score": told, "adapter": cell.key})
-        step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**told, "folders": [cell.folder]})
+            self.steps[group] = Step(group, SCORE, f"score {recipe.base}{bits}", wanted.needs or cell.needs, payload)
+        key = digest({"score": payload, "adapter": cell.key})
+        step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**payload, "folders": [cell.folder]})
         step.after, step.cell, step.group = [train, group], cell, group
         self.steps[key] = self.score_of[cell.key] = step
 
@@ -132,8 +132,8 @@ class Schedule:
         if step.kind == TRAIN and step.after:
             found = self.steps[step.after[0]].outcome
             assert found is not None
-            recipe = {**step.told["recipe"], "lr": found["lr"], "search": found["search"]}
-            step.told["recipe"] = Recipe.parse(recipe, step.name).model_dump()
+            recipe = {**step.payload["recipe"], "lr": found["lr"], "search": found["search"]}
+            step.payload["recipe"] = Recipe.parse(recipe, step.name).model_dump()
         if step.group:
             self.grouped.setdefault(step.group, deque()).append(step)
         else:
@@ -165,15 +165,15 @@ class Schedule:
             taken.append([self.ready.popleft()])
         return taken
 
-    def told(self, steps: Sequence[Step]) -> dict[str, Any]:
+    def payload(self, steps: Sequence[Step]) -> dict[str, Any]:
         """What a worker is told of a step, or of several scorings of a group."""
         first = steps[0]
-        told = {**first.told, "kind": first.kind, "keys": [step.key for step in steps], "beside": []}
-        told["name"] = first.name if len(steps) == 1 else f"{first.name} and {len(steps) - 1} more"
+        payload = {**first.payload, "kind": first.kind, "keys": [step.key for step in steps], "beside": []}
+        payload["name"] = first.name if len(steps) == 1 else f"{first.name} and {len(steps) - 1} more"
         if first.group:
-            told["folders"] = [folder for step in steps for folder in step.told["folders"]]
-            told["beside"] = (self.steps[first.group].outcome or {}).get("files", [])
-        return told
+            payload["folders"] = [folder for step in steps for folder in step.payload["folders"]]
+            payload["beside"] = (self.steps[first.group].outcome or {}).get("files", [])
+        return payload
 
     # ------------------------------------------------------------ how far it is
 

@@ -25,7 +25,7 @@ class Watch:
     def __init__(self, board: Schedule, place: Place, alive: Callable[[], None] = lambda: None) -> None:
         self.board, self.place, self.alive = board, place, alive  # ``alive``: called whenever something is told
         self.every = EVERY if place.folder is not None else _AT_URL
-        self.told = self.said = 0.0
+        self.written = self.said = 0.0
         self.live: Any = None
 
     def __enter__(self) -> Watch:
@@ -43,9 +43,9 @@ class Watch:
     def tell(self, running: set[str], last: bool = False) -> None:
         """Write how it stands, now and then; ``running``: keys of the steps that Ray was given."""
         now = time.time()
-        if not last and now - self.told < self.every:
+        if not last and now - self.written < self.every:
             return
-        self.told = now
+        self.written = now
         found = self._progress(running, last)
         self.place.write("progress.json", json.dumps(found, indent=1) + "\n")
         self.alive()

@@ -56,7 +56,7 @@ class BoardCard:
 
 @dataclass
 class BoardRow:
-    """A subject's score in an test. ``group`` 1 cannot be told from the best; None where nothing can be tested."""
+    """A subject's score in a test. ``group`` 1 cannot be separated from the best; None where nothing can be tested."""
 
     entry: BoardCard
     score: Score

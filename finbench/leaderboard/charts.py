@@ -117,7 +117,7 @@ def filled(spec: Any, words: Mapping[str, str]) -> Any:
 
 
 def png(test: BoardTest) -> bytes:
-    """Score against cost in an test as PNG, for model cards and documents."""
+    """Score against cost in a test as PNG, for model cards and documents."""
     import vl_convert
 
     unit = " in %" if test.share else ""

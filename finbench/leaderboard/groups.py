@@ -14,7 +14,7 @@ SampleRows = Sequence[dict[str, Any]]
 
 
 def tied(score: Score, samples: Sequence[SampleRows]) -> list[int | None]:
-    """Group of each subject of an test, whose ``samples`` are in the order of their scores, best first.
+    """Group of each subject of a test, whose ``samples`` are in the order of their scores, best first.
 
     Group 1 holds the best and all that a paired permutation test cannot tell from it (5 %, Holm over the group's
     tests); of the rest the best leads the next group, and so on. A subject without samples of these documents

@@ -110,6 +110,6 @@ def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
 
 
 def baseline(test: BoardTest, name: str) -> str | None:
-    """What the majority or random label scores in an test."""
+    """What the majority or random label scores in a test."""
     value = test.score.baselines.get(name, {}).get(test.score.main_metric)
     return None if value is None else amount(value, test.share)

@@ -60,7 +60,7 @@ def task_of_examples(task: Task) -> Any:
 
 
 def golden_prompt(task: Task) -> str:
-    """The prompt and answer of a task's first example, as an task shows it."""
+    """The prompt and answer of a task's first example, as the model sees it."""
     quiet()
     lm_task = task_of_examples(task)
     prompt, answer = prompts.pair(lm_task, next(iter(lm_task.dataset["test"])))

@@ -153,16 +153,16 @@ class VLLMEngine:
         pool = self._started()
         answers: dict[int, Any] = {}
 
-        def told(part: Mapping[int, Any]) -> None:
+        def deliver(part: Mapping[int, Any]) -> None:
             answers.update(part)
             done(part)
 
         for window in _windows(asked, self.best):
             scored = [at for at in window if asked[at][1].request_type == "loglikelihood"]
             raced = [at for at in scored if asked[at][1].task_name in self.best]
-            self._race(pool, raced, asked, told)
-            self._score(pool, sorted(set(scored) - set(raced)), asked, told)
-            self._continue(pool, sorted(set(window) - set(scored)), asked, told)
+            self._race(pool, raced, asked, deliver)
+            self._score(pool, sorted(set(scored) - set(raced)), asked, deliver)
+            self._continue(pool, sorted(set(window) - set(scored)), asked, deliver)
         return [answers[at] for at in range(len(asked))]
 
     # ------------------------------------------------------------ starting
@@ -208,7 +208,9 @@ class VLLMEngine:
         name = self.names[adapter] if adapter else None
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
 
-    def _score(self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], told: Done) -> None:
+    def _score(
+        self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done
+    ) -> None:
         """Requests of one window, by adapter; those near a root go first, of all adapters."""
         parts = []
         for adapter in dict.fromkeys(asked[at][0] for at in window):
@@ -217,7 +219,7 @@ class VLLMEngine:
             parts.append((adapter, _Ledger(choices.plan(pairs, self.max_length), own)))
         for _, ledger in parts:
             if empty := ledger.empty():
-                told(empty)
+                deliver(empty)
         planned = [(adapter, ledger, run) for adapter, ledger in parts for run in forced_runs.runs(ledger.plan)]
         planned.sort(key=lambda one: one[1].later(one[2]))  # stable
         requests = [(run.tree, self._scoring(number, run, adapter)) for number, (adapter, _, run) in enumerate(planned)]
@@ -227,9 +229,9 @@ class VLLMEngine:
                 _, ledger, run = planned[answer["id"]]
                 ready |= ledger.enter(run, answer)
             if ready:
-                told(ready)
+                deliver(ready)
 
-    def _race(self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], told: Done) -> None:
+    def _race(self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done) -> None:
         """Requests of which the best of each document is wanted: heats of the whole window together."""
         racing: list[tuple[Path | None, list[int], race.Race]] = []
         for adapter in dict.fromkeys(asked[at][0] for at in window):
@@ -242,7 +244,7 @@ class VLLMEngine:
         while running:
             for share in [share for share in sorted(running) if racing[share][2].over]:
                 running.discard(share)
-                told(dict(zip(racing[share][1], racing[share][2].answers(), strict=True)))
+                deliver(dict(zip(racing[share][1], racing[share][2].answers(), strict=True)))
             planned = [(share, run) for share in sorted(running) for run in forced_runs.runs(racing[share][2].heat())]
             requests = [
                 (share, self._scoring(number, run, racing[share][0])) for number, (share, run) in enumerate(planned)
@@ -255,7 +257,7 @@ class VLLMEngine:
     # ------------------------------------------------------------ generation
 
     def _continue(
-        self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], told: Done
+        self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done
     ) -> None:
         requests, until = [], {}
         for at in window:
@@ -264,7 +266,7 @@ class VLLMEngine:
             requests.append((at, asks))
         for part in pool.answers(requests):
             texts = {one["id"]: self.encoder.tok_decode(one["tokens"], skip_special_tokens=True) for one in part}
-            told({at: postprocess_generated_text(text, until[at], None) for at, text in texts.items()})
+            deliver({at: postprocess_generated_text(text, until[at], None) for at, text in texts.items()})
 
     def _continuing(
         self, number: int, adapter: Path | None, text: str, stated: Mapping[str, Any]

@@ -106,14 +106,14 @@ def check(
             raise NOT_FINITE
         gaps[folder] = _largest(own, peft.own)
         moved, noise = _largest(peft.own, peft.base), _largest(base, peft.base)
-        told = moved > 4 * noise  # an untrained adapter is its base by right, and one may be lost in rounding
+        moved_enough = moved > 4 * noise  # an untrained adapter is its base by right, and one may be lost in rounding
         if noise > (EXACT if exact else _ROUNDING):
             faults.append(f"The base is served wrongly: log-probabilities differ from transformers' by {noise:.2g}.")
-        elif told and _largest(own, base) < _SERVED * moved:
+        elif moved_enough and _largest(own, base) < _SERVED * moved:
             faults.append(f"{folder} is served as the base: its answers are the base's own.")
-        elif gaps[folder] > EXACT if exact else told and gaps[folder] > _NEAR * moved:
+        elif gaps[folder] > EXACT if exact else moved_enough and gaps[folder] > _NEAR * moved:
             faults.append(f"{folder} is served wrongly: log-probabilities differ from peft's by {gaps[folder]:.2g}.")
-        elif moved and not told and not exact:
+        elif moved and not moved_enough and not exact:
             say(f"{folder} moves the probes by {moved:.1g} only, rounding by {noise:.1g}: not shown to be served.")
     if faults:
         raise FinbenchError("\n".join(dict.fromkeys(faults)), "Use --engine hf, and report it to the vLLM project.")
