@@ -113,7 +113,7 @@ def test_no_request_is_more_than_the_largest_node(capsys: pytest.CaptureFixture[
     largest = requests.Largest(Ray)
     largest.look()
     assert [largest.of("train x", size) for size in (int(5e9), int(8e9), int(7e9))] == [int(5e9), int(6e9), int(6e9)]
-    assert capsys.readouterr().err.replace("\n", " ").count("the largest node offers 6.0") == 1
+    assert capsys.readouterr().err.replace("\n", " ").count("the largest node has 6.0") == 1
 
 
 # ---------------------------------------------------------------- who works at a URL

@@ -104,7 +104,7 @@ def test_another_prompt_is_another_task(original: Path) -> None:
     found = entries(original)
     chat = found[0].card
     chat = chat.model_copy(update={"subject": chat.subject.model_copy(update={"chat": True})})
-    other = boards.Entry("chat", chat, found[0].samples, found[0].found, found[0].level)
+    other = boards.BoardCard("chat", chat, found[0].samples, found[0].found, found[0].level)
     made = board([*found, other])
     assert {test.title for test in made.tests if "chat" in test.title} == {
         f"{test.task}, chat template" for test in made.tests if test.whole
@@ -116,7 +116,7 @@ def test_of_one_subject_the_newest_card_counts(original: Path) -> None:
     found = entries(original)
     again = found[0].card
     later = again.provenance.model_copy(update={"created": "2999-01-01T00:00:00Z"})
-    other = boards.Entry("later", again.model_copy(update={"provenance": later}), found[0].samples, found[0].found, "x")
+    other = boards.BoardCard("later", again.model_copy(update={"provenance": later}), found[0].samples, found[0].found, "x")
     for test in board([*found, other]).tests:
         keys = [row.entry.key for row in test.rows]
         assert not {"later", found[0].key} <= set(keys)
@@ -124,7 +124,7 @@ def test_of_one_subject_the_newest_card_counts(original: Path) -> None:
 
 
 def test_without_samples_there_is_no_group(original: Path) -> None:
-    found = [boards.Entry(entry.key, entry.card, {}, entry.found, "self-reported") for entry in entries(original)]
+    found = [boards.BoardCard(entry.key, entry.card, {}, entry.found, "self-reported") for entry in entries(original)]
     assert {row.group for test in board(found).tests for row in test.rows} == {None}
 
 
@@ -337,7 +337,7 @@ def test_names_in_commands_are_one_word_for_a_shell(original: Path) -> None:
     )
     card = entry.card.model_copy(update={"subject": subject, "engine": evil, "arguments": {evil: evil}})
     found = [card, card.model_copy(update={"origin": "lm-eval"})]
-    entries_ = [boards.Entry(evil, one, {}, entry.found, "self-reported") for one in found]
+    entries_ = [boards.BoardCard(evil, one, {}, entry.found, "self-reported") for one in found]
     for _, command in [step for one in entries_ for step in commands.reproduce(one).steps]:
         lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
         lexer.whitespace_split, lexer.commenters = True, ""

@@ -238,7 +238,7 @@ def test_the_leaderboard_takes_their_output(output: Path, data: Path, tmp_path: 
     [added] = leaderboard.add([output], to=tmp_path / "board", name="theirs", data_dir=data)
     assert added == tmp_path / "board" / "scorecards" / "theirs.json"
     found = entries(tmp_path / "board")
-    [lm_task] = board(found).lm_tasks  # mini tasks are never shown
+    [lm_task] = board(found).tests  # mini tasks are never shown
     assert (lm_task.task, lm_task.whole, lm_task.rows[0].entry.level) == ("fpb_mc", False, "samples-attached")
     [stock] = [command for _, command in commands.reproduce(found[0]).steps if command.startswith("lm_eval run")]
     assert "--limit 12 --log_samples" in stock

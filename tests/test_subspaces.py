@@ -210,7 +210,7 @@ def test_a_move_of_the_embedded_base_changes_no_output(method: str, monkeypatch:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from finbench.core import catalog
+from finbench.training import recipes
 from finbench.training import runner
 from finbench.training.trainer import TrainingWatch
 real = TrainingWatch.on_step_end
