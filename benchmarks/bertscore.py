@@ -1,4 +1,4 @@
-"""BERTScore of the explanations in scorecards that sat ``xbrl_term``: an extra, beside the task's chrF and ROUGE-L.
+"""BERTScore of the explanations in scorecards of ``xbrl_term``: an extra, beside the task's chrF and ROUGE-L.
 
     python benchmarks/bertscore.py CARD... --encoder FOLDER [--layer 17] [--data-dir DATA]
 
@@ -73,7 +73,7 @@ def pairs(card: Path, data_dir: Path | None) -> tuple[list[str], list[str], list
     """The first lines of a card's answers, the reference explanations, and the rows' clusters."""
     rows = [row for row in cardfiles.read_samples(card) if row["task"] == TASK]
     if not rows:
-        raise FinbenchError(f"{card} did not sit xbrl_term.", "Type: finbench eval --tasks xbrl_term")
+        raise FinbenchError(f"{card} has no score of xbrl_term.", "Type: finbench eval --tasks xbrl_term")
     lm_task = prompts.load(catalog.expand([TASK]), data_dir)[TASK]
     docs = prompts.rows(lm_task, "test")
     if max(row["index"] for row in rows) >= len(docs):

@@ -6,7 +6,7 @@
 Rows are as FPB's: an instruction of 26 tokens that all begin with, 4 to 90 tokens of their own, an answer of 2 (--long:
 one row of 4,096 tokens, an answer of all but 26, which is what published rates are of). A token counts once
 and without padding, however many were computed. MFU is of the tokens computed, 4 operations a weight and token
-(forward, and backward through frozen weights), 6 a trained one, over the card's dense bf16 peak (training/gpus.py).
+(forward, and backward through frozen weights), 6 a trained one, over the card's dense bf16 peak (gpus.py).
 """
 
 from __future__ import annotations

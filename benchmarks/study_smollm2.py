@@ -84,7 +84,7 @@ def cells() -> list[Cell]:
 
 
 def bases() -> dict[int, tuple[Path, Scorecard]]:
-    """The base's card by its bits: it sat all tasks."""
+    """The base's card by its bits: it has all tasks."""
     read = {path: cardfiles.read(path) for path in sorted((STUDY / "scorecards").glob("*.json"))}
     return {card.subject.bits: (path, card) for path, card in read.items() if card.subject.adapter is None}
 

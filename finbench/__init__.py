@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 else:
     __getattr__ = face(__name__)
 
+
+def __dir__() -> list[str]:
+    """What a notebook offers."""
+    return list(__all__)
+
+
 __all__ = [
     "Adapter",
     "FinbenchError",

@@ -17,7 +17,7 @@ HOSTILE = (
 )
 
 
-def sit(out: Path, data: Path, tasks: list[str], *, answers: str = "random", seed: int = 0, **options: Any) -> Path:
+def scored(out: Path, data: Path, tasks: list[str], *, answers: str = "random", seed: int = 0, **options: Any) -> Path:
     """A card of the dummy engine; returns its path."""
     place = out / f"{answers}-{seed}-{options.get('limit')}"
     evaluator.evaluate(
@@ -57,11 +57,11 @@ def folder(place: Path, data: Path) -> Path:
     """A leaderboard of a base and a guessing adapter, which are level, and of one adapter that knows the answers."""
     scratch, cards = place.with_name(place.name + "-scratch"), place / "scorecards"
     tasks = ["fpb", "headlines", "fin_ner", "fiqa_score"]
-    base = sit(scratch, data, tasks, seed=9)
+    base = scored(scratch, data, tasks, seed=9)
     renamed(base, cards / "base.json", name="tiny")
-    renamed(sit(scratch, data, tasks, seed=1), cards / "guess.json", **adapter(1))
-    renamed(sit(scratch, data, tasks, answers="gold"), cards / "gold.json", **adapter(2, method="dora", bits=4))
-    renamed(sit(scratch, data, tasks, seed=3, limit=10), cards / "partial.json", **adapter(3))
+    renamed(scored(scratch, data, tasks, seed=1), cards / "guess.json", **adapter(1))
+    renamed(scored(scratch, data, tasks, answers="gold"), cards / "gold.json", **adapter(2, method="dora", bits=4))
+    renamed(scored(scratch, data, tasks, seed=3, limit=10), cards / "partial.json", **adapter(3))
     return place
 
 

@@ -21,7 +21,7 @@ from make_data import write_sources
 TASKS = ["mini_sentiment", "mini_headline"]
 
 
-def sit(out: Path, **options: Any) -> Path:
+def scored(out: Path, **options: Any) -> Path:
     evaluator.evaluate(engine="dummy", out=out, **{"tasks": TASKS, **options})
     return out / "dummy.json"
 
@@ -31,9 +31,9 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Cards of three dummies: one that knows the gold, two that guess."""
     folder = tmp_path_factory.mktemp("cards")
     return {
-        "gold": sit(folder / "gold", arguments={"answers": "gold"}),
-        "one": sit(folder / "one"),
-        "two": sit(folder / "two", seed=5),
+        "gold": scored(folder / "gold", arguments={"answers": "gold"}),
+        "one": scored(folder / "one"),
+        "two": scored(folder / "two", seed=5),
     }
 
 
@@ -121,7 +121,7 @@ def test_restricted_documents_are_shown_by_their_hashes_only(tmp_path: Path) -> 
 
     import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
     made = [
-        sit(tmp_path / answers, tasks=["fpb"], arguments={"answers": answers}, data_dir=tmp_path / "data")
+        scored(tmp_path / answers, tasks=["fpb"], arguments={"answers": answers}, data_dir=tmp_path / "data")
         for answers in ("gold", "random")
     ]
     [pair] = comparison.compare(made, data_dir=tmp_path / "data")
@@ -160,7 +160,7 @@ def test_other_faults_name_what_to_do(cards: dict[str, Path], tmp_path: Path) ->
     with pytest.raises(FinbenchError, match="needs two scorecards"):
         comparison.compare([cards["one"]])
     with pytest.raises(FinbenchError, match="share no task"):
-        comparison.compare([cards["one"], sit(tmp_path / "n", tasks=["mini_ner"])])
+        comparison.compare([cards["one"], scored(tmp_path / "n", tasks=["mini_ner"])])
     with pytest.raises(FinbenchError, match="has no samples"):
         comparison.compare([edit(copied(cards["one"], tmp_path / "s"), samples=None), cards["one"]])
     with pytest.raises(FinbenchError, match="Did you mean mini_ner"):
@@ -169,7 +169,7 @@ def test_other_faults_name_what_to_do(cards: dict[str, Path], tmp_path: Path) ->
 
 def test_documents_of_one_source_are_compared_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every text of mini_headline has several questions: clusters are fewer than documents, and p says so."""
-    made = [sit(tmp_path / str(seed), tasks=["mini_headline"], seed=seed) for seed in (0, 1)]
+    made = [scored(tmp_path / str(seed), tasks=["mini_headline"], seed=seed) for seed in (0, 1)]
     [pair] = comparison.compare(made)
     card = cardfiles.read(made[0])
     assert pair.contests[0].clusters == card.scores[0].clusters

@@ -16,6 +16,7 @@ from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.evaluation import evaluator
+from finbench.hub import client
 from finbench.hub.dev.desk import DevAccount
 from finbench.hub.dev.server import TOKEN, DevHub
 from finbench.models import adapters
@@ -166,7 +167,7 @@ def test_private_repositories_missing_ones_and_bad_tokens(
     monkeypatch.setenv("HF_TOKEN", "hf_somebody")
     with pytest.raises(FinbenchError, match="private and you have no access"):
         hub.fetch("org/stranger")
-    assert hub.token_free("Authorization: Bearer abc hf_somebodyelse") == "Authorization: <token> <token>"
+    assert client.token_free("Authorization: Bearer abc hf_somebodyelse") == "Authorization: <token> <token>"
 
 
 @pytest.mark.parametrize("fault", ["listing@/tree/", "listing@/tree/*1"])

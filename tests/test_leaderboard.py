@@ -116,7 +116,8 @@ def test_of_one_subject_the_newest_card_counts(original: Path) -> None:
     found = entries(original)
     again = found[0].card
     later = again.provenance.model_copy(update={"created": "2999-01-01T00:00:00Z"})
-    other = boards.BoardCard("later", again.model_copy(update={"provenance": later}), found[0].samples, found[0].found, "x")
+    dated = again.model_copy(update={"provenance": later})
+    other = boards.BoardCard("later", dated, found[0].samples, found[0].found, "x")
     for test in board([*found, other]).tests:
         keys = [row.entry.key for row in test.rows]
         assert not {"later", found[0].key} <= set(keys)

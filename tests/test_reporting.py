@@ -21,7 +21,7 @@ from finbench.evaluation import evaluator
 TASKS = ["mini_sentiment", "mini_headline"]
 
 
-def sit(out: Path, name: str, adapter_seed: int | None = None, **options: Any) -> Path:
+def scored(out: Path, name: str, adapter_seed: int | None = None, **options: Any) -> Path:
     """A card of the dummy under another name, as if it were an adapter."""
     evaluator.evaluate(engine="dummy", out=out / name, **{"tasks": TASKS, **options})
     path = out / name / "dummy.json"
@@ -37,10 +37,10 @@ def sit(out: Path, name: str, adapter_seed: int | None = None, **options: Any) -
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base that guesses, an adapter of three seeds that guesses, and one that knows the gold."""
     out = tmp_path_factory.mktemp("cards")
-    sit(out, "base", seed=9)
+    scored(out, "base", seed=9)
     for seed in range(3):
-        sit(out, f"guess-s{seed}", seed, seed=seed)
-    sit(out, "gold-s0", 0, arguments={"answers": "gold"})
+        scored(out, f"guess-s{seed}", seed, seed=seed)
+    scored(out, "gold-s0", 0, arguments={"answers": "gold"})
     return out
 
 
@@ -89,7 +89,7 @@ def test_a_copy_is_no_second_run_and_another_run_of_one_name_another_line(folder
     for spread in reporting.SPREADS:
         once = reporting.report([card], spread=spread)
         assert reporting.report([card, tmp_path / "copy" / card.name], spread=spread) == once
-    again = sit(tmp_path, "again", 0, seed=3)
+    again = scored(tmp_path, "again", 0, seed=3)
     found = json.loads(again.read_text())
     found["subject"]["name"] = "gold-s0"
     again.write_text(json.dumps(found))
@@ -111,7 +111,7 @@ def test_nothing_is_marked_where_nothing_can_be_tested(folder: Path, tmp_path: P
 
 
 def test_other_conditions_are_other_columns(folder: Path, tmp_path: Path) -> None:
-    limited = sit(tmp_path, "limited", limit=20)
+    limited = scored(tmp_path, "limited", limit=20)
     text = reporting.report([*files(folder, "base"), limited])
     assert "mini_sentiment, first 20 rows only, macro-F1" in text.splitlines()[0]
 
@@ -164,7 +164,7 @@ def test_plots_are_well_formed_and_show_every_line(folder: Path, tmp_path: Path)
 
 def test_no_two_texts_of_a_plot_overlap(tmp_path: Path) -> None:
     for limit, title in ((None, "mini_sentiment"), (12, "mini_sentiment, first 12 rows only")):
-        card = sit(tmp_path, f"rows-{limit}", tasks=["mini_sentiment"], limit=limit)
+        card = scored(tmp_path, f"rows-{limit}", tasks=["mini_sentiment"], limit=limit)
         drawn = ET.fromstring(plots.forest(reporting.table([card]), 0))
         texts = {node.text: node for node in drawn.iter() if node.text}
         place = texts[title], next(node for text, node in texts.items() if ", n = " in text)

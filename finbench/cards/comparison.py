@@ -120,7 +120,7 @@ def load(path: Path) -> LoadedCard:
 
 def _told_apart(found: Sequence[LoadedCard]) -> list[LoadedCard]:
     """Subjects of one name are called by their files."""
-    names = [engine_run.name for engine_run in found]
+    names = [card.name for card in found]
     same = {name for name in names if names.count(name) > 1}
     return [replace(s, name=str(s.path.with_suffix(""))) if s.name in same else s for s in found]
 
@@ -283,7 +283,7 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
 def difference(
     a: Sequence[Any], b: Sequence[Any], how: metrics.Aggregation, clusters: Sequence[str], where: str
 ) -> Difference:
-    """``scoring.difference`` of values from samples; FinbenchError, naming ``where``, for what no scorer gives."""
+    """``scoring.paired_difference`` of values from samples; a FinbenchError with ``where`` if no scorer gives them."""
     with _readable(where):
         return paired_difference(a, b, how, clusters)
 

@@ -25,7 +25,7 @@ _STYLE = (
 
 @dataclass
 class Column:
-    """One task: a task under one set of conditions."""
+    """One column: a task under one set of conditions."""
 
     score: Score
     conditions: tuple[str, ...]

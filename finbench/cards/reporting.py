@@ -67,7 +67,7 @@ def report(
 
 def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] = ()) -> Table:
     """The table of these cards: columns by family and task, subjects in the order of their mean, bases first."""
-    by_title: dict[str, Column] = {}
+    by_key: dict[str, Column] = {}
     runs: dict[tuple[str, str], dict[str, list[SeedRun]]] = {}  # (name, what) -> task -> runs
     read: set[str] = set()
     for path in files:
@@ -76,30 +76,28 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
             continue  # a copy in another folder is no second run
         read.add(text)
         rows = cardfiles.rows_by_task(path, card)
-        sat = {_title(card, score): score for score in card.scores if not tasks or score.task in tasks}
-        for score in sat.values():
+        scores = {_key(card, score): score for score in card.scores if not tasks or score.task in tasks}
+        for score in scores.values():
             if score.task in rows:
                 follows(score, rows[score.task], path)
         who = _who(card, spread)
         if not all(
-            _one_line(card, run.card, title in sat, spread) for title, own in runs.get(who, {}).items() for run in own
+            _one_line(card, run.card, key in scores, spread) for key, own in runs.get(who, {}).items() for run in own
         ):
             who = f"{who[0]} ({path.with_suffix('')})", who[1]  # another run, or another subject, of the same name
-        for title, score in sat.items():
-            by_title.setdefault(title, Column(score, conditions_of(card)))
-            runs.setdefault(who, {}).setdefault(title, []).append(SeedRun(card, score, rows.get(score.task)))
-    if not by_title:
+        for key, score in scores.items():
+            by_key.setdefault(key, Column(score, conditions_of(card)))
+            runs.setdefault(who, {}).setdefault(key, []).append(SeedRun(card, score, rows.get(score.task)))
+    if not by_key:
         raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")
-    order = sorted(
-        by_title, key=lambda e: (by_title[e].score.family, by_title[e].score.form == "choice", by_title[e].title, e)
-    )
-    columns = _told_apart([by_title[title] for title in order])
-    by_title = dict(zip(order, columns, strict=True))
+    order = sorted(by_key, key=lambda e: (by_key[e].score.family, by_key[e].score.form == "choice", by_key[e].title, e))
+    columns = _told_apart([by_key[key] for key in order])
+    by_key = dict(zip(order, columns, strict=True))
     lines = [
-        Line(name, what, [_cell(found.get(title), by_title[title]) for title in order])
+        Line(name, what, [_cell(found.get(key), by_key[key]) for key in order])
         for (name, what), found in _ordered(runs)
     ]
-    tested = _mark(lines, columns, [[found.get(title) for title in order] for _, found in _ordered(runs)], spread)
+    tested = _mark(lines, columns, [[found.get(key) for key in order] for _, found in _ordered(runs)], spread)
     lines += _baselines(columns)
     families = _means(columns, lines)
     made = Table(columns, families, lines, spread, tested)
@@ -107,7 +105,7 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
     return made
 
 
-def _title(card: Scorecard, score: Score) -> str:
+def _key(card: Scorecard, score: Score) -> str:
     return str(sorted((k, str(v)) for k, v in (setup_of(card, score) | {"task": score.task}).items()))
 
 
@@ -134,14 +132,14 @@ def _who(card: Scorecard, spread: str) -> tuple[str, str]:
     return subject.name, what
 
 
-def _one_line(card: Scorecard, other: Scorecard, same_exam: bool, spread: str) -> bool:
+def _one_line(card: Scorecard, other: Scorecard, same_setup: bool, spread: str) -> bool:
     """Two cards of one name are one line: the same subject in different tasks, or other seeds of it in the same."""
     one, two = card.subject, other.subject
     if (one.base.alias, one.base.fingerprint) != (two.base.alias, two.base.fingerprint):
         return False
     if spread == "seeds" and one.seed != two.seed:
         return True
-    return one.adapter == two.adapter and not same_exam
+    return one.adapter == two.adapter and not same_setup
 
 
 def _ordered(runs: dict[tuple[str, str], Any]) -> list[tuple[tuple[str, str], Any]]:

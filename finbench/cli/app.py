@@ -1,4 +1,4 @@
-"""The command line, put together from ``cli_*.py``: parse, call one function, print.
+"""The command line, put together from the modules of this folder: parse, call one function, print.
 
 Everything heavy is imported inside a command.
 """

@@ -24,7 +24,7 @@ DataDir = Annotated[Path | None, typer.Option("--data-dir", help=DATA_DIR)]
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """A recipe, as train, plan and tune are told it; the cells of a sweep have the same keys."""
+    """A recipe as options of train, plan and tune; the cells of a sweep have the same keys."""
 
     recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None
     base: Annotated[str | None, "Alias of `finbench bases`, hub:org/name[@rev] or ./folder."] = None
@@ -59,8 +59,12 @@ def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[...,
     def decorated(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**given: Any) -> None:
-            stated = {name: _told(name, hints[name], given.pop(name)) for name in options}
-            command(kind(**{name: value for name, value in stated.items() if value is not None}), **given)
+            from finbench.core.strict import checked
+
+            stated = {name: _as_field(name, hints[name], given.pop(name)) for name in options}
+            name = command.__name__.rstrip("_")
+            there = {key: value for key, value in stated.items() if value is not None}
+            command(checked(kind, there, f"finbench {name}", f"See its options: finbench {name} --help"), **given)
 
         _, *own = inspect.signature(command, eval_str=True).parameters.values()
         shared = [_parameter(name, hints[name], one.default, panel) for name, one in options.items()]
@@ -91,7 +95,7 @@ def _parameter(name: str, hint: Any, default: Any, panel: str | None) -> inspect
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
 
 
-def _told(name: str, hint: Any, value: Any) -> Any:
+def _as_field(name: str, hint: Any, value: Any) -> Any:
     """The value of an option as its field wants it."""
     kind, *about = get_args(hint)
     return pairs(value, about[0] if len(about) > 1 else f"--{name}") if value and get_origin(kind) is Mapping else value

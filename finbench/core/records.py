@@ -1,6 +1,6 @@
 """The nouns: strict records with stable JSON and a schema number. Unknown keys are refused by name.
 
-A Recipe trains an Adapter; a Subject sits Tasks and gets a Scorecard made of Scores, with its Provenance.
+A Recipe trains an Adapter; a Subject is evaluated on Tasks and gets a Scorecard made of Scores, with its Provenance.
 """
 
 from __future__ import annotations

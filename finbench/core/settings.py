@@ -1,4 +1,4 @@
-"""What commands with many options are told, declared once: for the command line, for Python and for YAML files.
+"""The settings of commands with many options, declared once: for the command line, for Python and for YAML files.
 
 The text beside a type is the help of its option. Nothing heavy is imported: ``--help`` reads this.
 """

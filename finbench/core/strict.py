@@ -1,4 +1,4 @@
-"""The base of every record: unknown keys are refused by name, and all faults are told at once."""
+"""The base of every record: unknown keys are refused by name, and all faults are named at once."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def checked(kind: Callable[..., Kind], value: Any, where: str, hint: str = "") -
         faults = fault.errors(include_url=False, include_context=False)
         lines = [_explain(kind, error) for error in faults[:_FAULTS]]
         lines += [f"and {len(faults) - _FAULTS:,} more"] if len(faults) > _FAULTS else []
-        raise FinbenchError(f"{where}: " + "; ".join(lines), hint or _hint(kind, faults, where)) from fault
+        raise FinbenchError(f"{where}: " + "; ".join(lines), hint or _hint(kind, faults)) from fault
 
 
 @functools.cache
@@ -60,14 +60,15 @@ def _explain(kind: Any, error: Mapping[str, Any]) -> str:
     return f"{place}: {message}, got {shortened(repr(error['input']))}"
 
 
-def _hint(kind: Any, faults: Sequence[Mapping[str, Any]], where: str) -> str:
-    """The keys that there are, where a key is unknown or missing; else the place of the value."""
+def _hint(kind: Any, faults: Sequence[Mapping[str, Any]]) -> str:
+    """The keys that there are, where a key is unknown or missing; else which values to change."""
     for error in faults:
         if error["type"] in ("extra_forbidden", "unexpected_keyword_argument", "missing"):
             at = _kind_at(kind, error["loc"][:-1])
             alias = {name: field.alias or name for name, field in getattr(at, "model_fields", {}).items()}
             return f"Keys there: {', '.join(alias.get(name, name) for name in _kinds(at))}"
-    return f"Write another value there: {where}"
+    places = [".".join(map(str, error["loc"])) for error in faults]
+    return f"Change {', '.join(place or 'the value' for place in places[:3])}; the message says what is possible."
 
 
 def _kind_at(kind: Any, place: tuple[int | str, ...]) -> Any:

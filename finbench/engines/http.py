@@ -92,7 +92,7 @@ class Endpoint:
         if state in _AGAIN:
             stated = answer.headers.get("Retry-After", "")
             raise _Later(f"{state} {said}", float(stated) if re.fullmatch(r"\d+(\.\d+)?", stated) else 0.0)
-        hint = f"Set the key: export {KEYS[0]}=..." if state in (401, 403) else ""
+        hint = f"Set the key: export {KEYS[0]}=..." if state in (401, 403) else "Look into the log of the server."
         raise FinbenchError(f"{self.url}{path} refuses ({state}): {said}", hint)
 
     def _hidden(self, text: str) -> str:

@@ -309,10 +309,10 @@ class _EngineRun:
             homes += [(number, name) for name, _ in left]
 
         def done(part: Mapping[int, Any]) -> None:
-            by_paper: dict[int, dict[str, Any]] = {}
+            by_run: dict[int, dict[str, Any]] = {}
             for at, answer in part.items():
-                by_paper.setdefault(homes[at][0], {})[homes[at][1]] = answer
-            for number, own in by_paper.items():
+                by_run.setdefault(homes[at][0], {})[homes[at][1]] = answer
+            for number, own in by_run.items():
                 task_runs[number].journal.keep(own)
                 task_runs[number].answers.update(own)
                 self.bar.advance(lines[number], len(own))

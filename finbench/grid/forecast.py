@@ -19,7 +19,7 @@ from finbench.training import plan, planned_gib, prepare_for_plan, shape_of
 
 _FREE = {"name", "seed", "lr", "search", "options", "alpha", "dropout"}  # what a plan does not depend on
 _WEIGHTS = {"method", "bits", "rank", "target_modules"}  # nor the rows and their order
-STAND_IN = "smollm2-135m"  # counts the tokens where the base itself is not at hand
+STAND_IN = "smollm2-135m"  # counts the tokens where the base itself is not here
 
 
 @dataclass(frozen=True)

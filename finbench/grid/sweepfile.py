@@ -59,7 +59,7 @@ class Tuning(Record):
 
 @pydantic.dataclasses.dataclass(frozen=True, kw_only=True)
 class CellSettings(Settings):
-    """How each adapter, and each base, is scored: as ``finbench eval`` is told it, and what is the sweep's own."""
+    """How each adapter, and each base, is scored: the settings of ``finbench eval``, and what only a sweep has."""
 
     also: list[str] = Field(default_factory=list, description="besides the tasks: what may have been forgotten")
     group: int = Field(default=8, ge=1, description="adapters of one base that are scored together at most")

@@ -1,4 +1,4 @@
-"""How a sweep stands: told by its driver in progress.json, shown live and by ``finbench sweep status``."""
+"""How a sweep stands: written by its driver to progress.json, shown live and by ``finbench sweep status``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Watch:
     """What the driver tells and shows."""
 
     def __init__(self, board: Schedule, place: Place, alive: Callable[[], None] = lambda: None) -> None:
-        self.board, self.place, self.alive = board, place, alive  # ``alive``: called whenever something is told
+        self.board, self.place, self.alive = board, place, alive  # ``alive``: called whenever something is written
         self.every = EVERY if place.folder is not None else _AT_URL
         self.written = self.said = 0.0
         self.live: Any = None

@@ -1,4 +1,4 @@
-"""What a worker does of a sweep: one step, told by a small mapping, answered by another. Runs in Ray's processes.
+"""What a worker does of a sweep: one step, stated by a small mapping, answered by another. Runs in Ray's processes.
 
 Every step is what a command of finbench does, and goes on where a killed one stopped.
 """

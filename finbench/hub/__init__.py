@@ -26,9 +26,8 @@ if TYPE_CHECKING:
         offline,
         page,
         shown_endpoint,
-        token_free,
     )
-    from finbench.hub.fetching import SAFE_FILES, Fetched, fetch, fetch_files, names_below, snapshot
+    from finbench.hub.fetching import SAFE_FILES, fetch, fetch_files, names_below, snapshot
     from finbench.hub.plans import Change, File, Plan, make_plan
     from finbench.hub.pushing import Published, execute
 else:
@@ -38,7 +37,6 @@ __all__ = [
     "OFFICIAL",
     "SAFE_FILES",
     "Change",
-    "Fetched",
     "File",
     "Kind",
     "Plan",
@@ -61,5 +59,4 @@ __all__ = [
     "page",
     "shown_endpoint",
     "snapshot",
-    "token_free",
 ]

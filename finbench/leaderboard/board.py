@@ -1,6 +1,6 @@
 """What a leaderboard shows: cards become tests, and only rows of one test are ever compared.
 
-An test is a task under one definition, on the same rows, with the same prompts (``comparison.exam_of``).
+A test is a task under one definition, on the same rows, with the same prompts (``cards.setup_of``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from finbench.cards import RowsByTask, cardfiles, conditions_of, setup_of
 from finbench.core import catalog
+from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Score, Scorecard
@@ -133,6 +134,9 @@ def entries(folder: Path) -> list[BoardCard]:
     place = folder / SCORECARDS
     found, faults = [], []
     for path in cardfiles.expand([place]):
+        if older := _older(cardfiles.read(path)):
+            say(f"{path.name} is left out: it is of an older version of {older}. Score its subject again to rank it.")
+            continue
         checked = verify(path, data_dir=folder / ".none")  # data on this machine must not decide
         if checked.faults:
             faults += [f"{path.name}: {fault.field} {fault.message}" for fault in checked.faults[:3]]
@@ -151,6 +155,12 @@ def entries(folder: Path) -> list[BoardCard]:
     if faults:
         raise FinbenchError("\n".join(faults), f"See all that is wrong: finbench verify {place}/CARD.json")
     return found
+
+
+def _older(card: Scorecard) -> str:
+    """The first task of a card that has a newer version here, by which its answers cannot be scored again."""
+    known = catalog.tasks()
+    return next((s.task for s in card.scores if s.task in known and s.version < known[s.task].version), "")
 
 
 def samples_of(path: Path, card: Scorecard) -> RowsByTask:
@@ -183,7 +193,7 @@ def board(found: Sequence[BoardCard]) -> Board:
 
 
 def _order(test: BoardTest) -> tuple[Any, ...]:
-    """Families as listed; in each whole tests first, then generated answers, then what most subjects sat."""
+    """Families as listed; in each whole tests first, then generated answers, then what most subjects were scored on."""
     family = list(FAMILIES).index(test.score.family)
     kind = (not test.whole, test.score.form == "choice", bool(test.conditions))
     return (family, *kind, -len(test.rows), test.task, test.title, test.key)

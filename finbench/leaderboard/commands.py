@@ -44,7 +44,7 @@ def reproduce(entry: BoardCard) -> Steps:
         steps.append(("Run the same tasks, with stock lm-eval", _stock(card, folder)))
         steps.append(("Score its answers again", "finbench card import lm-eval-output"))
     else:
-        steps.append(("Run the same tasks", _lm_task(card, folder)))
+        steps.append(("Run the same tasks", _evaluation(card, folder)))
     steps.append(("Recompute every number of the card from its samples", f"finbench verify {shlex.quote(file)}"))
     adapter = f" --adapter {folder}" if folder else ""
     steps.append(
@@ -72,7 +72,7 @@ def _base(base: BaseModelId) -> str:
     return shlex.quote(base.alias) if base.source == "wheel" else "./" + _file_name(base.alias)
 
 
-def _lm_task(card: Scorecard, folder: str | None) -> str:
+def _evaluation(card: Scorecard, folder: str | None) -> str:
     subject = card.subject
     tasks = ",".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
     who = f"--adapter {folder} --base {_base(subject.base)}" if folder else f"--model {_base(subject.base)}"

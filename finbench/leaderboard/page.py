@@ -111,7 +111,7 @@ def payload(board: Board) -> dict[str, Any]:
     place = {entry.key: number for number, entry in enumerate(board.entries)}
     return {
         "cards": [_card(entry) for entry in board.entries],
-        "tests": [_lm_task(test, place) for test in board.tests],
+        "tests": [_test(test, place) for test in board.tests],
         "overview": _overview(board),
         "levels": LEVELS,
         "axes": charts.AXES,
@@ -138,7 +138,7 @@ def _card(entry: BoardCard) -> dict[str, Any]:
     }
 
 
-def _lm_task(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
+def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
     score = test.score
     return {
         "key": test.key,

@@ -169,7 +169,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 @contextlib.contextmanager
-def _told(base: Base) -> Iterator[None]:
+def _explained(base: Base) -> Iterator[None]:
     """Turn what transformers raises for a folder it cannot read into one line."""
     from huggingface_hub.errors import StrictDataclassError
 
@@ -186,7 +186,7 @@ def load_tokenizer(base: Base) -> Any:
     """The tokenizer of a base; it has an end-of-text token, and a padding token (else end-of-text is used)."""
     from transformers import AutoTokenizer
 
-    with _told(base):
+    with _explained(base):
         try:
             tokenizer = AutoTokenizer.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
         except Exception as fault:  # the tokenizers library raises nothing narrower for files that it cannot read
@@ -223,7 +223,7 @@ def _config(base: Base) -> Any:
     """transformers' configuration of a base."""
     from transformers import AutoConfig
 
-    with _told(base):
+    with _explained(base):
         if modelfiles.is_structured(base.folder):
             from finbench.models.structured import storage
 
@@ -236,7 +236,7 @@ def skeleton(base: Base) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
-    with _told(base), torch.device("meta"):
+    with _explained(base), torch.device("meta"):
         if modelfiles.is_structured(base.folder):
             from finbench.models.structured import storage
 
@@ -346,7 +346,7 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     if device == "cpu":
         environment.keep_freed_memory()
     opener = _opener(base, bits)
-    with _told(base):
+    with _explained(base):
         model, report = opener(
             base.folder,
             dtype=dtype,

@@ -66,7 +66,7 @@ def _for_results(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
         rows = cardfiles.read_samples(path)
         for score in card.scores:
             own = [row for row in rows if row["task"] == score.task]
-            place = f"{RESULTS}/{_subject(card)}/{_revision(card)}/{_lm_task(card, score.task)}"
+            place = f"{RESULTS}/{_subject(card)}/{_revision(card)}/{_settings(card, score.task)}"
             for name, content in _alone(card, score.task, own).items():
                 files[f"{place}{name}"] = File(f"{place}{name}", content)
     names = sorted({card.subject.name for card in cards})
@@ -98,8 +98,8 @@ def _revision(card: Scorecard) -> str:
     return _slug(sha or (subject.adapter or subject.base.fingerprint)[:40])
 
 
-def _lm_task(card: Scorecard, task: str) -> str:
-    """The task, and what sets this task of it apart."""
+def _settings(card: Scorecard, task: str) -> str:
+    """The task, and the settings that are not the usual ones."""
     subject = card.subject
     parts = [task, f"{subject.bits}bit" if subject.bits != 16 else "", "chat" if subject.chat else ""]
     parts += [f"{card.shots}shot" if card.shots else "", f"first{card.limit}" if card.limit else ""]

@@ -32,7 +32,7 @@ _CRASHES = {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal
 
 
 class Job(Record):
-    """What every process of a training is told: ``parent`` is the process id of the one that started it."""
+    """What every process of a training gets: ``parent`` is the process id of the one that started it."""
 
     recipe: Recipe
     out: str

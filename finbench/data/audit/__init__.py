@@ -13,9 +13,9 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.data.audit.against import audit_against
     from finbench.data.audit.auditing import audit
-    from finbench.data.audit.findings import Audit, Finding, Seen
+    from finbench.data.audit.findings import Audit, Finding
     from finbench.data.audit.show import audit_tables
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["Audit", "Finding", "Seen", "audit", "audit_against", "audit_tables"]
+__all__ = ["Audit", "Finding", "audit", "audit_against", "audit_tables"]

@@ -116,11 +116,11 @@ class Reader:
         except FinbenchError as fault:
             self.skipped[each.name] = fault.message
             return
-        told = _Told(each, good, made)
+        told = _Layout(each, good, made)
         self.store.add(self._pairs(itertools.chain(sample, found), told, split, keep))
 
     def _pairs(
-        self, found: Iterator[Raw | str], told: _Told, forced: str | None, keep: Callable[[str | None], bool]
+        self, found: Iterator[Raw | str], told: _Layout, forced: str | None, keep: Callable[[str | None], bool]
     ) -> Iterator[tuple[int, Item]]:
         own: dict[str | None, tuple[AuditedFile, Texts]] = {}
         for item, row in told.items(found, self.skipped):
@@ -138,7 +138,7 @@ class Reader:
             yield source.id, item
 
 
-class _Told:
+class _Layout:
     """What is known of a file before its rows are read."""
 
     def __init__(self, each: Input, sample: list[Raw], made: Layout) -> None:

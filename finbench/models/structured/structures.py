@@ -1,4 +1,4 @@
-"""What structure the linear layers of a model get: the part of a recipe, and what is told of a stored model."""
+"""What structure the linear layers of a model get: the part of a recipe, and what is stated of a stored model."""
 
 from __future__ import annotations
 

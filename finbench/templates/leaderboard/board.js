@@ -214,7 +214,7 @@
       const made = matrix(whole, passed, "w-");
       [shown, of] = [made.rows, made.of];
       parts.push(h("h2", {}, "Whole tests"), h("p", { class: "lead" }, "Main metric of each task; a tinted number is in group 1 of its task: nothing there is significantly better. There is no mean over tasks, for their metrics differ. Click a number for how it comes about."), made.table, made.more);
-    } else parts.push(h("h2", {}, "Whole tests"), h("p", { class: "lead" }, "No subject has sat a whole test yet."));
+    } else parts.push(h("h2", {}, "Whole tests"), h("p", { class: "lead" }, "No subject has been scored on a whole test yet."));
     if (partial.length) {
       const made = matrix(partial, passed, "p-");
       if (!whole.length) [shown, of] = [made.rows, made.of];
