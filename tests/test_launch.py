@@ -149,9 +149,9 @@ def stopped_after_a_checkpoint(base: Path, out: Path, processes: int, **override
     """A run of two epochs killed after a checkpoint; the step of that."""
     code = (
         "import json, sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from test_launch import SMALL, recipe, training\n"
+        "from test_launch import SMALL, recipe, runner\n"
         "chosen = recipe(Path(sys.argv[2]), **{**SMALL, 'epochs': 2, **json.loads(sys.argv[5])})\n"
-        "training.train(chosen, Path(sys.argv[3]), processes=int(sys.argv[4]))"
+        "runner.train(chosen, Path(sys.argv[3]), processes=int(sys.argv[4]))"
     )
     given = [str(Path(__file__).parent), str(base), str(out), str(processes), json.dumps(overrides)]
     process = subprocess.Popen([sys.executable, "-c", code, *given], text=True)
