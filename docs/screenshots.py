@@ -1,4 +1,4 @@
-"""docs/leaderboard.png and docs/leaderboard-phone.png, from leaderboards/index.html in Chromium.
+"""docs/leaderboard.png, from leaderboards/index.html in Chromium.
 
 python docs/screenshots.py        needs pip install -e ".[browser]" and Chromium ($FINBENCH_CHROMIUM names another)
 """
@@ -16,7 +16,7 @@ PAGE = f"file://{HERE.parent / 'leaderboards' / 'index.html'}"
 
 
 def main() -> None:
-    """The first family's first task on a desktop, and the first screen with an open drawer on a dark phone."""
+    """The first family's first task on a desktop."""
     with sync_playwright() as api:
         chromium = os.environ.get("FINBENCH_CHROMIUM") or shutil.which("chromium")
         browser = api.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -24,18 +24,6 @@ def main() -> None:
         page.goto(f"{PAGE}#sentiment")
         expect(page.locator(".plot svg")).to_have_count(2, timeout=30_000)  # the page's policy forbids waiting by eval
         page.screenshot(path=HERE / "leaderboard.png", full_page=True)
-        phone = browser.new_page(
-            viewport={"width": 390, "height": 780},
-            device_scale_factor=2,
-            is_mobile=True,
-            has_touch=True,
-            color_scheme="dark",
-            reduced_motion="reduce",
-        )
-        phone.goto(f"{PAGE}#sentiment")
-        phone.locator("tbody .open").first.click()
-        phone.locator("#drawer h3", has_text="Reproduce it").wait_for()
-        phone.screenshot(path=HERE / "leaderboard-phone.png")
         browser.close()
 
 
