@@ -8,8 +8,8 @@ from pathlib import Path
 from finbench.core.errors import FinbenchError
 from finbench.data.audit import near, reading
 from finbench.data.audit.auditing import Reader, resolved
-from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
+from finbench.data.audit.context import AuditContext, share
+from finbench.data.audit.findings import SHOWN, Audit, Finding
 from finbench.data.audit.reading import Input, Raw
 from finbench.data.audit.row_store import RowStore
 from finbench.data.contamination import Index, fields
@@ -24,7 +24,7 @@ def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: P
     with RowStore() as store:
         reader = Reader(store)
         for each in resolved([str(name) for name in what], data_dir):
-            reader.read(each, keep=lambda split: split in ("test", None))
+            reader.read(each, keep=("test", None))
         if not reader.sources:
             raise FinbenchError("No test rows to look for.", "Name a set or a test file: finbench data list")
         for source in reader.sources:
@@ -39,8 +39,7 @@ def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: P
         context = AuditContext(store, reader.sources)
         found, seen = _contained(context, trained)
         found += [finding for finding in near.near(context, seen) if finding.check == "near-leak"]
-        found.sort(key=lambda finding: LEVELS.index(finding.level))
-        return Audit(sources=[source.seen() for source in reader.sources], findings=found, skipped=reader.skipped)
+        return reader.audit(found)
 
 
 def _contained(context: AuditContext, trained: list[Input]) -> tuple[list[Finding], set[int]]:
@@ -51,42 +50,25 @@ def _contained(context: AuditContext, trained: list[Input]) -> tuple[list[Findin
     for source in tests:
         column = "ask.shown" if source.id in context.by_question else "body.shown"
         query = f"SELECT {column}, row.body FROM row JOIN body USING (body) LEFT JOIN ask USING (ask) WHERE src = ?"
-        for text, key in context.store.db.execute(query, (source.id,)):
+        for text, key in context.query(query, source.id):
             keys[source.title, context.store.normal(text)] = key
             texts.setdefault(source.title, []).append(text)
     index = Index(texts)
     findings, seen = [], set()
     for each in trained:
-        hits = _hits(each, index)
+        lines: dict[int, str] = {}  # test text -> the first training row that it stands in
+        for item in each.rows():
+            if isinstance(item, Raw):
+                for number in index.seen(fields(item.row)):
+                    lines.setdefault(number, f"{each.name}{item.line}")
         for source in tests:
-            own = {number: line for number, line in hits.items() if index.set_of(number) == source.title}
+            own = [number for number in lines if index.tests[number][0] == source.title]
             if own:
-                bodies = {keys[source.title, index.text_of(number)] for number in own}
+                bodies = {keys[index.tests[number]] for number in own}
                 seen |= bodies
-                findings.append(_finding(context, source, each, own, index.texts[source.title], min(bodies)))
+                counted = len(own), index.texts[source.title]
+                said = f"{share(*counted)} test texts of {source.title} are in {each.name}."
+                places = [lines[number] for number in own[:SHOWN]]
+                made = context.find("contamination", "error", [source], counted, said, body=min(bodies), places=places)
+                findings.append(made.model_copy(update={"sources": [source.title, each.name]}))
     return findings, seen
-
-
-def _hits(each: Input, index: Index) -> dict[int, str]:
-    """Test text -> the line of the first training row that it stands in."""
-    found: dict[int, str] = {}
-    for item in each.rows():
-        if isinstance(item, Raw):
-            for number in index.seen(fields(item.row)):
-                found.setdefault(number, item.line)
-    return found
-
-
-def _finding(
-    context: AuditContext, source: AuditedFile, each: Input, own: dict[int, str], of: int, body: int
-) -> Finding:
-    made = context.find(
-        "contamination",
-        "error",
-        [source],
-        (len(own), of),
-        f"{share(len(own), of)} test texts of {source.title} are in {each.name}.",
-        body=body,
-    )
-    lines = [f"{each.name}{line}" for line in list(own.values())[:SHOWN]]
-    return made.model_copy(update={"places": lines, "sources": [source.title, each.name]})

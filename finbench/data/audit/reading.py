@@ -14,16 +14,8 @@ from typing import Any, NamedTuple
 from finbench import hub
 from finbench.core import refs
 from finbench.core.errors import FinbenchError
-from finbench.data.readers import (
-    RawRecord,
-    SourceFile,
-    decode_at,
-    decode_conll,
-    decode_csv,
-    decoder_of,
-    expand,
-    text_of,
-)
+from finbench.data import readers
+from finbench.data.readers import RawRecord, SourceFile, text_of
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".conll", ".data")
 PATTERN = " ".join(f"*{suffix}" for suffix in SUFFIXES)
@@ -51,7 +43,6 @@ class Input(NamedTuple):
     hub: tuple[str, str] | None = None
 
     def rows(self) -> Iterator[Raw | str]:
-        """Its rows."""
         return hub_rows(*self.hub) if self.hub else rows(self.file)
 
 
@@ -73,7 +64,7 @@ def inputs(paths: list[Path]) -> list[Input]:
     """The files of ``paths``: files, folders (all that can hold rows) and zip archives, in a fixed order."""
     found: dict[str, Input] = {}
     for path in paths:
-        for file in expand([path], PATTERN, "Name files, folders, zip archives or sets: finbench data list"):
+        for file in readers.expand([path], PATTERN, "Name files, folders, zip archives or sets: finbench data list"):
             if path.is_dir():
                 name, folder = file.path.relative_to(path).as_posix(), file.path.parent
             else:
@@ -110,23 +101,20 @@ def _decoded(file: SourceFile) -> Iterator[Raw | str]:
     if file.suffix == ".tsv":
         decoder = _tsv
     elif file.suffix == ".csv":
-        decoder = functools.partial(decode_csv, delimiter=_delimiter(file))
+        with text_of(file) as text:
+            header = text.readline()
+        # a comma, or what the header has in place of one
+        delimiter = "," if "," in header else max(",;\t|", key=header.count)
+        decoder = functools.partial(readers.decode_csv, delimiter=delimiter)
     elif file.suffix in (".txt", ".conll", ".data"):
         decoder = _sniffed(file)
     elif file.suffix == ".ndjson":
-        decoder = decoder_of(SourceFile(Path("x.jsonl")), None)
+        decoder = readers.decode_jsonl
     else:
-        decoder = decoder_of(file, None)
+        decoder = readers.decoder_of(file, None)
     start = len(str(file))
     for item in decoder(file):
         yield Raw(item.row, item.place[start:]) if isinstance(item, RawRecord) else item[start:].lstrip(":")
-
-
-def _delimiter(file: SourceFile) -> str:
-    """What stands between the columns of a CSV file: a comma, or what its header has in place of one."""
-    with text_of(file) as text:
-        header = text.readline()
-    return "," if "," in header else max(",;\t|", key=header.count)
 
 
 def flat(item: Raw | str) -> Raw | str:
@@ -152,10 +140,10 @@ def _sniffed(file: SourceFile) -> Any:
     if not full:
         raise FinbenchError(f"{file.name}: the file is empty.", "Leave it out, or fetch it again.")
     if sum(bool(re.search(r"@\w{1,12}\s*$", line)) for line in full) >= 0.9 * len(full):
-        return decode_at
+        return readers.decode_at
     fields = [len(line.split()) for line in full]
     if len(full) < len(lines) and sum(count == 4 for count in fields) >= 0.95 * len(fields):
-        return decode_conll
+        return readers.decode_conll
     if len(full) > 2 and len({line.count("\t") for line in full}) == 1 and "\t" in full[0]:
         return _tsv
     raise FinbenchError(f"{file.name}: prose, not rows.", "Put one row on a line, in columns: CSV, TSV or JSON lines.")
@@ -190,25 +178,21 @@ def _of_json(document: Any, split: str | None) -> Iterator[Raw | str]:
     if isinstance(document, list):
         for number, row in enumerate(document, 1):
             yield Raw(row, f": entry {number}", split) if isinstance(row, dict) else f"entry {number}: not an object"
-    elif isinstance(document, dict) and document:
-        values = list(document.values())
-        if all(isinstance(value, dict) for value in values):
-            named = [split_named(key) for key in document]
-            for (key, row), name in zip(document.items(), named, strict=True):
-                if all(named):
-                    yield from _of_json(row, name)
-                else:
-                    yield Raw(row, f": id {ascii(key)[1:-1]}", split)
-        elif columns := {key: value for key, value in document.items() if isinstance(value, list)}:
-            if all(isinstance(value, list) and value and isinstance(value[0], dict) for value in columns.values()):
-                for key, value in columns.items():
-                    yield from _of_json(value, split_named(key) or split)
-            elif len({len(value) for value in columns.values()}) == 1:
-                for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
-                    yield Raw(dict(zip(columns, cells, strict=True)), f": entry {number}", split)
-
-
-# ---------------------------------------------------------------- the Hub
+    elif isinstance(document, dict) and all(isinstance(value, dict) for value in document.values()):
+        splits = all(map(split_named, document))
+        for key, row in document.items():
+            if splits:
+                yield from _of_json(row, split_named(key))
+            else:
+                yield Raw(row, f": id {ascii(key)[1:-1]}", split)
+    elif isinstance(document, dict):
+        columns = {key: value for key, value in document.items() if isinstance(value, list)}
+        if all(value and isinstance(value[0], dict) for value in columns.values()):
+            for key, value in columns.items():
+                yield from _of_json(value, split_named(key) or split)
+        elif len(set(map(len, columns.values()))) == 1:
+            for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
+                yield Raw(dict(zip(columns, cells, strict=True)), f": entry {number}", split)
 
 
 def on_hub(reference: str) -> Iterator[Input]:

@@ -53,11 +53,9 @@ class RowStore:
         return str(self._signed(text))
 
     def key(self, text: str) -> int:
-        """The key of a normalised text."""
         return int.from_bytes(self._hash(text)[:8], "big") >> 1
 
     def add(self, pairs: Iterable[tuple[int, Item]]) -> None:
-        """Put rows of sources in."""
         self.db.execute("BEGIN")
         self.db.executemany("INSERT INTO row VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL)", self._records(pairs))
         self.db.execute("COMMIT")
@@ -110,16 +108,6 @@ class RowStore:
             (src,),
         ).fetchone()
         return ("asked" if several >= 0.2 * rows else "body"), "body"
-
-    # ------------------------------------------------------------ what checks ask
-
-    def places(self, query: str, values: tuple[Any, ...] = (), limit: int = 10) -> list[tuple[int, str]]:
-        """(source, line) of the first rows of a query that selects n."""
-        return list(
-            self.db.execute(
-                f"SELECT src, line FROM row WHERE n IN ({query}) ORDER BY src, n LIMIT {limit}", values
-            ).fetchall()
-        )
 
     def shown(self, body: int) -> str:
         """The text of a key, as it stood in the first file that has it."""
