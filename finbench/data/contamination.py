@@ -32,9 +32,10 @@ class Index:
         self._anchors: dict[str, list[tuple[int, int]]] = {}  # words in a row -> (text, where in it)
         self._whole: dict[str, list[int]] = {}
         for name, texts in tests.items():
-            different = {words for text in texts if (words := str(self._normal(text))).count(" ") >= _LEAST - 1}
+            normal = {str(self._normal(text)) for text in texts}
+            different = sorted(text for text in normal if text.count(" ") >= _LEAST - 1)
             self.texts[name] = len(different)
-            self.tests += [(name, text) for text in sorted(different)]
+            self.tests += [(name, text) for text in different]
         self._words = [text.split()[:_WORDS] for _, text in self.tests]
         runs = []  # of each text its first, middle and last words: the run that fewest others have is its anchor
         for number, words in enumerate(self._words):

@@ -1,4 +1,7 @@
-"""Reads what is named, row by row, and lets every check look at it."""
+"""Reads what is named, row by row, and lets every check look at it.
+
+``--against``: which test texts are in somebody's own training files, whatever their prompts look like.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,13 @@ from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
 from finbench.data.audit import answers, copies, figures, known, label_checks, near, reading
 from finbench.data.audit.columns import Item, as_text, canonical, layout
-from finbench.data.audit.context import LABELS, AuditContext, AuditedFile
-from finbench.data.audit.findings import LEVELS, Audit, Finding
-from finbench.data.audit.reading import Input, Raw
+from finbench.data.audit.context import LABELS, AuditContext, AuditedFile, share
+from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
+from finbench.data.audit.reading import Input
 from finbench.data.audit.row_store import RowStore
 from finbench.data.audit.texts import Texts
-from finbench.data.readers import beside
+from finbench.data.contamination import Index, fields
+from finbench.data.readers import RawRecord, beside
 
 _SAMPLE = 1000  # rows by which a file's columns are known
 CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
@@ -58,6 +62,65 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
         return reader.audit(found)
 
 
+def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | None = None) -> Audit:
+    """Look for the test texts of ``what`` (sets, files; default: every set that is here) in the rows of ``files``.
+
+    A test text is found wherever it stands in a training row, in a prompt or a conversation too; near duplicates are
+    looked for among the texts that the rows ask about. Raises FinbenchError where there is nothing to compare.
+    """
+    with RowStore() as store:
+        reader = Reader(store)
+        for each in resolved([str(name) for name in what], data_dir):
+            reader.read(each, keep=("test", None))
+        if not reader.sources:
+            raise FinbenchError("No test rows to look for.", "Name a set or a test file: finbench data list")
+        for source in reader.sources:
+            source.split = "test"  # a file that was named here is a test, whatever it is called
+        trained = reading.inputs([Path(path) for path in files])
+        for each in trained:
+            reader.read(each, split="train")
+        if not any(source.split == "train" for source in reader.sources):
+            why = "; ".join(reader.skipped.values())
+            raise FinbenchError(f"No rows in the training files: {why}", "Name CSV, JSON, JSONL or Parquet files.")
+        store.settle()
+        context = AuditContext(store, reader.sources)
+        found, seen = _contained(context, trained)
+        found += [finding for finding in near.near(context, seen) if finding.check == "near-leak"]
+        return reader.audit(found)
+
+
+def _contained(context: AuditContext, trained: list[Input]) -> tuple[list[Finding], set[int]]:
+    """Findings, and the keys of the test texts that were found."""
+    tests = [source for source in context.sources if source.split == "test"]
+    keys: dict[tuple[str, str], int] = {}
+    texts: dict[str, list[str]] = {}
+    for source in tests:
+        column = "ask.shown" if source.id in context.by_question else "body.shown"
+        query = f"SELECT {column}, row.body FROM row JOIN body USING (body) LEFT JOIN ask USING (ask) WHERE src = ?"
+        for text, key in context.query(query, source.id):
+            keys[source.title, context.store.normal(text)] = key
+            texts.setdefault(source.title, []).append(text)
+    index = Index(texts)
+    findings, seen = [], set()
+    for each in trained:
+        lines: dict[int, str] = {}  # test text -> the first training row that it stands in
+        for item in each.rows():
+            if isinstance(item, RawRecord):
+                for number in index.seen(fields(item.row)):
+                    lines.setdefault(number, f"{each.name}{item.place}")
+        for source in tests:
+            own = [number for number in lines if index.tests[number][0] == source.title]
+            if own:
+                bodies = {keys[index.tests[number]] for number in own}
+                seen |= bodies
+                counted = len(own), index.texts[source.title]
+                said = f"{share(*counted)} test texts of {source.title} are in {each.name}."
+                places = [lines[number] for number in own[:SHOWN]]
+                made = context.find("contamination", "error", [source], counted, said, body=min(bodies), places=places)
+                findings.append(made.model_copy(update={"sources": [source.title, each.name]}))
+    return findings, seen
+
+
 def resolved(names: list[str], data_dir: Path | None) -> Iterator[Input]:
     """What the names stand for. Paths come first, for a file may be called like a set."""
     home, tasks = paths.data_dir(data_dir), catalog.tasks().values()
@@ -97,7 +160,6 @@ class Reader:
         self.skipped: dict[str, str] = {}
 
     def audit(self, found: list[Finding]) -> Audit:
-        """The report of what was read, the gravest findings first."""
         found = sorted(found, key=lambda finding: LEVELS.index(finding.level))
         return Audit(sources=[source.seen() for source in self.sources], findings=found, skipped=self.skipped)
 
@@ -105,13 +167,13 @@ class Reader:
         """One file: all of it as ``split``, where that is given; only the splits to ``keep``."""
         try:
             found = each.rows()
-            sample: list[Raw | str] = list(itertools.islice(found, _SAMPLE))
-            good = [item for item in sample if isinstance(item, Raw)]
+            sample: list[RawRecord | str] = list(itertools.islice(found, _SAMPLE))
+            good = [item for item in sample if isinstance(item, RawRecord)]
             try:
                 made = layout(good, each.name)
             except FinbenchError:  # its texts may lie in objects
                 sample, found = [reading.flat(item) for item in sample], map(reading.flat, found)
-                good = [item for item in sample if isinstance(item, Raw)]
+                good = [item for item in sample if isinstance(item, RawRecord)]
                 made = layout(good, each.name)
         except FinbenchError as fault:
             self.skipped[each.name] = fault.message
@@ -125,7 +187,7 @@ class Reader:
 
     def _pairs(
         self,
-        items: Iterator[tuple[Item, Raw]],
+        items: Iterator[tuple[Item, RawRecord]],
         file: AuditedFile,
         forced: str | None,
         keep: Container[str | None] | None,
@@ -144,8 +206,8 @@ class Reader:
             yield own[split].source.id, item
 
     def _items(
-        self, found: Iterator[Raw | str], file: AuditedFile, of_set: known.Known | None
-    ) -> Iterator[tuple[Item, Raw]]:
+        self, found: Iterator[RawRecord | str], file: AuditedFile, of_set: known.Known | None
+    ) -> Iterator[tuple[Item, RawRecord]]:
         """Items with the rows they are made of; tokens become sentences, rows that cannot be read are remembered."""
         good, made = self._good(found, file.name), file.layout
         if not made.sentence:
@@ -159,12 +221,12 @@ class Reader:
             rows = list(group)
             tokens = " ".join(as_text(raw.row.get(made.text)) or "none" for raw in rows)
             tags = " ".join(canonical(raw.row.get(made.gold[0])) for raw in rows) if made.gold else None
-            yield Item(tokens, "", "", tags, "", rows[0].line, rows[0].split), Raw({}, rows[0].line)
+            yield Item(tokens, "", "", tags, "", rows[0].place, rows[0].detail), RawRecord({}, "")
 
-    def _good(self, found: Iterator[Raw | str], name: str) -> Iterator[Raw]:
+    def _good(self, found: Iterator[RawRecord | str], name: str) -> Iterator[RawRecord]:
         count = 0
         for item in found:
-            if isinstance(item, Raw):
+            if isinstance(item, RawRecord):
                 yield item
             else:
                 count += 1

@@ -11,7 +11,8 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from finbench.core.errors import FinbenchError
-from finbench.data.audit.reading import Raw, split_named
+from finbench.data.audit.reading import split_named
+from finbench.data.readers import RawRecord
 
 # Names as they are met, without case, spaces and underscores, the likeliest first.
 _TEXT = (
@@ -58,27 +59,20 @@ class Layout:
     prefix: str = ""  # what every prompt starts with
     suffix: str = ""
 
-    def item(self, raw: Raw) -> Item:
-        """A row, understood."""
+    def item(self, raw: RawRecord) -> Item:
         row = raw.row
         gold: str | None
         if self.chat:
             asked, text, gold = _of_chat(row.get(self.text))
         else:
             text, asked = as_text(row.get(self.text)), "\n".join(as_text(row.get(name)) for name in self.asked)
-            gold = self._gold(row)
+            golds = {name: canonical(row.get(name)) for name in self.gold}
+            gold = json.dumps(golds, ensure_ascii=False) if len(golds) > 1 else next(iter(golds.values()), None)
         bare, prompt = unwrap(text, self.prefix, self.suffix)
         ask, slots = _template(f"{asked}\n{prompt}", bare)
         meta = "\x1f".join(as_text(row.get(name)) for name in self.meta)
-        told = raw.split or (split_named(row.get(self.split)) if self.split else None)
-        return Item(bare, ask, slots, gold, meta, raw.line, told)
-
-    def _gold(self, row: dict[str, Any]) -> str | None:
-        if len(self.gold) == 1:
-            return canonical(row.get(self.gold[0]))
-        if self.gold:
-            return json.dumps({name: canonical(row.get(name)) for name in self.gold}, ensure_ascii=False)
-        return None
+        told = raw.detail or (split_named(row.get(self.split)) if self.split else None)
+        return Item(bare, ask, slots, gold, meta, raw.place, told)
 
 
 def key_of(column: Any) -> str:
@@ -86,7 +80,7 @@ def key_of(column: Any) -> str:
     return re.sub(r"[^a-z0-9]", "", str(column).casefold())
 
 
-def layout(sample: Sequence[Raw], name: str) -> Layout:
+def layout(sample: Sequence[RawRecord], name: str) -> Layout:
     """The layout of a file by a sample of its rows. FinbenchError if no column holds text."""
     columns = list(dict.fromkeys(column for raw in sample for column in raw.row))
     keys = {key_of(column): column for column in reversed(columns)}

@@ -69,7 +69,6 @@ class AuditContext:
     sources: list[AuditedFile]
 
     def query(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        """What the rows answer."""
         return self.store.db.execute(sql, values)
 
     def find(
@@ -151,7 +150,6 @@ class AuditContext:
 
     @functools.cached_property
     def distinct(self) -> dict[int, int]:
-        """Different texts of each source."""
         return dict(self.query("SELECT src, count(DISTINCT text) FROM row GROUP BY src"))
 
 

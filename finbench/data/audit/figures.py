@@ -39,7 +39,9 @@ def recompute(context: AuditContext) -> Iterator[Finding]:
         shown: dict[str, str] = {}
         for number, body, ask, gold in context.query(query, source.id):
             told = _number(gold)
-            for how, worked in _worked(body, ask) if told is not None else ():
+            if told is None:
+                continue
+            for how, worked in _worked(body, ask):
                 seen[how] += 1
                 if not _near(told, worked):
                     wrong.setdefault(how, []).append(number)

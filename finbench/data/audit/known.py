@@ -14,7 +14,8 @@ from finbench.core.paths import helper
 from finbench.data.audit.columns import Layout, canonical
 from finbench.data.audit.context import AuditContext, AuditedFile
 from finbench.data.audit.findings import Finding
-from finbench.data.audit.reading import Raw, split_in
+from finbench.data.audit.reading import split_in
+from finbench.data.readers import RawRecord
 
 _FREE = re.compile(
     r"\b(?:apache|cc0|public domain|openmdw|odc-by|bsd|cc[- ]by(?:[- ]sa)?[- ]?\d|attribution 4\.0)"
@@ -34,7 +35,7 @@ class Known(NamedTuple):
     chosen: Any  # how the set's rows are read
 
 
-def code_of(known: Known, raw: Raw, name: str) -> str:
+def code_of(known: Known, raw: RawRecord, name: str) -> str:
     """What the label of a row stands for, as the set's reader has it; "" if the reader refuses the row."""
     try:
         return _code(known.chosen, raw, name) or ""
@@ -42,7 +43,7 @@ def code_of(known: Known, raw: Raw, name: str) -> str:
         return ""
 
 
-def recognise(name: str, sample: Sequence[Raw], layout: Layout) -> Known | None:
+def recognise(name: str, sample: Sequence[RawRecord], layout: Layout) -> Known | None:
     """The set whose files are called like this and whose reader takes these rows; None if there is none."""
     file, table = Path(name).name.casefold(), helper("sets").SETS
     named = []
@@ -57,7 +58,7 @@ def recognise(name: str, sample: Sequence[Raw], layout: Layout) -> Known | None:
     return None
 
 
-def _codes(chosen: Any, sample: Sequence[Raw], layout: Layout, name: str) -> dict[str, str] | None:
+def _codes(chosen: Any, sample: Sequence[RawRecord], layout: Layout, name: str) -> dict[str, str] | None:
     """Label in the file -> label of the set, of the rows at its start; None if the set's reader refuses them."""
     told: dict[str, str] = {}
     taken = 0
@@ -73,7 +74,7 @@ def _codes(chosen: Any, sample: Sequence[Raw], layout: Layout, name: str) -> dic
     return told if taken >= 0.9 * len(sample) else None
 
 
-def _code(chosen: Any, raw: Raw, name: str) -> str | None:
+def _code(chosen: Any, raw: RawRecord, name: str) -> str | None:
     """What a row's label stands for; "" if it has none of its own, None if the reader drops the row."""
     made = list(chosen.units([(raw.row, name, split_in(name))]))
     if any(isinstance(item, str) for item in made):

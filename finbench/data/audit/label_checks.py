@@ -70,7 +70,6 @@ _SINGLE = (
 def _compared(
     context: AuditContext, first: AuditedFile, second: AuditedFile, table: Counter[tuple[str, str]]
 ) -> Iterator[Finding]:
-    """Confusion of two label columns on the same texts."""
     there, here = (meaning(source, context.labels[source.id]) for source in (first, second))
     if there is not None and here is not None:
         values = set(there.values()), set(here.values())
@@ -117,7 +116,6 @@ def _name(label: str, means: Mapping[str, str]) -> str:
 def _answers(
     context: AuditContext, first: AuditedFile, second: AuditedFile, table: Counter[tuple[str, str]]
 ) -> Iterator[Finding]:
-    """Free answers of two sources to the same questions."""
     wrong, of = sum(count for (a, b), count in table.items() if not _equal(a, b)), table.total()
     if wrong:
         said = f"Of {of:,} texts in both {first.stem} and {second.stem}, {share(wrong, of)} have another answer."

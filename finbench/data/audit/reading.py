@@ -1,4 +1,7 @@
-"""Files of any of the usual shapes as raw rows: nothing is assumed about whose they are."""
+"""Files of any of the usual shapes as raw rows: nothing is assumed about whose they are.
+
+Of a row ``place`` is what follows the file's name, such as ``:12``, and ``detail`` the split.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,6 @@ _SPLITS = {
 }
 
 
-class Raw(NamedTuple):
-    """A row as it stands in its file. ``line`` is what follows the file's name in a place, such as ``:12``."""
-
-    row: dict[str, Any]
-    line: str
-    split: str | None = None
-
-
 class Input(NamedTuple):
     """A file to read, or a data set of the Hub at a commit, and what it is called in findings."""
 
@@ -42,7 +37,7 @@ class Input(NamedTuple):
     folder: Path  # where a licence or a card may lie
     hub: tuple[str, str] | None = None
 
-    def rows(self) -> Iterator[Raw | str]:
+    def rows(self) -> Iterator[RawRecord | str]:
         return hub_rows(*self.hub) if self.hub else rows(self.file)
 
 
@@ -77,14 +72,14 @@ def inputs(paths: list[Path]) -> list[Input]:
     return list(found.values())
 
 
-def rows(file: SourceFile) -> Iterator[Raw | str]:
+def rows(file: SourceFile) -> Iterator[RawRecord | str]:
     """The rows of a file; a row that cannot be read is a text that starts with its line.
 
     Raises FinbenchError for a file that cannot be read at all, or that holds no rows.
     """
     found = _decoded(file)
     head = list(itertools.islice(found, 200))
-    if not any(isinstance(item, Raw) for item in head):
+    if not any(isinstance(item, RawRecord) for item in head):
         raise FinbenchError(
             f"{file.name}: no rows" + (f" ({head[0]})" if head else "") + ".",
             "Leave it out, or name a file of rows: finbench data audit FILE",
@@ -93,7 +88,7 @@ def rows(file: SourceFile) -> Iterator[Raw | str]:
     yield from found
 
 
-def _decoded(file: SourceFile) -> Iterator[Raw | str]:
+def _decoded(file: SourceFile) -> Iterator[RawRecord | str]:
     if file.suffix == ".json":
         yield from _json(file)
         return
@@ -114,10 +109,10 @@ def _decoded(file: SourceFile) -> Iterator[Raw | str]:
         decoder = readers.decoder_of(file, None)
     start = len(str(file))
     for item in decoder(file):
-        yield Raw(item.row, item.place[start:]) if isinstance(item, RawRecord) else item[start:].lstrip(":")
+        yield item._replace(place=item.place[start:]) if isinstance(item, RawRecord) else item[start:].lstrip(":")
 
 
-def flat(item: Raw | str) -> Raw | str:
+def flat(item: RawRecord | str) -> RawRecord | str:
     """A row whose objects became columns: of their parts' names, or of their own where they have one part."""
     if isinstance(item, str):
         return item
@@ -133,7 +128,6 @@ def flat(item: Raw | str) -> Raw | str:
 
 
 def _sniffed(file: SourceFile) -> Any:
-    """How a text file is written, by its first lines: ``sentence@label``, CoNLL, or columns."""
     with text_of(file, "iso-8859-1") as text:
         lines = list(itertools.islice(text, 300))
     full = [line for line in lines if line.strip()]
@@ -161,7 +155,7 @@ def _tsv(file: SourceFile) -> Iterator[RawRecord | str]:
                 yield RawRecord(dict(zip(header, row, strict=True)), place)
 
 
-def _json(file: SourceFile) -> Iterator[Raw | str]:
+def _json(file: SourceFile) -> Iterator[RawRecord | str]:
     """A list of objects; objects by id; lists by split; columns by name."""
     try:
         with text_of(file) as text:
@@ -174,17 +168,18 @@ def _json(file: SourceFile) -> Iterator[Raw | str]:
     yield from _of_json(document, None)
 
 
-def _of_json(document: Any, split: str | None) -> Iterator[Raw | str]:
+def _of_json(document: Any, split: str | None) -> Iterator[RawRecord | str]:
     if isinstance(document, list):
         for number, row in enumerate(document, 1):
-            yield Raw(row, f": entry {number}", split) if isinstance(row, dict) else f"entry {number}: not an object"
+            place = f"entry {number}"
+            yield RawRecord(row, f": {place}", split) if isinstance(row, dict) else f"{place}: not an object"
     elif isinstance(document, dict) and all(isinstance(value, dict) for value in document.values()):
         splits = all(map(split_named, document))
         for key, row in document.items():
             if splits:
                 yield from _of_json(row, split_named(key))
             else:
-                yield Raw(row, f": id {ascii(key)[1:-1]}", split)
+                yield RawRecord(row, f": id {ascii(key)[1:-1]}", split)
     elif isinstance(document, dict):
         columns = {key: value for key, value in document.items() if isinstance(value, list)}
         if all(value and isinstance(value[0], dict) for value in columns.values()):
@@ -192,7 +187,7 @@ def _of_json(document: Any, split: str | None) -> Iterator[Raw | str]:
                 yield from _of_json(value, split_named(key) or split)
         elif len(set(map(len, columns.values()))) == 1:
             for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
-                yield Raw(dict(zip(columns, cells, strict=True)), f": entry {number}", split)
+                yield RawRecord(dict(zip(columns, cells, strict=True)), f": entry {number}", split)
 
 
 def on_hub(reference: str) -> Iterator[Input]:
@@ -202,7 +197,7 @@ def on_hub(reference: str) -> Iterator[Input]:
     yield Input(SourceFile(Path(named.name)), f"hub:{named.name}@{revision[:8]}", Path(), (named.name, revision))
 
 
-def hub_rows(path: str, revision: str) -> Iterator[Raw | str]:
+def hub_rows(path: str, revision: str) -> Iterator[RawRecord | str]:
     """The rows of every configuration and split of a data set of the Hub, streamed at a commit."""
     import datasets
 
@@ -212,13 +207,8 @@ def hub_rows(path: str, revision: str) -> Iterator[Raw | str]:
         with hub.data_explained(path):
             splits = datasets.load_dataset(path, config, revision=revision, streaming=True)
         for split, table in splits.items():
-            found = iter(_named(table))
-            for number in itertools.count(1):
-                with hub.data_explained(path):  # only what the Hub raises, not what is done with a row
-                    row = next(found, None)
-                if row is None:
-                    break
-                yield Raw(dict(row), f" {config} {split} row {number}", split_named(split) or str(split))
+            for number, row in enumerate(readers.explained(path, _named(table)), 1):
+                yield RawRecord(row, f" {config} {split} row {number}", split_named(split) or str(split))
 
 
 def _named(table: Any) -> Iterator[dict[str, Any]]:

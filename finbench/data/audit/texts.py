@@ -65,7 +65,6 @@ class Texts:
         self.constant: dict[str, str] = {}
 
     def see(self, item: Item, row: dict[str, Any]) -> None:
-        """Look at a row."""
         self.source.rows += 1
         if fault := damage(item.body) or damage(item.gold or ""):
             self._count(fault, item)
@@ -82,7 +81,6 @@ class Texts:
             self.first[fault].append(item)
 
     def findings(self, context: AuditContext) -> Iterator[Finding]:
-        """What was wrong with the texts of the source."""
         source, store = self.source, context.store
         for fault, count in self.counts.items():
             yield context.find(

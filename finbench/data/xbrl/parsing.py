@@ -85,15 +85,20 @@ def events(name: str, data: bytes) -> Iterator[tuple[str, Element]]:
     count = 0
     try:
         for event, element in parser:
-            if event == "start":
-                if not count:
-                    _check_doctype(name, element)
-                count += 1
-                if count > MAX_ELEMENTS:
-                    raise refuse(name, f"more than {MAX_ELEMENTS:,} elements")
+            count += event == "start"
+            if event == "start" and count == 1:
+                dtd = element.getroottree().docinfo.internalDTD
+                if dtd is not None and any(True for _ in dtd.iterentities()):
+                    raise refuse(name, _EXPLOSIVE)
+            if count > MAX_ELEMENTS:
+                raise refuse(name, f"more than {MAX_ELEMENTS:,} elements")
             yield event, element
     except etree.XMLSyntaxError as fault:
-        raise refuse(name, _reason(fault)) from fault
+        text = " ".join(str(fault.msg or fault).split())[:160]
+        line = f", line {fault.lineno}" if fault.lineno and "line" not in text else ""
+        deep = "depth" in text.lower()
+        reason = "elements nested deeper than 256 levels" if deep else f"not well-formed XML ({text}{line})"
+        raise refuse(name, reason) from fault
 
 
 def refuse_declarations(name: str, data: bytes) -> None:
@@ -108,20 +113,6 @@ def _hostile(data: bytes) -> str:
     if stated and not _READABLE.fullmatch(stated[1].strip()):
         return f"its encoding {stated[1].decode('ascii', 'replace')!r} is none that filings use"
     return next((reason for mark, reason in _DECLARATIONS.items() if mark in data), "")
-
-
-def _check_doctype(name: str, root: Element) -> None:
-    dtd = root.getroottree().docinfo.internalDTD
-    if dtd is not None and any(True for _ in dtd.iterentities()):
-        raise refuse(name, _EXPLOSIVE)
-
-
-def _reason(fault: Any) -> str:
-    text = " ".join(str(fault.msg or fault).split())[:160]
-    if "depth" in text.lower():
-        return "elements nested deeper than 256 levels"
-    line = f", line {fault.lineno}" if fault.lineno and "line" not in text else ""
-    return f"not well-formed XML ({text}{line})"
 
 
 def without_names(data: bytes) -> bytes:
@@ -143,4 +134,4 @@ def kind(data: bytes) -> str:
         return "instance"
     if local(root) == "html" and any(mark in data for mark in _INLINE_MARKS):
         return "inline"
-    return {"linkbase": "linkbase", "schema": "schema"}.get(local(root), "")
+    return local(root) if local(root) in ("linkbase", "schema") else ""
