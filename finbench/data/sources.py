@@ -73,8 +73,7 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
         sources = _ordered(name, chosen, expand(files, chosen.files, f"Like this: {catalog.of_set(name).data}"))
         records = _records(chosen, sources)
         used = sorted({source.path for source, _ in sources})
-        names = [os.fsencode(path.name).decode("utf-8", "replace") for path in used]
-        origin = {"sources": dict(zip(names, map(sha256_file, used), strict=True))}
+        origin = {"sources": {os.fsencode(path.name).decode("utf-8", "replace"): sha256_file(path) for path in used}}
     else:
         found = _located(name, chosen)
         rows = explained(chosen.hub.path, sets().hub_records(chosen.hub, found["revision"]))

@@ -1,7 +1,4 @@
-"""Reads what is named, row by row, and lets every check look at it.
-
-``--against``: which test texts are in somebody's own training files, whatever their prompts look like.
-"""
+"""Reads what is named, row by row, for every check to look at, or to look for it in training files (``--against``)."""
 
 from __future__ import annotations
 
@@ -23,6 +20,7 @@ from finbench.data.contamination import Index, fields
 from finbench.data.readers import RawRecord, beside
 
 _SAMPLE = 1000  # rows by which a file's columns are known
+Rows = Iterator[tuple[Item, RawRecord]]
 CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     label_checks.copies,
     label_checks.meanings,
@@ -186,11 +184,7 @@ class Reader:
         self.store.add(self._pairs(items, source, split, keep))
 
     def _pairs(
-        self,
-        items: Iterator[tuple[Item, RawRecord]],
-        file: AuditedFile,
-        forced: str | None,
-        keep: Container[str | None] | None,
+        self, items: Rows, file: AuditedFile, forced: str | None, keep: Container[str | None] | None
     ) -> Iterator[tuple[int, Item]]:
         """Items with the number of their source: each split of a file is one."""
         own: dict[str | None, Texts] = {}
@@ -205,9 +199,7 @@ class Reader:
             own[split].see(item, raw.row)
             yield own[split].source.id, item
 
-    def _items(
-        self, found: Iterator[RawRecord | str], file: AuditedFile, of_set: known.Known | None
-    ) -> Iterator[tuple[Item, RawRecord]]:
+    def _items(self, found: Iterator[RawRecord | str], file: AuditedFile, of_set: known.Known | None) -> Rows:
         """Items with the rows they are made of; tokens become sentences, rows that cannot be read are remembered."""
         good, made = self._good(found, file.name), file.layout
         if not made.sentence:

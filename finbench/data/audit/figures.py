@@ -93,7 +93,7 @@ def _worked_out(text: str, names: dict[str, Fraction]) -> Fraction | None:
 
 
 def _value(node: ast.AST, names: dict[str, Fraction]) -> Fraction:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return Fraction(str(node.value))
     if isinstance(node, ast.Name):
         return names[node.id]

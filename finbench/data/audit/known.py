@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from finbench.core import catalog
 from finbench.core.paths import helper
@@ -32,63 +32,51 @@ class Known(NamedTuple):
 
     set: str
     codes: dict[str, str]  # label in the file -> label of the set; "" where that depends on the row
-    chosen: Any  # how the set's rows are read
 
 
 def code_of(known: Known, raw: RawRecord, name: str) -> str:
     """What the label of a row stands for, as the set's reader has it; "" if the reader refuses the row."""
     try:
-        return _code(known.chosen, raw, name) or ""
+        return _code(known.set, raw, name) or ""
     except (KeyError, TypeError, ValueError):
         return ""
 
 
 def recognise(name: str, sample: Sequence[RawRecord], layout: Layout) -> Known | None:
     """The set whose files are called like this and whose reader takes these rows; None if there is none."""
-    file, table = Path(name).name.casefold(), helper("sets").SETS
-    named = []
-    for set_, chosen in table.items():
+    file, named = Path(name).name.casefold(), []
+    for set_, chosen in helper("sets").SETS.items():
         fitting = [pattern for pattern in chosen.files.split() if fnmatch(file, pattern.casefold())]
         if fitting:
             named.append((sum(pattern.count("*") for pattern in fitting), set_))
     for _, set_ in sorted(named):
-        codes = _codes(table[set_], sample[:200], layout, name)
-        if codes is not None:
-            return Known(set_, codes, table[set_])
+        try:
+            found = [_code(set_, raw, name) for raw in sample[:200]]
+        except (KeyError, TypeError, ValueError):
+            continue  # the set's reader refuses them
+        if len(found) - found.count(None) >= 0.9 * len(found):
+            codes: dict[str, str] = {}
+            for raw, code in zip(sample, found, strict=False):
+                if code and len(layout.gold) == 1:
+                    label = canonical(raw.row.get(layout.gold[0]))
+                    codes[label] = code if codes.get(label, code) == code else ""
+            return Known(set_, codes)
     return None
 
 
-def _codes(chosen: Any, sample: Sequence[RawRecord], layout: Layout, name: str) -> dict[str, str] | None:
-    """Label in the file -> label of the set, of the rows at its start; None if the set's reader refuses them."""
-    told: dict[str, str] = {}
-    taken = 0
-    for raw in sample:
-        try:
-            found = _code(chosen, raw, name)
-        except (KeyError, TypeError, ValueError):
-            return None
-        taken += found is not None
-        if found and len(layout.gold) == 1:
-            label = canonical(raw.row.get(layout.gold[0]))
-            told[label] = found if told.get(label, found) == found else ""
-    return told if taken >= 0.9 * len(sample) else None
-
-
-def _code(chosen: Any, raw: RawRecord, name: str) -> str | None:
+def _code(set_: str, raw: RawRecord, name: str) -> str | None:
     """What a row's label stands for; "" if it has none of its own, None if the reader drops the row."""
-    made = list(chosen.units([(raw.row, name, split_in(name))]))
+    sets = helper("sets")
+    made = list(sets.SETS[set_].units([(raw.row, name, split_in(name))]))
     if any(isinstance(item, str) for item in made):
         return None
-    units = [item for item in made if isinstance(item, helper("sets").Unit)]
+    units = [item for item in made if isinstance(item, sets.Unit)]
     one = len(units) == 1 and isinstance(units[0].label, str)
     return canonical(units[0].label) if one else ""
 
 
 def licence_of(name: str, folder: Path) -> tuple[str | None, bool | None]:
-    """(licence, whether it lets texts be shown) of a set, as its task states it, else of the folder it lies in.
-
-    None where nobody states it, or the words do not tell.
-    """
+    """(licence, whether it lets texts be shown; None: not known) of a set as its task states it, else of its folder."""
     for task in catalog.tasks().values():
         if task.set == name:
             return task.licence, not task.restricted
@@ -99,7 +87,6 @@ def licence_of(name: str, folder: Path) -> tuple[str | None, bool | None]:
 
 
 def _stated(folder: Path) -> str | None:
-    """The licence in a folder: of ``dataset.json``, of a README's front matter, or of a file called LICENSE."""
     try:
         card = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         if isinstance(card, dict) and card.get("licence"):

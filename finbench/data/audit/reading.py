@@ -1,7 +1,4 @@
-"""Files of any of the usual shapes as raw rows: nothing is assumed about whose they are.
-
-Of a row ``place`` is what follows the file's name, such as ``:12``, and ``detail`` the split.
-"""
+"""Files of any usual shape as raw records: ``place`` is what follows the file name (``:12``), ``detail`` the split."""
 
 from __future__ import annotations
 

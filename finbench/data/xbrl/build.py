@@ -46,9 +46,8 @@ class QuestionsMade:
             filed = f"filed {entry['filed']}" if entry["filed"] else "filing date not stated"
             yield f"{entry['company']}, {entry['id']} ({filed}): {entry['facts']:,} facts, {entry['split']}"
             if check := entry.get("arelle"):
-                yield "  Arelle resolves {resolved:,} of its {numbers:,} numbers and agrees on {agree:,}".format(
-                    **check
-                )
+                told = "  Arelle resolves {resolved:,} of its {numbers:,} numbers and agrees on {agree:,}"
+                yield told.format(**check)
         for name in self.skipped:
             yield f"left out: {name}"
         for set_, counts in self.rows.items():
@@ -58,10 +57,7 @@ class QuestionsMade:
 
 
 class Spool(contextlib.ExitStack):
-    """Rows on their way to the disk, in a scratch folder: memory stays flat, and nothing is seen before ``publish``.
-
-    A context manager, after which its files are whole.
-    """
+    """Rows on their way to the disk, in a scratch folder: memory stays flat, and nothing is seen before ``publish``."""
 
     def __init__(self, scratch: Path, sets: Sequence[str]) -> None:
         super().__init__()

@@ -18,10 +18,9 @@ from finbench.data.xbrl.reader import read_instance
 _STANDARD = "http://www.xbrl.org/2003/role/label"
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
-Check = Callable[[Filing, FilingFile], dict[str, int]]
 
 
-def read(path: Path, check: Check | None = None) -> Iterator[Filing]:
+def read(path: Path, check: Callable[[Filing, FilingFile], dict[str, int]] | None = None) -> Iterator[Filing]:
     """The filings in a file, folder or zip, one at a time, each after ``check``. Raises FinbenchError."""
     for document in documents(path):
         filing = read_document(document)

@@ -42,8 +42,6 @@ _ENCODING = re.compile(rb"<\?xml\b[^>]{0,200}?\bencoding\s*=\s*[\"']([^\"'>]{0,6
 _READABLE = re.compile(
     rb"(?:us-)?ascii|utf-?8|utf-?16(?:le|be)?|iso-?8859-?\d+|latin-?\d|(?:windows-|cp)125\d", re.IGNORECASE
 )
-
-
 _INLINE_MARKS = tuple(uri.encode(encoding) for uri in INLINE for encoding in _ENCODINGS)
 _NAMED = re.compile(rb"&([A-Za-z][A-Za-z0-9]{1,31});")
 _CHARACTERS = {name.encode(): b"&#%d;" % code for name, code in name2codepoint.items() if name not in _XML_NAMES}
@@ -66,8 +64,6 @@ def namespace(element: Element) -> str:
 
 def events(name: str, data: bytes) -> Iterator[tuple[str, Element]]:
     """("start" or "end", element) of every element of ``data``; ``name`` is for messages. Raises FinbenchError."""
-    if len(data) > MAX_BYTES:
-        raise refuse(name, f"larger than {MAX_BYTES >> 20} MiB")
     refuse_declarations(name, data)  # before libxml2 sees them: it expands entities in attributes
     if b"<![CDATA[" not in data and data.count(b"<") - data.count(b"</") > MAX_ELEMENTS:  # seconds saved on an attack
         raise refuse(name, f"more than {MAX_ELEMENTS:,} elements")

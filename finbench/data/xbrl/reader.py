@@ -18,10 +18,7 @@ def read_instance(name: str, data: bytes) -> Filing:
     depth = 0
     for event, element in events(name, data):
         depth += 1 if event == "start" else -1
-        if event == "start" and depth == 1:
-            if element.tag != f"{{{XBRLI}}}xbrl":
-                raise refuse(name, f"not XBRL: its root is <{local(element)[:40]}>")
-        elif event == "end" and depth == 1:
+        if event == "end" and depth == 1:
             _take(filing, element)
             element.clear()
             while element.getprevious() is not None:  # what was read is dropped: memory stays flat

@@ -108,8 +108,8 @@ def _date(text: str) -> str:
 
 
 _TEXTS: dict[str, Callable[[str], str]] = {
-    **dict.fromkeys(("datemonthnamedayyearen", "datelongus", "dateshortus"), _date),
-    **dict.fromkeys(("datedaymonthnameyearen", "datelonguk"), _date),
+    **dict.fromkeys(("datemonthnamedayyearen", "datedaymonthnameyearen"), _date),
+    **dict.fromkeys(("datelongus", "dateshortus", "datelonguk"), _date),
     **dict.fromkeys(("fixedtrue", "booleantrue"), lambda text: "true"),
     **dict.fromkeys(("fixedfalse", "booleanfalse"), lambda text: "false"),
     **dict.fromkeys(("fixedempty", "nocontent"), lambda text: ""),
