@@ -17,8 +17,7 @@ from conftest import quick
 from finbench.cli.app import app
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
-from finbench.data.audit import Audit, Finding, audit
-from finbench.data.audit.against import audit_against
+from finbench.data.audit import Audit, Finding, audit, audit_against
 from finbench.data.audit.figures import evaluate
 from finbench.data.audit.texts import damage
 from finbench.data.contamination import Index

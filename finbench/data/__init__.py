@@ -1,4 +1,4 @@
-"""Data sets: from the authors' original files to canonical rows (see ``canonical.py`` for the format)."""
+"""Data sets: from the authors' original files to canonical rows (see ``sources.py`` for the format)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.data import audit, contamination, xbrl
-    from finbench.data.canonical import SPLITS, ImportReport
-    from finbench.data.sources import describe_set, import_data, lock_file, lock_sets, on_hub
+    from finbench.data.sources import SPLITS, ImportReport, describe_set, import_data, lock_file, lock_sets, on_hub
 else:
     __getattr__ = face(__name__)
 

@@ -28,21 +28,17 @@ class Index:
     def __init__(self, tests: Mapping[str, Iterable[str]]) -> None:
         self._normal = paths.helper("sets").splits.signed
         self.texts: dict[str, int] = {}  # set -> different texts
-        self._texts: list[str] = []
-        self._words: list[tuple[str, list[str]]] = []
+        self.tests: list[tuple[str, str]] = []  # (set, text, normalised) by number
         self._anchors: dict[str, list[tuple[int, int]]] = {}  # words in a row -> (text, where in it)
         self._whole: dict[str, list[int]] = {}
         for name, texts in tests.items():
-            different = {words for text in texts if (words := str(self._normal(text))).count(" ") >= _LEAST - 1}
+            normal = {str(self._normal(text)) for text in texts}
+            different = sorted(text for text in normal if text.count(" ") >= _LEAST - 1)
             self.texts[name] = len(different)
-            self._texts += sorted(different)
-            self._words += [(name, words.split()[:_WORDS]) for words in sorted(different)]
-        self._anchor()
-
-    def _anchor(self) -> None:
-        """Of each text the run of words that fewest others have, of its first, middle and last ones."""
-        runs = []
-        for number, (_, words) in enumerate(self._words):
+            self.tests += [(name, text) for text in different]
+        self._words = [text.split()[:_WORDS] for _, text in self.tests]
+        runs = []  # of each text its first, middle and last words: the run that fewest others have is its anchor
+        for number, words in enumerate(self._words):
             last = len(words) - _LONG
             if last < 0:
                 self._whole.setdefault(" ".join(words), []).append(number)
@@ -52,14 +48,6 @@ class Index:
             if choice:
                 run, at = min(choice, key=lambda found: counts[found[0]])
                 self._anchors.setdefault(run, []).append((number, at))
-
-    def set_of(self, number: int) -> str:
-        """The set of a text."""
-        return self._words[number][0]
-
-    def text_of(self, number: int) -> str:
-        """A text, normalised."""
-        return self._texts[number]
 
     def seen(self, fields: Iterable[str]) -> set[int]:
         """Numbers of the test texts that stand in one of these texts."""
@@ -72,7 +60,7 @@ class Index:
             words = normal.split()
             for at in range(len(words) - _LONG + 1):
                 for number, offset in self._anchors.get(" ".join(words[at : at + _LONG]), ()):
-                    own = self._words[number][1]
+                    own = self._words[number]
                     start = at - offset
                     if start >= 0 and number not in found and words[start : start + len(own)] == own:
                         found.add(number)
@@ -83,7 +71,7 @@ class Index:
         found: set[int] = set()
         for row in rows:
             found |= self.seen(fields(row))
-        counts = Counter(self.set_of(number) for number in found)
+        counts = Counter(self.tests[number][0] for number in found)
         return Contamination(looked_for=dict(sorted(self.texts.items())), found=dict(sorted(counts.items())))
 
 
@@ -102,36 +90,27 @@ def fields(value: Any) -> Iterator[str]:
                 yield from fields(part)
 
 
-def asked(rows: list[Mapping[str, Any]]) -> Iterator[str]:
-    """What identifies the rows of a test: their questions where each has its own, else their texts."""
-    questions = {str(row["question"]) for row in rows if row.get("question")}
-    column = "question" if len(questions) > max(20, 0.5 * len(rows)) else "text"
-    yield from (str(row[column]) for row in rows if row.get(column))
-
-
 def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
     """Set -> test texts, of the sets that are here and that a ranked task evaluates.
 
-    Raises FinbenchError for a file that is torn.
+    Of a test whose rows each have a question of their own the questions. Raises FinbenchError for a file that is torn.
     """
     home = paths.data_dir(data_dir)
     found: dict[str, list[str]] = {}
     for task in catalog.expand(["finbench"]):
         path = home / task.set / "test.jsonl"
         if task.set not in found and not task.shipped and path.is_file():
-            found[task.set] = list(asked(_rows(path, task.data)))
+            try:
+                with path.open(encoding="utf-8") as handle:
+                    rows = [json.loads(line) for line in handle if line.strip()]
+                if not all(isinstance(row, dict) for row in rows):
+                    raise ValueError("a JSON object a line is expected")
+            except (OSError, ValueError, RecursionError) as fault:
+                raise FinbenchError(f"{path} is torn ({fault}).", f"Import it again: {task.data}") from fault
+            questions = {str(row["question"]) for row in rows if row.get("question")}
+            column = "question" if len(questions) > max(20, 0.5 * len(rows)) else "text"
+            found[task.set] = [str(row[column]) for row in rows if row.get(column)]
     return found
-
-
-def _rows(path: Path, command: str) -> list[Mapping[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as handle:
-            rows = [json.loads(line) for line in handle if line.strip()]
-        if not all(isinstance(row, dict) for row in rows):
-            raise ValueError("a JSON object a line is expected")
-    except (OSError, ValueError, RecursionError) as fault:
-        raise FinbenchError(f"{path} is torn ({fault}).", f"Import it again: {command}") from fault
-    return rows
 
 
 def warnings(found: Contamination) -> list[str]:

@@ -9,6 +9,7 @@ import codecs
 import csv
 import difflib
 import io
+import itertools
 import json
 import stat
 import zipfile
@@ -20,6 +21,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
+from finbench import hub
 from finbench.core.errors import FinbenchError
 from finbench.core.files import unique_keys
 
@@ -51,22 +53,18 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """The file's own name."""
         return PurePosixPath(self.member).name if self.member else self.path.name
 
     @property
     def suffix(self) -> str:
-        """Its ending, lower case."""
         return PurePosixPath(self.name).suffix.lower()
 
     @property
     def stem(self) -> str:
-        """Its name without the ending, lower case."""
         return PurePosixPath(self.name).stem.lower()
 
     @property
     def size(self) -> int:
-        """Its bytes, unpacked."""
         if self.archive and self.member:
             return self.archive.getinfo(self.member).file_size
         return self.path.stat().st_size
@@ -146,50 +144,49 @@ def _members(path: Path) -> list[SourceFile]:
             f"{path}: the archive cannot be read ({fault}).",
             "Download it again, or unpack it yourself and name the folder.",
         ) from fault
-    if len(infos) > _MEMBERS or sum(info.file_size for info in infos) > _UNPACKED:
-        raise FinbenchError(
-            f"{path}: {len(infos):,} files, {sum(i.file_size for i in infos):,} bytes: a zip bomb?", _UNPACK
-        )
+    unpacked = sum(info.file_size for info in infos)
+    if len(infos) > _MEMBERS or unpacked > _UNPACKED:
+        raise FinbenchError(f"{path}: {len(infos):,} files, {unpacked:,} bytes: a zip bomb?", _UNPACK)
     for info in infos:
         parts = info.filename.replace("\\", "/").split("/")
+        member = f"{path}: the member {info.filename!r}"
         if ".." in parts or parts[0] == "" or ":" in parts[0]:
-            raise FinbenchError(f"{path}: the member {info.filename!r} points outside the archive.", _UNPACK)
+            raise FinbenchError(f"{member} points outside the archive.", _UNPACK)
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise FinbenchError(f"{path}: the member {info.filename!r} is a link.", _UNPACK)
+            raise FinbenchError(f"{member} is a link.", _UNPACK)
         if info.flag_bits & 1:
-            raise FinbenchError(f"{path}: the member {info.filename!r} is encrypted.", "Unpack it first.")
+            raise FinbenchError(f"{member} is encrypted.", "Unpack it first.")
         if info.file_size > 100 << 20 and info.file_size > _RATIO * info.compress_size:
-            raise FinbenchError(
-                f"{path}: the member {info.filename!r} unpacks to {info.file_size:,} bytes: a zip bomb?", _UNPACK
-            )
+            raise FinbenchError(f"{member} unpacks to {info.file_size:,} bytes: a zip bomb?", _UNPACK)
     names = sorted(i.filename for i in infos if not i.is_dir() and not i.filename.startswith("__MACOSX/"))
     return [SourceFile(path, name, archive) for name in names]
 
 
-# ---------------------------------------------------------------- text
+@contextmanager
+def text_of(file: SourceFile, fallback: str | None = None) -> Iterator[io.TextIOWrapper]:
+    """The text, line ends as they are; lines end at ``\\n`` alone.
 
-
-def encoding_of(file: SourceFile, fallback: str | None = None) -> str:
-    """The encoding of a text file: by its byte order mark (UTF-8, UTF-16), else UTF-8, else ``fallback``.
-
-    The whole file is decoded once, strictly, so that a fault stops the import before anything is made of it;
-    it names the line. Faults as well: an empty file, a NUL character, lines that end in a lone carriage return or
-    are too long to be held.
+    It is UTF-8 or UTF-16 by its byte order mark, else UTF-8, else ``fallback``. The whole file is decoded once,
+    strictly, so that a fault stops the import before anything is made of it; it names the line. Faults as well: an
+    empty file, a NUL character, lines that end in a lone carriage return or are too long to be held.
     """
     with file.open() as handle:
         head = handle.read(4)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return _checked(file, "utf-16")
+    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     try:
-        return _checked(file, "utf-8-sig")
+        _check(file, encoding)
     except FinbenchError as fault:
-        if fallback and isinstance(fault.__cause__, UnicodeDecodeError) and not head.startswith(codecs.BOM_UTF8):
-            return _checked(file, fallback)
-        raise
+        utf_8 = encoding == "utf-16" or head.startswith(codecs.BOM_UTF8)
+        if fallback is None or utf_8 or not isinstance(fault.__cause__, UnicodeDecodeError):
+            raise
+        encoding = fallback
+        _check(file, encoding)
+    with file.open() as handle:
+        # not universal newlines: U+0085 and a lone carriage return may stand inside a line
+        yield io.TextIOWrapper(handle, encoding=encoding, newline="\n")
 
 
-def _checked(file: SourceFile, encoding: str) -> str:
-    """``encoding``, after the file was decoded with it."""
+def _check(file: SourceFile, encoding: str) -> None:
     decoder = codecs.getincrementaldecoder(encoding)("strict")
     line, empty, chunk, open_line, returns = 1, True, b"first", 0, False
     with file.open() as handle:
@@ -227,19 +224,7 @@ def _checked(file: SourceFile, encoding: str) -> str:
         raise FinbenchError(
             f"{file}: its lines end in carriage returns alone.", "Convert it: tr '\\r' '\\n' < FILE > NEW"
         )
-    return encoding
 
-
-@contextmanager
-def text_of(file: SourceFile, fallback: str | None = None) -> Iterator[io.TextIOWrapper]:
-    """The text, line ends as they are; lines end at ``\\n`` alone."""
-    encoding = encoding_of(file, fallback)
-    with file.open() as handle:
-        # not universal newlines: U+0085 and a lone carriage return may stand inside a line
-        yield io.TextIOWrapper(handle, encoding=encoding, newline="\n")
-
-
-# ---------------------------------------------------------------- decoders
 
 Decoder = Callable[[SourceFile], Iterator["RawRecord | str"]]
 
@@ -320,11 +305,9 @@ def decode_parquet(file: SourceFile) -> Iterator[RawRecord | str]:
     if file.member:
         raise FinbenchError(f"{file}: Parquet is not read out of archives.", "Unpack it first.")
     try:
-        number = 0
-        for batch in pyarrow.parquet.ParquetFile(file.path).iter_batches(batch_size=1000):
-            for row in batch.to_pylist():
-                number += 1
-                yield RawRecord(row, f"{file}: row {number}")
+        batches = pyarrow.parquet.ParquetFile(file.path).iter_batches(batch_size=1000)
+        for number, row in enumerate((row for batch in batches for row in batch.to_pylist()), 1):
+            yield RawRecord(row, f"{file}: row {number}")
     except (pyarrow.ArrowException, OSError) as fault:
         raise FinbenchError(
             f"{file}: not valid Parquet ({str(fault).splitlines()[0]}).", "Download it again."
@@ -337,8 +320,7 @@ def decode_conll(file: SourceFile) -> Iterator[RawRecord | str]:
     tags: list[str] = []
     start, whole = 1, True  # a sentence with a line that cannot be read is no sentence
     with text_of(file) as text:
-        number = 0
-        for number, line in enumerate(text, 1):
+        for number, line in enumerate(itertools.chain(text, ["\n"]), 1):
             fields = line.split()
             if not fields or fields[0] == "-DOCSTART-":
                 if tokens and whole:
@@ -347,14 +329,12 @@ def decode_conll(file: SourceFile) -> Iterator[RawRecord | str]:
                 continue
             if not tokens:
                 start = number
-            if len(fields) != 4:
+            if len(fields) == 4:
+                tokens.append(fields[0])
+                tags.append(fields[3])
+            else:
                 yield f"{file}:{number}: a line is token POS chunk tag, found {line.strip()[:40]!r}"
                 whole = False
-                continue
-            tokens.append(fields[0])
-            tags.append(fields[3])
-    if tokens and whole:
-        yield RawRecord({"tokens": tokens, "tags": tags}, f"{file}:{start}")
 
 
 def decode_at(file: SourceFile) -> Iterator[RawRecord | str]:
@@ -366,6 +346,16 @@ def decode_at(file: SourceFile) -> Iterator[RawRecord | str]:
                 yield RawRecord({"sentence": sentence, "label": label.strip()}, f"{file}:{number}")
             elif line.strip():
                 yield f"{file}:{number}: a line is sentence@label, found {line.strip()[-40:]!r}"
+
+
+def explained(path: str, found: Iterator[Any]) -> Iterator[Any]:
+    """Rows of a data set of the Hub. What the Hub raises is explained, not what is done with a row."""
+    while True:
+        with hub.data_explained(path):
+            row = next(found, None)
+        if row is None:
+            return
+        yield row
 
 
 _BY_SUFFIX: dict[str, Decoder] = {

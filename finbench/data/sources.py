@@ -1,12 +1,20 @@
-"""``finbench data import``: the authors' original files, or the Hub's copy of them, become canonical rows."""
+"""``finbench data import``: the authors' original files, or the Hub's copy of them, become canonical rows.
+
+They are ``<data dir>/<set>/<split>.jsonl`` and ``dataset.json``. A row is a JSON object with ``id``, ``text`` and what
+the set adds (``label``, ``score``, ...); ``group`` names the source that rows share (a headline, an article), by which
+intervals cluster. The rule that splits is ``tasks/lib/sets/splits.py``, for lm-eval's own loader follows it too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +22,31 @@ from finbench import hub
 from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
-from finbench.core.files import cannot_write, sha256_file, write_atomic
-from finbench.data.canonical import SPLITS, ImportReport, write
-from finbench.data.readers import RawRecord, SourceFile, decoder_of, expand
+from finbench.core.files import cannot_write, folder_atomic, sha256_file, write_atomic
+from finbench.data.readers import RawRecord, SourceFile, decoder_of, expand, explained
+
+SPLITS = ("train", "validation", "test")
+SHOWN = 10  # faults kept and listed in a message
+
+
+@dataclass
+class ImportReport:
+    """What an import did."""
+
+    set: str
+    folder: Path
+    read: int = 0
+    by_file: Counter[str] = field(default_factory=Counter)
+    rows: dict[str, int] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    rejected: int = 0
+    faults: list[str] = field(default_factory=list)  # the first ``SHOWN``
+    note: str = ""
+
+    def fault(self, said: str) -> None:
+        self.rejected += 1
+        if len(self.faults) < SHOWN:
+            self.faults.append(said)
 
 
 def sets() -> Any:
@@ -38,16 +68,17 @@ def import_data(name: str, files: list[Path], data_dir: Path | None = None, skip
     chosen = table[name]
     report = ImportReport(name, paths.data_dir(data_dir) / name)
     origin: dict[str, Any]
+    records: Iterable[RawRecord | str]
     if files:
-        sources = _ordered(chosen, expand(files, chosen.files, f"Like this: {catalog.of_set(name).data}"))
-        _check_families(name, sources)
-        records: Iterable[RawRecord | str] = _records(chosen, sources)
-        origin = {
-            "sources": {_shown(path): sha256_file(path) for path in sorted({source.path for source, _ in sources})}
-        }
+        sources = _ordered(name, chosen, expand(files, chosen.files, f"Like this: {catalog.of_set(name).data}"))
+        records = _records(chosen, sources)
+        used = sorted({source.path for source, _ in sources})
+        origin = {"sources": {os.fsencode(path.name).decode("utf-8", "replace"): sha256_file(path) for path in used}}
     else:
         found = _located(name, chosen)
-        records, origin = _from_hub(chosen.hub, found["revision"]), {"hub": found}
+        rows = explained(chosen.hub.path, sets().hub_records(chosen.hub, found["revision"]))
+        records = (RawRecord(row, place, detail, detail or "") for row, place, detail in rows)
+        origin = {"hub": found}
     _divide(chosen, records, report, origin, skip_bad)
     return report
 
@@ -75,18 +106,21 @@ def _divide(
                     "Give all of the authors' files: finbench data list",
                 )
             report.dropped += divided.dropped
-            empty = [split for split in SPLITS if not divided.count(split)]
             for split in ("train", "test") if chosen.trains else ("test",):
-                if split in empty:
+                if not divided.count(split):
                     raise FinbenchError(
                         f"{name}: no row is left for the {split} split.", "Give all of the authors' files."
                     )
-            _note(chosen, report)
+            counts = report.by_file.values()
+            given = max(counts) if chosen.nested else sum(counts)  # the loosest file holds the others
+            if given != chosen.whole:
+                whole = f"{given:,} of the authors' {chosen.whole:,} rows"
+                report.note = f"These files hold {whole}: not the whole set, nor its scores."
             earlier = describe_set(name, report.folder.parent)
             task = catalog.of_set(name)
             about = {"source": chosen.origin, "licence": task.licence, "restricted": task.restricted}
             about |= {"split_rule": task.split, "complete": not report.note}
-            write(report, {split: divided.rows(split) for split in SPLITS}, {**about, **origin})
+            _write(report, divided.rows, {**about, **origin})
     except (OSError, sqlite3.Error) as fault:  # of the disk; what a source raises is a FinbenchError already
         raise cannot_write(report.folder, fault) from fault
     except helper.WrongFile as fault:
@@ -95,13 +129,40 @@ def _divide(
         say(f"It takes the place of an earlier import with {sum(earlier['rows'].values()):,} rows.")
 
 
-def _note(chosen: Any, report: ImportReport) -> None:
-    counts = report.by_file.values()
-    given = max(counts) if chosen.nested else sum(counts)  # the loosest file holds the others
-    if given != chosen.whole:
-        report.note = (
-            f"These files hold {given:,} of the authors' {chosen.whole:,} rows: not the whole set, nor its scores."
-        )
+def _write(report: ImportReport, rows: Callable[[str], Iterator[dict[str, Any]]], about: dict[str, Any]) -> None:
+    """Write the set's folder at once: rows and ``dataset.json``. An earlier folder stays until then.
+
+    Rows stream to disk; the digest is over the lines of train, validation and test, in this order.
+    """
+    whole = hashlib.sha256()
+    shas = {}
+    with folder_atomic(report.folder) as staging:
+        for split in SPLITS:
+            sha, count, path = hashlib.sha256(), 0, staging / f"{split}.jsonl"
+            with path.open("wb") as handle:
+                for row in rows(split):
+                    line = (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+                    handle.write(line)
+                    sha.update(line)
+                    count += 1
+            report.rows[split] = count
+            whole.update(f"{split} {count} {sha.hexdigest()}\n".encode())
+            if count:
+                shas[path.name] = sha.hexdigest()
+            else:
+                path.unlink()
+        card = {
+            "schema": 0,
+            "set": report.set,
+            **about,
+            "read": report.read,
+            "rows": report.rows,
+            "dropped": dict(sorted(report.dropped.items())),
+            "rejected": report.rejected,
+            "sha256": shas,
+            "digest": whole.hexdigest(),
+        }
+        (staging / "dataset.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _units(chosen: Any, records: Iterable[RawRecord | str], report: ImportReport) -> Iterator[Any]:
@@ -111,11 +172,9 @@ def _units(chosen: Any, records: Iterable[RawRecord | str], report: ImportReport
     def good() -> Iterator[tuple[dict[str, Any], str, str | None]]:
         for record in records:
             report.read += 1
+            said = record if isinstance(record, str) else _unwritable(record)
             if not isinstance(record, str):
                 report.by_file[record.source] += 1
-                said = _unwritable(record)
-            else:
-                said = record
             if said and chosen.joined:
                 raise FinbenchError(
                     f"{said}. Each row is a word: without it the sentence would be another sentence.",
@@ -144,10 +203,7 @@ def _unwritable(record: RawRecord) -> str:
     return ""
 
 
-# ---------------------------------------------------------------- files
-
-
-def _ordered(chosen: Any, sources: list[SourceFile]) -> list[tuple[SourceFile, str]]:
+def _ordered(name: str, chosen: Any, sources: list[SourceFile]) -> list[tuple[SourceFile, str]]:
     """Files with what their names tell, so ordered that the order in which they were given changes nothing."""
     told = []
     for source in dict.fromkeys(sources):
@@ -158,6 +214,11 @@ def _ordered(chosen: Any, sources: list[SourceFile]) -> list[tuple[SourceFile, s
                 "Name it ...train..., ...valid... or ...test...",
             )
         told.append((source, detail))
+    if name == "fiqa_sa" and len({"absa" in source.stem for source, _ in told}) > 1:
+        raise FinbenchError(
+            "These FiQA files are of two families whose splits contradict each other.",
+            "Give either the challenge's task1_*_ABSA_{train,test}.json or one re-split, never both.",
+        )
     return sorted(told, key=lambda pair: (-int(pair[1]) if chosen.nested else 0, pair[0].name, str(pair[0])))
 
 
@@ -165,22 +226,6 @@ def _records(chosen: Any, sources: list[tuple[SourceFile, str]]) -> Iterator[Raw
     for source, detail in sources:
         for record in decoder_of(source, chosen.text)(source):
             yield record if isinstance(record, str) else record._replace(detail=detail or None, source=source.name)
-
-
-def _shown(path: Path) -> str:
-    return os.fsencode(path.name).decode("utf-8", "replace")
-
-
-def _check_families(name: str, sources: list[tuple[SourceFile, str]]) -> None:
-    stems = ["absa" in source.stem for source, _ in sources]
-    if name == "fiqa_sa" and any(stems) and not all(stems):
-        raise FinbenchError(
-            "These FiQA files are of two families whose splits contradict each other.",
-            "Give either the challenge's task1_*_ABSA_{train,test}.json or one re-split, never both.",
-        )
-
-
-# ---------------------------------------------------------------- the Hub
 
 
 def on_hub(name: str) -> bool:
@@ -250,20 +295,6 @@ def _located(name: str, chosen: Any) -> dict[str, Any]:
             f"Which files? Without any, {name} comes from the Hub: {fault.message}", f"From files: {command}"
         ) from fault
     return {"path": chosen.hub.path, "revision": revision, "pinned": False}
-
-
-def _from_hub(place: Any, revision: str) -> Iterator[RawRecord]:
-    found = sets().hub_records(place, revision)
-    while True:
-        with hub.data_explained(place.path):  # only what the Hub raises, not what is done with a row
-            record = next(found, None)
-        if record is None:
-            return
-        row, at, detail = record
-        yield RawRecord(row, at, detail, detail or "")
-
-
-# ---------------------------------------------------------------- what is here
 
 
 def describe_set(name: str, data_dir: Path | None = None) -> dict[str, Any] | None:

@@ -9,8 +9,8 @@ import pytest
 
 from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import filings
+from finbench.data.xbrl.filings import read_labels, words
 from finbench.data.xbrl.inline import read_inline
-from finbench.data.xbrl.labels import read_labels, words
 from finbench.data.xbrl.model import Filing
 from finbench.data.xbrl.reader import read_instance
 from finbench.data.xbrl.sheets import sheets

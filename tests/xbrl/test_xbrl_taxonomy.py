@@ -12,7 +12,7 @@ import pytest
 from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import filings, inputs
 from finbench.data.xbrl.build import build_questions
-from finbench.data.xbrl.taxonomy import Arelle
+from finbench.data.xbrl.taxonomy import arelle_check
 from xbrl_samples import inline, instance, shown, statement
 
 PERIODS = {"Revenues": "duration", "CostOfRevenue": "duration", "Assets": "instant", "AssetsCurrent": "instant"}
@@ -83,8 +83,8 @@ def test_what_arelle_reads_otherwise_is_taken_out(tmp_path: Path) -> None:
         replace(fact, number=fact.number + 1) if fact.concept == "us-gaap:Assets" and fact.number else fact
         for fact in filing.facts
     ]
-    with Arelle.opened([package(tmp_path / "p.zip")]) as arelle:
-        assert arelle.check(filing, document) == {"numbers": 9, "resolved": 4, "agree": 3}
+    with arelle_check([package(tmp_path / "p.zip")]) as check:
+        assert check(filing, document) == {"numbers": 9, "resolved": 4, "agree": 3}
     assert "us-gaap:Assets" not in {fact.concept for fact in filing.facts}
     assert filing.unread == {"facts that Arelle reads otherwise": 1}
 
@@ -97,8 +97,8 @@ def test_inline_numbers_are_compared_too(tmp_path: Path) -> None:
     (tmp_path / "a.htm").write_bytes(inline(body).replace(b"<ix:resources>", references.encode(), 1))
     (document,) = inputs.documents(tmp_path / "a.htm")
     filing = filings.read_document(document)
-    with Arelle.opened([package(tmp_path / "p.zip")]) as arelle:
-        assert arelle.check(filing, document) == {"numbers": 2, "resolved": 1, "agree": 1}
+    with arelle_check([package(tmp_path / "p.zip")]) as check:
+        assert check(filing, document) == {"numbers": 2, "resolved": 1, "agree": 1}
 
 
 def test_what_is_no_package_or_of_another_year(tmp_path: Path) -> None:

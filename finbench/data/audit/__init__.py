@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.data.audit.against import audit_against
-    from finbench.data.audit.auditing import audit
+    from finbench.data.audit.auditing import audit, audit_against
     from finbench.data.audit.findings import Audit, Finding
     from finbench.data.audit.show import audit_tables
 else:

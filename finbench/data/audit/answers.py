@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-from finbench.data.audit.context import AuditContext, AuditedFile, sequence, share
+from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.findings import Finding
 
 _MISSING = ("nan", "none", "null", "n/a", "#n/a", "na", "undefined", "")
 _RARE = 0.02  # of the rows: "none" may be a class, but not one of six in five thousand
 _SAME = 0.2  # of the weight of the words of two questions that have answer and all other columns in common
+_TOKEN_TAG = re.compile(r"\d{1,3}|o|[bilseu][-_]\S+|\S+[-_][bi]")
 _KINDS = (
     ("number", re.compile(r"[-+(]?\s*[$€£]?\s*[-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?\s*%?\)?")),
     ("tag", re.compile(r"[a-z][a-z0-9-]*:[a-z][a-z0-9_]+")),
@@ -24,22 +26,14 @@ def missing(context: AuditContext) -> Iterator[Finding]:
     """Answers that are a missing value written out, or nothing."""
     for source in context.sources:
         for word in _MISSING:
-            (count,) = context.store.db.execute(
-                "SELECT count(*) FROM row WHERE src = ? AND gold = ?", (source.id, word)
-            ).fetchone()
-            always = word in ("nan", "", "#n/a")
-            labelled = source.id in context.labels
-            if not count or (not always and (labelled or count > max(10, _RARE * source.rows))):
-                continue
-            what = f'the answer "{word}"' if word else "no answer"
-            yield context.find(
-                "missing-answer",
-                "error",
-                [source],
-                (count, source.rows),
-                f"{share(count, source.rows)} rows have {what}.",
-                ("SELECT n FROM row WHERE src = ? AND gold = ?", (source.id, word)),
-            )
+            query = "FROM row WHERE src = ? AND gold = ?"
+            (count,) = context.query(f"SELECT count(*) {query}", source.id, word).fetchone()
+            a_class = source.id in context.labels or count > max(10, _RARE * source.rows)
+            if count and (word in ("nan", "", "#n/a") or not a_class):
+                what = f'the answer "{word}"' if word else "no answer"
+                said = f"{share(count, source.rows)} rows have {what}."
+                rows = (f"SELECT n {query}", source.id, word)
+                yield context.find("missing-answer", "error", [source], (count, source.rows), said, rows)
 
 
 def kind_of(gold: str) -> str:
@@ -52,13 +46,12 @@ def kinds(context: AuditContext) -> Iterator[Finding]:
     for source in context.sources:
         if source.id in context.labels or len(source.layout.gold) != 1:
             continue
-        counts: Counter[str] = Counter()
-        golds: dict[str, list[str]] = {}
+        golds: dict[str, dict[str, int]] = {}  # kind -> answer -> rows
         query = "SELECT gold, count(*) FROM row WHERE src = ? AND gold IS NOT NULL GROUP BY gold"
-        for gold, count in context.store.db.execute(query, (source.id,)):
+        for gold, count in context.query(query, source.id):
             if gold not in _MISSING:
-                counts[kind_of(gold)] += count
-                golds.setdefault(kind_of(gold), []).append(gold)
+                golds.setdefault(kind_of(gold), {})[gold] = count
+        counts = Counter({kind: sum(found.values()) for kind, found in golds.items()})
         rows = counts.total()
         if rows < 20:
             continue
@@ -68,22 +61,22 @@ def kinds(context: AuditContext) -> Iterator[Finding]:
         for kind, count in counts.items():
             if kind == main:
                 continue
-            shown = ", ".join(repr(gold) for gold in golds[kind][:3])
+            shown = ", ".join(map(repr, list(golds[kind])[:3]))
             yield context.find(
                 "answer-kind",
                 "error" if main == "tag" and kind == "number" else "warning" if main == "tag" else "note",
                 [source],
                 (count, rows),
                 f"{share(count, rows)} answers are a {kind}, where {most:,} are a {main} (such as {shown}).",
-                (
-                    "SELECT n FROM row WHERE src = ? AND gold IN (" + ",".join("?" * min(200, len(golds[kind]))) + ")",
-                    (source.id, *golds[kind][:200]),
-                ),
+                _answered(source, golds[kind]),
                 detail=dict(counts.most_common()),
             )
 
 
-# ---------------------------------------------------------------- known from train
+def _answered(source: AuditedFile, golds: Iterable[str]) -> tuple[Any, ...]:
+    """A query for the rows with one of these answers, and its values."""
+    first = list(golds)[:200]
+    return f"SELECT n FROM row WHERE src = ? AND gold IN ({','.join('?' * len(first))})", source.id, *first
 
 
 def telling(gold: str) -> bool:
@@ -91,7 +84,9 @@ def telling(gold: str) -> bool:
     if kind_of(gold) == "number":
         digits = re.sub(r"\D", "", gold.partition("e")[0]).strip("0")
         return len(digits) >= 5
-    return len(re.findall(r"[\w:.-]+", gold)) >= 2 and not sequence(gold)
+    parts = gold.replace(" | ", " ").split()
+    tags = len(parts) >= 2 and all(map(_TOKEN_TAG.fullmatch, parts))  # one a token
+    return len(re.findall(r"[\w:.-]+", gold)) >= 2 and not tags
 
 
 def known(context: AuditContext) -> Iterator[Finding]:
@@ -108,7 +103,7 @@ def _known(context: AuditContext, train: AuditedFile, test: AuditedFile) -> Iter
     query = (
         "SELECT gold, count(*) FROM row WHERE src = ? AND gold IN (SELECT gold FROM row WHERE src = ?) GROUP BY gold"
     )
-    found = {g: n for g, n in context.store.db.execute(query, (test.id, train.id)) if g not in _MISSING and telling(g)}
+    found = {g: n for g, n in context.query(query, test.id, train.id) if g not in _MISSING and telling(g)}
     count, rows = sum(found.values()), test.rows
     if not count:
         return
@@ -122,60 +117,51 @@ def _known(context: AuditContext, train: AuditedFile, test: AuditedFile) -> Iter
         said += f"; {share(best, rows)} with the same {column}"
     if count >= 0.5 * rows:
         said += ": the test measures memory"
-    marks = ",".join("?" * min(200, len(found)))
     yield context.find(
         "answers-in-train",
         "error" if count >= 0.5 * rows else "warning",
         [train, test],
         (count, rows),
         said + ".",
-        (f"SELECT n FROM row WHERE src = ? AND gold IN ({marks})", (test.id, *list(found)[:200])),
+        _answered(test, found),
     )
 
 
 def _by_column(context: AuditContext, train: AuditedFile, test: AuditedFile) -> tuple[int, str]:
     """(test rows whose answer and value in a column occur together in train, that column), the one of most values."""
-    names = [name for name in test.layout.meta if name in train.layout.meta]
-    if not names:
-        return 0, ""
     best = (0, 0, "")
-    for name in names:
-        pairs: set[tuple[str, str]] = set()
-        values, hits = set(), 0
-        for meta, gold in _metas(context, train):
-            pairs.add((meta[train.layout.meta.index(name)], gold))
-        for meta, gold in _metas(context, test):
-            value = meta[test.layout.meta.index(name)]
-            values.add(value)
-            hits += (value, gold) in pairs
-        if hits and len(values) > 1:
-            best = max(best, (len(values) if hits else 0, hits, name))
+    for name in test.layout.meta:
+        if name in train.layout.meta:
+            pairs = set(_answers_by(context, train, name))
+            found = list(_answers_by(context, test, name))
+            hits, values = sum(pair in pairs for pair in found), len({value for value, _ in found})
+            if hits and values > 1:
+                best = max(best, (values, hits, name))
     return best[1], best[2]
 
 
-def _metas(context: AuditContext, source: AuditedFile) -> Iterator[tuple[list[str], str]]:
+def _answers_by(context: AuditContext, source: AuditedFile, column: str) -> Iterator[tuple[str, str]]:
+    """(value of a column, answer) of each row."""
+    at = source.layout.meta.index(column)
     query = "SELECT shown, gold FROM row JOIN meta USING (meta) WHERE src = ? AND gold IS NOT NULL"
-    for shown, gold in context.store.db.execute(query, (source.id,)):
-        yield shown.split("\x1f"), gold
-
-
-# ---------------------------------------------------------------- one fact, asked again and again
+    for shown, gold in context.query(query, source.id):
+        yield shown.split("\x1f")[at], gold
 
 
 def facts(context: AuditContext) -> Iterator[Finding]:
     """Rows that ask for one fact in other words: fewer things are tested than the row count says."""
     for source in context.sources:
-        if context.units(source.id) == "slotted":
-            units, rows = context.store.db.execute(
-                "SELECT count(DISTINCT unit), count(*) FROM row WHERE src = ?", (source.id,)
+        (slotted,) = context.query(
+            "SELECT min(unit = slotted) AND NOT min(unit = body) FROM row WHERE src = ?", source.id
+        ).fetchone()
+        if slotted:
+            units, asks = context.query(
+                "SELECT count(DISTINCT unit), count(DISTINCT ask) FROM row WHERE src = ?", source.id
             ).fetchone()
-            asks = context.store.db.execute(
-                "SELECT count(DISTINCT ask) FROM row WHERE src = ?", (source.id,)
-            ).fetchone()[0]
             query = "SELECT min(n) FROM row WHERE src = ? GROUP BY unit HAVING count(DISTINCT ask) > 1"
             how = f"each asked in up to {asks} wordings, some several times"
         elif source.id not in context.labels and len(source.layout.gold) == 1:
-            rows, units = _paraphrased(context, source)
+            units = source.rows - _paraphrased(context, source)
             query = (
                 "SELECT n FROM row WHERE src = ? AND (meta, gold) IN (SELECT meta, gold FROM row GROUP BY meta, gold"
                 " HAVING count(DISTINCT body) > 1)"
@@ -183,26 +169,20 @@ def facts(context: AuditContext) -> Iterator[Finding]:
             how = "the others ask the same in other words and have the same answer"
         else:
             continue
-        if units and units <= 0.7 * rows and rows - units >= 10:
-            yield context.find(
-                "one-fact",
-                "warning",
-                [source],
-                (units, rows),
-                f"{rows:,} rows are {units:,} facts: {how}. Count, and resample, by fact.",
-                (query, (source.id,)),
-            )
+        if units and units <= 0.7 * source.rows and source.rows - units >= 10:
+            said = f"{source.rows:,} rows are {units:,} facts: {how}. Count, and resample, by fact."
+            yield context.find("one-fact", "warning", [source], (units, source.rows), said, (query, source.id))
 
 
-def _paraphrased(context: AuditContext, source: AuditedFile) -> tuple[int, int]:
-    """(rows, facts): rows with one answer and one set of other columns, whose texts share their telling words."""
+def _paraphrased(context: AuditContext, source: AuditedFile) -> int:
+    """Rows that have answer and other columns of an earlier one, and share the telling words of its text."""
     query = (
         "SELECT meta, gold, words FROM row JOIN body USING (body) WHERE src = ? AND gold IS NOT NULL"
         " GROUP BY meta, gold, body ORDER BY meta, gold"
     )
     counts: Counter[str] = Counter()
     groups: dict[tuple[int, str], list[frozenset[str]]] = {}
-    for meta, gold, words in context.store.db.execute(query, (source.id,)):
+    for meta, gold, words in context.query(query, source.id):
         own = frozenset(words.split()[:100])
         counts.update(own)
         kind = kind_of(gold)
@@ -220,10 +200,9 @@ def _paraphrased(context: AuditContext, source: AuditedFile) -> tuple[int, int]:
                 merged += 1
             else:
                 clusters.append(words)
-    return source.rows, source.rows - merged
+    return merged
 
 
 def _alike(one: frozenset[str], other: frozenset[str], weights: dict[str, float]) -> float:
-    both = sum(weights.get(word, 0.0) for word in one & other)
-    either = sum(weights.get(word, 0.0) for word in one | other)
+    both, either = (sum(map(weights.__getitem__, words)) for words in (one & other, one | other))
     return both / either if either else 1.0

@@ -1,23 +1,26 @@
-"""Reads what is named, row by row, and lets every check look at it."""
+"""Reads what is named, row by row, for every check to look at, or to look for it in training files (``--against``)."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
-from finbench.data.audit import answers, copies, figures, known, label_checks, licence_checks, near, reading
-from finbench.data.audit.columns import Item, Layout, as_text, canonical, layout
-from finbench.data.audit.context import LABELS, AuditContext, AuditedFile
-from finbench.data.audit.findings import LEVELS, Audit, Finding
-from finbench.data.audit.reading import Input, Raw
+from finbench.data.audit import answers, copies, figures, known, label_checks, near, reading
+from finbench.data.audit.columns import Item, as_text, canonical, layout
+from finbench.data.audit.context import LABELS, AuditContext, AuditedFile, share
+from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
+from finbench.data.audit.reading import Input
 from finbench.data.audit.row_store import RowStore
 from finbench.data.audit.texts import Texts
-from finbench.data.readers import beside
+from finbench.data.contamination import Index, fields
+from finbench.data.readers import RawRecord, beside
 
 _SAMPLE = 1000  # rows by which a file's columns are known
+Rows = Iterator[tuple[Item, RawRecord]]
 CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     label_checks.copies,
     label_checks.meanings,
@@ -32,7 +35,7 @@ CHECKS: tuple[Callable[[AuditContext], Iterator[Finding]], ...] = (
     copies.row_split,
     near.near,
     label_checks.skew,
-    licence_checks.licences,
+    known.licences,
 )
 
 
@@ -51,18 +54,76 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
             raise FinbenchError(f"No rows to audit: {why}", "Name files, folders, or sets: finbench data list")
         store.settle()
         context = AuditContext(store, reader.sources)
-        found = [finding for seen in reader.texts for finding in seen[1].findings(context, seen[0])]
+        found = [finding for texts in reader.texts for finding in texts.findings(context)]
         for check in CHECKS:
             found += check(context)
-        found.sort(key=lambda finding: LEVELS.index(finding.level))
-        return Audit(sources=[source.seen() for source in reader.sources], findings=found, skipped=reader.skipped)
+        return reader.audit(found)
+
+
+def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: Path | None = None) -> Audit:
+    """Look for the test texts of ``what`` (sets, files; default: every set that is here) in the rows of ``files``.
+
+    A test text is found wherever it stands in a training row, in a prompt or a conversation too; near duplicates are
+    looked for among the texts that the rows ask about. Raises FinbenchError where there is nothing to compare.
+    """
+    with RowStore() as store:
+        reader = Reader(store)
+        for each in resolved([str(name) for name in what], data_dir):
+            reader.read(each, keep=("test", None))
+        if not reader.sources:
+            raise FinbenchError("No test rows to look for.", "Name a set or a test file: finbench data list")
+        for source in reader.sources:
+            source.split = "test"  # a file that was named here is a test, whatever it is called
+        trained = reading.inputs([Path(path) for path in files])
+        for each in trained:
+            reader.read(each, split="train")
+        if not any(source.split == "train" for source in reader.sources):
+            why = "; ".join(reader.skipped.values())
+            raise FinbenchError(f"No rows in the training files: {why}", "Name CSV, JSON, JSONL or Parquet files.")
+        store.settle()
+        context = AuditContext(store, reader.sources)
+        found, seen = _contained(context, trained)
+        found += [finding for finding in near.near(context, seen) if finding.check == "near-leak"]
+        return reader.audit(found)
+
+
+def _contained(context: AuditContext, trained: list[Input]) -> tuple[list[Finding], set[int]]:
+    """Findings, and the keys of the test texts that were found."""
+    tests = [source for source in context.sources if source.split == "test"]
+    keys: dict[tuple[str, str], int] = {}
+    texts: dict[str, list[str]] = {}
+    for source in tests:
+        column = "ask.shown" if source.id in context.by_question else "body.shown"
+        query = f"SELECT {column}, row.body FROM row JOIN body USING (body) LEFT JOIN ask USING (ask) WHERE src = ?"
+        for text, key in context.query(query, source.id):
+            keys[source.title, context.store.normal(text)] = key
+            texts.setdefault(source.title, []).append(text)
+    index = Index(texts)
+    findings, seen = [], set()
+    for each in trained:
+        lines: dict[int, str] = {}  # test text -> the first training row that it stands in
+        for item in each.rows():
+            if isinstance(item, RawRecord):
+                for number in index.seen(fields(item.row)):
+                    lines.setdefault(number, f"{each.name}{item.place}")
+        for source in tests:
+            own = [number for number in lines if index.tests[number][0] == source.title]
+            if own:
+                bodies = {keys[index.tests[number]] for number in own}
+                seen |= bodies
+                counted = len(own), index.texts[source.title]
+                said = f"{share(*counted)} test texts of {source.title} are in {each.name}."
+                places = [lines[number] for number in own[:SHOWN]]
+                made = context.find("contamination", "error", [source], counted, said, body=min(bodies), places=places)
+                findings.append(made.model_copy(update={"sources": [source.title, each.name]}))
+    return findings, seen
 
 
 def resolved(names: list[str], data_dir: Path | None) -> Iterator[Input]:
     """What the names stand for. Paths come first, for a file may be called like a set."""
-    home = paths.data_dir(data_dir)
-    shipped = {task.set for task in catalog.tasks().values() if task.shipped}
-    here = sorted({task.set for task in catalog.tasks().values()} & {path.name for path in home.glob("*")})
+    home, tasks = paths.data_dir(data_dir), catalog.tasks().values()
+    sets, shipped = {task.set for task in tasks}, {task.set for task in tasks if task.shipped}
+    here = sorted(sets & {path.name for path in home.glob("*")})
     if not names and not here:
         raise FinbenchError(f"There is no data set in {home}.", "Name files, or import a set: finbench data list")
     given: list[Path] = []
@@ -71,25 +132,20 @@ def resolved(names: list[str], data_dir: Path | None) -> Iterator[Input]:
         if Path(name).exists():
             given.append(Path(name))
         elif short in here:
-            yield from _renamed(home / short, short)
+            for each in reading.inputs([home / short]):
+                if each.file.suffix == ".jsonl":
+                    yield each._replace(name=f"{short}/{each.name}")
         elif short in shipped:
             for path in sorted((paths.shipped("tasks") / "mini").glob(f"{short}.*.jsonl")):
                 yield from reading.inputs([path])
-        elif short in {task.set for task in catalog.tasks().values()}:
+        elif short in sets:
             raise FinbenchError(f"{short} is not in {home}.", catalog.of_set(short).data)
         elif name.startswith("hub:"):
             yield from reading.on_hub(name)
         else:
-            sets = {task.set for task in catalog.tasks().values()}
             raise unknown("file or set", name, {*sets, *beside(Path(name))}, "finbench data list")
     if given:
         yield from reading.inputs(given)
-
-
-def _renamed(folder: Path, name: str) -> Iterator[Input]:
-    for each in reading.inputs([folder]):
-        if each.file.suffix == ".jsonl":
-            yield each._replace(name=f"{name}/{each.name}")
 
 
 class Reader:
@@ -98,84 +154,72 @@ class Reader:
     def __init__(self, store: RowStore) -> None:
         self.store = store
         self.sources: list[AuditedFile] = []
-        self.texts: list[tuple[AuditedFile, Texts]] = []
+        self.texts: list[Texts] = []  # of each source
         self.skipped: dict[str, str] = {}
 
-    def read(self, each: Input, split: str | None = None, keep: Callable[[str | None], bool] = lambda _: True) -> None:
+    def audit(self, found: list[Finding]) -> Audit:
+        found = sorted(found, key=lambda finding: LEVELS.index(finding.level))
+        return Audit(sources=[source.seen() for source in self.sources], findings=found, skipped=self.skipped)
+
+    def read(self, each: Input, split: str | None = None, keep: Container[str | None] | None = None) -> None:
         """One file: all of it as ``split``, where that is given; only the splits to ``keep``."""
         try:
             found = each.rows()
-            sample: list[Raw | str] = list(itertools.islice(found, _SAMPLE))
-            good = [item for item in sample if isinstance(item, Raw)]
+            sample: list[RawRecord | str] = list(itertools.islice(found, _SAMPLE))
+            good = [item for item in sample if isinstance(item, RawRecord)]
             try:
                 made = layout(good, each.name)
             except FinbenchError:  # its texts may lie in objects
                 sample, found = [reading.flat(item) for item in sample], map(reading.flat, found)
-                good = [item for item in sample if isinstance(item, Raw)]
+                good = [item for item in sample if isinstance(item, RawRecord)]
                 made = layout(good, each.name)
         except FinbenchError as fault:
             self.skipped[each.name] = fault.message
             return
-        told = _Layout(each, good, made)
-        self.store.add(self._pairs(itertools.chain(sample, found), told, split, keep))
+        of_set = known.recognise(each.name, good, made)
+        licence, free = known.licence_of(of_set.set if of_set else Path(each.name).name.split(".")[0], each.folder)
+        codes = of_set.codes if of_set else {}
+        source = AuditedFile(-1, each.name, split or reading.split_in(each.name), made, licence, free, codes)
+        items = self._items(itertools.chain(sample, found), source, of_set)
+        self.store.add(self._pairs(items, source, split, keep))
 
     def _pairs(
-        self, found: Iterator[Raw | str], told: _Layout, forced: str | None, keep: Callable[[str | None], bool]
+        self, items: Rows, file: AuditedFile, forced: str | None, keep: Container[str | None] | None
     ) -> Iterator[tuple[int, Item]]:
-        own: dict[str | None, tuple[AuditedFile, Texts]] = {}
-        for item, row in told.items(found, self.skipped):
-            split = forced or item.split or told.split
-            if not keep(split):
+        """Items with the number of their source: each split of a file is one."""
+        own: dict[str | None, Texts] = {}
+        for item, raw in items:
+            split = forced or item.split or file.split
+            if keep is not None and split not in keep:
                 continue
             if split not in own:
-                source = told.source(len(self.sources), split)
-                own[split] = source, Texts(told.layout)
-                self.sources.append(source)
+                own[split] = Texts(replace(file, id=len(self.sources), split=split))
+                self.sources.append(own[split].source)
                 self.texts.append(own[split])
-            source, texts = own[split]
-            source.rows += 1
-            texts.see(item, row)
-            yield source.id, item
+            own[split].see(item, raw.row)
+            yield own[split].source.id, item
 
-
-class _Layout:
-    """What is known of a file before its rows are read."""
-
-    def __init__(self, each: Input, sample: list[Raw], made: Layout) -> None:
-        self.name, self.layout = each.name, made
-        self.split = reading.split_in(each.name)
-        self.known = known.recognise(each.name, sample, made)
-        self.codes = self.known.codes if self.known else {}
-        self.licence, self.open = known.of_set(self.known.set if self.known else Path(each.name).name.split(".")[0])
-        if self.licence is None and (text := known.stated(each.folder)):
-            self.licence, self.open = text, known.open_licence(text)
-
-    def source(self, number: int, split: str | None) -> AuditedFile:
-        """A new source for a split of this file."""
-        return AuditedFile(number, self.name, split, self.layout, self.licence, self.open, self.codes)
-
-    def items(self, found: Iterator[Raw | str], skipped: dict[str, str]) -> Iterator[tuple[Item, dict[str, object]]]:
+    def _items(self, found: Iterator[RawRecord | str], file: AuditedFile, of_set: known.Known | None) -> Rows:
         """Items with the rows they are made of; tokens become sentences, rows that cannot be read are remembered."""
-        good = self._good(found, skipped)
-        if not self.layout.sentence:
+        good, made = self._good(found, file.name), file.layout
+        if not made.sentence:
             for raw in good:
-                item = self.layout.item(raw)
-                if item.gold and self.known and item.gold not in self.codes and len(self.codes) < LABELS:
-                    self.codes[item.gold] = known.code_of(self.known, raw, self.name)  # sorted by label
-                yield item, raw.row
+                item = made.item(raw)
+                if item.gold and of_set and item.gold not in file.codes and len(file.codes) < LABELS:
+                    file.codes[item.gold] = known.code_of(of_set, raw, file.name)  # sorted by label
+                yield item, raw
             return
-        names, text, gold = self.layout.sentence, self.layout.text, self.layout.gold
-        for _, group in itertools.groupby(good, key=lambda raw: [as_text(raw.row.get(name)) for name in names]):
+        for _, group in itertools.groupby(good, key=lambda raw: [as_text(raw.row.get(name)) for name in made.sentence]):
             rows = list(group)
-            tokens = " ".join(as_text(raw.row.get(text)) or "none" for raw in rows)
-            tags = " ".join(canonical(raw.row.get(gold[0])) for raw in rows) if gold else None
-            yield Item(tokens, "", "", tags, "", rows[0].line, rows[0].split), {}
+            tokens = " ".join(as_text(raw.row.get(made.text)) or "none" for raw in rows)
+            tags = " ".join(canonical(raw.row.get(made.gold[0])) for raw in rows) if made.gold else None
+            yield Item(tokens, "", "", tags, "", rows[0].place, rows[0].detail), RawRecord({}, "")
 
-    def _good(self, found: Iterator[Raw | str], skipped: dict[str, str]) -> Iterator[Raw]:
+    def _good(self, found: Iterator[RawRecord | str], name: str) -> Iterator[RawRecord]:
         count = 0
         for item in found:
-            if isinstance(item, Raw):
+            if isinstance(item, RawRecord):
                 yield item
             else:
                 count += 1
-                skipped[self.name] = f"{count} rows cannot be read (the last: {item[:200]})"
+                self.skipped[name] = f"{count} rows cannot be read (the last: {item[:200]})"

@@ -7,10 +7,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from finbench.core.errors import FinbenchError
-from finbench.data.audit.reading import Raw
+from finbench.data.audit.reading import split_named
+from finbench.data.readers import RawRecord
 
 # Names as they are met, without case, spaces and underscores, the likeliest first.
 _TEXT = (
@@ -57,34 +59,20 @@ class Layout:
     prefix: str = ""  # what every prompt starts with
     suffix: str = ""
 
-    def item(self, raw: Raw) -> Item:
-        """A row, understood."""
+    def item(self, raw: RawRecord) -> Item:
         row = raw.row
         gold: str | None
         if self.chat:
             asked, text, gold = _of_chat(row.get(self.text))
         else:
             text, asked = as_text(row.get(self.text)), "\n".join(as_text(row.get(name)) for name in self.asked)
-            gold = self._gold(row)
+            golds = {name: canonical(row.get(name)) for name in self.gold}
+            gold = json.dumps(golds, ensure_ascii=False) if len(golds) > 1 else next(iter(golds.values()), None)
         bare, prompt = unwrap(text, self.prefix, self.suffix)
         ask, slots = _template(f"{asked}\n{prompt}", bare)
         meta = "\x1f".join(as_text(row.get(name)) for name in self.meta)
-        told = raw.split or (split_of_row(row.get(self.split)) if self.split else None)
-        return Item(bare, ask, slots, gold, meta, raw.line, told)
-
-    def _gold(self, row: dict[str, Any]) -> str | None:
-        if len(self.gold) == 1:
-            return canonical(row.get(self.gold[0]))
-        if self.gold:
-            return json.dumps({name: canonical(row.get(name)) for name in self.gold}, ensure_ascii=False)
-        return None
-
-
-def split_of_row(value: Any) -> str | None:
-    """The split that a column states."""
-    from finbench.data.audit.reading import split_named
-
-    return split_named(value)
+        told = raw.detail or (split_named(row.get(self.split)) if self.split else None)
+        return Item(bare, ask, slots, gold, meta, raw.place, told)
 
 
 def key_of(column: Any) -> str:
@@ -92,7 +80,7 @@ def key_of(column: Any) -> str:
     return re.sub(r"[^a-z0-9]", "", str(column).casefold())
 
 
-def layout(sample: Sequence[Raw], name: str) -> Layout:
+def layout(sample: Sequence[RawRecord], name: str) -> Layout:
     """The layout of a file by a sample of its rows. FinbenchError if no column holds text."""
     columns = list(dict.fromkeys(column for raw in sample for column in raw.row))
     keys = {key_of(column): column for column in reversed(columns)}
@@ -111,7 +99,8 @@ def layout(sample: Sequence[Raw], name: str) -> Layout:
     asked = [column for column in asked if any(as_text(value).strip() for value in values[column])]
     split = next((column for column in columns if key_of(column) in ("split", "partition", "fold")), None)
     rest = [column for column in columns if column not in (text, split, *gold, *asked)]
-    meta = [column for column in rest if _shared(values[column], len(sample))]
+    # rows are grouped by columns of several values, each of several rows
+    meta = [column for column in rest if 2 <= len(set(map(as_text, values[column]))) <= 0.6 * len(sample)]
     made = Layout(text, asked, gold, meta, split=split)
     shown = [as_text(value) for value in values[text]]
     if shown and sum(len(value.split()) <= 1 for value in shown) >= 0.98 * len(shown):
@@ -124,19 +113,17 @@ def layout(sample: Sequence[Raw], name: str) -> Layout:
 
 def _text_column(keys: dict[str, Any], values: dict[Any, list[Any]]) -> Any:
     for key in _TEXT:
-        if key in keys and _filled(values[keys[key]]) >= 0.5:
+        found = values[keys[key]] if key in keys else []
+        filled = sum(isinstance(value, str | list) and bool(as_text(value).strip()) for value in found)
+        if found and filled >= 0.5 * len(found):
             return keys[key]
     lengths = {
-        column: sum(len(as_text(v).split()) for v in found) / max(1, len(found))
+        column: sum(len(as_text(value).split()) for value in found) / len(found)
         for column, found in values.items()
         if any(isinstance(value, str) for value in found)
     }
-    best = max(lengths, key=lambda column: lengths[column], default=None)
+    best = max(lengths, key=lengths.__getitem__, default=None)
     return best if best is not None and lengths[best] >= 3 else None
-
-
-def _filled(found: list[Any]) -> float:
-    return sum(isinstance(value, str | list) and bool(as_text(value).strip()) for value in found) / max(1, len(found))
 
 
 def _gold_columns(keys: dict[str, Any], values: dict[Any, list[Any]], text: Any) -> list[Any]:
@@ -150,15 +137,6 @@ def _gold_columns(keys: dict[str, Any], values: dict[Any, list[Any]], text: Any)
         return ended[:1]
     # one yes/no column for each question, as in the gold headlines
     return [c for c, found in values.items() if c != text and {str(v) for v in found} <= {"0", "1", "True", "False"}]
-
-
-def _shared(found: list[Any], rows: int) -> bool:
-    """Whether a column groups rows: several values, each of several rows."""
-    try:
-        distinct = len({as_text(value) for value in found})
-    except (TypeError, ValueError):
-        return False
-    return 2 <= distinct <= 0.6 * rows
 
 
 def as_text(value: Any) -> str:
@@ -200,18 +178,14 @@ def canonical(value: Any) -> str:
             if key in value:
                 return canonical(value[key])
         return json.dumps({str(key): canonical(part) for key, part in sorted(value.items(), key=str)})
-    if isinstance(value, list | tuple) and not value:
-        return "[]"  # no entity is an answer
     if isinstance(value, list | tuple):
-        return " | ".join(canonical(part) for part in value)
+        return " | ".join(map(canonical, value)) if value else "[]"  # no entity is an answer
     return str(value).casefold()
 
 
 def _plain(number: float) -> str:
     return str(int(number)) if number == int(number) and abs(number) < 1e15 else repr(number)
 
-
-# ---------------------------------------------------------------- prompts
 
 _MARKS = re.compile(r"\[/?INST\]|<\|[^|<>]{1,40}\|>|</?s>|^#{1,4}[ \t]*", re.MULTILINE)
 _TAIL = re.compile(r"(?:\n|\.\s|\s)(?:your )?(?:answer|output|response|label|sentiment)\s*:\s*$", re.IGNORECASE)
@@ -224,11 +198,7 @@ _AFTER = re.compile(r"\n[\w ]{0,40}context\s*:[ \t]*\n?", re.IGNORECASE)
 
 def unwrap(text: str, prefix: str = "", suffix: str = "") -> tuple[str, str]:
     """(the text asked about, the words around it) of a prompt; a plain text is itself and ""."""
-    if prefix or suffix:
-        stripped = text.removeprefix(prefix)
-        stripped = stripped.removesuffix(suffix) if suffix else stripped
-    else:
-        stripped = text
+    stripped = text.removeprefix(prefix).removesuffix(suffix)
     bare = _TAIL.sub("", _MARKS.sub("", text)).strip() if ":" in text or "[" in text or "<" in text else text.strip()
     found = next(reversed(list(_INPUT.finditer(bare))), None)
     if found and found.start() > 0:
@@ -247,21 +217,15 @@ def unwrap(text: str, prefix: str = "", suffix: str = "") -> tuple[str, str]:
 
 def _common(texts: list[str]) -> tuple[str, str]:
     """What all prompts of a file start and end with, up to a word's end; "" if it is short."""
-    distinct = sorted(set(texts))
+    distinct = list(set(texts))
     if len(distinct) < 10:
         return "", ""
-    prefix = _prefix(distinct[0], distinct[-1])
+    prefix = commonprefix(distinct)  # noqa: RUF071 (of characters)
     prefix = prefix[: max(prefix.rfind(" "), prefix.rfind("\n")) + 1]
-    back = sorted(text[::-1] for text in distinct)
-    suffix = _prefix(back[0], back[-1])[::-1]
+    suffix = commonprefix([text[::-1] for text in distinct])[::-1]  # noqa: RUF071
     at = min((i for i in (suffix.find(" "), suffix.find("\n"), suffix.find(".")) if i >= 0), default=-1)
     suffix = suffix[at:] if at >= 0 else ""
     return (prefix if len(prefix) >= 15 else ""), (suffix if len(suffix.strip()) >= 6 else "")
-
-
-def _prefix(one: str, other: str) -> str:
-    size = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return one[:size]
 
 
 _QUOTED = re.compile(r"(?<!\w)['\"“‘]([^'\"\n]{2,80}?)['\"”’](?!\w)")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass, field
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ LABELS = 30  # more different answers than this are no label set
 _LABEL = re.compile(
     r"[\w&.,'’+-]{0,40}(?:[ /|_-]{1,3}[\w&.,'’-]{1,40}){0,4}"
 )  # a few words: no formula, no tag, no sentence
-_TAG = re.compile(r"\d{1,3}|o|[bilseu][-_]\S+|\S+[-_][bi]")
 
 
 @dataclass
@@ -28,9 +29,9 @@ class AuditedFile:
     name: str
     split: str | None
     layout: Layout
-    licence: str | None = None
-    open: bool | None = None
-    codes: dict[str, str] = field(default_factory=dict)  # what the labels of a known set stand for
+    licence: str | None
+    open: bool | None  # whether its texts may be shown; None: not known
+    codes: dict[str, str]  # what the labels of a known set stand for
     rows: int = 0
 
     @property
@@ -45,7 +46,6 @@ class AuditedFile:
         return re.sub(r"[^a-z0-9/]+", " ", stem.casefold().rpartition(".")[0]).strip()
 
     def seen(self) -> Seen:
-        """As the report states it."""
         return Seen(
             name=self.name,
             split=self.split,
@@ -58,7 +58,6 @@ class AuditedFile:
 
     @property
     def stem(self) -> str:
-        """The file's own name."""
         return Path(self.name).name
 
 
@@ -69,6 +68,9 @@ class AuditContext:
     store: RowStore
     sources: list[AuditedFile]
 
+    def query(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        return self.store.db.execute(sql, values)
+
     def find(
         self,
         check: str,
@@ -76,29 +78,24 @@ class AuditContext:
         sources: list[AuditedFile],
         counted: tuple[int, int],
         said: str,
-        rows: tuple[str, tuple[Any, ...]] = ("", ()),
+        rows: Sequence[Any] = (),
         body: int | None = None,
-        detail: dict[str, int] | None = None,
+        **stated: Any,
     ) -> Finding:
-        """A Finding. ``rows``: a query for the numbers of the rows that show it; ``body``: the text of an example."""
-        places = []
-        if rows[0]:
-            for src, line in self.store.places(rows[0], rows[1], SHOWN):
-                places.append(f"{self.sources[src].name}{line}")
-        if body is None and rows[0]:
-            first = self.store.db.execute(f"SELECT body FROM row WHERE n IN ({rows[0]}) LIMIT 1", rows[1]).fetchone()
-            body = first[0] if first else None
-        return Finding(
-            check=check,
-            level=level,
-            sources=[source.title for source in sources],
-            count=counted[0],
-            of=counted[1],
-            said=said,
-            places=places,
-            example=None if body is None else self.example(body, sources),
-            detail=detail or {},
-        )
+        """A Finding. ``rows``: a query for the numbers of the rows that show it, and its values.
+
+        ``body``: the text of an example, default one of these rows; ``stated``: other fields of the Finding.
+        """
+        if rows:
+            query = f"SELECT src, line, body FROM row WHERE n IN ({rows[0]}) ORDER BY src, n LIMIT {SHOWN}"
+            shown = self.query(query, *rows[1:]).fetchall()
+            stated["places"] = [f"{self.sources[src].name}{line}" for src, line, _ in shown]
+            if body is None and shown:
+                body = shown[0][2]
+        if body is not None:
+            stated.setdefault("example", self.example(body, sources))
+        titles, (count, of) = [source.title for source in sources], counted
+        return Finding(check=check, level=level, sources=titles, count=count, of=of, said=said, **stated)
 
     def example(self, body: int, sources: list[AuditedFile]) -> str | None:
         """The text of a key, cut; its salted hash where a source's licence does not let texts be shown."""
@@ -113,9 +110,9 @@ class AuditContext:
     def labels(self) -> dict[int, dict[str, int]]:
         """Of each source whose answers are labels (few, and each of several rows): label -> rows."""
         found: dict[int, dict[str, int]] = {}
+        query = "SELECT gold, count(*) FROM row WHERE src = ? AND gold IS NOT NULL GROUP BY gold LIMIT ?"
         for source in self.sources:
-            query = "SELECT gold, count(*) FROM row WHERE src = ? AND gold IS NOT NULL GROUP BY gold LIMIT ?"
-            counts = dict(self.store.db.execute(query, (source.id, LABELS + 1)).fetchall())
+            counts = dict(self.query(query, source.id, LABELS + 1))
             few = 0 < len(counts) <= LABELS and (len(counts) <= 3 or len(counts) <= 0.2 * source.rows)
             if few and all(map(_LABEL.fullmatch, counts)) and len(source.layout.gold) == 1:
                 found[source.id] = counts
@@ -124,22 +121,21 @@ class AuditContext:
     @functools.cached_property
     def shared(self) -> dict[tuple[int, int], int]:
         """Of each pair of sources: how many different texts are in both."""
-        own = {src for (src,) in self.store.db.execute("SELECT DISTINCT src FROM row WHERE text != body")}
         pairs: dict[tuple[int, int], int] = {}
         for column, wanted in (("body", False), ("text", True)):
             query = (
                 f"WITH one AS (SELECT DISTINCT {column} AS key, src FROM row JOIN body USING (body) WHERE words != '')"
                 " SELECT a.src, b.src, count(*) FROM one a JOIN one b ON a.key = b.key AND a.src < b.src GROUP BY 1, 2"
             )
-            for first, second, count in self.store.db.execute(query):
-                if (first in own or second in own) == wanted:
+            for first, second, count in self.query(query):
+                if bool({first, second} & self.by_question) == wanted:
                     pairs[first, second] = count
         return pairs
 
     @functools.cached_property
     def by_question(self) -> set[int]:
         """Sources whose rows each have a question of their own: their texts are compared with it."""
-        return {src for (src,) in self.store.db.execute("SELECT DISTINCT src FROM row WHERE text != body")}
+        return {src for (src,) in self.query("SELECT DISTINCT src FROM row WHERE text != body")}
 
     @functools.cached_property
     def closed(self) -> set[int]:
@@ -152,27 +148,9 @@ class AuditContext:
                     found.add(other)
         return found
 
-    def text_key(self, first: int, second: int) -> str:
-        """The column by which two sources have texts in common."""
-        return "text" if {first, second} & self.by_question else "body"
-
     @functools.cached_property
     def distinct(self) -> dict[int, int]:
-        """Different texts of each source."""
-        return dict(self.store.db.execute("SELECT src, count(DISTINCT text) FROM row GROUP BY src").fetchall())
-
-    def units(self, src: int) -> str:
-        """The column that ``unit`` is, for this source."""
-        row = self.store.db.execute(
-            "SELECT sum(unit = body), sum(unit = slotted), count(*) FROM row WHERE src = ?", (src,)
-        ).fetchone()
-        return "body" if row[0] == row[2] else "slotted" if row[1] == row[2] else "asked"
-
-
-def sequence(gold: str) -> bool:
-    """Whether an answer is one tag a token."""
-    parts = gold.replace(" | ", " ").split()
-    return len(parts) >= 2 and all(map(_TAG.fullmatch, parts))
+        return dict(self.query("SELECT src, count(DISTINCT text) FROM row GROUP BY src"))
 
 
 def share(count: int, of: int) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import ast
 import operator
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
 from finbench.core.paths import helper
-from finbench.data.audit.context import AuditContext, AuditedFile, share
+from finbench.data.audit.context import AuditContext, share
 from finbench.data.audit.findings import Finding
 
 _CLOSE = Fraction(1, 100)  # relative: golds are rounded
 _EXPRESSION = re.compile(r"(?<![\w.,])[-(]*\d[\d.,]*(?:\s*[-+*/×÷^()]\s*[-(]*\d[\d.,]*\)*|\))+(?![\w])")
+_TOLD = re.compile(r"calculate|compute|evaluate|what is|how much is|=\s*\??\s*$|result", re.IGNORECASE)
+_NPV = "the cash flows of their question, each at the end of its year, less the outlay (net present value)"
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -26,46 +29,34 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 def recompute(context: AuditContext) -> Iterator[Finding]:
     """Numeric answers against what their own question gives. Only what can be worked out for certain is judged."""
+    query = (
+        "SELECT row.n, body.shown, coalesce(ask.shown, ''), gold FROM row JOIN body USING (body)"
+        " LEFT JOIN ask USING (ask) WHERE src = ? AND gold GLOB '*[0-9]*'"
+    )
     for source in context.sources:
-        judged: dict[str, list[int]] = {}  # how -> numbers of rows that are wrong
-        seen: dict[str, int] = {}
+        seen: Counter[str] = Counter()
+        wrong: dict[str, list[int]] = {}  # how -> numbers of rows
         shown: dict[str, str] = {}
-        query = (
-            "SELECT row.n, body.body, body.shown, coalesce(ask.shown, ''), gold FROM row JOIN body USING (body)"
-            " LEFT JOIN ask USING (ask) WHERE src = ? AND gold GLOB '*[0-9]*'"
-        )
-        for number, _, body, ask, gold in context.store.db.execute(query, (source.id,)).fetchall():
+        for number, body, ask, gold in context.query(query, source.id):
             told = _number(gold)
             if told is None:
                 continue
             for how, worked in _worked(body, ask):
-                seen[how] = seen.get(how, 0) + 1
+                seen[how] += 1
                 if not _near(told, worked):
-                    judged.setdefault(how, []).append(number)
+                    wrong.setdefault(how, []).append(number)
                     shown.setdefault(how, f"{gold} given, {float(worked):.10g} worked out")
-        for how, wrong in judged.items():
-            yield from _said(context, source, how, wrong, seen[how], shown[how])
-
-
-def _said(
-    context: AuditContext, source: AuditedFile, how: str, wrong: list[int], seen: int, shown: str
-) -> Iterator[Finding]:
-    if how.startswith("formula") and len(wrong) > 0.3 * seen:
-        return  # more likely that the question was not understood than that most answers are wrong
-    yield context.find(
-        "impossible-gold",
-        "error",
-        [source],
-        (len(wrong), seen),
-        f"{share(len(wrong), seen)} answers do not follow from {_HOW.get(how, how)} ({shown}).",
-        (f"SELECT n FROM row WHERE n IN ({','.join(map(str, wrong[:50]))})", ()),
-    )
-
-
-_HOW = {
-    "npv": "the cash flows of their question, each at the end of its year, less the outlay (net present value)",
-    "arithmetic": "the arithmetic in their question",
-}
+        for how, rows in wrong.items():
+            if how.startswith("formula") and len(rows) > 0.3 * seen[how]:
+                continue  # more likely that the question was not understood than that most answers are wrong
+            yield context.find(
+                "impossible-gold",
+                "error",
+                [source],
+                (len(rows), seen[how]),
+                f"{share(len(rows), seen[how])} answers do not follow from {how} ({shown[how]}).",
+                (f"SELECT n FROM row WHERE n IN ({','.join(map(str, rows[:50]))})",),
+            )
 
 
 def _worked(body: str, ask: str) -> Iterator[tuple[str, Fraction]]:
@@ -73,44 +64,36 @@ def _worked(body: str, ask: str) -> Iterator[tuple[str, Fraction]]:
     if re.search(r"net present value|\bnpv\b", f"{ask} {body}", re.IGNORECASE):
         value, _ = helper("sets").npv.audit(" ".join(body.split()).strip('" .'))
         if value is not None:
-            yield "npv", Fraction(value)
+            yield _NPV, Fraction(value)
         return
     found = [text for text in _EXPRESSION.findall(body) if re.search(r"\d\s*[-+*/×÷^]", text)]
-    if len(found) == 1 and re.search(
-        r"calculate|compute|evaluate|what is|how much is|=\s*\??\s*$|result", body, re.IGNORECASE
-    ):
-        plain = found[0]
-        outside = body.replace(plain, " ", 1)
-        dated = re.fullmatch(r"\d{1,4}[-/]\d{1,2}(?:[-/]\d{1,4})?|\d{4}[-/]\d{2,4}", plain.strip())
-        if not re.search(r"\d", outside) and not dated and (value := evaluate(plain)) is not None:
-            yield "arithmetic", value
+    if len(found) == 1 and _TOLD.search(body) and not re.search(r"\d", body.replace(found[0], " ", 1)):
+        dated = re.fullmatch(r"\d{1,4}[-/]\d{1,2}(?:[-/]\d{1,4})?|\d{4}[-/]\d{2,4}", found[0].strip())
+        if not dated and (value := evaluate(found[0])) is not None:
+            yield "the arithmetic in their question", value
     if named := _of_formula(ask, body):
         yield named
 
 
+def _signs(text: str) -> str:
+    return text.replace("×", "*").replace("÷", "/").replace("^", "**")
+
+
 def evaluate(text: str) -> Fraction | None:
     """The value of plain arithmetic; None if it is none."""
-    bare = text.replace("×", "*").replace("÷", "/").replace("^", "**")
-    bare = re.sub(r"(?<=\d),(?=\d{3})", "", bare).strip()
-    if len(bare) > 200:
-        return None
+    bare = re.sub(r"(?<=\d),(?=\d{3})", "", _signs(text)).strip()
+    return _worked_out(bare, {}) if len(bare) <= 200 else None
+
+
+def _worked_out(text: str, names: dict[str, Fraction]) -> Fraction | None:
     try:
-        return _value(ast.parse(bare, mode="eval").body, {})
-    except (
-        SyntaxError,
-        ValueError,
-        ZeroDivisionError,
-        OverflowError,
-        KeyError,
-        TypeError,
-        MemoryError,
-        RecursionError,
-    ):
+        return _value(ast.parse(text.strip(), mode="eval").body, names)
+    except (SyntaxError, ValueError, ArithmeticError, KeyError, TypeError, MemoryError, RecursionError):
         return None
 
 
 def _value(node: ast.AST, names: dict[str, Fraction]) -> Fraction:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
         return Fraction(str(node.value))
     if isinstance(node, ast.Name):
         return names[node.id]
@@ -139,8 +122,6 @@ def _near(told: Fraction, worked: Fraction) -> bool:
     return any(abs(told - value) <= max(abs(value) * _CLOSE, Fraction(6, 1000)) for value in (worked, worked * 100))
 
 
-# ---------------------------------------------------------------- formulas of prompts
-
 _STATED = re.compile(
     r"Formula\s*:\s*(?P<left>[^=]{1,80}?)\s*=\s*(?P<right>[^=,]{3,160}?)\s*,\s*Explanation\s*:\s*(?P<names>.*)",
     re.DOTALL,
@@ -161,27 +142,21 @@ def _of_formula(ask: str, body: str) -> tuple[str, Fraction] | None:
     stated = _STATED.search(f"{ask} {body}")
     if not stated:
         return None
-    right = stated["right"].replace("×", "*").replace("÷", "/").replace("^", "**")
+    right = _signs(stated["right"])
     symbols = sorted(set(_SYMBOL.findall(right)), key=len, reverse=True)
     means = dict(re.findall(r"([A-Za-z][\w ]{0,40}?)\s*:\s*([^,:]{3,80})", stated["names"]))
     names: dict[str, Fraction] = {}
-    used = 0
     for index, symbol in enumerate(symbols):
         value = _given(symbol, means.get(symbol, ""), body)
         if value is None:
             return None
         names[f"v{index}"] = value
-        used += 1
         right = re.sub(rf"(?<![A-Za-z_]){re.escape(symbol)}(?![A-Za-z_])", f" v{index} ", right)
     numbers = re.findall(r"\d[\d,]*(?:\.\d+)?", body)
-    if not used or len(numbers) != used or len(set(names.values())) != used:
+    if not names or len(numbers) != len(names) or len(set(names.values())) != len(names):
         return None
-    try:
-        return f"formula {stated['left'].strip()} = {stated['right'].strip()}", _value(
-            ast.parse(right.strip(), mode="eval").body, names
-        )
-    except (SyntaxError, ValueError, ZeroDivisionError, OverflowError, KeyError, TypeError, RecursionError):
-        return None
+    result = _worked_out(right, names)
+    return None if result is None else (f"formula {stated['left'].strip()} = {stated['right'].strip()}", result)
 
 
 def _given(symbol: str, name: str, body: str) -> Fraction | None:

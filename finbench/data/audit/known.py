@@ -4,76 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from finbench.core import catalog
 from finbench.core.paths import helper
 from finbench.data.audit.columns import Layout, canonical
-from finbench.data.audit.reading import Raw, split_in
-
-
-class Known(NamedTuple):
-    """A published set that a file belongs to."""
-
-    set: str
-    codes: dict[str, str]  # label in the file -> label of the set; "" where that depends on the row
-    chosen: Any  # how the set's rows are read
-
-
-def code_of(known: Known, raw: Raw, name: str) -> str:
-    """What the label of a row stands for, as the set's reader has it; "" if the reader refuses the row."""
-    try:
-        return _code(known.chosen, raw, name, split_in(name)) or ""
-    except (helper("sets").WrongFile, KeyError, TypeError, ValueError):
-        return ""
-
-
-def recognise(name: str, sample: Sequence[Raw], layout: Layout) -> Known | None:
-    """The set whose files are called like this and whose reader takes these rows; None if there is none."""
-    file = Path(name).name.casefold()
-    table = helper("sets").SETS
-    named = [
-        (sum(pattern.count("*") for pattern in fitting), set_)
-        for set_, chosen in table.items()
-        if (fitting := [p for p in chosen.files.split() if fnmatch(file, p.casefold())])
-    ]
-    for _, set_ in sorted(named):
-        codes = _codes(table[set_], sample[:200], layout, name)
-        if codes is not None:
-            return Known(set_, codes, table[set_])
-    return None
-
-
-def _codes(chosen: Any, sample: Sequence[Raw], layout: Layout, name: str) -> dict[str, str] | None:
-    """Label in the file -> label of the set, of the rows at its start; None if the set's reader refuses them."""
-    split, told, taken = split_in(name), dict[str, str](), 0
-    for raw in sample:
-        try:
-            found = _code(chosen, raw, name, split)
-        except (helper("sets").WrongFile, KeyError, TypeError, ValueError):
-            return None
-        taken += found is not None
-        if found and len(layout.gold) == 1:
-            label = canonical(raw.row.get(layout.gold[0]))
-            told[label] = found if told.get(label, found) == found else ""
-    return told if taken >= 0.9 * len(sample) else None
-
-
-def _code(chosen: Any, raw: Raw, name: str, split: str | None) -> str | None:
-    """What a row's label stands for; "" if it has none of its own, None if the reader drops the row."""
-    made = list(chosen.units([(raw.row, name, split)]))
-    if any(isinstance(item, str) for item in made):
-        return None
-    units = [item for item in made if isinstance(item, helper("sets").Unit)]
-    one = len(units) == 1 and isinstance(units[0].label, str)
-    return canonical(units[0].label) if one else ""
-
+from finbench.data.audit.context import AuditContext, AuditedFile
+from finbench.data.audit.findings import Finding
+from finbench.data.audit.reading import split_in
+from finbench.data.readers import RawRecord
 
 _FREE = re.compile(
-    r"\b(apache|mit license|cc0|public domain|openmdw|odc-by|bsd|cc[- ]by(?:[- ]sa)?[- ]?\d|attribution 4\.0)",
+    r"\b(?:apache|cc0|public domain|openmdw|odc-by|bsd|cc[- ]by(?:[- ]sa)?[- ]?\d|attribution 4\.0)"
+    r"|\bmit\b|creative commons attribution",
     re.IGNORECASE,
 )
 _CLOSED = re.compile(
@@ -81,17 +27,66 @@ _CLOSED = re.compile(
 )
 
 
-def open_licence(text: str) -> bool | None:
-    """Whether a licence lets texts be shown; None where the words do not tell."""
-    if _CLOSED.search(text):
-        return False
-    return (
-        True if _FREE.search(text) or re.search(r"\bmit\b|creative commons attribution", text, re.IGNORECASE) else None
-    )
+class Known(NamedTuple):
+    """A published set that a file belongs to."""
+
+    set: str
+    codes: dict[str, str]  # label in the file -> label of the set; "" where that depends on the row
 
 
-def stated(folder: Path) -> str | None:
-    """The licence in a folder: of ``dataset.json``, of a README's front matter, or of a file called LICENSE."""
+def code_of(known: Known, raw: RawRecord, name: str) -> str:
+    """What the label of a row stands for, as the set's reader has it; "" if the reader refuses the row."""
+    try:
+        return _code(known.set, raw, name) or ""
+    except (KeyError, TypeError, ValueError):
+        return ""
+
+
+def recognise(name: str, sample: Sequence[RawRecord], layout: Layout) -> Known | None:
+    """The set whose files are called like this and whose reader takes these rows; None if there is none."""
+    file, named = Path(name).name.casefold(), []
+    for set_, chosen in helper("sets").SETS.items():
+        fitting = [pattern for pattern in chosen.files.split() if fnmatch(file, pattern.casefold())]
+        if fitting:
+            named.append((sum(pattern.count("*") for pattern in fitting), set_))
+    for _, set_ in sorted(named):
+        try:
+            found = [_code(set_, raw, name) for raw in sample[:200]]
+        except (KeyError, TypeError, ValueError):
+            continue  # the set's reader refuses them
+        if len(found) - found.count(None) >= 0.9 * len(found):
+            codes: dict[str, str] = {}
+            for raw, code in zip(sample, found, strict=False):
+                if code and len(layout.gold) == 1:
+                    label = canonical(raw.row.get(layout.gold[0]))
+                    codes[label] = code if codes.get(label, code) == code else ""
+            return Known(set_, codes)
+    return None
+
+
+def _code(set_: str, raw: RawRecord, name: str) -> str | None:
+    """What a row's label stands for; "" if it has none of its own, None if the reader drops the row."""
+    sets = helper("sets")
+    made = list(sets.SETS[set_].units([(raw.row, name, split_in(name))]))
+    if any(isinstance(item, str) for item in made):
+        return None
+    units = [item for item in made if isinstance(item, sets.Unit)]
+    one = len(units) == 1 and isinstance(units[0].label, str)
+    return canonical(units[0].label) if one else ""
+
+
+def licence_of(name: str, folder: Path) -> tuple[str | None, bool | None]:
+    """(licence, whether it lets texts be shown; None: not known) of a set as its task states it, else of its folder."""
+    for task in catalog.tasks().values():
+        if task.set == name:
+            return task.licence, not task.restricted
+    text = _stated(folder)
+    if text is None:
+        return None, None
+    return text, False if _CLOSED.search(text) else True if _FREE.search(text) else None
+
+
+def _stated(folder: Path) -> str | None:
     try:
         card = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         if isinstance(card, dict) and card.get("licence"):
@@ -118,7 +113,12 @@ def _head(path: Path) -> str:
         return ""
 
 
-def of_set(name: str) -> tuple[str | None, bool | None]:
-    """(licence, whether texts may be shown) of a set, as its task states it."""
-    found = next((task for task in catalog.tasks().values() if task.set == name), None)
-    return (found.licence, not found.restricted) if found else (None, None)
+def licences(context: AuditContext) -> Iterator[Finding]:
+    """One note for each licence that does not let texts be shown. What nobody knows a licence of is in the table."""
+    found: dict[str, list[AuditedFile]] = {}
+    for source in context.sources:
+        if source.open is False and source.licence:
+            found.setdefault(source.licence, []).append(source)
+    for licence, sources in found.items():
+        said = f"The licence is unclear or does not allow every use: {licence}."
+        yield context.find("licence", "note", sources, (len(sources), len(context.sources)), said)

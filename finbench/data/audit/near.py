@@ -9,15 +9,16 @@ another fact in the same words, nor goes with another answer.
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import math
 import re
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from finbench.data.audit.context import AuditContext, AuditedFile, share
+from finbench.data.audit.context import AuditContext, share
 from finbench.data.audit.findings import SHOWN, Finding
 
 LEAST = 6  # words: shorter texts are alike by chance
@@ -31,40 +32,24 @@ _WORDS = 400  # of a text that are looked at
 _DIGIT = re.compile(r"\d")
 
 
-class Pair(NamedTuple):
-    """Two keys of texts, the smaller first."""
-
-    one: int
-    other: int
-
-
 def near(context: AuditContext, known: Collection[int] = ()) -> Iterator[Finding]:
     """Near duplicates inside sources and between them, but for texts (keys) that are ``known`` to be there already."""
-    context.store.db.execute("CREATE INDEX IF NOT EXISTS by_body ON row (body)")
+    context.query("CREATE INDEX IF NOT EXISTS by_body ON row (body)")
     keys: list[int] = []
     texts: list[list[str]] = []
-    for key, words in context.store.db.execute("SELECT body, words FROM body ORDER BY body"):
+    for key, words in context.query("SELECT body, words FROM body ORDER BY body"):
         if words.count(" ") >= LEAST - 1:
             keys.append(key)
             texts.append(words.split()[:_WORDS])
     if len(texts) < 2:
         return
-    weights = _weights(texts)
+    counts = Counter(word for words in texts for word in set(words))
+    weights = {word: math.log((len(texts) + 1) / count) for word, count in counts.items()}
     totals = [sum(weights[word] for word in set(words)) for words in texts]
     pairs = [
-        Pair(keys[a], keys[b])
-        for a, b in _candidates(texts)
-        if similar(texts[a], texts[b], weights, totals[a] + totals[b])
+        (keys[a], keys[b]) for a, b in _candidates(texts) if similar(texts[a], texts[b], weights, totals[a] + totals[b])
     ]
     yield from _reported(context, [pair for pair in pairs if _one_fact(context, pair)], known)
-
-
-def _weights(texts: list[list[str]]) -> dict[str, float]:
-    """The weight of a word: log of texts over texts that have it."""
-    counts: Counter[str] = Counter()
-    for words in texts:
-        counts.update(set(words))
-    return {word: math.log((len(texts) + 1) / count) for word, count in counts.items()}
 
 
 def _signatures(texts: list[list[str]]) -> Any:
@@ -74,15 +59,10 @@ def _signatures(texts: list[list[str]]) -> Any:
 
     maker = MinHash(num_perm=_BANDS * _ROWS, seed=1, hashfunc=int)
     found = np.empty((len(texts), _BANDS * _ROWS), dtype=np.uint32)
-    hashes: dict[str, int] = {}
+    crc = functools.cache(lambda word: zlib.crc32(word.encode("utf-8", "surrogatepass")))
     for number, words in enumerate(texts):
         maker.clear()
-        own = []
-        for word in words:
-            value = hashes.get(word)
-            if value is None:
-                value = hashes[word] = zlib.crc32(word.encode("utf-8", "surrogatepass"))
-            own.append(value)
+        own = [crc(word) for word in words]
         pairs = [(31 * a + b) & 0xFFFFFFFF for a, b in itertools.pairwise(own)]
         maker.update_batch(list({*own, *pairs}))
         found[number] = maker.hashvalues
@@ -138,20 +118,16 @@ def similar(one: list[str], other: list[str], weights: dict[str, float], total: 
     ):
         return False
     numbers = [[word for word in words if _DIGIT.search(word)] for words in (one, other)]
-    return _within(*sorted(numbers, key=len))
-
-
-def _within(few: list[str], many: list[str]) -> bool:
-    """Whether the one stands, in its order, in the other."""
+    few, many = sorted(numbers, key=len)
     rest = iter(many)
-    return all(word in rest for word in few)
+    return all(word in rest for word in few)  # the one stands, in its order, in the other
 
 
 _NAME = re.compile(r"(?<=[^.!?:\s] )[A-Z][\w&.-]*|\b[A-Z]{2,}\b|\$[A-Za-z]+|\b\w*\d\w*\b")
 _WORD = re.compile(r"\w+")
 
 
-def _one_fact(context: AuditContext, pair: Pair) -> bool:
+def _one_fact(context: AuditContext, pair: tuple[int, int]) -> bool:
     """Whether two texts name the same, and are answered alike."""
     shown = [context.store.shown(key) for key in pair]
     words = [set(_WORD.findall(text.casefold())) for text in shown]
@@ -164,7 +140,7 @@ def _one_fact(context: AuditContext, pair: Pair) -> bool:
         return False
     golds, labels = [], True
     for key in pair:
-        found = context.store.db.execute("SELECT DISTINCT src, gold FROM row WHERE body = ?", (key,)).fetchall()
+        found = context.query("SELECT DISTINCT src, gold FROM row WHERE body = ?", key).fetchall()
         labels = labels and all(src in context.labels for src, gold in found if gold is not None)
         golds.append({gold for _, gold in found if gold is not None})
     if not golds[0] or not golds[1] or golds[0] & golds[1]:
@@ -186,12 +162,13 @@ def _alike(word: str, other: str) -> bool:
     return difflib.SequenceMatcher(None, word, other).ratio() >= 0.75
 
 
-def _reported(context: AuditContext, pairs: list[Pair], known: Collection[int]) -> Iterator[Finding]:
+def _reported(context: AuditContext, pairs: list[tuple[int, int]], known: Collection[int]) -> Iterator[Finding]:
     """Pairs by the sources they are in: one inside a file counts there, one between a train and a test file there."""
     where = {
-        key: {src for (src,) in context.store.db.execute("SELECT DISTINCT src FROM row WHERE body = ?", (key,))}
-        for key in {key for pair in pairs for key in pair}
+        key: {src for (src,) in context.query("SELECT DISTINCT src FROM row WHERE body = ?", key)}
+        for key in set(itertools.chain(*pairs))
     }
+    ranks = [{"train": 1, "validation": 2}.get(str(source.split), 3) for source in context.sources]
     inside: dict[tuple[int, int], dict[int, int]] = {}  # (train, test) or (source, itself) -> key there -> its twin
     for one, other in pairs:
         for key, twin in ((one, other), (other, one)):
@@ -201,31 +178,20 @@ def _reported(context: AuditContext, pairs: list[Pair], known: Collection[int]) 
                         inside.setdefault((b, b), {})[twin] = key
                     continue
                 for a in where[twin] - where[key] if key not in known else ():
-                    if _rank(context.sources[a]) < _rank(context.sources[b]):
+                    if ranks[a] < ranks[b]:
                         inside.setdefault((a, b), {})[key] = twin
     for (a, b), found in sorted(inside.items()):
-        yield _finding(context, context.sources[a], context.sources[b], found)
-
-
-def _rank(source: AuditedFile) -> int:
-    return {"train": 1, "validation": 2, "test": 3}.get(str(source.split), 3)
-
-
-def _finding(context: AuditContext, first: AuditedFile, second: AuditedFile, found: dict[int, int]) -> Finding:
-    of, own = context.distinct[second.id], first.id == second.id
-    said = f"{share(len(found), of)} texts of {second.stem} differ by a few words from another row"
-    key, twin = next(iter(sorted(found.items())))
-    keys = list(found)[:SHOWN]
-    made = context.find(
-        "near-duplicates" if own else "near-leak",
-        "note" if own else "warning",
-        [second] if own else [first, second],
-        (len(found), of),
-        said + ("." if own else f" in {first.stem}."),
-        (
-            f"SELECT min(n) FROM row WHERE src = ? AND body IN ({','.join('?' * len(keys))}) GROUP BY body",
-            (second.id, *keys),
-        ),
-        body=key,
-    )
-    return made.model_copy(update={"example": f"{made.example} / {context.example(twin, [first, second])}"})
+        first, second, counted = context.sources[a], context.sources[b], (len(found), context.distinct[b])
+        said = f"{share(*counted)} texts of {second.stem} differ by a few words from another row"
+        key, twin = min(found.items())
+        keys = list(found)[:SHOWN]
+        shown = f"SELECT min(n) FROM row WHERE src = ? AND body IN ({','.join('?' * len(keys))}) GROUP BY body"
+        yield context.find(
+            "near-duplicates" if a == b else "near-leak",
+            "note" if a == b else "warning",
+            [second] if a == b else [first, second],
+            counted,
+            said + ("." if a == b else f" in {first.stem}."),
+            (shown, b, *keys),
+            example=" / ".join(str(context.example(text, [first, second])) for text in (key, twin)),
+        )

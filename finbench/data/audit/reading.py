@@ -1,4 +1,4 @@
-"""Files of any of the usual shapes as raw rows: nothing is assumed about whose they are."""
+"""Files of any usual shape as raw records: ``place`` is what follows the file name (``:12``), ``detail`` the split."""
 
 from __future__ import annotations
 
@@ -14,16 +14,8 @@ from typing import Any, NamedTuple
 from finbench import hub
 from finbench.core import refs
 from finbench.core.errors import FinbenchError
-from finbench.data.readers import (
-    RawRecord,
-    SourceFile,
-    decode_at,
-    decode_conll,
-    decode_csv,
-    decoder_of,
-    expand,
-    text_of,
-)
+from finbench.data import readers
+from finbench.data.readers import RawRecord, SourceFile, text_of
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".conll", ".data")
 PATTERN = " ".join(f"*{suffix}" for suffix in SUFFIXES)
@@ -34,14 +26,6 @@ _SPLITS = {
 }
 
 
-class Raw(NamedTuple):
-    """A row as it stands in its file. ``line`` is what follows the file's name in a place, such as ``:12``."""
-
-    row: dict[str, Any]
-    line: str
-    split: str | None = None
-
-
 class Input(NamedTuple):
     """A file to read, or a data set of the Hub at a commit, and what it is called in findings."""
 
@@ -50,8 +34,7 @@ class Input(NamedTuple):
     folder: Path  # where a licence or a card may lie
     hub: tuple[str, str] | None = None
 
-    def rows(self) -> Iterator[Raw | str]:
-        """Its rows."""
+    def rows(self) -> Iterator[RawRecord | str]:
         return hub_rows(*self.hub) if self.hub else rows(self.file)
 
 
@@ -73,7 +56,7 @@ def inputs(paths: list[Path]) -> list[Input]:
     """The files of ``paths``: files, folders (all that can hold rows) and zip archives, in a fixed order."""
     found: dict[str, Input] = {}
     for path in paths:
-        for file in expand([path], PATTERN, "Name files, folders, zip archives or sets: finbench data list"):
+        for file in readers.expand([path], PATTERN, "Name files, folders, zip archives or sets: finbench data list"):
             if path.is_dir():
                 name, folder = file.path.relative_to(path).as_posix(), file.path.parent
             else:
@@ -86,14 +69,14 @@ def inputs(paths: list[Path]) -> list[Input]:
     return list(found.values())
 
 
-def rows(file: SourceFile) -> Iterator[Raw | str]:
+def rows(file: SourceFile) -> Iterator[RawRecord | str]:
     """The rows of a file; a row that cannot be read is a text that starts with its line.
 
     Raises FinbenchError for a file that cannot be read at all, or that holds no rows.
     """
     found = _decoded(file)
     head = list(itertools.islice(found, 200))
-    if not any(isinstance(item, Raw) for item in head):
+    if not any(isinstance(item, RawRecord) for item in head):
         raise FinbenchError(
             f"{file.name}: no rows" + (f" ({head[0]})" if head else "") + ".",
             "Leave it out, or name a file of rows: finbench data audit FILE",
@@ -102,7 +85,7 @@ def rows(file: SourceFile) -> Iterator[Raw | str]:
     yield from found
 
 
-def _decoded(file: SourceFile) -> Iterator[Raw | str]:
+def _decoded(file: SourceFile) -> Iterator[RawRecord | str]:
     if file.suffix == ".json":
         yield from _json(file)
         return
@@ -110,26 +93,23 @@ def _decoded(file: SourceFile) -> Iterator[Raw | str]:
     if file.suffix == ".tsv":
         decoder = _tsv
     elif file.suffix == ".csv":
-        decoder = functools.partial(decode_csv, delimiter=_delimiter(file))
+        with text_of(file) as text:
+            header = text.readline()
+        # a comma, or what the header has in place of one
+        delimiter = "," if "," in header else max(",;\t|", key=header.count)
+        decoder = functools.partial(readers.decode_csv, delimiter=delimiter)
     elif file.suffix in (".txt", ".conll", ".data"):
         decoder = _sniffed(file)
     elif file.suffix == ".ndjson":
-        decoder = decoder_of(SourceFile(Path("x.jsonl")), None)
+        decoder = readers.decode_jsonl
     else:
-        decoder = decoder_of(file, None)
+        decoder = readers.decoder_of(file, None)
     start = len(str(file))
     for item in decoder(file):
-        yield Raw(item.row, item.place[start:]) if isinstance(item, RawRecord) else item[start:].lstrip(":")
+        yield item._replace(place=item.place[start:]) if isinstance(item, RawRecord) else item[start:].lstrip(":")
 
 
-def _delimiter(file: SourceFile) -> str:
-    """What stands between the columns of a CSV file: a comma, or what its header has in place of one."""
-    with text_of(file) as text:
-        header = text.readline()
-    return "," if "," in header else max(",;\t|", key=header.count)
-
-
-def flat(item: Raw | str) -> Raw | str:
+def flat(item: RawRecord | str) -> RawRecord | str:
     """A row whose objects became columns: of their parts' names, or of their own where they have one part."""
     if isinstance(item, str):
         return item
@@ -145,17 +125,16 @@ def flat(item: Raw | str) -> Raw | str:
 
 
 def _sniffed(file: SourceFile) -> Any:
-    """How a text file is written, by its first lines: ``sentence@label``, CoNLL, or columns."""
     with text_of(file, "iso-8859-1") as text:
         lines = list(itertools.islice(text, 300))
     full = [line for line in lines if line.strip()]
     if not full:
         raise FinbenchError(f"{file.name}: the file is empty.", "Leave it out, or fetch it again.")
     if sum(bool(re.search(r"@\w{1,12}\s*$", line)) for line in full) >= 0.9 * len(full):
-        return decode_at
+        return readers.decode_at
     fields = [len(line.split()) for line in full]
     if len(full) < len(lines) and sum(count == 4 for count in fields) >= 0.95 * len(fields):
-        return decode_conll
+        return readers.decode_conll
     if len(full) > 2 and len({line.count("\t") for line in full}) == 1 and "\t" in full[0]:
         return _tsv
     raise FinbenchError(f"{file.name}: prose, not rows.", "Put one row on a line, in columns: CSV, TSV or JSON lines.")
@@ -173,7 +152,7 @@ def _tsv(file: SourceFile) -> Iterator[RawRecord | str]:
                 yield RawRecord(dict(zip(header, row, strict=True)), place)
 
 
-def _json(file: SourceFile) -> Iterator[Raw | str]:
+def _json(file: SourceFile) -> Iterator[RawRecord | str]:
     """A list of objects; objects by id; lists by split; columns by name."""
     try:
         with text_of(file) as text:
@@ -186,29 +165,26 @@ def _json(file: SourceFile) -> Iterator[Raw | str]:
     yield from _of_json(document, None)
 
 
-def _of_json(document: Any, split: str | None) -> Iterator[Raw | str]:
+def _of_json(document: Any, split: str | None) -> Iterator[RawRecord | str]:
     if isinstance(document, list):
         for number, row in enumerate(document, 1):
-            yield Raw(row, f": entry {number}", split) if isinstance(row, dict) else f"entry {number}: not an object"
-    elif isinstance(document, dict) and document:
-        values = list(document.values())
-        if all(isinstance(value, dict) for value in values):
-            named = [split_named(key) for key in document]
-            for (key, row), name in zip(document.items(), named, strict=True):
-                if all(named):
-                    yield from _of_json(row, name)
-                else:
-                    yield Raw(row, f": id {ascii(key)[1:-1]}", split)
-        elif columns := {key: value for key, value in document.items() if isinstance(value, list)}:
-            if all(isinstance(value, list) and value and isinstance(value[0], dict) for value in columns.values()):
-                for key, value in columns.items():
-                    yield from _of_json(value, split_named(key) or split)
-            elif len({len(value) for value in columns.values()}) == 1:
-                for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
-                    yield Raw(dict(zip(columns, cells, strict=True)), f": entry {number}", split)
-
-
-# ---------------------------------------------------------------- the Hub
+            place = f"entry {number}"
+            yield RawRecord(row, f": {place}", split) if isinstance(row, dict) else f"{place}: not an object"
+    elif isinstance(document, dict) and all(isinstance(value, dict) for value in document.values()):
+        splits = all(map(split_named, document))
+        for key, row in document.items():
+            if splits:
+                yield from _of_json(row, split_named(key))
+            else:
+                yield RawRecord(row, f": id {ascii(key)[1:-1]}", split)
+    elif isinstance(document, dict):
+        columns = {key: value for key, value in document.items() if isinstance(value, list)}
+        if all(value and isinstance(value[0], dict) for value in columns.values()):
+            for key, value in columns.items():
+                yield from _of_json(value, split_named(key) or split)
+        elif len(set(map(len, columns.values()))) == 1:
+            for number, cells in enumerate(zip(*columns.values(), strict=True), 1):
+                yield RawRecord(dict(zip(columns, cells, strict=True)), f": entry {number}", split)
 
 
 def on_hub(reference: str) -> Iterator[Input]:
@@ -218,7 +194,7 @@ def on_hub(reference: str) -> Iterator[Input]:
     yield Input(SourceFile(Path(named.name)), f"hub:{named.name}@{revision[:8]}", Path(), (named.name, revision))
 
 
-def hub_rows(path: str, revision: str) -> Iterator[Raw | str]:
+def hub_rows(path: str, revision: str) -> Iterator[RawRecord | str]:
     """The rows of every configuration and split of a data set of the Hub, streamed at a commit."""
     import datasets
 
@@ -228,13 +204,8 @@ def hub_rows(path: str, revision: str) -> Iterator[Raw | str]:
         with hub.data_explained(path):
             splits = datasets.load_dataset(path, config, revision=revision, streaming=True)
         for split, table in splits.items():
-            found = iter(_named(table))
-            for number in itertools.count(1):
-                with hub.data_explained(path):  # only what the Hub raises, not what is done with a row
-                    row = next(found, None)
-                if row is None:
-                    break
-                yield Raw(dict(row), f" {config} {split} row {number}", split_named(split) or str(split))
+            for number, row in enumerate(readers.explained(path, _named(table)), 1):
+                yield RawRecord(row, f" {config} {split} row {number}", split_named(split) or str(split))
 
 
 def _named(table: Any) -> Iterator[dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import sqlite3
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from finbench.core import paths
 from finbench.data.audit.columns import Item
@@ -24,7 +25,7 @@ CREATE TABLE meta (meta INTEGER PRIMARY KEY, shown TEXT);
 SHOWN = 4000  # characters kept of a text, and of its normalised words: enough to show it and to tell copies apart
 
 
-class RowStore:
+class RowStore(contextlib.ExitStack):
     """Rows by number, source and keys. A context manager; ``db`` answers SQL.
 
     ``body`` is the key of the text, ``slotted`` of the text and what is asked of it by name, ``asked`` of the text
@@ -33,31 +34,23 @@ class RowStore:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         helper = paths.helper("sets")
         self._signed, self._hash = helper.splits.signed, helper.hash_of
-        self._folder = tempfile.TemporaryDirectory(prefix="finbench-")
-        self.db = sqlite3.connect(Path(self._folder.name) / "audit.sqlite", isolation_level=None)
+        folder = self.enter_context(tempfile.TemporaryDirectory(prefix="finbench-"))
+        database = sqlite3.connect(Path(folder) / "audit.sqlite", isolation_level=None)
+        self.db = self.enter_context(contextlib.closing(database))
         self.db.executescript(_SCHEMA)
         self._numbers = itertools.count()
-        self._asks: dict[str, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
-        self.db.close()
-        self._folder.cleanup()
+        self._ask = functools.lru_cache(50_000)(self._put_ask)
 
     def normal(self, text: str) -> str:
-        """The text by which copies are found."""
         return str(self._signed(text))
 
     def key(self, text: str) -> int:
-        """The key of a normalised text."""
         return int.from_bytes(self._hash(text)[:8], "big") >> 1
 
     def add(self, pairs: Iterable[tuple[int, Item]]) -> None:
-        """Put rows of sources in."""
         self.db.execute("BEGIN")
         self.db.executemany("INSERT INTO row VALUES (?,?,?,?,?,?,?,?,?,NULL,NULL)", self._records(pairs))
         self.db.execute("COMMIT")
@@ -77,13 +70,9 @@ class RowStore:
                 self.db.execute("INSERT OR IGNORE INTO meta VALUES (?,?)", (meta, item.meta))
             yield next(self._numbers), src, item.line, body, slotted, asked, ask, item.gold, meta
 
-    def _ask(self, text: str) -> int:
-        key = self._asks.get(text)
-        if key is None:
-            key = self.key(self.normal(text))
-            if len(self._asks) < 50_000:
-                self._asks[text] = key
-            self.db.execute("INSERT OR IGNORE INTO ask VALUES (?,?)", (key, text[:1000]))
+    def _put_ask(self, text: str) -> int:
+        key = self.key(self.normal(text))
+        self.db.execute("INSERT OR IGNORE INTO ask VALUES (?,?)", (key, text[:1000]))
         return key
 
     def settle(self) -> None:
@@ -110,16 +99,6 @@ class RowStore:
             (src,),
         ).fetchone()
         return ("asked" if several >= 0.2 * rows else "body"), "body"
-
-    # ------------------------------------------------------------ what checks ask
-
-    def places(self, query: str, values: tuple[Any, ...] = (), limit: int = 10) -> list[tuple[int, str]]:
-        """(source, line) of the first rows of a query that selects n."""
-        return list(
-            self.db.execute(
-                f"SELECT src, line FROM row WHERE n IN ({query}) ORDER BY src, n LIMIT {limit}", values
-            ).fetchall()
-        )
 
     def shown(self, body: int) -> str:
         """The text of a key, as it stood in the first file that has it."""

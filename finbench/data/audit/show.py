@@ -20,7 +20,8 @@ def audit_tables(found: Audit) -> Iterator[Any]:
     for column in ("file", "split", "rows", "text", "answer", "licence"):
         table.add_column(column, overflow="fold", justify="right" if column == "rows" else "left")
     for seen in found.sources:
-        cells = (seen.name, seen.split or "", f"{seen.rows:,}", ", ".join(seen.texts), _few(seen.gold))
+        gold = ", ".join(seen.gold[:2]) + (f" and {len(seen.gold) - 2} more" if len(seen.gold) > 2 else "")
+        cells = (seen.name, seen.split or "", f"{seen.rows:,}", ", ".join(seen.texts), gold)
         table.add_row(*map(escape, (*cells, seen.licence or "not stated")))
     yield table
     for name, why in found.skipped.items():
@@ -32,11 +33,12 @@ def audit_tables(found: Audit) -> Iterator[Any]:
             yield ""
         before = finding.level
         yield from _lines(finding)
-    yield ("\n" if found.findings else "") + summary(found)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:2]) + (f" and {len(names) - 2} more" if len(names) > 2 else "")
+    rows = sum(seen.rows for seen in found.sources)
+    counts = {level: sum(finding.level == level for finding in found.findings) for level in LEVELS}
+    said = ", ".join(f"{count} {level}{'s' * (count != 1)}" for level, count in counts.items())
+    yield ("\n" if found.findings else "") + (
+        f"{rows:,} rows of {len(found.sources)} files: {said if found.findings else 'nothing found'}."
+    )
 
 
 def _lines(finding: Finding) -> Iterator[str]:
@@ -50,11 +52,3 @@ def _lines(finding: Finding) -> Iterator[str]:
         yield f"  [dim]{escape(', '.join(finding.places[:_PLACES]))}{more}[/]"
     if finding.example:
         yield f"  [dim]e.g. {escape(' '.join(finding.example.split()))}[/]"
-
-
-def summary(found: Audit) -> str:
-    """The last line."""
-    rows = sum(seen.rows for seen in found.sources)
-    counts = {level: sum(f.level == level for f in found.findings) for level in LEVELS}
-    said = ", ".join(f"{count} {level}{'s' * (count != 1)}" for level, count in counts.items())
-    return f"{rows:,} rows of {len(found.sources)} files: " + (f"{said}." if found.findings else "nothing found.")

@@ -7,38 +7,39 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from finbench.data.audit.columns import Item, Layout, as_text
+from finbench.data.audit.columns import Item, as_text
 from finbench.data.audit.context import AuditContext, AuditedFile, share
 from finbench.data.audit.findings import SHOWN, Finding
 
 _CODES = ("cp1252", "latin-1", "mac_roman", "cp437", "cp850")
 _RUN = re.compile(r"[^\x00-\x7f]{2,8}")
-_LOST = re.compile(r"�")
 # the lead byte of a UTF-8 letter became a box of the DOS code pages, and that a plus: "J+ñtehuolto" for "Jätehuolto"
 _DOS = re.compile(r"[A-Za-z]\+[^\x00-\x7f\s\w]?[¡-ÿ](?=[A-Za-z\s]|$)|(?<=[A-Za-z])[├┬][^\x00-\x7f]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f]")
 _HTML = re.compile(
     r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{2,5}|#x[0-9a-fA-F]{2,5});|</?(?:p|br|div|span|b|i|a|td|tr)\b[^<>]*>"
 )
-_NAMES = {
-    "mojibake": "UTF-8 that was read as another encoding",
-    "lost": "characters that were replaced by U+FFFD",
-    "control": "control characters",
-    "html": "HTML",
+_FAULTS = {
+    "mojibake": "hold UTF-8 that was read as another encoding",
+    "lost": "hold characters that were replaced by U+FFFD",
+    "control": "hold control characters",
+    "html": "hold HTML",
+    "empty": "have no text",
 }
 
 
 def damage(text: str) -> str:
     """What is wrong with the encoding of a text: a key of the table of faults, or ""."""
+    html = "&" in text and _HTML.search(text)
     if text.isascii():
-        return "html" if "&" in text and _HTML.search(text) else "control" if _CONTROL.search(text) else ""
-    if _LOST.search(text):
+        return "html" if html else "control" if _CONTROL.search(text) else ""
+    if "\ufffd" in text:
         return "lost"
-    if _CONTROL.search(text):
-        return "mojibake" if _misread(text) else "control"
-    if _misread(text) or _DOS.search(text):
+    if _misread(text):
         return "mojibake"
-    return "html" if "&" in text and _HTML.search(text) else ""
+    if _CONTROL.search(text):
+        return "control"
+    return "mojibake" if _DOS.search(text) else "html" if html else ""
 
 
 def _misread(text: str) -> bool:
@@ -57,53 +58,42 @@ def _misread(text: str) -> bool:
 class Texts:
     """What is noticed of one source while it is read."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, source: AuditedFile) -> None:
+        self.source = source
         self.counts: Counter[str] = Counter()
-        self.places: dict[str, list[str]] = {}
-        self.constant: dict[str, Any] = {}
-        self.examples: dict[str, str] = {}
-        self.rows = 0
+        self.first: dict[str, list[Item]] = {}  # of each fault
+        self.constant: dict[str, str] = {}
 
     def see(self, item: Item, row: dict[str, Any]) -> None:
-        """Look at a row."""
-        self.rows += 1
+        self.source.rows += 1
         if fault := damage(item.body) or damage(item.gold or ""):
             self._count(fault, item)
-        if not item.body.strip() or item.body.strip().casefold() in ("nan", "none", "null"):
+        if item.body.strip().casefold() in ("", "nan", "none", "null"):
             self._count("empty", item)
-        if self.rows == 1:
+        if self.source.rows == 1:
             self.constant = {name: as_text(value) for name, value in row.items()}
         elif self.constant:
-            self.constant = {k: v for k, v in self.constant.items() if as_text(row.get(k)) == v}
+            self.constant = {name: value for name, value in self.constant.items() if as_text(row.get(name)) == value}
 
     def _count(self, fault: str, item: Item) -> None:
         self.counts[fault] += 1
-        if len(self.places.setdefault(fault, [])) < SHOWN:
-            self.places[fault].append(item.line)
-            self.examples.setdefault(fault, item.body)
+        if len(self.first.setdefault(fault, [])) < SHOWN:
+            self.first[fault].append(item)
 
-    def findings(self, context: AuditContext, source: AuditedFile) -> Iterator[Finding]:
-        """What was wrong with the texts of the source."""
+    def findings(self, context: AuditContext) -> Iterator[Finding]:
+        source, store = self.source, context.store
         for fault, count in self.counts.items():
-            what = _NAMES.get(fault)
-            said = (
-                f"{share(count, self.rows)} rows hold {what}."
-                if what
-                else f"{share(count, self.rows)} rows have no text."
-            )
-            made = context.find(
-                "encoding" if what else "empty",
+            yield context.find(
+                "empty" if fault == "empty" else "encoding",
                 "note" if fault == "html" else "warning",
                 [source],
-                (count, self.rows),
-                said,
-                body=context.store.key(context.store.normal(self.examples[fault])) if what else None,
+                (count, source.rows),
+                f"{share(count, source.rows)} rows {_FAULTS[fault]}.",
+                body=None if fault == "empty" else store.key(store.normal(self.first[fault][0].body)),
+                places=[f"{source.name}{item.line}" for item in self.first[fault]],
             )
-            yield made.model_copy(update={"places": [f"{source.name}{line}" for line in self.places[fault]]})
-        used = {self.layout.text, *self.layout.asked, *self.layout.gold, self.layout.split}
+        used = {source.layout.text, *source.layout.asked, *source.layout.gold, source.layout.split}
         same = [name for name, value in self.constant.items() if name not in used and value.strip()]
-        if same and self.rows >= 50:
-            yield context.find(
-                "constant", "note", [source], (len(same), len(same)), f"Columns that never change: {', '.join(same)}."
-            )
+        if same and source.rows >= 50:
+            said = f"Columns that never change: {', '.join(same)}."
+            yield context.find("constant", "note", [source], (len(same), len(same)), said)

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
-from finbench.core.files import sha256_file
+from finbench.core.files import digest, folder_atomic, sha256_file
+from finbench.data.sources import SPLITS
 from finbench.data.xbrl import filings, finlora_questions
 from finbench.data.xbrl.model import Filing
-from finbench.data.xbrl.output import Spool
 from finbench.data.xbrl.rows import SETS, QuestionSettings, rows
-from finbench.data.xbrl.taxonomy import Arelle
+from finbench.data.xbrl.taxonomy import arelle_check
 
 SMALLEST = 300  # characters; below this not even the facts of a ratio and a few others fit
 _SHOWN = 10  # faults in one message
+_RULE = (
+    "by company: those named are test, the others train, of whose questions 10 % by salted hash are validation; "
+    "all are test where none is named"
+)
 
 
 @dataclass
@@ -35,31 +41,77 @@ class QuestionsMade:
     dropped: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)  # filed too early
 
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {
-            "out": str(self.folder),
-            "filings": self.filings,
-            "rows": self.rows,
-            "dropped": dict(sorted(self.dropped.items())),
-            "filed_too_early": self.skipped,
-        }
-
     def lines(self) -> Iterator[str]:
-        """For people."""
         for entry in self.filings:
             filed = f"filed {entry['filed']}" if entry["filed"] else "filing date not stated"
             yield f"{entry['company']}, {entry['id']} ({filed}): {entry['facts']:,} facts, {entry['split']}"
             if check := entry.get("arelle"):
-                yield "  Arelle resolves {resolved:,} of its {numbers:,} numbers and agrees on {agree:,}".format(
-                    **check
-                )
+                told = "  Arelle resolves {resolved:,} of its {numbers:,} numbers and agrees on {agree:,}"
+                yield told.format(**check)
         for name in self.skipped:
             yield f"left out: {name}"
         for set_, counts in self.rows.items():
             yield f"{set_}: " + ", ".join(f"{count:,} {split}" for split, count in counts.items())
         yield from (f"{name}: no rows, not written" for name in SETS if name not in self.rows)
         yield f"Written to {self.folder}; what was left out, and why, is in each dataset.json."
+
+
+class Spool(contextlib.ExitStack):
+    """Rows on their way to the disk, in a scratch folder: memory stays flat, and nothing is seen before ``publish``."""
+
+    def __init__(self, scratch: Path, sets: Sequence[str]) -> None:
+        super().__init__()
+        self.scratch, self.sets = scratch, sets
+        self.counts: dict[str, Counter[str]] = {name: Counter() for name in sets}
+        self._files: dict[tuple[str, str], IO[bytes]] = {}
+
+    def add(self, set_: str, side: str, row: dict[str, Any]) -> None:
+        """Append a row. Of the train ``side`` a tenth goes to validation, by the row's identity."""
+        share = int(hashlib.sha256(str(row["id"]).encode()).hexdigest()[:8], 16) / 2**32
+        self.put(set_, "validation" if side == "train" and share < 0.1 else side, row)
+
+    def put(self, set_: str, split: str, row: dict[str, Any]) -> None:
+        if (set_, split) not in self._files:
+            self._files[set_, split] = self.enter_context((self.scratch / f"{set_}.{split}.jsonl").open("wb"))
+        text = json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+        self._files[set_, split].write(text.encode("utf-8", "replace"))
+        self.counts[set_][split] += 1
+
+    def publish(self, folder: Path, about: dict[str, Any]) -> dict[str, dict[str, int]]:
+        """Put every set that has rows into ``folder``; an earlier one of the same name stays until then.
+
+        Returns the row counts. Raises FinbenchError if the folder cannot be written.
+        """
+        written = {}
+        with contextlib.ExitStack() as stack:
+            for name in self.sets:
+                counts = {split: self.counts[name][split] for split in SPLITS if self.counts[name][split]}
+                if not counts:
+                    continue
+                staging = stack.enter_context(folder_atomic(folder / name))
+                for split in counts:
+                    shutil.move(self.scratch / f"{name}.{split}.jsonl", staging / f"{split}.jsonl")
+                sums = {f"{split}.jsonl": sha256_file(staging / f"{split}.jsonl") for split in counts}
+                card = {
+                    "schema": 0,
+                    "set": name,
+                    "source": "SEC filings in XBRL, read by finbench data xbrl",
+                    "licence": "the companies' own public filings",
+                    "restricted": False,
+                    "split_rule": _RULE,
+                    "complete": True,
+                    "sources": {file: sha for entry in about["filings"] for file, sha in entry["sha256"].items()},
+                    "read": sum(entry["facts"] for entry in about["filings"]),
+                    "rows": counts,
+                    **about,
+                    "rejected": 0,
+                    "sha256": sums,
+                    "digest": digest(sums),
+                }
+                text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+                (staging / "dataset.json").write_text(text, encoding="utf-8")
+                written[name] = counts
+        return written
 
 
 def build_questions(
@@ -84,29 +136,28 @@ def build_questions(
     settings = QuestionSettings(seed, max_context)
     _check(given, filed_after, max_context)
     built = QuestionsMade(paths.data_dir(out))
-    faults: list[str] = []
-    hints: list[str] = []
+    faults: list[FinbenchError] = []
     wanted = dict.fromkeys(test_companies, False)
     asked = finlora_questions.read_questions(finlora)
     with contextlib.ExitStack() as stack:
-        check = stack.enter_context(Arelle.opened(taxonomy)).check if taxonomy else None
+        check = stack.enter_context(arelle_check(taxonomy)) if taxonomy else None
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="finbench-xbrl-"))
-        spool = Spool(Path(scratch), (*SETS, *finlora_questions.SETS.values()))
-        with spool:
+        with Spool(Path(scratch), (*SETS, *finlora_questions.SETS.values())) as spool:
             for path in given:
                 try:
                     for filing in filings.read(path, check):
-                        if _add(filing, spool, built, settings, wanted, filed_after):
-                            for set_, split, row in finlora_questions.join(filing, asked, built.dropped):
-                                spool.put(set_, split, row)
+                        if filed_after and (why := filings.too_early(filing, filed_after)):
+                            built.skipped.append(f"{filing.name}: {why}")
+                            continue
+                        _add(filing, spool, built, settings, wanted)
+                        for set_, split, row in finlora_questions.join(filing, asked, built.dropped):
+                            spool.put(set_, split, row)
                 except FinbenchError as fault:
-                    faults.append(fault.message)
-                    hints.append(fault.hint)
-        if not faults:
-            faults, hints = _final_faults(built, spool, wanted)
+                    faults.append(fault)
         if faults:
             more = [f"... and {len(faults) - _SHOWN} more"] if len(faults) > _SHOWN else []
-            raise FinbenchError("\n".join([*faults[:_SHOWN], *more]), hints[0])
+            raise FinbenchError("\n".join([*(fault.message for fault in faults[:_SHOWN]), *more]), faults[0].hint)
+        _check_whole(built, spool, wanted)
         manifest = {"filings": built.filings, "dropped": dict(sorted(built.dropped.items()))}
         options: dict[str, Any] = {"seed": seed, "max_context": max_context, "filed_after": filed_after or ""}
         if taxonomy:
@@ -130,17 +181,8 @@ def _check(given: Sequence[Path], filed_after: str | None, max_context: int | No
 
 
 def _add(
-    filing: Filing,
-    spool: Spool,
-    built: QuestionsMade,
-    settings: QuestionSettings,
-    wanted: dict[str, bool],
-    filed_after: str | None,
-) -> bool:
-    """Put the rows of one filing into the spool; False if it was filed too early."""
-    if filed_after and (why := filings.too_early(filing, filed_after)):
-        built.skipped.append(f"{filing.name}: {why}")
-        return False
+    filing: Filing, spool: Spool, built: QuestionsMade, settings: QuestionSettings, wanted: dict[str, bool]
+) -> None:
     if twin := next((entry for entry in built.filings if entry["id"] == filing.id), None):
         raise FinbenchError(
             f"{filing.name}: the same filing ({filing.id}) as {twin['name']}.", "Give each filing once, in one form."
@@ -177,11 +219,9 @@ def _add(
             "sha256": dict(sorted(filing.digests.items())),
         }
     )
-    return True
 
 
 def _is(filing: Filing, name: str) -> bool:
-    """Whether ``name`` means the filing's company."""
     ours = name.casefold().strip()
     digits = ours.lstrip("0")
     return bool(ours) and (
@@ -189,30 +229,33 @@ def _is(filing: Filing, name: str) -> bool:
     )
 
 
-def _final_faults(built: QuestionsMade, spool: Spool, wanted: dict[str, bool]) -> tuple[list[str], list[str]]:
-    """What can only be said once every filing was read."""
+def _check_whole(built: QuestionsMade, spool: Spool, wanted: dict[str, bool]) -> None:
+    """Raise what can only be said once every filing was read."""
     if not built.filings:
         hint = 'Give an earlier date, or write "Filing Date: YYYY-MM-DD" into filing_metadata.txt beside a filing.'
-        return [f"--filed-after leaves no filing: {'; '.join(built.skipped[:_SHOWN])}."], [hint]
+        raise FinbenchError(f"--filed-after leaves no filing: {'; '.join(built.skipped[:_SHOWN])}.", hint)
     # a company's older filings may lack the name or ticker by which it was meant: its number is the same in all
     sides: dict[str, set[str]] = {}
     for entry in built.filings:
         sides.setdefault(str(entry["cik"]), set()).add(str(entry["split"]))
-    torn = [cik for cik, found in sides.items() if len(found) > 1]
-    if torn:
-        both = [str(entry["name"]) for entry in built.filings if entry["cik"] == torn[0]]
-        return [f"{', '.join(both)}: one company ({torn[0]}), but not all fit --test-company."], [
-            f"Name it by its number: --test-company {torn[0]}"
-        ]
-    missing = [name for name, seen in wanted.items() if not seen]
-    if missing:
+    if torn := next((cik for cik, found in sides.items() if len(found) > 1), ""):
+        both = ", ".join(str(entry["name"]) for entry in built.filings if entry["cik"] == torn)
+        hint = f"Name it by its number: --test-company {torn}"
+        raise FinbenchError(f"{both}: one company ({torn}), but not all fit --test-company.", hint)
+    if missing := [name for name, seen in wanted.items() if not seen]:
         there = ", ".join(sorted({str(entry["ticker"] or entry["company"]) for entry in built.filings}))
-        return [f"--test-company {', '.join(missing)}: no such company here."], [f"There are: {there}"]
-    if wanted and not spool.has("train"):
-        return ["Every company is a test company: no row is left for train."], ["Leave --test-company out."]
-    return [], []
+        raise FinbenchError(f"--test-company {', '.join(missing)}: no such company here.", f"There are: {there}")
+    if wanted and not any(counts["train"] for counts in spool.counts.values()):
+        raise FinbenchError("Every company is a test company: no row is left for train.", "Leave --test-company out.")
 
 
 def report_as_json(built: QuestionsMade) -> str:
     """The report as JSON."""
-    return json.dumps(built.as_dict(), indent=1)
+    report = {
+        "out": str(built.folder),
+        "filings": built.filings,
+        "rows": built.rows,
+        "dropped": dict(sorted(built.dropped.items())),
+        "filed_too_early": built.skipped,
+    }
+    return json.dumps(report, indent=1)

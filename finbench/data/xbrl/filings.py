@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import re
@@ -10,14 +11,16 @@ from pathlib import Path, PurePosixPath
 
 from finbench.data.xbrl.inline import read_inline
 from finbench.data.xbrl.inputs import FilingFile, documents
-from finbench.data.xbrl.labels import read_labels
 from finbench.data.xbrl.model import Filing
+from finbench.data.xbrl.parsing import LINK, XLINK, events
 from finbench.data.xbrl.reader import read_instance
 
-Check = Callable[[Filing, FilingFile], dict[str, int]]
+_STANDARD = "http://www.xbrl.org/2003/role/label"
+_WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
+_XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 
 
-def read(path: Path, check: Check | None = None) -> Iterator[Filing]:
+def read(path: Path, check: Callable[[Filing, FilingFile], dict[str, int]] | None = None) -> Iterator[Filing]:
     """The filings in a file, folder or zip, one at a time, each after ``check``. Raises FinbenchError."""
     for document in documents(path):
         filing = read_document(document)
@@ -39,7 +42,10 @@ def read_document(document: FilingFile) -> Filing:
         if labels:
             filing.labels = {**labels, **filing.labels}
             filing.digests[name] = hashlib.sha256(data).hexdigest()
-    filing.filed = _filed(document, filing)
+    stated = document.stated_date()
+    with contextlib.suppress(ValueError):
+        datetime.date.fromisoformat(stated)
+        filing.filed = stated if stated >= filing.period_end else ""  # none before the end of its period
     return filing
 
 
@@ -52,14 +58,33 @@ def _label_files(filing: Filing, document: FilingFile) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name in document.beside and name != document.file]
 
 
-def _filed(document: FilingFile, filing: Filing) -> str:
-    """The filing date, if one is stated and can be one: not before the end of the period."""
-    stated = document.stated_date()
-    try:
-        datetime.date.fromisoformat(stated)
-    except ValueError:
-        return ""
-    return stated if stated >= filing.period_end else ""
+def read_labels(name: str, data: bytes) -> dict[str, str]:
+    """Standard English labels by concept (``us-gaap:Assets``) of a linkbase or a schema that embeds one."""
+    concepts: dict[str, str] = {}  # xlink:label of a locator -> concept
+    texts: dict[str, str] = {}  # xlink:label of a resource -> text
+    arcs: list[tuple[str, str]] = []
+    for event, element in events(name, data):
+        if event == "start":
+            continue
+        if element.tag == f"{{{LINK}}}loc":
+            fragment = (element.get(f"{{{XLINK}}}href") or "").rpartition("#")[2]
+            concepts[element.get(f"{{{XLINK}}}label") or ""] = fragment.replace("_", ":", 1)
+        elif element.tag == f"{{{LINK}}}label" and element.get(f"{{{XLINK}}}role", _STANDARD) == _STANDARD:
+            if (element.get(_XML_LANG) or "en").lower().startswith("en"):
+                text = " ".join("".join(element.itertext()).split())
+                texts.setdefault(element.get(f"{{{XLINK}}}label") or "", text)
+        elif element.tag == f"{{{LINK}}}labelArc":
+            arcs.append((element.get(f"{{{XLINK}}}from") or "", element.get(f"{{{XLINK}}}to") or ""))
+    found: dict[str, str] = {}
+    for start, end in arcs:
+        if start in concepts and texts.get(end):
+            found.setdefault(concepts[start], texts[end])
+    return found
+
+
+def words(concept: str) -> str:
+    """``us-gaap:AssetsCurrent`` -> ``Assets Current``: a label where the filing gives none."""
+    return " ".join(_WORDS.findall(concept.partition(":")[2]))
 
 
 def too_early(filing: Filing, date: str) -> str:

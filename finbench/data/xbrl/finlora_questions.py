@@ -63,19 +63,10 @@ def read_questions(paths: Iterable[Path]) -> list[Question]:
             if missing := _COLUMNS - set(record.row):
                 raise FinbenchError(f"{path}: column {', '.join(sorted(missing))} is missing.", "Is it FinLoRA's file?")
             row: dict[str, str] = record.row
-            found.append(
-                Question(
-                    set_,
-                    split,
-                    row["instruction"].rstrip("\n"),
-                    row["input"],
-                    row["output"].strip(),
-                    PurePosixPath(row["doc_path"]).name,
-                    row["context_id"],
-                    row.get("company", ""),
-                    record.place,
-                )
-            )
+            instruction, answer = row["instruction"].rstrip("\n"), row["output"].strip()
+            document, company = PurePosixPath(row["doc_path"]).name, row.get("company", "")
+            about = document, row["context_id"], company, record.place
+            found.append(Question(set_, split, instruction, row["input"], answer, *about))
     return found
 
 
@@ -84,41 +75,32 @@ def document_of(filing: Filing) -> str:
     return next(iter(filing.digests), "")
 
 
-def facts_text(filing: Filing, context: str) -> str:
-    """The short us-gaap facts of a context as FinLoRA's prompts write them, one a line."""
-    return "\n".join(
-        f"<{fact.concept}>{fact.value}</>"
-        for fact in filing.facts
-        if fact.context == context and fact.concept.startswith("us-gaap:") and fact.value
-    )
-
-
 def join(
     filing: Filing, questions: Sequence[Question], dropped: Counter[str]
 ) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(set, split, row) of the questions about this filing; what cannot be asked is counted by reason."""
-    mine = [question for question in questions if question.document == document_of(filing)]
-    for question in mine:
-        text = facts_text(filing, question.context)
-        reason = _unusable(question, text)
-        if reason:
+    for question in questions:
+        if question.document != document_of(filing):
+            continue
+        text = "\n".join(  # the short us-gaap facts of a context as FinLoRA's prompts write them, one a line
+            f"<{fact.concept}>{fact.value}</>"
+            for fact in filing.facts
+            if fact.context == question.context and fact.concept.startswith("us-gaap:") and fact.value
+        )
+        if reason := _unusable(question, text):
             dropped[f"{question.set}: {reason}"] += 1
             continue
-        line = question.place.rpartition(":")[2]
-        yield (
-            question.set,
-            question.split,
-            {
-                "id": f"{question.set}-{question.split}-{line}",
-                "group": filing.id,
-                "company": filing.company,
-                "text": text,
-                "instruction": question.instruction,
-                "question": question.question,
-                "answer": question.answer,
-                "context": question.context,
-            },
-        )
+        row = {
+            "id": f"{question.set}-{question.split}-{question.place.rpartition(':')[2]}",
+            "group": filing.id,
+            "company": filing.company,
+            "text": text,
+            "instruction": question.instruction,
+            "question": question.question,
+            "answer": question.answer,
+            "context": question.context,
+        }
+        yield question.set, question.split, row
 
 
 def _unusable(question: Question, text: str) -> str:

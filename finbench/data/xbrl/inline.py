@@ -40,34 +40,21 @@ def read_inline(name: str, data: bytes, more: Sequence[tuple[str, bytes]] = ()) 
 def _marked(filing: Filing, name: str, data: bytes, continuations: dict[str, Element]) -> list[Element]:
     """The facts of one document in the order in which they begin; its definitions go to ``filing``."""
     marked: list[Element] = []
-    root: Element = None
     refuse_many(name, data)
     for event, element in events(name, without_names(data)):
+        kind = local(element) if namespace(element) in INLINE else ""
         if event == "start":
-            root = element if root is None else root
-            continue
-        if take_definition(filing, element):
-            continue
-        if namespace(element) in INLINE:
-            kind = local(element)
             if kind in ("nonFraction", "nonNumeric"):
                 if len(marked) >= MAX_FACTS:
                     raise refuse(name, f"more than {MAX_FACTS:,} facts")
                 marked.append(element)
-            elif kind == "continuation":
-                continuations[element.get("id") or ""] = element
-            elif kind in ("fraction", "tuple"):
-                filing.unread[f"ix:{kind}"] += 1
-    if root is None:
-        raise refuse(name, "it is empty")
-    # elements end inside out
-    order = {element: place for place, element in enumerate(root.iter()) if namespace_is_inline(element)}
-    return sorted(marked, key=order.__getitem__)
-
-
-def namespace_is_inline(element: Element) -> bool:
-    """Whether an element is one of Inline XBRL's own."""
-    return isinstance(element.tag, str) and namespace(element) in INLINE
+        elif kind == "continuation":
+            continuations[element.get("id") or ""] = element
+        elif kind in ("fraction", "tuple"):
+            filing.unread[f"ix:{kind}"] += 1
+        else:
+            take_definition(filing, element)
+    return marked
 
 
 def _qname(element: Element, name: str) -> tuple[str, str]:
@@ -83,38 +70,29 @@ def _take(filing: Filing, element: Element, continuations: dict[str, Element]) -
     if not uri or not element.get("contextRef"):
         filing.unread["facts without a concept or a context"] += 1
         return
-    concept = concept_name(uri, rest, (element.get("name") or "").partition(":")[0])
     format_uri, format_name = _qname(element, element.get("format") or "")
     if format_name and not transforms.known(format_uri):
         filing.unread[f"format {element.get('format')}"] += 1
         return
+    concept = concept_name(uri, rest, (element.get("name") or "").partition(":")[0])
     context, nil = element.get("contextRef").strip(), element.get(f"{{{XSI}}}nil") in ("true", "1")
-    if local(element) == "nonFraction":
-        _take_number(filing, element, concept, context, format_name, nil)
-        return
-    text = "" if nil else _text(element, continuations)
-    try:
-        value = "" if text is None else transforms.read_text(text, format_name)
-    except ValueError:
-        value = None
-    if value is None:
-        filing.unread[f"format {element.get('format')}"] += 1
-    else:
-        filing.facts.append(Fact(concept, context, short(value), nil=nil))
-
-
-def _take_number(filing: Filing, element: Element, concept: str, context: str, format_name: str, nil: bool) -> None:
-    scale, sign, unit = element.get("scale") or "", element.get("sign") or "", (element.get("unitRef") or "").strip()
-    if nil:
+    is_number = local(element) == "nonFraction"
+    unit = (element.get("unitRef") or "").strip() if is_number else ""
+    if nil and is_number:
         filing.facts.append(Fact(concept, context, "", unit=unit, nil=True))
         return
+    text = "" if nil else _text(element, {} if is_number else continuations)
     try:
-        value = scaled(transforms.read_number(_text(element, {}) or "", format_name), scale, sign)
+        if is_number:
+            scale, sign, decimals = (element.get(name) or "" for name in ("scale", "sign", "decimals"))
+            number = scaled(transforms.read_number(text or "", format_name), scale, sign)
+            filing.facts.append(Fact(concept, context, plain(number), number, unit, decimals, scale, sign))
+        else:
+            value = "" if text is None else short(transforms.read_text(text, format_name))
+            filing.facts.append(Fact(concept, context, value, nil=nil))
     except ValueError:
-        filing.unread["numbers that cannot be read"] += 1
-        return
-    decimals = element.get("decimals") or ""
-    filing.facts.append(Fact(concept, context, plain(value), value, unit, decimals, scale, sign))
+        reason = "numbers that cannot be read" if is_number else f"format {element.get('format')}"
+        filing.unread[reason] += 1
 
 
 def scaled(value: Decimal, scale: str, sign: str) -> Decimal:

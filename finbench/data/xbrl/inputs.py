@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from finbench.core.errors import FinbenchError
@@ -57,9 +58,8 @@ def documents(path: Path) -> Iterator[FilingFile]:
         elif zipfile.is_zipfile(path):
             yield from _of_zip(path)
         else:
-            files = {item.name: _reader(item) for item in sorted(path.parent.iterdir()) if item.is_file()}
             data = _read(path)
-            yield FilingFile(str(path), path.name, data, _kind_of_file(str(path), data), files)
+            yield FilingFile(str(path), path.name, data, _kind_of_file(str(path), data), _files_in(path.parent))
     except OSError as fault:
         raise FinbenchError(f"{path}: cannot be read ({fault.strerror or fault}).", HINT) from fault
 
@@ -70,12 +70,11 @@ def _read(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _reader(path: Path) -> Callable[[], bytes]:
-    return lambda: _read(path)
+def _files_in(folder: Path) -> Files:
+    return {item.name: partial(_read, item) for item in sorted(folder.iterdir()) if item.is_file()}
 
 
 def _kind_of_file(name: str, data: bytes) -> str:
-    """The kind of a file that was named itself; says why it is none."""
     found = kind(data)
     if found in ("instance", "inline"):
         return found
@@ -88,14 +87,12 @@ def _kind_of_file(name: str, data: bytes) -> str:
 
 def _of_folder(path: Path) -> Iterator[FilingFile]:
     """The documents directly in a folder, else those in its direct subfolders."""
-    folders = [path, *sorted(item for item in path.iterdir() if item.is_dir())]
     found = False
-    for number, folder in enumerate(folders):
-        files = {item.name: _reader(item) for item in sorted(folder.iterdir()) if item.is_file()}
-        for document in _of_files(str(folder), files):
+    for folder in (path, *sorted(item for item in path.iterdir() if item.is_dir())):
+        for document in _of_files(str(folder), _files_in(folder)):
             found = True
             yield document
-        if found and not number:
+        if found and folder == path:
             return
     if not found:
         raise refuse(str(path), "no XBRL instance and no inline XBRL document in this folder")
@@ -103,17 +100,19 @@ def _of_folder(path: Path) -> Iterator[FilingFile]:
 
 def _of_files(where: str, files: Files) -> Iterator[FilingFile]:
     """The instances among ``files``, and the inline documents that no instance was extracted from."""
-    found = []
+    instances: list[FilingFile] = []
+    pages: list[FilingFile] = []
     for name, read in files.items():
         if name.lower().endswith(_DOCUMENTS) and not _NEVER.fullmatch(name):
             data = read()
             if XBRLI.encode() in data:
                 refuse_declarations(f"{where}/{name}", data)
             if (what := kind(data)) in ("instance", "inline"):
+                found = instances if what == "instance" else pages
                 found.append(FilingFile(f"{where}/{name}", name, data, what, files))
-    extracted = {document.file for document in found if document.kind == "instance"}
-    yield from (document for document in found if document.kind == "instance")
-    for first, *others in _sets([document for document in found if document.kind == "inline"]):
+    yield from instances
+    extracted = {document.file for document in instances}
+    for first, *others in _sets(pages):
         if not extracted & {f"{PurePosixPath(document.file).stem}_htm.xml" for document in (first, *others)}:
             yield replace(first, more=tuple((document.file, document.data) for document in others))
 
@@ -138,7 +137,7 @@ def _of_zip(path: Path) -> Iterator[FilingFile]:
             folders: dict[str, Files] = {}
             for member in _members(path, archive):
                 place = PurePosixPath(member.filename)
-                folders.setdefault(str(place.parent), {})[place.name] = _member_reader(path, member)
+                folders.setdefault(str(place.parent), {})[place.name] = partial(_read_member, path, member)
             found = [
                 document
                 for folder, files in sorted(folders.items())
@@ -170,14 +169,11 @@ def _members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     return members
 
 
-def _member_reader(path: Path, member: zipfile.ZipInfo) -> Callable[[], bytes]:
-    def read() -> bytes:
-        if member.file_size > MAX_BYTES:
-            raise refuse(f"{path}/{member.filename}", f"larger than {MAX_BYTES >> 20} MiB")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(member)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as fault:
-            raise refuse(f"{path}/{member.filename}", f"the zip is torn ({fault})") from fault
-
-    return read
+def _read_member(path: Path, member: zipfile.ZipInfo) -> bytes:
+    if member.file_size > MAX_BYTES:
+        raise refuse(f"{path}/{member.filename}", f"larger than {MAX_BYTES >> 20} MiB")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as fault:
+        raise refuse(f"{path}/{member.filename}", f"the zip is torn ({fault})") from fault

@@ -134,7 +134,6 @@ class Filing:
 
     @property
     def ticker(self) -> str:
-        """The trading symbol, "" if none is given."""
         return self.about("TradingSymbol").strip().upper()
 
     @property

@@ -6,14 +6,14 @@ is left out. A report is cut at its items ("Item 7."), which are its chapters.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from lxml import etree, html
 
-from finbench.data.xbrl.inputs import FilingFile, documents
+from finbench.data.xbrl.inputs import documents
 from finbench.data.xbrl.parsing import INLINE, XBRLI, Element, events, local, namespace, without_names
 
 _LEAST = 200  # characters of a passage: less is a heading or a number
@@ -28,14 +28,9 @@ _ITEM = re.compile(r"^\s*item\s+\d{1,2}[a-c]?\s*[.:\u2014-]", re.IGNORECASE)
 def passages(path: Path) -> Iterator[str]:
     """The passages of the filings in a file, folder or zip, each some paragraphs. Raises FinbenchError."""
     for document in documents(path):
-        yield from of_document(document)
-
-
-def of_document(document: FilingFile) -> Iterator[str]:
-    """The passages of one document, and of the others of its set."""
-    for name, data in ((document.name, document.data), *document.more):
-        found = _of_report(name, data) if document.kind == "inline" else _of_instance(name, data)
-        yield from (passage for passage in found if len(passage) >= _LEAST)
+        read = _of_report if document.kind == "inline" else _of_instance
+        for name, data in ((document.name, document.data), *document.more):
+            yield from (passage for passage in read(name, data) if len(passage) >= _LEAST)
 
 
 def _of_instance(name: str, data: bytes) -> list[str]:
@@ -43,8 +38,11 @@ def _of_instance(name: str, data: bytes) -> list[str]:
     for event, element in events(name, data):
         if event == "end" and element.get("contextRef") and not len(element) and namespace(element) != XBRLI:
             text = element.text or ""
-            if len(text) >= _LEAST and "<" in text and len(text) <= _LARGEST:
-                blocks.append(_of_markup(text))
+            if _LEAST <= len(text) <= _LARGEST and "<" in text:
+                # else there is nothing in it, or characters that XML does not allow
+                with contextlib.suppress(etree.ParserError, ValueError):
+                    root = html.fragment_fromstring(text, create_parent="div")
+                    blocks.append("\n\n".join(_paragraphs(root)))
             element.clear()
     chosen: list[tuple[int, str]] = []
     for place, block in sorted(enumerate(blocks), key=lambda pair: -len(pair[1])):
@@ -53,21 +51,13 @@ def _of_instance(name: str, data: bytes) -> list[str]:
     return [block for _, block in sorted(chosen)]
 
 
-def _of_markup(text: str) -> str:
-    try:
-        root = html.fragment_fromstring(text, create_parent="div")
-    except (etree.ParserError, ValueError):  # nothing in it, or characters that XML does not allow
-        return ""
-    return "\n\n".join(_paragraphs(root))
-
-
 def _of_report(name: str, data: bytes) -> list[str]:
-    root: Any = None
-    for event, element in events(name, without_names(data)):
-        if event == "start" and root is None:
-            root = element
+    read = events(name, without_names(data))
+    _, root = next(read)
+    for _ in read:  # to its end: then the tree is whole
+        pass
     found: list[list[str]] = [[]]
-    for paragraph in _paragraphs(root) if root is not None else []:
+    for paragraph in _paragraphs(root):
         if _ITEM.match(paragraph) and len(paragraph) < _LEAST:
             found.append([])
         found[-1].append(paragraph)
@@ -110,9 +100,5 @@ def _paragraphs(root: Element) -> Iterator[str]:
 
 def _in_cell(element: Element) -> bool:
     """Whether an element lies in a table's cell: a row stays one line."""
-    parent = element.getparent()
-    while parent is not None:
-        if isinstance(parent.tag, str) and local(parent).lower() in _CELL:
-            return True
-        parent = parent.getparent()
-    return False
+    above = (parent for parent in element.iterancestors() if isinstance(parent.tag, str))
+    return any(local(parent).lower() in _CELL for parent in above)

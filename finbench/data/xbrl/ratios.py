@@ -51,11 +51,6 @@ class Ratio:
     below: tuple[str, ...] = ()
     percent: bool = False
 
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """Every role, without signs."""
-        return tuple(role.lstrip("-") for role in (*self.above, *self.below))
-
 
 RATIOS = (
     Ratio("current ratio", ("CURRENT ASSETS",), ("CURRENT LIABILITIES",)),
@@ -99,15 +94,10 @@ class Solved:
     unit: str
 
 
-def places(ratio: Ratio) -> int | None:
-    """Decimals asked for: two of a percentage, three of a quotient, all of a difference."""
-    return None if not ratio.below else 2 if ratio.percent else 3
-
-
 def solve(ratio: Ratio, numbers: Mapping[str, Fact]) -> Solved | None:
     """The ratio over ``numbers`` (concept -> fact), or None where a role has no value, two, or divides by zero."""
     found: dict[str, Fact] = {}
-    for role in ratio.roles:
+    for role in (role.lstrip("-") for role in (*ratio.above, *ratio.below)):
         facts = [numbers[name] for concept in _CONCEPTS[role] if (name := f"us-gaap:{concept}") in numbers]
         if not facts or len({fact.number for fact in facts}) > 1:
             return None
@@ -121,7 +111,7 @@ def solve(ratio: Ratio, numbers: Mapping[str, Fact]) -> Solved | None:
             return None
         value = above / below if ratio.below else above
         value *= 100 if ratio.percent else 1
-        digits = places(ratio)
+        digits = None if not ratio.below else 2 if ratio.percent else 3
         rounded = value if digits is None else value.quantize(Decimal(1).scaleb(-digits), decimal.ROUND_HALF_UP)
         answer = plain(rounded) if digits is None else f"{rounded:f}"
     unit = "percent" if ratio.percent else "times" if ratio.below else next(iter(found.values())).unit
@@ -138,13 +128,11 @@ def _sum(part: tuple[str, ...], found: Mapping[str, Fact]) -> Decimal:
 
 
 def _text(ratio: Ratio, found: Mapping[str, Fact]) -> str:
-    def side(part: tuple[str, ...], inner: bool) -> str:
-        text = ""
-        for role in part:
-            text += (" - " if role.startswith("-") else " + " if text else "") + found[role.lstrip("-")].concept
-        return f"({text})" if inner and len(part) > 1 else text
-
+    sides = []
+    for part in (ratio.above, ratio.below):
+        signed = ("-" * role.startswith("-") + found[role.lstrip("-")].concept for role in part)
+        sides.append(" + ".join(signed).replace(" + -", " - "))
     if not ratio.below:
-        return side(ratio.above, inner=False)
-    quotient = f"{side(ratio.above, inner=True)} / {side(ratio.below, inner=True)}"
+        return sides[0]
+    quotient = " / ".join(f"({side})" if " " in side else side for side in sides)
     return f"({quotient}) * 100" if ratio.percent else quotient

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from finbench.data.xbrl.model import LONGEST_VALUE, Context, Fact, Filing, concept_name, day, number, plain
 from finbench.data.xbrl.parsing import LINK, XBRLI, XLINK, XSI, Element, events, local, namespace, refuse
@@ -19,10 +18,7 @@ def read_instance(name: str, data: bytes) -> Filing:
     depth = 0
     for event, element in events(name, data):
         depth += 1 if event == "start" else -1
-        if event == "start" and depth == 1:
-            if element.tag != f"{{{XBRLI}}}xbrl":
-                raise refuse(name, f"not XBRL: its root is <{local(element)[:40]}>")
-        elif event == "end" and depth == 1:
+        if event == "end" and depth == 1:
             _take(filing, element)
             element.clear()
             while element.getprevious() is not None:  # what was read is dropped: memory stays flat
@@ -37,7 +33,6 @@ def refuse_many(name: str, data: bytes) -> None:
 
 
 def _take(filing: Filing, element: Element) -> None:
-    """One child of the root: a context, a unit, a schema reference or a fact."""
     if take_definition(filing, element):
         return
     if namespace(element) in (XBRLI, LINK):
@@ -47,23 +42,18 @@ def _take(filing: Filing, element: Element) -> None:
         return
     if len(filing.facts) >= MAX_FACTS:
         raise refuse(filing.name, f"more than {MAX_FACTS:,} facts")
-    concept = concept_name(namespace(element), local(element), element.prefix)
-    where = (element.get("contextRef") or "").strip()
-    nil = element.get(f"{{{XSI}}}nil") in ("true", "1")
-    unit = (element.get("unitRef") or "").strip()
+    unit, nil = (element.get("unitRef") or "").strip(), element.get(f"{{{XSI}}}nil") in ("true", "1")
     text = "".join(element.itertext()) if len(element) else element.text or ""
-    common: dict[str, Any] = {"concept": concept, "context": where, "unit": unit}
-    if nil:
-        filing.facts.append(Fact(**common, value="", nil=True))
-    elif unit:
-        value = None if len(element) else number(text)  # a number holds no elements: what it says is in doubt
-        if value is None:
+    value, decimals = "" if nil or unit else short(text), ""
+    figure = None
+    if unit and not nil:
+        figure = None if len(element) else number(text)  # a number holds no elements: what it says is in doubt
+        if figure is None:
             filing.unread["numbers that cannot be read"] += 1
-        else:
-            decimals = element.get("decimals") or ""
-            filing.facts.append(Fact(**common, value=plain(value), number=value, decimals=decimals))
-    else:
-        filing.facts.append(Fact(**common, value=short(text)))
+            return
+        value, decimals = plain(figure), element.get("decimals") or ""
+    concept = concept_name(namespace(element), local(element), element.prefix)
+    filing.facts.append(Fact(concept, element.get("contextRef").strip(), value, figure, unit, decimals, nil=nil))
 
 
 def short(text: str) -> str:
@@ -114,19 +104,14 @@ def _context(name: str, element: Element) -> Context:
                 raise ValueError("its period ends before it starts")
     except ValueError as fault:
         raise refuse(name, f"the context {identity[:60]!r} cannot be read ({fault})") from fault
-    members = [
-        (str(member.get("dimension") or local(member)), "".join(member.itertext()).strip())
-        for part in ("segment", "scenario")
-        for holder in element.iter(f"{{{XBRLI}}}{part}")
-        for member in holder
-    ]
-    # text where members belong says of whom, too: such a context is not about the whole company
-    members += [
-        (part, words[:80])
-        for part in ("segment", "scenario")
-        for holder in element.iter(f"{{{XBRLI}}}{part}")
-        if not len(holder) and (words := (holder.text or "").strip())
-    ]
+    members: list[tuple[str, str]] = []
+    for part in ("segment", "scenario"):
+        for holder in element.iter(f"{{{XBRLI}}}{part}"):
+            for member in holder:
+                members.append((str(member.get("dimension") or local(member)), "".join(member.itertext()).strip()))
+            # text where members belong says of whom, too: such a context is not about the whole company
+            if not len(holder) and (words := (holder.text or "").strip()):
+                members.append((part, words[:80]))
     entity = _text(element, f"{{{XBRLI}}}entity/{{{XBRLI}}}identifier")
     return Context(identity, entity, start, end, tuple(sorted(members)))
 
@@ -155,12 +140,14 @@ def checked(filing: Filing) -> Filing:
     if len(lost) == len(filing.facts):
         more = "; is it one of a set of documents? Then give their folder" if filing.inline else ""
         raise refuse(filing.name, f"its facts refer to contexts that it does not define{more}")
-    loose = [fact for fact in filing.facts if fact.unit and fact.unit not in filing.units]
-    if lost:
-        filing.unread["facts whose context is not defined"] += len(lost)
-    if loose:
-        filing.unread["facts whose unit is not defined"] += len(loose)
-    bad = {id(fact) for fact in [*lost, *loose]}
     measures = {"": "", **filing.units}
-    filing.facts = [replace(fact, unit=measures[fact.unit]) for fact in filing.facts if id(fact) not in bad]
+    loose = [fact for fact in filing.facts if fact.unit not in measures]
+    for what, found in (("context", lost), ("unit", loose)):
+        if found:
+            filing.unread[f"facts whose {what} is not defined"] += len(found)
+    filing.facts = [
+        replace(fact, unit=measures[fact.unit])
+        for fact in filing.facts
+        if fact.context in filing.contexts and fact.unit in measures
+    ]
     return filing

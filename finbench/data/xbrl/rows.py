@@ -6,21 +6,59 @@ is computed from it. ``group`` is the filing: rows of one filing are no independ
 
 from __future__ import annotations
 
+import datetime
 import hashlib
-import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any
 
-from finbench.data.xbrl import questions
-from finbench.data.xbrl.labels import words
-from finbench.data.xbrl.model import Fact, Filing, plain
+from finbench.data.xbrl.filings import words
+from finbench.data.xbrl.model import Context, Fact, Filing, plain
 from finbench.data.xbrl.ratios import RATIOS, Solved, solve
 from finbench.data.xbrl.sheets import FEWEST, Sheet, sheets
 
 SETS = ("xbrl_tags", "xbrl_values", "xbrl_formula", "xbrl_calc")
 Row = dict[str, Any]
+# several wordings of each question, of which a row draws one by its seed
+_TAGS_BY_LABEL = (
+    'Under which us-gaap concept does {company} report "{label}" {when}?',
+    'Which us-gaap tag holds the item "{label}" of {company} {when}?',
+    'Name the us-gaap element that {company} uses for "{label}" {when}.',
+    'In the facts above, what is the us-gaap concept for "{label}" {when}?',
+    '{company} labels one of its items "{label}". Which us-gaap tag carries it {when}?',
+)
+_TAGS_BY_VALUE = (
+    "Which us-gaap concept has the value {value} {unit} in the filing of {company} {when}?",
+    "{company} reports {value} {unit} {when}. Under which us-gaap tag?",
+    "To which us-gaap element does the figure {value} {unit} belong {when}?",
+    "Find the figure {value} {unit} {when}: what is its us-gaap concept?",
+    "Name the us-gaap tag under which {company} filed {value} {unit} {when}.",
+)
+_VALUES = (
+    'What value does {company} report for "{label}" {when}?',
+    'How much was "{label}" of {company} {when}?',
+    'Read the figure for "{label}" of {company} {when} from the facts.',
+    '{company}, {when}: what is the reported value of "{label}"?',
+    'State the amount that the filing of {company} gives for "{label}" {when}.',
+)
+_FORMULAS = (
+    "Which formula over us-gaap concepts gives the {ratio} of {company} {when}{how}?",
+    "Write the {ratio} of {company} {when}{how} as a formula of us-gaap tags.",
+    "From which us-gaap items, and how, does one compute the {ratio} of {company} {when}{how}?",
+    "In terms of us-gaap elements, express the {ratio} of {company} {when}{how}.",
+)
+_CALCULATIONS = (
+    "What was the {ratio} of {company} {when}{how}?",
+    "Compute the {ratio} of {company} {when}{how}.",
+    "From the facts above, work out the {ratio} of {company} {when}{how}.",
+    "How high was the {ratio} of {company} {when}{how}?",
+)
+_MONTHS = (  # not strftime: it follows the user's locale
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 
 
 @dataclass(frozen=True)
@@ -38,25 +76,23 @@ def rows(filing: Filing, settings: QuestionSettings, dropped: Counter[str]) -> I
     for sheet in found:
         desk = _Desk(filing, (sheet,), settings, dropped)
         for fact in sheet.numbers.values():
-            yield from desk.tag(fact)
-            yield from desk.value(fact)
+            yield from desk.item(fact)
         for ratio in RATIOS:
             if solved := solve(ratio, sheet.numbers):
                 yield from desk.solved(solved)
     for flow, balance in _years(found):
         desk = _Desk(filing, (flow, balance), settings, dropped)
         for ratio in RATIOS:
-            if not solve(ratio, flow.numbers) and not solve(ratio, balance.numbers):
-                solved = solve(ratio, {**balance.numbers, **flow.numbers})
-                if solved:
-                    yield from desk.solved(solved)
+            alone = solve(ratio, flow.numbers) or solve(ratio, balance.numbers)
+            if not alone and (solved := solve(ratio, {**balance.numbers, **flow.numbers})):
+                yield from desk.solved(solved)
 
 
 def _years(found: Sequence[Sheet]) -> Iterator[tuple[Sheet, Sheet]]:
     """(a fiscal year, the balance at its end): what ratios of flows to balances are computed from."""
     balances = {sheet.context.end: sheet for sheet in found if not sheet.context.start}
     for sheet in found:
-        if 350 <= questions.days_of(sheet.context) <= 380 and sheet.context.end in balances:
+        if 350 <= _days_of(sheet.context) <= 380 and sheet.context.end in balances:
             yield sheet, balances[sheet.context.end]
 
 
@@ -64,6 +100,42 @@ def line(fact: Fact) -> str:
     """A fact as a model sees it: concept, value, unit."""
     value = fact.value if fact.number is None else plain(fact.number)
     return f"{fact.concept} {value}" + (f" {fact.unit}" if fact.unit else "")
+
+
+def _day(date: str, style: int) -> str:
+    parsed = datetime.date.fromisoformat(date)
+    month = _MONTHS[parsed.month - 1]
+    return (date, f"{parsed.day} {month} {parsed.year}", f"{month} {parsed.day}, {parsed.year}")[style]
+
+
+def _when(context: Context, rng: Random) -> str:
+    """The period in words: "as of ...", "for the fiscal year ended ...", "from ... to ..."."""
+    style = rng.randrange(3)
+    end = _day(context.end, style)
+    if not context.start:
+        return f"{rng.choice(('as of', 'at', 'on'))} {end}"
+    start = _day(context.start, style)
+    days = _days_of(context)
+    if 350 <= days <= 380:
+        return rng.choice((f"for the fiscal year ended {end}", f"for the year from {start} to {end}"))
+    if 80 <= days <= 100:
+        return rng.choice((f"for the quarter ended {end}", f"for the three months to {end}"))
+    return f"for the period from {start} to {end}"
+
+
+def _days_of(context: Context) -> int:
+    """Length of a duration in days, both ends counted; 0 for an instant."""
+    if not context.start:
+        return 0
+    return (datetime.date.fromisoformat(context.end) - datetime.date.fromisoformat(context.start)).days + 1
+
+
+def _how(unit: str, places: int | None) -> str:
+    """How to answer, in brackets: the unit, and to how many decimals if that is asked; "" if all is clear."""
+    parts = [] if unit == "times" else [f"in {unit}"]
+    if places is not None:
+        parts.append(f"rounded to {('no', 'one', 'two', 'three')[places]} decimals")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 class _Desk:
@@ -79,95 +151,88 @@ class _Desk:
         self.same_label = Counter(label.casefold() for label in self.labels.values())
         self.same_number = Counter(fact.number for fact in self.facts if fact.number is not None)
 
-    def tag(self, fact: Fact) -> Iterator[tuple[str, Row]]:
-        """Which concept is this?"""
-        identity, rng = self._identity("xbrl_tags", fact.concept)
+    def item(self, fact: Fact) -> Iterator[tuple[str, Row]]:
         assert fact.number is not None  # only numbers are asked about
-        ways = []
-        if self.same_label[self.labels[fact.concept].casefold()] == 1:
-            ways.append(questions.TAGS_BY_LABEL)
+        label_fits_one = self.same_label[self.labels[fact.concept].casefold()] == 1
+        ways = [("by label", _TAGS_BY_LABEL)] if label_fits_one else []
         if self.same_number[fact.number] == 1:
-            ways.append(questions.TAGS_BY_VALUE)
-        if not ways:
+            ways.append(("by value", _TAGS_BY_VALUE))
+        if ways:
+            identity, rng = self._identity("xbrl_tags", fact.concept)
+            kind, templates = rng.choice(ways)
+            asked = self._ask(rng, templates, fact)
+            yield from self._row("xbrl_tags", identity, rng, asked, fact.concept, (fact,), kind=kind)
+        else:
             self.dropped["questions whose label and value fit several concepts"] += 1
-            return
-        way = rng.choice(ways)
-        asked = self._ask(rng, way, fact)
-        kind = "by label" if way is questions.TAGS_BY_LABEL else "by value"
-        yield from self._row("xbrl_tags", identity, rng, asked, fact.concept, (fact,), kind=kind)
-
-    def value(self, fact: Fact) -> Iterator[tuple[str, Row]]:
-        """What is the value of this?"""
-        identity, rng = self._identity("xbrl_values", fact.concept)
-        if self.same_label[self.labels[fact.concept].casefold()] > 1:
+        if label_fits_one:
+            identity, rng = self._identity("xbrl_values", fact.concept)
+            asked = self._ask(rng, _VALUES, fact)
+            yield from self._row("xbrl_values", identity, rng, asked, plain(fact.number), (fact,), kind="value")
+        else:
             self.dropped["questions whose label fits several concepts"] += 1
-            return
-        assert fact.number is not None
-        asked = self._ask(rng, questions.VALUES, fact)
-        yield from self._row("xbrl_values", identity, rng, asked, plain(fact.number), (fact,), kind="value")
 
     def solved(self, solved: Solved) -> Iterator[tuple[str, Row]]:
-        """Which formula, and what is its result?"""
-        name = solved.ratio.name
-        for set_, templates in (("xbrl_formula", questions.FORMULAS), ("xbrl_calc", questions.CALCULATIONS)):
+        name, formula = solved.ratio.name, solved.formula
+        more = {"kind": name, "formula": formula, "exact": f"{solved.value:f}", "result_unit": solved.unit}
+        for set_, templates, answer, places in (
+            ("xbrl_formula", _FORMULAS, formula, None),
+            ("xbrl_calc", _CALCULATIONS, solved.answer, solved.places),
+        ):
             identity, rng = self._identity(set_, name)
             asked = rng.choice(templates).format(
                 ratio=name,
                 company=self.filing.company,
-                when=questions.when(self.context, rng),
-                how=questions.how(solved.unit, solved.places, number=set_ == "xbrl_calc"),
+                when=_when(self.context, rng),
+                how=_how(solved.unit, places),
             )
-            more = {"formula": solved.formula, "exact": f"{solved.value:f}", "result_unit": solved.unit}
-            answer = solved.formula if set_ == "xbrl_formula" else solved.answer
-            yield from self._row(set_, identity, rng, asked, answer, solved.facts, kind=name, **more)
+            yield from self._row(set_, identity, rng, asked, answer, solved.facts, **more)
 
-    def _identity(self, set_: str, what: str) -> tuple[str, random.Random]:
+    def _identity(self, set_: str, what: str) -> tuple[str, Random]:
+        """A row's id, and its random numbers: they depend on the seed and on the row, not on its neighbours."""
         key = "|".join((self.filing.id, *self.context.key, what))
         identity = f"{set_}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-        return identity, questions.draw(self.settings.seed, identity)
+        return identity, Random(f"{self.settings.seed}:{identity}")
 
-    def _ask(self, rng: random.Random, templates: Sequence[str], fact: Fact) -> str:
+    def _ask(self, rng: Random, templates: Sequence[str], fact: Fact) -> str:
         assert fact.number is not None
         value = rng.choice((plain(fact.number), f"{fact.number:,f}"))
         return rng.choice(templates).format(
             company=self.filing.company,
             label=self.labels[fact.concept].replace('"', "'"),
-            when=questions.when(self.context, rng),
+            when=_when(self.context, rng),
             value=value,
             unit=fact.unit,
         )
 
     def _row(
-        self, set_: str, identity: str, rng: random.Random, asked: str, answer: str, needed: Sequence[Fact], **more: str
+        self, set_: str, identity: str, rng: Random, asked: str, answer: str, needed: Sequence[Fact], **more: str
     ) -> Iterator[tuple[str, Row]]:
         text, left_out = self._show(needed, rng)
         if not text:
             self.dropped["questions whose facts do not fit in --max-context"] += 1
             return
-        yield (
-            set_,
-            {
-                "id": identity,
-                "group": self.filing.id,
-                "company": self.filing.company,
-                "text": text,
-                "question": asked,
-                "answer": answer,
-                **more,
-                "concepts": " ".join(fact.concept for fact in needed),
-                "context": " ".join(dict.fromkeys(fact.context for fact in needed)),
-                "start": self.context.start,
-                "end": self.context.end,
-                "unit": " ".join(dict.fromkeys(fact.unit for fact in needed)),
-                "decimals": " ".join(fact.decimals or "-" for fact in needed),
-                "scale": " ".join(fact.scale or "-" for fact in needed),
-                "sign": " ".join(fact.sign or "+" for fact in needed),
-                "filed": self.filing.filed,
-                "facts_left_out": left_out,
-            },
-        )
+        row = {
+            "id": identity,
+            "group": self.filing.id,
+            "company": self.filing.company,
+            "text": text,
+            "question": asked,
+            "answer": answer,
+            **more,
+            "concepts": " ".join(fact.concept for fact in needed),
+            "context": " ".join(dict.fromkeys(fact.context for fact in needed)),
+            "start": self.context.start,
+            "end": self.context.end,
+            "unit": " ".join(dict.fromkeys(fact.unit for fact in needed)),
+            "decimals": " ".join(fact.decimals or "-" for fact in needed),
+            "scale": " ".join(fact.scale or "-" for fact in needed),
+            "sign": " ".join(fact.sign or "+" for fact in needed),
+            "filed": self.filing.filed,
+            "facts_left_out": left_out,
+        }
+        yield set_, row
 
-    def _show(self, needed: Sequence[Fact], rng: random.Random) -> tuple[str, int]:
+    def _show(self, needed: Sequence[Fact], rng: Random) -> tuple[str, int]:
         """The facts as text, and how many did not fit; "" where too few fit to make it a question."""
         budget = self.settings.max_context
         kept = {id(fact) for fact in self.facts}

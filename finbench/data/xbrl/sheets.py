@@ -80,13 +80,8 @@ def _accuracy(fact: Fact) -> Decimal:
 
 def agreed(group: list[Fact]) -> Fact | None:
     """The most accurate of facts about one item, or None if they contradict each other."""
-    numbers = [fact for fact in group if fact.number is not None]
+    numbers = [(_accuracy(fact), fact.number, fact) for fact in group if fact.number is not None]
     if len(numbers) < len(group):
         return group[0] if not numbers and len({fact.value for fact in group}) == 1 else None
-    best = min(numbers, key=_accuracy)
-    assert best.number is not None
-    for fact in numbers:
-        assert fact.number is not None
-        if abs(fact.number - best.number) > _accuracy(fact):
-            return None
-    return best
+    _, exact, best = min(numbers, key=lambda found: found[0])
+    return best if all(abs(number - exact) <= accuracy for accuracy, number, _ in numbers) else None

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,89 +22,78 @@ from finbench.data.xbrl.parsing import refuse, refuse_declarations
 
 _BESIDE = (".xsd", ".xml")  # of the files beside a document, those that its taxonomy is made of
 _RESOLVED = 4  # XmlValidateConst.VALID: below, Arelle found no definition or no value
-Key = tuple[str, str]  # context, local name
 
 
-class Arelle:
-    """One offline Arelle with taxonomy packages: ``with Arelle.opened(packages) as arelle: arelle.check(...)``."""
+@contextmanager
+def arelle_check(packages: Sequence[Path]) -> Iterator[Callable[[Filing, FilingFile], dict[str, int]]]:
+    """Yield a check of filings by one offline Arelle with these taxonomy packages.
 
-    def __init__(self, controller: Any) -> None:
-        self.controller = controller
+    It compares a filing's numbers with Arelle's and takes out and counts those that differ; concepts that the filing
+    does not label get the taxonomy's standard English label. It returns counts: ``numbers`` (ours), ``resolved`` (of
+    them, by Arelle), ``agree``. Raises FinbenchError if Arelle is not installed or a package is none.
+    """
+    try:
+        from arelle import PackageManager
+        from arelle.Cntlr import Cntlr
+    except ImportError as fault:
+        hint = 'Type: pip install "finbench[xbrl]"'
+        raise FinbenchError("--taxonomy needs Arelle, which is not installed.", hint) from fault
+    if missing := [path for path in packages if not path.is_file()]:
+        raise FinbenchError(f"No such file: {missing[0]}", "Give a taxonomy package: a zip with a META-INF folder.")
+    controller = Cntlr(logFileName="logToBuffer", disable_persistent_config=True)
+    try:
+        controller.webCache.workOffline = True
+        PackageManager.init(controller, loadPackagesConfig=False)
+        for path in packages:
+            if not PackageManager.addPackage(controller, str(path.resolve())):
+                raise FinbenchError(f"{path}: not a taxonomy package.", "It is a zip with META-INF/catalog.xml.")
+        PackageManager.rebuildRemappings(controller)
+        yield partial(_check, controller)
+    finally:
+        PackageManager.close()
+        controller.close()
 
-    @classmethod
-    @contextmanager
-    def opened(cls, packages: Sequence[Path]) -> Iterator[Arelle]:
-        """Raises FinbenchError if Arelle is not installed or a package is none."""
+
+def _check(controller: Any, filing: Filing, document: FilingFile) -> dict[str, int]:
+    if document.more:
+        raise refuse(document.name, "a set of documents, which Arelle is not asked about; leave --taxonomy out")
+    with tempfile.TemporaryDirectory(prefix="finbench-arelle-") as folder:
+        # a folder of its own, where nothing but schemas and linkbases can be included
+        (Path(folder) / document.file).write_bytes(document.data)
+        for name, read in document.beside.items():
+            if name != document.file and name.lower().endswith(_BESIDE):
+                data = read()
+                refuse_declarations(f"{document.name}: {name}", data)
+                (Path(folder) / name).write_bytes(data)
+        model = controller.modelManager.load(str(Path(folder) / document.file))
         try:
-            from arelle import PackageManager
-            from arelle.Cntlr import Cntlr
-        except ImportError as fault:
-            hint = 'Type: pip install "finbench[xbrl]"'
-            raise FinbenchError("--taxonomy needs Arelle, which is not installed.", hint) from fault
-        if missing := [path for path in packages if not path.is_file()]:
-            raise FinbenchError(f"No such file: {missing[0]}", "Give a taxonomy package: a zip with a META-INF folder.")
-        controller = Cntlr(logFileName="logToBuffer", disable_persistent_config=True)
-        try:
-            controller.webCache.workOffline = True
-            PackageManager.init(controller, loadPackagesConfig=False)
-            for path in packages:
-                if not PackageManager.addPackage(controller, str(path.resolve())):
-                    raise FinbenchError(f"{path}: not a taxonomy package.", "It is a zip with META-INF/catalog.xml.")
-            PackageManager.rebuildRemappings(controller)
-            yield cls(controller)
+            theirs = _resolved(model)
+            for fact in filing.facts:
+                if fact.concept not in filing.labels and (label := _label(model, fact.concept)):
+                    filing.labels[fact.concept] = label
         finally:
-            PackageManager.close()
-            controller.close()
-
-    def check(self, filing: Filing, document: FilingFile) -> dict[str, int]:
-        """Compare the numbers of a filing with Arelle's; facts that differ are taken out of it and counted.
-
-        Concepts that the filing does not label get the taxonomy's standard English label. Returns counts: ``numbers``
-        (ours), ``resolved`` (of them, by Arelle), ``agree``.
-        """
-        if document.more:
-            raise refuse(document.name, "a set of documents, which Arelle is not asked about; leave --taxonomy out")
-        with tempfile.TemporaryDirectory(prefix="finbench-arelle-") as folder:
-            _lay_out(document, Path(folder))
-            model = self.controller.modelManager.load(str(Path(folder) / document.file))
-            try:
-                theirs = _resolved(model)
-                for fact in filing.facts:
-                    if fact.concept not in filing.labels and (label := _label(model, fact.concept)):
-                        filing.labels[fact.concept] = label
-            finally:
-                model.close()
-        counts = Counter(numbers=0, resolved=0, agree=0)
-        kept: list[Fact] = []
-        for fact in filing.facts:
-            found = theirs.get((fact.context, fact.concept.partition(":")[2])) if fact.number is not None else None
-            counts["numbers"] += fact.number is not None
-            counts["resolved"] += found is not None
-            counts["agree"] += found is not None and fact.number in found
-            if found is None or fact.number in found:
-                kept.append(fact)
-        if not counts["resolved"]:
-            hint = "Give the us-gaap package of the year that the filing's schema names, or leave --taxonomy out."
-            raise FinbenchError(f"{filing.name}: the taxonomy packages define none of its facts.", hint)
-        if len(kept) < len(filing.facts):
-            filing.unread["facts that Arelle reads otherwise"] += len(filing.facts) - len(kept)
-        filing.facts = kept
-        return dict(counts)
+            model.close()
+    counts = Counter(numbers=0, resolved=0, agree=0)
+    kept: list[Fact] = []
+    for fact in filing.facts:
+        found = theirs.get((fact.context, fact.concept.partition(":")[2])) if fact.number is not None else None
+        counts["numbers"] += fact.number is not None
+        counts["resolved"] += found is not None
+        counts["agree"] += found is not None and fact.number in found
+        if found is None or fact.number in found:
+            kept.append(fact)
+    if not counts["resolved"]:
+        hint = "Give the us-gaap package of the year that the filing's schema names, or leave --taxonomy out."
+        raise FinbenchError(f"{filing.name}: the taxonomy packages define none of its facts.", hint)
+    if len(kept) < len(filing.facts):
+        filing.unread["facts that Arelle reads otherwise"] += len(filing.facts) - len(kept)
+    filing.facts = kept
+    return dict(counts)
 
 
-def _lay_out(document: FilingFile, folder: Path) -> None:
-    """The document and its schemas and linkbases in a folder of their own, where nothing else can be included."""
-    (folder / document.file).write_bytes(document.data)
-    for name, read in document.beside.items():
-        if name != document.file and name.lower().endswith(_BESIDE):
-            data = read()
-            refuse_declarations(f"{document.name}: {name}", data)
-            (folder / name).write_bytes(data)
-
-
-def _resolved(model: Any) -> dict[Key, set[Decimal]]:
-    """The numbers that Arelle has validated against the definition of their concept."""
-    found: dict[Key, set[Decimal]] = {}
+def _resolved(model: Any) -> dict[tuple[str, str], set[Decimal]]:
+    """(context, local name) -> the numbers that Arelle has validated against the definition of their concept."""
+    found: dict[tuple[str, str], set[Decimal]] = {}
     for fact in model.facts:
         if fact.concept is None or not fact.isNumeric or fact.isNil or getattr(fact, "xValid", 0) < _RESOLVED:
             continue

@@ -6,6 +6,7 @@ and the SEC's own (``ixt-sec``). A format that is not here leaves its fact unrea
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -38,10 +39,6 @@ def _grouped(text: str, groups: str, point: str) -> Decimal:
     if len(digits) > LONGEST_NUMBER or not re.fullmatch(r"\d+(?:\.\d*)?|\.\d+", digits, re.ASCII):
         raise ValueError(f"not a number: {text[:40]!r}")
     return Decimal(digits)
-
-
-def _zero(text: str) -> Decimal:
-    return Decimal(0)
 
 
 def _dash(text: str) -> Decimal:
@@ -86,30 +83,15 @@ def _units(text: str) -> Decimal:
     return Decimal(f"{re.sub('[., ]', '', match[1])}.{match[2]:0>2}")
 
 
-def _dot(text: str) -> Decimal:
-    return _grouped(text, ",'’`", ".")
-
-
-def _comma(text: str) -> Decimal:
-    return _grouped(text, ".'’`", ",")
-
-
-NUMBERS: dict[str, Callable[[str], Decimal]] = {
-    "numdotdecimal": _dot,
-    "numcommadot": _dot,
-    "numspacedot": _dot,
-    "numdotdecimalapos": _dot,
+_dot = functools.partial(_grouped, groups=",'’`", point=".")
+_comma = functools.partial(_grouped, groups=".'’`", point=",")
+_NUMBERS: dict[str, Callable[[str], Decimal]] = {
+    **dict.fromkeys(("numdotdecimal", "numcommadot", "numspacedot", "numdotdecimalapos"), _dot),
     "numdotdecimalin": _dot,  # Indian grouping: 12,34,567
-    "numcommadecimal": _comma,
-    "numdotcomma": _comma,
-    "numspacecomma": _comma,
-    "numcomma": _comma,
-    "numcommadecimalapos": _comma,
-    "numunitdecimal": _units,
-    "numunitdecimalapos": _units,
-    "numdash": _dash,
-    "zerodash": _dash,
-    "fixedzero": _zero,
+    **dict.fromkeys(("numcommadecimal", "numdotcomma", "numspacecomma", "numcomma", "numcommadecimalapos"), _comma),
+    **dict.fromkeys(("numunitdecimal", "numunitdecimalapos"), _units),
+    **dict.fromkeys(("numdash", "zerodash"), _dash),
+    "fixedzero": lambda text: Decimal(0),
     "numwordsen": _words,
 }
 
@@ -125,18 +107,12 @@ def _date(text: str) -> str:
     return f"{year:04d}-{months[0]:02d}-{digits[0]:02d}"
 
 
-TEXTS: dict[str, Callable[[str], str]] = {
-    "datemonthnamedayyearen": _date,
-    "datelongus": _date,
-    "dateshortus": _date,
-    "datedaymonthnameyearen": _date,
-    "datelonguk": _date,
-    "fixedtrue": lambda text: "true",
-    "booleantrue": lambda text: "true",
-    "fixedfalse": lambda text: "false",
-    "booleanfalse": lambda text: "false",
-    "fixedempty": lambda text: "",
-    "nocontent": lambda text: "",
+_TEXTS: dict[str, Callable[[str], str]] = {
+    **dict.fromkeys(("datemonthnamedayyearen", "datedaymonthnameyearen"), _date),
+    **dict.fromkeys(("datelongus", "dateshortus", "datelonguk"), _date),
+    **dict.fromkeys(("fixedtrue", "booleantrue"), lambda text: "true"),
+    **dict.fromkeys(("fixedfalse", "booleanfalse"), lambda text: "false"),
+    **dict.fromkeys(("fixedempty", "nocontent"), lambda text: ""),
 }
 
 
@@ -144,15 +120,15 @@ def read_number(text: str, name: str) -> Decimal:
     """The non-negative number that ``text`` prints under format ``name`` ("" for none); raises ValueError."""
     if not name:  # no format: the text is an xs:decimal without a sign
         return _grouped(text, "", ".")
-    rule = NUMBERS.get(name.replace("-", "").lower())
-    if rule is None:
-        raise ValueError(f"the number format {name!r} is not known")
-    return rule(text)
+    if rule := _NUMBERS.get(name.replace("-", "").lower()):
+        return rule(text)
+    raise ValueError(f"the number format {name!r} is not known")
 
 
-def read_text(text: str, name: str) -> str | None:
-    """What ``text`` means under format ``name``; None if the format is not known. Raises ValueError."""
+def read_text(text: str, name: str) -> str:
+    """What ``text`` means under format ``name`` ("" for none); raises ValueError."""
     if not name:
         return " ".join(text.split())
-    rule = TEXTS.get(name.replace("-", "").lower())
-    return None if rule is None else rule(text)
+    if rule := _TEXTS.get(name.replace("-", "").lower()):
+        return rule(text)
+    raise ValueError(f"the text format {name!r} is not known")
