@@ -25,6 +25,20 @@ _BLOCK = 4096
 _LARGEST_JSON = 64 * 2**20  # bytes; the largest tokenizers have 35 MB
 
 
+def damaged(message: str, what: str = "it") -> FinbenchError:
+    """The fault of a file that is not what its author wrote."""
+    return FinbenchError(message, f"Fetch {what} again.")
+
+
+def empty_model(config: Any) -> Any:
+    """The causal language model of transformers' ``config`` without weights, on torch's meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
 def is_structured(folder: Path) -> bool:
     """Whether a folder holds a model with low-rank structure, as finbench stores it."""
     return (folder / STRUCTURE).is_file()
@@ -53,7 +67,7 @@ def check_folder(folder: Path) -> None:
             with safe_open(shard, framework="numpy"):
                 pass
         except (SafetensorError, OSError) as fault:
-            raise FinbenchError(f"{shard} is torn or not safetensors ({fault}).", "Fetch it again.") from fault
+            raise damaged(f"{shard} is torn or not safetensors ({fault}).") from fault
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -61,7 +75,7 @@ def _shards(folder: Path) -> list[Path]:
     if is_structured(folder):
         if (folder / FACTORISED).is_file():
             return [folder / FACTORISED]
-        raise FinbenchError(f"{folder} is incomplete: {FACTORISED}.", "Fetch it again.")
+        raise damaged(f"{folder} is incomplete: {FACTORISED}.")
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
@@ -73,9 +87,7 @@ def _shards(folder: Path) -> list[Path]:
     names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing or not names:
-        raise FinbenchError(
-            f"{folder} is incomplete: {', '.join(missing) or 'the index names no shard'}.", "Fetch it again."
-        )
+        raise damaged(f"{folder} is incomplete: {', '.join(missing) or 'the index names no shard'}.")
     return [folder / name for name in names]
 
 
@@ -130,7 +142,7 @@ def _tokenizer(folder: Path) -> Any:
     stated = read_json(folder / "tokenizer.json", folder, _LARGEST_JSON)
     model, added = stated.get("model"), stated.get("added_tokens")
     if not isinstance(model, dict) or "vocab" not in model:
-        raise FinbenchError(f"{folder}/tokenizer.json holds no tokenizer.", "Fetch it again.")
+        raise damaged(f"{folder}/tokenizer.json holds no tokenizer.")
     tokens = [[entry.get("id"), entry.get("content"), entry.get("special")] for entry in added or []]
     return [model["vocab"], model.get("merges"), tokens, [stated.get(part) for part in _TOKENIZER_PARTS]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +11,7 @@ from finbench.models.structured import modules
 from finbench.models.structured.modules import SLTrainLinear
 from finbench.models.structured.surgery import parameters
 
-__all__ = ["Flops", "Part", "compression", "dense_parameters", "flops_per_token", "parameters", "parts", "stored_bytes"]
+__all__ = ["Flops", "Part", "dense_parameters", "flops_per_token", "parameters", "parts", "stored_bytes"]
 
 _ATTENTION, _MLP = ("attn", "attention"), ("mlp", "feed_forward", "ffn")
 
@@ -72,17 +71,8 @@ def _part(owner: str, module: nn.Module, embeddings: Any, head: Any) -> str:
 
 def dense_parameters(model: Any) -> int:
     """Parameters of the same model with every structured layer dense."""
-    more = 0
-    for layer in modules.layers(model).values():
-        own = sum(parameter.numel() for parameter in layer.parameters())
-        bias = layer.bias_of()
-        more += layer.up.out_features * layer.down.in_features + (0 if bias is None else bias.numel()) - own
-    return parameters(model) + more
-
-
-def compression(model: Any) -> float:
-    """Parameters of the dense model over those of this one, embeddings and all."""
-    return dense_parameters(model) / parameters(model)
+    records = [layer.record for layer in modules.layers(model).values()]
+    return parameters(model) + sum(record.dense - record.parameters for record in records)
 
 
 def flops_per_token(model: Any, context: int) -> Flops:
@@ -93,33 +83,24 @@ def flops_per_token(model: Any, context: int) -> Flops:
     SLTrain multiplies by a matrix of the dense size, and beside that by its factors, or composes them into that matrix,
     whichever is less; composing is shared among the tokens of a pass, here of one sequence.
     """
-    products = sum(_products(module, context) for module in _multiplied(model))
+    from transformers.pytorch_utils import Conv1D
+
+    composed = {id(part) for layer in model.modules() if isinstance(layer, SLTrainLinear) for part in layer.children()}
+    products = 0.0  # multiplications
+    for module in model.modules():
+        if isinstance(module, SLTrainLinear):
+            rank, inputs, outputs = module.record.rank, module.record.inputs, module.record.outputs
+            products += inputs * outputs + rank * min(inputs + outputs, inputs * outputs / context)
+        elif isinstance(module, nn.Linear) and id(module) not in composed:
+            products += module.in_features * module.out_features  # of a quantised one too, whose weight is packed
+        elif isinstance(module, Conv1D):
+            products += module.nx * module.nf
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     attention = 2 * context * heads * width * config.num_hidden_layers  # QKᵀ and AV
     forward = 2.0 * (products + attention)
     return Flops(forward, 3 * forward)
-
-
-def _multiplied(model: Any) -> Iterator[nn.Module]:
-    """Every module that is one matrix product, or, of SLTrain, one composed."""
-    from transformers.pytorch_utils import Conv1D
-
-    composed = {id(part) for layer in model.modules() if isinstance(layer, SLTrainLinear) for part in layer.children()}
-    for module in model.modules():
-        if isinstance(module, SLTrainLinear) or (isinstance(module, nn.Linear | Conv1D) and id(module) not in composed):
-            yield module
-
-
-def _products(module: Any, context: int) -> float:
-    """Multiplications a token."""
-    if isinstance(module, SLTrainLinear):
-        rank, inputs, outputs = module.down.out_features, module.down.in_features, module.up.out_features
-        return inputs * outputs + rank * min(inputs + outputs, inputs * outputs / context)
-    if isinstance(module, nn.Linear):
-        return float(module.in_features * module.out_features)  # of a quantised one too, whose weight is packed
-    return float(module.nx * module.nf)
 
 
 def stored_bytes(model: Any, bits: int = 16) -> int:

@@ -141,36 +141,25 @@ def begin(
         if structure.init == "spectral":
             target = torch.randn(target.shape, generator=draws, dtype=torch.float64).to(weight.device)
         a, b, tail, norm = truncated(target, layer.rank, None if gram is None else root(gram))
-        values = None
+        made = b @ a
         if isinstance(module, SLTrainLinear):
-            values = (target - b @ a).flatten()[module.support.long()]
-        if structure.init == "spectral":
-            drawn = b @ a if values is None else (b @ a).flatten().index_add(0, module.support, values)
-            share = float(weight.double().norm() / drawn.norm())
-            a, b, values = a * math.sqrt(share), b * math.sqrt(share), None if values is None else values * share
-        module.down.weight.copy_(a / math.sqrt(module.scale))
-        module.up.weight.copy_(b / math.sqrt(module.scale))
-        if isinstance(module, SLTrainLinear) and values is not None:
-            module.values.copy_(values)
+            values = (target - made).flatten()[module.support.long()]
+            made = made.flatten().index_add(0, module.support, values).view_as(target)
+        share = float(weight.double().norm() / made.norm()) if structure.init == "spectral" else 1.0
+        module.down.weight.copy_(a * math.sqrt(share) / math.sqrt(module.scale))
+        module.up.weight.copy_(b * math.sqrt(share) / math.sqrt(module.scale))
+        if isinstance(module, SLTrainLinear):
+            module.values.copy_(values * share)
         if structure.init == "spectral":
             return layer
-        if values is None and gram is None:
-            return layer.model_copy(update={"error": tail / norm if norm else 0.0})
-        made = b @ a if values is None else (b @ a).flatten().index_add(0, module.support, values).view_as(target)
-        return layer.model_copy(update=_errors(target, made, gram))
-
-
-def _errors(target: torch.Tensor, made: torch.Tensor, gram: torch.Tensor | None) -> dict[str, float]:
-    """Measured on the matrix: its own error, and that of the outputs by the Gram matrix of the inputs."""
-    lost = target - made
-    found = {"error": float(lost.norm() / target.norm().clamp(min=1e-300))}
-    if gram is not None:
-        found["output_error"] = math.sqrt(max(0.0, _seen(lost, gram)) / max(_seen(target, gram), 1e-300))
-    return found
-
-
-def _seen(matrix: torch.Tensor, gram: torch.Tensor) -> float:
-    return float(((matrix @ gram) * matrix).sum())
+        lost = target - made
+        found = {"error": float(lost.norm() / target.norm().clamp(min=1e-300))}
+        if gram is not None:
+            of_lost, of_target = (float(((matrix @ gram) * matrix).sum()) for matrix in (lost, target))
+            found["output_error"] = math.sqrt(max(0.0, of_lost) / max(of_target, 1e-300))
+        elif not isinstance(module, SLTrainLinear):
+            found["error"] = tail / norm if norm else 0.0  # known from what was cut
+        return layer.model_copy(update=found)
 
 
 def _kaiming(module: LowRankLinear, layer: Factored, draws: torch.Generator, residual: float) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from finbench.core.errors import FinbenchError
+from finbench.models.modelfiles import empty_model
 from finbench.models.structured import counts
 
 # The width is chosen so that the inner size stays near its share of it; beyond these it would be another kind of model.
@@ -39,44 +39,34 @@ def dense_config_matching(
     inner size, chosen to meet the count, is nearest to its share of the width before. Raises FinbenchError for a count
     that no such model has, and for families other than GPT-2's and Llama's shape.
     """
-    if (parameters is None) == (flops is None):
+    measure, wanted = ("flops", flops) if parameters is None else ("parameters", float(parameters))
+    if wanted is None:
         raise ValueError("parameters or flops")
-    wanted = float(parameters if parameters is not None else flops or 0)
-    measure = "parameters" if parameters is not None else "flops"
 
     def count(one: Any) -> float:
-        model = _skeleton(one)
-        return float(counts.parameters(model)) if flops is None else counts.flops_per_token(model, context).forward
+        model = empty_model(one)
+        return counts.flops_per_token(model, context).forward if parameters is None else float(counts.parameters(model))
 
     text = config.get_text_config()
-    share = _inner(text) / text.hidden_size
-    best: tuple[float, Any] | None = None
+    own = (text.n_inner or 4 * text.n_embd) if text.model_type == "gpt2" else text.intermediate_size
+    share = own / text.hidden_size
+    best: Any = None
+    nearest = math.inf
     for heads in range(1, text.num_attention_heads + 1):
-        found = _meeting(config, heads, wanted, count)
-        if found is None:
-            continue
-        off = abs(math.log(_inner(found.get_text_config()) / found.get_text_config().hidden_size / share))
-        if best is None or off < best[0]:
-            best = (off, found)
+        width = text.hidden_size // text.num_attention_heads * heads
+        usual = max(2, round(share * width))
+        one, two = (count(_narrowed(config, heads, inner)) for inner in (usual, 2 * usual))
+        inner = usual + round((wanted - one) / ((two - one) / usual))  # both counts are linear in it
+        off = abs(math.log(inner / width / share)) if _NARROWEST * usual <= inner <= _WIDEST * usual else math.inf
+        if off < nearest:
+            best, nearest = _narrowed(config, heads, inner), off
     if best is None:
         raise FinbenchError(
             f"No narrower {config.model_type} of {text.num_hidden_layers} layers has {wanted:,.0f} {measure}: "
             f"this one has {count(config):,.0f}.",
             "Compress less; at this size the embeddings are most of the model.",
         )
-    return Match(best[1], measure, wanted, count(best[1]))
-
-
-def _meeting(config: Any, heads: int, wanted: float, count: Callable[[Any], float]) -> Any | None:
-    """The configuration of so many heads whose inner size meets the count, if it is of a sensible share."""
-    text = config.get_text_config()
-    width = text.hidden_size // text.num_attention_heads * heads
-    usual = max(2, round(_inner(text) / text.hidden_size * width))
-    one, two = (count(_narrowed(config, heads, inner)) for inner in (usual, 2 * usual))
-    inner = usual + round((wanted - one) / ((two - one) / usual))  # both counts are linear in it
-    if not _NARROWEST * usual <= inner <= _WIDEST * usual:
-        return None
-    return _narrowed(config, heads, inner)
+    return Match(best, measure, wanted, count(best))
 
 
 def _narrowed(config: Any, heads: int, inner: int) -> Any:
@@ -99,17 +89,3 @@ def _narrowed(config: Any, heads: int, inner: int) -> Any:
         share = groups / old.num_attention_heads * heads
         text.num_key_value_heads = min((n for n in range(1, heads + 1) if heads % n == 0), key=lambda n: abs(n - share))
     return made
-
-
-def _inner(text: Any) -> int:
-    if text.model_type == "gpt2":
-        return int(text.n_inner or 4 * text.n_embd)
-    return int(text.intermediate_size)
-
-
-def _skeleton(config: Any) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)

@@ -29,6 +29,7 @@ class LowRankLinear(nn.Module):
     """y = B(Ax) + b: ``down`` is A (rank, inputs), ``up`` is B (outputs, rank) with b."""
 
     decay = 0.0  # of |BA|^2 in the loss
+    scaled = False  # the product by a scale, which is not the bias's: that lies beside ``up``
     down: nn.Linear
     up: nn.Linear
 
@@ -37,12 +38,7 @@ class LowRankLinear(nn.Module):
         self.record = layer
         self.scale = layer.scale
         self.down = _bare(layer.inputs, layer.rank, False, device, dtype)
-        self.up = _bare(layer.rank, layer.outputs, self.biased(layer), device, dtype)
-
-    @staticmethod
-    def biased(layer: Factored) -> bool:
-        """Whether the bias lies in ``up``."""
-        return layer.bias
+        self.up = _bare(layer.rank, layer.outputs, layer.bias and not self.scaled, device, dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """B(Ax) + b."""
@@ -56,10 +52,6 @@ class LowRankLinear(nn.Module):
     def matrix(self) -> torch.Tensor:
         """The matrix that it computes, (outputs, inputs)."""
         return self.up.weight @ self.down.weight
-
-    def extra_repr(self) -> str:
-        """For people."""
-        return f"rank={self.down.out_features}"
 
 
 class CoLALinear(LowRankLinear):
@@ -115,6 +107,7 @@ class SLTrainLinear(LowRankLinear):
     The support is fixed; it is drawn from a seed (``inits.support``) and stored with the weights.
     """
 
+    scaled = True
     support: torch.Tensor
 
     def __init__(self, layer: Factored, device: Any = None, dtype: Any = None) -> None:
@@ -125,11 +118,6 @@ class SLTrainLinear(LowRankLinear):
         places = torch.zeros(layer.entries, device=device, dtype=torch.int64 if wide else torch.int32)
         self.register_buffer("support", places)
         self.bias = nn.Parameter(torch.zeros(layer.outputs, device=device, dtype=dtype)) if layer.bias else None
-
-    @staticmethod
-    def biased(layer: Factored) -> bool:
-        """``up`` has none: the scale is not the bias's."""
-        return False
 
     def bias_of(self) -> torch.Tensor | None:
         """b, or None."""
@@ -165,11 +153,7 @@ class SLTrainLinear(LowRankLinear):
         return made + self.sparse().to(made.dtype)
 
 
-MODULES: dict[str, type[LowRankLinear]] = {
-    "lowrank": LowRankLinear,
-    "cola": CoLALinear,
-    "sltrain": SLTrainLinear,
-}
+MODULES: dict[str, type[LowRankLinear]] = {"lowrank": LowRankLinear, "cola": CoLALinear, "sltrain": SLTrainLinear}
 
 
 def layers(model: nn.Module) -> dict[str, LowRankLinear]:
