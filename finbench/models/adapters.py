@@ -204,11 +204,10 @@ def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
     another base: adapters of equal shape load anywhere and score nonsense.
     """
     trained_on = adapter.record.base if adapter.record else None
+    name = named or _known_base(adapter, trained_on)
     if named is None and trained_on and trained_on.source == "hub" and trained_on.revision:
-        _known_base(adapter, trained_on)
         return bases.resolve(f"hub:{trained_on.hub_id}@{trained_on.revision}")
-    source = trained_on.source if trained_on and trained_on.source != "folder" else None
-    base = bases.resolve(named or _known_base(adapter, trained_on), source)
+    base = bases.resolve(name, trained_on.source if trained_on and trained_on.source != "folder" else None)
     if trained_on is not None and base.id.fingerprint != trained_on.fingerprint:
         raise FinbenchError(
             f"{adapter.name} was trained on another base (recorded {trained_on.alias}, fingerprint "
@@ -299,7 +298,15 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
     if stored != loaded:
         odd = sorted(stored ^ loaded)
         raise _misfit(folder, f"{len(odd)} tensors match no module, such as {odd[0]}.")
-    _check_depth(folder, stored, model, name)
+    # one that touches exactly the first n layers of a deeper base was made for another
+    layers = {int(match[1]) for key in stored if (match := re.search(r"\.(?:layers|h)\.(\d+)\.", key))}
+    depth = getattr(model.config, "num_hidden_layers", None)
+    chosen = getattr(model.peft_config[name], "layers_to_transform", None)
+    if layers and depth and chosen is None and layers == set(range(len(layers))) and len(layers) < depth:
+        raise FinbenchError(
+            f"{folder} does not fit its base: it has {len(layers)} layers, the base {depth}.",
+            "Name the right base with --base; if it is meant so, state layers_to_transform in adapter_config.json.",
+        )
     return model
 
 
@@ -332,15 +339,3 @@ def _copied(model: Any, folder: Path) -> set[str]:
         for name, tensor in found.items()
         if any(weight.shape == tensor.shape and torch.equal(weight.cpu(), tensor.to(weight.dtype)) for weight in own)
     }
-
-
-def _check_depth(folder: Path, stored: set[str], model: Any, name: str) -> None:
-    """Refuse an adapter that touches exactly the first n layers of a deeper base: it was made for another one."""
-    layers = {int(match[1]) for key in stored if (match := re.search(r"\.(?:layers|h)\.(\d+)\.", key))}
-    depth = getattr(model.config, "num_hidden_layers", None)
-    chosen = getattr(model.peft_config[name], "layers_to_transform", None)
-    if layers and depth and chosen is None and layers == set(range(len(layers))) and len(layers) < depth:
-        raise FinbenchError(
-            f"{folder} does not fit its base: it has {len(layers)} layers, the base {depth}.",
-            "Name the right base with --base; if it is meant so, state layers_to_transform in adapter_config.json.",
-        )

@@ -18,7 +18,7 @@ from finbench.core import catalog, environment, paths, refs, safety
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.files import cannot_write, folder_atomic, sha256_file
-from finbench.core.records import BaseModelId, Bits, DType, Recipe
+from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
 from finbench.models import chatguard, modelfiles, structured
 from finbench.models.modelfiles import damaged, is_structured
@@ -136,8 +136,8 @@ def _gguf(entry: catalog.BaseEntry) -> Path:
 # ---------------------------------------------------------------- loading
 
 
-def compute_dtype(wanted: DType) -> Any:
-    """The torch dtype for ``wanted``; ``auto`` is bfloat16 where the hardware computes in it, else float32."""
+def compute_dtype(wanted: str) -> Any:
+    """The torch dtype of a name; ``auto`` is bfloat16 where the hardware computes in it, else float32."""
     import torch
 
     if wanted != "auto":
@@ -261,17 +261,6 @@ def layers_of(model: Any) -> list[Layer]:
     return found
 
 
-def _as_large_as_stated(base: Base) -> None:
-    """Refuse a configuration of a far larger model than its weights: the missing ones would be allocated first.
-
-    Quantised weights hold up to eight values in a number.
-    """
-    stated = sum(parameter.numel() for parameter in skeleton(base).parameters())
-    there = modelfiles.elements(base.folder)
-    if stated > 8 * there:
-        raise damaged(f"{base.folder}: config.json is of a model of {stated:,} parameters, its weights have {there:,}.")
-
-
 def save(model: Any, base: Base, folder: Path) -> None:
     """Write a whole model that was made of ``base`` in 16 bits into ``folder``, in the form that the base has."""
     if is_structured(base.folder):
@@ -291,18 +280,21 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(base)
-    _as_large_as_stated(base)
+    outline = skeleton(base)
+    stated, there = sum(tensor.numel() for tensor in outline.parameters()), modelfiles.elements(base.folder)
+    if stated > 8 * there:  # the missing ones would be allocated first; a quantised number holds up to eight values
+        raise damaged(f"{base.folder}: config.json is of a model of {stated:,} parameters, its weights have {there:,}.")
     if sharded and bits == 16 and environment.rank() > 0:
-        return skeleton(base).to(dtype).eval(), tokenizer
+        return outline.to(dtype).eval(), tokenizer
     extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype, sharded)}
     device = "cpu" if sharded and bits == 16 else environment.device()
     if device == "cpu":
         environment.keep_freed_memory()
     opener = AutoModelForCausalLM.from_pretrained
     if is_structured(base.folder):
-        stored, opener = structured.storage.read(base.folder).bits, structured.storage.from_pretrained
-        if stored not in (16, bits):
-            raise FinbenchError(f"{base.folder} is stored in {stored} bits, not in {bits}.", f"Say so: --bits {stored}")
+        held, opener = structured.storage.read(base.folder).bits, structured.storage.from_pretrained
+        if held not in (16, bits):
+            raise FinbenchError(f"{base.folder} is stored in {held} bits, not in {bits}.", f"Say so: --bits {held}")
     with _explained(base):
         model, report = opener(
             base.folder,

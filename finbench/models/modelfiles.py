@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -110,16 +109,15 @@ def fingerprint(folder: Path) -> str:
     sha = hashlib.sha256(stable_json(parts).encode("utf-8", "surrogatepass"))
     tensors: dict[str, bytes] = {}
     for shard in _shards(folder):
+        header = check_header(shard)
         with shard.open("rb") as handle:
-            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-            start = handle.tell()
+            start = 8 + int.from_bytes(handle.read(8), "little")
             for name, entry in header.items():
-                if name != "__metadata__":
-                    tensors[name] = stable_json([entry["dtype"], entry["shape"]]).encode()
-                    first, last = (start + offset for offset in entry["data_offsets"])
-                    for place in (first, (first + last) // 2, max(first, last - _BLOCK)):
-                        handle.seek(place)
-                        tensors[name] += handle.read(min(_BLOCK, last - place))
+                tensors[name] = stable_json([entry["dtype"], entry["shape"]]).encode()
+                first, last = (start + offset for offset in entry["data_offsets"])
+                for place in (first, (first + last) // 2, max(first, last - _BLOCK)):
+                    handle.seek(place)
+                    tensors[name] += handle.read(min(_BLOCK, last - place))
     for name in sorted(tensors):
         sha.update(name.encode() + b"\0" + tensors[name])
     return sha.hexdigest()

@@ -90,12 +90,7 @@ def train(
 
 def _together(run: Prepared, out: Path, data_dir: Path | None, resume: bool, processes: int) -> Adapter:
     job = launch.Job(
-        recipe=run.recipe,
-        out=str(out),
-        data_dir=None if data_dir is None else str(data_dir),
-        resume=resume,
-        loop=run.passes.loop,
-        parent=os.getpid(),
+        recipe=run.recipe, out=out, data_dir=data_dir, resume=resume, loop=run.passes.loop, parent=os.getpid()
     )
     launch.together(job, out / "checkpoints" / "ranks", processes)
     return adapters.record(out)
@@ -122,7 +117,7 @@ def fit(
 ) -> tuple[AnswerTrainer, TrainingWatch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
     from finbench.training import loops
-    from finbench.training.trainer import AnswerTrainer, FirstCtrlC, TrainingWatch, arguments
+    from finbench.training.trainer import AnswerTrainer, TrainingWatch, arguments, stopping_gently
 
     recipe, passes = run.recipe, run.passes
     if recipe.kernels == "liger":
@@ -145,7 +140,7 @@ def fit(
                 args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
                 train_dataset=run.rows,
             )
-        with FirstCtrlC(watch), passes.at_work(model), writing(folder):
+        with stopping_gently(watch), passes.at_work(model), writing(folder):
             if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
                 trainer.restore(checkpoint)
             else:

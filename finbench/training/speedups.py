@@ -39,27 +39,22 @@ def check(recipe: Recipe) -> None:
             f"optimizer: {recipe.optimizer} moves its state from a GPU to this machine's memory, and no GPU is here.",
             f"--set optimizer={'adamw_8bit' if '8bit' in recipe.optimizer else 'adamw'}",
         )
-    if recipe.compile:
-        _compiles(recipe, gpu)
+    if recipe.compile and recipe.sharding != "none":
+        raise FinbenchError(
+            "compile and sharding have not been made to work together.", "--set compile=false, or sharding=none"
+        )
+    if recipe.compile and gpu and importlib.util.find_spec("triton") is None:
+        raise FinbenchError("torch.compile needs Triton on a GPU.", "pip install triton")
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
+    if recipe.compile and not gpu and not any(name and shutil.which(name) for name in compilers):
+        raise FinbenchError(
+            "torch.compile needs a C++ compiler on a processor.", "apt install g++; or --set compile=false"
+        )
     if recipe.kernels == "liger":
         if not gpu:
             raise FinbenchError("Liger's kernels run on a GPU, and no GPU is here.", "--set kernels=torch")
         if importlib.util.find_spec("liger_kernel") is None:
             raise FinbenchError("Liger's kernels are not installed.", 'pip install "finbench[liger]"')
-
-
-def _compiles(recipe: Recipe, gpu: bool) -> None:
-    if recipe.sharding != "none":
-        raise FinbenchError(
-            "compile and sharding have not been made to work together.", "--set compile=false, or sharding=none"
-        )
-    if gpu and importlib.util.find_spec("triton") is None:
-        raise FinbenchError("torch.compile needs Triton on a GPU.", "pip install triton")
-    names = [os.environ.get("CXX", ""), "g++", "clang++"]
-    if not gpu and not any(name and shutil.which(name) for name in names):
-        raise FinbenchError(
-            "torch.compile needs a C++ compiler on a processor.", "apt install g++; or --set compile=false"
-        )
 
 
 def decoder_layers(model: Any) -> list[Any]:

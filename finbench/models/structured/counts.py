@@ -111,24 +111,18 @@ def stored_bytes(model: Any, bits: int = 16) -> int:
     blocks and two tables of 16 and 256 float32 a layer; bitsandbytes' own description, some 170 bytes a layer, is not
     counted. Everything else keeps the dtype that it has. ``model`` is not quantised.
     """
-    quantised = [] if bits == 16 else quantisable(model)
-    taken = {id(layer.weight) for layer in quantised}
-    supports = [layer.support for layer in modules.layers(model).values() if isinstance(layer, SLTrainLinear)]
-    tensors = {id(tensor): tensor for tensor in [*model.parameters(), *supports]}
-    plain = sum(tensor.numel() * tensor.element_size() for key, tensor in tensors.items() if key not in taken)
-    quantised_bytes = sum(_layer_bytes(layer.out_features, layer.in_features, bits) for layer in quantised)
-    return int(plain + quantised_bytes)
+    total = sum(part.bytes for part in parts(model))
+    for layer in [] if bits == 16 else quantisable(model):
+        weights, blocks = layer.weight.numel(), -(-layer.weight.numel() // 64)
+        total -= weights * layer.weight.element_size()
+        if bits == 8:
+            total += weights + 4 * layer.out_features + 1
+        else:
+            total += -(-weights // 2) + blocks + 4 * -(-blocks // 256) + 4 * (16 + 256)
+    return total
 
 
 def quantisable(model: Any) -> list[nn.Linear]:
     """The layers that bitsandbytes quantises: factors, and what stayed dense in the blocks."""
     head = model.get_output_embeddings()
     return [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
-
-
-def _layer_bytes(outputs: int, inputs: int, bits: int) -> int:
-    if bits == 8:
-        return outputs * inputs + 4 * outputs + 1
-    count = outputs * inputs
-    blocks = -(-count // 64)
-    return -(-count // 2) + blocks + 4 * -(-blocks // 256) + 4 * (16 + 256)

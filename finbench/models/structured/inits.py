@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
@@ -64,26 +65,25 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
     whose zeros are left out. Layers that read the same tensor, such as query, key and value, share one matrix.
     """
     same: dict[str, str] = {}
-    last: list[Any] = [None, ""]
+    last: tuple[Any, str] = (None, "")
     found: dict[str, torch.Tensor] = {}
-    keep: list[torch.Tensor | None] = [None]
+    mask: torch.Tensor | None = None
 
-    def watch(name: str) -> Any:
-        def hook(_: Any, arguments: Any) -> None:
-            x = arguments[0]
-            if name not in same:
-                same[name] = last[1] if last[0] is x else name
-                last[:] = [x, same[name]]
-            if same[name] != name:
-                return
-            rows = x.reshape(-1, x.shape[-1]) if keep[0] is None else x[keep[0]]
-            rows = rows.double()  # in float32 it is not positive definite where one direction is 10,000 times another
-            gram = rows.T @ rows
-            found[name] = found[name] + gram if name in found else gram
+    def see(name: str, _: Any, arguments: Any) -> None:
+        nonlocal last
+        x = arguments[0]
+        if name not in same:
+            same[name] = last[1] if last[0] is x else name
+            last = (x, same[name])
+        if same[name] != name:
+            return
+        rows = x.reshape(-1, x.shape[-1]) if mask is None else x[mask.bool()]
+        rows = rows.double()  # in float32 it is not positive definite where one direction is 10,000 times another
+        gram = rows.T @ rows
+        found[name] = found[name] + gram if name in found else gram
 
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names]
+    hooks = {name: functools.partial(see, name) for name in names}
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook) for name, hook in hooks.items()]
     training = model.training
     model.eval()
     try:
@@ -92,7 +92,6 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
                 given = dict(batch) if isinstance(batch, Mapping) else {"input_ids": batch}
                 given = {key: value.to(model.device) for key, value in given.items() if key != "labels"}
                 mask = given.get("attention_mask")
-                keep[0] = None if mask is None else mask.bool()
                 model(**given, use_cache=False)
     finally:
         for handle in handles:

@@ -17,17 +17,10 @@ _NARROWEST, _WIDEST = 0.5, 2.0
 
 @dataclass(frozen=True)
 class Match:
-    """A narrower dense configuration. ``deviation`` is reached over wanted, less one."""
+    """A narrower dense configuration; ``deviation``: how much more it has than wanted, as a share; negative: less."""
 
     config: Any
-    measure: str  # parameters or flops
-    wanted: float
-    reached: float
-
-    @property
-    def deviation(self) -> float:
-        """How much more, as a share; negative: less."""
-        return self.reached / self.wanted - 1
+    deviation: float
 
 
 def dense_config_matching(
@@ -66,7 +59,7 @@ def dense_config_matching(
             f"this one has {count(config):,.0f}.",
             "Compress less; at this size the embeddings are most of the model.",
         )
-    return Match(best, measure, wanted, count(best))
+    return Match(best, count(best) / wanted - 1)
 
 
 def _narrowed(config: Any, heads: int, inner: int) -> Any:

@@ -25,17 +25,11 @@ class Surgery:
     """What was replaced. ``kept`` are layers that were meant but would not have become smaller; ``before`` and
     ``after`` count all parameters of the model, tied ones once."""
 
-    structure: Structure
     layers: tuple[Factored, ...]
     kept: tuple[str, ...]
     before: int
     after: int
     warnings: tuple[str, ...] = ()
-
-    @property
-    def compression(self) -> float:
-        """Parameters before over after, embeddings and all."""
-        return self.before / self.after
 
     @property
     def rank(self) -> int | None:
@@ -58,7 +52,7 @@ def restructure(model: Any, structure: Structure, calibration: Iterable[Any] | N
     """
     before = parameters(model)
     if structure.kind == "dense":
-        return Surgery(structure, (), (), before, before)
+        return Surgery((), (), before, before)
     if modules.layers(model):
         raise FinbenchError("The model has low-rank structure already.", "Start from the dense one.")
     chosen, kept, warnings = plan(model, structure)
@@ -73,11 +67,14 @@ def restructure(model: Any, structure: Structure, calibration: Iterable[Any] | N
     for layer in chosen:
         old = model.get_submodule(layer.name)
         module = replace(model, layer, structure)
+        # GPT-2 starts the layers that add to the residual stream smaller, by the root of their number
+        smaller = model.config.model_type == "gpt2" and layer.name.endswith(".c_proj")
+        residual = 1 / math.sqrt(2 * model.config.n_layer) if smaller else 1.0
         if old.weight.device.type != "meta":
-            layer = inits.begin(module, old, layer, structure, grams.get(layer.name), _residual(model, layer))
+            layer = inits.begin(module, old, layer, structure, grams.get(layer.name), residual)
         module.record = layer
         made.append(layer)
-    return Surgery(structure, tuple(made), kept, before, parameters(model), warnings)
+    return Surgery(tuple(made), kept, before, parameters(model), warnings)
 
 
 def planned(config: Any, structure: Structure) -> Surgery:
@@ -223,10 +220,3 @@ def _rank(model: Any, structure: Structure, sizes: Mapping[str, tuple[int, int]]
         middle = (low + high + 1) // 2
         low, high = (middle, high) if total(middle) <= room else (low, middle - 1)
     return low
-
-
-def _residual(model: Any, layer: Factored) -> float:
-    """GPT-2 starts the layers that add to the residual stream smaller, by the root of their number."""
-    if model.config.model_type == "gpt2" and layer.name.endswith(".c_proj"):
-        return 1 / math.sqrt(2 * model.config.n_layer)
-    return 1.0
