@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from finbench.core.errors import FinbenchError
 from finbench.models import bases
-from finbench.models.structured import counts, inits, matching, modules, surgery
+from finbench.models.structured import counts, inits, modules, surgery
 from finbench.models.structured.structures import Factored, Structure, break_even
 
 IDS = torch.arange(3, 43).reshape(2, 20)
@@ -418,7 +418,7 @@ def test_a_narrower_dense_model_matches(name: str, measure: str) -> None:
     wanted: dict[str, Any] = {"parameters": done.after}
     if measure == "flops":
         wanted = {"flops": counts.flops_per_token(model, 256).forward, "context": 256}
-    match = matching.dense_config_matching(config, **wanted)
+    match = counts.dense_config_matching(config, **wanted)
     assert abs(match.deviation) < 1e-3
     assert match.config.num_hidden_layers == config.num_hidden_layers
     assert match.config.vocab_size == config.vocab_size
@@ -435,7 +435,7 @@ def test_a_narrower_dense_model_matches(name: str, measure: str) -> None:
 
 def test_a_count_that_no_narrower_model_has_is_refused() -> None:
     with pytest.raises(FinbenchError, match="No narrower gpt2 of 12 layers"):
-        matching.dense_config_matching(GPT2Config(), parameters=3_000_000)
+        counts.dense_config_matching(GPT2Config(), parameters=3_000_000)
 
 
 # ---------------------------------------------------------------- refused

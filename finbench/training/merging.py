@@ -94,7 +94,6 @@ def merge(
 
 
 def _dense(source: bases.Base, out: Path, dtype: str) -> DenseCopy:
-    """The factors of ``source`` multiplied, in ``out``, read again and compared."""
     computed, texts = bases.compute_dtype(dtype), probes([_PROBES])
     stored = structured.storage.check(source.folder)
     model, tokenizer = bases.load(source, stored.bits, computed)
@@ -117,7 +116,6 @@ def _dense(source: bases.Base, out: Path, dtype: str) -> DenseCopy:
 def _write(
     folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Place, dtype: str, staging: Path
 ) -> Merge:
-    """Write the merged model and its tokenizer into ``staging``, read it again, and compare."""
     recipe = folder.record.recipe if folder.record else None
     template = bases.chat_template(bases.load_tokenizer(on), on.id.alias) if recipe and recipe.chat else None
     texts = probes(list(recipe.tasks) if recipe else [_PROBES], template)
@@ -162,7 +160,6 @@ def _sum(attached: Any, folder: adapters.AdapterFolder) -> Any:
 
 
 def _tied(attached: Any) -> str | None:
-    """Name of a layer that carries the adapter and whose weights another layer computes with, too."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     base = attached.get_base_model()
@@ -176,7 +173,6 @@ def _tied(attached: Any) -> str | None:
 def _record(
     folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, stated: bool, report: Merge, staging: Path
 ) -> Adapter | MergedModel:
-    """What ``staging`` holds: all that was known of the adapter, or for a foreign one the merge alone."""
     if folder.record is None:
         kind = str(folder.config.get("peft_type") or "LORA").lower()
         here = environment.provenance()
@@ -194,7 +190,6 @@ def _record(
 
 
 def _bits(folder: adapters.AdapterFolder, stated: Bits | None) -> Bits:
-    """Bits of the base that the adapter was trained on: as recorded, as stated, else 16."""
     if folder.record is None:
         if stated is None:
             say("It has no finbench.json: its base is taken to be in 16 bits. If it was quantised, say --bits 4 or 8.")

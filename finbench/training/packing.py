@@ -97,9 +97,6 @@ def passes(rows: Sequence[TrainingRow], share: bool, tokens: int, answers: int) 
     return made
 
 
-# ---------------------------------------------------------------- layout of attention
-
-
 @dataclass(frozen=True)
 class Block:
     """Segments of like lengths that attend together, padded to (N, L) for attention alone.
@@ -228,9 +225,6 @@ def _block(group: list[int], found: Sequence[Segment], place: dict[int, tuple[in
     )
 
 
-# ---------------------------------------------------------------- attention
-
-
 class _PadSegments(torch.autograd.Function):
     """Tokens (T, ...) to padded segments (N, L, ...). What the padding sends back is zero, and is left out."""
 
@@ -277,7 +271,6 @@ def _varlen() -> Callable[..., Any] | None:
 
 
 def _ragged(query: Any, dropout: float) -> Callable[..., Any] | None:
-    """The kernel for sequences of any length, if it can take ``query``."""
     half = query.dtype in (torch.bfloat16, torch.float16)
     if not query.is_cuda or not half or dropout or torch.cuda.get_device_capability(query.device) < (8, 0):
         return None

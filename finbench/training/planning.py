@@ -23,7 +23,6 @@ _MOVED: dict[Bits, float] = {16: 4.0, 8: 7.0, 4: 9.0}
 _BACKWARD = 2  # operations of a backward pass for one of the forward pass
 _OPTIMISER = 60  # operations of an optimiser step, whose tensors go together
 
-
 # Sizes of bases too large to fetch for a plan: hidden, MLP, layers, heads, key/value heads, vocabulary.
 SHAPES = {
     "llama-2-7b": (4096, 11008, 32, 32, 32, 32000),

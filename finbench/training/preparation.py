@@ -22,7 +22,6 @@ from finbench.training import batches
 if TYPE_CHECKING:
     from finbench.training import loops
 
-
 _HOW = ("loop", "pass_tokens", "sharding", "compile", "kernels")  # the way to the same weights, but for the last bits
 
 

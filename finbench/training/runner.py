@@ -154,9 +154,6 @@ def fit(
     return trainer, watch
 
 
-# ---------------------------------------------------------------- before
-
-
 def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     """(model, tokenizer) at the start of a run: the base with the method's layers, weights drawn from the seed."""
     from transformers import set_seed
@@ -193,7 +190,6 @@ def _check_folder(out: Path) -> None:
 
 
 def _finished(run: Prepared, out: Path) -> Adapter | None:
-    """The adapter in ``out`` if it is this run's; a FinbenchError if it is another's."""
     if not (out / "finbench.json").is_file():
         return None
     found = adapters.record(out)
@@ -204,7 +200,6 @@ def _finished(run: Prepared, out: Path) -> Adapter | None:
 
 
 def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
-    """What differs between two runs, in words; empty if nothing does."""
     keys = [key for key in now if there.get(key) != now[key]]
     return ", ".join(
         key if key in ("data", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
@@ -212,10 +207,7 @@ def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
-    """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one.
-
-    Returns the run, with the loop that it was begun with.
-    """
+    """Mark ``out`` as this run's, and return it with the loop it was begun with; refuse to mix two runs."""
     mark = out / MARK
     now = {
         **run.decisive,
@@ -264,9 +256,6 @@ def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
             f"Resume with --processes {before} (--gpus {before} on GPUs), or choose another --out.",
         )
     say(f"It was begun by {before} process{'' if before == 1 else 'es'}: the end may differ in the last bits.")
-
-
-# ---------------------------------------------------------------- after
 
 
 def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingWatch) -> Training:

@@ -1,6 +1,4 @@
-"""What a recipe may ask for to be faster or smaller and not everything can.
-
-Optimisers, torch.compile, Liger's kernels, a base in shards.
+"""What a recipe may ask for to be faster or smaller: optimisers, torch.compile, Liger's kernels, a base in shards.
 
 Each is looked at before any weight is loaded: what this machine cannot do is refused with what to install or leave out.
 """
@@ -93,9 +91,6 @@ def liger(model: Any) -> None:
     from transformers.integrations.liger import apply_liger_kernel
 
     apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
-
-
-# ---------------------------------------------------------------- a base in shards
 
 
 def check_sharding(recipe: Recipe, processes: int) -> None:

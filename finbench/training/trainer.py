@@ -59,10 +59,7 @@ class StepTrainer(Trainer):
             self.method.restore(self.model, load_file(held))
 
     def restore(self, checkpoint: Path) -> None:
-        """Load a run that was stopped after its last step.
-
-        Trainer itself would take one step more when that step is in the middle of an epoch.
-        """
+        """Load a run that ended: Trainer itself would take one step more where that was in the middle of an epoch."""
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if self.watch:
@@ -138,10 +135,7 @@ class AnswerTrainer(StepTrainer):
         return DataLoader(self.train_dataset, batch_sampler=self.sampler, collate_fn=lambda rows: {"rows": rows})
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
-        """The gradients of a whole optimiser step; returns its loss.
-
-        The loss is cross-entropy summed over answer tokens, divided by their number in the step, over all processes.
-        """
+        """The gradients of an optimiser step; returns its loss, cross-entropy a token over all processes' answers."""
         model.train()
         rows: list[batches.TrainingRow] = inputs["rows"]
         if self.watch:

@@ -129,7 +129,6 @@ def _rows(
 
 
 def _key(recipe: Recipe, budget: int, held: runner.Prepared, sides: Sequence[runner.Prepared]) -> str:
-    """What decides a search's trials."""
     rows = [part.digest for run in sides for part in run.data]
     stated = {"lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks, "rows": rows}
     return digest({**held.decisive, **stated})
@@ -164,7 +163,6 @@ def _is_held(lm_task: Any, doc: dict[str, Any], seed: int) -> bool:
 
 
 def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
-    """Train once from the start, and ask the held-out rows."""
     from finbench.training.trainer import Diverged
 
     model, tokenizer = runner.begin(run, bases.compute_dtype(run.recipe.dtype))
@@ -198,13 +196,11 @@ def answer_loss(model: Any, tokenizer: Any, rows: Sequence[batches.TrainingRow],
 
 
 def _ranked(trials: Sequence[Trial], rung: int) -> list[Trial]:
-    """The trials of a rung, best first; of equals the smaller rate; the diverged last."""
     own = [trial for trial in trials if trial.rung == rung]
     return sorted(own, key=lambda trial: (math.inf if trial.loss is None else trial.loss, trial.lr))
 
 
 def _earlier(path: Path, key: str) -> list[Trial]:
-    """The finished trials of the same search; a FinbenchError for another one's."""
     if not path.is_file():
         return []
     try:

@@ -103,9 +103,7 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
 def root(gram: torch.Tensor) -> torch.Tensor:
     """L with LLᵀ = the Gram matrix and a little of the identity."""
     ridge = _RIDGE * float(gram.diagonal().mean()) or _RIDGE
-    lower: torch.Tensor = torch.linalg.cholesky(
-        gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    )
+    lower: torch.Tensor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram))
     return lower
 
 

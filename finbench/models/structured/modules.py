@@ -41,7 +41,6 @@ class LowRankLinear(nn.Module):
         self.up = _bare(layer.rank, layer.outputs, layer.bias and not self.scaled, device, dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B(Ax) + b."""
         y: torch.Tensor = self.up(self.down(x))
         return y
 
@@ -58,7 +57,6 @@ class CoLALinear(LowRankLinear):
     """y = B SiLU(Ax) + b (CoLA, arXiv:2502.10940, eq. 3). It computes no matrix."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B SiLU(Ax) + b."""
         y: torch.Tensor = self.up(silu(self.down(x)))
         return y
 
@@ -72,7 +70,6 @@ class _Composed(torch.autograd.Function):
 
     @staticmethod
     def compose(a: Any, b: Any, values: Any, support: Any, scale: float) -> Any:
-        """scale BA + S, (outputs, inputs)."""
         made = (b * scale) @ a
         made.view(-1).index_add_(0, support, values)
         return made
@@ -124,10 +121,7 @@ class SLTrainLinear(LowRankLinear):
         return self.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(scale BA + S)x + b, by the composed matrix where there are tokens enough to pay for composing it.
-
-        By the factors else, and always where these carry an adapter or are quantised.
-        """
+        """By the composed matrix where tokens enough pay for it; by factors that carry an adapter or are quantised."""
         inputs, outputs = self.record.inputs, self.record.outputs
         many = x.numel() * (inputs + outputs) >= inputs * inputs * outputs
         if many and type(self.down) is nn.Linear and type(self.up) is nn.Linear:

@@ -115,9 +115,6 @@ def _state(model: Any) -> dict[str, Any]:
     return found
 
 
-# ---------------------------------------------------------------- reading
-
-
 def read(folder: Path) -> Stored:
     """The ``structure.json`` of a folder; FinbenchError for one that is missing, torn or does not hold together."""
     stored = Stored.parse(read_json(folder / STRUCTURE, folder, _LARGEST), str(folder / STRUCTURE))
@@ -263,9 +260,6 @@ def _settle(model: Any, folder: Path) -> None:
                 raise damaged(f"{folder}: the packed weights of {name} are of another shape.")
 
 
-# ---------------------------------------------------------------- as an ordinary model
-
-
 def densify(model: Any) -> Any:
     """Replace every structured layer of ``model`` by the dense one that computes the same, in place; return it.
 
@@ -290,13 +284,11 @@ def densify(model: Any) -> Any:
         record, weight, bias = layer.record, layer.up.weight, layer.bias_of()
         with torch.no_grad():
             matrix = layer.matrix().to(weight.dtype)
-            dense: Any
             if record.form == "Conv1D":
-                dense = Conv1D(record.outputs, record.inputs).to(weight.device, weight.dtype)
+                dense: Any = Conv1D(record.outputs, record.inputs)
             else:
-                dense = torch.nn.Linear(
-                    record.inputs, record.outputs, bias=record.bias, device=weight.device, dtype=weight.dtype
-                )
+                dense = torch.nn.Linear(record.inputs, record.outputs, record.bias)
+            dense.to(weight.device, weight.dtype)
             dense.weight.copy_(quantise.as_stored(dense, matrix))
             if bias is not None:
                 dense.bias.copy_(bias)

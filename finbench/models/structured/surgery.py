@@ -94,9 +94,6 @@ def replace(model: Any, layer: Factored, structure: Structure) -> modules.LowRan
     return module
 
 
-# ---------------------------------------------------------------- which layers, what rank
-
-
 def linears(model: Any) -> dict[str, Any]:
     """The linear layers of a model's blocks by name: every nn.Linear and Conv1D but embeddings and head."""
     from transformers.pytorch_utils import Conv1D
