@@ -85,7 +85,8 @@ class StepSampler(torch.utils.data.Sampler[list[int]]):
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, accumulate: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.accumulate, self.seed = list(lengths), batch_size, accumulate, seed
+        self.lengths, self.seed = list(lengths), seed
+        self.batch_size, self.accumulate = batch_size, accumulate
         self.epoch = 0  # whose order ``__iter__`` gives
 
     def __len__(self) -> int:

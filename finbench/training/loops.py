@@ -174,7 +174,8 @@ def settled(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> tuple[Pa
             found, expected = (_answers(one, model, few) for one in eager)
     except packing.Unpackable as fault:
         return padded, f"Rows are padded: {fault}."
-    if (found - expected).abs().max() > (_AGREE if model.dtype in (torch.float32, torch.float64) else _AGREE_HALF):
+    limit = _AGREE if model.dtype in (torch.float32, torch.float64) else _AGREE_HALF
+    if (found - expected).abs().max() > limit:
         return padded, "Rows are padded: packed, this base gives other probabilities."
     return passes, ""
 

@@ -173,20 +173,13 @@ def _tied(attached: Any) -> str | None:
 def _record(
     folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, stated: bool, report: Merge, staging: Path
 ) -> Adapter | MergedModel:
+    here = environment.provenance()
     if folder.record is None:
         kind = str(folder.config.get("peft_type") or "LORA").lower()
-        here = environment.provenance()
         return MergedModel(base=on.id, method=kind, bits=bits, bits_stated=stated, merge=report, provenance=here)
-    return folder.record.model_copy(
-        update={
-            "kind": "model",
-            "files": adapters.decisive_files(staging),
-            "dtype": report.dtype,
-            "quantisation": None,
-            "provenance": environment.provenance(),
-            "merge": report,
-        }
-    )
+    files = adapters.decisive_files(staging)
+    changed = {"kind": "model", "files": files, "dtype": report.dtype, "quantisation": None}
+    return folder.record.model_copy(update={**changed, "merge": report, "provenance": here})
 
 
 def _bits(folder: adapters.AdapterFolder, stated: Bits | None) -> Bits:

@@ -170,9 +170,10 @@ def dense_config_matching(
         usual = max(2, round(share * width))
         one, two = (count(_narrowed(config, heads, inner)) for inner in (usual, 2 * usual))
         inner = usual + round((wanted - one) / ((two - one) / usual))  # both counts are linear in it
-        off = abs(math.log(inner / width / share)) if _NARROWEST * usual <= inner <= _WIDEST * usual else math.inf
-        if off < nearest:
-            best, nearest = _narrowed(config, heads, inner), off
+        if _NARROWEST * usual <= inner <= _WIDEST * usual:
+            off = abs(math.log(inner / width / share))
+            if off < nearest:
+                best, nearest = _narrowed(config, heads, inner), off
     if best is None:
         raise FinbenchError(
             f"No narrower {config.model_type} of {text.num_hidden_layers} layers has {wanted:,.0f} {measure}: "

@@ -147,7 +147,11 @@ class SLTrainLinear(LowRankLinear):
         return made + self.sparse().to(made.dtype)
 
 
-MODULES: dict[str, type[LowRankLinear]] = {"lowrank": LowRankLinear, "cola": CoLALinear, "sltrain": SLTrainLinear}
+MODULES: dict[str, type[LowRankLinear]] = {
+    "lowrank": LowRankLinear,
+    "cola": CoLALinear,
+    "sltrain": SLTrainLinear,
+}
 
 
 def layers(model: nn.Module) -> dict[str, LowRankLinear]:
