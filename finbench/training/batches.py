@@ -29,7 +29,7 @@ class TrainingRow:
         return len(self.ids) - self.answer
 
 
-def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> TrainingRow:
+def encode_pair(tokenizer: Any, prompt: str, answer: str) -> TrainingRow:
     """Tokenise a pair exactly as lm-eval splits a (context, continuation) request, then append end-of-text.
 
     Spaces at the end of the prompt go to the answer; both are tokenised as one text; the answer is what follows
@@ -46,9 +46,8 @@ def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> T
             ids.pop()
         return ids
 
-    whole, context = encode(prompt + answer), len(encode(prompt))
-    ids = whole + ([tokenizer.eos_token_id] if end else [])
-    return TrainingRow(ids, len(ids) - context)
+    ids = [*encode(prompt + answer), tokenizer.eos_token_id]
+    return TrainingRow(ids, len(ids) - len(encode(prompt)))
 
 
 def check_lengths(rows: Sequence[TrainingRow], longest: int, what: str) -> None:

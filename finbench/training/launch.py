@@ -144,7 +144,8 @@ def on_ctrl_c(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if before is not None:  # else none of Python's
+            signal.signal(signal.SIGINT, before)
 
 
 def note(folder: Path, rank: int, kind: Literal["fault", "stopped", "bug"], message: str, hint: str = "") -> None:

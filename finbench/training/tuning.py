@@ -85,7 +85,9 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
     with environment.owner(out):
         held, sides = _rows(recipe, rungs, data_dir)
         path = out / "search.json"
-        key = _key(recipe, budget, held, sides)
+        rows = [part.digest for run in sides for part in run.data]
+        stated = {"lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks, "rows": rows}
+        key = digest({**held.decisive, **stated})
         trials = _earlier(path, key)
         kept = rates
         for rung, (run, (count, _)) in enumerate(zip(sides, rungs, strict=True)):
@@ -126,12 +128,6 @@ def _rows(
     for run in sides:
         method_named(recipe.method).check_steps(recipe, run.steps)
     return held, sides
-
-
-def _key(recipe: Recipe, budget: int, held: runner.Prepared, sides: Sequence[runner.Prepared]) -> str:
-    rows = [part.digest for run in sides for part in run.data]
-    stated = {"lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks, "rows": rows}
-    return digest({**held.decisive, **stated})
 
 
 def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
