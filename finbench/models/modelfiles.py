@@ -133,7 +133,6 @@ def _rope(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer(folder: Path) -> Any:
-    """What decides tokens: vocabulary, merges, normalising, splitting and special tokens."""
     if not (folder / "tokenizer.json").is_file():
         names = [name for name in ("tokenizer.model", "vocab.json", "merges.txt") if (folder / name).is_file()]
         return {name: sha256_file(folder / name) for name in names}

@@ -1,8 +1,4 @@
-"""One training in several processes: torchrun's agent starts them, one a GPU, or so many of a machine without one.
-
-The process that was asked to train holds the run folder's lock, starts the others (``finbench.training.rank``), passes
-Ctrl-C on to them, and says in one line what the first one that failed died of.
-"""
+"""One training in several processes: torchrun's agent starts them, one a GPU, or so many of a machine without one."""
 
 from __future__ import annotations
 

@@ -181,7 +181,6 @@ def settled(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> tuple[Pa
 
 
 def _answers(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> Any:
-    """Log-probabilities of the answer tokens of each row, run alone after one another or together."""
     made = passes.prepare(rows, model.device)
     with passes.at_work(model), attending(made):
         found, labels = logits(model, made)

@@ -139,7 +139,6 @@ def _write(
 
 
 def _sum(attached: Any, folder: adapters.AdapterFolder) -> Any:
-    """The model alone, with the adapter in its weights; FinbenchError where peft cannot do that, or does it wrong."""
     kind = str(folder.config.get("peft_type") or "LORA")
     if tied := _tied(attached):
         raise FinbenchError(

@@ -75,7 +75,6 @@ def _defaults() -> dict[str, Any]:
 
 
 def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[str, Any]:
-    """``chosen`` with every key that is the method's own moved into its ``options``; unknown ones are refused."""
     loose = sorted(set(chosen) - set(Recipe.model_fields))
     if not loose:
         return chosen

@@ -242,7 +242,6 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
 
 
 def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
-    """Go on in another number of processes, or refuse it where each draws numbers of its own."""
     from finbench.training import loops
 
     begun = f"was begun by {before} process{'' if before == 1 else 'es'}"

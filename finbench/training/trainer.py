@@ -160,7 +160,6 @@ class AnswerTrainer(StepTrainer):
         return total
 
     def _average(self) -> None:
-        """Every gradient becomes its mean over the processes, in one exchange a dtype."""
         kinds: dict[Any, list[Any]] = {}
         for tensor in self.trained():
             if tensor.grad is not None:

@@ -34,11 +34,10 @@ NEVER = 10**9
 
 
 def plan(lr: float, budget: int) -> tuple[list[float], list[tuple[int, float]]]:
-    """(rates, rungs): in each rung so many rates are trained on that share of the rows.
+    """(2^budget rates a factor of two apart around ``lr``; of each rung: how many are trained, on what share of rows).
 
-    2^budget rates a factor of two apart around ``lr``, each rung with half the rates on twice the rows. A rung costs as
-    much as one whole training of the recipe, and there are ``budget`` of them; the last one compares two rates on half
-    the rows.
+    A rung costs as much as one whole training of the recipe, and there are ``budget`` of them; each has half the rates
+    on twice the rows, and the last one compares two on half the rows.
     """
     if not 1 <= budget <= LARGEST_BUDGET:
         raise FinbenchError(f"--budget is from 1 to {LARGEST_BUDGET} whole trainings, got {budget}.", "--budget 3")
@@ -136,7 +135,6 @@ def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def _side(recipe: Recipe, side: Literal["held", "train"], share: float) -> preparation.Select:
-    """Rows of one side of the split, within the recipe's limit, and of these a seeded ``share``."""
 
     def select(lm_task: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         own = [doc for doc in docs if _is_held(lm_task, doc, recipe.seed) == (side == "held")]

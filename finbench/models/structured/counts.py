@@ -1,7 +1,4 @@
-"""Parameters, bytes and operations of a model, dense or structured, counted from its modules.
-
-And a dense model of the same family that has as many as a structured one: the baseline that this must beat.
-"""
+"""Parameters, bytes and operations of a model, counted from its modules; a dense one that has as many, to beat."""
 
 from __future__ import annotations
 
@@ -43,8 +40,7 @@ class Flops:
 def parts(model: Any) -> list[Part]:
     """``embeddings``, ``attention``, ``mlp``, ``norms``, ``head``, ``support``, ``other``; what is empty is left out.
 
-    A head that is tied to the embeddings is counted there, once. The parameters add up to those of the model, the bytes
-    to those of its parameters and supports.
+    A head that is tied to the embeddings is counted there, once.
     """
     found: dict[str, list[int]] = {}
     seen: set[int] = set()

@@ -160,7 +160,6 @@ def skeleton(folder: Path) -> Any:
 
 
 def _replace(model: Any, stored: Stored, folder: Path) -> None:
-    """Put empty modules in the place of the layers that ``stored`` names; FinbenchError for sizes that do not fit."""
     known = surgery.linears(model)
     where = folder / STRUCTURE
     for layer in stored.layers:

@@ -180,7 +180,6 @@ def shape(module: Any) -> dict[str, Any]:
 
 
 def _rank(model: Any, structure: Structure, sizes: Mapping[str, tuple[int, int]]) -> int:
-    """The rank that the structure asks for: as stated, by the width, or the largest that reaches the compression."""
     if isinstance(structure.rank, int):
         over = [name for name, size in sizes.items() if structure.rank > min(size)]
         if over:
