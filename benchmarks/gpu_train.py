@@ -87,7 +87,7 @@ def steps(way: tuple[int, str], options: argparse.Namespace) -> dict[str, Any]:
     model = method_named("lora").apply(model, recipe)
     vocabulary = model.config.vocab_size
     made = rows(options.batch * (options.steps + options.warm), vocabulary, options.long)
-    sampler = batches.LengthSampler([len(row.ids) for row in made], recipe.batch_size, 0)
+    sampler = batches.StepSampler([len(row.ids) for row in made], recipe.batch_size, recipe.accumulate, 0)
     passes = loops.Passes.of(recipe, loop, vocabulary, 0)
     ends: list[float] = []
     if torch.cuda.is_available():
@@ -99,7 +99,7 @@ def steps(way: tuple[int, str], options: argparse.Namespace) -> dict[str, Any]:
         trainer.add_callback(_clock(ends))
         with passes.at_work(model):
             trainer.train()
-    order = list(batches.StepSampler(sampler, 1))[options.warm :]
+    order = list(sampler)[options.warm :]
     real = [sum(len(made[index].ids) for index in step) for step in order]
     computed = [passes.run([made[index] for index in step]) for step in order]
     times = [after - before for before, after in zip(ends[options.warm - 1 :], ends[options.warm :], strict=False)]

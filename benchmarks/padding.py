@@ -37,8 +37,8 @@ def packed(run: Prepared) -> tuple[float, float]:
     """(share of padding among the positions of packed passes, among the scores of their attention)."""
     passes = replace(run.passes, loop="packed")
     positions = real = scores = needed = 0
-    for step in batches.StepSampler(run.sampler, 1).steps(0):
-        rows = [run.rows[index] for index in step]
+    for batch in run.sampler.batches(0):
+        rows = [run.rows[index] for index in batch]
         for part in passes.cut(rows):
             made = packing.pack(part, False)
             positions += made.ids.shape[1]
@@ -72,7 +72,7 @@ def main() -> None:
             padding(lengths, list(LengthGroupedSampler(BATCH, lengths=lengths, generator=generator)))
             for _ in range(EPOCHS)
         ]
-        sampler = batches.LengthSampler(lengths, BATCH, seed=0)
+        sampler = batches.StepSampler(lengths, BATCH, 1, seed=0)
         ours = [padding(lengths, [i for batch in sampler.batches(epoch) for i in batch]) for epoch in range(EPOCHS)]
         means = [100 * sum(part) / EPOCHS for part in (shuffled, grouped, ours)]
         shown = " ".join(f"{value:7.1f}%" for value in (*means, *(100 * part for part in packed(run))))

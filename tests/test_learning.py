@@ -66,7 +66,7 @@ def learn(
     known |= {"rank": 8, "alpha": 16, "lr": 1e-2, "bits": method_named(method).bits[0], **stated}
     unused = method_named(method).unused
     recipe = recipes.recipe(None, {key: value for key, value in known.items() if key not in unused})
-    sampler = batches.LengthSampler([len(row.ids) for row in own], recipe.batch_size, recipe.seed)
+    sampler = batches.StepSampler([len(row.ids) for row in own], recipe.batch_size, recipe.accumulate, recipe.seed)
     run = replace(runner.prepare(recipe), rows=own, sampler=sampler, steps=int(recipe.epochs))
     model, tokenizer = runner.begin(run, torch.float32)
     before = right(model.eval(), own)

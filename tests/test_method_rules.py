@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.methods import METHODS, method_named, quantise
 from finbench.models import adapters, bases, modelfiles
-from finbench.training import batches, checkpoints, recipes, runner
+from finbench.training import batches, checkpoints, loops, recipes, runner
 from finbench.training.trainer import AnswerTrainer, arguments
 
 
@@ -35,6 +35,7 @@ def _trainer(run: runner.Prepared, folder: Path, **more: Any) -> AnswerTrainer:
         run.sampler,
         None,
         run.recipe,
+        loops.Passes("padded", run.recipe.batch_size),
         model=model,
         args=arguments(run.recipe, run.steps, folder, torch.float32),
         train_dataset=run.rows,

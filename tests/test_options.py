@@ -12,7 +12,6 @@ import torch
 
 from alone import read_alone
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Adapter
 from finbench.methods import METHODS, TUNERS, method_named
 from finbench.methods.lora import LoraMethod
 from finbench.models import adapters, bases
@@ -197,9 +196,9 @@ def test_the_layers_that_are_left_out_are_saved(
     """peft alone reads an adapter that is converted when it is saved, and so does finbench, which refuses misfits."""
     said, real = [], runner._save
 
-    def spy(run: Any, model: Any, tokenizer: Any, *rest: Any) -> Adapter:
+    def spy(run: Any, model: Any, tokenizer: Any, *rest: Any) -> None:
         said.append(log_probabilities(model.eval(), tokenizer, TEXT))
-        return real(run, model, tokenizer, *rest)
+        real(run, model, tokenizer, *rest)
 
     monkeypatch.setattr(runner, "_save", spy)
     told = []

@@ -106,8 +106,7 @@ def test_moments_in_8_bits_take_less(llama: Path, monkeypatch: pytest.MonkeyPatc
     def held(**changed: Any) -> float:
         skeleton = planning.shaped("flat")
         rows = [packing.TrainingRow(list(range(20)), 2)]
-        found = planning.needs(skeleton, recipe(llama, **changed), bases.layers_of(skeleton), rows).memory
-        return found.trained
+        return planning.needs(skeleton, recipe(llama, **changed), bases.layers_of(skeleton), rows).trained
 
     assert held(optimizer="adamw_8bit") == pytest.approx(held() * 10 / 16)
     assert held(optimizer="paged_adamw_32bit") == pytest.approx(held() * 8 / 16)
@@ -127,7 +126,7 @@ def test_beside_the_published_memory_of_finlora(bits: int, published: float, mod
     chosen = recipe(llama, bits=bits, rank=8, target_modules=["q_proj", "k_proj", "v_proj"])
     skeleton = planning.shaped("llama-3.1-8b")
     rows = runner.prepare(recipe(llama)).rows[:4]
-    found = planning.needs(skeleton, chosen, bases.layers_of(skeleton), rows).memory
+    found = planning.needs(skeleton, chosen, bases.layers_of(skeleton), rows)
     total, weights = found.total / 1e9, found.weights / 1e9
     if bits == 16:
         assert weights == pytest.approx(model, abs=0.1)

@@ -19,7 +19,7 @@ from finbench.core.records import Adapter
 from finbench.methods import method_named
 from finbench.methods.subspaces import adapted, weight_of
 from finbench.models import adapters, bases
-from finbench.training import batches, recipes, runner
+from finbench.training import batches, loops, recipes, runner
 from finbench.training.merging import log_probabilities
 from finbench.training.trainer import AnswerTrainer, arguments
 
@@ -39,6 +39,7 @@ def _trainer(chosen: Any, folder: Path) -> tuple[AnswerTrainer, Any]:
         run.sampler,
         None,
         run.recipe,
+        loops.Passes("padded", run.recipe.batch_size),
         model=model,
         args=arguments(run.recipe, run.steps, folder, torch.float32),
         train_dataset=run.rows,

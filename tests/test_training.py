@@ -128,17 +128,17 @@ def test_a_chat_recipe_trains_on_what_a_chat_task_shows(llama: Path) -> None:
 
 def test_the_sampler_visits_every_row_once_and_pads_little() -> None:
     lengths = [random.Random(i).randint(20, 200) for i in range(1000)]
-    sampler = batches.LengthSampler(lengths, 16, seed=1)
+    sampler = batches.StepSampler(lengths, 16, 4, seed=1)
     for epoch in range(3):
-        sampler.set_epoch(epoch)
-        assert sorted(sampler) == list(range(1000))
+        sampler.epoch = epoch
+        assert sorted(index for step in sampler for index in step) == list(range(1000))
     padded = sum(len(part) * max(lengths[index] for index in part) for part in sampler.batches(0))
     assert 1 - sum(lengths) / padded < 0.03
-    steps = list(batches.StepSampler(sampler, 4).first(17))
+    steps = list(sampler.first(17))
     assert [len(step) for step in steps] == [64] * 15 + [40] + [64]  # 63 batches: the last step of an epoch has three
     assert [index for step in steps[:16] for index in step] == [i for part in sampler.batches(0) for i in part]
     assert sampler.batches(0) != sampler.batches(1)
-    assert sampler.batches(1) == batches.LengthSampler(lengths, 16, seed=1).batches(1)
+    assert sampler.batches(1) == batches.StepSampler(lengths, 16, 4, seed=1).batches(1)
 
 
 def test_weights_mix_tasks_by_rows(llama: Path) -> None:

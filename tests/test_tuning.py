@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -34,12 +35,12 @@ def _search(found: Any) -> Search:
 
 @pytest.mark.parametrize("budget", range(1, 7))
 def test_each_rung_costs_one_training_whatever_the_budget(budget: int) -> None:
-    plan = tuning.plan(1e-3, budget)
-    assert len(plan.rungs) == budget
-    assert all(count * share == 1 for count, share in plan.rungs)
-    assert len(plan.rates) == plan.rungs[0][0] == 2**budget
-    assert 1e-3 in plan.rates
-    assert all(b / a == pytest.approx(2, rel=1e-3) for a, b in zip(plan.rates, plan.rates[1:], strict=False))
+    rates, rungs = tuning.plan(1e-3, budget)
+    assert len(rungs) == budget
+    assert all(count * share == 1 for count, share in rungs)
+    assert len(rates) == rungs[0][0] == 2**budget
+    assert 1e-3 in rates
+    assert all(b / a == pytest.approx(2, rel=1e-3) for a, b in itertools.pairwise(rates))
 
 
 @pytest.mark.parametrize("budget", [0, -1, 7])

@@ -8,8 +8,18 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.models import adapters, bases, prefixes, structured, zoo
-    from finbench.models.modelfiles import STRUCTURE, is_structured, template_digest
+    from finbench.models.modelfiles import STRUCTURE, empty_model, is_structured, template_digest
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["STRUCTURE", "adapters", "bases", "is_structured", "prefixes", "structured", "template_digest", "zoo"]
+__all__ = [
+    "STRUCTURE",
+    "adapters",
+    "bases",
+    "empty_model",
+    "is_structured",
+    "prefixes",
+    "structured",
+    "template_digest",
+    "zoo",
+]

@@ -15,6 +15,7 @@ from finbench.core.files import digest, sha256_file
 from finbench.core.records import Adapter, BaseModelId
 from finbench.methods import METHODS, REFUSED_TUNERS, TUNERS, Tuner, irqlora, one_dtype
 from finbench.models import bases, modelfiles, zoo
+from finbench.models.modelfiles import damaged
 
 WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
@@ -52,9 +53,7 @@ def record(folder: Path) -> Adapter:
     path = folder / "finbench.json"
     try:
         if path.stat().st_size > _LARGEST_RECORD:
-            raise FinbenchError(
-                f"{path} is too large for a record ({path.stat().st_size:,} bytes).", "Fetch the adapter again."
-            )
+            raise damaged(f"{path} is too large for a record ({path.stat().st_size:,} bytes).", "the adapter")
         return Adapter.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
     except (OSError, ValueError, RecursionError) as fault:
         reason = "missing" if isinstance(fault, FileNotFoundError) else f"torn ({fault})"
@@ -129,11 +128,9 @@ def decisive_config(config: dict[str, Any]) -> dict[str, Any]:
 
 def decisive_files(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file of an adapter or model folder that decides an answer."""
-    names = [
-        path.name for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".jinja", ".model", ".txt")
-    ]
-    names += [path.name for path in sorted(folder.glob("*.json")) if path.name != "finbench.json"]
-    return {name: sha256_file(folder / name) for name in sorted(names)}
+    kinds = (".safetensors", ".jinja", ".model", ".txt", ".json")
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in kinds and path.name != "finbench.json")
+    return {name: sha256_file(folder / name) for name in names}
 
 
 def stated_config(folder: Path) -> dict[str, Any]:
@@ -162,15 +159,11 @@ def _compare(folder: Path, found: Adapter) -> None:
     present = decisive_files(folder)
     for name in sorted({*found.files, *present}):
         if name not in present:
-            raise FinbenchError(f"{folder} is incomplete: {name} is missing.", "Fetch the adapter again.")
+            raise damaged(f"{folder} is incomplete: {name} is missing.", "the adapter")
         if name not in found.files:
-            raise FinbenchError(
-                f"{folder} holds {name}, which finbench.json does not list.", "Fetch the adapter again."
-            )
+            raise damaged(f"{folder} holds {name}, which finbench.json does not list.", "the adapter")
         if present[name] != found.files[name]:
-            raise FinbenchError(
-                f"{folder / name} is not what was trained (its SHA-256 differs).", "Fetch the adapter again."
-            )
+            raise damaged(f"{folder / name} is not what was trained (its SHA-256 differs).", "the adapter")
 
 
 def _scan(weights: Path) -> None:
@@ -185,7 +178,7 @@ def _scan(weights: Path) -> None:
         with safe_open(weights, framework="pt") as tensors:
             names = list(tensors.keys())
             if not names:
-                raise FinbenchError(f"{weights} holds no tensors.", "Fetch the adapter again.")
+                raise damaged(f"{weights} holds no tensors.", "the adapter")
             effect = not any(".lora_B." in name for name in names)
             for name in names:
                 tensor = tensors.get_tensor(name)
@@ -196,7 +189,7 @@ def _scan(weights: Path) -> None:
                     )
                 effect = effect or (".lora_B." in name and bool(tensor.any()))
     except (SafetensorError, OSError) as fault:
-        raise FinbenchError(f"{weights} is torn or not safetensors ({fault}).", "Fetch the adapter again.") from fault
+        raise damaged(f"{weights} is torn or not safetensors ({fault}).", "the adapter") from fault
     if not effect:
         raise FinbenchError(
             f"{weights} has no effect: every lora_B is zero, so it is the base itself.",
@@ -211,16 +204,19 @@ def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
     another base: adapters of equal shape load anywhere and score nonsense.
     """
     trained_on = adapter.record.base if adapter.record else None
+    name = named or _known_base(adapter, trained_on)
     if named is None and trained_on and trained_on.source == "hub" and trained_on.revision:
-        _known_base(adapter, trained_on)
         return bases.resolve(f"hub:{trained_on.hub_id}@{trained_on.revision}")
-    source = trained_on.source if trained_on and trained_on.source != "folder" else None
-    base = bases.resolve(named or _known_base(adapter, trained_on), source)
+    base = bases.resolve(name, trained_on.source if trained_on and trained_on.source != "folder" else None)
     if trained_on is not None and base.id.fingerprint != trained_on.fingerprint:
         raise FinbenchError(
             f"{adapter.name} was trained on another base (recorded {trained_on.alias}, fingerprint "
             f"{trained_on.fingerprint[:12]}; {named or base.id.alias} is {base.id.fingerprint[:12]}).",
-            _name_it(trained_on),
+            {
+                "hub": f"Name the base it was trained on: --base hub:{trained_on.hub_id}@{trained_on.revision}",
+                "wheel": f"Name the base it was trained on: --base {trained_on.alias}",
+                "folder": f"Name the folder of the base it was trained on ({trained_on.alias}): --base ./folder",
+            }[trained_on.source],
         )
     stated = str(adapter.config.get("base_model_name_or_path") or "")
     known = {entry.hub_id for entry in catalog.bases().values()}
@@ -229,15 +225,6 @@ def base_of(adapter: AdapterFolder, named: str | None) -> bases.Base:
             f"{adapter.name} states the base {stated}, not {base.id.hub_id}.", f"Name it: --base hub:{stated}"
         )
     return base
-
-
-def _name_it(trained_on: BaseModelId) -> str:
-    """What to type for the base that an adapter was trained on."""
-    if trained_on.source == "hub":
-        return f"Name the base it was trained on: --base hub:{trained_on.hub_id}@{trained_on.revision}"
-    if trained_on.source == "wheel":
-        return f"Name the base it was trained on: --base {trained_on.alias}"
-    return f"Name the folder of the base it was trained on ({trained_on.alias}): --base ./folder"
 
 
 def _known_base(adapter: AdapterFolder, trained_on: BaseModelId | None) -> str:
@@ -259,13 +246,14 @@ def peft_config(folder: Path) -> Any:
 
     stated = stated_config(folder)
     try:
-        return irqlora.peft_config(stated) if _calibrated(stated) else PeftConfig.from_pretrained(str(folder))
+        own = stated.get("peft_type") == irqlora.KIND
+        return irqlora.peft_config(stated) if own else PeftConfig.from_pretrained(str(folder))
     except _PEFT_RAISES as fault:
-        raise _misfit(folder, fault) from fault
+        raise _misfit(folder, reason(fault)) from fault
 
 
-def _misfit(folder: Path, fault: Exception) -> FinbenchError:
-    return FinbenchError(f"{folder} does not fit its base: {reason(fault)}", "Name the right base with --base.")
+def _misfit(folder: Path, said: str) -> FinbenchError:
+    return FinbenchError(f"{folder} does not fit its base: {said}", "Name the right base with --base.")
 
 
 def stands_beside(model: Any, folder: Path) -> bool:
@@ -279,10 +267,6 @@ def stands_beside(model: Any, folder: Path) -> bool:
     return kinds == {"LORA"} and not irqlora.calibrated(model)
 
 
-def _calibrated(config: dict[str, Any]) -> bool:
-    return bool(config.get("peft_type") == irqlora.KIND)
-
-
 def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
     """Put the adapter of ``folder`` on ``model`` (a base, or a PeftModel of it) and make it the active one.
 
@@ -294,29 +278,35 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
 
     name = "a" + identity(folder)[:16]
     copied, stated = _copied(model, folder), stated_config(folder)
+    calibrated = stated.get("peft_type") == irqlora.KIND
     try:
-        if _calibrated(stated):
+        if calibrated:
             model = _calibrate(model, folder, stated, name, base)
         elif not isinstance(model, PeftModel):
             model = PeftModel.from_pretrained(model, folder, adapter_name=name, autocast_adapter_dtype=False)
         elif name not in model.peft_config:
             model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
     except _PEFT_RAISES as fault:
-        raise _misfit(folder, fault) from fault
+        raise _misfit(folder, reason(fault)) from fault
     one_dtype(model).set_adapter(name)
     with safe_open(folder / WEIGHTS, framework="pt") as tensors:
         stored = set(tensors.keys()) - copied
     loaded = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))
-    if _calibrated(stated):  # the codes below are not the adapter's tensors
+    if calibrated:  # the codes below are not the adapter's tensors
         stored = {key for key in stored if not irqlora.is_shift(key)}
         loaded = {key for key in loaded if ".shifted." not in key}
     if stored != loaded:
         odd = sorted(stored ^ loaded)
+        raise _misfit(folder, f"{len(odd)} tensors match no module, such as {odd[0]}.")
+    # one that touches exactly the first n layers of a deeper base was made for another
+    layers = {int(match[1]) for key in stored if (match := re.search(r"\.(?:layers|h)\.(\d+)\.", key))}
+    depth = getattr(model.config, "num_hidden_layers", None)
+    chosen = getattr(model.peft_config[name], "layers_to_transform", None)
+    if layers and depth and chosen is None and layers == set(range(len(layers))) and len(layers) < depth:
         raise FinbenchError(
-            f"{folder} does not fit its base: {len(odd)} tensors match no module, such as {odd[0]}.",
-            "Name the right base with --base.",
+            f"{folder} does not fit its base: it has {len(layers)} layers, the base {depth}.",
+            "Name the right base with --base; if it is meant so, state layers_to_transform in adapter_config.json.",
         )
-    _check_depth(folder, stored, model, name)
     return model
 
 
@@ -349,15 +339,3 @@ def _copied(model: Any, folder: Path) -> set[str]:
         for name, tensor in found.items()
         if any(weight.shape == tensor.shape and torch.equal(weight.cpu(), tensor.to(weight.dtype)) for weight in own)
     }
-
-
-def _check_depth(folder: Path, stored: set[str], model: Any, name: str) -> None:
-    """Refuse an adapter that touches exactly the first n layers of a deeper base: it was made for another one."""
-    layers = {int(match[1]) for key in stored if (match := re.search(r"\.(?:layers|h)\.(\d+)\.", key))}
-    depth = getattr(model.config, "num_hidden_layers", None)
-    chosen = getattr(model.peft_config[name], "layers_to_transform", None)
-    if layers and depth and chosen is None and layers == set(range(len(layers))) and len(layers) < depth:
-        raise FinbenchError(
-            f"{folder} does not fit its base: it has {len(layers)} layers, the base {depth}.",
-            "Name the right base with --base; if it is meant so, state layers_to_transform in adapter_config.json.",
-        )

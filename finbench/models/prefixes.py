@@ -41,9 +41,5 @@ def steady(model: Any) -> float:
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
     """Tokens that two sequences share at their start."""
-    length = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
+    differing = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))

@@ -57,9 +57,8 @@ def own_file() -> Path:
     """Where ``zoo add`` writes: ``$FINBENCH_ZOO``, else the checkout's file, else the user's configuration folder."""
     if chosen := os.environ.get("FINBENCH_ZOO"):
         return Path(chosen).expanduser()
-    shipped = _shipped()
-    if shipped.parent.parent != Path(__file__).resolve().parents[1]:  # beside the package: a checkout
-        return shipped
+    if _shipped().parent.parent != Path(__file__).resolve().parents[1]:  # beside the package: a checkout
+        return _shipped()
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "finbench" / "zoo.yaml"
 
 

@@ -32,7 +32,7 @@ from finbench.pretraining.prepared import (
     texts,
 )
 from finbench.pretraining.result import Cutting, Pretrained, Share, Trained
-from finbench.training import FirstCtrlC, checkpoints
+from finbench.training import checkpoints, stopping_gently
 
 _BASE_BITS, _CUTTING = "base_bits_per_byte", "cutting"  # in the log, as what happened before a phase
 _CURVE = 400  # points of a loss curve that are kept
@@ -172,7 +172,7 @@ def _train(
             model=model,
             args=arguments(recipe, phase, folder, bases.compute_dtype(recipe.dtype)),
         )
-        with FirstCtrlC(watch), writing(folder):
+        with stopping_gently(watch), writing(folder):
             if checkpoint and checkpoints.step_of(checkpoint) == phase.last:
                 trainer.restore(checkpoint)
             else:

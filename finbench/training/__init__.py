@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from finbench.training.planning import plan, planned_gib, prepare_for_plan, shape_of
     from finbench.training.runner import train
     from finbench.training.speedups import check_sharding
-    from finbench.training.trainer import FirstCtrlC, Keeper, StepTrainer
+    from finbench.training.trainer import Keeper, StepTrainer, stopping_gently
     from finbench.training.tuning import search_outline, tune
 else:
     __getattr__ = face(__name__)
 
 __all__ = [
     "GIB",
-    "FirstCtrlC",
     "Keeper",
     "Made",
     "StepTrainer",
@@ -36,6 +35,7 @@ __all__ = [
     "recipes",
     "search_outline",
     "shape_of",
+    "stopping_gently",
     "train",
     "tune",
 ]

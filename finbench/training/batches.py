@@ -29,7 +29,7 @@ class TrainingRow:
         return len(self.ids) - self.answer
 
 
-def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> TrainingRow:
+def encode_pair(tokenizer: Any, prompt: str, answer: str) -> TrainingRow:
     """Tokenise a pair exactly as lm-eval splits a (context, continuation) request, then append end-of-text.
 
     Spaces at the end of the prompt go to the answer; both are tokenised as one text; the answer is what follows
@@ -46,9 +46,8 @@ def encode_pair(tokenizer: Any, prompt: str, answer: str, end: bool = True) -> T
             ids.pop()
         return ids
 
-    whole, context = encode(prompt + answer), len(encode(prompt))
-    ids = whole + ([tokenizer.eos_token_id] if end else [])
-    return TrainingRow(ids, len(ids) - context)
+    ids = [*encode(prompt + answer), tokenizer.eos_token_id]
+    return TrainingRow(ids, len(ids) - len(encode(prompt)))
 
 
 def check_lengths(rows: Sequence[TrainingRow], longest: int, what: str) -> None:
@@ -76,23 +75,21 @@ def share_of(rows: Sequence[TrainingRow], weight: float, seed: int) -> list[Trai
     return [*rows] * int(whole) + [rows[index] for index in chosen]
 
 
-class LengthSampler(torch.utils.data.Sampler[int]):
-    """Row indices such that consecutive ``batch_size`` of them have similar lengths.
+class StepSampler(torch.utils.data.Sampler[list[int]]):
+    """The rows of each optimiser step of ``epoch``: ``accumulate`` batches of rows of similar lengths, by index.
 
     A function of (seed, epoch) alone: rows are shuffled, pools of 64 batches are sorted by length, whole batches
     are shuffled. So a run resumed in any epoch sees exactly the batches it would have seen. (transformers'
     ``group_by_length`` draws from a generator whose state is not that of the uninterrupted run.)
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths, self.batch_size, self.seed, self.epoch = list(lengths), batch_size, seed, 0
+    def __init__(self, lengths: Sequence[int], batch_size: int, accumulate: int, seed: int) -> None:
+        self.lengths, self.seed = list(lengths), seed
+        self.batch_size, self.accumulate = batch_size, accumulate
+        self.epoch = 0  # whose order ``__iter__`` gives
 
     def __len__(self) -> int:
-        return len(self.lengths)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order ``__iter__`` gives."""
-        self.epoch = epoch
+        return math.ceil(math.ceil(len(self.lengths) / self.batch_size) / self.accumulate)
 
     def batches(self, epoch: int) -> list[list[int]]:
         """All batches of an epoch, in order; a short one is last."""
@@ -109,29 +106,16 @@ class LengthSampler(torch.utils.data.Sampler[int]):
         rng.shuffle(full)
         return full + short
 
-    def __iter__(self) -> Iterator[int]:
-        return iter([index for batch in self.batches(self.epoch) for index in batch])
-
-
-class StepSampler(torch.utils.data.Sampler[list[int]]):
-    """The rows of each optimiser step of the sampler's epoch: ``accumulate`` of its batches, fewer in the last one."""
-
-    def __init__(self, sampler: LengthSampler, accumulate: int) -> None:
-        self.sampler, self.accumulate = sampler, accumulate
-
-    def __len__(self) -> int:
-        return math.ceil(math.ceil(len(self.sampler) / self.sampler.batch_size) / self.accumulate)
-
     def steps(self, epoch: int) -> list[list[int]]:
-        """All steps of an epoch, in order."""
-        order = self.sampler.batches(epoch)
+        """All steps of an epoch, in order; the last one may have fewer batches."""
+        order = self.batches(epoch)
         return [
             [index for batch in order[first : first + self.accumulate] for index in batch]
             for first in range(0, len(order), self.accumulate)
         ]
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self.steps(self.sampler.epoch))
+        return iter(self.steps(self.epoch))
 
     def first(self, steps: int) -> Iterator[list[int]]:
         """The rows of each of the first ``steps`` steps of a run."""
@@ -140,12 +124,6 @@ class StepSampler(torch.utils.data.Sampler[list[int]]):
             order = self.steps(epoch)[:steps]
             yield from order
             steps, epoch = steps - len(order), epoch + 1
-
-
-def steps_of(rows: int, batch_size: int, accumulate: int, epochs: float) -> int:
-    """Optimiser steps of a run, as transformers' Trainer counts them."""
-    passes = math.ceil(rows / batch_size)
-    return max(1, math.ceil(epochs * math.ceil(passes / accumulate)))
 
 
 def share(rows: Sequence[TrainingRow], rank: int, processes: int) -> tuple[list[TrainingRow], float]:

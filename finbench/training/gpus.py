@@ -47,9 +47,8 @@ class Card:
         """(share of the peak for a base of this size, where from): between published sizes by the logarithm."""
         if not self.steps:
             return _ASSUMED, f"nobody's published step: {_ASSUMED:.0%} of the peak is assumed"
-        known = sorted(self.steps, key=lambda step: step.parameters)
-        below = [step for step in known if step.parameters <= parameters]
-        above = [step for step in known if step.parameters > parameters]
+        below = [step for step in self.steps if step.parameters <= parameters]
+        above = [step for step in self.steps if step.parameters > parameters]
         if not below or not above:
             nearest = below[-1] if below else above[0]
             return nearest.share, nearest.source
@@ -87,7 +86,12 @@ CARDS = {
 def card(name: str) -> Card:
     """A card by name; ``cpu`` is this machine's processor, whose products are measured in a moment."""
     if name == "cpu":
-        return _processor()
+        from finbench.models import bases
+
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+        source = f"SmolLM2-135M: {_CPU_SHARE:.0%} of what the products of this minute allow"
+        rate = products(bases.compute_dtype("auto")) / 1e12
+        return Card(round(memory, 1), rate, 30, (PublishedStep(1.35e8, _CPU_SHARE, source),), context=1.2)
     if name not in CARDS:
         raise unknown("gpu", name, [*CARDS, "cpu"], "finbench plan --help")
     return CARDS[name]
@@ -112,13 +116,3 @@ def _products(dtype: Any, threads: int) -> float:
         torch.nn.functional.linear(x, w)
         times.append(time.perf_counter() - start)
     return 2 * 1024 * 576 * 1536 / min(times[_WARM:])
-
-
-def _processor() -> Card:
-    from finbench.models import bases
-
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    measured = PublishedStep(
-        1.35e8, _CPU_SHARE, f"SmolLM2-135M: {_CPU_SHARE:.0%} of what the products of this minute allow"
-    )
-    return Card(round(memory, 1), products(bases.compute_dtype("auto")) / 1e12, 30, (measured,), context=1.2)

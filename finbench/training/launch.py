@@ -1,8 +1,4 @@
-"""One training in several processes: torchrun's agent starts them, one a GPU, or so many of a machine without one.
-
-The process that was asked to train holds the run folder's lock, starts the others (``finbench.training.rank``), passes
-Ctrl-C on to them, and says in one line what the first one that failed died of.
-"""
+"""One training in several processes: torchrun's agent starts them, one a GPU, or so many of a machine without one."""
 
 from __future__ import annotations
 
@@ -15,7 +11,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -35,8 +31,8 @@ class Job(Record):
     """What every process of a training gets: ``parent`` is the process id of the one that started it."""
 
     recipe: Recipe
-    out: str
-    data_dir: str | None
+    out: Path
+    data_dir: Path | None
     resume: bool
     loop: Loop
     parent: int
@@ -112,9 +108,19 @@ def together(job: Job, folder: Path, processes: int) -> None:
         signals_to_handle="SIGTERM,SIGHUP",
         logs_specs=DefaultLogsSpecs(log_dir=str(folder)),
     )
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        """The processes are sessions of their own, so that they get each Ctrl-C once: from here."""
+        begun = [int(path.suffix[1:]) for path in folder.glob("pid.*")]
+        if not begun:
+            signal.default_int_handler(number, frame)
+        for process in begun:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGINT)
+
     failures: Mapping[int, Any] = {}
     try:
-        with _passed_on(folder):
+        with on_ctrl_c(pass_on):
             elastic_launch(config, sys.executable)("-P", "-m", "finbench.training.rank", str(folder))
     except ChildFailedError as fault:
         failures = fault.failures
@@ -124,26 +130,18 @@ def together(job: Job, folder: Path, processes: int) -> None:
 
 
 @contextlib.contextmanager
-def _passed_on(folder: Path) -> Iterator[None]:
-    """Ctrl-C goes to the processes: they are sessions of their own, so that they get each one once."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        begun = [int(path.suffix[1:]) for path in folder.glob("pid.*")]
-        if not begun:
-            signal.default_int_handler(number, frame)
-        for process in begun:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGINT)
-
+def on_ctrl_c(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside, Ctrl-C calls ``handler``."""
     try:
-        before = signal.signal(signal.SIGINT, pass_on)
+        before = signal.signal(signal.SIGINT, handler)
     except ValueError:  # not in the main thread: whoever started it handles Ctrl-C
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if before is not None:  # else none of Python's
+            signal.signal(signal.SIGINT, before)
 
 
 def note(folder: Path, rank: int, kind: Literal["fault", "stopped", "bug"], message: str, hint: str = "") -> None:

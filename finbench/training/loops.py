@@ -24,8 +24,7 @@ from finbench.training import batches, lowrank, packing, speedups
 from finbench.training.batches import TrainingRow
 
 _LOGITS = 2**28  # elements of a pass's logits at most: 1 GiB in float32
-_AGREE = {torch.float32: 1e-3, torch.float64: 1e-3}  # of log-probabilities, where both loops run the same rows
-_AGREE_HALF = 1.0
+_AGREE, _AGREE_HALF = 1e-3, 1.0  # of log-probabilities, where both loops run the same rows
 
 
 def without_packing(model: Any, longest: int) -> str:
@@ -116,10 +115,11 @@ class Passes:
     @contextlib.contextmanager
     def at_work(self, model: Any) -> Iterator[None]:
         """``model``, with or without peft around it, runs as this loop needs it. A padded one runs it as it is."""
+        wrapped = hasattr(model, "peft_config")
         with contextlib.ExitStack() as stack:
             if self.loop != "padded":
-                stack.enter_context(packing.attention_of(model.get_base_model() if _wrapped(model) else model))
-                if _wrapped(model) and not self.compiled:  # the compiler fuses by itself
+                stack.enter_context(packing.attention_of(model.get_base_model() if wrapped else model))
+                if wrapped and not self.compiled:  # the compiler fuses by itself
                     stack.enter_context(lowrank.fused(model))
             if self.compiled:
                 stack.enter_context(speedups.compiled(model))
@@ -147,11 +147,6 @@ def _wide(found: Any) -> Any:
     return found.float() if found.dtype in (torch.bfloat16, torch.float16) else found
 
 
-def _wrapped(model: Any) -> bool:
-    """Whether peft is around it."""
-    return hasattr(model, "peft_config")
-
-
 def attending(made: dict[str, Any] | packing.Packed) -> contextlib.AbstractContextManager[None]:
     """Around the forward and the backward pass over what ``prepare`` made."""
     return packing.attending(made) if isinstance(made, packing.Packed) else contextlib.nullcontext()
@@ -170,25 +165,22 @@ def settled(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> tuple[Pa
     """
     if passes.loop == "padded":
         return passes, ""
-    plain = dataclasses.replace(passes, loop="padded", compiled=False)
+    padded = dataclasses.replace(passes, loop="padded")
     few = sorted(rows, key=lambda row: len(row.ids))[:2]
     model.eval()
     try:
         with torch.no_grad():
-            eager = dataclasses.replace(passes, compiled=False)
-            found, expected = (_answers(one, model, few) for one in (eager, plain))
+            eager = (dataclasses.replace(one, compiled=False) for one in (passes, padded))
+            found, expected = (_answers(one, model, few) for one in eager)
     except packing.Unpackable as fault:
-        return dataclasses.replace(passes, loop="padded"), f"Rows are padded: {fault}."
-    limit = _AGREE.get(model.dtype, _AGREE_HALF)
+        return padded, f"Rows are padded: {fault}."
+    limit = _AGREE if model.dtype in (torch.float32, torch.float64) else _AGREE_HALF
     if (found - expected).abs().max() > limit:
-        return dataclasses.replace(
-            passes, loop="padded"
-        ), "Rows are padded: packed, this base gives other probabilities."
+        return padded, "Rows are padded: packed, this base gives other probabilities."
     return passes, ""
 
 
 def _answers(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> Any:
-    """Log-probabilities of the answer tokens of each row, run alone after one another or together."""
     made = passes.prepare(rows, model.device)
     with passes.at_work(model), attending(made):
         found, labels = logits(model, made)

@@ -11,13 +11,13 @@ from finbench.core import catalog, environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import folder_atomic, write_atomic
-from finbench.core.records import Adapter, BaseModelId, Bits, Closeness, DType, Merge, MergedModel
+from finbench.core.records import Adapter, BaseModelId, Bits, Closeness, Merge, MergedModel
 from finbench.methods import quantise
-from finbench.models import adapters, bases, is_structured
-from finbench.models.structured import Kind
+from finbench.models import adapters, bases, is_structured, structured
 from finbench.scoring import prompts, task_of_examples
 
 Place = Literal["dequantised", "bf16"]
+_DTYPES = ("bfloat16", "float16", "float32")
 _PROBES = "finbench_mini"  # whose examples an adapter without a recipe is compared on
 
 
@@ -25,7 +25,7 @@ class DenseCopy(Closeness):
     """A model of low-rank factors written as an ordinary dense one, and how close the two are."""
 
     source: BaseModelId
-    kind: Kind
+    kind: structured.Kind
     dtype: str
     parameters: int
     dense_parameters: int
@@ -69,7 +69,7 @@ def merge(
     than the recorded ones, and for ``onto`` 4 or 8 bits: quantising the sum would round the update away.
     """
     quiet()
-    if dtype not in ("bfloat16", "float16", "float32"):
+    if dtype not in _DTYPES:
         raise FinbenchError(
             f"A model is written in bfloat16, float16 or float32, not in {dtype!r}.", "--dtype bfloat16"
         )
@@ -94,15 +94,12 @@ def merge(
 
 
 def _dense(source: bases.Base, out: Path, dtype: str) -> DenseCopy:
-    """The factors of ``source`` multiplied, in ``out``, read again and compared."""
-    from finbench.models.structured import storage
-
-    computed, texts = bases.compute_dtype(_dtype(dtype)), probes([_PROBES])
-    stored = storage.check(source.folder)
+    computed, texts = bases.compute_dtype(dtype), probes([_PROBES])
+    stored = structured.storage.check(source.folder)
     model, tokenizer = bases.load(source, stored.bits, computed)
     before = [log_probabilities(model, tokenizer, text) for text in texts]
     del model
-    storage.export_dense(source.folder, out, computed)
+    structured.storage.export_dense(source.folder, out, computed)
     model, _ = bases.load(bases.Base(source.id, out), 16, computed)
     after = [log_probabilities(model, tokenizer, text) for text in texts]
     say(f"Wrote {out}.")
@@ -119,30 +116,29 @@ def _dense(source: bases.Base, out: Path, dtype: str) -> DenseCopy:
 def _write(
     folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, place: Place, dtype: str, staging: Path
 ) -> Merge:
-    """Write the merged model and its tokenizer into ``staging``, read it again, and compare."""
     recipe = folder.record.recipe if folder.record else None
     template = bases.chat_template(bases.load_tokenizer(on), on.id.alias) if recipe and recipe.chat else None
     texts = probes(list(recipe.tasks) if recipe else [_PROBES], template)
-    computed = bases.compute_dtype(_dtype(folder.record.dtype if folder.record else "auto"))
-    trained, tokenizer = bases.load(on, bits, computed)
+    stated = folder.record.dtype if folder.record else "auto"
+    trained, tokenizer = bases.load(on, bits, bases.compute_dtype(stated if stated in _DTYPES else "auto"))
     merged, _ = bases.load(on, 16, bases.compute_dtype("float32"))
     trained = adapters.attach(trained, folder.folder, on).eval()  # an adapter may bring codes of its own
     if place == "dequantised":
         quantise.copy_dequantised(trained, merged)  # before any forward: that may repack quantised weights
     before = [log_probabilities(trained, tokenizer, text) for text in texts]
     del trained
-    merged = _sum(adapters.attach(merged, folder.folder, on), folder).to(bases.compute_dtype(_dtype(dtype)))
+    computed = bases.compute_dtype(dtype)
+    merged = _sum(adapters.attach(merged, folder.folder, on), folder).to(computed)
     merged.config.name_or_path = on.id.hub_id or on.id.alias
     bases.save(merged, on, staging)
     tokenizer.save_pretrained(staging)
     del merged
-    written, _ = bases.load(bases.Base(on.id, staging), 16, bases.compute_dtype(_dtype(dtype)))
+    written, _ = bases.load(bases.Base(on.id, staging), 16, computed)
     after = [log_probabilities(written, tokenizer, text) for text in texts]
     return Merge(adapter=folder.identity, onto=place, dtype=dtype, **compare(before, after))
 
 
 def _sum(attached: Any, folder: adapters.AdapterFolder) -> Any:
-    """The model alone, with the adapter in its weights; FinbenchError where peft cannot do that, or does it wrong."""
     kind = str(folder.config.get("peft_type") or "LORA")
     if tied := _tied(attached):
         raise FinbenchError(
@@ -163,7 +159,6 @@ def _sum(attached: Any, folder: adapters.AdapterFolder) -> Any:
 
 
 def _tied(attached: Any) -> str | None:
-    """Name of a layer that carries the adapter and whose weights another layer computes with, too."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     base = attached.get_base_model()
@@ -177,25 +172,16 @@ def _tied(attached: Any) -> str | None:
 def _record(
     folder: adapters.AdapterFolder, on: bases.Base, bits: Bits, stated: bool, report: Merge, staging: Path
 ) -> Adapter | MergedModel:
-    """What ``staging`` holds: all that was known of the adapter, or for a foreign one the merge alone."""
+    here = environment.provenance()
     if folder.record is None:
         kind = str(folder.config.get("peft_type") or "LORA").lower()
-        here = environment.provenance()
         return MergedModel(base=on.id, method=kind, bits=bits, bits_stated=stated, merge=report, provenance=here)
-    return folder.record.model_copy(
-        update={
-            "kind": "model",
-            "files": adapters.decisive_files(staging),
-            "dtype": report.dtype,
-            "quantisation": None,
-            "provenance": environment.provenance(),
-            "merge": report,
-        }
-    )
+    files = adapters.decisive_files(staging)
+    changed = {"kind": "model", "files": files, "dtype": report.dtype, "quantisation": None}
+    return folder.record.model_copy(update={**changed, "merge": report, "provenance": here})
 
 
 def _bits(folder: adapters.AdapterFolder, stated: Bits | None) -> Bits:
-    """Bits of the base that the adapter was trained on: as recorded, as stated, else 16."""
     if folder.record is None:
         if stated is None:
             say("It has no finbench.json: its base is taken to be in 16 bits. If it was quantised, say --bits 4 or 8.")
@@ -204,10 +190,6 @@ def _bits(folder: adapters.AdapterFolder, stated: Bits | None) -> Bits:
     if stated not in (None, recorded):
         raise FinbenchError(f"{folder.name} was trained on {recorded} bits, not on {stated}.", "Leave --bits out.")
     return recorded
-
-
-def _dtype(text: str) -> DType:
-    return text if text in ("float32", "bfloat16", "float16") else "auto"  # type: ignore[return-value]
 
 
 def _onto(wanted: str, bits: Bits) -> Place:
@@ -222,9 +204,7 @@ def _onto(wanted: str, bits: Bits) -> Place:
         )
     if wanted == "dequantised" and bits == 16:
         raise FinbenchError("This adapter was trained on 16 bits: nothing was quantised.", "Leave --onto out.")
-    if wanted == "auto":
-        return "bf16" if bits == 16 else "dequantised"
-    return "bf16" if wanted == "bf16" else "dequantised"
+    return "bf16" if wanted == "bf16" or bits == 16 else "dequantised"
 
 
 def probes(tasks: Sequence[str], template: Any = None) -> list[str]:

@@ -16,7 +16,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -68,22 +68,10 @@ def segments(rows: Sequence[TrainingRow], share: bool) -> tuple[list[Segment], l
         end = min(common(first.ids, last.ids), *(rows[number].prompt for number in part))
         if end - depth >= _LEAST and (end - depth) * (len(part) - 1) >= _WORTH:
             above, depth = add(first, depth, end, above), end
-        waiting += [(child, depth, above) for child in _children(rows, part, end)]
+        # below it, cut where the next token changes; a row whose prompt ends there is alone
+        token = {number: rows[number].ids[end] if rows[number].prompt > end else -1 - number for number in part}
+        waiting += [(list(child), depth, above) for _, child in groupby(part, token.__getitem__)]
     return found, paths
-
-
-def _children(rows: Sequence[TrainingRow], part: list[int], end: int) -> list[list[int]]:
-    """``part``, sorted, cut where the token at ``end`` changes; a row whose prompt ends there is alone."""
-    made: list[list[int]] = []
-    before: int | None = None
-    for number in part:
-        token = rows[number].ids[end] if rows[number].prompt > end else None
-        if token is not None and token == before:
-            made[-1].append(number)
-        else:
-            made.append([number])
-        before = token
-    return made
 
 
 def tokens_run(rows: Sequence[TrainingRow], share: bool) -> int:
@@ -109,20 +97,16 @@ def passes(rows: Sequence[TrainingRow], share: bool, tokens: int, answers: int) 
     return made
 
 
-# ---------------------------------------------------------------- layout of attention
-
-
 @dataclass(frozen=True)
 class Block:
     """Segments of like lengths that attend together, padded to (N, L) for attention alone.
 
-    ``size``: its tokens. ``own``: (N, L), where each segment's tokens lie among them. ``back``: (size,), the inverse,
-    into N * L. ``chains``: the different lists of pieces (block, first token, last token) that its segments see above
+    ``own``: (N, L), where each segment's tokens lie among those of the block. ``back``: (tokens,), the inverse, into
+    N * L. ``chains``: the different lists of pieces (block, first token, last token) that its segments see above
     them. ``chain``: (N,), which of them each sees, None where there is but one. ``mask``: (N or 1, 1, L, P + L), what
     may be seen of P tokens above and L own ones; None where nothing is above, and attention plainly causal.
     """
 
-    size: int
     own: Any
     back: Any
     chains: list[list[tuple[int, int, int]]]
@@ -233,7 +217,6 @@ def _block(group: list[int], found: Sequence[Segment], place: dict[int, tuple[in
         mask = torch.cat([sees, causal], dim=-1)
         mask = (mask[chain] if len(chains) > 1 else mask).to(device)
     return Block(
-        sum(lengths),
         own.to(device),
         real.flatten().nonzero()[:, 0].to(device),
         chains,
@@ -242,10 +225,7 @@ def _block(group: list[int], found: Sequence[Segment], place: dict[int, tuple[in
     )
 
 
-# ---------------------------------------------------------------- attention
-
-
-class _Spread(torch.autograd.Function):
+class _PadSegments(torch.autograd.Function):
     """Tokens (T, ...) to padded segments (N, L, ...). What the padding sends back is zero, and is left out."""
 
     @staticmethod
@@ -259,14 +239,7 @@ class _Spread(torch.autograd.Function):
         return gradients[0].flatten(0, 1)[back], None, None
 
 
-@dataclass(frozen=True)
-class _Pass:
-    packed: Packed
-    kernel: Callable[..., Any]
-    single: bool | None
-
-
-_now: list[_Pass] = []
+_now: list[tuple[Packed, Callable[..., Any], bool | None]] = []  # the arguments of ``attending`` that is in force
 
 
 @contextlib.contextmanager
@@ -279,7 +252,7 @@ def attending(
 
     ``single``: whether bfloat16 attends in float32; by default on a CPU, whose flash attention is twice as fast so.
     """
-    _now[:] = [_Pass(packed, kernel, single)]
+    _now[:] = [(packed, kernel, single)]
     try:
         yield
     finally:
@@ -298,7 +271,6 @@ def _varlen() -> Callable[..., Any] | None:
 
 
 def _ragged(query: Any, dropout: float) -> Callable[..., Any] | None:
-    """The kernel for sequences of any length, if it can take ``query``."""
     half = query.dtype in (torch.bfloat16, torch.float16)
     if not query.is_cuda or not half or dropout or torch.cuda.get_device_capability(query.device) < (8, 0):
         return None
@@ -330,30 +302,30 @@ def attend(
     strange = [name for name in ("softcap", "s_aux", "position_bias") if other.get(name) is not None]
     if strange or not _now:
         raise Unpackable(f"its attention uses {', '.join(strange)}" if strange else "no pass is being attended")
+    packed, kernel, single = _now[0]
     many = query.shape[1] != key.shape[1]
     if (ragged := _ragged(query, dropout)) is not None:
-        spans = _now[0].packed.spans
+        spans = packed.spans
         q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
         k, v = k[spans.seen], v[spans.seen]
         # causal with more keys than queries: the last query sees the last key, so each sees all above its segment
         ends = (spans.queries, spans.keys, *spans.longest)
         return ragged(q, k, v, *ends, scale=scaling, window_size=(-1, 0), enable_gqa=many).unsqueeze(0), None
-    blocks = _now[0].packed.blocks
-    sizes = [block.size for block in blocks]
-    single = query.device.type == "cpu" if _now[0].single is None else _now[0].single
+    sizes = [len(block.back) for block in packed.blocks]
+    single = query.device.type == "cpu" if single is None else single
     single = single and query.dtype == torch.bfloat16
     dtype = torch.float32 if single else query.dtype
     queries, keys, values = (states[0].transpose(0, 1).to(dtype).split(sizes) for states in (query, key, value))
     made = []
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(packed.blocks):
         q, k, v = (
-            _Spread.apply(parts[number], block.own, block.back)  # type: ignore[no-untyped-call]
+            _PadSegments.apply(parts[number], block.own, block.back)  # type: ignore[no-untyped-call]
             for parts in (queries, keys, values)
         )
         if block.mask is not None:
             k, v = (torch.cat([_above(parts, block), one], 1) for parts, one in ((keys, k), (values, v)))
         with torch.autocast("cpu", enabled=False) if single else contextlib.nullcontext():
-            out = _now[0].kernel(
+            out = kernel(
                 q.transpose(1, 2),
                 k.transpose(1, 2),
                 v.transpose(1, 2),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import Bits, Recipe
 from finbench.methods import Layer, method_named, targets
-from finbench.models import bases
+from finbench.models import bases, empty_model
 from finbench.training import batches, gpus, runner, speedups
 from finbench.training.gpus import GIB, HOST, Card
 
@@ -22,7 +22,6 @@ _BYTES: dict[Bits, float] = {16: 2.0, 8: 1.0, 4: 0.516}  # of a linear layer's w
 _MOVED: dict[Bits, float] = {16: 4.0, 8: 7.0, 4: 9.0}
 _BACKWARD = 2  # operations of a backward pass for one of the forward pass
 _OPTIMISER = 60  # operations of an optimiser step, whose tensors go together
-
 
 # Sizes of bases too large to fetch for a plan: hidden, MLP, layers, heads, key/value heads, vocabulary.
 SHAPES = {
@@ -35,23 +34,29 @@ GPT2 = {"gpt2": (768, 12, 12), "gpt2-xl": (1600, 48, 25)}  # hidden, layers, hea
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Bytes of a training on one card."""
+class Needs:
+    """Bytes of a training on one card, and operations of the forward part of its largest pass."""
 
     weights: float
     trained: float  # float32 copies, gradients, both moments of AdamW
     activations: float
     logits: float
+    loading: float  # while the base is loaded, before it is spread over cards
+    operations: int
 
     @property
     def total(self) -> float:
-        """With the allocator's slack, without what the card's own context takes."""
-        return _SLACK * (self.weights + self.trained + self.activations + self.logits)
+        """Bytes at the start or in training, with the allocator's slack, without what the card's own context takes."""
+        return _SLACK * max(self.weights + self.trained + self.activations + self.logits, self.loading)
 
-    def described(self) -> dict[str, float]:
+    @property
+    def parts(self) -> dict[str, float]:
         """GiB, for people and programs."""
-        parts = {name: getattr(self, name) / GIB for name in ("weights", "trained", "activations", "logits")}
-        return {name: round(value, 2) for name, value in {**parts, "total": self.total / GIB}.items()}
+        return {name: round(getattr(self, name) / GIB, 2) for name in ("weights", "trained", "activations", "logits")}
+
+    def on(self, card: Card) -> float:
+        """GiB that are taken of a card."""
+        return self.total / GIB + card.context
 
 
 def shape_of(base: str) -> str | None:
@@ -65,13 +70,11 @@ def shape_of(base: str) -> str | None:
 
 def shaped(name: str) -> Any:
     """A Llama or GPT-2 of the named size, on torch's meta device."""
-    import torch
-    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+    from transformers import GPT2Config, LlamaConfig
 
     if name in GPT2:
         width, depth, heads = GPT2[name]
-        with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(GPT2Config(n_embd=width, n_layer=depth, n_head=heads))
+        return empty_model(GPT2Config(n_embd=width, n_layer=depth, n_head=heads))
     if name not in SHAPES:
         raise unknown("shape", name, [*SHAPES, *GPT2], "finbench plan --help")
     hidden, mlp, depth, heads, shared, vocabulary = SHAPES[name]
@@ -85,8 +88,7 @@ def shaped(name: str) -> Any:
         max_position_embeddings=8192,
         tie_word_embeddings=False,
     )
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+    return empty_model(config)
 
 
 def trained(recipe: Recipe, layers: list[Layer], parameters: int) -> int:
@@ -160,15 +162,6 @@ def inner(layers: list[Layer]) -> int:
     return sum(layer.inputs * layer.outputs for layer in chosen)
 
 
-@dataclass(frozen=True)
-class MemoryNeeds:
-    """Memory of a training, operations of the forward part of its largest pass, bytes held while it is loaded."""
-
-    memory: Memory
-    operations: int
-    loading: float = 0.0
-
-
 def needs(
     model: Any,
     recipe: Recipe,
@@ -176,7 +169,7 @@ def needs(
     rows: Sequence[batches.TrainingRow],
     processes: int = 1,
     on_cpu: bool = False,
-) -> MemoryNeeds:
+) -> Needs:
     """Of a training whose largest pass is over ``rows``, on each card. ``model``, on the meta device, is used up.
 
     Sharded, a card holds its share of the base, two of its layers whole, and embeddings and head whole.
@@ -196,7 +189,7 @@ def needs(
         weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
     activations, operations = counted(model, recipe, rows, on_cpu)
     logits = answers * vocabulary * (2 + 4 + 4)  # as computed, in float32, and the gradient of that
-    return MemoryNeeds(Memory(weights, held * count, activations, logits), operations, loading)
+    return Needs(weights, held * count, activations, logits, loading, operations)
 
 
 def duration(
@@ -215,7 +208,7 @@ def duration(
     rate, read = card.tflops * 1e12 * share, _MOVED[recipe.bits] * linear / (card.bandwidth * 1e9)
     host = HOST * operations * (1 + _BACKWARD)
     total = busy = 0.0
-    for step in batches.StepSampler(run.sampler, recipe.accumulate).first(run.steps):
+    for step in run.sampler.first(run.steps):
         rows, _ = batches.share([run.rows[index] for index in step], 0, processes)
         for part in run.passes.cut(rows):
             computed = (run.passes.run(part) * each + sum(row.answer for row in part) * head) / rate
@@ -247,21 +240,14 @@ def plan(
     card = gpus.card(gpu)
     speedups.check_sharding(recipe, processes)
     run = replace(run, recipe=recipe) if run else prepare_for_plan(recipe, data_dir)
-
-    def base() -> Any:
-        return shaped(shape) if shape else bases.skeleton(run.base)
-
-    def asked(changed: Recipe, cards: int = processes) -> MemoryNeeds:
-        model = base()
-        return needs(model, changed, bases.layers_of(model), heaviest(run, changed, cards), cards, gpu == "cpu")
-
-    found = asked(recipe)
-    if _over(found, card):
+    found = _asked(run, recipe, gpu, shape, processes)
+    if found.on(card) > card.memory:
+        parts = ", ".join(f"{name} {value:g}" for name, value in found.parts.items())
         raise FinbenchError(
-            f"It needs {_all(found, card):.1f} GiB, and {gpu} has {card.memory:g}: {_parts(found.memory)}.",
-            _fits(recipe, gpu, asked, max(len(row.ids) for row in run.rows)),
+            f"It needs {found.on(card):.1f} GiB, and {gpu} has {card.memory:g}: {parts}.",
+            _fitting(run, gpu, shape, processes),
         )
-    model = base()
+    model = _model(run, shape)
     layers = bases.layers_of(model)
     real, computed = run.tokens(run.passes, processes)
     seconds, busy, source = duration(card, run, model, layers, found.operations, processes)
@@ -271,7 +257,7 @@ def plan(
         "processes": processes,
         "shape": shape or run.base.id.alias,
         "loop": run.passes.loop,
-        "memory_gib": {**found.memory.described(), "total": round(_all(found, card), 2)},
+        "memory_gib": {**found.parts, "total": round(found.on(card), 2)},
         "gpu_gib": card.memory,
         "steps": run.steps,
         "tokens": real,
@@ -293,43 +279,33 @@ def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> runner.Pre
 def planned_gib(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
     """GiB of a training by one process, whatever the card has; ``run``: its rows, as ``prepared`` makes them."""
     quiet()
-    model = shaped(shape) if shape else bases.skeleton(run.base)
-    found = needs(model, recipe, bases.layers_of(model), heaviest(run, recipe), on_cpu=gpu == "cpu")
-    return round(_all(found, gpus.card(gpu)), 2)
+    return round(_asked(run, recipe, gpu, shape).on(gpus.card(gpu)), 2)
 
 
-def _all(found: MemoryNeeds, card: Card) -> float:
-    """GiB, at the start or in training."""
-    return max(found.memory.total, _SLACK * found.loading) / GIB + card.context
+def _model(run: runner.Prepared, shape: str | None) -> Any:
+    return shaped(shape) if shape else bases.skeleton(run.base)
 
 
-def _over(found: MemoryNeeds, card: Card) -> bool:
-    return _all(found, card) > card.memory
-
-
-def heaviest(run: runner.Prepared, recipe: Recipe, processes: int = 1) -> list[batches.TrainingRow]:
-    """The rows of the largest packed pass of the first epoch."""
+def _asked(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None, processes: int = 1) -> Needs:
+    """The needs of ``recipe`` with the rows of ``run``: its largest packed pass of the first epoch."""
     from finbench.training import loops, packing
 
     cut = loops.Passes.of(recipe, "shared", 2**17, 0)
-    order = batches.StepSampler(run.sampler, recipe.accumulate).steps(0)
-    steps = (batches.share([run.rows[index] for index in step], 0, processes)[0] for step in order)
-    parts = [part for step in steps for part in cut.cut(step)]
-    return max(parts, key=lambda part: packing.tokens_run(part, True))
+    steps = ([run.rows[index] for index in step] for step in run.sampler.steps(0))
+    parts = [part for step in steps for part in cut.cut(batches.share(step, 0, processes)[0])]
+    heaviest = max(parts, key=lambda part: packing.tokens_run(part, True))
+    model = _model(run, shape)
+    return needs(model, recipe, bases.layers_of(model), heaviest, processes, gpu == "cpu")
 
 
-def _parts(found: Memory) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in found.described().items() if name != "total")
-
-
-def _fits(recipe: Recipe, gpu: str, asked: Callable[..., MemoryNeeds], longest: int) -> str:
+def _fitting(run: runner.Prepared, gpu: str, shape: str | None, processes: int) -> str:
     """What to change, the least first: smaller passes, then fewer bits, then shards over cards, then another card."""
-    card = gpus.card(gpu)
-    method = method_named(recipe.method)
+    recipe, card = run.recipe, gpus.card(gpu)
+    method, longest = method_named(recipe.method), max(run.sampler.lengths)
     for bits in [bits for bits in (16, 8, 4) if bits <= recipe.bits and bits in method.bits]:
         for tokens in dict.fromkeys(min(size, recipe.pass_tokens) for size in (recipe.pass_tokens, 1024, 512, longest)):
             changed = recipe.model_copy(update={"bits": bits, "pass_tokens": tokens})
-            if not _over(asked(changed), card):
+            if _asked(run, changed, gpu, shape, processes).on(card) <= card.memory:
                 said = [f"--bits {bits}"] if bits != recipe.bits else []
                 smaller = changed.pass_tokens != recipe.pass_tokens
                 said += [f"--set pass_tokens={changed.pass_tokens}"] if smaller else []
@@ -337,10 +313,10 @@ def _fits(recipe: Recipe, gpu: str, asked: Callable[..., MemoryNeeds], longest: 
     if recipe.method in speedups.SHARDED and recipe.bits != 8 and gpu != "cpu":
         spread = recipe.model_copy(update={"sharding": "fsdp"})
         for cards in (2, 4, 8):
-            if not _over(asked(spread, cards), card):
+            if _asked(run, spread, gpu, shape, cards).on(card) <= card.memory:
                 return f"It would fit on {cards} of them: --gpus {cards} --set sharding=fsdp"
-    wanted = asked(recipe)
-    larger = [name for name, other in gpus.CARDS.items() if not _over(wanted, other)]
+    wanted = _asked(run, recipe, gpu, shape, processes)
+    larger = [name for name, other in gpus.CARDS.items() if wanted.on(other) <= other.memory]
     return (
         f"A card that holds it: {', '.join(larger)}" if larger else "No card of the table holds it, nor eight of them."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,6 @@ from finbench.training import batches
 if TYPE_CHECKING:
     from finbench.training import loops
 
-
 _HOW = ("loop", "pass_tokens", "sharding", "compile", "kernels")  # the way to the same weights, but for the last bits
 
 
@@ -34,7 +34,7 @@ class Prepared:
     rows: list[batches.TrainingRow]
     data: list[DataId]
     first_pair: list[str]
-    sampler: batches.LengthSampler
+    sampler: batches.StepSampler
     steps: int
     contamination: Contamination
     passes: loops.Passes
@@ -54,8 +54,7 @@ class Prepared:
 
     def tokens(self, passes: loops.Passes, processes: int = 1) -> tuple[int, int]:
         """(tokens without padding, positions computed) of the whole run, over all its processes."""
-        order = batches.StepSampler(self.sampler, self.recipe.accumulate).first(self.steps)
-        steps = [[self.rows[index] for index in step] for step in order]
+        steps = [[self.rows[index] for index in step] for step in self.sampler.first(self.steps)]
         parts = [batches.share(step, rank, processes)[0] for step in steps for rank in range(processes)]
         return sum(len(row.ids) for step in steps for row in step), sum(passes.run(part) for part in parts)
 
@@ -107,11 +106,12 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
         rows += batches.share_of(own, recipe.tasks[name], recipe.seed)
         data.append(prompts.data_id(task, lm_task, "train", docs))
         first_pair = first_pair or list(pairs[0])
-    sampler = batches.LengthSampler([len(row.ids) for row in rows], recipe.batch_size, recipe.seed)
-    steps = batches.steps_of(len(rows), recipe.batch_size, recipe.accumulate, recipe.epochs)
+    lengths = [len(row.ids) for row in rows]
+    sampler = batches.StepSampler(lengths, recipe.batch_size, recipe.accumulate, recipe.seed)
+    steps = max(1, math.ceil(recipe.epochs * len(sampler)))  # as transformers' Trainer counts them
     if select is None:  # a trial's rows may be no run at all, but what it is ranked on
         method_named(recipe.method).check_steps(recipe, steps)
-    loop, slower = loops.choose(recipe, skeleton, max((len(row.ids) for row in rows), default=0))
+    loop, slower = loops.choose(recipe, skeleton, max(lengths, default=0))
     vocabulary = skeleton.config.get_text_config().vocab_size
     passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
     found = contamination.Index({} if select else contamination.of_tests(data_dir)).overlap(chosen)

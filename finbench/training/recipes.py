@@ -75,7 +75,6 @@ def _defaults() -> dict[str, Any]:
 
 
 def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[str, Any]:
-    """``chosen`` with every key that is the method's own moved into its ``options``; unknown ones are refused."""
     loose = sorted(set(chosen) - set(Recipe.model_fields))
     if not loose:
         return chosen
@@ -97,7 +96,6 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
 
 
 def _meant(key: str, method: Method) -> str:
-    """What a key was probably meant to be, for an error."""
     if owners := [name for name, other in METHODS.items() if key in other.options]:
         return f" (an option of {', '.join(owners)})"
     close = near_misses(key, Recipe.model_fields) or near_misses(key, method.meant())
@@ -151,5 +149,4 @@ def _name(complete: Mapping[str, Any]) -> str:
 
 
 def _slug(text: str) -> str:
-    """Lower-case letters, digits, dots and dashes."""
     return re.sub(r"[^a-z0-9._]+", "-", text.lower()).strip("-._") or "recipe"

@@ -82,27 +82,19 @@ def train(
         run = _claim(run, out, resume, processes)
         if run.slower:
             say(run.slower)
-        adapter = _together(run, out, data_dir, resume, processes) if processes > 1 else work(run, out, resume)
-        assert adapter is not None
+        if processes > 1:
+            job = launch.Job(
+                recipe=run.recipe, out=out, data_dir=data_dir, resume=resume, loop=run.passes.loop, parent=os.getpid()
+            )
+            launch.together(job, out / "checkpoints" / "ranks", processes)
+        else:
+            work(run, out, resume)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        return adapter
+        return adapters.record(out)
 
 
-def _together(run: Prepared, out: Path, data_dir: Path | None, resume: bool, processes: int) -> Adapter:
-    job = launch.Job(
-        recipe=run.recipe,
-        out=str(out),
-        data_dir=None if data_dir is None else str(data_dir),
-        resume=resume,
-        loop=run.passes.loop,
-        parent=os.getpid(),
-    )
-    launch.together(job, out / "checkpoints" / "ranks", processes)
-    return adapters.record(out)
-
-
-def work(run: Prepared, out: Path, resume: bool) -> Adapter | None:
-    """Train, as one of the processes of a run that owns ``out``; None in all but the first, which saves the adapter."""
+def work(run: Prepared, out: Path, resume: bool) -> None:
+    """Train, as one of the processes of a run that owns ``out``; the first one saves the adapter."""
     folder = out / "checkpoints"
     dtype = bases.compute_dtype(run.recipe.dtype)
     model, tokenizer = begin(run, dtype)
@@ -112,9 +104,8 @@ def work(run: Prepared, out: Path, resume: bool) -> Adapter | None:
     if checkpoint:
         say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
     trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
-    if environment.rank() > 0:
-        return None
-    return _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
+    if environment.rank() == 0:
+        _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
 
 
 def fit(
@@ -122,7 +113,7 @@ def fit(
 ) -> tuple[AnswerTrainer, TrainingWatch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
     from finbench.training import loops
-    from finbench.training.trainer import AnswerTrainer, FirstCtrlC, TrainingWatch, arguments
+    from finbench.training.trainer import AnswerTrainer, TrainingWatch, arguments, stopping_gently
 
     recipe, passes = run.recipe, run.passes
     if recipe.kernels == "liger":
@@ -145,7 +136,7 @@ def fit(
                 args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
                 train_dataset=run.rows,
             )
-        with FirstCtrlC(watch), passes.at_work(model), writing(folder):
+        with stopping_gently(watch), passes.at_work(model), writing(folder):
             if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
                 trainer.restore(checkpoint)
             else:
@@ -157,9 +148,6 @@ def fit(
             "Go on with the same command and --resume.",
         )
     return trainer, watch
-
-
-# ---------------------------------------------------------------- before
 
 
 def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
@@ -198,7 +186,6 @@ def _check_folder(out: Path) -> None:
 
 
 def _finished(run: Prepared, out: Path) -> Adapter | None:
-    """The adapter in ``out`` if it is this run's; a FinbenchError if it is another's."""
     if not (out / "finbench.json").is_file():
         return None
     found = adapters.record(out)
@@ -209,7 +196,6 @@ def _finished(run: Prepared, out: Path) -> Adapter | None:
 
 
 def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
-    """What differs between two runs, in words; empty if nothing does."""
     keys = [key for key in now if there.get(key) != now[key]]
     return ", ".join(
         key if key in ("data", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
@@ -217,10 +203,7 @@ def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
-    """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one.
-
-    Returns the run, with the loop that it was begun with.
-    """
+    """Mark ``out`` as this run's, and return it with the loop it was begun with; refuse to mix two runs."""
     mark = out / MARK
     now = {
         **run.decisive,
@@ -259,19 +242,15 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
 
 
 def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
-    """Go on in another number of processes, or refuse it where each draws numbers of its own."""
     from finbench.training import loops
 
+    begun = f"was begun by {before} process{'' if before == 1 else 'es'}"
     if reason := loops.without_sharing(bases.skeleton(run.base), run.recipe):
         raise FinbenchError(
-            f"{out} was begun by {before} process{'' if before == 1 else 'es'}, and {processes} would learn something "
-            f"else: {reason}.",
+            f"{out} {begun}, and {processes} would learn something else: {reason}.",
             f"Resume with --processes {before} (--gpus {before} on GPUs), or choose another --out.",
         )
-    say(f"It was begun by {before} process{'' if before == 1 else 'es'}: the end may differ in the last bits.")
-
-
-# ---------------------------------------------------------------- after
+    say(f"It {begun}: the end may differ in the last bits.")
 
 
 def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingWatch) -> Training:
@@ -299,7 +278,7 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
     )
 
 
-def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Training, out: Path) -> Adapter:
+def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Training, out: Path) -> None:
     """Write the adapter folder: weights first, ``finbench.json`` last, which says that the rest is whole."""
     recipe, base = run.recipe, run.base
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
@@ -341,7 +320,6 @@ def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Train
             path.replace(out / path.name)
     write_atomic(out / "README.md", model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
-    return adapter
 
 
 def _truncation(run: Prepared, model: Any, tokenizer: Any, saved: Path, cut: Cut) -> Truncation:

@@ -1,6 +1,4 @@
-"""What a recipe may ask for to be faster or smaller and not everything can.
-
-Optimisers, torch.compile, Liger's kernels, a base in shards.
+"""What a recipe may ask for to be faster or smaller: optimisers, torch.compile, Liger's kernels, a base in shards.
 
 Each is looked at before any weight is loaded: what this machine cannot do is refused with what to install or leave out.
 """
@@ -39,27 +37,22 @@ def check(recipe: Recipe) -> None:
             f"optimizer: {recipe.optimizer} moves its state from a GPU to this machine's memory, and no GPU is here.",
             f"--set optimizer={'adamw_8bit' if '8bit' in recipe.optimizer else 'adamw'}",
         )
-    if recipe.compile:
-        _compiles(recipe, gpu)
+    if recipe.compile and recipe.sharding != "none":
+        raise FinbenchError(
+            "compile and sharding have not been made to work together.", "--set compile=false, or sharding=none"
+        )
+    if recipe.compile and gpu and importlib.util.find_spec("triton") is None:
+        raise FinbenchError("torch.compile needs Triton on a GPU.", "pip install triton")
+    compilers = [os.environ.get("CXX", ""), "g++", "clang++"]
+    if recipe.compile and not gpu and not any(name and shutil.which(name) for name in compilers):
+        raise FinbenchError(
+            "torch.compile needs a C++ compiler on a processor.", "apt install g++; or --set compile=false"
+        )
     if recipe.kernels == "liger":
         if not gpu:
             raise FinbenchError("Liger's kernels run on a GPU, and no GPU is here.", "--set kernels=torch")
         if importlib.util.find_spec("liger_kernel") is None:
             raise FinbenchError("Liger's kernels are not installed.", 'pip install "finbench[liger]"')
-
-
-def _compiles(recipe: Recipe, gpu: bool) -> None:
-    if recipe.sharding != "none":
-        raise FinbenchError(
-            "compile and sharding have not been made to work together.", "--set compile=false, or sharding=none"
-        )
-    if gpu and importlib.util.find_spec("triton") is None:
-        raise FinbenchError("torch.compile needs Triton on a GPU.", "pip install triton")
-    names = [os.environ.get("CXX", ""), "g++", "clang++"]
-    if not gpu and not any(name and shutil.which(name) for name in names):
-        raise FinbenchError(
-            "torch.compile needs a C++ compiler on a processor.", "apt install g++; or --set compile=false"
-        )
 
 
 def decoder_layers(model: Any) -> list[Any]:
@@ -98,9 +91,6 @@ def liger(model: Any) -> None:
     from transformers.integrations.liger import apply_liger_kernel
 
     apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
-
-
-# ---------------------------------------------------------------- a base in shards
 
 
 def check_sharding(recipe: Recipe, processes: int) -> None:

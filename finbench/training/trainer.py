@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -24,7 +25,7 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
 from finbench.methods import method_named
-from finbench.training import batches, checkpoints, loops, speedups
+from finbench.training import batches, checkpoints, launch, loops, speedups
 
 ELAPSED = "finbench-elapsed.json"  # in a checkpoint: seconds of training up to it
 METHOD = "finbench-method.safetensors"  # in a checkpoint: what the method remembers beside weights and optimiser
@@ -58,10 +59,7 @@ class StepTrainer(Trainer):
             self.method.restore(self.model, load_file(held))
 
     def restore(self, checkpoint: Path) -> None:
-        """Load a run that was stopped after its last step.
-
-        Trainer itself would take one step more when that step is in the middle of an epoch.
-        """
+        """Load a run that ended: Trainer itself would take one step more where that was in the middle of an epoch."""
         self._load_from_checkpoint(str(checkpoint))
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if self.watch:
@@ -76,17 +74,18 @@ class AnswerTrainer(StepTrainer):
 
     def __init__(
         self,
-        sampler: batches.LengthSampler,
-        watch: TrainingWatch | None = None,
-        recipe: Recipe | None = None,
-        passes: loops.Passes | None = None,
+        sampler: batches.StepSampler,
+        watch: TrainingWatch | None,
+        recipe: Recipe,
+        passes: loops.Passes,
         **arguments: Any,
     ) -> None:
-        self.recipe, self.sampler = recipe, sampler
-        super().__init__(method_named(recipe.method) if recipe else None, recipe, watch, **arguments)
-        self._like_the_first()
+        self.recipe, self.sampler, self.passes = recipe, sampler, passes
+        super().__init__(method_named(recipe.method), recipe, watch, **arguments)
         self.peak = 0  # bytes that the process with most has held, when training is over
-        self.passes = passes or loops.Passes("padded", sampler.batch_size)
+        if self.accelerator.num_processes > 1:  # they draw from the same seed; this makes sure that they start alike
+            for tensor in self.trained():
+                torch.distributed.broadcast(tensor.data, 0)
 
     def create_accelerator_and_postprocess(self) -> None:
         """As transformers does, but for DistributedDataParallel: gradients are exchanged by ``training_step``.
@@ -97,19 +96,13 @@ class AnswerTrainer(StepTrainer):
         super().create_accelerator_and_postprocess()
         self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
 
-    def _like_the_first(self) -> None:
-        """What trains starts as in the first process. They draw from the same seed; this makes sure."""
-        if self.accelerator.num_processes > 1:
-            for tensor in self.trained():
-                torch.distributed.broadcast(tensor.data, 0)
-
     def trained(self) -> list[Any]:
         """The tensors that train."""
         return [tensor for tensor in self.model.parameters() if tensor.requires_grad]
 
     def create_optimizer(self, model: Any = None) -> Any:
         """AdamW as transformers makes it, over the method's parameter groups if it has some."""
-        if self.optimizer is None and self.method and self.recipe:
+        if self.optimizer is None:
             groups = self.method.groups(self.model, self.recipe)
             if groups is not None:
                 kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
@@ -121,7 +114,7 @@ class AnswerTrainer(StepTrainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The method's own schedule if it has one."""
-        if self.lr_scheduler is None and self.method and self.recipe:
+        if self.lr_scheduler is None:
             chosen = optimizer if optimizer is not None else self.optimizer
             self.lr_scheduler = self.method.scheduler(chosen, self.recipe, num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
@@ -139,14 +132,10 @@ class AnswerTrainer(StepTrainer):
             super()._load_rng_state(folder)
 
     def get_train_dataloader(self) -> Any:
-        order = batches.StepSampler(self.sampler, self.recipe.accumulate if self.recipe else 1)
-        return DataLoader(self.train_dataset, batch_sampler=order, collate_fn=lambda rows: {"rows": rows})
+        return DataLoader(self.train_dataset, batch_sampler=self.sampler, collate_fn=lambda rows: {"rows": rows})
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
-        """The gradients of a whole optimiser step; returns its loss.
-
-        The loss is cross-entropy summed over answer tokens, divided by their number in the step, over all processes.
-        """
+        """The gradients of an optimiser step; returns its loss, cross-entropy a token over all processes' answers."""
         model.train()
         rows: list[batches.TrainingRow] = inputs["rows"]
         if self.watch:
@@ -155,14 +144,14 @@ class AnswerTrainer(StepTrainer):
         mine, weight = batches.share(rows, self.accelerator.process_index, world)
         weight *= world / sum(row.answer for row in rows)  # the mean over processes is taken below
         parts = [(part, weight) for part in self.passes.cut(mine)]
-        if self.recipe and self.recipe.sharding != "none":  # processes gather layers together: all make as many passes
+        if self.recipe.sharding != "none":  # processes gather layers together: all make as many passes
             parts += [(mine[:1], 0.0)] * (int(largest(len(parts), self.args.device)) - len(parts))
         total = torch.zeros((), device=self.args.device)
         for number, (part, share) in enumerate(parts, start=1):
             made = self.passes.prepare(part, self.args.device)
             with loops.attending(made):
                 loss = share * loops.loss(model, made)
-                if number == len(parts) and self.method and (penalty := self.method.penalty(model)) is not None:
+                if number == len(parts) and (penalty := self.method.penalty(model)) is not None:
                     loss = loss + penalty
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -171,7 +160,6 @@ class AnswerTrainer(StepTrainer):
         return total
 
     def _average(self) -> None:
-        """Every gradient becomes its mean over the processes, in one exchange a dtype."""
         kinds: dict[Any, list[Any]] = {}
         for tensor in self.trained():
             if tensor.grad is not None:
@@ -265,13 +253,12 @@ class Keeper(TrainerCallback):
 class TrainingWatch(Keeper):
     """The keeper of a training on answers: the order of the epoch, and what the method remembers."""
 
-    def __init__(self, recipe: Recipe, sampler: batches.LengthSampler, steps: int, folder: Path, bar: Any) -> None:
+    def __init__(self, recipe: Recipe, sampler: batches.StepSampler, steps: int, folder: Path, bar: Any) -> None:
         super().__init__(recipe.lr, steps, folder, bar)
         self.recipe, self.sampler = recipe, sampler
-        self.steps_per_epoch = len(batches.StepSampler(sampler, recipe.accumulate))
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.sampler.set_epoch(state.global_step // self.steps_per_epoch)
+        self.sampler.epoch = state.global_step // len(self.sampler)
 
     def held(self, model: Any) -> dict[str, Any]:
         """The method's state."""
@@ -306,23 +293,12 @@ def arguments(recipe: Recipe, steps: int, run: Path, dtype: Any) -> TrainingArgu
     )
 
 
-class FirstCtrlC:
+def stopping_gently(watch: Keeper) -> contextlib.AbstractContextManager[None]:
     """The first Ctrl-C ends training after the current step, with a checkpoint; the second one at once."""
 
-    def __init__(self, watch: Keeper) -> None:
-        self.watch, self.before = watch, signal.SIG_DFL
+    def note(number: int, frame: FrameType | None) -> None:
+        watch.interrupted = True
+        say("Stopping after this step ... (Ctrl-C again: at once)")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def __enter__(self) -> None:
-        def note(number: int, frame: FrameType | None) -> None:
-            self.watch.interrupted = True
-            say("Stopping after this step ... (Ctrl-C again: at once)")
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        try:
-            self.before = signal.signal(signal.SIGINT, note)  # type: ignore[assignment]
-        except ValueError:  # not in the main thread: whoever started it handles Ctrl-C
-            self.before = None  # type: ignore[assignment]
-
-    def __exit__(self, *_: object) -> None:
-        if self.before is not None:
-            signal.signal(signal.SIGINT, self.before)
+    return launch.on_ctrl_c(note)

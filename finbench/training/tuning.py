@@ -11,7 +11,7 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,25 +33,17 @@ LARGEST_BUDGET = 6
 NEVER = 10**9
 
 
-@dataclass(frozen=True)
-class SearchPlan:
-    """The rungs of a search: in each, this many rates are trained on this share of the rows."""
+def plan(lr: float, budget: int) -> tuple[list[float], list[tuple[int, float]]]:
+    """(2^budget rates a factor of two apart around ``lr``; of each rung: how many are trained, on what share of rows).
 
-    rates: list[float]
-    rungs: list[tuple[int, float]]
-
-
-def plan(lr: float, budget: int) -> SearchPlan:
-    """2^budget rates a factor of two apart around ``lr``, each rung with half the rates on twice the rows.
-
-    A rung costs as much as one whole training of the recipe, and there are ``budget`` of them; the last one compares
-    two rates on half the rows.
+    A rung costs as much as one whole training of the recipe, and there are ``budget`` of them; each has half the rates
+    on twice the rows, and the last one compares two on half the rows.
     """
     if not 1 <= budget <= LARGEST_BUDGET:
         raise FinbenchError(f"--budget is from 1 to {LARGEST_BUDGET} whole trainings, got {budget}.", "--budget 3")
     count = 2**budget
     rates = [float(f"{lr * 2.0**k:.4g}") for k in range(-count // 2, count // 2)]
-    return SearchPlan(rates, [(2 ** (budget - rung), 0.5 ** (budget - rung)) for rung in range(budget)])
+    return rates, [(2 ** (budget - rung), 0.5 ** (budget - rung)) for rung in range(budget)]
 
 
 def search_outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = None) -> dict[str, Any]:
@@ -60,19 +52,20 @@ def search_outline(recipe: Recipe, *, budget: int = 3, data_dir: Path | None = N
     Raises what ``tune`` would raise before it trains anything. Loads no weights and writes nothing.
     """
     quiet()
-    stages = plan(recipe.lr, budget)
-    held, sides = _rows(recipe, stages, data_dir)
+    rates, rungs = plan(recipe.lr, budget)
+    held, sides = _rows(recipe, rungs, data_dir)
+    stages = [
+        {"trials": count, "rows": len(run.rows), "steps": run.steps, "tokens": run.tokens(run.passes)[0]}
+        for (count, _), run in zip(rungs, sides, strict=True)
+    ]
     return {
         "recipe": recipe.model_dump(),
         "base": held.base.id.model_dump(),
         "budget": budget,
-        "rates": stages.rates,
+        "rates": rates,
         "validation_rows": len(held.rows),
-        "rungs": [
-            {"trials": count, "rows": len(run.rows), "steps": run.steps, "tokens": run.tokens(run.passes)[0]}
-            for (count, _), run in zip(stages.rungs, sides, strict=True)
-        ],
-        "tokens": sum(count * run.tokens(run.passes)[0] for (count, _), run in zip(stages.rungs, sides, strict=True)),
+        "rungs": stages,
+        "tokens": sum(stage["trials"] * stage["tokens"] for stage in stages),
     }
 
 
@@ -87,20 +80,23 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
     Raises FinbenchError when every rate diverges, and for a folder that holds another search.
     """
     quiet()
-    stages = plan(recipe.lr, budget)
+    rates, rungs = plan(recipe.lr, budget)
     with environment.owner(out):
-        held, sides = _rows(recipe, stages, data_dir)
+        held, sides = _rows(recipe, rungs, data_dir)
         path = out / "search.json"
-        key = _key(recipe, budget, held, sides)
+        rows = [part.digest for run in sides for part in run.data]
+        stated = {"lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks, "rows": rows}
+        key = digest({**held.decisive, **stated})
         trials = _earlier(path, key)
-        kept = stages.rates
-        for rung, (run, (count, _)) in enumerate(zip(sides, stages.rungs, strict=True)):
+        kept = rates
+        for rung, (run, (count, _)) in enumerate(zip(sides, rungs, strict=True)):
             for lr in kept[:count]:  # on the same rows, in the same order
                 found = next((trial for trial in trials if (trial.rung, trial.lr) == (rung, lr)), None)
                 if found is None:
                     found = _trial(replace(run, recipe=_untouched(recipe, lr=lr)), held, rung)
                     trials.append(found)
-                    write_atomic(path, _stored(key, trials))
+                    stored = {"search": key, "trials": [trial.model_dump() for trial in trials]}
+                    write_atomic(path, json.dumps(stored, indent=1) + "\n")
                 shown = "diverged" if found.loss is None else f"validation loss {found.loss:.4f}"
                 say(f"rung {rung + 1} of {budget}: lr {lr:g} on {found.rows:,} rows, {shown}")
             ranked = _ranked(trials, rung)
@@ -116,26 +112,21 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
         tuned = recipe.model_copy(update={"lr": kept[0], "search": search})
         target = out / f"{recipe.name.removesuffix(f'-s{recipe.seed}')}-tuned.yaml"
         write_atomic(target, yaml.safe_dump(tuned.model_dump(exclude={"name"}), sort_keys=False))
-    if len(stages.rates) > 2 and kept[0] in (stages.rates[0], stages.rates[-1]):
+    if len(rates) > 2 and kept[0] in (rates[0], rates[-1]):
         say(f"{kept[0]:g} is the end of the range that was searched: search again from there, with --lr {kept[0]:g}.")
     return tuned, target
 
 
-def _rows(recipe: Recipe, stages: SearchPlan, data_dir: Path | None) -> tuple[runner.Prepared, list[runner.Prepared]]:
+def _rows(
+    recipe: Recipe, rungs: Sequence[tuple[int, float]], data_dir: Path | None
+) -> tuple[runner.Prepared, list[runner.Prepared]]:
     """(rows held out, the rows of each rung)."""
     chosen = _untouched(recipe)
     held = runner.prepare(chosen, data_dir, _side(recipe, "held", 1.0))
-    sides = [runner.prepare(chosen, data_dir, _side(recipe, "train", share)) for _, share in stages.rungs]
+    sides = [runner.prepare(chosen, data_dir, _side(recipe, "train", share)) for _, share in rungs]
     for run in sides:
         method_named(recipe.method).check_steps(recipe, run.steps)
     return held, sides
-
-
-def _key(recipe: Recipe, budget: int, held: runner.Prepared, sides: Sequence[runner.Prepared]) -> str:
-    """What decides a search's trials."""
-    rows = [part.digest for run in sides for part in run.data]
-    stated = {"lr": recipe.lr, "limit": recipe.limit, "budget": budget, "tasks": recipe.tasks, "rows": rows}
-    return digest({**held.decisive, **stated})
 
 
 def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
@@ -144,7 +135,6 @@ def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
 
 
 def _side(recipe: Recipe, side: Literal["held", "train"], share: float) -> preparation.Select:
-    """Rows of one side of the split, within the recipe's limit, and of these a seeded ``share``."""
 
     def select(lm_task: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         own = [doc for doc in docs if _is_held(lm_task, doc, recipe.seed) == (side == "held")]
@@ -167,7 +157,6 @@ def _is_held(lm_task: Any, doc: dict[str, Any], seed: int) -> bool:
 
 
 def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
-    """Train once from the start, and ask the held-out rows."""
     from finbench.training.trainer import Diverged
 
     model, tokenizer = runner.begin(run, bases.compute_dtype(run.recipe.dtype))
@@ -189,39 +178,23 @@ def answer_loss(model: Any, tokenizer: Any, rows: Sequence[batches.TrainingRow],
     """Mean negative log-likelihood in nats of an answer's token, over all tokens of all answers."""
     import torch
 
+    from finbench.training import loops
+
     model.eval()
-    total = count = 0.0
-    order = sorted(rows, key=lambda row: len(row.ids))
+    passes = loops.Passes("padded", batch_size, pad=tokenizer.pad_token_id)
+    total = 0.0
     with torch.no_grad():
-        for first in range(0, len(order), batch_size):
-            batch = batches.collate(order[first : first + batch_size], tokenizer.pad_token_id)
-            labels = batch.pop("labels").to(model.device)
-            inputs = {key: tensor.to(model.device) for key, tensor in batch.items()}
-            logits = model(**inputs, logits_to_keep=labels.shape[1], use_cache=False).logits
-            total += float(
-                torch.nn.functional.cross_entropy(
-                    logits[:, -labels.shape[1] : -1].float().flatten(0, 1),
-                    labels[:, 1:].flatten(),
-                    ignore_index=batches.IGNORED,
-                    reduction="sum",
-                )
-            )
-            count += int((labels[:, 1:] != batches.IGNORED).sum())
-    return total / count
+        for part in passes.cut(sorted(rows, key=lambda row: len(row.ids))):
+            total += float(loops.loss(model, passes.prepare(part, model.device)))
+    return total / sum(row.answer for row in rows)
 
 
 def _ranked(trials: Sequence[Trial], rung: int) -> list[Trial]:
-    """The trials of a rung, best first; of equals the smaller rate; the diverged last."""
     own = [trial for trial in trials if trial.rung == rung]
     return sorted(own, key=lambda trial: (math.inf if trial.loss is None else trial.loss, trial.lr))
 
 
-def _stored(key: str, trials: Sequence[Trial]) -> str:
-    return json.dumps({"search": key, "trials": [trial.model_dump() for trial in trials]}, indent=1) + "\n"
-
-
 def _earlier(path: Path, key: str) -> list[Trial]:
-    """The finished trials of the same search; a FinbenchError for another one's."""
     if not path.is_file():
         return []
     try:

@@ -1,7 +1,4 @@
-"""Models whose linear layers have low-rank structure: the layers, how they start, are counted and stored.
-
-Below ``bases``, which loads what is stored here; training them from nothing is ``pretrain``.
-"""
+"""Models whose linear layers have low-rank structure: the layers, how they start, are counted and stored."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.models.structured import counts, storage, surgery
-    from finbench.models.structured.matching import dense_config_matching
+    from finbench.models.structured.counts import dense_config_matching
     from finbench.models.structured.modules import layers, penalty
     from finbench.models.structured.structures import Factored, Kind, Structure
 else:

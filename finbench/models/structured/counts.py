@@ -1,20 +1,23 @@
-"""Parameters, bytes and operations of a model, dense or structured, counted from its modules."""
+"""Parameters, bytes and operations of a model, counted from its modules; a dense one that has as many, to beat."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from finbench.core.errors import FinbenchError
+from finbench.models.modelfiles import empty_model
 from finbench.models.structured import modules
 from finbench.models.structured.modules import SLTrainLinear
-from finbench.models.structured.surgery import parameters
-
-__all__ = ["Flops", "Part", "compression", "dense_parameters", "flops_per_token", "parameters", "parts", "stored_bytes"]
+from finbench.models.structured.surgery import parameters as parameters
 
 _ATTENTION, _MLP = ("attn", "attention"), ("mlp", "feed_forward", "ffn")
+# The width is chosen so that the inner size stays near its share of it; beyond these it would be another kind of model.
+_NARROWEST, _WIDEST = 0.5, 2.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,7 @@ class Flops:
 def parts(model: Any) -> list[Part]:
     """``embeddings``, ``attention``, ``mlp``, ``norms``, ``head``, ``support``, ``other``; what is empty is left out.
 
-    A head that is tied to the embeddings is counted there, once. The parameters add up to those of the model, the bytes
-    to those of its parameters and supports.
+    A head that is tied to the embeddings is counted there, once.
     """
     found: dict[str, list[int]] = {}
     seen: set[int] = set()
@@ -72,17 +74,8 @@ def _part(owner: str, module: nn.Module, embeddings: Any, head: Any) -> str:
 
 def dense_parameters(model: Any) -> int:
     """Parameters of the same model with every structured layer dense."""
-    more = 0
-    for layer in modules.layers(model).values():
-        own = sum(parameter.numel() for parameter in layer.parameters())
-        bias = layer.bias_of()
-        more += layer.up.out_features * layer.down.in_features + (0 if bias is None else bias.numel()) - own
-    return parameters(model) + more
-
-
-def compression(model: Any) -> float:
-    """Parameters of the dense model over those of this one, embeddings and all."""
-    return dense_parameters(model) / parameters(model)
+    records = [layer.record for layer in modules.layers(model).values()]
+    return parameters(model) + sum(record.dense - record.parameters for record in records)
 
 
 def flops_per_token(model: Any, context: int) -> Flops:
@@ -93,33 +86,24 @@ def flops_per_token(model: Any, context: int) -> Flops:
     SLTrain multiplies by a matrix of the dense size, and beside that by its factors, or composes them into that matrix,
     whichever is less; composing is shared among the tokens of a pass, here of one sequence.
     """
-    products = sum(_products(module, context) for module in _multiplied(model))
+    from transformers.pytorch_utils import Conv1D
+
+    composed = {id(part) for layer in model.modules() if isinstance(layer, SLTrainLinear) for part in layer.children()}
+    products = 0.0  # multiplications
+    for module in model.modules():
+        if isinstance(module, SLTrainLinear):
+            rank, inputs, outputs = module.record.rank, module.record.inputs, module.record.outputs
+            products += inputs * outputs + rank * min(inputs + outputs, inputs * outputs / context)
+        elif isinstance(module, nn.Linear) and id(module) not in composed:
+            products += module.in_features * module.out_features  # of a quantised one too, whose weight is packed
+        elif isinstance(module, Conv1D):
+            products += module.nx * module.nf
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     attention = 2 * context * heads * width * config.num_hidden_layers  # QKᵀ and AV
     forward = 2.0 * (products + attention)
     return Flops(forward, 3 * forward)
-
-
-def _multiplied(model: Any) -> Iterator[nn.Module]:
-    """Every module that is one matrix product, or, of SLTrain, one composed."""
-    from transformers.pytorch_utils import Conv1D
-
-    composed = {id(part) for layer in model.modules() if isinstance(layer, SLTrainLinear) for part in layer.children()}
-    for module in model.modules():
-        if isinstance(module, SLTrainLinear) or (isinstance(module, nn.Linear | Conv1D) and id(module) not in composed):
-            yield module
-
-
-def _products(module: Any, context: int) -> float:
-    """Multiplications a token."""
-    if isinstance(module, SLTrainLinear):
-        rank, inputs, outputs = module.down.out_features, module.down.in_features, module.up.out_features
-        return inputs * outputs + rank * min(inputs + outputs, inputs * outputs / context)
-    if isinstance(module, nn.Linear):
-        return float(module.in_features * module.out_features)  # of a quantised one too, whose weight is packed
-    return float(module.nx * module.nf)
 
 
 def stored_bytes(model: Any, bits: int = 16) -> int:
@@ -130,13 +114,15 @@ def stored_bytes(model: Any, bits: int = 16) -> int:
     blocks and two tables of 16 and 256 float32 a layer; bitsandbytes' own description, some 170 bytes a layer, is not
     counted. Everything else keeps the dtype that it has. ``model`` is not quantised.
     """
-    quantised = [] if bits == 16 else quantisable(model)
-    taken = {id(layer.weight) for layer in quantised}
-    supports = [layer.support for layer in modules.layers(model).values() if isinstance(layer, SLTrainLinear)]
-    tensors = {id(tensor): tensor for tensor in [*model.parameters(), *supports]}
-    plain = sum(tensor.numel() * tensor.element_size() for key, tensor in tensors.items() if key not in taken)
-    quantised_bytes = sum(_layer_bytes(layer.out_features, layer.in_features, bits) for layer in quantised)
-    return int(plain + quantised_bytes)
+    total = sum(part.bytes for part in parts(model))
+    for layer in [] if bits == 16 else quantisable(model):
+        weights, blocks = layer.weight.numel(), -(-layer.weight.numel() // 64)
+        total -= weights * layer.weight.element_size()
+        if bits == 8:
+            total += weights + 4 * layer.out_features + 1
+        else:
+            total += -(-weights // 2) + blocks + 4 * -(-blocks // 256) + 4 * (16 + 256)
+    return total
 
 
 def quantisable(model: Any) -> list[nn.Linear]:
@@ -145,9 +131,70 @@ def quantisable(model: Any) -> list[nn.Linear]:
     return [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
 
 
-def _layer_bytes(outputs: int, inputs: int, bits: int) -> int:
-    if bits == 8:
-        return outputs * inputs + 4 * outputs + 1
-    count = outputs * inputs
-    blocks = -(-count // 64)
-    return -(-count // 2) + blocks + 4 * -(-blocks // 256) + 4 * (16 + 256)
+@dataclass(frozen=True)
+class Match:
+    """A narrower dense configuration; ``deviation``: how much more it has than wanted, as a share; negative: less."""
+
+    config: Any
+    deviation: float
+
+
+def dense_config_matching(
+    config: Any, *, parameters: int | None = None, flops: float | None = None, context: int = 1024
+) -> Match:
+    """The dense configuration nearest to ``parameters``, or to ``flops`` (forward, a token, at ``context``).
+
+    Depth, head size and vocabulary stay; heads, width and inner size shrink: of all numbers of heads the one whose
+    inner size, chosen to meet the count, is nearest to its share of the width before. Raises FinbenchError for a count
+    that no such model has, and for families other than GPT-2's and Llama's shape.
+    """
+    measure, wanted = ("flops", flops) if parameters is None else ("parameters", float(parameters))
+    if wanted is None:
+        raise ValueError("parameters or flops")
+
+    def count(one: Any) -> float:
+        model = empty_model(one)
+        return flops_per_token(model, context).forward if parameters is None else float(model.num_parameters())
+
+    text = config.get_text_config()
+    own = (text.n_inner or 4 * text.n_embd) if text.model_type == "gpt2" else text.intermediate_size
+    share = own / text.hidden_size
+    best: Any = None
+    nearest = math.inf
+    for heads in range(1, text.num_attention_heads + 1):
+        width = text.hidden_size // text.num_attention_heads * heads
+        usual = max(2, round(share * width))
+        one, two = (count(_narrowed(config, heads, inner)) for inner in (usual, 2 * usual))
+        inner = usual + round((wanted - one) / ((two - one) / usual))  # both counts are linear in it
+        if _NARROWEST * usual <= inner <= _WIDEST * usual:
+            off = abs(math.log(inner / width / share))
+            if off < nearest:
+                best, nearest = _narrowed(config, heads, inner), off
+    if best is None:
+        raise FinbenchError(
+            f"No narrower {config.model_type} of {text.num_hidden_layers} layers has {wanted:,.0f} {measure}: "
+            f"this one has {count(config):,.0f}.",
+            "Compress less; at this size the embeddings are most of the model.",
+        )
+    return Match(best, count(best) / wanted - 1)
+
+
+def _narrowed(config: Any, heads: int, inner: int) -> Any:
+    made = copy.deepcopy(config)
+    old = config.get_text_config()
+    width = old.hidden_size // old.num_attention_heads * heads
+    if config.model_type == "gpt2":
+        made.n_embd, made.n_head, made.n_inner = width, heads, inner
+        return made
+    if not all(hasattr(old, key) for key in ("intermediate_size", "hidden_size", "num_attention_heads")):
+        raise FinbenchError(
+            f"How to narrow a {config.model_type} is not known; GPT-2 and Llama's shape are.",
+            "Leave this baseline out of the recipe, or use a shape of GPT-2 or Llama.",
+        )
+    text = made.get_text_config()
+    text.hidden_size, text.num_attention_heads, text.intermediate_size = width, heads, inner
+    groups = getattr(old, "num_key_value_heads", None)
+    if groups:
+        share = groups / old.num_attention_heads * heads
+        text.num_key_value_heads = min((n for n in range(1, heads + 1) if heads % n == 0), key=lambda n: abs(n - share))
+    return made

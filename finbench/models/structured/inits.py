@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
@@ -64,26 +65,25 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
     whose zeros are left out. Layers that read the same tensor, such as query, key and value, share one matrix.
     """
     same: dict[str, str] = {}
-    last: list[Any] = [None, ""]
+    last: tuple[Any, str] = (None, "")
     found: dict[str, torch.Tensor] = {}
-    keep: list[torch.Tensor | None] = [None]
+    mask: torch.Tensor | None = None
 
-    def watch(name: str) -> Any:
-        def hook(_: Any, arguments: Any) -> None:
-            x = arguments[0]
-            if name not in same:
-                same[name] = last[1] if last[0] is x else name
-                last[:] = [x, same[name]]
-            if same[name] != name:
-                return
-            rows = x.reshape(-1, x.shape[-1]) if keep[0] is None else x[keep[0]]
-            rows = rows.double()  # in float32 it is not positive definite where one direction is 10,000 times another
-            gram = rows.T @ rows
-            found[name] = found[name] + gram if name in found else gram
+    def see(name: str, _: Any, arguments: Any) -> None:
+        nonlocal last
+        x = arguments[0]
+        if name not in same:
+            same[name] = last[1] if last[0] is x else name
+            last = (x, same[name])
+        if same[name] != name:
+            return
+        rows = x.reshape(-1, x.shape[-1]) if mask is None else x[mask.bool()]
+        rows = rows.double()  # in float32 it is not positive definite where one direction is 10,000 times another
+        gram = rows.T @ rows
+        found[name] = found[name] + gram if name in found else gram
 
-        return hook
-
-    handles = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in names]
+    hooks = {name: functools.partial(see, name) for name in names}
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook) for name, hook in hooks.items()]
     training = model.training
     model.eval()
     try:
@@ -92,7 +92,6 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
                 given = dict(batch) if isinstance(batch, Mapping) else {"input_ids": batch}
                 given = {key: value.to(model.device) for key, value in given.items() if key != "labels"}
                 mask = given.get("attention_mask")
-                keep[0] = None if mask is None else mask.bool()
                 model(**given, use_cache=False)
     finally:
         for handle in handles:
@@ -104,9 +103,7 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
 def root(gram: torch.Tensor) -> torch.Tensor:
     """L with LLᵀ = the Gram matrix and a little of the identity."""
     ridge = _RIDGE * float(gram.diagonal().mean()) or _RIDGE
-    lower: torch.Tensor = torch.linalg.cholesky(
-        gram + ridge * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    )
+    lower: torch.Tensor = torch.linalg.cholesky(gram + ridge * torch.eye(len(gram)).to(gram))
     return lower
 
 
@@ -141,36 +138,25 @@ def begin(
         if structure.init == "spectral":
             target = torch.randn(target.shape, generator=draws, dtype=torch.float64).to(weight.device)
         a, b, tail, norm = truncated(target, layer.rank, None if gram is None else root(gram))
-        values = None
+        made = b @ a
         if isinstance(module, SLTrainLinear):
-            values = (target - b @ a).flatten()[module.support.long()]
-        if structure.init == "spectral":
-            drawn = b @ a if values is None else (b @ a).flatten().index_add(0, module.support, values)
-            share = float(weight.double().norm() / drawn.norm())
-            a, b, values = a * math.sqrt(share), b * math.sqrt(share), None if values is None else values * share
-        module.down.weight.copy_(a / math.sqrt(module.scale))
-        module.up.weight.copy_(b / math.sqrt(module.scale))
-        if isinstance(module, SLTrainLinear) and values is not None:
-            module.values.copy_(values)
+            values = (target - made).flatten()[module.support.long()]
+            made = made.flatten().index_add(0, module.support, values).view_as(target)
+        share = float(weight.double().norm() / made.norm()) if structure.init == "spectral" else 1.0
+        module.down.weight.copy_(a * math.sqrt(share) / math.sqrt(module.scale))
+        module.up.weight.copy_(b * math.sqrt(share) / math.sqrt(module.scale))
+        if isinstance(module, SLTrainLinear):
+            module.values.copy_(values * share)
         if structure.init == "spectral":
             return layer
-        if values is None and gram is None:
-            return layer.model_copy(update={"error": tail / norm if norm else 0.0})
-        made = b @ a if values is None else (b @ a).flatten().index_add(0, module.support, values).view_as(target)
-        return layer.model_copy(update=_errors(target, made, gram))
-
-
-def _errors(target: torch.Tensor, made: torch.Tensor, gram: torch.Tensor | None) -> dict[str, float]:
-    """Measured on the matrix: its own error, and that of the outputs by the Gram matrix of the inputs."""
-    lost = target - made
-    found = {"error": float(lost.norm() / target.norm().clamp(min=1e-300))}
-    if gram is not None:
-        found["output_error"] = math.sqrt(max(0.0, _seen(lost, gram)) / max(_seen(target, gram), 1e-300))
-    return found
-
-
-def _seen(matrix: torch.Tensor, gram: torch.Tensor) -> float:
-    return float(((matrix @ gram) * matrix).sum())
+        lost = target - made
+        found = {"error": float(lost.norm() / target.norm().clamp(min=1e-300))}
+        if gram is not None:
+            of_lost, of_target = (float(((matrix @ gram) * matrix).sum()) for matrix in (lost, target))
+            found["output_error"] = math.sqrt(max(0.0, of_lost) / max(of_target, 1e-300))
+        elif not isinstance(module, SLTrainLinear):
+            found["error"] = tail / norm if norm else 0.0  # known from what was cut
+        return layer.model_copy(update=found)
 
 
 def _kaiming(module: LowRankLinear, layer: Factored, draws: torch.Generator, residual: float) -> None:

@@ -29,6 +29,7 @@ class LowRankLinear(nn.Module):
     """y = B(Ax) + b: ``down`` is A (rank, inputs), ``up`` is B (outputs, rank) with b."""
 
     decay = 0.0  # of |BA|^2 in the loss
+    scaled = False  # the product by a scale, which is not the bias's: that lies beside ``up``
     down: nn.Linear
     up: nn.Linear
 
@@ -37,15 +38,9 @@ class LowRankLinear(nn.Module):
         self.record = layer
         self.scale = layer.scale
         self.down = _bare(layer.inputs, layer.rank, False, device, dtype)
-        self.up = _bare(layer.rank, layer.outputs, self.biased(layer), device, dtype)
-
-    @staticmethod
-    def biased(layer: Factored) -> bool:
-        """Whether the bias lies in ``up``."""
-        return layer.bias
+        self.up = _bare(layer.rank, layer.outputs, layer.bias and not self.scaled, device, dtype)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B(Ax) + b."""
         y: torch.Tensor = self.up(self.down(x))
         return y
 
@@ -57,16 +52,11 @@ class LowRankLinear(nn.Module):
         """The matrix that it computes, (outputs, inputs)."""
         return self.up.weight @ self.down.weight
 
-    def extra_repr(self) -> str:
-        """For people."""
-        return f"rank={self.down.out_features}"
-
 
 class CoLALinear(LowRankLinear):
     """y = B SiLU(Ax) + b (CoLA, arXiv:2502.10940, eq. 3). It computes no matrix."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """B SiLU(Ax) + b."""
         y: torch.Tensor = self.up(silu(self.down(x)))
         return y
 
@@ -80,7 +70,6 @@ class _Composed(torch.autograd.Function):
 
     @staticmethod
     def compose(a: Any, b: Any, values: Any, support: Any, scale: float) -> Any:
-        """scale BA + S, (outputs, inputs)."""
         made = (b * scale) @ a
         made.view(-1).index_add_(0, support, values)
         return made
@@ -115,6 +104,7 @@ class SLTrainLinear(LowRankLinear):
     The support is fixed; it is drawn from a seed (``inits.support``) and stored with the weights.
     """
 
+    scaled = True
     support: torch.Tensor
 
     def __init__(self, layer: Factored, device: Any = None, dtype: Any = None) -> None:
@@ -126,20 +116,12 @@ class SLTrainLinear(LowRankLinear):
         self.register_buffer("support", places)
         self.bias = nn.Parameter(torch.zeros(layer.outputs, device=device, dtype=dtype)) if layer.bias else None
 
-    @staticmethod
-    def biased(layer: Factored) -> bool:
-        """``up`` has none: the scale is not the bias's."""
-        return False
-
     def bias_of(self) -> torch.Tensor | None:
         """b, or None."""
         return self.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(scale BA + S)x + b, by the composed matrix where there are tokens enough to pay for composing it.
-
-        By the factors else, and always where these carry an adapter or are quantised.
-        """
+        """By the composed matrix where tokens enough pay for it; by factors that carry an adapter or are quantised."""
         inputs, outputs = self.record.inputs, self.record.outputs
         many = x.numel() * (inputs + outputs) >= inputs * inputs * outputs
         if many and type(self.down) is nn.Linear and type(self.up) is nn.Linear:

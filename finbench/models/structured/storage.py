@@ -9,7 +9,6 @@ they all load.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +19,7 @@ from finbench.core.files import folder_atomic, write_atomic
 from finbench.core.records import Bits, Document
 from finbench.core.safety import check_header, read_json, refuse_code, refuse_sizes
 from finbench.methods import quantise
-from finbench.models.modelfiles import FACTORISED, STRUCTURE, is_structured
+from finbench.models.modelfiles import FACTORISED, STRUCTURE, damaged, empty_model, is_structured
 from finbench.models.structured import counts, modules, surgery
 from finbench.models.structured.structures import Factored, Structure
 
@@ -60,6 +59,8 @@ def save(model: Any, folder: Path, tokenizer: Any = None, *, structure: Structur
     ``bits`` 16 keeps the dtype that the model has; 8 and 4 quantise the factors, and the linear layers that stayed
     dense, by bitsandbytes (LLM.int8, NF4), and leave embeddings, head, norms and sparse values as they are.
     """
+    from safetensors.torch import save_file
+
     if folder.is_dir() and any(folder.iterdir()) and not is_structured(folder):
         raise FinbenchError(f"{folder} holds other files.", "Choose a new folder.")
     layers = [layer.record for layer in modules.layers(model).values()]
@@ -76,13 +77,22 @@ def save(model: Any, folder: Path, tokenizer: Any = None, *, structure: Structur
     written = model
     if bits != 16:
         dtype = next(model.parameters()).dtype
-        written = _open(stored, model.config, state=_state(model), dtype=dtype, bits=bits)
+        written = _class(model.config, stored, folder).from_pretrained(
+            None,
+            config=model.config,
+            state_dict=_state(model),
+            dtype=dtype,
+            device_map={"": "cpu"},
+            quantization_config=quantise.config(bits, dtype),
+        )
+        _settle(written, folder)
     config = {key: value for key, value in model.config.to_dict().items() if key not in _INCIDENTAL}
     config |= {"model_type": MODEL_TYPE, "architectures": ["FinbenchFactorised"]}
     if bits != 16:
         config["quantization_config"] = written.config.quantization_config.to_dict()
     with folder_atomic(folder) as staging:
-        _write(written, staging)
+        tensors = {name: tensor.cpu() for name, tensor in _state(written).items()}
+        save_file(tensors, staging / FACTORISED, {"format": "pt"})
         write_atomic(staging / "config.json", json.dumps(config, indent=1, sort_keys=True, default=str) + "\n")
         if model.can_generate():
             model.generation_config.save_pretrained(staging)
@@ -105,23 +115,14 @@ def _state(model: Any) -> dict[str, Any]:
     return found
 
 
-def _write(model: Any, folder: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.cpu() for name, tensor in _state(model).items()}, folder / FACTORISED, {"format": "pt"})
-
-
-# ---------------------------------------------------------------- reading
-
-
 def read(folder: Path) -> Stored:
     """The ``structure.json`` of a folder; FinbenchError for one that is missing, torn or does not hold together."""
     stored = Stored.parse(read_json(folder / STRUCTURE, folder, _LARGEST), str(folder / STRUCTURE))
     names = [layer.name for layer in stored.layers]
     if len(set(names)) != len(names):
-        raise FinbenchError(f"{folder / STRUCTURE} names a layer twice.", "Fetch it again.")
+        raise damaged(f"{folder / STRUCTURE} names a layer twice.")
     if stored.structure.kind == "dense":
-        raise FinbenchError(f"{folder / STRUCTURE} is of a dense model, which needs none.", "Fetch it again.")
+        raise damaged(f"{folder / STRUCTURE} is of a dense model, which needs none.")
     return stored
 
 
@@ -134,10 +135,9 @@ def config_of(folder: Path, stored: Stored | None = None) -> Any:
     refuse_code(stated, folder / "config.json")
     refuse_sizes(stated, folder / "config.json")
     if stated.get("model_type") != MODEL_TYPE or stored.model_type not in CONFIG_MAPPING:
-        raise FinbenchError(
+        raise damaged(
             f"{folder} is of a model type that is not known: {stored.model_type[:60]!r} in {STRUCTURE}, "
-            f"{str(stated.get('model_type'))[:60]!r} in config.json (which should say {MODEL_TYPE}).",
-            "Fetch it again.",
+            f"{str(stated.get('model_type'))[:60]!r} in config.json (which should say {MODEL_TYPE})."
         )
     kind = CONFIG_MAPPING[stored.model_type]
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -151,33 +151,25 @@ def config_of(folder: Path, stored: Stored | None = None) -> Any:
 
 def skeleton(folder: Path) -> Any:
     """The structured model without weights, on torch's meta device."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
     stored = read(folder)
     config = config_of(folder, stored)
     config.__dict__.pop("quantization_config", None)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+    model = empty_model(config)
     _replace(model, stored, folder)
     return model
 
 
-def _replace(model: Any, stored: Stored, folder: Path | None = None) -> None:
-    """Put empty modules in the place of the layers that ``stored`` names; FinbenchError for sizes that do not fit."""
+def _replace(model: Any, stored: Stored, folder: Path) -> None:
     known = surgery.linears(model)
-    where = f"{folder / STRUCTURE}" if folder else STRUCTURE
+    where = folder / STRUCTURE
     for layer in stored.layers:
-        old = known.get(layer.name)
-        if old is None:
-            raise FinbenchError(f"{where}: this model has no layer {layer.name[:80]!r}.", "Fetch it again.")
-        there = (*surgery.sizes(old), surgery.form(old), getattr(old, "bias", None) is not None)
-        if there != (layer.inputs, layer.outputs, layer.form, layer.bias) or layer.rank > min(there[:2]):
-            raise FinbenchError(f"{where}: {layer.name} does not fit the sizes of config.json.", "Fetch it again.")
+        if layer.name not in known:
+            raise damaged(f"{where}: this model has no layer {layer.name[:80]!r}.")
+        there = surgery.shape(known[layer.name])
+        if layer.model_dump(include=set(there)) != there or layer.rank > min(layer.inputs, layer.outputs):
+            raise damaged(f"{where}: {layer.name} does not fit the sizes of config.json.")
         if bool(layer.entries) != (stored.structure.kind == "sltrain") or layer.entries > layer.inputs * layer.outputs:
-            raise FinbenchError(
-                f"{where}: {layer.name} cannot have {layer.entries:,} sparse values.", "Fetch it again."
-            )
+            raise damaged(f"{where}: {layer.name} cannot have {layer.entries:,} sparse values.")
         surgery.replace(model, layer, stored.structure)
 
 
@@ -187,35 +179,22 @@ def check(folder: Path) -> Stored:
     header = check_header(folder / FACTORISED)
     model = skeleton(folder)
     if (counts.parameters(model), counts.dense_parameters(model)) != (stored.parameters, stored.dense_parameters):
-        raise FinbenchError(f"{folder / STRUCTURE} counts other parameters than its layers have.", "Fetch it again.")
+        raise damaged(f"{folder / STRUCTURE} counts other parameters than its layers have.")
     expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     tied = set(model.all_tied_weights_keys)
-    packed = set(_quantised(model)) if stored.bits != 16 else set()
+    quantised = set(counts.quantisable(model)) if stored.bits != 16 else set()
+    packed = {f"{name}.weight" for name, module in model.named_modules() if module in quantised}
     for name, shape in expected.items():
         if name not in header and name not in tied:
-            raise FinbenchError(f"{folder} lacks weights: {name}.", "Fetch it again.")
+            raise damaged(f"{folder} lacks weights: {name}.")
         loose = stored.bits == 4 and name in packed  # packed two to a byte, in a column
         if name in header and header[name].get("shape") != shape and not loose:
-            raise FinbenchError(
-                f"{folder / FACTORISED}: {name} has the shape {header[name].get('shape')}, not {shape}.",
-                "Fetch it again.",
-            )
-    odd = [name for name in header if name not in expected and not _of_packed(name, packed)]
-    if odd:
-        raise FinbenchError(f"{folder / FACTORISED}: {odd[0][:80]} belongs to no layer.", "Fetch it again.")
+            raise damaged(f"{folder / FACTORISED}: {name} has the shape {header[name].get('shape')}, not {shape}.")
+    for name in header:  # bitsandbytes' own tensors lie beside a packed weight
+        beside = {f"{name.partition('.weight.')[0]}.weight", f"{name.rpartition('.')[0]}.weight"}
+        if name not in expected and not beside & packed:
+            raise damaged(f"{folder / FACTORISED}: {name[:80]} belongs to no layer.")
     return stored
-
-
-def _quantised(model: Any) -> list[str]:
-    """Names of the weights that bitsandbytes packs."""
-    taken = {id(layer) for layer in counts.quantisable(model)}
-    return [f"{name}.weight" for name, module in model.named_modules() if id(module) in taken]
-
-
-def _of_packed(name: str, packed: set[str]) -> bool:
-    """Whether a tensor is one of bitsandbytes' beside a packed weight."""
-    owner, _, _ = name.partition(".weight.")
-    return f"{owner}.weight" in packed or f"{name.rpartition('.')[0]}.weight" in packed
 
 
 def from_pretrained(folder: Path, *, dtype: Any = None, **arguments: Any) -> Any:
@@ -229,7 +208,7 @@ def from_pretrained(folder: Path, *, dtype: Any = None, **arguments: Any) -> Any
         folder, config=config, dtype=dtype or "auto", **{"local_files_only": True, "use_safetensors": True, **arguments}
     )
     model = found[0] if isinstance(found, tuple) else found
-    _settle(model, stored, folder)
+    _settle(model, folder)
     return found
 
 
@@ -247,21 +226,7 @@ def load(folder: Path, dtype: Any = None, device: str = "cpu") -> Any:
     return model
 
 
-def _open(stored: Stored, config: Any, *, state: Mapping[str, Any], dtype: Any, bits: Bits) -> Any:
-    """A quantised model from the tensors of one that is not."""
-    model = _class(config, stored).from_pretrained(
-        None,
-        config=config,
-        state_dict=dict(state),
-        dtype=dtype,
-        device_map={"": "cpu"},
-        quantization_config=quantise.config(bits, dtype),
-    )
-    _settle(model, stored)
-    return model
-
-
-def _class(config: Any, stored: Stored, folder: Path | None = None) -> Any:
+def _class(config: Any, stored: Stored, folder: Path) -> Any:
     """The model class of transformers, whose instances are born with the structure.
 
     transformers then does the rest as for any model: empty weights, dtype, device, quantisation, tying.
@@ -279,7 +244,7 @@ def _class(config: Any, stored: Stored, folder: Path | None = None) -> Any:
     return type(base.__name__, (base,), {"__init__": begin, "__module__": base.__module__})
 
 
-def _settle(model: Any, stored: Stored, folder: Path | None = None) -> None:
+def _settle(model: Any, folder: Path) -> None:
     """Make a loaded model an instance of transformers' own class; look at what only the data can tell."""
     model.__class__ = type(model).__mro__[1]
     model.config.__dict__.pop("transformers_weights", None)
@@ -287,20 +252,11 @@ def _settle(model: Any, stored: Stored, folder: Path | None = None) -> None:
         if isinstance(layer, modules.SLTrainLinear):
             places, most = layer.support, layer.record.inputs * layer.record.outputs
             if int(places.min()) < 0 or int(places.max()) >= most or not bool((places.diff() > 0).all()):
-                raise FinbenchError(
-                    f"{folder}: the support of {name} is no set of places in its matrix.", "Fetch it again."
-                )
-    if stored.bits == 4 or folder is None:
-        for name, layer in modules.layers(model).items():
-            for factor in (layer.down, layer.up):
-                state = getattr(factor.weight, "quant_state", None)
-                if state is not None and tuple(state.shape) != (factor.out_features, factor.in_features):
-                    raise FinbenchError(
-                        f"{folder}: the packed weights of {name} are of another shape.", "Fetch it again."
-                    )
-
-
-# ---------------------------------------------------------------- as an ordinary model
+                raise damaged(f"{folder}: the support of {name} is no set of places in its matrix.")
+        for factor in (layer.down, layer.up):
+            state = getattr(factor.weight, "quant_state", None)
+            if state is not None and tuple(state.shape) != (factor.out_features, factor.in_features):
+                raise damaged(f"{folder}: the packed weights of {name} are of another shape.")
 
 
 def densify(model: Any) -> Any:
@@ -327,13 +283,11 @@ def densify(model: Any) -> Any:
         record, weight, bias = layer.record, layer.up.weight, layer.bias_of()
         with torch.no_grad():
             matrix = layer.matrix().to(weight.dtype)
-            dense: Any
             if record.form == "Conv1D":
-                dense = Conv1D(record.outputs, record.inputs).to(weight.device, weight.dtype)
+                dense: Any = Conv1D(record.outputs, record.inputs)
             else:
-                dense = torch.nn.Linear(
-                    record.inputs, record.outputs, bias=record.bias, device=weight.device, dtype=weight.dtype
-                )
+                dense = torch.nn.Linear(record.inputs, record.outputs, record.bias)
+            dense.to(weight.device, weight.dtype)
             dense.weight.copy_(quantise.as_stored(dense, matrix))
             if bias is not None:
                 dense.bias.copy_(bias)
@@ -358,7 +312,5 @@ def export_dense(folder: Path, out: Path, dtype: Any = None) -> None:
             try:
                 tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             except Exception as fault:  # the tokenizers library raises nothing narrower for files it cannot read
-                raise FinbenchError(
-                    f"{folder}: its tokenizer cannot be read: {reason(fault)}", "Fetch it again."
-                ) from fault
+                raise damaged(f"{folder}: its tokenizer cannot be read: {reason(fault)}") from fault
             tokenizer.save_pretrained(staging)

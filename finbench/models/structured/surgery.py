@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from finbench.core.errors import FinbenchError, near_misses
 from finbench.methods.quantise import as_stored
+from finbench.models.modelfiles import empty_model
 from finbench.models.structured import inits, modules
 from finbench.models.structured.structures import Factored, Structure, break_even, entries
 
@@ -24,17 +25,11 @@ class Surgery:
     """What was replaced. ``kept`` are layers that were meant but would not have become smaller; ``before`` and
     ``after`` count all parameters of the model, tied ones once."""
 
-    structure: Structure
     layers: tuple[Factored, ...]
     kept: tuple[str, ...]
     before: int
     after: int
     warnings: tuple[str, ...] = ()
-
-    @property
-    def compression(self) -> float:
-        """Parameters before over after, embeddings and all."""
-        return self.before / self.after
 
     @property
     def rank(self) -> int | None:
@@ -57,7 +52,7 @@ def restructure(model: Any, structure: Structure, calibration: Iterable[Any] | N
     """
     before = parameters(model)
     if structure.kind == "dense":
-        return Surgery(structure, (), (), before, before)
+        return Surgery((), (), before, before)
     if modules.layers(model):
         raise FinbenchError("The model has low-rank structure already.", "Start from the dense one.")
     chosen, kept, warnings = plan(model, structure)
@@ -72,22 +67,21 @@ def restructure(model: Any, structure: Structure, calibration: Iterable[Any] | N
     for layer in chosen:
         old = model.get_submodule(layer.name)
         module = replace(model, layer, structure)
+        # GPT-2 starts the layers that add to the residual stream smaller, by the root of their number
+        smaller = model.config.model_type == "gpt2" and layer.name.endswith(".c_proj")
+        residual = 1 / math.sqrt(2 * model.config.n_layer) if smaller else 1.0
         if old.weight.device.type != "meta":
-            layer = inits.begin(module, old, layer, structure, grams.get(layer.name), _residual(model, layer))
+            layer = inits.begin(module, old, layer, structure, grams.get(layer.name), residual)
         module.record = layer
         made.append(layer)
-    return Surgery(structure, tuple(made), kept, before, parameters(model), warnings)
+    return Surgery(tuple(made), kept, before, parameters(model), warnings)
 
 
 def planned(config: Any, structure: Structure) -> Surgery:
     """What ``restructure`` would do to a model of transformers' ``config``: counts alone, no weights are made."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
     if structure.init == "activation":  # the same counts
         structure = structure.model_copy(update={"init": "svd"})
-    return restructure(model, structure)
+    return restructure(empty_model(config), structure)
 
 
 def replace(model: Any, layer: Factored, structure: Structure) -> modules.LowRankLinear:
@@ -98,9 +92,6 @@ def replace(model: Any, layer: Factored, structure: Structure) -> modules.LowRan
     module.train(old.training)
     model.set_submodule(layer.name, module)
     return module
-
-
-# ---------------------------------------------------------------- which layers, what rank
 
 
 def linears(model: Any) -> dict[str, Any]:
@@ -117,20 +108,20 @@ def linears(model: Any) -> dict[str, Any]:
 def plan(model: Any, structure: Structure) -> tuple[list[Factored], tuple[str, ...], tuple[str, ...]]:
     """(layers to replace, names of those left dense because they would not become smaller, warnings)."""
     meant = _matched(model, structure)
-    shapes = {name: sizes(module) for name, module in meant.items()}
-    chooses = not isinstance(structure.rank, int)
-    rank = _rank(model, structure, shapes)
-    if not chooses:
-        _fits(rank, shapes)
-    most = {name: break_even(*size, structure.sparsity or 0.0) for name, size in shapes.items()}
+    shapes = {name: shape(module) for name, module in meant.items()}
+    sizes = {name: (found["inputs"], found["outputs"]) for name, found in shapes.items()}
+    rank = _rank(model, structure, sizes)
+    most = {name: break_even(*size, structure.sparsity or 0.0) for name, size in sizes.items()}
     large = [name for name in meant if rank >= most[name]]
-    kept = tuple(large) if chooses else ()
-    warnings = []
-    if large and not chooses:
+    kept: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    if not isinstance(structure.rank, int):
+        kept = tuple(large)
+    elif large:
         least = min(large, key=lambda name: most[name])
-        warnings.append(
+        warnings = (
             f"Rank {rank} makes {len(large)} of {len(meant)} layers no smaller: {least} breaks even at rank "
-            f"{most[least]:.0f}."
+            f"{most[least]:.0f}.",
         )
     if len(kept) == len(meant):
         raise FinbenchError(
@@ -138,27 +129,13 @@ def plan(model: Any, structure: Structure) -> tuple[list[Factored], tuple[str, .
             f"{max(most.values()):.0f} or below.",
             "Ask for a smaller rank or share.",
         )
-    made = []
-    for name, module in meant.items():
-        if name in kept:
-            continue
-        inputs, outputs = shapes[name]
-        scale = structure.alpha / rank if structure.alpha else 1.0
-        count = entries(inputs, outputs, structure.sparsity)
-        biased = getattr(module, "bias", None) is not None
-        made.append(
-            Factored(
-                name=name,
-                form=form(module),
-                inputs=inputs,
-                outputs=outputs,
-                bias=biased,
-                rank=rank,
-                entries=count,
-                scale=scale,
-            )
-        )
-    return made, kept, tuple(warnings)
+    scale = structure.alpha / rank if structure.alpha else 1.0
+    made = [
+        Factored(name=name, rank=rank, entries=entries(*sizes[name], structure.sparsity), scale=scale, **found)
+        for name, found in shapes.items()
+        if name not in kept
+    ]
+    return made, kept, warnings
 
 
 def _matched(model: Any, structure: Structure) -> dict[str, Any]:
@@ -170,6 +147,8 @@ def _matched(model: Any, structure: Structure) -> dict[str, Any]:
                 "Use a base of GPT-2's or Llama's shape: finbench bases",
             )
         return known
+    endings = list(dict.fromkeys(name.rpartition(".")[2] for name in known))
+    hint = f"Layers of this model: {', '.join(endings)}."
     found: set[str] = set()
     for wanted in structure.layers:
         own = {name for name in known if name == wanted or name.endswith("." + wanted)}
@@ -181,55 +160,36 @@ def _matched(model: Any, structure: Structure) -> dict[str, Any]:
                     f"layers: {wanted!r} is not a regular expression: {fault}.",
                     "Write the ends of layer names: --set structure.layers=[q_proj,v_proj]",
                 ) from fault
+        others = [name for name, _ in model.named_modules() if name == wanted or name.endswith("." + wanted)]
+        if not own and others:
+            said = f"layers: {others[0]} is no linear layer of a block; embeddings, head and norms stay as they are."
+            raise FinbenchError(said, hint)
         if not own:
-            _refuse(model, wanted, known)
+            close = near_misses(wanted, {*endings, *known})
+            meant = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise FinbenchError(f"layers: {wanted!r} matches nothing.{meant}", hint)
         found |= own
     return {name: module for name, module in known.items() if name in found}
 
 
-def _refuse(model: Any, wanted: str, known: Mapping[str, Any]) -> None:
-    others = [name for name, _ in model.named_modules() if name == wanted or name.endswith("." + wanted)]
-    if others:
-        raise FinbenchError(
-            f"layers: {others[0]} is no linear layer of a block; embeddings, head and norms stay as they are.",
-            f"Layers of this model: {', '.join(_endings(known))}.",
-        )
-    close = near_misses(wanted, {*_endings(known), *known})
-    meant = f" Did you mean {' or '.join(close)}?" if close else ""
-    raise FinbenchError(
-        f"layers: {wanted!r} matches nothing.{meant}", f"Layers of this model: {', '.join(_endings(known))}."
-    )
-
-
-def _endings(known: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(name.rpartition(".")[2] for name in known))
-
-
-def sizes(module: Any) -> tuple[int, int]:
-    """(inputs, outputs) of a dense layer."""
+def shape(module: Any) -> dict[str, Any]:
+    """What a dense layer is, as ``Factored`` states it: ``form``, ``inputs``, ``outputs``, ``bias``."""
     outputs, inputs = as_stored(module, module.weight).shape
-    return int(inputs), int(outputs)
-
-
-def form(module: Any) -> Literal["Linear", "Conv1D"]:
-    """What a dense layer is."""
-    return "Linear" if type(module) is torch.nn.Linear else "Conv1D"
-
-
-def _fits(rank: int, sizes: Mapping[str, tuple[int, int]]) -> None:
-    over = [name for name, size in sizes.items() if rank > min(size)]
-    if over:
-        narrow = min(over, key=lambda name: min(sizes[name]))
-        inputs, outputs = sizes[narrow]
-        raise FinbenchError(
-            f"Rank {rank} is above the smaller side of {len(over)} layers, such as {narrow} ({outputs} x {inputs}).",
-            f"Use rank {min(inputs, outputs)} or less, a share of the width (rank: 0.25), or name other layers.",
-        )
+    form = "Linear" if type(module) is torch.nn.Linear else "Conv1D"
+    return {"form": form, "inputs": inputs, "outputs": outputs, "bias": getattr(module, "bias", None) is not None}
 
 
 def _rank(model: Any, structure: Structure, sizes: Mapping[str, tuple[int, int]]) -> int:
-    """The rank that the structure asks for: as stated, by the width, or the largest that reaches the compression."""
     if isinstance(structure.rank, int):
+        over = [name for name, size in sizes.items() if structure.rank > min(size)]
+        if over:
+            narrow = min(over, key=lambda name: min(sizes[name]))
+            inputs, outputs = sizes[narrow]
+            raise FinbenchError(
+                f"Rank {structure.rank} is above the smaller side of {len(over)} layers, such as {narrow} "
+                f"({outputs} x {inputs}).",
+                f"Use rank {min(inputs, outputs)} or less, a share of the width (rank: 0.25), or name other layers.",
+            )
         return structure.rank
     if structure.rank is not None:
         return max(1, round(structure.rank * int(model.config.get_text_config().hidden_size)))
@@ -256,10 +216,3 @@ def _rank(model: Any, structure: Structure, sizes: Mapping[str, tuple[int, int]]
         middle = (low + high + 1) // 2
         low, high = (middle, high) if total(middle) <= room else (low, middle - 1)
     return low
-
-
-def _residual(model: Any, layer: Factored) -> float:
-    """GPT-2 starts the layers that add to the residual stream smaller, by the root of their number."""
-    if model.config.model_type == "gpt2" and layer.name.endswith(".c_proj"):
-        return 1 / math.sqrt(2 * model.config.n_layer)
-    return 1.0
