@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.records import Recipe
+from finbench.methods import quantise
 
 PREFIX = "base_model.model."  # of tensor names in peft's files
 NARROWING = ("exclude_modules", "layers_to_transform", "layers_pattern")  # peft's options that narrow the targets
@@ -33,6 +34,12 @@ def lora_factors(model: Any) -> dict[str, Factors]:
         a, b = (part["default"].weight.detach().float().clone() for part in (module.lora_A, module.lora_B))
         found[name.removeprefix(PREFIX)] = Factors(a, b, float(module.scaling["default"]))
     return found
+
+
+def published(full: Any, name: str) -> Any:
+    """The weight, float32 (outputs, inputs), that the base ``full`` has where a PeftModel has the layer ``name``."""
+    layer = full.get_submodule(name.removeprefix(PREFIX))
+    return quantise.as_stored(layer, layer.weight.data.float())
 
 
 def difference(end: Factors, start: Factors) -> Factors:

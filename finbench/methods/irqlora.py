@@ -8,6 +8,7 @@ does not know, for peft would put A and B on the plain NF4 base without a word.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, Recipe
-from finbench.methods import convert, quantise
+from finbench.methods import convert
 from finbench.methods.base import Layer, Start, without_head
 from finbench.methods.lora import LoraMethod
 
@@ -54,25 +55,21 @@ class IrQLora(LoraMethod):
             )
 
     def offered(self) -> set[str]:
-        """Not those that choose another kind of layer."""
         return super().offered() - set(_OTHER_LAYERS)
 
     def plain(self, recipe: Recipe) -> bool:
-        """Without shifts it is an ordinary LoRA."""
         return not self.stated(recipe, "icq")
 
     def loads(self, recipe: Recipe) -> Bits:
-        """Full precision first: the shifts are found in the weights."""
-        return 16 if self.stated(recipe, "icq") else 4
+        return 16 if self.stated(recipe, "icq") else 4  # the shifts are found in the weights
 
     def quantisation(self, recipe: Recipe, dtype: str) -> dict[str, str | bool | int] | None:
-        """As of any NF4 base, with the bits of the shifts."""
         found = super().quantisation(recipe, dtype)
         return {**found, "shift_bits": 8, "shift_group": 256} if found and self.stated(recipe, "icq") else found
 
-    def lora_config(self, recipe: Recipe, **changes: Any) -> Any:
+    def configuration(self, recipe: Recipe, steps: int | None = None, **changes: Any) -> Any:
         """With elastic layers if the recipe has them: for Linear4bit, which is an nn.Linear too, and for that alone."""
-        config = super().lora_config(recipe, **changes)
+        config = super().configuration(recipe, steps, **changes)
         if self.stated(recipe, "iec"):
             import bitsandbytes as bnb
 
@@ -87,12 +84,11 @@ class IrQLora(LoraMethod):
             return super().apply(model, recipe)
         from finbench.methods import icq
 
-        if start is None:
-            raise ValueError("irqlora needs a Start")
+        assert start is not None
         wrapped = super().apply(start.load(None), recipe)
         say("Calibrating the 4-bit codes (ICQ) ...")
         for name, module in convert.lora_layers(wrapped):
-            weight = _weight(model, name)
+            weight = convert.published(model, name).contiguous()
             found = icq.calibrate(weight, float(self.stated(recipe, "spread")))
             module.base_layer = icq.ShiftedLinear4bit(module.base_layer, weight, *found)
         return wrapped
@@ -119,31 +115,21 @@ class IrQLora(LoraMethod):
 
         from finbench.methods import iec
 
-        tensors = {
-            name: tensor
-            for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
-            if not name.endswith(".lora_beta")
-        }
+        saved = get_peft_model_state_dict(model, save_embedding_layers=False)
+        tensors = {name: tensor for name, tensor in saved.items() if not name.endswith(".lora_beta")}
         for name, module in convert.lora_layers(model):
             if isinstance(module, iec.ElasticLinear4bit):
                 a, b = iec.folded(module, "default")
                 tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a.detach(), b.detach()
         tensors |= _shifts(model)
-        config = model.peft_config["default"]
-        before, config.inference_mode = config.inference_mode, True
+        config = copy.copy(model.peft_config["default"])
+        config.inference_mode = True
         config.save_pretrained(str(folder))
-        config.inference_mode = before
         if not self.plain(recipe):
             path = folder / "adapter_config.json"
             path.write_text(json.dumps({**json.loads(path.read_text()), "peft_type": KIND}, indent=2))
         kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-
-
-def _weight(full: Any, name: str) -> Any:
-    """The weight, float32 (outputs, inputs), that the unquantised model ``full`` has where an adapter has ``name``."""
-    layer = full.get_submodule(name.removeprefix(convert.PREFIX))
-    return quantise.as_stored(layer, layer.weight.data.float()).contiguous()
 
 
 def _shifts(model: Any) -> dict[str, Any]:
@@ -203,15 +189,13 @@ def attach(
         return wrapped
     full = load()
     for own, module in layers:
-        weight = _weight(full, own)
-        shift, scale = tensors.get(own + _SHIFT), tensors.get(own + _SCALE)
+        weight = convert.published(full, own).contiguous()
         blocks = weight.numel() // icq.BLOCK
-        wanted = ((torch.int8, (blocks,)), (torch.float32, (-(-blocks // icq.GROUP),)))
-        found = tuple((part.dtype, tuple(part.shape)) for part in (shift, scale) if part is not None)
-        if shift is None or scale is None or found != wanted:
+        wanted = [(torch.int8, (blocks,)), (torch.float32, (-(-blocks // icq.GROUP),))]
+        parts = [tensors[key] for key in (own + _SHIFT, own + _SCALE) if key in tensors]
+        if [(part.dtype, tuple(part.shape)) for part in parts] != wanted:
             raise ValueError(f"the shifts of {own.removeprefix(convert.PREFIX)} are missing or of another size or type")
-        device = weight.device
-        module.shifted = icq.ShiftedLinear4bit(module.base_layer, weight, shift.to(device), scale.to(device))
+        module.shifted = icq.ShiftedLinear4bit(module.base_layer, weight, *parts)
     return wrapped
 
 

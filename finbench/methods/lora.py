@@ -11,9 +11,8 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
 from finbench.methods import convert
-from finbench.methods.base import Becomes, Layer, Method, Start, full_rank, number
-from finbench.methods.options import check_patterns
-from finbench.methods.wrapping import configuration, reached, rehearse, wrap
+from finbench.methods.base import Becomes, Layer, Start, number
+from finbench.methods.wrapping import PeftMethod
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +59,7 @@ _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft
 
 
 @dataclass(frozen=True)
-class LoraMethod(Method):
+class LoraMethod(PeftMethod):
     """A method that is peft's LoraConfig with some arguments set (``config``). ``starts``: it sets A and B itself."""
 
     becomes: Becomes = "plain LoRA"
@@ -90,24 +89,13 @@ class LoraMethod(Method):
         return self.offered() | {*_SWITCHES}
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Targets that exist, a rank that fits, and a configuration that peft takes."""
+        """Options that make sense, and with them a configuration that peft takes, for layers that exist."""
         super().verify(recipe, layers)
         self._options(recipe)
+        self._initial(recipe)
         self.reach(recipe, layers)
 
-    def reach(self, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
-        """The layers that get an adapter, each wide enough for its rank."""
-        found = reached(self.lora_config(recipe), recipe, layers)
-        check_patterns(recipe, found)
-        full_rank(recipe.rank, found, recipe.options.get("rank_pattern"))
-        return found
-
-    def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
-        """peft's layers on a base without weights."""
-        rehearse(skeleton, self.lora_config(recipe), self, recipe)
-
     def ends_as(self, recipe: Recipe) -> Becomes:
-        """A plain LoRA, unless an option makes another function of A and B."""
         other = any(recipe.options.get(key) for key in _OTHER_FUNCTION)
         return "merged weights" if other and self.becomes == "plain LoRA" else self.becomes
 
@@ -140,7 +128,6 @@ class LoraMethod(Method):
                     f"{self.name} with {key} is a method of its own, and is served as that one is.",
                     f"--method {_SWITCHES[key]}{more}",
                 )
-        self._initial(recipe)
 
     def _is_another(self, key: str) -> bool:
         """Whether a switch makes lora, qlora or rslora another method; dora takes use_rslora as an option."""
@@ -176,17 +163,13 @@ class LoraMethod(Method):
         elif initial is not None and initial is not True:  # peft takes 0 for false too
             raise FinbenchError(f"init_lora_weights={initial} would not start as the base.", "Leave it out.")
 
-    def lora_config(self, recipe: Recipe, **changes: Any) -> Any:
-        """peft's LoraConfig of a recipe. What peft refuses becomes a FinbenchError."""
+    def configuration(self, recipe: Recipe, steps: int | None = None, **changes: Any) -> Any:
+        """peft's LoraConfig of a recipe, with ``changes``."""
         from peft import LoraConfig
 
         own = {key: value for key, value in recipe.options.items() if key not in self.options}
         stated = {"r": recipe.rank, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout}
-        return configuration(LoraConfig, self, recipe, {**stated, **self.config, **own, **changes})
-
-    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
-        """Freeze the base and put peft's layers on the target modules. Adapter tensors are float32."""
-        return wrap(model, self.lora_config(recipe), self, recipe)
+        return self.made(LoraConfig, recipe, {**stated, **self.config, **own, **changes})
 
 
 @dataclass(frozen=True)
@@ -194,20 +177,15 @@ class LoraPlus(LoraMethod):
     """LoRA with a larger learning rate for B."""
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """The ratio must not slow B down."""
         super().verify(recipe, layers)
-        self.ratio(recipe)
-
-    def ratio(self, recipe: Recipe) -> float:
-        """lambda = lr of B / lr of A."""
-        return number(self, recipe, "lr_ratio", 1, 1000)
+        number(self, recipe, "lr_ratio", 1, 1000)
 
     def groups(self, model: Any, recipe: Recipe) -> list[dict[str, Any]]:
         """Only B is fast. A, and everything else that trains (such as DoRA's magnitude), keeps the recipe's rate.
 
         peft's own factory also speeds every 1-D tensor up, which the paper's argument on B's width does not cover.
         """
-        ratio = self.ratio(recipe)
+        ratio = number(self, recipe, "lr_ratio", 1, 1000)
         trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
         fast = [tensor for name, tensor in trained if ".lora_B." in name]
         slow = [tensor for name, tensor in trained if ".lora_B." not in name]
@@ -295,9 +273,7 @@ LORA_PLUS = LoraPlus(
     equation="y = Wx + (alpha/r) BAx, lr_B = lambda lr_A",
     paper="Hayou et al. 2024, arXiv:2402.12354",
     options={"lr_ratio": 16},
-    about={
-        "lr_ratio": "learning rate of B over that of A",
-    },
+    about={"lr_ratio": "learning rate of B over that of A"},
     # A below LoRA's rate and B, at lr_ratio times as much, above it; at 5e-4, half of LoRA's as its authors advise for
     # their 7B models, B's rate of 8e-3 undoes on the embedded base what was learnt
     defaults={"lr": 1.25e-4},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,7 +40,6 @@ class Moving(LoraMethod):
     ranks: int = 1
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Options that mean something, and no head, which may be the embedding too."""
         super().verify(recipe, layers)
         every, save, rank = (self.stated(recipe, key) for key in ("every", "save", "save_rank"))
         whole = (isinstance(every, int) and every >= 1) or (isinstance(every, float) and 0 < every < 1)
@@ -56,7 +55,8 @@ class Moving(LoraMethod):
                 f"save_rank is a whole number from 1 on, of save=lora; got {rank!r}.", "--set save_rank=64"
             )
         for key in _STARTS:
-            if recipe.options.get(key, key == "init_lora_weights") is not (key == "init_lora_weights"):
+            plain = key == "init_lora_weights"  # the value with which it changes nothing
+            if recipe.options.get(key, plain) is not plain:
                 raise FinbenchError(
                     f"{self.name} makes its own factors, so {key} does not go with it.", "Leave it out."
                 )
@@ -72,7 +72,6 @@ class Moving(LoraMethod):
         return every if isinstance(every, int) else max(1, round(every * steps))
 
     def check_steps(self, recipe: Recipe, steps: int) -> None:
-        """There must be two cycles."""
         period = self.period(recipe, steps)
         if period >= steps:
             raise FinbenchError(
@@ -81,17 +80,15 @@ class Moving(LoraMethod):
             )
 
     def makes(self, recipe: Recipe) -> Literal["peft", "model"]:
-        """As the option ``save`` says."""
         return "model" if self.stated(recipe, "save") == "model" else "peft"
 
     # ------------------------------------------------------------ training
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """LoRA on float32 weights, and the first factors."""
-        if start is None:
-            raise ValueError(f"{self.name} needs a Start")
+        assert start is not None
         wrapped = super().apply(model.float(), recipe)
-        for name, module in adapted(wrapped):
+        for name, module in convert.lora_layers(wrapped):
             self.renew(module, weight_of(module), f"{recipe.seed}-0-{name}", recipe, first=True)
         wrapped.finbench_moves, wrapped.finbench_published = 0, start.load
         return wrapped
@@ -111,7 +108,7 @@ class Moving(LoraMethod):
 
         tensors = []
         with torch.no_grad():
-            for name, module in adapted(model):
+            for name, module in convert.lora_layers(model):
                 weight, factors = weight_of(module), [part["default"].weight for part in (module.lora_A, module.lora_B)]
                 weight += module.scaling["default"] * factors[1] @ factors[0]
                 self.renew(module, weight, f"{recipe.seed}-{step}-{name}", recipe)
@@ -127,9 +124,9 @@ class Moving(LoraMethod):
 
         class Move(TrainerCallback):
             def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-                due = state.global_step % method.period(recipe, state.max_steps) == 0
-                if due and state.global_step < state.max_steps:
-                    method.move(model, optimizer, recipe, state.global_step)
+                step, steps = state.global_step, state.max_steps
+                if step % method.period(recipe, steps) == 0 and step < steps:
+                    method.move(model, optimizer, recipe, step)
 
         return [Move()]
 
@@ -137,15 +134,14 @@ class Moving(LoraMethod):
         """W of every adapted layer as it is now, and how often it has changed."""
         import torch
 
-        weights = {name: weight_of(module) for name, module in adapted(model)}
+        weights = {name: weight_of(module) for name, module in convert.lora_layers(model)}
         return {**weights, _MOVES: torch.tensor(model.finbench_moves)}
 
     def restore(self, model: Any, state: Mapping[str, Any]) -> None:
-        """Take them back."""
         import torch
 
         with torch.no_grad():
-            for name, module in adapted(model):
+            for name, module in convert.lora_layers(model):
                 weight_of(module).copy_(state[name])
         model.finbench_moves = int(state[_MOVES])
 
@@ -162,28 +158,20 @@ class Moving(LoraMethod):
         learnt, ranks, lost, all_of_it, worst = {}, [], 0.0, 0.0, 0.0
         wanted = self.stated(recipe, "save_rank")
         with torch.no_grad():
-            for name, module in adapted(model):
-                own = name.removeprefix(convert.PREFIX)
-                layer = published.get_submodule(own)
+            for name, module in convert.lora_layers(model):
                 low = module.scaling["default"] * module.lora_B["default"].weight @ module.lora_A["default"].weight
-                update = (weight_of(module) + low - quantise.as_stored(layer, layer.weight).float()).cpu()
+                update = (weight_of(module) + low - convert.published(published, name)).cpu()
                 most = min(*update.shape, module.r["default"] * self.ranks * (model.finbench_moves + 1))
                 u, s, vh = torch.linalg.svd(update, full_matrices=False)
                 kept = min(most, wanted or most)
                 root = s[:kept].sqrt()
+                own = name.removeprefix(convert.PREFIX)
                 learnt[own] = convert.Factors(root[:, None] * vh[:kept], u[:, :kept] * root, 1.0)
                 ranks.append(most)
                 tail, norm = float(s[kept:].square().sum()), float(s.square().sum())
                 lost, all_of_it, worst = lost + tail, all_of_it + norm, max(worst, math.sqrt(tail / max(norm, 1e-30)))
         convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)
         return Cut(min(max(ranks), wanted or max(ranks)), max(ranks), math.sqrt(lost / max(all_of_it, 1e-30)), worst)
-
-
-def adapted(model: Any) -> Iterator[tuple[str, Any]]:
-    """Name and module of every layer that carries the adapter."""
-    for name, module in model.named_modules():
-        if "default" in getattr(module, "lora_A", {}):
-            yield name, module
 
 
 def weight_of(module: Any) -> Any:
@@ -197,12 +185,10 @@ class Rosa(Moving):
     """The factors are r random singular triples of W, taken out of it; they train with all the size that they have."""
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Which triples are taken must be known."""
         super().verify(recipe, layers)
-        if self.stated(recipe, "pick") not in ("random", "top", "bottom"):
-            raise FinbenchError(
-                f"pick is random, top or bottom, not {self.stated(recipe, 'pick')!r}.", "--set pick=top"
-            )
+        pick = self.stated(recipe, "pick")
+        if pick not in ("random", "top", "bottom"):
+            raise FinbenchError(f"pick is random, top or bottom, not {pick!r}.", "--set pick=top")
 
     def renew(self, module: Any, weight: Any, seed: str, recipe: Recipe, first: bool = False) -> None:
         """W = U S V^T; B = U_I sqrt(S_I / s), A = sqrt(S_I / s) V_I^T, and W less s BA stays frozen."""
@@ -226,7 +212,6 @@ class ReLora(Moving):
     """The factors start anew as LoRA's do, with most of the optimiser's memory cut and the learning rate from zero."""
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Shares between 0 and 1."""
         super().verify(recipe, layers)
         for key in ("prune", "restart_warmup"):
             value = self.stated(recipe, key)
@@ -300,10 +285,7 @@ ROSA = Rosa(
     refused=_REFUSED,
     ranks=2,
     options={**_OPTIONS, "pick": "random"},
-    about={
-        **_ABOUT,
-        "pick": "which triples: random, top or bottom",
-    },
+    about={**_ABOUT, "pick": "which triples: random, top or bottom"},
     # as of pissa, the factors are parts of the weights and as large
     defaults={"lr": 2.0e-4},
 )

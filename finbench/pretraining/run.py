@@ -18,8 +18,9 @@ from finbench.pretraining.prepared import (
     decisive,
     dtype_name,
     main_process,
+    outline,
     prepare,
-    processes,
+    read_json,
     read_record,
 )
 from finbench.pretraining.result import Pretrained
@@ -42,13 +43,13 @@ def pretrain(
     Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or disk.
     """
     quiet()  # before the libraries that speak when they are imported
-    from finbench.pretraining import fit, outline, report
+    from finbench.pretraining import fit, report
 
     recipe = recipe if isinstance(recipe, PretrainRecipe) else spec.read_recipe(recipe)
     out = out or Path("runs") / recipe.name
     run = prepare(recipe)
     if dry_run:
-        return outline.outline(run)
+        return outline(run)
     if not main_process():
         for member in run.members:
             fit.member(run, member, out)
@@ -62,19 +63,12 @@ def pretrain(
         for member in run.members:
             fit.member(run, member, out)
         done = fit.gathered(run, out)
-        _record(done, out)
+        report.write(done, out)
         if recipe.tasks:
             done = report.with_scores(done, out)
-            _record(done, out)
+            report.write(done, out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return done
-
-
-def _record(done: Pretrained, out: Path) -> None:
-    from finbench.pretraining import report
-
-    write_atomic(out / RECORD, done.to_json())
-    report.write(done, out)
 
 
 # ---------------------------------------------------------------- the folder
@@ -94,9 +88,9 @@ def _claim(run: PreparedText, out: Path, resume: bool) -> None:
     """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one."""
     mark, record = out / _MARK, out / RECORD
     now = {**run.decisive, "dtype_used": dtype_name(run.recipe)}
-    about = {"processes": processes(), "versions": environment.versions()}
+    about = {"processes": environment.processes(), "versions": environment.versions()}
     if record.is_file() or mark.is_file():
-        found = _recorded(record) if record.is_file() else _marked(mark)
+        found = _recorded(record) if record.is_file() else read_json(mark)
         keys = [key for key in now if found.get(key) != now[key]]
         if keys:
             shown = ", ".join(f"{key} {_short(found.get(key))} there, {_short(now[key])} now" for key in keys[:4])
@@ -132,13 +126,6 @@ def _recorded(path: Path) -> dict[str, Any]:
     found = read_record(path)
     identities = [part.identity for part in found.sources]
     return {**decisive(found.recipe, identities, found.tokenizer, found.base), "dtype_used": found.dtype}
-
-
-def _marked(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as fault:
-        raise FinbenchError(f"{path} is torn.", "Choose another --out.") from fault
 
 
 def _short(value: Any) -> str:
