@@ -41,20 +41,12 @@ class AdaLora(Tuner):
         begin, end = int(warm * total), max(1, int(final * total))
         if begin >= total - end or total - end < 2:  # importance is measured before the last mask
             raise FinbenchError(f"adalora needs more than {total} optimiser steps.", "Use more rows or epochs.")
+        values = {name: getattr(recipe, key) for key, name in self.fields.items()}
+        values |= {"init_r": round(ratio * recipe.rank), "total_step": total, "tinit": begin, "tfinal": end}
         own = {key: value for key, value in recipe.options.items() if key not in self.options}
-        values = {
-            "lora_alpha": recipe.alpha,
-            "lora_dropout": recipe.dropout,
-            "init_r": round(ratio * recipe.rank),
-            "target_r": recipe.rank,
-            "total_step": total,
-            "tinit": begin,
-            "tfinal": end,
-        }
-        return self.made(self._class(), recipe, {**values, **own})
+        return self.made(self.kind, recipe, {**values, **own})
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """As for LoRA, with the rank that it starts with."""
         super().verify(recipe, layers)
         full_rank(self.configuration(recipe).init_r, self.reach(recipe, layers))
 
@@ -91,7 +83,6 @@ class AdaLora(Tuner):
         return model.peft_config["default"].orth_reg_weight * torch.stack(terms).mean()
 
     def state(self, model: Any) -> dict[str, Any]:
-        """The allocator's averages and the mask in force."""
         import torch
 
         allocator = model.base_model.rankallocator

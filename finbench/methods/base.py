@@ -274,27 +274,14 @@ def near(wanted: str, layers: list[Layer]) -> str:
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
-def number(
-    method: Method,
-    recipe: Recipe,
-    key: str,
-    least: float,
-    most: float = math.inf,
-    *,
-    whole: bool = False,
-    advised: int | None = None,
-) -> float:
-    """An option of the method's own that is a number from ``least`` to ``most``; FinbenchError for anything else.
-
-    ``advised`` is what the error says to type, where the method has no default.
-    """
+def number(method: Method, recipe: Recipe, key: str, least: float, most: float = math.inf) -> float:
+    """An option of the method's own that is a number from ``least`` to ``most``; FinbenchError for anything else."""
     stated = method.stated(recipe, key)
-    kinds = (int,) if whole else (int, float)
-    if isinstance(stated, bool) or not isinstance(stated, kinds) or not least <= stated <= most or stated == math.inf:
+    known = isinstance(stated, int | float) and not isinstance(stated, bool)
+    if not known or not least <= stated <= most or stated == math.inf:
         raise FinbenchError(
-            f"{key} must be a {'whole ' if whole else ''}number from {least:g} "
-            f"{'on' if most == math.inf else f'to {most:g}'}, got {stated!r}.",
-            f"--set {key}={advised or method.options[key]}",
+            f"{key} must be a number from {least:g} {'on' if most == math.inf else f'to {most:g}'}, got {stated!r}.",
+            f"--set {key}={method.options[key]}",
         )
     return float(stated)
 

@@ -42,14 +42,6 @@ def published(full: Any, name: str) -> Any:
     return quantise.as_stored(layer, layer.weight.data.float())
 
 
-def difference(end: Factors, start: Factors) -> Factors:
-    """``end`` minus ``start`` as one product: of the sum of the ranks, with the scale of ``end``."""
-    import torch
-
-    ratio = start.scale / end.scale
-    return Factors(torch.cat([end.a, start.a]), torch.cat([end.b, -ratio * start.b], dim=1), end.scale)
-
-
 def write_lora(factors: dict[str, Factors], recipe: Recipe, targets: Any, folder: Path) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors`` of a plain LoRA.
 

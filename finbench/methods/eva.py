@@ -17,23 +17,12 @@ _PATTERNS = ("rank_pattern", "alpha_pattern")
 _MOST_PASSES = 128  # two batches of eight rows had not settled after several minutes
 
 
-class _Batches(list[dict[str, Any]]):
-    """What peft's EVA takes for a data loader: it has a length and can be walked again and again."""
-
-
 @dataclass(frozen=True)
 class Eva(LoraMethod):
     """LoRA whose A comes from an incremental SVD of activations on training batches."""
 
-    def offered(self) -> set[str]:
-        return super().offered() - set(_PATTERNS)  # it sets the rank of single layers by itself
-
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """rho times the rank must fit every target's inputs."""
         super().verify(recipe, layers)
-        for key in _PATTERNS:
-            if recipe.options.get(key):
-                raise FinbenchError(f"eva finds the rank of each layer by itself: it takes no {key}.", "Leave it out.")
         rho, _ = number(self, recipe, "rho", 1), number(self, recipe, "tau", 0.01, 1)
         without_head(self, recipe, self.reach(recipe, layers), "the start looks at no inputs of it")
         narrow = min(self.reach(recipe, layers), key=lambda layer: layer.inputs)
@@ -52,11 +41,11 @@ class Eva(LoraMethod):
         rho, tau = number(self, recipe, "rho", 1), number(self, recipe, "tau", 0.01, 1)
         most = round(rho * recipe.rank)
         # a batch with fewer tokens than components cannot be used, and if none could, peft would wait for ever
-        usable = _Batches(
+        usable = [
             {key: tensor for key, tensor in batch.items() if key != "labels"}
             for batch in start.batches
             if int(batch["attention_mask"].sum()) >= most
-        )
+        ]
         if not usable:
             raise FinbenchError(
                 f"eva: no training batch has the {most} tokens that rank {recipe.rank} needs.",
@@ -108,6 +97,7 @@ EVA = Eva(
     becomes="converted LoRA",
     trains="r(h+o) in the mean",
     starts=True,
+    declines={key: f"eva finds the rank of each layer by itself: it takes no {key}." for key in _PATTERNS},
     options={"rho": 2.0, "tau": 0.99},
     about={
         "rho": "most rank of a layer over the mean; 1: the same for all",

@@ -20,11 +20,10 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, Recipe
 from finbench.methods import convert
 from finbench.methods.base import Layer, Start, without_head
-from finbench.methods.lora import LoraMethod
+from finbench.methods.lora import VARIANTS, LoraMethod
 
 KIND = "IRQLORA"  # peft_type of an adapter with shifts
 _SHIFT, _SCALE = ".icq_shift", ".icq_scale"  # endings of their names in the file
-_OTHER_LAYERS = ("use_dora", "use_bdlora", "velora_config")  # peft options that choose another kind of layer
 
 
 @dataclass(frozen=True)
@@ -40,22 +39,17 @@ class IrQLora(LoraMethod):
         spread = self.stated(recipe, "spread")
         if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 < spread <= 1:
             raise FinbenchError(f"spread must be above 0 and at most 1, got {spread!r}.", "--set spread=0.1")
-        for key in _OTHER_LAYERS:
-            if recipe.options.get(key):
-                raise FinbenchError(f"irqlora has layers of its own, so {key} does not go with it.", "Leave it out.")
         if not self.stated(recipe, "icq"):
             return
-        without_head(self, recipe, self.reach(recipe, layers), "a head is never quantised, so it has no shifts")
-        odd = next((layer for layer in self.reach(recipe, layers) if layer.inputs % 64), None)
+        reached = self.reach(recipe, layers)
+        without_head(self, recipe, reached, "a head is never quantised, so it has no shifts")
+        odd = next((layer for layer in reached if layer.inputs % 64), None)
         if odd is not None:
             raise FinbenchError(
                 f"irqlora: {odd.name} has {odd.inputs} inputs, which blocks of 64 do not divide, so a block's shift "
                 "would belong to two rows.",
                 "Use --set icq=false, target modules without it (--set target_modules=[...]), or another base.",
             )
-
-    def offered(self) -> set[str]:
-        return super().offered() - set(_OTHER_LAYERS)
 
     def plain(self, recipe: Recipe) -> bool:
         return not self.stated(recipe, "icq")
@@ -94,8 +88,7 @@ class IrQLora(LoraMethod):
         return wrapped
 
     def state(self, model: Any) -> dict[str, Any]:
-        """The shifts, to see that a resumed run found the same ones."""
-        return _shifts(model)
+        return _shifts(model)  # to see that a resumed run found the same ones
 
     def restore(self, model: Any, state: Mapping[str, Any]) -> None:
         """FinbenchError if the base's codes are not those with which the run began."""
@@ -121,15 +114,14 @@ class IrQLora(LoraMethod):
             if isinstance(module, iec.ElasticLinear4bit):
                 a, b = iec.folded(module, "default")
                 tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a.detach(), b.detach()
-        tensors |= _shifts(model)
         config = copy.copy(model.peft_config["default"])
         config.inference_mode = True
         config.save_pretrained(str(folder))
         if not self.plain(recipe):
             path = folder / "adapter_config.json"
             path.write_text(json.dumps({**json.loads(path.read_text()), "peft_type": KIND}, indent=2))
-        kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in (tensors | _shifts(model)).items()}
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def _shifts(model: Any) -> dict[str, Any]:
@@ -141,9 +133,6 @@ def _shifts(model: Any) -> dict[str, Any]:
         if isinstance(module.base_layer, ShiftedLinear4bit):
             found[name + _SHIFT], found[name + _SCALE] = module.base_layer.shift, module.base_layer.scale
     return found
-
-
-# ---------------------------------------------------------------- a saved one
 
 
 def is_shift(name: str) -> bool:
@@ -208,6 +197,7 @@ IRQLORA = IrQLora(
     trains="r(h+o) + 2",
     bits=(4,),
     refused="its shifts and connections are for NF4 layers",
+    declines={key: f"irqlora has layers of its own, so {key} does not go with it." for key in VARIANTS},
     options={"icq": True, "iec": True, "spread": 0.1},
     about={
         "icq": "shift each block of 64 weights so that its codes carry more",

@@ -53,19 +53,23 @@ AS_REFUSED = {
 _INITIAL = ("pissa", "olora", "eva", "loftq")  # starts that are methods of their own here
 _SWITCHES = {"use_dora": "dora", "use_rslora": "rslora"}  # options that make lora, or qlora, one of these
 _OTHER_FUNCTION = ("use_dora", "use_bdlora")  # no longer Wx + sBAx with two whole matrices
-_VARIANTS = (*_OTHER_FUNCTION, "velora_config")  # layers of another kind
+VARIANTS = (*_OTHER_FUNCTION, "velora_config")  # layers of another kind
 # What peft raises on, or drops without a word, where the base is quantised.
 _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft has no such layer there"}
 
 
 @dataclass(frozen=True)
 class LoraMethod(PeftMethod):
-    """A method that is peft's LoraConfig with some arguments set (``config``). ``starts``: it sets A and B itself."""
+    """A method that is peft's LoraConfig with some arguments set (``config``). ``starts``: it sets A and B itself.
+
+    ``declines``: arguments that it takes at peft's default alone, and why.
+    """
 
     becomes: Becomes = "plain LoRA"
     trains: str = "r(h+o)"
     config: dict[str, Any] = field(default_factory=dict)
     starts: bool = False
+    declines: dict[str, str] = field(default_factory=dict)
 
     def option_names(self) -> set[str]:
         """peft's arguments, less those that a recipe states by other names, and the method's own options."""
@@ -77,23 +81,27 @@ class LoraMethod(PeftMethod):
 
     def offered(self) -> set[str]:
         """The options that are not refused, and those that are not what makes the method."""
-        declined = {*REFUSED, *self.config, *(key for key in _SWITCHES if self._is_another(key))}
+        declined = {*REFUSED, *self.config, *self.declines, *(key for key in _SWITCHES if self._is_another(key))}
         if self.becomes == "converted LoRA" or self.starts:
-            declined |= {*_VARIANTS}
+            declined |= {*VARIANTS}
         if self.starts:
             declined |= {"init_lora_weights"}
         return self.option_names() - declined | set(self.options)
 
     def meant(self) -> set[str]:
-        """Also what makes this method another one."""
         return self.offered() | {*_SWITCHES}
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Options that make sense, and with them a configuration that peft takes, for layers that exist."""
+        from peft import LoraConfig
+
         super().verify(recipe, layers)
         self._options(recipe)
         self._initial(recipe)
         self.reach(recipe, layers)
+        plain = LoraConfig()
+        for key, why in self.declines.items():
+            if recipe.options.get(key, getattr(plain, key)) != getattr(plain, key):
+                raise FinbenchError(why, "Leave it out.")
 
     def ends_as(self, recipe: Recipe) -> Becomes:
         other = any(recipe.options.get(key) for key in _OTHER_FUNCTION)
@@ -117,7 +125,7 @@ class LoraMethod(PeftMethod):
                 raise FinbenchError(
                     f"The option {key} does not work on {recipe.bits} bits: {_FULL_PRECISION[key]}.", "Use --bits 16"
                 )
-            if key in _VARIANTS and stated[key] and (self.becomes == "converted LoRA" or self.starts):
+            if key in VARIANTS and stated[key] and (self.becomes == "converted LoRA" or self.starts):
                 raise FinbenchError(
                     f"{self.name} is saved as a plain LoRA, and with {key} it would be none.",
                     "Leave it out, or: --method dora" if key == "use_dora" else "Leave it out.",
@@ -135,7 +143,6 @@ class LoraMethod(PeftMethod):
         return plain and key in _SWITCHES and not (key == "use_rslora" and self.config)
 
     def _initial(self, recipe: Recipe) -> None:
-        """How A and B may start."""
         initial = recipe.options.get("init_lora_weights")
         if initial is not None and self.starts:
             raise FinbenchError(

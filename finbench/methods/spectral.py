@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, Recipe
 from finbench.methods import convert, quantise
-from finbench.methods.base import Layer, Start, number, without_head
+from finbench.methods.base import Layer, Start, without_head
 from finbench.methods.lora import LoraMethod
 
 _NEVER_QUANTISED = "an output head is never quantised"
@@ -65,9 +66,10 @@ class Residual(LoraMethod):
 
     def _iterations(self, recipe: Recipe) -> int | None:
         """Power iterations of a randomised SVD; None: the exact one."""
-        if recipe.options.get("niter") is None:
-            return None
-        return int(number(self, recipe, "niter", 1, 1000, whole=True, advised=16))
+        niter = recipe.options.get("niter")
+        if niter is not None and (isinstance(niter, bool) or not isinstance(niter, int) or not 1 <= niter <= 1000):
+            raise FinbenchError(f"niter must be a whole number from 1 to 1000, got {niter!r}.", "--set niter=16")
+        return niter
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """Factorise every target in float32, keep the first factors, and at 4 or 8 bits quantise the residual."""
@@ -94,12 +96,18 @@ class Residual(LoraMethod):
 
     def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
         """The converted LoRA; on a quantised residual the whole model in the dtype of the computation."""
+        import torch
+
         last = convert.lora_factors(model)
-        if recipe.bits == 16:
-            learnt = {name: convert.difference(last[name], model.finbench_first[name]) for name in last}
-            convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)
+        if recipe.bits != 16:
+            whole(model, last).save_pretrained(folder)
             return
-        whole(model, last).save_pretrained(folder)
+        learnt = {}
+        for name, end in last.items():
+            first = model.finbench_first[name]
+            a, b = torch.cat([end.a, first.a]), torch.cat([end.b, -first.b], dim=1)
+            learnt[name] = convert.Factors(a, b, end.scale)
+        convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)
 
 
 def whole(model: Any, factors: dict[str, convert.Factors]) -> Any:
@@ -112,13 +120,12 @@ def whole(model: Any, factors: dict[str, convert.Factors]) -> Any:
     config = type(base.config).from_dict(stated)
     dtype = base.get_input_embeddings().weight.dtype
     plain = AutoModelForCausalLM.from_config(config, dtype=dtype).to(base.device)
-    names = set(dict(plain.named_parameters()))
+    parameters = dict(plain.named_parameters())
     with torch.no_grad():
         for name, tensor in base.named_parameters():
-            if name in names:  # norms, embeddings and biases; the rest are quantised or the adapter's
-                plain.get_parameter(name).copy_(tensor)
-            elif name.endswith(".base_layer.bias"):
-                plain.get_parameter(name.replace(".base_layer.", ".")).copy_(tensor)
+            target = parameters.get(name.replace(".base_layer.bias", ".bias"))
+            if target is not None:  # norms, embeddings and biases; the rest are quantised or the adapter's
+                target.copy_(tensor)
     quantise.copy_dequantised(base, plain, factors)
     plain.generation_config = base.generation_config
     plain.config.name_or_path = base.config.name_or_path

@@ -20,7 +20,6 @@ from finbench.methods import convert, quantise
 from finbench.methods.base import Cut, Layer, Start, without_head
 from finbench.methods.lora import LoraMethod
 
-_STARTS = ("init_lora_weights", "use_dora", "use_bdlora", "velora_config")  # what a fold would undo or not know
 _MOVES = "moves"  # name in a checkpoint of how often it has folded
 _OPTIONS: dict[str, Any] = {"every": 0.25, "save": "lora", "save_rank": None}
 _ABOUT = {
@@ -54,17 +53,7 @@ class Moving(LoraMethod):
             raise FinbenchError(
                 f"save_rank is a whole number from 1 on, of save=lora; got {rank!r}.", "--set save_rank=64"
             )
-        for key in _STARTS:
-            plain = key == "init_lora_weights"  # the value with which it changes nothing
-            if recipe.options.get(key, plain) is not plain:
-                raise FinbenchError(
-                    f"{self.name} makes its own factors, so {key} does not go with it.", "Leave it out."
-                )
         without_head(self, recipe, self.reach(recipe, layers), "it changes the weights of its targets")
-
-    def offered(self) -> set[str]:
-        """Not those that a fold would undo."""
-        return super().offered() - set(_STARTS)
 
     def period(self, recipe: Recipe, steps: int) -> int:
         """Optimiser steps of a cycle in a run of ``steps``."""
@@ -82,10 +71,7 @@ class Moving(LoraMethod):
     def makes(self, recipe: Recipe) -> Literal["peft", "model"]:
         return "model" if self.stated(recipe, "save") == "model" else "peft"
 
-    # ------------------------------------------------------------ training
-
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
-        """LoRA on float32 weights, and the first factors."""
         assert start is not None
         wrapped = super().apply(model.float(), recipe)
         for name, module in convert.lora_layers(wrapped):
@@ -144,8 +130,6 @@ class Moving(LoraMethod):
             for name, module in convert.lora_layers(model):
                 weight_of(module).copy_(state[name])
         model.finbench_moves = int(state[_MOVES])
-
-    # ------------------------------------------------------------ after training
 
     def save(self, model: Any, recipe: Recipe, folder: Path) -> Cut | None:
         """The difference to the published weights as a LoRA, by SVD; or the whole model, in float32."""
@@ -277,6 +261,7 @@ class ReLora(Moving):
 _REFUSED = "every fold would be rounded to the quantised weights, and be lost"
 ROSA = Rosa(
     name="rosa",
+    declines={"init_lora_weights": "rosa makes its own factors, so init_lora_weights does not go with it."},
     summary="Random singular triples of W, drawn anew",
     equation="y = (W - sB0A0)x + sBAx, sB0A0 = r random triples of SVD(W), W <- W + s(BA - B0A0) every k steps",
     paper="Hameed et al. 2024, arXiv:2407.07802",
@@ -291,6 +276,7 @@ ROSA = Rosa(
 )
 RELORA = ReLora(
     name="relora",
+    declines={"init_lora_weights": "relora makes its own factors, so init_lora_weights does not go with it."},
     summary="LoRA that is folded into W and restarted",
     equation="y = Wx + sBAx, W <- W + sBA, B <- 0 every k steps",
     paper="Lialin et al. 2023, arXiv:2307.05695",

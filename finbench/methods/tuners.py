@@ -39,10 +39,11 @@ class Tuner(PeftMethod):
     @property
     def fields(self) -> dict[str, str]:
         """Recipe key -> field of peft's configuration."""
-        stated = {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout}
-        return {key: name for key, name in stated.items() if name}
+        return {key: getattr(self, key) for key in ("rank", "alpha", "dropout") if getattr(self, key)}
 
-    def _class(self) -> Any:
+    @property
+    def kind(self) -> Any:
+        """peft's configuration class."""
         quiet()  # bitsandbytes complains at its import
         import peft
 
@@ -50,20 +51,18 @@ class Tuner(PeftMethod):
 
     def option_names(self) -> set[str]:
         """Every field of peft's configuration that a recipe does not state by another name."""
-        own = {part.name for part in dataclasses.fields(self._class())}
+        own = {part.name for part in dataclasses.fields(self.kind)}
         return own - {*_GENERAL, *_IDENTITY, *_FOLLOWS, *self.fields.values()}
 
     def configuration(self, recipe: Recipe, steps: int | None = None) -> Any:
-        """With the recipe's keys in peft's fields."""
         stated = {name: getattr(recipe, key) for key, name in self.fields.items()}
-        return self.made(self._class(), recipe, {**stated, **self.options, **recipe.options})
+        return self.made(self.kind, recipe, {**stated, **self.options, **recipe.options})
 
     def tokenwise(self, recipe: Recipe) -> bool:
         """All but PVeRA, which draws noise."""
         return self.peft_config != "PveraConfig"
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Options that peft knows, and layers that its implementation takes."""
         super().verify(recipe, layers)
         for key, value in recipe.options.items():
             if key.startswith("init_") and not value:
@@ -128,14 +127,14 @@ OFT = Tuner(
 
 
 def _tuner(name: str, kind: str, paper: str, **more: Any) -> Tuner:
-    takes = {key for key in ("rank", "alpha", "dropout") if more.get(key, "r" if key == "rank" else None)}
+    takes = {"rank": "r", **more}
     return Tuner(
         name=name,
         summary=f"peft's {kind}, as peft documents it",
         equation="see the paper" if paper != "-" else "see peft's documentation",
         paper=f"arXiv:{paper}" if paper != "-" else "-",
         refused="peft's code for it does not read quantised weights",
-        unused=tuple(key for key in ("rank", "alpha", "dropout") if key not in takes),
+        unused=tuple(key for key in ("rank", "alpha", "dropout") if not takes.get(key)),
         peft_config=f"{kind}Config",
         **more,
     )

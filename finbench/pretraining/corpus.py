@@ -40,23 +40,11 @@ class Located:
     revision: str | None = None  # of a data set on the Hub
     rows: Any = None  # of a data set
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of the files."""
-        return sum(path.stat().st_size for path in self.files)
-
 
 def locate(source: TextSource, name: str) -> Located:
     """Find the files of a source. Raises FinbenchError for none, and for a data set that cannot be had."""
     if source.kind in ("hub", "folder"):
         return _data_set(source, name)
-    files = _files(source)
-    shas = [sha256_file(path) for path in files]
-    stated = source.model_dump(include={"field", "per"} if source.kind in ("text", "jsonl") else set())
-    return Located(source, name, tuple(files), digest({"kind": source.kind, "files": shas, **stated}))
-
-
-def _files(source: TextSource) -> list[Path]:
     place = Path(source.place).expanduser()
     found: Iterable[Path] = [place]
     if place.is_dir():
@@ -68,7 +56,9 @@ def _files(source: TextSource) -> list[Path]:
         raise FinbenchError(
             f"data: no file at {source.kind}: {source.place}", "Give a file, a folder, or a pattern in quotes."
         )
-    return files
+    shas = [sha256_file(path) for path in files]
+    stated = source.model_dump(include={"field", "per"} if source.kind in ("text", "jsonl") else set())
+    return Located(source, name, tuple(files), digest({"kind": source.kind, "files": shas, **stated}))
 
 
 def _data_set(source: TextSource, name: str) -> Located:
@@ -111,22 +101,15 @@ def _data_set(source: TextSource, name: str) -> Located:
     return Located(source, name, tuple(files), digest(stated), revision, rows)
 
 
-# ---------------------------------------------------------------- documents
-
-
 def raw(located: Located) -> Iterator[str]:
     """The documents of a source as they are, in a fixed order. Raises FinbenchError with file and line."""
     source = located.source
     if source.kind == "filings":
         yield from passages(Path(source.place).expanduser())
     elif located.rows is not None:
-        rows = iter(located.rows.select_columns([source.field]))
-        while True:
-            with hub.data_explained(source.place) if source.kind == "hub" else contextlib.nullcontext():
-                row = next(rows, None)
-            if row is None:
-                return
-            yield _text(row[source.field], located.name)
+        with hub.data_explained(source.place) if source.kind == "hub" else contextlib.nullcontext():
+            for row in located.rows.select_columns([source.field]):
+                yield _text(row[source.field], located.name)
     else:
         for path in located.files:
             yield from _lines_of_json(path, source.field) if source.kind == "jsonl" else _plain(path, source.per)

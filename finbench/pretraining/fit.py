@@ -15,19 +15,10 @@ from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import folder_atomic, write_atomic, writing
 from finbench.models import bases
 from finbench.models.structured import surgery
-from finbench.pretraining import members
+from finbench.pretraining import members, prepared
 from finbench.pretraining.loop import BITS, NATS, Phase, PretrainingWatch, PretrainTrainer, arguments
 from finbench.pretraining.members import Member
-from finbench.pretraining.prepared import (
-    RECORD,
-    PreparedText,
-    bar,
-    dtype_name,
-    main_process,
-    read_json,
-    read_record,
-    texts,
-)
+from finbench.pretraining.prepared import RECORD, PreparedText
 from finbench.pretraining.result import Cutting, Pretrained, Trained
 from finbench.training import FirstCtrlC, checkpoints
 
@@ -35,7 +26,7 @@ _BASE_BITS, _CUTTING = "base_bits_per_byte", "cutting"  # in the log, as what ha
 _CURVE = 400  # points of a loss curve that are kept
 
 
-def member(run: PreparedText, one: Member, out: Path) -> None:
+def _member(run: PreparedText, one: Member, out: Path) -> None:
     """Train and save a model of the run, unless it is there; its result lies beside the checkpoints."""
     if _found(one, out):
         return
@@ -44,7 +35,7 @@ def member(run: PreparedText, one: Member, out: Path) -> None:
         environment.keep_freed_memory()
     model, log, seconds = _fit(run, one, out / "checkpoints" / one.name)
     peak = environment.peak_memory()
-    if main_process():
+    if prepared.main_process():
         bad = [name for name, tensor in model.named_parameters() if not tensor.isfinite().all()]
         if bad:
             raise FinbenchError(
@@ -64,16 +55,18 @@ def member(run: PreparedText, one: Member, out: Path) -> None:
     gc.collect()
 
 
-def gathered(run: PreparedText, out: Path) -> Pretrained:
-    """The record of the run from the results of its models."""
+def models(run: PreparedText, out: Path) -> Pretrained:
+    """Train every model of the run that is not there yet; the record of all."""
+    for one in run.members:
+        _member(run, one, out)
     found = [_found(one, out) for one in run.members]
     return Pretrained(
         recipe=run.recipe,
         base=run.base,
         tokenizer=run.identity,
         vocabulary=len(run.tokenizer),
-        sources=texts(run),
-        dtype=dtype_name(run.recipe),
+        sources=prepared.texts(run),
+        dtype=prepared.dtype_name(run.recipe),
         processes=environment.processes(),
         models=[result for result in found if result is not None],
         provenance=environment.provenance(),
@@ -88,46 +81,54 @@ def _found(one: Member, out: Path) -> Trained | None:
     """The result of a model that was trained by this run before."""
     path = _result_path(one, out)
     if path.is_file():
-        return Trained.parse(read_json(path), str(path))
+        return Trained.parse(prepared.read_json(path), str(path))
     if (out / RECORD).is_file():
-        return next((model for model in read_record(out / RECORD).models if model.name == one.name), None)
+        return next((model for model in prepared.read_record(out / RECORD).models if model.name == one.name), None)
     return None
-
-
-# ---------------------------------------------------------------- training
-
-
-def phases(run: PreparedText, one: Member) -> list[Phase]:
-    """The dense warm-up, if there is one, and the rest."""
-    total = run.recipe.total_steps
-    rest = Phase(one.warmup, total - one.warmup, total)
-    return [Phase(0, one.warmup, total), rest] if one.warmup else [rest]
 
 
 def _fit(run: PreparedText, one: Member, folder: Path) -> tuple[Any, list[dict[str, Any]], float]:
     """(the trained model, the log of all its phases, seconds)."""
     checkpoint, passed = checkpoints.newest(folder)
     step = checkpoints.step_of(checkpoint) if checkpoint else 0
-    if main_process():
+    if prepared.main_process():
         for line in passed:
             say(line)
         if checkpoint:
             say(f"{one.name}: resuming after step {step} of {run.recipe.total_steps}.")
+    total = run.recipe.total_steps
+    phases = [Phase(0, one.warmup)] if one.warmup else []
+    phases.append(Phase(one.warmup, total - one.warmup))
     model, log, seconds = members.begin(one, run.recipe), list[dict[str, Any]](), 0.0
-    for phase in phases(run, one):
+    for phase in phases:
         if step > phase.last:  # the checkpoint is of a later phase
             continue
         there = checkpoint if checkpoint and step > phase.first else None
-        if phase.last == phase.total and one.structure.kind != "dense":
+        if phase.last == total and one.structure.kind != "dense":
             if there:  # the weights of the checkpoint follow
                 surgery.restructure(model, one.structure.model_copy(update={"init": "kaiming"}))
             else:
                 log = log + list(_restructure(run, one, model, phase))
         if one.relora:
             model = members.moved(run.recipe, model)
-        trainer = _train(run, one, model, phase, folder, there, log, seconds)
-        log, seconds, checkpoint = trainer.state.log_history, trainer.watch.seconds, None
-        model, step = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False), phase.last
+        with prepared.bar() as shown:
+            watch = PretrainingWatch(run.recipe, phase, folder, shown, one.name)
+            watch.log_before, watch.earlier = log, seconds
+            own = arguments(run.recipe, phase, folder)
+            trainer = PretrainTrainer(run, watch, one.relora, model=model, args=own)
+            with FirstCtrlC(watch), writing(folder):
+                if there and step == phase.last:
+                    trainer.restore(there)
+                else:
+                    trainer.train(resume_from_checkpoint=str(there) if there else None)
+        step = phase.first + trainer.state.global_step
+        if watch.interrupted and step < total:
+            raise Interrupted(
+                f"Stopped after step {step} of {total} of {one.name}; everything so far is in {folder}.",
+                "Go on with the same command and --resume.",
+            )
+        log, seconds, checkpoint = trainer.state.log_history, watch.seconds, None
+        model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     return model, log, seconds
 
 
@@ -137,43 +138,10 @@ def _restructure(run: PreparedText, one: Member, model: Any, phase: Phase) -> It
         yield {_BASE_BITS: _per_byte(run, model), "step": phase.first}
     device = next(model.parameters()).device
     done = surgery.restructure(model, one.structure, run.calibration(device))
-    for warning in done.warnings if main_process() else ():
+    for warning in done.warnings if prepared.main_process() else ():
         say(f"Warning: {warning}")
     cutting = Cutting(rank=done.rank, layers=list(done.layers), kept=list(done.kept))
     yield {_CUTTING: cutting.model_dump(mode="json"), "step": phase.first}
-
-
-def _train(
-    run: PreparedText,
-    one: Member,
-    model: Any,
-    phase: Phase,
-    folder: Path,
-    checkpoint: Path | None,
-    log: list[dict[str, Any]],
-    seconds: float,
-) -> PretrainTrainer:
-    recipe = run.recipe
-    with bar() as shown:
-        watch = PretrainingWatch(recipe, phase, folder, shown, one.name)
-        watch.log_before, watch.earlier = log, seconds
-        own = arguments(recipe, phase, folder, bases.compute_dtype(recipe.dtype))
-        trainer = PretrainTrainer(run, phase, watch, one.relora, model=model, args=own)
-        with FirstCtrlC(watch), writing(folder):
-            if checkpoint and checkpoints.step_of(checkpoint) == phase.last:
-                trainer.restore(checkpoint)
-            else:
-                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    reached = phase.first + trainer.state.global_step
-    if watch.interrupted and reached < recipe.total_steps:
-        raise Interrupted(
-            f"Stopped after step {reached} of {recipe.total_steps} of {one.name}; everything so far is in {folder}.",
-            "Go on with the same command and --resume.",
-        )
-    return trainer
-
-
-# ---------------------------------------------------------------- after
 
 
 def _save(run: PreparedText, one: Member, model: Any, out: Path) -> str | None:
@@ -182,7 +150,7 @@ def _save(run: PreparedText, one: Member, model: Any, out: Path) -> str | None:
 
     from finbench.models.structured import storage
 
-    dtype = torch.bfloat16 if dtype_name(run.recipe) == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if prepared.dtype_name(run.recipe) == "bfloat16" else torch.float32
     if one.relora:
         model = model.merge_and_unload()
     model = model.to(dtype)

@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
+from finbench.models import bases
 from finbench.models.structured import layers, penalty
 from finbench.pretraining.members import RELORA, relora_recipe
 from finbench.pretraining.prepared import PreparedText
@@ -36,7 +37,6 @@ class Phase:
 
     first: int
     steps: int
-    total: int
 
     @property
     def last(self) -> int:
@@ -62,14 +62,14 @@ class PretrainingWatch(Keeper):
     def __init__(self, recipe: PretrainRecipe, phase: Phase, folder: Path, bar: Any, name: str) -> None:
         super().__init__(recipe.lr, phase.steps, folder, bar, before=phase.first)
         bar.remove_task(self.task)
-        self.task = bar.add_task(name, total=phase.total, note="")
-        self.recipe, self.phase = recipe, phase
-        self.every = recipe.eval_every or max(1, math.ceil(phase.total / 10))
+        self.task = bar.add_task(name, total=recipe.total_steps, note="")
+        self.phase = phase
+        self.log_before: list[dict[str, Any]] = []  # of the phases before this one, and what was done between
+        self.every = recipe.eval_every or max(1, math.ceil(recipe.total_steps / 10))
         self.trainer: PretrainTrainer | None = None
         self.paused = 0.0  # seconds of scoring, which are no training
         self.step_started = time.monotonic()
         self.step_seconds: list[float] = []
-        self.log_before: list[dict[str, Any]] = []  # of the phases before this one, and what was done between
 
     @property
     def seconds(self) -> float:
@@ -99,12 +99,9 @@ class PretrainingWatch(Keeper):
         found = self.trainer.run.score(self.trainer.model, self.trainer.accelerator)
         self.paused += time.monotonic() - begun
         due = self.trainer.control.should_log  # which a log of ours would clear, and the loss of this step be missing
-        self.trainer.log(
-            {
-                **{f"{BITS}/{name}": part.per_byte for name, part in found.items()},
-                **{f"{NATS}/{name}": part.nats / part.tokens for name, part in found.items()},
-            }
-        )
+        bits = {f"{BITS}/{name}": part.per_byte for name, part in found.items()}
+        nats = {f"{NATS}/{name}": part.nats / part.tokens for name, part in found.items()}
+        self.trainer.log({**bits, **nats})
         self.trainer.control.should_log = due
 
     def held(self, model: Any) -> dict[str, Any]:
@@ -117,17 +114,10 @@ class PretrainTrainer(StepTrainer):
 
     watch: PretrainingWatch
 
-    def __init__(
-        self,
-        run: PreparedText,
-        phase: Phase,
-        watch: PretrainingWatch,
-        relora: bool,
-        **arguments: Any,
-    ) -> None:
-        self.run, self.recipe, self.phase = run, run.recipe, phase
+    def __init__(self, run: PreparedText, watch: PretrainingWatch, relora: bool, **arguments: Any) -> None:
+        self.run, self.recipe, self.phase = run, run.recipe, watch.phase
         method, own = (RELORA, relora_recipe(run.recipe)) if relora else (None, None)
-        super().__init__(method, own, watch, **arguments, train_dataset=range(phase.steps))
+        super().__init__(method, own, watch, **arguments, train_dataset=range(self.phase.steps))
         watch.trainer = self
 
     def get_train_dataloader(self) -> Any:
@@ -192,8 +182,9 @@ class PretrainTrainer(StepTrainer):
         return total
 
 
-def arguments(recipe: PretrainRecipe, phase: Phase, run: Path, dtype: Any) -> TrainingArguments:
+def arguments(recipe: PretrainRecipe, phase: Phase, run: Path) -> TrainingArguments:
     """transformers' arguments for a phase; checkpoints start in ``run/staging``."""
+    dtype = bases.compute_dtype(recipe.dtype)
     return TrainingArguments(
         output_dir=str(run / "staging"),  # checkpoints move out of here when they are whole
         max_steps=phase.steps,

@@ -12,7 +12,6 @@ from finbench.models import STRUCTURE, bases
 from finbench.models.structured import Structure, counts, dense_config_matching, surgery
 from finbench.pretraining.spec import SHAPES, PretrainRecipe
 
-MODEL = "model"  # the name of what the recipe is about
 RELORA: Any = METHODS["relora"]
 _OURS = ("vocab_size", "n_positions", "max_position_embeddings")  # of tokenizer and recipe
 
@@ -70,7 +69,7 @@ def members(recipe: PretrainRecipe, tokenizer: Any) -> list[Member]:
         )
     dense = Structure(kind="dense")
     what = "ReLoRA" if recipe.relora else structure.kind
-    model = Member(MODEL, what, config, structure, recipe.warmup_dense_steps, base, recipe.relora is not None)
+    model = Member("model", what, config, structure, recipe.warmup_dense_steps, base, recipe.relora is not None)
     found = [model]
     for name in recipe.baselines:
         if name == "dense":
@@ -140,13 +139,9 @@ def begin(member: Member, recipe: PretrainRecipe) -> Any:
 
     set_seed(recipe.seed)
     if member.base:
-        model, _ = bases.load(member.base, 16, torch.float32)
-        return model
+        return bases.load(member.base, 16, torch.float32)[0]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return AutoModelForCausalLM.from_config(member.config, dtype=torch.float32).to(device)
-
-
-# ---------------------------------------------------------------- ReLoRA
 
 
 def relora_recipe(recipe: PretrainRecipe) -> Recipe:

@@ -51,12 +51,6 @@ class PreparedText:
         """The digest of the tokenizer."""
         return vocabulary.identity(self.tokenizer)
 
-    @property
-    def decisive(self) -> dict[str, Any]:
-        """What decides the weights: all of the recipe but names, and how often it is looked at."""
-        identities = [part.about["identity"] for part in self.shards]
-        return decisive(self.recipe, identities, self.identity, self.base)
-
     def calibration(self, device: Any) -> Iterator[Any]:
         """Batches of token ids, (rows, context), the first that the run trains on."""
         import torch
@@ -91,8 +85,10 @@ def prepare(recipe: PretrainRecipe) -> PreparedText:
     return PreparedText(recipe, tokenizer, shards, mixture, held, found)
 
 
-def decisive(recipe: PretrainRecipe, sources: list[str], tokenizer: str, base: BaseModelId | None) -> dict[str, Any]:
-    """What decides the weights of a run, as JSON."""
+def decisive(
+    recipe: PretrainRecipe, sources: list[str], tokenizer: str, base: BaseModelId | None, dtype: str
+) -> dict[str, Any]:
+    """What decides the weights of a run, as JSON: all of the recipe but names, and how often it is looked at."""
     unimportant = {"name", "eval_every", "eval_tokens", "save_every", "data", "tasks", "baselines", "store"}
     stated = {
         **recipe.model_dump(mode="json", exclude=unimportant),
@@ -100,6 +96,7 @@ def decisive(recipe: PretrainRecipe, sources: list[str], tokenizer: str, base: B
         "weights": [source.weight for source in recipe.data],
         "tokenizer": tokenizer,
         "base": base.fingerprint if base else None,
+        "dtype_used": dtype,
     }
     stated["start"] = {key: value for key, value in stated["start"].items() if key not in ("base", "tokenizer")}
     return stated
@@ -129,7 +126,7 @@ def texts(run: PreparedText) -> list[Text]:
             documents=part.about["train_documents"],
             tokens=part.tokens,
             bytes=part.about["train_bytes"],
-            bytes_per_token=round(part.bytes_per_token, 4),
+            bytes_per_token=round(part.about["train_bytes"] / max(1, part.about["train_text_tokens"]), 4),
             held_out_documents=part.about["held_documents"],
             held_out_bytes=part.about["held_bytes"],
             scored_tokens=run.held[part.name].tokens,
@@ -156,9 +153,6 @@ def read_record(path: Path) -> Pretrained:
 def dtype_name(recipe: PretrainRecipe) -> str:
     """``float32``, ``bfloat16`` or ``float16``: what matrices are multiplied in."""
     return str(bases.compute_dtype(recipe.dtype)).removeprefix("torch.")
-
-
-# ---------------------------------------------------------------- what a run would be
 
 
 def outline(run: PreparedText) -> dict[str, Any]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from finbench.cards import from_template, plots
 from finbench.core import catalog
 from finbench.core.files import write_atomic
 from finbench.pretraining.prepared import RECORD
-from finbench.pretraining.result import Pretrained
+from finbench.pretraining.result import Pretrained, overall
 from finbench.pretraining.spec import ALL
 
 
@@ -38,22 +37,20 @@ def rows(done: Pretrained) -> dict[str, list[str]]:
     found["peak memory"] = [size(model.peak_memory_bytes) for model in models]
     found["training loss, last tenth"] = [f"{model.final_loss:.4f}" for model in models]
     if any(model.base_bits for model in models):
-        found["bits per byte of the base"] = [_bits(model.base_bits, ALL) for model in models]
+        found["bits per byte of the base"] = [_bits(model.base_bits) for model in models]
     found["bits per byte before"] = [f"{model.first_bits:.4f}" for model in models]
     for name in sorted(models[0].bits_curve[-1][1], key=lambda name: name != ALL):
         shown = "bits per byte after" if name == ALL or len(done.sources) == 1 else f"  on {name}"
-        found[shown] = [_bits(model.bits_curve[-1][1], name) for model in models]
+        found[shown] = [f"{model.bits_curve[-1][1][name]:.4f}" for model in models]
     for bits in models[0].stored_bits:
-        found[f"  stored at {bits} bits"] = [_bits(model.stored_bits.get(bits, {}), ALL) for model in models]
+        found[f"  stored at {bits} bits"] = [_bits(model.stored_bits.get(bits, {})) for model in models]
     for task in models[0].scores:
         found[task] = [f"{100 * model.scores[task]:.1f}" if task in model.scores else "" for model in models]
     return found
 
 
-def _bits(found: dict[str, float], name: str) -> str:
-    if not found:
-        return ""
-    return f"{found.get(name, next(iter(found.values()))):.4f}"
+def _bits(found: dict[str, float]) -> str:
+    return f"{overall(found):.4f}" if found else ""
 
 
 def amount(value: float) -> str:
@@ -75,10 +72,7 @@ def size(value: float) -> str:
 def figures(done: Pretrained) -> list[str]:
     """The curves: training loss, smoothed, and held-out bits per byte of all text."""
     losses = {model.name: _smooth(model.loss_curve) for model in done.models}
-    bits = {
-        model.name: [(step, found.get(ALL, next(iter(found.values())))) for step, found in model.bits_curve]
-        for model in done.models
-    }
+    bits = {model.name: [(step, overall(found)) for step, found in model.bits_curve] for model in done.models}
     # a random start is far above everything that follows
     most = max(points[min(1, len(points) - 1)][1] for points in bits.values())
     top = max(points[len(points) // 20][1] for points in losses.values())
@@ -109,31 +103,19 @@ def truncations(done: Pretrained) -> list[tuple[str, float, float]]:
     ]
 
 
-def markdown(done: Pretrained) -> str:
-    """The report for a repository."""
-    return from_template("pretrain.md.j2", escape=False, **_values(done))
-
-
-def html(done: Pretrained) -> str:
-    """The report as one self-contained page: no script, no request."""
-    return from_template("pretrain.html.j2", escape=True, **_values(done), figures=figures(done))
-
-
-def _values(done: Pretrained) -> dict[str, Any]:
-    return {
+def write(done: Pretrained, out: Path) -> None:
+    """The record, ``report.md``, and ``report.html``: one self-contained page, no script, no request."""
+    values = {
         "run": done,
         "rows": rows(done),
         "truncations": truncations(done),
         "amount": amount,
         "parts": list(dict.fromkeys(part.name for model in done.models for part in model.parts)),
     }
-
-
-def write(done: Pretrained, out: Path) -> None:
-    """The record, ``report.md`` and ``report.html`` in the run's folder."""
+    page = from_template("pretrain.html.j2", escape=True, **values, figures=figures(done))
     write_atomic(out / RECORD, done.to_json())
-    write_atomic(out / "report.md", markdown(done))
-    write_atomic(out / "report.html", html(done))
+    write_atomic(out / "report.md", from_template("pretrain.md.j2", escape=False, **values))
+    write_atomic(out / "report.html", page)
 
 
 def commands(done: Pretrained, out: Path) -> list[str]:

@@ -62,11 +62,6 @@ class Shards:
         """Training tokens, with those that frame documents."""
         return int(self.ends[-1])
 
-    @property
-    def bytes_per_token(self) -> float:
-        """Of the training text."""
-        return float(self.about["train_bytes"] / max(1, self.about["train_text_tokens"]))
-
     def windows(self, context: int) -> int:
         """Sequences of ``context`` tokens, each with the token after it."""
         return max(0, (self.tokens - 1) // context)
@@ -89,7 +84,7 @@ class Shards:
         before, after = self.about["frame"]
         ids: list[Any] = []
         text: list[Any] = []
-        bytes_, documents, number = 0, 0, 0
+        bytes_, number = 0, 0
         for place, piece in enumerate(self.about["pieces"]):
             whole = sum(tokens + len(before) + len(after) for tokens, _ in piece["held"])
             stream = _map(self.folder / f"held-{place:05}.bin", self.dtype, whole)
@@ -99,14 +94,14 @@ class Shards:
                 if number % stride == 0:
                     ids.append(stream[at : at + long].astype(np.int64))
                     text.append(np.r_[np.zeros(len(before), bool), np.ones(tokens, bool), np.zeros(len(after), bool)])
-                    bytes_, documents = bytes_ + size, documents + 1
+                    bytes_ += size
                 at, number = at + long, number + 1
-        if not documents:
+        if not ids:
             raise FinbenchError(
                 f"data: of {self.name} no document is held out (it has {number + self.about['train_documents']:,}).",
                 "Raise held_out, or cut its files up: per: paragraph, or per: 4000",
             )
-        return Held(np.concatenate(ids), np.concatenate(text), bytes_, documents)
+        return Held(np.concatenate(ids), np.concatenate(text), bytes_, len(ids))
 
 
 def _map(path: Path, dtype: Any, tokens: int) -> Any:
@@ -116,9 +111,6 @@ def _map(path: Path, dtype: Any, tokens: int) -> Any:
         what = "torn" if path.is_file() else "missing"
         raise FinbenchError(f"{path} is {what}.", f"Remove {path.parent} and repeat the command.")
     return np.memmap(path, dtype=dtype, mode="r", shape=(tokens,))
-
-
-# ---------------------------------------------------------------- writing
 
 
 def build(located: corpus.Located, tokenizer: Any, held_out: float, bar: Any) -> Shards:
@@ -161,7 +153,8 @@ class _Writer:
         done = self.pieces[-1]["read"] if self.pieces else 0
         if done:
             say(f"{self.located.name}: {done:,} documents are tokenised already; going on after them.")
-        task = self.bar.add_task(f"tokenising {self.located.name}", total=self.located.bytes, note="")
+        size = sum(path.stat().st_size for path in self.located.files)
+        task = self.bar.add_task(f"tokenising {self.located.name}", total=size, note="")
         read = 0
         for batch in _batches(corpus.raw(self.located)):
             placed = []
