@@ -23,9 +23,11 @@ class Eva(LoraMethod):
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
         super().verify(recipe, layers)
-        rho, _ = number(self, recipe, "rho", 1), number(self, recipe, "tau", 0.01, 1)
-        without_head(self, recipe, self.reach(recipe, layers), "the start looks at no inputs of it")
-        narrow = min(self.reach(recipe, layers), key=lambda layer: layer.inputs)
+        rho = number(self, recipe, "rho", 1)
+        number(self, recipe, "tau", 0.01, 1)
+        reached = self.reach(recipe, layers)
+        without_head(self, recipe, reached, "the start looks at no inputs of it")
+        narrow = min(reached, key=lambda layer: layer.inputs)
         if round(rho * recipe.rank) > narrow.inputs:
             raise FinbenchError(
                 f"rho {rho:g} times rank {recipe.rank} is above the {narrow.inputs} inputs of {narrow.name}.",

@@ -92,12 +92,12 @@ class LoraMethod(PeftMethod):
         return self.offered() | {*_SWITCHES}
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        from peft import LoraConfig
-
         super().verify(recipe, layers)
         self._options(recipe)
         self._initial(recipe)
         self.reach(recipe, layers)
+        from peft import LoraConfig
+
         plain = LoraConfig()
         for key, why in self.declines.items():
             if recipe.options.get(key, getattr(plain, key)) != getattr(plain, key):

@@ -66,10 +66,10 @@ class Residual(LoraMethod):
 
     def _iterations(self, recipe: Recipe) -> int | None:
         """Power iterations of a randomised SVD; None: the exact one."""
-        niter = recipe.options.get("niter")
+        niter: Any = recipe.options.get("niter")
         if niter is not None and (isinstance(niter, bool) or not isinstance(niter, int) or not 1 <= niter <= 1000):
             raise FinbenchError(f"niter must be a whole number from 1 to 1000, got {niter!r}.", "--set niter=16")
-        return niter
+        return None if niter is None else int(niter)
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """Factorise every target in float32, keep the first factors, and at 4 or 8 bits quantise the residual."""

@@ -126,13 +126,13 @@ OFT = Tuner(
 )
 
 
-def _tuner(name: str, kind: str, paper: str, **more: Any) -> Tuner:
+def _tuner(kind: str, arxiv: str = "", **more: Any) -> Tuner:
     takes = {"rank": "r", **more}
     return Tuner(
-        name=name,
+        name=kind.lower(),
         summary=f"peft's {kind}, as peft documents it",
-        equation="see the paper" if paper != "-" else "see peft's documentation",
-        paper=f"arXiv:{paper}" if paper != "-" else "-",
+        equation="see the paper" if arxiv else "see peft's documentation",
+        paper=f"arXiv:{arxiv}" if arxiv else "-",
         refused="peft's code for it does not read quantised weights",
         unused=tuple(key for key in ("rank", "alpha", "dropout") if not takes.get(key)),
         peft_config=f"{kind}Config",
@@ -143,47 +143,33 @@ def _tuner(name: str, kind: str, paper: str, **more: Any) -> Tuner:
 TUNERS: dict[str, Tuner] = {
     tuner.name: tuner
     for tuner in (
-        _tuner("adamss", "Adamss", "-", conv1d=False, bits=(16,)),
+        _tuner("Adamss", conv1d=False, bits=(16,)),
         _tuner(
-            "boft",
-            "BOFT",
-            "2311.06243",
-            rank=None,
-            dropout="boft_dropout",
-            conv1d=False,
-            divides={"boft_block_size": "inputs"},
+            "BOFT", "2311.06243", rank=None, dropout="boft_dropout", conv1d=False, divides={"boft_block_size": "inputs"}
         ),
-        _tuner("c3a", "C3A", "2407.19342", rank=None, conv1d=False, bits=(16,), divides={"block_size": _BOTH}),
-        _tuner("deft", "Deft", "-", alpha="alpha", dropout="deft_dropout", bits=(16,)),
-        _tuner("delora", "Delora", "2503.18225", dropout="module_dropout", conv1d=False, bits=(16,)),
-        _tuner("fourierft", "FourierFT", "2405.03003", rank=None),
-        _tuner("frod", "Frod", "-", rank=None, dropout="frod_dropout", options={"progressbar": False}, bits=(16,)),
-        _tuner("glora", "Glora", "2306.07967", conv1d=False, bits=(16,)),
-        _tuner(
-            "gralora",
-            "Gralora",
-            "-",
-            alpha="alpha",
-            dropout="gralora_dropout",
-            bits=(16,),
-            divides={"gralora_k": _BOTH},
-        ),
-        _tuner("hira", "Hira", "-", dropout="hira_dropout"),
-        _tuner("hra", "HRA", "2405.17484", conv1d=False, bits=(16,)),
-        _tuner("ia3", "IA3", "2205.05638", rank=None),
-        _tuner("loha", "LoHa", "2108.06098", alpha="alpha", dropout="rank_dropout", conv1d=False, bits=(16, 8)),
-        _tuner("lokr", "LoKr", "2309.14859", alpha="alpha", dropout="rank_dropout", conv1d=False, bits=(16, 8)),
-        _tuner("miss", "Miss", "2409.15371", dropout="miss_dropout", conv1d=False),
-        _tuner("peanut", "Peanut", "2410.01870", conv1d=False, bits=(16,)),
-        _tuner("psoft", "Psoft", "-", alpha="psoft_alpha", dropout="psoft_dropout", conv1d=False, bits=(16,)),
-        _tuner("pvera", "Pvera", "2512.07703", wide=True, dropout="pvera_dropout"),
-        _tuner("road", "Road", "2409.00119", rank=None, conv1d=False, divides={"group_size": "outputs"}),
-        _tuner("shira", "Shira", "-", wide=True, conv1d=False, bits=(16,)),
-        _tuner("tinylora", "TinyLora", "2602.04118", wide=True, dropout="tinylora_dropout", bits=(16,)),
-        _tuner("supertuning", "Supertuning", "2607.09287", conv1d=False, bits=(16,)),
-        _tuner("unilora", "UniLora", "2506.00799", wide=True, dropout="unilora_dropout", bits=(16,)),
-        _tuner("vblora", "VBLoRA", "2405.15179", wide=True, dropout="vblora_dropout", divides={"vector_length": _BOTH}),
-        _tuner("waveft", "WaveFT", "-", rank=None),
+        _tuner("C3A", "2407.19342", rank=None, conv1d=False, bits=(16,), divides={"block_size": _BOTH}),
+        _tuner("Deft", alpha="alpha", dropout="deft_dropout", bits=(16,)),
+        _tuner("Delora", "2503.18225", dropout="module_dropout", conv1d=False, bits=(16,)),
+        _tuner("FourierFT", "2405.03003", rank=None),
+        _tuner("Frod", rank=None, dropout="frod_dropout", options={"progressbar": False}, bits=(16,)),
+        _tuner("Glora", "2306.07967", conv1d=False, bits=(16,)),
+        _tuner("Gralora", alpha="alpha", dropout="gralora_dropout", bits=(16,), divides={"gralora_k": _BOTH}),
+        _tuner("Hira", dropout="hira_dropout"),
+        _tuner("HRA", "2405.17484", conv1d=False, bits=(16,)),
+        _tuner("IA3", "2205.05638", rank=None),
+        _tuner("LoHa", "2108.06098", alpha="alpha", dropout="rank_dropout", conv1d=False, bits=(16, 8)),
+        _tuner("LoKr", "2309.14859", alpha="alpha", dropout="rank_dropout", conv1d=False, bits=(16, 8)),
+        _tuner("Miss", "2409.15371", dropout="miss_dropout", conv1d=False),
+        _tuner("Peanut", "2410.01870", conv1d=False, bits=(16,)),
+        _tuner("Psoft", alpha="psoft_alpha", dropout="psoft_dropout", conv1d=False, bits=(16,)),
+        _tuner("Pvera", "2512.07703", wide=True, dropout="pvera_dropout"),
+        _tuner("Road", "2409.00119", rank=None, conv1d=False, divides={"group_size": "outputs"}),
+        _tuner("Shira", wide=True, conv1d=False, bits=(16,)),
+        _tuner("TinyLora", "2602.04118", wide=True, dropout="tinylora_dropout", bits=(16,)),
+        _tuner("Supertuning", "2607.09287", conv1d=False, bits=(16,)),
+        _tuner("UniLora", "2506.00799", wide=True, dropout="unilora_dropout", bits=(16,)),
+        _tuner("VBLoRA", "2405.15179", wide=True, dropout="vblora_dropout", divides={"vector_length": _BOTH}),
+        _tuner("WaveFT", rank=None),
     )
 }
 

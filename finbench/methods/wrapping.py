@@ -291,5 +291,5 @@ def _check_patterns(recipe: Recipe, reached: list[Layer]) -> None:
             if not matched:
                 raise FinbenchError(
                     f"{key}: {name!r} matches none of the layers that get an adapter.{near(name, reached)}",
-                    f"They end in: {', '.join(sorted({layer.name.rpartition('.')[2] for layer in reached}))}",
+                    f"They end in: {', '.join(endings(reached))}",
                 )
