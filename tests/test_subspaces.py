@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
 from finbench.methods import method_named
-from finbench.methods.subspaces import adapted, weight_of
+from finbench.methods.convert import lora_layers
+from finbench.methods.subspaces import weight_of
 from finbench.models import adapters, bases
 from finbench.training import batches, loops, recipes, runner
 from finbench.training.merging import log_probabilities
@@ -62,10 +63,10 @@ def test_a_move_changes_no_output_and_the_optimiser_forgets(
     factors = [tensor for tensor in model.parameters() if tensor.requires_grad]
     assert all(optimizer.state[tensor]["exp_avg"].any() for tensor in factors)
     before = log_probabilities(model.eval(), tokenizer, TEXT)
-    held = [(weight_of(m).clone(), m.lora_A["default"].weight.detach().clone()) for _, m in adapted(model)]
+    held = [(weight_of(m).clone(), m.lora_A["default"].weight.detach().clone()) for _, m in lora_layers(model)]
     method_named(method).move(model, trainer.optimizer, chosen, 4)
     assert float((log_probabilities(model, tokenizer, TEXT) - before).abs().max()) <= 1e-5
-    for (weight, a), (_, module) in zip(held, adapted(model), strict=True):
+    for (weight, a), (_, module) in zip(held, lora_layers(model), strict=True):
         assert not torch.equal(weight_of(module), weight)
         assert not torch.allclose(module.lora_A["default"].weight, a, atol=1e-3)
     if method == "rosa":
@@ -88,7 +89,7 @@ def test_rosas_factors_are_singular_triples_that_differ_from_move_to_move(
     published, _ = bases.load(bases.resolve(str(folders["llama"])), 16, torch.float32)
     seen = []
     for step in range(1, 4):
-        for name, module in adapted(trainer.model):
+        for name, module in lora_layers(trainer.model):
             own = published.get_submodule(name.removeprefix("base_model.model.")).weight
             low = module.scaling["default"] * module.lora_B["default"].weight @ module.lora_A["default"].weight
             torch.testing.assert_close(weight_of(module) + low, own, atol=1e-5, rtol=0)
@@ -183,7 +184,7 @@ def test_a_whole_model_is_the_adapter_merged(trained: dict[str, Any], folders: d
 def test_weights_that_are_folded_into_are_float32(folders: dict[str, Path]) -> None:
     run = runner.prepare(recipe(folders["llama"], "rosa", dtype="bfloat16"))
     model, _ = runner.begin(run, torch.bfloat16)
-    assert all(weight_of(module).dtype is torch.float32 for _, module in adapted(model))
+    assert all(weight_of(module).dtype is torch.float32 for _, module in lora_layers(model))
 
 
 @pytest.mark.slow
@@ -197,7 +198,7 @@ def test_a_move_of_the_embedded_base_changes_no_output(method: str, monkeypatch:
     model, tokenizer = runner.begin(runner.prepare(chosen), torch.float32)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for _, module in adapted(model):  # as if they had been trained
+        for _, module in lora_layers(model):  # as if they had been trained
             factor = module.lora_B["default"].weight
             factor += 0.01 * torch.randn(factor.shape, generator=generator)
     ids = torch.tensor([tokenizer.encode(TEXT)])

@@ -125,7 +125,7 @@ def test_every_tuner_of_peft_is_a_method_or_refused_with_a_reason() -> None:
 
 @pytest.mark.parametrize("method", [name for name, tuner in TUNERS.items() if tuner.divides])
 def test_sizes_that_do_not_divide_are_refused_by_layer(method: str, wide: Path) -> None:
-    [(key, _)] = TUNERS[method].divides
+    [key] = TUNERS[method].divides
     size = {"road": 6, "gralora": 3}.get(method, 7)  # peft itself wants an even one, and a divisor of the rank
     more = {"rank": 3} if method == "gralora" else {}
     with pytest.raises(FinbenchError, match=rf"{key} {size} does not divide model.layers.0.self_attn"):

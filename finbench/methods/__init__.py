@@ -14,7 +14,7 @@ from finbench.methods.irqlora import IRQLORA
 from finbench.methods.lora import AS_OPTION, AS_REFUSED, DORA, LORA, LORA_FA, LORA_PLUS, QLORA, REFUSED, RSLORA
 from finbench.methods.spectral import LOFTQ, OLORA, PISSA
 from finbench.methods.subspaces import RELORA, ROSA
-from finbench.methods.tuners import OFT, RANDLORA, REFUSED_TUNERS, TUNERS, VERA, Tuner, refused_by_name
+from finbench.methods.tuners import OFT, RANDLORA, REFUSED_TUNERS, TUNERS, VERA, Tuner
 from finbench.methods.wrapping import one_dtype
 
 METHODS: dict[str, Method] = {
@@ -33,7 +33,7 @@ def method_named(name: str) -> Method:
         return known[name]
     if name in AS_OPTION:
         raise FinbenchError(f"{name} is an option of lora here.", f"--method lora --set {AS_OPTION[name]}")
-    if reason := refused_by_name(name) or REFUSED.get(AS_REFUSED.get(name, "")):
+    if reason := REFUSED_TUNERS.get(name) or REFUSED.get(AS_REFUSED.get(name, "")):
         raise FinbenchError(f"Method {name} is refused: {reason}.", "See them all: finbench methods")
     raise unknown("method", name, known, "finbench methods")
 

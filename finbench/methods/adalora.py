@@ -11,6 +11,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
 from finbench.methods import convert
 from finbench.methods.base import Layer, full_rank, number
+from finbench.methods.lora import LORA
 from finbench.methods.tuners import Tuner
 
 _STEPS = {"r", "init_r", "target_r", "total_step", "tinit", "tfinal"}  # said by rank, and as shares of the run
@@ -26,46 +27,31 @@ class AdaLora(Tuner):
 
     def option_names(self) -> set[str]:
         """Its own options, and those of peft that say neither rank nor steps."""
-        from finbench.methods.lora import LORA
-
         return super().option_names() - (LORA.option_names() - set(convert.NARROWING)) - _STEPS | set(self.options)
 
-    def config(self, recipe: Recipe, steps: int | None = None) -> Any:
+    def configuration(self, recipe: Recipe, steps: int | None = None) -> Any:
         """peft's AdaLoraConfig for a run of ``steps`` (1,000 where only the recipe is looked at)."""
         total = steps or 1000
-        ratio, warm, final = self._shares(recipe)
-        begin, end = int(warm * total), max(1, int(final * total))
-        if begin >= total - end or total - end < 2:  # importance is measured before the last mask
-            raise FinbenchError(f"adalora needs more than {total} optimiser steps.", "Use more rows or epochs.")
-        own = {key: value for key, value in recipe.options.items() if key not in self.options}
-        values = {
-            "lora_alpha": recipe.alpha,
-            "lora_dropout": recipe.dropout,
-            "init_r": round(ratio * recipe.rank),
-            "target_r": recipe.rank,
-            "total_step": total,
-            "tinit": begin,
-            "tfinal": end,
-        }
-        return self.made(recipe, {**values, **own})
-
-    def _shares(self, recipe: Recipe) -> tuple[float, float, float]:
         ratio, warm, final = (number(self, recipe, key, 0, 8) for key in ("start_ratio", "warm", "final"))
         if not 1 < ratio <= 8 or not 0 <= warm < 1 or not 0 < final < 1 or warm + final >= 1:
             raise FinbenchError(
                 f"adalora: start_ratio {ratio:g}, warm {warm:g} and final {final:g} make no schedule.",
                 "start_ratio is above 1 and at most 8; warm and final are shares of the steps, together below 1.",
             )
-        return ratio, warm, final
+        begin, end = int(warm * total), max(1, int(final * total))
+        if begin >= total - end or total - end < 2:  # importance is measured before the last mask
+            raise FinbenchError(f"adalora needs more than {total} optimiser steps.", "Use more rows or epochs.")
+        values = {name: getattr(recipe, key) for key, name in self.fields.items()}
+        values |= {"init_r": round(ratio * recipe.rank), "total_step": total, "tinit": begin, "tfinal": end}
+        own = {key: value for key, value in recipe.options.items() if key not in self.options}
+        return self.made(self.kind, recipe, {**values, **own})
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """As for LoRA, with the rank that it starts with."""
         super().verify(recipe, layers)
-        full_rank(round(self._shares(recipe)[0] * recipe.rank), self.reach(recipe, layers))
+        full_rank(self.configuration(recipe).init_r, self.reach(recipe, layers))
 
     def check_steps(self, recipe: Recipe, steps: int) -> None:
-        """Its schedule must fit."""
-        self.config(recipe, steps)
+        self.configuration(recipe, steps)
 
     def callbacks(self, model: Any, recipe: Recipe) -> list[Any]:
         """The allocator runs between the optimiser's step and the clearing of the gradients."""
@@ -97,7 +83,6 @@ class AdaLora(Tuner):
         return model.peft_config["default"].orth_reg_weight * torch.stack(terms).mean()
 
     def state(self, model: Any) -> dict[str, Any]:
-        """The allocator's averages and the mask in force."""
         import torch
 
         allocator = model.base_model.rankallocator
@@ -106,28 +91,23 @@ class AdaLora(Tuner):
         return {**held, **{f"mask/{name}": torch.tensor(kept) for name, kept in mask.items()}}
 
     def restore(self, model: Any, state: Mapping[str, Any]) -> None:
-        """Take them back."""
-        allocator = model.base_model.rankallocator
         parts: dict[str, dict[str, Any]] = {kind: {} for kind in (*_MEMORY, "mask")}
         for key, tensor in state.items():
             kind, _, name = key.partition("/")
             parts[kind][name] = tensor
         for kind in _MEMORY:
-            setattr(allocator, kind, parts[kind])
+            setattr(model.base_model.rankallocator, kind, parts[kind])
         if parts["mask"]:
             model.finbench_mask = {name: t.tolist() for name, t in parts["mask"].items()}
 
     def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
         """As an ordinary LoRA: the singular values go into A, and masked triples are left out."""
         learnt = {}
-        for name, module in model.named_modules():
-            if "default" not in getattr(module, "lora_E", {}):
-                continue
+        for name, module in convert.lora_layers(model):
             a, b, e = (part["default"].detach().float() for part in (module.lora_A, module.lora_B, module.lora_E))
             kept = e.flatten() != 0
-            scale = float(module.scaling["default"]) / (
-                float(module.ranknum["default"].detach()) + 1e-5
-            )  # as peft divides
+            ranks = float(module.ranknum["default"].detach()) + 1e-5  # as peft divides
+            scale = float(module.scaling["default"]) / ranks
             own = name.removeprefix(convert.PREFIX)
             learnt[own] = convert.Factors((a * e)[kept].clone(), b[:, kept].clone(), scale)
         convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)

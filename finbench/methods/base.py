@@ -37,9 +37,18 @@ class Layer:
     tied: bool = False
 
     @property
+    def ending(self) -> str:
+        """The last part of its name, such as ``q_proj``."""
+        return self.name.rpartition(".")[2]
+
+    @property
     def head(self) -> bool:
         """Whether it is the output head, which is never quantised."""
-        return self.name.rpartition(".")[2] in ("lm_head", "embed_out")
+        return self.ending in ("lm_head", "embed_out")
+
+    def ends_in(self, name: str) -> bool:
+        """Whether ``name`` is its name, or whole parts at the end of it."""
+        return f".{self.name}".endswith(f".{name}")
 
 
 @dataclass(frozen=True)
@@ -225,6 +234,7 @@ def targets(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
     a list holds endings of names.
     """
     wanted = recipe.target_modules
+    missing: list[str] = []
     if wanted == "all-linear":
         found = [layer for layer in layers if not layer.head]
     elif isinstance(wanted, str):
@@ -242,76 +252,48 @@ def targets(recipe: Recipe, layers: list[Layer]) -> list[Layer]:
                 f"Write a list: --set target_modules=[{ending}]",
             )
     else:
-        missing = [name for name in wanted if not _ending(name, layers)]
-        found = [layer for layer in layers if any(_ending(name, [layer]) for name in wanted)]
-        if missing and found:
-            raise FinbenchError(_nothing(missing[0], recipe, layers), _endings(layers))
-    if not found:
+        found = [layer for layer in layers if any(layer.ends_in(name) for name in wanted)]
+        missing = [name for name in wanted if not any(layer.ends_in(name) for layer in found)]
+    if missing or not found:
+        absent = wanted if isinstance(wanted, str) else missing[0]
         raise FinbenchError(
-            _nothing(wanted if isinstance(wanted, str) else wanted[0], recipe, layers), _endings(layers)
+            f"The target modules {wanted!r} match nothing in {recipe.base}: {absent!r}.{near(absent, layers)}",
+            f"Modules of this base: {', '.join(endings(layers))}, or 'all-linear'.",
         )
     return found
 
 
-def _ending(name: str, layers: list[Layer]) -> list[Layer]:
-    return [layer for layer in layers if layer.name == name or layer.name.endswith("." + name)]
-
-
-def _nothing(wanted: str, recipe: Recipe, layers: list[Layer]) -> str:
-    what = f"The target modules {recipe.target_modules!r} match nothing in {recipe.base}: {wanted!r}."
-    return what + near(wanted, layers)
+def endings(layers: list[Layer]) -> list[str]:
+    """The last parts of the layers' names, each once, sorted."""
+    return sorted({layer.ending for layer in layers})
 
 
 def near(wanted: str, layers: list[Layer]) -> str:
     """Which endings of layers' names were perhaps meant, in words that follow a sentence; empty if none is near."""
-    close = near_misses(wanted, {layer.name.rpartition(".")[2] for layer in layers})
+    close = near_misses(wanted, endings(layers))
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
-def _endings(layers: list[Layer]) -> str:
-    names = sorted({layer.name.rpartition(".")[2] for layer in layers})
-    return f"Modules of this base: {', '.join(names)}, or 'all-linear'."
-
-
-def number(
-    method: Method,
-    recipe: Recipe,
-    key: str,
-    least: float,
-    most: float = math.inf,
-    *,
-    whole: bool = False,
-    advised: int | None = None,
-) -> float:
-    """An option of the method's own that is a number from ``least`` to ``most``; FinbenchError for anything else.
-
-    ``advised`` is what the error says to type, where the method has no default.
-    """
+def number(method: Method, recipe: Recipe, key: str, least: float, most: float = math.inf) -> float:
+    """An option of the method's own that is a number from ``least`` to ``most``; FinbenchError for anything else."""
     stated = method.stated(recipe, key)
-    kinds = (int,) if whole else (int, float)
-    if isinstance(stated, bool) or not isinstance(stated, kinds) or not least <= stated <= most or stated == math.inf:
+    known = isinstance(stated, int | float) and not isinstance(stated, bool)
+    if not known or not least <= stated <= most or stated == math.inf:
         raise FinbenchError(
-            f"{key} must be a {'whole ' if whole else ''}number from {least:g} "
-            f"{'on' if most == math.inf else f'to {most:g}'}, got {stated!r}.",
-            f"--set {key}={advised or method.options[key]}",
+            f"{key} must be a number from {least:g} {'on' if most == math.inf else f'to {most:g}'}, got {stated!r}.",
+            f"--set {key}={method.options[key]}",
         )
     return float(stated)
-
-
-def started(start: Start | None, method: Method) -> Start:
-    """``start``, for a method that cannot begin without."""
-    if start is None:
-        raise ValueError(f"{method.name} needs a Start")
-    return start
 
 
 def full_rank(rank: int, reached: list[Layer], patterns: Any = None) -> None:
     """Refuse a rank above the smaller dimension of a target: the surplus directions could never be used.
 
-    ``patterns``: a recipe's ``rank_pattern``, by which some have another rank.
+    ``patterns``: a recipe's ``rank_pattern``, by which some have another rank; as in peft, the first match counts.
     """
     for layer in sorted(reached, key=lambda layer: min(layer.outputs, layer.inputs)):
-        least, own = min(layer.outputs, layer.inputs), of_layer(patterns or {}, layer, rank)
+        least = min(layer.outputs, layer.inputs)
+        own = next((own for name, own in (patterns or {}).items() if pattern_fits(name, layer)), rank)
         if own > least:
             raise FinbenchError(
                 f"Rank {own} is above the smaller dimension of {layer.name} ({layer.outputs} x {layer.inputs}).",
@@ -321,13 +303,8 @@ def full_rank(rank: int, reached: list[Layer], patterns: Any = None) -> None:
             )
 
 
-def of_layer(patterns: Mapping[str, Any], layer: Layer, common: Any) -> Any:
-    """What a mapping such as ``rank_pattern`` says of a layer, as peft reads it: the first match counts."""
-    return next((own for name, own in patterns.items() if pattern_fits(name, layer)), common)
-
-
 def pattern_fits(name: str, layer: Layer) -> bool:
-    """Whether a name of such a mapping, a regular expression for the end of a name, is a layer's."""
+    """Whether a name in a mapping such as ``rank_pattern``, a regular expression for the end of one, is a layer's."""
     return re.match(rf"(.*\.)?({name})$", layer.name) is not None
 
 
@@ -337,15 +314,4 @@ def without_head(method: Method, recipe: Recipe, reached: list[Layer], why: str)
     if found is not None:
         raise FinbenchError(
             f"Method {method.name} cannot take {found.name} of {recipe.base}: {why}.", "Leave it out of target_modules."
-        )
-
-
-def without_conv1d(method: Method, recipe: Recipe, reached: list[Layer]) -> None:
-    """Refuse GPT-2's transposed layers where peft's implementation cannot take them."""
-    found = next((layer for layer in reached if layer.kind == "Conv1D"), None)
-    if found is not None and not method.conv1d:
-        raise FinbenchError(
-            f"Method {method.name} cannot take {found.name} of {recipe.base}: it is a Conv1D, as in GPT-2, "
-            "and peft has this method for nn.Linear only.",
-            "Choose another method (finbench methods), or a base with nn.Linear layers (finbench bases).",
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.records import Recipe
+from finbench.methods import quantise
 
 PREFIX = "base_model.model."  # of tensor names in peft's files
 NARROWING = ("exclude_modules", "layers_to_transform", "layers_pattern")  # peft's options that narrow the targets
@@ -35,12 +36,10 @@ def lora_factors(model: Any) -> dict[str, Factors]:
     return found
 
 
-def difference(end: Factors, start: Factors) -> Factors:
-    """``end`` minus ``start`` as one product: of the sum of the ranks, with the scale of ``end``."""
-    import torch
-
-    ratio = start.scale / end.scale
-    return Factors(torch.cat([end.a, start.a]), torch.cat([end.b, -ratio * start.b], dim=1), end.scale)
+def published(full: Any, name: str) -> Any:
+    """The weight, float32 (outputs, inputs), that the base ``full`` has where a PeftModel has the layer ``name``."""
+    layer = full.get_submodule(name.removeprefix(PREFIX))
+    return quantise.as_stored(layer, layer.weight.data.float())
 
 
 def write_lora(factors: dict[str, Factors], recipe: Recipe, targets: Any, folder: Path) -> None:

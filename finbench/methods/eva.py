@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,74 +10,71 @@ from typing import Any
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
 from finbench.methods import convert
-from finbench.methods.base import Layer, Start, number, started, without_head
+from finbench.methods.base import Layer, Start, number, without_head
 from finbench.methods.lora import LoraMethod
-from finbench.methods.wrapping import wrap
 
 _PATTERNS = ("rank_pattern", "alpha_pattern")
 _MOST_PASSES = 128  # two batches of eight rows had not settled after several minutes
-
-
-class _Batches(list[dict[str, Any]]):
-    """What peft's EVA takes for a data loader: it has a length and can be walked again and again."""
 
 
 @dataclass(frozen=True)
 class Eva(LoraMethod):
     """LoRA whose A comes from an incremental SVD of activations on training batches."""
 
-    def offered(self) -> set[str]:
-        """Not those that set the rank of single layers, which it does."""
-        return super().offered() - set(_PATTERNS)
-
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """rho times the rank must fit every target's inputs."""
         super().verify(recipe, layers)
-        for key in _PATTERNS:
-            if recipe.options.get(key):
-                raise FinbenchError(f"eva finds the rank of each layer by itself: it takes no {key}.", "Leave it out.")
-        rho, _ = self._shares(recipe)
-        without_head(self, recipe, self.reach(recipe, layers), "the start looks at no inputs of it")
-        narrow = min(self.reach(recipe, layers), key=lambda layer: layer.inputs)
+        rho = number(self, recipe, "rho", 1)
+        number(self, recipe, "tau", 0.01, 1)
+        reached = self.reach(recipe, layers)
+        without_head(self, recipe, reached, "the start looks at no inputs of it")
+        narrow = min(reached, key=lambda layer: layer.inputs)
         if round(rho * recipe.rank) > narrow.inputs:
             raise FinbenchError(
                 f"rho {rho:g} times rank {recipe.rank} is above the {narrow.inputs} inputs of {narrow.name}.",
                 f"Use --rank {int(narrow.inputs / rho)} or less, or --set rho=1",
             )
 
-    def _shares(self, recipe: Recipe) -> tuple[float, float]:
-        """(rho, tau): how much of the rank budget a layer may take, and when its components have settled."""
-        return number(self, recipe, "rho", 1), number(self, recipe, "tau", 0.01, 1)
-
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """peft's EVA on the first training batches; the names of all targets are kept, for some may lose all rank."""
         import torch
         from peft import EvaConfig, initialize_lora_eva_weights
 
-        rho, tau = self._shares(recipe)
+        assert start is not None
+        rho, tau = number(self, recipe, "rho", 1), number(self, recipe, "tau", 0.01, 1)
         most = round(rho * recipe.rank)
         # a batch with fewer tokens than components cannot be used, and if none could, peft would wait for ever
-        usable = _Batches(
+        usable = [
             {key: tensor for key, tensor in batch.items() if key != "labels"}
-            for batch in started(start, self).batches
+            for batch in start.batches
             if int(batch["attention_mask"].sum()) >= most
-        )
+        ]
         if not usable:
             raise FinbenchError(
                 f"eva: no training batch has the {most} tokens that rank {recipe.rank} needs.",
                 "Use a larger batch_size, or a smaller --rank.",
             )
         chosen = EvaConfig(rho=rho, tau=tau, use_label_mask=False)
-        wrapped = wrap(model, self.lora_config(recipe, init_lora_weights="eva", eva_config=chosen), self, recipe)
+        config = self.configuration(recipe, init_lora_weights="eva", eva_config=chosen)
+        wrapped = self.wrap(model, config, recipe)
         kept = {name: (m.in_features, m.out_features) for name, m in convert.lora_layers(wrapped)}
-        matched = wrapped.peft_config["default"].target_modules
+        wrapped.finbench_targets = (kept, wrapped.peft_config["default"].target_modules)
+        passes = itertools.count(1)
+
+        def forward(model: Any, inputs: dict[str, Any]) -> Any:
+            """What peft calls for each batch, round and round until all components have settled, or for ever."""
+            if next(passes) > _MOST_PASSES:
+                raise FinbenchError(
+                    f"eva: the components of the inputs have not settled after {_MOST_PASSES} batches.",
+                    "Use more rows, a smaller --rank, or a looser --set tau=0.9",
+                )
+            return model(**inputs, logits_to_keep=1, use_cache=False)
+
         with torch.no_grad():
             initialize_lora_eva_weights(
-                wrapped, usable, forward_fn=_Forward(), show_progress_bar=False, gather_distributed_inputs=False
+                wrapped, usable, forward_fn=forward, show_progress_bar=False, gather_distributed_inputs=False
             )
         for name, tensor in wrapped.named_parameters():
             tensor.requires_grad_(".lora_" in name)  # layers whose rank was changed are new
-        wrapped.finbench_targets = (kept, matched)
         return wrapped
 
     def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
@@ -93,22 +91,6 @@ class Eva(LoraMethod):
         convert.write_lora(learnt, recipe, matched, folder)
 
 
-class _Forward:
-    """What peft calls for each batch, which it walks round and round until all components have settled, or for ever."""
-
-    def __init__(self) -> None:
-        self.passes = 0
-
-    def __call__(self, model: Any, inputs: dict[str, Any]) -> Any:
-        self.passes += 1
-        if self.passes > _MOST_PASSES:
-            raise FinbenchError(
-                f"eva: the components of the inputs have not settled after {_MOST_PASSES} batches.",
-                "Use more rows, a smaller --rank, or a looser --set tau=0.9",
-            )
-        return model(**inputs, logits_to_keep=1, use_cache=False)
-
-
 EVA = Eva(
     name="eva",
     summary="LoRA that starts from the inputs' components",
@@ -117,6 +99,7 @@ EVA = Eva(
     becomes="converted LoRA",
     trains="r(h+o) in the mean",
     starts=True,
+    declines={key: f"eva finds the rank of each layer by itself: it takes no {key}." for key in _PATTERNS},
     options={"rho": 2.0, "tau": 0.99},
     about={
         "rho": "most rank of a layer over the mean; 1: the same for all",

@@ -64,33 +64,17 @@ def calibrate(weight: Any, spread: float) -> tuple[Any, Any]:
     blocks = weight.reshape(-1, BLOCK)
     ordered = blocks.sort(dim=1).values
     middle = ordered[:, (BLOCK - 1) // 2]
-    half = spread * _sigma(torch.maximum(ordered[:, -1].abs(), ordered[:, 0].abs()))
-    scale = _per_group(middle.abs() + half) / 127
+    absmax = torch.maximum(ordered[:, -1].abs(), ordered[:, 0].abs())
+    half = spread * (absmax / torch.special.ndtri(torch.tensor(_QUANTILE, dtype=torch.float64)).item())
+    groups = torch.nn.functional.pad(middle.abs() + half, (0, -len(blocks) % GROUP)).view(-1, GROUP)
+    scale = groups.amax(dim=1).clamp(min=torch.finfo().tiny) / 127  # never zero
     each = scale.repeat_interleave(GROUP)[: len(blocks)]
-    shift = torch.cat(
-        [
-            _best(*part)
-            for part in zip(
-                *(tensor.split(_AT_ONCE) for tensor in (ordered, each, middle - half, middle + half)), strict=True
-            )
-        ]
-    ).to(torch.int8)
-    shape = (weight.shape[0], weight.shape[1])
-    gained = entropy(codes(quantised(weight, expand(shift, scale, shape))[0]))
-    plain = entropy(codes(quantised(weight, torch.zeros_like(expand(shift, scale, shape)))[0]))
+    parts = (tensor.split(_AT_ONCE) for tensor in (ordered, each, middle - half, middle + half))
+    shift = torch.cat([_best(*part) for part in zip(*parts, strict=True)]).to(torch.int8)
+    tau = expand(shift, scale, (weight.shape[0], weight.shape[1]))
+    gained, plain = (entropy(codes(quantised(weight, moved)[0])) for moved in (tau, torch.zeros_like(tau)))
     shift[gained <= plain] = 0
     return shift, scale
-
-
-def _sigma(absmax: Any) -> Any:
-    """The deviation of a Gaussian whose quantile at NF4's outermost level is ``absmax``."""
-    return absmax / torch.special.ndtri(torch.tensor(_QUANTILE, dtype=torch.float64)).item()
-
-
-def _per_group(values: Any) -> Any:
-    """The largest of each 256, the last group being shorter; never zero."""
-    short = -len(values) % GROUP
-    return torch.nn.functional.pad(values, (0, short)).view(-1, GROUP).amax(dim=1).clamp(min=torch.finfo().tiny)
 
 
 def _best(ordered: Any, scale: Any, low: Any, high: Any) -> Any:

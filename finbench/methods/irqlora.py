@@ -8,6 +8,7 @@ does not know, for peft would put A and B on the plain NF4 base without a word.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,13 +18,12 @@ from typing import Any
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, Recipe
-from finbench.methods import convert, quantise
+from finbench.methods import convert
 from finbench.methods.base import Layer, Start, without_head
-from finbench.methods.lora import LoraMethod
+from finbench.methods.lora import VARIANTS, LoraMethod
 
 KIND = "IRQLORA"  # peft_type of an adapter with shifts
 _SHIFT, _SCALE = ".icq_shift", ".icq_scale"  # endings of their names in the file
-_OTHER_LAYERS = ("use_dora", "use_bdlora", "velora_config")  # peft options that choose another kind of layer
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,11 @@ class IrQLora(LoraMethod):
         spread = self.stated(recipe, "spread")
         if isinstance(spread, bool) or not isinstance(spread, int | float) or not 0 < spread <= 1:
             raise FinbenchError(f"spread must be above 0 and at most 1, got {spread!r}.", "--set spread=0.1")
-        for key in _OTHER_LAYERS:
-            if recipe.options.get(key):
-                raise FinbenchError(f"irqlora has layers of its own, so {key} does not go with it.", "Leave it out.")
         if not self.stated(recipe, "icq"):
             return
-        without_head(self, recipe, self.reach(recipe, layers), "a head is never quantised, so it has no shifts")
-        odd = next((layer for layer in self.reach(recipe, layers) if layer.inputs % 64), None)
+        reached = self.reach(recipe, layers)
+        without_head(self, recipe, reached, "a head is never quantised, so it has no shifts")
+        odd = next((layer for layer in reached if layer.inputs % 64), None)
         if odd is not None:
             raise FinbenchError(
                 f"irqlora: {odd.name} has {odd.inputs} inputs, which blocks of 64 do not divide, so a block's shift "
@@ -53,26 +51,19 @@ class IrQLora(LoraMethod):
                 "Use --set icq=false, target modules without it (--set target_modules=[...]), or another base.",
             )
 
-    def offered(self) -> set[str]:
-        """Not those that choose another kind of layer."""
-        return super().offered() - set(_OTHER_LAYERS)
-
     def plain(self, recipe: Recipe) -> bool:
-        """Without shifts it is an ordinary LoRA."""
         return not self.stated(recipe, "icq")
 
     def loads(self, recipe: Recipe) -> Bits:
-        """Full precision first: the shifts are found in the weights."""
-        return 16 if self.stated(recipe, "icq") else 4
+        return 16 if self.stated(recipe, "icq") else 4  # the shifts are found in the weights
 
     def quantisation(self, recipe: Recipe, dtype: str) -> dict[str, str | bool | int] | None:
-        """As of any NF4 base, with the bits of the shifts."""
         found = super().quantisation(recipe, dtype)
         return {**found, "shift_bits": 8, "shift_group": 256} if found and self.stated(recipe, "icq") else found
 
-    def lora_config(self, recipe: Recipe, **changes: Any) -> Any:
+    def configuration(self, recipe: Recipe, steps: int | None = None, **changes: Any) -> Any:
         """With elastic layers if the recipe has them: for Linear4bit, which is an nn.Linear too, and for that alone."""
-        config = super().lora_config(recipe, **changes)
+        config = super().configuration(recipe, steps, **changes)
         if self.stated(recipe, "iec"):
             import bitsandbytes as bnb
 
@@ -87,19 +78,17 @@ class IrQLora(LoraMethod):
             return super().apply(model, recipe)
         from finbench.methods import icq
 
-        if start is None:
-            raise ValueError("irqlora needs a Start")
+        assert start is not None
         wrapped = super().apply(start.load(None), recipe)
         say("Calibrating the 4-bit codes (ICQ) ...")
         for name, module in convert.lora_layers(wrapped):
-            weight = _weight(model, name)
+            weight = convert.published(model, name).contiguous()
             found = icq.calibrate(weight, float(self.stated(recipe, "spread")))
             module.base_layer = icq.ShiftedLinear4bit(module.base_layer, weight, *found)
         return wrapped
 
     def state(self, model: Any) -> dict[str, Any]:
-        """The shifts, to see that a resumed run found the same ones."""
-        return _shifts(model)
+        return _shifts(model)  # to see that a resumed run found the same ones
 
     def restore(self, model: Any, state: Mapping[str, Any]) -> None:
         """FinbenchError if the base's codes are not those with which the run began."""
@@ -119,31 +108,20 @@ class IrQLora(LoraMethod):
 
         from finbench.methods import iec
 
-        tensors = {
-            name: tensor
-            for name, tensor in get_peft_model_state_dict(model, save_embedding_layers=False).items()
-            if not name.endswith(".lora_beta")
-        }
+        saved = get_peft_model_state_dict(model, save_embedding_layers=False)
+        tensors = {name: tensor for name, tensor in saved.items() if not name.endswith(".lora_beta")}
         for name, module in convert.lora_layers(model):
             if isinstance(module, iec.ElasticLinear4bit):
                 a, b = iec.folded(module, "default")
                 tensors[f"{name}.lora_A.weight"], tensors[f"{name}.lora_B.weight"] = a.detach(), b.detach()
-        tensors |= _shifts(model)
-        config = model.peft_config["default"]
-        before, config.inference_mode = config.inference_mode, True
+        config = copy.copy(model.peft_config["default"])
+        config.inference_mode = True
         config.save_pretrained(str(folder))
-        config.inference_mode = before
         if not self.plain(recipe):
             path = folder / "adapter_config.json"
             path.write_text(json.dumps({**json.loads(path.read_text()), "peft_type": KIND}, indent=2))
-        kept = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-
-
-def _weight(full: Any, name: str) -> Any:
-    """The weight, float32 (outputs, inputs), that the unquantised model ``full`` has where an adapter has ``name``."""
-    layer = full.get_submodule(name.removeprefix(convert.PREFIX))
-    return quantise.as_stored(layer, layer.weight.data.float()).contiguous()
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in (tensors | _shifts(model)).items()}
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def _shifts(model: Any) -> dict[str, Any]:
@@ -155,9 +133,6 @@ def _shifts(model: Any) -> dict[str, Any]:
         if isinstance(module.base_layer, ShiftedLinear4bit):
             found[name + _SHIFT], found[name + _SCALE] = module.base_layer.shift, module.base_layer.scale
     return found
-
-
-# ---------------------------------------------------------------- a saved one
 
 
 def is_shift(name: str) -> bool:
@@ -203,15 +178,13 @@ def attach(
         return wrapped
     full = load()
     for own, module in layers:
-        weight = _weight(full, own)
-        shift, scale = tensors.get(own + _SHIFT), tensors.get(own + _SCALE)
+        weight = convert.published(full, own).contiguous()
         blocks = weight.numel() // icq.BLOCK
-        wanted = ((torch.int8, (blocks,)), (torch.float32, (-(-blocks // icq.GROUP),)))
-        found = tuple((part.dtype, tuple(part.shape)) for part in (shift, scale) if part is not None)
-        if shift is None or scale is None or found != wanted:
+        wanted = [(torch.int8, (blocks,)), (torch.float32, (-(-blocks // icq.GROUP),))]
+        parts = [tensors[key] for key in (own + _SHIFT, own + _SCALE) if key in tensors]
+        if [(part.dtype, tuple(part.shape)) for part in parts] != wanted:
             raise ValueError(f"the shifts of {own.removeprefix(convert.PREFIX)} are missing or of another size or type")
-        device = weight.device
-        module.shifted = icq.ShiftedLinear4bit(module.base_layer, weight, shift.to(device), scale.to(device))
+        module.shifted = icq.ShiftedLinear4bit(module.base_layer, weight, *parts)
     return wrapped
 
 
@@ -224,6 +197,7 @@ IRQLORA = IrQLora(
     trains="r(h+o) + 2",
     bits=(4,),
     refused="its shifts and connections are for NF4 layers",
+    declines={key: f"irqlora has layers of its own, so {key} does not go with it." for key in VARIANTS},
     options={"icq": True, "iec": True, "spread": 0.1},
     about={
         "icq": "shift each block of 64 weights so that its codes carry more",

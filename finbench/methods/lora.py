@@ -11,9 +11,8 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
 from finbench.methods import convert
-from finbench.methods.base import Becomes, Layer, Method, Start, full_rank, number
-from finbench.methods.options import check_patterns
-from finbench.methods.wrapping import configuration, reached, rehearse, wrap
+from finbench.methods.base import Becomes, Layer, Start, number
+from finbench.methods.wrapping import PeftMethod
 
 log = logging.getLogger(__name__)
 
@@ -54,19 +53,23 @@ AS_REFUSED = {
 _INITIAL = ("pissa", "olora", "eva", "loftq")  # starts that are methods of their own here
 _SWITCHES = {"use_dora": "dora", "use_rslora": "rslora"}  # options that make lora, or qlora, one of these
 _OTHER_FUNCTION = ("use_dora", "use_bdlora")  # no longer Wx + sBAx with two whole matrices
-_VARIANTS = (*_OTHER_FUNCTION, "velora_config")  # layers of another kind
+VARIANTS = (*_OTHER_FUNCTION, "velora_config")  # layers of another kind
 # What peft raises on, or drops without a word, where the base is quantised.
 _FULL_PRECISION = {"use_bdlora": "peft ignores it there", "velora_config": "peft has no such layer there"}
 
 
 @dataclass(frozen=True)
-class LoraMethod(Method):
-    """A method that is peft's LoraConfig with some arguments set (``config``). ``starts``: it sets A and B itself."""
+class LoraMethod(PeftMethod):
+    """A method that is peft's LoraConfig with some arguments set (``config``). ``starts``: it sets A and B itself.
+
+    ``declines``: arguments that it takes at peft's default alone, and why.
+    """
 
     becomes: Becomes = "plain LoRA"
     trains: str = "r(h+o)"
     config: dict[str, Any] = field(default_factory=dict)
     starts: bool = False
+    declines: dict[str, str] = field(default_factory=dict)
 
     def option_names(self) -> set[str]:
         """peft's arguments, less those that a recipe states by other names, and the method's own options."""
@@ -78,36 +81,29 @@ class LoraMethod(Method):
 
     def offered(self) -> set[str]:
         """The options that are not refused, and those that are not what makes the method."""
-        declined = {*REFUSED, *self.config, *(key for key in _SWITCHES if self._is_another(key))}
+        declined = {*REFUSED, *self.config, *self.declines, *(key for key in _SWITCHES if self._is_another(key))}
         if self.becomes == "converted LoRA" or self.starts:
-            declined |= {*_VARIANTS}
+            declined |= {*VARIANTS}
         if self.starts:
             declined |= {"init_lora_weights"}
         return self.option_names() - declined | set(self.options)
 
     def meant(self) -> set[str]:
-        """Also what makes this method another one."""
         return self.offered() | {*_SWITCHES}
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Targets that exist, a rank that fits, and a configuration that peft takes."""
         super().verify(recipe, layers)
         self._options(recipe)
+        self._initial(recipe)
         self.reach(recipe, layers)
+        from peft import LoraConfig
 
-    def reach(self, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
-        """The layers that get an adapter, each wide enough for its rank."""
-        found = reached(self.lora_config(recipe), recipe, layers)
-        check_patterns(recipe, found)
-        full_rank(recipe.rank, found, recipe.options.get("rank_pattern"))
-        return found
-
-    def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
-        """peft's layers on a base without weights."""
-        rehearse(skeleton, self.lora_config(recipe), self, recipe)
+        plain = LoraConfig()
+        for key, why in self.declines.items():
+            if recipe.options.get(key, getattr(plain, key)) != getattr(plain, key):
+                raise FinbenchError(why, "Leave it out.")
 
     def ends_as(self, recipe: Recipe) -> Becomes:
-        """A plain LoRA, unless an option makes another function of A and B."""
         other = any(recipe.options.get(key) for key in _OTHER_FUNCTION)
         return "merged weights" if other and self.becomes == "plain LoRA" else self.becomes
 
@@ -129,7 +125,7 @@ class LoraMethod(Method):
                 raise FinbenchError(
                     f"The option {key} does not work on {recipe.bits} bits: {_FULL_PRECISION[key]}.", "Use --bits 16"
                 )
-            if key in _VARIANTS and stated[key] and (self.becomes == "converted LoRA" or self.starts):
+            if key in VARIANTS and stated[key] and (self.becomes == "converted LoRA" or self.starts):
                 raise FinbenchError(
                     f"{self.name} is saved as a plain LoRA, and with {key} it would be none.",
                     "Leave it out, or: --method dora" if key == "use_dora" else "Leave it out.",
@@ -140,7 +136,6 @@ class LoraMethod(Method):
                     f"{self.name} with {key} is a method of its own, and is served as that one is.",
                     f"--method {_SWITCHES[key]}{more}",
                 )
-        self._initial(recipe)
 
     def _is_another(self, key: str) -> bool:
         """Whether a switch makes lora, qlora or rslora another method; dora takes use_rslora as an option."""
@@ -148,7 +143,6 @@ class LoraMethod(Method):
         return plain and key in _SWITCHES and not (key == "use_rslora" and self.config)
 
     def _initial(self, recipe: Recipe) -> None:
-        """How A and B may start."""
         initial = recipe.options.get("init_lora_weights")
         if initial is not None and self.starts:
             raise FinbenchError(
@@ -176,17 +170,13 @@ class LoraMethod(Method):
         elif initial is not None and initial is not True:  # peft takes 0 for false too
             raise FinbenchError(f"init_lora_weights={initial} would not start as the base.", "Leave it out.")
 
-    def lora_config(self, recipe: Recipe, **changes: Any) -> Any:
-        """peft's LoraConfig of a recipe. What peft refuses becomes a FinbenchError."""
+    def configuration(self, recipe: Recipe, steps: int | None = None, **changes: Any) -> Any:
+        """peft's LoraConfig of a recipe, with ``changes``."""
         from peft import LoraConfig
 
         own = {key: value for key, value in recipe.options.items() if key not in self.options}
         stated = {"r": recipe.rank, "lora_alpha": recipe.alpha, "lora_dropout": recipe.dropout}
-        return configuration(LoraConfig, self, recipe, {**stated, **self.config, **own, **changes})
-
-    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
-        """Freeze the base and put peft's layers on the target modules. Adapter tensors are float32."""
-        return wrap(model, self.lora_config(recipe), self, recipe)
+        return self.made(LoraConfig, recipe, {**stated, **self.config, **own, **changes})
 
 
 @dataclass(frozen=True)
@@ -194,20 +184,15 @@ class LoraPlus(LoraMethod):
     """LoRA with a larger learning rate for B."""
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """The ratio must not slow B down."""
         super().verify(recipe, layers)
-        self.ratio(recipe)
-
-    def ratio(self, recipe: Recipe) -> float:
-        """lambda = lr of B / lr of A."""
-        return number(self, recipe, "lr_ratio", 1, 1000)
+        number(self, recipe, "lr_ratio", 1, 1000)
 
     def groups(self, model: Any, recipe: Recipe) -> list[dict[str, Any]]:
         """Only B is fast. A, and everything else that trains (such as DoRA's magnitude), keeps the recipe's rate.
 
         peft's own factory also speeds every 1-D tensor up, which the paper's argument on B's width does not cover.
         """
-        ratio = self.ratio(recipe)
+        ratio = number(self, recipe, "lr_ratio", 1, 1000)
         trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
         fast = [tensor for name, tensor in trained if ".lora_B." in name]
         slow = [tensor for name, tensor in trained if ".lora_B." not in name]
@@ -295,9 +280,7 @@ LORA_PLUS = LoraPlus(
     equation="y = Wx + (alpha/r) BAx, lr_B = lambda lr_A",
     paper="Hayou et al. 2024, arXiv:2402.12354",
     options={"lr_ratio": 16},
-    about={
-        "lr_ratio": "learning rate of B over that of A",
-    },
+    about={"lr_ratio": "learning rate of B over that of A"},
     # A below LoRA's rate and B, at lr_ratio times as much, above it; at 5e-4, half of LoRA's as its authors advise for
     # their 7B models, B's rate of 8e-3 undoes on the embedded base what was learnt
     defaults={"lr": 1.25e-4},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from finbench.core.errors import FinbenchError
@@ -56,8 +57,8 @@ def config(bits: Bits, compute_dtype: Any, sharded: bool = False) -> Any:
     )
 
 
-def cure_cpu_repacking(model: Any) -> int:
-    """Keep bitsandbytes from repacking NF4 weights on CPUs with AVX512-BF16; return how many layers were set.
+def cure_cpu_repacking(model: Any) -> None:
+    """Keep bitsandbytes from repacking NF4 weights on CPUs with AVX512-BF16.
 
     There, the first forward without gradients in eval mode repacks the weights of a ``Linear4bit`` in place.
     From then on its matmul has no autograd and every de-quantisation reads garbage: training after any
@@ -65,14 +66,13 @@ def cure_cpu_repacking(model: Any) -> int:
     """
     import bitsandbytes as bnb
 
-    layers = [module for module in model.modules() if isinstance(module, bnb.nn.Linear4bit)]
-    for layer in layers:
-        layer.support_avx512bf16_for_cpu = False
-    return len(layers)
+    for layer in model.modules():
+        if isinstance(layer, bnb.nn.Linear4bit):
+            layer.support_avx512bf16_for_cpu = False
 
 
-def keep_cpu_scales(model: Any) -> int:
-    """Keep int8 layers on a CPU from losing their scales; return how many layers were guarded.
+def keep_cpu_scales(model: Any) -> None:
+    """Keep int8 layers on a CPU from losing their scales.
 
     There, peft puts a fresh copy of the weight into the layer whenever it dequantises one (DoRA does in every forward
     pass), and after the first forward the copy has codes but no scales, which bitsandbytes then takes for the truth.
@@ -83,17 +83,9 @@ def keep_cpu_scales(model: Any) -> int:
         if layer.weight.CB is not None and layer.weight.SCB is None and layer.state.SCB is not None:
             layer.weight.SCB = layer.state.SCB
 
-    layers = [module for module in model.modules() if isinstance(module, bnb.nn.Linear8bitLt)]
-    for layer in layers:
-        layer.register_forward_pre_hook(guard)
-    return len(layers)
-
-
-def is_quantised(layer: Any) -> bool:
-    """Whether it is one of bitsandbytes' linear layers."""
-    import bitsandbytes as bnb
-
-    return isinstance(layer, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt))
+    for layer in model.modules():
+        if isinstance(layer, bnb.nn.Linear8bitLt):
+            layer.register_forward_pre_hook(guard)
 
 
 def dequantised(layer: Any) -> Any | None:
@@ -116,15 +108,14 @@ def dequantised(layer: Any) -> Any | None:
     return None
 
 
-def copy_dequantised(quantised: Any, model: Any) -> list[str]:
+def copy_dequantised(quantised: Any, model: Any, factors: Mapping[str, Any] | None = None) -> None:
     """Overwrite the weights of ``model``, a 16-bit copy of the same base, with what ``quantised`` computes with.
 
-    ``quantised`` may carry an adapter, which is left out, but for 4-bit codes that it brings. Returns the names of the
-    layers that were overwritten.
+    ``quantised`` may carry an adapter, which is left out, but for 4-bit codes that it brings. ``factors``: a
+    ``convert.Factors`` for each layer to whose weight its product is added.
     """
     import torch
 
-    done: list[str] = []
     layers = dict(quantised.named_modules())
     for name, layer in layers.items():
         replaced = name.endswith(".base_layer") and name.removesuffix("base_layer") + "shifted" in layers
@@ -132,11 +123,11 @@ def copy_dequantised(quantised: Any, model: Any) -> list[str]:
         if weight is None:
             continue
         own = name.removeprefix("base_model.model.").removesuffix(".base_layer").removesuffix(".shifted")
+        if part := (factors or {}).get(own):
+            weight = weight + (part.scale * part.b @ part.a).to(weight.device)
         target = model.get_submodule(own)
         with torch.no_grad():
             target.weight.copy_(as_stored(target, weight))
-        done.append(own)
-    return done
 
 
 def as_stored(layer: Any, weight: Any) -> Any:

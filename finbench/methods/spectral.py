@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, Recipe
 from finbench.methods import convert, quantise
-from finbench.methods.base import Layer, Start, number, started, without_head
+from finbench.methods.base import Layer, Start, without_head
 from finbench.methods.lora import LoraMethod
 
 _NEVER_QUANTISED = "an output head is never quantised"
@@ -52,15 +53,12 @@ class Residual(LoraMethod):
     how: Literal["svd", "qr"] = "svd"
 
     def loads(self, recipe: Recipe) -> Bits:
-        """Full precision: the residual is made before anything is quantised."""
-        return 16
+        return 16  # the residual is made before anything is quantised
 
     def makes(self, recipe: Recipe) -> Literal["peft", "model"]:
-        """A converted LoRA on a 16-bit base, a whole model else."""
         return "peft" if recipe.bits == 16 else "model"
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """As for LoRA, a whole number of power iterations, and a residual that can be quantised."""
         super().verify(recipe, layers)
         self._iterations(recipe)
         if recipe.bits != 16:
@@ -68,9 +66,10 @@ class Residual(LoraMethod):
 
     def _iterations(self, recipe: Recipe) -> int | None:
         """Power iterations of a randomised SVD; None: the exact one."""
-        if recipe.options.get("niter") is None:
-            return None
-        return int(number(self, recipe, "niter", 1, 1000, whole=True, advised=16))
+        niter: Any = recipe.options.get("niter")
+        if niter is not None and (isinstance(niter, bool) or not isinstance(niter, int) or not 1 <= niter <= 1000):
+            raise FinbenchError(f"niter must be a whole number from 1 to 1000, got {niter!r}.", "--set niter=16")
+        return None if niter is None else int(niter)
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """Factorise every target in float32, keep the first factors, and at 4 or 8 bits quantise the residual."""
@@ -79,17 +78,16 @@ class Residual(LoraMethod):
         wrapped = super().apply(model, recipe)
         niter = self._iterations(recipe)
         for _, module in convert.lora_layers(wrapped):
-            stored = module.get_base_layer().weight
-            weight = quantise.as_stored(module.get_base_layer(), stored.data.float())
-            scale = module.scaling["default"]
+            layer, scale = module.get_base_layer(), module.scaling["default"]
+            weight = quantise.as_stored(layer, layer.weight.data.float())
             a, b = split(weight, module.r["default"], scale, self.how, niter)
             _set(module, a, b)
-            rest = weight - scale * b @ a
             with torch.no_grad():
-                stored.copy_(quantise.as_stored(module.get_base_layer(), rest))
+                layer.weight.copy_(quantise.as_stored(layer, weight - scale * b @ a))
         first = convert.lora_factors(wrapped)
         if recipe.bits != 16:
-            wrapped = super().apply(started(start, self).load(wrapped.unload()), recipe)
+            assert start is not None
+            wrapped = super().apply(start.load(wrapped.unload()), recipe)
             for name, module in convert.lora_layers(wrapped):
                 own = first[name.removeprefix(convert.PREFIX)]
                 _set(module, own.a.clone(), own.b.clone())
@@ -98,12 +96,18 @@ class Residual(LoraMethod):
 
     def save(self, model: Any, recipe: Recipe, folder: Path) -> None:
         """The converted LoRA; on a quantised residual the whole model in the dtype of the computation."""
+        import torch
+
         last = convert.lora_factors(model)
-        if recipe.bits == 16:
-            learnt = {name: convert.difference(last[name], model.finbench_first[name]) for name in last}
-            convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)
+        if recipe.bits != 16:
+            whole(model, last).save_pretrained(folder)
             return
-        whole(model, last).save_pretrained(folder)
+        learnt = {}
+        for name, end in last.items():
+            first = model.finbench_first[name]
+            a, b = torch.cat([end.a, first.a]), torch.cat([end.b, -first.b], dim=1)
+            learnt[name] = convert.Factors(a, b, end.scale)
+        convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)
 
 
 def whole(model: Any, factors: dict[str, convert.Factors]) -> Any:
@@ -112,28 +116,17 @@ def whole(model: Any, factors: dict[str, convert.Factors]) -> Any:
     from transformers import AutoModelForCausalLM
 
     base = model.get_base_model()
-    config = type(base.config).from_dict(
-        {key: value for key, value in base.config.to_dict().items() if key != "quantization_config"}
-    )
+    stated = {key: value for key, value in base.config.to_dict().items() if key != "quantization_config"}
+    config = type(base.config).from_dict(stated)
     dtype = base.get_input_embeddings().weight.dtype
     plain = AutoModelForCausalLM.from_config(config, dtype=dtype).to(base.device)
-    names = set(dict(plain.named_parameters()))
+    parameters = dict(plain.named_parameters())
     with torch.no_grad():
         for name, tensor in base.named_parameters():
-            if name in names:  # norms, embeddings and biases; the rest are quantised or the adapter's
-                plain.get_parameter(name).copy_(tensor)
-            elif name.endswith(".base_layer.bias"):
-                plain.get_parameter(name.replace(".base_layer.", ".")).copy_(tensor)
-        for name, layer in base.named_modules():
-            weight = quantise.dequantised(layer)
-            if weight is None:
-                continue
-            own = name.removesuffix(".base_layer")
-            if own in factors:
-                part = factors[own]
-                weight = weight + (part.scale * part.b @ part.a).to(weight.device)
-            target = plain.get_submodule(own)
-            target.weight.copy_(quantise.as_stored(target, weight))
+            target = parameters.get(name.replace(".base_layer.bias", ".bias"))
+            if target is not None:  # norms, embeddings and biases; the rest are quantised or the adapter's
+                target.copy_(tensor)
+    quantise.copy_dequantised(base, plain, factors)
     plain.generation_config = base.generation_config
     plain.config.name_or_path = base.config.name_or_path
     return plain
@@ -144,13 +137,11 @@ class LoftQ(LoraMethod):
     """LoRA on an NF4 base, started at the best rank-r correction of the quantisation error."""
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """As for LoRA, of layers that are quantised."""
         super().verify(recipe, layers)
         without_head(self, recipe, self.reach(recipe, layers), _NEVER_QUANTISED)
 
     def loads(self, recipe: Recipe) -> Bits:
-        """Full precision first: the error is the difference between the two."""
-        return 16
+        return 16  # the error is the difference between the two
 
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         """One step of the paper's alternation: Q = NF4(W), then s BA = the rank-r SVD of W - Q.
@@ -159,11 +150,10 @@ class LoftQ(LoraMethod):
         W - s BA, which would be another base. peft's own initialisation leaves s out, so there it starts at s times
         the correction.)
         """
-        wrapped = super().apply(started(start, self).load(None), recipe)
+        assert start is not None
+        wrapped = super().apply(start.load(None), recipe)
         for name, module in convert.lora_layers(wrapped):
-            full = model.get_submodule(name.removeprefix(convert.PREFIX))
-            weight = quantise.as_stored(full, full.weight.data.float())
-            error = weight - quantise.dequantised(module.get_base_layer())
+            error = convert.published(model, name) - quantise.dequantised(module.get_base_layer())
             _set(module, *split(error, module.r["default"], module.scaling["default"], "svd"))
         return wrapped
 
@@ -177,9 +167,7 @@ PISSA = Residual(
     starts=True,
     how="svd",
     options={"niter": None},
-    about={
-        "niter": "power iterations of a fast, randomised SVD (16); without, the exact one",
-    },
+    about={"niter": "power iterations of a fast, randomised SVD (16); without, the exact one"},
     # the factors are as large as the weights, so the step must be smaller: 2e-5 for its authors' 7B models
     defaults={"lr": 2.0e-4},
 )

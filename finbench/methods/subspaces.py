@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,6 @@ from finbench.methods import convert, quantise
 from finbench.methods.base import Cut, Layer, Start, without_head
 from finbench.methods.lora import LoraMethod
 
-_STARTS = ("init_lora_weights", "use_dora", "use_bdlora", "velora_config")  # what a fold would undo or not know
 _MOVES = "moves"  # name in a checkpoint of how often it has folded
 _OPTIONS: dict[str, Any] = {"every": 0.25, "save": "lora", "save_rank": None}
 _ABOUT = {
@@ -40,7 +39,6 @@ class Moving(LoraMethod):
     ranks: int = 1
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Options that mean something, and no head, which may be the embedding too."""
         super().verify(recipe, layers)
         every, save, rank = (self.stated(recipe, key) for key in ("every", "save", "save_rank"))
         whole = (isinstance(every, int) and every >= 1) or (isinstance(every, float) and 0 < every < 1)
@@ -55,16 +53,7 @@ class Moving(LoraMethod):
             raise FinbenchError(
                 f"save_rank is a whole number from 1 on, of save=lora; got {rank!r}.", "--set save_rank=64"
             )
-        for key in _STARTS:
-            if recipe.options.get(key, key == "init_lora_weights") is not (key == "init_lora_weights"):
-                raise FinbenchError(
-                    f"{self.name} makes its own factors, so {key} does not go with it.", "Leave it out."
-                )
         without_head(self, recipe, self.reach(recipe, layers), "it changes the weights of its targets")
-
-    def offered(self) -> set[str]:
-        """Not those that a fold would undo."""
-        return super().offered() - set(_STARTS)
 
     def period(self, recipe: Recipe, steps: int) -> int:
         """Optimiser steps of a cycle in a run of ``steps``."""
@@ -72,7 +61,6 @@ class Moving(LoraMethod):
         return every if isinstance(every, int) else max(1, round(every * steps))
 
     def check_steps(self, recipe: Recipe, steps: int) -> None:
-        """There must be two cycles."""
         period = self.period(recipe, steps)
         if period >= steps:
             raise FinbenchError(
@@ -81,17 +69,12 @@ class Moving(LoraMethod):
             )
 
     def makes(self, recipe: Recipe) -> Literal["peft", "model"]:
-        """As the option ``save`` says."""
         return "model" if self.stated(recipe, "save") == "model" else "peft"
 
-    # ------------------------------------------------------------ training
-
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
-        """LoRA on float32 weights, and the first factors."""
-        if start is None:
-            raise ValueError(f"{self.name} needs a Start")
+        assert start is not None
         wrapped = super().apply(model.float(), recipe)
-        for name, module in adapted(wrapped):
+        for name, module in convert.lora_layers(wrapped):
             self.renew(module, weight_of(module), f"{recipe.seed}-0-{name}", recipe, first=True)
         wrapped.finbench_moves, wrapped.finbench_published = 0, start.load
         return wrapped
@@ -111,7 +94,7 @@ class Moving(LoraMethod):
 
         tensors = []
         with torch.no_grad():
-            for name, module in adapted(model):
+            for name, module in convert.lora_layers(model):
                 weight, factors = weight_of(module), [part["default"].weight for part in (module.lora_A, module.lora_B)]
                 weight += module.scaling["default"] * factors[1] @ factors[0]
                 self.renew(module, weight, f"{recipe.seed}-{step}-{name}", recipe)
@@ -127,9 +110,9 @@ class Moving(LoraMethod):
 
         class Move(TrainerCallback):
             def on_step_end(self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any) -> None:
-                due = state.global_step % method.period(recipe, state.max_steps) == 0
-                if due and state.global_step < state.max_steps:
-                    method.move(model, optimizer, recipe, state.global_step)
+                step, steps = state.global_step, state.max_steps
+                if step % method.period(recipe, steps) == 0 and step < steps:
+                    method.move(model, optimizer, recipe, step)
 
         return [Move()]
 
@@ -137,19 +120,16 @@ class Moving(LoraMethod):
         """W of every adapted layer as it is now, and how often it has changed."""
         import torch
 
-        weights = {name: weight_of(module) for name, module in adapted(model)}
+        weights = {name: weight_of(module) for name, module in convert.lora_layers(model)}
         return {**weights, _MOVES: torch.tensor(model.finbench_moves)}
 
     def restore(self, model: Any, state: Mapping[str, Any]) -> None:
-        """Take them back."""
         import torch
 
         with torch.no_grad():
-            for name, module in adapted(model):
+            for name, module in convert.lora_layers(model):
                 weight_of(module).copy_(state[name])
         model.finbench_moves = int(state[_MOVES])
-
-    # ------------------------------------------------------------ after training
 
     def save(self, model: Any, recipe: Recipe, folder: Path) -> Cut | None:
         """The difference to the published weights as a LoRA, by SVD; or the whole model, in float32."""
@@ -162,28 +142,20 @@ class Moving(LoraMethod):
         learnt, ranks, lost, all_of_it, worst = {}, [], 0.0, 0.0, 0.0
         wanted = self.stated(recipe, "save_rank")
         with torch.no_grad():
-            for name, module in adapted(model):
-                own = name.removeprefix(convert.PREFIX)
-                layer = published.get_submodule(own)
+            for name, module in convert.lora_layers(model):
                 low = module.scaling["default"] * module.lora_B["default"].weight @ module.lora_A["default"].weight
-                update = (weight_of(module) + low - quantise.as_stored(layer, layer.weight).float()).cpu()
+                update = (weight_of(module) + low - convert.published(published, name)).cpu()
                 most = min(*update.shape, module.r["default"] * self.ranks * (model.finbench_moves + 1))
                 u, s, vh = torch.linalg.svd(update, full_matrices=False)
                 kept = min(most, wanted or most)
                 root = s[:kept].sqrt()
+                own = name.removeprefix(convert.PREFIX)
                 learnt[own] = convert.Factors(root[:, None] * vh[:kept], u[:, :kept] * root, 1.0)
                 ranks.append(most)
                 tail, norm = float(s[kept:].square().sum()), float(s.square().sum())
                 lost, all_of_it, worst = lost + tail, all_of_it + norm, max(worst, math.sqrt(tail / max(norm, 1e-30)))
         convert.write_lora(learnt, recipe, model.peft_config["default"].target_modules, folder)
         return Cut(min(max(ranks), wanted or max(ranks)), max(ranks), math.sqrt(lost / max(all_of_it, 1e-30)), worst)
-
-
-def adapted(model: Any) -> Iterator[tuple[str, Any]]:
-    """Name and module of every layer that carries the adapter."""
-    for name, module in model.named_modules():
-        if "default" in getattr(module, "lora_A", {}):
-            yield name, module
 
 
 def weight_of(module: Any) -> Any:
@@ -197,12 +169,10 @@ class Rosa(Moving):
     """The factors are r random singular triples of W, taken out of it; they train with all the size that they have."""
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Which triples are taken must be known."""
         super().verify(recipe, layers)
-        if self.stated(recipe, "pick") not in ("random", "top", "bottom"):
-            raise FinbenchError(
-                f"pick is random, top or bottom, not {self.stated(recipe, 'pick')!r}.", "--set pick=top"
-            )
+        pick = self.stated(recipe, "pick")
+        if pick not in ("random", "top", "bottom"):
+            raise FinbenchError(f"pick is random, top or bottom, not {pick!r}.", "--set pick=top")
 
     def renew(self, module: Any, weight: Any, seed: str, recipe: Recipe, first: bool = False) -> None:
         """W = U S V^T; B = U_I sqrt(S_I / s), A = sqrt(S_I / s) V_I^T, and W less s BA stays frozen."""
@@ -226,7 +196,6 @@ class ReLora(Moving):
     """The factors start anew as LoRA's do, with most of the optimiser's memory cut and the learning rate from zero."""
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Shares between 0 and 1."""
         super().verify(recipe, layers)
         for key in ("prune", "restart_warmup"):
             value = self.stated(recipe, key)
@@ -292,6 +261,7 @@ class ReLora(Moving):
 _REFUSED = "every fold would be rounded to the quantised weights, and be lost"
 ROSA = Rosa(
     name="rosa",
+    declines={"init_lora_weights": "rosa makes its own factors, so init_lora_weights does not go with it."},
     summary="Random singular triples of W, drawn anew",
     equation="y = (W - sB0A0)x + sBAx, sB0A0 = r random triples of SVD(W), W <- W + s(BA - B0A0) every k steps",
     paper="Hameed et al. 2024, arXiv:2407.07802",
@@ -300,15 +270,13 @@ ROSA = Rosa(
     refused=_REFUSED,
     ranks=2,
     options={**_OPTIONS, "pick": "random"},
-    about={
-        **_ABOUT,
-        "pick": "which triples: random, top or bottom",
-    },
+    about={**_ABOUT, "pick": "which triples: random, top or bottom"},
     # as of pissa, the factors are parts of the weights and as large
     defaults={"lr": 2.0e-4},
 )
 RELORA = ReLora(
     name="relora",
+    declines={"init_lora_weights": "relora makes its own factors, so init_lora_weights does not go with it."},
     summary="LoRA that is folded into W and restarted",
     equation="y = Wx + sBAx, W <- W + sBA, B <- 0 every k steps",
     paper="Lialin et al. 2023, arXiv:2307.05695",

@@ -7,16 +7,14 @@ apart from their base) is refused by name.
 from __future__ import annotations
 
 import dataclasses
-import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
-from finbench.methods.base import Becomes, Layer, Method, Start, full_rank, without_conv1d
-from finbench.methods.options import check_patterns
-from finbench.methods.wrapping import configuration, reached, rehearse, wrap
+from finbench.methods.base import Becomes, Layer
+from finbench.methods.wrapping import PeftMethod
 
 _BOTH = "inputs and outputs"
 _GENERAL = ("target_modules", "inference_mode", "task_type", "peft_type", "auto_mapping", "peft_version")
@@ -25,10 +23,10 @@ _FOLLOWS = ("fan_in_fan_out", "megatron_config", "megatron_core")  # from the ki
 
 
 @dataclass(frozen=True)
-class Tuner(Method):
+class Tuner(PeftMethod):
     """A tuner of peft. ``peft_config`` is its configuration class; ``rank``, ``alpha`` and ``dropout`` say which of its
-    fields the recipe's keys go to, None where it has no such thing. ``wide``: its rank may exceed a layer's dimensions.
-    ``divides`` names fields that must divide sizes of every target, and which: ``inputs``, ``outputs`` or both.
+    fields the recipe's keys go to, None where it has no such thing. ``divides`` names fields that must divide sizes of
+    every target, and which: ``inputs``, ``outputs`` or both.
     """
 
     becomes: Becomes = "merged weights"
@@ -36,49 +34,41 @@ class Tuner(Method):
     rank: str | None = "r"
     alpha: str | None = None
     dropout: str | None = None
-    wide: bool = False
-    divides: tuple[tuple[str, str], ...] = ()
+    divides: dict[str, str] = field(default_factory=dict)
 
     @property
     def fields(self) -> dict[str, str]:
         """Recipe key -> field of peft's configuration."""
-        stated = {"rank": self.rank, "alpha": self.alpha, "dropout": self.dropout}
-        return {key: name for key, name in stated.items() if name}
+        return {key: getattr(self, key) for key in ("rank", "alpha", "dropout") if getattr(self, key)}
 
-    def _class(self) -> Any:
+    @property
+    def kind(self) -> Any:
+        """peft's configuration class."""
         quiet()  # bitsandbytes complains at its import
-        return getattr(importlib.import_module("peft"), self.peft_config)
+        import peft
+
+        return getattr(peft, self.peft_config)
 
     def option_names(self) -> set[str]:
         """Every field of peft's configuration that a recipe does not state by another name."""
-        own = {part.name for part in dataclasses.fields(self._class())}
+        own = {part.name for part in dataclasses.fields(self.kind)}
         return own - {*_GENERAL, *_IDENTITY, *_FOLLOWS, *self.fields.values()}
 
-    def config(self, recipe: Recipe, steps: int | None = None) -> Any:
-        """peft's configuration for a run of ``steps`` optimiser steps; what it refuses becomes a FinbenchError."""
+    def configuration(self, recipe: Recipe, steps: int | None = None) -> Any:
         stated = {name: getattr(recipe, key) for key, name in self.fields.items()}
-        return self.made(recipe, {**stated, **self.options, **recipe.options})
-
-    def made(self, recipe: Recipe, values: dict[str, Any]) -> Any:
-        """peft's configuration with these values."""
-        return configuration(self._class(), self, recipe, values)
+        return self.made(self.kind, recipe, {**stated, **self.options, **recipe.options})
 
     def tokenwise(self, recipe: Recipe) -> bool:
         """All but PVeRA, which draws noise."""
         return self.peft_config != "PveraConfig"
 
     def verify(self, recipe: Recipe, layers: list[Layer]) -> None:
-        """Options that peft knows, and layers that its implementation takes."""
         super().verify(recipe, layers)
         for key, value in recipe.options.items():
             if key.startswith("init_") and not value:
                 raise FinbenchError(f"{key}={value} would not start as the base.", "Leave it out.")
-        config, kept = self.config(recipe), self.reach(recipe, layers)
-        without_conv1d(self, recipe, kept)
-        check_patterns(recipe, kept)
-        if self.rank and not self.wide:
-            full_rank(recipe.rank, kept, recipe.options.get("rank_pattern"))
-        for key, sides in self.divides:
+        config, kept = self.configuration(recipe), self.reach(recipe, layers)
+        for key, sides in self.divides.items():
             size = getattr(config, key)
             for layer in kept:
                 if size and any(side in sides and getattr(layer, side) % size for side in ("inputs", "outputs")):
@@ -86,18 +76,6 @@ class Tuner(Method):
                         f"{self.name}: {key} {size} does not divide {layer.name} ({layer.outputs} x {layer.inputs}).",
                         f"State one that divides its {sides}: --set {key}=...",
                     )
-
-    def reach(self, recipe: Recipe, layers: list[Layer]) -> list[Layer]:
-        """The layers that get an adapter."""
-        return reached(self.config(recipe), recipe, layers)
-
-    def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
-        """peft's layers on a base without weights."""
-        rehearse(skeleton, self.config(recipe), self, recipe)
-
-    def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
-        """peft's layers on the target modules."""
-        return wrap(model, self.config(recipe, start.steps if start else None), self, recipe)
 
 
 VERA = Tuner(
@@ -124,9 +102,7 @@ RANDLORA = Tuner(
     dropout="randlora_dropout",
     # drawn again from their seed: peft would save the shared A and B once for every layer, 2 GB for a base of 0.3
     options={"save_projection": False},
-    about={
-        "save_projection": "save the random matrices too, 2 GB for a base of 0.3; without, they are drawn again",
-    },
+    about={"save_projection": "save the random matrices too, 2 GB for a base of 0.3; without, they are drawn again"},
     # peft's own: alpha is 20 times the rank
     defaults={"rank": 32, "alpha": 640},
 )
@@ -146,88 +122,56 @@ OFT = Tuner(
         "oft_block_size": "inputs that are rotated together; 0: as r says",
         "r": "blocks of a layer, where oft_block_size is 0",
     },
-    divides=(("oft_block_size", "inputs"), ("r", "inputs")),  # peft would take another one with a mere warning
-)
-
-_ROWS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    ("adamss", "AdamssConfig", "-", {"conv1d": False, "bits": (16,)}),
-    (
-        "boft",
-        "BOFTConfig",
-        "2311.06243",
-        {"rank": None, "dropout": "boft_dropout", "conv1d": False, "divides": (("boft_block_size", "inputs"),)},
-    ),
-    (
-        "c3a",
-        "C3AConfig",
-        "2407.19342",
-        {"rank": None, "conv1d": False, "bits": (16,), "divides": (("block_size", _BOTH),)},
-    ),
-    ("deft", "DeftConfig", "-", {"alpha": "alpha", "dropout": "deft_dropout", "bits": (16,)}),
-    ("delora", "DeloraConfig", "2503.18225", {"dropout": "module_dropout", "conv1d": False, "bits": (16,)}),
-    ("fourierft", "FourierFTConfig", "2405.03003", {"rank": None}),
-    (
-        "frod",
-        "FrodConfig",
-        "-",
-        {"rank": None, "dropout": "frod_dropout", "options": {"progressbar": False}, "bits": (16,)},
-    ),
-    ("glora", "GloraConfig", "2306.07967", {"conv1d": False, "bits": (16,)}),
-    (
-        "gralora",
-        "GraloraConfig",
-        "-",
-        {"alpha": "alpha", "dropout": "gralora_dropout", "bits": (16,), "divides": (("gralora_k", _BOTH),)},
-    ),
-    ("hira", "HiraConfig", "-", {"dropout": "hira_dropout"}),
-    ("hra", "HRAConfig", "2405.17484", {"conv1d": False, "bits": (16,)}),
-    ("ia3", "IA3Config", "2205.05638", {"rank": None}),
-    (
-        "loha",
-        "LoHaConfig",
-        "2108.06098",
-        {"alpha": "alpha", "dropout": "rank_dropout", "conv1d": False, "bits": (16, 8)},
-    ),
-    (
-        "lokr",
-        "LoKrConfig",
-        "2309.14859",
-        {"alpha": "alpha", "dropout": "rank_dropout", "conv1d": False, "bits": (16, 8)},
-    ),
-    ("miss", "MissConfig", "2409.15371", {"dropout": "miss_dropout", "conv1d": False}),
-    ("peanut", "PeanutConfig", "2410.01870", {"conv1d": False, "bits": (16,)}),
-    ("psoft", "PsoftConfig", "-", {"alpha": "psoft_alpha", "dropout": "psoft_dropout", "conv1d": False, "bits": (16,)}),
-    ("pvera", "PveraConfig", "2512.07703", {"wide": True, "dropout": "pvera_dropout"}),
-    ("road", "RoadConfig", "2409.00119", {"rank": None, "conv1d": False, "divides": (("group_size", "outputs"),)}),
-    ("shira", "ShiraConfig", "-", {"wide": True, "conv1d": False, "bits": (16,)}),
-    ("tinylora", "TinyLoraConfig", "2602.04118", {"wide": True, "dropout": "tinylora_dropout", "bits": (16,)}),
-    ("supertuning", "SupertuningConfig", "2607.09287", {"conv1d": False, "bits": (16,)}),
-    ("unilora", "UniLoraConfig", "2506.00799", {"wide": True, "dropout": "unilora_dropout", "bits": (16,)}),
-    (
-        "vblora",
-        "VBLoRAConfig",
-        "2405.15179",
-        {"wide": True, "dropout": "vblora_dropout", "divides": (("vector_length", _BOTH),)},
-    ),
-    ("waveft", "WaveFTConfig", "-", {"rank": None}),
+    divides={"oft_block_size": "inputs", "r": "inputs"},  # peft would take another one with a mere warning
 )
 
 
-def _tuner(name: str, config: str, paper: str, more: dict[str, Any]) -> Tuner:
-    takes = {key for key in ("rank", "alpha", "dropout") if more.get(key, "r" if key == "rank" else None)}
+def _tuner(kind: str, arxiv: str = "", **more: Any) -> Tuner:
+    takes = {"rank": "r", **more}
     return Tuner(
-        name=name,
-        summary=f"peft's {config.removesuffix('Config')}, as peft documents it",
-        equation="see the paper" if paper != "-" else "see peft's documentation",
-        paper=f"arXiv:{paper}" if paper != "-" else "-",
+        name=kind.lower(),
+        summary=f"peft's {kind}, as peft documents it",
+        equation="see the paper" if arxiv else "see peft's documentation",
+        paper=f"arXiv:{arxiv}" if arxiv else "-",
         refused="peft's code for it does not read quantised weights",
-        unused=tuple(key for key in ("rank", "alpha", "dropout") if key not in takes),
-        peft_config=config,
+        unused=tuple(key for key in ("rank", "alpha", "dropout") if not takes.get(key)),
+        peft_config=f"{kind}Config",
         **more,
     )
 
 
-TUNERS: dict[str, Tuner] = {row[0]: _tuner(*row) for row in _ROWS}
+TUNERS: dict[str, Tuner] = {
+    tuner.name: tuner
+    for tuner in (
+        _tuner("Adamss", conv1d=False, bits=(16,)),
+        _tuner(
+            "BOFT", "2311.06243", rank=None, dropout="boft_dropout", conv1d=False, divides={"boft_block_size": "inputs"}
+        ),
+        _tuner("C3A", "2407.19342", rank=None, conv1d=False, bits=(16,), divides={"block_size": _BOTH}),
+        _tuner("Deft", alpha="alpha", dropout="deft_dropout", bits=(16,)),
+        _tuner("Delora", "2503.18225", dropout="module_dropout", conv1d=False, bits=(16,)),
+        _tuner("FourierFT", "2405.03003", rank=None),
+        _tuner("Frod", rank=None, dropout="frod_dropout", options={"progressbar": False}, bits=(16,)),
+        _tuner("Glora", "2306.07967", conv1d=False, bits=(16,)),
+        _tuner("Gralora", alpha="alpha", dropout="gralora_dropout", bits=(16,), divides={"gralora_k": _BOTH}),
+        _tuner("Hira", dropout="hira_dropout"),
+        _tuner("HRA", "2405.17484", conv1d=False, bits=(16,)),
+        _tuner("IA3", "2205.05638", rank=None),
+        _tuner("LoHa", "2108.06098", alpha="alpha", dropout="rank_dropout", conv1d=False, bits=(16, 8)),
+        _tuner("LoKr", "2309.14859", alpha="alpha", dropout="rank_dropout", conv1d=False, bits=(16, 8)),
+        _tuner("Miss", "2409.15371", dropout="miss_dropout", conv1d=False),
+        _tuner("Peanut", "2410.01870", conv1d=False, bits=(16,)),
+        _tuner("Psoft", alpha="psoft_alpha", dropout="psoft_dropout", conv1d=False, bits=(16,)),
+        _tuner("Pvera", "2512.07703", wide=True, dropout="pvera_dropout"),
+        _tuner("Road", "2409.00119", rank=None, conv1d=False, divides={"group_size": "outputs"}),
+        _tuner("Shira", wide=True, conv1d=False, bits=(16,)),
+        _tuner("TinyLora", "2602.04118", wide=True, dropout="tinylora_dropout", bits=(16,)),
+        _tuner("Supertuning", "2607.09287", conv1d=False, bits=(16,)),
+        _tuner("UniLora", "2506.00799", wide=True, dropout="unilora_dropout", bits=(16,)),
+        _tuner("VBLoRA", "2405.15179", wide=True, dropout="vblora_dropout", divides={"vector_length": _BOTH}),
+        _tuner("WaveFT", rank=None),
+    )
+}
 
 _PROMPTS = "it trains prompts or attention prefixes, not weights, so it can be neither merged nor served as an adapter"
 REFUSED_TUNERS = {
@@ -243,8 +187,3 @@ REFUSED_TUNERS = {
     "shadow": "peft's code for it does not run under these bases",
     "osf": "it trains the singular vectors of the base itself, so the base beside it would no longer be the base",
 }
-
-
-def refused_by_name(name: str) -> str | None:
-    """Why a tuner that peft has is not a method here; None if peft has none of this name, or it is not refused."""
-    return REFUSED_TUNERS.get(name)

@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,62 +40,34 @@ class Located:
     revision: str | None = None  # of a data set on the Hub
     rows: Any = None  # of a data set
 
-    @property
-    def bytes(self) -> int:
-        """Bytes of the files."""
-        return sum(path.stat().st_size for path in self.files)
-
-
-@dataclass
-class Counts:
-    """What became of the documents of a source."""
-
-    read: int = 0
-    kept: int = 0
-    held_out: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True)
-class CorpusText:
-    """One text and its side."""
-
-    text: str
-    held_out: bool
-
 
 def locate(source: TextSource, name: str) -> Located:
     """Find the files of a source. Raises FinbenchError for none, and for a data set that cannot be had."""
     if source.kind in ("hub", "folder"):
         return _data_set(source, name)
-    files = _files(source)
-    shas = [sha256_file(path) for path in files]
-    stated = source.model_dump(include={"field", "per"} if source.kind in ("text", "jsonl") else set())
-    return Located(source, name, tuple(files), digest({"kind": source.kind, "files": shas, **stated}))
-
-
-def _files(source: TextSource) -> list[Path]:
     place = Path(source.place).expanduser()
-    if source.kind == "filings":
-        found = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
-    elif place.is_dir():
-        found = sorted(path for path in place.rglob("*.txt" if source.kind == "text" else "*.jsonl") if path.is_file())
-    elif place.is_file():
-        found = [place]
-    else:
-        found = sorted(path for text in glob.glob(str(place), recursive=True) if (path := Path(text)).is_file())
-    if not found or not found[0].is_file():
+    found: Iterable[Path] = [place]
+    if place.is_dir():
+        found = place.rglob({"text": "*.txt", "jsonl": "*.jsonl", "filings": "*"}[source.kind])
+    elif source.kind != "filings" and not place.is_file():
+        found = map(Path, glob.glob(str(place), recursive=True))
+    files = sorted(path for path in found if path.is_file())
+    if not files:
         raise FinbenchError(
             f"data: no file at {source.kind}: {source.place}", "Give a file, a folder, or a pattern in quotes."
         )
-    return found
+    shas = [sha256_file(path) for path in files]
+    stated = source.model_dump(include={"field", "per"} if source.kind in ("text", "jsonl") else set())
+    return Located(source, name, tuple(files), digest({"kind": source.kind, "files": shas, **stated}))
 
 
 def _data_set(source: TextSource, name: str) -> Located:
     """A data set: streamed from the Hub at one commit, or memory-mapped from a folder."""
     import datasets
 
-    stated = {"kind": source.kind, "field": source.field, "config": source.config, "split": source.split}
+    stated: dict[str, Any] = {"kind": source.kind, **source.model_dump(include={"field", "config", "split"})}
+    files: list[Path] = []
+    revision: str | None = None
     if source.kind == "hub":
         ref = refs.parse(source.place)
         if ref.kind != "hub":
@@ -105,31 +78,27 @@ def _data_set(source: TextSource, name: str) -> Located:
         revision = hub.dataset_sha(ref.name, ref.revision or "main")
         with hub.data_explained(ref.name):
             rows = datasets.load_dataset(ref.name, source.config, split=source.split, revision=revision, streaming=True)
-            _has_column(source, list(rows.column_names or next(iter(rows.take(1)), {})))
-        return Located(source, name, (), digest({**stated, "name": ref.name, "revision": revision}), revision, rows)
-    place = Path(source.place).expanduser()
-    try:
-        rows = datasets.load_from_disk(str(place))
-        rows = rows[source.split] if isinstance(rows, datasets.DatasetDict) else rows
-    except (OSError, ValueError, KeyError) as fault:
+            columns = list(rows.column_names or next(iter(rows.take(1)), {}))
+        stated |= {"name": ref.name, "revision": revision}
+    else:
+        place = Path(source.place).expanduser()
+        try:
+            rows = datasets.load_from_disk(str(place))
+            rows = rows[source.split] if isinstance(rows, datasets.DatasetDict) else rows
+        except (OSError, ValueError, KeyError) as fault:
+            raise FinbenchError(
+                f"data: {place} holds no data set that datasets can read: {reason(fault)}",
+                "Name a folder that datasets' save_to_disk wrote.",
+            ) from fault
+        columns = rows.column_names
+        files = sorted(path for path in place.rglob("*.arrow") if path.is_file())
+        stated["files"] = [sha256_file(path) for path in files]
+    if source.field not in columns:
         raise FinbenchError(
-            f"data: {place} holds no data set that datasets can read: {reason(fault)}",
-            "Name a folder that datasets' save_to_disk wrote.",
-        ) from fault
-    _has_column(source, rows.column_names)
-    files = tuple(sorted(path for path in place.rglob("*.arrow") if path.is_file()))
-    return Located(source, name, files, digest({**stated, "files": [sha256_file(path) for path in files]}), rows=rows)
-
-
-def _has_column(source: TextSource, names: list[str]) -> None:
-    if source.field not in names:
-        raise FinbenchError(
-            f"data: {source.place} has no column {source.field!r}; it has {', '.join(names[:12])}.",
-            f"Set field: {names[0] if names else 'text'}",
+            f"data: {source.place} has no column {source.field!r}; it has {', '.join(columns[:12])}.",
+            f"Set field: {columns[0] if columns else 'text'}",
         )
-
-
-# ---------------------------------------------------------------- documents
+    return Located(source, name, tuple(files), digest(stated), revision, rows)
 
 
 def raw(located: Located) -> Iterator[str]:
@@ -138,13 +107,9 @@ def raw(located: Located) -> Iterator[str]:
     if source.kind == "filings":
         yield from passages(Path(source.place).expanduser())
     elif located.rows is not None:
-        rows = iter(located.rows.select_columns([source.field]))
-        while True:
-            with hub.data_explained(source.place) if source.kind == "hub" else contextlib.nullcontext():
-                row = next(rows, None)
-            if row is None:
-                return
-            yield _text(row[source.field], located.name)
+        with hub.data_explained(source.place) if source.kind == "hub" else contextlib.nullcontext():
+            for row in located.rows.select_columns([source.field]):
+                yield _text(row[source.field], located.name)
     else:
         for path in located.files:
             yield from _lines_of_json(path, source.field) if source.kind == "jsonl" else _plain(path, source.per)
@@ -158,17 +123,17 @@ def _lines_of_json(path: Path, key: str) -> Iterator[str]:
                 raise FinbenchError(
                     f"{where}: a line of more than {_LARGEST >> 20} MiB.", "Cut the document into several lines."
                 )
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as fault:
-                    raise FinbenchError(
-                        f"{where}: not JSON ({fault})", "Correct that line: each line is one JSON object."
-                    ) from fault
-                if not isinstance(row, dict) or key not in row:
-                    known = f"; it has {', '.join(map(str, list(row)[:8]))}" if isinstance(row, dict) else ""
-                    raise FinbenchError(f"{where}: no field {key!r}{known}.", "Set field: in the recipe's data.")
-                yield _text(row[key], where)
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as fault:
+                hint = "Correct that line: each line is one JSON object."
+                raise FinbenchError(f"{where}: not JSON ({fault})", hint) from fault
+            if not isinstance(row, dict) or key not in row:
+                known = f"; it has {', '.join(map(str, list(row)[:8]))}" if isinstance(row, dict) else ""
+                raise FinbenchError(f"{where}: no field {key!r}{known}.", "Set field: in the recipe's data.")
+            yield _text(row[key], where)
 
 
 def _text(value: Any, where: str) -> str:
@@ -194,25 +159,15 @@ def _plain(path: Path, per: str | int) -> Iterator[str]:
             if per == "line":
                 yield from (line.rstrip("\n") for line in handle)
             else:
-                yield from _gathered(_paragraphs(handle), per if isinstance(per, int) else 0)
+                blocks = itertools.groupby(handle, key=lambda line: bool(line.strip()))
+                paragraphs = ("".join(lines).strip("\n") for words, lines in blocks if words)
+                yield from _gathered(paragraphs, per if isinstance(per, int) else 0)
     except UnicodeDecodeError as fault:
         raise FinbenchError(f"{path}: not UTF-8 ({fault.reason} at byte {fault.start})", "Convert it: iconv") from fault
     except OSError as fault:
         raise FinbenchError(
             f"{path}: cannot be read ({fault.strerror})", f"Allow yourself to read it: chmod u+r {path}"
         ) from fault
-
-
-def _paragraphs(lines: Iterator[str] | Any) -> Iterator[str]:
-    held: list[str] = []
-    for line in lines:
-        if line.strip():
-            held.append(line)
-        elif held:
-            yield "".join(held).strip("\n")
-            held = []
-    if held:
-        yield "".join(held).strip("\n")
 
 
 def _gathered(parts: Iterator[str], most: int) -> Iterator[str]:
@@ -233,28 +188,23 @@ class Divider:
     """Drops empty documents and exact copies, and says which of the others are held out."""
 
     def __init__(self, share: float) -> None:
-        self.share, self.counts, self.splits = share, Counts(), paths.helper("sets").splits
-        self.seen: set[bytes] = set()
+        self.share, self.splits, self.seen = share, paths.helper("sets").splits, set[bytes]()
+        self.read, self.dropped = 0, Counter[str]()
 
-    def place(self, text: str) -> CorpusText | None:
-        """The document, or None if it is dropped."""
-        self.counts.read += 1
+    def held_out(self, text: str) -> bool | None:
+        """Whether the document is held out; None if it is dropped."""
+        self.read += 1
         if not text.strip():
-            self.counts.dropped["empty"] += 1
+            self.dropped["empty"] += 1
             return None
         try:
             exact = hashlib.sha256(text.encode()).digest()[:16]
         except UnicodeEncodeError:  # half of a surrogate pair is no character, and no tokenizer takes it
-            self.counts.dropped["not Unicode"] += 1
+            self.dropped["not Unicode"] += 1
             return None
         if exact in self.seen:
-            self.counts.dropped["exact copies"] += 1
+            self.dropped["exact copies"] += 1
             return None
         self.seen.add(exact)
         found = self.splits.hash_of(_HELD + self.splits.normalise(text))
-        held_out = int.from_bytes(found[:8], "big") / 2**64 < self.share
-        if held_out:
-            self.counts.held_out += 1
-        else:
-            self.counts.kept += 1
-        return CorpusText(text, held_out)
+        return bool(int.from_bytes(found[:8], "big") / 2**64 < self.share)

@@ -27,11 +27,6 @@ class Bits:
         """Bits a byte of text."""
         return self.nats / math.log(2) / self.bytes
 
-    @property
-    def perplexity(self) -> float:
-        """A token of this tokenizer."""
-        return math.exp(min(self.nats / self.tokens, 700.0))
-
 
 def score(model: Any, held: Mapping[str, Held], context: int, rows: int, accelerator: Any = None) -> dict[str, Bits]:
     """Bits of every source, and of all together, under ``model`` in eval mode; its mode and random state stay.
@@ -41,10 +36,11 @@ def score(model: Any, held: Mapping[str, Held], context: int, rows: int, acceler
     """
     was = model.training
     model.eval()
-    found = {}
     with torch.no_grad():
-        for name, part in held.items():
-            found[name] = Bits(_nats(model, part, context, rows, accelerator), part.tokens, part.bytes)
+        found = {
+            name: Bits(_nats(model, part, context, rows, accelerator), part.tokens, part.bytes)
+            for name, part in held.items()
+        }
     model.train(was)
     if len(found) > 1:
         parts = list(found.values())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,10 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import TrainingArguments
 
+from finbench.models import bases
 from finbench.models.structured import layers, penalty
-from finbench.pretraining import held as scoring
-from finbench.pretraining.held import Bits
-from finbench.pretraining.members import Restarts
-from finbench.pretraining.mixture import Mixture
-from finbench.pretraining.shards import Held
+from finbench.pretraining.members import RELORA, relora_recipe
+from finbench.pretraining.prepared import PreparedText
 from finbench.pretraining.spec import PretrainRecipe
 from finbench.training import Keeper, StepTrainer
 
@@ -40,7 +37,6 @@ class Phase:
 
     first: int
     steps: int
-    total: int
 
     @property
     def last(self) -> int:
@@ -66,14 +62,14 @@ class PretrainingWatch(Keeper):
     def __init__(self, recipe: PretrainRecipe, phase: Phase, folder: Path, bar: Any, name: str) -> None:
         super().__init__(recipe.lr, phase.steps, folder, bar, before=phase.first)
         bar.remove_task(self.task)
-        self.task = bar.add_task(name, total=phase.total, note="")
-        self.recipe, self.phase = recipe, phase
-        self.every = recipe.eval_every or max(1, math.ceil(phase.total / 10))
+        self.task = bar.add_task(name, total=recipe.total_steps, note="")
+        self.phase = phase
+        self.log_before: list[dict[str, Any]] = []  # of the phases before this one, and what was done between
+        self.every = recipe.eval_every or max(1, math.ceil(recipe.total_steps / 10))
         self.trainer: PretrainTrainer | None = None
         self.paused = 0.0  # seconds of scoring, which are no training
         self.step_started = time.monotonic()
         self.step_seconds: list[float] = []
-        self.log_before: list[dict[str, Any]] = []  # of the phases before this one, and what was done between
 
     @property
     def seconds(self) -> float:
@@ -91,45 +87,26 @@ class PretrainingWatch(Keeper):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         self.step_seconds.append(time.monotonic() - self.step_started)
-        self.interrupted = self._agreed(self.interrupted)
         super().on_step_end(args, state, control, **more)
         step = self.before + state.global_step
         if step % self.every == 0 or step == self.phase.last:
             self.score()
 
-    def _agreed(self, interrupted: bool) -> bool:
-        """Whether any process was interrupted: they must end with the same step."""
-        assert self.trainer is not None
-        if self.trainer.accelerator.num_processes == 1:
-            return interrupted
-        flag = torch.tensor(float(interrupted), device=self.trainer.args.device)
-        return bool(self.trainer.accelerator.reduce(flag, "sum") > 0)
-
-    def on_save(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        assert self.trainer is not None
-        self.trainer.accelerator.wait_for_everyone()  # each process writes its own random state
-        super().on_save(args, state, control, **more)
-        self.trainer.accelerator.wait_for_everyone()
-
     def score(self) -> None:
         """Held-out bits per byte, into the log."""
         begun = time.monotonic()
         assert self.trainer is not None
-        found = self.trainer.score()
+        found = self.trainer.run.score(self.trainer.model, self.trainer.accelerator)
         self.paused += time.monotonic() - begun
         due = self.trainer.control.should_log  # which a log of ours would clear, and the loss of this step be missing
-        self.trainer.log(
-            {
-                **{f"{BITS}/{name}": part.per_byte for name, part in found.items()},
-                **{f"{NATS}/{name}": part.nats / part.tokens for name, part in found.items()},
-            }
-        )
+        bits = {f"{BITS}/{name}": part.per_byte for name, part in found.items()}
+        nats = {f"{NATS}/{name}": part.nats / part.tokens for name, part in found.items()}
+        self.trainer.log({**bits, **nats})
         self.trainer.control.should_log = due
 
     def held(self, model: Any) -> dict[str, Any]:
         """What ReLoRA remembers."""
-        moving = self.trainer.moving if self.trainer else None
-        return moving.method.state(model) if moving else {}
+        return RELORA.state(model) if self.trainer and self.trainer.method else {}
 
 
 class PretrainTrainer(StepTrainer):
@@ -137,19 +114,10 @@ class PretrainTrainer(StepTrainer):
 
     watch: PretrainingWatch
 
-    def __init__(
-        self,
-        recipe: PretrainRecipe,
-        phase: Phase,
-        mixture: Mixture,
-        held: Mapping[str, Held],
-        watch: PretrainingWatch,
-        moving: Restarts | None = None,
-        **arguments: Any,
-    ) -> None:
-        self.recipe, self.phase, self.mixture, self.held_out, self.moving = recipe, phase, mixture, held, moving
-        method, own = (moving.method, moving.recipe) if moving else (None, None)
-        super().__init__(method, own, watch, **arguments, train_dataset=range(phase.steps))
+    def __init__(self, run: PreparedText, watch: PretrainingWatch, relora: bool, **arguments: Any) -> None:
+        self.run, self.recipe, self.phase = run, run.recipe, watch.phase
+        method, own = (RELORA, relora_recipe(run.recipe)) if relora else (None, None)
+        super().__init__(method, own, watch, **arguments, train_dataset=range(self.phase.steps))
         watch.trainer = self
 
     def get_train_dataloader(self) -> Any:
@@ -174,9 +142,7 @@ class PretrainTrainer(StepTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The recipe's schedule over all phases; ReLoRA's restarts on top."""
         if self.lr_scheduler is None:
-            again: Callable[[int], float] = lambda step: 1.0  # noqa: E731
-            if self.moving:
-                again = self.moving.method.restart(self.moving.recipe, self.phase.steps)  # type: ignore[attr-defined]
+            again = RELORA.restart(relora_recipe(self.recipe), self.phase.steps) if self.method else lambda step: 1.0
             chosen = optimizer if optimizer is not None else self.optimizer
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
                 chosen, lambda step: factor(self.recipe, self.phase.first + step) * again(step)
@@ -191,22 +157,18 @@ class PretrainTrainer(StepTrainer):
         super().log(logs, start_time)
         self.state.log_history[-1]["step"] = self.phase.first + self.state.global_step
 
-    def score(self) -> dict[str, Bits]:
-        """Bits of held-out text as the model is now."""
-        return scoring.score(self.model, self.held_out, self.recipe.context, self.recipe.micro_batch, self.accelerator)
-
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """The gradients of a whole optimiser step; returns its loss, the mean over all tokens of all processes."""
         model.train()
         recipe, world, rank = self.recipe, self.accelerator.num_processes, self.accelerator.process_index
-        picks = self.mixture.step(self.phase.first + self.state.global_step)
+        picks = self.run.mixture.step(self.phase.first + self.state.global_step)
         self.watch.tokens += len(picks) * recipe.context
         mine = picks[rank::world]
         share = world / (len(picks) * recipe.context)  # DDP takes the mean over processes
         parts = [mine[first : first + recipe.micro_batch] for first in range(0, len(mine), recipe.micro_batch)]
         total = torch.zeros((), device=self.args.device)
         for number, part in enumerate(parts, start=1):
-            ids = torch.from_numpy(self.mixture.ids(part)).to(self.args.device)
+            ids = torch.from_numpy(self.run.mixture.ids(part)).to(self.args.device)
             last = number == len(parts)  # processes exchange gradients in the backward pass of the last one
             with contextlib.nullcontext() if last else self.accelerator.no_sync(model):
                 logits = model(input_ids=ids[:, :-1], use_cache=False).logits.float()
@@ -220,8 +182,9 @@ class PretrainTrainer(StepTrainer):
         return total
 
 
-def arguments(recipe: PretrainRecipe, phase: Phase, run: Path, dtype: Any) -> TrainingArguments:
+def arguments(recipe: PretrainRecipe, phase: Phase, run: Path) -> TrainingArguments:
     """transformers' arguments for a phase; checkpoints start in ``run/staging``."""
+    dtype = bases.compute_dtype(recipe.dtype)
     return TrainingArguments(
         output_dir=str(run / "staging"),  # checkpoints move out of here when they are whole
         max_steps=phase.steps,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from finbench.core.errors import FinbenchError, near_misses, reason
-from finbench.core.records import BaseModelId, Recipe
-from finbench.methods import Method
+from finbench.core.records import Recipe
+from finbench.methods import METHODS, Start
 from finbench.models import STRUCTURE, bases
 from finbench.models.structured import Structure, counts, dense_config_matching, surgery
 from finbench.pretraining.spec import SHAPES, PretrainRecipe
 
-MODEL = "model"  # the name of what the recipe is about
+RELORA: Any = METHODS["relora"]
 _OURS = ("vocab_size", "n_positions", "max_position_embeddings")  # of tokenizer and recipe
 
 
@@ -34,28 +33,26 @@ class Member:
 class Size:
     """What a member costs, from its configuration alone."""
 
-    parameters: int
-    dense_parameters: int
+    done: surgery.Surgery
     trainable: int
     parts: list[counts.Part]
     flops: counts.Flops
-    rank: int | None
-    replaced: int
-    kept: tuple[str, ...]
-    warnings: tuple[str, ...]
 
     @property
-    def compression(self) -> float:
-        """Parameters of the dense model over those of this one."""
-        return self.dense_parameters / self.parameters
+    def parameters(self) -> int:
+        """With the structure, everything counted."""
+        return self.done.after
 
-
-@dataclass(frozen=True)
-class Restarts:
-    """ReLoRA at work: the method, and the recipe that it knows its settings from."""
-
-    method: Method
-    recipe: Recipe
+    def described(self) -> dict[str, Any]:
+        """For records."""
+        return {
+            "parameters": self.parameters,
+            "dense_parameters": self.done.before,
+            "trainable_parameters": self.trainable,
+            "parts": [asdict(part) for part in self.parts],
+            "flops_forward": self.flops.forward,
+            "flops_training": self.flops.training,
+        }
 
 
 def members(recipe: PretrainRecipe, tokenizer: Any) -> list[Member]:
@@ -72,7 +69,7 @@ def members(recipe: PretrainRecipe, tokenizer: Any) -> list[Member]:
         )
     dense = Structure(kind="dense")
     what = "ReLoRA" if recipe.relora else structure.kind
-    model = Member(MODEL, what, config, structure, recipe.warmup_dense_steps, base, recipe.relora is not None)
+    model = Member("model", what, config, structure, recipe.warmup_dense_steps, base, recipe.relora is not None)
     found = [model]
     for name in recipe.baselines:
         if name == "dense":
@@ -91,7 +88,7 @@ def _configuration(recipe: PretrainRecipe, tokenizer: Any) -> Any:
 
     start, family = recipe.start, recipe.start.family
     kind = {"gpt2": GPT2Config, "llama": LlamaConfig}[family]
-    shape = dict(SHAPES[start.shape][1]) if start.shape else {}
+    shape = SHAPES[start.shape] if start.shape else {}
     known = {*kind().to_dict(), *kind.attribute_map} - {"model_type", "architectures"}
     for key in start.config:
         if key not in known or key in _OURS:
@@ -113,14 +110,14 @@ def _configuration(recipe: PretrainRecipe, tokenizer: Any) -> Any:
     return config
 
 
-def skeleton(member: Member, structured: bool = True) -> tuple[Any, surgery.Surgery]:
+def skeleton(member: Member) -> tuple[Any, surgery.Surgery]:
     """(the member's model on the meta device, what its structure replaced)."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(member.config)
-    structure = member.structure if structured else Structure(kind="dense")
+    structure = member.structure
     if structure.init == "activation":  # the same counts
         structure = structure.model_copy(update={"init": "svd"})
     return model, surgery.restructure(model, structure)
@@ -129,20 +126,10 @@ def skeleton(member: Member, structured: bool = True) -> tuple[Any, surgery.Surg
 def size(member: Member, recipe: PretrainRecipe) -> Size:
     """Parameters, parts and operations of a member; nothing is allocated."""
     model, done = skeleton(member)
-    count = counts.parameters(model)
     parts, flops = counts.parts(model), counts.flops_per_token(model, recipe.context)
     trained = moved(recipe, model) if member.relora else model
-    return Size(
-        parameters=count,
-        dense_parameters=done.before,
-        trainable=sum(tensor.numel() for tensor in trained.parameters() if tensor.requires_grad),
-        parts=parts,
-        flops=flops,
-        rank=done.rank,
-        replaced=len(done.layers),
-        kept=done.kept,
-        warnings=done.warnings,
-    )
+    trainable = sum(tensor.numel() for tensor in trained.parameters() if tensor.requires_grad)
+    return Size(done, trainable, parts, flops)
 
 
 def begin(member: Member, recipe: PretrainRecipe) -> Any:
@@ -152,80 +139,31 @@ def begin(member: Member, recipe: PretrainRecipe) -> Any:
 
     set_seed(recipe.seed)
     if member.base:
-        model, _ = bases.load(member.base, 16, torch.float32)
-        return model
+        return bases.load(member.base, 16, torch.float32)[0]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return AutoModelForCausalLM.from_config(member.config, dtype=torch.float32).to(device)
 
 
-def restructured(model: Any, member: Member, calibration: Iterable[Any]) -> surgery.Surgery:
-    """Give ``model`` the member's structure, in place."""
-    return surgery.restructure(model, member.structure, calibration if member.structure.init == "activation" else None)
-
-
-def empty(model: Any, member: Member) -> None:
-    """The structure's modules, without first weights worth anything: those of a checkpoint follow."""
-    surgery.restructure(model, member.structure.model_copy(update={"init": "kaiming"}))
-
-
-# ---------------------------------------------------------------- ReLoRA
-
-
-def moving(recipe: PretrainRecipe) -> Restarts:
-    """The method ``relora`` with a recipe that states its settings."""
-    from finbench.methods import method_named
-
-    stated = recipe.relora
-    assert stated is not None
-    settings = Recipe(
-        name=recipe.name,
-        base=recipe.start.base or "",
-        tasks={"pretraining": 1.0},
+def relora_recipe(recipe: PretrainRecipe) -> Recipe:
+    """What the method ``relora`` knows its settings from; it has nothing that this method does not ask for."""
+    assert recipe.relora is not None
+    options = recipe.relora.model_dump(include={"every", "prune", "restart_warmup"})
+    return Recipe.model_construct(
+        base=recipe.start.base,
         method="relora",
-        options={
-            "every": stated.every,
-            "prune": stated.prune,
-            "restart_warmup": stated.restart_warmup,
-            "save": "model",
-        },
+        options={**options, "save": "model"},
         bits=16,
-        rank=stated.rank,
-        alpha=stated.alpha,
+        rank=recipe.relora.rank,
+        alpha=recipe.relora.alpha,
         dropout=0.0,
         target_modules="all-linear",
-        lr=recipe.lr,
-        schedule=recipe.schedule,
-        warmup=recipe.warmup,
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.max_grad_norm,
-        epochs=1,
-        batch_size=recipe.batch,
-        accumulate=1,
-        loop="padded",
-        pass_tokens=recipe.context,
-        optimizer="adamw",
-        compile=False,
-        kernels="torch",
-        sharding="none",
-        max_length=recipe.context,
-        chat=False,
-        dtype=recipe.dtype,
-        save_every=recipe.save_every,
         seed=recipe.seed,
     )
-    return Restarts(method_named("relora"), settings)
 
 
 def moved(recipe: PretrainRecipe, model: Any) -> Any:
     """``model`` with ReLoRA's factors around its layers."""
-    from finbench.methods import Start
-
-    found = moving(recipe)
-    found.method.verify(found.recipe, bases.layers_of(model))
-    found.method.check_steps(found.recipe, recipe.total_steps)
-    return found.method.apply(model, found.recipe, Start(recipe.total_steps, iter(()), lambda weights: None))
-
-
-def base_id(members: list[Member]) -> BaseModelId | None:
-    """The base that the run starts from, if it does."""
-    return members[0].base.id if members[0].base else None
+    own = relora_recipe(recipe)
+    RELORA.verify(own, bases.layers_of(model))
+    RELORA.check_steps(own, recipe.total_steps)
+    return RELORA.apply(model, own, Start(recipe.total_steps, iter(()), lambda weights: None))

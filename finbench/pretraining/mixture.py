@@ -53,10 +53,8 @@ class Mixture:
 
     def pick(self, number: int) -> Pick:
         """Sequence ``number`` of the run."""
-        round_, slot = divmod(number, _SLOTS)
-        source = int(self.slots[slot])
-        before = round_ * int(self.before[-1][source]) + int(self.before[slot][source])
-        epoch, place = divmod(before, self.windows[source])
+        source = int(self.slots[number % _SLOTS])
+        epoch, place = divmod(self._turns(number, source), self.windows[source])
         key = f"{self.seed}-{self.shards[source].about['identity']}-{epoch}"
         return Pick(source, permuted(place, self.windows[source], key), epoch)
 
@@ -70,11 +68,12 @@ class Mixture:
 
     def epochs(self, steps: int) -> list[float]:
         """How often each source is seen in a run of ``steps`` steps."""
-        round_, slot = divmod(steps * self.batch, _SLOTS)
-        return [
-            (round_ * int(self.before[-1][source]) + int(self.before[slot][source])) / windows
-            for source, windows in enumerate(self.windows)
-        ]
+        return [self._turns(steps * self.batch, source) / windows for source, windows in enumerate(self.windows)]
+
+    def _turns(self, number: int, source: int) -> int:
+        """How many of the sequences before ``number`` are of ``source``."""
+        round_, slot = divmod(number, _SLOTS)
+        return round_ * int(self.before[-1][source]) + int(self.before[slot][source])
 
 
 def _slots(weights: Sequence[float]) -> tuple[Any, Any]:
@@ -88,11 +87,8 @@ def _slots(weights: Sequence[float]) -> tuple[Any, Any]:
         counts[counts.index(max(counts))] -= 1
     turns = sorted(((turn + 0.5) / count, source) for source, count in enumerate(counts) for turn in range(count))
     slots = np.array([source for _, source in turns])
-    before = np.zeros((_SLOTS + 1, len(counts)), np.int64)
-    for slot, source in enumerate(slots):
-        before[slot + 1] = before[slot]
-        before[slot + 1, source] += 1
-    return slots, before
+    taken = np.eye(len(counts), dtype=np.int64)[slots]
+    return slots, np.vstack([np.zeros_like(taken[:1]), taken.cumsum(axis=0)])
 
 
 def permuted(place: int, size: int, key: str) -> int:
@@ -103,11 +99,8 @@ def permuted(place: int, size: int, key: str) -> int:
     while True:
         left, right = value >> half, value & mask
         for round_ in range(_ROUNDS):
-            left, right = right, left ^ (_mixed(f"{key}-{round_}-{right}") & mask)
+            mixed = hashlib.blake2b(f"{key}-{round_}-{right}".encode(), digest_size=8).digest()
+            left, right = right, left ^ (int.from_bytes(mixed, "big") & mask)
         value = (left << half) | right
         if value < size:
             return value
-
-
-def _mixed(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog, console
+from finbench.core import catalog, console, environment
 from finbench.core.errors import FinbenchError
 from finbench.core.records import BaseModelId
 from finbench.models import bases
+from finbench.models.structured import counts
 from finbench.pretraining import corpus, members, vocabulary
+from finbench.pretraining import held as scoring
 from finbench.pretraining.members import Member
 from finbench.pretraining.mixture import Mixture
 from finbench.pretraining.result import Pretrained, Text
@@ -23,6 +25,9 @@ from finbench.pretraining.spec import PretrainRecipe
 
 RECORD = "pretrain.json"
 _CALIBRATION = 64  # sequences that an activation-aware start sees
+_STATE = 16  # bytes a trained parameter: weight, gradient and Adam's two moments in float32
+_ACTIVATIONS = 34  # bytes a token, layer and width in 16 bits without attention scores (arXiv:2205.05198, eq. 2)
+_KEPT = 2  # the same where only a block's input is kept
 
 
 @dataclass(frozen=True)
@@ -37,15 +42,14 @@ class PreparedText:
     members: list[Member]
 
     @property
+    def base(self) -> BaseModelId | None:
+        """The base that the run starts from, if it does."""
+        return self.members[0].base.id if self.members[0].base else None
+
+    @property
     def identity(self) -> str:
         """The digest of the tokenizer."""
         return vocabulary.identity(self.tokenizer)
-
-    @property
-    def decisive(self) -> dict[str, Any]:
-        """What decides the weights: all of the recipe but names, and how often it is looked at."""
-        identities = [part.about["identity"] for part in self.shards]
-        return decisive(self.recipe, identities, self.identity, members.base_id(self.members))
 
     def calibration(self, device: Any) -> Iterator[Any]:
         """Batches of token ids, (rows, context), the first that the run trains on."""
@@ -56,12 +60,17 @@ class PreparedText:
             ids = self.mixture.ids(picks[first : first + self.recipe.micro_batch])
             yield torch.from_numpy(ids[:, :-1]).to(device)
 
+    def score(self, model: Any, accelerator: Any = None) -> dict[str, scoring.Bits]:
+        """Bits of the held-out text, by source; with an accelerator, processes share the work."""
+        return scoring.score(model, self.held, self.recipe.context, self.recipe.micro_batch, accelerator)
+
 
 def prepare(recipe: PretrainRecipe) -> PreparedText:
     """Find text, tokenizer, base and configurations; tokenise what is not yet. Loads no weights."""
-    if recipe.batch < processes():
+    processes = environment.processes()
+    if recipe.batch < processes:
         raise FinbenchError(
-            f"batch is {recipe.batch} sequences, less than one for each of {processes()} processes.", "--set batch="
+            f"batch is {recipe.batch} sequences, less than one for each of {processes} processes.", "--set batch="
         )
     catalog.expand(recipe.tasks)
     located = [corpus.locate(source, name) for source, name in zip(recipe.data, recipe.names, strict=True)]
@@ -76,8 +85,10 @@ def prepare(recipe: PretrainRecipe) -> PreparedText:
     return PreparedText(recipe, tokenizer, shards, mixture, held, found)
 
 
-def decisive(recipe: PretrainRecipe, sources: list[str], tokenizer: str, base: BaseModelId | None) -> dict[str, Any]:
-    """What decides the weights of a run, as JSON."""
+def decisive(
+    recipe: PretrainRecipe, sources: list[str], tokenizer: str, base: BaseModelId | None, dtype: str
+) -> dict[str, Any]:
+    """What decides the weights of a run, as JSON: all of the recipe but names, and how often it is looked at."""
     unimportant = {"name", "eval_every", "eval_tokens", "save_every", "data", "tasks", "baselines", "store"}
     stated = {
         **recipe.model_dump(mode="json", exclude=unimportant),
@@ -85,6 +96,7 @@ def decisive(recipe: PretrainRecipe, sources: list[str], tokenizer: str, base: B
         "weights": [source.weight for source in recipe.data],
         "tokenizer": tokenizer,
         "base": base.fingerprint if base else None,
+        "dtype_used": dtype,
     }
     stated["start"] = {key: value for key, value in stated["start"].items() if key not in ("base", "tokenizer")}
     return stated
@@ -92,12 +104,7 @@ def decisive(recipe: PretrainRecipe, sources: list[str], tokenizer: str, base: B
 
 def main_process() -> bool:
     """Whether this is the only process, or the first of those that accelerate or torchrun started."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
-def processes() -> int:
-    """How many there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return environment.rank() == 0
 
 
 def bar() -> Any:
@@ -119,7 +126,7 @@ def texts(run: PreparedText) -> list[Text]:
             documents=part.about["train_documents"],
             tokens=part.tokens,
             bytes=part.about["train_bytes"],
-            bytes_per_token=round(part.bytes_per_token, 4),
+            bytes_per_token=round(part.about["train_bytes"] / max(1, part.about["train_text_tokens"]), 4),
             held_out_documents=part.about["held_documents"],
             held_out_bytes=part.about["held_bytes"],
             scored_tokens=run.held[part.name].tokens,
@@ -130,14 +137,69 @@ def texts(run: PreparedText) -> list[Text]:
     ]
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """An object that a run wrote. Raises FinbenchError for one that cannot be read."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as fault:
+        raise FinbenchError(f"{path} is torn.", "Choose another --out.") from fault
+
+
 def read_record(path: Path) -> Pretrained:
     """The record of a finished run. Raises FinbenchError for one that cannot be read."""
-    try:
-        return Pretrained.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
-    except (OSError, ValueError) as fault:
-        raise FinbenchError(f"{path} is torn.", "Choose another --out.") from fault
+    return Pretrained.parse(read_json(path), str(path))
 
 
 def dtype_name(recipe: PretrainRecipe) -> str:
     """``float32``, ``bfloat16`` or ``float16``: what matrices are multiplied in."""
     return str(bases.compute_dtype(recipe.dtype)).removeprefix("torch.")
+
+
+def outline(run: PreparedText) -> dict[str, Any]:
+    """Every model of the run with what it costs, the text, and the work, before anything is trained."""
+    recipe = run.recipe
+    steps = recipe.total_steps
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "steps": steps,
+        "tokens": steps * recipe.batch * recipe.context,
+        "vocabulary": len(run.tokenizer),
+        "dtype": dtype_name(recipe),
+        "sources": [part.model_dump() for part in texts(run)],
+        "models": [_outlined(run, one) for one in run.members],
+    }
+
+
+def _outlined(run: PreparedText, one: Member) -> dict[str, Any]:
+    import torch
+
+    recipe, size = run.recipe, members.size(one, run.recipe)
+    stored, _ = members.skeleton(one)
+    stored.to(torch.bfloat16)
+    return {
+        "name": one.name,
+        "what": one.what,
+        "kind": one.structure.kind,
+        "rank": size.done.rank,
+        "layers": len(size.done.layers),
+        "kept": list(size.done.kept),
+        "warnings": list(size.done.warnings),
+        **size.described(),
+        "compression": round(size.done.compression, 4),
+        "work": size.flops.training * recipe.total_steps * recipe.batch * recipe.context,
+        "bytes": {str(bits): int(counts.stored_bytes(stored, bits)) for bits in (16, 8, 4)},
+        "memory_bytes": _memory(run, one, size),
+    }
+
+
+def _memory(run: PreparedText, one: Member, size: members.Size) -> int:
+    """Bytes that training takes, estimated: weights with optimiser, activations of a pass, logits."""
+    recipe, config = run.recipe, one.config.get_text_config()
+    tokens = recipe.micro_batch * recipe.context
+    word = 2 if dtype_name(recipe) != "float32" else 4
+    layer = _ACTIVATIONS * word / 2 * config.hidden_size * tokens
+    layers = config.num_hidden_layers
+    kept = layers * _KEPT * word / 2 * config.hidden_size * tokens + layer if recipe.recompute else layers * layer
+    logits = tokens * len(run.tokenizer) * (word + 8)  # as computed, in float32, and their gradient
+    frozen = size.parameters - min(size.trainable, size.parameters)
+    return math.ceil(float(_STATE * size.trainable + 4 * frozen + kept + logits))

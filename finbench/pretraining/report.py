@@ -3,72 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from finbench.cards import from_template, plots
 from finbench.core import catalog
 from finbench.core.files import write_atomic
-from finbench.pretraining.result import Pretrained, Trained
+from finbench.pretraining.prepared import RECORD
+from finbench.pretraining.result import Pretrained, overall
 from finbench.pretraining.spec import ALL
 
 
-@dataclass(frozen=True)
-class MemberRow:
-    """A quantity, and what it is for each model."""
+def rows(done: Pretrained) -> dict[str, list[str]]:
+    """The comparison: a quantity, and what it is for each model.
 
-    name: str
-    cells: list[str]
-
-
-def rows(done: Pretrained) -> list[MemberRow]:
-    """The comparison, a row for each quantity; ratios are to the dense model of the whole size, where there is one."""
+    Ratios are to the dense model of the whole size, where there is one.
+    """
     models = done.models
     whole = next((model for model in models if model.name == "dense"), None)
-    found = [
-        MemberRow("parameters", [amount(model.parameters) for model in models]),
-        MemberRow("compression, embeddings counted", [f"{model.compression:.2f}×" for model in models]),
-        MemberRow("weight files", [size(model.bytes) for model in models]),
-        *(
-            MemberRow(
-                f"  at {bits} bits", [size(model.stored[bits]) if bits in model.stored else "" for model in models]
-            )
-            for bits in models[0].stored
-        ),
-        MemberRow("operations a token, training", [amount(model.flops_training) for model in models]),
-        MemberRow("tokens a second", [f"{model.tokens_per_second:,.0f}" for model in models]),
-    ]
+    found = {
+        "parameters": [amount(model.parameters) for model in models],
+        "compression, embeddings counted": [f"{model.compression:.2f}×" for model in models],
+        "weight files": [size(model.bytes) for model in models],
+    }
+    for bits in models[0].stored:
+        found[f"  at {bits} bits"] = [size(model.stored[bits]) if bits in model.stored else "" for model in models]
+    found["operations a token, training"] = [amount(model.flops_training) for model in models]
+    found["tokens a second"] = [f"{model.tokens_per_second:,.0f}" for model in models]
     if whole and len(models) > 1:
         work = [whole.flops_training / model.flops_training for model in models]
         speed = [model.tokens_per_second / whole.tokens_per_second for model in models]
-        found.append(MemberRow("operations: dense over this", [f"{ratio:.2f}×" for ratio in work]))
-        found.append(MemberRow("speed: this over dense", [f"{ratio:.2f}×" for ratio in speed]))
-    found += [
-        MemberRow("peak memory", [size(model.peak_memory_bytes) for model in models]),
-        MemberRow("training loss, last tenth", [f"{model.final_loss:.4f}" for model in models]),
-    ]
+        found["operations: dense over this"] = [f"{ratio:.2f}×" for ratio in work]
+        found["speed: this over dense"] = [f"{ratio:.2f}×" for ratio in speed]
+    found["peak memory"] = [size(model.peak_memory_bytes) for model in models]
+    found["training loss, last tenth"] = [f"{model.final_loss:.4f}" for model in models]
     if any(model.base_bits for model in models):
-        found.append(MemberRow("bits per byte of the base", [_bits(model.base_bits, ALL) for model in models]))
-    found.append(MemberRow("bits per byte before", [f"{model.first_bits:.4f}" for model in models]))
+        found["bits per byte of the base"] = [_bits(model.base_bits) for model in models]
+    found["bits per byte before"] = [f"{model.first_bits:.4f}" for model in models]
     for name in sorted(models[0].bits_curve[-1][1], key=lambda name: name != ALL):
         shown = "bits per byte after" if name == ALL or len(done.sources) == 1 else f"  on {name}"
-        found.append(MemberRow(shown, [_bits(model.bits_curve[-1][1], name) for model in models]))
+        found[shown] = [f"{model.bits_curve[-1][1][name]:.4f}" for model in models]
     for bits in models[0].stored_bits:
-        found.append(
-            MemberRow(f"  stored at {bits} bits", [_bits(model.stored_bits.get(bits, {}), ALL) for model in models])
-        )
+        found[f"  stored at {bits} bits"] = [_bits(model.stored_bits.get(bits, {})) for model in models]
     for task in models[0].scores:
-        found.append(
-            MemberRow(task, [f"{100 * model.scores[task]:.1f}" if task in model.scores else "" for model in models])
-        )
+        found[task] = [f"{100 * model.scores[task]:.1f}" if task in model.scores else "" for model in models]
     return found
 
 
-def _bits(found: dict[str, float], name: str) -> str:
-    if not found:
-        return ""
-    return f"{found.get(name, next(iter(found.values()))):.4f}"
+def _bits(found: dict[str, float]) -> str:
+    return f"{overall(found):.4f}" if found else ""
 
 
 def amount(value: float) -> str:
@@ -90,10 +72,7 @@ def size(value: float) -> str:
 def figures(done: Pretrained) -> list[str]:
     """The curves: training loss, smoothed, and held-out bits per byte of all text."""
     losses = {model.name: _smooth(model.loss_curve) for model in done.models}
-    bits = {
-        model.name: [(step, found.get(ALL, next(iter(found.values())))) for step, found in model.bits_curve]
-        for model in done.models
-    }
+    bits = {model.name: [(step, overall(found)) for step, found in model.bits_curve] for model in done.models}
     # a random start is far above everything that follows
     most = max(points[min(1, len(points) - 1)][1] for points in bits.values())
     top = max(points[len(points) // 20][1] for points in losses.values())
@@ -124,32 +103,19 @@ def truncations(done: Pretrained) -> list[tuple[str, float, float]]:
     ]
 
 
-def markdown(done: Pretrained) -> str:
-    """The report for a repository."""
-    return from_template("pretrain.md.j2", escape=False, **_values(done))
-
-
-def html(done: Pretrained) -> str:
-    """The report as one self-contained page: no script, no request."""
-    return from_template("pretrain.html.j2", escape=True, **_values(done), figures=figures(done))
-
-
-def _values(done: Pretrained) -> dict[str, Any]:
-    return {
+def write(done: Pretrained, out: Path) -> None:
+    """The record, ``report.md``, and ``report.html``: one self-contained page, no script, no request."""
+    values = {
         "run": done,
         "rows": rows(done),
         "truncations": truncations(done),
         "amount": amount,
-        "size": size,
         "parts": list(dict.fromkeys(part.name for model in done.models for part in model.parts)),
-        "next": commands(done, Path("DIR")),
     }
-
-
-def write(done: Pretrained, out: Path) -> None:
-    """``report.md`` and ``report.html`` in the run's folder."""
-    write_atomic(out / "report.md", markdown(done))
-    write_atomic(out / "report.html", html(done))
+    page = from_template("pretrain.html.j2", escape=True, **values, figures=figures(done))
+    write_atomic(out / RECORD, done.to_json())
+    write_atomic(out / "report.md", from_template("pretrain.md.j2", escape=False, **values))
+    write_atomic(out / "report.html", page)
 
 
 def commands(done: Pretrained, out: Path) -> list[str]:
@@ -180,8 +146,3 @@ def with_scores(done: Pretrained, out: Path) -> Pretrained:
         own = {score.task.removeprefix(catalog.PREFIX): score.main.value for card in found for score in card.scores}
         scored.append(model.model_copy(update={"scores": own}))
     return done.model_copy(update={"models": scored})
-
-
-def summary(model: Trained) -> str:
-    """One model in a line."""
-    return f"{model.name}: {amount(model.parameters)} parameters, {model.bits:.4f} bits per byte"

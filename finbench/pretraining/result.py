@@ -91,12 +91,12 @@ class Trained(Record):
     @property
     def bits(self) -> float:
         """Bits per byte after training, of all held-out text."""
-        return _overall(self.bits_curve[-1][1])
+        return overall(self.bits_curve[-1][1])
 
     @property
     def first_bits(self) -> float:
         """The same before the first step."""
-        return _overall(self.bits_curve[0][1])
+        return overall(self.bits_curve[0][1])
 
     @property
     def final_loss(self) -> float:
@@ -105,7 +105,8 @@ class Trained(Record):
         return sum(loss for _, loss in last) / len(last)
 
 
-def _overall(bits: dict[str, float]) -> float:
+def overall(bits: dict[str, float]) -> float:
+    """Of all text; of the one source, where there is no other."""
     return bits[ALL] if ALL in bits else next(iter(bits.values()))
 
 

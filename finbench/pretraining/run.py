@@ -11,17 +11,8 @@ from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, write_atomic
-from finbench.pretraining import spec
-from finbench.pretraining.prepared import (
-    RECORD,
-    PreparedText,
-    decisive,
-    dtype_name,
-    main_process,
-    prepare,
-    processes,
-    read_record,
-)
+from finbench.pretraining import prepared, spec
+from finbench.pretraining.prepared import RECORD, PreparedText
 from finbench.pretraining.result import Pretrained
 from finbench.pretraining.spec import PretrainRecipe
 from finbench.training import checkpoints
@@ -42,42 +33,28 @@ def pretrain(
     Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or disk.
     """
     quiet()  # before the libraries that speak when they are imported
-    from finbench.pretraining import fit, outline, report
+    from finbench.pretraining import fit, report
 
     recipe = recipe if isinstance(recipe, PretrainRecipe) else spec.read_recipe(recipe)
     out = out or Path("runs") / recipe.name
-    run = prepare(recipe)
+    run = prepared.prepare(recipe)
     if dry_run:
-        return outline.outline(run)
-    if not main_process():
-        for member in run.members:
-            fit.member(run, member, out)
-        return fit.gathered(run, out)
+        return prepared.outline(run)
+    if not prepared.main_process():
+        return fit.models(run, out)
     _check_folder(out)
     with environment.owner(out):
         _claim(run, out, resume)
         if finished := _finished(run, out):
             say(f"{out} holds this run already; nothing to do.")
             return finished
-        for member in run.members:
-            fit.member(run, member, out)
-        done = fit.gathered(run, out)
-        _record(done, out)
+        done = fit.models(run, out)
+        report.write(done, out)
         if recipe.tasks:
             done = report.with_scores(done, out)
-            _record(done, out)
+            report.write(done, out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return done
-
-
-def _record(done: Pretrained, out: Path) -> None:
-    from finbench.pretraining import report
-
-    write_atomic(out / RECORD, done.to_json())
-    report.write(done, out)
-
-
-# ---------------------------------------------------------------- the folder
 
 
 def _check_folder(out: Path) -> None:
@@ -93,10 +70,16 @@ def _check_folder(out: Path) -> None:
 def _claim(run: PreparedText, out: Path, resume: bool) -> None:
     """Mark ``out`` as this run's; refuse to mix two runs, or to start over an unfinished one."""
     mark, record = out / _MARK, out / RECORD
-    now = {**run.decisive, "dtype_used": dtype_name(run.recipe)}
-    about = {"processes": processes(), "versions": environment.versions()}
+    identities = [part.about["identity"] for part in run.shards]
+    now = prepared.decisive(run.recipe, identities, run.identity, run.base, prepared.dtype_name(run.recipe))
+    about = {"processes": environment.processes(), "versions": environment.versions()}
     if record.is_file() or mark.is_file():
-        found = _recorded(record) if record.is_file() else _marked(mark)
+        if record.is_file():
+            of = prepared.read_record(record)
+            identities = [part.identity for part in of.sources]
+            found = prepared.decisive(of.recipe, identities, of.tokenizer, of.base, of.dtype)
+        else:
+            found = prepared.read_json(mark)
         keys = [key for key in now if found.get(key) != now[key]]
         if keys:
             shown = ", ".join(f"{key} {_short(found.get(key))} there, {_short(now[key])} now" for key in keys[:4])
@@ -118,27 +101,13 @@ def _finished(run: PreparedText, out: Path) -> Pretrained | None:
     """The record of this run, where nothing is missing from it."""
     if not (out / RECORD).is_file():
         return None
-    found = read_record(out / RECORD)
+    found = prepared.read_record(out / RECORD)
     whole = {one.name for one in run.members} <= {model.name for model in found.models}
     scored = all(model.scores for model in found.models) or not run.recipe.tasks
     if not whole or not scored or found.recipe.tasks != run.recipe.tasks:
         return None
     shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return found
-
-
-def _recorded(path: Path) -> dict[str, Any]:
-    """What a finished run was made of."""
-    found = read_record(path)
-    identities = [part.identity for part in found.sources]
-    return {**decisive(found.recipe, identities, found.tokenizer, found.base), "dtype_used": found.dtype}
-
-
-def _marked(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as fault:
-        raise FinbenchError(f"{path} is torn.", "Choose another --out.") from fault
 
 
 def _short(value: Any) -> str:

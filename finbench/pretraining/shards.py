@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,8 @@ from finbench.pretraining import corpus, vocabulary
 PIECE = 2**24  # training tokens of a piece: 32 or 64 MiB
 _TOGETHER = 2**20  # characters that are tokenised at a time
 _DONE = "done.json"
-FORMAT = 1
+_FORMAT = 1
+_COUNTS = ("train_tokens", "train_text_tokens", "train_bytes", "train_documents")
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,6 @@ class Shards:
         """Training tokens, with those that frame documents."""
         return int(self.ends[-1])
 
-    @property
-    def bytes_per_token(self) -> float:
-        """Of the training text."""
-        return float(self.about["train_bytes"] / max(1, self.about["train_text_tokens"]))
-
     def windows(self, context: int) -> int:
         """Sequences of ``context`` tokens, each with the token after it."""
         return max(0, (self.tokens - 1) // context)
@@ -89,7 +84,7 @@ class Shards:
         before, after = self.about["frame"]
         ids: list[Any] = []
         text: list[Any] = []
-        bytes_, documents, number = 0, 0, 0
+        bytes_, number = 0, 0
         for place, piece in enumerate(self.about["pieces"]):
             whole = sum(tokens + len(before) + len(after) for tokens, _ in piece["held"])
             stream = _map(self.folder / f"held-{place:05}.bin", self.dtype, whole)
@@ -99,42 +94,31 @@ class Shards:
                 if number % stride == 0:
                     ids.append(stream[at : at + long].astype(np.int64))
                     text.append(np.r_[np.zeros(len(before), bool), np.ones(tokens, bool), np.zeros(len(after), bool)])
-                    bytes_, documents = bytes_ + size, documents + 1
+                    bytes_ += size
                 at, number = at + long, number + 1
-        if not documents:
+        if not ids:
             raise FinbenchError(
                 f"data: of {self.name} no document is held out (it has {number + self.about['train_documents']:,}).",
                 "Raise held_out, or cut its files up: per: paragraph, or per: 4000",
             )
-        return Held(np.concatenate(ids), np.concatenate(text), bytes_, documents)
+        return Held(np.concatenate(ids), np.concatenate(text), bytes_, len(ids))
 
 
 def _map(path: Path, dtype: Any, tokens: int) -> Any:
     if not tokens:
         return np.empty(0, dtype)
-    try:
-        if path.stat().st_size != tokens * dtype.itemsize:
-            raise FinbenchError(f"{path} is torn.", f"Remove {path.parent} and repeat the command.")
-    except FileNotFoundError as fault:
-        raise FinbenchError(f"{path} is missing.", f"Remove {path.parent} and repeat the command.") from fault
+    if not path.is_file() or path.stat().st_size != tokens * dtype.itemsize:
+        what = "torn" if path.is_file() else "missing"
+        raise FinbenchError(f"{path} is {what}.", f"Remove {path.parent} and repeat the command.")
     return np.memmap(path, dtype=dtype, mode="r", shape=(tokens,))
-
-
-# ---------------------------------------------------------------- writing
 
 
 def build(located: corpus.Located, tokenizer: Any, held_out: float, bar: Any) -> Shards:
     """The stream of a source: that of an earlier run, or made now, going on after the last whole piece."""
     from filelock import FileLock
 
-    key = digest(
-        {
-            "format": FORMAT,
-            "source": located.identity,
-            "tokenizer": vocabulary.identity(tokenizer),
-            "held_out": held_out,
-        }
-    )
+    named = {"format": _FORMAT, "source": located.identity, "tokenizer": vocabulary.identity(tokenizer)}
+    key = digest({**named, "held_out": held_out})
     folder = paths.cache_dir() / "pretrain" / f"{located.name}-{key[:16]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,44 +143,59 @@ class _Writer:
         """Begin a piece."""
         self.train: list[Any] = []
         self.held: list[Any] = []
-        self.sizes: list[tuple[int, int]] = []
-        self.count: Counter[str] = Counter()
+        self.sizes: list[list[int]] = []
+        self.count = dict.fromkeys(_COUNTS, 0)
 
     def run(self) -> None:
         """Write what is missing."""
-        documents = corpus.raw(self.located)
-        self.pieces = _whole_pieces(self.folder)
+        while (path := self.folder / f"piece-{len(self.pieces):05}.json").is_file():
+            self.pieces.append(json.loads(path.read_text(encoding="utf-8")))
         done = self.pieces[-1]["read"] if self.pieces else 0
         if done:
             say(f"{self.located.name}: {done:,} documents are tokenised already; going on after them.")
-        task = self.bar.add_task(f"tokenising {self.located.name}", total=self.located.bytes, note="")
+        size = sum(path.stat().st_size for path in self.located.files)
+        task = self.bar.add_task(f"tokenising {self.located.name}", total=size, note="")
         read = 0
-        for batch in _batches(documents):
+        for batch in _batches(corpus.raw(self.located)):
             placed = []
             for text in batch:
-                found = self.divider.place(text)
-                if found is not None and self.divider.counts.read > done:
-                    placed.append(found)
+                held_out = self.divider.held_out(text)
+                if held_out is not None and self.divider.read > done:
+                    placed.append((text, held_out))
             read += sum(map(len, batch))
             if placed:
                 self.take(placed)
-            self.bar.update(task, completed=read, note=f"{self.divider.counts.read:,} documents")
+            self.bar.update(task, completed=read, note=f"{self.divider.read:,} documents")
             if self.count["train_tokens"] >= PIECE:
                 self.flush()
-        if self.count or not self.pieces or self.divider.counts.read > self.pieces[-1]["read"]:
+        if not self.pieces or self.divider.read > self.pieces[-1]["read"]:
             self.flush()
         self.bar.remove_task(task)
-        self.finish()
+        about = {
+            "source": self.located.name,
+            "kind": self.located.source.kind,
+            "identity": self.located.identity,
+            "revision": self.located.revision,
+            "dtype": self.dtype.name,
+            "frame": [self.before, self.after],
+            **{key: sum(piece[key] for piece in self.pieces) for key in _COUNTS},
+            "held_documents": sum(len(piece["held"]) for piece in self.pieces),
+            "held_bytes": sum(size for piece in self.pieces for _, size in piece["held"]),
+            "read": self.divider.read,
+            "dropped": dict(self.divider.dropped),
+            "pieces": self.pieces,
+        }
+        write_atomic(self.folder / _DONE, json.dumps(about) + "\n")
 
-    def take(self, placed: list[corpus.CorpusText]) -> None:
-        """Tokenise some documents into the piece."""
-        encoded = self.tokenizer([part.text for part in placed], add_special_tokens=False, verbose=False)["input_ids"]
-        for document, ids in zip(placed, encoded, strict=True):
-            size = len(document.text.encode())
+    def take(self, placed: list[tuple[str, bool]]) -> None:
+        """Tokenise some documents, each with whether it is held out, into the piece."""
+        encoded = self.tokenizer([text for text, _ in placed], add_special_tokens=False, verbose=False)["input_ids"]
+        for (text, held_out), ids in zip(placed, encoded, strict=True):
+            size = len(text.encode())
             row = np.array([*self.before, *ids, *self.after], self.dtype)
-            if document.held_out:
+            if held_out:
                 self.held.append(row)
-                self.sizes.append((len(ids), size))
+                self.sizes.append([len(ids), size])
             else:
                 self.train.append(row)
                 self.count["train_tokens"] += len(row)
@@ -210,42 +209,11 @@ class _Writer:
         for kind, rows in (("train", self.train), ("held", self.held)):
             if rows:
                 _write(self.folder / f"{kind}-{number:05}.bin", np.concatenate(rows))
-        counts = self.divider.counts
-        keys = ("train_tokens", "train_text_tokens", "train_bytes", "train_documents")
-        piece = {key: self.count[key] for key in keys} | {
-            "held": self.sizes,
-            "read": counts.read,
-            "dropped": dict(counts.dropped),
-        }
+        read, dropped = self.divider.read, dict(self.divider.dropped)
+        piece = {**self.count, "held": self.sizes, "read": read, "dropped": dropped}
         write_atomic(self.folder / f"piece-{number:05}.json", json.dumps(piece) + "\n")
-        self.pieces.append(json.loads(json.dumps(piece)))
+        self.pieces.append(piece)
         self.empty()
-
-    def finish(self) -> None:
-        """The record of the whole stream."""
-        keys = ("train_tokens", "train_text_tokens", "train_bytes", "train_documents")
-        about = {
-            "source": self.located.name,
-            "kind": self.located.source.kind,
-            "identity": self.located.identity,
-            "revision": self.located.revision,
-            "dtype": self.dtype.name,
-            "frame": [self.before, self.after],
-            **{key: sum(piece[key] for piece in self.pieces) for key in keys},
-            "held_documents": sum(len(piece["held"]) for piece in self.pieces),
-            "held_bytes": sum(size for piece in self.pieces for _, size in piece["held"]),
-            "read": self.divider.counts.read,
-            "dropped": dict(self.divider.counts.dropped),
-            "pieces": self.pieces,
-        }
-        write_atomic(self.folder / _DONE, json.dumps(about) + "\n")
-
-
-def _whole_pieces(folder: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    while (path := folder / f"piece-{len(found):05}.json").is_file():
-        found.append(json.loads(path.read_text(encoding="utf-8")))
-    return found
 
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:

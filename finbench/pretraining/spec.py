@@ -18,41 +18,33 @@ ALL = "all"  # in results, every source together
 Baseline = Literal["dense", "parameters", "flops"]
 
 # Hidden size, layers, heads and, of Llama, inner size; vocabulary and context come from tokenizer and recipe.
-_GPT2: dict[str, dict[str, int]] = {
-    "gpt2-tiny": {"n_embd": 128, "n_layer": 4, "n_head": 4},
-    "gpt2-small-cpu": {"n_embd": 256, "n_layer": 6, "n_head": 8},
-    "gpt2-124m": {"n_embd": 768, "n_layer": 12, "n_head": 12},
-    "gpt2-355m": {"n_embd": 1024, "n_layer": 24, "n_head": 16},
-    "gpt2-774m": {"n_embd": 1280, "n_layer": 36, "n_head": 20},
-    "gpt2-1.5b": {"n_embd": 1600, "n_layer": 48, "n_head": 25},
+_KEYS = {
+    "gpt2": ("n_embd", "n_layer", "n_head"),
+    "llama": ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
 }
-
-
-def _llama(hidden: int, layers: int, heads: int, inner: int, tied: bool = False) -> dict[str, int | bool]:
-    return {
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": inner,
-        "tie_word_embeddings": tied,
-    }
-
-
 # llama-60m to llama-1b: as in the GaLore paper (arXiv:2403.03507, table 5), on which low-rank methods are compared
-_LLAMA: dict[str, dict[str, int | bool]] = {
-    "llama-tiny": _llama(128, 4, 4, 344, tied=True),
-    "llama-small-cpu": _llama(256, 6, 8, 688, tied=True),
-    "llama-60m": _llama(512, 8, 8, 1376),
-    "llama-130m": _llama(768, 12, 12, 2048),
-    "llama-350m": _llama(1024, 24, 16, 2736),
-    "llama-1b": _llama(2048, 24, 32, 5461),
-    "llama-2-7b": _llama(4096, 32, 32, 11008),
-    "llama-2-13b": _llama(5120, 40, 40, 13824),
+_SIZES = {
+    "gpt2-tiny": (128, 4, 4),
+    "gpt2-small-cpu": (256, 6, 8),
+    "gpt2-124m": (768, 12, 12),
+    "gpt2-355m": (1024, 24, 16),
+    "gpt2-774m": (1280, 36, 20),
+    "gpt2-1.5b": (1600, 48, 25),
+    "llama-tiny": (128, 4, 4, 344),
+    "llama-small-cpu": (256, 6, 8, 688),
+    "llama-60m": (512, 8, 8, 1376),
+    "llama-130m": (768, 12, 12, 2048),
+    "llama-350m": (1024, 24, 16, 2736),
+    "llama-1b": (2048, 24, 32, 5461),
+    "llama-2-7b": (4096, 32, 32, 11008),
+    "llama-2-13b": (5120, 40, 40, 13824),
 }
-SHAPES: dict[str, tuple[str, Mapping[str, int | bool]]] = {
-    **{name: ("gpt2", shape) for name, shape in _GPT2.items()},
-    **{name: ("llama", shape) for name, shape in _LLAMA.items()},
+SHAPES: dict[str, dict[str, int | bool]] = {
+    name: dict(zip(_KEYS[name.partition("-")[0]], sizes, strict=True)) for name, sizes in _SIZES.items()
 }
+for _small in ("llama-tiny", "llama-small-cpu"):
+    SHAPES[_small]["tie_word_embeddings"] = True
+_SOURCES = ("text", "jsonl", "filings", "hub", "folder")
 
 
 class StartSpec(Record):
@@ -78,8 +70,8 @@ class StartSpec(Record):
             raise ValueError("name a shape (llama-tiny), or architecture and config, or a base")
         if self.shape and self.shape not in SHAPES:
             raise ValueError(unknown("shape", self.shape, SHAPES, "docs/pretrain.md").message)
-        if self.shape and self.architecture and SHAPES[self.shape][0] != self.architecture:
-            raise ValueError(f"{self.shape} is a {SHAPES[self.shape][0]}, not a {self.architecture}")
+        if self.shape and not self.shape.startswith(self.family):
+            raise ValueError(f"{self.shape} is a {self.shape.partition('-')[0]}, not a {self.architecture}")
         if bool(self.tokenizer) == bool(self.vocabulary):
             raise ValueError("give either tokenizer (a base's) or vocabulary (to make one)")
         return self
@@ -87,7 +79,7 @@ class StartSpec(Record):
     @property
     def family(self) -> str:
         """``gpt2`` or ``llama``; of a run from nothing."""
-        return self.architecture or SHAPES[self.shape or ""][0]
+        return self.architecture or (self.shape or "").partition("-")[0]
 
 
 class TextSource(Record):
@@ -111,8 +103,8 @@ class TextSource(Record):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        if sum(bool(getattr(self, key)) for key in ("text", "jsonl", "filings", "hub", "folder")) != 1:
-            raise ValueError("name exactly one of text, jsonl, filings, hub, folder")
+        if sum(bool(getattr(self, key)) for key in _SOURCES) != 1:
+            raise ValueError(f"name exactly one of {', '.join(_SOURCES)}")
         if isinstance(self.per, int) and (isinstance(self.per, bool) or self.per < 100):
             raise ValueError("per as a number is characters, from 100 on")
         return self
@@ -120,7 +112,7 @@ class TextSource(Record):
     @property
     def kind(self) -> str:
         """``text``, ``jsonl``, ``filings``, ``hub`` or ``folder``."""
-        return next(key for key in ("text", "jsonl", "filings", "hub", "folder") if getattr(self, key))
+        return next(key for key in _SOURCES if getattr(self, key))
 
     @property
     def place(self) -> str:
@@ -198,7 +190,7 @@ class PretrainRecipe(Record):
         dense = self.structure.kind == "dense"
         if (self.tokens is None) == (self.steps is None):
             raise ValueError("give either tokens or steps")
-        if self.steps is not None and self.warmup_dense_steps >= self.steps:
+        if self.warmup_dense_steps >= self.total_steps:
             raise ValueError("warmup_dense_steps leaves no step for the factorised model")
         if dense and self.warmup_dense_steps:
             raise ValueError("warmup_dense_steps is of a structure: set structure.kind")
@@ -261,13 +253,7 @@ def read_recipe(source: str | Path, overrides: Mapping[str, Any] | None = None) 
         for key in {"tokens", "steps"} - named:  # --set steps=10 takes the place of the file's tokens
             stated.pop(key)
     stated.setdefault("name", path.stem.lower())
-    recipe = PretrainRecipe.parse(stated, str(path))
-    if recipe.warmup_dense_steps >= recipe.total_steps:
-        raise FinbenchError(
-            f"{path}: warmup_dense_steps ({recipe.warmup_dense_steps}) leaves none of {recipe.total_steps} steps.",
-            "Use fewer, or more tokens.",
-        )
-    return recipe
+    return PretrainRecipe.parse(stated, str(path))
 
 
 def _put(stated: dict[str, Any], key: str, value: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from finbench.core import paths
@@ -20,27 +19,27 @@ END = "<|endoftext|>"
 
 def tokenizer_of(start: StartSpec, located: Sequence[corpus.Located], held_out: float) -> Any:
     """The tokenizer that a recipe names, or the one made from its documents, once, in the cache."""
+    from filelock import FileLock
+    from transformers import AutoTokenizer
+
     if start.vocabulary is None:
         return bases.load_tokenizer(bases.resolve(start.base or start.tokenizer or ""))
     key = digest({"vocabulary": start.vocabulary, "sources": [part.identity for part in located], "held_out": held_out})
     folder = paths.cache_dir() / "pretrain" / f"tokenizer-{key[:16]}"
-    from filelock import FileLock
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (folder / "tokenizer.json").is_file():
             say(f"Making a vocabulary of {start.vocabulary:,} from the training documents (once) ...")
             with folder_atomic(folder) as staging:
                 _made(start.vocabulary, _training_texts(located, held_out)).save_pretrained(staging)
-    return _loaded(folder)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _training_texts(located: Sequence[corpus.Located], held_out: float) -> Iterator[str]:
     for part in located:
         divider = corpus.Divider(held_out)
         for text in corpus.raw(part):
-            found = divider.place(text)
-            if found and not found.held_out:
+            if divider.held_out(text) is False:
                 yield text
 
 
@@ -59,12 +58,6 @@ def _made(size: int, texts: Iterator[str]) -> Any:
     )
     raw.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token=END, pad_token=END, bos_token=END)
-
-
-def _loaded(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def frame(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -81,8 +81,8 @@ def _sources(sources: list[dict[str, Any]]) -> None:
 def trained(done: Pretrained, folder: Path) -> None:
     """The end of a run: the model beside its baselines, and what to type next."""
     table = _table("", *(model.name for model in done.models))
-    for row in report.rows(done):
-        table.add_row(f"[dim]{escape(row.name)}[/]", *map(escape, row.cells))
+    for name, cells in report.rows(done).items():
+        table.add_row(f"[dim]{escape(name)}[/]", *map(escape, cells))
     out.print(table)
     for model in done.models:
         out.print(f"[dim]{model.name}: {escape(model.what)}[/]", highlight=False)
