@@ -7,7 +7,6 @@ resampled by calling it on resampled items (``finbench.scoring``), which is slow
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,14 +94,6 @@ def _mcc(values: Sequence[Any]) -> Summed:
     return Summed(parts, statistic, share=False)
 
 
-def _span_f1(values: Sequence[Any]) -> Summed:
-    """Micro F1; items are (true positives, false positives, false negatives)."""
-    return Summed(
-        np.asarray(values, dtype=np.float64),
-        lambda s: stats.ratio(2 * s[..., 0], 2 * s[..., 0] + s[..., 1] + s[..., 2]),
-    )
-
-
 def _question_f1(values: Sequence[Any]) -> Summed:
     """Mean over questions of the F1 of "Yes"; items are (question, gold, predicted or None)."""
     place = {question: number for number, question in enumerate(dict.fromkeys(item[0] for item in values))}
@@ -120,8 +111,8 @@ def _question_f1(values: Sequence[Any]) -> Summed:
     return Summed(parts, statistic)
 
 
-def _span_macro_f1(values: Sequence[Any]) -> Summed:
-    """Mean over types of the F1 of each; items are (true positives, false positives, false negatives) by type."""
+def _span_f1(values: Sequence[Any]) -> Summed:
+    """F1 of (true positives, false positives, false negatives); of one such triple a type, the mean over types."""
     parts = np.asarray(values, dtype=np.float64)
     return Summed(
         parts.reshape(len(parts), -1),
@@ -159,7 +150,7 @@ _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
     "weighted_f1": _weighted_f1,
     "mcc": _mcc,
     "span_f1": _span_f1,
-    "span_macro_f1": _span_macro_f1,
+    "span_macro_f1": _span_f1,
     "question_f1": _question_f1,
     "mse": _mse,
     "r2": _r2,
@@ -169,24 +160,10 @@ _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
 BY_LABEL = ("macro_f1", "weighted_f1", "mcc")  # aggregations of (gold, predicted or None, labels)
 
 
-# ---------------------------------------------------------------- what a task's YAML says, without lm-eval
-
-
-@functools.cache
-def helper(module: str) -> Any:
-    """A module of ``tasks/lib`` by its path below ``tasks/``, loaded from its file as lm-eval does."""
-    path = paths.shipped("tasks") / module
-    spec = importlib.util.spec_from_file_location("finbench_tasks_" + path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 def function(stated: catalog.Function) -> Any:
-    """What a ``!function`` of a task YAML names."""
-    return getattr(helper(stated.module), stated.spec.rpartition(".")[2])
+    """What a ``!function lib.<module>.<name>`` of a task YAML names."""
+    _, module, name = stated.spec.split(".")
+    return getattr(paths.helper(module), name)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -215,9 +192,6 @@ def may_quote(task: str, metric: str) -> bool:
 def lower_is_better(task: str) -> list[str]:
     """Metrics of a shipped task of which less is better."""
     return [entry["metric"] for entry in config(task)["metric_list"] if not entry.get("higher_is_better", True)]
-
-
-# ---------------------------------------------------------------- names
 
 
 _NOT_SHARES = ("r2", "mse", "rmse", "mae", "mcc")

@@ -67,9 +67,6 @@ def golden_prompt(task: Task) -> str:
     return prompt + answer
 
 
-# ---------------------------------------------------------------- prompts
-
-
 # Other answers than those of the examples; of a label another one of its choices.
 _GOLD: dict[str, Any] = {"label": None, "target": "a target", "answer": "4711", "score": 0.125, "entities": []}
 
@@ -98,9 +95,6 @@ def _other_label(doc: dict[str, Any]) -> Any:
     if isinstance(doc["label"], int):
         return 1 - min(1, doc["label"])
     return next((label for label in doc.get("choices") or () if label != doc["label"]), None)
-
-
-# ---------------------------------------------------------------- scores
 
 
 def _score_faults(task: Task, lm_task: Any) -> Iterator[str]:
@@ -171,11 +165,9 @@ def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[
 
 def _data_faults(task: Task) -> Iterator[str]:
     """Rows of a shipped set: each is valid, and no text of test is in train."""
-    loader = resolve_function(Function("lib.rows.find"))
-    reader = resolve_function(Function("lib.rows.read"))
-    files = loader(task.set, True)
+    helper = paths.helper("rows")
     try:
-        rows = {split: reader(file, task.labels) for split, file in files.items()}
+        rows = {split: helper.read(file, task.labels) for split, file in helper.find(task.set, True).items()}
     except ValueError as fault:
         yield str(fault)
         return
