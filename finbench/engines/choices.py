@@ -17,11 +17,12 @@ from finbench.models.prefixes import common
 
 LONGEST_TREE = 1024  # tokens; attention inside a tree is dense, so its cost grows with the square
 LONGER = "Use a base that sees more tokens (finbench bases), or another task (finbench tasks list)."
-NO_PROMPT = "Choose a task whose prompts hold text: finbench tasks list"
+NO_PROMPT = FinbenchError(
+    "A prompt without a single token cannot be continued.", "Choose a task whose prompts hold text: finbench tasks list"
+)
 SHORTEST_PREFIX = 4  # tokens; less is not worth a run of its own
 # A token costs about as much as attention over a thousand to three thousand others, from 135M to 8B parameters.
 _ATTENTION_PER_TOKEN = 1024
-
 _LOOKED_AT = 16
 
 Request = tuple[Sequence[int], Sequence[int]]
@@ -42,10 +43,13 @@ class Tree:
     wanted: dict[int, list[int]] = field(default_factory=dict)
     paths: dict[int, list[int]] = field(default_factory=dict)
 
-    @classmethod
-    def chain(cls, tokens: Sequence[int]) -> Tree:
-        """One sequence."""
-        return cls(list(tokens), list(range(-1, len(tokens) - 1)), list(range(len(tokens))))
+    def way(self, node: int) -> list[int]:
+        """The nodes from the root to ``node``."""
+        path = []
+        while node >= 0:
+            path.append(node)
+            node = self.parents[node]
+        return path[::-1]
 
     @property
     def branches(self) -> bool:
@@ -60,11 +64,6 @@ class TreePlan:
     prefix: list[int]
     trees: list[Tree]
     targets: list[list[int]]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens to be run, without padding."""
-        return len(self.prefix) + sum(len(tree.tokens) for tree in self.trees)
 
 
 def plan(requests: Sequence[Request], max_length: int) -> TreePlan:
@@ -151,6 +150,13 @@ def batches(trees: Iterable[Tree], tokens: int, wanted: int, rows: int | None, p
         nodes += len(tree.wanted)
     if batch:
         yield batch
+
+
+def room(limit: int, sees: int) -> int:
+    """Tokens that a prompt may have before ``limit`` new ones in a model that sees ``sees``; FinbenchError for none."""
+    if limit < 1 or limit >= sees:
+        raise FinbenchError(f"The task generates up to {limit} tokens; the model sees {sees}.", LONGER)
+    return sees - limit
 
 
 def total(

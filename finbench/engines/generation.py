@@ -7,29 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from finbench.engines.choices import Tree, trees
-from finbench.engines.forward import NOT_FINITE, Forward
-
-
-class _RowsLayer(DynamicLayer):
-    """Keys and values of each row after a shared prefix of shape (1, heads, tokens, head size)."""
-
-    def __init__(self, shared: Any) -> None:
-        super().__init__()
-        self.shared = shared
-
-    def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        keys, values = super().update(key_states, value_states)
-        if self.shared is None:
-            return keys, values
-        before = [part.expand(keys.shape[0], -1, -1, -1) for part in (self.shared.keys, self.shared.values)]
-        return torch.cat([before[0], keys], dim=-2), torch.cat([before[1], values], dim=-2)
-
-    def get_seq_length(self) -> int:
-        own = int(super().get_seq_length())
-        return own if self.shared is None else own + int(self.shared.keys.shape[-2])
+from finbench.engines.forward import NOT_FINITE, Forward, RowsLayer
 
 
 @dataclass
@@ -61,7 +42,7 @@ def generate(
     are branches of one tree while they are read. A prefill takes at most ``tokens`` tokens, decoding at most ``rows``
     rows. Raises FinbenchError at a logit that is not finite.
     """
-    shared = forward.prefix(prefix) if prefix else None
+    shared = forward.prefix(prefix) if prefix else [None] * forward.depth
     waiting = _forest(prompts, rows)
     live: _Rows | None = None
     while waiting or live:
@@ -108,12 +89,12 @@ def _fitting(waiting: Sequence[Tree], free: int, tokens: int) -> int:
     return count
 
 
-def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Any) -> _Rows:
-    layers = [_RowsLayer(layer) for layer in shared] if shared else [_RowsLayer(None) for _ in range(forward.depth)]
+def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Sequence[Any]) -> _Rows:
+    layers = [RowsLayer(layer) for layer in shared]
     numbers = [number for tree in batch for number in tree.paths]
     places = [(row, nodes[-1]) for row, tree in enumerate(batch) for nodes in tree.paths.values()]
     logits = forward.run(batch, past, Cache(layers=layers), places)
-    paths = [_path(batch[row], node) for row, node in places]
+    paths = [batch[row].way(node) for row, node in places]
     width = max(map(len, paths))
     seen = torch.arange(width)[None, :] < torch.tensor([[len(path)] for path in paths])
     if any(tree.branches or len(tree.paths) > 1 for tree in batch):  # each prompt gets the keys and values of its path
@@ -124,15 +105,6 @@ def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Any) ->
             layer.keys = layer.keys[rows, :, nodes].transpose(1, 2)
             layer.values = layer.values[rows, :, nodes].transpose(1, 2)
     return _Rows(numbers, layers, seen, _best(logits), [[] for _ in numbers])
-
-
-def _path(tree: Tree, node: int) -> list[int]:
-    """The nodes from the root to ``node``."""
-    path = []
-    while node >= 0:
-        path.append(node)
-        node = tree.parents[node]
-    return path[::-1]
 
 
 def _step(forward: Forward, live: _Rows, past: int) -> None:
@@ -185,7 +157,7 @@ def _join(parts: list[_Rows]) -> _Rows:
     width = max(part.seen.shape[1] for part in parts)
     layers = []
     for depth, first in enumerate(_written(parts[0].layers)):
-        joined = _RowsLayer(first.shared)
+        joined = RowsLayer(first.shared)
         for name in ("keys", "values"):
             padded = [
                 torch.nn.functional.pad(getattr(part.layers[depth], name), (0, 0, 0, width - part.seen.shape[1]))

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftType
 
-from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, DType
 from finbench.engines import race
 from finbench.engines.folding import Merger
-from finbench.engines.interface import Done
+from finbench.engines.interface import Done, Engine
 from finbench.engines.lm import TreeLM
 from finbench.models import adapters, bases
 
@@ -23,15 +22,13 @@ _WINDOW = 16384  # requests that are encoded and planned at a time, which bounds
 _PROBE = "Operating profit rose to 4.1 million."
 
 
-class HFEngine:
+class HFEngine(Engine):
     """The base once in memory; each adapter loaded when first used, and kept while all are plain LoRAs.
 
-    ``form`` says how the present subject is run: ``base``, ``merged`` into the weights, or ``unmerged`` beside them.
     ``merge=False`` leaves every adapter beside the weights.
     """
 
     name = "hf"
-    mixes = False
 
     def __init__(
         self,
@@ -56,11 +53,10 @@ class HFEngine:
             rows=batch_size,
         )
         self.max_length = int(self.lm.max_length)
-        self.form: Literal["base", "merged", "unmerged"] = "base"
+        self.form = "base"
         self.merger = Merger()
         self.alone = self._probe()
         self.proven: set[Path] = set()
-        self.best: frozenset[str] = frozenset()
 
     def use(self, adapter: Path | None) -> None:
         """Switch to an adapter folder, or to the base alone.
@@ -129,13 +125,6 @@ class HFEngine:
     def chat_template(self) -> Any:
         """The base's own."""
         return bases.chat_template(self.tokenizer, self.base.id.alias)
-
-    def memory(self) -> int:
-        """Of this process and its GPU."""
-        return environment.peak_memory()
-
-    def close(self) -> None:
-        """The model goes with the engine."""
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Longest prompts first; ``done`` gets the answers of each batch as soon as it is through."""

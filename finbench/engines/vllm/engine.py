@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
@@ -14,7 +14,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import DType
 from finbench.engines import choices, race
 from finbench.engines.encoding import Encoder
-from finbench.engines.interface import Done
+from finbench.engines.interface import Done, Engine
 from finbench.engines.lm import HARMLESS
 from finbench.engines.servable import served_rank, targets
 from finbench.engines.vllm import forced_runs, parity
@@ -30,11 +30,8 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "se
 _GREEDY_OWN = {"repetition_penalty"}  # of a model's generation config: what vLLM takes and greedy decoding feels
 
 
-class VLLMEngine:
-    """One start for a base and all ``folders`` of adapters. It starts when it is first asked.
-
-    ``form`` says how the present subject is run: ``base``, ``merged`` (the base is a merged model), ``unmerged``.
-    """
+class VLLMEngine(Engine):
+    """One start for a base and all ``folders`` of adapters. It starts when it is first asked."""
 
     name = "vllm"
     mixes = True
@@ -61,11 +58,10 @@ class VLLMEngine:
         self.count, self.stock = data_parallel, stock
         self.names = {folder: _name(folder) for folder in self.folders}
         self.settings = self._settings(batch_size, tensor_parallel, max_length)
-        self.current: Path | None = None
+        self.use(None)
         self.pool: Pool | None = None
         self.gaps: dict[Path, float] = {}
         self.generation = _generation(base)
-        self.best: frozenset[str] = frozenset()
 
     def _settings(self, batch_size: int | None, tensor_parallel: int, max_length: int | None) -> dict[str, Any]:
         engine: dict[str, Any] = {
@@ -107,13 +103,6 @@ class VLLMEngine:
         ]
         return {"engine": engine, "adapters": held, "stock": self.stock}
 
-    # ------------------------------------------------------------ as evaluate asks
-
-    @property
-    def form(self) -> Literal["base", "unmerged"]:
-        """How the present subject is run."""
-        return "base" if self.current is None else "unmerged"
-
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter from now on; it must be one of those given at the start."""
         if adapter is not None and adapter not in self.names:
@@ -121,7 +110,7 @@ class VLLMEngine:
                 f"{adapter} was not given when the engine was made.",
                 "Name it when the engine is made: VLLMEngine(base, [folder, ...])",
             )
-        self.current = adapter
+        self.current, self.form = adapter, "unmerged" if adapter else "base"
 
     def prompt_tokens(self, request: Any) -> tuple[int, int]:
         """Counted by the tokenizer, as they will be sent."""
@@ -165,8 +154,6 @@ class VLLMEngine:
             self._continue(pool, sorted(set(window) - set(scored)), asked, deliver)
         return [answers[at] for at in range(len(asked))]
 
-    # ------------------------------------------------------------ starting
-
     def _started(self) -> Pool:
         if self.pool is not None:
             return self.pool
@@ -202,26 +189,30 @@ class VLLMEngine:
                 found[answer["id"]] = [float(values[token]) for token in ids[answer["id"]]]
         return [found[number] for number in range(len(texts))]
 
-    # ------------------------------------------------------------ log-likelihoods
-
     def _scoring(self, number: int, run: forced_runs.ForcedRun, adapter: Path | None) -> dict[str, Any]:
         name = self.names[adapter] if adapter else None
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
+
+    def _pairs(self, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]]) -> Iterator[Any]:
+        """For each adapter: itself, the numbers of its requests, and these in tokens."""
+        for adapter in dict.fromkeys(asked[at][0] for at in window):
+            own = [at for at in window if asked[at][0] == adapter]
+            yield adapter, own, self.encoder.pairs([asked[at][1] for at in own])
 
     def _score(
         self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done
     ) -> None:
         """Requests of one window, by adapter; those near a root go first, of all adapters."""
-        parts = []
-        for adapter in dict.fromkeys(asked[at][0] for at in window):
-            own = [at for at in window if asked[at][0] == adapter]
-            pairs = self.encoder.pairs([asked[at][1] for at in own])
-            parts.append((adapter, _Ledger(choices.plan(pairs, self.max_length), own)))
-        for _, ledger in parts:
+        first: list[tuple[Path | None, _Ledger, forced_runs.ForcedRun]] = []
+        later = []
+        for adapter, own, pairs in self._pairs(window, asked):
+            ledger = _Ledger(choices.plan(pairs, self.max_length), own)
             if empty := ledger.empty():
                 deliver(empty)
-        planned = [(adapter, ledger, run) for adapter, ledger in parts for run in forced_runs.runs(ledger.plan)]
-        planned.sort(key=lambda one: one[1].later(one[2]))  # stable
+            made = [(adapter, ledger, run) for run in forced_runs.runs(ledger.plan)]
+            first += made[: len(ledger.plan.trees)]
+            later += made[len(ledger.plan.trees) :]
+        planned = first + later
         requests = [(run.tree, self._scoring(number, run, adapter)) for number, (adapter, _, run) in enumerate(planned)]
         for part in pool.answers(requests):
             ready: dict[int, Any] = {}
@@ -234,9 +225,7 @@ class VLLMEngine:
     def _race(self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done) -> None:
         """Requests of which the best of each document is wanted: heats of the whole window together."""
         racing: list[tuple[Path | None, list[int], race.Race]] = []
-        for adapter in dict.fromkeys(asked[at][0] for at in window):
-            own = [at for at in window if asked[at][0] == adapter]
-            pairs = self.encoder.pairs([asked[at][1] for at in own])
+        for adapter, own, pairs in self._pairs(window, asked):
             for field in race.fields([race.document(asked[at][1]) for at in own], pairs):
                 plan = choices.plan([pairs[number] for number in field], self.max_length)
                 racing.append((adapter, [own[number] for number in field], race.Race(plan)))
@@ -253,8 +242,6 @@ class VLLMEngine:
                 for answer in part:
                     share, run = planned[answer["id"]]
                     racing[share][2].enter(run.tree, forced_runs.read(run, answer))
-
-    # ------------------------------------------------------------ generation
 
     def _continue(
         self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done
@@ -276,18 +263,14 @@ class VLLMEngine:
         eot = self.encoder.eot_token_id
         until = handle_stop_sequences(how.get("until"), eos=self.encoder.tok_decode([eot], skip_special_tokens=False))
         limit = int(how["max_gen_toks"])
-        room = self.max_length + 1 - limit
-        if room <= 0 or limit < 1:
-            raise FinbenchError(
-                f"The task generates up to {limit} tokens; the model sees {self.max_length + 1}.", choices.LONGER
-            )
+        room = choices.room(limit, self.max_length + 1)
         others = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks", "do_sample"}
         if odd := sorted(others - set(_SAMPLING)):
             raise FinbenchError(f"The engine vllm cannot generate with {odd[0]}.", "Use --engine hf")
         settings = {key for key, value in self.generation.items() if value is not None and not key.startswith("_")}
         if odd := sorted(settings - HARMLESS - _GREEDY_OWN):
-            raise FinbenchError(f"The model's own generation_config.json has {odd[0]}, which vLLM does not do.",
-                                "Use --engine hf")  # fmt: skip
+            said = f"The model's own generation_config.json has {odd[0]}, which vLLM does not do."
+            raise FinbenchError(said, "Use --engine hf")
         own = self.generation.get("eos_token_id")
         ends = {eot, *(own if isinstance(own, list) else [own])} - {None}
         asks = {
@@ -303,7 +286,7 @@ class VLLMEngine:
             },
         }
         if not asks["prompt"]:
-            raise FinbenchError("A prompt without a single token cannot be continued.", choices.NO_PROMPT)
+            raise choices.NO_PROMPT
         return asks, until
 
 
@@ -312,44 +295,24 @@ class _Ledger:
 
     def __init__(self, plan: choices.TreePlan, numbers: Sequence[int]) -> None:
         self.plan, self.numbers = plan, numbers
-        self.scored: dict[tuple[int, int], dict[int, tuple[float, bool]]] = {}
-        self.waits: dict[tuple[int, int, int], list[int]] = {}
-        self.left: dict[int, int] = {}
-        self.paths: dict[int, tuple[int, list[int]]] = {}
-        for number, tree in enumerate(plan.trees):
-            for request, path in tree.paths.items():
-                needs = set(zip(path, plan.targets[request], strict=True))
-                self.paths[request], self.left[request] = (number, path), len(needs)
-                for node, token in needs:
-                    self.waits.setdefault((number, node, token), []).append(request)
-        self.roots: set[int] = set()  # trees of which a run has been planned
+        self.scored: list[dict[tuple[int, int], tuple[float, bool]]] = [{} for _ in plan.trees]  # by node and token
+        self.waiting = [dict(tree.paths) for tree in plan.trees]
 
     def empty(self) -> dict[int, tuple[float, bool]]:
         """Answers of the requests without a continuation."""
         return {self.numbers[at]: (0.0, True) for at, target in enumerate(self.plan.targets) if not target}
 
-    def later(self, run: forced_runs.ForcedRun) -> bool:
-        """Whether the run is not the first one of its tree; asked once a run, in their order."""
-        known = run.tree in self.roots
-        self.roots.add(run.tree)
-        return known
-
     def enter(self, run: forced_runs.ForcedRun, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:
         """Take what a run found; return the answers that are whole now, by number."""
+        scored, waiting = self.scored[run.tree], self.waiting[run.tree]
+        scored |= forced_runs.read(run, answer)
         ready = {}
-        for (node, token), value in forced_runs.read(run, dict(answer)).items():
-            self.scored.setdefault((run.tree, node), {})[token] = value
-            for request in self.waits.pop((run.tree, node, token), ()):
-                self.left[request] -= 1
-                if not self.left[request]:
-                    ready[self.numbers[request]] = self._total(request)
+        for request, path in list(waiting.items()):
+            targets = self.plan.targets[request]
+            if all(place in scored for place in zip(path, targets, strict=True)):
+                ready[self.numbers[request]] = choices.total(path, targets, scored)
+                del waiting[request]
         return ready
-
-    def _total(self, request: int) -> tuple[float, bool]:
-        tree, path = self.paths[request]
-        targets = self.plan.targets[request]
-        found = {(node, token): self.scored[tree, node][token] for node, token in zip(path, targets, strict=True)}
-        return choices.total(path, targets, found)
 
 
 def _name(folder: Path) -> str:
