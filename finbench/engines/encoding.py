@@ -39,10 +39,8 @@ class Encoder(TemplateLM):
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
         return [(list(context), list(continuation)) for _, context, continuation in requests]
 
-    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> Any:
-        """No task of finbench asks for it."""
-        raise NotImplementedError
-
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
         """An engine's affair."""
         raise NotImplementedError
+
+    loglikelihood_rolling = generate_until  # no task of finbench asks for it

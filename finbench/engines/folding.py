@@ -21,7 +21,7 @@ def _mergeable(model: Any, name: str) -> bool:
     config = model.peft_config[name]
     plain = not config.is_prompt_learning and not getattr(config, "alora_invocation_tokens", None)
     saved = getattr(config, "modules_to_save", None) or getattr(config, "trainable_token_indices", None)
-    layers = [layer for layer in _layers(model) if name in _names(layer)]
+    layers = _layers(model, name)
     return (
         plain
         and not saved
@@ -34,13 +34,10 @@ def _mergeable(model: Any, name: str) -> bool:
     )
 
 
-def _layers(model: Any) -> list[Any]:
-    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-
-
-def _names(layer: Any) -> set[str]:
-    """Adapters that have weights in a layer."""
-    return {name for kind in layer.adapter_layer_names for name in getattr(layer, kind, {})}
+def _layers(model: Any, name: str) -> list[Any]:
+    """Layers in which adapter ``name`` has weights."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    return [layer for layer in layers if any(name in getattr(layer, kind, {}) for kind in layer.adapter_layer_names)]
 
 
 class Merger:
@@ -75,7 +72,7 @@ class Merger:
         return False
 
     def _add(self, model: Any, name: str) -> None:
-        self.layers = [layer for layer in _layers(model) if name in _names(layer)]
+        self.layers = _layers(model, name)
         with torch.no_grad():
             for layer in self.layers:
                 base = layer.get_base_layer()

@@ -34,7 +34,7 @@ _GRACE = 10.0  # seconds between asking to stop and killing
 
 
 @dataclass
-class Server:
+class Server(contextlib.AbstractContextManager["Server"]):
     """A running server. ``models`` are the names to ask for, the base first. Use it in a ``with`` statement."""
 
     url: str
@@ -42,9 +42,6 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Any
     key: str | None = field(default=None, repr=False)
-
-    def __enter__(self) -> Server:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -181,7 +178,8 @@ def _await(server: Server) -> None:
     """Until every model has said a token, and every adapter another thing than the base."""
     endpoint = Endpoint(server.url, server.key, attempts=1, own=True)
     started = time.monotonic()
-    while True:
+    said: dict[str, Any] = {}
+    while not said:
         if server.process.poll() is not None:
             raise FinbenchError(f"The server cannot start: {_last_line(server.log)}", "finbench doctor")
         if time.monotonic() - started > _PATIENCE:
@@ -192,8 +190,6 @@ def _await(server: Server) -> None:
             said = {model: _said(endpoint, model) for model in server.models}
         except Refused:
             time.sleep(0.5)
-            continue
-        break
     silent = [model for model in server.models[1:] if said[model] == said[server.models[0]]]
     if silent:
         raise FinbenchError(
