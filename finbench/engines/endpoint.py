@@ -6,7 +6,6 @@ echoes the prompt with log-probabilities (vLLM's does); every label is a request
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import queue
@@ -57,22 +56,20 @@ class ServerEngine(Engine):
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Answers as they come in; the first fault stops the rest."""
-        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        numbers = iter(range(len(requests)))  # that the threads share
         heard: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
         over = threading.Event()
-        for number in range(len(requests)):
-            waiting.put(number)
 
         def ask() -> None:
-            with contextlib.suppress(queue.Empty):
-                while not over.is_set():
-                    number = waiting.get_nowait()
-                    request = requests[number]
-                    one = self._scored if request.request_type == "loglikelihood" else self._said
-                    try:
-                        heard.put((number, one(*request.args), None))
-                    except Exception as fault:  # noqa: BLE001  raised where it is heard
-                        heard.put((number, None, fault))
+            for number in numbers:
+                if over.is_set():
+                    return
+                request = requests[number]
+                one = self._scored if request.request_type == "loglikelihood" else self._said
+                try:
+                    heard.put((number, one(*request.args), None))
+                except Exception as fault:  # noqa: BLE001  raised where it is heard
+                    heard.put((number, None, fault))
 
         # daemons: an executor's threads would be waited for after Ctrl-C, however long the endpoint stays silent
         threads = [threading.Thread(target=ask, daemon=True) for _ in range(min(self.at_once, len(requests)))]

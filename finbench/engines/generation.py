@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,13 +15,11 @@ from finbench.engines.forward import NOT_FINITE, Forward, RowsLayer
 
 @dataclass
 class _Rows:
-    """Rows in flight: their layers, which of their positions are real, and what each has said."""
+    """Rows in flight: what each prompt has got so far, their layers, and which of their positions are real."""
 
-    numbers: list[int]
+    said: dict[int, list[int]]
     layers: list[Any]
     seen: Any  # bools, shape (rows, own positions)
-    next: list[int]
-    said: list[list[int]] = field(default_factory=list)
 
 
 def generate(
@@ -47,20 +45,17 @@ def generate(
     live: _Rows | None = None
     while waiting or live:
         # a step reads every weight, for two rows as for sixty: half of them gone, others take their places
-        if waiting and (live is None or 2 * len(live.numbers) <= rows):
+        if waiting and (live is None or 2 * len(live.said) <= rows):
             parts = [live] if live else []
-            while count := _fitting(waiting, rows - sum(len(part.numbers) for part in parts), tokens):
+            while count := _fitting(waiting, rows - sum(len(part.said) for part in parts), tokens):
                 parts.append(_prefill(forward, waiting[:count], len(prefix), shared))
                 waiting = waiting[count:]
             live = _join(parts)
         assert live is not None
-        for said, token in zip(live.said, live.next, strict=True):
-            said.append(token)
-        done = {row for row, said in enumerate(live.said) if len(said) >= limit or finished(said)}
+        done = {number: said for number, said in live.said.items() if len(said) >= limit or finished(said)}
         if done:
-            deliver({live.numbers[row]: live.said[row] for row in sorted(done)})
-            left = [row for row in range(len(live.numbers)) if row not in done]
-            live = _keep(live, left) if left else None
+            deliver(done)
+            live = _keep(live, live.said.keys() - done) if len(done) < len(live.said) else None
         if live:
             _step(forward, live, len(prefix))
 
@@ -104,7 +99,7 @@ def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Sequenc
         for layer in _written(layers):
             layer.keys = layer.keys[rows, :, nodes].transpose(1, 2)
             layer.values = layer.values[rows, :, nodes].transpose(1, 2)
-    return _Rows(numbers, layers, seen, _best(logits), [[] for _ in numbers])
+    return _Rows({number: [token] for number, token in zip(numbers, _best(logits), strict=True)}, layers, seen)
 
 
 def _step(forward: Forward, live: _Rows, past: int) -> None:
@@ -112,11 +107,14 @@ def _step(forward: Forward, live: _Rows, past: int) -> None:
     positions = past + live.seen.sum(dim=-1, keepdim=True)
     live.seen = torch.cat([live.seen, torch.ones_like(live.seen[:, :1])], dim=-1)
     own = live.seen.cumsum(dim=-1) - 1 + past
-    keys = torch.cat([torch.arange(past).expand(len(live.numbers), -1), own], dim=-1)
-    sees = torch.cat([torch.ones((len(live.numbers), past), dtype=torch.bool), live.seen], dim=-1)
-    ids = torch.tensor([[said[-1]] for said in live.said])
-    places = [(row, 0) for row in range(len(live.numbers))]
-    live.next = _best(forward.call(ids, positions, sees[:, None, :], keys, Cache(layers=live.layers), places))
+    rows = len(live.said)
+    keys = torch.cat([torch.arange(past).expand(rows, -1), own], dim=-1)
+    sees = torch.cat([torch.ones((rows, past), dtype=torch.bool), live.seen], dim=-1)
+    ids = torch.tensor([[said[-1]] for said in live.said.values()])
+    places = [(row, 0) for row in range(rows)]
+    logits = forward.call(ids, positions, sees[:, None, :], keys, Cache(layers=live.layers), places)
+    for said, token in zip(live.said.values(), _best(logits), strict=True):
+        said.append(token)
 
 
 def _best(logits: Any) -> list[int]:
@@ -128,21 +126,17 @@ def _best(logits: Any) -> list[int]:
     return found
 
 
-def _keep(live: _Rows, rows: list[int]) -> _Rows:
-    """Without the rows that are done, and without the positions that only those had."""
+def _keep(live: _Rows, numbers: Set[int]) -> _Rows:
+    """These prompts alone, without the positions that only others had."""
     device = live.layers[0].keys.device
+    rows = [row for row, number in enumerate(live.said) if number in numbers]
     seen = live.seen[rows]
     index, columns = torch.tensor(rows, device=device), seen.any(dim=0).to(device)
     for layer in _written(live.layers):
         layer.keys = layer.keys[index][:, :, columns]
         layer.values = layer.values[index][:, :, columns]
-    return _Rows(
-        [live.numbers[row] for row in rows],
-        live.layers,
-        seen[:, columns.to(seen.device)],
-        [live.next[row] for row in rows],
-        [live.said[row] for row in rows],
-    )
+    said = {number: said for number, said in live.said.items() if number in numbers}
+    return _Rows(said, live.layers, seen[:, columns.to(seen.device)])
 
 
 def _written(layers: list[Any]) -> list[Any]:
@@ -166,10 +160,5 @@ def _join(parts: list[_Rows]) -> _Rows:
             setattr(joined, name, torch.cat(padded))
         joined.dtype, joined.device, joined.is_initialized = joined.keys.dtype, joined.keys.device, True
         layers.append(joined)
-    return _Rows(
-        [number for part in parts for number in part.numbers],
-        layers,
-        torch.cat([torch.nn.functional.pad(part.seen, (0, width - part.seen.shape[1])) for part in parts]),
-        [token for part in parts for token in part.next],
-        [said for part in parts for said in part.said],
-    )
+    seen = torch.cat([torch.nn.functional.pad(part.seen, (0, width - part.seen.shape[1])) for part in parts])
+    return _Rows({number: said for part in parts for number, said in part.said.items()}, layers, seen)

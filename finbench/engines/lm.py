@@ -6,7 +6,7 @@ trees (sampling, beams, models without a cache, prompt tuning) goes HFLM's own w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -21,6 +21,7 @@ from finbench.core.environment import free_memory
 from finbench.core.errors import reason
 from finbench.engines import choices, forward, generation, race
 from finbench.engines.folding import Merger
+from finbench.engines.interface import Done
 from finbench.models import prefixes
 
 _ROWS = 64  # prompts that are decoded side by side
@@ -30,8 +31,6 @@ _PROBE = "Operating profit rose to 4.1 million. Operating profit fell."
 HARMLESS = {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p", "min_p",
              "typical_p", "max_length", "use_cache", "transformers_version", "output_attentions",
              "output_hidden_states", "return_dict_in_generate", "cache_implementation"}  # fmt: skip
-
-Deliver = Callable[[Mapping[int, Any]], None]
 
 
 class _Finite(LogitsProcessor):
@@ -60,7 +59,7 @@ class TreeLM(HFLM):
         super().__init__(*arguments, **options)
         self.rows = rows
         self.tokens = tokens or (512 if self.device.type == "cpu" else 16384)
-        self.deliver: Deliver = lambda answers: None
+        self.deliver: Done = lambda answers: None
         self.bare = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         if merge and self.peft:
             Merger().merge(self.model, self.model.active_adapter, self._probe)
@@ -150,9 +149,7 @@ class TreeLM(HFLM):
         """Whether a sequence is so long that its positions are coded otherwise than those of a shorter prefix."""
         return bool(min(length, self.max_length) >= self.steady)
 
-    def _score(
-        self, requests: Sequence[choices.Request], heard: Deliver = lambda done: None
-    ) -> list[tuple[float, bool]]:
+    def _score(self, requests: Sequence[choices.Request], heard: Done = lambda done: None) -> list[tuple[float, bool]]:
         plan = choices.plan(requests, self.max_length)
         answers = dict.fromkeys(range(len(requests)), (0.0, True))  # of an empty continuation
         for batch in self._run(plan):
@@ -172,7 +169,7 @@ class TreeLM(HFLM):
             logits, places = self.forward.logits(batch, plan.prefix)
             yield list(zip(batch, forward.score(logits, batch, places), strict=True))
 
-    def _race(self, requests: Sequence[choices.Request], heard: Deliver) -> list[tuple[float, bool]]:
+    def _race(self, requests: Sequence[choices.Request], heard: Done) -> list[tuple[float, bool]]:
         """As ``_score``, for the labels of one document."""
         answers: dict[int, tuple[float, bool]] = {}
         for field in race.fields([None] * len(requests), requests):
@@ -237,7 +234,7 @@ class TreeLM(HFLM):
         own = self.bare.generation_config.to_diff_dict()
         return any(value is not None and not key.startswith("_") for key, value in own.items() if key not in HARMLESS)
 
-    def _continue(self, numbers: list[int], contexts: list[str], how: Mapping[str, Any], deliver: Deliver) -> None:
+    def _continue(self, numbers: list[int], contexts: list[str], how: Mapping[str, Any], deliver: Done) -> None:
         eos = self.tok_decode([self.eot_token_id], skip_special_tokens=False)
         until = handle_stop_sequences(how.get("until"), eos=eos)
         limit = int(how["max_gen_toks"])

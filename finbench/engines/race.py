@@ -99,20 +99,18 @@ class Race:
         tree, nodes = self.origin[number]
         self.scored |= {(tree, nodes[node], token): value for (node, token), value in scored.items()}
         for request in sorted(self.left):
-            self._advance(request)
+            own, path = self.paths[request]
+            while self.steps[request] < len(path):
+                value = self.scored.get((own, path[self.steps[request]], self._token(request)))
+                if value is None:
+                    break
+                self.sums[request] += value[0]
+                self.greedy[request] &= value[1]
+                self.steps[request] += 1
+            else:
+                self.left.discard(request)
+                self.best = max(self.best, self.sums[request])
         self.left = {request for request in self.left if self.sums[request] > self.best - SURE}
-
-    def _advance(self, request: int) -> None:
-        tree, path = self.paths[request]
-        while self.steps[request] < len(path):
-            value = self.scored.get((tree, path[self.steps[request]], self._token(request)))
-            if value is None:
-                return
-            self.sums[request] += value[0]
-            self.greedy[request] &= value[1]
-            self.steps[request] += 1
-        self.left.discard(request)
-        self.best = max(self.best, self.sums[request])
 
     def answers(self) -> list[tuple[float, bool]]:
         """(log-likelihood, greedy) of every request."""

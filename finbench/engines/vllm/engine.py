@@ -29,6 +29,8 @@ _GPU_SLOTS = 32  # adapters in one batch on a GPU, where each slot takes memory;
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 _GREEDY_OWN = {"repetition_penalty"}  # of a model's generation config: what vLLM takes and greedy decoding feels
 
+_Asked = Sequence[tuple[Path | None, Any]]  # adapters, and requests to them
+
 
 class VLLMEngine(Engine):
     """One start for a base and all ``folders`` of adapters. It starts when it is first asked."""
@@ -48,6 +50,7 @@ class VLLMEngine(Engine):
         stock: bool = False,
     ) -> None:
         import torch
+        from transformers import GenerationConfig
 
         self.base, self.folders = base, list(dict.fromkeys(folders))
         self.dtype = str(bases.compute_dtype(dtype)).removeprefix("torch.")
@@ -55,15 +58,24 @@ class VLLMEngine(Engine):
         context = min((n for n in (max_length, bases.context_length(base)) if n), default=None)
         self.max_length = (context or self.encoder.tokenizer.model_max_length) - 1  # one more is always said
         self.on_cpu = not torch.cuda.is_available()
-        self.count, self.stock = data_parallel, stock
-        self.names = {folder: _name(folder) for folder in self.folders}
-        self.settings = self._settings(batch_size, tensor_parallel, max_length)
+        self.count = data_parallel
+        # the adapters' names inside vLLM, from their content: equal names mean equal answers, so caches cannot mix
+        self.names = {folder: "a" + adapters.identity(folder)[:24] for folder in self.folders}
+        held = [
+            {"name": name, "id": int(name[1:13], 16) + 1, "path": str(folder.resolve())}
+            for folder, name in self.names.items()
+        ]
+        engine = self._engine(batch_size, tensor_parallel, max_length)
+        self.settings = {"engine": engine, "adapters": held, "stock": stock}
         self.use(None)
         self.pool: Pool | None = None
         self.gaps: dict[Path, float] = {}
-        self.generation = _generation(base)
+        stated = (base.folder / "generation_config.json").is_file()
+        own = GenerationConfig.from_pretrained(base.folder, local_files_only=True) if stated else None
+        self.generation: dict[str, Any] = own.to_diff_dict() if own else {}  # the model's own, where not the default
 
-    def _settings(self, batch_size: int | None, tensor_parallel: int, max_length: int | None) -> dict[str, Any]:
+    def _engine(self, batch_size: int | None, tensor_parallel: int, max_length: int | None) -> dict[str, Any]:
+        """Arguments of vLLM's EngineArgs."""
         engine: dict[str, Any] = {
             "model": str(self.base.folder),
             "dtype": self.dtype,
@@ -80,11 +92,8 @@ class VLLMEngine(Engine):
         if max_length:
             engine["max_model_len"] = self.max_length + 1
         if self.on_cpu:
-            engine |= {
-                "enforce_eager": True,
-                "block_size": 32,
-                "max_num_batched_tokens": max(_CPU_BATCH, batch_size or 0),
-            }
+            engine |= {"enforce_eager": True, "block_size": 32}
+            engine["max_num_batched_tokens"] = max(_CPU_BATCH, batch_size or 0)
             if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
                 engine["kv_cache_memory_bytes"] = _CPU_CACHE
         if self.folders:
@@ -97,11 +106,7 @@ class VLLMEngine(Engine):
                 "max_cpu_loras": len(configs) + 1,
                 "lora_target_modules": sorted({name for folder in self.folders for name in targets(folder)}),
             }
-        held = [
-            {"name": self.names[folder], "id": int(self.names[folder][1:13], 16) + 1, "path": str(folder.resolve())}
-            for folder in self.folders
-        ]
-        return {"engine": engine, "adapters": held, "stock": self.stock}
+        return engine
 
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter from now on; it must be one of those given at the start."""
@@ -137,7 +142,7 @@ class VLLMEngine(Engine):
         """Answers by the present subject."""
         return self.answer_all([(self.current, request) for request in requests], done)
 
-    def answer_all(self, asked: Sequence[tuple[Path | None, Any]], done: Done) -> list[Any]:
+    def answer_all(self, asked: _Asked, done: Done) -> list[Any]:
         """Answers of (adapter, request): those of different adapters are in the engine at the same time."""
         pool = self._started()
         answers: dict[int, Any] = {}
@@ -193,15 +198,13 @@ class VLLMEngine(Engine):
         name = self.names[adapter] if adapter else None
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
 
-    def _pairs(self, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]]) -> Iterator[Any]:
+    def _pairs(self, window: Sequence[int], asked: _Asked) -> Iterator[tuple[Path | None, list[int], Any]]:
         """For each adapter: itself, the numbers of its requests, and these in tokens."""
         for adapter in dict.fromkeys(asked[at][0] for at in window):
             own = [at for at in window if asked[at][0] == adapter]
             yield adapter, own, self.encoder.pairs([asked[at][1] for at in own])
 
-    def _score(
-        self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done
-    ) -> None:
+    def _score(self, pool: Pool, window: Sequence[int], asked: _Asked, deliver: Done) -> None:
         """Requests of one window, by adapter; those near a root go first, of all adapters."""
         first: list[tuple[Path | None, _Ledger, forced_runs.ForcedRun]] = []
         later = []
@@ -222,7 +225,7 @@ class VLLMEngine(Engine):
             if ready:
                 deliver(ready)
 
-    def _race(self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done) -> None:
+    def _race(self, pool: Pool, window: Sequence[int], asked: _Asked, deliver: Done) -> None:
         """Requests of which the best of each document is wanted: heats of the whole window together."""
         racing: list[tuple[Path | None, list[int], race.Race]] = []
         for adapter, own, pairs in self._pairs(window, asked):
@@ -243,51 +246,45 @@ class VLLMEngine(Engine):
                     share, run = planned[answer["id"]]
                     racing[share][2].enter(run.tree, forced_runs.read(run, answer))
 
-    def _continue(
-        self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done
-    ) -> None:
-        requests, until = [], {}
+    def _continue(self, pool: Pool, window: Sequence[int], asked: _Asked, deliver: Done) -> None:
+        """Prompts that are to be continued."""
+        until: dict[int, list[str]] = {}
+        requests = []
+        own = self.generation.get("eos_token_id")
+        settings = {key for key, value in self.generation.items() if value is not None and not key.startswith("_")}
         for at in window:
             adapter, request = asked[at]
-            asks, until[at] = self._continuing(at, adapter, *request.args)
+            text, stated = request.args
+            how = normalize_gen_kwargs(dict(stated), 256)
+            limit = int(how["max_gen_toks"])
+            room = choices.room(limit, self.max_length + 1)
+            others = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks", "do_sample"}
+            if odd := sorted(others - set(_SAMPLING)):
+                raise FinbenchError(f"The engine vllm cannot generate with {odd[0]}.", "Use --engine hf")
+            if odd := sorted(settings - HARMLESS - _GREEDY_OWN):
+                said = f"The model's own generation_config.json has {odd[0]}, which vLLM does not do."
+                raise FinbenchError(said, "Use --engine hf")
+            eot = self.encoder.eot_token_id
+            eos = self.encoder.tok_decode([eot], skip_special_tokens=False)
+            until[at] = handle_stop_sequences(how.get("until"), eos=eos)
+            asks = {
+                "id": at,
+                "adapter": self.names[adapter] if adapter else None,
+                "prompt": self.encoder.prompt(text)[-room:],
+                "limit": limit,
+                "stop": [stop for stop in until[at] if stop],
+                "ends": sorted({eot, *(own if isinstance(own, list) else [own])} - {None}),
+                "sampling": {
+                    **{key: value for key, value in self.generation.items() if key in _GREEDY_OWN},
+                    **{key: how[key] for key in sorted(others)},
+                },
+            }
+            if not asks["prompt"]:
+                raise choices.NO_PROMPT
             requests.append((at, asks))
         for part in pool.answers(requests):
             texts = {one["id"]: self.encoder.tok_decode(one["tokens"], skip_special_tokens=True) for one in part}
             deliver({at: postprocess_generated_text(text, until[at], None) for at, text in texts.items()})
-
-    def _continuing(
-        self, number: int, adapter: Path | None, text: str, stated: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], list[str]]:
-        """The request of a prompt, and the texts at which its answer ends."""
-        how = normalize_gen_kwargs(dict(stated), 256)
-        eot = self.encoder.eot_token_id
-        until = handle_stop_sequences(how.get("until"), eos=self.encoder.tok_decode([eot], skip_special_tokens=False))
-        limit = int(how["max_gen_toks"])
-        room = choices.room(limit, self.max_length + 1)
-        others = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks", "do_sample"}
-        if odd := sorted(others - set(_SAMPLING)):
-            raise FinbenchError(f"The engine vllm cannot generate with {odd[0]}.", "Use --engine hf")
-        settings = {key for key, value in self.generation.items() if value is not None and not key.startswith("_")}
-        if odd := sorted(settings - HARMLESS - _GREEDY_OWN):
-            said = f"The model's own generation_config.json has {odd[0]}, which vLLM does not do."
-            raise FinbenchError(said, "Use --engine hf")
-        own = self.generation.get("eos_token_id")
-        ends = {eot, *(own if isinstance(own, list) else [own])} - {None}
-        asks = {
-            "id": number,
-            "adapter": self.names[adapter] if adapter else None,
-            "prompt": self.encoder.prompt(text)[-room:],
-            "limit": limit,
-            "stop": [stop for stop in until if stop],
-            "ends": sorted(ends),
-            "sampling": {
-                **{key: value for key, value in self.generation.items() if key in _GREEDY_OWN},
-                **{key: how[key] for key in sorted(others)},
-            },
-        }
-        if not asks["prompt"]:
-            raise choices.NO_PROMPT
-        return asks, until
 
 
 class _Ledger:
@@ -315,22 +312,7 @@ class _Ledger:
         return ready
 
 
-def _name(folder: Path) -> str:
-    """The adapter's name inside vLLM, from its content: equal names mean equal answers, so caches cannot mix."""
-    return "a" + adapters.identity(folder)[:24]
-
-
-def _generation(base: bases.Base) -> dict[str, Any]:
-    """The model's own settings for generation, those that are not the default."""
-    from transformers import GenerationConfig
-
-    if not (base.folder / "generation_config.json").is_file():
-        return {}
-    found: dict[str, Any] = GenerationConfig.from_pretrained(base.folder, local_files_only=True).to_diff_dict()
-    return found
-
-
-def _windows(asked: Sequence[tuple[Path | None, Any]], raced: Container[str]) -> Iterator[list[int]]:
+def _windows(asked: _Asked, raced: Container[str]) -> Iterator[list[int]]:
     """Numbers of requests, a window at a time; those of one document stay together."""
     window: list[int] = []
     size, before = 0, None

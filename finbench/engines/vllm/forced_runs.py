@@ -50,27 +50,16 @@ def runs(plan: TreePlan) -> list[ForcedRun]:
 
 
 def _of_tree(number: int, tree: Tree, prefix: list[int]) -> Iterator[ForcedRun]:
-    following = _following(tree)
-    continued = set(following.values())
-    for node in sorted(tree.wanted):
-        if node in continued:
-            continue
+    below = {(parent, tree.tokens[node]): node for node, parent in enumerate(tree.parents)}
+    # the next node of each at which one token only is asked for and its continuation is asked for something too
+    following = {node: below.get((node, wanted[0]), -1) for node, wanted in tree.wanted.items() if len(wanted) == 1}
+    following = {node: child for node, child in following.items() if child in tree.wanted}
+    for node in sorted(tree.wanted.keys() - following.values()):
         walk = [node]
         while walk[-1] in following:
             walk.append(following[walk[-1]])
         for start in range(0, len(walk), MOST_IDS):
             yield from _of_walk(number, tree, prefix, walk[start : start + MOST_IDS])
-
-
-def _following(tree: Tree) -> dict[int, int]:
-    """The next node of each at which one token only is asked for and its continuation is asked for something too."""
-    below = {(parent, tree.tokens[node]): node for node, parent in enumerate(tree.parents)}
-    found = {}
-    for node, wanted in tree.wanted.items():
-        child = below.get((node, wanted[0])) if len(wanted) == 1 else None
-        if child is not None and child in tree.wanted:
-            found[node] = child
-    return found
 
 
 def _of_walk(number: int, tree: Tree, prefix: list[int], walk: list[int]) -> Iterator[ForcedRun]:
