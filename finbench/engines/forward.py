@@ -56,11 +56,26 @@ class Forward:
         self.known: tuple[list[int], list[Any]] = ([], [])  # a prefix and its layers
         self.wide: Any = None  # the head's weight in float32, kept where it is small
 
-    def logits(self, batch: Sequence[Tree], prefix: list[int]) -> tuple[Any, list[tuple[int, int]]]:
-        """Float32 logits, shape (nodes, vocabulary), and the (row, node) of each, of all wanted nodes of a batch."""
+    def score(self, batch: Sequence[Tree], prefix: list[int]) -> list[dict[tuple[int, int], tuple[float, bool]]]:
+        """For each tree of a batch: (node, token) -> (log-probability, whether no token is more probable).
+
+        Raises FinbenchError for what is not finite: argmax over NaN would be the first label.
+        """
         cache = Cache(layers=[RowsLayer(layer) for layer in self.prefix(prefix)]) if prefix else None
         places = [(row, node) for row, tree in enumerate(batch) for node in tree.wanted]
-        return self.run(batch, len(prefix), cache, places), places
+        logits = self.run(batch, len(prefix), cache, places)
+        totals, best = logits.logsumexp(dim=-1), logits.argmax(dim=-1)
+        at = [(number, token) for number, (row, node) in enumerate(places) for token in batch[row].wanted[node]]
+        numbers, tokens = (torch.tensor(part, device=logits.device) for part in zip(*at, strict=True))
+        values = (logits[numbers, tokens] - totals[numbers]).double()
+        if not torch.isfinite(values).all():
+            raise NOT_FINITE
+        greedy = best[numbers] == tokens
+        scored: list[dict[tuple[int, int], tuple[float, bool]]] = [{} for _ in batch]
+        for (number, token), value, first in zip(at, values.tolist(), greedy.tolist(), strict=True):
+            row, node = places[number]
+            scored[row][node, token] = (value, first)
+        return scored
 
     def prefix(self, prefix: list[int], reuse: bool = False) -> list[Any]:
         """The layers of keys and values of a prefix; kept until another is asked for.
@@ -88,7 +103,15 @@ class Forward:
             ids[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
             positions[row, : len(tree.tokens)] = torch.tensor(tree.depths)
         positions += past
-        sees = _ancestors(batch, width)
+        if any(tree.branches for tree in batch):  # a node sees those of its tree that it descends from, and itself
+            descends = torch.eye(width, dtype=torch.bool).expand(len(batch), -1, -1).numpy().copy()
+            for row, tree in enumerate(batch):
+                for node, parent in enumerate(tree.parents):
+                    if parent >= 0:
+                        descends[row, node] |= descends[row, parent]
+            sees = torch.from_numpy(descends)
+        else:
+            sees = torch.ones((1, width, width), dtype=torch.bool).tril_()
         sees = torch.cat([torch.ones((*sees.shape[:2], past), dtype=torch.bool), sees], dim=-1)
         keys = torch.cat([torch.arange(past).expand(len(batch), -1), positions], dim=-1)
         return self.call(ids, positions, sees, keys, cache, places)
@@ -150,34 +173,3 @@ class Forward:
     def _additive(self, sees: Any) -> Any:
         mask = torch.zeros(sees.shape, dtype=self.model.dtype).masked_fill_(~sees, float("-inf"))
         return mask.unsqueeze(1).to(self.model.device)
-
-
-def _ancestors(batch: Sequence[Tree], width: int) -> Any:
-    """Bools, shape (rows or 1, width, width): which nodes of its tree each node descends from, and itself."""
-    if not any(tree.branches for tree in batch):
-        return torch.ones((1, width, width), dtype=torch.bool).tril_()
-    sees = torch.eye(width, dtype=torch.bool).expand(len(batch), -1, -1).numpy().copy()
-    for row, tree in enumerate(batch):
-        for node, parent in enumerate(tree.parents):
-            if parent >= 0:
-                sees[row, node] |= sees[row, parent]
-    return torch.from_numpy(sees)
-
-
-def score(logits: Any, batch: Sequence[Tree], places: list[tuple[int, int]]) -> list[dict[tuple[int, int], Any]]:
-    """For each row: (node, token) -> (log-probability, whether no token is more probable).
-
-    Raises FinbenchError for what is not finite: argmax over NaN would be the first label.
-    """
-    totals, best = logits.logsumexp(dim=-1), logits.argmax(dim=-1)
-    at = [(number, token) for number, (row, node) in enumerate(places) for token in batch[row].wanted[node]]
-    numbers, tokens = (torch.tensor(part, device=logits.device) for part in zip(*at, strict=True))
-    values = (logits[numbers, tokens] - totals[numbers]).double()
-    if not torch.isfinite(values).all():
-        raise NOT_FINITE
-    greedy = best[numbers] == tokens
-    scored: list[dict[tuple[int, int], Any]] = [{} for _ in batch]
-    for (number, token), value, first in zip(at, values.tolist(), greedy.tolist(), strict=True):
-        row, node = places[number]
-        scored[row][node, token] = (value, first)
-    return scored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class HFEngine(Engine):
         self.max_length = int(self.lm.max_length)
         self.form = "base"
         self.merger = Merger()
+        self._probe = functools.partial(self.lm.probe, _PROBE)
         self.alone = self._probe()
         self.proven: set[Path] = set()
 
@@ -104,26 +106,17 @@ class HFEngine(Engine):
             )
         self.peft.base_model.enable_adapter_layers()
         if torch.equal(self._probe(), self.alone):
-            raise FinbenchError(
-                f"{adapter} has no effect: its answers are those of the base.", "Train it again with a larger --lr."
-            )
+            said = f"{adapter} has no effect: its answers are those of the base."
+            raise FinbenchError(said, "Train it again with a larger --lr.")
         self.proven.add(adapter)
 
-    def _probe(self) -> Any:
-        """Logits of a fixed prompt, shape (tokens, vocabulary)."""
-        ids = torch.tensor([self.tokenizer.encode(_PROBE)], device=self.plain.device)
-        with torch.no_grad():
-            return self.lm.model(ids).logits[0]
-
     def prompt_tokens(self, request: Any) -> tuple[int, int]:
-        """Counted by the tokenizer, as lm-eval will."""
         prompt = len(self.lm.tok_encode(request.args[0]))
         if request.request_type == "loglikelihood":
             return prompt, prompt + len(self.lm.tok_encode(request.args[1], add_special_tokens=False)) - 1
         return prompt, prompt + int(request.args[1].get("max_gen_toks", self.lm.max_gen_toks))
 
     def chat_template(self) -> Any:
-        """The base's own."""
         return bases.chat_template(self.tokenizer, self.base.id.alias)
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:

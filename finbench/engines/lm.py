@@ -62,7 +62,7 @@ class TreeLM(HFLM):
         self.deliver: Done = lambda answers: None
         self.bare = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         if merge and self.peft:
-            Merger().merge(self.model, self.model.active_adapter, self._probe)
+            Merger().merge(self.model, self.model.active_adapter, self.probe)
         self.slow = self._reason()
         self.steady = prefixes.steady(self.bare)
         self.forward: Any = None if self.slow else forward.Forward(self.bare)
@@ -71,9 +71,10 @@ class TreeLM(HFLM):
         if self.slow:
             say(f"This model is run without shared prefixes: {self.slow}.")
 
-    def _probe(self) -> Any:
+    def probe(self, text: str = _PROBE) -> Any:
+        """Logits of a prompt, shape (tokens, vocabulary)."""
         with torch.no_grad():
-            return self.model(torch.tensor([self.tokenizer.encode(_PROBE)], device=self.device)).logits[0]
+            return self.model(torch.tensor([self.tokenizer.encode(text)], device=self.device)).logits[0]
 
     def changed(self) -> None:
         """The weights are others than before."""
@@ -166,8 +167,7 @@ class TreeLM(HFLM):
         """The trees of a plan in their order, a forward pass at a time, each with what was found in it."""
         wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
         for batch in choices.batches(plan.trees, self.tokens, wanted, self.rows, len(plan.prefix)):
-            logits, places = self.forward.logits(batch, plan.prefix)
-            yield list(zip(batch, forward.score(logits, batch, places), strict=True))
+            yield list(zip(batch, self.forward.score(batch, plan.prefix), strict=True))
 
     def _race(self, requests: Sequence[choices.Request], heard: Done) -> list[tuple[float, bool]]:
         """As ``_score``, for the labels of one document."""

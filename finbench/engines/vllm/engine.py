@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import DType
 from finbench.engines import choices, race
-from finbench.engines.encoding import Encoder
 from finbench.engines.interface import Done, Engine
 from finbench.engines.lm import HARMLESS
 from finbench.engines.servable import served_rank, targets
@@ -118,28 +120,23 @@ class VLLMEngine(Engine):
         self.current, self.form = adapter, "unmerged" if adapter else "base"
 
     def prompt_tokens(self, request: Any) -> tuple[int, int]:
-        """Counted by the tokenizer, as they will be sent."""
         prompt = len(self.encoder.tok_encode(request.args[0]))
         if request.request_type == "loglikelihood":
             return prompt, prompt + len(self.encoder.tok_encode(request.args[1], add_special_tokens=False)) - 1
         return prompt, prompt + int(request.args[1].get("max_gen_toks", 256)) - 1  # the last one is said, not read
 
     def chat_template(self) -> Any:
-        """The base's own."""
         return bases.chat_template(self.encoder.tokenizer, self.base.id.alias)
 
     def memory(self) -> int:
-        """Peak memory in bytes of the engine's processes."""
         return self.pool.memory if self.pool else 0
 
     def close(self) -> None:
-        """End the engine's processes."""
         if self.pool is not None:
             self.pool.close()
             self.pool = None
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
-        """Answers by the present subject."""
         return self.answer_all([(self.current, request) for request in requests], done)
 
     def answer_all(self, asked: _Asked, done: Done) -> list[Any]:
@@ -169,9 +166,7 @@ class VLLMEngine(Engine):
             if self.on_cpu:  # while vLLM loads
                 known = parity.references(self.base, self.folders, self.dtype)
             pool.await_ready()
-            self.gaps = parity.check(
-                known, lambda adapter, ids: self._probe(pool, adapter, ids), self.dtype == "float32"
-            )
+            self.gaps = parity.check(known, functools.partial(self._probe, pool), self.dtype == "float32")
         except BaseException:
             pool.close()
             raise
@@ -183,22 +178,21 @@ class VLLMEngine(Engine):
 
     def _probe(self, pool: Pool, adapter: Path | None, ids: list[list[int]]) -> parity.Scores:
         texts = [self.encoder.tokenizer.encode(text) for text in parity.PROBES]
-        asked = [
-            (number, self._scoring(number, forced_runs.ForcedRun(0, text, [], [0], [wanted]), adapter))
-            for number, (text, wanted) in enumerate(zip(texts, ids, strict=True))
-        ]
+        runs = [forced_runs.ForcedRun(0, text, [], [0], [part]) for text, part in zip(texts, ids, strict=True)]
         found: dict[int, list[float]] = {}
-        for part in pool.answers(asked):
+        for part in pool.answers([(at, self._scoring(at, run, adapter)) for at, run in enumerate(runs)]):
             for answer in part:
-                values = dict(reversed(answer["scores"][0]))
-                found[answer["id"]] = [float(values[token]) for token in ids[answer["id"]]]
-        return [found[number] for number in range(len(texts))]
+                scored = forced_runs.read(runs[answer["id"]], answer)
+                found[answer["id"]] = [scored[0, token][0] for token in ids[answer["id"]]]
+        return [found[at] for at in range(len(runs))]
 
     def _scoring(self, number: int, run: forced_runs.ForcedRun, adapter: Path | None) -> dict[str, Any]:
         name = self.names[adapter] if adapter else None
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
 
-    def _pairs(self, window: Sequence[int], asked: _Asked) -> Iterator[tuple[Path | None, list[int], Any]]:
+    def _pairs(
+        self, window: Sequence[int], asked: _Asked
+    ) -> Iterator[tuple[Path | None, list[int], list[choices.Request]]]:
         """For each adapter: itself, the numbers of its requests, and these in tokens."""
         for adapter in dict.fromkeys(asked[at][0] for at in window):
             own = [at for at in window if asked[at][0] == adapter]
@@ -238,9 +232,7 @@ class VLLMEngine(Engine):
                 running.discard(share)
                 deliver(dict(zip(racing[share][1], racing[share][2].answers(), strict=True)))
             planned = [(share, run) for share in sorted(running) for run in forced_runs.runs(racing[share][2].heat())]
-            requests = [
-                (share, self._scoring(number, run, racing[share][0])) for number, (share, run) in enumerate(planned)
-            ]
+            requests = [(share, self._scoring(at, run, racing[share][0])) for at, (share, run) in enumerate(planned)]
             for part in pool.answers(requests):
                 for answer in part:
                     share, run = planned[answer["id"]]
@@ -285,6 +277,42 @@ class VLLMEngine(Engine):
         for part in pool.answers(requests):
             texts = {one["id"]: self.encoder.tok_decode(one["tokens"], skip_special_tokens=True) for one in part}
             deliver({at: postprocess_generated_text(text, until[at], None) for at, text in texts.items()})
+
+
+class Encoder(TemplateLM):
+    """Texts to tokens as HFLM makes them: special tokens, empty contexts, spaces at the seam; it answers nothing."""
+
+    backend = "causal"
+    add_bos_token = None
+    custom_prefix_token_id = None
+
+    tok_encode = HFLM.tok_encode
+    tok_decode = HFLM.tok_decode
+    tok_batch_encode = HFLM.tok_batch_encode
+    eot_token_id = HFLM.eot_token_id
+    prefix_token_id = HFLM.prefix_token_id
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def pairs(self, requests: Sequence[Any]) -> list[choices.Request]:
+        """(context, continuation) in tokens of loglikelihood requests."""
+        found: list[choices.Request] = self.loglikelihood(requests, disable_tqdm=True)
+        return found
+
+    def prompt(self, text: str) -> list[int]:
+        """Tokens of a prompt that is to be continued."""
+        found: list[int] = self.tok_batch_encode([text])[0][0].tolist()
+        return found
+
+    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
+        return [(list(context), list(continuation)) for _, context, continuation in requests]
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        raise NotImplementedError
+
+    loglikelihood_rolling = generate_until
 
 
 class _Ledger:

@@ -139,7 +139,6 @@ class Pool:
         self.looked = time.monotonic()
 
     def close(self) -> None:
-        """End every process."""
         for worker in self.workers:
             worker.close()
 
