@@ -149,13 +149,11 @@ class HFEngine(Engine):
             size, raced = 4 * self.stock_batch, frozenset()
         groups: list[list[int]] = []
         for index in order:
-            joins = False
-            if groups:
-                last, new = requests[groups[-1][-1]], requests[index]
-                room = size if raced.isdisjoint((last.task_name, new.task_name)) else 0
-                joins = len(groups[-1]) < room or race.document(last) == race.document(new)
-            if joins:
-                groups[-1].append(index)
-            else:
-                groups.append([index])
+            last, new = requests[groups[-1][-1]] if groups else None, requests[index]
+            if last is None or (
+                race.document(last) != race.document(new)
+                and (len(groups[-1]) >= size or not raced.isdisjoint((last.task_name, new.task_name)))
+            ):
+                groups.append([])
+            groups[-1].append(index)
         return groups

@@ -78,7 +78,6 @@ def _called(
     return stats.interval(
         float(statistic(range(rows))),
         np.array([len(unit) for unit in units], float),
-        count < rows,
         within,
         f"{method}, {SLOW_RESAMPLES} resamples",
         error,

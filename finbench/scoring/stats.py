@@ -82,13 +82,11 @@ def estimate(
     ``bounds``: the least and greatest value that the statistic can have.
     """
     grouped, sizes = by_cluster(parts, clusters)
-    clustered = len(grouped) < len(parts)
     return interval(
         float(statistic(grouped.sum(axis=0))),
         sizes,
-        clustered,
         bounds,
-        f"{'cluster ' if clustered else ''}{kind}, {resamples} resamples",
+        f"{'cluster ' if len(grouped) < len(parts) else ''}{kind}, {resamples} resamples",
         lambda: jackknife(grouped, statistic),
         lambda: resample(grouped, statistic, resamples),
     )
@@ -97,7 +95,6 @@ def estimate(
 def interval(
     value: float,
     sizes: Counts,
-    clustered: bool,
     bounds: Bounds,
     method: str,
     error: Callable[[], float],
@@ -109,7 +106,7 @@ def interval(
     """
     if len(sizes) <= FEW:
         found = error() if len(sizes) > 1 else 0.0
-        return _few_units(value, found, sizes, clustered, bounds), found
+        return _few_units(value, found, sizes, bounds), found
     values = resampled()
     return _many_units(value, values, len(sizes), method, bounds), float(values.std())
 
@@ -131,7 +128,7 @@ def spread(without: Counts, counts: Any) -> float:
     return math.sqrt((n - 1) / n * float((counts * (without - middle) ** 2).sum()))
 
 
-def _few_units(value: float, error: float, sizes: Counts, clustered: bool, bounds: Bounds) -> Measure:
+def _few_units(value: float, error: float, sizes: Counts, bounds: Bounds) -> Measure:
     """The 95 % interval from a jackknife's standard error over few documents, or sources of ``sizes`` documents.
 
     A number between two bounds is a share of the way from one to the other: Wilson's score interval for as many
@@ -141,7 +138,8 @@ def _few_units(value: float, error: float, sizes: Counts, clustered: bool, bound
     says nothing of how units differ, and documents that are all alike nothing of what they were drawn from: no
     interval, with the reason in ``method``.
     """
-    n, unit = len(sizes), "source" if clustered else "document"
+    n, clustered = len(sizes), sizes.sum() > len(sizes)
+    unit = "source" if clustered else "document"
     low, high = bounds
     finite = math.isfinite(low) and math.isfinite(high)
     if n == 1:
@@ -233,8 +231,6 @@ def seed_spread(values: Sequence[float]) -> Spread:
 
     The standard deviation has n - 1 in its denominator.
     """
-    if len(values) < 2:
-        raise ValueError(f"a spread needs two seeds, got {len(values)}")
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Spread(mean, deviation, len(values), mean - half, mean + half)

@@ -190,9 +190,7 @@ class VLLMEngine(Engine):
         name = self.names[adapter] if adapter else None
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
 
-    def _pairs(
-        self, window: Sequence[int], asked: _Asked
-    ) -> Iterator[tuple[Path | None, list[int], list[choices.Request]]]:
+    def _pairs(self, window: Sequence[int], asked: _Asked) -> Iterator[tuple[Path | None, list[int], Any]]:
         """For each adapter: itself, the numbers of its requests, and these in tokens."""
         for adapter in dict.fromkeys(asked[at][0] for at in window):
             own = [at for at in window if asked[at][0] == adapter]
