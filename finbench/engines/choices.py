@@ -33,8 +33,8 @@ class Tree:
     """One row of a batch: tokens in an order in which parents come first, below the call's prefix.
 
     ``parents[i]`` is the node before node i, -1 where that is the end of the prefix. ``wanted[i]`` holds, for node
-    i, the tokens whose log-probability after it is asked for. ``requests`` are the numbers of the requests that
-    end here; ``paths[r]`` are the nodes after which the tokens of request r are scored, one a token.
+    i, the tokens whose log-probability after it is asked for; ``paths[r]`` the nodes after which the tokens of
+    request r, which ends in this tree, are scored, one a token.
     """
 
     tokens: list[int] = field(default_factory=list)

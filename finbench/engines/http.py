@@ -59,10 +59,7 @@ class Endpoint:
         return cls(url, next((os.environ[name] for name in KEYS if os.environ.get(name)), None))
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The JSON of a page, or that answers ``body``.
-
-        Refused where no attempt came through, FinbenchError for a refusal.
-        """
+        """The JSON of a page, or that answers ``body``; Refused where no attempt came through, else FinbenchError."""
         given_up = time.monotonic() + 2 * self.timeout  # a silent endpoint would cost every attempt its whole timeout
         for attempt in itertools.count(1):
             after, cause = 0.0, None

@@ -40,10 +40,7 @@ class Difference:
         return self.units > UNTESTABLE
 
     def detectable(self) -> float | None:
-        """Least true difference that these documents would show (``DETECTABLE``).
-
-        None where no difference whatever could be significant, and where the two do not differ at all.
-        """
+        """The least true difference that shows on these documents; None where none can, or the two do not differ."""
         return DETECTABLE * self.error if self.testable and self.error else None
 
 

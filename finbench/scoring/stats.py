@@ -227,10 +227,7 @@ class Spread:
 
 
 def seed_spread(values: Sequence[float]) -> Spread:
-    """Spread of one metric over runs that differ in their seed only; at least two values.
-
-    The standard deviation has n - 1 in its denominator.
-    """
+    """Spread (n - 1 in its denominator) of one metric over runs that differ in their seed only; at least two values."""
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Spread(mean, deviation, len(values), mean - half, mean + half)

@@ -49,7 +49,6 @@ class VLLMEngine(Engine):
         tensor_parallel: int = 1,
         data_parallel: int = 1,
         max_length: int | None = None,
-        stock: bool = False,
     ) -> None:
         import torch
         from transformers import GenerationConfig
@@ -68,7 +67,7 @@ class VLLMEngine(Engine):
             for folder, name in self.names.items()
         ]
         engine = self._engine(batch_size, tensor_parallel, max_length)
-        self.settings = {"engine": engine, "adapters": held, "stock": stock}
+        self.settings = {"engine": engine, "adapters": held}
         self.use(None)
         self.pool: Pool | None = None
         self.gaps: dict[Path, float] = {}

@@ -49,9 +49,7 @@ def start(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the second runner takes no logits processors
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    if settings.get("stock"):  # vLLM's own LoRA layers, for comparison
-        os.environ["VLLM_PLUGINS"] = "none"
-    os.environ.setdefault("VLLM_PLUGINS", "finbench")
+    os.environ.setdefault("VLLM_PLUGINS", "finbench")  # without it: vLLM's own LoRA layers, for comparison
     from vllm import EngineArgs
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.llm_engine import LLMEngine
