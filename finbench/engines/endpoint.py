@@ -6,6 +6,7 @@ echoes the prompt with log-probabilities (vLLM's does); every label is a request
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import queue
@@ -147,10 +148,8 @@ class ServerEngine(Engine):
 
 def _messages(prompt: str) -> list[dict[str, str]] | None:
     """The messages that ``chat_template`` wrote, if the prompt is that."""
-    if not prompt.startswith('[{"role":'):
-        return None
-    try:
-        found = json.loads(prompt)
-    except ValueError:
-        return None
-    return found if isinstance(found, list) else None
+    if prompt.startswith('[{"role":'):
+        with contextlib.suppress(ValueError):
+            found: list[dict[str, str]] = json.loads(prompt)
+            return found
+    return None

@@ -73,8 +73,7 @@ def _forest(prompts: Sequence[Sequence[int]], rows: int) -> list[Tree]:
 
 
 def _fitting(waiting: Sequence[Tree], free: int, tokens: int) -> int:
-    """How many of the first trees one prefill takes: ``tokens`` tokens with padding, though one tree in any case, and
-    ``free`` prompts."""
+    """How many of the first trees one prefill takes: ``free`` prompts, and with padding ``tokens`` or one tree."""
     count = prompts = width = 0
     for tree in waiting:
         prompts, width = prompts + len(tree.paths), max(width, len(tree.tokens))

@@ -98,15 +98,12 @@ class TreeLM(HFLM):
         ids = self.tokenizer.encode(_PROBE, add_special_tokens=False)
         half, quarter = len(ids) // 2, len(ids) // 4
         ask = [(ids[:half], ids[half:]), (ids[:half], ids[quarter:half]), (ids[: half + 1], ids[:2])]
-        with torch.no_grad():
-            plain = [
-                torch.log_softmax(self.bare(torch.tensor([[*c, *k]], device=self.device)).logits[0].float(), -1)
-                for c, k in ask
-            ]
-        expected = [
-            float(sum(found[len(c) - 1 + at, token] for at, token in enumerate(k)))
-            for found, (c, k) in zip(plain, ask, strict=True)
-        ]
+        expected = []
+        for context, continuation in ask:
+            with torch.no_grad():
+                logits = self.bare(torch.tensor([[*context, *continuation]], device=self.device)).logits[0]
+            plain = torch.log_softmax(logits.float(), -1)[len(context) - 1 :]
+            expected.append(float(sum(plain[at, token] for at, token in enumerate(continuation))))
         if not all(torch.isfinite(torch.tensor(expected))):
             raise forward.NOT_FINITE
         try:

@@ -193,7 +193,7 @@ class VLLMEngine(Engine):
         """For each adapter: itself, the numbers of its requests, and these in tokens."""
         for adapter in dict.fromkeys(asked[at][0] for at in window):
             own = [at for at in window if asked[at][0] == adapter]
-            yield adapter, own, self.encoder.pairs([asked[at][1] for at in own])
+            yield adapter, own, self.encoder.loglikelihood([asked[at][1] for at in own], disable_tqdm=True)
 
     def _score(self, pool: Pool, window: Sequence[int], asked: _Asked, deliver: Done) -> None:
         """Requests of one window, by adapter; those near a root go first, of all adapters."""
@@ -259,7 +259,7 @@ class VLLMEngine(Engine):
             asks = {
                 "id": at,
                 "adapter": self.names[adapter] if adapter else None,
-                "prompt": self.encoder.prompt(text)[-room:],
+                "prompt": self.encoder.tok_batch_encode([text])[0][0].tolist()[-room:],
                 "limit": limit,
                 "stop": [stop for stop in until[at] if stop],
                 "ends": sorted({eot, *(own if isinstance(own, list) else [own])} - {None}),
@@ -293,17 +293,8 @@ class Encoder(TemplateLM):
         super().__init__()
         self.tokenizer = tokenizer
 
-    def pairs(self, requests: Sequence[Any]) -> list[choices.Request]:
-        """(context, continuation) in tokens of loglikelihood requests."""
-        found: list[choices.Request] = self.loglikelihood(requests, disable_tqdm=True)
-        return found
-
-    def prompt(self, text: str) -> list[int]:
-        """Tokens of a prompt that is to be continued."""
-        found: list[int] = self.tok_batch_encode([text])[0][0].tolist()
-        return found
-
     def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
+        """What lm-eval's ``loglikelihood`` gives: (context, continuation) in tokens."""
         return [(list(context), list(continuation)) for _, context, continuation in requests]
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:

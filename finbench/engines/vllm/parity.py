@@ -73,11 +73,8 @@ def _computed(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Pat
         attached = adapters.attach(model, folder).eval()
         own = last(attached)
         ids = [row.topk(min(TOP, len(row))).indices for row in own]
-        found[folder] = Reference(
-            [row.tolist() for row in ids],
-            [row[at].tolist() for row, at in zip(own, ids, strict=True)],
-            [row[at].tolist() for row, at in zip(beside, ids, strict=True)],
-        )
+        said = [[row[at].tolist() for row, at in zip(rows, ids, strict=True)] for rows in (own, beside)]
+        found[folder] = Reference([row.tolist() for row in ids], *said)
         model = attached.unload()
     del model, attached
     if torch.cuda.is_available():
