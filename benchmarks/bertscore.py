@@ -91,7 +91,7 @@ def table(cards: Sequence[Path], encoder: Encoder, data_dir: Path | None) -> Ite
         answers, golds, clusters = pairs(card, data_dir)
         scores = bertscore(answers, golds, encoder)
         parts = np.column_stack([scores[:, 2], np.ones(len(scores))])
-        measure = stats.bootstrap(parts, lambda sums: stats.ratio(sums[..., 0], sums[..., 1]), clusters)
+        measure = stats.estimate(parts, lambda sums: stats.ratio(sums[..., 0], sums[..., 1]), clusters)[0]
         precision, recall, f1 = (f"{100 * value:.2f}" for value in scores.mean(axis=0))
         yield (
             f"| {card.stem} | {len(answers):,} | {precision} | {recall} | {f1} "

@@ -152,7 +152,8 @@ def floor(lm: Any, side: Side, per_second: float) -> float | None:
     weights = sum(p.numel() for name, p in lm.bare.named_parameters() if p.dim() == 2 and "embed" not in name)
     head = lm.bare.get_output_embeddings().weight.numel()
     nodes = sum(len(tree.wanted) for tree in plan.trees)
-    return 2 * (plan.tokens * weights + nodes * head) / per_second
+    tokens = len(plan.prefix) + sum(len(tree.tokens) for tree in plan.trees)
+    return 2 * (tokens * weights + nodes * head) / per_second
 
 
 def agreement(asked: list[Any], ours: list[Any], theirs: list[Any]) -> dict[str, Any]:
@@ -250,7 +251,7 @@ def details(data_dir: Path | None, adapter: str, clock: Any, documents: int = 48
         prompts = [lm.tok_encode(one.args[0])[-64:] for one in asked[:: len(asked) // documents]] * 2
         start = clock()
         generation.generate(
-            lm.forward, prompts[:rows], [], steps, lambda said: False, tokens=8192, rows=64, told=lambda _: None
+            lm.forward, prompts[:rows], [], steps, lambda said: False, tokens=8192, rows=64, deliver=lambda _: None
         )
         return float(clock() - start)
 

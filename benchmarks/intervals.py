@@ -148,7 +148,7 @@ def many(world: World, kind: str) -> list[list[float]]:
     def alone(n: int) -> Measure:
         if kind == "accuracy":
             return stats.wilson(int(world.rng.binomial(n, able)), n)
-        return stats.bootstrap(getattr(world, draw)(-(-n // ASKED), able, 0.0)[0][:n], statistic, resamples=RESAMPLES)
+        return stats.estimate(getattr(world, draw)(-(-n // ASKED), able, 0.0)[0][:n], statistic, resamples=RESAMPLES)[0]
 
     return [coverage(lambda: alone(n), truth(able)) for n in SIZES]  # noqa: B023
 
@@ -168,7 +168,7 @@ def few(world: World, kind: str, able: float, alike: float, unlike: float, plain
         parts, of = getattr(world, draw)(sources, able, alike, unlike)
         if plain:
             return percentiles(parts, statistic, of)
-        return stats.bootstrap(parts, statistic, of, resamples=RESAMPLES)
+        return stats.estimate(parts, statistic, of, resamples=RESAMPLES)[0]
 
     return [coverage(lambda: once(n), truth(able)) for n in SOURCES]  # noqa: B023
 
@@ -219,7 +219,7 @@ def seconds() -> dict[str, float]:
         spent = []
         for _ in range(3):
             start = time.process_time()
-            stats.bootstrap(parts, statistic)
+            stats.estimate(parts, statistic)
             spent.append(time.process_time() - start)
         found[name] = round(min(spent), 2)
     return found

@@ -93,7 +93,7 @@ def test_labels_of_one_context_are_one_tree_and_the_instruction_is_run_once() ->
     assert plan.prefix == instruction
     assert len(plan.trees) == 8
     assert [len(tree.tokens) for tree in plan.trees] == [4 + 2] * 8  # the label tokens 2 and 3 are looked past
-    assert plan.tokens == 30 + 8 * 6
+    assert len(plan.prefix) + sum(len(tree.tokens) for tree in plan.trees) == 30 + 8 * 6
 
 
 def test_a_continuation_longer_than_the_model_is_refused() -> None:

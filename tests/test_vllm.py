@@ -137,12 +137,13 @@ def test_generated_texts_are_those_of_the_hf_engine(running: Any, base: Path, zo
 
 
 def test_the_base_beside_adapters_is_the_base_also_in_vllms_own_code(
-    running: Any, base: Path, zoo: list[Path], data: Path
+    running: Any, base: Path, zoo: list[Path], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = asked(["fpb_mc"], 4, data)
     running.use(None)
     expected = running.answer(requests, nothing)
-    stock = engine(base, zoo, stock=True)
+    monkeypatch.setenv("VLLM_PLUGINS", "none")
+    stock = engine(base, zoo)
     mixed = [(adapter, request) for request in requests for adapter in (None, *zoo)]
     found = stock.answer_all(mixed, nothing)[:: len(zoo) + 1]
     stock.close()

@@ -17,11 +17,12 @@ from finbench.models.prefixes import common
 
 LONGEST_TREE = 1024  # tokens; attention inside a tree is dense, so its cost grows with the square
 LONGER = "Use a base that sees more tokens (finbench bases), or another task (finbench tasks list)."
-NO_PROMPT = "Choose a task whose prompts hold text: finbench tasks list"
+NO_PROMPT = FinbenchError(
+    "A prompt without a single token cannot be continued.", "Choose a task whose prompts hold text: finbench tasks list"
+)
 SHORTEST_PREFIX = 4  # tokens; less is not worth a run of its own
 # A token costs about as much as attention over a thousand to three thousand others, from 135M to 8B parameters.
 _ATTENTION_PER_TOKEN = 1024
-
 _LOOKED_AT = 16
 
 Request = tuple[Sequence[int], Sequence[int]]
@@ -32,8 +33,8 @@ class Tree:
     """One row of a batch: tokens in an order in which parents come first, below the call's prefix.
 
     ``parents[i]`` is the node before node i, -1 where that is the end of the prefix. ``wanted[i]`` holds, for node
-    i, the tokens whose log-probability after it is asked for. ``requests`` are the numbers of the requests that
-    end here; ``paths[r]`` are the nodes after which the tokens of request r are scored, one a token.
+    i, the tokens whose log-probability after it is asked for; ``paths[r]`` the nodes after which the tokens of
+    request r, which ends in this tree, are scored, one a token.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -42,10 +43,13 @@ class Tree:
     wanted: dict[int, list[int]] = field(default_factory=dict)
     paths: dict[int, list[int]] = field(default_factory=dict)
 
-    @classmethod
-    def chain(cls, tokens: Sequence[int]) -> Tree:
-        """One sequence."""
-        return cls(list(tokens), list(range(-1, len(tokens) - 1)), list(range(len(tokens))))
+    def way(self, node: int) -> list[int]:
+        """The nodes from the root to ``node``."""
+        path = []
+        while node >= 0:
+            path.append(node)
+            node = self.parents[node]
+        return path[::-1]
 
     @property
     def branches(self) -> bool:
@@ -60,11 +64,6 @@ class TreePlan:
     prefix: list[int]
     trees: list[Tree]
     targets: list[list[int]]
-
-    @property
-    def tokens(self) -> int:
-        """Tokens to be run, without padding."""
-        return len(self.prefix) + sum(len(tree.tokens) for tree in self.trees)
 
 
 def plan(requests: Sequence[Request], max_length: int) -> TreePlan:
@@ -151,6 +150,13 @@ def batches(trees: Iterable[Tree], tokens: int, wanted: int, rows: int | None, p
         nodes += len(tree.wanted)
     if batch:
         yield batch
+
+
+def room(limit: int, sees: int) -> int:
+    """Tokens that a prompt may have before ``limit`` new ones in a model that sees ``sees``; FinbenchError for none."""
+    if limit < 1 or limit >= sees:
+        raise FinbenchError(f"The task generates up to {limit} tokens; the model sees {sees}.", LONGER)
+    return sees - limit
 
 
 def total(

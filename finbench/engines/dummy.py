@@ -11,21 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finbench.core import environment
 from finbench.core.errors import FinbenchError
-from finbench.engines.interface import Done
+from finbench.engines.interface import Done, Engine
 
 _MODES = ("random", "gold")
 
 
-class DummyEngine:
+class DummyEngine(Engine):
     """Deterministic answers, independent of order, batch and the process's hash seed."""
 
     name = "dummy"
-    dtype = "none"
-    form = "none"
-    mixes = False
-    best: frozenset[str] = frozenset()
+    dtype = form = "none"
 
     def __init__(self, answers: str = "random", seed: int = 0, max_length: int = 1_000_000) -> None:
         if answers not in _MODES:
@@ -51,13 +47,6 @@ class DummyEngine:
             "".join(f"<{message['role']}>{message['content']}" for message in messages)
             + ("<assistant>" if add_generation_prompt else "")
         )
-
-    def memory(self) -> int:
-        """Of this process, which holds no model."""
-        return environment.peak_memory()
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """A text, or a log-likelihood in (-10, 0)."""

@@ -14,14 +14,13 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
-from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.engines.http import Endpoint
-from finbench.engines.interface import Done
+from finbench.engines.interface import Done, Engine
 
 _AT_ONCE = 16  # requests under way
 _PATIENCE = 5.0  # seconds for those under way after a fault
@@ -29,15 +28,12 @@ _STOPS = 4  # stop texts that the OpenAI interface takes; the rest is cut off he
 _SAMPLING = ("temperature", "top_p", "seed")
 
 
-class ServerEngine:
+class ServerEngine(Engine):
     """One model of an endpoint, by the name it has there. What is behind the name nobody can check."""
 
     name = "server"
-    dtype = "unknown"
-    mixes = False
-    best: frozenset[str] = frozenset()
+    dtype, form = "unknown", "none"
     max_length = 10**9  # its own affair: it refuses what is too long, and the refusal is told
-    form: Literal["none"] = "none"
 
     def __init__(self, url: str, model: str, concurrency: int | None = None) -> None:
         self.endpoint, self.model = Endpoint.from_environment(url), model
@@ -59,29 +55,22 @@ class ServerEngine:
         """The endpoint applies its own: prompts are lists of messages in JSON."""
         return lambda messages, add_generation_prompt=True: json.dumps(messages)
 
-    def memory(self) -> int:
-        """Of this process; the model is elsewhere."""
-        return environment.peak_memory()
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Answers as they come in; the first fault stops the rest."""
-        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        numbers = iter(range(len(requests)))  # that the threads share
         heard: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
         over = threading.Event()
-        for number in range(len(requests)):
-            waiting.put(number)
 
         def ask() -> None:
-            with contextlib.suppress(queue.Empty):
-                while not over.is_set():
-                    number = waiting.get_nowait()
-                    try:
-                        heard.put((number, self._one(requests[number]), None))
-                    except Exception as fault:  # noqa: BLE001  raised where it is heard
-                        heard.put((number, None, fault))
+            for number in numbers:
+                if over.is_set():
+                    return
+                request = requests[number]
+                one = self._scored if request.request_type == "loglikelihood" else self._said
+                try:
+                    heard.put((number, one(*request.args), None))
+                except Exception as fault:  # noqa: BLE001  raised where it is heard
+                    heard.put((number, None, fault))
 
         # daemons: an executor's threads would be waited for after Ctrl-C, however long the endpoint stays silent
         threads = [threading.Thread(target=ask, daemon=True) for _ in range(min(self.at_once, len(requests)))]
@@ -104,11 +93,6 @@ class ServerEngine:
         finally:
             over.set()
         return [answers[number] for number in range(len(requests))]
-
-    def _one(self, request: Any) -> Any:
-        if request.request_type == "loglikelihood":
-            return self._scored(*request.args)
-        return self._said(*request.args)
 
     def _said(self, prompt: str, stated: Mapping[str, Any]) -> str:
         how = normalize_gen_kwargs(dict(stated), 256)
@@ -164,10 +148,8 @@ class ServerEngine:
 
 def _messages(prompt: str) -> list[dict[str, str]] | None:
     """The messages that ``chat_template`` wrote, if the prompt is that."""
-    if not prompt.startswith('[{"role":'):
-        return None
-    try:
-        found = json.loads(prompt)
-    except ValueError:
-        return None
-    return found if isinstance(found, list) else None
+    if prompt.startswith('[{"role":'):
+        with contextlib.suppress(ValueError):
+            found: list[dict[str, str]] = json.loads(prompt)
+            return found
+    return None

@@ -18,29 +18,21 @@ FAITHFUL = 0.01
 
 def _mergeable(model: Any, name: str) -> bool:
     """Whether ``name`` only changes weights of the base that are stored as numbers, so that they can be added up."""
-    config = model.peft_config[name]
-    plain = not config.is_prompt_learning and not getattr(config, "alora_invocation_tokens", None)
-    saved = getattr(config, "modules_to_save", None) or getattr(config, "trainable_token_indices", None)
-    layers = [layer for layer in _layers(model) if name in _names(layer)]
-    return (
-        plain
-        and not saved
-        and bool(layers)
-        and all(
-            callable(getattr(layer, "merge", None))
-            and all(weight.is_floating_point() for weight in layer.get_base_layer().parameters(recurse=False))
-            for layer in layers
-        )
+    config, layers = model.peft_config[name], _layers(model, name)
+    beside = ("alora_invocation_tokens", "modules_to_save", "trainable_token_indices")
+    if config.is_prompt_learning or any(getattr(config, option, None) for option in beside):
+        return False
+    return bool(layers) and all(
+        callable(getattr(layer, "merge", None))
+        and all(weight.is_floating_point() for weight in layer.get_base_layer().parameters(recurse=False))
+        for layer in layers
     )
 
 
-def _layers(model: Any) -> list[Any]:
-    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-
-
-def _names(layer: Any) -> set[str]:
-    """Adapters that have weights in a layer."""
-    return {name for kind in layer.adapter_layer_names for name in getattr(layer, kind, {})}
+def _layers(model: Any, name: str) -> list[Any]:
+    """Layers in which adapter ``name`` has weights."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    return [layer for layer in layers if any(name in getattr(layer, kind, {}) for kind in layer.adapter_layer_names)]
 
 
 class Merger:
@@ -64,8 +56,10 @@ class Merger:
         model.base_model.disable_adapter_layers()
         effect = (beside - probe()).norm()
         model.base_model.enable_adapter_layers()
+        self.layers = _layers(model, name)
         try:
-            self._add(model, name)
+            for layer in self.layers:
+                self._add(layer, name)
         except (NotImplementedError, ValueError, RuntimeError):  # a method that peft cannot merge
             self.restore()
             return False
@@ -74,16 +68,14 @@ class Merger:
         self.restore()
         return False
 
-    def _add(self, model: Any, name: str) -> None:
-        self.layers = [layer for layer in _layers(model) if name in _names(layer)]
-        with torch.no_grad():
-            for layer in self.layers:
-                base = layer.get_base_layer()
-                self.kept += [(parameter, parameter.data.clone()) for parameter in base.parameters(recurse=False)]
-                layer.merge(adapter_names=[name])
-                if layer.get_base_layer() is not base:  # exchanged, not added to: there is nothing to be gained
-                    layer.unmerge()
-                    raise NotImplementedError
+    @torch.no_grad()
+    def _add(self, layer: Any, name: str) -> None:
+        base = layer.get_base_layer()
+        self.kept += [(parameter, parameter.data.clone()) for parameter in base.parameters(recurse=False)]
+        layer.merge(adapter_names=[name])
+        if layer.get_base_layer() is not base:  # exchanged, not added to: there is nothing to be gained
+            layer.unmerge()
+            raise NotImplementedError
 
     def restore(self) -> None:
         """Put the weights of the base back, bit for bit."""

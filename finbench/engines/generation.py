@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache
 
 from finbench.engines.choices import Tree, trees
-from finbench.engines.forward import NOT_FINITE, Forward
-
-
-class _RowsLayer(DynamicLayer):
-    """Keys and values of each row after a shared prefix of shape (1, heads, tokens, head size)."""
-
-    def __init__(self, shared: Any) -> None:
-        super().__init__()
-        self.shared = shared
-
-    def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        keys, values = super().update(key_states, value_states)
-        if self.shared is None:
-            return keys, values
-        before = [part.expand(keys.shape[0], -1, -1, -1) for part in (self.shared.keys, self.shared.values)]
-        return torch.cat([before[0], keys], dim=-2), torch.cat([before[1], values], dim=-2)
-
-    def get_seq_length(self) -> int:
-        own = int(super().get_seq_length())
-        return own if self.shared is None else own + int(self.shared.keys.shape[-2])
+from finbench.engines.forward import NOT_FINITE, Forward, RowsLayer
 
 
 @dataclass
 class _Rows:
-    """Rows in flight: their layers, which of their positions are real, and what each has said."""
+    """Rows in flight: what each prompt has got so far, their layers, and which of their positions are real."""
 
-    numbers: list[int]
+    said: dict[int, list[int]]
     layers: list[Any]
     seen: Any  # bools, shape (rows, own positions)
-    next: list[int]
-    said: list[list[int]] = field(default_factory=list)
 
 
 def generate(
@@ -61,25 +40,22 @@ def generate(
     are branches of one tree while they are read. A prefill takes at most ``tokens`` tokens, decoding at most ``rows``
     rows. Raises FinbenchError at a logit that is not finite.
     """
-    shared = forward.prefix(prefix) if prefix else None
+    shared = forward.prefix(prefix) if prefix else [None] * forward.depth
     waiting = _forest(prompts, rows)
     live: _Rows | None = None
     while waiting or live:
         # a step reads every weight, for two rows as for sixty: half of them gone, others take their places
-        if waiting and (live is None or 2 * len(live.numbers) <= rows):
+        if waiting and (live is None or 2 * len(live.said) <= rows):
             parts = [live] if live else []
-            while count := _fitting(waiting, rows - sum(len(part.numbers) for part in parts), tokens):
+            while count := _fitting(waiting, rows - sum(len(part.said) for part in parts), tokens):
                 parts.append(_prefill(forward, waiting[:count], len(prefix), shared))
                 waiting = waiting[count:]
             live = _join(parts)
         assert live is not None
-        for said, token in zip(live.said, live.next, strict=True):
-            said.append(token)
-        done = {row for row, said in enumerate(live.said) if len(said) >= limit or finished(said)}
+        done = {number: said for number, said in live.said.items() if len(said) >= limit or finished(said)}
         if done:
-            deliver({live.numbers[row]: live.said[row] for row in sorted(done)})
-            left = [row for row in range(len(live.numbers)) if row not in done]
-            live = _keep(live, left) if left else None
+            deliver(done)
+            live = _keep(live, live.said.keys() - done) if len(done) < len(live.said) else None
         if live:
             _step(forward, live, len(prefix))
 
@@ -97,8 +73,7 @@ def _forest(prompts: Sequence[Sequence[int]], rows: int) -> list[Tree]:
 
 
 def _fitting(waiting: Sequence[Tree], free: int, tokens: int) -> int:
-    """How many of the first trees one prefill takes: ``tokens`` tokens with padding, though one tree in any case, and
-    ``free`` prompts."""
+    """How many of the first trees one prefill takes: ``free`` prompts, and with padding ``tokens`` or one tree."""
     count = prompts = width = 0
     for tree in waiting:
         prompts, width = prompts + len(tree.paths), max(width, len(tree.tokens))
@@ -108,12 +83,12 @@ def _fitting(waiting: Sequence[Tree], free: int, tokens: int) -> int:
     return count
 
 
-def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Any) -> _Rows:
-    layers = [_RowsLayer(layer) for layer in shared] if shared else [_RowsLayer(None) for _ in range(forward.depth)]
+def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Sequence[Any]) -> _Rows:
+    layers = [RowsLayer(layer) for layer in shared]
     numbers = [number for tree in batch for number in tree.paths]
     places = [(row, nodes[-1]) for row, tree in enumerate(batch) for nodes in tree.paths.values()]
     logits = forward.run(batch, past, Cache(layers=layers), places)
-    paths = [_path(batch[row], node) for row, node in places]
+    paths = [batch[row].way(node) for row, node in places]
     width = max(map(len, paths))
     seen = torch.arange(width)[None, :] < torch.tensor([[len(path)] for path in paths])
     if any(tree.branches or len(tree.paths) > 1 for tree in batch):  # each prompt gets the keys and values of its path
@@ -123,16 +98,7 @@ def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Any) ->
         for layer in _written(layers):
             layer.keys = layer.keys[rows, :, nodes].transpose(1, 2)
             layer.values = layer.values[rows, :, nodes].transpose(1, 2)
-    return _Rows(numbers, layers, seen, _best(logits), [[] for _ in numbers])
-
-
-def _path(tree: Tree, node: int) -> list[int]:
-    """The nodes from the root to ``node``."""
-    path = []
-    while node >= 0:
-        path.append(node)
-        node = tree.parents[node]
-    return path[::-1]
+    return _Rows({number: [token] for number, token in zip(numbers, _best(logits), strict=True)}, layers, seen)
 
 
 def _step(forward: Forward, live: _Rows, past: int) -> None:
@@ -140,11 +106,14 @@ def _step(forward: Forward, live: _Rows, past: int) -> None:
     positions = past + live.seen.sum(dim=-1, keepdim=True)
     live.seen = torch.cat([live.seen, torch.ones_like(live.seen[:, :1])], dim=-1)
     own = live.seen.cumsum(dim=-1) - 1 + past
-    keys = torch.cat([torch.arange(past).expand(len(live.numbers), -1), own], dim=-1)
-    sees = torch.cat([torch.ones((len(live.numbers), past), dtype=torch.bool), live.seen], dim=-1)
-    ids = torch.tensor([[said[-1]] for said in live.said])
-    places = [(row, 0) for row in range(len(live.numbers))]
-    live.next = _best(forward.call(ids, positions, sees[:, None, :], keys, Cache(layers=live.layers), places))
+    rows = len(live.said)
+    keys = torch.cat([torch.arange(past).expand(rows, -1), own], dim=-1)
+    sees = torch.cat([torch.ones((rows, past), dtype=torch.bool), live.seen], dim=-1)
+    ids = torch.tensor([[said[-1]] for said in live.said.values()])
+    places = [(row, 0) for row in range(rows)]
+    logits = forward.call(ids, positions, sees[:, None, :], keys, Cache(layers=live.layers), places)
+    for said, token in zip(live.said.values(), _best(logits), strict=True):
+        said.append(token)
 
 
 def _best(logits: Any) -> list[int]:
@@ -156,21 +125,17 @@ def _best(logits: Any) -> list[int]:
     return found
 
 
-def _keep(live: _Rows, rows: list[int]) -> _Rows:
-    """Without the rows that are done, and without the positions that only those had."""
+def _keep(live: _Rows, numbers: Set[int]) -> _Rows:
+    """These prompts alone, without the positions that only others had."""
     device = live.layers[0].keys.device
+    rows = [row for row, number in enumerate(live.said) if number in numbers]
     seen = live.seen[rows]
     index, columns = torch.tensor(rows, device=device), seen.any(dim=0).to(device)
     for layer in _written(live.layers):
         layer.keys = layer.keys[index][:, :, columns]
         layer.values = layer.values[index][:, :, columns]
-    return _Rows(
-        [live.numbers[row] for row in rows],
-        live.layers,
-        seen[:, columns.to(seen.device)],
-        [live.next[row] for row in rows],
-        [live.said[row] for row in rows],
-    )
+    said = {number: said for number, said in live.said.items() if number in numbers}
+    return _Rows(said, live.layers, seen[:, columns.to(seen.device)])
 
 
 def _written(layers: list[Any]) -> list[Any]:
@@ -185,7 +150,7 @@ def _join(parts: list[_Rows]) -> _Rows:
     width = max(part.seen.shape[1] for part in parts)
     layers = []
     for depth, first in enumerate(_written(parts[0].layers)):
-        joined = _RowsLayer(first.shared)
+        joined = RowsLayer(first.shared)
         for name in ("keys", "values"):
             padded = [
                 torch.nn.functional.pad(getattr(part.layers[depth], name), (0, 0, 0, width - part.seen.shape[1]))
@@ -194,10 +159,5 @@ def _join(parts: list[_Rows]) -> _Rows:
             setattr(joined, name, torch.cat(padded))
         joined.dtype, joined.device, joined.is_initialized = joined.keys.dtype, joined.keys.device, True
         layers.append(joined)
-    return _Rows(
-        [number for part in parts for number in part.numbers],
-        layers,
-        torch.cat([torch.nn.functional.pad(part.seen, (0, width - part.seen.shape[1])) for part in parts]),
-        [token for part in parts for token in part.next],
-        [said for part in parts for said in part.said],
-    )
+    seen = torch.cat([torch.nn.functional.pad(part.seen, (0, width - part.seen.shape[1])) for part in parts])
+    return _Rows({number: said for part in parts for number, said in part.said.items()}, layers, seen)

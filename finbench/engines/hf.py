@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from peft import PeftType
 
-from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, DType
 from finbench.engines import race
 from finbench.engines.folding import Merger
-from finbench.engines.interface import Done
+from finbench.engines.interface import Done, Engine
 from finbench.engines.lm import TreeLM
 from finbench.models import adapters, bases
 
@@ -23,15 +23,13 @@ _WINDOW = 16384  # requests that are encoded and planned at a time, which bounds
 _PROBE = "Operating profit rose to 4.1 million."
 
 
-class HFEngine:
+class HFEngine(Engine):
     """The base once in memory; each adapter loaded when first used, and kept while all are plain LoRAs.
 
-    ``form`` says how the present subject is run: ``base``, ``merged`` into the weights, or ``unmerged`` beside them.
     ``merge=False`` leaves every adapter beside the weights.
     """
 
     name = "hf"
-    mixes = False
 
     def __init__(
         self,
@@ -56,11 +54,11 @@ class HFEngine:
             rows=batch_size,
         )
         self.max_length = int(self.lm.max_length)
-        self.form: Literal["base", "merged", "unmerged"] = "base"
+        self.form = "base"
         self.merger = Merger()
+        self._probe = functools.partial(self.lm.probe, _PROBE)
         self.alone = self._probe()
         self.proven: set[Path] = set()
-        self.best: frozenset[str] = frozenset()
 
     def use(self, adapter: Path | None) -> None:
         """Switch to an adapter folder, or to the base alone.
@@ -108,34 +106,18 @@ class HFEngine:
             )
         self.peft.base_model.enable_adapter_layers()
         if torch.equal(self._probe(), self.alone):
-            raise FinbenchError(
-                f"{adapter} has no effect: its answers are those of the base.", "Train it again with a larger --lr."
-            )
+            said = f"{adapter} has no effect: its answers are those of the base."
+            raise FinbenchError(said, "Train it again with a larger --lr.")
         self.proven.add(adapter)
 
-    def _probe(self) -> Any:
-        """Logits of a fixed prompt, shape (tokens, vocabulary)."""
-        ids = torch.tensor([self.tokenizer.encode(_PROBE)], device=self.plain.device)
-        with torch.no_grad():
-            return self.lm.model(ids).logits[0]
-
     def prompt_tokens(self, request: Any) -> tuple[int, int]:
-        """Counted by the tokenizer, as lm-eval will."""
         prompt = len(self.lm.tok_encode(request.args[0]))
         if request.request_type == "loglikelihood":
             return prompt, prompt + len(self.lm.tok_encode(request.args[1], add_special_tokens=False)) - 1
         return prompt, prompt + int(request.args[1].get("max_gen_toks", self.lm.max_gen_toks))
 
     def chat_template(self) -> Any:
-        """The base's own."""
         return bases.chat_template(self.tokenizer, self.base.id.alias)
-
-    def memory(self) -> int:
-        """Of this process and its GPU."""
-        return environment.peak_memory()
-
-    def close(self) -> None:
-        """The model goes with the engine."""
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """Longest prompts first; ``done`` gets the answers of each batch as soon as it is through."""
@@ -167,13 +149,11 @@ class HFEngine:
             size, raced = 4 * self.stock_batch, frozenset()
         groups: list[list[int]] = []
         for index in order:
-            joins = False
-            if groups:
-                last, new = requests[groups[-1][-1]], requests[index]
-                room = size if raced.isdisjoint((last.task_name, new.task_name)) else 0
-                joins = len(groups[-1]) < room or race.document(last) == race.document(new)
-            if joins:
-                groups[-1].append(index)
-            else:
-                groups.append([index])
+            last, new = requests[groups[-1][-1]] if groups else None, requests[index]
+            if last is None or (
+                race.document(last) != race.document(new)
+                and (len(groups[-1]) >= size or not raced.isdisjoint((last.task_name, new.task_name)))
+            ):
+                groups.append([])
+            groups[-1].append(index)
         return groups

@@ -26,10 +26,6 @@ class Refused(FinbenchError):
     """The endpoint cannot be reached, or answers with a state that may pass."""
 
 
-class _Later(Exception):
-    """Worth another attempt: why, and after how many seconds at least."""
-
-
 class Endpoint:
     """``url`` ends with /v1. ``attempts`` counts the first one; ``own``: it is this machine, whatever its address."""
 
@@ -63,37 +59,30 @@ class Endpoint:
         return cls(url, next((os.environ[name] for name in KEYS if os.environ.get(name)), None))
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """The JSON of a page, or that answers ``body``.
-
-        Refused where no attempt came through, FinbenchError for a refusal.
-        """
+        """The JSON of a page, or that answers ``body``; Refused where no attempt came through, else FinbenchError."""
         given_up = time.monotonic() + 2 * self.timeout  # a silent endpoint would cost every attempt its whole timeout
         for attempt in itertools.count(1):
+            after, cause = 0.0, None
             try:
-                return self._once(path, body)
-            except _Later as later:
-                reason, after = later.args
-                if attempt >= self.attempts or time.monotonic() >= given_up:
-                    raise Refused(
-                        f"{self.url} does not answer after {attempt} attempts: {reason}",
-                        "Repeat the command when it does: what was answered is not asked again.",
-                    ) from later
+                with self.client.stream("GET" if body is None else "POST", self.url + path, json=body) as answer:
+                    if answer.is_success:
+                        return json.loads(next(answer.iter_bytes(_LARGEST), b""))
+                    state, said = answer.status_code, self._hidden(_message(answer))[:300]
+                if state not in _AGAIN:
+                    key = f"Set the key: export {KEYS[0]}=..."
+                    hint = key if state in (401, 403) else "Look into the log of the server."
+                    raise FinbenchError(f"{self.url}{path} refuses ({state}): {said}", hint)
+                stated = answer.headers.get("Retry-After", "")
+                reason, after = f"{state} {said}", float(stated) if re.fullmatch(r"\d+(\.\d+)?", stated) else 0.0
+            except (httpx2.RequestError, httpx2.InvalidURL, ValueError) as fault:  # ValueError: it is no JSON
+                reason, cause = self._hidden(str(fault)) or type(fault).__name__, fault
+            if attempt >= self.attempts or time.monotonic() >= given_up:
+                raise Refused(
+                    f"{self.url} does not answer after {attempt} attempts: {reason}",
+                    "Repeat the command when it does: what was answered is not asked again.",
+                ) from cause
             pause = min(_LONGEST, max(after, 0.5 * 2 ** (attempt - 1)))  # "Retry-After: 0" is common
             time.sleep(pause * random.uniform(0.8, 1.2))
-
-    def _once(self, path: str, body: dict[str, Any] | None) -> Any:
-        try:
-            with self.client.stream("GET" if body is None else "POST", self.url + path, json=body) as answer:
-                if answer.is_success:
-                    return json.loads(next(answer.iter_bytes(_LARGEST), b""))
-                state, said = answer.status_code, self._hidden(_message(answer))[:300]
-        except (httpx2.RequestError, httpx2.InvalidURL, ValueError) as fault:  # ValueError: an answer that is no JSON
-            raise _Later(self._hidden(str(fault)) or type(fault).__name__, 0.0) from fault
-        if state in _AGAIN:
-            stated = answer.headers.get("Retry-After", "")
-            raise _Later(f"{state} {said}", float(stated) if re.fullmatch(r"\d+(\.\d+)?", stated) else 0.0)
-        hint = f"Set the key: export {KEYS[0]}=..." if state in (401, 403) else "Look into the log of the server."
-        raise FinbenchError(f"{self.url}{path} refuses ({state}): {said}", hint)
 
     def _hidden(self, text: str) -> str:
         """Without the key: some endpoints repeat the one that they refuse."""

@@ -6,18 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from finbench.core import environment
+
 Done = Callable[[Mapping[int, Any]], object]  # {number of the request: its answer}, after each batch
 
 
 class Engine(Protocol):
-    """Answers lm-eval requests for a base, with or without one of its adapters."""
+    """Answers lm-eval requests for a base, with or without one of its adapters.
+
+    One that ``mixes`` knows all its subjects when it is made, and has ``answer_all``: as ``answer``, for pairs of
+    (adapter, request). Of the tasks in ``best`` only a document's most probable label is wanted; the others get upper
+    bounds.
+    """
 
     name: str
     dtype: str
     max_length: int
-    form: str
-    mixes: bool  # whether it is a ``MixingEngine``
-    best: frozenset[str]  # tasks of which only a document's most probable label is wanted; the others get upper bounds
+    form: str  # of the present subject: base, merged (into the weights), unmerged (beside them), none (no model here)
+    mixes: bool = False
+    best: frozenset[str] = frozenset()
 
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter folder from now on (None: the base alone)."""
@@ -35,14 +42,9 @@ class Engine(Protocol):
         """The chat template as lm-eval calls it; FinbenchError if the base has none."""
 
     def memory(self) -> int:
-        """Peak memory in bytes so far."""
+        """Peak memory in bytes so far; of this process and its GPU, unless an engine has others."""
+        return environment.peak_memory()
 
     def close(self) -> None:
         """Let go of the model; the engine is not used again."""
-
-
-class MixingEngine(Engine, Protocol):
-    """An engine to which all its subjects are known when it is made, and that answers for several of them at once."""
-
-    def answer_all(self, asked: Sequence[tuple[Path | None, Any]], done: Done) -> list[Any]:
-        """As ``answer``, for pairs of (adapter, request)."""
+        return

@@ -6,7 +6,7 @@ trees (sampling, beams, models without a cache, prompt tuning) goes HFLM's own w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -18,9 +18,10 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from finbench.core.console import say
 from finbench.core.environment import free_memory
-from finbench.core.errors import FinbenchError, reason
+from finbench.core.errors import reason
 from finbench.engines import choices, forward, generation, race
 from finbench.engines.folding import Merger
+from finbench.engines.interface import Done
 from finbench.models import prefixes
 
 _ROWS = 64  # prompts that are decoded side by side
@@ -30,8 +31,6 @@ _PROBE = "Operating profit rose to 4.1 million. Operating profit fell."
 HARMLESS = {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temperature", "top_k", "top_p", "min_p",
              "typical_p", "max_length", "use_cache", "transformers_version", "output_attentions",
              "output_hidden_states", "return_dict_in_generate", "cache_implementation"}  # fmt: skip
-
-Deliver = Callable[[Mapping[int, Any]], None]
 
 
 class _Finite(LogitsProcessor):
@@ -60,21 +59,22 @@ class TreeLM(HFLM):
         super().__init__(*arguments, **options)
         self.rows = rows
         self.tokens = tokens or (512 if self.device.type == "cpu" else 16384)
-        self.deliver: Deliver = lambda answers: None
+        self.deliver: Done = lambda answers: None
         self.bare = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
         if merge and self.peft:
-            Merger().merge(self.model, self.model.active_adapter, self._probe)
+            Merger().merge(self.model, self.model.active_adapter, self.probe)
         self.slow = self._reason()
         self.steady = prefixes.steady(self.bare)
-        self.forward = None if self.slow else forward.Forward(self.bare)
+        self.forward: Any = None if self.slow else forward.Forward(self.bare)
         if not self.slow:
             self.slow = self._prove()
         if self.slow:
             say(f"This model is run without shared prefixes: {self.slow}.")
 
-    def _probe(self) -> Any:
+    def probe(self, text: str = _PROBE) -> Any:
+        """Logits of a prompt, shape (tokens, vocabulary)."""
         with torch.no_grad():
-            return self.model(torch.tensor([self.tokenizer.encode(_PROBE)], device=self.device)).logits[0]
+            return self.model(torch.tensor([self.tokenizer.encode(text)], device=self.device)).logits[0]
 
     def changed(self) -> None:
         """The weights are others than before."""
@@ -95,23 +95,19 @@ class TreeLM(HFLM):
 
     def _prove(self) -> str:
         """Run a probe as a tree below a prefix and plainly; what is wrong, else nothing."""
-        assert self.forward is not None
         ids = self.tokenizer.encode(_PROBE, add_special_tokens=False)
         half, quarter = len(ids) // 2, len(ids) // 4
         ask = [(ids[:half], ids[half:]), (ids[:half], ids[quarter:half]), (ids[: half + 1], ids[:2])]
-        with torch.no_grad():
-            plain = [
-                torch.log_softmax(self.bare(torch.tensor([[*c, *k]], device=self.device)).logits[0].float(), -1)
-                for c, k in ask
-            ]
-        expected = [
-            float(sum(found[len(c) - 1 + at, token] for at, token in enumerate(k)))
-            for found, (c, k) in zip(plain, ask, strict=True)
-        ]
+        expected = []
+        for context, continuation in ask:
+            with torch.no_grad():
+                logits = self.bare(torch.tensor([[*context, *continuation]], device=self.device)).logits[0]
+            plain = torch.log_softmax(logits.float(), -1)[len(context) - 1 :]
+            expected.append(float(sum(plain[at, token] for at, token in enumerate(continuation))))
         if not all(torch.isfinite(torch.tensor(expected))):
             raise forward.NOT_FINITE
         try:
-            found = self._score(ask, None)
+            found = self._score(ask)
         except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, NotImplementedError) as fault:
             return f"a trial failed ({reason(fault)})"
         finally:
@@ -119,8 +115,6 @@ class TreeLM(HFLM):
         allowed = 1e-2 if self.bare.dtype == torch.float32 else 0.05 * max(map(abs, expected)) + 0.5
         gap = max(abs(a - b[0]) for a, b in zip(expected, found, strict=True))
         return "" if gap <= allowed else f"a trial gave log-likelihoods that differ by {gap:.2g}"
-
-    # ------------------------------------------------------------ log-likelihoods
 
     def _loglikelihood_tokens(
         self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
@@ -153,52 +147,44 @@ class TreeLM(HFLM):
         """Whether a sequence is so long that its positions are coded otherwise than those of a shorter prefix."""
         return bool(min(length, self.max_length) >= self.steady)
 
-    def _score(self, requests: Sequence[choices.Request], heard: Deliver | None) -> list[tuple[float, bool]]:
-        assert self.forward is not None
+    def _score(self, requests: Sequence[choices.Request], heard: Done = lambda done: None) -> list[tuple[float, bool]]:
         plan = choices.plan(requests, self.max_length)
-        answers = [(0.0, True)] * len(requests)  # of an empty continuation
+        answers = dict.fromkeys(range(len(requests)), (0.0, True))  # of an empty continuation
         for batch in self._run(plan):
             done = {
                 number: choices.total(path, plan.targets[number], found)
                 for tree, found in batch
                 for number, path in tree.paths.items()
             }
-            for number, answer in done.items():
-                answers[number] = answer
-            if heard is not None:
-                heard(done)
-        return answers
+            answers |= done
+            heard(done)
+        return list(answers.values())
 
     def _run(self, plan: choices.TreePlan) -> Iterator[list[tuple[choices.Tree, race.Scored]]]:
         """The trees of a plan in their order, a forward pass at a time, each with what was found in it."""
-        assert self.forward is not None
         wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
         for batch in choices.batches(plan.trees, self.tokens, wanted, self.rows, len(plan.prefix)):
-            logits, places = self.forward.logits(batch, plan.prefix)
-            yield list(zip(batch, forward.score(logits, batch, places), strict=True))
+            yield list(zip(batch, self.forward.score(batch, plan.prefix), strict=True))
 
-    def _race(self, requests: Sequence[choices.Request], heard: Deliver) -> list[tuple[float, bool]]:
+    def _race(self, requests: Sequence[choices.Request], heard: Done) -> list[tuple[float, bool]]:
         """As ``_score``, for the labels of one document."""
-        assert self.forward is not None
         answers: dict[int, tuple[float, bool]] = {}
         for field in race.fields([None] * len(requests), requests):
             own = [requests[number] for number in field]
             one = race.Race(choices.plan(own, self.max_length))
             if one.plan.prefix:
-                self.forward.turn(one.plan.prefix)
+                self.forward.prefix(one.plan.prefix, reuse=True)
                 while not one.over:
                     heat = one.heat()
                     for number, (_, scored) in enumerate(chain.from_iterable(self._run(heat))):
                         one.enter(number, scored)
                 found = one.answers()
             else:  # contexts that are cut, by each label's length, would be run again in every heat
-                found = self._score(own, None)
+                found = self._score(own)
             done = dict(zip(field, found, strict=True))
             answers |= done
             heard(done)
         return [answers[number] for number in range(len(requests))]
-
-    # ------------------------------------------------------------ generation
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Texts, each up to its first stop string."""
@@ -245,21 +231,16 @@ class TreeLM(HFLM):
         own = self.bare.generation_config.to_diff_dict()
         return any(value is not None and not key.startswith("_") for key, value in own.items() if key not in HARMLESS)
 
-    def _continue(self, numbers: list[int], contexts: list[str], how: Mapping[str, Any], deliver: Deliver) -> None:
-        assert self.forward is not None
+    def _continue(self, numbers: list[int], contexts: list[str], how: Mapping[str, Any], deliver: Done) -> None:
         eos = self.tok_decode([self.eot_token_id], skip_special_tokens=False)
         until = handle_stop_sequences(how.get("until"), eos=eos)
         limit = int(how["max_gen_toks"])
-        room = self.max_length - limit
-        if room <= 0 or limit < 1:
-            raise FinbenchError(
-                f"The task generates up to {limit} tokens; the model sees {self.max_length}.", choices.LONGER
-            )
+        room = choices.room(limit, self.max_length)
         prompts = [
             self.tok_batch_encode([text], truncation=bool(self.truncation))[0][0].tolist()[-room:] for text in contexts
         ]
         if not all(prompts):
-            raise FinbenchError("A prompt without a single token cannot be continued.", choices.NO_PROMPT)
+            raise choices.NO_PROMPT
         first = min(prompts), max(prompts)
         shared = min(prefixes.common(*first), min(map(len, prompts)) - 1)
         shared = shared if shared >= choices.SHORTEST_PREFIX else 0
@@ -270,13 +251,8 @@ class TreeLM(HFLM):
             return said[-1] in stops or any(stop in self.tok_decode(said, skip_special_tokens=False) for stop in until)
 
         def heard(part: Mapping[int, list[int]]) -> None:
-            texts = {at: self.tok_decode(said, skip_special_tokens=True) for at, said in part.items()}
-            deliver(
-                {
-                    numbers[at]: postprocess_generated_text(text, until, self.think_end_token)
-                    for at, text in texts.items()
-                }
-            )
+            texts = {numbers[at]: self.tok_decode(said, skip_special_tokens=True) for at, said in part.items()}
+            deliver({at: postprocess_generated_text(text, until, self.think_end_token) for at, text in texts.items()})
 
         generation.generate(
             self.forward,

@@ -69,13 +69,15 @@ class Race:
             fronts.setdefault((tree, path[self.steps[request]]), []).append(request)
         hope = {place: max(self.sums[request] for request in waiting) for place, waiting in fronts.items()}
         first, *others = sorted(fronts, key=lambda place: (-hope[place], place))[:_MOST]
-        grown: dict[int, _Growing] = {}
+        wanted: dict[int, dict[int, list[int]]] = {}
         for place in [first, *(other for other in others if hope[other] >= hope[first] - _NEAR)]:
-            growing = grown.setdefault(place[0], _Growing(self.plan.trees[place[0]]))
-            growing.walk(self._walk(fronts[place], far=place == first))
-        ordered = sorted(grown.items(), key=lambda one: -len(one[1].nodes))
-        self.origin = [(number, growing.nodes) for number, growing in ordered]
-        return TreePlan(self.plan.prefix, [growing.tree for _, growing in ordered], [])
+            for node, tokens in self._walk(fronts[place], far=place == first):
+                known = wanted.setdefault(place[0], {}).setdefault(node, [])
+                known += [token for token in tokens if token not in known]
+        parts = [(number, *_part(self.plan.trees[number], nodes)) for number, nodes in wanted.items()]
+        parts.sort(key=lambda part: -len(part[1]))
+        self.origin = [(number, nodes) for number, nodes, _ in parts]
+        return TreePlan(self.plan.prefix, [tree for _, _, tree in parts], [])
 
     def _walk(self, requests: Sequence[int], far: bool) -> Iterable[tuple[int, list[int]]]:
         """(node in its tree, tokens wanted there) of the node at which ``requests`` wait; ``far``: down to a fork."""
@@ -97,20 +99,18 @@ class Race:
         tree, nodes = self.origin[number]
         self.scored |= {(tree, nodes[node], token): value for (node, token), value in scored.items()}
         for request in sorted(self.left):
-            self._advance(request)
+            own, path = self.paths[request]
+            while self.steps[request] < len(path):
+                value = self.scored.get((own, path[self.steps[request]], self._token(request)))
+                if value is None:
+                    break
+                self.sums[request] += value[0]
+                self.greedy[request] &= value[1]
+                self.steps[request] += 1
+            else:
+                self.left.discard(request)
+                self.best = max(self.best, self.sums[request])
         self.left = {request for request in self.left if self.sums[request] > self.best - SURE}
-
-    def _advance(self, request: int) -> None:
-        tree, path = self.paths[request]
-        while self.steps[request] < len(path):
-            value = self.scored.get((tree, path[self.steps[request]], self._token(request)))
-            if value is None:
-                return
-            self.sums[request] += value[0]
-            self.greedy[request] &= value[1]
-            self.steps[request] += 1
-        self.left.discard(request)
-        self.best = max(self.best, self.sums[request])
 
     def answers(self) -> list[tuple[float, bool]]:
         """(log-likelihood, greedy) of every request."""
@@ -118,28 +118,15 @@ class Race:
         return [(total, known and best) for total, known, best in zip(self.sums, whole, self.greedy, strict=True)]
 
 
-class _Growing:
-    """A part of a tree: the ways from its root to some nodes. ``nodes[i]`` is the number of node i in the whole."""
-
-    def __init__(self, whole: Tree) -> None:
-        self.whole, self.tree = whole, Tree()
-        self.nodes: list[int] = []
-        self.known = {-1: -1}
-
-    def walk(self, steps: Iterable[tuple[int, list[int]]]) -> None:
-        for node, tokens in steps:
-            wanted = self.tree.wanted.setdefault(self._number(node), [])
-            wanted += [token for token in tokens if token not in wanted]
-
-    def _number(self, node: int) -> int:
-        way = []
-        while node not in self.known:
-            way.append(node)
-            node = self.whole.parents[node]
-        for new in reversed(way):
-            self.tree.tokens.append(self.whole.tokens[new])
-            self.tree.parents.append(self.known[self.whole.parents[new]])
-            self.tree.depths.append(self.whole.depths[new])
-            self.known[new] = len(self.nodes)
-            self.nodes.append(new)
-        return self.known[way[0] if way else node]
+def _part(whole: Tree, wanted: Mapping[int, list[int]]) -> tuple[list[int], Tree]:
+    """A part of a tree, the ways from its root to the ``wanted`` nodes; before it, what its nodes are in the whole."""
+    tree, known = Tree(), {-1: -1}
+    for node, tokens in wanted.items():
+        for new in whole.way(node):
+            if new not in known:
+                known[new] = len(tree.tokens)
+                tree.tokens.append(whole.tokens[new])
+                tree.parents.append(known[whole.parents[new]])
+                tree.depths.append(whole.depths[new])
+        tree.wanted[known[node]] = tokens
+    return list(known)[1:], tree

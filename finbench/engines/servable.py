@@ -56,26 +56,20 @@ def route(config: Mapping[str, Any], recorded: bool, architecture: str = "") -> 
 
     ``architecture`` is that of its base, as its config.json has it.
     """
-    reasons = list(_obstacles(config))
+    kind = str(config.get("peft_type") or "LORA").upper()
+    reasons = _obstacles(config) if kind == "LORA" else [f"it is of type {kind}, not LoRA"]
     if architecture in _NO_LORA:
         reasons.append(f"vLLM has no LoRA for {architecture}")
     if not reasons:
         return Route("unmerged")
-    if any(option in _kind(config) for option in _PROMPT_KINDS):
+    if any(option in kind for option in _PROMPT_KINDS):
         return Route("no", (*reasons, "and there is nothing to merge"))
     if not recorded:
         return Route("no", (*reasons, "and without a finbench.json it is not known what to merge it into"))
     return Route("merged", tuple(reasons))
 
 
-def _kind(config: Mapping[str, Any]) -> str:
-    return str(config.get("peft_type") or "LORA").upper()
-
-
 def _obstacles(config: Mapping[str, Any]) -> list[str]:
-    kind = _kind(config)
-    if kind != "LORA":
-        return [f"it is of type {kind}, not LoRA"]
     found = [f"it has {what} ({key})" for key, what in _OPTIONS.items() if config.get(key)]
     if config.get("bias", "none") != "none":
         found.append("it trains biases")
@@ -103,16 +97,13 @@ def unmatched(folder: Path, layers: Sequence[Layer]) -> list[str]:
     """Tensors of a LoRA that fit no layer of its base, by name and shape: vLLM would leave them out without a word."""
     from safetensors import safe_open
 
-    known = {layer.name: layer for layer in layers}
+    known = {f"{layer.name}.lora_A": (1, layer.inputs) for layer in layers}
+    known |= {f"{layer.name}.lora_B": (0, layer.outputs) for layer in layers}
     odd = []
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
         for name in sorted(tensors.keys()):
-            match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight", name)
-            layer = known.get(match[1]) if match else None
-            if match is None or layer is None:
-                odd.append(name)
-                continue
-            shape = tensors.get_slice(name).get_shape()
-            if shape[1 if match[2] == "A" else 0] != (layer.inputs if match[2] == "A" else layer.outputs):
+            match = re.fullmatch(r"base_model\.model\.(.+\.lora_[AB])(?:\.default)?\.weight", name)
+            axis, size = known.get(match[1], (0, -1)) if match else (0, -1)
+            if tensors.get_slice(name).get_shape()[axis : axis + 1] != [size]:
                 odd.append(name)
     return odd

@@ -35,15 +35,18 @@ def measure(
     takes. ``clusters`` names the source of each document. Shares of independent documents get the Wilson interval,
     everything else a bootstrap over clusters; none goes beyond ``within``, the values that the metric can have.
     """
-    stated = float(aggregation(list(values)))
     metric = summed(aggregation.__name__, values)
+    independent = clusters is None or len(set(clusters)) == len(values)
     if metric is None:
-        return _called(values, aggregation, clusters, stated, within)
-    if aggregation.__name__ == "mean" and _independent(clusters, len(values)) and np.isin(values, (0.0, 1.0)).all():
+        method = "bootstrap" if independent else "cluster bootstrap"
+        units, rng = _groups(clusters, len(values)), np.random.default_rng(0)
+        return _called(lambda rows: aggregation([values[row] for row in rows]), units, rng, method, within)[0]
+    stated = float(aggregation(list(values)))
+    if aggregation.__name__ == "mean" and independent and np.isin(values, (0.0, 1.0)).all():
         found = stats.wilson(int(sum(values)), len(values))
     else:
         within = stats.SHARE if metric.share else within
-        found = stats.bootstrap(metric.parts, metric.statistic, clusters, bounds=within)
+        found, _ = stats.estimate(metric.parts, metric.statistic, clusters, bounds=within)
     if abs(found.value - stated) > 1e-9:
         raise AssertionError(f"{aggregation.__name__}: lm-eval gives {stated}, the interval's statistic {found.value}")
     if found.low is None or found.high is None:
@@ -51,11 +54,7 @@ def measure(
     return found.model_copy(update={"value": stated, "low": min(found.low, stated), "high": max(found.high, stated)})
 
 
-def _independent(clusters: Sequence[Any] | None, n: int) -> bool:
-    return clusters is None or len(set(clusters)) == n
-
-
-def groups(clusters: Sequence[Any] | None, n: int) -> list[list[int]]:
+def _groups(clusters: Sequence[Any] | None, n: int) -> list[list[int]]:
     """Row numbers of each cluster, in order of first occurrence; each of ``n`` rows its own without clusters."""
     found: dict[Any, list[int]] = {}
     for row, cluster in enumerate(range(n) if clusters is None else clusters):
@@ -64,37 +63,26 @@ def groups(clusters: Sequence[Any] | None, n: int) -> list[list[int]]:
 
 
 def _called(
-    values: Sequence[Any],
-    aggregation: Aggregation,
-    clusters: Sequence[Any] | None,
-    stated: float,
-    within: stats.Bounds,
-) -> Measure:
-    """Interval of any aggregation, by calling it on the items of resampled clusters, or without each of few."""
-    units = groups(clusters, len(values))
-    alike = len(units) == len(values)
+    statistic: Callable[[Sequence[int]], float], units: list[list[int]], rng: Any, method: str, within: stats.Bounds
+) -> tuple[Measure, float]:
+    """As ``stats.estimate``, for any statistic of row numbers: it is called on each resample, or without each unit."""
+    count, rows = len(units), sum(map(len, units))
 
     def of(picked: Sequence[int]) -> float:
-        return aggregation([values[row] for unit in picked for row in units[unit]])
+        return statistic([row for unit in picked for row in units[unit]])
 
-    if len(units) <= stats.FEW:
-        return stats.few_units(stated, _error_without(of, len(units)), sizes(units), not alike, within)
-    drawn = np.random.default_rng(0).integers(len(units), size=(SLOW_RESAMPLES, len(units)))
-    found = np.array([of(picked) for picked in drawn], float)
-    method = f"{'bootstrap' if alike else 'cluster bootstrap'}, {SLOW_RESAMPLES} resamples"
-    return stats.many_units(stated, found, len(units), method, within)
+    def error() -> float:
+        without = [of([unit for unit in range(count) if unit != out]) for out in range(count)]
+        return stats.spread(np.array(without, float), np.ones(count))
 
-
-def sizes(units: Sequence[Sequence[int]]) -> stats.Counts:
-    """Documents of each unit."""
-    return np.array([len(unit) for unit in units], dtype=np.float64)
-
-
-def _error_without(of: Callable[[Sequence[int]], float], units: int) -> float:
-    """The jackknife's standard error of a statistic of unit numbers; 0 for one unit."""
-    if units == 1:
-        return 0.0
-    return stats.jackknife_of([of([unit for unit in range(units) if unit != out]) for out in range(units)])
+    return stats.interval(
+        float(statistic(range(rows))),
+        np.array([len(unit) for unit in units], float),
+        within,
+        f"{method}, {SLOW_RESAMPLES} resamples",
+        error,
+        lambda: np.array([of(picked) for picked in rng.integers(count, size=(SLOW_RESAMPLES, count))], float),
+    )
 
 
 def paired_difference(
@@ -105,28 +93,19 @@ def paired_difference(
     if both is not None:
         within = paired.OF_SHARES if both.share else paired.UNBOUNDED
         return paired.difference(both.parts[: len(a)], both.parts[len(a) :], both.statistic, clusters, bounds=within)
-    units, rng = groups(clusters, len(a)), np.random.default_rng(0)
+    units, rng = _groups(clusters, len(a)), np.random.default_rng(0)
 
-    def value(side: Sequence[Any], picked: Any) -> float:
-        return aggregation([side[row] for unit in picked for row in units[unit]])
+    def gap(rows: Sequence[int]) -> float:
+        return aggregation([a[row] for row in rows]) - aggregation([b[row] for row in rows])
 
-    observed = aggregation(list(a)) - aggregation(list(b))
-    if len(units) <= stats.FEW:
-        error = _error_without(lambda picked: value(a, picked) - value(b, picked), len(units))
-        found = stats.few_units(observed, error, sizes(units), len(units) < len(a), paired.UNBOUNDED)
-    else:
-        drawn = rng.integers(len(units), size=(SLOW_RESAMPLES, len(units)))
-        gaps = np.array([value(a, picked) - value(b, picked) for picked in drawn])
-        method = f"paired bootstrap, {SLOW_RESAMPLES} resamples"
-        found = stats.many_units(observed, gaps, len(units), method, paired.UNBOUNDED)
-        error = float(gaps.std())
+    found, error = _called(gap, units, rng, "paired bootstrap", paired.UNBOUNDED)
     extreme = 0
     for swapped in rng.integers(2, size=(SLOW_RESAMPLES, len(units))):
         one, other = list(a), list(b)
         for unit in np.flatnonzero(swapped):
             for row in units[unit]:
                 one[row], other[row] = other[row], one[row]
-        extreme += abs(aggregation(one) - aggregation(other)) >= abs(observed) - 1e-12
+        extreme += abs(aggregation(one) - aggregation(other)) >= abs(found.value) - 1e-12
     return paired.Difference(found, (extreme + 1) / (SLOW_RESAMPLES + 1), error, len(units))
 
 
@@ -145,9 +124,6 @@ def split_metrics(
     strict = {name: found for name, found in measures.items() if not name.endswith(LENIENT)}
     lenient = {name.removesuffix(LENIENT): found for name, found in measures.items() if name.endswith(LENIENT)}
     return strict, lenient, parse_rate
-
-
-# ---------------------------------------------------------------- sample rows
 
 
 def sample_rows(
@@ -223,10 +199,7 @@ def sample_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     }
 
 
-# ---------------------------------------------------------------- baselines
-
-
-def baselines(lm_task: Any, docs: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, dict[str, float]]:
+def baselines(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """What needs no model, on these very rows: ``random`` labels (mean of 100 seeded draws), ``majority`` label.
 
     Only for tasks with a label a row; others have none.
@@ -236,7 +209,7 @@ def baselines(lm_task: Any, docs: Sequence[dict[str, Any]], seed: int = 0) -> di
     options = [_options(doc) for doc in docs]
     golds = [doc["label"] for doc in docs]
     majority = max(dict.fromkeys(option for own in options for option in own), key=golds.count)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     draws = []
     for _ in range(100):
         places = rng.random(len(docs))
@@ -253,21 +226,16 @@ def _options(doc: dict[str, Any]) -> list[Any]:
     return list(range(len(choices))) if isinstance(doc["label"], int) else choices
 
 
-def _picked(doc: dict[str, Any], guess: Any) -> Any:
-    """The guess, or where a row does not offer it an option that is wrong as well."""
-    options = _options(doc)
-    return guess if guess in options else next((option for option in options if option != doc["label"]), guess)
-
-
 def _guess(lm_task: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) -> dict[str, float]:
     """Strict metrics of the task for given labels, by its own scorer."""
     per_doc = []
     for doc, guess in zip(docs, guesses, strict=True):
-        answers = (
-            [guess]
-            if lm_task.OUTPUT_TYPE == "generate_until"
-            else [(float(option == _picked(doc, guess)), True) for option in _options(doc)]
-        )
+        answers: list[Any] = [guess]
+        if lm_task.OUTPUT_TYPE != "generate_until":
+            options = _options(doc)
+            if guess not in options:  # the row does not offer it: an option that is wrong as well
+                guess = next((option for option in options if option != doc["label"]), guess)
+            answers = [(float(option == guess), True) for option in options]
         per_doc.append(lm_task.process_results(doc, answers))
     aggregation = lm_task.aggregation()
     return {

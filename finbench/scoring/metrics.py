@@ -7,7 +7,6 @@ resampled by calling it on resampled items (``finbench.scoring``), which is slow
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,8 +42,8 @@ def _mean(values: Sequence[float]) -> Summed:
     return Summed(np.stack([numbers, np.ones_like(numbers)], axis=1), lambda s: s[..., 0] / s[..., 1], share)
 
 
-def _by_label(values: Sequence[Any]) -> tuple[Counts, int]:
-    """Columns: hits, gold and predicted of each of the L labels, unparsed answers. Shape (documents, 3 L + 1)."""
+def _by_label(values: Sequence[Any], statistic: Callable[..., Counts], share: bool = True) -> Summed:
+    """``statistic`` of counts by label, shape (..., L) each: hits, gold, and predicted, which has the unparsed last."""
     labels = list(values[0][2])
     place = {label: number for number, label in enumerate(labels)}
     count = len(labels)
@@ -56,51 +55,25 @@ def _by_label(values: Sequence[Any]) -> tuple[Counts, int]:
     parts[rows, 2 * count + predicted] = 1
     hit = gold == predicted
     parts[rows[hit], gold[hit]] = 1
-    return parts, count
+    return Summed(parts, lambda sums: statistic(*np.split(sums, [count, 2 * count], axis=-1)), share)
 
 
-def _f1_by_label(sums: Counts, count: int) -> Counts:
-    hits, gold, predicted = (sums[..., k * count : (k + 1) * count] for k in range(3))
-    return stats.ratio(2 * hits, gold + predicted)
+def _f1(hits: Counts, gold: Counts, predicted: Counts) -> Counts:
+    """Of each label; 0 for one that is neither gold nor predicted."""
+    return stats.ratio(2 * hits, gold + predicted[..., :-1])
 
 
-def _macro_f1(values: Sequence[Any]) -> Summed:
-    """Mean F1 over the fixed label set; 0 for a label that is neither gold nor predicted."""
-    parts, count = _by_label(values)
-    return Summed(parts, lambda sums: np.asarray(_f1_by_label(sums, count).mean(axis=-1)))
-
-
-def _weighted_f1(values: Sequence[Any]) -> Summed:
+def _weighted_f1(hits: Counts, gold: Counts, predicted: Counts) -> Counts:
     """F1 of the labels, weighted by how often each is gold."""
-    parts, count = _by_label(values)
-
-    def statistic(sums: Counts) -> Counts:
-        gold = sums[..., count : 2 * count]
-        return stats.ratio((_f1_by_label(sums, count) * gold).sum(axis=-1), gold.sum(axis=-1))
-
-    return Summed(parts, statistic)
+    return stats.ratio((_f1(hits, gold, predicted) * gold).sum(axis=-1), gold.sum(axis=-1))
 
 
-def _mcc(values: Sequence[Any]) -> Summed:
+def _mcc(hits: Counts, gold: Counts, predicted: Counts) -> Counts:
     """Multi-class Matthews correlation (Gorodkin 2004); unparsed answers are a predicted class of their own."""
-    parts, count = _by_label(values)
-
-    def statistic(sums: Counts) -> Counts:
-        hits, gold, predicted = sums[..., :count], sums[..., count : 2 * count], sums[..., 2 * count :]
-        n = gold.sum(axis=-1)
-        together = hits.sum(axis=-1) * n - (gold * predicted[..., :-1]).sum(axis=-1)
-        spread = (n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (gold**2).sum(axis=-1))
-        return stats.ratio(together, np.sqrt(np.maximum(spread, 0)))
-
-    return Summed(parts, statistic, share=False)
-
-
-def _span_f1(values: Sequence[Any]) -> Summed:
-    """Micro F1; items are (true positives, false positives, false negatives)."""
-    return Summed(
-        np.asarray(values, dtype=np.float64),
-        lambda s: stats.ratio(2 * s[..., 0], 2 * s[..., 0] + s[..., 1] + s[..., 2]),
-    )
+    n = gold.sum(axis=-1)
+    together = hits.sum(axis=-1) * n - (gold * predicted[..., :-1]).sum(axis=-1)
+    spread = (n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (gold**2).sum(axis=-1))
+    return stats.ratio(together, np.sqrt(np.maximum(spread, 0)))
 
 
 def _question_f1(values: Sequence[Any]) -> Summed:
@@ -120,8 +93,8 @@ def _question_f1(values: Sequence[Any]) -> Summed:
     return Summed(parts, statistic)
 
 
-def _span_macro_f1(values: Sequence[Any]) -> Summed:
-    """Mean over types of the F1 of each; items are (true positives, false positives, false negatives) by type."""
+def _span_f1(values: Sequence[Any]) -> Summed:
+    """F1 of (true positives, false positives, false negatives); of one such triple a type, the mean over types."""
     parts = np.asarray(values, dtype=np.float64)
     return Summed(
         parts.reshape(len(parts), -1),
@@ -136,57 +109,33 @@ def _errors(values: Sequence[Any]) -> Counts:
     return np.stack([error**2, gold, gold**2, np.ones_like(gold)], axis=1)
 
 
-def _mse(values: Sequence[Any]) -> Summed:
-    """Mean squared error; items are (gold, predicted or None)."""
-    return Summed(_errors(values), lambda s: s[..., 0] / s[..., 3], share=False)
-
-
-def _r2(values: Sequence[Any]) -> Summed:
+def _r2(sums: Counts) -> Counts:
     """Coefficient of determination; golds that are all one number give 1 for no error, else 0."""
-
-    def statistic(s: Counts) -> Counts:
-        spread = s[..., 2] - s[..., 1] ** 2 / s[..., 3]
-        flat = spread <= 1e-12 * s[..., 2]
-        explained = 1 - stats.ratio(s[..., 0], np.where(flat, 0, spread))
-        return np.where(flat, (s[..., 0] == 0).astype(np.float64), explained)
-
-    return Summed(_errors(values), statistic, share=False)
+    error, gold, squared, n = (sums[..., column] for column in range(4))
+    spread = squared - gold**2 / n
+    flat = spread <= 1e-12 * squared
+    explained = 1 - stats.ratio(error, np.where(flat, 0, spread))
+    return np.where(flat, (error == 0).astype(np.float64), explained)
 
 
 _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
     "mean": _mean,
-    "macro_f1": _macro_f1,
-    "weighted_f1": _weighted_f1,
-    "mcc": _mcc,
+    "macro_f1": lambda values: _by_label(values, lambda *sums: np.asarray(_f1(*sums).mean(axis=-1))),
+    "weighted_f1": lambda values: _by_label(values, _weighted_f1),
+    "mcc": lambda values: _by_label(values, _mcc, share=False),
     "span_f1": _span_f1,
-    "span_macro_f1": _span_macro_f1,
+    "span_macro_f1": _span_f1,
     "question_f1": _question_f1,
-    "mse": _mse,
-    "r2": _r2,
+    "mse": lambda values: Summed(_errors(values), lambda sums: sums[..., 0] / sums[..., 3], share=False),
+    "r2": lambda values: Summed(_errors(values), _r2, share=False),
 }
-
-
 BY_LABEL = ("macro_f1", "weighted_f1", "mcc")  # aggregations of (gold, predicted or None, labels)
 
 
-# ---------------------------------------------------------------- what a task's YAML says, without lm-eval
-
-
-@functools.cache
-def helper(module: str) -> Any:
-    """A module of ``tasks/lib`` by its path below ``tasks/``, loaded from its file as lm-eval does."""
-    path = paths.shipped("tasks") / module
-    spec = importlib.util.spec_from_file_location("finbench_tasks_" + path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 def function(stated: catalog.Function) -> Any:
-    """What a ``!function`` of a task YAML names."""
-    return getattr(helper(stated.module), stated.spec.rpartition(".")[2])
+    """What a ``!function lib.<module>.<name>`` of a task YAML names."""
+    _, module, name = stated.spec.split(".")
+    return getattr(paths.helper(module), name)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -215,9 +164,6 @@ def may_quote(task: str, metric: str) -> bool:
 def lower_is_better(task: str) -> list[str]:
     """Metrics of a shipped task of which less is better."""
     return [entry["metric"] for entry in config(task)["metric_list"] if not entry.get("higher_is_better", True)]
-
-
-# ---------------------------------------------------------------- names
 
 
 _NOT_SHARES = ("r2", "mse", "rmse", "mae", "mcc")

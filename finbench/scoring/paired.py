@@ -16,7 +16,9 @@ import numpy as np
 from finbench.core.records import Measure
 from finbench.scoring.stats import RESAMPLES, Z95, Bounds, Counts, Statistic, by_cluster, estimate
 
-_Z80 = 0.8416212335729143  # 80 % quantile of the normal distribution: the power at which effects are found
+# The least true difference, in standard errors, found with a power of 80 % at the 5 % level, two-sided: the quantiles
+# of 97.5 % and of 80 % of the normal distribution (Card et al. 2020, section 3)
+DETECTABLE = Z95 + 0.8416212335729143
 UNBOUNDED = (-math.inf, math.inf)
 OF_SHARES = (-1.0, 1.0)  # bounds of a difference between two shares
 _ROUNDING = 1e-12  # an effect that sums in another order give
@@ -38,11 +40,8 @@ class Difference:
         return self.units > UNTESTABLE
 
     def detectable(self) -> float | None:
-        """Least true difference that these documents would show with a power of 80 % at the 5 % level, two-sided.
-
-        None where no difference whatever could be significant, and where the two do not differ at all.
-        """
-        return minimum_detectable_effect(self.error) if self.testable and self.error else None
+        """The least true difference that shows on these documents; None where none can, or the two do not differ."""
+        return DETECTABLE * self.error if self.testable and self.error else None
 
 
 def difference(
@@ -52,7 +51,6 @@ def difference(
     clusters: Sequence[Any] | None = None,
     *,
     bounds: Bounds = OF_SHARES,
-    seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Difference:
     """Paired bootstrap interval and paired permutation p-value of ``statistic(a) - statistic(b)``.
@@ -66,15 +64,12 @@ def difference(
         return np.asarray(statistic(sums[..., :width]) - statistic(sums[..., width:]))
 
     both = np.concatenate([a, b], axis=1)
-    measure, error = estimate(
-        both, gap, clusters, bounds=bounds, seed=seed, resamples=resamples, kind="paired bootstrap"
-    )
+    measure, error = estimate(both, gap, clusters, bounds=bounds, resamples=resamples, kind="paired bootstrap")
     one, other = by_cluster(a, clusters)[0], by_cluster(b, clusters)[0]
-    p = permutation(one, other, statistic, seed=seed, resamples=resamples)
-    return Difference(measure, p, error, len(one))
+    return Difference(measure, permutation(one, other, statistic, resamples), error, len(one))
 
 
-def permutation(a: Counts, b: Counts, statistic: Statistic, *, seed: int = 0, resamples: int = RESAMPLES) -> float:
+def permutation(a: Counts, b: Counts, statistic: Statistic, resamples: int = RESAMPLES) -> float:
     """Two-sided p-value of the paired permutation test (Fisher 1935): A's and B's answers are swapped at random.
 
     The observed arrangement counts as one of the resamples, so that p is never 0 and the test keeps its level
@@ -85,7 +80,7 @@ def permutation(a: Counts, b: Counts, statistic: Statistic, *, seed: int = 0, re
         return 1.0
     total_a, total_b, delta = a.sum(axis=0), b.sum(axis=0), (a - b)[apart]
     observed = abs(float(statistic(total_a) - statistic(total_b)))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     rows = max(1, 4_000_000 // max(delta.shape))
     extreme = 0
     for start in range(0, resamples, rows):
@@ -115,14 +110,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def minimum_detectable_effect(error: float) -> float:
-    """Least true difference found with a power of 80 % at the 5 % level, two-sided, given its standard error.
-
-    Normal approximation: (z of 97.5 % + z of 80 %) times the error (Card et al. 2020, section 3).
-    """
-    return (Z95 + _Z80) * error
-
-
 def documents_needed(n: int, error: float, effect: float) -> int | None:
     """Documents with which a true difference ``effect`` is found with a power of 80 %; None for no effect or no error.
 
@@ -130,4 +117,4 @@ def documents_needed(n: int, error: float, effect: float) -> int | None:
     """
     if abs(effect) <= _ROUNDING or error == 0:
         return None
-    return math.ceil(n * (minimum_detectable_effect(error) / effect) ** 2)
+    return math.ceil(n * (DETECTABLE * error / effect) ** 2)

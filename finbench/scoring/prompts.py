@@ -52,13 +52,9 @@ def load(
         loaded[task.name] = lm_task
     # only where they are needed, for reading takes seconds
     counts = {name: len(rows(lm_task, "train")) for name, lm_task in loaded.items()} if shots else {}
-    few = {name: count for name, count in counts.items() if count < shots}
+    few = [f"Task {name} has {n} train rows, fewer than {shots} shots" for name, n in counts.items() if n < shots]
     if few:
-        raise FinbenchError(
-            "; ".join(f"Task {name} has {count} train rows, fewer than {shots} shots" for name, count in few.items())
-            + ".",
-            "Ask these without --shots, in a run of their own.",
-        )
+        raise FinbenchError(f"{'; '.join(few)}.", "Ask these without --shots, in a run of their own.")
     return loaded
 
 
@@ -93,14 +89,10 @@ def _fetch(missing: list[Task], data_dir: Path | None) -> None:
                 offline = " The Hub cannot be reached."
         faults.append(task)
     if faults:
+        commands = dict.fromkeys(f"  {task.data}{where}" for task in faults)  # some commands make several sets
         raise FinbenchError(
             f"No data for {', '.join(task.set for task in faults)} in {paths.data_dir(data_dir)}.{offline}",
-            "\n".join(
-                [
-                    "Get it, with a network or from the authors' files:",
-                    *dict.fromkeys(f"  {task.data}{where}" for task in faults),  # some commands make several sets
-                ]
-            ),
+            "\n".join(["Get it, with a network or from the authors' files:", *commands]),
         )
 
 
@@ -111,12 +103,11 @@ def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dic
     choices = {
         name: str(stated.get(f"finbench_{name}", own)) for name in CHOICES if (own := getattr(task, name)) is not None
     }
-    if task.shipped:
-        return {"origin": "shipped", "choices": choices}
-    hub = (describe_set(task.set, data_dir) or {}).get("hub")
-    if not hub:
-        return {"origin": "files", "choices": choices}
-    return {"origin": f"hub:{hub['path']}", "revision": hub["revision"], "pinned": hub["pinned"], "choices": choices}
+    hub = None if task.shipped else (describe_set(task.set, data_dir) or {}).get("hub")
+    if hub:
+        commit = {"revision": hub["revision"], "pinned": hub["pinned"]}
+        return {"origin": f"hub:{hub['path']}", **commit, "choices": choices}
+    return {"origin": "shipped" if task.shipped else "files", "choices": choices}
 
 
 def rows(lm_task: Any, split: str) -> list[dict[str, Any]]:

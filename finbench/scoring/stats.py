@@ -9,7 +9,7 @@ n are in a sample, are documents, or the sources that documents share. Paired te
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,6 @@ def t_quantile(df: float) -> float:
 
 def wilson(successes: int, n: int) -> Measure:
     """Share ``successes / n`` with the Wilson score interval at 95 % (Wilson 1927). ``n`` must be positive."""
-    if not 0 <= successes <= n or n < 1:
-        raise ValueError(f"{successes} of {n} is not a share")
     low, high = score_interval(successes / n, n, Z95)
     return Measure(value=successes / n, low=low, high=high, method="Wilson")
 
@@ -70,49 +68,47 @@ def by_cluster(parts: Counts, clusters: Sequence[Any] | None) -> tuple[Counts, C
     return summed, np.bincount(index).astype(np.float64)
 
 
-# ---------------------------------------------------------------- any metric
-
-
-def bootstrap(
-    parts: Counts,
-    statistic: Statistic,
-    clusters: Sequence[Any] | None = None,
-    *,
-    bounds: Bounds = SHARE,
-    seed: int = 0,
-    resamples: int = RESAMPLES,
-) -> Measure:
-    """The statistic with its 95 % interval; whole clusters are resampled (Field and Welsh 2007).
-
-    ``bounds``: the least and greatest value that the statistic can have. Up to ``FEW`` units there
-    is no bootstrap but ``few_units``.
-    """
-    return estimate(parts, statistic, clusters, bounds=bounds, seed=seed, resamples=resamples)[0]
-
-
 def estimate(
     parts: Counts,
     statistic: Statistic,
     clusters: Sequence[Any] | None = None,
     *,
     bounds: Bounds = SHARE,
-    seed: int = 0,
     resamples: int = RESAMPLES,
     kind: str = "bootstrap",
 ) -> tuple[Measure, float]:
-    """As ``bootstrap``, with the statistic's standard error."""
+    """The statistic with its 95 % interval, and its standard error; whole clusters are resampled (Field, Welsh 2007).
+
+    ``bounds``: the least and greatest value that the statistic can have.
+    """
     grouped, sizes = by_cluster(parts, clusters)
-    n, alike = len(grouped), len(grouped) == len(parts)
-    value = float(statistic(grouped.sum(axis=0)))
-    if n <= FEW:
-        error = jackknife(grouped, statistic) if n > 1 else 0.0
-        return few_units(value, error, sizes, not alike, bounds), error
-    values = resample(grouped, statistic, seed, resamples)
-    method = f"{kind if alike else 'cluster ' + kind}, {resamples} resamples"
-    return many_units(value, values, n, method, bounds), float(values.std())
+    return interval(
+        float(statistic(grouped.sum(axis=0))),
+        sizes,
+        bounds,
+        f"{'cluster ' if len(grouped) < len(parts) else ''}{kind}, {resamples} resamples",
+        lambda: jackknife(grouped, statistic),
+        lambda: resample(grouped, statistic, resamples),
+    )
 
 
-# ---------------------------------------------------------------- few units
+def interval(
+    value: float,
+    sizes: Counts,
+    bounds: Bounds,
+    method: str,
+    error: Callable[[], float],
+    resampled: Callable[[], Counts],
+) -> tuple[Measure, float]:
+    """The 95 % interval of a value over documents, or sources of ``sizes`` documents, and its standard error.
+
+    Up to ``FEW`` units they come from the jackknife's ``error``, of more from values on resamples.
+    """
+    if len(sizes) <= FEW:
+        found = error() if len(sizes) > 1 else 0.0
+        return _few_units(value, found, sizes, bounds), found
+    values = resampled()
+    return _many_units(value, values, len(sizes), method, bounds), float(values.std())
 
 
 def jackknife(parts: Counts, statistic: Statistic) -> float:
@@ -122,21 +118,17 @@ def jackknife(parts: Counts, statistic: Statistic) -> float:
     (MacKinnon, Nielsen and Webb 2023). Rows that are equal are left out once and counted.
     """
     kinds, counts = np.unique(parts, axis=0, return_counts=True)
-    return _spread(statistic(parts.sum(axis=0) - kinds), counts)
+    return spread(statistic(parts.sum(axis=0) - kinds), counts)
 
 
-def _spread(without: Counts, counts: Any) -> float:
+def spread(without: Counts, counts: Any) -> float:
+    """The jackknife's standard error from the values without a unit of each kind, and how many units are of each."""
     n = counts.sum()
     middle = (counts * without).sum() / n
     return math.sqrt((n - 1) / n * float((counts * (without - middle) ** 2).sum()))
 
 
-def jackknife_of(without: Sequence[float]) -> float:
-    """The same from the values of a statistic that was called without each unit in turn."""
-    return _spread(np.asarray(without, dtype=np.float64), np.ones(len(without)))
-
-
-def few_units(value: float, error: float, sizes: Counts, clustered: bool, bounds: Bounds) -> Measure:
+def _few_units(value: float, error: float, sizes: Counts, bounds: Bounds) -> Measure:
     """The 95 % interval from a jackknife's standard error over few documents, or sources of ``sizes`` documents.
 
     A number between two bounds is a share of the way from one to the other: Wilson's score interval for as many
@@ -146,7 +138,8 @@ def few_units(value: float, error: float, sizes: Counts, clustered: bool, bounds
     says nothing of how units differ, and documents that are all alike nothing of what they were drawn from: no
     interval, with the reason in ``method``.
     """
-    n, unit = len(sizes), "source" if clustered else "document"
+    n, clustered = len(sizes), sizes.sum() > len(sizes)
+    unit = "source" if clustered else "document"
     low, high = bounds
     finite = math.isfinite(low) and math.isfinite(high)
     if n == 1:
@@ -180,20 +173,7 @@ def _one_bound(value: float, half: float, bounds: Bounds) -> tuple[float, float]
     return min(near, far), max(near, far)
 
 
-# ---------------------------------------------------------------- many units: resampling
-
-
-def _weights(n: int, resamples: int, seed: int, width: int) -> Iterator[Counts]:
-    """Blocks of (resamples, n) counts: how often each of ``n`` is drawn in ``n`` draws with replacement."""
-    rng = np.random.default_rng(seed)
-    rows = max(1, _BLOCK // max(n, width))
-    for start in range(0, resamples, rows):
-        size = min(rows, resamples - start)
-        drawn = rng.integers(n, size=(size, n), dtype=np.int64) + n * np.arange(size)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
-
-
-def resample(parts: Counts, statistic: Statistic, seed: int = 0, resamples: int = RESAMPLES) -> Counts:
+def resample(parts: Counts, statistic: Statistic, resamples: int = RESAMPLES) -> Counts:
     """Values of the statistic on bootstrap resamples of the rows of ``parts``, shape (resamples,) (Efron 1979).
 
     Rows that are equal are exchangeable, so where there are few kinds of rows a resample is one multinomial draw
@@ -201,19 +181,23 @@ def resample(parts: Counts, statistic: Statistic, seed: int = 0, resamples: int 
     not on their order.
     """
     kinds, counts = np.unique(parts, axis=0, return_counts=True)
-    n, width = len(parts), parts.shape[1]
-    if len(kinds) > _FEW_KINDS:
-        rows = np.repeat(kinds, counts, axis=0)
-        blocks = _weights(n, resamples, seed, width)
-        return np.concatenate([statistic(weights @ rows) for weights in blocks])
-    rng = np.random.default_rng(seed)
-    size = max(1, _BLOCK // max(len(kinds), width))
-    sizes = [min(size, resamples - start) for start in range(0, resamples, size)]
-    draws = (rng.multinomial(n, counts / n, size=block).astype(np.float64) for block in sizes)
-    return np.concatenate([statistic(weights @ kinds) for weights in draws])
+    n, few = len(parts), len(kinds) <= _FEW_KINDS
+    rows = kinds if few else np.repeat(kinds, counts, axis=0)
+    rng = np.random.default_rng(0)
+    most = max(1, _BLOCK // max(rows.shape))
+    values = []
+    for start in range(0, resamples, most):
+        size = min(most, resamples - start)
+        if few:
+            weights = rng.multinomial(n, counts / n, size=size)
+        else:
+            drawn = rng.integers(n, size=(size, n), dtype=np.int64) + n * np.arange(size)[:, None]
+            weights = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n)
+        values.append(statistic(weights.astype(np.float64) @ rows))
+    return np.concatenate(values)
 
 
-def many_units(value: float, values: Counts, n: int, method: str, bounds: Bounds) -> Measure:
+def _many_units(value: float, values: Counts, n: int, method: str, bounds: Bounds) -> Measure:
     """The interval of more than ``FEW`` units from ``values`` of resamples: expanded percentiles, within the bounds.
 
     The plain percentile interval is too short by sqrt((n - 1) / n) and by using normal for t quantiles; taking
@@ -231,9 +215,6 @@ def many_units(value: float, values: Counts, n: int, method: str, bounds: Bounds
     return Measure(value=value, low=min(value, low), high=max(value, high), method=method)
 
 
-# ---------------------------------------------------------------- training seeds
-
-
 @dataclass(frozen=True)
 class Spread:
     """Mean over training seeds, their standard deviation, and the 95 % t interval of the mean."""
@@ -246,12 +227,7 @@ class Spread:
 
 
 def seed_spread(values: Sequence[float]) -> Spread:
-    """Spread of one metric over runs that differ in their seed only; at least two values.
-
-    The standard deviation has n - 1 in its denominator.
-    """
-    if len(values) < 2:
-        raise ValueError(f"a spread needs two seeds, got {len(values)}")
+    """Spread (n - 1 in its denominator) of one metric over runs that differ in their seed only; at least two values."""
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
     return Spread(mean, deviation, len(values), mean - half, mean + half)

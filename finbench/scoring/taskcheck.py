@@ -67,9 +67,6 @@ def golden_prompt(task: Task) -> str:
     return prompt + answer
 
 
-# ---------------------------------------------------------------- prompts
-
-
 # Other answers than those of the examples; of a label another one of its choices.
 _GOLD: dict[str, Any] = {"label": None, "target": "a target", "answer": "4711", "score": 0.125, "entities": []}
 
@@ -84,7 +81,11 @@ def _prompt_faults(lm_task: Any, docs: list[dict[str, Any]]) -> Iterator[str]:
         for name in _GOLD.keys() & doc.keys():
             if name == "label" and lm_task.multiple_input:
                 continue  # the number of the right context is what lm-eval takes for the text
-            other = _GOLD[name] if name != "label" else _other_label(doc)
+            other = _GOLD[name]
+            if name == "label" and isinstance(doc["label"], int):
+                other = 1 - min(1, doc["label"])
+            elif name == "label":
+                other = next((label for label in doc.get("choices") or () if label != doc["label"]), None)
             if other is not None and prompts.prompt(lm_task, {**doc, name: other}) != prompts.prompt(lm_task, doc):
                 yield f"the prompt changes with the row's {name}: it gives the answer away"
                 return
@@ -92,15 +93,6 @@ def _prompt_faults(lm_task: Any, docs: list[dict[str, Any]]) -> Iterator[str]:
 
 def _words(text: str) -> set[str]:
     return set(text.partition("_")[0].split())
-
-
-def _other_label(doc: dict[str, Any]) -> Any:
-    if isinstance(doc["label"], int):
-        return 1 - min(1, doc["label"])
-    return next((label for label in doc.get("choices") or () if label != doc["label"]), None)
-
-
-# ---------------------------------------------------------------- scores
 
 
 def _score_faults(task: Task, lm_task: Any) -> Iterator[str]:
@@ -128,23 +120,17 @@ def _score_faults(task: Task, lm_task: Any) -> Iterator[str]:
 def _scored(task: Task, lm_task: Any, right: bool) -> dict[str, float]:
     """Every metric of right or wrong answers, after the task's filters."""
     instances = prompts.requests(lm_task)
-    given: dict[int, list[Any]] = {}
     for instance in instances:
-        answers = given.setdefault(instance.doc_id, _answer(task, lm_task, instance.doc, right))
-        instance.resps = [answers[instance.idx if task.form == "choice" else 0]]
+        answer: Any = " " + str(lm_task.doc_to_target(instance.doc)) if right else ""
+        if task.form == "choice":
+            hit = instance.idx == prompts.gold_choice(lm_task, instance.doc)
+            answer = float(hit == right), False
+        instance.resps = [answer]
     _, values = measuring.sample_rows(lm_task, instances, choice=task.form == "choice", restricted=False)
     aggregation = lm_task.aggregation()
     if unknown := set(values) ^ set(aggregation):
         raise ValueError(f"the scorer and metric_list differ in {', '.join(sorted(unknown))}")
     return {name: float(aggregation[name](items)) for name, items in values.items()}
-
-
-def _answer(task: Task, lm_task: Any, doc: dict[str, Any], right: bool) -> list[Any]:
-    """What a model that is right, or wrong, would answer."""
-    if task.form == "choice":
-        gold = prompts.gold_choice(lm_task, doc)
-        return [(float((number == gold) == right), False) for number in range(len(lm_task.doc_to_choice(doc)))]
-    return [" " + str(lm_task.doc_to_target(doc)) if right else ""]
 
 
 def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[str]:
@@ -171,11 +157,9 @@ def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[
 
 def _data_faults(task: Task) -> Iterator[str]:
     """Rows of a shipped set: each is valid, and no text of test is in train."""
-    loader = resolve_function(Function("lib.rows.find"))
-    reader = resolve_function(Function("lib.rows.read"))
-    files = loader(task.set, True)
+    helper = paths.helper("rows")
     try:
-        rows = {split: reader(file, task.labels) for split, file in files.items()}
+        rows = {split: helper.read(file, task.labels) for split, file in helper.find(task.set, True).items()}
     except ValueError as fault:
         yield str(fault)
         return

@@ -31,10 +31,12 @@ _PROMPT = "Operating profit rose to 4.1 million euro from 3.0 million a year ago
 _CPU_CACHE = 2 * 2**30  # bytes of keys and values
 _PATIENCE = 1200.0  # seconds to load
 _GRACE = 10.0  # seconds between asking to stop and killing
+# variables that open vLLM's server further: development routes, adapters loaded at run time
+_OPENING = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY", "VLLM_SERVER_DEV_MODE")
 
 
 @dataclass
-class Server:
+class Server(contextlib.AbstractContextManager["Server"]):
     """A running server. ``models`` are the names to ask for, the base first. Use it in a ``with`` statement."""
 
     url: str
@@ -42,9 +44,6 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Any
     key: str | None = field(default=None, repr=False)
-
-    def __enter__(self) -> Server:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -106,12 +105,13 @@ def serve(
     names = [found[0].subject.base.alias, *(one.subject.name for one in zoo)]
     command = _command(found[0].loaded, zoo, names[0], host, port, dtype, tensor_parallel)
     log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the server
+    kept = {name: value for name, value in os.environ.items() if name not in _OPENING}
     process = subprocess.Popen(
         [*command, *(["--middleware", "finbench.serving.guard.Guard"] if key else [])],
         stdin=subprocess.PIPE,  # its end is how the server learns of ours
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=_environment(),
+        env={**kept, "VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": "1", "VLLM_PLUGINS": "finbench"},
         start_new_session=True,
     )
     shown = f"[{host}]" if ":" in host else host
@@ -170,18 +170,12 @@ def _command(
     return command
 
 
-def _environment() -> dict[str, str]:
-    """Nothing that opens vLLM's server further: no development routes, no adapters loaded at run time."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY")}
-    kept.pop("VLLM_SERVER_DEV_MODE", None)
-    return {**kept, "VLLM_HOST_IP": "127.0.0.1", "VLLM_NO_USAGE_STATS": "1", "VLLM_PLUGINS": "finbench"}
-
-
 def _await(server: Server) -> None:
     """Until every model has said a token, and every adapter another thing than the base."""
     endpoint = Endpoint(server.url, server.key, attempts=1, own=True)
     started = time.monotonic()
-    while True:
+    said: dict[str, Any] = {}
+    while not said:
         if server.process.poll() is not None:
             raise FinbenchError(f"The server cannot start: {_last_line(server.log)}", "finbench doctor")
         if time.monotonic() - started > _PATIENCE:
@@ -192,8 +186,6 @@ def _await(server: Server) -> None:
             said = {model: _said(endpoint, model) for model in server.models}
         except Refused:
             time.sleep(0.5)
-            continue
-        break
     silent = [model for model in server.models[1:] if said[model] == said[server.models[0]]]
     if silent:
         raise FinbenchError(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
 
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import DType
 from finbench.engines import choices, race
-from finbench.engines.encoding import Encoder
-from finbench.engines.interface import Done
+from finbench.engines.interface import Done, Engine
 from finbench.engines.lm import HARMLESS
 from finbench.engines.servable import served_rank, targets
 from finbench.engines.vllm import forced_runs, parity
@@ -29,12 +31,11 @@ _GPU_SLOTS = 32  # adapters in one batch on a GPU, where each slot takes memory;
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 _GREEDY_OWN = {"repetition_penalty"}  # of a model's generation config: what vLLM takes and greedy decoding feels
 
+_Asked = Sequence[tuple[Path | None, Any]]  # adapters, and requests to them
 
-class VLLMEngine:
-    """One start for a base and all ``folders`` of adapters. It starts when it is first asked.
 
-    ``form`` says how the present subject is run: ``base``, ``merged`` (the base is a merged model), ``unmerged``.
-    """
+class VLLMEngine(Engine):
+    """One start for a base and all ``folders`` of adapters. It starts when it is first asked."""
 
     name = "vllm"
     mixes = True
@@ -48,9 +49,9 @@ class VLLMEngine:
         tensor_parallel: int = 1,
         data_parallel: int = 1,
         max_length: int | None = None,
-        stock: bool = False,
     ) -> None:
         import torch
+        from transformers import GenerationConfig
 
         self.base, self.folders = base, list(dict.fromkeys(folders))
         self.dtype = str(bases.compute_dtype(dtype)).removeprefix("torch.")
@@ -58,16 +59,24 @@ class VLLMEngine:
         context = min((n for n in (max_length, bases.context_length(base)) if n), default=None)
         self.max_length = (context or self.encoder.tokenizer.model_max_length) - 1  # one more is always said
         self.on_cpu = not torch.cuda.is_available()
-        self.count, self.stock = data_parallel, stock
-        self.names = {folder: _name(folder) for folder in self.folders}
-        self.settings = self._settings(batch_size, tensor_parallel, max_length)
-        self.current: Path | None = None
+        self.count = data_parallel
+        # the adapters' names inside vLLM, from their content: equal names mean equal answers, so caches cannot mix
+        self.names = {folder: "a" + adapters.identity(folder)[:24] for folder in self.folders}
+        held = [
+            {"name": name, "id": int(name[1:13], 16) + 1, "path": str(folder.resolve())}
+            for folder, name in self.names.items()
+        ]
+        engine = self._engine(batch_size, tensor_parallel, max_length)
+        self.settings = {"engine": engine, "adapters": held}
+        self.use(None)
         self.pool: Pool | None = None
         self.gaps: dict[Path, float] = {}
-        self.generation = _generation(base)
-        self.best: frozenset[str] = frozenset()
+        stated = (base.folder / "generation_config.json").is_file()
+        own = GenerationConfig.from_pretrained(base.folder, local_files_only=True) if stated else None
+        self.generation: dict[str, Any] = own.to_diff_dict() if own else {}  # the model's own, where not the default
 
-    def _settings(self, batch_size: int | None, tensor_parallel: int, max_length: int | None) -> dict[str, Any]:
+    def _engine(self, batch_size: int | None, tensor_parallel: int, max_length: int | None) -> dict[str, Any]:
+        """Arguments of vLLM's EngineArgs."""
         engine: dict[str, Any] = {
             "model": str(self.base.folder),
             "dtype": self.dtype,
@@ -84,11 +93,8 @@ class VLLMEngine:
         if max_length:
             engine["max_model_len"] = self.max_length + 1
         if self.on_cpu:
-            engine |= {
-                "enforce_eager": True,
-                "block_size": 32,
-                "max_num_batched_tokens": max(_CPU_BATCH, batch_size or 0),
-            }
+            engine |= {"enforce_eager": True, "block_size": 32}
+            engine["max_num_batched_tokens"] = max(_CPU_BATCH, batch_size or 0)
             if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
                 engine["kv_cache_memory_bytes"] = _CPU_CACHE
         if self.folders:
@@ -101,18 +107,7 @@ class VLLMEngine:
                 "max_cpu_loras": len(configs) + 1,
                 "lora_target_modules": sorted({name for folder in self.folders for name in targets(folder)}),
             }
-        held = [
-            {"name": self.names[folder], "id": int(self.names[folder][1:13], 16) + 1, "path": str(folder.resolve())}
-            for folder in self.folders
-        ]
-        return {"engine": engine, "adapters": held, "stock": self.stock}
-
-    # ------------------------------------------------------------ as evaluate asks
-
-    @property
-    def form(self) -> Literal["base", "unmerged"]:
-        """How the present subject is run."""
-        return "base" if self.current is None else "unmerged"
+        return engine
 
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter from now on; it must be one of those given at the start."""
@@ -121,34 +116,29 @@ class VLLMEngine:
                 f"{adapter} was not given when the engine was made.",
                 "Name it when the engine is made: VLLMEngine(base, [folder, ...])",
             )
-        self.current = adapter
+        self.current, self.form = adapter, "unmerged" if adapter else "base"
 
     def prompt_tokens(self, request: Any) -> tuple[int, int]:
-        """Counted by the tokenizer, as they will be sent."""
         prompt = len(self.encoder.tok_encode(request.args[0]))
         if request.request_type == "loglikelihood":
             return prompt, prompt + len(self.encoder.tok_encode(request.args[1], add_special_tokens=False)) - 1
         return prompt, prompt + int(request.args[1].get("max_gen_toks", 256)) - 1  # the last one is said, not read
 
     def chat_template(self) -> Any:
-        """The base's own."""
         return bases.chat_template(self.encoder.tokenizer, self.base.id.alias)
 
     def memory(self) -> int:
-        """Peak memory in bytes of the engine's processes."""
         return self.pool.memory if self.pool else 0
 
     def close(self) -> None:
-        """End the engine's processes."""
         if self.pool is not None:
             self.pool.close()
             self.pool = None
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
-        """Answers by the present subject."""
         return self.answer_all([(self.current, request) for request in requests], done)
 
-    def answer_all(self, asked: Sequence[tuple[Path | None, Any]], done: Done) -> list[Any]:
+    def answer_all(self, asked: _Asked, done: Done) -> list[Any]:
         """Answers of (adapter, request): those of different adapters are in the engine at the same time."""
         pool = self._started()
         answers: dict[int, Any] = {}
@@ -165,8 +155,6 @@ class VLLMEngine:
             self._continue(pool, sorted(set(window) - set(scored)), asked, deliver)
         return [answers[at] for at in range(len(asked))]
 
-    # ------------------------------------------------------------ starting
-
     def _started(self) -> Pool:
         if self.pool is not None:
             return self.pool
@@ -177,9 +165,7 @@ class VLLMEngine:
             if self.on_cpu:  # while vLLM loads
                 known = parity.references(self.base, self.folders, self.dtype)
             pool.await_ready()
-            self.gaps = parity.check(
-                known, lambda adapter, ids: self._probe(pool, adapter, ids), self.dtype == "float32"
-            )
+            self.gaps = parity.check(known, functools.partial(self._probe, pool), self.dtype == "float32")
         except BaseException:
             pool.close()
             raise
@@ -191,37 +177,36 @@ class VLLMEngine:
 
     def _probe(self, pool: Pool, adapter: Path | None, ids: list[list[int]]) -> parity.Scores:
         texts = [self.encoder.tokenizer.encode(text) for text in parity.PROBES]
-        asked = [
-            (number, self._scoring(number, forced_runs.ForcedRun(0, text, [], [0], [wanted]), adapter))
-            for number, (text, wanted) in enumerate(zip(texts, ids, strict=True))
-        ]
+        runs = [forced_runs.ForcedRun(0, text, [], [0], [part]) for text, part in zip(texts, ids, strict=True)]
         found: dict[int, list[float]] = {}
-        for part in pool.answers(asked):
+        for part in pool.answers([(at, self._scoring(at, run, adapter)) for at, run in enumerate(runs)]):
             for answer in part:
-                values = dict(reversed(answer["scores"][0]))
-                found[answer["id"]] = [float(values[token]) for token in ids[answer["id"]]]
-        return [found[number] for number in range(len(texts))]
-
-    # ------------------------------------------------------------ log-likelihoods
+                scored = forced_runs.read(runs[answer["id"]], answer)
+                found[answer["id"]] = [scored[0, token][0] for token in ids[answer["id"]]]
+        return [found[at] for at in range(len(runs))]
 
     def _scoring(self, number: int, run: forced_runs.ForcedRun, adapter: Path | None) -> dict[str, Any]:
         name = self.names[adapter] if adapter else None
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
 
-    def _score(
-        self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done
-    ) -> None:
-        """Requests of one window, by adapter; those near a root go first, of all adapters."""
-        parts = []
+    def _pairs(self, window: Sequence[int], asked: _Asked) -> Iterator[tuple[Path | None, list[int], Any]]:
+        """For each adapter: itself, the numbers of its requests, and these in tokens."""
         for adapter in dict.fromkeys(asked[at][0] for at in window):
             own = [at for at in window if asked[at][0] == adapter]
-            pairs = self.encoder.pairs([asked[at][1] for at in own])
-            parts.append((adapter, _Ledger(choices.plan(pairs, self.max_length), own)))
-        for _, ledger in parts:
+            yield adapter, own, self.encoder.loglikelihood([asked[at][1] for at in own], disable_tqdm=True)
+
+    def _score(self, pool: Pool, window: Sequence[int], asked: _Asked, deliver: Done) -> None:
+        """Requests of one window, by adapter; those near a root go first, of all adapters."""
+        first: list[tuple[Path | None, _Ledger, forced_runs.ForcedRun]] = []
+        later = []
+        for adapter, own, pairs in self._pairs(window, asked):
+            ledger = _Ledger(choices.plan(pairs, self.max_length), own)
             if empty := ledger.empty():
                 deliver(empty)
-        planned = [(adapter, ledger, run) for adapter, ledger in parts for run in forced_runs.runs(ledger.plan)]
-        planned.sort(key=lambda one: one[1].later(one[2]))  # stable
+            made = [(adapter, ledger, run) for run in forced_runs.runs(ledger.plan)]
+            first += made[: len(ledger.plan.trees)]
+            later += made[len(ledger.plan.trees) :]
+        planned = first + later
         requests = [(run.tree, self._scoring(number, run, adapter)) for number, (adapter, _, run) in enumerate(planned)]
         for part in pool.answers(requests):
             ready: dict[int, Any] = {}
@@ -231,12 +216,10 @@ class VLLMEngine:
             if ready:
                 deliver(ready)
 
-    def _race(self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done) -> None:
+    def _race(self, pool: Pool, window: Sequence[int], asked: _Asked, deliver: Done) -> None:
         """Requests of which the best of each document is wanted: heats of the whole window together."""
         racing: list[tuple[Path | None, list[int], race.Race]] = []
-        for adapter in dict.fromkeys(asked[at][0] for at in window):
-            own = [at for at in window if asked[at][0] == adapter]
-            pairs = self.encoder.pairs([asked[at][1] for at in own])
+        for adapter, own, pairs in self._pairs(window, asked):
             for field in race.fields([race.document(asked[at][1]) for at in own], pairs):
                 plan = choices.plan([pairs[number] for number in field], self.max_length)
                 racing.append((adapter, [own[number] for number in field], race.Race(plan)))
@@ -246,65 +229,78 @@ class VLLMEngine:
                 running.discard(share)
                 deliver(dict(zip(racing[share][1], racing[share][2].answers(), strict=True)))
             planned = [(share, run) for share in sorted(running) for run in forced_runs.runs(racing[share][2].heat())]
-            requests = [
-                (share, self._scoring(number, run, racing[share][0])) for number, (share, run) in enumerate(planned)
-            ]
+            requests = [(share, self._scoring(at, run, racing[share][0])) for at, (share, run) in enumerate(planned)]
             for part in pool.answers(requests):
                 for answer in part:
                     share, run = planned[answer["id"]]
                     racing[share][2].enter(run.tree, forced_runs.read(run, answer))
 
-    # ------------------------------------------------------------ generation
-
-    def _continue(
-        self, pool: Pool, window: Sequence[int], asked: Sequence[tuple[Path | None, Any]], deliver: Done
-    ) -> None:
-        requests, until = [], {}
+    def _continue(self, pool: Pool, window: Sequence[int], asked: _Asked, deliver: Done) -> None:
+        """Prompts that are to be continued."""
+        until: dict[int, list[str]] = {}
+        requests = []
+        own = self.generation.get("eos_token_id")
+        settings = {key for key, value in self.generation.items() if value is not None and not key.startswith("_")}
         for at in window:
             adapter, request = asked[at]
-            asks, until[at] = self._continuing(at, adapter, *request.args)
+            text, stated = request.args
+            how = normalize_gen_kwargs(dict(stated), 256)
+            limit = int(how["max_gen_toks"])
+            room = choices.room(limit, self.max_length + 1)
+            others = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks", "do_sample"}
+            if odd := sorted(others - set(_SAMPLING)):
+                raise FinbenchError(f"The engine vllm cannot generate with {odd[0]}.", "Use --engine hf")
+            if odd := sorted(settings - HARMLESS - _GREEDY_OWN):
+                said = f"The model's own generation_config.json has {odd[0]}, which vLLM does not do."
+                raise FinbenchError(said, "Use --engine hf")
+            eot = self.encoder.eot_token_id
+            eos = self.encoder.tok_decode([eot], skip_special_tokens=False)
+            until[at] = handle_stop_sequences(how.get("until"), eos=eos)
+            asks = {
+                "id": at,
+                "adapter": self.names[adapter] if adapter else None,
+                "prompt": self.encoder.tok_batch_encode([text])[0][0].tolist()[-room:],
+                "limit": limit,
+                "stop": [stop for stop in until[at] if stop],
+                "ends": sorted({eot, *(own if isinstance(own, list) else [own])} - {None}),
+                "sampling": {
+                    **{key: value for key, value in self.generation.items() if key in _GREEDY_OWN},
+                    **{key: how[key] for key in sorted(others)},
+                },
+            }
+            if not asks["prompt"]:
+                raise choices.NO_PROMPT
             requests.append((at, asks))
         for part in pool.answers(requests):
             texts = {one["id"]: self.encoder.tok_decode(one["tokens"], skip_special_tokens=True) for one in part}
             deliver({at: postprocess_generated_text(text, until[at], None) for at, text in texts.items()})
 
-    def _continuing(
-        self, number: int, adapter: Path | None, text: str, stated: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], list[str]]:
-        """The request of a prompt, and the texts at which its answer ends."""
-        how = normalize_gen_kwargs(dict(stated), 256)
-        eot = self.encoder.eot_token_id
-        until = handle_stop_sequences(how.get("until"), eos=self.encoder.tok_decode([eot], skip_special_tokens=False))
-        limit = int(how["max_gen_toks"])
-        room = self.max_length + 1 - limit
-        if room <= 0 or limit < 1:
-            raise FinbenchError(
-                f"The task generates up to {limit} tokens; the model sees {self.max_length + 1}.", choices.LONGER
-            )
-        others = {key for key, value in how.items() if value is not None} - {"until", "max_gen_toks", "do_sample"}
-        if odd := sorted(others - set(_SAMPLING)):
-            raise FinbenchError(f"The engine vllm cannot generate with {odd[0]}.", "Use --engine hf")
-        settings = {key for key, value in self.generation.items() if value is not None and not key.startswith("_")}
-        if odd := sorted(settings - HARMLESS - _GREEDY_OWN):
-            raise FinbenchError(f"The model's own generation_config.json has {odd[0]}, which vLLM does not do.",
-                                "Use --engine hf")  # fmt: skip
-        own = self.generation.get("eos_token_id")
-        ends = {eot, *(own if isinstance(own, list) else [own])} - {None}
-        asks = {
-            "id": number,
-            "adapter": self.names[adapter] if adapter else None,
-            "prompt": self.encoder.prompt(text)[-room:],
-            "limit": limit,
-            "stop": [stop for stop in until if stop],
-            "ends": sorted(ends),
-            "sampling": {
-                **{key: value for key, value in self.generation.items() if key in _GREEDY_OWN},
-                **{key: how[key] for key in sorted(others)},
-            },
-        }
-        if not asks["prompt"]:
-            raise FinbenchError("A prompt without a single token cannot be continued.", choices.NO_PROMPT)
-        return asks, until
+
+class Encoder(TemplateLM):
+    """Texts to tokens as HFLM makes them: special tokens, empty contexts, spaces at the seam; it answers nothing."""
+
+    backend = "causal"
+    add_bos_token = None
+    custom_prefix_token_id = None
+
+    tok_encode = HFLM.tok_encode
+    tok_decode = HFLM.tok_decode
+    tok_batch_encode = HFLM.tok_batch_encode
+    eot_token_id = HFLM.eot_token_id
+    prefix_token_id = HFLM.prefix_token_id
+
+    def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
+        """What lm-eval's ``loglikelihood`` gives: (context, continuation) in tokens."""
+        return [(list(context), list(continuation)) for _, context, continuation in requests]
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> Any:
+        raise NotImplementedError
+
+    loglikelihood_rolling = generate_until
 
 
 class _Ledger:
@@ -312,62 +308,27 @@ class _Ledger:
 
     def __init__(self, plan: choices.TreePlan, numbers: Sequence[int]) -> None:
         self.plan, self.numbers = plan, numbers
-        self.scored: dict[tuple[int, int], dict[int, tuple[float, bool]]] = {}
-        self.waits: dict[tuple[int, int, int], list[int]] = {}
-        self.left: dict[int, int] = {}
-        self.paths: dict[int, tuple[int, list[int]]] = {}
-        for number, tree in enumerate(plan.trees):
-            for request, path in tree.paths.items():
-                needs = set(zip(path, plan.targets[request], strict=True))
-                self.paths[request], self.left[request] = (number, path), len(needs)
-                for node, token in needs:
-                    self.waits.setdefault((number, node, token), []).append(request)
-        self.roots: set[int] = set()  # trees of which a run has been planned
+        self.scored: list[dict[tuple[int, int], tuple[float, bool]]] = [{} for _ in plan.trees]  # by node and token
+        self.waiting = [dict(tree.paths) for tree in plan.trees]
 
     def empty(self) -> dict[int, tuple[float, bool]]:
         """Answers of the requests without a continuation."""
         return {self.numbers[at]: (0.0, True) for at, target in enumerate(self.plan.targets) if not target}
 
-    def later(self, run: forced_runs.ForcedRun) -> bool:
-        """Whether the run is not the first one of its tree; asked once a run, in their order."""
-        known = run.tree in self.roots
-        self.roots.add(run.tree)
-        return known
-
     def enter(self, run: forced_runs.ForcedRun, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:
         """Take what a run found; return the answers that are whole now, by number."""
+        scored, waiting = self.scored[run.tree], self.waiting[run.tree]
+        scored |= forced_runs.read(run, answer)
         ready = {}
-        for (node, token), value in forced_runs.read(run, dict(answer)).items():
-            self.scored.setdefault((run.tree, node), {})[token] = value
-            for request in self.waits.pop((run.tree, node, token), ()):
-                self.left[request] -= 1
-                if not self.left[request]:
-                    ready[self.numbers[request]] = self._total(request)
+        for request, path in list(waiting.items()):
+            targets = self.plan.targets[request]
+            if all(place in scored for place in zip(path, targets, strict=True)):
+                ready[self.numbers[request]] = choices.total(path, targets, scored)
+                del waiting[request]
         return ready
 
-    def _total(self, request: int) -> tuple[float, bool]:
-        tree, path = self.paths[request]
-        targets = self.plan.targets[request]
-        found = {(node, token): self.scored[tree, node][token] for node, token in zip(path, targets, strict=True)}
-        return choices.total(path, targets, found)
 
-
-def _name(folder: Path) -> str:
-    """The adapter's name inside vLLM, from its content: equal names mean equal answers, so caches cannot mix."""
-    return "a" + adapters.identity(folder)[:24]
-
-
-def _generation(base: bases.Base) -> dict[str, Any]:
-    """The model's own settings for generation, those that are not the default."""
-    from transformers import GenerationConfig
-
-    if not (base.folder / "generation_config.json").is_file():
-        return {}
-    found: dict[str, Any] = GenerationConfig.from_pretrained(base.folder, local_files_only=True).to_diff_dict()
-    return found
-
-
-def _windows(asked: Sequence[tuple[Path | None, Any]], raced: Container[str]) -> Iterator[list[int]]:
+def _windows(asked: _Asked, raced: Container[str]) -> Iterator[list[int]]:
     """Numbers of requests, a window at a time; those of one document stay together."""
     window: list[int] = []
     size, before = 0, None

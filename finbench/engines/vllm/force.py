@@ -23,7 +23,6 @@ class Forced(LogitsProcessor):
         self.live: dict[int, tuple[list[int], list[int]]] = {}  # row -> tokens to say, tokens said
 
     def is_argmax_invariant(self) -> bool:
-        """No: it decides the argmax."""
         return False
 
     def update_state(self, batch_update: Any) -> None:

@@ -9,7 +9,7 @@ comes from vLLM's prefix cache, which it does not read for requests with ``promp
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,25 +40,21 @@ class ForcedRun:
 
 
 def runs(plan: TreePlan) -> list[ForcedRun]:
-    """The requests of a plan: those near the root of their tree first, so that the others find its prefix cached."""
-    made = [run for number, tree in enumerate(plan.trees) for run in _of_tree(number, tree, plan.prefix)]
-    first = {id(run): number == 0 for tree in _by_tree(made) for number, run in enumerate(tree)}
-    return sorted(made, key=lambda run: not first[id(run)])  # stable
-
-
-def _by_tree(made: Sequence[ForcedRun]) -> list[list[ForcedRun]]:
-    trees: dict[int, list[ForcedRun]] = {}
-    for run in made:
-        trees.setdefault(run.tree, []).append(run)
-    return list(trees.values())
+    """The requests of a plan: first one near the root of each tree, so that the others find its prefix cached."""
+    first, later = [], []
+    for number, tree in enumerate(plan.trees):
+        root, *others = _of_tree(number, tree, plan.prefix)
+        first.append(root)
+        later += others
+    return first + later
 
 
 def _of_tree(number: int, tree: Tree, prefix: list[int]) -> Iterator[ForcedRun]:
-    following = _following(tree)
-    continued = set(following.values())
-    for node in sorted(tree.wanted):
-        if node in continued:
-            continue
+    below = {(parent, tree.tokens[node]): node for node, parent in enumerate(tree.parents)}
+    # the next node of each at which one token only is asked for and its continuation is asked for something too
+    following = {node: below.get((node, wanted[0]), -1) for node, wanted in tree.wanted.items() if len(wanted) == 1}
+    following = {node: child for node, child in following.items() if child in tree.wanted}
+    for node in sorted(tree.wanted.keys() - following.values()):
         walk = [node]
         while walk[-1] in following:
             walk.append(following[walk[-1]])
@@ -66,33 +62,17 @@ def _of_tree(number: int, tree: Tree, prefix: list[int]) -> Iterator[ForcedRun]:
             yield from _of_walk(number, tree, prefix, walk[start : start + MOST_IDS])
 
 
-def _following(tree: Tree) -> dict[int, int]:
-    """The next node of each at which one token only is asked for and its continuation is asked for something too."""
-    below = {(parent, tree.tokens[node]): node for node, parent in enumerate(tree.parents)}
-    found = {}
-    for node, wanted in tree.wanted.items():
-        child = below.get((node, wanted[0])) if len(wanted) == 1 else None
-        if child is not None and child in tree.wanted:
-            found[node] = child
-    return found
-
-
 def _of_walk(number: int, tree: Tree, prefix: list[int], walk: list[int]) -> Iterator[ForcedRun]:
-    path: list[int] = []
-    at = walk[0]
-    while at >= 0:
-        path.append(tree.tokens[at])
-        at = tree.parents[at]
-    prompt = [*prefix, *reversed(path)]
+    prompt = [*prefix, *(tree.tokens[at] for at in tree.way(walk[0]))]
     forced = [tree.wanted[node][0] for node in walk[:-1]]
     last = tree.wanted[walk[-1]]
-    room = MOST_IDS - len(set(forced))
-    yield ForcedRun(number, prompt, forced, walk, [*([token] for token in forced), last[: max(room, 0)]])
-    for start in range(max(room, 0), len(last), MOST_IDS):
+    room = max(0, MOST_IDS - len(set(forced)))
+    yield ForcedRun(number, prompt, forced, walk, [*([token] for token in forced), last[:room]])
+    for start in range(room, len(last), MOST_IDS):
         yield ForcedRun(number, prompt + forced, [], walk[-1:], [last[start : start + MOST_IDS]])
 
 
-def read(run: ForcedRun, answer: dict[str, Any]) -> dict[tuple[int, int], tuple[float, bool]]:
+def read(run: ForcedRun, answer: Mapping[str, Any]) -> dict[tuple[int, int], tuple[float, bool]]:
     """(node, token) -> (log-probability, whether no token is more probable), from what a worker answered.
 
     Raises FinbenchError for what is not finite or not there: argmax over NaN would be the first label.

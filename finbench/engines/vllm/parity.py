@@ -45,19 +45,16 @@ class Reference:
 
 def references(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Path, Reference]:
     """peft's log-probabilities for each adapter; the model is loaded only for what is not in the cache."""
-    places = {folder: _place(base, folder, dtype) for folder in folders}
+    used, places = versions(("torch", "transformers", "peft")), {}
+    for folder in folders:
+        key = digest([base.id.fingerprint, adapters.identity(folder), dtype, used, PROBES, TOP])
+        places[folder] = paths.cache_dir() / "parity" / f"{key[:32]}.json"
     missing = [folder for folder, place in places.items() if not place.is_file()]
     if missing:
         for folder, found in _computed(base, missing, dtype).items():
             places[folder].parent.mkdir(parents=True, exist_ok=True)
             write_atomic(places[folder], json.dumps(found.__dict__))
     return {folder: Reference(**json.loads(place.read_text())) for folder, place in places.items()}
-
-
-def _place(base: bases.Base, folder: Path, dtype: str) -> Path:
-    used = versions(("torch", "transformers", "peft"))
-    key = digest([base.id.fingerprint, adapters.identity(folder), dtype, used, PROBES, TOP])
-    return paths.cache_dir() / "parity" / f"{key[:32]}.json"
 
 
 def _computed(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Path, Reference]:
@@ -76,11 +73,8 @@ def _computed(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Pat
         attached = adapters.attach(model, folder).eval()
         own = last(attached)
         ids = [row.topk(min(TOP, len(row))).indices for row in own]
-        found[folder] = Reference(
-            [row.tolist() for row in ids],
-            [row[at].tolist() for row, at in zip(own, ids, strict=True)],
-            [row[at].tolist() for row, at in zip(beside, ids, strict=True)],
-        )
+        said = [[row[at].tolist() for row, at in zip(rows, ids, strict=True)] for rows in (own, beside)]
+        found[folder] = Reference([row.tolist() for row in ids], *said)
         model = attached.unload()
     del model, attached
     if torch.cuda.is_available():
@@ -100,9 +94,8 @@ def check(
     faults: list[str] = []
     for folder, peft in known.items():
         own, base = ask(folder, peft.ids), ask(None, peft.ids)
-        if not all(
-            math.isfinite(value) for scores in (own, base, peft.own, peft.base) for row in scores for value in row
-        ):
+        values = [value for scores in (own, base, peft.own, peft.base) for row in scores for value in row]
+        if not all(map(math.isfinite, values)):
             raise NOT_FINITE
         gaps[folder] = _largest(own, peft.own)
         moved, noise = _largest(peft.own, peft.base), _largest(base, peft.base)

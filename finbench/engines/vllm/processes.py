@@ -139,7 +139,6 @@ class Pool:
         self.looked = time.monotonic()
 
     def close(self) -> None:
-        """End every process."""
         for worker in self.workers:
             worker.close()
 
@@ -153,11 +152,6 @@ class Pool:
                     raise FinbenchError(f"vLLM cannot start: {fault}", f"{hint}, or --engine hf")
                 worker.memory, worker.max_length = message["memory"], message["max_length"]
                 self.ready += 1
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that a prompt may have; one more is said."""
-        return min(worker.max_length for worker in self.workers) - 1
 
     @property
     def memory(self) -> int:
@@ -191,7 +185,7 @@ class Pool:
     def _hear(self, limit: float) -> Iterable[tuple[Worker, dict[str, Any]]]:
         """The next message, or nothing after a second; FinbenchError for a process that died or froze."""
         heard: list[tuple[Worker, dict[str, Any]]] = []
-        try:
+        with contextlib.suppress(queue.Empty):
             name, message = self.heard.get(timeout=_LOOK)
             worker = name()
             if message is None:
@@ -199,8 +193,6 @@ class Pool:
                 raise FinbenchError(f"The vLLM engine has died: {worker.reason()}", _AGAIN)
             worker.life = worker.busy = time.monotonic()
             heard = [(worker, message)]
-        except queue.Empty:
-            pass
         if time.monotonic() - self.looked >= _LOOK:  # also while others talk
             self.looked = time.monotonic()
             for worker in self.workers:

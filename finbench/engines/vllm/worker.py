@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import queue
-import resource
 import signal
 import sys
 import threading
 import time
 from typing import IO, Any
+
+from finbench.core.environment import peak_memory
 
 _SILENCE = 1.0  # seconds after which a step that finished nothing is told
 
@@ -28,9 +29,9 @@ def main() -> None:
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
     try:
-        engine = start(settings)
-        _say(out, {"ready": True, "max_length": engine.model_config.max_model_len, "memory": _memory()})
-        serve(engine, settings, inbox, out)
+        engine, adapters = start(settings)
+        _say(out, {"ready": True, "max_length": engine.model_config.max_model_len, "memory": peak_memory()})
+        serve(engine, adapters, inbox, out)
     except Exception as fault:
         _say(out, {"fault": _reason(fault)})
         raise
@@ -42,15 +43,13 @@ def _reason(fault: Exception) -> str:
     return " ".join(" ".join(parts).split())[:600] or type(fault).__name__
 
 
-def start(settings: dict[str, Any]) -> Any:
-    """The engine of ``settings``: arguments of vLLM's EngineArgs, and the adapters that it is to hold."""
+def start(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The engine of ``settings`` (arguments of vLLM's EngineArgs), and the adapters that it is to hold, by name."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # this process is the engine's own already
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the second runner takes no logits processors
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    if settings.get("stock"):  # vLLM's own LoRA layers, for comparison
-        os.environ["VLLM_PLUGINS"] = "none"
-    os.environ.setdefault("VLLM_PLUGINS", "finbench")
+    os.environ.setdefault("VLLM_PLUGINS", "finbench")  # without it: vLLM's own LoRA layers, for comparison
     from vllm import EngineArgs
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.llm_engine import LLMEngine
@@ -61,9 +60,10 @@ def start(settings: dict[str, Any]) -> Any:
     if "finbench" in os.environ["VLLM_PLUGINS"].split(","):
         register()
     engine = LLMEngine.from_engine_args(EngineArgs(**settings["engine"], logits_processors=[Forced]))
-    for adapter in settings["adapters"]:
-        engine.add_lora(LoRARequest(adapter["name"], adapter["id"], adapter["path"]))
-    return engine
+    adapters = {one["name"]: LoRARequest(one["name"], one["id"], one["path"]) for one in settings["adapters"]}
+    for adapter in adapters.values():
+        engine.add_lora(adapter)
+    return engine, adapters
 
 
 def _listen(inbox: queue.Queue[dict[str, Any]]) -> None:
@@ -72,11 +72,8 @@ def _listen(inbox: queue.Queue[dict[str, Any]]) -> None:
     os.killpg(0, signal.SIGKILL)  # nobody listens any more; whatever this process has started goes with it
 
 
-def serve(engine: Any, settings: dict[str, Any], inbox: queue.Queue[dict[str, Any]], out: IO[str]) -> None:
+def serve(engine: Any, adapters: dict[str, Any], inbox: queue.Queue[dict[str, Any]], out: IO[str]) -> None:
     """Steps of the engine for as long as there are requests, and a wait for the next one."""
-    from vllm.lora.request import LoRARequest
-
-    adapters = {one["name"]: LoRARequest(one["name"], one["id"], one["path"]) for one in settings["adapters"]}
     said = time.monotonic()
     while True:
         while not inbox.empty() or not engine.has_unfinished_requests():
@@ -89,7 +86,7 @@ def serve(engine: Any, settings: dict[str, Any], inbox: queue.Queue[dict[str, An
             )
         done = [_answer(output) for output in engine.step() if output.finished]
         if done or time.monotonic() - said > _SILENCE:
-            _say(out, {"done": done, "memory": _memory()})
+            _say(out, {"done": done, "memory": peak_memory()})
             said = time.monotonic()
 
 
@@ -132,15 +129,6 @@ def _answer(output: Any) -> dict[str, Any]:
         found["scores"] = [list(zip(flat.token_ids[a:b], flat.logprobs[a:b], strict=True)) for a, b in steps]
         found["ranks"] = [flat.ranks[a] for a, _ in steps]
     return found
-
-
-def _memory() -> int:
-    """Peak memory in bytes: of the GPU if there is one, else resident memory of this process."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _say(out: IO[str], message: dict[str, Any]) -> None:
