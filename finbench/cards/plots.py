@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
-from finbench.cards.render import shorten_name
-from finbench.core import catalog
-from finbench.core.records import Measure, Score
-from finbench.scoring import metrics, seed_spread
+from finbench.cards.render import Heading, shorten_name
+from finbench.core.records import Measure, Score, Scorecard
+from finbench.scoring import seed_spread
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 600, 214, 60, 28, 34
 _BESIDE = 24  # letters of a bold title that surely end left of the axis
@@ -23,49 +23,34 @@ _STYLE = (
 )
 
 
-@dataclass
-class Column:
-    """One column: a task under one set of conditions."""
-
-    score: Score
-    conditions: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """The task as people type it, and the settings that are not the usual ones."""
-        return ", ".join([self.score.task.removeprefix(catalog.PREFIX), *self.conditions])
-
-    @property
-    def metric(self) -> str:
-        """The main metric, in words."""
-        return metrics.spoken(self.score.main_metric)
-
-    @property
-    def family(self) -> tuple[str, str]:
-        """Scores are averaged over tasks of one family and one form."""
-        return self.score.family, self.score.form
-
-    @property
-    def share(self) -> bool:
-        """Shown in percent."""
-        return metrics.is_share(self.score.main_metric)
-
-
 @dataclass(frozen=True)
+class SeedRun:
+    """One subject's score in one task, with its sample rows if the card has them."""
+
+    card: Scorecard
+    score: Score
+    rows: list[dict[str, Any]] | None
+
+
+@dataclass
 class TableCell:
     """A number of the table. ``best``: significantly better than every other; ``tied``: no worse than the best."""
 
     measure: Measure
     share: bool
-    runs: tuple[float, ...] = ()
-    exact: bool = False  # of a baseline, which is not measured
+    runs: Sequence[SeedRun] = ()  # none of a baseline, which is not measured
     best: bool = False
     tied: bool = False
 
     @property
+    def values(self) -> list[float]:
+        """The main number of each run."""
+        return [run.score.main.value for run in self.runs]
+
+    @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds, where there are several."""
-        return seed_spread(self.runs).deviation if len(self.runs) > 1 else None
+        return seed_spread(self.values).deviation if len(self.runs) > 1 else None
 
 
 @dataclass
@@ -83,7 +68,7 @@ class Line:
 class Table:
     """Everything that the templates show."""
 
-    columns: list[Column]
+    columns: list[Heading]
     families: list[str]
     lines: list[Line]
     spread: str
@@ -103,25 +88,23 @@ def forest(table: Table, number: int) -> str:
     ends = [scale * end for _, cell in lines for end in (cell.measure.value, *(cell.measure.interval or ()))]
     low, high, step = _axis(min(ends), max(ends), (0, 100) if column.share else (-math.inf, math.inf))
     height = _TOP + _ROW * len(subjects) + 40
+    bottom = height - 34
 
     def x(value: float) -> float:
         inside = min(max(scale * value, low), high)
         return round(_LEFT + (inside - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
 
-    bottom = height - 34
-    unit = " in %" if column.share else ""
     place = f'x="{_LEFT}"' if len(column.title) <= _BESIDE else 'dx="12"'
     parts = [
         _head(column.title, _WIDTH, height),
         # above the axis if the title leaves room for it, else behind the title
         f'<text x="0" y="18"><tspan style="font-weight:600">{escape(column.title)}</tspan>'
-        f'<tspan class="s" {place}>{escape(column.metric)}{unit}, n = {column.score.n:,}</tspan></text>',
+        f'<tspan class="s" {place}>{escape(column.measured)}, n = {column.score.n:,}</tspan></text>',
     ]
     for tick in range(round((high - low) / step) + 1):
         at = low + tick * step
-        across = round(_LEFT + (at - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
-        parts.append(f'<path class="g" d="M{across} {_TOP}V{bottom}"/>')
-        parts.append(f'<text class="s" x="{across}" y="{bottom + 15}" text-anchor="middle">{at:g}</text>')
+        parts.append(f'<path class="g" d="M{x(at / scale)} {_TOP}V{bottom}"/>')
+        parts.append(f'<text class="s" x="{x(at / scale)}" y="{bottom + 15}" text-anchor="middle">{at:g}</text>')
     marks = sorted((x(cell.measure.value), line.name) for line, cell in lines if line.baseline)
     for order, (across, name) in enumerate(marks):
         # the left one's label ends at its line and the right one's starts there, so that they never overlap
@@ -136,7 +119,7 @@ def forest(table: Table, number: int) -> str:
             f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(shorten_name(line.name, 29))}</text>'
         )
         kind = "b" if line.what.startswith("base") else "d"
-        parts += _dot(cell.measure, kind, y, x, cell.runs if len(cell.runs) > 1 else ())
+        parts += _dot(cell.measure, kind, y, x, cell.values if len(cell.runs) > 1 else ())
         weight = ' style="font-weight:700"' if cell.best else ""
         shown = f"{scale * cell.measure.value:.{1 if column.share else 3}f}" + ("†" if cell.tied else "")
         parts.append(f'<text x="{_WIDTH - _RIGHT + 14}" y="{y + 4}"{weight}>{shown}</text>')
