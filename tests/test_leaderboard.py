@@ -41,7 +41,6 @@ from finbench.leaderboard import (
     published,
     space,
     tables,
-    uploading,
 )
 from finbench.leaderboard.board import Board, board, entries
 from finbench.scoring.paired import holm
@@ -628,7 +627,7 @@ def test_a_push_that_goes_silent_at_any_request(
     """From its n-th request on nothing arrives: each repository is the old or the new one, the page never ahead."""
     api = HfApi(endpoint=dev_hub.url, token=TOKEN)
     made = space.gather(original, "org/board")
-    monkeypatch.setattr(uploading, "gather", lambda folder, repo: made)
+    monkeypatch.setattr(space, "gather", lambda folder, repo: made)
     old = {kind: dict[str, str]() for kind in KINDS}
     api.create_repo("org/first", repo_type="space", space_sdk="static")
     first = api.list_repo_tree("org/first", repo_type="space", recursive=True)

@@ -239,8 +239,7 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
         )
     for side in (a, b):
         follows(side.scores[task], side.rows[task], side.path)
-    values = [values_of(side)[metric] for side in rows]
-    clusters = clusters_of(rows[0])
+    values, clusters = [values_of(side)[metric] for side in rows], clusters_of(rows[0])
     found = difference(values[0], values[1], aggregation_of(task, metric), clusters, f"{a.path} or {b.path}")
     only_a, only_b, p_mcnemar = _right(rows, clusters)
     return Contest(
@@ -376,23 +375,19 @@ def _verdict_one(comparison: Comparison) -> str:
 
 
 def _verdict_many(comparison: Comparison) -> str:
-    wins = {side: [c for c in comparison.contests if c.winner == side] for side in ("a", "b", None)}
-    better, worse, open_ = (len(wins[side]) for side in ("a", "b", None))
-    total = len(comparison.contests)
+    winners = [contest.winner for contest in comparison.contests]
+    better, worse, open_ = (winners.count(side) for side in ("a", "b", None))
     shares = [c for c in comparison.contests if metrics.is_share(c.metric)]
     mean = sum(c.difference.value * (-1 if c.lower_is_better else 1) for c in shares) / max(len(shares), 1)
     by = f"{100 * mean:+.1f} points in the mean of the main metrics, "
-    if better and not worse:
-        head = f"{comparison.a} is better than {comparison.b}"
-    elif worse and not better:
-        head = f"{comparison.a} is worse than {comparison.b}"
-    elif better:
-        head = f"{comparison.a} is better than {comparison.b} on some tasks and worse on others"
+    if better or worse:
+        head = f"{comparison.a} is {'better' if better else 'worse'} than {comparison.b}"
+        head += " on some tasks and worse on others" if better and worse else ""
     else:
         head = f"No difference between {comparison.a} and {comparison.b} can be shown"
-    needed = max((c.needed for c in wins[None] if c.needed and c.needed > c.n), default=None)
-    settle = f"; up to {needed:,} documents would settle what is open" if needed and open_ else ""
+    needed = [c.needed for c in comparison.contests if not c.winner and c.needed and c.needed > c.n]
+    settle = f"; up to {max(needed):,} documents would settle what is open" if needed else ""
     return (
-        f"{head}: {by if shares else ''}significantly better on {better} of {total} tasks, worse on {worse}, "
+        f"{head}: {by if shares else ''}significantly better on {better} of {len(winners)} tasks, worse on {worse}, "
         f"undecided on {open_} (paired permutation tests at 5 %, Holm-adjusted){settle}."
     )

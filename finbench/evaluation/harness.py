@@ -9,9 +9,8 @@ from typing import Any
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 
-MODELS = {
-    "finbench": "finbench.engines.lm:TreeLM"
-}  # the same in pyproject.toml, for an lm-eval that reads entry points
+# the same in pyproject.toml, for an lm-eval that reads entry points
+MODELS = {"finbench": "finbench.engines.lm:TreeLM"}
 _MIXING = ("use_cache", "cache_requests")
 
 

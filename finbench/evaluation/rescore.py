@@ -86,10 +86,9 @@ def _label_item(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple)
 
 
-def choices(card: Scorecard, task: Task) -> dict[str, Any]:
-    """What the card's run chose of the task's data set (``--metadata``)."""
-    chosen = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
-    return {name: value for name, value in chosen.items() if getattr(task, name.removeprefix("finbench_"), None)}
+def chosen_rows(card: Scorecard) -> dict[str, Any]:
+    """What the card's run chose of its data sets (``--metadata``)."""
+    return {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
 
 
 def at_hand(task: Task, data_dir: Path | None) -> bool:
@@ -100,7 +99,8 @@ def at_hand(task: Task, data_dir: Path | None) -> bool:
 def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
     """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
     quiet()
-    lm_task = prompts.load([task], data_dir, metadata=choices(card, task))[task.name]
+    chosen = {k: v for k, v in chosen_rows(card).items() if getattr(task, k.removeprefix("finbench_"), None)}
+    lm_task = prompts.load([task], data_dir, metadata=chosen)[task.name]
     docs = prompts.rows(lm_task, "test")[: card.limit]
     found = prompts.data_id(task, lm_task, "test", docs)
     outcome = Outcome(True)
@@ -111,16 +111,15 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
         said = "is not that of the same documents here"
         outcome.faults.append(RowFault(0, "", said, f"scores[{task.name}].data.digest"))
     scored = again(task, lm_task, rows, {row["index"]: row["index"] for row in rows})
-    checked = len(scored)
     for row in rows:
         if row["doc"] != salted(prompts.shown(lm_task, docs[row["index"]])):
             outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))
         new = scored.get(row["index"])
-        outcome.faults += list(_differing(row, new)) if new else []
-    if task.name in catalog.tasks() and score.baselines != baselines(lm_task, docs):
+        outcome.faults += _differing(row, new) if new else []
+    if score.baselines != baselines(lm_task, docs):
         outcome.faults.append(RowFault(0, "", "are not those of the rows here", f"scores[{task.name}].baselines"))
-    outcome.said = f"{checked:,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
-    outcome.unread = len(rows) - checked
+    outcome.said = f"{len(scored):,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
+    outcome.unread = len(rows) - len(scored)
     return outcome
 
 
@@ -136,8 +135,11 @@ def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dic
     found = {}
     for row in rows:
         number = where.get(row["index"])
-        answers = None if number is None else _answers(row, lm_task, docs[number])
-        if answers is None or number is None:
+        if number is None:
+            continue
+        target, choices = lm_task.doc_to_target(docs[number]), docs[number].get("choices") or []
+        answers = _answers(row, [*choices, *([target] if isinstance(target, str) else [])])
+        if answers is None:
             continue
         for instance, answer in zip(instances[number], answers, strict=True):
             instance.resps = [answer]
@@ -156,25 +158,22 @@ def _other_edition(task: Task, lm_task: Any, rows: Rows) -> Outcome:
     outcome.said = "; ".join([*said, f"the {len(docs):,} rows here are another edition of {task.set}"])
     if not where:
         return outcome
-    moved = 0
     scored = again(task, lm_task, rows, where)
     for row in rows:
         differing = list(_differing(row, scored[row["index"]])) if row["index"] in scored else []
         if differing and _gold(row) != _gold(scored[row["index"]]):
-            moved += 1
+            outcome.moved += 1
         else:
             outcome.faults += differing
     outcome.said += f", which have {len(where):,} of its {len(rows):,} documents"
-    if moved:
-        outcome.said += f"; {moved:,} of these have another right answer here"
-    outcome.moved = moved
+    if outcome.moved:
+        outcome.said += f"; {outcome.moved:,} of these have another right answer here"
     return outcome
 
 
 def _gold(row: Mapping[str, Any]) -> Any:
     """The gold answer that a row states, where its metrics state one."""
-    stated = [value[0] for value in row["values"].values() if isinstance(value, list | tuple) and value]
-    return stable_json(stated)
+    return stable_json([value[0] for value in row["values"].values() if isinstance(value, list | tuple) and value])
 
 
 def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RowFault]:
@@ -186,18 +185,13 @@ def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RowFa
             yield RowFault(row["index"], f"values.{name}", said)
 
 
-def _answers(row: Mapping[str, Any], lm_task: Any, doc: Mapping[str, Any]) -> list[Any] | None:
+def _answers(row: Mapping[str, Any], wordings: Sequence[str]) -> list[Any] | None:
     """The answers of a row as an engine gave them; a hashed one is found among what models usually say."""
     if isinstance(row.get("answer"), list):
         return [(float(value), False) for value in row["answer"]]
     if "answer" in row:
         return [row["answer"]]
-    target = lm_task.doc_to_target(doc)
-    wordings = [*(doc.get("choices") or []), *([target] if isinstance(target, str) else [])]
-    return _unhashed(str(row.get("answer_sha256")), wordings)
-
-
-def _unhashed(wanted: str, wordings: Sequence[str]) -> list[str] | None:
+    wanted = str(row.get("answer_sha256"))
     for wording in wordings:
         for said in (wording, wording.capitalize(), wording.upper()):
             for answer in (f"{before}{said}{after}" for before in ("", " ") for after in ("", ".", " ", "\n")):
@@ -218,18 +212,11 @@ def without_data(task: Task, rows: Rows) -> Outcome:
         gold, _, labels = item
         # FinLoRA's own scorer reads target and text too, of the text only what follows its last "Answer:"
         doc = {"label": gold, "target": gold, "text": "Answer: ", "choices": list(labels)}
-        answers = (
-            [(float(value), False) for value in row["answer"]]
-            if isinstance(row.get("answer"), list)
-            else [row["answer"]]
-            if "answer" in row
-            else _unhashed(str(row.get("answer_sha256")), labels)
-        )
+        answers = _answers(row, labels)
         if answers is None:
             continue
         checked += 1
-        new = {"cluster": row["cluster"], "values": metrics.function(scorer)(doc, answers)}
-        outcome.faults += list(_differing(row, new))
+        outcome.faults += _differing(row, {"cluster": row["cluster"], "values": metrics.function(scorer)(doc, answers)})
     if checked:
         outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"
     outcome.unread = len(rows) - checked

@@ -71,8 +71,14 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
     for text in named:
         found.append(_base_subject(dummy or bases.resolve(text), wanted.bits or 16, bool(wanted.chat)))
     unique = {digest(candidate.subject.model_dump()): candidate for candidate in found}
-    ordered = sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base")
-    return _distinct_names(ordered), list(dict.fromkeys(tasks))
+    told_apart: list[Candidate] = []
+    for candidate in sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base"):
+        subject = candidate.subject
+        if subject.name in {one.subject.name for one in told_apart}:  # the later one gets part of its hash
+            part = (subject.adapter or subject.base.fingerprint)[:6]
+            subject = subject.model_copy(update={"name": f"{subject.name}-{part}"})
+        told_apart.append(replace(candidate, subject=subject))
+    return told_apart, list(dict.fromkeys(tasks))
 
 
 def _base_subject(base: bases.Base, bits: Bits, chat: bool) -> Candidate:
@@ -99,19 +105,6 @@ def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None
         kind=adapter.kind,
     )
     return Candidate(subject, base, adapter.folder, adapter.record.contamination if adapter.record else None)
-
-
-def _distinct_names(found: list[Candidate]) -> list[Candidate]:
-    """Two adapters may have one name: the later one gets part of its hash."""
-    taken: set[str] = set()
-    result = []
-    for candidate in found:
-        name = candidate.subject.name
-        if name in taken:
-            name += "-" + (candidate.subject.adapter or candidate.subject.base.fingerprint)[:6]
-        taken.add(name)
-        result.append(replace(candidate, subject=candidate.subject.model_copy(update={"name": name})))
-    return result
 
 
 def at_endpoint(names: str | None, url: str, chat: bool) -> list[Candidate]:

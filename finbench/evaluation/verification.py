@@ -7,7 +7,7 @@ count follows from the samples), ``reproduced`` (the model, asked again, gives t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -93,22 +93,22 @@ def verify(
     if parsed.status == "complete" and parsed.limit is not None:
         found.fault("status", "a card with a limit is not complete")
     by_task = _samples(path, parsed, found)
-    for score in parsed.scores if by_task is not None else []:
-        _rows(score, (by_task or {}).get(score.task, []), found)
-    sampled = by_task is not None
-    # where the SHA-256 of the samples alone is wrong, the edited rows are still looked for
-    if sampled and all(fault.field == "samples" for fault in found.faults):
-        _data(parsed, by_task or {}, data_dir, found)
+    if by_task is not None:
+        for score in parsed.scores:
+            _rows(score, by_task.get(score.task, []), found)
+        # where the SHA-256 of the samples alone is wrong, the edited rows are still looked for
+        if all(fault.field == "samples" for fault in found.faults):
+            _data(parsed, by_task, data_dir, found)
     if not found.faults:
-        found.level = "samples-attached" if sampled else "self-reported"
+        found.level = "self-reported" if by_task is None else "samples-attached"
     if rerun and not found.faults:
         if by_task is None:
             raise FinbenchError(
                 f"{path} has no samples, with which new answers could be compared.",
                 "Leave --rerun out, or score the subject again: finbench eval",
             )
-        model = again.Model(adapter, base)
-        _reproduced(again.rerun(parsed, by_task, rerun, model, seed=seed, data_dir=data_dir), found)
+        answered = again.rerun(parsed, by_task, rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
+        _reproduced(answered, found)
     return found
 
 
@@ -163,21 +163,22 @@ def _task(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.version", f"is {score.version}; this finbench has version {task.version} ({wrote})")
     elif score.task_digest != task.digest:
         found.fault(f"{place}.task_digest", f"is not that of version {score.version} of the task")
-    for name in ("family", "form", "main_metric", "licence", "prompt_style"):
-        if getattr(score, name) != getattr(task, name):
-            found.fault(f"{place}.{name}", f"is {getattr(score, name)!r}; the task says {getattr(task, name)!r}")
-    lower = metrics.lower_is_better(task.name)
-    if score.lower_is_better != lower:
-        found.fault(f"{place}.lower_is_better", f"is {score.lower_is_better}; the task says {lower}")
+    same = ("family", "form", "main_metric", "licence", "prompt_style")
+    meant = {name: (getattr(score, name), getattr(task, name)) for name in same}
+    meant["lower_is_better"] = score.lower_is_better, metrics.lower_is_better(task.name)
+    meant["data.set"] = score.data.set, task.set
+    for name, (stated, wanted) in meant.items():
+        if stated != wanted:
+            found.fault(f"{place}.{name}", f"is {stated!r}; the task says {wanted!r}")
     if score.data.split != "test":
         found.fault(f"{place}.data.split", f"is {score.data.split!r}; tasks are scored on the test split")
-    if score.data.set != task.set:
-        found.fault(f"{place}.data.set", f"is {score.data.set!r}; the task says {task.set!r}")
 
 
 def _possible(card: Scorecard, score: Score, found: Verification) -> None:
     """Counts that fit each other, values that a share of n can have."""
     place = f"scores[{score.task}]"
+    measures = {"parse_rate": score.parse_rate} | {f"metrics.{name}": one for name, one in score.metrics.items()}
+    measures |= {f"lenient.{name}": one for name, one in score.lenient.items()}
     wanted = score.data.rows if card.limit is None else min(card.limit, score.data.rows)
     if score.n != wanted:
         found.fault(f"{place}.n", f"is {score.n}; the data have {wanted} rows")
@@ -190,7 +191,7 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.overlap", "has more texts than were looked for")
     if not card.shots and (score.fewshot_split or score.fewshot_digest):
         found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
-    for name, measure in _measures(score):
+    for name, measure in measures.items():
         low, high = measure.interval or (measure.value, measure.value)
         if not measure.method:
             found.fault(f"{place}.{name}.method", "does not say how the interval was made, or why there is none")
@@ -203,13 +204,6 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
             successes = measure.value * score.n
             if abs(successes - round(successes)) > 1e-6 or not 0 <= measure.value <= 1:
                 found.fault(f"{place}.{name}", f"{measure.value} is not a share of {score.n} documents")
-
-
-def _measures(score: Score) -> Iterator[tuple[str, Measure]]:
-    yield "parse_rate", score.parse_rate
-    for group in ("metrics", "lenient"):
-        for name, stated in getattr(score, group).items():
-            yield f"{group}.{name}", stated
 
 
 # ---------------------------------------------------------------- the samples
@@ -253,17 +247,17 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
     answers = [row.get("answer") for row in rows]
     if score.form == "choice" and score.truncated > sum(len(one) for one in answers if isinstance(one, list)):
         found.fault(f"{place}.truncated", "is more than there are prompts")
-    counted = sample_counts(rows)
-    stated = {"n": score.n, "clusters": score.clusters, "duplicates": score.duplicates}
-    for name, value in counted.items():
-        if stated[name] != value:
-            found.fault(f"{place}.{name}", f"is {stated[name]}; the samples have {value}")
+    for name, value in sample_counts(rows).items():
+        if getattr(score, name) != value:
+            found.fault(f"{place}.{name}", f"is {getattr(score, name)}; the samples have {value}")
     if score.task not in catalog.tasks():
         return
     for fault in rescore.consistent(rows, score.task):
         found.fault(f"{sample[:-1]} {fault.index}].values.{fault.metric}", fault.message)
     try:
-        recomputed = split_metrics(values_of(rows), metrics.aggregations(score.task), clusters_of(rows))
+        strict, lenient, parse_rate = split_metrics(
+            values_of(rows), metrics.aggregations(score.task), clusters_of(rows)
+        )
     except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
@@ -272,7 +266,14 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         quotes = metrics.may_quote(score.task, name) and name != score.main_metric
         if not quotes or not catalog.tasks()[score.task].restricted:
             found.fault(f"{sample}.values.{name}", "is hidden, though it quotes no restricted text")
-    _equal(score, *recomputed, hidden, found)
+    for group, have in (("metrics", strict), ("lenient", lenient)):
+        stated: Mapping[str, Measure] = getattr(score, group)
+        beyond = {name for name in stated if name in hidden or name + LENIENT in hidden}
+        if stated.keys() - beyond != have.keys():
+            found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
+        for name in sorted(stated.keys() & have.keys()):
+            _close(f"{place}.{group}.{name}", stated[name], have[name], found)
+    _close(f"{place}.parse_rate", score.parse_rate, parse_rate, found)
     if hidden:
         found.notes.append(f"{score.task}: {', '.join(sorted(hidden))} quote restricted text and cannot be recomputed")
     found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
@@ -295,32 +296,17 @@ def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> 
             found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")
 
 
-def _equal(
-    score: Score,
-    strict: dict[str, Measure],
-    lenient: dict[str, Measure],
-    parse_rate: Measure,
-    hidden: set[str],
-    found: Verification,
-) -> None:
-    place = f"scores[{score.task}]"
-    for group, have in (("metrics", strict), ("lenient", lenient), ("", {"parse_rate": parse_rate})):
-        stated: Mapping[str, Measure] = getattr(score, group) if group else {"parse_rate": score.parse_rate}
-        beyond = {name for name in stated if name in hidden or name + LENIENT in hidden}
-        if stated.keys() - beyond != have.keys():
-            found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
-        for name in sorted(stated.keys() & have.keys()):
-            where = f"{place}.{group}.{name}" if group else f"{place}.{name}"
-            if abs(stated[name].value - have[name].value) > _EXACT:
-                found.fault(where, f"is {stated[name].value}; the samples give {have[name].value}")
-                continue
-            for end in ("low", "high"):
-                one, other = getattr(stated[name], end), getattr(have[name], end)
-                if one != other and (one is None or other is None or abs(one - other) > _ENDS):
-                    found.fault(f"{where}.{end}", f"is {one}; the samples give {other}")
-            if stated[name].method != have[name].method:
-                said = f"is {stated[name].method!r}; it was made by {have[name].method!r}"
-                found.fault(f"{where}.method", said)
+def _close(place: str, stated: Measure, have: Measure, found: Verification) -> None:
+    """A measure of the card, and what the samples give."""
+    if abs(stated.value - have.value) > _EXACT:
+        found.fault(place, f"is {stated.value}; the samples give {have.value}")
+        return
+    for end in ("low", "high"):
+        one, other = getattr(stated, end), getattr(have, end)
+        if one != other and (one is None or other is None or abs(one - other) > _ENDS):
+            found.fault(f"{place}.{end}", f"is {one}; the samples give {other}")
+    if stated.method != have.method:
+        found.fault(f"{place}.method", f"is {stated.method!r}; it was made by {have.method!r}")
 
 
 # ---------------------------------------------------------------- the data

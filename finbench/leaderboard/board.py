@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import RowsByTask, cardfiles, conditions_of, setup_of
+from finbench.cards import Heading, RowsByTask, cardfiles, conditions_of, setup_of
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
@@ -20,7 +20,6 @@ from finbench.evaluation import Verification, verify
 from finbench.leaderboard import attested
 from finbench.leaderboard.attested import AttestedAdapter
 from finbench.leaderboard.groups import front, tied
-from finbench.scoring import metrics
 
 SCORECARDS = "scorecards"
 FAMILIES = {
@@ -66,6 +65,11 @@ class BoardRow:
     on_memory_front: bool = False
 
     @property
+    def seen(self) -> float | None:
+        """Share of the test's texts that stood in training rows; None where nobody looked."""
+        return self.score.overlap.texts / self.score.overlap.of if self.score.overlap else None
+
+    @property
     def tokens_per_second(self) -> float | None:
         """Prompt tokens a second, answers included in the time; None where no time was taken."""
         return (
@@ -79,34 +83,12 @@ class BoardRow:
 
 
 @dataclass
-class BoardTest:
+class BoardTest(Heading):
     """One table of the leaderboard. ``whole``: the whole test was asked, not its first rows only."""
 
     key: str
-    score: Score
-    conditions: tuple[str, ...]
     whole: bool
     rows: list[BoardRow] = field(default_factory=list)
-
-    @property
-    def task(self) -> str:
-        """As people type it."""
-        return self.score.task.removeprefix(catalog.PREFIX)
-
-    @property
-    def title(self) -> str:
-        """The task and what sets the test apart from the plain one."""
-        return ", ".join([self.task, *self.conditions])
-
-    @property
-    def share(self) -> bool:
-        """The main metric is shown in percent."""
-        return metrics.is_share(self.score.main_metric)
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Less of the main metric is better."""
-        return self.score.main_metric in self.score.lower_is_better
 
     @property
     def ranked(self) -> bool:
@@ -146,7 +128,7 @@ def entries(folder: Path) -> list[BoardCard]:
             BoardCard(
                 key=path.stem,
                 card=card,
-                samples=samples_of(path, card),
+                samples=cardfiles.rows_by_task(path, card),
                 found=checked,
                 level=attested.level(folder, path, checked.level),
                 trained=attested.trained(folder, card.subject),
@@ -163,14 +145,6 @@ def _older(card: Scorecard) -> str:
     return next((s.task for s in card.scores if s.task in known and s.version < known[s.task].version), "")
 
 
-def samples_of(path: Path, card: Scorecard) -> RowsByTask:
-    """Sample rows by task, in the order of the test; empty for a card without samples."""
-    rows: RowsByTask = {}
-    for row in cardfiles.read_samples(path) if card.samples else []:
-        rows.setdefault(row["task"], []).append(row)
-    return {task: sorted(own, key=lambda row: int(row["index"])) for task, own in rows.items()}
-
-
 # ---------------------------------------------------------------- tests
 
 
@@ -183,7 +157,7 @@ def board(found: Sequence[BoardCard]) -> Board:
                 continue
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
             said = tuple(part for part in conditions_of(entry.card) if not part.startswith("first "))
-            test = tests.setdefault(key, BoardTest(key, score, said, whole=False))
+            test = tests.setdefault(key, BoardTest(score, said, key, whole=False))
             test.whole = test.whole or entry.card.limit is None or score.n < entry.card.limit
             test.rows.append(BoardRow(entry, score))
     for test in tests.values():
@@ -217,12 +191,8 @@ def _place(test: BoardTest) -> None:
         samples = [row.entry.samples.get(test.score.task, []) for row in test.rows]
         for row, group in zip(test.rows, tied(test.score, samples), strict=True):
             row.group = group
-    for row, cost, memory in zip(test.rows, _front(test, "cost"), _front(test, "peak_memory_bytes"), strict=True):
+    good, machines = [-sign * row.score.main.value for row in test.rows], [row.entry.machine for row in test.rows]
+    costs = front(good, [row.cost for row in test.rows], machines)
+    memories = front(good, [row.entry.card.peak_memory_bytes or None for row in test.rows], machines)
+    for row, cost, memory in zip(test.rows, costs, memories, strict=True):
         row.on_cost_front, row.on_memory_front = cost, memory
-
-
-def _front(test: BoardTest, what: str) -> list[bool]:
-    """Whether no other subject on the same kind of machine is as good for less."""
-    spent = [row.cost if what == "cost" else row.entry.card.peak_memory_bytes or None for row in test.rows]
-    sign = -1 if test.lower_is_better else 1
-    return front([sign * row.score.main.value for row in test.rows], spent, [row.entry.machine for row in test.rows])

@@ -64,14 +64,11 @@ def front(good: Sequence[float], spent: Sequence[float | None], machines: Sequen
     ``good``: more is better; ``spent``: less is better, None where it was not measured.
     """
     on = []
-    for mine, paid, machine in zip(good, spent, machines, strict=True):
-        rivals = [
-            (other, cost)
-            for other, cost, where in zip(good, spent, machines, strict=True)
-            if where == machine and cost is not None
-        ]
-        on.append(
-            paid is not None
-            and not any(other >= mine and cost <= paid and (other > mine or cost < paid) for other, cost in rivals)
+    every = list(zip(good, spent, machines, strict=True))
+    for mine, paid, machine in every:
+        rivals = [(other, cost) for other, cost, where in every if where == machine and cost is not None]
+        beaten = paid is None or any(
+            other >= mine and cost <= paid and (other > mine or cost < paid) for other, cost in rivals
         )
+        on.append(not beaten)
     return on

@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
+from finbench.cards import describe_subject, from_template, in_brackets, percent
 from finbench.core.prose import wrapped
 from finbench.leaderboard import published
 from finbench.leaderboard.board import FAMILIES, Board, BoardRow, BoardTest
@@ -103,13 +103,7 @@ def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
         "tokens_per_second": None if tokens is None else round(tokens, 2),
         "seconds_per_1000_documents": None if cost is None else round(cost, 3),
         "machine": row.entry.machine,
-        "overlap": score.overlap.texts / score.overlap.of if score.overlap else None,
+        "overlap": row.seen,
         "evidence": row.entry.level,
         "card": row.entry.key,
     }
-
-
-def baseline(test: BoardTest, name: str) -> str | None:
-    """What the majority or random label scores in a test."""
-    value = test.score.baselines.get(name, {}).get(test.score.main_metric)
-    return None if value is None else amount(value, test.share)
