@@ -186,9 +186,6 @@ def _behind(path: Path) -> int:
     return len(reader.unused_data)
 
 
-# ---------------------------------------------------------------- writing
-
-
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Hold the folder while its files change; others wait. The lock goes with its process, even a killed one."""

@@ -30,6 +30,7 @@ from finbench.scoring import (
 )
 
 LEVEL = 0.05
+Rows = Sequence[Mapping[str, Any]]
 RowsByTask = dict[str, list[dict[str, Any]]]
 
 
@@ -107,8 +108,7 @@ class Comparison:
         return {"a": self.a, "b": self.b, "verdict": self.verdict, "tasks": contests, "unshared": self.unshared}
 
 
-def load(path: Path) -> LoadedCard:
-    """A card with its samples; FinbenchError if it has none."""
+def _load(path: Path) -> LoadedCard:
     card = cardfiles.read(path)
     if card.samples is None:
         raise FinbenchError(
@@ -127,7 +127,7 @@ def compare(
     p-values are adjusted over all tasks and pairs at once (Holm). Raises FinbenchError, naming the field, for
     cards whose task digest, data digest or prompt style differ, and for cards without samples.
     """
-    found = [load(Path(card)) for card in cards]
+    found = [_load(Path(card)) for card in cards]
     names = Counter(side.name for side in found)
     for side in found:
         if names[side.name] > 1:  # subjects of one name are called by their files
@@ -155,9 +155,6 @@ def compare(
     for pair in pairs:
         pair.contests[:] = [replace(contest, adjusted=next(adjusted)) for contest in pair.contests]
     return pairs
-
-
-# ---------------------------------------------------------------- same task, same documents
 
 
 def setup_of(card: Scorecard, score: Score) -> dict[str, Any]:
@@ -189,12 +186,12 @@ def _same_setup(a: LoadedCard, b: LoadedCard, task: str) -> None:
     raise FinbenchError(fault, "Score both with one command: finbench eval --adapter A --adapter B")
 
 
-def documents(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+def documents(rows: Rows) -> list[tuple[Any, Any]]:
     """Which documents rows are of, and the source of each, in order."""
     return [(row["doc"], row["cluster"]) for row in rows]
 
 
-def follows(score: Score, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def follows(score: Score, rows: Rows, path: Path) -> None:
     """FinbenchError where the main number of a task's present version is not that of its own samples."""
     task, name = catalog.tasks().get(score.task), score.main_metric
     if task is None or task.version != score.version or name in hidden_metrics(rows):
@@ -211,9 +208,6 @@ def follows(score: Score, rows: Sequence[Mapping[str, Any]], path: Path) -> None
 
 def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) and len(value) > 12 else str(value)
-
-
-# ---------------------------------------------------------------- one task
 
 
 def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
@@ -281,9 +275,7 @@ def _readable(where: str) -> Iterator[None]:
         ) from fault
 
 
-def _right(
-    rows: Sequence[Sequence[Mapping[str, Any]]], clusters: Sequence[str]
-) -> tuple[int | None, int | None, float | None]:
+def _right(rows: Sequence[Rows], clusters: Sequence[str]) -> tuple[int | None, int | None, float | None]:
     """Documents that only A, and only B, has right, and McNemar's p where documents are independent."""
     values = [[row["values"].get("acc") for row in side] for side in rows]
     if any(value not in (0, 1) for side in values for value in side):
@@ -293,9 +285,7 @@ def _right(
     return only_a, only_b, mcnemar(only_a, only_b) if len(set(clusters)) == len(clusters) else None
 
 
-def _differing(
-    rows: Sequence[Sequence[Mapping[str, Any]]], metric: str, texts: Mapping[str, str]
-) -> Iterator[Disagreement]:
+def _differing(rows: Sequence[Rows], metric: str, texts: Mapping[str, str]) -> Iterator[Disagreement]:
     for one, other in zip(*rows, strict=True):
         if one["values"][metric] != other["values"][metric]:
             gold, a = gold_and_answer(one["values"][metric])
@@ -321,9 +311,6 @@ def _texts(task: str, data_dir: Path | None) -> dict[str, str]:
         return {}
     rows = json_lines(file.read_text(encoding="utf-8"))
     return {salted("text:" + row["text"])[:16]: row["text"] for row in rows}
-
-
-# ---------------------------------------------------------------- words
 
 
 def shown_probability(p: float) -> str:

@@ -69,9 +69,6 @@ def _notes(card: Scorecard, score: Score) -> str:
     return ", ".join(parts)
 
 
-# ---------------------------------------------------------------- Hugging Face Hub
-
-
 def eval_results(card: Scorecard) -> list[dict[str, Any]]:
     """Entries of ``.eval_results/*.yaml`` in a model repository: the main metric of each task."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
@@ -112,9 +109,6 @@ def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
         for name, measure in score.metrics.items()
     ]
     return {"model-index": eval_results_to_model_index(model or card.subject.name, results)}
-
-
-# ---------------------------------------------------------------- Every Eval Ever
 
 
 def every_eval_ever(card: Scorecard, model: str | None = None) -> dict[str, Any]:
@@ -217,9 +211,6 @@ def _eee_file(card: Scorecard, model: str | None) -> dict[str, str]:
 def _part(name: str) -> str:
     """A name as part of a path: whoever wrote the card, it stays below the folder that was named."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "unknown"
-
-
-# ---------------------------------------------------------------- lm-eval
 
 
 def _lm_eval(card: Scorecard) -> dict[str, str]:

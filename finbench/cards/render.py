@@ -172,9 +172,6 @@ def limits(measure: Measure, share: bool = True, between: str = "–") -> str:
     return between.join(amount(end, share) for end in measure.interval)
 
 
-# ---------------------------------------------------------------- terminal
-
-
 def terminal_tables(cards: Sequence[Scorecard], width: int = 100) -> list[Table]:
     """A table for each task, with bars that show value and 95 % interval, for a terminal of ``width`` columns."""
     return [_table(view, width) for view in task_views(cards)]
@@ -225,9 +222,6 @@ def bar(measure: Measure, width: int = _BAR) -> str:
     return "█" * low + "▓" * (value - low) + "▒" * (high - value) + "·" * (width - high)
 
 
-# ---------------------------------------------------------------- files
-
-
 def from_template(name: str, *, escape: bool, **values: Any) -> str:
     """A template of finbench, filled. ``escape``: as HTML, every value escaped, so that text of a card stays text."""
     environment = Environment(
@@ -255,9 +249,6 @@ def from_template(name: str, *, escape: bool, **values: Any) -> str:
         "caption": caption,
     }
     return environment.get_template(name).render(**values)
-
-
-# ---------------------------------------------------------------- cells of a report's table
 
 
 def _value(cell: Any) -> str:

@@ -128,9 +128,6 @@ def _cell(runs: list[SeedRun], column: Heading) -> TableCell:
     return cell
 
 
-# ---------------------------------------------------------------- who is best
-
-
 def _mark(lines: list[Line], columns: list[Heading], spread: str) -> bool:
     """Set ``best`` and ``tied`` in every column; False where nothing could be tested."""
     tests: list[tuple[TableCell, TableCell, float | None]] = []  # the best of a column, another one, p
@@ -162,9 +159,6 @@ def _p(a: TableCell, b: TableCell, column: Heading, spread: str) -> float | None
         return None
     how, names = aggregation_of(column.score.task, metric), [cell.runs[-1].card.subject.name for cell in (a, b)]
     return difference(values_of(one)[metric], values_of(other)[metric], how, clusters_of(one), " or ".join(names)).p
-
-
-# ---------------------------------------------------------------- baselines and means
 
 
 def _baselines(columns: list[Heading]) -> list[Line]:

@@ -57,9 +57,6 @@ def _page_faults(write: bool) -> Iterator[str]:
         yield "docs/tasks.md is stale: finbench tasks check --write"
 
 
-# ---------------------------------------------------------------- files
-
-
 def _file_faults(path: Path, config: dict[str, Any]) -> Iterator[str]:
     from lm_eval.config.task import TaskConfig
 
@@ -81,6 +78,7 @@ def _file_faults(path: Path, config: dict[str, Any]) -> Iterator[str]:
         except (FinbenchError, ImportError, SyntaxError, AttributeError) as fault:
             yield f"!function {function.spec}: {fault}"
     yield from _metric_faults(config)
+    yield from _split_faults(config)
 
 
 def _metric_faults(config: dict[str, Any]) -> Iterator[str]:
@@ -96,7 +94,6 @@ def _metric_faults(config: dict[str, Any]) -> Iterator[str]:
             yield f"metric {entry.get('metric')!r} needs aggregation and higher_is_better"
         elif not isinstance(aggregation, Function) and aggregation not in AGGREGATION_REGISTRY:
             yield f"metric {entry.get('metric')!r}: lm-eval knows no aggregation {aggregation!r}"
-    yield from _split_faults(config)
 
 
 def _split_faults(config: dict[str, Any]) -> Iterator[str]:
@@ -151,9 +148,6 @@ def _place_faults() -> Iterator[str]:
                 yield f"{task.name}: belongs to {kind}, but is in {root}"
 
 
-# ---------------------------------------------------------------- recipes
-
-
 def _recipe_faults() -> Iterator[str]:
     defaults = catalog.read_yaml(paths.shipped("adapters_zoo") / "_defaults.yaml")
     catalog.bases()
@@ -165,9 +159,6 @@ def _recipe_faults() -> Iterator[str]:
             continue
         stated = catalog.read_yaml(path)
         yield from (f"{path.name}: {key} repeats the default" for key in stated if defaults.get(key) == stated[key])
-
-
-# ---------------------------------------------------------------- docs/tasks.md
 
 
 TITLES = {

@@ -119,10 +119,10 @@ def _hub() -> Iterator[DoctorLine]:
         yield DoctorLine("Hub", "note", f"{where} cannot be reached: the cache serves")
         return
     except FinbenchError as fault:
-        yield DoctorLine("Hub", "ok", f"{where}")
+        yield DoctorLine("Hub", "ok", where)
         yield DoctorLine("Hub token", "fault", fault.message, fault.hint)
         return
-    yield DoctorLine("Hub", "ok", f"{where}" + ("" if who else ", not asked: there is no token"))
+    yield DoctorLine("Hub", "ok", where + ("" if who else ", not asked: there is no token"))
     if who is None:
         yield DoctorLine("Hub token", "note", "none: gated bases cannot be fetched, nothing can be pushed", login)
         return

@@ -80,9 +80,6 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
-# ---------------------------------------------------------------- the run
-
-
 @dataclass
 class _Work:
     """A subject's card in the making: what an earlier command has scored, and which tasks are missing."""
@@ -266,8 +263,6 @@ class _EngineRun:
         for line in lines:
             self.bar.remove_task(line)
         return (time.monotonic() - started) / len(journals)
-
-    # ------------------------------------------------------------ the card
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""

@@ -51,9 +51,6 @@ class Journal:
                 say(f"{self.what}: another process is at it; waiting for it ...")
                 self.waited = True
                 self.lock.acquire()
-        except OSError as fault:
-            raise cannot_write(self.path, fault) from fault
-        try:
             self._open()
         except OSError as fault:
             self._close()

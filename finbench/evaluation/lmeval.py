@@ -26,6 +26,7 @@ from finbench.core.version import __version__
 from finbench.evaluation.scored import asked_rows, score_answers
 from finbench.scoring import prompts
 
+_SHOW = "See it: finbench tasks show NAME"
 _AGAIN = 'Run it again: lm_eval run --include_path "$(finbench tasks path)" --log_samples ...'
 _LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
 
@@ -53,7 +54,13 @@ def import_card(
 
 
 def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> list[Scorecard]:
-    results = _json(path)
+    with _stated(path):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(results[key], dict) for key in ("results", "versions", "config", "n-shot")):
+            raise ValueError("results, versions, config and n-shot are expected")
+        counted = results.get("n-samples", {})
+        if not isinstance(counted, dict) or not all(isinstance(count, dict) for count in counted.values()):
+            raise ValueError("n-samples must say how many documents each task has")
     time = path.stem.removeprefix("results_")
     for task in results["versions"].keys() - catalog.tasks().keys():
         say(f"{path.name}: {task} is not a task of finbench; left out")
@@ -102,17 +109,6 @@ def _by_limit(scores: Sequence[tuple[int | None, Score]]) -> dict[int | None, li
     return {cut: [score for own, score in scores if own == cut] for cut in dict.fromkeys(cut for cut, _ in scores)}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    with _stated(path):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(found[key], dict) for key in ("results", "versions", "config", "n-shot")):
-            raise ValueError("results, versions, config and n-shot are expected")
-        counted = found.get("n-samples", {})
-        if not isinstance(counted, dict) or not all(isinstance(count, dict) for count in counted.values()):
-            raise ValueError("n-samples must say how many documents each task has")
-    return dict(found)
-
-
 @contextlib.contextmanager
 def _stated(path: Path) -> Iterator[None]:
     """What lm-eval says of a run, by whoever wrote it: one line for what it cannot have said."""
@@ -136,9 +132,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
         raise FinbenchError(f"{path} is no samples file of lm-eval ({fault}).", _AGAIN) from fault
     return ordered
-
-
-# ---------------------------------------------------------------- answers, scored again
 
 
 def _score(
@@ -202,15 +195,10 @@ def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: st
         ours = instance.args[1]
         if then != ours and not (choice and question is not None and str(then).strip() == ours.strip()):
             what = "the choice" if choice else "how its answer was generated"
-            raise FinbenchError(
-                f"{place}: {what} is not the task's: {stable_json(then)[:200]}.", "See it: finbench tasks show NAME"
-            )
+            raise FinbenchError(f"{place}: {what} is not the task's: {stable_json(then)[:200]}.", _SHOW)
         if not (instance.args[0] == prompt if question is None else question.strip() in str(prompt)):
-            raise FinbenchError(f"{place}: its prompt is not the task's.", "See it: finbench tasks show NAME")
+            raise FinbenchError(f"{place}: its prompt is not the task's.", _SHOW)
         instance.resps = [answer]
-
-
-# ---------------------------------------------------------------- who and how, as lm-eval says it
 
 
 def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int) -> Scorecard:

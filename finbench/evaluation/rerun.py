@@ -73,9 +73,8 @@ def rerun(
     settings = Settings(engine=card.engine, arguments=card.arguments, seed=card.seed)
     engine = start_engine([candidate], settings, lm_tasks)
     engine.use(candidate.beside)
-    exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions(
-        environment.packages(card.engine)
-    )
+    same_versions = card.provenance.packages == environment.versions(environment.packages(card.engine))
+    exact = same_versions and engine.dtype in ("float32", "none")
     found = []
     try:
         for score in card.scores:

@@ -16,6 +16,8 @@ from finbench.core.settings import Evaluation, Settings
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 
+DUMMY = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")  # what answers without any model
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -45,11 +47,7 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
     found: list[Candidate] = []
     tasks: list[str] = []
     faults: list[FinbenchError] = []
-    dummy = (
-        bases.Base(BaseModelId(alias="dummy", source="folder", fingerprint="dummy"), Path())
-        if wanted.engine == "dummy"
-        else None
-    )
+    dummy = bases.Base(DUMMY, Path()) if wanted.engine == "dummy" else None
     for text in wanted.adapters:
         try:
             adapter = adapters.find(text)
@@ -63,13 +61,12 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
     if faults:
         hint = next((fault.hint for fault in faults if fault.hint), "")
         raise FinbenchError("\n".join(fault.message for fault in faults), hint)
-    named = [wanted.model] if wanted.model else [wanted.base or "smollm2-135m"] if not wanted.adapters else []
-    if not wanted.adapters and not wanted.model and not wanted.base and not dummy:
-        raise FinbenchError(
-            "Nothing to evaluate.", "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
-        )
-    for text in named:
-        found.append(_base_subject(dummy or bases.resolve(text), wanted.bits or 16, bool(wanted.chat)))
+    if wanted.model or not wanted.adapters:
+        named = wanted.model or wanted.base
+        if not named and not dummy:
+            hint = "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
+            raise FinbenchError("Nothing to evaluate.", hint)
+        found.append(_base_subject(dummy or bases.resolve(str(named)), wanted.bits or 16, bool(wanted.chat)))
     unique = {digest(candidate.subject.model_dump()): candidate for candidate in found}
     told_apart: list[Candidate] = []
     for candidate in sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base"):

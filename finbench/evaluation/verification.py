@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.cards import cardfiles
+from finbench.cards import RowsByTask, cardfiles
 from finbench.core import catalog, seal
 from finbench.core.errors import FinbenchError
-from finbench.core.records import BaseModelId, Measure, Score, Scorecard
+from finbench.core.records import Measure, Score, Scorecard, Task
 from finbench.evaluation import rerun as again
 from finbench.evaluation import rescore
+from finbench.evaluation.subjects import DUMMY
 from finbench.scoring import LENIENT, clusters_of, hidden_metrics, metrics, sample_counts, split_metrics, values_of
 
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
@@ -52,8 +53,7 @@ class Verification:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        faults = [{"field": fault.field, "message": fault.message} for fault in self.faults]
-        return {"card": self.card, "level": self.level, "faults": faults, "checks": self.checks, "notes": self.notes}
+        return {"card": self.card, "level": self.level, "faults": [], **asdict(self)}
 
 
 def verify(
@@ -125,9 +125,6 @@ def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None
     found.level = "none" if found.faults else "reproduced" if all(task.same for task in answered) else found.level
 
 
-# ---------------------------------------------------------------- the card alone
-
-
 def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> None:
     """The seal names what was edited; the run key must follow from subject, settings and versions."""
     meant = dict(seal.leaves(json.loads(card.to_json())))
@@ -139,8 +136,7 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
         card.provenance.when()
     except FinbenchError as fault:
         found.fault("provenance.created", fault.message)
-    dummy = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")
-    if card.engine == "dummy" and card.subject.base != dummy:
+    if card.engine == "dummy" and card.subject.base != DUMMY:
         found.fault("subject.base", f"is {card.subject.base.alias!r}, but the dummy engine answers without any model")
     if card.seal is None:
         found.fault("seal", "is missing")
@@ -206,10 +202,7 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
                 found.fault(f"{place}.{name}", f"{measure.value} is not a share of {score.n} documents")
 
 
-# ---------------------------------------------------------------- the samples
-
-
-def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list[dict[str, Any]]] | None:
+def _samples(path: Path, card: Scorecard, found: Verification) -> RowsByTask | None:
     """Rows by task, sorted by index; None where there are none to be had."""
     if card.samples is None:
         found.notes.append("no samples: its numbers are possible, and rest on the word of who wrote it")
@@ -219,14 +212,14 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list
         source = cardfiles.samples_bytes(path, card.samples)
     except FinbenchError as fault:
         found.fault("samples", fault.message)
-        if not source.is_file():
-            return None
     try:
-        rows = cardfiles.parse_samples(source)
+        rows = cardfiles.parse_samples(source) if source.is_file() else None
     except FinbenchError as fault:
         found.fault("samples", fault.message)
+        rows = None
+    if rows is None:
         return None
-    by_task: dict[str, list[dict[str, Any]]] = {}
+    by_task: RowsByTask = {}
     for number, row in enumerate(rows):
         if wrong := cardfiles.unlike_row(row):
             found.fault(f"samples line {number + 1}", f"is no sample row ({wrong})")
@@ -243,28 +236,29 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
     if [row["index"] for row in rows] != list(range(len(rows))) or len(rows) != score.n:
         found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each once ({len(rows)} rows)")
         return
-    _evidence(score, rows, found)
+    task = catalog.tasks().get(score.task)
+    if task is not None:
+        _evidence(task, rows, found)
     answers = [row.get("answer") for row in rows]
     if score.form == "choice" and score.truncated > sum(len(one) for one in answers if isinstance(one, list)):
         found.fault(f"{place}.truncated", "is more than there are prompts")
     for name, value in sample_counts(rows).items():
         if getattr(score, name) != value:
             found.fault(f"{place}.{name}", f"is {getattr(score, name)}; the samples have {value}")
-    if score.task not in catalog.tasks():
+    if task is None:
         return
     for fault in rescore.consistent(rows, score.task):
-        found.fault(f"{sample[:-1]} {fault.index}].values.{fault.metric}", fault.message)
+        found.fault(*fault)
     try:
-        strict, lenient, parse_rate = split_metrics(
-            values_of(rows), metrics.aggregations(score.task), clusters_of(rows)
-        )
+        how = metrics.aggregations(score.task)
+        strict, lenient, parse_rate = split_metrics(values_of(rows), how, clusters_of(rows))
     except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
     hidden = hidden_metrics(rows)
     for name in hidden:
         quotes = metrics.may_quote(score.task, name) and name != score.main_metric
-        if not quotes or not catalog.tasks()[score.task].restricted:
+        if not quotes or not task.restricted:
             found.fault(f"{sample}.values.{name}", "is hidden, though it quotes no restricted text")
     for group, have in (("metrics", strict), ("lenient", lenient)):
         stated: Mapping[str, Measure] = getattr(score, group)
@@ -279,15 +273,12 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
     found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
 
 
-def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> None:
+def _evidence(task: Task, rows: list[dict[str, Any]], found: Verification) -> None:
     """Rows as finbench writes them: with the answer, or its hash where texts must not be shown, source and metrics."""
-    task = catalog.tasks().get(score.task)
-    if task is None:
-        return
     answer = "answer" if task.form == "choice" or not task.restricted else "answer_sha256"
     names = metrics.aggregations(task.name).keys()
     for row in rows:
-        place = f"samples[{score.task} {row['index']}]"
+        place = f"samples[{task.name} {row['index']}]"
         if not isinstance(row.get(answer), list if task.form == "choice" else str):
             found.fault(f"{place}.{answer}", "is missing")
         for name in row.keys() - _KEYS - {answer}:
@@ -309,22 +300,15 @@ def _close(place: str, stated: Measure, have: Measure, found: Verification) -> N
         found.fault(f"{place}.method", f"is {stated.method!r}; it was made by {have.method!r}")
 
 
-# ---------------------------------------------------------------- the data
-
-
-def _data(
-    card: Scorecard, by_task: Mapping[str, Sequence[dict[str, Any]]], data_dir: Path | None, found: Verification
-) -> None:
+def _data(card: Scorecard, by_task: RowsByTask, data_dir: Path | None, found: Verification) -> None:
     """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
     for score in card.scores:
-        place, task = f"samples[{score.task}", catalog.tasks()[score.task]
-        rows = by_task[score.task]
+        task, rows = catalog.tasks()[score.task], by_task[score.task]
         if rescore.at_hand(task, data_dir):
             outcome = rescore.with_data(score, task, rows, card, data_dir)
         else:
-            outcome = rescore.without_data(task, rows)
+            outcome = rescore.without_data(score, task, rows)
         for fault in outcome.faults:
-            found.fault(fault.field or f"{place} {fault.index}].{fault.metric}", fault.message)
-        if outcome.said:
-            found.checks.append(f"{score.task}: {outcome.said}")
-        found.notes += [f"{score.task}: {note}" for note in outcome.resting(score, task)]
+            found.fault(*fault)
+        found.checks += [f"{score.task}: {outcome.said}"] if outcome.said else []
+        found.notes += [f"{score.task}: {note}" for note in outcome.notes]

@@ -72,9 +72,8 @@ class BoardRow:
     @property
     def tokens_per_second(self) -> float | None:
         """Prompt tokens a second, answers included in the time; None where no time was taken."""
-        return (
-            self.score.prompt_tokens / self.score.seconds if self.score.seconds and self.score.prompt_tokens else None
-        )
+        score = self.score
+        return score.prompt_tokens / score.seconds if score.seconds and score.prompt_tokens else None
 
     @property
     def cost(self) -> float | None:
@@ -106,9 +105,6 @@ class Board:
     def family(self, name: str) -> list[BoardTest]:
         """The tests of a family."""
         return [test for test in self.tests if test.score.family == name]
-
-
-# ---------------------------------------------------------------- reading
 
 
 def entries(folder: Path) -> list[BoardCard]:
@@ -143,9 +139,6 @@ def _older(card: Scorecard) -> str:
     """The first task of a card that has a newer version here, by which its answers cannot be scored again."""
     known = catalog.tasks()
     return next((s.task for s in card.scores if s.task in known and s.version < known[s.task].version), "")
-
-
-# ---------------------------------------------------------------- tests
 
 
 def board(found: Sequence[BoardCard]) -> Board:

@@ -101,9 +101,6 @@ def _place(folder: Path, path: Path, card: Scorecard) -> Path:
     raise FinbenchError(f"{folder} has another card named {wanted}.", "Choose another folder: --to DIR")
 
 
-# ---------------------------------------------------------------- fit to be shown
-
-
 def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     """Everything that keeps a card off the leaderboard, a sentence each: what `finbench verify` finds, and texts."""
     card = cardfiles.read(path)

@@ -83,12 +83,7 @@ def _own_text(text: str) -> str:
 def _json(value: Any) -> str:
     """JSON that cannot end a script element or open a comment in one."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return (
-        text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    )
-
-
-# ---------------------------------------------------------------- what the tables show
+    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>\u2028\u2029"})
 
 
 def payload(board: Board) -> dict[str, Any]:
@@ -161,7 +156,7 @@ def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
         None if row.tokens_per_second is None else round(row.tokens_per_second, 1),
         None if row.cost is None else round(row.cost, 2),
         row.on_cost_front + 2 * row.on_memory_front,
-        round(row.seen or 0, 4),
+        0 if row.seen is None else round(row.seen, 4),
     ]
 
 
@@ -177,9 +172,6 @@ def _overview(board: Board) -> list[list[str]]:
                 best[test.task] = max(rivals, key=lambda one: (not one.conditions, len(one.rows)))
         chosen.append([test.key for test in best.values()])
     return chosen
-
-
-# ---------------------------------------------------------------- what the drawer shows
 
 
 def _details(board: Board) -> dict[str, Any]:

@@ -104,8 +104,7 @@ def push(
         )
         for kind, owned in _OWNED.items()
     ]
-    readmes = [bytes(made.files[kind]["README.md"]).decode() for kind in _OWNED]
     return [
-        Pushed(plan, readme, None if dry_run else hub.execute(plan))
-        for plan, readme in zip(plans, readmes, strict=True)
+        Pushed(plan, bytes(made.files[kind]["README.md"]).decode(), None if dry_run else hub.execute(plan))
+        for kind, plan in zip(_OWNED, plans, strict=True)
     ]
