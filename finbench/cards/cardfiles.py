@@ -167,7 +167,9 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
             raise FinbenchError(f"{path} is larger than any samples file can be.", _OWN)
         if len(text) < stated:
             raise FinbenchError(f"{path} is torn: {len(text):,} of {stated:,} bytes are there.", _OWN)
-        if hidden := _behind(path):
+        frame = zstandard.ZstdDecompressor().decompressobj()  # of a size that is known to be bearable
+        frame.decompress(path.read_bytes())
+        if hidden := len(frame.unused_data):
             raise FinbenchError(f"{path} has {hidden:,} bytes behind its samples, which no reader shows.", _OWN)
         if text.count(b"\n") * _SHORTEST > len(text) + _SHORTEST:  # each becomes an object of many times its size
             raise FinbenchError(f"{path} is no samples file: its lines are too short.", _OWN)
@@ -177,13 +179,6 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
     if not all(isinstance(row, dict) for row in rows):
         raise FinbenchError(f"{path}: every line must be a JSON object.", _OWN)
     return rows
-
-
-def _behind(path: Path) -> int:
-    """Bytes behind the one frame of a samples file, whose size is known to be bearable."""
-    reader = zstandard.ZstdDecompressor().decompressobj()
-    reader.decompress(path.read_bytes())
-    return len(reader.unused_data)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from finbench.core.version import __version__
 from finbench.evaluation.scored import asked_rows, score_answers
 from finbench.scoring import prompts
 
+_EDITION = "Import the same edition of the data."
 _SHOW = "See it: finbench tasks show NAME"
 _AGAIN = 'Run it again: lm_eval run --include_path "$(finbench tasks path)" --log_samples ...'
 _LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
@@ -151,10 +152,7 @@ def _score(
     for instance in instances:
         by_document.setdefault(instance.doc_id, []).append(instance)
     if len(by_document) != len(rows):
-        raise FinbenchError(
-            f"{file}: {len(rows)} documents, the data here have {len(by_document)}.",
-            "Import the same edition of the data.",
-        )
+        raise FinbenchError(f"{file}: {len(rows)} documents, the data here have {len(by_document)}.", _EDITION)
     chat = bool(results.get("chat_template"))
     for row in rows:
         requests = by_document[row["doc_id"]]
@@ -190,7 +188,7 @@ def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: st
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as fault:
         raise FinbenchError(f"{place}: not a sample of lm-eval ({fault}).", _AGAIN) from fault
     if stable_json(row.get("doc")) != stable_json(instances[0].doc):
-        raise FinbenchError(f"{place} is not the row of the data here.", "Import the same edition of the data.")
+        raise FinbenchError(f"{place} is not the row of the data here.", _EDITION)
     for instance, (prompt, then), answer in zip(instances, asked, answers, strict=True):
         ours = instance.args[1]
         if then != ours and not (choice and question is not None and str(then).strip() == ours.strip()):
@@ -268,5 +266,4 @@ def _subject(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str,
 
 
 def _last(place: str) -> str | None:
-    """Last part of a path or Hub id."""
     return next((part for part in reversed(re.split(r"[/\\]", place)) if part), None)

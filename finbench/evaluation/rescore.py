@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog, paths
+from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.core.files import stable_json
 from finbench.core.records import Score, Scorecard, Task
@@ -70,11 +70,6 @@ def _label_item(value: Any) -> bool:
 def chosen_rows(card: Scorecard) -> dict[str, Any]:
     """What the card's run chose of its data sets (``--metadata``)."""
     return {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
-
-
-def at_hand(task: Task, data_dir: Path | None) -> bool:
-    """The rows of the task lie on this machine."""
-    return task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file()
 
 
 def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:

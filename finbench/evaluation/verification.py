@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench.cards import RowsByTask, cardfiles
-from finbench.core import catalog, seal
+from finbench.core import catalog, paths, seal
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Measure, Score, Scorecard, Task
 from finbench.evaluation import rerun as again
@@ -304,7 +304,7 @@ def _data(card: Scorecard, by_task: RowsByTask, data_dir: Path | None, found: Ve
     """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
     for score in card.scores:
         task, rows = catalog.tasks()[score.task], by_task[score.task]
-        if rescore.at_hand(task, data_dir):
+        if task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file():
             outcome = rescore.with_data(score, task, rows, card, data_dir)
         else:
             outcome = rescore.without_data(score, task, rows)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -105,21 +104,15 @@ def point(test: BoardTest, row: BoardRow, axis: str) -> dict[str, Any] | None:
     }
 
 
-def filled(spec: Any, words: Mapping[str, str]) -> Any:
-    """The drawing with its places filled in."""
-    if isinstance(spec, dict):
-        return {key: filled(part, words) for key, part in spec.items()}
-    if isinstance(spec, list):
-        return [filled(part, words) for part in spec]
-    return words.get(spec, spec) if isinstance(spec, str) else spec
-
-
 def png(test: BoardTest) -> bytes:
     """Score against cost in a test as PNG, for model cards and documents."""
     import vl_convert
 
-    words = {"%axis%": AXES["cost"], "%metric%": test.measured}
-    spec = filled(scatter(), words | {"%soft%": "#68727f", "%ink%": "#1c2430"})
+    text = json.dumps(scatter())
+    words = {"%axis%": AXES["cost"], "%metric%": test.measured, "%soft%": "#68727f", "%ink%": "#1c2430"}
+    for place, word in words.items():
+        text = text.replace(json.dumps(place), json.dumps(word))
+    spec = json.loads(text)
     points = [made for row in test.rows if (made := point(test, row, "cost")) is not None]
     at = [one["x"] for one in points]
     ends = sorted((one for one in points if one["front"]), key=lambda one: float(one["x"]))

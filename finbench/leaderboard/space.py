@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from finbench import hub
@@ -24,19 +23,11 @@ from finbench.publishing import Pushed
 _OWNED: dict[Kind, tuple[str, ...]] = {"dataset": (), "space": (f"{DETAILS}/*.js", "style.css")}
 
 
-@dataclass(frozen=True)
-class Publication:
-    """The files of a leaderboard's two repositories by their paths there, and what a commit of them is called."""
+def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, Path | bytes]], str]:
+    """The files of a leaderboard's two repositories by their paths there, and what a commit of them is called.
 
-    files: dict[Kind, dict[str, Path | bytes]]
-    message: str
-
-
-def gather(folder: Path, repo: str | None = None) -> Publication:
-    """Everything to publish of a leaderboard folder; ``repo`` (org/name) is where, for links between the two.
-
-    Raises FinbenchError where the generated files are stale or a card holds restricted texts: what is published is
-    what was checked.
+    ``repo`` (org/name) is where, for links between the two. Raises FinbenchError where the generated files are stale
+    or a card holds restricted texts: what is published is what was checked.
     """
     made = build(folder, check=True)
     if made.stale:
@@ -57,7 +48,7 @@ def gather(folder: Path, repo: str | None = None) -> Publication:
     }
     for kind, own in files.items():
         own["README.md"] = from_template(f"leaderboard/{kind}.md.j2", escape=False, **facts).encode()
-    return Publication(files, f"finbench: leaderboard of {facts['cards']} scorecards")
+    return files, f"finbench: leaderboard of {facts['cards']} scorecards"
 
 
 def publication(folder: Path, out: Path) -> dict[str, Path]:
@@ -65,13 +56,13 @@ def publication(folder: Path, out: Path) -> dict[str, Path]:
 
     Returns the two folders by kind. Raises FinbenchError as ``gather`` does.
     """
-    made = gather(folder)
-    for kind, files in made.files.items():
+    files, _ = gather(folder)
+    for kind, own in files.items():
         with folder_atomic(out / kind) as place:
-            for name, content in files.items():
+            for name, content in own.items():
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 (place / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-    return {kind: out / kind for kind in made.files}
+    return {kind: out / kind for kind in files}
 
 
 def push(
@@ -90,12 +81,12 @@ def push(
     target = refs.parse(to)
     if target.kind != "hub" or target.revision:
         raise FinbenchError(f"{to} is no repository of the Hub to push to.{refs.meant(to)}", "Write hub:org/name.")
-    made = gather(folder, target.name)
+    files, message = gather(folder, target.name)
     plans = [
         hub.make_plan(
             target.name,
-            [hub.File(name, content) for name, content in made.files[kind].items()],
-            message=made.message,
+            [hub.File(name, content) for name, content in files[kind].items()],
+            message=message,
             kind=kind,
             public=public,
             pull_request=pr,
@@ -105,6 +96,6 @@ def push(
         for kind, owned in _OWNED.items()
     ]
     return [
-        Pushed(plan, bytes(made.files[kind]["README.md"]).decode(), None if dry_run else hub.execute(plan))
+        Pushed(plan, bytes(files[kind]["README.md"]).decode(), None if dry_run else hub.execute(plan))
         for kind, plan in zip(_OWNED, plans, strict=True)
     ]
