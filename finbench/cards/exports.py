@@ -77,7 +77,8 @@ def eval_results(card: Scorecard) -> list[dict[str, Any]]:
         EvalResultEntry(
             dataset_id=BENCHMARK,
             task_id=score.task,
-            value=float(amount(score.main.value, metrics.is_share(score.main_metric))),  # per cent, as boards there
+            # a share in per cent, as boards there show it
+            value=float(amount(score.main.value, metrics.is_share(score.main_metric))),
             date=f"{card.provenance.when():%Y-%m-%dT%H:%M:%SZ}",
             notes=_notes(card, score),
         )

@@ -158,8 +158,9 @@ def pairs(title: str, rows: Sequence[tuple[str, str, Measure, Measure | None]]) 
 
 
 def _text(x: float, y: float, said: str, kind: str = "", anchor: str = "") -> str:
-    drawn = (f' class="{kind}"' if kind else "") + f' x="{x}" y="{y}"' + (f' text-anchor="{anchor}"' if anchor else "")
-    return f"<text{drawn}>{escape(said)}</text>"
+    drawn = f' class="{kind}"' if kind else ""
+    end = f' text-anchor="{anchor}"' if anchor else ""
+    return f'<text{drawn} x="{x}" y="{y}"{end}>{escape(said)}</text>'
 
 
 def _head(title: str, width: int, height: int) -> str:

@@ -157,17 +157,21 @@ def _p(a: TableCell, b: TableCell, column: Heading, spread: str) -> float | None
         return None
     if metric in hidden_metrics(one) | hidden_metrics(other):
         return None
-    how, names = aggregation_of(column.score.task, metric), [cell.runs[-1].card.subject.name for cell in (a, b)]
-    return difference(values_of(one)[metric], values_of(other)[metric], how, clusters_of(one), " or ".join(names)).p
+    how = aggregation_of(column.score.task, metric)
+    names = " or ".join(cell.runs[-1].card.subject.name for cell in (a, b))
+    return difference(values_of(one)[metric], values_of(other)[metric], how, clusters_of(one), names).p
 
 
 def _baselines(columns: list[Heading]) -> list[Line]:
     lines = []
     for name in ("majority", "random"):
         values = [column.score.baselines.get(name, {}).get(column.score.main_metric) for column in columns]
-        exact = [None if value is None else Measure(value=value, low=None, high=None, method="") for value in values]
-        if any(exact):
-            cells = [TableCell(own, column.share) if own else None for own, column in zip(exact, columns, strict=True)]
+        cells: list[TableCell | None] = [None] * len(columns)
+        for number, value in enumerate(values):
+            if value is not None:
+                exact = Measure(value=value, low=None, high=None, method="")
+                cells[number] = TableCell(exact, columns[number].share)
+        if any(cells):
             lines.append(Line(f"{name} label", "no model", cells, baseline=True))
     return lines
 
