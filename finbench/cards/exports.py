@@ -226,7 +226,7 @@ def _lm_eval(card: Scorecard) -> dict[str, str]:
             found |= {f"{name},none": measure.value, f"{name}_stderr,none": error}
         results[score.task] = found
     base = card.subject.base
-    made = {
+    made: dict[str, Any] = {
         "results": results,
         "versions": {score.task: score.version for score in card.scores},
         "n-shot": {score.task: card.shots for score in card.scores},

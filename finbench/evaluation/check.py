@@ -177,7 +177,8 @@ def page() -> str:
     """Every task with its size, metrics, baselines, licence and what was corrected, as Markdown from the YAMLs."""
     known = catalog.tasks()
     families: dict[str, list[Task]] = {family: [] for family in TITLES}
-    others, sets = {}, {}
+    others: dict[str, list[str]] = {}
+    sets: dict[str, Task] = {}
     for task in (task for name, task in known.items() if not name.endswith("_mc")):
         families.setdefault(task.family, []).append(task)
         if not task.shipped:

@@ -28,6 +28,7 @@ def score_answers(
     rows, values = sample_rows(lm_task, instances, choice=task.form == "choice", restricted=task.restricted)
     strict, lenient, parse_rate = split_metrics(values, lm_task.aggregation(), clusters_of(rows))
     data, examples = asked
+    counted: dict[str, Any] = {**sample_counts(rows), **measured}
     score = Score(
         task=task.name,
         version=task.version,
@@ -37,7 +38,6 @@ def score_answers(
         main_metric=task.main_metric,
         data=data,
         licence=task.licence,
-        **sample_counts(rows),
         metrics=strict,
         lenient=lenient,
         parse_rate=parse_rate,
@@ -46,6 +46,6 @@ def score_answers(
         prompt_style=task.prompt_style,
         fewshot_split=str(lm_task.config.fewshot_split) if lm_task.config.num_fewshot else None,
         fewshot_digest=examples,
-        **measured,
+        **counted,
     )
     return score, rows
