@@ -42,21 +42,22 @@ def consistent(rows: Rows, task: str) -> Iterator[Fault]:
             yield _at(row, "values."), f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}"
             continue
         for name, value in values.items():
+            place = _at(row, f"values.{name}")
             if name in numbers and not isinstance(value, dict) and not _number(value):
-                yield _at(row, f"values.{name}"), f"is no number: {repr(value)[:50]}"
+                yield place, f"is no number: {repr(value)[:50]}"
             if name not in by_label or isinstance(value, dict):
                 continue
             if not _label_item(value):
-                yield _at(row, f"values.{name}"), f"is no (gold, prediction, labels): {value!r}"
+                yield place, f"is no (gold, prediction, labels): {value!r}"
                 continue
             gold, predicted, labels = value
             lenient = LENIENT if name.endswith(LENIENT) else ""
             if gold not in labels or (predicted is not None and predicted not in labels):
-                yield _at(row, f"values.{name}"), f"{gold!r} or {predicted!r} is not a label of the task"
+                yield place, f"{gold!r} or {predicted!r} is not a label of the task"
             if values.get("acc" + lenient, float(gold == predicted)) != float(gold == predicted):
-                yield _at(row, f"values.{name}"), f"gold {gold!r}, prediction {predicted!r} contradict the accuracy"
+                yield place, f"gold {gold!r}, prediction {predicted!r} contradict the accuracy"
             if not lenient and values.get("parse_rate", float(predicted is not None)) != float(predicted is not None):
-                yield _at(row, f"values.{name}"), f"prediction {predicted!r} contradicts the parse rate"
+                yield place, f"prediction {predicted!r} contradicts the parse rate"
 
 
 def _number(value: Any) -> bool:

@@ -28,13 +28,6 @@ class AttestedAdapter(Record):
     config: dict[str, Any] = Field(description="adapter_config.json, less what does not decide an answer")
     record: Adapter = Field(description="finbench.json of the adapter folder")
 
-    def genuine(self) -> bool:
-        """Record and configuration are those of the adapter that the identity names."""
-        if self.record.kind == "model":
-            return digest(self.record.files) == self.identity
-        weights = self.record.files.get(adapters.WEIGHTS)
-        return digest({"weights": weights, "config": self.config}) == self.identity
-
 
 class Rerun(Record):
     """Somebody asked the card's model again, and it answered the same (`finbench verify --rerun`)."""
@@ -61,7 +54,10 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
             f"{path} is torn or not JSON ({fault}).",
             "Delete it, then add the card again: finbench leaderboard add CARD --to DIR --adapter ./folder",
         ) from fault
-    if found.identity != subject.adapter or not found.genuine():
+    files = found.record.files
+    decisive = {"weights": files.get(adapters.WEIGHTS), "config": found.config}
+    named = digest(files if found.record.kind == "model" else decisive)
+    if not found.identity == subject.adapter == named:
         raise FinbenchError(f"{path} is not the record of the adapter {subject.adapter[:16]}.", "Add the card again.")
     return found
 

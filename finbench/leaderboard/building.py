@@ -60,7 +60,8 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False) -> Built:
     there = {f"{DETAILS}/{path.name}" for path in (folder / DETAILS).glob("*.js")}
     left_over = there - files.keys()  # details of cards that are gone
     if check:
-        stale = [name for name, text in files.items() if not _holds(folder / name, text)]
+        here = {name: (folder / name).read_text("utf-8") for name in files if (folder / name).is_file()}
+        stale = [name for name, text in files.items() if name not in here or not page.same(here[name], text)]
         return Built(folder, made, sorted(files), sorted([*left_over, *stale]))
     for name in left_over:
         (folder / name).unlink()
@@ -79,16 +80,12 @@ def _has_cards(folder: Path) -> None:
         )
 
 
-def _holds(path: Path, text: str) -> bool:
-    return path.is_file() and page.same(path.read_text(encoding="utf-8"), text)
-
-
 def pictures(folder: Path, out: Path) -> list[Path]:
     """PNG of score against cost for every test of at least two subjects, for model cards and documents."""
     _has_cards(folder)
     written = []
     for test in board(entries(folder)).tests:
-        if len(test.rows) > 1 and any(charts.point(test, row, "cost") for row in test.rows):
+        if len(test.rows) > 1 and any(row.cost is not None for row in test.rows):
             path = out / f"{cardfiles.slug(test.title)}-{test.key}.png"
             write_atomic(path, charts.png(test))
             written.append(path)

@@ -82,12 +82,11 @@ def bundle() -> str:
     return str(vl_convert.javascript_bundle(_SNIPPET)).replace("</script", r"<\/script")
 
 
-def point(test: BoardTest, row: BoardRow, axis: str) -> dict[str, Any] | None:
+def point(test: BoardTest, row: BoardRow) -> dict[str, Any] | None:
     """A row as the drawing's data; None where its cost was not measured."""
-    card = row.entry.card
-    at = row.cost if axis == "cost" else card.peak_memory_bytes / 1e9 or None
-    if at is None:
+    if row.cost is None:
         return None
+    card = row.entry.card
     scale = 100 if test.share else 1
     main = row.score.main
     return {
@@ -95,12 +94,12 @@ def point(test: BoardTest, row: BoardRow, axis: str) -> dict[str, Any] | None:
         "method": card.subject.method or card.subject.kind,
         "kind": card.subject.kind,
         "machine": row.entry.machine,
-        "x": at,
+        "x": row.cost,
         "score": scale * main.value,
         "low": None if main.low is None else scale * main.low,
         "high": None if main.high is None else scale * main.high,
         "said": f"{scale * main.value:.1f}" if test.share else f"{main.value:.3f}",
-        "front": row.on_cost_front if axis == "cost" else row.on_memory_front,
+        "front": row.on_cost_front,
     }
 
 
@@ -113,7 +112,7 @@ def png(test: BoardTest) -> bytes:
     for place, word in words.items():
         text = text.replace(json.dumps(place), json.dumps(word))
     spec = json.loads(text)
-    points = [made for row in test.rows if (made := point(test, row, "cost")) is not None]
+    points = [made for row in test.rows if (made := point(test, row)) is not None]
     at = [one["x"] for one in points]
     ends = sorted((one for one in points if one["front"]), key=lambda one: float(one["x"]))
     # points of the front are named; of a long one its ends only, for names would cover each other
