@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Disagreement:
     text: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Contest:
     """A and B on one task. ``p`` is that of the paired permutation test, ``adjusted`` after Holm over the table."""
 
@@ -135,25 +135,26 @@ def compare(
     if len(found) < 2:
         raise FinbenchError("A comparison needs two scorecards.", "finbench compare A.json B.json")
     wanted = [catalog.full_name(task) for task in tasks]
-    first, chosen = found[0], []
+    first, sides = found[0], []
     for other in found[1:]:
         shared = [task for task in first.scores if task in other.scores]
-        chosen.append([task for task in shared if not wanted or task in wanted])
-        if not chosen[-1]:
+        chosen = [task for task in shared if not wanted or task in wanted]
+        if not chosen:
             named = f"Name tasks of both: --tasks {','.join(shared)}"
             raise FinbenchError(
                 f"{first.path} and {other.path} share no task{' of those named' if wanted else ''}.",
                 named if shared else "Score both on the same tasks: finbench eval --tasks fpb",
             )
-        for task in chosen[-1]:
+        for task in chosen:
             _same_setup(first, other, task)
+        sides.append((other, chosen))
     pairs = []
-    for other, own in zip(found[1:], chosen, strict=True):
-        contests = [_contest(first, other, task, data_dir) for task in own]
+    for other, chosen in sides:
+        contests = [_contest(first, other, task, data_dir) for task in chosen]
         pairs.append(Comparison(first.name, other.name, contests, sorted(first.scores.keys() ^ other.scores.keys())))
-    adjusted = iter(holm([contest.p for pair in pairs for contest in pair.contests]))
-    for pair in pairs:
-        pair.contests[:] = [replace(contest, adjusted=next(adjusted)) for contest in pair.contests]
+    every = [contest for pair in pairs for contest in pair.contests]
+    for contest, adjusted in zip(every, holm([contest.p for contest in every]), strict=True):
+        contest.adjusted = adjusted
     return pairs
 
 

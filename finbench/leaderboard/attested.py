@@ -62,7 +62,7 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
     return found
 
 
-def keep_training(folder: Path, reference: str, subject: Subject) -> Path:
+def keep_training(folder: Path, reference: str, subject: Subject) -> None:
     """Store the training record of an adapter folder; FinbenchError if it is not the card's adapter, or has none."""
     found = adapters.read(adapters.locate(reference))
     if found.identity != subject.adapter:
@@ -76,9 +76,7 @@ def keep_training(folder: Path, reference: str, subject: Subject) -> Path:
             "Leave --adapter out, or name a folder that finbench train wrote.",
         )
     made = AttestedAdapter(identity=found.identity, config=adapters.decisive_config(found.config), record=found.record)
-    path = _trained_path(folder, found.identity)
-    write_atomic(path, made.model_dump_json(indent=1, by_alias=True) + "\n")
-    return path
+    write_atomic(_trained_path(folder, found.identity), made.model_dump_json(indent=1, by_alias=True) + "\n")
 
 
 def reruns(folder: Path) -> list[Rerun]:
