@@ -61,7 +61,12 @@ class Cell:
 
     def score(self, task: str) -> Score:
         """Its score on a task."""
-        return comparison.score_of(self.card, PREFIX + task)
+        return score_of(self.card, task)
+
+
+def score_of(card: Scorecard, task: str) -> Score:
+    """The score of a task that a card has."""
+    return next(score for score in card.scores if score.task == PREFIX + task)
 
 
 def cells() -> list[Cell]:
@@ -214,7 +219,7 @@ def scores(found: Sequence[Cell]) -> str:
         own = [100 * score.baselines[kind][score.main_metric] for score in asked]
         rows.append([name, *(f"{value:.1f}" for value in own), f"{statistics.mean(own):.1f}"])
     for bits, (_, card) in sorted(bases().items(), reverse=True):
-        own = [100 * comparison.score_of(card, PREFIX + task).main.value for task in TASKS]
+        own = [100 * score_of(card, task).main.value for task in TASKS]
         name = "base, untrained" if bits == 16 else f"base, untrained, {bits} bits"
         rows.append([name, *(f"{value:.1f}" for value in own), f"{statistics.mean(own):.1f}"])
     for method in METHODS.values():
@@ -264,7 +269,7 @@ def forgetting(found: Sequence[Cell]) -> str:
     rows = []
     for bits, (_, card) in sorted(bases().items(), reverse=True):
         name = "base, untrained" if bits == 16 else f"base, untrained, {bits} bits"
-        own = [comparison.score_of(card, PREFIX + task).main for task in GENERAL]
+        own = [score_of(card, task).main for task in GENERAL]
         rows.append([name, *(f"{100 * one.value:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]" for one in own)])
     for (_, bits), method in METHODS.items():
         path, card = bases()[bits]

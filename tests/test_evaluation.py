@@ -523,5 +523,5 @@ def test_another_choice_of_rows_is_another_card(tmp_path: Path) -> None:
     assert len(found) == 2
     few = min(found, key=lambda card: card.scores[0].n)
     rows = {"finbench_fpb": cardfiles.read_samples(cardfiles.place_for(tmp_path / "cards", "dummy", few.run_key))}
-    again = rerun.rerun(few, rows, 5, rerun.Model(None, None), data_dir=tmp_path / "data")
+    again = rerun.rerun(few, rows, 5, data_dir=tmp_path / "data")
     assert not again[0].moved

@@ -35,15 +35,13 @@ from finbench.leaderboard import (
     attested,
     breakdown,
     commands,
-    groups,
     intake,
     page,
     published,
     space,
     tables,
-    uploading,
 )
-from finbench.leaderboard.board import Board, board, entries
+from finbench.leaderboard.board import Board, _p, board, entries, front, tied
 from finbench.scoring.paired import holm
 from finbench.training import recipes
 from make_data import write_sources
@@ -141,16 +139,16 @@ def test_a_group_is_not_the_best_alone_among_many_equals() -> None:
         for _ in range(40)
     ]
     samples.sort(key=lambda rows: -sum(row["values"]["acc"] for row in rows))
-    assert groups.tied(score, samples) == [1] * 40
+    assert tied(score, samples) == [1] * 40
     samples[-1] = [row | {"values": {"acc": 0.0}} for row in samples[-1]]
-    assert groups.tied(score, samples) == [*[1] * 39, 2]
+    assert tied(score, samples) == [*[1] * 39, 2]
 
 
 def test_holm_over_a_thousand_subjects_can_still_tell() -> None:
     """The least p of 10,000 permutations is too large for 1,000 tests at once; the tail takes over."""
     found: Any = type("D", (), {"p": 1 / 10_001, "error": 0.01})
     found.measure = type("M", (), {"value": 0.2})
-    assert max(holm([groups._p(found)] * 1000)) < 0.05
+    assert max(holm([_p(found)] * 1000)) < 0.05
     assert min(holm([found.p] * 1000)) > 0.05
 
 
@@ -161,7 +159,7 @@ points = st.lists(
 
 @given(points)
 def test_the_front_is_who_is_not_beaten(found: list[tuple[int, int | None, str]]) -> None:
-    on = groups.front([g for g, _, _ in found], [c for _, c, _ in found], [m for _, _, m in found])
+    on = front([g for g, _, _ in found], [c for _, c, _ in found], [m for _, _, m in found])
     for (good, cost, machine), mine in zip(found, on, strict=True):
         if cost is None:
             assert not mine
@@ -628,7 +626,7 @@ def test_a_push_that_goes_silent_at_any_request(
     """From its n-th request on nothing arrives: each repository is the old or the new one, the page never ahead."""
     api = HfApi(endpoint=dev_hub.url, token=TOKEN)
     made = space.gather(original, "org/board")
-    monkeypatch.setattr(uploading, "gather", lambda folder, repo: made)
+    monkeypatch.setattr(space, "gather", lambda folder, repo: made)
     old = {kind: dict[str, str]() for kind in KINDS}
     api.create_repo("org/first", repo_type="space", space_sdk="static")
     first = api.list_repo_tree("org/first", repo_type="space", recursive=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from finbench.cards.exports import eval_results, export_card, model_index
     from finbench.cards.render import (
+        Heading,
         amount,
         conditions_of,
         describe_subject,
@@ -41,6 +42,7 @@ __all__ = [
     "LEVEL",
     "Comparison",
     "Contest",
+    "Heading",
     "RowsByTask",
     "aggregation_of",
     "amount",

@@ -82,14 +82,10 @@ def expand(places: Iterable[Path | str]) -> list[Path]:
     """
     found: list[Path] = []
     for place in map(Path, places):
-        if place.is_dir():
-            for path in sorted(place.glob("*.json")):
-                with contextlib.suppress(FinbenchError):
-                    read(path)
-                    found.append(path)
-        else:
-            read(place)
-            found.append(place)
+        for path in sorted(place.glob("*.json")) if place.is_dir() else [place]:
+            with contextlib.suppress(FinbenchError) if place.is_dir() else contextlib.nullcontext():
+                read(path)
+                found.append(path)
     if not found:
         raise FinbenchError("No scorecard is there.", "Make some: finbench eval --adapter ./folder")
     return list(dict.fromkeys(found))
@@ -153,13 +149,10 @@ def _forged(path: Path, what: str) -> FinbenchError:
 
 def unlike_row(row: dict[str, Any]) -> str:
     """What makes a line of a samples file no sample row; empty if it is one."""
-    kinds = (("task", str), ("index", int), ("doc", str), ("cluster", str), ("values", dict))
-    lacking = [name for name, _ in kinds if name not in row]
-    return (
-        f"lacks {', '.join(lacking)}"
-        if lacking
-        else next((f"{name} is of a wrong type" for name, kind in kinds if type(row[name]) is not kind), "")
-    )
+    kinds = {"task": str, "index": int, "doc": str, "cluster": str, "values": dict}
+    if lacking := [name for name in kinds if name not in row]:
+        return f"lacks {', '.join(lacking)}"
+    return next((f"{name} is of a wrong type" for name, kind in kinds.items() if type(row[name]) is not kind), "")
 
 
 def parse_samples(path: Path) -> list[dict[str, Any]]:
@@ -174,7 +167,9 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
             raise FinbenchError(f"{path} is larger than any samples file can be.", _OWN)
         if len(text) < stated:
             raise FinbenchError(f"{path} is torn: {len(text):,} of {stated:,} bytes are there.", _OWN)
-        if hidden := _behind(path):
+        frame = zstandard.ZstdDecompressor().decompressobj()  # of a size that is known to be bearable
+        frame.decompress(path.read_bytes())
+        if hidden := len(frame.unused_data):
             raise FinbenchError(f"{path} has {hidden:,} bytes behind its samples, which no reader shows.", _OWN)
         if text.count(b"\n") * _SHORTEST > len(text) + _SHORTEST:  # each becomes an object of many times its size
             raise FinbenchError(f"{path} is no samples file: its lines are too short.", _OWN)
@@ -184,16 +179,6 @@ def parse_samples(path: Path) -> list[dict[str, Any]]:
     if not all(isinstance(row, dict) for row in rows):
         raise FinbenchError(f"{path}: every line must be a JSON object.", _OWN)
     return rows
-
-
-def _behind(path: Path) -> int:
-    """Bytes behind the one frame of a samples file, whose size is known to be bearable."""
-    reader = zstandard.ZstdDecompressor().decompressobj()
-    reader.decompress(path.read_bytes())
-    return len(reader.unused_data)
-
-
-# ---------------------------------------------------------------- writing
 
 
 @contextlib.contextmanager
@@ -244,12 +229,11 @@ def _previous(samples: Path) -> Path:
 
 def _keep(samples: Path) -> bool:
     """Give the samples of before a second name; False if there are none."""
-    previous = _previous(samples)
+    previous, card = _previous(samples), samples.with_name(samples.name.partition(".samples.")[0] + ".json")
     try:
-        if previous.exists() and samples.with_name(samples.name.partition(".samples.")[0] + ".json").exists():
-            card = read(samples.with_name(samples.name.partition(".samples.")[0] + ".json"))
-            if card.samples == sha256_file(previous):  # a writer was killed: the card's own samples are these
-                previous.replace(samples)  # does nothing where both are one file
+        # a writer was killed: the card's own samples are these
+        if previous.exists() and card.exists() and read(card).samples == sha256_file(previous):
+            previous.replace(samples)  # does nothing where both are one file
         previous.unlink(missing_ok=True)
         if samples.exists():
             os.link(samples, previous)
@@ -285,14 +269,8 @@ def run_key(card: Scorecard) -> str:
     settings = card.model_dump(include={"engine", "shots", "limit", "seed", "arguments", "computed", "chat_template"})
     # what is for people; the structure of a base decides its fingerprint
     told: dict[str, Any] = {"name": True, "adapter_name": True, "adapter_source": True, "base": {"structure"}}
-    return digest(
-        {
-            "subject": card.subject.model_dump(exclude=told),
-            "settings": settings,
-            "versions": card.provenance.packages,
-            "finbench": card.provenance.finbench,
-        }
-    )
+    made_with = {"versions": card.provenance.packages, "finbench": card.provenance.finbench}
+    return digest({"subject": card.subject.model_dump(exclude=told), "settings": settings, **made_with})
 
 
 def slug(name: str) -> str:

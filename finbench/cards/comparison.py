@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,19 @@ from finbench.scoring import (
 )
 
 LEVEL = 0.05
+Rows = Sequence[Mapping[str, Any]]
 RowsByTask = dict[str, list[dict[str, Any]]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoadedCard:
-    """A scorecard with its sample rows by task."""
+    """A scorecard with its scores and sample rows by task."""
 
     path: Path
     card: Scorecard
-    rows: RowsByTask
     name: str
+    scores: dict[str, Score]
+    rows: RowsByTask
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Disagreement:
     text: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Contest:
     """A and B on one task. ``p`` is that of the paired permutation test, ``adjusted`` after Holm over the table."""
 
@@ -99,30 +102,21 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        contests = [
-            {**asdict(contest), "a": contest.a.model_dump(), "b": contest.b.model_dump(), "winner": contest.winner}
-            | {"difference": contest.difference.model_dump()}
-            for contest in self.contests
-        ]
+        contests = [asdict(contest) | {"winner": contest.winner} for contest in self.contests]
+        for contest in contests:
+            contest |= {side: contest[side].model_dump() for side in ("a", "b", "difference")}
         return {"a": self.a, "b": self.b, "verdict": self.verdict, "tasks": contests, "unshared": self.unshared}
 
 
-def load(path: Path) -> LoadedCard:
-    """A card with its samples; FinbenchError if it has none."""
+def _load(path: Path) -> LoadedCard:
     card = cardfiles.read(path)
     if card.samples is None:
         raise FinbenchError(
             f"{path} has no samples, and only samples can be compared document by document.",
             "Score the subject again: finbench eval",
         )
-    return LoadedCard(path, card, cardfiles.rows_by_task(path, card), card.subject.name)
-
-
-def _told_apart(found: Sequence[LoadedCard]) -> list[LoadedCard]:
-    """Subjects of one name are called by their files."""
-    names = [card.name for card in found]
-    same = {name for name in names if names.count(name) > 1}
-    return [replace(s, name=str(s.path.with_suffix(""))) if s.name in same else s for s in found]
+    scores = {score.task: score for score in card.scores}
+    return LoadedCard(path, card, card.subject.name, scores, cardfiles.rows_by_task(path, card))
 
 
 def compare(
@@ -133,44 +127,35 @@ def compare(
     p-values are adjusted over all tasks and pairs at once (Holm). Raises FinbenchError, naming the field, for
     cards whose task digest, data digest or prompt style differ, and for cards without samples.
     """
-    found = _told_apart([load(Path(card)) for card in cards])
+    found = [_load(Path(card)) for card in cards]
+    names = Counter(side.name for side in found)
+    for side in found:
+        if names[side.name] > 1:  # subjects of one name are called by their files
+            side.name = str(side.path.with_suffix(""))
     if len(found) < 2:
         raise FinbenchError("A comparison needs two scorecards.", "finbench compare A.json B.json")
-    names = [catalog.full_name(task) for task in tasks]
-    first, pairs = found[0], []
+    wanted = [catalog.full_name(task) for task in tasks]
+    first, sides = found[0], []
     for other in found[1:]:
-        shared = [s.task for s in first.card.scores if s.task in {o.task for o in other.card.scores}]
-        chosen = [task for task in shared if not names or task in names]
+        shared = [task for task in first.scores if task in other.scores]
+        chosen = [task for task in shared if not wanted or task in wanted]
         if not chosen:
+            named = f"Name tasks of both: --tasks {','.join(shared)}"
             raise FinbenchError(
-                f"{first.path} and {other.path} share no task{' of those named' if names else ''}.",
-                f"Name tasks of both: --tasks {','.join(shared)}"
-                if shared
-                else "Score both on the same tasks: finbench eval --tasks fpb",
+                f"{first.path} and {other.path} share no task{' of those named' if wanted else ''}.",
+                named if shared else "Score both on the same tasks: finbench eval --tasks fpb",
             )
         for task in chosen:
             _same_setup(first, other, task)
-        every = {score.task for side in (first, other) for score in side.card.scores}
-        pairs.append((other, chosen, sorted(every - set(shared))))
-    plain = [[_contest(first, other, task, data_dir) for task in chosen] for other, chosen, _ in pairs]
-    adjusted = iter(holm([contest.p for contests in plain for contest in contests]))
-    return [
-        Comparison(
-            first.name,
-            other.name,
-            [Contest(**{**vars(contest), "adjusted": next(adjusted)}) for contest in contests],
-            unshared,
-        )
-        for (other, _, unshared), contests in zip(pairs, plain, strict=True)
-    ]
-
-
-# ---------------------------------------------------------------- same task, same documents
-
-
-def score_of(card: Scorecard, task: str) -> Score:
-    """The score of a task that the card has."""
-    return next(score for score in card.scores if score.task == task)
+        sides.append((other, chosen))
+    pairs = []
+    for other, chosen in sides:
+        contests = [_contest(first, other, task, data_dir) for task in chosen]
+        pairs.append(Comparison(first.name, other.name, contests, sorted(first.scores.keys() ^ other.scores.keys())))
+    every = [contest for pair in pairs for contest in pair.contests]
+    for contest, adjusted in zip(every, holm([contest.p for contest in every]), strict=True):
+        contest.adjusted = adjusted
+    return pairs
 
 
 def setup_of(card: Scorecard, score: Score) -> dict[str, Any]:
@@ -190,28 +175,24 @@ def setup_of(card: Scorecard, score: Score) -> dict[str, Any]:
 
 
 def _same_setup(a: LoadedCard, b: LoadedCard, task: str) -> None:
-    one, other = (setup_of(side.card, score_of(side.card, task)) for side in (a, b))
+    one, other = (setup_of(side.card, side.scores[task]) for side in (a, b))
     wrong = [f"{field}: {_short(one[field])} and {_short(other[field])}" for field in one if one[field] != other[field]]
     if wrong:
-        raise FinbenchError(
-            f"{a.name} and {b.name} were not scored alike on {task.removeprefix(catalog.PREFIX)}; they differ in "
-            + "; ".join(wrong)
-            + ".",
-            "Score both with one command: finbench eval --adapter A --adapter B",
-        )
-    if documents(a.rows[task]) != documents(b.rows[task]):
-        raise FinbenchError(
-            f"The samples of {a.path} and {b.path} are not of the same documents of {task}.",
-            "Score both with one command: finbench eval --adapter A --adapter B",
-        )
+        fault = f"{a.name} and {b.name} were not scored alike on {task.removeprefix(catalog.PREFIX)}; they differ in "
+        fault += "; ".join(wrong) + "."
+    elif documents(a.rows[task]) != documents(b.rows[task]):
+        fault = f"The samples of {a.path} and {b.path} are not of the same documents of {task}."
+    else:
+        return
+    raise FinbenchError(fault, "Score both with one command: finbench eval --adapter A --adapter B")
 
 
-def documents(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any]]:
+def documents(rows: Rows) -> list[tuple[Any, Any]]:
     """Which documents rows are of, and the source of each, in order."""
     return [(row["doc"], row["cluster"]) for row in rows]
 
 
-def follows(score: Score, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def follows(score: Score, rows: Rows, path: Path) -> None:
     """FinbenchError where the main number of a task's present version is not that of its own samples."""
     task, name = catalog.tasks().get(score.task), score.main_metric
     if task is None or task.version != score.version or name in hidden_metrics(rows):
@@ -230,9 +211,6 @@ def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) and len(value) > 12 else str(value)
 
 
-# ---------------------------------------------------------------- one task
-
-
 def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
     """The aggregation of a task's metric; FinbenchError for a task that this finbench does not know."""
     if task not in catalog.tasks():
@@ -247,17 +225,16 @@ def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
 
 
 def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> Contest:
-    score, other = (score_of(side.card, task) for side in (a, b))
-    metric, rows = score.main_metric, (a.rows[task], b.rows[task])
+    score, rows = a.scores[task], (a.rows[task], b.rows[task])
+    metric = score.main_metric
     if metric in hidden_metrics(rows[0]) | hidden_metrics(rows[1]):
         raise FinbenchError(
             f"{metric} of {task} quotes restricted text, so its samples cannot be compared.",
             "Name the other tasks: --tasks fpb,tfns",
         )
-    for side, stated in ((a, score), (b, other)):
-        follows(stated, side.rows[task], side.path)
-    values = [values_of(side)[metric] for side in rows]
-    clusters = clusters_of(rows[0])
+    for side in (a, b):
+        follows(side.scores[task], side.rows[task], side.path)
+    values, clusters = [values_of(side)[metric] for side in rows], clusters_of(rows[0])
     found = difference(values[0], values[1], aggregation_of(task, metric), clusters, f"{a.path} or {b.path}")
     only_a, only_b, p_mcnemar = _right(rows, clusters)
     return Contest(
@@ -266,7 +243,7 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
         n=score.n,
         clusters=len(set(clusters)),
         a=score.main,
-        b=other.main,
+        b=b.scores[task].main,
         difference=found.measure,
         p=found.p,
         adjusted=found.p,
@@ -299,9 +276,7 @@ def _readable(where: str) -> Iterator[None]:
         ) from fault
 
 
-def _right(
-    rows: Sequence[Sequence[Mapping[str, Any]]], clusters: Sequence[str]
-) -> tuple[int | None, int | None, float | None]:
+def _right(rows: Sequence[Rows], clusters: Sequence[str]) -> tuple[int | None, int | None, float | None]:
     """Documents that only A, and only B, has right, and McNemar's p where documents are independent."""
     values = [[row["values"].get("acc") for row in side] for side in rows]
     if any(value not in (0, 1) for side in values for value in side):
@@ -311,9 +286,7 @@ def _right(
     return only_a, only_b, mcnemar(only_a, only_b) if len(set(clusters)) == len(clusters) else None
 
 
-def _differing(
-    rows: Sequence[Sequence[Mapping[str, Any]]], metric: str, texts: Mapping[str, str]
-) -> Iterator[Disagreement]:
+def _differing(rows: Sequence[Rows], metric: str, texts: Mapping[str, str]) -> Iterator[Disagreement]:
     for one, other in zip(*rows, strict=True):
         if one["values"][metric] != other["values"][metric]:
             gold, a = gold_and_answer(one["values"][metric])
@@ -323,36 +296,22 @@ def _differing(
 
 def gold_and_answer(value: Any) -> tuple[str | None, str]:
     """(gold, what was read from the answer) of a per-document value of a metric, for people."""
-    if isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple):
-        return str(value[0]), _said(value[1])  # (gold, predicted, labels)
-    if isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[1], str):
-        return value[1], _said(value[2])  # (question, gold, predicted)
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return str(value[0]), _said(value[1])  # (gold, predicted)
+    match value:
+        case [gold, predicted, [*_]] | [_, str(gold), predicted] | [gold, predicted]:  # with labels, question, neither
+            return str(gold), "unparsed" if predicted is None else str(predicted)
     return None, json.dumps(value, ensure_ascii=False)
-
-
-def _said(reading: Any) -> str:
-    return "unparsed" if reading is None else str(reading)
 
 
 def _texts(task: str, data_dir: Path | None) -> dict[str, str]:
     """Texts by cluster hash, from the rows that lie here, for data whose texts may be shown."""
     known = catalog.tasks()[task]
-    if known.restricted:
-        return {}
-    file = (
-        paths.shipped("tasks") / "mini" / f"{known.set}.test.jsonl"
-        if known.shipped
-        else paths.data_dir(data_dir) / known.set / "test.jsonl"
-    )
-    if not file.is_file():
+    file = paths.data_dir(data_dir) / known.set / "test.jsonl"
+    if known.shipped:
+        file = paths.shipped("tasks") / "mini" / f"{known.set}.test.jsonl"
+    if known.restricted or not file.is_file():
         return {}
     rows = json_lines(file.read_text(encoding="utf-8"))
     return {salted("text:" + row["text"])[:16]: row["text"] for row in rows}
-
-
-# ---------------------------------------------------------------- words
 
 
 def shown_probability(p: float) -> str:
@@ -369,12 +328,8 @@ def shown_points(metric: str, value: float, sign: bool = True) -> str:
 
 def _gap(contest: Contest) -> str:
     unit = " points" if metrics.is_share(contest.metric) else ""
-    if contest.difference.interval is None:
-        around = f"no interval ({contest.difference.lacking})"
-    else:
-        around = "95 % interval " + " to ".join(
-            shown_points(contest.metric, end) for end in contest.difference.interval
-        )
+    ends = [shown_points(contest.metric, end) for end in contest.difference.interval or ()]
+    around = f"95 % interval {' to '.join(ends)}" if ends else f"no interval ({contest.difference.lacking})"
     shown = shown_points(contest.metric, contest.difference.value)
     p = shown_probability(contest.p)
     if shown_probability(contest.adjusted) != p:
@@ -391,45 +346,36 @@ def _verdict_one(comparison: Comparison) -> str:
         return f"{comparison.a} is {what} than {comparison.b} on {task}: {_gap(contest)} ({test})."
     unit = " points" if metrics.is_share(contest.metric) else ""
     if contest.clusters <= UNTESTABLE:
-        enough = f"from {_sources(contest)}, and fewer than {UNTESTABLE + 1} cannot show any difference"
+        what = "source" if contest.clusters < contest.n else "document"
+        few = f"one {what}" if contest.clusters == 1 else f"{contest.clusters} {what}s"
+        enough = f"from {few}, and fewer than {UNTESTABLE + 1} cannot show any difference"
     elif contest.detectable is None:
         enough = "all answers score alike"
     else:
         enough = f"enough for differences from {shown_points(contest.metric, contest.detectable, sign=False)}{unit} on"
-    settle = (
-        f"; about {contest.needed:,} documents like these would settle a difference of this size"
-        if contest.needed and contest.needed > contest.n
-        else ""
-    )
+    settle = ""
+    if contest.needed and contest.needed > contest.n:
+        settle = f"; about {contest.needed:,} documents like these would settle a difference of this size"
     return (
         f"No difference between {comparison.a} and {comparison.b} can be shown on {task}: {_gap(contest)}{settle} "
         f"(n = {contest.n:,}, {enough})."
     )
 
 
-def _sources(contest: Contest) -> str:
-    what = "source" if contest.clusters < contest.n else "document"
-    return f"one {what}" if contest.clusters == 1 else f"{contest.clusters} {what}s"
-
-
 def _verdict_many(comparison: Comparison) -> str:
-    wins = {side: [c for c in comparison.contests if c.winner == side] for side in ("a", "b", None)}
-    better, worse, open_ = (len(wins[side]) for side in ("a", "b", None))
-    total = len(comparison.contests)
+    winners = [contest.winner for contest in comparison.contests]
+    better, worse, open_ = (winners.count(side) for side in ("a", "b", None))
     shares = [c for c in comparison.contests if metrics.is_share(c.metric)]
     mean = sum(c.difference.value * (-1 if c.lower_is_better else 1) for c in shares) / max(len(shares), 1)
     by = f"{100 * mean:+.1f} points in the mean of the main metrics, "
-    if better and not worse:
-        head = f"{comparison.a} is better than {comparison.b}"
-    elif worse and not better:
-        head = f"{comparison.a} is worse than {comparison.b}"
-    elif better:
-        head = f"{comparison.a} is better than {comparison.b} on some tasks and worse on others"
+    if better or worse:
+        head = f"{comparison.a} is {'better' if better else 'worse'} than {comparison.b}"
+        head += " on some tasks and worse on others" if better and worse else ""
     else:
         head = f"No difference between {comparison.a} and {comparison.b} can be shown"
-    needed = max((c.needed for c in wins[None] if c.needed and c.needed > c.n), default=None)
-    settle = f"; up to {needed:,} documents would settle what is open" if needed and open_ else ""
+    needed = [c.needed for c in comparison.contests if not c.winner and c.needed and c.needed > c.n]
+    settle = f"; up to {max(needed):,} documents would settle what is open" if needed else ""
     return (
-        f"{head}: {by if shares else ''}significantly better on {better} of {total} tasks, worse on {worse}, "
+        f"{head}: {by if shares else ''}significantly better on {better} of {len(winners)} tasks, worse on {worse}, "
         f"undecided on {open_} (paired permutation tests at 5 %, Holm-adjusted){settle}."
     )

@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 
 from finbench.cards import cardfiles
-from finbench.cards.render import amount, in_brackets
+from finbench.cards.render import Heading, amount, in_brackets
 from finbench.core.errors import unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.scoring import Z95, metrics
+from finbench.scoring import LENIENT, Z95, metrics
 
 BENCHMARK = "finbench/finbench"  # the benchmark's data set on the Hub, of which every task is a part
 EEE_SCHEMA = "0.3.0"
@@ -37,7 +37,7 @@ def export_card(card: Path | str, *, format: str, out: Path = Path("export"), mo
         "eval-results": lambda found: {".eval_results/finbench.yaml": _yaml(eval_results(found))},
         "model-index": lambda found: {"model-index.yaml": _yaml(model_index(found, model))},
         "every-eval-ever": lambda found: _eee_file(found, model),
-        "lm-eval": _lm_eval_file,
+        "lm-eval": _lm_eval,
     }
     if format not in formats:
         raise unknown("format", format, formats, "finbench card export --help")
@@ -52,16 +52,11 @@ def _yaml(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
 
 
-def _shown(score: Score, measure: Measure) -> float:
-    """Percent for a share, as boards of the Hub show it."""
-    return float(amount(measure.value, metrics.is_share(score.main_metric)))
-
-
 def _notes(card: Scorecard, score: Score) -> str:
     """What one number cannot say: metric, interval, n, prompts, and which task, data and weights exactly."""
     share = metrics.is_share(score.main_metric)
     parts = [
-        f"{metrics.spoken(score.main_metric)}{' in %' if share else ''} {in_brackets(score.main, share)} (95 %)",
+        f"{Heading(score, ()).measured} {in_brackets(score.main, share)} (95 %)",
         f"n = {score.n}",
         f"{card.shots} shots" if card.shots else "zero-shot",
         "chat template" if card.subject.chat else "raw prompts",
@@ -74,9 +69,6 @@ def _notes(card: Scorecard, score: Score) -> str:
     return ", ".join(parts)
 
 
-# ---------------------------------------------------------------- Hugging Face Hub
-
-
 def eval_results(card: Scorecard) -> list[dict[str, Any]]:
     """Entries of ``.eval_results/*.yaml`` in a model repository: the main metric of each task."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
@@ -85,7 +77,8 @@ def eval_results(card: Scorecard) -> list[dict[str, Any]]:
         EvalResultEntry(
             dataset_id=BENCHMARK,
             task_id=score.task,
-            value=_shown(score, score.main),
+            # a share in per cent, as boards there show it
+            value=float(amount(score.main.value, metrics.is_share(score.main_metric))),
             date=f"{card.provenance.when():%Y-%m-%dT%H:%M:%SZ}",
             notes=_notes(card, score),
         )
@@ -117,9 +110,6 @@ def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
         for name, measure in score.metrics.items()
     ]
     return {"model-index": eval_results_to_model_index(model or card.subject.name, results)}
-
-
-# ---------------------------------------------------------------- Every Eval Ever
 
 
 def every_eval_ever(card: Scorecard, model: str | None = None) -> dict[str, Any]:
@@ -165,6 +155,10 @@ def every_eval_ever(card: Scorecard, model: str | None = None) -> dict[str, Any]
 
 
 def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> dict[str, Any]:
+    uncertainty: dict[str, Any] = {}
+    if measure.interval is not None:
+        ends = {"lower": measure.low, "upper": measure.high}
+        uncertainty["confidence_interval"] = {**ends, "confidence_level": 0.95, "method": measure.method}
     low, high = (str(end).replace("inf", "Infinity") if math.isinf(end) else end for end in metrics.bounds(name))
     return {
         "evaluation_result_id": f"{score.task}/{name}",
@@ -193,7 +187,7 @@ def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> d
         "score_details": {
             "score": measure.value,
             "details": {"parse_rate": f"{score.parse_rate.value:.6f}", "task_version": str(score.version)},
-            "uncertainty": _eee_interval(measure) | {"num_samples": score.n},
+            "uncertainty": uncertainty | {"num_samples": score.n},
         },
         "generation_config": {
             "generation_args": {"temperature": 0.0},
@@ -204,14 +198,6 @@ def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> d
             },
         },
     }
-
-
-def _eee_interval(measure: Measure) -> dict[str, Any]:
-    if measure.interval is None:
-        return {}
-    low, high = measure.interval
-    ends = {"lower": low, "upper": high}
-    return {"confidence_interval": {**ends, "confidence_level": 0.95, "method": measure.method}}
 
 
 def _eee_file(card: Scorecard, model: str | None) -> dict[str, str]:
@@ -228,24 +214,19 @@ def _part(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "unknown"
 
 
-# ---------------------------------------------------------------- lm-eval
-
-
-def lm_eval(card: Scorecard) -> dict[str, Any]:
+def _lm_eval(card: Scorecard) -> dict[str, str]:
     """The aggregate results as lm-eval writes them; standard errors are a quarter of what the intervals span."""
     results = {}
     for score in card.scores:
-        measures = {
-            **score.metrics,
-            **{f"{name}_lenient": measure for name, measure in score.lenient.items()},
-            "parse_rate": score.parse_rate,
-        }
+        lenient = {name + LENIENT: measure for name, measure in score.lenient.items()}
         found: dict[str, float | str] = {"alias": score.task}
-        for name, measure in measures.items():
-            found |= {f"{name},none": measure.value, f"{name}_stderr,none": _error(measure)}
+        for name, measure in {**score.metrics, **lenient, "parse_rate": score.parse_rate}.items():
+            low, high = measure.interval or (None, None)
+            error = "N/A" if low is None or high is None else (high - low) / (2 * Z95)  # N/A: where there is none
+            found |= {f"{name},none": measure.value, f"{name}_stderr,none": error}
         results[score.task] = found
     base = card.subject.base
-    return {
+    made: dict[str, Any] = {
         "results": results,
         "versions": {score.task: score.version for score in card.scores},
         "n-shot": {score.task: card.shots for score in card.scores},
@@ -269,13 +250,5 @@ def lm_eval(card: Scorecard) -> dict[str, Any]:
         "transformers_version": card.provenance.packages.get("transformers", "unknown"),
         "total_evaluation_time_seconds": str(card.seconds),
     }
-
-
-def _error(measure: Measure) -> float | str:
-    """Standard error that the interval stands for; "N/A", as lm-eval writes it, where there is none."""
-    return "N/A" if measure.interval is None else (measure.interval[1] - measure.interval[0]) / (2 * Z95)
-
-
-def _lm_eval_file(card: Scorecard) -> dict[str, str]:
     name = f"{_part(card.subject.name)}/results_{card.provenance.when():%Y-%m-%dT%H-%M-%S}.json"
-    return {name: json.dumps(lm_eval(card), indent=2, ensure_ascii=False) + "\n"}
+    return {name: json.dumps(made, indent=2, ensure_ascii=False) + "\n"}

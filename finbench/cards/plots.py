@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
-from finbench.cards.render import shorten_name
-from finbench.core import catalog
-from finbench.core.records import Measure, Score
-from finbench.scoring import metrics, seed_spread
+from finbench.cards.render import Heading, shorten_name
+from finbench.core.records import Measure, Score, Scorecard
+from finbench.scoring import seed_spread
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 600, 214, 60, 28, 34
 _BESIDE = 24  # letters of a bold title that surely end left of the axis
@@ -23,49 +23,34 @@ _STYLE = (
 )
 
 
-@dataclass
-class Column:
-    """One column: a task under one set of conditions."""
-
-    score: Score
-    conditions: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """The task as people type it, and the settings that are not the usual ones."""
-        return ", ".join([self.score.task.removeprefix(catalog.PREFIX), *self.conditions])
-
-    @property
-    def metric(self) -> str:
-        """The main metric, in words."""
-        return metrics.spoken(self.score.main_metric)
-
-    @property
-    def family(self) -> tuple[str, str]:
-        """Scores are averaged over tasks of one family and one form."""
-        return self.score.family, self.score.form
-
-    @property
-    def share(self) -> bool:
-        """Shown in percent."""
-        return metrics.is_share(self.score.main_metric)
-
-
 @dataclass(frozen=True)
+class SeedRun:
+    """One subject's score in one task, with its sample rows if the card has them."""
+
+    card: Scorecard
+    score: Score
+    rows: list[dict[str, Any]] | None
+
+
+@dataclass
 class TableCell:
     """A number of the table. ``best``: significantly better than every other; ``tied``: no worse than the best."""
 
     measure: Measure
     share: bool
-    runs: tuple[float, ...] = ()
-    exact: bool = False  # of a baseline, which is not measured
+    runs: Sequence[SeedRun] = ()  # none of a baseline, which is not measured
     best: bool = False
     tied: bool = False
 
     @property
+    def values(self) -> list[float]:
+        """The main number of each run."""
+        return [run.score.main.value for run in self.runs]
+
+    @property
     def deviation(self) -> float | None:
         """Standard deviation over seeds, where there are several."""
-        return seed_spread(self.runs).deviation if len(self.runs) > 1 else None
+        return seed_spread(self.values).deviation if len(self.runs) > 1 else None
 
 
 @dataclass
@@ -83,7 +68,7 @@ class Line:
 class Table:
     """Everything that the templates show."""
 
-    columns: list[Column]
+    columns: list[Heading]
     families: list[str]
     lines: list[Line]
     spread: str
@@ -103,40 +88,34 @@ def forest(table: Table, number: int) -> str:
     ends = [scale * end for _, cell in lines for end in (cell.measure.value, *(cell.measure.interval or ()))]
     low, high, step = _axis(min(ends), max(ends), (0, 100) if column.share else (-math.inf, math.inf))
     height = _TOP + _ROW * len(subjects) + 40
+    bottom = height - 34
 
     def x(value: float) -> float:
         inside = min(max(scale * value, low), high)
         return round(_LEFT + (inside - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
 
-    bottom = height - 34
-    unit = " in %" if column.share else ""
     place = f'x="{_LEFT}"' if len(column.title) <= _BESIDE else 'dx="12"'
     parts = [
         _head(column.title, _WIDTH, height),
         # above the axis if the title leaves room for it, else behind the title
         f'<text x="0" y="18"><tspan style="font-weight:600">{escape(column.title)}</tspan>'
-        f'<tspan class="s" {place}>{escape(column.metric)}{unit}, n = {column.score.n:,}</tspan></text>',
+        f'<tspan class="s" {place}>{escape(column.measured)}, n = {column.score.n:,}</tspan></text>',
     ]
     for tick in range(round((high - low) / step) + 1):
         at = low + tick * step
-        across = round(_LEFT + (at - low) / (high - low) * (_WIDTH - _LEFT - _RIGHT), 1)
-        parts.append(f'<path class="g" d="M{across} {_TOP}V{bottom}"/>')
-        parts.append(f'<text class="s" x="{across}" y="{bottom + 15}" text-anchor="middle">{at:g}</text>')
+        parts.append(f'<path class="g" d="M{x(at / scale)} {_TOP}V{bottom}"/>')
+        parts.append(_text(x(at / scale), bottom + 15, f"{at:g}", "s", "middle"))
     marks = sorted((x(cell.measure.value), line.name) for line, cell in lines if line.baseline)
     for order, (across, name) in enumerate(marks):
         # the left one's label ends at its line and the right one's starts there, so that they never overlap
         anchor, shift = ("end", -3) if order == 0 and len(marks) > 1 else ("start", 3)
         parts.append(f'<path class="m" d="M{across} {_TOP}V{height - 17}"/>')
-        parts.append(
-            f'<text class="s" x="{across + shift}" y="{height - 4}" text-anchor="{anchor}">{name.split()[0]}</text>'
-        )
+        parts.append(_text(across + shift, height - 4, name.split()[0], "s", anchor))
     for row, (line, cell) in enumerate(subjects):
         y = _TOP + _ROW * row + _ROW / 2
-        parts.append(
-            f'<text x="{_LEFT - 12}" y="{y + 4}" text-anchor="end">{escape(shorten_name(line.name, 29))}</text>'
-        )
+        parts.append(_text(_LEFT - 12, y + 4, shorten_name(line.name, 29), anchor="end"))
         kind = "b" if line.what.startswith("base") else "d"
-        parts += _dot(cell.measure, kind, y, x, cell.runs if len(cell.runs) > 1 else ())
+        parts += _dot(cell.measure, kind, y, x, cell.values if len(cell.runs) > 1 else ())
         weight = ' style="font-weight:700"' if cell.best else ""
         shown = f"{scale * cell.measure.value:.{1 if column.share else 3}f}" + ("†" if cell.tied else "")
         parts.append(f'<text x="{_WIDTH - _RIGHT + 14}" y="{y + 4}"{weight}>{shown}</text>')
@@ -166,19 +145,22 @@ def pairs(title: str, rows: Sequence[tuple[str, str, Measure, Measure | None]]) 
     for tick in range(0, 101, 20):
         parts.append(f'<path class="g" d="M{x(tick / 100)} {_TOP + 10}V{bottom}"/>')
         for y in (bottom + 15, _TOP + 5)[: 2 if len(rows) > _TALL_FROM else 1]:
-            parts.append(f'<text class="s" x="{x(tick / 100)}" y="{y}" text-anchor="middle">{tick}</text>')
+            parts.append(_text(x(tick / 100), y, str(tick), "s", "middle"))
     for row, (name, about, own, base) in enumerate(rows):
         y = _TOP + 10 + _PAIR * row + _PAIR // 2
-        parts.append(f'<text x="16" y="{y - 3}">{escape(name)}</text>')
-        parts.append(f'<text class="s" x="16" y="{y + 13}">{escape(about)}</text>')
+        parts += [_text(16, y - 3, name), _text(16, y + 13, about, "s")]
         for measure, kind, at in ((base, "b", y + 8), (own, "d", y - 8)):
             if measure is not None:
                 parts += _dot(measure, kind, at, x)
-                shown = f"{100 * measure.value:.1f}"
-                parts.append(f'<text class="s {kind}" x="{_WIDE - _RIGHT + 14}" y="{at + 4}">{shown}</text>')
-    about = "blue: this adapter, grey: its base, whiskers: 95 % intervals"
-    parts.append(f'<text class="s" x="16" y="{bottom + 32}">{about}</text>')
+                parts.append(_text(_WIDE - _RIGHT + 14, at + 4, f"{100 * measure.value:.1f}", f"s {kind}"))
+    parts.append(_text(16, bottom + 32, "blue: this adapter, grey: its base, whiskers: 95 % intervals", "s"))
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _text(x: float, y: float, said: str, kind: str = "", anchor: str = "") -> str:
+    drawn = f' class="{kind}"' if kind else ""
+    end = f' text-anchor="{anchor}"' if anchor else ""
+    return f'<text{drawn} x="{x}" y="{y}"{end}>{escape(said)}</text>'
 
 
 def _head(title: str, width: int, height: int) -> str:
@@ -220,16 +202,16 @@ def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, fl
     parts = [
         _head(title, _WIDTH, _TALL),
         f'<text x="0" y="16" style="font-weight:600">{escape(title)}</text>',
-        f'<text class="s" x="{_WIDTH}" y="16" text-anchor="end">{escape(about)}</text>',
+        _text(_WIDTH, 16, about, "s", "end"),
     ]
     for tick in range(round((high - low) / step) + 1):
         x, y = at(left, low + tick * step)
         parts.append(f'<path class="g" d="M{x} {y}H{_WIDTH - right}"/>')
-        parts.append(f'<text class="s" x="{x - 8}" y="{y + 4}" text-anchor="end">{low + tick * step:g}</text>')
+        parts.append(_text(x - 8, y + 4, f"{low + tick * step:g}", "s", "end"))
     for tick in range(math.floor((end - left) / stride + 1e-9) + 1):
         x, y = at(left + tick * stride, low)
-        parts.append(f'<text class="s" x="{x}" y="{y + 18}" text-anchor="middle">{left + tick * stride:g}</text>')
-    parts.append(f'<text class="s" x="{_WIDTH - right}" y="{_TALL - 2}" text-anchor="end">step</text>')
+        parts.append(_text(x, y + 18, f"{left + tick * stride:g}", "s", "middle"))
+    parts.append(_text(_WIDTH - right, _TALL - 2, "step", "s", "end"))
     ends = sorted((at(*points[-1])[1], name) for name, points in shown.items())
     places: dict[str, float] = {}
     for y, name in ends:  # names never overlap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html as html_module
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,31 +32,51 @@ class ViewRow:
     what: str
     main: Measure
     accuracy: Measure | None
-    lenient: Measure | None
-    parse_rate: Measure | None
-    seconds: float | None
+    lenient: Measure | None = None
+    parse_rate: Measure | None = None
     colour: str = "default"
     baseline: bool = False
     seen: str = ""  # of the test, in training
 
 
-@dataclass(frozen=True)
-class TaskView:
-    """A task with all its rows; scores of another definition or other data get a view of their own."""
+@dataclass
+class Heading:
+    """What a table, or a column of one, is of: a task under one set of conditions."""
 
     score: Score
-    rows: list[ViewRow]
-    conditions: tuple[str, ...] = ()
+    conditions: tuple[str, ...]
 
     @property
-    def share(self) -> bool:
-        """Its main metric is shown in percent, with a bar."""
-        return is_share(self.score.main_metric)
+    def task(self) -> str:
+        """As people type it."""
+        return self.score.task.removeprefix(PREFIX)
 
     @property
     def title(self) -> str:
-        """The task as people type it."""
-        return ", ".join([self.score.task.removeprefix(PREFIX), *self.conditions])
+        """The task, and the settings that are not the usual ones."""
+        return ", ".join([self.task, *self.conditions])
+
+    @property
+    def share(self) -> bool:
+        """The main metric is shown in percent."""
+        return is_share(self.score.main_metric)
+
+    @property
+    def measured(self) -> str:
+        """The main metric in words, with its unit."""
+        return spoken(self.score.main_metric) + (" in %" if self.share else "")
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Less of the main metric is better."""
+        return self.score.main_metric in self.score.lower_is_better
+
+
+@dataclass
+class TaskView(Heading):
+    """A task with all its rows; scores of another definition or other data get a view of their own."""
+
+    rows: list[ViewRow]
 
     @property
     def warnings(self) -> list[str]:
@@ -71,12 +91,12 @@ def task_views(cards: Sequence[Scorecard]) -> list[TaskView]:
         for score in card.scores:
             key = (score.task, score.task_digest, score.data.digest, card.shots, card.subject.chat)
             groups.setdefault(key, []).append((card, score))
-    return [
-        TaskView(
-            group[0][1], [*(_row(*pair) for pair in group), *_baseline_rows(group[0][1])], conditions_of(group[0][0])
-        )
-        for _, group in sorted(groups.items(), key=lambda item: str(item[0]))
-    ]
+    views = []
+    for _, group in sorted(groups.items(), key=lambda item: str(item[0])):
+        card, score = group[0]
+        rows = [*(_row(*pair) for pair in group), *_baseline_rows(score)]
+        views.append(TaskView(score, conditions_of(card), rows))
+    return views
 
 
 def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
@@ -101,13 +121,17 @@ def _row(card: Scorecard, score: Score) -> ViewRow:
         name=subject.name,
         what=describe_subject(subject),
         main=score.main,
-        accuracy=score.metrics.get("acc") if score.main_metric != "acc" else None,
+        accuracy=_accuracy(score, score.metrics),
         lenient=score.lenient.get(score.main_metric),
         parse_rate=score.parse_rate,
-        seconds=score.seconds,
         colour="default" if subject.kind == "base" else "blue",
         seen=_seen(score),
     )
+
+
+def _accuracy(score: Score, measures: Mapping[str, Measure]) -> Measure | None:
+    """Beside another main metric."""
+    return measures.get("acc") if score.main_metric != "acc" else None
 
 
 def _seen(score: Score) -> str:
@@ -118,27 +142,12 @@ def _seen(score: Score) -> str:
     return f"{texts:,} of the {of:,} texts ({percent(texts / of)} %)"
 
 
-def _baseline_rows(score: Score) -> list[ViewRow]:
-    rows = []
+def _baseline_rows(score: Score) -> Iterator[ViewRow]:
     for name, values in sorted(score.baselines.items()):
-        main, acc = values.get(score.main_metric), values.get("acc")
-        if main is None:
-            continue
-        rows.append(
-            ViewRow(
-                name=f"{name} label",
-                what="no model",
-                main=Measure(value=main, low=None, high=None, method=""),
-                accuracy=Measure(value=acc, low=None, high=None, method="")
-                if acc is not None and score.main_metric != "acc"
-                else None,
-                lenient=None,
-                parse_rate=None,
-                seconds=None,
-                baseline=True,
-            )
-        )
-    return rows
+        if score.main_metric in values:
+            exact = {key: Measure(value=value, low=None, high=None, method="") for key, value in values.items()}
+            accuracy = _accuracy(score, exact)
+            yield ViewRow(f"{name} label", "no model", exact[score.main_metric], accuracy, baseline=True)
 
 
 def percent(value: float) -> str:
@@ -163,20 +172,16 @@ def limits(measure: Measure, share: bool = True, between: str = "–") -> str:
     return between.join(amount(end, share) for end in measure.interval)
 
 
-# ---------------------------------------------------------------- terminal
-
-
 def terminal_tables(cards: Sequence[Scorecard], width: int = 100) -> list[Table]:
     """A table for each task, with bars that show value and 95 % interval, for a terminal of ``width`` columns."""
     return [_table(view, width) for view in task_views(cards)]
 
 
 def _table(view: TaskView, width: int) -> Table:
-    score = view.score
-    share = is_share(score.main_metric)
+    share = view.share
     with_accuracy = any(row.accuracy for row in view.rows)
     table = Table(
-        title=f"{view.title}: {spoken(score.main_metric)}{' in %' if share else ''}, n = {score.n}",
+        title=f"{view.title}: {view.measured}, n = {view.score.n}",
         title_justify="left",
         title_style="bold",
         header_style="dim",
@@ -217,14 +222,11 @@ def bar(measure: Measure, width: int = _BAR) -> str:
     return "█" * low + "▓" * (value - low) + "▒" * (high - value) + "·" * (width - high)
 
 
-# ---------------------------------------------------------------- files
-
-
-def _environment(html: bool) -> Environment:
-    """Templates of finbench. ``html``: every value is escaped, so that text from a card stays text."""
+def from_template(name: str, *, escape: bool, **values: Any) -> str:
+    """A template of finbench, filled. ``escape``: as HTML, every value escaped, so that text of a card stays text."""
     environment = Environment(
         loader=PackageLoader("finbench"),
-        autoescape=html,
+        autoescape=escape,
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
@@ -246,16 +248,7 @@ def _environment(html: bool) -> Environment:
         "latex": latex,
         "caption": caption,
     }
-    return environment
-
-
-def from_template(name: str, *, escape: bool, **values: Any) -> str:
-    """A template of finbench, filled; ``escape``: as HTML."""
-    found: Any = _environment(html=escape).get_template(name)
-    return str(found.render(**values))
-
-
-# ---------------------------------------------------------------- cells of a report's table
+    return environment.get_template(name).render(**values)
 
 
 def _value(cell: Any) -> str:
@@ -267,7 +260,7 @@ def _around(cell: Any, spread: str) -> str:
     scale, digits = (100, 1) if cell.share else (1, 3)
     if spread == "seeds":
         return "" if cell.deviation is None else f"± {scale * cell.deviation:.{digits}f}"
-    return "" if cell.exact else f"[{limits(cell.measure, cell.share, ', ')}]"
+    return "" if not cell.runs else f"[{limits(cell.measure, cell.share, ', ')}]"
 
 
 def _tex(cell: Any, spread: str) -> str:
@@ -280,15 +273,8 @@ def latex(text: object) -> str:
     """Text with LaTeX's special characters escaped."""
     special = {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
     special |= {c: f"{{{c}}}" for c in "[]*"}  # after the end of a line they would be an option of it
-    special |= {
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "†": r"$^\dagger$",
-        "²": "$^2$",
-        "<": "$<$",
-        ">": "$>$",
-        "–": "--",
-    }
+    special |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "†": r"$^\dagger$", "–": "--"}
+    special |= {"²": "$^2$", "<": "$<$", ">": "$>$"}
     return "".join(special.get(character, character) for character in _line(text))
 
 

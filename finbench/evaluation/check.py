@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from finbench.cards import from_template
 from finbench.core import catalog, paths
 from finbench.core.catalog import Function
 from finbench.core.console import quiet
@@ -29,31 +30,17 @@ def check_tasks(write: bool = False) -> list[str]:
     """Findings, one line each; empty when all is well. ``write`` refreshes the golden prompts first."""
     quiet()
     findings: list[str] = []
-    reached = set()
     for path in catalog.task_files():
         try:
             config = catalog.merged(path)
+            findings += [f"{path.name}: {fault}" for fault in _file_faults(path, config)]
+            if "group" not in config:
+                task = catalog.read_task(path)
+                findings += [f"{path.name}: {fault}" for fault in (*_set_faults(task), *task_faults(task, write))]
         except FinbenchError as fault:
             findings.append(fault.message)
-            continue
-        findings += [f"{path.name}: {fault}" for fault in _file_faults(path, config)]
-        if "group" not in config:
-            try:
-                task = catalog.read_task(path)
-            except FinbenchError as fault:
-                findings.append(fault.message)
-                continue
-            findings += [f"{path.name}: {fault}" for fault in _set_faults(task)]
-            findings += [f"{path.name}: {fault}" for fault in task_faults(task, write)]
     if not findings:  # groups and recipes can only be resolved when every task can
-        for root in _ROOTS:
-            reached |= {task.name for task in catalog.expand([root])}
-        findings += [
-            f"{name}: in none of the groups {', '.join(_ROOTS)}" for name in sorted(set(catalog.tasks()) - reached)
-        ]
-        findings += list(_place_faults())
-        findings += list(_recipe_faults())
-        findings += list(_page_faults(write))
+        findings += [*_place_faults(), *_recipe_faults(), *_page_faults(write)]
     return findings
 
 
@@ -63,15 +50,11 @@ def _page_faults(write: bool) -> Iterator[str]:
     if not path.parent.is_dir():
         return
     text = page()
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    if write:
+    stale = not path.is_file() or path.read_text(encoding="utf-8") != text
+    if stale and write:
         write_atomic(path, text)
-    else:
+    elif stale:
         yield "docs/tasks.md is stale: finbench tasks check --write"
-
-
-# ---------------------------------------------------------------- files
 
 
 def _file_faults(path: Path, config: dict[str, Any]) -> Iterator[str]:
@@ -95,6 +78,7 @@ def _file_faults(path: Path, config: dict[str, Any]) -> Iterator[str]:
         except (FinbenchError, ImportError, SyntaxError, AttributeError) as fault:
             yield f"!function {function.spec}: {fault}"
     yield from _metric_faults(config)
+    yield from _split_faults(config)
 
 
 def _metric_faults(config: dict[str, Any]) -> Iterator[str]:
@@ -110,7 +94,6 @@ def _metric_faults(config: dict[str, Any]) -> Iterator[str]:
             yield f"metric {entry.get('metric')!r} needs aggregation and higher_is_better"
         elif not isinstance(aggregation, Function) and aggregation not in AGGREGATION_REGISTRY:
             yield f"metric {entry.get('metric')!r}: lm-eval knows no aggregation {aggregation!r}"
-    yield from _split_faults(config)
 
 
 def _split_faults(config: dict[str, Any]) -> Iterator[str]:
@@ -152,16 +135,17 @@ def _group_faults(config: dict[str, Any]) -> Iterator[str]:
 
 def _place_faults() -> Iterator[str]:
     """Every task is in the group of its kind, and in no other of the roots."""
-    for root in _ROOTS:
-        for task in catalog.expand([root]):
+    members = {root: catalog.expand([root]) for root in _ROOTS}
+    reached = {task.name for tasks in members.values() for task in tasks}
+    for name in sorted(catalog.tasks().keys() - reached):
+        yield f"{name}: in none of the groups {', '.join(_ROOTS)}"
+    for root, tasks in members.items():
+        for task in tasks:
             kind = {"mini": "finbench_mini", "finlora": "finbench_finlora"}.get(task.family)
             ends = {"_all_mc": "finbench_long", "_mc": "finbench_mc", "": "finbench"}
             kind = kind or next(group for end, group in ends.items() if task.name.endswith(end))
             if root != kind:
                 yield f"{task.name}: belongs to {kind}, but is in {root}"
-
-
-# ---------------------------------------------------------------- recipes
 
 
 def _recipe_faults() -> Iterator[str]:
@@ -177,9 +161,6 @@ def _recipe_faults() -> Iterator[str]:
         yield from (f"{path.name}: {key} repeats the default" for key in stated if defaults.get(key) == stated[key])
 
 
-# ---------------------------------------------------------------- docs/tasks.md
-
-
 TITLES = {
     "sentiment": "Sentiment",
     "headline": "Headlines",
@@ -190,93 +171,35 @@ TITLES = {
     "finlora": "FinLoRA's own prompts (compatibility, never ranked)",
     "mini": "Small sets written for this project (demos and tests, never ranked)",
 }
-_HEAD = """\
-# Tasks
-
-Generated by `finbench tasks check --write` from `tasks/*.yaml`, `tasks/lib/sets` and
-`tasks/measured.json`. How to run them: [evaluation.md](evaluation.md).
-
-- **rows** are train / validation / test, as finbench made them of the files that we had
-  (`python benchmarks/sets.py`). A star marks a part of the authors' files, a dash means no files.
-- **baselines** are a random label and the most frequent answer, in %, of the main metric or, if it
-  says so, of accuracy. They are of these rows, or of the complete files.
-  A scorecard has the baselines of exactly the rows that it scores.
-- **forms**: a task with the form `choice` is also scored by log-likelihood, as `<task>_mc`.
-- Metrics are strict. `lenient` and `parsed` stand beside them in every scorecard.
-"""
 
 
 def page() -> str:
     """Every task with its size, metrics, baselines, licence and what was corrected, as Markdown from the YAMLs."""
-    tasks = catalog.tasks()
-    shown = [task for name, task in tasks.items() if not name.endswith("_mc")]
-    families = list(dict.fromkeys([*TITLES, *(task.family for task in shown)]))
-    lines = [_HEAD]
-    for family in families:
-        own = [task for task in shown if task.family == family]
-        if own:
-            lines += [f"## {TITLES.get(family, family)}", "", *_table(own, tasks), ""]
-    lines += ["## Data sets: source, licence, what was corrected", "", *_sets(shown)]
-    return wrapped("\n".join(lines).rstrip() + "\n")
-
-
-def _table(tasks: list[Task], known: dict[str, Task]) -> Iterator[str]:
-    yield "| task | data set | rows | labels | main metric | other metrics | baselines | forms |"
-    yield "|--|--|--|--|--|--|--|--|"
-    sizes = measured()
-    for task in tasks:
+    known = catalog.tasks()
+    families: dict[str, list[Task]] = {family: [] for family in TITLES}
+    others: dict[str, list[str]] = {}
+    sets: dict[str, Task] = {}
+    for task in (task for name, task in known.items() if not name.endswith("_mc")):
+        families.setdefault(task.family, []).append(task)
+        if not task.shipped:
+            sets.setdefault(task.set, task)
         config = catalog.merged(paths.shipped("tasks") / f"{task.name}.yaml")
-        metrics = [entry["metric"] for entry in config["metric_list"]]
-        others = [
-            name for name in metrics if not name.endswith("_lenient") and name not in (task.main_metric, "parse_rate")
-        ]
-        labels = "free" if task.labels is None else str(len(task.labels))
-        base = ", ".join(f"{name.replace('_', ' ')} {100 * value:.1f}" for name, value in task.baselines.items())
-        forms = [task.form] + (["choice"] if f"{task.name}_mc" in known else [])
-        size = _rows(sizes.get(task.set))
-        yield (
-            f"| `{task.name.removeprefix(catalog.PREFIX)}` | {task.set} | {size} | {labels} | {task.main_metric} "
-            f"| {', '.join(others)} | {base} | {', '.join(forms)} |"
-        )
+        names = [entry["metric"] for entry in config["metric_list"] if not entry["metric"].endswith("_lenient")]
+        others[task.name] = [name for name in names if name not in (task.main_metric, "parse_rate")]
+    text = from_template(
+        "taskpage.md.j2",
+        escape=False,
+        families=[(TITLES.get(family, family), tasks) for family, tasks in families.items() if tasks],
+        others=others,
+        known=known,
+        sets=sets,
+        table=paths.helper("sets").SETS,
+        sizes=measured(),
+    )
+    return wrapped(text)
 
 
 def measured() -> dict[str, Any]:
     """What ``benchmarks/sets.py`` found: each set's rows by split, rows left out by reason, whether all were there."""
     found: dict[str, Any] = json.loads((paths.shipped("tasks") / "measured.json").read_text(encoding="utf-8"))
     return found
-
-
-def _rows(size: dict[str, Any] | None) -> str:
-    if size is None:
-        return "-"
-    return " / ".join(f"{count:,}" for count in size["rows"].values()) + ("" if size["complete"] else " *")
-
-
-def _left_out(size: dict[str, Any]) -> str:
-    """Of how many rows, and which were dropped for what reason."""
-    dropped = ", ".join(f"{count:,} {why}" for why, count in size["dropped"].items()) or "none"
-    part = not size["complete"] and size["read"] < size.get("whole", 0)  # nested files hold some rows several times
-    whole = f", of the authors' {size['whole']:,}" if part else ""
-    return f"- measured on {size['read']:,} rows{whole}; left out: {dropped}"
-
-
-def _sets(tasks: list[Task]) -> Iterator[str]:
-    table, sizes = paths.helper("sets").SETS, measured()
-    for name in dict.fromkeys(task.set for task in tasks if not task.shipped):
-        task, entry = next(task for task in tasks if task.set == name), table.get(name)
-        texts = "texts are not published with results" if task.restricted else "texts may be published"
-        yield f"### {name}"
-        yield ""
-        if entry is not None:
-            yield f"- source: {entry.origin}; {entry.whole:,} rows in its authors' files" + (
-                f"; on the Hub: `{entry.hub.path}`" if entry.hub else "; not on the Hub"
-            )
-        yield f"- paper: {task.paper}"
-        yield f"- licence: {task.licence}; {texts}"
-        yield f"- split: {task.split}"
-        if entry is not None and entry.corrected:
-            yield f"- corrected: {entry.corrected}"
-        if name in sizes:
-            yield _left_out(sizes[name])
-        yield f"- get it: `{task.data}`"
-        yield ""

@@ -43,12 +43,10 @@ def examine_machine(data_dir: Path | None = None) -> list[DoctorLine]:
 def _software() -> Iterator[DoctorLine]:
     yield DoctorLine("finbench", "ok", f"{__version__}, Python {platform.python_version()}")
     found = environment.versions()
-    missing = [name for name in environment.PACKAGES if name not in found]
-    detail = ", ".join(f"{name} {version}" for name, version in found.items())
-    if missing:
+    if missing := [name for name in environment.PACKAGES if name not in found]:
         yield DoctorLine("packages", "fault", f"missing: {', '.join(missing)}", "pip install --upgrade finbench")
     else:
-        yield DoctorLine("packages", "ok", detail)
+        yield DoctorLine("packages", "ok", ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
 def _vllm() -> Iterator[DoctorLine]:
@@ -79,10 +77,10 @@ def _hardware() -> Iterator[DoctorLine]:
     shown = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
     yield DoctorLine("hardware", "ok" if "gpu" in machine else "note", shown + ("" if "gpu" in machine else ", no GPU"))
     dtype = str(compute_dtype("auto")).removeprefix("torch.")
-    slow = dtype == "float32"
-    yield DoctorLine(
-        "computes in", "note" if slow else "ok", dtype + (": this processor has no bfloat16 arithmetic" if slow else "")
-    )
+    if dtype == "float32":
+        yield DoctorLine("computes in", "note", f"{dtype}: this processor has no bfloat16 arithmetic")
+    else:
+        yield DoctorLine("computes in", "ok", dtype)
     if importlib.util.find_spec("bitsandbytes"):
         yield DoctorLine("4 and 8 bits", "ok", "bitsandbytes is there")
     else:
@@ -121,10 +119,10 @@ def _hub() -> Iterator[DoctorLine]:
         yield DoctorLine("Hub", "note", f"{where} cannot be reached: the cache serves")
         return
     except FinbenchError as fault:
-        yield DoctorLine("Hub", "ok", f"{where}")
+        yield DoctorLine("Hub", "ok", where)
         yield DoctorLine("Hub token", "fault", fault.message, fault.hint)
         return
-    yield DoctorLine("Hub", "ok", f"{where}" + ("" if who else ", not asked: there is no token"))
+    yield DoctorLine("Hub", "ok", where + ("" if who else ", not asked: there is no token"))
     if who is None:
         yield DoctorLine("Hub token", "note", "none: gated bases cannot be fetched, nothing can be pushed", login)
         return
@@ -136,13 +134,10 @@ def _hub() -> Iterator[DoctorLine]:
 
 
 def _data(data_dir: Path | None) -> Iterator[DoctorLine]:
-    seen: set[str] = set()
-    for task in catalog.tasks().values():
-        if task.form == "generate" and not task.shipped and task.set not in seen:
-            seen.add(task.set)
-            found = describe_set(task.set, data_dir)
-            if found:
-                rows = ", ".join(f"{count:,} {split}" for split, count in found["rows"].items())
-                yield DoctorLine(f"data {task.set}", "ok", rows)
-            else:
-                yield DoctorLine(f"data {task.set}", "note", "not imported", task.data)
+    generated = [task for task in catalog.tasks().values() if task.form == "generate" and not task.shipped]
+    for name, how in {task.set: task.data for task in generated}.items():
+        if found := describe_set(name, data_dir):
+            rows = ", ".join(f"{count:,} {split}" for split, count in found["rows"].items())
+            yield DoctorLine(f"data {name}", "ok", rows)
+        else:
+            yield DoctorLine(f"data {name}", "note", "not imported", how)

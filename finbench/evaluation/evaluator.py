@@ -14,21 +14,13 @@ from finbench.core import catalog, environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Score, Scorecard, Task
-from finbench.core.settings import Evaluation, Settings, called_with
+from finbench.core.settings import Evaluation, called_with
 from finbench.evaluation import preflight
 from finbench.evaluation.journal import Journal, request_digests
+from finbench.evaluation.scored import asked_rows, score_answers
 from finbench.evaluation.subjects import Candidate, at_endpoint, by_engine, candidates, start_engine
 from finbench.models import bases, template_digest
-from finbench.scoring import (
-    baselines,
-    clusters_of,
-    metrics,
-    overlap_with_training,
-    prompts,
-    sample_counts,
-    sample_rows,
-    split_metrics,
-)
+from finbench.scoring import overlap_with_training, prompts
 
 Form = Literal["base", "unmerged", "merged", "none"]
 _FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
@@ -88,17 +80,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
 
 
-def _stated(settings: Settings) -> dict[str, Any]:
-    """Arguments for the card. Another choice of rows is another run, and never takes an earlier card's place."""
-    chosen = {f"metadata.{name.removeprefix(catalog.PREFIX)}": value for name, value in settings.metadata.items()}
-    kept = {name: value for name, value in settings.arguments.items() if name not in preflight.NOT_ON_CARDS}
-    return {**kept, **chosen}
-
-
-# ---------------------------------------------------------------- the run
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Work:
     """A subject's card in the making: what an earlier command has scored, and which tasks are missing."""
 
@@ -107,17 +89,7 @@ class _Work:
     scores: dict[str, Score]
     samples: dict[str, list[dict[str, Any]]]
     missing: list[Task]
-
-
-@dataclass(frozen=True)
-class _TaskRun:
-    """A subject at one task: its journal, the digests of its requests, and what is answered so far, by digest."""
-
-    work: _Work
-    form: Form
-    journal: Journal
-    names: list[str]
-    answers: dict[str, Any]
+    form: Form = "none"  # as the engine runs the subject, once it does
 
 
 class _EngineRun:
@@ -126,21 +98,11 @@ class _EngineRun:
     def __init__(self, group: list[Candidate], lm_tasks: dict[str, Any], settings: Evaluation, bar: Any) -> None:
         self.group, self.lm_tasks, self.settings, self.out, self.bar = group, lm_tasks, settings, settings.out, bar
         self.engine: Any = None
-        self.requests: dict[tuple[str, bool], tuple[list[Any], int, int]] = {}  # instances, prompt tokens, cut
+        # by task, and whether in the chat template: requests by their digests, and what the score says of them
+        self.requests: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, int]]] = {}
         self.device = self._device()
-        self.data = {
-            name: prompts.data_id(
-                catalog.tasks()[name], lm_task, "test", prompts.rows(lm_task, "test")[: settings.limit]
-            )
-            for name, lm_task in lm_tasks.items()
-        }
-        self.examples = {
-            name: prompts.data_id(
-                catalog.tasks()[name], lm_task, "train", prompts.rows(lm_task, str(lm_task.config.fewshot_split))
-            ).digest
-            for name, lm_task in lm_tasks.items()
-            if settings.shots
-        }
+        tasks = catalog.tasks()
+        self.asked = {name: asked_rows(tasks[name], lm_task, settings.limit) for name, lm_task in lm_tasks.items()}
         self.works = [self._work(candidate) for candidate in group]
 
     def prepare(self) -> None:
@@ -177,51 +139,46 @@ class _EngineRun:
     def _score_together(self, works: list[_Work]) -> None:
         """Evaluate subjects together, task by task; all of them in the engine."""
         started = time.monotonic()
-        forms: dict[str, Form] = {}
         for work in works:
             self._use(work.candidate)
-            forms[work.card.run_key] = "merged" if work.candidate.merged else self.engine.form
+            work.form = "merged" if work.candidate.merged else self.engine.form
         for name in self.lm_tasks:
             task = catalog.tasks()[name]
             with contextlib.ExitStack() as held:
-                task_runs = []
+                journals = []
                 # other processes may be at the same: all take their journals in one order
                 for work in sorted((one for one in works if task in one.missing), key=lambda one: one.card.run_key):
-                    key, what = self._key(work, task, forms[work.card.run_key]), work.card.subject.name
-                    journal = held.enter_context(Journal(self.out, key, f"{what} on {name}"))
+                    what = f"{work.card.subject.name} on {name}"
+                    journal = held.enter_context(Journal(self.out, self._key(work, task), what))
                     if not (journal.waited and self._scored_meanwhile(work, task)):
-                        names = request_digests(self.requests[name, work.card.subject.chat][0])
-                        task_runs.append(
-                            _TaskRun(work, forms[work.card.run_key], journal, names, dict(journal.answers))
-                        )
+                        journals.append((work, journal))
                 try:
-                    seconds = self._answer(task, task_runs) if task_runs else 0.0
+                    seconds = self._answer(task, journals) if journals else 0.0
                 except KeyboardInterrupt as stop:
                     raise self._interrupted(works) from stop
-                for task_run in task_runs:
-                    work = task_run.work
-                    work.scores[name], work.samples[name] = self._score(task, task_run, seconds)
-                    self._write(work, task_run.form, time.monotonic() - started)
-                    task_run.journal.finish()
+                for work, journal in journals:
+                    self._score(task, work, journal, seconds)
+                    self._write(work, time.monotonic() - started)
+                    journal.finish()
 
     def _interrupted(self, works: list[_Work]) -> Interrupted:
         done = [f"{len(work.scores)} of {len(self.lm_tasks)} tasks of {work.card.subject.name}" for work in works]
         kept = f"{', '.join(done)} are in {self.out}" if any(work.scores for work in works) else "nothing was finished"
         return Interrupted(f"Stopped; {kept}.", "Repeat the command: what was answered is not asked again.")
 
-    def _key(self, work: _Work, task: Task, form: Form) -> dict[str, Any]:
+    def _key(self, work: _Work, task: Task) -> dict[str, Any]:
         """All that decides the answers of a subject on a task."""
-        card = work.card
+        card, (data, examples) = work.card, self.asked[task.name]
         return {
             "base": card.subject.base.fingerprint,
             "adapter": card.subject.adapter,
-            "form": form,
+            "form": work.form,
             "engine": card.engine,
             "computed": card.computed,
             "template": card.chat_template,
             "run": card.run_key,
             "task": [task.name, task.digest],
-            "data": [self.data[task.name].digest, self.examples.get(task.name)],
+            "data": [data.digest, examples],
         }
 
     def _scored_meanwhile(self, work: _Work, task: Task) -> bool:
@@ -248,7 +205,9 @@ class _EngineRun:
             sizes = [self.engine.prompt_tokens(instance) for instance in instances]
             over = [needed for _, needed in sizes if needed > self.engine.max_length]
             by_document = {instance.doc_id: prompt for instance, (prompt, _) in zip(instances, sizes, strict=True)}
-            self.requests[task.name, chat] = (instances, sum(by_document.values()), len(over))
+            measured = {"prompt_tokens": sum(by_document.values()), "truncated": len(over)}
+            named = dict(zip(request_digests(instances), instances, strict=True))
+            self.requests[task.name, chat] = named, measured
             if over and self.settings.arguments.get("truncate") != "left":
                 faults.append(f"{task.name}: {len(over)} of {len(instances)} prompts need up to {max(over)} tokens")
         if faults:
@@ -257,64 +216,44 @@ class _EngineRun:
                 "Cut them on the left, which the scorecard will show: --arg truncate=left",
             )
 
-    def _score(self, task: Task, task_run: _TaskRun, seconds: float) -> tuple[Score, list[dict[str, Any]]]:
-        lm_task, candidate = self.lm_tasks[task.name], task_run.work.candidate
-        instances, prompt_tokens, cut = self.requests[task.name, candidate.subject.chat]
-        for instance, name in zip(instances, task_run.names, strict=True):
-            instance.resps = [task_run.answers[name]]
-        rows, values = sample_rows(lm_task, instances, choice=task.form == "choice", restricted=task.restricted)
-        strict, lenient, parse_rate = split_metrics(values, lm_task.aggregation(), clusters_of(rows))
-        score = Score(
-            task=task.name,
-            version=task.version,
-            task_digest=task.digest,
-            family=task.family,
-            form=task.form,
-            main_metric=task.main_metric,
-            data=self.data[task.name],
-            licence=task.licence,
-            **sample_counts(rows),
-            overlap=overlap_with_training(candidate.contamination, task.set),
-            metrics=strict,
-            lenient=lenient,
-            parse_rate=parse_rate,
-            lower_is_better=metrics.lower_is_better(task.name),
-            baselines=baselines(lm_task, prompts.rows(lm_task, "test")[: self.settings.limit]),
-            truncated=cut,
-            prompt_tokens=prompt_tokens,
+    def _score(self, task: Task, work: _Work, journal: Journal, seconds: float) -> None:
+        requests, measured = self.requests[task.name, work.card.subject.chat]
+        for name, instance in requests.items():
+            instance.resps = [journal.answers[name]]
+        overlap = overlap_with_training(work.candidate.contamination, task.set)
+        work.scores[task.name], work.samples[task.name] = score_answers(
+            task,
+            self.lm_tasks[task.name],
+            list(requests.values()),
+            self.asked[task.name],
+            overlap=overlap,
             seconds=round(seconds, 2),
-            prompt_style=task.prompt_style,
-            fewshot_split=str(lm_task.config.fewshot_split) if self.settings.shots else None,
-            fewshot_digest=self.examples.get(task.name),
+            **measured,
         )
-        return score, rows
 
-    def _answer(self, task: Task, task_runs: list[_TaskRun]) -> float:
+    def _answer(self, task: Task, journals: list[tuple[_Work, Journal]]) -> float:
         """Ask the engine what no journal holds, each batch into its journal at once; return the seconds a subject."""
         started, short = time.monotonic(), task.name.removeprefix(catalog.PREFIX)
         asked: list[tuple[Path | None, Any]] = []
-        homes: list[tuple[int, str]] = []  # task run and digest of each request
+        homes: list[tuple[int, str]] = []  # number of the subject and digest of each request
         lines = []
-        for number, task_run in enumerate(task_runs):
-            instances = self.requests[task.name, task_run.work.card.subject.chat][0]
-            left = [pair for pair in zip(task_run.names, instances, strict=True) if pair[0] not in task_run.answers]
+        for number, (work, journal) in enumerate(journals):
+            requests, _ = self.requests[task.name, work.card.subject.chat]
+            left = requests.keys() - journal.answers.keys()
             if task.name in self.engine.best:  # bounds hold beside the best of the same race: a torn one is run anew
-                torn = {instance.doc_id for _, instance in left}
-                left = [pair for pair in zip(task_run.names, instances, strict=True) if pair[1].doc_id in torn]
-            lines.append(
-                self.bar.add_task(f"{task_run.work.card.subject.name}: {short}", total=len(instances), note="")
-            )
-            self.bar.advance(lines[-1], len(instances) - len(left))
-            asked += [(task_run.work.candidate.beside, instance) for _, instance in left]
-            homes += [(number, name) for name, _ in left]
+                torn = {requests[name].doc_id for name in left}
+                left = {name for name, instance in requests.items() if instance.doc_id in torn}
+            lines.append(self.bar.add_task(f"{work.card.subject.name}: {short}", total=len(requests), note=""))
+            self.bar.advance(lines[-1], len(requests) - len(left))
+            asked += [(work.candidate.beside, instance) for name, instance in requests.items() if name in left]
+            homes += [(number, name) for name in requests if name in left]
 
         def done(part: Mapping[int, Any]) -> None:
             by_run: dict[int, dict[str, Any]] = {}
             for at, answer in part.items():
                 by_run.setdefault(homes[at][0], {})[homes[at][1]] = answer
             for number, own in by_run.items():
-                task_runs[number].journal.keep(own)
-                task_runs[number].answers.update(own)
+                journals[number][1].keep(own)
                 self.bar.advance(lines[number], len(own))
 
         if asked and self.engine.mixes:
@@ -323,9 +262,7 @@ class _EngineRun:
             self.engine.answer([instance for _, instance in asked], done)
         for line in lines:
             self.bar.remove_task(line)
-        return (time.monotonic() - started) / len(task_runs)
-
-    # ------------------------------------------------------------ the card
+        return (time.monotonic() - started) / len(journals)
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""
@@ -340,6 +277,10 @@ class _EngineRun:
         """The card of a subject before it has a score, with its run key."""
         subject, settings = candidate.subject, self.settings
         unseen = settings.engine in ("dummy", "server")
+        arguments = {name: value for name, value in settings.arguments.items() if name not in preflight.NOT_ON_CARDS}
+        # another choice of rows is another run, and never takes an earlier card's place
+        arguments |= {f"metadata.{k.removeprefix(catalog.PREFIX)}": v for k, v in settings.metadata.items()}
+        template = template_digest(candidate.base.folder) if subject.chat and candidate.base and not unseen else None
         card = Scorecard(
             status="partial",
             origin="finbench",
@@ -351,11 +292,9 @@ class _EngineRun:
             shots=settings.shots,
             limit=settings.limit,
             seed=settings.seed,
-            arguments=_stated(settings),
+            arguments=arguments,
             computed=self.device,
-            chat_template=template_digest(candidate.base.folder)
-            if subject.chat and candidate.base and not unseen
-            else None,
+            chat_template=template,
             run_key="",
             samples=None,
             peak_memory_bytes=0,
@@ -378,18 +317,18 @@ class _EngineRun:
         for score in card.scores:
             task = catalog.tasks().get(score.task)
             same_task = task is not None and task.digest == score.task_digest
-            same_data = score.task not in self.data or self.data[score.task].digest == score.data.digest
-            if same_task and same_data and score.fewshot_digest == self.examples.get(score.task, score.fewshot_digest):
+            data, examples = self.asked.get(score.task, (score.data, score.fewshot_digest))
+            if same_task and (data.digest, examples) == (score.data.digest, score.fewshot_digest):
                 kept[score.task] = score
         return kept, {name: rows.get(name, []) for name in kept}
 
-    def _write(self, work: _Work, form: Form, seconds: float) -> None:
+    def _write(self, work: _Work, seconds: float) -> None:
         done = all(name in work.scores for name in self.lm_tasks) and self.settings.limit is None
         card = work.card.model_copy(
             update={
                 "status": "complete" if done else "partial",
                 "scores": list(work.scores.values()),
-                "form": form if work.card.subject.kind == "peft" else work.card.form,
+                "form": work.form if work.card.subject.kind == "peft" else work.card.form,
                 "peak_memory_bytes": self.engine.memory(),
                 "seconds": round(seconds, 2),
                 "provenance": environment.provenance(self.settings.engine),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 
-MODELS = {
-    "finbench": "finbench.engines.lm:TreeLM"
-}  # the same in pyproject.toml, for an lm-eval that reads entry points
+# the same in pyproject.toml, for an lm-eval that reads entry points
+MODELS = {"finbench": "finbench.engines.lm:TreeLM"}
 _MIXING = ("use_cache", "cache_requests")
 
 
@@ -32,6 +30,7 @@ def run_lm_eval(arguments: Sequence[str]) -> None:
     """
     register()
     from lm_eval._cli import HarnessCLI
+    from lm_eval.config.evaluate_config import EvaluatorConfig
     from lm_eval.utils import setup_logging
 
     given = list(arguments)
@@ -43,22 +42,14 @@ def run_lm_eval(arguments: Sequence[str]) -> None:
         parser = HarnessCLI()
         stated = parser.parse_args()  # its own reading: it knows short names, abbreviations and values after "="
         if stated.command == "run":
-            _check(stated)
+            settings = EvaluatorConfig.load_yaml_config(stated.config) if stated.config else {}
+            if mixing := [name for name in _MIXING if getattr(stated, name) or settings.get(name)]:
+                raise FinbenchError(
+                    f"--{mixing[0]} is refused: lm-eval's caches do not keep models apart.",
+                    "Use finbench eval, which keeps every answer and resumes after a kill.",
+                )
+            if not settings.get("include_path"):
+                stated.include_path = stated.include_path or str(paths.shipped("tasks"))
         parser.execute(stated)
     finally:
         sys.argv = before
-
-
-def _check(stated: Any) -> None:
-    """Refuse lm-eval's caches, on the command line and in its ``--config``; add our tasks."""
-    from lm_eval.config.evaluate_config import EvaluatorConfig
-
-    settings = EvaluatorConfig.load_yaml_config(stated.config) if stated.config else {}
-    mixing = [name for name in _MIXING if getattr(stated, name) or settings.get(name)]
-    if mixing:
-        raise FinbenchError(
-            f"--{mixing[0]} is refused: lm-eval's caches do not keep models apart.",
-            "Use finbench eval, which keeps every answer and resumes after a kill.",
-        )
-    if not settings.get("include_path"):
-        stated.include_path = stated.include_path or str(paths.shipped("tasks"))

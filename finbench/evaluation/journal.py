@@ -51,9 +51,6 @@ class Journal:
                 say(f"{self.what}: another process is at it; waiting for it ...")
                 self.waited = True
                 self.lock.acquire()
-        except OSError as fault:
-            raise cannot_write(self.path, fault) from fault
-        try:
             self._open()
         except OSError as fault:
             self._close()
@@ -83,9 +80,11 @@ class Journal:
             self._append([{"key": self.key}])
 
     def _append(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """A line each: checksum, space, JSON, newline; all of it ASCII."""
         assert self.stream is not None
         for entry in entries:
-            self.stream.write(_line(entry))
+            text = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+            self.stream.write(_checksum(text) + text + b"\n")
         self.stream.flush()
         os.fsync(self.stream.fileno())
 
@@ -97,6 +96,7 @@ class Journal:
 
     def keep(self, answers: Mapping[str, Any]) -> None:
         """Add the answers of a batch, by digest of their request. Raises FinbenchError where the disk is full."""
+        self.answers.update(answers)
         try:
             self._append([{"r": name, "a": answer} for name, answer in answers.items()])
         except OSError as fault:
@@ -108,15 +108,13 @@ class Journal:
         self.path.unlink(missing_ok=True)
 
 
-def _line(entry: Mapping[str, Any]) -> bytes:
-    """Checksum, space, JSON, newline; all of it ASCII."""
-    text = json.dumps(entry, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-    return f"{zlib.crc32(text):08x} ".encode("ascii") + text + b"\n"
+def _checksum(text: bytes) -> bytes:
+    return f"{zlib.crc32(text):08x} ".encode("ascii")
 
 
 def _entry(line: bytes) -> dict[str, Any] | None:
     """The entry of a line; None for one that is torn or was changed."""
-    if not line.endswith(b"\n") or line[:9] != f"{zlib.crc32(line[9:-1]):08x} ".encode("ascii"):
+    if not line.endswith(b"\n") or line[:9] != _checksum(line[9:-1]):
         return None
     found = json.loads(line[9:-1])
     return found if isinstance(found, dict) else None

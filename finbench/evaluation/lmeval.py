@@ -23,8 +23,11 @@ from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import json_lines, sha256_file, stable_json
 from finbench.core.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
 from finbench.core.version import __version__
-from finbench.scoring import baselines, clusters_of, metrics, prompts, sample_counts, sample_rows, split_metrics
+from finbench.evaluation.scored import asked_rows, score_answers
+from finbench.scoring import prompts
 
+_EDITION = "Import the same edition of the data."
+_SHOW = "See it: finbench tasks show NAME"
 _AGAIN = 'Run it again: lm_eval run --include_path "$(finbench tasks path)" --log_samples ...'
 _LARGEST = 2**30  # bytes of a samples file; lm-eval repeats every prompt in it
 
@@ -52,13 +55,18 @@ def import_card(
 
 
 def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> list[Scorecard]:
-    results = _json(path)
+    with _stated(path):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if not all(isinstance(results[key], dict) for key in ("results", "versions", "config", "n-shot")):
+            raise ValueError("results, versions, config and n-shot are expected")
+        counted = results.get("n-samples", {})
+        if not isinstance(counted, dict) or not all(isinstance(count, dict) for count in counted.values()):
+            raise ValueError("n-samples must say how many documents each task has")
     time = path.stem.removeprefix("results_")
-    files = {
-        task: path.with_name(f"samples_{task}_{time}.jsonl") for task in results["versions"] if task in catalog.tasks()
-    }
-    for task in results["versions"].keys() - files.keys():
+    for task in results["versions"].keys() - catalog.tasks().keys():
         say(f"{path.name}: {task} is not a task of finbench; left out")
+    known = sorted(results["versions"].keys() & catalog.tasks().keys())
+    files = {task: path.with_name(f"samples_{task}_{time}.jsonl") for task in known}
     files = {task: file for task, file in files.items() if file.is_file()}
     if not files:
         raise FinbenchError(f"{path}: no samples of a finbench task lie beside it.", "Run lm_eval with --log_samples.")
@@ -76,17 +84,16 @@ def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> li
             f"{path}: a system instruction stood before every prompt; the tasks have none.",
             "Run lm_eval again without --system_instruction.",
         )
-    shown = shots.pop()
+    [shown] = shots
     lm_tasks = prompts.load([catalog.tasks()[task] for task in files], data_dir, shown, seed)
     scores, samples = [], {}
-    for task, file in sorted(files.items()):
-        rows = _lines(file)
-        score, samples[task], limit = _score(catalog.tasks()[task], lm_tasks[task], rows, results, file)
+    for task, file in files.items():
+        score, samples[task], limit = _score(catalog.tasks()[task], lm_tasks[task], results, file)
         scores.append((limit, score))
     made = []
     for limit, together in _by_limit(scores).items():
-        card = blank.model_copy(update={"scores": together, "limit": limit, "shots": shown})
-        card = card.model_copy(update={"status": "partial" if card.limit else "complete"})
+        status = "partial" if limit else "complete"
+        card = blank.model_copy(update={"scores": together, "limit": limit, "shots": shown, "status": status})
         card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
         place, written = cardfiles.store(out, card, {score.task: samples[score.task] for score in together})
         say(f"{path.name} -> {place}")
@@ -103,27 +110,12 @@ def _by_limit(scores: Sequence[tuple[int | None, Score]]) -> dict[int | None, li
     return {cut: [score for own, score in scores if own == cut] for cut in dict.fromkeys(cut for cut, _ in scores)}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not all(isinstance(found[key], dict) for key in ("results", "versions", "config", "n-shot")):
-            raise ValueError("results, versions, config and n-shot are expected")
-        counted = found.get("n-samples", {})
-        if not isinstance(counted, dict) or not all(isinstance(count, dict) for count in counted.values()):
-            raise ValueError("n-samples must say how many documents each task has")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as fault:
-        raise FinbenchError(
-            f"{path} is no results file of lm-eval ({fault}).", "Name the folder that lm_eval wrote: its --output_path"
-        ) from fault
-    return dict(found)
-
-
 @contextlib.contextmanager
 def _stated(path: Path) -> Iterator[None]:
     """What lm-eval says of a run, by whoever wrote it: one line for what it cannot have said."""
     try:
         yield
-    except (AttributeError, TypeError, ValueError, OverflowError, OSError) as fault:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError) as fault:
         raise FinbenchError(
             f"{path} is no results file of lm-eval ({reason(fault)}).",
             "Name the folder that lm_eval wrote: its --output_path",
@@ -143,71 +135,38 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return ordered
 
 
-# ---------------------------------------------------------------- answers, scored again
-
-
 def _score(
-    task: Task, lm_task: Any, rows: Sequence[Mapping[str, Any]], results: Mapping[str, Any], file: Path
+    task: Task, lm_task: Any, results: Mapping[str, Any], file: Path
 ) -> tuple[Score, list[dict[str, Any]], int | None]:
     """Score, sample rows, and at how many rows the task was cut (None: not at all)."""
-    if results["versions"][task.name] != task.version:
-        theirs = results["versions"][task.name]
+    rows = _lines(file)
+    theirs = results["versions"][task.name]
+    if theirs != task.version:
         raise FinbenchError(f"{file}: version {theirs} of the task, here it is {task.version}.", _AGAIN)
     stated = results.get("n-samples", {}).get(task.name, {}).get("effective", len(rows))
     if stated != len(rows):
         raise FinbenchError(f"{file} has {len(rows)} documents; its results file says {stated}.", _AGAIN)
-    every = prompts.rows(lm_task, "test")
-    limit = len(rows) if len(rows) < len(every) else None
+    limit = len(rows) if len(rows) < len(prompts.rows(lm_task, "test")) else None
     instances = prompts.requests(lm_task, limit)
     by_document: dict[int, list[Any]] = {}
     for instance in instances:
         by_document.setdefault(instance.doc_id, []).append(instance)
     if len(by_document) != len(rows):
-        raise FinbenchError(
-            f"{file}: {len(rows)} documents, the data here have {len(by_document)}.",
-            "Import the same edition of the data.",
-        )
+        raise FinbenchError(f"{file}: {len(rows)} documents, the data here have {len(by_document)}.", _EDITION)
     chat = bool(results.get("chat_template"))
     for row in rows:
         requests = by_document[row["doc_id"]]
         # under a chat template we cannot render the whole prompt, but the question must stand in it
         question = ("" if lm_task.multiple_input else str(lm_task.doc_to_text(requests[0].doc))) if chat else None
         _fill(requests, row, f"{file}: document {row['doc_id']}", question)
-    made, values = sample_rows(lm_task, instances, choice=task.form == "choice", restricted=task.restricted)
-    strict, lenient, parse_rate = split_metrics(values, lm_task.aggregation(), clusters_of(made))
-    _note(results["results"].get(task.name, {}), {name: m.value for name, m in strict.items()}, task.name)
-    docs = every[:limit]
-    shots = lm_task.config.num_fewshot or 0
-    split = str(lm_task.config.fewshot_split)
-    return (
-        Score(
-            task=task.name,
-            version=task.version,
-            task_digest=task.digest,
-            family=task.family,
-            form=task.form,
-            main_metric=task.main_metric,
-            data=prompts.data_id(task, lm_task, "test", docs),
-            licence=task.licence,
-            **sample_counts(made),
-            overlap=None,
-            metrics=strict,
-            lenient=lenient,
-            parse_rate=parse_rate,
-            lower_is_better=metrics.lower_is_better(task.name),
-            baselines=baselines(lm_task, docs),
-            truncated=0,
-            prompt_tokens=0,
-            seconds=0,
-            prompt_style=task.prompt_style,
-            fewshot_split=split if shots else None,
-            fewshot_digest=prompts.data_id(task, lm_task, "train", prompts.rows(lm_task, split)).digest
-            if shots
-            else None,
-        ),
-        made,
-        limit,
-    )
+    unknown = {"overlap": None, "truncated": 0, "prompt_tokens": 0, "seconds": 0}
+    score, made = score_answers(task, lm_task, instances, asked_rows(task, lm_task, limit), **unknown)
+    said = results["results"].get(task.name, {})
+    for name, measure in score.metrics.items() if isinstance(said, dict) else ():
+        stated = said.get(f"{name},none")
+        if isinstance(stated, int | float) and abs(stated - measure.value) > 1e-9:
+            say(f"{task.name}: their file says {name} = {stated:.4f}; the answers in it give {measure.value:.4f}")
+    return score, made, limit
 
 
 def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: str | None) -> None:
@@ -229,28 +188,15 @@ def _fill(instances: list[Any], row: Mapping[str, Any], place: str, question: st
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as fault:
         raise FinbenchError(f"{place}: not a sample of lm-eval ({fault}).", _AGAIN) from fault
     if stable_json(row.get("doc")) != stable_json(instances[0].doc):
-        raise FinbenchError(f"{place} is not the row of the data here.", "Import the same edition of the data.")
+        raise FinbenchError(f"{place} is not the row of the data here.", _EDITION)
     for instance, (prompt, then), answer in zip(instances, asked, answers, strict=True):
         ours = instance.args[1]
         if then != ours and not (choice and question is not None and str(then).strip() == ours.strip()):
             what = "the choice" if choice else "how its answer was generated"
-            raise FinbenchError(
-                f"{place}: {what} is not the task's: {stable_json(then)[:200]}.", "See it: finbench tasks show NAME"
-            )
+            raise FinbenchError(f"{place}: {what} is not the task's: {stable_json(then)[:200]}.", _SHOW)
         if not (instance.args[0] == prompt if question is None else question.strip() in str(prompt)):
-            raise FinbenchError(f"{place}: its prompt is not the task's.", "See it: finbench tasks show NAME")
+            raise FinbenchError(f"{place}: its prompt is not the task's.", _SHOW)
         instance.resps = [answer]
-
-
-def _note(theirs: Mapping[str, Any], ours: Mapping[str, float], task: str) -> None:
-    """Say where lm-eval's own number is another one."""
-    for name, value in ours.items() if isinstance(theirs, dict) else ():
-        stated = theirs.get(f"{name},none")
-        if isinstance(stated, int | float) and abs(stated - value) > 1e-9:
-            say(f"{task}: their file says {name} = {stated:.4f}; the answers in it give {value:.4f}")
-
-
-# ---------------------------------------------------------------- who and how, as lm-eval says it
 
 
 def _blank(results: Mapping[str, Any], path: Path, name: str | None, seed: int) -> Scorecard:
@@ -298,7 +244,8 @@ def _subject(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str,
     pretrained, peft = str(arguments.get("pretrained") or name), arguments.get("peft")
     sha = config.get("model_sha") or None
     short = _last(pretrained) or name
-    bits: Bits = 4 if _true(arguments.get("load_in_4bit")) else 8 if _true(arguments.get("load_in_8bit")) else 16
+    quantised = {bits for bits in (4, 8) if str(arguments.get(f"load_in_{bits}bit")).lower() == "true"}
+    bits: Bits = 4 if 4 in quantised else 8 if 8 in quantised else 16
     base = BaseModelId(
         alias=short,
         hub_id=pretrained if sha else None,
@@ -319,9 +266,4 @@ def _subject(config: Mapping[str, Any], arguments: Mapping[str, Any], name: str,
 
 
 def _last(place: str) -> str | None:
-    """Last part of a path or Hub id."""
     return next((part for part in reversed(re.split(r"[/\\]", place)) if part), None)
-
-
-def _true(value: Any) -> bool:
-    return str(value).lower() == "true"

@@ -75,7 +75,13 @@ def choose(engine: str, found: list[Candidate], given: Mapping[str, Any]) -> tup
         say(f"Engine {engine}: {reason}.")
     if engine != "vllm":
         return engine, found
-    if faults := [*missing(), *_devices(given), *(fault for one in found for fault in against(one))]:
+    import torch
+
+    faults = missing()
+    wanted, there = given.get("tensor_parallel", 1) * given.get("data_parallel", 1), torch.cuda.device_count()
+    if torch.cuda.is_available() and wanted > there:
+        faults.append(f"tensor_parallel x data_parallel asks for {wanted} GPUs, and there are {there}")
+    if faults := [*faults, *(fault for one in found for fault in against(one))]:
         raise FinbenchError(
             "vLLM cannot serve this:\n" + "\n".join(f"- {fault}" for fault in dict.fromkeys(faults)),
             "finbench doctor says what to install; everything else is served by --engine hf",
@@ -105,16 +111,6 @@ def missing() -> list[str]:
         return [f"vLLM is not installed: {installation.INSTALL}"]
     if wrong := installation.broken():
         return [f"{' and '.join(wrong)} were built for CUDA and break vLLM's import: finbench doctor --fix"]
-    return []
-
-
-def _devices(given: Mapping[str, Any]) -> list[str]:
-    """Too few GPUs for what is asked for."""
-    import torch
-
-    wanted, there = given.get("tensor_parallel", 1) * given.get("data_parallel", 1), torch.cuda.device_count()
-    if torch.cuda.is_available() and wanted > there:
-        return [f"tensor_parallel x data_parallel asks for {wanted} GPUs, and there are {there}"]
     return []
 
 

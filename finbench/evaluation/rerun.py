@@ -16,18 +16,11 @@ from finbench.core.files import stable_json
 from finbench.core.records import UNKNOWN, Score, Scorecard
 from finbench.core.settings import Evaluation, Settings
 from finbench.evaluation import preflight
+from finbench.evaluation.rescore import chosen_rows
 from finbench.evaluation.subjects import Candidate, candidates, start_engine
 from finbench.scoring import prompts, sample_rows
 
 TOLERATED = 0.02  # share of readings that may differ in half precision or on other versions
-
-
-@dataclass(frozen=True)
-class Model:
-    """Where the model of a card is, as for ``finbench eval``; both may be left out where the card says enough."""
-
-    adapter: str | None = None
-    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,13 +51,15 @@ def rerun(
     card: Scorecard,
     by_task: Mapping[str, Sequence[dict[str, Any]]],
     count: int,
-    model: Model,
     *,
+    adapter: str | None = None,
+    base: str | None = None,
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> list[Answered]:
     """Answer ``count`` documents of each task again, chosen by ``seed``, and compare the readings with the rows.
 
+    ``adapter`` and ``base`` say where the model is, as for ``finbench eval``, where the card does not say enough.
     In float32 with the same versions none may differ; elsewhere one in fifty, for the order of additions moves
     a few, and one more than that is left open. Raises FinbenchError where the model or the data are not to be had, or
     are not those of the card.
@@ -72,16 +67,14 @@ def rerun(
     quiet()
     if card.engine == "server":
         raise FinbenchError("This card is of an endpoint, and does not say which.", "Verify it without --rerun.")
-    _, [candidate] = preflight.choose(card.engine, [_candidate(card, model)], card.arguments)
-    chosen_rows = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
+    _, [candidate] = preflight.choose(card.engine, [_candidate(card, adapter, base)], card.arguments)
     tasks = [catalog.tasks()[score.task] for score in card.scores]
-    lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows)
+    lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows(card))
     settings = Settings(engine=card.engine, arguments=card.arguments, seed=card.seed)
     engine = start_engine([candidate], settings, lm_tasks)
     engine.use(candidate.beside)
-    exact = engine.dtype in ("float32", "none") and card.provenance.packages == environment.versions(
-        environment.packages(card.engine)
-    )
+    same_versions = card.provenance.packages == environment.versions(environment.packages(card.engine))
+    exact = same_versions and engine.dtype in ("float32", "none")
     found = []
     try:
         for score in card.scores:
@@ -108,9 +101,9 @@ def _moved(
     return [row["index"] for row in new if stable_json(row["values"]) != stable_json(rows[row["index"]]["values"])]
 
 
-def _candidate(card: Scorecard, where: Model) -> Candidate:
+def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candidate:
     """The card's own subject, loaded from where the user says; FinbenchError if that is another one."""
-    subject, adapter, base = card.subject, where.adapter or card.subject.adapter_source, where.base
+    subject, adapter = card.subject, adapter or card.subject.adapter_source
     if adapter and not subject.adapter:
         raise FinbenchError(f"This card is of the base {subject.base.alias} alone.", "Leave --adapter out.")
     if subject.adapter and not adapter and card.engine != "dummy":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog, paths
+from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.core.files import stable_json
 from finbench.core.records import Score, Scorecard, Task
@@ -15,42 +15,23 @@ from finbench.core.seal import salted
 from finbench.scoring import LENIENT, baselines, metrics, prompts, sample_rows
 
 Rows = Sequence[Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class RowFault:
-    """A value of a sample row that cannot be right; ``field`` where it is one of the card instead."""
-
-    index: int
-    metric: str
-    message: str
-    field: str = ""
+Fault = tuple[str, str]  # a place in the samples or the card that cannot be right, and why
 
 
 @dataclass
 class Outcome:
-    """What scoring again found."""
+    """What scoring again found: in words, what cannot be right, and what rests on the word of who wrote the card."""
 
-    with_data: bool
     said: str = ""
-    faults: list[RowFault] = field(default_factory=list)
-    unread: int = 0  # answers that could not be scored again
-    moved: int = 0  # right answers that are others in the edition here
-
-    def resting(self, score: Score, task: Task) -> Iterator[str]:
-        """What rests on the word of who wrote the card, a sentence each."""
-        unread = [f"how {self.unread:,} of its {score.n:,} answers were read"] if self.unread else []
-        if self.with_data:
-            yield from (f"{what} rests on the card: only hashes of them are there" for what in unread)
-            return
-        twice = [f"that {score.duplicates:,} documents are there twice"] if score.duplicates else []
-        what = ", ".join(["the gold labels", *unread, *twice])
-        yield f"its rows are not here, so {what} rest on the card: {task.data}"
-        if self.moved:
-            yield f"{self.moved:,} of its right answers are others in the rows here: one edition is wrong"
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
-def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
+def _at(row: Mapping[str, Any], what: str) -> str:
+    return f"samples[{row['task']} {row['index']}].{what}"
+
+
+def consistent(rows: Rows, task: str) -> Iterator[Fault]:
     """Contradictions inside rows: readings outside the label set, an accuracy or parse rate that does not follow."""
     aggregations = metrics.aggregations(task)
     by_label = {name for name, how in aggregations.items() if how.__name__ in metrics.BY_LABEL}
@@ -58,24 +39,25 @@ def consistent(rows: Rows, task: str) -> Iterator[RowFault]:
     for row in rows:
         values = row["values"]
         if values.keys() != rows[0]["values"].keys():
-            yield RowFault(row["index"], "", f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}")
+            yield _at(row, "values."), f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}"
             continue
         for name, value in values.items():
+            place = _at(row, f"values.{name}")
             if name in numbers and not isinstance(value, dict) and not _number(value):
-                yield RowFault(row["index"], name, f"is no number: {repr(value)[:50]}")
+                yield place, f"is no number: {repr(value)[:50]}"
             if name not in by_label or isinstance(value, dict):
                 continue
             if not _label_item(value):
-                yield RowFault(row["index"], name, f"is no (gold, prediction, labels): {value!r}")
+                yield place, f"is no (gold, prediction, labels): {value!r}"
                 continue
             gold, predicted, labels = value
             lenient = LENIENT if name.endswith(LENIENT) else ""
             if gold not in labels or (predicted is not None and predicted not in labels):
-                yield RowFault(row["index"], name, f"{gold!r} or {predicted!r} is not a label of the task")
+                yield place, f"{gold!r} or {predicted!r} is not a label of the task"
             if values.get("acc" + lenient, float(gold == predicted)) != float(gold == predicted):
-                yield RowFault(row["index"], name, f"gold {gold!r}, prediction {predicted!r} contradict the accuracy")
+                yield place, f"gold {gold!r}, prediction {predicted!r} contradict the accuracy"
             if not lenient and values.get("parse_rate", float(predicted is not None)) != float(predicted is not None):
-                yield RowFault(row["index"], name, f"prediction {predicted!r} contradicts the parse rate")
+                yield place, f"prediction {predicted!r} contradicts the parse rate"
 
 
 def _number(value: Any) -> bool:
@@ -86,41 +68,35 @@ def _label_item(value: Any) -> bool:
     return isinstance(value, list | tuple) and len(value) == 3 and isinstance(value[2], list | tuple)
 
 
-def choices(card: Scorecard, task: Task) -> dict[str, Any]:
-    """What the card's run chose of the task's data set (``--metadata``)."""
-    chosen = {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
-    return {name: value for name, value in chosen.items() if getattr(task, name.removeprefix("finbench_"), None)}
-
-
-def at_hand(task: Task, data_dir: Path | None) -> bool:
-    """The rows of the task lie on this machine."""
-    return task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file()
+def chosen_rows(card: Scorecard) -> dict[str, Any]:
+    """What the card's run chose of its data sets (``--metadata``)."""
+    return {k.removeprefix("metadata."): v for k, v in card.arguments.items() if k.startswith("metadata.")}
 
 
 def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: Path | None) -> Outcome:
     """Data digest, document hashes, golds and every value, by the task's own scorer on the real rows."""
     quiet()
-    lm_task = prompts.load([task], data_dir, metadata=choices(card, task))[task.name]
+    chosen = {k: v for k, v in chosen_rows(card).items() if getattr(task, k.removeprefix("finbench_"), None)}
+    lm_task = prompts.load([task], data_dir, metadata=chosen)[task.name]
     docs = prompts.rows(lm_task, "test")[: card.limit]
     found = prompts.data_id(task, lm_task, "test", docs)
-    outcome = Outcome(True)
+    outcome = Outcome()
     if found.digest != score.data.digest:
         hashes = {salted(prompts.shown(lm_task, doc)) for doc in docs}
         if not task.shipped and hashes != {row["doc"] for row in rows}:
-            return _other_edition(task, lm_task, rows)
-        said = "is not that of the same documents here"
-        outcome.faults.append(RowFault(0, "", said, f"scores[{task.name}].data.digest"))
+            return _other_edition(score, task, lm_task, rows)
+        outcome.faults.append((f"scores[{task.name}].data.digest", "is not that of the same documents here"))
     scored = again(task, lm_task, rows, {row["index"]: row["index"] for row in rows})
-    checked = len(scored)
     for row in rows:
         if row["doc"] != salted(prompts.shown(lm_task, docs[row["index"]])):
-            outcome.faults.append(RowFault(row["index"], "doc", "is not the hash of that row's prompt"))
+            outcome.faults.append((_at(row, "doc"), "is not the hash of that row's prompt"))
         new = scored.get(row["index"])
-        outcome.faults += list(_differing(row, new)) if new else []
-    if task.name in catalog.tasks() and score.baselines != baselines(lm_task, docs):
-        outcome.faults.append(RowFault(0, "", "are not those of the rows here", f"scores[{task.name}].baselines"))
-    outcome.said = f"{checked:,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
-    outcome.unread = len(rows) - checked
+        outcome.faults += _differing(row, new) if new else []
+    if score.baselines != baselines(lm_task, docs):
+        outcome.faults.append((f"scores[{task.name}].baselines", "are not those of the rows here"))
+    outcome.said = f"{len(scored):,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
+    if unread := len(rows) - len(scored):
+        outcome.notes.append(f"{_unread(unread, score)} rests on the card: only hashes of them are there")
     return outcome
 
 
@@ -136,8 +112,11 @@ def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dic
     found = {}
     for row in rows:
         number = where.get(row["index"])
-        answers = None if number is None else _answers(row, lm_task, docs[number])
-        if answers is None or number is None:
+        if number is None:
+            continue
+        target, choices = lm_task.doc_to_target(docs[number]), docs[number].get("choices") or []
+        answers = _answers(row, [*choices, *([target] if isinstance(target, str) else [])])
+        if answers is None:
             continue
         for instance, answer in zip(instances[number], answers, strict=True):
             instance.resps = [answer]
@@ -146,9 +125,9 @@ def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dic
     return found
 
 
-def _other_edition(task: Task, lm_task: Any, rows: Rows) -> Outcome:
+def _other_edition(score: Score, task: Task, lm_task: Any, rows: Rows) -> Outcome:
     """Rows of another edition of the set: neither side is wrong, but what both have must read the same."""
-    outcome = without_data(task, rows)
+    outcome = without_data(score, task, rows)
     docs = prompts.rows(lm_task, "test")
     numbers = {salted(prompts.shown(lm_task, doc)): number for number, doc in enumerate(docs)}
     where = {row["index"]: numbers[row["doc"]] for row in rows if row["doc"] in numbers}
@@ -156,8 +135,7 @@ def _other_edition(task: Task, lm_task: Any, rows: Rows) -> Outcome:
     outcome.said = "; ".join([*said, f"the {len(docs):,} rows here are another edition of {task.set}"])
     if not where:
         return outcome
-    moved = 0
-    scored = again(task, lm_task, rows, where)
+    scored, moved = again(task, lm_task, rows, where), 0
     for row in rows:
         differing = list(_differing(row, scored[row["index"]])) if row["index"] in scored else []
         if differing and _gold(row) != _gold(scored[row["index"]]):
@@ -167,37 +145,35 @@ def _other_edition(task: Task, lm_task: Any, rows: Rows) -> Outcome:
     outcome.said += f", which have {len(where):,} of its {len(rows):,} documents"
     if moved:
         outcome.said += f"; {moved:,} of these have another right answer here"
-    outcome.moved = moved
+        outcome.notes.append(f"{moved:,} of its right answers are others in the rows here: one edition is wrong")
     return outcome
+
+
+def _unread(count: int, score: Score) -> str:
+    return f"how {count:,} of its {score.n:,} answers were read"
 
 
 def _gold(row: Mapping[str, Any]) -> Any:
     """The gold answer that a row states, where its metrics state one."""
-    stated = [value[0] for value in row["values"].values() if isinstance(value, list | tuple) and value]
-    return stable_json(stated)
+    return stable_json([value[0] for value in row["values"].values() if isinstance(value, list | tuple) and value])
 
 
-def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[RowFault]:
+def _differing(row: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Fault]:
     if row["cluster"] != new["cluster"]:
-        yield RowFault(row["index"], "cluster", "is not the hash of that row's source")
+        yield _at(row, "cluster"), "is not the hash of that row's source"
     for name, value in new["values"].items():
         if stable_json(row["values"].get(name)) != stable_json(value):
             said = f"is {stable_json(row['values'].get(name))}; the scorer gives {stable_json(value)}"
-            yield RowFault(row["index"], f"values.{name}", said)
+            yield _at(row, f"values.{name}"), said
 
 
-def _answers(row: Mapping[str, Any], lm_task: Any, doc: Mapping[str, Any]) -> list[Any] | None:
+def _answers(row: Mapping[str, Any], wordings: Sequence[str]) -> list[Any] | None:
     """The answers of a row as an engine gave them; a hashed one is found among what models usually say."""
     if isinstance(row.get("answer"), list):
         return [(float(value), False) for value in row["answer"]]
     if "answer" in row:
         return [row["answer"]]
-    target = lm_task.doc_to_target(doc)
-    wordings = [*(doc.get("choices") or []), *([target] if isinstance(target, str) else [])]
-    return _unhashed(str(row.get("answer_sha256")), wordings)
-
-
-def _unhashed(wanted: str, wordings: Sequence[str]) -> list[str] | None:
+    wanted = str(row.get("answer_sha256"))
     for wording in wordings:
         for said in (wording, wording.capitalize(), wording.upper()):
             for answer in (f"{before}{said}{after}" for before in ("", " ") for after in ("", ".", " ", "\n")):
@@ -206,9 +182,9 @@ def _unhashed(wanted: str, wordings: Sequence[str]) -> list[str] | None:
     return [""] if salted("") == wanted else None
 
 
-def without_data(task: Task, rows: Rows) -> Outcome:
+def without_data(score: Score, task: Task, rows: Rows) -> Outcome:
     """Where the data are not here: answers of label tasks, read again; gold labels are taken from the rows."""
-    outcome = Outcome(False)
+    outcome = Outcome()
     scorer = metrics.config(task.name).get("process_results")
     checked = 0
     for row in rows:
@@ -218,19 +194,15 @@ def without_data(task: Task, rows: Rows) -> Outcome:
         gold, _, labels = item
         # FinLoRA's own scorer reads target and text too, of the text only what follows its last "Answer:"
         doc = {"label": gold, "target": gold, "text": "Answer: ", "choices": list(labels)}
-        answers = (
-            [(float(value), False) for value in row["answer"]]
-            if isinstance(row.get("answer"), list)
-            else [row["answer"]]
-            if "answer" in row
-            else _unhashed(str(row.get("answer_sha256")), labels)
-        )
+        answers = _answers(row, labels)
         if answers is None:
             continue
         checked += 1
-        new = {"cluster": row["cluster"], "values": metrics.function(scorer)(doc, answers)}
-        outcome.faults += list(_differing(row, new))
+        outcome.faults += _differing(row, {"cluster": row["cluster"], "values": metrics.function(scorer)(doc, answers)})
     if checked:
         outcome.said = f"{checked:,} of {len(rows):,} answers read again by the task's own scorer"
-    outcome.unread = len(rows) - checked
+    unread = [_unread(len(rows) - checked, score)] if checked < len(rows) else []
+    twice = [f"that {score.duplicates:,} documents are there twice"] if score.duplicates else []
+    what = ", ".join(["the gold labels", *unread, *twice])
+    outcome.notes.append(f"its rows are not here, so {what} rest on the card: {task.data}")
     return outcome

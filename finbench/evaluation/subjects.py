@@ -16,6 +16,8 @@ from finbench.core.settings import Evaluation, Settings
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 
+DUMMY = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")  # what answers without any model
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -45,11 +47,7 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
     found: list[Candidate] = []
     tasks: list[str] = []
     faults: list[FinbenchError] = []
-    dummy = (
-        bases.Base(BaseModelId(alias="dummy", source="folder", fingerprint="dummy"), Path())
-        if wanted.engine == "dummy"
-        else None
-    )
+    dummy = bases.Base(DUMMY, Path()) if wanted.engine == "dummy" else None
     for text in wanted.adapters:
         try:
             adapter = adapters.find(text)
@@ -63,16 +61,21 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
     if faults:
         hint = next((fault.hint for fault in faults if fault.hint), "")
         raise FinbenchError("\n".join(fault.message for fault in faults), hint)
-    named = [wanted.model] if wanted.model else [wanted.base or "smollm2-135m"] if not wanted.adapters else []
-    if not wanted.adapters and not wanted.model and not wanted.base and not dummy:
-        raise FinbenchError(
-            "Nothing to evaluate.", "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
-        )
-    for text in named:
-        found.append(_base_subject(dummy or bases.resolve(text), wanted.bits or 16, bool(wanted.chat)))
+    if wanted.model or not wanted.adapters:
+        named = wanted.model or wanted.base
+        if not named and not dummy:
+            hint = "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
+            raise FinbenchError("Nothing to evaluate.", hint)
+        found.append(_base_subject(dummy or bases.resolve(str(named)), wanted.bits or 16, bool(wanted.chat)))
     unique = {digest(candidate.subject.model_dump()): candidate for candidate in found}
-    ordered = sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base")
-    return _distinct_names(ordered), list(dict.fromkeys(tasks))
+    told_apart: list[Candidate] = []
+    for candidate in sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base"):
+        subject = candidate.subject
+        if subject.name in {one.subject.name for one in told_apart}:  # the later one gets part of its hash
+            part = (subject.adapter or subject.base.fingerprint)[:6]
+            subject = subject.model_copy(update={"name": f"{subject.name}-{part}"})
+        told_apart.append(replace(candidate, subject=subject))
+    return told_apart, list(dict.fromkeys(tasks))
 
 
 def _base_subject(base: bases.Base, bits: Bits, chat: bool) -> Candidate:
@@ -99,19 +102,6 @@ def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None
         kind=adapter.kind,
     )
     return Candidate(subject, base, adapter.folder, adapter.record.contamination if adapter.record else None)
-
-
-def _distinct_names(found: list[Candidate]) -> list[Candidate]:
-    """Two adapters may have one name: the later one gets part of its hash."""
-    taken: set[str] = set()
-    result = []
-    for candidate in found:
-        name = candidate.subject.name
-        if name in taken:
-            name += "-" + (candidate.subject.adapter or candidate.subject.base.fingerprint)[:6]
-        taken.add(name)
-        result.append(replace(candidate, subject=candidate.subject.model_copy(update={"name": name})))
-    return result
 
 
 def at_endpoint(names: str | None, url: str, chat: bool) -> list[Candidate]:

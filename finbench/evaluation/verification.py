@@ -7,17 +7,18 @@ count follows from the samples), ``reproduced`` (the model, asked again, gives t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.cards import cardfiles
-from finbench.core import catalog, seal
+from finbench.cards import RowsByTask, cardfiles
+from finbench.core import catalog, paths, seal
 from finbench.core.errors import FinbenchError
-from finbench.core.records import BaseModelId, Measure, Score, Scorecard
+from finbench.core.records import Measure, Score, Scorecard, Task
 from finbench.evaluation import rerun as again
 from finbench.evaluation import rescore
+from finbench.evaluation.subjects import DUMMY
 from finbench.scoring import LENIENT, clusters_of, hidden_metrics, metrics, sample_counts, split_metrics, values_of
 
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
@@ -52,8 +53,7 @@ class Verification:
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        faults = [{"field": fault.field, "message": fault.message} for fault in self.faults]
-        return {"card": self.card, "level": self.level, "faults": faults, "checks": self.checks, "notes": self.notes}
+        return {"card": self.card, "level": self.level, "faults": [], **asdict(self)}
 
 
 def verify(
@@ -93,22 +93,22 @@ def verify(
     if parsed.status == "complete" and parsed.limit is not None:
         found.fault("status", "a card with a limit is not complete")
     by_task = _samples(path, parsed, found)
-    for score in parsed.scores if by_task is not None else []:
-        _rows(score, (by_task or {}).get(score.task, []), found)
-    sampled = by_task is not None
-    # where the SHA-256 of the samples alone is wrong, the edited rows are still looked for
-    if sampled and all(fault.field == "samples" for fault in found.faults):
-        _data(parsed, by_task or {}, data_dir, found)
+    if by_task is not None:
+        for score in parsed.scores:
+            _rows(score, by_task.get(score.task, []), found)
+        # where the SHA-256 of the samples alone is wrong, the edited rows are still looked for
+        if all(fault.field == "samples" for fault in found.faults):
+            _data(parsed, by_task, data_dir, found)
     if not found.faults:
-        found.level = "samples-attached" if sampled else "self-reported"
+        found.level = "self-reported" if by_task is None else "samples-attached"
     if rerun and not found.faults:
         if by_task is None:
             raise FinbenchError(
                 f"{path} has no samples, with which new answers could be compared.",
                 "Leave --rerun out, or score the subject again: finbench eval",
             )
-        model = again.Model(adapter, base)
-        _reproduced(again.rerun(parsed, by_task, rerun, model, seed=seed, data_dir=data_dir), found)
+        answered = again.rerun(parsed, by_task, rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
+        _reproduced(answered, found)
     return found
 
 
@@ -125,9 +125,6 @@ def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None
     found.level = "none" if found.faults else "reproduced" if all(task.same for task in answered) else found.level
 
 
-# ---------------------------------------------------------------- the card alone
-
-
 def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> None:
     """The seal names what was edited; the run key must follow from subject, settings and versions."""
     meant = dict(seal.leaves(json.loads(card.to_json())))
@@ -139,8 +136,7 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
         card.provenance.when()
     except FinbenchError as fault:
         found.fault("provenance.created", fault.message)
-    dummy = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")
-    if card.engine == "dummy" and card.subject.base != dummy:
+    if card.engine == "dummy" and card.subject.base != DUMMY:
         found.fault("subject.base", f"is {card.subject.base.alias!r}, but the dummy engine answers without any model")
     if card.seal is None:
         found.fault("seal", "is missing")
@@ -163,21 +159,22 @@ def _task(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.version", f"is {score.version}; this finbench has version {task.version} ({wrote})")
     elif score.task_digest != task.digest:
         found.fault(f"{place}.task_digest", f"is not that of version {score.version} of the task")
-    for name in ("family", "form", "main_metric", "licence", "prompt_style"):
-        if getattr(score, name) != getattr(task, name):
-            found.fault(f"{place}.{name}", f"is {getattr(score, name)!r}; the task says {getattr(task, name)!r}")
-    lower = metrics.lower_is_better(task.name)
-    if score.lower_is_better != lower:
-        found.fault(f"{place}.lower_is_better", f"is {score.lower_is_better}; the task says {lower}")
+    same = ("family", "form", "main_metric", "licence", "prompt_style")
+    meant = {name: (getattr(score, name), getattr(task, name)) for name in same}
+    meant["lower_is_better"] = score.lower_is_better, metrics.lower_is_better(task.name)
+    meant["data.set"] = score.data.set, task.set
+    for name, (stated, wanted) in meant.items():
+        if stated != wanted:
+            found.fault(f"{place}.{name}", f"is {stated!r}; the task says {wanted!r}")
     if score.data.split != "test":
         found.fault(f"{place}.data.split", f"is {score.data.split!r}; tasks are scored on the test split")
-    if score.data.set != task.set:
-        found.fault(f"{place}.data.set", f"is {score.data.set!r}; the task says {task.set!r}")
 
 
 def _possible(card: Scorecard, score: Score, found: Verification) -> None:
     """Counts that fit each other, values that a share of n can have."""
     place = f"scores[{score.task}]"
+    measures = {"parse_rate": score.parse_rate} | {f"metrics.{name}": one for name, one in score.metrics.items()}
+    measures |= {f"lenient.{name}": one for name, one in score.lenient.items()}
     wanted = score.data.rows if card.limit is None else min(card.limit, score.data.rows)
     if score.n != wanted:
         found.fault(f"{place}.n", f"is {score.n}; the data have {wanted} rows")
@@ -190,7 +187,7 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.overlap", "has more texts than were looked for")
     if not card.shots and (score.fewshot_split or score.fewshot_digest):
         found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
-    for name, measure in _measures(score):
+    for name, measure in measures.items():
         low, high = measure.interval or (measure.value, measure.value)
         if not measure.method:
             found.fault(f"{place}.{name}.method", "does not say how the interval was made, or why there is none")
@@ -205,17 +202,7 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
                 found.fault(f"{place}.{name}", f"{measure.value} is not a share of {score.n} documents")
 
 
-def _measures(score: Score) -> Iterator[tuple[str, Measure]]:
-    yield "parse_rate", score.parse_rate
-    for group in ("metrics", "lenient"):
-        for name, stated in getattr(score, group).items():
-            yield f"{group}.{name}", stated
-
-
-# ---------------------------------------------------------------- the samples
-
-
-def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list[dict[str, Any]]] | None:
+def _samples(path: Path, card: Scorecard, found: Verification) -> RowsByTask | None:
     """Rows by task, sorted by index; None where there are none to be had."""
     if card.samples is None:
         found.notes.append("no samples: its numbers are possible, and rest on the word of who wrote it")
@@ -225,14 +212,14 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> dict[str, list
         source = cardfiles.samples_bytes(path, card.samples)
     except FinbenchError as fault:
         found.fault("samples", fault.message)
-        if not source.is_file():
-            return None
     try:
-        rows = cardfiles.parse_samples(source)
+        rows = cardfiles.parse_samples(source) if source.is_file() else None
     except FinbenchError as fault:
         found.fault("samples", fault.message)
+        rows = None
+    if rows is None:
         return None
-    by_task: dict[str, list[dict[str, Any]]] = {}
+    by_task: RowsByTask = {}
     for number, row in enumerate(rows):
         if wrong := cardfiles.unlike_row(row):
             found.fault(f"samples line {number + 1}", f"is no sample row ({wrong})")
@@ -249,44 +236,49 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
     if [row["index"] for row in rows] != list(range(len(rows))) or len(rows) != score.n:
         found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each once ({len(rows)} rows)")
         return
-    _evidence(score, rows, found)
+    task = catalog.tasks().get(score.task)
+    if task is not None:
+        _evidence(task, rows, found)
     answers = [row.get("answer") for row in rows]
     if score.form == "choice" and score.truncated > sum(len(one) for one in answers if isinstance(one, list)):
         found.fault(f"{place}.truncated", "is more than there are prompts")
-    counted = sample_counts(rows)
-    stated = {"n": score.n, "clusters": score.clusters, "duplicates": score.duplicates}
-    for name, value in counted.items():
-        if stated[name] != value:
-            found.fault(f"{place}.{name}", f"is {stated[name]}; the samples have {value}")
-    if score.task not in catalog.tasks():
+    for name, value in sample_counts(rows).items():
+        if getattr(score, name) != value:
+            found.fault(f"{place}.{name}", f"is {getattr(score, name)}; the samples have {value}")
+    if task is None:
         return
     for fault in rescore.consistent(rows, score.task):
-        found.fault(f"{sample[:-1]} {fault.index}].values.{fault.metric}", fault.message)
+        found.fault(*fault)
     try:
-        recomputed = split_metrics(values_of(rows), metrics.aggregations(score.task), clusters_of(rows))
+        how = metrics.aggregations(score.task)
+        strict, lenient, parse_rate = split_metrics(values_of(rows), how, clusters_of(rows))
     except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
     hidden = hidden_metrics(rows)
     for name in hidden:
         quotes = metrics.may_quote(score.task, name) and name != score.main_metric
-        if not quotes or not catalog.tasks()[score.task].restricted:
+        if not quotes or not task.restricted:
             found.fault(f"{sample}.values.{name}", "is hidden, though it quotes no restricted text")
-    _equal(score, *recomputed, hidden, found)
+    for group, have in (("metrics", strict), ("lenient", lenient)):
+        stated: Mapping[str, Measure] = getattr(score, group)
+        beyond = {name for name in stated if name in hidden or name + LENIENT in hidden}
+        if stated.keys() - beyond != have.keys():
+            found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
+        for name in sorted(stated.keys() & have.keys()):
+            _close(f"{place}.{group}.{name}", stated[name], have[name], found)
+    _close(f"{place}.parse_rate", score.parse_rate, parse_rate, found)
     if hidden:
         found.notes.append(f"{score.task}: {', '.join(sorted(hidden))} quote restricted text and cannot be recomputed")
     found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
 
 
-def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> None:
+def _evidence(task: Task, rows: list[dict[str, Any]], found: Verification) -> None:
     """Rows as finbench writes them: with the answer, or its hash where texts must not be shown, source and metrics."""
-    task = catalog.tasks().get(score.task)
-    if task is None:
-        return
     answer = "answer" if task.form == "choice" or not task.restricted else "answer_sha256"
     names = metrics.aggregations(task.name).keys()
     for row in rows:
-        place = f"samples[{score.task} {row['index']}]"
+        place = f"samples[{task.name} {row['index']}]"
         if not isinstance(row.get(answer), list if task.form == "choice" else str):
             found.fault(f"{place}.{answer}", "is missing")
         for name in row.keys() - _KEYS - {answer}:
@@ -295,50 +287,28 @@ def _evidence(score: Score, rows: list[dict[str, Any]], found: Verification) -> 
             found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")
 
 
-def _equal(
-    score: Score,
-    strict: dict[str, Measure],
-    lenient: dict[str, Measure],
-    parse_rate: Measure,
-    hidden: set[str],
-    found: Verification,
-) -> None:
-    place = f"scores[{score.task}]"
-    for group, have in (("metrics", strict), ("lenient", lenient), ("", {"parse_rate": parse_rate})):
-        stated: Mapping[str, Measure] = getattr(score, group) if group else {"parse_rate": score.parse_rate}
-        beyond = {name for name in stated if name in hidden or name + LENIENT in hidden}
-        if stated.keys() - beyond != have.keys():
-            found.fault(f"{place}.{group}", f"has {sorted(stated)}; the samples give {sorted(have)}")
-        for name in sorted(stated.keys() & have.keys()):
-            where = f"{place}.{group}.{name}" if group else f"{place}.{name}"
-            if abs(stated[name].value - have[name].value) > _EXACT:
-                found.fault(where, f"is {stated[name].value}; the samples give {have[name].value}")
-                continue
-            for end in ("low", "high"):
-                one, other = getattr(stated[name], end), getattr(have[name], end)
-                if one != other and (one is None or other is None or abs(one - other) > _ENDS):
-                    found.fault(f"{where}.{end}", f"is {one}; the samples give {other}")
-            if stated[name].method != have[name].method:
-                said = f"is {stated[name].method!r}; it was made by {have[name].method!r}"
-                found.fault(f"{where}.method", said)
+def _close(place: str, stated: Measure, have: Measure, found: Verification) -> None:
+    """A measure of the card, and what the samples give."""
+    if abs(stated.value - have.value) > _EXACT:
+        found.fault(place, f"is {stated.value}; the samples give {have.value}")
+        return
+    for end in ("low", "high"):
+        one, other = getattr(stated, end), getattr(have, end)
+        if one != other and (one is None or other is None or abs(one - other) > _ENDS):
+            found.fault(f"{place}.{end}", f"is {one}; the samples give {other}")
+    if stated.method != have.method:
+        found.fault(f"{place}.method", f"is {stated.method!r}; it was made by {have.method!r}")
 
 
-# ---------------------------------------------------------------- the data
-
-
-def _data(
-    card: Scorecard, by_task: Mapping[str, Sequence[dict[str, Any]]], data_dir: Path | None, found: Verification
-) -> None:
+def _data(card: Scorecard, by_task: RowsByTask, data_dir: Path | None, found: Verification) -> None:
     """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
     for score in card.scores:
-        place, task = f"samples[{score.task}", catalog.tasks()[score.task]
-        rows = by_task[score.task]
-        if rescore.at_hand(task, data_dir):
+        task, rows = catalog.tasks()[score.task], by_task[score.task]
+        if task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file():
             outcome = rescore.with_data(score, task, rows, card, data_dir)
         else:
-            outcome = rescore.without_data(task, rows)
+            outcome = rescore.without_data(score, task, rows)
         for fault in outcome.faults:
-            found.fault(fault.field or f"{place} {fault.index}].{fault.metric}", fault.message)
-        if outcome.said:
-            found.checks.append(f"{score.task}: {outcome.said}")
-        found.notes += [f"{score.task}: {note}" for note in outcome.resting(score, task)]
+            found.fault(*fault)
+        found.checks += [f"{score.task}: {outcome.said}"] if outcome.said else []
+        found.notes += [f"{score.task}: {note}" for note in outcome.notes]

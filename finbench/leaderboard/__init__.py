@@ -9,8 +9,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.leaderboard.building import Built, build, pictures
     from finbench.leaderboard.intake import add
-    from finbench.leaderboard.space import publication
-    from finbench.leaderboard.uploading import push
+    from finbench.leaderboard.space import publication, push
 else:
     __getattr__ = face(__name__)
 

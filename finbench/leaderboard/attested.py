@@ -28,13 +28,6 @@ class AttestedAdapter(Record):
     config: dict[str, Any] = Field(description="adapter_config.json, less what does not decide an answer")
     record: Adapter = Field(description="finbench.json of the adapter folder")
 
-    def genuine(self) -> bool:
-        """Record and configuration are those of the adapter that the identity names."""
-        if self.record.kind == "model":
-            return digest(self.record.files) == self.identity
-        weights = self.record.files.get(adapters.WEIGHTS)
-        return digest({"weights": weights, "config": self.config}) == self.identity
-
 
 class Rerun(Record):
     """Somebody asked the card's model again, and it answered the same (`finbench verify --rerun`)."""
@@ -61,12 +54,15 @@ def trained(folder: Path, subject: Subject) -> AttestedAdapter | None:
             f"{path} is torn or not JSON ({fault}).",
             "Delete it, then add the card again: finbench leaderboard add CARD --to DIR --adapter ./folder",
         ) from fault
-    if found.identity != subject.adapter or not found.genuine():
+    files = found.record.files
+    decisive = {"weights": files.get(adapters.WEIGHTS), "config": found.config}
+    named = digest(files if found.record.kind == "model" else decisive)
+    if not found.identity == subject.adapter == named:
         raise FinbenchError(f"{path} is not the record of the adapter {subject.adapter[:16]}.", "Add the card again.")
     return found
 
 
-def keep_training(folder: Path, reference: str, subject: Subject) -> Path:
+def keep_training(folder: Path, reference: str, subject: Subject) -> None:
     """Store the training record of an adapter folder; FinbenchError if it is not the card's adapter, or has none."""
     found = adapters.read(adapters.locate(reference))
     if found.identity != subject.adapter:
@@ -80,9 +76,7 @@ def keep_training(folder: Path, reference: str, subject: Subject) -> Path:
             "Leave --adapter out, or name a folder that finbench train wrote.",
         )
     made = AttestedAdapter(identity=found.identity, config=adapters.decisive_config(found.config), record=found.record)
-    path = _trained_path(folder, found.identity)
-    write_atomic(path, made.model_dump_json(indent=1, by_alias=True) + "\n")
-    return path
+    write_atomic(_trained_path(folder, found.identity), made.model_dump_json(indent=1, by_alias=True) + "\n")
 
 
 def reruns(folder: Path) -> list[Rerun]:

@@ -5,12 +5,13 @@ A test is a task under one definition, on the same rows, with the same prompts (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import RowsByTask, cardfiles, conditions_of, setup_of
+from finbench.cards import LEVEL, Heading, RowsByTask, aggregation_of, cardfiles, conditions_of, setup_of
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
@@ -19,8 +20,7 @@ from finbench.core.records import Score, Scorecard
 from finbench.evaluation import Verification, verify
 from finbench.leaderboard import attested
 from finbench.leaderboard.attested import AttestedAdapter
-from finbench.leaderboard.groups import front, tied
-from finbench.scoring import metrics
+from finbench.scoring import RESAMPLES, Difference, clusters_of, hidden_metrics, holm, paired_difference, values_of
 
 SCORECARDS = "scorecards"
 FAMILIES = {
@@ -66,11 +66,15 @@ class BoardRow:
     on_memory_front: bool = False
 
     @property
+    def seen(self) -> float | None:
+        """Share of the test's texts that stood in training rows; None where nobody looked."""
+        return self.score.overlap.texts / self.score.overlap.of if self.score.overlap else None
+
+    @property
     def tokens_per_second(self) -> float | None:
         """Prompt tokens a second, answers included in the time; None where no time was taken."""
-        return (
-            self.score.prompt_tokens / self.score.seconds if self.score.seconds and self.score.prompt_tokens else None
-        )
+        score = self.score
+        return score.prompt_tokens / score.seconds if score.seconds and score.prompt_tokens else None
 
     @property
     def cost(self) -> float | None:
@@ -79,34 +83,12 @@ class BoardRow:
 
 
 @dataclass
-class BoardTest:
+class BoardTest(Heading):
     """One table of the leaderboard. ``whole``: the whole test was asked, not its first rows only."""
 
     key: str
-    score: Score
-    conditions: tuple[str, ...]
     whole: bool
     rows: list[BoardRow] = field(default_factory=list)
-
-    @property
-    def task(self) -> str:
-        """As people type it."""
-        return self.score.task.removeprefix(catalog.PREFIX)
-
-    @property
-    def title(self) -> str:
-        """The task and what sets the test apart from the plain one."""
-        return ", ".join([self.task, *self.conditions])
-
-    @property
-    def share(self) -> bool:
-        """The main metric is shown in percent."""
-        return metrics.is_share(self.score.main_metric)
-
-    @property
-    def lower_is_better(self) -> bool:
-        """Less of the main metric is better."""
-        return self.score.main_metric in self.score.lower_is_better
 
     @property
     def ranked(self) -> bool:
@@ -126,9 +108,6 @@ class Board:
         return [test for test in self.tests if test.score.family == name]
 
 
-# ---------------------------------------------------------------- reading
-
-
 def entries(folder: Path) -> list[BoardCard]:
     """Every card of ``folder/scorecards``, verified; FinbenchError naming each one in which something is wrong."""
     place = folder / SCORECARDS
@@ -146,7 +125,7 @@ def entries(folder: Path) -> list[BoardCard]:
             BoardCard(
                 key=path.stem,
                 card=card,
-                samples=samples_of(path, card),
+                samples=cardfiles.rows_by_task(path, card),
                 found=checked,
                 level=attested.level(folder, path, checked.level),
                 trained=attested.trained(folder, card.subject),
@@ -163,17 +142,6 @@ def _older(card: Scorecard) -> str:
     return next((s.task for s in card.scores if s.task in known and s.version < known[s.task].version), "")
 
 
-def samples_of(path: Path, card: Scorecard) -> RowsByTask:
-    """Sample rows by task, in the order of the test; empty for a card without samples."""
-    rows: RowsByTask = {}
-    for row in cardfiles.read_samples(path) if card.samples else []:
-        rows.setdefault(row["task"], []).append(row)
-    return {task: sorted(own, key=lambda row: int(row["index"])) for task, own in rows.items()}
-
-
-# ---------------------------------------------------------------- tests
-
-
 def board(found: Sequence[BoardCard]) -> Board:
     """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts."""
     tests: dict[str, BoardTest] = {}
@@ -183,7 +151,7 @@ def board(found: Sequence[BoardCard]) -> Board:
                 continue
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
             said = tuple(part for part in conditions_of(entry.card) if not part.startswith("first "))
-            test = tests.setdefault(key, BoardTest(key, score, said, whole=False))
+            test = tests.setdefault(key, BoardTest(score, said, key, whole=False))
             test.whole = test.whole or entry.card.limit is None or score.n < entry.card.limit
             test.rows.append(BoardRow(entry, score))
     for test in tests.values():
@@ -217,12 +185,70 @@ def _place(test: BoardTest) -> None:
         samples = [row.entry.samples.get(test.score.task, []) for row in test.rows]
         for row, group in zip(test.rows, tied(test.score, samples), strict=True):
             row.group = group
-    for row, cost, memory in zip(test.rows, _front(test, "cost"), _front(test, "peak_memory_bytes"), strict=True):
+    good = [-sign * row.score.main.value for row in test.rows]
+    machines = [row.entry.machine for row in test.rows]
+    costs = front(good, [row.cost for row in test.rows], machines)
+    memories = front(good, [row.entry.card.peak_memory_bytes or None for row in test.rows], machines)
+    for row, cost, memory in zip(test.rows, costs, memories, strict=True):
         row.on_cost_front, row.on_memory_front = cost, memory
 
 
-def _front(test: BoardTest, what: str) -> list[bool]:
-    """Whether no other subject on the same kind of machine is as good for less."""
-    spent = [row.cost if what == "cost" else row.entry.card.peak_memory_bytes or None for row in test.rows]
-    sign = -1 if test.lower_is_better else 1
-    return front([sign * row.score.main.value for row in test.rows], spent, [row.entry.machine for row in test.rows])
+def tied(score: Score, samples: Sequence[Sequence[dict[str, Any]]]) -> list[int | None]:
+    """Group of each subject of a test, whose ``samples`` are in the order of their scores, best first.
+
+    Group 1 holds the best and all that a paired permutation test cannot tell from it (5 %, Holm over the group's
+    tests); of the rest the best leads the next group, and so on. A subject without samples of these documents
+    cannot be tested and has none; nor has anybody where fewer than two can be.
+    """
+    places: list[int | None] = [None] * len(samples)
+    metric, how = score.main_metric, aggregation_of(score.task, score.main_metric)
+    docs: list[str] | None = None
+    left = []
+    for number, rows in enumerate(samples):
+        if not rows or metric in hidden_metrics(rows):
+            continue
+        docs = docs or [row["doc"] for row in rows]
+        if [row["doc"] for row in rows] == docs:
+            left.append(number)
+    if len(left) < 2:
+        return places
+    clusters = clusters_of(samples[left[0]])
+    values = {number: values_of(samples[number])[metric] for number in left}
+    group = 0
+    while left:
+        group += 1
+        leader, rest = left[0], left[1:]
+        places[leader] = group
+        tests = [_p(paired_difference(values[leader], values[other], how, clusters)) for other in rest]
+        adjusted = holm(tests)
+        for other, p in zip(rest, adjusted, strict=True):
+            if p >= LEVEL:
+                places[other] = group
+        left = [other for other in rest if places[other] is None]
+    return places
+
+
+def _p(found: Difference) -> float:
+    """The permutation test's p; where no permutation was as extreme, that of the normal approximation if smaller.
+
+    10,000 permutations end at p = 0.0001, which Holm over more than 500 subjects would never call significant.
+    """
+    if found.p > 1.5 / (RESAMPLES + 1) or found.error == 0:
+        return found.p
+    return min(found.p, math.erfc(abs(found.measure.value) / found.error / math.sqrt(2)))
+
+
+def front(good: Sequence[float], spent: Sequence[float | None], machines: Sequence[str]) -> list[bool]:
+    """Whether each subject is on its machine's Pareto front: no other there is as good for less, or better for as much.
+
+    ``good``: more is better; ``spent``: less is better, None where it was not measured.
+    """
+    on = []
+    every = list(zip(good, spent, machines, strict=True))
+    for mine, paid, machine in every:
+        rivals = [(other, cost) for other, cost, where in every if where == machine and cost is not None]
+        beaten = paid is None or any(
+            other >= mine and cost <= paid and (other > mine or cost < paid) for other, cost in rivals
+        )
+        on.append(not beaten)
+    return on

@@ -51,26 +51,25 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False) -> Built:
         ]
         if faults:
             raise FinbenchError("\n".join(faults), "Take these cards out of the pull request.")
-    made = board(entries(folder))
-    files = render(made, published.read(folder))
+    made, blocks = board(entries(folder)), published.read(folder)
+    files = {
+        "leaderboard.md": tables.markdown(made, blocks),
+        "leaderboard.csv": tables.table(made),
+        **page.files(made, blocks),
+    }
+    there = {f"{DETAILS}/{path.name}" for path in (folder / DETAILS).glob("*.js")}
+    left_over = there - files.keys()  # details of cards that are gone
     if check:
-        return Built(folder, made, sorted(files), stale(folder, files))
-    for name in _left_over(folder, files):
+        here = {name: (folder / name).read_text("utf-8") for name in files if (folder / name).is_file()}
+        stale = [name for name, text in files.items() if name not in here or not page.same(here[name], text)]
+        return Built(folder, made, sorted(files), sorted([*left_over, *stale]))
+    for name in left_over:
         (folder / name).unlink()
     for name, text in files.items():
         write_atomic(folder / name, text)
     with contextlib.suppress(OSError):
         (folder / DETAILS).rmdir()  # only where it is empty
     return Built(folder, made, sorted(files))
-
-
-def render(made: Board, blocks: list[published.PublishedScore]) -> dict[str, str]:
-    """Every file of a leaderboard by its name in the folder."""
-    return {
-        "leaderboard.md": tables.markdown(made, blocks),
-        "leaderboard.csv": tables.table(made),
-        **page.files(made, blocks),
-    }
 
 
 def _has_cards(folder: Path) -> None:
@@ -81,31 +80,12 @@ def _has_cards(folder: Path) -> None:
         )
 
 
-def _left_over(folder: Path, files: dict[str, str]) -> list[str]:
-    """Details of cards that are gone."""
-    return [
-        f"{DETAILS}/{path.name}"
-        for path in sorted((folder / DETAILS).glob("*.js"))
-        if f"{DETAILS}/{path.name}" not in files
-    ]
-
-
-def stale(folder: Path, files: dict[str, str]) -> list[str]:
-    """Names of the files that are missing, superfluous, or not as given (by ``page.same``)."""
-    found = _left_over(folder, files)
-    for name, text in files.items():
-        path = folder / name
-        if not path.is_file() or not page.same(path.read_text(encoding="utf-8"), text):
-            found.append(name)
-    return sorted(found)
-
-
 def pictures(folder: Path, out: Path) -> list[Path]:
     """PNG of score against cost for every test of at least two subjects, for model cards and documents."""
     _has_cards(folder)
     written = []
     for test in board(entries(folder)).tests:
-        if len(test.rows) > 1 and any(charts.point(test, row, "cost") for row in test.rows):
+        if len(test.rows) > 1 and any(row.cost is not None for row in test.rows):
             path = out / f"{cardfiles.slug(test.title)}-{test.key}.png"
             write_atomic(path, charts.png(test))
             written.append(path)

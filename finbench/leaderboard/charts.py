@@ -6,16 +6,13 @@ draws it, so that it needs no network and no ``eval``.
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
-from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 from finbench.core.errors import FinbenchError
 from finbench.leaderboard.board import BoardRow, BoardTest
-from finbench.scoring import metrics
 
 EXTRA = 'pip install "finbench[board]"'
 _SNIPPET = "window.vegaEmbed = vegaEmbed;"
@@ -85,12 +82,11 @@ def bundle() -> str:
     return str(vl_convert.javascript_bundle(_SNIPPET)).replace("</script", r"<\/script")
 
 
-def point(test: BoardTest, row: BoardRow, axis: str) -> dict[str, Any] | None:
+def point(test: BoardTest, row: BoardRow) -> dict[str, Any] | None:
     """A row as the drawing's data; None where its cost was not measured."""
-    card = row.entry.card
-    at = row.cost if axis == "cost" else card.peak_memory_bytes / 1e9 or None
-    if at is None:
+    if row.cost is None:
         return None
+    card = row.entry.card
     scale = 100 if test.share else 1
     main = row.score.main
     return {
@@ -98,61 +94,36 @@ def point(test: BoardTest, row: BoardRow, axis: str) -> dict[str, Any] | None:
         "method": card.subject.method or card.subject.kind,
         "kind": card.subject.kind,
         "machine": row.entry.machine,
-        "x": at,
+        "x": row.cost,
         "score": scale * main.value,
         "low": None if main.low is None else scale * main.low,
         "high": None if main.high is None else scale * main.high,
         "said": f"{scale * main.value:.1f}" if test.share else f"{main.value:.3f}",
-        "front": row.on_cost_front if axis == "cost" else row.on_memory_front,
+        "front": row.on_cost_front,
     }
-
-
-def filled(spec: Any, words: Mapping[str, str]) -> Any:
-    """The drawing with its places filled in."""
-    if isinstance(spec, dict):
-        return {key: filled(part, words) for key, part in spec.items()}
-    if isinstance(spec, list):
-        return [filled(part, words) for part in spec]
-    return words.get(spec, spec) if isinstance(spec, str) else spec
 
 
 def png(test: BoardTest) -> bytes:
     """Score against cost in a test as PNG, for model cards and documents."""
     import vl_convert
 
-    unit = " in %" if test.share else ""
-    words = {"%axis%": AXES["cost"], "%metric%": metrics.spoken(test.score.main_metric) + unit}
-    spec = filled(copy.deepcopy(scatter()), words | {"%soft%": "#68727f", "%ink%": "#1c2430"})
-    found = [made for row in test.rows if (made := point(test, row, "cost")) is not None]
-    at = label(found)
-    spec |= {"datasets": {"rows": found}, "width": 640, "title": f"{test.title} (n = {test.score.n:,})"}
-    if wide(at):
-        logarithmic(spec)
-    return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=2))
-
-
-def label(points: list[dict[str, Any]]) -> list[float]:
-    """Say which points are named, and on which side; returns where they lie.
-
-    Those of the front are; of a long one its ends only, for names would cover each other.
-    """
-    at = [point["x"] for point in points]
-    ends = sorted((point for point in points if point["front"]), key=lambda point: float(point["x"]))
+    text = json.dumps(scatter())
+    words = {"%axis%": AXES["cost"], "%metric%": test.measured, "%soft%": "#68727f", "%ink%": "#1c2430"}
+    for place, word in words.items():
+        text = text.replace(json.dumps(place), json.dumps(word))
+    spec = json.loads(text)
+    points = [made for row in test.rows if (made := point(test, row)) is not None]
+    at = [one["x"] for one in points]
+    ends = sorted((one for one in points if one["front"]), key=lambda one: float(one["x"]))
+    # points of the front are named; of a long one its ends only, for names would cover each other
     named = ends if len(ends) <= _NAMED else [ends[0], ends[-1]]
-    for point in points:
-        point["named"] = any(point is one for one in named)
-        point["right"] = point["x"] > (min(at) + max(at)) / 2
-    return at
-
-
-def wide(values: list[float]) -> bool:
-    """Costs that differ so much that only a logarithmic axis shows them."""
-    return bool(values) and min(values) > 0 and max(values) > _WIDE * min(values)
-
-
-def logarithmic(spec: Any) -> None:
-    """Turn every x scale of the drawing into a logarithmic one."""
-    for layer in spec["layer"]:
-        if "x" in layer["encoding"]:
-            layer["encoding"]["x"]["scale"] |= {"type": "log", "nice": False}
-            del layer["encoding"]["x"]["scale"]["zero"]  # a logarithm has none
+    for one in points:
+        one["named"] = any(one is end for end in named)
+        one["right"] = one["x"] > (min(at) + max(at)) / 2
+    spec |= {"datasets": {"rows": points}, "width": 640, "title": f"{test.title} (n = {test.score.n:,})"}
+    if at and min(at) > 0 and max(at) > _WIDE * min(at):  # only a logarithmic axis shows them
+        for layer in spec["layer"]:
+            if "x" in layer["encoding"]:
+                layer["encoding"]["x"]["scale"] |= {"type": "log", "nice": False}
+                del layer["encoding"]["x"]["scale"]["zero"]  # a logarithm has none
+    return bytes(vl_convert.vegalite_to_png(json.dumps(spec), scale=2))

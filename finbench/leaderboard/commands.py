@@ -23,46 +23,36 @@ class Steps:
 
 def reproduce(entry: BoardCard) -> Steps:
     """The commands for one card. Names from the card are quoted for a shell."""
-    card, file = entry.card, f"leaderboards/{SCORECARDS}/{entry.key}.json"
+    card, subject, file = entry.card, entry.card.subject, shlex.quote(f"leaderboards/{SCORECARDS}/{entry.key}.json")
     steps: list[tuple[str, str]] = []
-    recipe = None
-    folder = None
-    if card.subject.kind != "base":
-        folder = f"runs/{_file_name(card.subject.adapter_name or card.subject.name)}"
+    recipe = folder = None
+    if subject.kind != "base":
+        folder = f"runs/{_file_name(subject.adapter_name or subject.name)}"
+        zoo = (subject.adapter_name or "").removesuffix(f"-s{subject.seed}")
+        what, command = "Get the adapter from its author: the card holds no recipe", f"ls {folder}"
         if entry.trained is not None:
             stated = entry.trained.record.recipe
             text = yaml.safe_dump(stated.model_dump(exclude={"name"}), sort_keys=False, allow_unicode=True)
             recipe = (f"{_file_name(stated.name)}.yaml", text)
-            steps.append(
-                (f"Train it by the recipe below, saved as {recipe[0]}", f"finbench train {recipe[0]} --out {folder}")
-            )
-        elif command := _from_zoo(card, folder):
-            steps.append(("Train it, by the zoo's recipe of that name (the card itself holds no recipe)", command))
-        else:
-            steps.append(("Get the adapter from its author: the card holds no recipe", f"ls {folder}"))
+            what = f"Train it by the recipe below, saved as {recipe[0]}"
+            command = f"finbench train {recipe[0]} --out {folder}"
+        elif zoo in catalog.recipe_files():
+            what = "Train it, by the zoo's recipe of that name (the card itself holds no recipe)"
+            command = f"finbench train {zoo} --seed {subject.seed or 0} --out {folder}"
+        steps.append((what, command))
     if card.origin == "lm-eval":
         steps.append(("Run the same tasks, with stock lm-eval", _stock(card, folder)))
         steps.append(("Score its answers again", "finbench card import lm-eval-output"))
     else:
         steps.append(("Run the same tasks", _evaluation(card, folder)))
-    steps.append(("Recompute every number of the card from its samples", f"finbench verify {shlex.quote(file)}"))
-    adapter = f" --adapter {folder}" if folder else ""
-    steps.append(
-        ("Ask the model again, 50 documents a task", f"finbench verify {shlex.quote(file)} --rerun 50{adapter}")
-    )
+    again = f"finbench verify {file} --rerun 50" + (f" --adapter {folder}" if folder else "")
+    steps.append(("Recompute every number of the card from its samples", f"finbench verify {file}"))
+    steps.append(("Ask the model again, 50 documents a task", again))
     return Steps(steps, recipe)
 
 
 def _file_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "adapter"
-
-
-def _from_zoo(card: Scorecard, folder: str) -> str | None:
-    subject = card.subject
-    name = (subject.adapter_name or "").removesuffix(f"-s{subject.seed}")
-    if name not in catalog.recipe_files():
-        return None
-    return f"finbench train {name} --seed {subject.seed or 0} --out {folder}"
 
 
 def _base(base: BaseModelId) -> str:

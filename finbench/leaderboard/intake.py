@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +49,11 @@ def add(
             raise FinbenchError(f"--adapter and --rerun are of one card, here are {len(paths)}.", "Add one at a time.")
         faults = [f"{path.name}: {fault}" for path in paths for fault in check(path, data_dir=data_dir)]
         if faults:
-            raise FinbenchError("\n".join(faults), _mend(faults))
+            mend = "See all that was checked: finbench verify CARD"
+            if all(_NOT_SHOWN in fault for fault in faults):
+                mend = "Evaluate it on tasks that are shown: finbench eval --tasks sentiment; "
+                mend += "see them all: finbench tasks list"
+            raise FinbenchError("\n".join(faults), mend)
         if rerun:
             found = verify(paths[0], rerun=rerun, adapter=adapter, base=base, data_dir=data_dir)
             if found.level != "reproduced":
@@ -58,11 +63,9 @@ def add(
         if adapter is not None:
             attested.keep_training(to, adapter, cardfiles.read(paths[0]).subject)
         if rerun:
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            sha = sha256_file(added[0])
-            attested.keep_rerun(
-                to, attested.Rerun(card=added[0].name, sha256=sha, documents=rerun, seed=0, created=now)
-            )
+            now, sha = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), sha256_file(added[0])
+            made = attested.Rerun(card=added[0].name, sha256=sha, documents=rerun, seed=0, created=now)
+            attested.keep_rerun(to, made)
     return added
 
 
@@ -98,9 +101,6 @@ def _place(folder: Path, path: Path, card: Scorecard) -> Path:
     raise FinbenchError(f"{folder} has another card named {wanted}.", "Choose another folder: --to DIR")
 
 
-# ---------------------------------------------------------------- fit to be shown
-
-
 def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     """Everything that keeps a card off the leaderboard, a sentence each: what `finbench verify` finds, and texts."""
     card = cardfiles.read(path)
@@ -121,25 +121,18 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     return faults
 
 
-def _mend(faults: Sequence[str]) -> str:
-    if all(_NOT_SHOWN in fault for fault in faults):
-        return "Evaluate it on tasks that are shown: finbench eval --tasks sentiment; see them all: finbench tasks list"
-    return "See all that was checked: finbench verify CARD"
-
-
 def restricted(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Texts in sample rows that may not be published, a sentence for each kind of place.
 
     Of a restricted set a row holds labels, numbers and hashes: neither an answer in words nor any value that is not a
     label of the task. Of every set it holds the keys of a sample row and no others.
     """
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for row in rows:
         task = catalog.tasks().get(str(row.get("task")))
         closed = task is None or task.restricted
-        for place in _texts(row, ((task.labels if task else None) or []) if closed else None):
-            where = f"samples[{row.get('task')}].{place}"
-            found[where] = found.get(where, 0) + 1
+        labels = task.labels if task and task.labels else []
+        found.update(f"samples[{row.get('task')}].{place}" for place in _texts(row, labels if closed else None))
     return [
         f"{where} holds text that may not be published ({count} row{'' if count == 1 else 's'})"
         for where, count in found.items()
@@ -161,9 +154,8 @@ def _texts(row: Mapping[str, Any], labels: Collection[str] | None) -> Iterator[s
     for name, value in values.items():
         if isinstance(value, dict) and set(value) == {"sha256"} and re.fullmatch("[0-9a-f]{32}", str(value["sha256"])):
             continue
-        words = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)] + (
-            [*value] if isinstance(value, dict) else []
-        )
+        words = [leaf for _, leaf in leaves(value) if isinstance(leaf, str)]
+        words += [*value] if isinstance(value, dict) else []
         # tags and the names of questions are one word; a sentence is not
         if any(word not in labels and (re.search(r"\s", word) or len(word) > _LONGEST) for word in words):
             yield f"values.{name}"

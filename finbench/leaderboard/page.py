@@ -33,10 +33,7 @@ LEVELS = {
 def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> dict[str, str]:
     """``index.html`` and, beyond 200 cards or 2 MB, ``details/*.js``, by name."""
     details = _details(board)
-    parts = {
-        name: importlib.resources.files("finbench").joinpath(f"templates/leaderboard/{name}").read_text("utf-8")
-        for name in ("board.css", "board.js")
-    }
+    parts = importlib.resources.files("finbench").joinpath("templates/leaderboard")
     values: dict[str, Any] = {
         "board": board,
         "families": [(name, title) for name, title in FAMILIES.items() if board.family(name)],
@@ -44,30 +41,25 @@ def files(board: Board, blocks: Sequence[published.PublishedScore] = ()) -> dict
         "marks": published.marks,
         "levels": LEVELS,
         "newest": max((entry.card.provenance.created for entry in board.entries), default="")[:10],
-        "css": parts["board.css"],
+        "css": parts.joinpath("board.css").read_text("utf-8"),
         "drawing": _json(charts.scatter()),
         "libraries": charts.libraries(),
-        "scripts": [charts.bundle(), parts["board.js"]],
+        "scripts": [charts.bundle(), parts.joinpath("board.js").read_text("utf-8")],
     }
-    inside = payload(board) | {"details": details}
     if len(board.entries) <= MANY:
-        text = _page(values, inside, beside=False)
+        text = _page(values, payload(board) | {"details": details}, beside=False)
         if len(text.encode()) <= LARGEST:
             return {"index.html": text}
     named = {key: f"details/{digest(key)[:12]}.js" for key in details}
-    inside = payload(board) | {"beside": named}
-    made = {"index.html": _page(values, inside, beside=True)}
-    for key, found in details.items():
-        made[named[key]] = f"finbenchDetail({_json(key)}, {_json(found)});\n"
-    return made
+    made = {"index.html": _page(values, payload(board) | {"beside": named}, beside=True)}
+    return made | {named[key]: f"finbenchDetail({_json(key)}, {_json(found)});\n" for key, found in details.items()}
 
 
 def _page(values: dict[str, Any], data: dict[str, Any], *, beside: bool) -> str:
-    hashes = " ".join(f"'sha256-{_hash(script)}'" for script in values["scripts"])
-    policy = (
-        f"default-src 'none'; script-src {hashes}{' ' + chr(39) + 'self' + chr(39) if beside else ''}; "
-        "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-    )
+    digests = [hashlib.sha256(script.encode()).digest() for script in values["scripts"]]
+    sources = [f"'sha256-{base64.b64encode(one).decode()}'" for one in digests] + (["'self'"] if beside else [])
+    policy = f"default-src 'none'; script-src {' '.join(sources)}; style-src 'unsafe-inline'; img-src data:; "
+    policy += "base-uri 'none'; form-action 'none'"
     return from_template("leaderboard/page.html.j2", escape=True, policy=policy, data=_json(data), **values)
 
 
@@ -82,28 +74,16 @@ def _libraries(text: str) -> str:
 
 
 def _own_text(text: str) -> str:
+    """Without what depends on the libraries: their script, their names, and the policy with the script's hash."""
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
     text = re.sub(r"<script[^>]* data-library>.*?</script>", "", text, flags=re.DOTALL)
-    return text.replace(f'content="{_libraries(text)}"', "").replace(_policy(text), "")
-
-
-def _policy(text: str) -> str:
-    found = re.search(r'<meta http-equiv="Content-Security-Policy"[^>]*>', text)
-    return found[0] if found else "\0"
-
-
-def _hash(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return text.replace(f'content="{_libraries(text)}"', "").replace(policy[0] if policy else "\0", "")
 
 
 def _json(value: Any) -> str:
     """JSON that cannot end a script element or open a comment in one."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return (
-        text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    )
-
-
-# ---------------------------------------------------------------- what the tables show
+    return text.translate({ord(sign): f"\\u{ord(sign):04x}" for sign in "<>\u2028\u2029"})
 
 
 def payload(board: Board) -> dict[str, Any]:
@@ -168,17 +148,15 @@ def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
 
 def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
     """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen in training."""
-    main = row.score.main
-    seen = row.score.overlap.texts / row.score.overlap.of if row.score.overlap else 0
     return [
         place[row.entry.key],
-        *_rounded(main),
+        *_rounded(row.score.main),
         row.group,
         round(row.score.parse_rate.value, 4),
         None if row.tokens_per_second is None else round(row.tokens_per_second, 1),
         None if row.cost is None else round(row.cost, 2),
         row.on_cost_front + 2 * row.on_memory_front,
-        round(seen, 4),
+        0 if row.seen is None else round(row.seen, 4),
     ]
 
 
@@ -190,18 +168,10 @@ def _overview(board: Board) -> list[list[str]]:
         for test in board.tests:
             primary = test.score.form == "generate" or test.score.family == "general"
             if test.whole == whole and primary and test.ranked:
-                before = best.setdefault(test.task, test)
-                if _fitness(test) > _fitness(before):
-                    best[test.task] = test
+                rivals = [best.get(test.task, test), test]  # of equals the first stays
+                best[test.task] = max(rivals, key=lambda one: (not one.conditions, len(one.rows)))
         chosen.append([test.key for test in best.values()])
     return chosen
-
-
-def _fitness(test: BoardTest) -> tuple[bool, int]:
-    return (not test.conditions, len(test.rows))
-
-
-# ---------------------------------------------------------------- what the drawer shows
 
 
 def _details(board: Board) -> dict[str, Any]:
@@ -233,26 +203,22 @@ def detail(entry: BoardCard) -> dict[str, Any]:
         ("Packages", ", ".join(f"{name} {version}" for name, version in card.provenance.packages.items())),
         ("Samples SHA-256", card.samples),
     ]
+    if entry.trained is not None:
+        run, made = entry.trained.record.training, entry.trained.record.provenance.hardware
+        machine = made.get("gpu", made.get("cpu", "?"))
+        facts += [
+            ("Training", f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:,.0f} s"),
+            ("Training speed", f"{run.tokens_per_second:,.0f} tokens/s on {machine}"),
+            ("Training memory", f"{run.peak_memory_bytes / 1e9:.2f} GB"),
+            ("Final loss", f"{run.final_loss:.4f}"),
+        ]
     return {
-        "facts": [[name, str(value)] for name, value in [*facts, *_training(entry)] if value not in (None, "")],
+        "facts": [[name, str(value)] for name, value in facts if value not in (None, "")],
         "steps": [list(step) for step in steps.steps],
         "recipe": list(steps.recipe) if steps.recipe else None,
         "checks": entry.found.checks[:40],
         "notes": entry.found.notes[:40],
     }
-
-
-def _training(entry: BoardCard) -> list[tuple[str, Any]]:
-    if entry.trained is None:
-        return []
-    run = entry.trained.record.training
-    made = entry.trained.record.provenance.hardware
-    return [
-        ("Training", f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens in {run.seconds:,.0f} s"),
-        ("Training speed", f"{run.tokens_per_second:,.0f} tokens/s on {made.get('gpu', made.get('cpu', '?'))}"),
-        ("Training memory", f"{run.peak_memory_bytes / 1e9:.2f} GB"),
-        ("Final loss", f"{run.final_loss:.4f}"),
-    ]
 
 
 def _scores(row: BoardRow) -> dict[str, Any]:
@@ -276,8 +242,7 @@ def _scores(row: BoardRow) -> dict[str, Any]:
 
 
 def _measure(name: str, measure: Measure) -> list[Any]:
-    share = metrics.is_share(name)
-    return [metrics.spoken(name), share, *_rounded(measure)]
+    return [metrics.spoken(name), metrics.is_share(name), *_rounded(measure)]
 
 
 def _rounded(measure: Measure) -> list[float | None]:

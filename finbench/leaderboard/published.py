@@ -80,8 +80,7 @@ def possible(column: PublishedColumn, value: float) -> bool:
         return True
     for k in (math.floor(value * column.n / 100), math.ceil(value * column.n / 100)):
         share = 100 * k / column.n
-        if math.isclose(round(share, 2), value, abs_tol=1e-6) or math.isclose(
-            math.floor(share * 100 + 1e-9) / 100, value, abs_tol=1e-6
-        ):
+        printed = (round(share, 2), math.floor(share * 100 + 1e-9) / 100)
+        if any(math.isclose(one, value, abs_tol=1e-6) for one in printed):
             return True
     return False

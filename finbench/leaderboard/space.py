@@ -1,43 +1,33 @@
-"""What a leaderboard publishes: a data set with the cards, and a static Space with the page."""
+"""What a leaderboard publishes: a data set with the cards, and a static Space with the page, both of one name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from finbench import hub
 from finbench.cards import from_template
+from finbench.core import refs
+from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import folder_atomic
+from finbench.hub import Kind
 from finbench.leaderboard.attested import ADAPTERS, RERUNS
 from finbench.leaderboard.board import SCORECARDS
 from finbench.leaderboard.building import DETAILS, build
 from finbench.leaderboard.published import FILE
+from finbench.publishing import Pushed
 
-DATASET, SPACE = "dataset", "space"
 # Cards are evidence: one that is published stays. Of the page what does not belong to it goes, and what the Hub puts
-# into a new Space.
-OWNED = {DATASET: (), SPACE: (f"{DETAILS}/*.js", "style.css")}
+# into a new Space. The data set first: a push that stops between the two leaves a page all of whose cards can be
+# looked up.
+_OWNED: dict[Kind, tuple[str, ...]] = {"dataset": (), "space": (f"{DETAILS}/*.js", "style.css")}
 
 
-@dataclass(frozen=True)
-class Publication:
-    """The files of a leaderboard's two repositories by their paths there, and what a commit of them is called."""
+def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, Path | bytes]], str]:
+    """The files of a leaderboard's two repositories by their paths there, and what a commit of them is called.
 
-    dataset: dict[str, Path | bytes]
-    space: dict[str, Path | bytes]
-    message: str
-
-    def of(self, kind: str) -> dict[str, Path | bytes]:
-        """The files of one of them."""
-        return self.dataset if kind == DATASET else self.space
-
-
-def gather(folder: Path, repo: str | None = None) -> Publication:
-    """Everything to publish of a leaderboard folder; ``repo`` (org/name) is where, for links between the two.
-
-    Raises FinbenchError where the generated files are stale or a card holds restricted texts: what is published is
-    what was checked.
+    ``repo`` (org/name) is where, for links between the two. Raises FinbenchError where the generated files are stale
+    or a card holds restricted texts: what is published is what was checked.
     """
     made = build(folder, check=True)
     if made.stale:
@@ -51,15 +41,14 @@ def gather(folder: Path, repo: str | None = None) -> Publication:
     }
     kept = [path for name in (SCORECARDS, ADAPTERS) for path in sorted((folder / name).rglob("*")) if path.is_file()]
     kept += [folder / name for name in ("leaderboard.csv", RERUNS, FILE) if (folder / name).is_file()]
-    dataset: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path
-        for path in kept
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    inside = {path.relative_to(folder): path for path in kept}
+    files: dict[Kind, dict[str, Path | bytes]] = {
+        "dataset": {at.as_posix(): path for at, path in inside.items() if not any(p.startswith(".") for p in at.parts)},
+        "space": {name: folder / name for name in made.files},
     }
-    space: dict[str, Path | bytes] = {name: folder / name for name in made.files}
-    for files, name in ((dataset, DATASET), (space, SPACE)):
-        files["README.md"] = from_template(f"leaderboard/{name}.md.j2", escape=False, **facts).encode()
-    return Publication(dataset, space, f"finbench: leaderboard of {facts['cards']} scorecards")
+    for kind, own in files.items():
+        own["README.md"] = from_template(f"leaderboard/{kind}.md.j2", escape=False, **facts).encode()
+    return files, f"finbench: leaderboard of {facts['cards']} scorecards"
 
 
 def publication(folder: Path, out: Path) -> dict[str, Path]:
@@ -67,10 +56,46 @@ def publication(folder: Path, out: Path) -> dict[str, Path]:
 
     Returns the two folders by kind. Raises FinbenchError as ``gather`` does.
     """
-    made = gather(folder)
-    for kind in (DATASET, SPACE):
+    files, _ = gather(folder)
+    for kind, own in files.items():
         with folder_atomic(out / kind) as place:
-            for name, content in made.of(kind).items():
+            for name, content in own.items():
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 (place / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-    return {DATASET: out / DATASET, SPACE: out / SPACE}
+    return {kind: out / kind for kind in files}
+
+
+def push(
+    to: str, folder: Path = Path("leaderboards"), *, dry_run: bool = False, public: bool = False, pr: bool = False
+) -> list[Pushed]:
+    """Publish a leaderboard folder to ``hub:org/name``: the data set of that name, then the Space of that name.
+
+    Each is one commit on the very state its plan was made for, with ``pr`` a pull request; both plans are made before
+    anything is sent. New repositories are private unless ``public``. ``dry_run`` returns the plans alone, without a
+    Hub too. Published cards that the folder lacks stay; details of the page that it lacks go.
+
+    Raises FinbenchError for a folder whose generated files are stale, a card that ``finbench verify`` finds wrong or
+    that holds restricted texts, and for every refusal of the Hub.
+    """
+    quiet()
+    target = refs.parse(to)
+    if target.kind != "hub" or target.revision:
+        raise FinbenchError(f"{to} is no repository of the Hub to push to.{refs.meant(to)}", "Write hub:org/name.")
+    files, message = gather(folder, target.name)
+    plans = [
+        hub.make_plan(
+            target.name,
+            [hub.File(name, content) for name, content in files[kind].items()],
+            message=message,
+            kind=kind,
+            public=public,
+            pull_request=pr,
+            owned=owned,
+            dry=dry_run,
+        )
+        for kind, owned in _OWNED.items()
+    ]
+    return [
+        Pushed(plan, bytes(files[kind]["README.md"]).decode(), None if dry_run else hub.execute(plan))
+        for kind, plan in zip(_OWNED, plans, strict=True)
+    ]

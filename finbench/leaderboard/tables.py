@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
+from finbench.cards import describe_subject, from_template, in_brackets, percent
 from finbench.core.prose import wrapped
 from finbench.leaderboard import published
 from finbench.leaderboard.board import FAMILIES, Board, BoardRow, BoardTest
@@ -73,43 +73,26 @@ def _safe(value: Any) -> Any:
 def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
     card, score, subject = row.entry.card, row.score, row.entry.card.subject
     tokens, cost = row.tokens_per_second, row.cost
+    same_names = {"chat", "adapter", "method", "bits", "rank", "seed", "trainable_parameters"}
     return {
-        "family": score.family,
-        "task": score.task,
+        **subject.model_dump(include=same_names),
+        **score.model_dump(include={"family", "task", "task_digest", "prompt_style", "n"}),
+        **score.main.model_dump(include={"value", "low", "high"}),
         "task_version": score.version,
-        "task_digest": score.task_digest,
         "data_digest": score.data.digest,
-        "prompt_style": score.prompt_style,
-        "chat": subject.chat,
         "shots": card.shots,
         "whole_test": test.whole,
-        "n": score.n,
         "group": row.group,
         "subject": subject.name,
         "base": subject.base.alias,
         "base_fingerprint": subject.base.fingerprint,
-        "adapter": subject.adapter,
-        "method": subject.method,
-        "bits": subject.bits,
-        "rank": subject.rank,
-        "seed": subject.seed,
         "metric": score.main_metric,
-        "value": score.main.value,
-        "low": score.main.low,
-        "high": score.main.high,
         "parse_rate": score.parse_rate.value,
-        "trainable_parameters": subject.trainable_parameters,
         "peak_memory_bytes": card.peak_memory_bytes,
         "tokens_per_second": None if tokens is None else round(tokens, 2),
         "seconds_per_1000_documents": None if cost is None else round(cost, 3),
         "machine": row.entry.machine,
-        "overlap": score.overlap.texts / score.overlap.of if score.overlap else None,
+        "overlap": row.seen,
         "evidence": row.entry.level,
         "card": row.entry.key,
     }
-
-
-def baseline(test: BoardTest, name: str) -> str | None:
-    """What the majority or random label scores in a test."""
-    value = test.score.baselines.get(name, {}).get(test.score.main_metric)
-    return None if value is None else amount(value, test.share)

@@ -1,0 +1,51 @@
+"""From the answers to a task's requests to its score, whoever asked the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from finbench.core.records import DataId, Score, Task
+from finbench.scoring import baselines, clusters_of, metrics, prompts, sample_counts, sample_rows, split_metrics
+
+
+def asked_rows(task: Task, lm_task: Any, limit: int | None) -> tuple[DataId, str | None]:
+    """Which rows are asked, and the digest of those that worked examples are drawn from; None for zero-shot."""
+    data = prompts.data_id(task, lm_task, "test", prompts.rows(lm_task, "test")[:limit])
+    if not lm_task.config.num_fewshot:
+        return data, None
+    examples = prompts.rows(lm_task, str(lm_task.config.fewshot_split))
+    return data, prompts.data_id(task, lm_task, "train", examples).digest
+
+
+def score_answers(
+    task: Task, lm_task: Any, instances: Sequence[Any], asked: tuple[DataId, str | None], **measured: Any
+) -> tuple[Score, list[dict[str, Any]]]:
+    """The score and its sample rows, from answered requests to the rows ``asked``.
+
+    ``measured``: what answers do not say, the fields ``overlap``, ``truncated``, ``prompt_tokens`` and ``seconds``.
+    """
+    rows, values = sample_rows(lm_task, instances, choice=task.form == "choice", restricted=task.restricted)
+    strict, lenient, parse_rate = split_metrics(values, lm_task.aggregation(), clusters_of(rows))
+    data, examples = asked
+    counted: dict[str, Any] = {**sample_counts(rows), **measured}
+    score = Score(
+        task=task.name,
+        version=task.version,
+        task_digest=task.digest,
+        family=task.family,
+        form=task.form,
+        main_metric=task.main_metric,
+        data=data,
+        licence=task.licence,
+        metrics=strict,
+        lenient=lenient,
+        parse_rate=parse_rate,
+        lower_is_better=metrics.lower_is_better(task.name),
+        baselines=baselines(lm_task, prompts.rows(lm_task, "test")[: data.rows]),
+        prompt_style=task.prompt_style,
+        fewshot_split=str(lm_task.config.fewshot_split) if lm_task.config.num_fewshot else None,
+        fewshot_digest=examples,
+        **counted,
+    )
+    return score, rows
