@@ -4,8 +4,6 @@
 safe files here, whole and checked; ``planning`` says what a publication would change; ``pushing`` does exactly that.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from finbench.core.faces import face

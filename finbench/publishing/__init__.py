@@ -4,8 +4,6 @@
 README, ``picture`` its plot, ``licences`` the licence.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from finbench.core.faces import face
