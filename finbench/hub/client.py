@@ -182,35 +182,25 @@ def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
     if isinstance(fault, httpx2.TooManyRedirects):
         said = f"{shown_endpoint()} redirects in circles for {named(wanted)}."
         return FinbenchError(said, "Is HF_ENDPOINT right? Repeat later.")
+    the_hub = "the Hub" if endpoint() == OFFICIAL or offline() else f"the Hub at {shown_endpoint()} (HF_ENDPOINT)"
     if "/" not in wanted:
         return Unreachable(
-            f"{sentence(wanted)} is unknown and {_the_hub()} cannot be reached.",
+            f"{sentence(wanted)} is unknown and {the_hub} cannot be reached.",
             "With a network, and without HF_HUB_OFFLINE, repeat the command.",
         )
-    prefix, name = _split(wanted.partition("@")[0])
-    kind = f" --repo-type {prefix.rstrip('s/')}" if prefix else ""
+    download = re.sub("^(dataset|space)s/(.*)", r"\2 --repo-type \1", wanted.partition("@")[0])
     return Unreachable(
-        f"{sentence(wanted)} is not in the local cache and {_the_hub()} cannot be reached.",
-        f"With a network: hf download {name}{kind}. Or name local files.",
+        f"{sentence(wanted)} is not in the local cache and {the_hub} cannot be reached.",
+        f"With a network: hf download {download}. Or name local files.",
     )
-
-
-def _the_hub() -> str:
-    return "the Hub" if endpoint() == OFFICIAL or offline() else f"the Hub at {shown_endpoint()} (HF_ENDPOINT)"
-
-
-def _split(wanted: str) -> tuple[str, str]:
-    """(``datasets/``, ``spaces/`` or nothing, the rest)."""
-    prefix = next((prefix for prefix in _SPOKEN if wanted.startswith(prefix)), "")
-    return prefix, wanted.removeprefix(prefix)
 
 
 def named(wanted: str) -> str:
     """What ``address`` gives as people say it: ``the data set hub:org/name@rev``."""
-    if "/" not in wanted:
-        return wanted
-    prefix, name = _split(wanted)
-    return f"{_SPOKEN.get(prefix, '')}hub:{name}"
+    for prefix, spoken in _SPOKEN.items():
+        if wanted.startswith(prefix):
+            return f"{spoken}hub:{wanted.removeprefix(prefix)}"
+    return f"hub:{wanted}" if "/" in wanted else wanted
 
 
 def sentence(wanted: str) -> str:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError
 from finbench.hub.client import Kind, address, api, no_hub, sentence
 
 MOST_FILES = 100_000  # of a repository, as the Hub advises
+BY_HAND = "Fetch the files that you need (hf download REPO FILE --local-dir DIR), then name the folder."
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,7 @@ def items(repo: str, kind: Kind, sha: str, folder: str | None = None, most: int 
     for number, item in enumerate(itertools.islice(_listed(repo, kind, sha, folder), most + 1)):
         said = sentence(address(repo, kind))
         if number == most:
-            raise FinbenchError(
-                f"{said} lists more than {most:,} files; that is too many.",
-                "Fetch the files that you need (hf download REPO FILE --local-dir DIR), then name the folder.",
-            )
+            raise FinbenchError(f"{said} lists more than {most:,} files; that is too many.", BY_HAND)
         name = str(item.path)
         below = name.removeprefix(f"{folder}/")
         if hostile(name) or (folder is not None and (below == name or "/" in below)):
@@ -83,6 +83,14 @@ def remote(item: Any) -> Remote:
 
 def hostile(name: str) -> bool:
     """Whether a path leads out of the folder that it is written below, on any system."""
-    parts = re.split(r"[/\\]", name)
     odd = any(ord(character) < 32 for character in name) or "\\" in name or re.match(r"[A-Za-z]:", name)
-    return not name or bool(odd) or name.startswith("/") or any(part in ("", ".", "..") for part in parts)
+    return bool(odd) or any(part in ("", ".", "..") for part in name.split("/"))
+
+
+def blob_id(content: Path | bytes) -> str:
+    """Git's id of a file's content."""
+    if isinstance(content, bytes):
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    begun = hashlib.sha1(b"blob %d\0" % content.stat().st_size, usedforsecurity=False)
+    with content.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: begun).hexdigest()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.hub.client import Kind, Unreachable, address, api, explained, has_token, holds_token, page
-from finbench.hub.listing import Remote
+from finbench.hub.listing import Remote, blob_id
 from finbench.hub.listing import files as listing
 
 State = Literal["added", "replaced", "unchanged", "removed"]
@@ -34,14 +34,9 @@ class File:
 
     def hashes(self) -> tuple[str, str]:
         """(SHA-256, git's id of the blob)."""
-        sha1 = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-        if isinstance(self.content, bytes):
-            sha1.update(self.content)
-            return hashlib.sha256(self.content).hexdigest(), sha1.hexdigest()
-        with self.content.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                sha1.update(block)
-        return sha256_file(self.content), sha1.hexdigest()
+        data = self.content
+        sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_file(data)
+        return sha256, blob_id(data)
 
 
 @dataclass(frozen=True)
@@ -51,10 +46,6 @@ class Change:
     path: str
     state: State
     size: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {"path": self.path, "state": self.state, "bytes": self.size}
 
 
 @dataclass(frozen=True)
@@ -99,13 +90,14 @@ class Plan:
 
     def on(self, head: str, there: Mapping[str, Remote]) -> Plan:
         """The same plan on a commit with these files."""
-        changes = [Change(file.path, self._state(file.path, there), file.size) for file in self.files]
+        changes = [Change(file.path, self.state(file.path, there), file.size) for file in self.files]
         kept = {file.path for file in self.files}
         changes += [Change(p, "removed", file.size) for p, file in there.items() if p not in kept and self.owns(p)]
         ordered = tuple(sorted(changes, key=lambda change: change.path))
         return replace(self, changes=ordered, exists=True, parent=head)
 
-    def _state(self, path: str, there: Mapping[str, Remote]) -> State:
+    def state(self, path: str, there: Mapping[str, Remote]) -> State:
+        """What has to happen to a file of the plan where these files are."""
         known = there.get(path)
         return "added" if known is None else "unchanged" if known.holds(self.hashes[path]) else "replaced"
 
@@ -122,7 +114,7 @@ class Plan:
             "compared": self.compared,
             "message": self.message,
             "upload_bytes": self.upload_bytes,
-            "changes": [change.as_dict() for change in self.changes],
+            "changes": [{"path": c.path, "state": c.state, "bytes": c.size} for c in self.changes],
         }
 
 
@@ -150,12 +142,11 @@ def make_plan(
         repo, kind, message, tuple(files), added, False, None, not public, pull_request, tuple(owned), hashes=hashes
     )
     try:
-        found = _there(plan)
+        return _there(plan)
     except Unreachable:
         if not dry:
             raise
         return replace(plan, compared=False)
-    return plan if found is None else found
 
 
 def _check(files: Sequence[File]) -> None:
@@ -182,18 +173,16 @@ def _check(files: Sequence[File]) -> None:
                 raise FinbenchError(f"{file.path} holds what looks like a token; nothing was sent.", "Remove it there.")
 
 
-def _there(plan: Plan) -> Plan | None:
-    """The plan on the head of its repository; None where there is none yet, and one can be made."""
+def _there(plan: Plan) -> Plan:
+    """The plan on the head of its repository; as it is where there is none yet, and one can be made."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     with explained(plan.address, writing=True):
         try:
             info = api().repo_info(plan.repo, repo_type=plan.kind, revision="main", timeout=10)
-        except GatedRepoError:
-            raise
-        except RepositoryNotFoundError:
-            if plan.pull_request or not has_token():
+        except RepositoryNotFoundError as fault:
+            if isinstance(fault, GatedRepoError) or plan.pull_request or not has_token():
                 raise
-            return None
+            return plan
         sha = str(info.sha)
         return replace(plan.on(sha, listing(plan.repo, plan.kind, sha)), private=bool(info.private))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from finbench.cards import cardfiles, eval_results
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter, BaseModelId, Scorecard
+from finbench.core.settings import PushSettings
 from finbench.evaluation import verify
 from finbench.hub import SAFE_FILES, File, Kind
 from finbench.models import adapters, bases
@@ -24,16 +25,10 @@ from finbench.publishing import modelcard, picture
 from finbench.publishing.licences import licence_of
 
 EVIDENCE = "finbench/scorecards"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user chose. ``optional``: the cards were looked for, not named."""
-
-    cards: tuple[Path, ...] = ()
-    base: str | None = None
-    licence: str | None = None
-    optional: bool = False
+_CARDS = Path("scorecards")  # where `finbench eval` leaves them
+# of an adapter that finbench did not make: what peft reads, and a tokenizer if it brings one
+_OF_PEFT = ["adapter_config.json", adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
+_OF_PEFT += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt"]
 
 
 @dataclass(frozen=True)
@@ -48,20 +43,22 @@ class Bundle:
     notes: list[str] = field(default_factory=list)
 
 
-def bundle(folder: Path, repo: str, options: Options) -> Bundle:
+def bundle(wanted: PushSettings, repo: str) -> Bundle:
     """Everything to publish of an adapter folder, or of a whole model."""
+    folder = wanted.path
     merged = (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file()
     if merged and not (folder / "finbench.json").is_file():
         raise FinbenchError(
             f"{folder} is a model without a record of how it was made.", "Make one: finbench merge ADAPTER --out DIR"
         )
     found = adapters.read(folder)
-    base = base_of(found, options.base)
+    base = base_of(found, wanted.base)
     config = _config(found, base)
     record = _record(found, base, config)
-    names = sorted(adapters.decisive_files(folder)) if record or merged else _plain_files(folder)
+    whole = record or merged
+    names = sorted(adapters.decisive_files(folder)) if whole else [n for n in _OF_PEFT if (folder / n).is_file()]
     files = [File(name, config if name == "adapter_config.json" else folder / name) for name in names]
-    own, beside = _cards(found, options)
+    own, beside = _cards(found, wanted)
     none = f"No scorecard of it was found: the card has no results. Make some: finbench eval --adapter {folder}"
     notes = [] if own else [none]
     facts = modelcard.Facts(
@@ -71,7 +68,7 @@ def bundle(folder: Path, repo: str, options: Options) -> Bundle:
         config=found.config,
         kind=found.kind,
         base=base,
-        licence=licence_of(record, base, options.licence),
+        licence=licence_of(record, base, wanted.licence),
         cards=[card for _, card in own],
         base_cards=[card for _, card in beside],
         bytes=sum((folder / name).stat().st_size for name in names if name.endswith(".safetensors")),
@@ -80,14 +77,11 @@ def bundle(folder: Path, repo: str, options: Options) -> Bundle:
     files.append(File("README.md", readme.encode()))
     if record:
         files.append(File("finbench.json", record.to_json().encode()))
-        files.append(File("finbench/recipe.yaml", _recipe(record)))
-    for path, _ in [*own, *beside]:
-        files.append(File(f"{EVIDENCE}/{path.name}", path))
-        samples = cardfiles.samples_path(path)
-        files += [File(f"{EVIDENCE}/{samples.name}", samples)] if samples.is_file() else []
+        recipe = yaml.safe_dump(record.recipe.model_dump(exclude={"name"}), sort_keys=False)
+        files.append(File("finbench/recipe.yaml", f"# finbench train recipe.yaml\n{recipe}".encode()))
+    files += evidence_files([path for path, _ in [*own, *beside]], facts.cards)[0]
     if own:
         files.append(File(modelcard.PICTURE, picture.scores(facts.cards, facts.base_cards, facts.tasks).encode()))
-        files.append(File(".eval_results/finbench.yaml", _eval_results(facts.cards)))
     message = f"finbench: {found.name} {found.identity[:12]}"
     return Bundle(files, message, readme, owned=SAFE_FILES, notes=notes)
 
@@ -161,31 +155,22 @@ def _record(found: AdapterFolder, base: BaseModelId | None, config: Path | bytes
     return record.model_copy(update=changed)
 
 
-def _plain_files(folder: Path) -> list[str]:
-    """Of an adapter that finbench did not make: what peft reads, and a tokenizer if it brings one."""
-    names = ["adapter_config.json", adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
-    names += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt"]
-    return [name for name in names if (folder / name).is_file()]
-
-
-def _recipe(record: Adapter) -> bytes:
-    stated = record.recipe.model_dump(exclude={"name"})
-    return b"# finbench train recipe.yaml\n" + yaml.safe_dump(stated, sort_keys=False).encode()
-
-
-def _cards(found: AdapterFolder, options: Options) -> tuple[list[tuple[Path, Scorecard]], list[tuple[Path, Scorecard]]]:
+def _cards(
+    found: AdapterFolder, wanted: PushSettings
+) -> tuple[list[tuple[Path, Scorecard]], list[tuple[Path, Scorecard]]]:
     """(cards of this adapter, cards of its base under the same conditions), each checked by ``finbench verify``."""
-    if not options.cards:
+    named = bool(wanted.cards)  # else those that lie about are looked through
+    if not named and not _CARDS.is_dir():
         return [], []
     try:
-        paths = cardfiles.expand(options.cards)
+        paths = cardfiles.expand(wanted.cards or [_CARDS])
     except FinbenchError:
-        if options.optional:
-            return [], []
-        raise
+        if named:
+            raise
+        return [], []
     every = [(path, cardfiles.read(path)) for path in paths]
     own = [(path, card) for path, card in every if card.subject.adapter == found.identity and card.engine != "dummy"]
-    if not own and not options.optional:
+    if not own and named:
         raise FinbenchError(
             f"None of these cards is of {found.name} ({found.identity[:12]}).", "Make one: finbench eval --adapter"
         )
@@ -198,12 +183,12 @@ def _cards(found: AdapterFolder, options: Options) -> tuple[list[tuple[Path, Sco
     return own, beside
 
 
-def check(path: Path) -> None:
-    """Refuse to publish a card that does not follow from its samples."""
-    verified = verify(path)
-    if verified.faults:
-        fault = verified.faults[0]
-        raise FinbenchError(f"{path} is not to be trusted: {fault.field} {fault.message}", f"finbench verify {path}")
+def check(path: Path, said: str = "", hint: str = "") -> None:
+    """Refuse a card that does not follow from its samples; ``said``: what to call it."""
+    faults = verify(path).faults
+    if faults:
+        message = f"{said or path} is not to be trusted: {faults[0].field} {faults[0].message}"
+        raise FinbenchError(message, hint or f"finbench verify {path}")
 
 
 def _conditions(card: Scorecard) -> tuple[Any, ...]:
@@ -211,10 +196,18 @@ def _conditions(card: Scorecard) -> tuple[Any, ...]:
     return (subject.base.fingerprint, subject.bits, subject.chat, card.shots, card.limit, card.seed, card.computed)
 
 
-def _eval_results(cards: Sequence[Scorecard]) -> bytes:
-    """Entries of ``.eval_results``: one a task; the Hub knows no conditions, so the plainest card counts."""
+def evidence_files(paths: Iterable[Path], cards: Sequence[Scorecard]) -> tuple[list[File], list[str]]:
+    """Scorecards with their samples, and entries of ``.eval_results`` as a model's repository has them; their tasks.
+
+    One entry a task; the Hub knows no conditions, so the plainest card counts.
+    """
+    every = [file for path in paths for file in (path, cardfiles.samples_path(path)) if file.is_file()]
+    files = [File(f"{EVIDENCE}/{file.name}", file) for file in every]
     entries: dict[str, Any] = {}
     for card in sorted(cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat)):
         for entry in eval_results(card):
             entries.setdefault(str(entry["dataset"]["task_id"]), entry)
-    return yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True).encode()
+    if cards:
+        text = yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True)
+        files.append(File(".eval_results/finbench.yaml", text.encode()))
+    return files, list(entries)

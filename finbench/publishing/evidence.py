@@ -11,13 +11,13 @@ from typing import Any
 
 import yaml
 
-from finbench.cards import cardfiles, eval_results, from_template
+from finbench.cards import cardfiles, from_template
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.core.records import Scorecard
 from finbench.hub import File
-from finbench.publishing.adapter import EVIDENCE, Bundle, check
+from finbench.publishing.adapter import Bundle, check, evidence_files
 from finbench.publishing.licences import hub_identifier
 
 RESULTS = "results"  # results/<subject>/<revision>/<task>.json, as MTEB keeps them
@@ -45,19 +45,9 @@ def _for_model(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
             f"These cards are of {len(identities)} subjects; a model's repository is of one.",
             "Name the cards of one subject, or leave --model out.",
         )
-    files = []
-    for path in paths:
-        samples = cardfiles.samples_path(path)
-        files.append(File(f"{EVIDENCE}/{path.name}", path))
-        files += [File(f"{EVIDENCE}/{samples.name}", samples)] if samples.is_file() else []
-    entries: dict[str, Any] = {}
-    for card in sorted(cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat)):
-        for entry in eval_results(card):
-            entries.setdefault(str(entry["dataset"]["task_id"]), entry)
-    made = yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True)
-    files.append(File(".eval_results/finbench.yaml", made.encode()))
-    tasks = ", ".join(name.removeprefix(catalog.PREFIX) for name in entries)
-    return Bundle(files, f"finbench: scores of {cards[0].subject.name} on {tasks}", "")
+    files, tasks = evidence_files(paths, cards)
+    shown = ", ".join(name.removeprefix(catalog.PREFIX) for name in tasks)
+    return Bundle(files, f"finbench: scores of {cards[0].subject.name} on {shown}", "")
 
 
 def _for_results(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
@@ -109,9 +99,6 @@ def _settings(card: Scorecard, task: str) -> str:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:120] or "unknown"
-
-
-# ---------------------------------------------------------------- data and tasks
 
 
 def data_bundle(folder: Path, repo: str) -> Bundle:

@@ -20,6 +20,7 @@ from finbench.publishing.picture import base_score, ordered
 from finbench.scoring import metrics, prompts, task_of_examples
 
 PICTURE = "finbench/scores.svg"
+_HUB_METRICS = {"acc": "accuracy", "macro_f1": "f1", "weighted_f1": "f1"}
 
 
 @dataclass(frozen=True)
@@ -105,23 +106,16 @@ def metadata(facts: Facts) -> dict[str, Any]:
     if facts.licence.name:
         found |= {"license_name": facts.licence.name}
     found["tags"] = tags
-    sets = sorted({name for part in (facts.record.data if facts.record else []) if (name := _on_hub(part.origin))})
-    if sets:
+    data = facts.record.data if facts.record else []
+    origins = [re.fullmatch(r"hub:([\w.-]+/[\w.-]+)", part.origin or "") for part in data]
+    if sets := sorted({match[1] for match in origins if match}):
         found["datasets"] = sets
     if facts.cards:
-        found["metrics"] = sorted({_hub_metric(score.main_metric) for card in facts.cards for score in card.scores})
+        names = [score.main_metric for card in facts.cards for score in card.scores]
+        found["metrics"] = sorted({_HUB_METRICS.get(name, name) for name in names})
         plain = min(facts.cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat))
         found |= model_index(plain, facts.title)
     return found
-
-
-def _on_hub(origin: str | None) -> str | None:
-    match = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)", origin or "")
-    return match[1] if match else None
-
-
-def _hub_metric(name: str) -> str:
-    return {"acc": "accuracy", "macro_f1": "f1", "weighted_f1": "f1"}.get(name, name)
 
 
 def _rows(facts: Facts) -> list[dict[str, str]]:
@@ -147,10 +141,10 @@ def _rows(facts: Facts) -> list[dict[str, str]]:
 
 def _data(facts: Facts) -> list[dict[str, str]]:
     """What it learnt from: set (and the task where that has another name), rows, licence, where it came from."""
-    found = []
-    parts = facts.record.data if facts.record else []
-    trained = list(facts.record.recipe.tasks) if facts.record else []
-    for part, asked in zip(parts, asked_as(trained, [part.set for part in parts]), strict=True):
+    if facts.record is None:
+        return []
+    found, parts = [], facts.record.data
+    for part, asked in zip(parts, asked_as(list(facts.record.recipe.tasks), [p.set for p in parts]), strict=True):
         task = next((task for task in catalog.tasks().values() if task.set == part.set), None)
         origin = part.origin or "unknown"
         found.append(

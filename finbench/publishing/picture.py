@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from finbench.cards import plots, shorten_name
 from finbench.core.catalog import PREFIX
-from finbench.core.records import Measure, Score, Scorecard
+from finbench.core.records import Score, Scorecard
 from finbench.scoring import metrics
 
 
@@ -16,23 +16,16 @@ def ordered(cards: Sequence[Scorecard], trained: Sequence[str]) -> list[tuple[Sc
     return sorted(pairs, key=lambda pair: trained.index(pair[1].task) if pair[1].task in trained else len(trained))
 
 
-def scores(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard], trained: Sequence[str] = ()) -> str:
+def scores(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard], trained: Sequence[str]) -> str:
     """An SVG of the main scores that are shares of 1, in the order of ``ordered``; equal cards give equal text."""
-    return plots.pairs(f"{cards[0].subject.name[:48]} beside its base", _rows(ordered(cards, trained), base_cards))
-
-
-def _rows(
-    pairs: Sequence[tuple[Scorecard, Score]], base_cards: Sequence[Scorecard]
-) -> list[tuple[str, str, Measure, Measure | None]]:
-    """Task, metric and number of documents, the adapter's score, the base's."""
-    found = []
-    for card, score in pairs:
+    rows = []  # task, metric and number of documents, the adapter's score, the base's
+    for card, score in ordered(cards, trained):
         if metrics.is_share(score.main_metric):
             base = base_score(card, score, base_cards)
             about = f"{metrics.spoken(score.main_metric)}, n = {score.n:,}"
             label = shorten_name(score.task.removeprefix(PREFIX), 27)
-            found.append((label, shorten_name(about, 34), score.main, base.main if base else None))
-    return found
+            rows.append((label, shorten_name(about, 34), score.main, base.main if base else None))
+    return plots.pairs(f"{cards[0].subject.name[:48]} beside its base", rows)
 
 
 def base_score(card: Scorecard, score: Score, base_cards: Sequence[Scorecard]) -> Score | None:

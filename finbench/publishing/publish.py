@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from finbench import hub
@@ -12,9 +11,7 @@ from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError
 from finbench.core.settings import PushSettings, called_with
 from finbench.publishing import adapter, evidence
-from finbench.publishing.adapter import Bundle, Options
-
-CARDS = Path("scorecards")  # where `finbench eval` leaves them
+from finbench.publishing.adapter import Bundle
 
 
 @dataclass(frozen=True)
@@ -86,9 +83,7 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
         return evidence.data_bundle(path, repo)
     if (path / "finbench.yaml").is_file():
         return evidence.tasks_bundle(path, repo)
-    own = not wanted.cards and CARDS.is_dir()
-    cards = (CARDS,) if own else tuple(wanted.cards)
-    return adapter.bundle(path, repo, Options(cards, wanted.base, wanted.licence, optional=own))
+    return adapter.bundle(wanted, repo)
 
 
 _MARKS = ("adapter_config.json", "finbench.json", "config.json", "dataset.json", "finbench.yaml")
