@@ -66,7 +66,7 @@ def beside(running: DevHub, files: dict[str, bytes]) -> None:
     lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": "files"}}]
     for path, data in files.items():
         lines.append({"key": "file", "value": {"path": path, "content": base64.b64encode(data).decode()}})
-    running.store.commit("models", "them/plain", "main", lines, "them", False)
+    running.store.repository("models", "them/plain").commit("main", lines, "them", False)
 
 
 def refused(match: str, action: Any, seconds: float = 5) -> FinbenchError:

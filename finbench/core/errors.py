@@ -17,8 +17,6 @@ NOTHING_TO_TYPE = ""
 
 # What a terminal obeys, or what turns a line around: it may come from a file of a stranger, whose text is only shown.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
 _LONGEST = 2_000  # characters of a line of a message
 
 

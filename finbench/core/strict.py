@@ -27,7 +27,7 @@ class Record(BaseModel):
 
     def to_json(self) -> str:
         """Indented JSON in field order, ending with a newline."""
-        return self.model_dump_json(indent=1) + "\n"
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
 
 def checked(kind: Callable[..., Kind], value: Any, where: str, hint: str = "") -> Kind:

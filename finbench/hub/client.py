@@ -16,7 +16,6 @@ from finbench.core.errors import FinbenchError
 Kind = Literal["model", "dataset", "space"]
 OFFICIAL = "https://huggingface.co"
 _CONNECT, _ANSWER = 10.0, 120.0  # seconds; the client itself would wait for ever
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{12,}")
 _BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
 _PREFIX: dict[str, str] = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 _SPOKEN: dict[str, str] = {"datasets/": "the data set ", "spaces/": "the Space "}
@@ -109,22 +108,22 @@ def account() -> Account | None:
     return Account(str(stated.get("name")), orgs, may_write, role)
 
 
-def token_free(text: str) -> str:
-    """Text without anything that looks like a token of the Hub."""
+def _tokens() -> re.Pattern[str]:
+    """What has a token's form, or is the user's own one."""
     from huggingface_hub import get_token
 
-    own = get_token()
-    text = text.replace(endpoint(), shown_endpoint())
-    hidden = _BEARER.sub("<token>", _TOKEN.sub("<token>", text))
-    return hidden.replace(own, "<token>") if own and len(own) > 5 else hidden
+    own = get_token() or ""
+    return re.compile("hf_[A-Za-z0-9]{12,}" + (f"|{re.escape(own)}" if len(own) > 5 else ""))
+
+
+def token_free(text: str) -> str:
+    """Text without anything that looks like a token of the Hub."""
+    return _BEARER.sub("<token>", _tokens().sub("<token>", text.replace(endpoint(), shown_endpoint())))
 
 
 def holds_token(text: str) -> bool:
     """Whether text has the user's own token, or something of a token's form."""
-    from huggingface_hub import get_token
-
-    own = get_token()
-    return bool(_TOKEN.search(text) or (own and len(own) > 5 and own in text))
+    return bool(_tokens().search(text))
 
 
 def status_of(fault: BaseException) -> int:

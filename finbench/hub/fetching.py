@@ -117,13 +117,11 @@ class _Place:
         """Whether every file is there as it was checked: sizes always, hashes where that is quick."""
         try:
             stated: dict[str, Any] = json.loads(self.manifest(sha).read_text(encoding="utf-8"))
-            view = self.view(sha)
-            if sorted(stated) != sorted(path.name for path in view.iterdir()):
+            here = {path.name: path.stat().st_size for path in self.view(sha).iterdir()}
+            if here != {name: size for name, (size, _) in stated.items()}:
                 return False
-            if any((view / name).stat().st_size != size for name, (size, _) in stated.items()):
-                return False
-            quick = sum(size for size, _ in stated.values()) <= _CHECKED_AGAIN
-            return not quick or all(_hash(view / name, known) == known for name, (_, known) in stated.items())
+            slow = sum(here.values()) > _CHECKED_AGAIN
+            return slow or all(_hash(self.view(sha) / name, known) == known for name, (_, known) in stated.items())
         except (OSError, ValueError, TypeError, AttributeError):
             return False
 

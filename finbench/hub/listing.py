@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,23 +40,20 @@ def items(repo: str, kind: Kind, sha: str, folder: str | None = None, most: int 
 
     Raises FinbenchError after ``most`` entries, and for a name that leads out of the repository or the folder.
     """
-    for number, item in enumerate(itertools.islice(_listed(repo, kind, sha, folder), most + 1)):
-        said = sentence(address(repo, kind))
-        if number == most:
-            raise FinbenchError(f"{said} lists more than {most:,} files; that is too many.", BY_HAND)
-        name = str(item.path)
-        below = name.removeprefix(f"{folder}/")
-        if hostile(name) or (folder is not None and (below == name or "/" in below)):
-            raise FinbenchError(
-                f"{said} lists a file that leads out of its folder ({name[:60]!r}): refused.",
-                "Use another repository, and report this one to the Hub.",
-            )
-        yield item
-
-
-def _listed(repo: str, kind: Kind, sha: str, folder: str | None) -> Iterator[Any]:
+    said = sentence(address(repo, kind))
     try:
-        yield from api().list_repo_tree(repo, folder, repo_type=kind, revision=sha, recursive=folder is None)
+        listed = api().list_repo_tree(repo, folder, repo_type=kind, revision=sha, recursive=folder is None)
+        for number, item in enumerate(listed):
+            if number == most:
+                raise FinbenchError(f"{said} lists more than {most:,} files; that is too many.", BY_HAND)
+            name = str(item.path)
+            below = name.removeprefix(f"{folder}/")
+            if hostile(name) or (folder is not None and (below == name or "/" in below)):
+                raise FinbenchError(
+                    f"{said} lists a file that leads out of its folder ({name[:60]!r}): refused.",
+                    "Use another repository, and report this one to the Hub.",
+                )
+            yield item
     except (TypeError, KeyError, AttributeError) as fault:  # what the client makes of JSON that is no listing
         raise no_hub() from fault
 

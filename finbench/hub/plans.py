@@ -29,7 +29,6 @@ class File:
 
     @property
     def size(self) -> int:
-        """Bytes."""
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
     def hashes(self) -> tuple[str, str]:

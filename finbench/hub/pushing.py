@@ -165,8 +165,8 @@ def _given_up(fault: BaseException, plan: Plan) -> FinbenchError:
     )
 
 
-def _head(plan: Plan) -> str:
-    return str(api().repo_info(plan.repo, repo_type=plan.kind, revision="main").sha)
+def _head(plan: Plan, branch: str = "main") -> str:
+    return str(api().repo_info(plan.repo, repo_type=plan.kind, revision=branch).sha)
 
 
 def _files(plan: Plan, sha: str) -> dict[str, Remote]:
@@ -193,10 +193,10 @@ def _open_request(plan: Plan) -> Published | None:
     """An open pull request of ours that proposes exactly this plan."""
     for found in api().get_repo_discussions(plan.repo, repo_type=plan.kind, discussion_type="pull_request"):
         if found.status in ("open", "draft") and found.title == plan.message:
-            info = api().repo_info(plan.repo, repo_type=plan.kind, revision=f"refs/pr/{found.num}")
-            if _holds(plan, _files(plan, str(info.sha))):
+            sha = _head(plan, f"refs/pr/{found.num}")
+            if _holds(plan, _files(plan, sha)):
                 url = page(plan.repo, plan.kind, "discussions", str(found.num))
-                return Published(str(info.sha), url, False, url)
+                return Published(sha, url, False, url)
     return None
 
 

@@ -21,7 +21,7 @@ from finbench.evaluation import verify
 from finbench.hub import SAFE_FILES, File, Kind
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
-from finbench.publishing import modelcard, picture
+from finbench.publishing import modelcard
 from finbench.publishing.licences import licence_of
 
 EVIDENCE = "finbench/scorecards"
@@ -81,7 +81,7 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
         files.append(File("finbench/recipe.yaml", f"# finbench train recipe.yaml\n{recipe}".encode()))
     files += evidence_files([path for path, _ in [*own, *beside]], facts.cards)[0]
     if own:
-        files.append(File(modelcard.PICTURE, picture.scores(facts.cards, facts.base_cards, facts.tasks).encode()))
+        files.append(File(modelcard.PICTURE, modelcard.plot(facts.cards, facts.base_cards, facts.tasks).encode()))
     message = f"finbench: {found.name} {found.identity[:12]}"
     return Bundle(files, message, readme, owned=SAFE_FILES, notes=notes)
 

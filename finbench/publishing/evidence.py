@@ -56,7 +56,7 @@ def _for_results(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
         rows = cardfiles.read_samples(path)
         for score in card.scores:
             own = [row for row in rows if row["task"] == score.task]
-            place = f"{RESULTS}/{_subject(card)}/{_revision(card)}/{_settings(card, score.task)}"
+            place = _place(card, score.task)
             for name, content in _alone(card, score.task, own).items():
                 files[f"{place}{name}"] = File(f"{place}{name}", content)
     names = sorted({card.subject.name for card in cards})
@@ -73,28 +73,19 @@ def _alone(card: Scorecard, task: str, rows: list[dict[str, Any]]) -> dict[str, 
         return {".json": path.read_bytes(), ".samples.jsonl.zst": cardfiles.samples_path(path).read_bytes()}
 
 
-def _subject(card: Scorecard) -> str:
-    """The subject's repository if it has one, else its name; safe as part of a path."""
+def _place(card: Scorecard, task: str) -> str:
+    """Subject (its repository, else its name), revision, and task with the settings that are not the usual ones."""
     subject = card.subject
-    source = (subject.adapter_source or "").removeprefix("hub:").partition("@")[0]
-    if not subject.adapter:
-        source = subject.base.hub_id or ""
-    return _slug(source.replace("/", "__") or subject.name)
-
-
-def _revision(card: Scorecard) -> str:
-    subject = card.subject
-    sha = (subject.adapter_source or "").partition("@")[2] if subject.adapter else subject.base.revision
-    return _slug(sha or (subject.adapter or subject.base.fingerprint)[:40])
-
-
-def _settings(card: Scorecard, task: str) -> str:
-    """The task, and the settings that are not the usual ones."""
-    subject = card.subject
+    if subject.adapter:
+        source, _, revision = (subject.adapter_source or "").removeprefix("hub:").partition("@")
+    else:
+        source, revision = subject.base.hub_id or "", subject.base.revision or ""
     parts = [task, f"{subject.bits}bit" if subject.bits != 16 else "", "chat" if subject.chat else ""]
     parts += [f"{card.shots}shot" if card.shots else "", f"first{card.limit}" if card.limit else ""]
     parts.append(f"on-{subject.base.fingerprint[:8]}" if subject.adapter else "")
-    return _slug("-".join(part for part in parts if part))
+    name = _slug(source.replace("/", "__") or subject.name)
+    commit = _slug(revision or (subject.adapter or subject.base.fingerprint)[:40])
+    return f"{RESULTS}/{name}/{commit}/{_slug('-'.join(part for part in parts if part))}"
 
 
 def _slug(text: str) -> str:

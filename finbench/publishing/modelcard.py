@@ -1,4 +1,4 @@
-"""README.md of a published adapter or model: metadata for the Hub, and a page that a person is glad to find."""
+"""README.md of a published adapter or model: metadata for the Hub, a page that a person is glad to find, its plot."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 import yaml
 
 from finbench import hub
-from finbench.cards import amount, conditions_of, from_template, in_brackets, model_index
+from finbench.cards import amount, conditions_of, from_template, in_brackets, model_index, plots, shorten_name
 from finbench.core import catalog
-from finbench.core.records import Adapter, BaseModelId, Scorecard
+from finbench.core.records import Adapter, BaseModelId, Score, Scorecard
 from finbench.engines import servable
 from finbench.methods import METHODS, irqlora
 from finbench.publishing.licences import Licence
-from finbench.publishing.picture import base_score, ordered
 from finbench.scoring import metrics, prompts, task_of_examples
 
 PICTURE = "finbench/scores.svg"
@@ -55,7 +54,6 @@ class Facts:
 
     @property
     def rank(self) -> int | None:
-        """Rank of the update."""
         return self.record.recipe.rank if self.record else self.config.get("r")
 
     @property
@@ -116,6 +114,34 @@ def metadata(facts: Facts) -> dict[str, Any]:
         plain = min(facts.cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat))
         found |= model_index(plain, facts.title)
     return found
+
+
+def ordered(cards: Sequence[Scorecard], trained: Sequence[str]) -> list[tuple[Scorecard, Score]]:
+    """Every score with its card: what the adapter was trained on comes first, in its recipe's order."""
+    pairs = [(card, score) for card in cards for score in card.scores]
+    return sorted(pairs, key=lambda pair: trained.index(pair[1].task) if pair[1].task in trained else len(trained))
+
+
+def plot(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard], trained: Sequence[str]) -> str:
+    """An SVG of the main scores that are shares of 1, in the order of ``ordered``; equal cards give equal text."""
+    rows = []  # task, metric and number of documents, the adapter's score, the base's
+    for card, score in ordered(cards, trained):
+        if metrics.is_share(score.main_metric):
+            base = base_score(card, score, base_cards)
+            about = f"{metrics.spoken(score.main_metric)}, n = {score.n:,}"
+            label = shorten_name(score.task.removeprefix(catalog.PREFIX), 27)
+            rows.append((label, shorten_name(about, 34), score.main, base.main if base else None))
+    return plots.pairs(f"{cards[0].subject.name[:48]} beside its base", rows)
+
+
+def base_score(card: Scorecard, score: Score, base_cards: Sequence[Scorecard]) -> Score | None:
+    """The base's score in the very same task: task, data, shots, template."""
+    for other in base_cards:
+        same = other.shots == card.shots and other.subject.chat == card.subject.chat and other.limit == card.limit
+        for found in other.scores:
+            if same and found.task_digest == score.task_digest and found.data.digest == score.data.digest:
+                return found
+    return None
 
 
 def _rows(facts: Facts) -> list[dict[str, str]]:

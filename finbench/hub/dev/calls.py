@@ -74,6 +74,5 @@ class Answer:
 
     @classmethod
     def json(cls, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
-        """JSON."""
         kind = {"Content-Type": "application/json; charset=utf-8"}
         return cls(json.dumps(value).encode(), status, {**kind, **(headers or {})})

@@ -1,4 +1,4 @@
-"""The development Hub over HTTP, on this machine only."""
+"""The development Hub over HTTP, on this machine only: which request goes to whom."""
 
 from __future__ import annotations
 
@@ -12,12 +12,28 @@ from threading import Thread
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote
 
+from finbench.hub.dev import reading, writing
 from finbench.hub.dev.calls import Answer, Call, DevAccount
+from finbench.hub.dev.card import card_faults
 from finbench.hub.dev.faults import HOSTILE_NAMES, Fault, Faults
-from finbench.hub.dev.routes import answer
 from finbench.hub.dev.store import Refusal, Store
 
 TOKEN = "hf_development"  # of the account `dev`, which may write everywhere
+_OF_A_REPOSITORY: dict[tuple[str, str], Callable[..., Answer]] = {
+    ("GET", "revision"): reading.info,
+    ("GET", "tree"): reading.tree,
+    ("GET", "refs"): reading.refs,
+    ("GET", "commits"): reading.commits,
+    ("GET", "auth-check"): reading.check,
+    ("GET", "discussions"): reading.discussions,
+    ("POST", "paths-info"): reading.paths,
+    ("POST", "preupload"): writing.preupload,
+    ("POST", "commit"): writing.commit,
+    ("POST", "tag"): writing.tag,
+    ("POST", "branch"): writing.branch,
+    ("POST", "discussions"): writing.discuss,
+    ("PUT", "settings"): writing.settings,
+}
 
 
 class DevHub(ThreadingHTTPServer):
@@ -94,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
             base = f"http://{self.headers.get('Host') or hub.url.removeprefix('http://')}"
             path, _, query = self.path.partition("?")
             parts = [unquote(part) for part in path.strip("/").split("/")]  # a quoted slash stays inside its part
-            return answer(Call(hub.store, self.command, parts, parse_qs(query), body, hub.tokens.get(token), base))
+            return _answered(Call(hub.store, self.command, parts, parse_qs(query), body, hub.tokens.get(token), base))
         except Refusal as fault:
             codes = {"X-Error-Code": fault.code} if fault.code else {}
             message = {"X-Error-Message": fault.message.encode("ascii", "replace").decode()}
@@ -160,3 +176,52 @@ def _ranged(stated: str, size: int) -> slice | None:
 def _cut(fault: Fault, size: int) -> int:
     """Bytes of a body that are sent: as many as the fault says, else the half."""
     return min(int(fault.value), size) if fault.value.isdecimal() else size // 2
+
+
+def _answered(call: Call) -> Answer:
+    """Answer any request; Refusal for what is not there or not allowed."""
+    parts = call.parts
+    if parts[0] == "api":
+        return _api(call, parts[1:])
+    if parts[0] == "lfs" and len(parts) > 2:
+        return writing.lfs(call, *parts[1:4])
+    kind = parts[0] if parts[0] in ("datasets", "spaces") else "models"
+    rest = parts if kind == "models" else parts[1:]
+    name, rest, reads = "/".join(rest[:2]), rest[2:], call.method in ("GET", "HEAD")
+    if rest == ["info", "lfs", "objects", "batch"] and name.endswith(".git") and call.method == "POST":
+        return writing.batch(call, call.readable(kind, name.removesuffix(".git")))
+    if len(rest) > 2 and rest[0] in ("resolve", "raw") and reads:
+        return reading.file(call, call.readable(kind, name), rest[1], "/".join(rest[2:]))
+    if "/" in name and not rest and reads:
+        return Answer(f"{call.readable(kind, name).name}: a repository of a development Hub\n".encode())
+    raise Refusal(404, "Not found")
+
+
+def _api(call: Call, parts: list[str]) -> Answer:
+    if parts == ["whoami-v2"]:
+        return _who(call)
+    if parts == ["repos", "create"] and call.method == "POST":
+        return writing.create(call)
+    if parts == ["validate-yaml"] and call.method == "POST":
+        stated = call.json()
+        faults = card_faults(str(stated.get("content", "")), str(stated.get("repoType") or "model"))
+        errors = [{"message": fault} for fault in faults]
+        return Answer.json({"errors": errors, "warnings": []}, 400 if errors else 200)
+    if len(parts) < 3 or parts[0] not in ("models", "datasets", "spaces"):
+        raise Refusal(404, "Not found")
+    repo = call.readable(parts[0], "/".join(parts[1:3]))
+    verb = parts[3] if len(parts) > 3 else "revision"
+    if (call.method, verb) not in _OF_A_REPOSITORY:
+        raise Refusal(404, "Not found")
+    return _OF_A_REPOSITORY[call.method, verb](call, repo, *parts[4:])
+
+
+def _who(call: Call) -> Answer:
+    who = call.account
+    if who is None:
+        raise Refusal(401, "Invalid user token.")
+    orgs = [{"type": "org", "name": name, "roleInOrg": "write"} for name in who.orgs if name != "*"]
+    token = {"displayName": "development", "role": who.role}
+    return Answer.json(
+        {"type": "user", "name": who.name, "orgs": orgs, "auth": {"type": "access_token", "accessToken": token}}
+    )

@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -130,7 +130,6 @@ class Repository:
 
     @property
     def owner(self) -> str:
-        """Its namespace."""
         return self.name.partition("/")[0]
 
     @property
@@ -160,7 +159,6 @@ class Repository:
             _write_json(self.folder / "repo.json", {"private": private, "gated": False, "created": now()})
 
     def change(self, settings: Mapping[str, Any]) -> None:
-        """Change private or gated."""
         with self.store.lock:
             info = self.info() | {key: settings[key] for key in ("private", "gated") if key in settings}
             if "visibility" in settings:
@@ -216,22 +214,28 @@ class Repository:
         return StoredFile(len(data), git_oid(data), sha, lfs=False)
 
     def commit(
-        self, revision: str, lines: Iterable[Mapping[str, Any]], author: str, create_pr: bool
+        self, revision: str, lines: Sequence[Mapping[str, Any]], author: str, create_pr: bool
     ) -> tuple[str, int | None]:
         """Apply a commit's lines (as the client sends them); return (commit, number of the pull request).
 
         All or nothing: the ref moves last. Refusal 412 where the parent it names is not the head.
         """
         with self.store.lock:
-            header, changes = _split(lines)
+            for line in lines:
+                if not isinstance(line.get("key"), str) or not isinstance(line.get("value"), dict):
+                    raise Refusal(400, "Every line of a commit is {key, value}")
+            header = {line["key"]: line["value"] for line in lines}.get("header", {})
+            if not header.get("summary"):
+                raise Refusal(400, "A commit needs a header with a summary")
             head = self.resolve(revision)
             parent = str(header.get("parentCommit") or head)
             if not create_pr and not head.startswith(parent):
                 raise Refusal(412, "A commit has happened since. Please refresh and try again.")
             base = self.resolve(parent) if create_pr and _SHA.fullmatch(parent) else head
             tree = self.tree(base)
-            for key, value in changes:
-                self._apply(tree, key, value)
+            for line in lines:
+                if line["key"] != "header":
+                    self._apply(tree, line["key"], line["value"])
             summary, description = str(header["summary"]), str(header.get("description") or "")
             sha = self._add_commit(base, summary, tree, description)
             if not create_pr:
@@ -302,20 +306,3 @@ class Repository:
                 raise Refusal(404, "No such discussion")
             found[number - 1] |= {"status": status, "merged": merged}
             _write_json(self.folder / "discussions.json", found)
-
-
-def _split(lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], list[tuple[str, Mapping[str, Any]]]]:
-    """(header, changes) of a commit's lines."""
-    header: dict[str, Any] = {}
-    changes: list[tuple[str, Mapping[str, Any]]] = []
-    for line in lines:
-        key, value = line.get("key"), line.get("value")
-        if not isinstance(key, str) or not isinstance(value, dict):
-            raise Refusal(400, "Every line of a commit is {key, value}")
-        if key == "header":
-            header = value
-        else:
-            changes.append((key, value))
-    if not header.get("summary"):
-        raise Refusal(400, "A commit needs a header with a summary")
-    return header, changes
