@@ -35,7 +35,6 @@ _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_a
 _PLAIN = re.compile(r"[\w.-]*")
 _TICK = 0.02  # seconds between two looks at the clock and at memory
 _STALLED = 120.0  # seconds of the wall after which a process that takes no processor time is given up
-_START = 3.0  # seconds that a process may need to begin
 _REFUSED = "Choose another model; a file like this is broken or made to harm. Tell its author."
 _CORRECT = "Correct the file if it is your own; else fetch it again, or tell its author."
 
@@ -219,16 +218,14 @@ def finishes(code: str, payload: Any, seconds: float, memory: int = 4 * 2**30, i
     """Whether Python code that reads JSON from stdin ends well in a process of its own, within these bounds.
 
     ``seconds`` are of the processor, from after ``imports`` on, so that a busy machine refuses nothing that an idle one
-    takes; where the system has no such clock they are of the wall. The process is isolated (no user site, no
-    environment variables of Python) and has no more than ``memory`` bytes.
+    takes. The process is isolated (no user site, no environment variables of Python) and has no more than ``memory``
+    bytes, where the system can bound them.
     """
-    own_clock = hasattr(signal, "setitimer")
     bounded = (
-        f"{imports}\ntry:\n import resource, signal\n"
-        f" resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))\n"
+        f"{imports}\nimport resource, signal\n"
+        f"try:\n resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))\nexcept (ValueError, OSError):\n pass\n"
         # what SIGPROF does by itself: the process ends, also in the middle of C code
-        f" signal.setitimer(signal.ITIMER_PROF, {seconds})\n"
-        "except (ImportError, AttributeError, ValueError, OSError):\n pass\n" + code
+        f"signal.setitimer(signal.ITIMER_PROF, {seconds})\n{code}"
     )
     try:
         done = subprocess.run(
@@ -236,7 +233,7 @@ def finishes(code: str, payload: Any, seconds: float, memory: int = 4 * 2**30, i
             input=json.dumps(payload),
             capture_output=True,
             text=True,
-            timeout=_STALLED if own_clock else seconds + _START,
+            timeout=_STALLED,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -248,9 +245,9 @@ def finishes(code: str, payload: Any, seconds: float, memory: int = 4 * 2**30, i
 def bounded(what: str, seconds: float, hint: str, memory: int = 2**30) -> Iterator[None]:
     """Stop the block, by Exceeded, after ``seconds`` of the processor or when it has taken ``memory`` bytes more.
 
-    Works between two steps of Python, in the main thread, where the system has timers; elsewhere it does nothing.
+    Works between two steps of Python, in the main thread; elsewhere it does nothing.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     start, before = time.thread_time(), _resident()  # a machine that is busy, or was asleep, stops nothing

@@ -60,13 +60,17 @@ class Plan:
     message: str
     files: tuple[File, ...]
     changes: tuple[Change, ...]
-    exists: bool
     parent: str | None
     private: bool
     pull_request: bool
     owned: tuple[str, ...] = ()
     compared: bool = True
     hashes: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # path -> (SHA-256, git id)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a repository to compare with."""
+        return self.parent is not None
 
     @property
     def upload_bytes(self) -> int:
@@ -87,13 +91,12 @@ class Plan:
         """Whether a file of the repository belongs to what is published: it goes where it is not in the plan."""
         return any(fnmatch.fnmatchcase(path, p) and path.count("/") == p.count("/") for p in self.owned)
 
-    def on(self, head: str, there: Mapping[str, Remote]) -> Plan:
-        """The same plan on a commit with these files."""
+    def on(self, head: str | None, there: Mapping[str, Remote]) -> Plan:
+        """The same plan on a commit with these files, or on none."""
         changes = [Change(file.path, self.state(file.path, there), file.size) for file in self.files]
         kept = {file.path for file in self.files}
         changes += [Change(p, "removed", file.size) for p, file in there.items() if p not in kept and self.owns(p)]
-        ordered = tuple(sorted(changes, key=lambda change: change.path))
-        return replace(self, changes=ordered, exists=True, parent=head)
+        return replace(self, changes=tuple(sorted(changes, key=lambda change: change.path)), parent=head)
 
     def state(self, path: str, there: Mapping[str, Remote]) -> State:
         """What has to happen to a file of the plan where these files are."""
@@ -136,9 +139,8 @@ def make_plan(
     """
     _check(files)
     hashes = {file.path: file.hashes() for file in files}
-    added = tuple(Change(file.path, "added", file.size) for file in sorted(files, key=lambda file: file.path))
-    plan = Plan(
-        repo, kind, message, tuple(files), added, False, None, not public, pull_request, tuple(owned), hashes=hashes
+    plan = Plan(repo, kind, message, tuple(files), (), None, not public, pull_request, tuple(owned), hashes=hashes).on(
+        None, {}
     )
     try:
         return _there(plan)
@@ -167,8 +169,7 @@ def _check(files: Sequence[File]) -> None:
             )
         if file.size <= _SEARCHED and not file.path.endswith((".safetensors", ".zst", ".png")):
             data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
-            text = data.decode("utf-8", "replace")
-            if holds_token(text):
+            if holds_token(data.decode("utf-8", "replace")):
                 raise FinbenchError(f"{file.path} holds what looks like a token; nothing was sent.", "Remove it there.")
 
 

@@ -11,7 +11,7 @@ from finbench.hub.dev.store import Refusal, Repository, git_oid
 PAGE = 1000  # items of a listing before the next page
 
 
-def info(call: Call, repo: Repository, revision: str = "main") -> Answer:
+def info(call: Call, repo: Repository, revision: str = "main") -> dict[str, Any]:
     """A repository at a revision."""
     known, sha = repo.info(), repo.resolve(revision)
     stated: dict[str, Any] = {"_id": sha[:24], "sha": sha}
@@ -19,7 +19,7 @@ def info(call: Call, repo: Repository, revision: str = "main") -> Answer:
     stated |= {"private": known["private"], "gated": known["gated"], "disabled": False, "tags": []}
     stated |= {"downloads": 0, "likes": 0, "createdAt": known["created"]}
     stated |= {"siblings": [{"rfilename": path} for path in repo.tree(sha)]}
-    return Answer.json(stated | {"lastModified": repo.commit_of(sha)["date"]})
+    return stated | {"lastModified": repo.commit_of(sha)["date"]}
 
 
 def tree(call: Call, repo: Repository, revision: str = "main", *below: str) -> Answer:
@@ -47,17 +47,17 @@ def tree(call: Call, repo: Repository, revision: str = "main", *below: str) -> A
     return Answer.json(items[start : start + PAGE], headers=headers)
 
 
-def refs(call: Call, repo: Repository) -> Answer:
+def refs(call: Call, repo: Repository) -> dict[str, Any]:
     """Branches, tags and pull requests."""
     found: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
     places = {"refs/heads/": "branches", "refs/tags/": "tags", "refs/pr/": "pullRequests"}
     for ref, sha in repo.refs().items():
         start = next(start for start in places if ref.startswith(start))
         found[places[start]].append({"name": ref.removeprefix(start), "ref": ref, "targetCommit": sha})
-    return Answer.json(found)
+    return found
 
 
-def commits(call: Call, repo: Repository, revision: str = "main") -> Answer:
+def commits(call: Call, repo: Repository, revision: str = "main") -> list[dict[str, Any]]:
     """The history of a revision, newest first."""
     sha: str | None = repo.resolve(revision)
     found = []
@@ -68,22 +68,21 @@ def commits(call: Call, repo: Repository, revision: str = "main") -> Answer:
             | {"authors": [{"user": repo.owner}]}
         )
         sha = commit["parent"]
-    return Answer.json(found)
+    return found
 
 
-def check(call: Call, repo: Repository) -> Answer:
+def check(call: Call, repo: Repository) -> None:
     """Whether the caller may read a gated repository."""
     if repo.info()["gated"] and not call.owns(repo.name):
         raise Refusal(403, f"Access to {repo.name} is restricted", "GatedRepo")
-    return Answer.json({})
 
 
-def paths(call: Call, repo: Repository, revision: str = "main") -> Answer:
+def paths(call: Call, repo: Repository, revision: str = "main") -> list[dict[str, Any]]:
     """Some files by their paths."""
     as_json = call.body.lstrip().startswith(b"{")
     wanted = call.json().get("paths", []) if as_json else parse_qs(call.body.decode()).get("paths", [])
     files = repo.tree(repo.resolve(revision))
-    return Answer.json([files[path].as_tree(path) for path in wanted if path in files])
+    return [files[path].as_tree(path) for path in wanted if path in files]
 
 
 def file(call: Call, repo: Repository, revision: str, path: str) -> Answer:
@@ -101,13 +100,13 @@ def file(call: Call, repo: Repository, revision: str, path: str) -> Answer:
     return Answer(call.store.blob(entry.sha256).read_bytes(), 200, headers)
 
 
-def discussions(call: Call, repo: Repository, number: str = "") -> Answer:
+def discussions(call: Call, repo: Repository, number: str = "") -> dict[str, Any]:
     """All discussions and pull requests, or one with its events."""
     found = repo.discussions()
     if not number:
         wanted = {"pull_request": True, "discussion": False}.get(call.query.get("type", [""])[0])
         listed = [_stated(repo, one) for one in reversed(found) if wanted in (None, one["pull_request"])]
-        return Answer.json({"discussions": listed, "count": len(listed), "start": 0})
+        return {"discussions": listed, "count": len(listed), "start": 0}
     if not number.isdigit() or not 0 < int(number) <= len(found):
         raise Refusal(404, "No such discussion")
     one = found[int(number) - 1]
@@ -117,7 +116,7 @@ def discussions(call: Call, repo: Repository, number: str = "") -> Answer:
     stated = _stated(repo, one) | {"events": [event], "filesWithConflicts": []}
     if one["pull_request"]:
         stated["changes"] = {"base": "refs/heads/main", "mergeCommitId": one["merged"]}
-    return Answer.json(stated)
+    return stated
 
 
 def _stated(repo: Repository, found: dict[str, Any]) -> dict[str, Any]:

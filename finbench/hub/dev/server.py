@@ -19,7 +19,7 @@ from finbench.hub.dev.faults import HOSTILE_NAMES, Fault, Faults
 from finbench.hub.dev.store import Refusal, Store
 
 TOKEN = "hf_development"  # of the account `dev`, which may write everywhere
-_OF_A_REPOSITORY: dict[tuple[str, str], Callable[..., Answer]] = {
+_OF_A_REPOSITORY: dict[tuple[str, str], Callable[..., Any]] = {
     ("GET", "revision"): reading.info,
     ("GET", "tree"): reading.tree,
     ("GET", "refs"): reading.refs,
@@ -110,7 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             base = f"http://{self.headers.get('Host') or hub.url.removeprefix('http://')}"
             path, _, query = self.path.partition("?")
             parts = [unquote(part) for part in path.strip("/").split("/")]  # a quoted slash stays inside its part
-            return _answered(Call(hub.store, self.command, parts, parse_qs(query), body, hub.tokens.get(token), base))
+            found = _answered(Call(hub.store, self.command, parts, parse_qs(query), body, hub.tokens.get(token), base))
+            return found if isinstance(found, Answer) else Answer.json({} if found is None else found)
         except Refusal as fault:
             codes = {"X-Error-Code": fault.code} if fault.code else {}
             message = {"X-Error-Message": fault.message.encode("ascii", "replace").decode()}
@@ -178,8 +179,8 @@ def _cut(fault: Fault, size: int) -> int:
     return min(int(fault.value), size) if fault.value.isdecimal() else size // 2
 
 
-def _answered(call: Call) -> Answer:
-    """Answer any request; Refusal for what is not there or not allowed."""
+def _answered(call: Call) -> Any:
+    """What any request is answered: an Answer, JSON, or None for an empty object; Refusal where that is due."""
     parts = call.parts
     if parts[0] == "api":
         return _api(call, parts[1:])
@@ -197,7 +198,7 @@ def _answered(call: Call) -> Answer:
     raise Refusal(404, "Not found")
 
 
-def _api(call: Call, parts: list[str]) -> Answer:
+def _api(call: Call, parts: list[str]) -> Any:
     if parts == ["whoami-v2"]:
         return _who(call)
     if parts == ["repos", "create"] and call.method == "POST":
@@ -216,12 +217,10 @@ def _api(call: Call, parts: list[str]) -> Answer:
     return _OF_A_REPOSITORY[call.method, verb](call, repo, *parts[4:])
 
 
-def _who(call: Call) -> Answer:
+def _who(call: Call) -> dict[str, Any]:
     who = call.account
     if who is None:
         raise Refusal(401, "Invalid user token.")
     orgs = [{"type": "org", "name": name, "roleInOrg": "write"} for name in who.orgs if name != "*"]
     token = {"displayName": "development", "role": who.role}
-    return Answer.json(
-        {"type": "user", "name": who.name, "orgs": orgs, "auth": {"type": "access_token", "accessToken": token}}
-    )
+    return {"type": "user", "name": who.name, "orgs": orgs, "auth": {"type": "access_token", "accessToken": token}}

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 LFS_ENDINGS = (".safetensors", ".bin", ".gguf", ".parquet", ".zst", ".model", ".png", ".zip", ".pt", ".pkl")
 _LFS_SIZE = 10 * 2**20  # bytes from which any file is large
@@ -36,8 +36,7 @@ class Refusal(Exception):
         self.status, self.message, self.code = status, message, code
 
 
-@dataclass(frozen=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """A file of a commit: size in bytes, git blob id, and SHA-256 (which names the blob on disk)."""
 
     size: int
@@ -197,13 +196,13 @@ class Repository:
 
     def tree(self, sha: str) -> dict[str, StoredFile]:
         """The files of a commit by path."""
-        return {path: StoredFile(*item) for path, item in sorted(self.commit_of(sha)["tree"].items())}
+        return {path: StoredFile(*item) for path, item in self.commit_of(sha)["tree"].items()}
 
     def _add_commit(
         self, parent: str | None, summary: str, tree: Mapping[str, StoredFile], description: str = ""
     ) -> str:
         record: dict[str, Any] = {"parent": parent, "summary": summary, "description": description, "date": now()}
-        record["tree"] = {path: [e.size, e.oid, e.sha256, e.lfs] for path, e in sorted(tree.items())}
+        record["tree"] = dict(sorted(tree.items()))
         sha = hashlib.sha1(json.dumps(record).encode(), usedforsecurity=False).hexdigest()
         _write_json(self.folder / "commits" / f"{sha}.json", record)
         return sha

@@ -10,7 +10,7 @@ from finbench.hub.dev.calls import Answer, Call
 from finbench.hub.dev.store import Refusal, Repository, is_large, now
 
 
-def create(call: Call) -> Answer:
+def create(call: Call) -> Any:
     """A new repository."""
     stated = call.json()
     account = call.writer()
@@ -25,10 +25,10 @@ def create(call: Call) -> Answer:
         repo.create(private=bool(stated.get("private")) or stated.get("visibility") == "private")
     except Refusal as fault:
         return Answer.json({"error": fault.message, "url": url}, fault.status)
-    return Answer.json({"url": url, "name": name, "id": name})
+    return {"url": url, "name": name, "id": name}
 
 
-def preupload(call: Call, repo: Repository, revision: str = "main") -> Answer:
+def preupload(call: Call, repo: Repository, revision: str = "main") -> dict[str, Any]:
     """Which of some files go by LFS."""
     call.writer("" if "create_pr" in call.query else repo.name)
     tree = repo.tree(repo.resolve(revision))
@@ -40,10 +40,10 @@ def preupload(call: Call, repo: Repository, revision: str = "main") -> Answer:
         if known := tree.get(path):
             stated["oid"] = known.sha256 if known.lfs else known.oid
         files.append(stated)
-    return Answer.json({"files": files})
+    return {"files": files}
 
 
-def batch(call: Call, repo: Repository) -> Answer:
+def batch(call: Call, repo: Repository) -> dict[str, Any]:
     """Where objects are to be sent that are not here yet."""
     call.writer()
     objects = []
@@ -60,10 +60,10 @@ def batch(call: Call, repo: Repository) -> Answer:
             upload = {"href": f"{call.base}/lfs/{action}/{oid}", "header": header}
             stated["actions"] = {"upload": upload, "verify": verify}
         objects.append(stated)
-    return Answer.json({"transfer": "multipart" if call.store.multipart else "basic", "objects": objects})
+    return {"transfer": "multipart" if call.store.multipart else "basic", "objects": objects}
 
 
-def lfs(call: Call, action: str = "", oid: str = "", number: str = "") -> Answer:
+def lfs(call: Call, action: str = "", oid: str = "", number: str = "") -> Answer | None:
     """An object, in one piece or in parts."""
     store, verb = call.store, (call.method, action)
     if verb == ("PUT", "put"):
@@ -79,10 +79,10 @@ def lfs(call: Call, action: str = "", oid: str = "", number: str = "") -> Answer
             raise Refusal(404, "The object was not uploaded")
     else:
         raise Refusal(404, "Not found")
-    return Answer.json({})
+    return None
 
 
-def commit(call: Call, repo: Repository, revision: str = "main") -> Answer:
+def commit(call: Call, repo: Repository, revision: str = "main") -> dict[str, Any]:
     """A commit, or with ``create_pr`` a pull request."""
     pull = call.query.get("create_pr") == ["1"]
     account = call.writer("" if pull else repo.name)
@@ -93,31 +93,28 @@ def commit(call: Call, repo: Repository, revision: str = "main") -> Answer:
     sha, number = repo.commit(revision, lines, account.name, pull)
     page = f"{call.base}/{repo.page}"
     stated = {"success": True, "commitOid": sha, "commitUrl": f"{page}/commit/{sha}"}
-    return Answer.json(stated | ({"pullRequestUrl": f"{page}/discussions/{number}"} if number else {}))
+    return stated | ({"pullRequestUrl": f"{page}/discussions/{number}"} if number else {})
 
 
-def tag(call: Call, repo: Repository, revision: str = "main") -> Answer:
+def tag(call: Call, repo: Repository, revision: str = "main") -> None:
     """A new tag."""
     call.writer(repo.name)
     repo.add_ref(f"refs/tags/{call.json().get('tag')}", repo.resolve(revision))
-    return Answer.json({})
 
 
-def branch(call: Call, repo: Repository, name: str) -> Answer:
+def branch(call: Call, repo: Repository, name: str) -> None:
     """A new branch."""
     call.writer(repo.name)
     repo.add_ref(f"refs/heads/{name}", repo.resolve(str(call.json().get("startingPoint", "main"))))
-    return Answer.json({})
 
 
-def settings(call: Call, repo: Repository) -> Answer:
+def settings(call: Call, repo: Repository) -> None:
     """Visibility and gate."""
     call.writer(repo.name)
     repo.change(call.json())
-    return Answer.json({})
 
 
-def discuss(call: Call, repo: Repository, number: str = "", action: str = "") -> Answer:
+def discuss(call: Call, repo: Repository, number: str = "", action: str = "") -> dict[str, Any]:
     """A new discussion or pull request; or merge, close and reopen."""
     account = call.writer(repo.name if number else "")
     if not number:
@@ -126,7 +123,7 @@ def discuss(call: Call, repo: Repository, number: str = "", action: str = "") ->
         new = repo.discuss(title, str(stated.get("description")), account.name, pull_request=pull)
         if pull:
             repo.add_ref(f"refs/pr/{new}", repo.resolve("main"))
-        return Answer.json({"num": new})
+        return {"num": new}
     if action == "merge":
         repo.merge(int(number))
     elif action == "status":
@@ -135,4 +132,4 @@ def discuss(call: Call, repo: Repository, number: str = "", action: str = "") ->
         raise Refusal(404, "Not found")
     status = repo.discussions()[int(number) - 1]["status"]
     event = {"id": f"{int(number):024x}", "type": "status-change", "createdAt": now(), "data": {"status": status}}
-    return Answer.json({"newStatus": {**event, "author": {"name": account.name}}, **event})
+    return {"newStatus": {**event, "author": {"name": account.name}}, **event}
