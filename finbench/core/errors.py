@@ -1,10 +1,4 @@
-"""Faults a user can mend.
-
-    FinbenchError            one sentence that names the value, and what to type or open next; exit 1
-    +-- Interrupted          Ctrl-C: everything so far is on disk; exit 130
-
-Everything else is a bug of ours and shows its trace.
-"""
+"""Faults a user can mend. Everything else is a bug of ours and shows its trace."""
 
 from __future__ import annotations
 

@@ -120,13 +120,14 @@ class _Place:
             here = {path.name: path.stat().st_size for path in self.view(sha).iterdir()}
             if here != {name: size for name, (size, _) in stated.items()}:
                 return False
-            slow = sum(here.values()) > _CHECKED_AGAIN
-            return slow or all(_hash(self.view(sha) / name, known) == known for name, (_, known) in stated.items())
+            if sum(here.values()) > _CHECKED_AGAIN:
+                return True
+            return all(_hash(self.view(sha) / name, known) == known for name, (_, known) in stated.items())
         except (OSError, ValueError, TypeError, AttributeError):
             return False
 
     def remembered(self, branch: str) -> list[str]:
-        """The commits that a branch was at when it was last asked for: by finbench, by the Hub's client."""
+        """The commits of a branch when it was last asked for, by finbench and by the Hub's client."""
         found: list[Any] = []
         with contextlib.suppress(OSError, ValueError, AttributeError):
             found.append(json.loads(self.branches.read_text(encoding="utf-8")).get(branch))
@@ -161,7 +162,7 @@ class _Place:
         self._build(sha, sources)
 
     def taken_over(self, sha: str) -> bool:
-        """Make a folder from what ``hf download`` has left here, if it has; files are named by their hashes there."""
+        """Make a folder of what ``hf download`` has left here; files are named by their hashes there."""
         sources = {}
         for path in sorted((self.client / "snapshots" / sha).glob("*")):
             named = path.resolve().name
@@ -177,7 +178,6 @@ class _Place:
         return True
 
     def _build(self, sha: str, sources: Mapping[str, tuple[Path, Remote]]) -> None:
-        """Make the folder of a commit from checked files."""
         self.manifest(sha).unlink(missing_ok=True)
         with folder_atomic(self.view(sha)) as staging:
             for name, (source, _) in sources.items():

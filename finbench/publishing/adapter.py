@@ -25,7 +25,8 @@ from finbench.publishing import modelcard
 from finbench.publishing.licences import licence_of
 
 EVIDENCE = "finbench/scorecards"
-_CARDS = Path("scorecards")  # where `finbench eval` leaves them
+_CardFiles = list[tuple[Path, Scorecard]]
+_LEFT_BY_EVAL = Path("scorecards")
 # of an adapter that finbench did not make: what peft reads, and a tokenizer if it brings one
 _OF_PEFT = ["adapter_config.json", adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
 _OF_PEFT += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt"]
@@ -55,8 +56,10 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
     base = base_of(found, wanted.base)
     config = _config(found, base)
     record = _record(found, base, config)
-    whole = record or merged
-    names = sorted(adapters.decisive_files(folder)) if whole else [n for n in _OF_PEFT if (folder / n).is_file()]
+    if record or merged:
+        names = sorted(adapters.decisive_files(folder))
+    else:
+        names = [name for name in _OF_PEFT if (folder / name).is_file()]
     files = [File(name, config if name == "adapter_config.json" else folder / name) for name in names]
     own, beside = _cards(found, wanted)
     none = f"No scorecard of it was found: the card has no results. Make some: finbench eval --adapter {folder}"
@@ -155,15 +158,13 @@ def _record(found: AdapterFolder, base: BaseModelId | None, config: Path | bytes
     return record.model_copy(update=changed)
 
 
-def _cards(
-    found: AdapterFolder, wanted: PushSettings
-) -> tuple[list[tuple[Path, Scorecard]], list[tuple[Path, Scorecard]]]:
-    """(cards of this adapter, cards of its base under the same conditions), each checked by ``finbench verify``."""
+def _cards(found: AdapterFolder, wanted: PushSettings) -> tuple[_CardFiles, _CardFiles]:
+    """(cards of this adapter, cards of its base under the same conditions), each verified."""
     named = bool(wanted.cards)  # else those that lie about are looked through
-    if not named and not _CARDS.is_dir():
+    if not named and not _LEFT_BY_EVAL.is_dir():
         return [], []
     try:
-        paths = cardfiles.expand(wanted.cards or [_CARDS])
+        paths = cardfiles.expand(wanted.cards or [_LEFT_BY_EVAL])
     except FinbenchError:
         if named:
             raise
@@ -197,7 +198,7 @@ def _conditions(card: Scorecard) -> tuple[Any, ...]:
 
 
 def evidence_files(paths: Iterable[Path], cards: Sequence[Scorecard]) -> tuple[list[File], list[str]]:
-    """Scorecards with their samples, and entries of ``.eval_results`` as a model's repository has them; their tasks.
+    """Scorecards with their samples, and ``.eval_results`` for a model's repository; the tasks in it.
 
     One entry a task; the Hub knows no conditions, so the plainest card counts.
     """

@@ -39,7 +39,6 @@ class Facts:
 
     @property
     def title(self) -> str:
-        """The repository's own name."""
         return self.repo.rpartition("/")[2]
 
     @property
@@ -166,7 +165,7 @@ def _rows(facts: Facts) -> list[dict[str, str]]:
 
 
 def _data(facts: Facts) -> list[dict[str, str]]:
-    """What it learnt from: set (and the task where that has another name), rows, licence, where it came from."""
+    """What it learnt from; a set is named with the task that asked it, where that has another name."""
     if facts.record is None:
         return []
     found, parts = [], facts.record.data
@@ -210,7 +209,6 @@ def _served(facts: Facts) -> int | None:
 
 
 def _overlaps(facts: Facts) -> list[str]:
-    """Which test texts it was trained on, as its record states it."""
     found = facts.record.contamination if facts.record else None
     if found is None:
         return ["Whether test texts were among its training rows: not checked."]

@@ -151,7 +151,7 @@ def _alone(card: Scorecard, task: str, rows: list[dict[str, Any]]) -> dict[str, 
 
 
 def _place(card: Scorecard, task: str) -> str:
-    """Subject (its repository, else its name), revision, and task with the settings that are not the usual ones."""
+    """Subject, revision, and the task with the settings that are not the usual ones."""
     subject = card.subject
     if subject.adapter:
         source, _, revision = (subject.adapter_source or "").removeprefix("hub:").partition("@")
@@ -170,7 +170,7 @@ def _slug(text: str) -> str:
 
 
 def _data(folder: Path, repo: str) -> Bundle:
-    """Canonical rows of a data set, where its licence lets them be passed on; FinbenchError where it does not."""
+    """Canonical rows of a data set; FinbenchError where its licence does not let them be passed on."""
     try:
         stated = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         name, shas = str(stated["set"]), dict(stated["sha256"])

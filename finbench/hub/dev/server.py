@@ -180,7 +180,7 @@ def _cut(fault: Fault, size: int) -> int:
 
 
 def _answered(call: Call) -> Any:
-    """What any request is answered: an Answer, JSON, or None for an empty object; Refusal where that is due."""
+    """Answer any request: by an Answer, by JSON, or by None for an empty object."""
     parts = call.parts
     if parts[0] == "api":
         return _api(call, parts[1:])

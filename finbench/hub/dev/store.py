@@ -116,7 +116,7 @@ class Store:
 
 @dataclass(frozen=True)
 class Repository:
-    """A repository of a store, in a folder: its state, commits, refs and discussions. Methods raise Refusal."""
+    """A repository of a store, in a folder of its own. Methods raise Refusal."""
 
     store: Store
     kind: str
