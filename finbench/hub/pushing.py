@@ -82,8 +82,8 @@ def _create(plan: Plan) -> Plan:
 
 def _commit(plan: Plan) -> Published:
     for _ in range(ATTEMPTS):
-        done: Published | None = _patiently(functools.partial(_send, plan), functools.partial(_landed, plan), plan)
-        if done:
+        done = _patiently(functools.partial(_send, plan), functools.partial(_landed, plan), plan)
+        if isinstance(done, Published):
             return done
         plan = _rebased(plan)
     raise _moved(plan)

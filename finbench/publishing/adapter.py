@@ -89,11 +89,11 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
     return Bundle(files, message, readme, owned=SAFE_FILES, notes=notes)
 
 
-def base_of(found: AdapterFolder, named: str | None) -> BaseModelId | None:
+def base_of(found: AdapterFolder, named: str | None) -> BaseModelId:
     """The base as a stranger can have it: a repository of the Hub, with its commit where that is known.
 
-    ``named`` (hub:org/name@commit) is needed where it was trained on a folder; its weights must be the recorded ones.
-    Returns None only for an adapter made elsewhere that names no repository.
+    ``named`` (hub:org/name@commit) is needed where it was trained on a folder, whose weights must be the recorded ones,
+    and for an adapter made elsewhere that names no repository.
     """
     recorded = found.record.base if found.record else None
     if named is not None:
@@ -132,10 +132,10 @@ def base_of(found: AdapterFolder, named: str | None) -> BaseModelId | None:
     )
 
 
-def _config(found: AdapterFolder, base: BaseModelId | None) -> Path | bytes:
+def _config(found: AdapterFolder, base: BaseModelId) -> Path | bytes:
     """``adapter_config.json`` with base and revision filled in; the file itself where they are already."""
     path = found.folder / "adapter_config.json"
-    if found.kind == "model" or base is None:
+    if found.kind == "model":
         return path
     wanted = {"base_model_name_or_path": base.hub_id, "revision": base.revision or found.config.get("revision")}
     if all(found.config.get(key) == value for key, value in wanted.items()):
@@ -143,11 +143,11 @@ def _config(found: AdapterFolder, base: BaseModelId | None) -> Path | bytes:
     return (json.dumps({**found.config, **wanted}, indent=2, sort_keys=True) + "\n").encode()
 
 
-def _record(found: AdapterFolder, base: BaseModelId | None, config: Path | bytes) -> Adapter | None:
+def _record(found: AdapterFolder, base: BaseModelId, config: Path | bytes) -> Adapter | None:
     """``finbench.json`` as published: with the base on the Hub, and the hash of the configuration as sent."""
     record = found.record
-    if record is None or base is None:
-        return record
+    if record is None:
+        return None
     known = catalog.bases()
     alias = base.alias if base.alias in known else f"hub:{base.hub_id}" + (f"@{base.revision}" if base.revision else "")
     changed: dict[str, Any] = {"base": base}

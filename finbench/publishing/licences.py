@@ -37,7 +37,7 @@ class Licence:
     why: str
 
 
-def licence_of(record: Adapter | None, base: BaseModelId | None, chosen: str | None) -> Licence:
+def licence_of(record: Adapter | None, base: BaseModelId, chosen: str | None) -> Licence:
     """The licence to state. ``chosen`` is the user's own word, an identifier of the Hub."""
     if chosen is not None:
         if not chosen.replace("-", "").replace(".", "").isalnum() or chosen != chosen.lower():
@@ -45,7 +45,7 @@ def licence_of(record: Adapter | None, base: BaseModelId | None, chosen: str | N
                 f"--licence {chosen!r} is no identifier of the Hub.", "Such as apache-2.0 or cc-by-nc-4.0"
             )
         return Licence(chosen, None, "as its publisher states it")
-    entry = next((e for e in catalog.bases().values() if base and e.hub_id == base.hub_id), None)
+    entry = next((e for e in catalog.bases().values() if e.hub_id == base.hub_id), None)
     parts = {f"base ({entry.licence})": entry.licence} if entry else {"base (unknown)": "unknown"}
     if record is None:
         parts["data (unknown)"] = "unknown"

@@ -1,4 +1,4 @@
-"""README.md of a published adapter or model: metadata for the Hub, a page that a person is glad to find, its plot."""
+"""README.md of a published adapter or model: metadata for the Hub, a page for people, its plot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Facts:
     record: Adapter | None
     config: dict[str, Any]
     kind: str
-    base: BaseModelId | None
+    base: BaseModelId
     licence: Licence
     cards: Sequence[Scorecard]
     base_cards: Sequence[Scorecard]
@@ -79,9 +79,9 @@ def write(facts: Facts) -> str:
         served=_served(facts),
         overlaps=_overlaps(facts),
         example=",".join(name.removeprefix(catalog.PREFIX) for name in facts.tasks if name in catalog.tasks()),
-        base_page=hub.page(facts.base.hub_id) if facts.base and facts.base.hub_id else "",
+        base_page=hub.page(facts.base.hub_id) if facts.base.hub_id else "",
         page=hub.page(facts.repo),
-        known=bool(facts.base and facts.base.hub_id in {entry.hub_id for entry in catalog.bases().values()}),
+        known=facts.base.hub_id in {entry.hub_id for entry in catalog.bases().values()},
     )
     return f"---\n{head}---\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, text).strip()}\n"
 
@@ -91,7 +91,7 @@ def metadata(facts: Facts) -> dict[str, Any]:
     base, whole = facts.base, facts.kind == "model"
     tags = ["finbench", "finance", facts.method]
     found: dict[str, Any] = {}
-    if base and base.hub_id:
+    if base.hub_id:
         found["base_model"] = base.hub_id
         found["base_model_relation"] = "finetune" if whole else "adapter"
         tags += [] if whole else [f"base_model:adapter:{base.hub_id}"]

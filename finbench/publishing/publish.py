@@ -1,4 +1,4 @@
-"""``finbench push``: from a path to a plan, and from the plan to the Hub; scorecards, data and tasks as files."""
+"""``finbench push``: from a path to files, from files to a plan, and from the plan to the Hub."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         for fault in faults:
             if fault.kind == "slow":
                 time.sleep(float(fault.value or 1))
-        found = next((broken for fault in faults if (broken := self._broken(fault))), None) or self._answer(body)
+        found = next(filter(None, map(self._broken, faults)), None) or self._answer(body)
         if hub.watch:
             hub.watch(number, "after", request)
         if hub.say:
