@@ -187,8 +187,8 @@ def _data(folder: Path, repo: str) -> Bundle:
         if not (folder / file).is_file() or sha256_file(folder / file) != sha:
             raise FinbenchError(f"{folder / file} is not what dataset.json states.", "Import the set again.")
     splits = [{"split": Path(file).stem, "path": file} for file in sorted(shas)]
-    head = {"license": identifier, "language": ["en"], "tags": ["finbench", "finance"]}
-    head |= {"configs": [{"config_name": "default", "data_files": splits}]}
+    head: dict[str, Any] = {"license": identifier, "language": ["en"], "tags": ["finbench", "finance"]}
+    head["configs"] = [{"config_name": "default", "data_files": splits}]
     files = [File(file, folder / file) for file in ["dataset.json", *sorted(shas)]]
     message = f"finbench: {name}, {sum(stated['rows'].values()):,} rows {str(stated['digest'])[:12]}"
     return _described(files, message, head, "dataset.md.j2", repo=repo, set=name, about=stated, task=task)
