@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.evaluation import evaluator
 from finbench.hub import client
-from finbench.hub.dev.desk import DevAccount
+from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.server import TOKEN, DevHub
 from finbench.models import adapters
 

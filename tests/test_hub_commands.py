@@ -17,7 +17,7 @@ from finbench.cli import app
 from finbench.cli.show import publications
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import doctor
-from finbench.hub.dev.desk import DevAccount
+from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.models import zoo
 

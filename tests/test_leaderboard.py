@@ -29,7 +29,7 @@ from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.data.sources import import_data
-from finbench.hub.dev.desk import DevAccount
+from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.leaderboard import (
     attested,

@@ -19,7 +19,7 @@ from finbench import hub
 from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluator, verification
-from finbench.hub.dev.desk import DevAccount
+from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.server import DevHub
 from finbench.models import adapters, zoo
 from finbench.publishing import modelcard, pulling

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from test_security import configured
 
 from conftest import files_of, processor_time, quick, upload
@@ -66,7 +66,7 @@ def beside(running: DevHub, files: dict[str, bytes]) -> None:
     lines: list[dict[str, Any]] = [{"key": "header", "value": {"summary": "files"}}]
     for path, data in files.items():
         lines.append({"key": "file", "value": {"path": path, "content": base64.b64encode(data).decode()}})
-    running.store.commit("models", "them/plain", "main", lines, "them", False)
+    running.store.repository("models", "them/plain").commit("main", lines, "them", False)
 
 
 def refused(match: str, action: Any, seconds: float = 5) -> FinbenchError:
@@ -313,12 +313,16 @@ def test_a_password_in_the_address_is_nowhere_to_be_seen(
 
 def test_kinds_of_repositories_are_told_apart(dev_hub: DevHub, monkeypatch: pytest.MonkeyPatch) -> None:
     dev_hub.faults.set("gated")
-    fault = refused("^The data set hub:org/rows is gated", lambda: hub.fetch("org/rows", kind="dataset"))
+    fault = refused("^The data set hub:org/rows is gated", lambda: hub.dataset_sha("org/rows", "main"))
     assert f"{dev_hub.url}/datasets/org/rows" in fault.hint
     dev_hub.faults.set()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    fault = refused("data set hub:org/rows is not in the local cache", lambda: hub.fetch("org/rows", kind="dataset"))
-    assert "hf download org/rows --repo-type dataset" in fault.hint
+    with (
+        pytest.raises(hub.Unreachable, match="data set hub:org/rows is not in the local cache") as caught,
+        hub.data_explained("org/rows"),
+    ):
+        HfApi().dataset_info("org/rows")
+    assert "hf download org/rows --repo-type dataset" in caught.value.hint
 
 
 def test_a_cache_that_is_a_file_is_said_in_one_line(

@@ -125,7 +125,7 @@ def dev_hub(
     try:
         hub.faults.set(*(fault or []))
     except ValueError as problem:
-        hub.http.server_close()
+        hub.server_close()
         raise FinbenchError(f"--fault: {problem}.", "finbench dev hub --fault 429=2") from problem
     hub.say = say
     with hub:

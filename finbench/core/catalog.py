@@ -61,10 +61,8 @@ class _StrictLoader(yaml.SafeLoader):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
-                line = node.start_mark.line + 1
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} twice in line {line}", node.start_mark
-                )
+                problem = f"key {key!r} twice in line {node.start_mark.line + 1}"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -100,9 +98,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-# ---------------------------------------------------------------- tasks
-
-
 def task_files() -> list[Path]:
     """Every task and group YAML, sorted by name."""
     return sorted(paths.shipped("tasks").glob("*.yaml"))
@@ -126,12 +121,9 @@ def functions(value: Any) -> Iterable[Function]:
     """Every ``!function`` inside a part of a task YAML."""
     if isinstance(value, Function):
         yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from functions(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from functions(part)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from functions(part)
 
 
 def read_task(path: Path) -> Task:
@@ -167,12 +159,9 @@ def _digest(config: Mapping[str, Any], files: Iterable[Path]) -> str:
 @functools.cache
 def tasks() -> dict[str, Task]:
     """Every task by name."""
-    return {
-        task.name: task
-        for path in task_files()
-        if "task" in (y := read_yaml(path)) and "group" not in y
-        for task in [read_task(path)]
-    }
+    stated = {path: read_yaml(path) for path in task_files()}
+    found = [read_task(path) for path, keys in stated.items() if "task" in keys and "group" not in keys]
+    return {task.name: task for task in found}
 
 
 @functools.cache
@@ -220,23 +209,15 @@ def _leaves(name: str) -> list[Task]:
     return [leaf for member in groups()[name] for leaf in _leaves(member)]
 
 
-# ---------------------------------------------------------------- bases and recipes
-
-
 @functools.cache
 def bases() -> dict[str, BaseEntry]:
     """Every base of ``bases.yaml`` by alias."""
     path = paths.shipped("adapters_zoo") / "bases.yaml"
-    return {
-        alias: BaseEntry.parse({"alias": alias, **entry}, f"{path}: {alias}")
-        for alias, entry in read_yaml(path).items()
-    }
+    stated = read_yaml(path)
+    return {alias: BaseEntry.parse({"alias": alias, **stated[alias]}, f"{path}: {alias}") for alias in stated}
 
 
 def recipe_files() -> dict[str, Path]:
     """Recipes of the zoo by name."""
-    return {
-        path.stem: path
-        for path in sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
-        if path.stem not in ("bases", "published", "_defaults")
-    }
+    files = sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
+    return {path.stem: path for path in files if path.stem not in ("bases", "published", "_defaults")}

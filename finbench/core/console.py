@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from finbench.core.errors import harmless
@@ -51,37 +51,22 @@ def progress() -> Iterator[Any]:
         yield bar
 
 
-class Lines:
-    """Stands in for rich's Progress in logs: one line for each task every half minute."""
+class Lines(Progress):
+    """Progress in logs: one line for each task every half minute."""
 
     def __init__(self, every: float = 30.0) -> None:
-        self.every, self.tasks = every, dict[int, dict[str, Any]]()
+        super().__init__(disable=True)
+        self.every, self.said = every, dict[int, float]()
 
-    def add_task(self, description: str, total: int, note: str = "") -> int:
-        """A new task; returns its number."""
-        self.tasks[len(self.tasks)] = {
-            "what": description,
-            "total": total,
-            "done": 0,
-            "note": note,
-            "said": time.monotonic(),
-        }
-        return len(self.tasks) - 1
+    def update(self, task_id: TaskID, **changed: Any) -> None:
+        super().update(task_id, **changed)
+        task, now = next(task for task in self.tasks if task.id == task_id), time.monotonic()
+        if now - self.said.get(task_id, task.start_time or now) > self.every:
+            self.said[task_id] = now
+            say(f"{task.description}: {task.completed} of {task.total}  {task.fields.get('note', '')}")
 
-    def update(self, number: int, completed: int, note: str = "") -> None:
-        """How far a task is."""
-        task = self.tasks[number]
-        task |= {"done": completed, "note": note or task["note"]}
-        if time.monotonic() - task["said"] > self.every:
-            task["said"] = time.monotonic()
-            say(f"{task['what']}: {completed} of {task['total']}  {task['note']}")
-
-    def advance(self, number: int, count: int) -> None:
-        """``count`` more are done."""
-        self.update(number, self.tasks[number]["done"] + count)
-
-    def remove_task(self, number: int) -> None:
-        """A task is over."""
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        self.update(task_id, advance=advance)
 
 
 def quiet() -> None:

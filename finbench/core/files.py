@@ -157,21 +157,17 @@ def writing(path: Path) -> Iterator[None]:
 
     On a full disk the first raises an error of its own, and torch.save a RuntimeError about positions in the file.
     """
+    from safetensors import SafetensorError
+
     try:
         yield
     except OSError as fault:
         raise cannot_write(path, fault) from fault
-    except _others() as fault:
+    except (RuntimeError, SafetensorError) as fault:
         said = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(fault))
         if said is None and not re.search(r"inline_container|PytorchStreamWriter", str(fault)):
             raise
         raise cannot_write(path, OSError(said[1] if said else "a file was not taken to its end")) from fault
-
-
-def _others() -> tuple[type[Exception], ...]:
-    from safetensors import SafetensorError
-
-    return (RuntimeError, SafetensorError)
 
 
 def cannot_write(path: Path, fault: Exception) -> FinbenchError:

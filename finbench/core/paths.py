@@ -35,9 +35,7 @@ def data_dir(chosen: Path | None = None) -> Path:
 
     The same rule as in ``tasks/lib/rows.py``, which cannot import finbench (a test compares them).
     """
-    if chosen is not None:
-        return chosen.expanduser()
-    if named := os.environ.get("FINBENCH_DATA"):
+    if named := chosen or os.environ.get("FINBENCH_DATA"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "finbench" / "data"
 

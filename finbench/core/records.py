@@ -16,7 +16,6 @@ from finbench.core.strict import Record
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md)
 ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
-
 UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that nobody has taken
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -231,10 +230,8 @@ class Document(Record):
     """A record that is a file of its own: it carries a schema number, under the key ``schema``."""
 
     newest: ClassVar[int] = ADAPTER_SCHEMA
-
     schema_: int = Field(alias="schema", default=ADAPTER_SCHEMA, ge=0)
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -244,10 +241,6 @@ class Document(Record):
         if isinstance(number, int) and number > cls.newest:
             raise ValueError(f"schema {number} was written by a newer finbench; this one reads up to {cls.newest}")
         return value
-
-    def to_json(self) -> str:
-        """As written to disk."""
-        return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
 
 class Adapter(Document):
@@ -376,7 +369,6 @@ class Scorecard(Document):
     """``<name>.json``: every score of one subject, and enough to repeat and to check it."""
 
     newest: ClassVar[int] = SCHEMA
-
     schema_: int = Field(alias="schema", default=SCHEMA, ge=SCHEMA, description="number of this schema")
     status: Literal["complete", "partial"] = Field(description="partial: tasks are missing, or --limit was given")
     origin: Literal["finbench", "lm-eval"] = Field(

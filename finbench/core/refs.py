@@ -23,11 +23,6 @@ class Ref:
     name: str
     revision: str | None = None
 
-    def __str__(self) -> str:
-        """As it would be typed."""
-        at = f"@{self.revision}" if self.revision else ""
-        return {"hub": "hub:", "zoo": "zoo:"}.get(self.kind, "") + self.name + at
-
     @property
     def path(self) -> Path:
         """The folder, for a ``folder`` reference."""
@@ -43,7 +38,11 @@ def parse(text: str) -> Ref:
     Raises FinbenchError for anything else, naming what is wrong.
     """
     if text.startswith("hub:"):
-        return _hub(text)
+        match, name = _HUB.fullmatch(text[4:]), text.partition("@")[0]
+        odd = ".." in text or "//" in text or "--" in name or name.endswith((".git", ".ipynb"))
+        if match is None or odd or text.endswith(("/", ".")):
+            raise _bad(text, "hub:org/name or hub:org/name@revision")
+        return Ref("hub", f"{match[1]}/{match[2]}", match[3])
     if text.startswith("zoo:"):
         if not _NAME.fullmatch(text[4:]):
             raise _bad(text, "zoo:name")
@@ -62,15 +61,6 @@ def parse(text: str) -> Ref:
 def meant(text: str) -> str:
     """' Did you mean hub:org/name?' for a text that lacks but the prefix, else nothing."""
     return f" Did you mean hub:{text}?" if _HUB.fullmatch(text) and not Path(text).exists() else ""
-
-
-def _hub(text: str) -> Ref:
-    match = _HUB.fullmatch(text[4:])
-    name = text.partition("@")[0]
-    odd = ".." in text or "//" in text or "--" in name or name.endswith((".git", ".ipynb"))
-    if match is None or odd or text.endswith(("/", ".")):
-        raise _bad(text, "hub:org/name or hub:org/name@revision")
-    return Ref("hub", f"{match[1]}/{match[2]}", match[3])
 
 
 def _bad(text: str, form: str) -> FinbenchError:

@@ -35,7 +35,6 @@ _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_a
 _PLAIN = re.compile(r"[\w.-]*")
 _TICK = 0.02  # seconds between two looks at the clock and at memory
 _STALLED = 120.0  # seconds of the wall after which a process that takes no processor time is given up
-_START = 3.0  # seconds that a process may need to begin
 _REFUSED = "Choose another model; a file like this is broken or made to harm. Tell its author."
 _CORRECT = "Correct the file if it is your own; else fetch it again, or tell its author."
 
@@ -72,46 +71,43 @@ def _deeper(value: Any) -> bool:
     return bool(level)
 
 
+def _entries(config: Any) -> Iterator[tuple[str, Any]]:
+    """Every key of a configuration with its value, at any depth."""
+    parts: list[Any] = [config]
+    for part in parts:  # grows: what is nested is a configuration too
+        if isinstance(part, dict):
+            yield from part.items()
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+
+
 def refuse_code(config: Mapping[str, Any], path: Path) -> None:
     """Refuse a configuration with a key, at any depth, that would have code imported or run."""
-    found = sorted(set(_hostile_keys(config)))
+    found = {
+        key[:60]
+        for key, value in _entries(config)
+        if _HOSTILE.fullmatch(key) and value is not None and value is not False and not _harmless(key, value)
+    }
     if found:
         raise FinbenchError(
-            f"{path} asks to run code ({', '.join(found)[:200]}); finbench never does.",
+            f"{path} asks to run code ({', '.join(sorted(found))[:200]}); finbench never does.",
             "Choose a model that transformers knows by itself: finbench bases",
         )
 
 
-def _hostile_keys(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        for key, part in value.items():
-            if _HOSTILE.fullmatch(str(key)) and part is not None and part is not False and not _harmless(key, part):
-                yield str(key)[:60]
-            yield from _hostile_keys(part)
-    elif isinstance(value, list):
-        for part in value:
-            yield from _hostile_keys(part)
-
-
 def refuse_sizes(config: Mapping[str, Any], path: Path) -> None:
     """Refuse more layers or experts than any model has: a library makes each one before it looks at the weights."""
-    parts: list[Any] = [config]
-    for part in parts:  # grows: what is nested is a configuration too
-        for key, value in part.items() if isinstance(part, dict) else enumerate(part):
-            if isinstance(value, dict | list):
-                parts.append(value)
-            elif type(value) is int and (found := _COUNTED.search(str(key))) and value > _MOST[found[0]]:
-                raise FinbenchError(f"{path}: {str(key)[:60]} is {value:,}; no model has so many.", _REFUSED)
+    for key, value in _entries(config):
+        if type(value) is int and (found := _COUNTED.search(key)) and value > _MOST[found[0]]:
+            raise FinbenchError(f"{path}: {key[:60]} is {value:,}; no model has so many.", _REFUSED)
 
 
-def _harmless(key: str, part: Any) -> bool:
+def _harmless(key: str, value: Any) -> bool:
     """What the libraries themselves write: peft its default, transformers which of its own attentions was chosen."""
     if key == "megatron_core":
-        return bool(part == "megatron.core")
-    return key.startswith("_attn_implementation") and (part is True or part in _ATTENTION)
-
-
-# ---------------------------------------------------------------- weights
+        return bool(value == "megatron.core")
+    return key.startswith("_attn_implementation") and (value is True or value in _ATTENTION)
 
 
 def check_header(path: Path) -> dict[str, Any]:
@@ -147,21 +143,18 @@ def check_header(path: Path) -> dict[str, Any]:
     return header
 
 
-# ---------------------------------------------------------------- adapters
-
-
 def check_adapter(config: Mapping[str, Any], path: Path, tensors: Iterable[str]) -> None:
     """Refuse an adapter configuration that would run code, take all memory, or match names for ever."""
     refuse_code(config, path)
     least = 1 if str(config.get("peft_type") or "LORA").upper() == "LORA" else 0  # OFT by block size has rank 0
-    ranks = {"r": config.get("r")}
-    ranks |= {f"rank_pattern {k}": v for k, v in _mapping(config, "rank_pattern", path).items()}
+    rank_pattern, alpha_pattern = (_mapping(config, key, path) for key in ("rank_pattern", "alpha_pattern"))
+    ranks = {"r": config.get("r")} | {f"rank_pattern {name}": rank for name, rank in rank_pattern.items()}
     for name, rank in ranks.items():
         if rank is not None and (type(rank) is not int or not least <= rank <= LARGEST_RANK):
             said = f"a rank is a whole number from {least} to {LARGEST_RANK}"
             raise FinbenchError(f"{path}: {name[:80]} is {rank!r}; {said}.", _CORRECT)
     scales = {"lora_alpha": config.get("lora_alpha")}
-    scales |= {f"alpha_pattern {k}": v for k, v in _mapping(config, "alpha_pattern", path).items()}
+    scales |= {f"alpha_pattern {name}": scale for name, scale in alpha_pattern.items()}
     for name, scale in scales.items():
         if scale is not None and (type(scale) not in (int, float) or not scale or not math.isfinite(scale)):
             raise FinbenchError(f"{path}: {name[:80]} is {scale!r}; a scale is a number other than 0.", _CORRECT)
@@ -174,7 +167,7 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Iterable[str])
             f"{path}: layer_replication changes the base, which finbench does not support.",
             "Train the adapter again without layer_replication.",
         )
-    patterns = [*_mapping(config, "rank_pattern", path), *_mapping(config, "alpha_pattern", path)]
+    patterns = [*rank_pattern, *alpha_pattern]
     for key in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern", "target_parameters"):
         value = config.get(key)
         parts = [value] if isinstance(value, str) else value or []
@@ -206,9 +199,8 @@ for pattern in patterns:
 
 def _terminates(patterns: list[str], tensors: Iterable[str], path: Path) -> None:
     """Match the regular expressions of a stranger in a process of its own, which is stopped if it takes too long."""
-    modules = {
-        re.sub(r"\.(lora|hada|lokr|vera|ia3|oft)_.*$", "", name.removeprefix("base_model.model.")) for name in tensors
-    }
+    layers = (name.removeprefix("base_model.model.") for name in tensors)
+    modules = {re.sub(r"\.(lora|hada|lokr|vera|ia3|oft)_.*$", "", layer) for layer in layers}
     modules |= {"model.layers.0.self_attn.q_proj", "transformer.h.0.attn.c_attn", "model.embed_tokens", "lm_head"}
     names = sorted(modules)[:2_000]
     names += [name + "!" for name in names[:200]]
@@ -216,9 +208,6 @@ def _terminates(patterns: list[str], tensors: Iterable[str], path: Path) -> None
         raise FinbenchError(
             f"{path} names modules by a regular expression that is invalid or takes too long.", _CORRECT
         )
-
-
-# ---------------------------------------------------------------- bounds on time and memory
 
 
 class Exceeded(FinbenchError):
@@ -229,16 +218,14 @@ def finishes(code: str, payload: Any, seconds: float, memory: int = 4 * 2**30, i
     """Whether Python code that reads JSON from stdin ends well in a process of its own, within these bounds.
 
     ``seconds`` are of the processor, from after ``imports`` on, so that a busy machine refuses nothing that an idle one
-    takes; where the system has no such clock they are of the wall. The process is isolated (no user site, no
-    environment variables of Python) and has no more than ``memory`` bytes.
+    takes. The process is isolated (no user site, no environment variables of Python) and has no more than ``memory``
+    bytes, where the system can bound them.
     """
-    own_clock = hasattr(signal, "setitimer")
     bounded = (
-        f"{imports}\ntry:\n import resource, signal\n"
-        f" resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))\n"
+        f"{imports}\nimport resource, signal\n"
+        f"try:\n resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))\nexcept (ValueError, OSError):\n pass\n"
         # what SIGPROF does by itself: the process ends, also in the middle of C code
-        f" signal.setitimer(signal.ITIMER_PROF, {seconds})\n"
-        "except (ImportError, AttributeError, ValueError, OSError):\n pass\n" + code
+        f"signal.setitimer(signal.ITIMER_PROF, {seconds})\n{code}"
     )
     try:
         done = subprocess.run(
@@ -246,7 +233,7 @@ def finishes(code: str, payload: Any, seconds: float, memory: int = 4 * 2**30, i
             input=json.dumps(payload),
             capture_output=True,
             text=True,
-            timeout=_STALLED if own_clock else seconds + _START,
+            timeout=_STALLED,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -258,9 +245,9 @@ def finishes(code: str, payload: Any, seconds: float, memory: int = 4 * 2**30, i
 def bounded(what: str, seconds: float, hint: str, memory: int = 2**30) -> Iterator[None]:
     """Stop the block, by Exceeded, after ``seconds`` of the processor or when it has taken ``memory`` bytes more.
 
-    Works between two steps of Python, in the main thread, where the system has timers; elsewhere it does nothing.
+    Works between two steps of Python, in the main thread; elsewhere it does nothing.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     start, before = time.thread_time(), _resident()  # a machine that is busy, or was asleep, stops nothing

@@ -41,7 +41,6 @@ class Settings:
     metadata: Annotated[Mapping[str, str], "Of a data set: agreement=75 (fpb)."] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse numbers that are too small."""
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
         if self.shots < 0:
@@ -98,7 +97,6 @@ class PushSettings:
 
 
 def _listed(stated: str | Sequence[str]) -> list[str]:
-    """One name, or several, as a list."""
     return [stated] if isinstance(stated, str) else list(stated)
 
 

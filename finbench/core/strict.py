@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from finbench.core.errors import FinbenchError, near_misses, shortened
 
 Kind = TypeVar("Kind")
+_adapter = functools.cache(TypeAdapter)
 _FAULTS = 20  # of a record that are shown one by one
 
 
@@ -27,7 +28,7 @@ class Record(BaseModel):
 
     def to_json(self) -> str:
         """Indented JSON in field order, ending with a newline."""
-        return self.model_dump_json(indent=1) + "\n"
+        return self.model_dump_json(indent=1, by_alias=True) + "\n"
 
 
 def checked(kind: Callable[..., Kind], value: Any, where: str, hint: str = "") -> Kind:
@@ -40,11 +41,6 @@ def checked(kind: Callable[..., Kind], value: Any, where: str, hint: str = "") -
         lines = [_explain(kind, error) for error in faults[:_FAULTS]]
         lines += [f"and {len(faults) - _FAULTS:,} more"] if len(faults) > _FAULTS else []
         raise FinbenchError(f"{where}: " + "; ".join(lines), hint or _hint(kind, faults)) from fault
-
-
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
 
 
 def _explain(kind: Any, error: Mapping[str, Any]) -> str:

@@ -1,10 +1,8 @@
 """The only package that talks to the Hugging Face Hub.
 
 ``client`` holds address, account and what a refusal means; ``listing`` what lies in a repository; ``fetching`` brings
-safe files here, whole and checked; ``planning`` says what a publication would change; ``pushing`` does exactly that.
+safe files here, whole and checked; ``plans`` says what a publication would change; ``pushing`` does exactly that.
 """
-
-from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
@@ -17,17 +15,15 @@ if TYPE_CHECKING:
         Kind,
         Unreachable,
         account,
-        api,
         data_explained,
         dataset_sha,
         endpoint,
-        explained,
         has_token,
         offline,
         page,
         shown_endpoint,
     )
-    from finbench.hub.fetching import SAFE_FILES, fetch, fetch_files, names_below, snapshot
+    from finbench.hub.fetching import SAFE_FILES, fetch, fetch_files, names_below
     from finbench.hub.plans import Change, File, Plan, make_plan
     from finbench.hub.pushing import Published, execute
 else:
@@ -43,13 +39,11 @@ __all__ = [
     "Published",
     "Unreachable",
     "account",
-    "api",
     "data_explained",
     "dataset_sha",
     "dev",
     "endpoint",
     "execute",
-    "explained",
     "fetch",
     "fetch_files",
     "has_token",
@@ -58,5 +52,4 @@ __all__ = [
     "offline",
     "page",
     "shown_endpoint",
-    "snapshot",
 ]

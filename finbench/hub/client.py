@@ -16,7 +16,6 @@ from finbench.core.errors import FinbenchError
 Kind = Literal["model", "dataset", "space"]
 OFFICIAL = "https://huggingface.co"
 _CONNECT, _ANSWER = 10.0, 120.0  # seconds; the client itself would wait for ever
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{12,}")
 _BEARER = re.compile(r"bearer\s+\S+", re.IGNORECASE)
 _PREFIX: dict[str, str] = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 _SPOKEN: dict[str, str] = {"datasets/": "the data set ", "spaces/": "the Space "}
@@ -109,22 +108,22 @@ def account() -> Account | None:
     return Account(str(stated.get("name")), orgs, may_write, role)
 
 
-def token_free(text: str) -> str:
-    """Text without anything that looks like a token of the Hub."""
+def _tokens() -> re.Pattern[str]:
+    """What has a token's form, or is the user's own one."""
     from huggingface_hub import get_token
 
-    own = get_token()
-    text = text.replace(endpoint(), shown_endpoint())
-    hidden = _BEARER.sub("<token>", _TOKEN.sub("<token>", text))
-    return hidden.replace(own, "<token>") if own and len(own) > 5 else hidden
+    own = get_token() or ""
+    return re.compile("hf_[A-Za-z0-9]{12,}" + (f"|{re.escape(own)}" if len(own) > 5 else ""))
+
+
+def token_free(text: str) -> str:
+    """Text without anything that looks like a token of the Hub."""
+    return _BEARER.sub("<token>", _tokens().sub("<token>", text.replace(endpoint(), shown_endpoint())))
 
 
 def holds_token(text: str) -> bool:
     """Whether text has the user's own token, or something of a token's form."""
-    from huggingface_hub import get_token
-
-    own = get_token()
-    return bool(_TOKEN.search(text) or (own and len(own) > 5 and own in text))
+    return bool(_tokens().search(text))
 
 
 def status_of(fault: BaseException) -> int:
@@ -182,35 +181,25 @@ def _unreachable(fault: BaseException, wanted: str) -> FinbenchError:
     if isinstance(fault, httpx2.TooManyRedirects):
         said = f"{shown_endpoint()} redirects in circles for {named(wanted)}."
         return FinbenchError(said, "Is HF_ENDPOINT right? Repeat later.")
+    the_hub = "the Hub" if endpoint() == OFFICIAL or offline() else f"the Hub at {shown_endpoint()} (HF_ENDPOINT)"
     if "/" not in wanted:
         return Unreachable(
-            f"{sentence(wanted)} is unknown and {_the_hub()} cannot be reached.",
+            f"{sentence(wanted)} is unknown and {the_hub} cannot be reached.",
             "With a network, and without HF_HUB_OFFLINE, repeat the command.",
         )
-    prefix, name = _split(wanted.partition("@")[0])
-    kind = f" --repo-type {prefix.rstrip('s/')}" if prefix else ""
+    download = re.sub("^(dataset|space)s/(.*)", r"\2 --repo-type \1", wanted.partition("@")[0])
     return Unreachable(
-        f"{sentence(wanted)} is not in the local cache and {_the_hub()} cannot be reached.",
-        f"With a network: hf download {name}{kind}. Or name local files.",
+        f"{sentence(wanted)} is not in the local cache and {the_hub} cannot be reached.",
+        f"With a network: hf download {download}. Or name local files.",
     )
-
-
-def _the_hub() -> str:
-    return "the Hub" if endpoint() == OFFICIAL or offline() else f"the Hub at {shown_endpoint()} (HF_ENDPOINT)"
-
-
-def _split(wanted: str) -> tuple[str, str]:
-    """(``datasets/``, ``spaces/`` or nothing, the rest)."""
-    prefix = next((prefix for prefix in _SPOKEN if wanted.startswith(prefix)), "")
-    return prefix, wanted.removeprefix(prefix)
 
 
 def named(wanted: str) -> str:
     """What ``address`` gives as people say it: ``the data set hub:org/name@rev``."""
-    if "/" not in wanted:
-        return wanted
-    prefix, name = _split(wanted)
-    return f"{_SPOKEN.get(prefix, '')}hub:{name}"
+    for prefix, spoken in _SPOKEN.items():
+        if wanted.startswith(prefix):
+            return f"{spoken}hub:{wanted.removeprefix(prefix)}"
+    return f"hub:{wanted}" if "/" in wanted else wanted
 
 
 def sentence(wanted: str) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError
 from finbench.hub.client import Kind, address, api, no_hub, sentence
 
 MOST_FILES = 100_000  # of a repository, as the Hub advises
+BY_HAND = "Fetch the files that you need (hf download REPO FILE --local-dir DIR), then name the folder."
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,20 @@ def items(repo: str, kind: Kind, sha: str, folder: str | None = None, most: int 
 
     Raises FinbenchError after ``most`` entries, and for a name that leads out of the repository or the folder.
     """
-    for number, item in enumerate(itertools.islice(_listed(repo, kind, sha, folder), most + 1)):
-        said = sentence(address(repo, kind))
-        if number == most:
-            raise FinbenchError(
-                f"{said} lists more than {most:,} files; that is too many.",
-                "Fetch the files that you need (hf download REPO FILE --local-dir DIR), then name the folder.",
-            )
-        name = str(item.path)
-        below = name.removeprefix(f"{folder}/")
-        if hostile(name) or (folder is not None and (below == name or "/" in below)):
-            raise FinbenchError(
-                f"{said} lists a file that leads out of its folder ({name[:60]!r}): refused.",
-                "Use another repository, and report this one to the Hub.",
-            )
-        yield item
-
-
-def _listed(repo: str, kind: Kind, sha: str, folder: str | None) -> Iterator[Any]:
+    said = sentence(address(repo, kind))
     try:
-        yield from api().list_repo_tree(repo, folder, repo_type=kind, revision=sha, recursive=folder is None)
+        listed = api().list_repo_tree(repo, folder, repo_type=kind, revision=sha, recursive=folder is None)
+        for number, item in enumerate(listed):
+            if number == most:
+                raise FinbenchError(f"{said} lists more than {most:,} files; that is too many.", BY_HAND)
+            name = str(item.path)
+            below = name.removeprefix(f"{folder}/")
+            if hostile(name) or (folder is not None and (below == name or "/" in below)):
+                raise FinbenchError(
+                    f"{said} lists a file that leads out of its folder ({name[:60]!r}): refused.",
+                    "Use another repository, and report this one to the Hub.",
+                )
+            yield item
     except (TypeError, KeyError, AttributeError) as fault:  # what the client makes of JSON that is no listing
         raise no_hub() from fault
 
@@ -83,6 +79,14 @@ def remote(item: Any) -> Remote:
 
 def hostile(name: str) -> bool:
     """Whether a path leads out of the folder that it is written below, on any system."""
-    parts = re.split(r"[/\\]", name)
     odd = any(ord(character) < 32 for character in name) or "\\" in name or re.match(r"[A-Za-z]:", name)
-    return not name or bool(odd) or name.startswith("/") or any(part in ("", ".", "..") for part in parts)
+    return bool(odd) or any(part in ("", ".", "..") for part in name.split("/"))
+
+
+def blob_id(content: Path | bytes) -> str:
+    """Git's id of a file's content."""
+    if isinstance(content, bytes):
+        return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    begun = hashlib.sha1(b"blob %d\0" % content.stat().st_size, usedforsecurity=False)
+    with content.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: begun).hexdigest()

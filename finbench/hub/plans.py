@@ -12,7 +12,7 @@ from typing import Any, Literal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.hub.client import Kind, Unreachable, address, api, explained, has_token, holds_token, page
-from finbench.hub.listing import Remote
+from finbench.hub.listing import Remote, blob_id
 from finbench.hub.listing import files as listing
 
 State = Literal["added", "replaced", "unchanged", "removed"]
@@ -29,19 +29,13 @@ class File:
 
     @property
     def size(self) -> int:
-        """Bytes."""
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
     def hashes(self) -> tuple[str, str]:
         """(SHA-256, git's id of the blob)."""
-        sha1 = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-        if isinstance(self.content, bytes):
-            sha1.update(self.content)
-            return hashlib.sha256(self.content).hexdigest(), sha1.hexdigest()
-        with self.content.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                sha1.update(block)
-        return sha256_file(self.content), sha1.hexdigest()
+        data = self.content
+        sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_file(data)
+        return sha256, blob_id(data)
 
 
 @dataclass(frozen=True)
@@ -51,10 +45,6 @@ class Change:
     path: str
     state: State
     size: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {"path": self.path, "state": self.state, "bytes": self.size}
 
 
 @dataclass(frozen=True)
@@ -70,13 +60,17 @@ class Plan:
     message: str
     files: tuple[File, ...]
     changes: tuple[Change, ...]
-    exists: bool
     parent: str | None
     private: bool
     pull_request: bool
     owned: tuple[str, ...] = ()
     compared: bool = True
     hashes: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # path -> (SHA-256, git id)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a repository to compare with."""
+        return self.parent is not None
 
     @property
     def upload_bytes(self) -> int:
@@ -97,15 +91,15 @@ class Plan:
         """Whether a file of the repository belongs to what is published: it goes where it is not in the plan."""
         return any(fnmatch.fnmatchcase(path, p) and path.count("/") == p.count("/") for p in self.owned)
 
-    def on(self, head: str, there: Mapping[str, Remote]) -> Plan:
-        """The same plan on a commit with these files."""
-        changes = [Change(file.path, self._state(file.path, there), file.size) for file in self.files]
+    def on(self, head: str | None, there: Mapping[str, Remote]) -> Plan:
+        """The same plan on a commit with these files, or on none."""
+        changes = [Change(file.path, self.state(file.path, there), file.size) for file in self.files]
         kept = {file.path for file in self.files}
         changes += [Change(p, "removed", file.size) for p, file in there.items() if p not in kept and self.owns(p)]
-        ordered = tuple(sorted(changes, key=lambda change: change.path))
-        return replace(self, changes=ordered, exists=True, parent=head)
+        return replace(self, changes=tuple(sorted(changes, key=lambda change: change.path)), parent=head)
 
-    def _state(self, path: str, there: Mapping[str, Remote]) -> State:
+    def state(self, path: str, there: Mapping[str, Remote]) -> State:
+        """What has to happen to a file of the plan where these files are."""
         known = there.get(path)
         return "added" if known is None else "unchanged" if known.holds(self.hashes[path]) else "replaced"
 
@@ -122,7 +116,7 @@ class Plan:
             "compared": self.compared,
             "message": self.message,
             "upload_bytes": self.upload_bytes,
-            "changes": [change.as_dict() for change in self.changes],
+            "changes": [{"path": c.path, "state": c.state, "bytes": c.size} for c in self.changes],
         }
 
 
@@ -145,17 +139,15 @@ def make_plan(
     """
     _check(files)
     hashes = {file.path: file.hashes() for file in files}
-    added = tuple(Change(file.path, "added", file.size) for file in sorted(files, key=lambda file: file.path))
-    plan = Plan(
-        repo, kind, message, tuple(files), added, False, None, not public, pull_request, tuple(owned), hashes=hashes
+    plan = Plan(repo, kind, message, tuple(files), (), None, not public, pull_request, tuple(owned), hashes=hashes).on(
+        None, {}
     )
     try:
-        found = _there(plan)
+        return _there(plan)
     except Unreachable:
         if not dry:
             raise
         return replace(plan, compared=False)
-    return plan if found is None else found
 
 
 def _check(files: Sequence[File]) -> None:
@@ -177,23 +169,20 @@ def _check(files: Sequence[File]) -> None:
             )
         if file.size <= _SEARCHED and not file.path.endswith((".safetensors", ".zst", ".png")):
             data = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
-            text = data.decode("utf-8", "replace")
-            if holds_token(text):
+            if holds_token(data.decode("utf-8", "replace")):
                 raise FinbenchError(f"{file.path} holds what looks like a token; nothing was sent.", "Remove it there.")
 
 
-def _there(plan: Plan) -> Plan | None:
-    """The plan on the head of its repository; None where there is none yet, and one can be made."""
+def _there(plan: Plan) -> Plan:
+    """The plan on the head of its repository; as it is where there is none yet, and one can be made."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     with explained(plan.address, writing=True):
         try:
             info = api().repo_info(plan.repo, repo_type=plan.kind, revision="main", timeout=10)
-        except GatedRepoError:
-            raise
-        except RepositoryNotFoundError:
-            if plan.pull_request or not has_token():
+        except RepositoryNotFoundError as fault:
+            if isinstance(fault, GatedRepoError) or plan.pull_request or not has_token():
                 raise
-            return None
+            return plan
         sha = str(info.sha)
         return replace(plan.on(sha, listing(plan.repo, plan.kind, sha)), private=bool(info.private))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 import time
@@ -81,31 +82,27 @@ def _create(plan: Plan) -> Plan:
 
 def _commit(plan: Plan) -> Published:
     for _ in range(ATTEMPTS):
-        try:
-            done: Published = _patiently(functools.partial(_send, plan), functools.partial(_landed, plan), plan)
+        done = _patiently(functools.partial(_send, plan), functools.partial(_landed, plan), plan)
+        if isinstance(done, Published):
             return done
-        except _MovedOn:
-            plan = _rebased(plan)
+        plan = _rebased(plan)
     raise _moved(plan)
 
 
-class _MovedOn(Exception):
-    """The branch is no longer at the plan's parent."""
-
-
-def _send(plan: Plan) -> Published:
+def _send(plan: Plan) -> Published | None:
+    """Commit; None where the branch is no longer at the plan's parent."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
     from huggingface_hub.errors import HfHubHTTPError
 
     states = {change.path: change.state for change in plan.changes}
-    added = [file for file in plan.files if states[file.path] in ("added", "replaced")]
-    operations: list[Any] = [
-        CommitOperationAdd(file.path, file.content if isinstance(file.content, bytes) else str(file.content))
-        for file in added
-    ]
-    for file, operation in zip(added, operations, strict=True):
-        if operation.upload_info.sha256.hex() != plan.hashes[file.path][0]:
-            raise FinbenchError(f"{file.path} has changed since the plan was made.", "Repeat the command.")
+    operations: list[Any] = []
+    for file in plan.files:
+        if states[file.path] in ("added", "replaced"):
+            content = file.content if isinstance(file.content, bytes) else str(file.content)
+            added = CommitOperationAdd(file.path, content)
+            if added.upload_info.sha256.hex() != plan.hashes[file.path][0]:
+                raise FinbenchError(f"{file.path} has changed since the plan was made.", "Repeat the command.")
+            operations.append(added)
     operations += [CommitOperationDelete(path, is_folder=False) for path, state in states.items() if state == "removed"]
     try:
         made = api().create_commit(
@@ -118,15 +115,11 @@ def _send(plan: Plan) -> Published:
         )
     except HfHubHTTPError as fault:
         if status_of(fault) in (409, 412) and not plan.pull_request and _head(plan) != plan.parent:
-            if found := _landed(plan):
-                return found
-            raise _MovedOn from fault
+            return _landed(plan)
         raise
     except RuntimeError as fault:  # of an upload, after the client's own retries; what it met is the cause
-        if isinstance(fault.__cause__, HfHubHTTPError):
-            raise refusal(fault.__cause__, plan.address, writing=True) from fault
-        if isinstance(fault.__cause__, transport_faults()):
-            raise _away(plan) from fault
+        if isinstance(fault.__cause__, _faults()):
+            raise _given_up(fault.__cause__, plan) from fault
         raise
     except ValueError as fault:  # the Hub finds the card's metadata wrong
         raise FinbenchError(" ".join(str(fault).split())[:400], "Correct the card, then repeat the command.") from fault
@@ -137,22 +130,18 @@ def _send(plan: Plan) -> Published:
 
 def _patiently(action: Callable[[], Any], landed: Callable[[], Any], plan: Plan) -> Any:
     """Try ``action`` until it is done. After a fault that may come from its answer alone, ``landed`` looks first."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    faults: tuple[type[Exception], ...] = (HfHubHTTPError, *transport_faults())
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return action()
-        except faults as fault:
+        except _faults() as fault:
             status = status_of(fault)
             if status and status not in _TRANSIENT:
                 raise
-            if (found := _look(landed)) is not None:
-                return found
+            with contextlib.suppress(*_faults()):
+                if (found := landed()) is not None:
+                    return found
             if attempt == ATTEMPTS:
-                if status:
-                    raise refusal(fault, plan.address, writing=True) from fault
-                raise _away(plan) from fault
+                raise _given_up(fault, plan) from fault
             pause = min(
                 LONGEST_WAIT, retry_after(fault) or min(8.0, 2.0 ** (attempt - 1)) * (0.75 + random.random() / 2)
             )
@@ -161,25 +150,23 @@ def _patiently(action: Callable[[], Any], landed: Callable[[], Any], plan: Plan)
             wait(pause)
 
 
-def _away(plan: Plan) -> Unreachable:
+def _faults() -> tuple[type[Exception], ...]:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (HfHubHTTPError, *transport_faults())
+
+
+def _given_up(fault: BaseException, plan: Plan) -> FinbenchError:
+    if status_of(fault):
+        return refusal(fault, plan.address, writing=True)
     return Unreachable(
         f"{sentence(plan.address)}: the Hub cannot be reached; nothing half-done is visible there.",
         "Repeat the command: what has arrived is not sent again.",
     )
 
 
-def _look(landed: Callable[[], Any]) -> Any:
-    from huggingface_hub.errors import HfHubHTTPError
-
-    faults: tuple[type[Exception], ...] = (HfHubHTTPError, *transport_faults())
-    try:
-        return landed()
-    except faults:
-        return None
-
-
-def _head(plan: Plan) -> str:
-    return str(api().repo_info(plan.repo, repo_type=plan.kind, revision="main").sha)
+def _head(plan: Plan, branch: str = "main") -> str:
+    return str(api().repo_info(plan.repo, repo_type=plan.kind, revision=branch).sha)
 
 
 def _files(plan: Plan, sha: str) -> dict[str, Remote]:
@@ -198,24 +185,18 @@ def _landed(plan: Plan) -> Published | None:
 
 def _holds(plan: Plan, there: Mapping[str, Remote]) -> bool:
     """Whether a listing has every file of the plan, and none that it removes."""
-    for change in plan.changes:
-        known = there.get(change.path)
-        if change.state == "removed":
-            if known is not None:
-                return False
-        elif known is None or not known.holds(plan.hashes[change.path]):
-            return False
-    return True
+    removed = {change.path for change in plan.changes if change.state == "removed"}
+    return not removed & there.keys() and all(plan.state(file.path, there) == "unchanged" for file in plan.files)
 
 
 def _open_request(plan: Plan) -> Published | None:
     """An open pull request of ours that proposes exactly this plan."""
     for found in api().get_repo_discussions(plan.repo, repo_type=plan.kind, discussion_type="pull_request"):
         if found.status in ("open", "draft") and found.title == plan.message:
-            info = api().repo_info(plan.repo, repo_type=plan.kind, revision=f"refs/pr/{found.num}")
-            if _holds(plan, _files(plan, str(info.sha))):
+            sha = _head(plan, f"refs/pr/{found.num}")
+            if _holds(plan, _files(plan, sha)):
                 url = page(plan.repo, plan.kind, "discussions", str(found.num))
-                return Published(str(info.sha), url, False, url)
+                return Published(sha, url, False, url)
     return None
 
 

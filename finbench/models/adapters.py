@@ -77,7 +77,7 @@ def _located(text: str) -> tuple[Path, str | None]:
     if ref.kind == "zoo":
         ref = zoo.published(ref.name).ref
     if ref.kind == "hub":
-        folder, sha = hub.snapshot(ref.name, ref.revision)
+        folder, sha = hub.fetch(ref.name, ref.revision)
         return folder, f"hub:{ref.name}@{sha}"
     if not ref.path.is_dir():
         beside = [place.parent.name for place in ref.path.parent.glob("*/adapter_config.json")]

@@ -42,7 +42,7 @@ def resolve(text: str, source: str | None = None) -> Base:
     if ref.kind == "folder":
         return _located(ref.path.resolve().name, None, None, "folder", ref.path)
     if ref.kind == "hub":
-        folder, sha = hub.snapshot(ref.name, ref.revision)
+        folder, sha = hub.fetch(ref.name, ref.revision)
         alias = next((entry.alias for entry in catalog.bases().values() if entry.hub_id == ref.name), ref.name)
         return _located(alias, ref.name, sha, "hub", folder)
     if ref.kind == "zoo" or ref.name not in catalog.bases():
@@ -52,7 +52,7 @@ def resolve(text: str, source: str | None = None) -> Base:
     if entry.wheel and source != "hub" and (source == "wheel" or (unpacked / "finbench-base.json").is_file()):
         return _embedded(entry, unpacked)
     try:
-        folder, sha = hub.snapshot(entry.hub_id, entry.revision)
+        folder, sha = hub.fetch(entry.hub_id, entry.revision)
     except hub.Unreachable as fault:
         if entry.wheel is None or source == "hub":
             if entry.gated:

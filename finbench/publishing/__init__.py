@@ -1,10 +1,8 @@
 """Publishing: what a folder becomes on the Hub. ``push`` finds out what it is, plans, and executes the plan.
 
-``adapter`` and ``evidence`` choose the files of adapters, models, scorecards, data and tasks; ``modelcard`` writes the
-README, ``picture`` its plot, ``licences`` the licence.
+``publish`` and ``adapter`` choose the files of scorecards, data and tasks, of adapters and models; ``modelcard`` writes
+the README and its plot, ``licences`` the licence.
 """
-
-from __future__ import annotations
 
 from typing import TYPE_CHECKING
 

@@ -24,7 +24,8 @@ _KNOWN: dict[str, tuple[str, int]] = {
     "CC-BY-NC-4.0": ("cc-by-nc-4.0", 3),
     "CC-BY-NC-SA-3.0": ("cc-by-nc-sa-3.0", 3),
 }
-_FREE = ("OpenMDW-1.0", "the companies' own public filings")  # no condition that a weight would carry on
+# no condition that a weight would carry on
+_FREE = {"OpenMDW-1.0": "openmdw-1.0", "the companies' own public filings": "other"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Licence:
     why: str
 
 
-def licence_of(record: Adapter | None, base: BaseModelId | None, chosen: str | None) -> Licence:
+def licence_of(record: Adapter | None, base: BaseModelId, chosen: str | None) -> Licence:
     """The licence to state. ``chosen`` is the user's own word, an identifier of the Hub."""
     if chosen is not None:
         if not chosen.replace("-", "").replace(".", "").isalnum() or chosen != chosen.lower():
@@ -44,16 +45,17 @@ def licence_of(record: Adapter | None, base: BaseModelId | None, chosen: str | N
                 f"--licence {chosen!r} is no identifier of the Hub.", "Such as apache-2.0 or cc-by-nc-4.0"
             )
         return Licence(chosen, None, "as its publisher states it")
-    entry = next((e for e in catalog.bases().values() if base and e.hub_id == base.hub_id), None)
+    entry = next((e for e in catalog.bases().values() if e.hub_id == base.hub_id), None)
     parts = {f"base ({entry.licence})": entry.licence} if entry else {"base (unknown)": "unknown"}
     if record is None:
         parts["data (unknown)"] = "unknown"
     for task in record.recipe.tasks if record else ():
         stated = catalog.tasks()[task].licence if task in catalog.tasks() else "unknown"
         parts[f"{task.removeprefix(catalog.PREFIX)} ({stated})"] = stated
-    ranked = sorted(((_rank(stated), what) for what, stated in parts.items()), key=lambda pair: pair[0][1])
-    (identifier, strictness), _ = ranked[-1]
-    terms = {pair[0][0] for pair in ranked if pair[0][1] >= 1}
+    ranked = [("mit", 0) if stated in _FREE else _KNOWN.get(stated, ("other", 4)) for stated in parts.values()]
+    ranked.sort(key=lambda licence: licence[1])
+    identifier, strictness = ranked[-1]
+    terms = {licence for licence, strict in ranked if strict >= 1}
     why = "the strictest of " + ", ".join(parts)
     if strictness == 4 or len(terms) > 1:  # several conditions at once have no identifier
         return Licence("other", "terms-of-base-and-data", why)
@@ -62,12 +64,4 @@ def licence_of(record: Adapter | None, base: BaseModelId | None, chosen: str | N
 
 def hub_identifier(stated: str) -> str | None:
     """The Hub's identifier of a data set's licence; None where none lets its rows be passed on."""
-    if stated in _FREE:
-        return "other" if stated != "OpenMDW-1.0" else "openmdw-1.0"
-    return _KNOWN[stated][0] if stated in _KNOWN else None
-
-
-def _rank(stated: str) -> tuple[str, int]:
-    if stated in _FREE:
-        return ("mit", 0)
-    return _KNOWN.get(stated, ("other", 4))
+    return _FREE.get(stated) or (_KNOWN[stated][0] if stated in _KNOWN else None)

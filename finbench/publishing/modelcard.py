@@ -1,4 +1,4 @@
-"""README.md of a published adapter or model: metadata for the Hub, and a page that a person is glad to find."""
+"""README.md of a published adapter or model: metadata for the Hub, a page for people, its plot."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import yaml
 
 from finbench import hub
-from finbench.cards import amount, conditions_of, from_template, in_brackets, model_index
+from finbench.cards import amount, conditions_of, from_template, in_brackets, model_index, plots, shorten_name
 from finbench.core import catalog
-from finbench.core.records import Adapter, BaseModelId, Scorecard
+from finbench.core.records import Adapter, BaseModelId, Score, Scorecard
 from finbench.engines import servable
 from finbench.methods import METHODS, irqlora
 from finbench.publishing.licences import Licence
-from finbench.publishing.picture import base_score, ordered
 from finbench.scoring import metrics, prompts, task_of_examples
 
 PICTURE = "finbench/scores.svg"
+_HUB_METRICS = {"acc": "accuracy", "macro_f1": "f1", "weighted_f1": "f1"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Facts:
     record: Adapter | None
     config: dict[str, Any]
     kind: str
-    base: BaseModelId | None
+    base: BaseModelId
     licence: Licence
     cards: Sequence[Scorecard]
     base_cards: Sequence[Scorecard]
@@ -39,7 +39,6 @@ class Facts:
 
     @property
     def title(self) -> str:
-        """The repository's own name."""
         return self.repo.rpartition("/")[2]
 
     @property
@@ -54,7 +53,6 @@ class Facts:
 
     @property
     def rank(self) -> int | None:
-        """Rank of the update."""
         return self.record.recipe.rank if self.record else self.config.get("r")
 
     @property
@@ -81,9 +79,9 @@ def write(facts: Facts) -> str:
         served=_served(facts),
         overlaps=_overlaps(facts),
         example=",".join(name.removeprefix(catalog.PREFIX) for name in facts.tasks if name in catalog.tasks()),
-        base_page=hub.page(facts.base.hub_id) if facts.base and facts.base.hub_id else "",
+        base_page=hub.page(facts.base.hub_id) if facts.base.hub_id else "",
         page=hub.page(facts.repo),
-        known=bool(facts.base and facts.base.hub_id in {entry.hub_id for entry in catalog.bases().values()}),
+        known=facts.base.hub_id in {entry.hub_id for entry in catalog.bases().values()},
     )
     return f"---\n{head}---\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, text).strip()}\n"
 
@@ -93,7 +91,7 @@ def metadata(facts: Facts) -> dict[str, Any]:
     base, whole = facts.base, facts.kind == "model"
     tags = ["finbench", "finance", facts.method]
     found: dict[str, Any] = {}
-    if base and base.hub_id:
+    if base.hub_id:
         found["base_model"] = base.hub_id
         found["base_model_relation"] = "finetune" if whole else "adapter"
         tags += [] if whole else [f"base_model:adapter:{base.hub_id}"]
@@ -105,23 +103,44 @@ def metadata(facts: Facts) -> dict[str, Any]:
     if facts.licence.name:
         found |= {"license_name": facts.licence.name}
     found["tags"] = tags
-    sets = sorted({name for part in (facts.record.data if facts.record else []) if (name := _on_hub(part.origin))})
-    if sets:
+    data = facts.record.data if facts.record else []
+    origins = [re.fullmatch(r"hub:([\w.-]+/[\w.-]+)", part.origin or "") for part in data]
+    if sets := sorted({match[1] for match in origins if match}):
         found["datasets"] = sets
     if facts.cards:
-        found["metrics"] = sorted({_hub_metric(score.main_metric) for card in facts.cards for score in card.scores})
+        names = [score.main_metric for card in facts.cards for score in card.scores]
+        found["metrics"] = sorted({_HUB_METRICS.get(name, name) for name in names})
         plain = min(facts.cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat))
         found |= model_index(plain, facts.title)
     return found
 
 
-def _on_hub(origin: str | None) -> str | None:
-    match = re.fullmatch(r"hub:([\w.-]+/[\w.-]+)", origin or "")
-    return match[1] if match else None
+def ordered(cards: Sequence[Scorecard], trained: Sequence[str]) -> list[tuple[Scorecard, Score]]:
+    """Every score with its card: what the adapter was trained on comes first, in its recipe's order."""
+    pairs = [(card, score) for card in cards for score in card.scores]
+    return sorted(pairs, key=lambda pair: trained.index(pair[1].task) if pair[1].task in trained else len(trained))
 
 
-def _hub_metric(name: str) -> str:
-    return {"acc": "accuracy", "macro_f1": "f1", "weighted_f1": "f1"}.get(name, name)
+def plot(cards: Sequence[Scorecard], base_cards: Sequence[Scorecard], trained: Sequence[str]) -> str:
+    """An SVG of the main scores that are shares of 1, in the order of ``ordered``; equal cards give equal text."""
+    rows = []  # task, metric and number of documents, the adapter's score, the base's
+    for card, score in ordered(cards, trained):
+        if metrics.is_share(score.main_metric):
+            base = base_score(card, score, base_cards)
+            about = f"{metrics.spoken(score.main_metric)}, n = {score.n:,}"
+            label = shorten_name(score.task.removeprefix(catalog.PREFIX), 27)
+            rows.append((label, shorten_name(about, 34), score.main, base.main if base else None))
+    return plots.pairs(f"{cards[0].subject.name[:48]} beside its base", rows)
+
+
+def base_score(card: Scorecard, score: Score, base_cards: Sequence[Scorecard]) -> Score | None:
+    """The base's score in the very same task: task, data, shots, template."""
+    for other in base_cards:
+        same = other.shots == card.shots and other.subject.chat == card.subject.chat and other.limit == card.limit
+        for found in other.scores:
+            if same and found.task_digest == score.task_digest and found.data.digest == score.data.digest:
+                return found
+    return None
 
 
 def _rows(facts: Facts) -> list[dict[str, str]]:
@@ -146,11 +165,11 @@ def _rows(facts: Facts) -> list[dict[str, str]]:
 
 
 def _data(facts: Facts) -> list[dict[str, str]]:
-    """What it learnt from: set (and the task where that has another name), rows, licence, where it came from."""
-    found = []
-    parts = facts.record.data if facts.record else []
-    trained = list(facts.record.recipe.tasks) if facts.record else []
-    for part, asked in zip(parts, asked_as(trained, [part.set for part in parts]), strict=True):
+    """What it learnt from; a set is named with the task that asked it, where that has another name."""
+    if facts.record is None:
+        return []
+    found, parts = [], facts.record.data
+    for part, asked in zip(parts, asked_as(list(facts.record.recipe.tasks), [p.set for p in parts]), strict=True):
         task = next((task for task in catalog.tasks().values() if task.set == part.set), None)
         origin = part.origin or "unknown"
         found.append(
@@ -190,7 +209,6 @@ def _served(facts: Facts) -> int | None:
 
 
 def _overlaps(facts: Facts) -> list[str]:
-    """Which test texts it was trained on, as its record states it."""
     found = facts.record.contamination if facts.record else None
     if found is None:
         return ["Whether test texts were among its training rows: not checked."]

@@ -17,10 +17,9 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, harmless
 from finbench.core.files import folder_atomic
 from finbench.core.records import Score, Scorecard
-from finbench.evaluation import verify
 from finbench.models import adapters, zoo
 from finbench.models.adapters import AdapterFolder
-from finbench.publishing.adapter import EVIDENCE
+from finbench.publishing.adapter import EVIDENCE, check
 
 _MARK = ".finbench-pull"  # source, and the files of a pulled folder
 _LONGEST_NAME = 200  # characters of a name that somebody else has given
@@ -94,9 +93,6 @@ def stated_base(found: AdapterFolder) -> str:
     return harmless(stated[:_LONGEST_NAME] + (f"@{str(revision)[:_LONGEST_NAME]}" if revision else ""))
 
 
-# ---------------------------------------------------------------- the zoo
-
-
 def add_to_zoo(reference: str, name: str | None = None) -> tuple[zoo.ZooEntry, Path]:
     """Pin a published adapter under a name; return (entry, the file it was written to).
 
@@ -161,12 +157,7 @@ def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | No
             (Path(folder) / name.rpartition("/")[2]).write_bytes(data)
         for path in sorted(Path(folder).glob("*.json")):
             card = cardfiles.read(path)
-            verified = verify(path)
-            if verified.faults:
-                fault = verified.faults[0]
-                raise FinbenchError(
-                    f"hub:{repo}: {path.name} is not to be trusted: {fault.field} {fault.message}", "Not added."
-                )
+            check(path, f"hub:{repo}: {path.name}", "Not added.")
             if card.subject.adapter == found.identity:
                 own.append((card, hashlib.sha256(path.read_bytes()).hexdigest()))
             elif not card.subject.adapter:

@@ -79,8 +79,7 @@ def test_a_moved_parent_is_refused(repo: str, lora: Path) -> None:
 def test_a_missing_repository_and_a_public_base(repo: str) -> None:
     with pytest.raises(FinbenchError, match="does not exist, or it is private"):
         hub.fetch(repo + "-missing")
-    fetched = hub.fetch("hf-internal-testing/tiny-random-LlamaForCausalLM", patterns=("config.json",))
-    assert (fetched.folder / "config.json").is_file()
+    assert hub.fetch_files("hf-internal-testing/tiny-random-LlamaForCausalLM", "main", ["config.json"])
 
 
 def test_a_leaderboard(repo: str) -> None:

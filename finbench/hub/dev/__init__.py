@@ -4,8 +4,6 @@ To rehearse a publication and to test clients; it is no service for others. ``st
 ``faults`` are the switches that break answers on purpose, ``server`` speaks HTTP.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING
 
 from finbench.core.faces import face

@@ -8,10 +8,16 @@ from __future__ import annotations
 import re
 
 _KEY = re.compile(r"([A-Za-z_][\w.-]*):(?:\s+(.*))?")
-
-
-_SDKS = ("static", "gradio", "docker")
+_VALUES = {  # key -> what its value looks like, what is wrong else
+    "license": (r"[a-z0-9][a-z0-9.-]*", '"license" must be one of the known identifiers, not {!r}'),
+    "base_model": (
+        r"[\w.-]+(/[\w.-]+)?",
+        '"base_model" with value {!r} is not valid: a model id of the Hub is expected',
+    ),
+    "license_link": (r"LICENSE|https://.*", '"license_link" must be LICENSE or an https address'),
+}
 _COLOURS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
+_OF_A_SPACE = {"sdk": ("static", "gradio", "docker"), "colorFrom": _COLOURS, "colorTo": _COLOURS}
 
 
 def card_faults(text: str, kind: str = "model") -> list[str]:
@@ -36,7 +42,9 @@ def card_faults(text: str, kind: str = "model") -> list[str]:
         if key in seen:
             faults.append(f"line {number}: duplicated mapping key {key!r}")
         seen[key] = value
-        faults += _value_faults(key, value)
+        form, fault = _VALUES.get(key, (".*", ""))
+        if value and not re.fullmatch(form, value):
+            faults.append(fault.format(value))
     if "license_name" in seen and "license" not in seen:
         faults.append('"license_name" needs "license: other"')
     return faults + (_space_faults(seen) if kind == "space" else [])
@@ -44,23 +52,9 @@ def card_faults(text: str, kind: str = "model") -> list[str]:
 
 def _space_faults(seen: dict[str, str]) -> list[str]:
     faults = [f'"{key}" is required' for key in ("sdk", "emoji", "colorFrom", "colorTo") if not seen.get(key)]
-    if seen.get("sdk") and seen["sdk"] not in _SDKS:
-        faults.append(f'"sdk" must be one of {", ".join(_SDKS)}')
-    faults += [
-        f'"{key}" must be one of {", ".join(_COLOURS)}'
-        for key in ("colorFrom", "colorTo")
-        if seen.get(key) and seen[key] not in _COLOURS
-    ]
+    for key, known in _OF_A_SPACE.items():
+        if seen.get(key) and seen[key] not in known:
+            faults.append(f'"{key}" must be one of {", ".join(known)}')
     if len(seen.get("short_description", "")) > 60:
         faults.append('"short_description" has more than 60 characters')
     return faults
-
-
-def _value_faults(key: str, value: str) -> list[str]:
-    if key == "license" and value and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", value):
-        return [f'"license" must be one of the known identifiers, not {value!r}']
-    if key == "base_model" and value and not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", value):
-        return [f'"base_model" with value {value!r} is not valid: a model id of the Hub is expected']
-    if key == "license_link" and value and value != "LICENSE" and not value.startswith("https://"):
-        return ['"license_link" must be LICENSE or an https address']
-    return []

@@ -1,62 +1,69 @@
-"""The development Hub over HTTP, on this machine only."""
+"""The development Hub over HTTP, on this machine only: which request goes to whom."""
 
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote
 
-from finbench.hub.dev.desk import Answer, DevAccount, call, ranged
+from finbench.hub.dev import reading, writing
+from finbench.hub.dev.calls import Answer, Call, DevAccount
+from finbench.hub.dev.card import card_faults
 from finbench.hub.dev.faults import HOSTILE_NAMES, Fault, Faults
-from finbench.hub.dev.routes import Routes
 from finbench.hub.dev.store import Refusal, Store
 
 TOKEN = "hf_development"  # of the account `dev`, which may write everywhere
+_OF_A_REPOSITORY: dict[tuple[str, str], Callable[..., Any]] = {
+    ("GET", "revision"): reading.info,
+    ("GET", "tree"): reading.tree,
+    ("GET", "refs"): reading.refs,
+    ("GET", "commits"): reading.commits,
+    ("GET", "auth-check"): reading.check,
+    ("GET", "discussions"): reading.discussions,
+    ("POST", "paths-info"): reading.paths,
+    ("POST", "preupload"): writing.preupload,
+    ("POST", "commit"): writing.commit,
+    ("POST", "tag"): writing.tag,
+    ("POST", "branch"): writing.branch,
+    ("POST", "discussions"): writing.discuss,
+    ("PUT", "settings"): writing.settings,
+}
 
 
-class DevHub:
+class DevHub(ThreadingHTTPServer):
     """A Hub on ``http://127.0.0.1:<port>`` over the folder ``root``; port 0 takes a free one.
 
     ``tokens`` maps tokens to accounts. ``requests`` lists "METHOD path" of every request so far. ``watch`` is called
     with (number of the request, "before" or "after" it is done, "METHOD path"); tests kill a client there.
     """
 
-    def __init__(self, root: Path, port: int = 0, tokens: dict[str, DevAccount] | None = None) -> None:
-        self.routes = Routes(Store(root))
+    def __init__(self, root: Path, port: int = 0) -> None:
+        self.store = Store(root)
         self.faults = Faults()
-        self.tokens = tokens or {TOKEN: DevAccount("dev")}
+        self.tokens = {TOKEN: DevAccount("dev")}
         self.requests: list[str] = []
         self.watch: Callable[[int, str, str], None] | None = None
         self.say: Callable[[str], None] | None = None
-        hub = self
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
-        class Handler(_Handler):
-            dev = hub
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
-
-    @property
-    def store(self) -> Store:
-        """The repositories."""
-        return self.routes.desk.store
-
-    def __enter__(self) -> DevHub:
-        Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    def __enter__(self) -> Self:
+        Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.http.shutdown()
-        self.http.server_close()
+        self.shutdown()
+        self.server_close()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    dev: DevHub
+    server: DevHub
     protocol_version = "HTTP/1.1"
     server_version = "finbench-devhub"
 
@@ -64,24 +71,22 @@ class _Handler(BaseHTTPRequestHandler):
         """Silence: ``say`` tells what there is to tell."""
 
     def _handle(self) -> None:
-        request = f"{self.command} {self.path}"
-        self.dev.requests.append(request)
-        number = len(self.dev.requests)
+        hub, request = self.server, f"{self.command} {self.path}"
+        hub.requests.append(request)
+        number = len(hub.requests)
         body = self._body()
-        if self.dev.watch:
-            self.dev.watch(number, "before", request)
-        faults = self.dev.faults.take(request)
+        if hub.watch:
+            hub.watch(number, "before", request)
+        faults = hub.faults.take(request)
         for fault in faults:
             if fault.kind == "slow":
                 time.sleep(float(fault.value or 1))
-        answer = next((found for fault in faults if (found := self._broken(fault))), None)
-        if answer is None:
-            answer = self._answer(body)
-        if self.dev.watch:
-            self.dev.watch(number, "after", request)
-        if self.dev.say:
-            self.dev.say(f"{answer.status} {request}" + (f"  ({', '.join(f.kind for f in faults)})" if faults else ""))
-        self._send(answer, {fault.kind: fault for fault in faults})
+        found = next(filter(None, map(self._broken, faults)), None) or self._answer(body)
+        if hub.watch:
+            hub.watch(number, "after", request)
+        if hub.say:
+            hub.say(f"{found.status} {request}" + (f"  ({', '.join(f.kind for f in faults)})" if faults else ""))
+        self._send(found, {fault.kind: fault for fault in faults})
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle
 
@@ -98,11 +103,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bytes) -> Answer:
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         token = token.strip() if scheme == "Bearer" else ""  # a password of an address is of no account here
+        hub = self.server
         try:
-            if token and token not in self.dev.tokens:
+            if token and token not in hub.tokens:
                 raise Refusal(401, "Invalid credentials in Authorization header")
-            base = f"http://{self.headers.get('Host') or self.dev.url.removeprefix('http://')}"
-            return self.dev.routes.answer(call(self.command, self.path, body, self.dev.tokens.get(token), base))
+            base = f"http://{self.headers.get('Host') or hub.url.removeprefix('http://')}"
+            path, _, query = self.path.partition("?")
+            parts = [unquote(part) for part in path.strip("/").split("/")]  # a quoted slash stays inside its part
+            found = _answered(Call(hub.store, self.command, parts, parse_qs(query), body, hub.tokens.get(token), base))
+            return found if isinstance(found, Answer) else Answer.json({} if found is None else found)
         except Refusal as fault:
             codes = {"X-Error-Code": fault.code} if fault.code else {}
             message = {"X-Error-Message": fault.message.encode("ascii", "replace").decode()}
@@ -123,39 +132,46 @@ class _Handler(BaseHTTPRequestHandler):
             return Answer.json({"error": "gated"}, 403, message)
         return None
 
-    def _send(self, answer: Answer, faults: dict[str, Fault]) -> None:
+    def _send(self, made: Answer, faults: dict[str, Fault]) -> None:
         if "lost" in faults:
             self.close_connection = True
             return
-        body = answer.body
-        if "listing" in faults and "/tree/" in self.path and answer.status == 200:
+        status, body, headers = made.status, made.body, made.headers
+        if "listing" in faults and "/tree/" in self.path and status == 200:
             oid = "0" * 40
             extra = [{"type": "file", "path": name, "size": 3, "oid": oid} for name in HOSTILE_NAMES]
             body = json.dumps([*json.loads(body), *extra]).encode()
         if "etag" in faults:
-            answer = Answer(body, answer.status, {**answer.headers, **_other_hash(answer.headers)})
+            for name in {"ETag", "X-Linked-Etag"} & headers.keys():
+                first, rest = headers[name][1], headers[name][2:]  # within quotes
+                headers[name] = f'"{"1" if first == "0" else "0"}{rest}'
         if "wrong" in faults and body and "/resolve/" in self.path:
             middle = len(body) // 2
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
-        status, sent = answer.status, body
-        part = ranged(self.headers.get("Range", ""), len(body)) if status == 200 else None
-        if part and self.command == "GET":
-            status, sent = 206, body[part[0] : part[1]]
-        self.send_response(status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        if status == 206 and part:
-            self.send_header("Content-Range", f"bytes {part[0]}-{part[1] - 1}/{len(body)}")
+        part = _ranged(self.headers.get("Range", ""), len(body))
+        if part and status == 200 and self.command == "GET":
+            headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(body)}"
+            status, body = 206, body[part]
         if "short" in faults and self.command == "GET":
-            sent = sent[: _cut(faults["short"], len(sent))]
-        self.send_header("Content-Length", str(len(sent)))
+            body = body[: _cut(faults["short"], len(body))]
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command == "HEAD":
             return
         if "reset" in faults:
-            sent = sent[: _cut(faults["reset"], len(sent))]
+            body = body[: _cut(faults["reset"], len(body))]
             self.close_connection = True
-        self.wfile.write(sent)
+        self.wfile.write(body)
+
+
+def _ranged(stated: str, size: int) -> slice | None:
+    """What a Range header asks for; None for none or one that cannot be met."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", stated.strip())
+    if match is None or int(match[1]) >= size:
+        return None
+    return slice(int(match[1]), min(size, int(match[2]) + 1) if match[2] else size)
 
 
 def _cut(fault: Fault, size: int) -> int:
@@ -163,10 +179,48 @@ def _cut(fault: Fault, size: int) -> int:
     return min(int(fault.value), size) if fault.value.isdecimal() else size // 2
 
 
-def _other_hash(headers: dict[str, str]) -> dict[str, str]:
-    """The hashes of these headers, each with its first digit changed."""
-    return {
-        name: '"' + ("1" if value.strip('"')[0] == "0" else "0") + value.strip('"')[1:] + '"'
-        for name, value in headers.items()
-        if name in ("ETag", "X-Linked-Etag")
-    }
+def _answered(call: Call) -> Any:
+    """Answer any request: by an Answer, by JSON, or by None for an empty object."""
+    parts = call.parts
+    if parts[0] == "api":
+        return _api(call, parts[1:])
+    if parts[0] == "lfs" and len(parts) > 2:
+        return writing.lfs(call, *parts[1:4])
+    kind = parts[0] if parts[0] in ("datasets", "spaces") else "models"
+    rest = parts if kind == "models" else parts[1:]
+    name, rest, reads = "/".join(rest[:2]), rest[2:], call.method in ("GET", "HEAD")
+    if rest == ["info", "lfs", "objects", "batch"] and name.endswith(".git") and call.method == "POST":
+        return writing.batch(call, call.readable(kind, name.removesuffix(".git")))
+    if len(rest) > 2 and rest[0] in ("resolve", "raw") and reads:
+        return reading.file(call, call.readable(kind, name), rest[1], "/".join(rest[2:]))
+    if "/" in name and not rest and reads:
+        return Answer(f"{call.readable(kind, name).name}: a repository of a development Hub\n".encode())
+    raise Refusal(404, "Not found")
+
+
+def _api(call: Call, parts: list[str]) -> Any:
+    if parts == ["whoami-v2"]:
+        return _who(call)
+    if parts == ["repos", "create"] and call.method == "POST":
+        return writing.create(call)
+    if parts == ["validate-yaml"] and call.method == "POST":
+        stated = call.json()
+        faults = card_faults(str(stated.get("content", "")), str(stated.get("repoType") or "model"))
+        errors = [{"message": fault} for fault in faults]
+        return Answer.json({"errors": errors, "warnings": []}, 400 if errors else 200)
+    if len(parts) < 3 or parts[0] not in ("models", "datasets", "spaces"):
+        raise Refusal(404, "Not found")
+    repo = call.readable(parts[0], "/".join(parts[1:3]))
+    verb = parts[3] if len(parts) > 3 else "revision"
+    if (call.method, verb) not in _OF_A_REPOSITORY:
+        raise Refusal(404, "Not found")
+    return _OF_A_REPOSITORY[call.method, verb](call, repo, *parts[4:])
+
+
+def _who(call: Call) -> dict[str, Any]:
+    who = call.account
+    if who is None:
+        raise Refusal(401, "Invalid user token.")
+    orgs = [{"type": "org", "name": name, "roleInOrg": "write"} for name in who.orgs if name != "*"]
+    token = {"displayName": "development", "role": who.role}
+    return {"type": "user", "name": who.name, "orgs": orgs, "auth": {"type": "access_token", "accessToken": token}}

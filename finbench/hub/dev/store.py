@@ -9,18 +9,23 @@ import os
 import re
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-TYPES = ("models", "datasets", "spaces")
 LFS_ENDINGS = (".safetensors", ".bin", ".gguf", ".parquet", ".zst", ".model", ".png", ".zip", ".pt", ".pkl")
-LFS_SIZE = 10 * 2**20  # bytes from which any file is large
+_LFS_SIZE = 10 * 2**20  # bytes from which any file is large
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
-_ID = re.compile(rf"{_PART}/{_PART}", re.ASCII)
+_NAME = re.compile(rf"{_PART}/{_PART}", re.ASCII)
 _SHA = re.compile(r"[0-9a-f]{40}")
+_ATTRIBUTES = "".join(f"*{ending} filter=lfs diff=lfs merge=lfs -text\n" for ending in LFS_ENDINGS).encode()
+_FIRST_PAGE = {
+    "README.md": b"---\ntitle: New\nemoji: \xf0\x9f\x98\xbb\ncolorFrom: blue\ncolorTo: green\nsdk: static\n---\n",
+    "index.html": b"<!doctype html><title>A new Space</title><link rel=stylesheet href=style.css>\n",
+    "style.css": b"body { padding: 2rem }\n",
+}
 
 
 class Refusal(Exception):
@@ -31,8 +36,7 @@ class Refusal(Exception):
         self.status, self.message, self.code = status, message, code
 
 
-@dataclass(frozen=True)
-class StoredFile:
+class StoredFile(NamedTuple):
     """A file of a commit: size in bytes, git blob id, and SHA-256 (which names the blob on disk)."""
 
     size: int
@@ -58,11 +62,12 @@ def git_oid(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def _pointer_oid(sha256: str, size: int) -> str:
-    return git_oid(f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode())
+def is_large(path: str, size: int) -> bool:
+    """Whether the Hub keeps a file by LFS."""
+    return path.endswith(LFS_ENDINGS) or size >= _LFS_SIZE
 
 
-def write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes) -> None:
     """Write a file at once: a reader sees the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
@@ -71,23 +76,23 @@ def write(path: Path, data: bytes) -> None:
     Path(name).replace(path)
 
 
-def _read(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _write_json(path: Path, value: Any) -> None:
-    write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    _write(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 class Store:
-    """Every repository below a folder. Methods raise Refused; all writes hold one lock."""
+    """Every repository below a folder, and the blobs of all of them. Methods raise Refusal."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.lock = threading.RLock()
+        self.lock = threading.RLock()  # held by all that writes a repository
+        self.multipart = 0  # bytes from which uploads come in parts of 1 MiB; 0: never
+        self.parts: dict[tuple[str, int], bytes] = {}
         (root / "blobs").mkdir(parents=True, exist_ok=True)
-
-    # ------------------------------------------------------------ blobs
 
     def blob(self, sha256: str) -> Path:
         """Where a blob lies, whether it is there or not."""
@@ -100,141 +105,158 @@ class Store:
         if hashlib.sha256(data).hexdigest() != sha256:
             raise Refusal(400, "the content does not have the SHA-256 that was announced")
         if not self.blob(sha256).is_file():
-            write(self.blob(sha256), data)
+            _write(self.blob(sha256), data)
 
-    def _regular(self, data: bytes) -> StoredFile:
-        sha = hashlib.sha256(data).hexdigest()
-        self.put_blob(sha, data)
-        return StoredFile(len(data), git_oid(data), sha, lfs=False)
+    def repository(self, kind: str, name: str) -> Repository:
+        """A repository, whether it is there or not. ``kind``: models, datasets or spaces."""
+        if not _NAME.fullmatch(name) or ".." in name or "--" in name:
+            raise Refusal(400, f"not a repository name: {name[:100]!r}")
+        return Repository(self, kind, name)
 
-    # ------------------------------------------------------------ repositories
 
-    def folder(self, kind: str, repo: str) -> Path:
-        """The folder of a repository, whether it is there or not."""
-        if kind not in TYPES or not _ID.fullmatch(repo) or ".." in repo or "--" in repo:
-            raise Refusal(400, f"not a repository name: {repo[:100]!r}")
-        return self.root / kind / repo
+@dataclass(frozen=True)
+class Repository:
+    """A repository of a store, in a folder of its own. Methods raise Refusal."""
 
-    def info(self, kind: str, repo: str) -> dict[str, Any]:
-        """What was stated when a repository was made: private, gated, created."""
+    store: Store
+    kind: str
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, whether it is there or not."""
+        return self.store.root / self.kind / self.name
+
+    @property
+    def owner(self) -> str:
+        return self.name.partition("/")[0]
+
+    @property
+    def page(self) -> str:
+        """The path of its page: the Hub names the kind of all but models."""
+        return self.name if self.kind == "models" else f"{self.kind}/{self.name}"
+
+    def info(self) -> dict[str, Any]:
+        """What was stated when it was made: private, gated, created."""
         try:
-            return dict(_read(self.folder(kind, repo) / "repo.json"))
+            return dict(_read_json(self.folder / "repo.json"))
         except FileNotFoundError as fault:
             raise Refusal(404, "Repository not found", "RepoNotFound") from fault
 
-    def create(self, kind: str, repo: str, private: bool) -> None:
-        """A new repository with one commit, as the Hub makes them; Refused 409 if there is one.
+    def create(self, *, private: bool) -> None:
+        """Make it, with one commit, as the Hub does; Refusal 409 if it is there.
 
         Models and data sets begin empty, a Space with a page of the Hub's.
         """
-        with self.lock:
-            folder = self.folder(kind, repo)
-            if (folder / "repo.json").is_file():
+        with self.store.lock:
+            if (self.folder / "repo.json").is_file():
                 raise Refusal(409, "You already created this model repo")
-            files = {".gitattributes": _ATTRIBUTES} | (_FIRST_PAGE if kind == "spaces" else {})
+            files = {".gitattributes": _ATTRIBUTES} | (_FIRST_PAGE if self.kind == "spaces" else {})
             tree = {path: self._regular(data) for path, data in files.items()}
-            first = self._commit(folder, None, "initial commit", tree)
-            self._set_ref(folder, "main", first)
-            _write_json(folder / "repo.json", {"private": private, "gated": False, "created": now()})
+            first = self._add_commit(None, "initial commit", tree)
+            _write_json(self.folder / "refs.json", {"refs/heads/main": first})
+            _write_json(self.folder / "repo.json", {"private": private, "gated": False, "created": now()})
 
-    def settings(self, kind: str, repo: str, changed: Mapping[str, Any]) -> None:
-        """Change private or gated."""
-        with self.lock:
-            info = self.info(kind, repo)
-            info |= {key: changed[key] for key in ("private", "gated") if key in changed}
-            if "visibility" in changed:
-                info["private"] = changed["visibility"] == "private"
-            _write_json(self.folder(kind, repo) / "repo.json", info)
+    def change(self, settings: Mapping[str, Any]) -> None:
+        with self.store.lock:
+            info = self.info() | {key: settings[key] for key in ("private", "gated") if key in settings}
+            if "visibility" in settings:
+                info["private"] = settings["visibility"] == "private"
+            _write_json(self.folder / "repo.json", info)
 
-    # ------------------------------------------------------------ commits and refs
-
-    def refs(self, kind: str, repo: str) -> dict[str, str]:
+    def refs(self) -> dict[str, str]:
         """Every ref by its full name."""
-        self.info(kind, repo)
-        try:
-            return dict(_read(self.folder(kind, repo) / "refs.json"))
-        except FileNotFoundError:
-            return {}
+        self.info()
+        return dict(_read_json(self.folder / "refs.json"))
 
-    def _set_ref(self, folder: Path, revision: str, sha: str) -> None:
-        path = folder / "refs.json"
-        refs = _read(path) if path.is_file() else {}
+    def _set_ref(self, revision: str, sha: str) -> None:
         name = revision if revision.startswith("refs/") else f"refs/heads/{revision}"
-        _write_json(path, {**refs, name: sha})
+        _write_json(self.folder / "refs.json", {**self.refs(), name: sha})
 
-    def set_ref(self, kind: str, repo: str, name: str, sha: str) -> None:
-        """Point a ref (full name) at a commit; Refused 409 if there is one."""
-        with self.lock:
-            if name in self.refs(kind, repo):
+    def add_ref(self, name: str, sha: str) -> None:
+        """Point a new ref (full name) at a commit; Refusal 409 if it is there."""
+        with self.store.lock:
+            if name in self.refs():
                 raise Refusal(409, f"Reference {name} exists already")
-            self._set_ref(self.folder(kind, repo), name, sha)
+            self._set_ref(name, sha)
 
-    def resolve(self, kind: str, repo: str, revision: str) -> str:
+    def resolve(self, revision: str) -> str:
         """The commit that a branch, tag, pull request or commit names."""
-        refs = self.refs(kind, repo)
+        refs = self.refs()
         for name in (revision, f"refs/heads/{revision}", f"refs/tags/{revision}"):
             if name in refs:
                 return refs[name]
-        if _SHA.fullmatch(revision) and (self.folder(kind, repo) / "commits" / f"{revision}.json").is_file():
+        if _SHA.fullmatch(revision) and (self.folder / "commits" / f"{revision}.json").is_file():
             return revision
         raise Refusal(404, f"Invalid rev id: {revision[:80]}", "RevisionNotFound")
 
-    def commit_of(self, kind: str, repo: str, sha: str) -> dict[str, Any]:
-        """A commit: parent, summary, description, date."""
-        return dict(_read(self.folder(kind, repo) / "commits" / f"{sha}.json"))
+    def commit_of(self, sha: str) -> dict[str, Any]:
+        """A commit: parent, summary, description, date, tree."""
+        return dict(_read_json(self.folder / "commits" / f"{sha}.json"))
 
-    def tree(self, kind: str, repo: str, sha: str) -> dict[str, StoredFile]:
+    def tree(self, sha: str) -> dict[str, StoredFile]:
         """The files of a commit by path."""
-        return {path: StoredFile(*item) for path, item in sorted(self.commit_of(kind, repo, sha)["tree"].items())}
+        return {path: StoredFile(*item) for path, item in self.commit_of(sha)["tree"].items()}
 
-    def _commit(
-        self, folder: Path, parent: str | None, summary: str, tree: Mapping[str, StoredFile], description: str = ""
+    def _add_commit(
+        self, parent: str | None, summary: str, tree: Mapping[str, StoredFile], description: str = ""
     ) -> str:
         record: dict[str, Any] = {"parent": parent, "summary": summary, "description": description, "date": now()}
-        record["tree"] = {path: [e.size, e.oid, e.sha256, e.lfs] for path, e in sorted(tree.items())}
+        record["tree"] = dict(sorted(tree.items()))
         sha = hashlib.sha1(json.dumps(record).encode(), usedforsecurity=False).hexdigest()
-        _write_json(folder / "commits" / f"{sha}.json", record)
+        _write_json(self.folder / "commits" / f"{sha}.json", record)
         return sha
 
+    def _regular(self, data: bytes) -> StoredFile:
+        sha = hashlib.sha256(data).hexdigest()
+        self.store.put_blob(sha, data)
+        return StoredFile(len(data), git_oid(data), sha, lfs=False)
+
     def commit(
-        self, kind: str, repo: str, revision: str, lines: Iterable[Mapping[str, Any]], author: str, create_pr: bool
+        self, revision: str, lines: Sequence[Mapping[str, Any]], author: str, create_pr: bool
     ) -> tuple[str, int | None]:
         """Apply a commit's lines (as the client sends them); return (commit, number of the pull request).
 
-        All or nothing: the ref moves last. Refused 412 where the parent it names is not the head.
+        All or nothing: the ref moves last. Refusal 412 where the parent it names is not the head.
         """
-        with self.lock:
-            header, changes = _split(lines)
-            head = self.resolve(kind, repo, revision)
+        with self.store.lock:
+            for line in lines:
+                if not isinstance(line.get("key"), str) or not isinstance(line.get("value"), dict):
+                    raise Refusal(400, "Every line of a commit is {key, value}")
+            header = {line["key"]: line["value"] for line in lines}.get("header", {})
+            if not header.get("summary"):
+                raise Refusal(400, "A commit needs a header with a summary")
+            head = self.resolve(revision)
             parent = str(header.get("parentCommit") or head)
             if not create_pr and not head.startswith(parent):
                 raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-            base = self.resolve(kind, repo, parent) if create_pr and _SHA.fullmatch(parent) else head
-            tree = dict(self.tree(kind, repo, base))
-            for key, value in changes:
-                self._apply(tree, key, value)
-            summary, description = str(header.get("summary") or "commit"), str(header.get("description") or "")
-            folder = self.folder(kind, repo)
-            sha = self._commit(folder, base, summary, tree, description)
+            base = self.resolve(parent) if create_pr and _SHA.fullmatch(parent) else head
+            tree = self.tree(base)
+            for line in lines:
+                if line["key"] != "header":
+                    self._apply(tree, line["key"], line["value"])
+            summary, description = str(header["summary"]), str(header.get("description") or "")
+            sha = self._add_commit(base, summary, tree, description)
             if not create_pr:
-                self._set_ref(folder, revision, sha)
+                self._set_ref(revision, sha)
                 return sha, None
-            number = self.discuss(kind, repo, summary, description, author, pull_request=True)
-            self._set_ref(folder, f"refs/pr/{number}", sha)
+            number = self.discuss(summary, description, author, pull_request=True)
+            self._set_ref(f"refs/pr/{number}", sha)
             return sha, number
 
     def _apply(self, tree: dict[str, StoredFile], key: str, value: Mapping[str, Any]) -> None:
         path = str(value.get("path", ""))
-        if _hostile(path):
+        if "\\" in path or "\0" in path or {"", ".", "..", ".git"} & set(path.split("/")):
             raise Refusal(400, f"Invalid path: {path[:100]!r}")
         if key == "file":
             tree[path] = self._regular(base64.b64decode(str(value["content"])))
         elif key == "lfsFile":
             sha = str(value["oid"])
-            if not self.blob(sha).is_file():
+            if not self.store.blob(sha).is_file():
                 raise Refusal(400, f"Your push was rejected: LFS object {sha} was never uploaded")
-            size = self.blob(sha).stat().st_size
-            tree[path] = StoredFile(size, _pointer_oid(sha, size), sha, lfs=True)
+            size = self.store.blob(sha).stat().st_size
+            pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha}\nsize {size}\n"
+            tree[path] = StoredFile(size, git_oid(pointer.encode()), sha, lfs=True)
         elif key == "deletedFile":
             if path not in tree:
                 raise Refusal(404, "A file with this name doesn't exist", "EntryNotFound")
@@ -245,88 +267,41 @@ class Store:
         else:
             raise Refusal(400, f"Unknown operation: {key[:80]!r}")
 
-    # ------------------------------------------------------------ discussions and pull requests
-
-    def discussions(self, kind: str, repo: str) -> list[dict[str, Any]]:
+    def discussions(self) -> list[dict[str, Any]]:
         """Discussions and pull requests, oldest first."""
-        path = self.folder(kind, repo) / "discussions.json"
-        return list(_read(path)) if path.is_file() else []
+        path = self.folder / "discussions.json"
+        return list(_read_json(path)) if path.is_file() else []
 
-    def discuss(self, kind: str, repo: str, title: str, description: str, author: str, *, pull_request: bool) -> int:
+    def discuss(self, title: str, description: str, author: str, *, pull_request: bool) -> int:
         """Open a discussion or a pull request; return its number."""
-        with self.lock:
-            found = self.discussions(kind, repo)
+        with self.store.lock:
+            found = self.discussions()
             number = len(found) + 1
             record = {"num": number, "title": title, "description": description, "author": author, "date": now()}
             record |= {"pull_request": pull_request, "status": "open", "merged": None}
-            _write_json(self.folder(kind, repo) / "discussions.json", [*found, record])
+            _write_json(self.folder / "discussions.json", [*found, record])
             return number
 
-    def merge(self, kind: str, repo: str, number: int) -> str:
+    def merge(self, number: int) -> None:
         """Merge a pull request into main: its files that differ from its parent's are taken over."""
-        with self.lock:
-            found = self.discussions(kind, repo)
+        with self.store.lock:
+            found = self.discussions()
             if not 0 < number <= len(found) or not found[number - 1]["pull_request"]:
                 raise Refusal(404, "No such pull request")
-            sha = self.resolve(kind, repo, f"refs/pr/{number}")
-            before = self.tree(kind, repo, str(self.commit_of(kind, repo, sha)["parent"]))
-            proposed, head = self.tree(kind, repo, sha), self.resolve(kind, repo, "main")
-            tree = self.tree(kind, repo, head)
-            tree |= {path: entry for path, entry in proposed.items() if before.get(path) != entry}
+            sha, head = self.resolve(f"refs/pr/{number}"), self.resolve("main")
+            before, proposed = self.tree(str(self.commit_of(sha)["parent"])), self.tree(sha)
+            tree = self.tree(head) | {path: e for path, e in proposed.items() if before.get(path) != e}
             for path in set(before) - set(proposed):
                 tree.pop(path, None)
-            folder = self.folder(kind, repo)
-            merged = self._commit(folder, head, f"{found[number - 1]['title']} (#{number})", tree)
-            self._set_ref(folder, "main", merged)
-            self.set_status(kind, repo, number, "merged", merged)
-            return merged
+            merged = self._add_commit(head, f"{found[number - 1]['title']} (#{number})", tree)
+            self._set_ref("main", merged)
+            self.set_status(number, "merged", merged)
 
-    def set_status(self, kind: str, repo: str, number: int, status: str, merged: str | None = None) -> None:
+    def set_status(self, number: int, status: str, merged: str | None = None) -> None:
         """Close, reopen or mark as merged."""
-        with self.lock:
-            found = self.discussions(kind, repo)
+        with self.store.lock:
+            found = self.discussions()
             if not 0 < number <= len(found):
                 raise Refusal(404, "No such discussion")
             found[number - 1] |= {"status": status, "merged": merged}
-            _write_json(self.folder(kind, repo) / "discussions.json", found)
-
-
-_ATTRIBUTES = "".join(f"*{ending} filter=lfs diff=lfs merge=lfs -text\n" for ending in LFS_ENDINGS).encode()
-
-_FIRST_PAGE = {
-    "README.md": b"---\ntitle: New\nemoji: \xf0\x9f\x98\xbb\ncolorFrom: blue\ncolorTo: green\nsdk: static\n---\n",
-    "index.html": b"<!doctype html><title>A new Space</title><link rel=stylesheet href=style.css>\n",
-    "style.css": b"body { padding: 2rem }\n",
-}
-
-
-def is_large(path: str, size: int) -> bool:
-    """Whether the Hub keeps a file by LFS."""
-    return path.endswith(LFS_ENDINGS) or size >= LFS_SIZE
-
-
-def _hostile(path: str) -> bool:
-    parts = path.split("/")
-    return (
-        not path
-        or path.startswith("/")
-        or "\\" in path
-        or "\0" in path
-        or any(p in ("", ".", "..", ".git") for p in parts)
-    )
-
-
-def _split(lines: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], list[tuple[str, Mapping[str, Any]]]]:
-    header: dict[str, Any] = {}
-    changes: list[tuple[str, Mapping[str, Any]]] = []
-    for line in lines:
-        key, value = line.get("key"), line.get("value")
-        if not isinstance(key, str) or not isinstance(value, dict):
-            raise Refusal(400, "Every line of a commit is {key, value}")
-        if key == "header":
-            header = value
-        else:
-            changes.append((key, value))
-    if not header.get("summary"):
-        raise Refusal(400, "A commit needs a header with a summary")
-    return header, changes
+            _write_json(self.folder / "discussions.json", found)

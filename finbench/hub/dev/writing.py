@@ -1,4 +1,4 @@
-"""How a client changes repositories: create, upload by LFS, commit, tag, settings."""
+"""How a client changes repositories: create, upload by LFS, commit, tag, discuss, settings."""
 
 from __future__ import annotations
 
@@ -6,124 +6,130 @@ import hashlib
 import json
 from typing import Any
 
-from finbench.hub.dev.desk import Answer, Call, Desk
-from finbench.hub.dev.store import Refusal, is_large
+from finbench.hub.dev.calls import Answer, Call
+from finbench.hub.dev.store import Refusal, Repository, is_large, now
 
 
-class Writing:
-    """Requests that change something; Refused for who may not."""
+def create(call: Call) -> Any:
+    """A new repository."""
+    stated = call.json()
+    account = call.writer()
+    kind = {"dataset": "datasets", "space": "spaces"}.get(str(stated.get("type")), "models")
+    name = f"{stated.get('organization') or account.name}/{stated.get('name')}"
+    call.writer(name)
+    if kind == "spaces" and stated.get("sdk") not in ("static", "gradio", "docker"):
+        raise Refusal(400, '"sdk" must be one of static, gradio, docker')
+    repo = call.store.repository(kind, name)
+    url = f"{call.base}/{repo.page}"
+    try:
+        repo.create(private=bool(stated.get("private")) or stated.get("visibility") == "private")
+    except Refusal as fault:
+        return Answer.json({"error": fault.message, "url": url}, fault.status)
+    return {"url": url, "name": name, "id": name}
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
-        self.multipart = 0  # bytes from which uploads come in parts of 1 MiB; 0: never
-        self.parts: dict[tuple[str, int], bytes] = {}
 
-    def create(self, call: Call) -> Answer:
-        """A new repository."""
+def preupload(call: Call, repo: Repository, revision: str = "main") -> dict[str, Any]:
+    """Which of some files go by LFS."""
+    call.writer("" if "create_pr" in call.query else repo.name)
+    tree = repo.tree(repo.resolve(revision))
+    files = []
+    for item in call.json().get("files", []):
+        path = str(item["path"])
+        mode = "lfs" if is_large(path, int(item["size"])) else "regular"
+        stated = {"path": path, "uploadMode": mode, "shouldIgnore": False}
+        if known := tree.get(path):
+            stated["oid"] = known.sha256 if known.lfs else known.oid
+        files.append(stated)
+    return {"files": files}
+
+
+def batch(call: Call, repo: Repository) -> dict[str, Any]:
+    """Where objects are to be sent that are not here yet."""
+    call.writer()
+    objects = []
+    for item in call.json().get("objects", []):
+        oid, size = str(item["oid"]), int(item["size"])
+        stated: dict[str, Any] = {"oid": oid, "size": size}
+        if not call.store.blob(oid).is_file():
+            header, action = {}, "put"
+            if call.store.multipart and size > call.store.multipart:
+                count, action = -(-size // 2**20), "complete"
+                header = {"chunk_size": str(2**20)}
+                header |= {str(n): f"{call.base}/lfs/part/{oid}/{n}" for n in range(1, count + 1)}
+            verify = {"href": f"{call.base}/lfs/verify/{oid}"}
+            upload = {"href": f"{call.base}/lfs/{action}/{oid}", "header": header}
+            stated["actions"] = {"upload": upload, "verify": verify}
+        objects.append(stated)
+    return {"transfer": "multipart" if call.store.multipart else "basic", "objects": objects}
+
+
+def lfs(call: Call, action: str = "", oid: str = "", number: str = "") -> Answer | None:
+    """An object, in one piece or in parts."""
+    store, verb = call.store, (call.method, action)
+    if verb == ("PUT", "put"):
+        store.put_blob(oid, call.body)
+    elif verb == ("PUT", "part"):
+        store.parts[oid, int(number)] = call.body
+        return Answer(headers={"ETag": f'"{hashlib.md5(call.body, usedforsecurity=False).hexdigest()}"'})
+    elif verb == ("POST", "complete"):
+        numbers = [int(part["partNumber"]) for part in call.json().get("parts", [])]
+        store.put_blob(oid, b"".join(store.parts.pop((oid, number)) for number in sorted(numbers)))
+    elif verb == ("POST", "verify"):
+        if not store.blob(oid).is_file() or store.blob(oid).stat().st_size != int(call.json().get("size", -1)):
+            raise Refusal(404, "The object was not uploaded")
+    else:
+        raise Refusal(404, "Not found")
+    return None
+
+
+def commit(call: Call, repo: Repository, revision: str = "main") -> dict[str, Any]:
+    """A commit, or with ``create_pr`` a pull request."""
+    pull = call.query.get("create_pr") == ["1"]
+    account = call.writer("" if pull else repo.name)
+    try:
+        lines = [json.loads(line) for line in call.body.splitlines() if line.strip()]
+    except ValueError as fault:
+        raise Refusal(400, "The body is not NDJSON") from fault
+    sha, number = repo.commit(revision, lines, account.name, pull)
+    page = f"{call.base}/{repo.page}"
+    stated = {"success": True, "commitOid": sha, "commitUrl": f"{page}/commit/{sha}"}
+    return stated | ({"pullRequestUrl": f"{page}/discussions/{number}"} if number else {})
+
+
+def tag(call: Call, repo: Repository, revision: str = "main") -> None:
+    """A new tag."""
+    call.writer(repo.name)
+    repo.add_ref(f"refs/tags/{call.json().get('tag')}", repo.resolve(revision))
+
+
+def branch(call: Call, repo: Repository, name: str) -> None:
+    """A new branch."""
+    call.writer(repo.name)
+    repo.add_ref(f"refs/heads/{name}", repo.resolve(str(call.json().get("startingPoint", "main"))))
+
+
+def settings(call: Call, repo: Repository) -> None:
+    """Visibility and gate."""
+    call.writer(repo.name)
+    repo.change(call.json())
+
+
+def discuss(call: Call, repo: Repository, number: str = "", action: str = "") -> dict[str, Any]:
+    """A new discussion or pull request; or merge, close and reopen."""
+    account = call.writer(repo.name if number else "")
+    if not number:
         stated = call.json()
-        account = self.desk.writable(call, "", namespace=False)
-        kind = {"dataset": "datasets", "space": "spaces"}.get(str(stated.get("type")), "models")
-        repo = f"{stated.get('organization') or account.name}/{stated.get('name')}"
-        self.desk.writable(call, repo)
-        if kind == "spaces" and stated.get("sdk") not in ("static", "gradio", "docker"):
-            raise Refusal(400, '"sdk" must be one of static, gradio, docker')
-        private = bool(stated.get("private")) or stated.get("visibility") == "private"
-        url = f"{call.base}/{'' if kind == 'models' else kind + '/'}{repo}"
-        try:
-            self.desk.store.create(kind, repo, private)
-        except Refusal as fault:
-            if fault.status != 409:
-                raise
-            return Answer.json({"error": fault.message, "url": url}, 409)
-        return Answer.json({"url": url, "name": repo, "id": repo})
-
-    def preupload(self, call: Call, kind: str, repo: str, revision: str = "main") -> Answer:
-        """Which of some files go by LFS."""
-        self.desk.writable(call, repo, namespace="create_pr" not in call.query)
-        tree = self.desk.store.tree(kind, repo, self.desk.store.resolve(kind, repo, revision))
-        files = []
-        for item in call.json().get("files", []):
-            path = str(item["path"])
-            large = is_large(path, int(item["size"]))
-            known = tree.get(path)
-            files.append(
-                {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False}
-                | ({"oid": known.sha256 if known.lfs else known.oid} if known else {})
-            )
-        return Answer.json({"files": files})
-
-    def batch(self, call: Call, kind: str, repo: str, rest: list[str]) -> Answer:
-        """Where objects are to be sent that are not here yet."""
-        self.desk.readable(call, kind, repo)
-        self.desk.writable(call, repo, namespace=False)
-        if rest != ["batch"] or call.method != "POST":
-            raise Refusal(404, "Not found")
-        objects = []
-        for item in call.json().get("objects", []):
-            oid, size = str(item["oid"]), int(item["size"])
-            stated: dict[str, Any] = {"oid": oid, "size": size}
-            if not self.desk.store.blob(oid).is_file():
-                header, action = {}, "put"
-                if self.multipart and size > self.multipart:
-                    count, action = -(-size // 2**20), "complete"
-                    header = {"chunk_size": str(2**20)}
-                    header |= {str(n): f"{call.base}/lfs/part/{oid}/{n}" for n in range(1, count + 1)}
-                verify = {"href": f"{call.base}/lfs/verify/{oid}"}
-                upload = {"href": f"{call.base}/lfs/{action}/{oid}", "header": header}
-                stated["actions"] = {"upload": upload, "verify": verify}
-            objects.append(stated)
-        return Answer.json({"transfer": "multipart" if self.multipart else "basic", "objects": objects})
-
-    def lfs(self, call: Call, parts: list[str]) -> Answer:
-        """An object, in one piece or in parts."""
-        if len(parts) < 2:
-            raise Refusal(404, "Not found")
-        action, oid = parts[:2]
-        if (call.method, action) == ("PUT", "put"):
-            self.desk.store.put_blob(oid, call.body)
-        elif (call.method, action) == ("PUT", "part") and len(parts) == 3:
-            self.parts[oid, int(parts[2])] = call.body
-            return Answer(headers={"ETag": f'"{hashlib.md5(call.body, usedforsecurity=False).hexdigest()}"'})
-        elif (call.method, action) == ("POST", "complete"):
-            numbers = [int(part["partNumber"]) for part in call.json().get("parts", [])]
-            self.desk.store.put_blob(oid, b"".join(self.parts.pop((oid, number)) for number in sorted(numbers)))
-        elif (call.method, action) == ("POST", "verify"):
-            size = int(call.json().get("size", -1))
-            if not self.desk.store.blob(oid).is_file() or self.desk.store.blob(oid).stat().st_size != size:
-                raise Refusal(404, "The object was not uploaded")
-        else:
-            raise Refusal(404, "Not found")
-        return Answer.json({})
-
-    def commit(self, call: Call, kind: str, repo: str, revision: str = "main") -> Answer:
-        """A commit, or with ``create_pr`` a pull request."""
-        pull = call.query.get("create_pr") == ["1"]
-        account = self.desk.writable(call, repo, namespace=not pull)
-        try:
-            lines = [json.loads(line) for line in call.body.splitlines() if line.strip()]
-        except ValueError as fault:
-            raise Refusal(400, "The body is not NDJSON") from fault
-        sha, number = self.desk.store.commit(kind, repo, revision, lines, account.name, pull)
-        page = f"{call.base}/{'' if kind == 'models' else kind + '/'}{repo}"
-        stated = {"success": True, "commitOid": sha, "commitUrl": f"{page}/commit/{sha}"}
-        return Answer.json(stated | ({"pullRequestUrl": f"{page}/discussions/{number}"} if number else {}))
-
-    def tag(self, call: Call, kind: str, repo: str, revision: str = "main") -> Answer:
-        """A new tag."""
-        self.desk.writable(call, repo)
-        sha = self.desk.store.resolve(kind, repo, revision)
-        self.desk.store.set_ref(kind, repo, f"refs/tags/{call.json().get('tag')}", sha)
-        return Answer.json({})
-
-    def branch(self, call: Call, kind: str, repo: str, branch: str) -> Answer:
-        """A new branch."""
-        self.desk.writable(call, repo)
-        sha = self.desk.store.resolve(kind, repo, str(call.json().get("startingPoint", "main")))
-        self.desk.store.set_ref(kind, repo, f"refs/heads/{branch}", sha)
-        return Answer.json({})
-
-    def settings(self, call: Call, kind: str, repo: str) -> Answer:
-        """Visibility and gate."""
-        self.desk.writable(call, repo)
-        self.desk.store.settings(kind, repo, call.json())
-        return Answer.json({})
+        pull, title = bool(stated.get("pullRequest")), str(stated.get("title"))
+        new = repo.discuss(title, str(stated.get("description")), account.name, pull_request=pull)
+        if pull:
+            repo.add_ref(f"refs/pr/{new}", repo.resolve("main"))
+        return {"num": new}
+    if action == "merge":
+        repo.merge(int(number))
+    elif action == "status":
+        repo.set_status(int(number), str(call.json().get("status")))
+    else:
+        raise Refusal(404, "Not found")
+    status = repo.discussions()[int(number) - 1]["status"]
+    event = {"id": f"{int(number):024x}", "type": "status-change", "createdAt": now(), "data": {"status": status}}
+    return {"newStatus": {**event, "author": {"name": account.name}}, **event}

@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
 )
 
 from conftest import hub_environment
-from finbench.hub.dev.desk import DevAccount
+from finbench.hub.dev.calls import DevAccount
 from finbench.hub.dev.faults import Fault
 from finbench.hub.dev.server import TOKEN, DevHub
 
@@ -98,7 +98,7 @@ def test_pull_requests(api: HfApi) -> None:
 
 
 def test_large_files_in_parts(api: HfApi, dev_hub: DevHub, tmp_path: Path) -> None:
-    dev_hub.routes.writing.multipart = 2**20
+    dev_hub.store.multipart = 2**20
     data = bytes(range(251)) * 10_000
     committed(api, w__safetensors=data)
     assert sum("/lfs/part/" in request for request in dev_hub.requests) == 3
