@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli import cards, data, hub, leaderboard, methods, pretrain, runs, sweep, tasks
+from finbench.cli import cards, data, evaluation, hub, leaderboard, sweep, tasks, training
+from finbench.cli.command import answering
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
@@ -24,8 +25,42 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: finbench demo",
 )
-for part in (runs, methods, pretrain, sweep, cards, tasks, data, leaderboard, hub):
-    part.register(app)
+_COMMANDS = {  # as --help lists them
+    "train": training.train,
+    "plan": training.plan,
+    "eval": evaluation.eval_,
+    "serve": evaluation.serve,
+    "demo": evaluation.demo,
+    "doctor": evaluation.doctor,
+    "merge": training.merge,
+    "tune": training.tune,
+    "methods": tasks.methods,
+    "pretrain": training.pretrain,
+    "sweep": sweep.sweep,
+    "compare": cards.compare,
+    "verify": cards.verify,
+    "report": cards.report,
+    "lm-eval": cards.lm_eval,
+    "bases": tasks.bases,
+    "push": hub.push,
+    "pull": hub.pull,
+}
+_SETTINGS = {"lm-eval": {"ignore_unknown_options": True, "help_option_names": []}}
+_GROUPS = {
+    "card": ("Scorecards of others in, ours out in other formats.", cards.GROUP),
+    "tasks": ("The tasks: list, show, check; their folder for lm-eval.", tasks.GROUP),
+    "data": ("Data sets: import the authors' files, list what is here.", data.GROUP),
+    "leaderboard": ("Scorecards in, tables and one static page out.", leaderboard.GROUP),
+    "zoo": ("Published adapters and recipes: list, show, add.", hub.ZOO),
+    "dev": ("For developers, and to rehearse: a Hub on this machine.", hub.DEV),
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, context_settings=_SETTINGS.get(_name))(answering(_command))
+for _name, (_help, _members) in _GROUPS.items():
+    _group = typer.Typer(no_args_is_help=True, help=_help)
+    for _member, _command in _members.items():
+        _group.command(_member)(answering(_command))
+    app.add_typer(_group, name=_name)
 
 
 def main() -> None:
@@ -40,9 +75,8 @@ def main() -> None:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or no_temporary:
             _fail(f"Cannot write: {fault.strerror}{place}.", "Free some space, then repeat the command.", 1, fault)
         if fault.filename and fault.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
-            _fail(
-                f"Cannot use a file or folder: {fault.strerror}{place}.", "Name another, or correct that one.", 1, fault
-            )
+            message = f"Cannot use a file or folder: {fault.strerror}{place}."
+            _fail(message, "Name another, or correct that one.", 1, fault)
         raise
 
 
@@ -53,11 +87,8 @@ def _fail(message: str, hint: str, code: int, fault: Exception) -> None:
 
     if os.environ.get("FINBENCH_DEBUG"):
         raise fault
-    stopped = code == 130
-    err.print(
-        Text.assemble(("" if stopped else "error: ", "bold red"), (message, "yellow" if stopped else "")),
-        soft_wrap=True,
-    )
+    prefix, style = ("", "yellow") if code == 130 else ("error: ", "")
+    err.print(Text.assemble((prefix, "bold red"), (message, style)), soft_wrap=True)
     if hint:
         err.print(Text(hint), soft_wrap=True)
     sys.exit(code)

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import finbench
-from finbench.cli.options import DataDir, Json
+from finbench.cli.command import Answer, DataDir
+from finbench.cli.evaluation import scored
 
 Cards = Annotated[list[Path], typer.Argument(help="Scorecards (.json), or folders of them.")]
-
-_EXAMPLES = {"--set": "rank=8", "--arg": "dtype=float32", "--metadata": "agreement=75"}
-
-card_app = typer.Typer(no_args_is_help=True, help="Scorecards of others in, ours out in other formats.")
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the commands into the command line."""
-    app.command()(compare)
-    app.command()(verify)
-    app.command()(report)
-    app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})(lm_eval)
-    app.add_typer(card_app, name="card")
+Tasks = Annotated[str | None, typer.Option(help="Only these tasks, by comma.")]
 
 
 def _named(tasks: str | None) -> list[str]:
@@ -33,20 +21,15 @@ def _named(tasks: str | None) -> list[str]:
 
 def compare(
     cards: Cards,
-    tasks: Annotated[str | None, typer.Option(help="Only these tasks, by comma.")] = None,
+    tasks: Tasks = None,
     show: Annotated[int, typer.Option(help="Differing documents to list for each task.")] = 5,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
-
-    found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
-    if as_json:
-        typer.echo(json.dumps([pair.as_dict() for pair in found], indent=1))
-        return
     from finbench.cli.show import scorecards
 
-    scorecards.compared(found, show)
+    found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
+    return Answer([pair.as_dict() for pair in found], lambda: scorecards.compared(found, show))
 
 
 def verify(
@@ -56,38 +39,26 @@ def verify(
     base: Annotated[str | None, typer.Option(help="The card's base, where bases.yaml does not know it.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the documents to ask again.")] = 0,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
+    from finbench.cli.show import scorecards
 
     found = finbench.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
-    if as_json:
-        typer.echo(json.dumps(found.as_dict(), indent=1))
-    else:
-        from finbench.cli.show import scorecards
-
-        scorecards.verified(found)
-    if found.faults:
-        raise typer.Exit(1)
+    fault = typer.Exit(1) if found.faults else None
+    return Answer(found.as_dict(), lambda: scorecards.verified(found), fault)
 
 
 def report(
     cards: Cards,
     format_: Annotated[str, typer.Option("--format", help="md, latex or html.")] = "md",
     spread: Annotated[str, typer.Option(help="interval: 95 % over documents; seeds: mean and deviation.")] = "interval",
-    tasks: Annotated[str | None, typer.Option(help="Only these tasks, by comma.")] = None,
+    tasks: Tasks = None,
     out: Annotated[Path | None, typer.Option(help="File to write, with its plots beside it.")] = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
-
     text = finbench.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
-    if as_json:
-        typer.echo(json.dumps({"format": format_, "text": text, "out": str(out) if out else None}, indent=1))
-    elif out is None:
-        typer.echo(text.rstrip())
-    else:
-        typer.echo(f"Report: {out}")
+    value = {"format": format_, "text": text, "out": str(out) if out else None}
+    return Answer(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
 
 
 def lm_eval(
@@ -99,39 +70,29 @@ def lm_eval(
     run_lm_eval(arguments or ["--help"])
 
 
-@card_app.command("import")
 def card_import(
     folder: Annotated[Path, typer.Argument(help="Output folder of lm_eval (results_*.json and samples_*.jsonl).")],
     out: Annotated[Path, typer.Option(help="Folder for the scorecards.")] = Path("scorecards"),
     name: Annotated[str | None, typer.Option(help="Name of the subject; default: that of the model.")] = None,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Scorecards from what stock lm_eval wrote with --log_samples: every answer is scored again by us."""
     from finbench.evaluation import import_card
 
-    _show(import_card(folder, out=out, name=name, data_dir=data_dir), out, as_json)
+    return scored(import_card(folder, out=out, name=name, data_dir=data_dir), out)
 
 
-def _show(cards: Any, out: Path, as_json: bool) -> None:
-    from finbench.cli.show import runs
-
-    if as_json:
-        typer.echo(json.dumps([json.loads(card.to_json()) for card in cards], indent=1))
-    else:
-        runs.scored(cards, out)
-
-
-@card_app.command("export")
 def card_export(
     card: Annotated[Path, typer.Argument(help="Scorecard (.json).")],
     format_: Annotated[str, typer.Option("--format", help="eval-results, model-index, every-eval-ever or lm-eval.")],
     model: Annotated[str | None, typer.Option(help="Hub id of the subject, org/name.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("export"),
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
     from finbench.cards import export_card
 
-    written = export_card(card, format=format_, out=out, model=model)
-    typer.echo(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))
+    written = [str(path) for path in export_card(card, format=format_, out=out, model=model)]
+    return Answer(written, lambda: typer.echo("\n".join(written)))
+
+
+GROUP = {"import": card_import, "export": card_export}

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from finbench.cli.options import DataDir, Json
-
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: import the authors' files, list what is here.")
+from finbench.cli.command import Answer, DataDir
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the commands into the command line."""
-    app.add_typer(data_app, name="data")
-
-
-@data_app.command("import")
 def data_import(
     name: Annotated[str, typer.Argument(help="Set, such as fpb: finbench data list.")],
     files: Annotated[
@@ -28,20 +19,15 @@ def data_import(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave rows out that cannot be read, and count them.")
     ] = False,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Turn the authors' original files into canonical rows: deduplicated, split, with digests."""
-    from finbench.cli.show import runs
+    from finbench.cli.show import listings
     from finbench.data import describe_set, import_data
 
     report = import_data(name, files or [], data_dir, skip_bad)
-    if as_json:
-        typer.echo(json.dumps(describe_set(report.set, data_dir), indent=1))
-    else:
-        runs.imported(report)
+    return Answer(describe_set(report.set, data_dir), lambda: listings.imported(report))
 
 
-@data_app.command("xbrl")
 def data_xbrl(
     filings: Annotated[list[Path] | None, typer.Argument(help="XBRL filings: files, folders or zips.")] = None,
     out: Annotated[
@@ -66,11 +52,9 @@ def data_xbrl(
         list[Path] | None,
         typer.Option(help="A taxonomy package (zip), repeatable: Arelle, if installed, checks the numbers with it."),
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
     from finbench.data.xbrl import build_questions
-    from finbench.data.xbrl import report_as_json as report
 
     built = build_questions(
         filings or [],
@@ -82,38 +66,29 @@ def data_xbrl(
         finlora=finlora or [],
         taxonomy=taxonomy or [],
     )
-    typer.echo(report(built) if as_json else "\n".join(built.lines()))
+    return Answer(built.as_dict(), lambda: typer.echo("\n".join(built.lines())))
 
 
-@data_app.command("lock")
-def data_lock(as_json: Json = False) -> None:
+def data_lock() -> Answer:
     """Pin every data set on the Hub to its present commit (tasks/datasets.lock)."""
-    from finbench.cli.show import runs
+    from finbench.cli.show import listings
     from finbench.data import lock_file, lock_sets
 
     found = lock_sets()
-    if as_json:
-        typer.echo(json.dumps(found, indent=1))
-    else:
-        runs.locked(found, lock_file())
+    return Answer(found, lambda: listings.locked(found, lock_file()))
 
 
-@data_app.command("list")
-def data_list(data_dir: DataDir = None, as_json: Json = False) -> None:
+def data_list(data_dir: DataDir = None) -> Answer:
     """Every data set: rows and licence, or the command that imports it."""
-    from finbench.cli.show import runs
+    from finbench.cli.show import listings
     from finbench.core import catalog
     from finbench.data import describe_set
 
     tasks = {task.set: task for task in catalog.tasks().values() if not task.shipped}
     found = {name: describe_set(name, data_dir) for name in tasks}
-    if as_json:
-        typer.echo(json.dumps(found, indent=1))
-    else:
-        runs.data_sets(tasks, found)
+    return Answer(found, lambda: listings.data_sets(tasks, found))
 
 
-@data_app.command("audit")
 def data_audit(
     what: Annotated[
         list[str] | None,
@@ -125,18 +100,19 @@ def data_audit(
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if there is an error or a warning.")] = False,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """What is wrong with data: leaks, swapped labels, duplicates, impossible answers, encoding faults, and more."""
     from finbench.core.console import out
     from finbench.data.audit import audit, audit_tables
     from finbench.data.audit import audit_against as held_against
 
     found = held_against(what or [], against, data_dir) if against else audit(what or [], data_dir)
-    if as_json:
-        typer.echo(found.to_json().rstrip())
-    else:
+
+    def show() -> None:
         for piece in audit_tables(found):
             out.print(piece, highlight=False, soft_wrap=isinstance(piece, str))
-    if strict and found.faults:
-        raise typer.Exit(1)
+
+    return Answer(found, show, typer.Exit(1) if strict and found.faults else None)
+
+
+GROUP = {"import": data_import, "xbrl": data_xbrl, "lock": data_lock, "list": data_list, "audit": data_audit}

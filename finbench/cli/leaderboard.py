@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from finbench.cli.options import DataDir, Json
+from finbench.cli.command import Answer, DataDir
 
-board_app = typer.Typer(no_args_is_help=True, help="Scorecards in, tables and one static page out.")
 Folder = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Hang the commands into the command line."""
-    app.add_typer(board_app, name="leaderboard")
-
-
-@board_app.command("add")
 def add(
     cards: Annotated[list[Path], typer.Argument(help="Scorecards, folders of them, or lm-eval's output folder.")],
     to: Annotated[Path, typer.Option(help="Leaderboard folder.")] = Path("leaderboards"),
@@ -28,21 +20,15 @@ def add(
     rerun: Annotated[int, typer.Option(help="Ask the model this many documents of each task again.")] = 0,
     name: Annotated[str | None, typer.Option(help="Name of the subject, for lm-eval's output.")] = None,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Verify cards and copy them; refused: whatever cannot be recomputed, and texts that may not be published."""
     from finbench import leaderboard
 
     added = leaderboard.add(cards, to=to, adapter=adapter, base=base, rerun=rerun, name=name, data_dir=data_dir)
-    if as_json:
-        typer.echo(json.dumps([str(path) for path in added], indent=1))
-        return
-    for path in added:
-        typer.echo(f"Added: {path}")
-    typer.echo(f"Next: finbench leaderboard build {to}")
+    said = [*(f"Added: {path}" for path in added), f"Next: finbench leaderboard build {to}"]
+    return Answer([str(path) for path in added], lambda: typer.echo("\n".join(said)))
 
 
-@board_app.command("build")
 def build(
     folder: Folder = Path("leaderboards"),
     check: Annotated[
@@ -52,8 +38,7 @@ def build(
     export: Annotated[
         Path | None, typer.Option(help="Folder for what goes to the Hub: dataset/ (cards, table) and space/ (page).")
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Verify every card, then write leaderboard.md, leaderboard.csv and index.html."""
     from finbench import leaderboard
 
@@ -61,32 +46,27 @@ def build(
     drawn = leaderboard.pictures(folder, pictures) if pictures else []
     if export and not made.stale:
         leaderboard.publication(folder, export)
-    if as_json:
-        typer.echo(json.dumps(made.as_dict() | {"pictures": [str(path) for path in drawn]}, indent=1))
-    elif made.stale:
-        typer.echo(f"Stale: {', '.join(made.stale)}. Run: finbench leaderboard build {folder}", err=True)
-    else:
-        said = "up to date" if check else f"written to {folder}: {', '.join(made.files[:6])}"
-        typer.echo(f"{len(made.board.entries)} cards, {len(made.board.tests)} tasks; {said}")
+    said = "up to date" if check else f"written to {folder}: {', '.join(made.files[:6])}"
+    said = f"{len(made.board.entries)} cards, {len(made.board.tests)} tasks; {said}"
     if made.stale:
-        raise typer.Exit(1)
+        said = f"Stale: {', '.join(made.stale)}. Run: finbench leaderboard build {folder}"
+    value = made.as_dict() | {"pictures": [str(path) for path in drawn]}
+    return Answer(value, lambda: typer.echo(said, err=bool(made.stale)), typer.Exit(1) if made.stale else None)
 
 
-@board_app.command("push")
 def push(
     to: Annotated[str, typer.Argument(help="hub:org/name, of a data set (cards) and of a static Space (page).")],
     folder: Folder = Path("leaderboards"),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
     public: Annotated[bool, typer.Option("--public", help="Make new repositories public; else private.")] = False,
     pr: Annotated[bool, typer.Option("--pr", help="Open pull requests instead of changing the repositories.")] = False,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """Publish cards and page, one commit each; what is stale or unfit is refused. Repeat it safely."""
     from finbench import leaderboard
     from finbench.cli.show import publications
 
     done = leaderboard.push(to, folder, dry_run=dry_run, public=public, pr=pr)
-    if as_json:
-        typer.echo(json.dumps([pushed.as_dict() for pushed in done], indent=1))
-        return
-    publications.pushed(*done)
+    return Answer([pushed.as_dict() for pushed in done], lambda: publications.pushed(*done))
+
+
+GROUP = {"add": add, "build": build, "push": push}

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import finbench
-from finbench.cli.options import DataDir, Json
+from finbench.cli.command import Answer, DataDir
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command()(sweep)
+if TYPE_CHECKING:
+    from finbench.grid import Place
 
 
 def sweep(
@@ -39,8 +36,7 @@ def sweep(
     ] = None,
     price: Annotated[float | None, typer.Option(help="With --dry-run: an hour of a card, in any currency.")] = None,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Answer:
     """A grid of models, methods, tasks and seeds on Ray; the same command goes on after a stop or a kill.
 
     finbench sweep status DIR, from another shell, shows how it stands; finbench sweep fetch URL copies the scorecards
@@ -48,48 +44,37 @@ def sweep(
     """
     from finbench.cli.show import grids
     from finbench.core.errors import FinbenchError
+    from finbench.grid import Place, Schedule, sweep_outline, sweep_status
 
     if file in ("status", "fetch"):
-        from finbench.grid import sweep_status
-
         if place is None:
             raise FinbenchError("Which sweep?", f"finbench sweep {file} runs/sweep-NAME, or a URL")
         if file == "fetch":
-            _fetch(place, out, as_json)
-            return
+            return _fetched(Place(place), out)
         found = sweep_status(place)
-        typer.echo(json.dumps(found, indent=1)) if as_json else grids.status(found)
-        return
+        return Answer(found, lambda: grids.status(found))
     if place is not None:
-        raise FinbenchError(
-            f"One file is swept, and {place} is a second argument.", f"finbench sweep {file} --out {place}"
-        )
-    from finbench.grid import Place, Schedule, sweep_outline
-
+        message = f"One file is swept, and {place} is a second argument."
+        raise FinbenchError(message, f"finbench sweep {file} --out {place}")
     if not dry_run and (gpu or price is not None):
-        raise FinbenchError(
-            "--gpu and --price are for a plan.", f"finbench sweep {file} --dry-run --gpu h100 --price 2.50"
-        )
+        example = f"finbench sweep {file} --dry-run --gpu h100 --price 2.50"
+        raise FinbenchError("--gpu and --price are for a plan.", example)
     result = finbench.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
     if isinstance(result, Schedule):
         plan = sweep_outline(result, Place(out or f"runs/sweep-{result.sweep.name}"), gpu, price, data_dir)
-        typer.echo(json.dumps(plan, indent=1)) if as_json else grids.planned(plan)
-        return
-    typer.echo(json.dumps(asdict(result), indent=1)) if as_json else grids.ended(result)
+        return Answer(plan, lambda: grids.planned(plan))
+    fault = None
     if result.failed:
         first = result.failed[0]
-        raise FinbenchError(
+        fault = FinbenchError(
             f"{len(result.failed)} of {result.cells} cells failed; the first, {first['cell']}: {first['message']}",
             first["hint"] or "The same command tries them again.",
         )
+    return Answer(asdict(result), lambda: grids.ended(result), fault)
 
 
-def _fetch(place: str, out: str | None, as_json: bool) -> None:
-    from finbench.grid import Place
-
-    target = Path(out or f"runs/{place.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
-    count = Place(place).fetch_cards(target)
-    if as_json:
-        typer.echo(json.dumps({"cards": count, "folder": str(target)}, indent=1))
-        return
-    typer.echo(f"{count:,} scorecards are in {target}.\nNext: finbench report {target} --spread seeds")
+def _fetched(place: Place, out: str | None) -> Answer:
+    target = Path(out or f"runs/{place.url.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
+    count = place.fetch_cards(target)
+    said = f"{count:,} scorecards are in {target}.\nNext: finbench report {target} --spread seeds"
+    return Answer({"cards": count, "folder": str(target)}, lambda: typer.echo(said))

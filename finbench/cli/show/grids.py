@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from finbench.cli.show.layout import put
 from finbench.core.console import out
 from finbench.grid import Summary, duration, picture
 from finbench.grid.forecast import STAND_IN
@@ -94,4 +95,4 @@ def ended(summary: Summary) -> None:
     if summary.done:
         place = summary.place
         after = f"sweep fetch {place}" if "://" in place else f"report {place}/scorecards --spread seeds"
-        out.print(f"Next: finbench {after}", highlight=False, soft_wrap=True)
+        put(f"Next: finbench {after}")

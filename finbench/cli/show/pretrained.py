@@ -7,24 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
 
+from finbench.cli.show.layout import columned, put
 from finbench.core.console import out
 from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold", no_wrap=number == 0)
-    return table
-
-
 def planned(plan: Mapping[str, Any], folder: Path) -> None:
     """What a run would be."""
     models = plan["models"]
-    table = _table("", *(model["name"] for model in models))
+    table = columned("", *(model["name"] for model in models), numbers=range(1, len(models) + 1))
     whole = next((model for model in models if model["name"] == "dense"), None)
     shown: dict[str, Callable[[Any], str]] = {
         "parameters": lambda m: f"{m['parameters']:,}",
@@ -53,16 +46,15 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         for warning in model["warnings"]:
             out.print(f"[yellow]{escape(warning)}[/]", highlight=False)
     _sources(plan["sources"])
-    out.print(
+    put(
         f"\n{plan['steps']:,} steps, {plan['tokens']:,} tokens each model, vocabulary {plan['vocabulary']:,}, "
-        f"{plan['dtype']}. Would be written to {escape(str(folder))}.",
-        highlight=False,
-        soft_wrap=True,
+        f"{plan['dtype']}. Would be written to {escape(str(folder))}."
     )
 
 
 def _sources(sources: list[dict[str, Any]]) -> None:
-    table = _table("text", "share", "epochs", "documents", "tokens", "bytes a token", "held out", "left out")
+    heads = ("text", "share", "epochs", "documents", "tokens", "bytes a token", "held out", "left out")
+    table = columned(*heads, numbers=range(1, len(heads)))
     for part in sources:
         table.add_row(
             escape(part["name"]),
@@ -80,7 +72,7 @@ def _sources(sources: list[dict[str, Any]]) -> None:
 
 def trained(done: Pretrained, folder: Path) -> None:
     """The end of a run: the model beside its baselines, and what to type next."""
-    table = _table("", *(model.name for model in done.models))
+    table = columned("", *(model.name for model in done.models), numbers=range(1, len(done.models) + 1))
     for row in report.rows(done):
         table.add_row(f"[dim]{escape(row.name)}[/]", *map(escape, row.cells))
     out.print(table)
@@ -92,6 +84,6 @@ def trained(done: Pretrained, folder: Path) -> None:
             f"{worst:.3f} at worst[/]",
             highlight=False,
         )
-    out.print(f"\nReport: {escape(str(folder / 'report.html'))}", highlight=False, soft_wrap=True)
+    put(f"\nReport: {escape(str(folder / 'report.html'))}")
     for number, command in enumerate(report.commands(done, folder)):
-        out.print(f"{'Next:' if not number else '  or:'} {escape(command)}", highlight=False, soft_wrap=True)
+        put(f"{'Next:' if not number else '  or:'} {escape(command)}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from finbench.cards import amount
+from finbench.cli.show.layout import put
 from finbench.core.catalog import PREFIX
 from finbench.core.console import err, out
 from finbench.scoring.metrics import is_share, spoken
@@ -46,15 +47,15 @@ def _pushed(done: Pushed) -> None:
     if done.published is None:
         if done.readme:
             out.print("\n[bold]README.md[/]\n")
-            out.print(done.readme, markup=False, highlight=False, soft_wrap=True)
+            put(done.readme, markup=False)
     elif not done.published.new and not done.published.pull_request:
-        out.print(f"Nothing to do: {done.published.url} is as it should be.", highlight=False, soft_wrap=True)
+        put(f"Nothing to do: {done.published.url} is as it should be.")
     else:
         what = "Pull request" if done.published.pull_request else "Published"
-        out.print(f"{what}: {done.published.url}", highlight=False, soft_wrap=True)
+        put(f"{what}: {done.published.url}")
         if done.plan.kind == "model" and not done.published.pull_request:
             pin = f"hub:{done.plan.repo}@{done.published.sha}"
-            out.print(f"To use it: finbench eval --adapter {pin}", highlight=False, soft_wrap=True)
+            put(f"To use it: finbench eval --adapter {pin}")
 
 
 def plan_rows(changes: Sequence[Change]) -> None:
@@ -63,7 +64,7 @@ def plan_rows(changes: Sequence[Change]) -> None:
     sizes = max((len(size(change.size)) for change in changes), default=0)
     for change in changes:  # whole, however narrow the terminal: paths that end alike are told apart by their ends
         state = f"[{_COLOURS[change.state]}]{change.state:<{widest}}[/]"
-        out.print(f"{state}  {size(change.size):>{sizes}}  {escape(change.path)}", highlight=False, soft_wrap=True)
+        put(f"{state}  {size(change.size):>{sizes}}  {escape(change.path)}")
 
 
 def _plan(plan: Plan) -> None:
@@ -79,7 +80,7 @@ def _plan(plan: Plan) -> None:
     )
     how = "a pull request" if plan.pull_request else "one commit"
     where = page(plan.repo, plan.kind)
-    out.print(f"[bold]{escape(where)}[/] ({state}), {how}: {escape(plan.message)}", highlight=False, soft_wrap=True)
+    put(f"[bold]{escape(where)}[/] ({state}), {how}: {escape(plan.message)}")
     plan_rows(plan.changes)
     out.print(f"[dim]{size(plan.upload_bytes)} to send[/]", highlight=False)
 
@@ -88,11 +89,11 @@ def pulled(done: Pulled) -> None:
     """Where it is and what to do next; the base is shown, for the adapter does not choose it."""
     from finbench.publishing import stated_base
 
-    out.print(f"{escape(done.source)} is in {escape(str(done.folder))}", highlight=False, soft_wrap=True)
+    put(f"{escape(done.source)} is in {escape(str(done.folder))}")
     base = escape(stated_base(done.adapter))
-    out.print(f"It states the base {base}.", highlight=False, soft_wrap=True)
+    put(f"It states the base {base}.")
     folder = str(done.folder) if "/" in str(done.folder) else f"./{done.folder}"
-    out.print(f"Next: finbench eval --adapter {escape(folder)}", highlight=False, soft_wrap=True)
+    put(f"Next: finbench eval --adapter {escape(folder)}")
 
 
 def zoo(entries: Sequence[ZooEntry]) -> None:
@@ -104,12 +105,11 @@ def zoo(entries: Sequence[ZooEntry]) -> None:
         rank = f", r {entry.rank}" if entry.rank else ""
         bits = f", {entry.bits} bits" if entry.bits not in (None, 16) else ""
         about = f"{entry.method}{rank}{bits} on {entry.base}, {size(entry.bytes)}, {entry.date}"
-        out.print(f"[bold]zoo:{escape(entry.name)}[/]  {escape(about)}", highlight=False, soft_wrap=True)
+        put(f"[bold]zoo:{escape(entry.name)}[/]  {escape(about)}")
         for task, score in entry.scores.items():
             share = is_share(score.metric)
             base = f" (base {amount(score.base, share)})" if score.base is not None else ""
-            line = f"  {task.removeprefix(PREFIX)} {spoken(score.metric)} {amount(score.value, share)}{base}"
-            out.print(escape(line), highlight=False, soft_wrap=True)
+            put(escape(f"  {task.removeprefix(PREFIX)} {spoken(score.metric)} {amount(score.value, share)}{base}"))
         if not entry.scores:
             out.print("  scores unknown", highlight=False)
     out.print()
@@ -118,9 +118,7 @@ def zoo(entries: Sequence[ZooEntry]) -> None:
 def added(entry: ZooEntry, path: Path) -> None:
     """What was pinned."""
     zoo([entry])
-    out.print(
-        f"zoo:{entry.name} is {escape(entry.hub)}, written to {escape(str(path))}", highlight=False, soft_wrap=True
-    )
+    put(f"zoo:{entry.name} is {escape(entry.hub)}, written to {escape(str(path))}")
 
 
 def dev_hub(url: str) -> None:
@@ -129,5 +127,5 @@ def dev_hub(url: str) -> None:
 
     out.print(f"A development Hub is at {url}. In another shell:\n", highlight=False)
     for line in (f"HF_ENDPOINT={url}", f"HF_TOKEN={TOKEN}", "HF_HUB_DISABLE_XET=1", "HF_HUB_OFFLINE=0"):
-        out.print(f"  export {line}", highlight=False, soft_wrap=True)
+        put(f"  export {line}")
     out.print("\nThen: finbench push ..., hf download ..., and so on.", highlight=False)

@@ -1,9 +1,10 @@
-"""Options that several commands share, each declared once: fields of a dataclass become options of a command."""
+"""What commands share: options that are declared once, and answers for people or programs."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -18,8 +19,41 @@ if TYPE_CHECKING:
     from finbench.core.records import Bits, DType, Recipe
 
 _EXAMPLES = {"--set": "rank=8", "--arg": "dtype=float32", "--metadata": "agreement=75"}
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+_JSON = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help=DATA_DIR)]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command found."""
+
+    value: Any  # a record, or what json.dumps takes: printed with --json
+    show: Callable[[], object]  # prints it for a person
+    fault: Exception | None = None  # raised afterwards
+
+
+def answering(command: Callable[..., Any]) -> Callable[..., None]:
+    """Give a command that returns an Answer the option ``--json``, and print what it returns."""
+    own = inspect.signature(command, eval_str=True)
+    if own.return_annotation is None:
+        return command
+
+    @functools.wraps(command)
+    def run(as_json: bool, **given: Any) -> None:
+        answer: Answer | None = command(**given)
+        if answer is None:
+            return
+        if as_json:
+            value = answer.value
+            typer.echo(value.to_json().rstrip() if hasattr(value, "to_json") else json.dumps(value, indent=1))
+        else:
+            answer.show()
+        if answer.fault:
+            raise answer.fault
+
+    option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_JSON)
+    run.__signature__ = inspect.Signature([*own.parameters.values(), option])  # type: ignore[attr-defined]
+    return run
 
 
 @dataclass(frozen=True)
@@ -42,11 +76,11 @@ class RecipeOptions:
         """The recipe: options go before the file, and ``--set`` before options."""
         from finbench.training import recipes
 
-        stated = {key: value for key, value in vars(self).items() if key not in ("recipe", "set")}
-        return recipes.recipe(self.recipe, overrides(stated, self.set))
+        named = {key: value for key, value in vars(self).items() if value is not None and key not in ("recipe", "set")}
+        return recipes.recipe(self.recipe, {**named, **settings(self.set or [])})
 
 
-def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the fields of the dataclass ``kind`` as options; its first parameter is then one of ``kind``.
 
     A field is an option if it is ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``;
@@ -56,21 +90,21 @@ def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[...,
     hints = get_type_hints(kind, include_extras=True)
     options = {one.name: one for one in fields(kind) if get_origin(hints[one.name]) is Annotated}
 
-    def decorated(command: Callable[..., None]) -> Callable[..., None]:
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        own = inspect.signature(command, eval_str=True)
+
         @functools.wraps(command)
-        def run(**given: Any) -> None:
+        def run(**given: Any) -> Any:
             from finbench.core.strict import checked
 
             stated = {name: _as_field(name, hints[name], given.pop(name)) for name in options}
-            name = command.__name__.rstrip("_")
             there = {key: value for key, value in stated.items() if value is not None}
-            command(checked(kind, there, f"finbench {name}", f"See its options: finbench {name} --help"), **given)
+            name = f"finbench {command.__name__.rstrip('_')}"
+            return command(checked(kind, there, name, f"See its options: {name} --help"), **given)
 
-        _, *own = inspect.signature(command, eval_str=True).parameters.values()
         shared = [_parameter(name, hints[name], one.default, panel) for name, one in options.items()]
-        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [*shared, *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own)]
-        )
+        rest = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in list(own.parameters.values())[1:]]
+        run.__signature__ = own.replace(parameters=[*shared, *rest])  # type: ignore[attr-defined]
         return run
 
     return decorated
@@ -107,16 +141,10 @@ def pairs(stated: Iterable[str], option: str) -> dict[str, str]:
     for text in stated:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise FinbenchError(
-                f"{option} takes key=value, got {text!r}.", f"For example: {option} {_EXAMPLES[option]}"
-            )
+            example = f"For example: {option} {_EXAMPLES[option]}"
+            raise FinbenchError(f"{option} takes key=value, got {text!r}.", example)
         found[key] = value
     return found
-
-
-def overrides(named: Mapping[str, Any], stated: Iterable[str] | None) -> dict[str, Any]:
-    """What a command line says of a recipe: the options of its own that were given, and ``--set``, which goes first."""
-    return {**{key: value for key, value in named.items() if value is not None}, **settings(stated or [])}
 
 
 def settings(stated: Iterable[str]) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""Commands that ask models, or see whether this machine could: eval, serve, demo, doctor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import finbench
+from finbench.cli import command
+from finbench.cli.command import Answer, DataDir, taking
+from finbench.core.settings import Evaluation
+
+if TYPE_CHECKING:
+    from finbench.core.records import Scorecard
+
+
+def scored(cards: Sequence[Scorecard], out: Path) -> Answer:
+    """Scorecards that were made, and lie in the folder ``out``."""
+    from finbench.cli.show import scorecards
+
+    return Answer([json.loads(card.to_json()) for card in cards], lambda: scorecards.scored(cards, out))
+
+
+@taking(Evaluation)
+def eval_(stated: Evaluation) -> Answer:
+    """Score adapters beside their base: scorecards, a table, report.md and report.html."""
+    from finbench.evaluation import evaluate
+
+    return scored(evaluate(**vars(stated)), stated.out)
+
+
+def serve(
+    adapter: Annotated[list[str], typer.Option(help="./folder, hub:org/name\\[@rev] or zoo:name; repeatable.")],
+    base: Annotated[str | None, typer.Option(help="The adapters' base, where bases.yaml does not know it.")] = None,
+    host: Annotated[str, typer.Option(help="Elsewhere than on this machine only with a key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that share the base.")] = 1,
+) -> None:
+    """Serve a base and its adapters by vLLM's OpenAI server, each under its own name (Ctrl-C ends it).
+
+    A key in FINBENCH_SERVE_KEY is required on every route.
+    """
+    from finbench.cli.show import listings
+
+    kind = command.dtype(dtype)
+    with finbench.serve(
+        adapter, base=base, host=host, port=port, dtype=kind, tensor_parallel=tensor_parallel
+    ) as server:
+        listings.serving(server)
+        server.wait()
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("runs/demo"),
+) -> Answer:
+    """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
+    from finbench.core.console import say
+    from finbench.evaluation import evaluate
+    from finbench.training import recipes
+
+    say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
+    adapter, scorecards = (out / "adapter").resolve(), out / "scorecards"
+    recipe = recipes.recipe("mini-sentiment-smollm2-135m-lora")
+    finbench.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())  # one that is finished is not done again
+    say("2. Score the base and the adapter on 150 sentences about companies and with words they have not seen.")
+    answer = scored(evaluate(str(adapter), out=scorecards), scorecards)
+
+    def show() -> None:
+        answer.show()
+        typer.echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
+
+    return Answer(answer.value, show)
+
+
+def doctor(
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what keeps an installed vLLM from running.")] = False,
+    data_dir: DataDir = None,
+) -> Answer:
+    """What of this machine finbench can use, what is missing, and what to type."""
+    from finbench.cli.show import listings
+    from finbench.evaluation import examine_machine
+
+    if fix:
+        from finbench.engines.vllm import installation
+
+        for line in installation.mend():
+            typer.echo(line, err=True)
+    findings = examine_machine(data_dir)
+    bad = any(finding.state == "fault" for finding in findings)
+    shown = [finding.as_dict() for finding in findings]
+    return Answer(shown, lambda: listings.doctor(findings), typer.Exit(1) if bad else None)

@@ -1,0 +1,132 @@
+"""What the commands that train print for people. No logic: each function shows what it is given."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from finbench.cli.show.layout import columned, put
+from finbench.core import catalog
+from finbench.core.console import out
+from finbench.core.records import Adapter, Recipe
+from finbench.methods import method_named
+from finbench.training import Made, merge_in_words
+
+
+def trained(adapter: Adapter, folder: Path, base: str) -> None:
+    """The end of a training run; ``base`` as it was named, since eval finds by itself only what has an alias."""
+    run = adapter.training
+    out.print(
+        f"[bold]{escape(str(folder))}[/]  {adapter.recipe.method}, {run.trainable_parameters:,} trainable parameters"
+    )
+    seen = f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
+    speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
+    out.print(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", highlight=False)
+    reference = str(folder) if "/" in str(folder) else f"./{folder}"
+    named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
+    put(f"Next: finbench eval --adapter {escape(reference + named)}")
+
+
+def merged(made: Made, folder: Path) -> None:
+    """What a merge wrote, and how close it is."""
+    what, against, report = merge_in_words(made)
+    out.print(f"[bold]{escape(str(folder))}[/]  {escape(what)}")
+    out.print(
+        f"Against the {against}, {report.probes} prompts, {report.positions} tokens:\n"
+        f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
+        f"{report.mean_divergence:.2g} nats;\n"
+        f"{100 * report.agreement:.1f} % of next tokens and {100 * report.answers:.1f} % of answers agree.",
+        highlight=False,
+    )
+
+
+def tuned(recipe: Recipe, path: Path) -> None:
+    """What a search found, rung by rung."""
+    search = recipe.search
+    assert search is not None
+    table = columned("lr", *(f"{rows:,} rows" for rows in sorted({trial.rows for trial in search.trials})))
+    for lr in sorted({trial.lr for trial in search.trials}):
+        own = {trial.rows: trial for trial in search.trials if trial.lr == lr}
+        cells = []
+        for rows in sorted({trial.rows for trial in search.trials}):
+            loss = own[rows].loss if rows in own else math.nan
+            cells.append("diverged" if loss is None else "" if math.isnan(loss) else f"{loss:.4f}")
+        mark = "[bold green]" if lr == recipe.lr else ""
+        table.add_row(f"{mark}{lr:g}", *(f"{mark}{cell}" for cell in cells))
+    out.print(table)
+    out.print(f"Mean negative log-likelihood on {search.validation_rows:,} rows held out of train.", highlight=False)
+    put(f"Next: finbench train {escape(str(path))}")
+
+
+def outlined(plan: Mapping[str, Any], folder: Path) -> None:
+    """What a search would be, rung by rung."""
+    recipe, rates = plan["recipe"], plan["rates"]
+    out.print(f"{recipe['method']} on {recipe['base']}, {recipe['bits']} bits: lr {rates[0]:g} to {rates[-1]:g}")
+    table = columned("rung", "rates", "rows each", "steps each", "tokens each")
+    for number, rung in enumerate(plan["rungs"], start=1):
+        table.add_row(str(number), *(f"{rung[key]:,}" for key in ("trials", "rows", "steps", "tokens")))
+    out.print(table)
+    out.print(
+        f"{plan['tokens']:,} training tokens in all, about {plan['budget']} whole trainings; ranked on "
+        f"{plan['validation_rows']:,} rows held out of train. Would be written to {escape(str(folder))}.",
+        highlight=False,
+    )
+
+
+def planned(plan: Mapping[str, Any], folder: Path) -> None:
+    """What a training run would be."""
+    recipe = plan["recipe"]
+    table = columned("", "")
+    ranked = "rank" not in method_named(recipe["method"]).unused
+    how = [
+        recipe["method"],
+        f"{recipe['bits']} bits",
+        *([f"rank {recipe['rank']}"] if ranked else []),
+        f"lr {recipe['lr']:g}",
+        f"seed {recipe['seed']}",
+    ]
+    batch = recipe["batch_size"] * recipe["accumulate"]
+    shown = {
+        "folder": folder,
+        "base": f"{plan['base']['alias']} from {plan['base']['source']}",
+        "method": ", ".join(how),
+        "becomes": plan["becomes"],
+        "rows": f"{plan['rows']:,} of " + ", ".join(recipe["tasks"]),
+        "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
+        "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
+    }
+    for name, value in shown.items():
+        table.add_row(f"[dim]{name}[/]", escape(str(value)))
+    out.print(table)
+    out.print("\n[dim]first row, prompt and answer[/]")
+    put("".join(plan["first_pair"]), markup=False)
+
+
+def costs(plan: dict[str, Any]) -> None:
+    """What ``finbench plan`` found."""
+    need = plan["memory_gib"]
+    parts = ", ".join(f"{name} {value:g}" for name, value in need.items() if name != "total")
+    time = f"{plan['seconds']:,.{int(plan['seconds'] < 100)}f}"
+    table = Table.grid(padding=(0, 2))
+    shown = {
+        "card": f"{_count(plan)}{plan['gpu']}, {plan['gpu_gib']:g} GiB",
+        "base": plan["shape"],
+        "memory": f"{need['total']:g} GiB: {parts}, and the libraries' own",
+        "work": f"{plan['steps']:,} steps, {plan['tokens']:,} tokens, {plan['computed'] / plan['tokens']:.0%} computed",
+        "time": f"{time} s, {plan['tokens_per_second']:,} tokens/s, without loading",
+        "from": f"{plan['source']}; the card computes {plan['busy']:.0%} of the time, else it waits for the host",
+        **({} if plan["cost"] is None else {"cost": f"{plan['cost']:.2f}"}),
+    }
+    for name, value in shown.items():
+        table.add_row(f"[dim]{name}[/]", escape(str(value)))
+    out.print(table)
+
+
+def _count(plan: dict[str, Any]) -> str:
+    return f"{plan['processes']} x " if plan["processes"] > 1 else ""
