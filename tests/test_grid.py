@@ -145,11 +145,11 @@ def test_the_plan_of_a_grid_is_that_of_its_trainings(llama: Path, tmp_path: Path
     for each in found.values():
         assert (each.memory, each.seconds, each.cost) == (one["memory_gib"]["total"], one["seconds"], one["cost"])
     whole = forecast.total(board, found)
-    assert whole.seconds == pytest.approx((4 + 2 * 2) * one["seconds"])  # four trainings, two searches of two each
-    assert (whole.unknown, whole.scorings) == (0, 5)
+    assert whole["seconds"] == pytest.approx((4 + 2 * 2) * one["seconds"])  # four trainings, two searches of two each
+    assert (whole["unknown"], whole["scorings"]) == (0, 5)
     trained = next(step for step in board.steps.values() if step.kind == work.TRAIN)
     trained.outcome = {"state": "done"}
-    assert forecast.total(board, found).seconds == pytest.approx((3 + 2 * 2) * one["seconds"])
+    assert forecast.total(board, found)["seconds"] == pytest.approx((3 + 2 * 2) * one["seconds"])
     assert {each.gpu for each in forecast.forecasts(board).values()} == {"cpu"}
 
 
@@ -170,7 +170,7 @@ def test_a_grid_says_what_it_cannot_plan(llama: Path, tmp_path: Path) -> None:
     assert quantised.memory is not None
     assert 40 < quantised.memory < 79
     assert "smollm2-360m" in by["smollm2-360m", "lora"].unknown.lower()
-    assert forecast.total(board, found).unknown == 3
+    assert forecast.total(board, found)["unknown"] == 3
 
 
 @pytest.mark.slow

@@ -101,12 +101,10 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
         where = address or "this machine"
         hint = f"Is it running there? ray status --address {address}" if address else "The same command tries again."
         if address and os.environ.get("RAY_AUTH_MODE") != "token":  # it does not say that this is missing
-            hint = (
-                "If that cluster has a token (ray get-auth-token there): export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..."
-            )
-        raise FinbenchError(
-            f"Ray could not be reached at {where} ({' '.join(str(fault).split())[:150]}).", hint
-        ) from fault
+            settings = "RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..."
+            hint = f"If that cluster has a token (ray get-auth-token there): export {settings}"
+        message = f"Ray could not be reached at {where} ({' '.join(str(fault).split())[:150]})."
+        raise FinbenchError(message, hint) from fault
     try:
         yield
     finally:
@@ -183,12 +181,8 @@ class Driver:
 
     def _submit(self, steps: Sequence[Step]) -> None:
         needs, payload = steps[0].needs, {**self.board.payload(steps), **self.common}
-        options: dict[str, Any] = {
-            "num_cpus": needs.cpus,
-            "num_gpus": needs.gpus,
-            "max_retries": 0,
-            "name": payload["name"],
-        }
+        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
+        options |= {"max_retries": 0, "name": payload["name"]}
         if needs.memory:
             options["memory"] = int(needs.memory * 1e9)
         elif planned := max(self.memory.get(step.key, 0) for step in steps):
@@ -200,11 +194,8 @@ class Driver:
         try:
             answer = self.ray.get(reference)
         except errors.RayTaskError as fault:  # the worker could not even begin: finbench or a library is not there
-            answer = {
-                "state": "failed",
-                "message": f"The worker could not run it: {str(fault.cause)[:300]}",
-                "hint": "",
-            }
+            message = f"The worker could not run it: {str(fault.cause)[:300]}"
+            answer = {"state": "failed", "message": message, "hint": ""}
         except (errors.TaskCancelledError, errors.RayError) as fault:
             self._died(steps, fault)
             return
@@ -223,8 +214,11 @@ class Driver:
             outcome["seconds"] = round(answer.get("seconds", 0.0) / len(steps), 3)
             if trace:
                 self.place.write(f"logs/{step.key}.txt", trace)
-            self.place.write(f"steps/{step.key}.json", json.dumps(outcome, indent=1) + "\n")
-            self.board.finish(step, outcome)
+            self._finish(step, outcome)
+
+    def _finish(self, step: Step, outcome: dict[str, Any]) -> None:
+        self.place.write(f"steps/{step.key}.json", json.dumps(outcome, indent=1) + "\n")
+        self.board.finish(step, outcome)
 
     def _died(self, steps: list[Step], fault: Exception) -> None:
         """A worker or its node is gone: again, each alone, up to ``retries`` times."""
@@ -240,8 +234,7 @@ class Driver:
             hint = "Give it more: needs: {memory: GB}" if memory else "ray logs; then the same command goes on."
             outcome = {"key": step.key, "name": step.name, "kind": step.kind, "state": "failed", "seconds": 0.0}
             outcome |= {"message": f"Its worker died {times} times: {why}.", "hint": hint, "attempts": times}
-            self.place.write(f"steps/{step.key}.json", json.dumps(outcome, indent=1) + "\n")
-            self.board.finish(step, outcome)
+            self._finish(step, outcome)
 
     def _stop(self) -> None:
         """After Ctrl-C: workers write a checkpoint, what is finished is noted."""
@@ -270,21 +263,15 @@ def _task(payload: dict[str, Any]) -> dict[str, Any]:
 
     if here != payload["version"]:
         message = f"A node has finbench {here}, the driver {payload['version']}."
-        return {
-            "state": "failed",
-            "message": message,
-            "hint": "Install the same version on every node.",
-            "seconds": 0.0,
-        }
-    place, key = Place(payload["place"]), payload["keys"][0]
+        hint = "Install the same version on every node."
+        return {"state": "failed", "message": message, "hint": hint, "seconds": 0.0}
+    place, file = Place(payload["place"]), f"running/{payload['keys'][0]}.json"
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    place.write(
-        f"running/{key}.json", json.dumps({"name": payload["name"], "since": started, "pid": os.getpid()}) + "\n"
-    )
+    place.write(file, json.dumps({"name": payload["name"], "since": started, "pid": os.getpid()}) + "\n")
     try:
         return run(payload)
     finally:
-        place.remove(f"running/{key}.json")
+        place.remove(file)
 
 
 def _summary(board: Schedule, place: Place, count: int) -> Summary:

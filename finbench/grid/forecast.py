@@ -13,7 +13,7 @@ from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.grid.steps import Schedule
 from finbench.grid.sweepfile import Cell
-from finbench.grid.work import SCORE, SEARCH, TRAIN
+from finbench.grid.work import SCORE, SEARCH
 from finbench.models import bases
 from finbench.training import plan, planned_gib, prepare_for_plan, shape_of
 
@@ -115,21 +115,14 @@ def _here(base: str) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Total:
-    """Of what is left to do: seconds of one worker for searches and trainings, the money, and how many are unknown."""
+def total(board: Schedule, found: Mapping[str, Forecast]) -> dict[str, Any]:
+    """What is left to do: seconds of one worker and cost of searches and trainings, how many of them are unknown.
 
-    seconds: float
-    cost: float | None
-    unknown: int
-    scorings: int  # which a plan does not foresee
-
-
-def total(board: Schedule, found: Mapping[str, Forecast]) -> Total:
-    """A search costs its budget in whole trainings; scorings come on top."""
-    seconds, cost, unknown, scorings = 0.0, 0.0, 0, 0
-    priced = False
-    owners = {step.key: cell for cell in board.cells for step in own(board, cell)}
+    A search costs its budget in whole trainings; scorings come on top, for a plan does not foresee them.
+    """
+    seconds, unknown, scorings = 0.0, 0, 0
+    cost: float | None = None
+    owners = {step.key: cell for cell in board.cells for step in board.steps_of(cell)}
     for key, step in board.steps.items():
         if step.outcome:
             continue
@@ -143,11 +136,5 @@ def total(board: Schedule, found: Mapping[str, Forecast]) -> Total:
             continue
         seconds += times * forecast.seconds
         if forecast.cost is not None:
-            priced, cost = True, cost + times * forecast.cost
-    return Total(seconds, cost if priced else None, unknown, scorings)
-
-
-def own(board: Schedule, cell: Cell) -> list[Any]:
-    """The training of a cell, and its search."""
-    trainings = [board.steps[key] for key in board.score_of[cell.key].after if board.steps[key].kind == TRAIN]
-    return [*trainings, *(board.steps[key] for step in trainings for key in step.after)]
+            cost = (cost or 0.0) + times * forecast.cost
+    return {"seconds": seconds, "cost": cost, "unknown": unknown, "scorings": scorings}

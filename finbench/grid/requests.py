@@ -20,6 +20,7 @@ from finbench.grid.forecast import Forecast
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 from finbench.grid.sweepfile import Cell
+from finbench.grid.work import SCORE
 from finbench.training import GIB
 
 FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
@@ -47,7 +48,7 @@ def sweep_outline(
         "cells": cells,
         "steps_left": Counter(step.kind for step in board.steps.values() if not step.outcome),
         "seconds_of_one_worker": board.seconds_left(),
-        "plan": asdict(forecast.total(board, found)),
+        "plan": forecast.total(board, found),
     }
 
 
@@ -55,7 +56,7 @@ def _stated(board: Schedule, cell: Cell, asked: Mapping[str, int]) -> float | No
     """GB that the training of a cell asks Ray for: as the file states, else as it is planned; None: nothing."""
     if cell.needs.memory is not None:
         return cell.needs.memory
-    sizes = [asked[step.key] for step in forecast.own(board, cell) if step.key in asked]
+    sizes = [asked[step.key] for step in board.steps_of(cell) if step.kind != SCORE and step.key in asked]
     return round(max(sizes) / 1e9, 2) if sizes else None
 
 
@@ -100,9 +101,7 @@ def planned_memory(
 
 def _asked(board: Schedule, cell: Cell) -> list[str]:
     """Keys of the steps of a cell for which the plan speaks."""
-    last = board.score_of[cell.key]
-    steps = [last, *(board.steps[key] for key in last.after)]
-    steps += [board.steps[key] for step in steps[1:] for key in step.after]
+    steps = board.steps_of(cell)
     return [step.key for step in steps if not step.done and not step.needs.gpus and step.needs.memory is None]
 
 

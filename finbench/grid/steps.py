@@ -35,13 +35,8 @@ class Step:
 
     @property
     def done(self) -> bool:
-        """Finished well."""
+        """Finished well; one with another outcome has failed."""
         return bool(self.outcome and self.outcome["state"] == "done")
-
-    @property
-    def failed(self) -> bool:
-        """Finished badly."""
-        return bool(self.outcome and self.outcome["state"] == "failed")
 
 
 class Schedule:
@@ -113,6 +108,12 @@ class Schedule:
         step.after, step.cell, step.group = [train, group], cell, group
         self.steps[key] = self.score_of[cell.key] = step
 
+    def steps_of(self, cell: Cell) -> list[Step]:
+        """Its scoring, its training, the scoring of its base, its search."""
+        last = self.score_of[cell.key]
+        before = [self.steps[key] for key in last.after]
+        return [last, *before, *(self.steps[key] for step in before for key in step.after)]
+
     # ------------------------------------------------------------ what may be done
 
     def _release(self, step: Step) -> None:
@@ -120,15 +121,13 @@ class Schedule:
         if step.outcome:
             return
         before = [self.steps[key] for key in step.after]
-        if broken := next((one for one in before if one.failed), None):
-            assert broken.outcome is not None
-            message = broken.outcome["message"] if broken.cell else f"{broken.name}: {broken.outcome['message']}"
-            self.finish(step, {"state": "failed", "message": message, "hint": broken.outcome.get("hint", "")})
-        elif all(one.done for one in before):
-            self.again(step)
-
-    def again(self, step: Step) -> None:
-        """Queue a step, for the first time or once more."""
+        for one in before:
+            if one.outcome and not one.done:
+                message = one.outcome["message"] if one.cell else f"{one.name}: {one.outcome['message']}"
+                self.finish(step, {"state": "failed", "message": message, "hint": one.outcome.get("hint", "")})
+                return
+        if not all(one.done for one in before):
+            return
         if step.kind == TRAIN and step.after:
             found = self.steps[step.after[0]].outcome
             assert found is not None
@@ -182,14 +181,8 @@ class Schedule:
         last = self.score_of[cell.key]
         if last.outcome:
             return "done" if last.done else "failed"
-        own = [
-            last,
-            *(self.steps[key] for key in last.after),
-            *(self.steps[k] for key in last.after for k in self.steps[key].after),
-        ]
-        return (
-            "running" if any(step.key in running and (step.cell or step.kind == SEARCH) for step in own) else "waiting"
-        )
+        own = [step for step in self.steps_of(cell) if step.cell or step.kind == SEARCH]
+        return "running" if any(step.key in running for step in own) else "waiting"
 
     @property
     def over(self) -> bool:
@@ -199,7 +192,7 @@ class Schedule:
     def failures(self) -> list[tuple[Cell, dict[str, Any]]]:
         """The cells that failed, with what was said."""
         found = [(cell, self.score_of[cell.key]) for cell in self.cells]
-        return [(cell, step.outcome) for cell, step in found if step.failed and step.outcome]
+        return [(cell, step.outcome) for cell, step in found if step.outcome and not step.done]
 
     def best(self) -> dict[str, tuple[float, str]]:
         """task -> (best main metric so far, of which adapter)."""

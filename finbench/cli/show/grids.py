@@ -17,7 +17,7 @@ from finbench.grid import Summary, duration, picture
 from finbench.grid.forecast import STAND_IN
 
 _SHOWN = 40  # cells
-_PLURAL = {"search": "searches", "train": "trainings", "score": "scorings", "nothing": "steps"}
+_PLURAL = {"search": "searches", "train": "trainings", "score": "scorings"}
 
 
 def planned(plan: Mapping[str, Any]) -> None:
