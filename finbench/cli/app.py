@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from finbench.cli import cards, data, evaluation, hub, leaderboard, sweep, tasks, training
-from finbench.cli.command import answering
+from finbench.cli.command import declared
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
@@ -55,11 +55,11 @@ _GROUPS = {
     "dev": ("For developers, and to rehearse: a Hub on this machine.", hub.DEV),
 }
 for _name, _command in _COMMANDS.items():
-    app.command(_name, context_settings=_SETTINGS.get(_name))(answering(_command))
+    app.command(_name, context_settings=_SETTINGS.get(_name))(declared(_command))
 for _name, (_help, _members) in _GROUPS.items():
     _group = typer.Typer(no_args_is_help=True, help=_help)
     for _member, _command in _members.items():
-        _group.command(_member)(answering(_command))
+        _group.command(_member)(declared(_command))
     app.add_typer(_group, name=_name)
 
 

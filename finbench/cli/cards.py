@@ -11,8 +11,8 @@ import finbench
 from finbench.cli.command import Answer, DataDir
 from finbench.cli.evaluation import scored
 
-Cards = Annotated[list[Path], typer.Argument(help="Scorecards (.json), or folders of them.")]
-Tasks = Annotated[str | None, typer.Option(help="Only these tasks, by comma.")]
+Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
+Tasks = Annotated[str | None, "Only these tasks, by comma."]
 
 
 def _named(tasks: str | None) -> list[str]:
@@ -22,7 +22,7 @@ def _named(tasks: str | None) -> list[str]:
 def compare(
     cards: Cards,
     tasks: Tasks = None,
-    show: Annotated[int, typer.Option(help="Differing documents to list for each task.")] = 5,
+    show: Annotated[int, "Differing documents to list for each task."] = 5,
     data_dir: DataDir = None,
 ) -> Answer:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
@@ -33,11 +33,11 @@ def compare(
 
 
 def verify(
-    card: Annotated[Path, typer.Argument(help="Scorecard (.json), its samples beside it.")],
-    rerun: Annotated[int, typer.Option(help="Documents of each task to ask the model again.")] = 0,
-    adapter: Annotated[str | None, typer.Option(help="The card's adapter, for --rerun.")] = None,
-    base: Annotated[str | None, typer.Option(help="The card's base, where bases.yaml does not know it.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the documents to ask again.")] = 0,
+    card: Annotated[Path, "Scorecard (.json), its samples beside it."],
+    rerun: Annotated[int, "Documents of each task to ask the model again."] = 0,
+    adapter: Annotated[str | None, "The card's adapter, for --rerun."] = None,
+    base: Annotated[str | None, "The card's base, where bases.yaml does not know it."] = None,
+    seed: Annotated[int, "Seed of the documents to ask again."] = 0,
     data_dir: DataDir = None,
 ) -> Answer:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
@@ -50,10 +50,10 @@ def verify(
 
 def report(
     cards: Cards,
-    format_: Annotated[str, typer.Option("--format", help="md, latex or html.")] = "md",
-    spread: Annotated[str, typer.Option(help="interval: 95 % over documents; seeds: mean and deviation.")] = "interval",
+    format_: Annotated[str, "--format", "md, latex or html."] = "md",
+    spread: Annotated[str, "interval: 95 % over documents; seeds: mean and deviation."] = "interval",
     tasks: Tasks = None,
-    out: Annotated[Path | None, typer.Option(help="File to write, with its plots beside it.")] = None,
+    out: Annotated[Path | None, "File to write, with its plots beside it."] = None,
 ) -> Answer:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
     text = finbench.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
@@ -71,9 +71,9 @@ def lm_eval(
 
 
 def card_import(
-    folder: Annotated[Path, typer.Argument(help="Output folder of lm_eval (results_*.json and samples_*.jsonl).")],
-    out: Annotated[Path, typer.Option(help="Folder for the scorecards.")] = Path("scorecards"),
-    name: Annotated[str | None, typer.Option(help="Name of the subject; default: that of the model.")] = None,
+    folder: Annotated[Path, "Output folder of lm_eval (results_*.json and samples_*.jsonl)."],
+    out: Annotated[Path, "Folder for the scorecards."] = Path("scorecards"),
+    name: Annotated[str | None, "Name of the subject; default: that of the model."] = None,
     data_dir: DataDir = None,
 ) -> Answer:
     """Scorecards from what stock lm_eval wrote with --log_samples: every answer is scored again by us."""
@@ -83,10 +83,10 @@ def card_import(
 
 
 def card_export(
-    card: Annotated[Path, typer.Argument(help="Scorecard (.json).")],
+    card: Annotated[Path, "Scorecard (.json)."],
     format_: Annotated[str, typer.Option("--format", help="eval-results, model-index, every-eval-ever or lm-eval.")],
-    model: Annotated[str | None, typer.Option(help="Hub id of the subject, org/name.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("export"),
+    model: Annotated[str | None, "Hub id of the subject, org/name."] = None,
+    out: Annotated[Path, "Folder to write into."] = Path("export"),
 ) -> Answer:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
     from finbench.cards import export_card

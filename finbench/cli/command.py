@@ -6,9 +6,9 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from finbench.core.records import Bits, DType, Recipe
 
 _EXAMPLES = {"--set": "rank=8", "--arg": "dtype=float32", "--metadata": "agreement=75"}
-_JSON = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help=DATA_DIR)]
+DataDir = Annotated[Path | None, DATA_DIR]
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,20 @@ class Answer:
     fault: Exception | None = None  # raised afterwards
 
 
-def answering(command: Callable[..., Any]) -> Callable[..., None]:
-    """Give a command that returns an Answer the option ``--json``, and print what it returns."""
+def declared(command: Callable[..., Any]) -> Callable[..., None]:
+    """A command with its options as typer wants them; if it returns an Answer, that is printed, with ``--json`` or not.
+
+    An option is declared as ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``; one
+    without a default is an argument. What has more to say is declared by typer's own Option or Argument.
+    """
     own = inspect.signature(command, eval_str=True)
-    if own.return_annotation is None:
-        return command
+    options = [_option(one) for one in own.parameters.values()]
+    if own.return_annotation is not None:
+        json_ = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
+        options.append(inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_))
 
     @functools.wraps(command)
-    def run(as_json: bool, **given: Any) -> None:
+    def run(as_json: bool = False, **given: Any) -> None:
         answer: Answer | None = command(**given)
         if answer is None:
             return
@@ -51,8 +56,7 @@ def answering(command: Callable[..., Any]) -> Callable[..., None]:
         if answer.fault:
             raise answer.fault
 
-    option = inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_JSON)
-    run.__signature__ = inspect.Signature([*own.parameters.values(), option])  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     return run
 
 
@@ -81,14 +85,12 @@ class RecipeOptions:
 
 
 def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command the fields of the dataclass ``kind`` as options; its first parameter is then one of ``kind``.
+    """Give a command the annotated fields of the dataclass ``kind`` as options; its first parameter is one of ``kind``.
 
-    A field is an option if it is ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``;
-    one without a default is an argument.
     In the help of the command they stand together in a ``panel`` of this title.
     """
-    hints = get_type_hints(kind, include_extras=True)
-    options = {one.name: one for one in fields(kind) if get_origin(hints[one.name]) is Annotated}
+    options = inspect.signature(kind, eval_str=True).parameters
+    options = {name: one for name, one in options.items() if get_origin(one.annotation) is Annotated}
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
         own = inspect.signature(command, eval_str=True)
@@ -97,42 +99,42 @@ def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[...,
         def run(**given: Any) -> Any:
             from finbench.core.strict import checked
 
-            stated = {name: _as_field(name, hints[name], given.pop(name)) for name in options}
+            stated = {name: _as_field(one, given.pop(name)) for name, one in options.items()}
             there = {key: value for key, value in stated.items() if value is not None}
             name = f"finbench {command.__name__.rstrip('_')}"
             return command(checked(kind, there, name, f"See its options: {name} --help"), **given)
 
-        shared = [_parameter(name, hints[name], one.default, panel) for name, one in options.items()]
         rest = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in list(own.parameters.values())[1:]]
+        shared = [_option(one, panel) for one in options.values()]
         run.__signature__ = own.replace(parameters=[*shared, *rest])  # type: ignore[attr-defined]
         return run
 
     return decorated
 
 
-def _parameter(name: str, hint: Any, default: Any, panel: str | None) -> inspect.Parameter:
-    """A field as typer wants it: what may be several is a list of texts, and one without a value is None."""
-    kind, *about = get_args(hint)
+def _option(stated: inspect.Parameter, panel: str | None = None) -> inspect.Parameter:
+    """What may be several is a list of texts, and one without a value is None."""
+    kind, *about = get_args(stated.annotation)
+    stated = stated.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    if not isinstance(about[-1], str):
+        return stated
+    *names, text = about
+    plain = text.replace("[", "\\[")  # [ would begin markup
     parts = [kind, *get_args(kind)]
-    if isinstance(about[-1], str):
-        *names, text = about
-        if any(get_origin(part) in (Mapping, Sequence) for part in parts):
-            kind, default = list[str] | None, None
-        elif choices := [part for part in parts if get_origin(part) is Literal]:
-            kind = type(get_args(choices[0])[0]) | None
-        plain = text.replace("[", "\\[")  # [ would begin markup
-        needed = default is MISSING
-        hint = Annotated[
-            kind, typer.Argument(help=plain) if needed else typer.Option(*names, help=plain, rich_help_panel=panel)
-        ]
-        default = inspect.Parameter.empty if needed else default
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=default)
+    if any(get_origin(part) in (Mapping, Sequence) for part in parts):
+        kind, stated = list[str] | None, stated.replace(default=None)
+    elif choices := [part for part in parts if get_origin(part) is Literal]:
+        kind = type(get_args(choices[0])[0]) | None
+    if stated.default is inspect.Parameter.empty:
+        return stated.replace(annotation=Annotated[kind, typer.Argument(help=plain)])
+    return stated.replace(annotation=Annotated[kind, typer.Option(*names, help=plain, rich_help_panel=panel)])
 
 
-def _as_field(name: str, hint: Any, value: Any) -> Any:
+def _as_field(option: inspect.Parameter, value: Any) -> Any:
     """The value of an option as its field wants it."""
-    kind, *about = get_args(hint)
-    return pairs(value, about[0] if len(about) > 1 else f"--{name}") if value and get_origin(kind) is Mapping else value
+    kind, *about = get_args(option.annotation)
+    name = about[0] if len(about) > 1 else f"--{option.name}"
+    return pairs(value, name) if value and get_origin(kind) is Mapping else value
 
 
 def pairs(stated: Iterable[str], option: str) -> dict[str, str]:

@@ -11,14 +11,12 @@ from finbench.cli.command import Answer, DataDir
 
 
 def data_import(
-    name: Annotated[str, typer.Argument(help="Set, such as fpb: finbench data list.")],
+    name: Annotated[str, "Set, such as fpb: finbench data list."],
     files: Annotated[
         list[Path] | None, typer.Argument(help="The authors' files, folders or zip archives; default: from the Hub.")
     ] = None,
     data_dir: DataDir = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave rows out that cannot be read, and count them.")
-    ] = False,
+    skip_bad: Annotated[bool, "--skip-bad", "Leave rows out that cannot be read, and count them."] = False,
 ) -> Answer:
     """Turn the authors' original files into canonical rows: deduplicated, split, with digests."""
     from finbench.cli.show import listings
@@ -30,27 +28,22 @@ def data_import(
 
 def data_xbrl(
     filings: Annotated[list[Path] | None, typer.Argument(help="XBRL filings: files, folders or zips.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
-    ] = None,
+    out: Annotated[Path | None, "--out", "--data-dir", "Data directory; else $FINBENCH_DATA, else the cache."] = None,
     filed_after: Annotated[
-        str | None, typer.Option(help="Only filings after this date (YYYY-MM-DD): newer than a model's training data.")
+        str | None, "Only filings after this date (YYYY-MM-DD): newer than a model's training data."
     ] = None,
     max_context: Annotated[
-        int | None, typer.Option(help="Characters of facts a row may show (two to three a token); else all of them.")
+        int | None, "Characters of facts a row may show (two to three a token); else all of them."
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of wordings and of the facts shown.")] = 0,
+    seed: Annotated[int, "Seed of wordings and of the facts shown."] = 0,
     test_company: Annotated[
-        list[str] | None,
-        typer.Option(help="Ticker, CIK or name held out as test, repeatable; else every filing is test."),
+        list[str] | None, "Ticker, CIK or name held out as test, repeatable; else every filing is test."
     ] = None,
     finlora: Annotated[
-        list[Path] | None,
-        typer.Option(help="FinLoRA's published CSV, repeatable: its questions about these filings too."),
+        list[Path] | None, "FinLoRA's published CSV, repeatable: its questions about these filings too."
     ] = None,
     taxonomy: Annotated[
-        list[Path] | None,
-        typer.Option(help="A taxonomy package (zip), repeatable: Arelle, if installed, checks the numbers with it."),
+        list[Path] | None, "A taxonomy package (zip), repeatable: Arelle, if installed, checks the numbers with it."
     ] = None,
 ) -> Answer:
     """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
@@ -95,10 +88,9 @@ def data_audit(
         typer.Argument(help="Files, folders, zips, sets that are here, hub:org/name\\[@rev]; default: every set here."),
     ] = None,
     against: Annotated[
-        list[Path] | None,
-        typer.Option(help="Your training files, repeatable: which test texts of these sets are in them?"),
+        list[Path] | None, "Your training files, repeatable: which test texts of these sets are in them?"
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if there is an error or a warning.")] = False,
+    strict: Annotated[bool, "--strict", "Exit 1 if there is an error or a warning."] = False,
     data_dir: DataDir = None,
 ) -> Answer:
     """What is wrong with data: leaks, swapped labels, duplicates, impossible answers, encoding faults, and more."""

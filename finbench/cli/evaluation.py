@@ -35,10 +35,10 @@ def eval_(stated: Evaluation) -> Answer:
 
 def serve(
     adapter: Annotated[list[str], typer.Option(help="./folder, hub:org/name\\[@rev] or zoo:name; repeatable.")],
-    base: Annotated[str | None, typer.Option(help="The adapters' base, where bases.yaml does not know it.")] = None,
-    host: Annotated[str, typer.Option(help="Elsewhere than on this machine only with a key.")] = "127.0.0.1",
+    base: Annotated[str | None, "The adapters' base, where bases.yaml does not know it."] = None,
+    host: Annotated[str, "Elsewhere than on this machine only with a key."] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[str, "auto, float32, bfloat16 or float16."] = "auto",
     tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that share the base.")] = 1,
 ) -> None:
     """Serve a base and its adapters by vLLM's OpenAI server, each under its own name (Ctrl-C ends it).
@@ -56,7 +56,7 @@ def serve(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything it makes.")] = Path("runs/demo"),
+    out: Annotated[Path, "Folder for everything it makes."] = Path("runs/demo"),
 ) -> Answer:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
     from finbench.core.console import say
@@ -78,7 +78,7 @@ def demo(
 
 
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Repair what keeps an installed vLLM from running.")] = False,
+    fix: Annotated[bool, "--fix", "Repair what keeps an installed vLLM from running."] = False,
     data_dir: DataDir = None,
 ) -> Answer:
     """What of this machine finbench can use, what is missing, and what to type."""

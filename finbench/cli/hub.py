@@ -22,7 +22,7 @@ def push(stated: PushSettings) -> Answer:
 
 
 def pull(
-    ref: Annotated[str, typer.Argument(help="hub:org/name\\[@revision] or zoo:name")],
+    ref: Annotated[str, "hub:org/name[@revision] or zoo:name"],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
 ) -> Answer:
     """Fetch an adapter: safetensors, JSON and tokenizer files only, every hash checked, whole or not at all."""
@@ -51,7 +51,7 @@ def zoo_list() -> Answer:
     return Answer({"adapters": published, "recipes": shown}, show)
 
 
-def zoo_show(name: Annotated[str, typer.Argument(help="Recipe, or published adapter.")]) -> Answer:
+def zoo_show(name: Annotated[str, "Recipe, or published adapter."]) -> Answer:
     """One recipe with every default filled in, as YAML that `finbench train FILE` takes; or one published adapter."""
     import yaml
 
@@ -65,8 +65,8 @@ def zoo_show(name: Annotated[str, typer.Argument(help="Recipe, or published adap
 
 
 def zoo_add(
-    ref: Annotated[str, typer.Argument(help="hub:org/name\\[@revision]")],
-    name: Annotated[str | None, typer.Option(help="Name in the zoo; default: that of the repository.")] = None,
+    ref: Annotated[str, "hub:org/name[@revision]"],
+    name: Annotated[str | None, "Name in the zoo; default: that of the repository."] = None,
 ) -> Answer:
     """Pin a published adapter: fetched, checked, its scorecards verified; then zoo:name means that very commit."""
     from finbench.cli.show import publications
@@ -77,11 +77,10 @@ def zoo_add(
 
 
 def dev_hub(
-    root: Annotated[Path, typer.Option(help="Folder for repositories; kept between runs.")] = Path("devhub"),
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
+    root: Annotated[Path, "Folder for repositories; kept between runs."] = Path("devhub"),
+    port: Annotated[int, "Port; 0 takes a free one."] = 7860,
     fault: Annotated[
-        list[str] | None,
-        typer.Option(help="Break answers: KIND\\[=VALUE]\\[@PATTERN]\\[*TIMES], repeatable; see docs/hub.md."),
+        list[str] | None, "Break answers: KIND[=VALUE][@PATTERN][*TIMES], repeatable; see docs/hub.md."
     ] = None,
 ) -> None:
     """A Hub on this machine, to rehearse a publication or to test a client. Ctrl-C stops it."""

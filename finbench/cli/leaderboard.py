@@ -13,12 +13,12 @@ Folder = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecard
 
 
 def add(
-    cards: Annotated[list[Path], typer.Argument(help="Scorecards, folders of them, or lm-eval's output folder.")],
-    to: Annotated[Path, typer.Option(help="Leaderboard folder.")] = Path("leaderboards"),
-    adapter: Annotated[str | None, typer.Option(help="The card's adapter: its training record is added.")] = None,
-    base: Annotated[str | None, typer.Option(help="The card's base, where bases.yaml does not know it.")] = None,
-    rerun: Annotated[int, typer.Option(help="Ask the model this many documents of each task again.")] = 0,
-    name: Annotated[str | None, typer.Option(help="Name of the subject, for lm-eval's output.")] = None,
+    cards: Annotated[list[Path], "Scorecards, folders of them, or lm-eval's output folder."],
+    to: Annotated[Path, "Leaderboard folder."] = Path("leaderboards"),
+    adapter: Annotated[str | None, "The card's adapter: its training record is added."] = None,
+    base: Annotated[str | None, "The card's base, where bases.yaml does not know it."] = None,
+    rerun: Annotated[int, "Ask the model this many documents of each task again."] = 0,
+    name: Annotated[str | None, "Name of the subject, for lm-eval's output."] = None,
     data_dir: DataDir = None,
 ) -> Answer:
     """Verify cards and copy them; refused: whatever cannot be recomputed, and texts that may not be published."""
@@ -31,12 +31,10 @@ def add(
 
 def build(
     folder: Folder = Path("leaderboards"),
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit 1 if a card is unfit or a file is stale.")
-    ] = False,
-    pictures: Annotated[Path | None, typer.Option(help="Folder for PNGs of score against cost.")] = None,
+    check: Annotated[bool, "--check", "Write nothing; exit 1 if a card is unfit or a file is stale."] = False,
+    pictures: Annotated[Path | None, "Folder for PNGs of score against cost."] = None,
     export: Annotated[
-        Path | None, typer.Option(help="Folder for what goes to the Hub: dataset/ (cards, table) and space/ (page).")
+        Path | None, "Folder for what goes to the Hub: dataset/ (cards, table) and space/ (page)."
     ] = None,
 ) -> Answer:
     """Verify every card, then write leaderboard.md, leaderboard.csv and index.html."""
@@ -55,11 +53,11 @@ def build(
 
 
 def push(
-    to: Annotated[str, typer.Argument(help="hub:org/name, of a data set (cards) and of a static Space (page).")],
+    to: Annotated[str, "hub:org/name, of a data set (cards) and of a static Space (page)."],
     folder: Folder = Path("leaderboards"),
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")] = False,
-    public: Annotated[bool, typer.Option("--public", help="Make new repositories public; else private.")] = False,
-    pr: Annotated[bool, typer.Option("--pr", help="Open pull requests instead of changing the repositories.")] = False,
+    dry_run: Annotated[bool, "--dry-run", "Show what would be sent; send nothing."] = False,
+    public: Annotated[bool, "--public", "Make new repositories public; else private."] = False,
+    pr: Annotated[bool, "--pr", "Open pull requests instead of changing the repositories."] = False,
 ) -> Answer:
     """Publish cards and page, one commit each; what is stale or unfit is refused. Repeat it safely."""
     from finbench import leaderboard

@@ -21,20 +21,13 @@ def sweep(
         str | None,
         typer.Argument(metavar="[DIR]", help="With status and fetch: where the results lie, a folder or URL."),
     ] = None,
-    out: Annotated[
-        str | None, typer.Option(help="Results: a folder all nodes see, or a URL; default runs/sweep-<name>.")
-    ] = None,
-    ray: Annotated[
-        str | None, typer.Option(help="A running cluster: auto, host:port; default: Ray on this machine.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the cells, what is done already, and what the rest takes.")
-    ] = False,
+    out: Annotated[str | None, "Results: a folder all nodes see, or a URL; default runs/sweep-<name>."] = None,
+    ray: Annotated[str | None, "A running cluster: auto, host:port; default: Ray on this machine."] = None,
+    dry_run: Annotated[bool, "--dry-run", "Show the cells, what is done already, and what the rest takes."] = False,
     gpu: Annotated[
-        str | None,
-        typer.Option(help="With --dry-run: the card to plan for, as for finbench plan; default: this machine."),
+        str | None, "With --dry-run: the card to plan for, as for finbench plan; default: this machine."
     ] = None,
-    price: Annotated[float | None, typer.Option(help="With --dry-run: an hour of a card, in any currency.")] = None,
+    price: Annotated[float | None, "With --dry-run: an hour of a card, in any currency."] = None,
     data_dir: DataDir = None,
 ) -> Answer:
     """A grid of models, methods, tasks and seeds on Ray; the same command goes on after a stop or a kill.

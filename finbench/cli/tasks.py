@@ -20,7 +20,7 @@ def tasks_list() -> Answer:
     return Answer(stated, lambda: listings.tasks(found.values(), catalog.groups()))
 
 
-def tasks_show(name: Annotated[str, typer.Argument(help="Task, such as fpb.")]) -> Answer:
+def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Answer:
     """One task: what it measures, its data, and its prompt as a model sees it, on an invented example."""
     from finbench.cli.show import listings
     from finbench.core import catalog
@@ -39,7 +39,7 @@ def tasks_path() -> Answer:
     return Answer(folder, lambda: typer.echo(folder))
 
 
-def tasks_check(write: Annotated[bool, typer.Option("--write", help="Refresh the golden prompts.")] = False) -> Answer:
+def tasks_check(write: Annotated[bool, "--write", "Refresh the golden prompts."] = False) -> Answer:
     """Check every task and recipe: all findings at once, exit 1 if there is one."""
     from finbench.core import catalog
     from finbench.evaluation import check_tasks

@@ -12,19 +12,17 @@ import finbench
 from finbench.cli import command
 from finbench.cli.command import Answer, DataDir, RecipeOptions, taking
 
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+Resume = Annotated[bool, "--resume", "Go on with a run that was stopped."]
 
 
 @taking(RecipeOptions, "Recipe")
 def train(
     stated: RecipeOptions,
-    out: Annotated[Path | None, typer.Option(help="Adapter folder; default runs/<name>.")] = None,
+    out: Annotated[Path | None, "Adapter folder; default runs/<name>."] = None,
     resume: Resume = False,
-    gpus: Annotated[int | None, typer.Option(help="GPUs that share the rows of every step.")] = None,
-    processes: Annotated[
-        int | None, typer.Option(help="Processes that do, on the processor: --gpus without a GPU.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained.")] = False,
+    gpus: Annotated[int | None, "GPUs that share the rows of every step."] = None,
+    processes: Annotated[int | None, "Processes that do, on the processor: --gpus without a GPU."] = None,
+    dry_run: Annotated[bool, "--dry-run", "Show what would be trained."] = False,
     data_dir: DataDir = None,
 ) -> Answer:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
@@ -44,13 +42,11 @@ def train(
 def plan(
     stated: RecipeOptions,
     gpu: Annotated[
-        str, typer.Option(help="h100, h200, a100-80, a100-40, rtx4090, rtx3090, a6000, a5000, l4; cpu: this machine.")
+        str, "h100, h200, a100-80, a100-40, rtx4090, rtx3090, a6000, a5000, l4; cpu: this machine."
     ] = "h100",
     gpus: Annotated[int, typer.Option(min=1, help="Cards that share the rows.")] = 1,
-    shape: Annotated[
-        str | None, typer.Option(help="Plan for a base of this size, unfetched: llama-3.1-8b, llama-3.1-70b ...")
-    ] = None,
-    price: Annotated[float | None, typer.Option(help="An hour of a card, in any currency.")] = None,
+    shape: Annotated[str | None, "Plan for a base of this size, unfetched: llama-3.1-8b, llama-3.1-70b ..."] = None,
+    price: Annotated[float | None, "An hour of a card, in any currency."] = None,
     data_dir: DataDir = None,
 ) -> Answer:
     """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
@@ -63,9 +59,9 @@ def plan(
 @taking(RecipeOptions, "Recipe")
 def tune(
     stated: RecipeOptions,
-    budget: Annotated[int, typer.Option(help="Cost in whole trainings: 2^budget rates, halved after each.")] = 3,
-    out: Annotated[Path | None, typer.Option(help="Folder of the search; default runs/tune-<name>.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained, and how much of it.")] = False,
+    budget: Annotated[int, "Cost in whole trainings: 2^budget rates, halved after each."] = 3,
+    out: Annotated[Path | None, "Folder of the search; default runs/tune-<name>."] = None,
+    dry_run: Annotated[bool, "--dry-run", "Show what would be trained, and how much of it."] = False,
     data_dir: DataDir = None,
 ) -> Answer:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
@@ -82,16 +78,12 @@ def tune(
 
 
 def merge(
-    adapter: Annotated[str, typer.Argument(help="./folder, or hub:org/name\\[@rev]; of factors too.")],
+    adapter: Annotated[str, "./folder, or hub:org/name[@rev]; of factors too."],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],
-    base: Annotated[str | None, typer.Option(help="The adapter's base, where bases.yaml does not know it.")] = None,
-    onto: Annotated[
-        str, typer.Option(help="auto; dequantised: what was trained; bf16: the weights as published.")
-    ] = "auto",
-    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
-    bits: Annotated[
-        int | None, typer.Option(help="16, 8 or 4: of the base that an adapter without finbench.json was trained on.")
-    ] = None,
+    base: Annotated[str | None, "The adapter's base, where bases.yaml does not know it."] = None,
+    onto: Annotated[str, "auto; dequantised: what was trained; bf16: the weights as published."] = "auto",
+    dtype: Annotated[str, "bfloat16, float16 or float32."] = "bfloat16",
+    bits: Annotated[int | None, "16, 8 or 4: of the base that an adapter without finbench.json was trained on."] = None,
 ) -> Answer:
     """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
     from finbench.cli.show import trainings
@@ -101,13 +93,12 @@ def merge(
 
 
 def pretrain(
-    recipe: Annotated[Path, typer.Argument(help="A YAML file: examples/pretrain-*.yaml, docs/pretrain.md.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; default runs/<name>.")] = None,
+    recipe: Annotated[Path, "A YAML file: examples/pretrain-*.yaml, docs/pretrain.md."],
+    out: Annotated[Path | None, "Folder of the run; default runs/<name>."] = None,
     resume: Resume = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Tokenise the text, and show what would be.")] = False,
+    dry_run: Annotated[bool, "--dry-run", "Tokenise the text, and show what would be."] = False,
     set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="A recipe key, key=value; structure.rank=64 reaches into a part; repeatable."),
+        list[str] | None, "--set", "A recipe key, key=value; structure.rank=64 reaches into a part; repeatable."
     ] = None,
 ) -> Answer | None:
     """Pretrain a model with low-rank structure, from nothing or from a checkpoint, beside dense baselines.
