@@ -47,12 +47,33 @@ _COMMANDS = {  # as --help lists them
 }
 _SETTINGS = {"lm-eval": {"ignore_unknown_options": True, "help_option_names": []}}
 _GROUPS = {
-    "card": ("Scorecards of others in, ours out in other formats.", cards.GROUP),
-    "tasks": ("The tasks: list, show, check; their folder for lm-eval.", tasks.GROUP),
-    "data": ("Data sets: import the authors' files, list what is here.", data.GROUP),
-    "leaderboard": ("Scorecards in, tables and one static page out.", leaderboard.GROUP),
-    "zoo": ("Published adapters and recipes: list, show, add.", hub.ZOO),
-    "dev": ("For developers, and to rehearse: a Hub on this machine.", hub.DEV),
+    "card": (
+        "Scorecards of others in, ours out in other formats.",
+        {"import": cards.card_import, "export": cards.card_export},
+    ),
+    "tasks": (
+        "The tasks: list, show, check; their folder for lm-eval.",
+        {"list": tasks.tasks_list, "show": tasks.tasks_show, "path": tasks.tasks_path, "check": tasks.tasks_check},
+    ),
+    "data": (
+        "Data sets: import the authors' files, list what is here.",
+        {
+            "import": data.data_import,
+            "xbrl": data.data_xbrl,
+            "lock": data.data_lock,
+            "list": data.data_list,
+            "audit": data.data_audit,
+        },
+    ),
+    "leaderboard": (
+        "Scorecards in, tables and one static page out.",
+        {"add": leaderboard.add, "build": leaderboard.build, "push": leaderboard.push},
+    ),
+    "zoo": (
+        "Published adapters and recipes: list, show, add.",
+        {"list": hub.zoo_list, "show": hub.zoo_show, "add": hub.zoo_add},
+    ),
+    "dev": ("For developers, and to rehearse: a Hub on this machine.", {"hub": hub.dev_hub}),
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name, context_settings=_SETTINGS.get(_name))(declared(_command))

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 import finbench
+from finbench import evaluation
+from finbench.cli import show
 from finbench.cli.command import Answer, DataDir
 from finbench.cli.evaluation import scored
 
@@ -26,6 +28,7 @@ def compare(
     data_dir: DataDir = None,
 ) -> Answer:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
+
     from finbench.cli.show import scorecards
 
     found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
@@ -41,11 +44,10 @@ def verify(
     data_dir: DataDir = None,
 ) -> Answer:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
-    from finbench.cli.show import scorecards
 
     found = finbench.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
     fault = typer.Exit(1) if found.faults else None
-    return Answer(found.as_dict(), lambda: scorecards.verified(found), fault)
+    return Answer(found.as_dict(), lambda: show.scorecards.verified(found), fault)
 
 
 def report(
@@ -65,9 +67,7 @@ def lm_eval(
     arguments: Annotated[list[str] | None, typer.Argument(help="As for lm_eval: run --model finbench ...")] = None,
 ) -> None:
     """lm-eval's own command line; `--model finbench` is its `hf` with shared prefixes run once."""
-    from finbench.evaluation import run_lm_eval
-
-    run_lm_eval(arguments or ["--help"])
+    evaluation.run_lm_eval(arguments or ["--help"])
 
 
 def card_import(
@@ -77,9 +77,7 @@ def card_import(
     data_dir: DataDir = None,
 ) -> Answer:
     """Scorecards from what stock lm_eval wrote with --log_samples: every answer is scored again by us."""
-    from finbench.evaluation import import_card
-
-    return scored(import_card(folder, out=out, name=name, data_dir=data_dir), out)
+    return scored(finbench.import_card(folder, out=out, name=name, data_dir=data_dir), out)
 
 
 def card_export(
@@ -89,10 +87,5 @@ def card_export(
     out: Annotated[Path, "Folder to write into."] = Path("export"),
 ) -> Answer:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
-    from finbench.cards import export_card
-
-    written = [str(path) for path in export_card(card, format=format_, out=out, model=model)]
+    written = [str(path) for path in finbench.export_card(card, format=format_, out=out, model=model)]
     return Answer(written, lambda: typer.echo("\n".join(written)))
-
-
-GROUP = {"import": card_import, "export": card_export}

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finbench import data
+from finbench.cli import show
 from finbench.cli.command import Answer, DataDir
 
 
@@ -19,11 +21,8 @@ def data_import(
     skip_bad: Annotated[bool, "--skip-bad", "Leave rows out that cannot be read, and count them."] = False,
 ) -> Answer:
     """Turn the authors' original files into canonical rows: deduplicated, split, with digests."""
-    from finbench.cli.show import listings
-    from finbench.data import describe_set, import_data
-
-    report = import_data(name, files or [], data_dir, skip_bad)
-    return Answer(describe_set(report.set, data_dir), lambda: listings.imported(report))
+    report = data.import_data(name, files or [], data_dir, skip_bad)
+    return Answer(data.describe_set(report.set, data_dir), lambda: show.listings.imported(report))
 
 
 def data_xbrl(
@@ -47,9 +46,7 @@ def data_xbrl(
     ] = None,
 ) -> Answer:
     """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
-    from finbench.data.xbrl import build_questions
-
-    built = build_questions(
+    built = data.xbrl.build_questions(
         filings or [],
         out,
         filed_after=filed_after,
@@ -64,22 +61,17 @@ def data_xbrl(
 
 def data_lock() -> Answer:
     """Pin every data set on the Hub to its present commit (tasks/datasets.lock)."""
-    from finbench.cli.show import listings
-    from finbench.data import lock_file, lock_sets
-
-    found = lock_sets()
-    return Answer(found, lambda: listings.locked(found, lock_file()))
+    found = data.lock_sets()
+    return Answer(found, lambda: show.listings.locked(found, data.lock_file()))
 
 
 def data_list(data_dir: DataDir = None) -> Answer:
     """Every data set: rows and licence, or the command that imports it."""
-    from finbench.cli.show import listings
     from finbench.core import catalog
-    from finbench.data import describe_set
 
     tasks = {task.set: task for task in catalog.tasks().values() if not task.shipped}
-    found = {name: describe_set(name, data_dir) for name in tasks}
-    return Answer(found, lambda: listings.data_sets(tasks, found))
+    found = {name: data.describe_set(name, data_dir) for name in tasks}
+    return Answer(found, lambda: show.listings.data_sets(tasks, found))
 
 
 def data_audit(
@@ -95,16 +87,12 @@ def data_audit(
 ) -> Answer:
     """What is wrong with data: leaks, swapped labels, duplicates, impossible answers, encoding faults, and more."""
     from finbench.core.console import out
-    from finbench.data.audit import audit, audit_tables
-    from finbench.data.audit import audit_against as held_against
 
-    found = held_against(what or [], against, data_dir) if against else audit(what or [], data_dir)
+    audit = data.audit
+    found = audit.audit_against(what or [], against, data_dir) if against else audit.audit(what or [], data_dir)
 
-    def show() -> None:
-        for piece in audit_tables(found):
+    def shown() -> None:
+        for piece in audit.audit_tables(found):
             out.print(piece, highlight=False, soft_wrap=isinstance(piece, str))
 
-    return Answer(found, show, typer.Exit(1) if strict and found.faults else None)
-
-
-GROUP = {"import": data_import, "xbrl": data_xbrl, "lock": data_lock, "list": data_list, "audit": data_audit}
+    return Answer(found, shown, typer.Exit(1) if strict and found.faults else None)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import finbench
-from finbench.cli import command
+from finbench import evaluation, training
+from finbench.cli import command, show
 from finbench.cli.command import Answer, DataDir, taking
 from finbench.core.settings import Evaluation
 
@@ -20,17 +21,14 @@ if TYPE_CHECKING:
 
 def scored(cards: Sequence[Scorecard], out: Path) -> Answer:
     """Scorecards that were made, and lie in the folder ``out``."""
-    from finbench.cli.show import scorecards
 
-    return Answer([json.loads(card.to_json()) for card in cards], lambda: scorecards.scored(cards, out))
+    return Answer([json.loads(card.to_json()) for card in cards], lambda: show.scorecards.scored(cards, out))
 
 
 @taking(Evaluation)
 def eval_(stated: Evaluation) -> Answer:
     """Score adapters beside their base: scorecards, a table, report.md and report.html."""
-    from finbench.evaluation import evaluate
-
-    return scored(evaluate(**vars(stated)), stated.out)
+    return scored(finbench.evaluate(**vars(stated)), stated.out)
 
 
 def serve(
@@ -45,13 +43,12 @@ def serve(
 
     A key in FINBENCH_SERVE_KEY is required on every route.
     """
-    from finbench.cli.show import listings
 
     kind = command.dtype(dtype)
     with finbench.serve(
         adapter, base=base, host=host, port=port, dtype=kind, tensor_parallel=tensor_parallel
     ) as server:
-        listings.serving(server)
+        show.listings.serving(server)
         server.wait()
 
 
@@ -60,21 +57,19 @@ def demo(
 ) -> Answer:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
     from finbench.core.console import say
-    from finbench.evaluation import evaluate
-    from finbench.training import recipes
 
     say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
     adapter, scorecards = (out / "adapter").resolve(), out / "scorecards"
-    recipe = recipes.recipe("mini-sentiment-smollm2-135m-lora")
+    recipe = training.recipes.recipe("mini-sentiment-smollm2-135m-lora")
     finbench.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())  # one that is finished is not done again
     say("2. Score the base and the adapter on 150 sentences about companies and with words they have not seen.")
-    answer = scored(evaluate(str(adapter), out=scorecards), scorecards)
+    answer = scored(finbench.evaluate(str(adapter), out=scorecards), scorecards)
 
-    def show() -> None:
+    def shown() -> None:
         answer.show()
         typer.echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
 
-    return Answer(answer.value, show)
+    return Answer(answer.value, shown)
 
 
 def doctor(
@@ -82,15 +77,12 @@ def doctor(
     data_dir: DataDir = None,
 ) -> Answer:
     """What of this machine finbench can use, what is missing, and what to type."""
-    from finbench.cli.show import listings
-    from finbench.evaluation import examine_machine
-
     if fix:
         from finbench.engines.vllm import installation
 
         for line in installation.mend():
             typer.echo(line, err=True)
-    findings = examine_machine(data_dir)
+    findings = evaluation.examine_machine(data_dir)
     bad = any(finding.state == "fault" for finding in findings)
-    shown = [finding.as_dict() for finding in findings]
-    return Answer(shown, lambda: listings.doctor(findings), typer.Exit(1) if bad else None)
+    stated = [finding.as_dict() for finding in findings]
+    return Answer(stated, lambda: show.listings.doctor(findings), typer.Exit(1) if bad else None)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from finbench import leaderboard
+from finbench.cli import show
 from finbench.cli.command import Answer, DataDir
 
 Folder = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
@@ -22,8 +24,6 @@ def add(
     data_dir: DataDir = None,
 ) -> Answer:
     """Verify cards and copy them; refused: whatever cannot be recomputed, and texts that may not be published."""
-    from finbench import leaderboard
-
     added = leaderboard.add(cards, to=to, adapter=adapter, base=base, rerun=rerun, name=name, data_dir=data_dir)
     said = [*(f"Added: {path}" for path in added), f"Next: finbench leaderboard build {to}"]
     return Answer([str(path) for path in added], lambda: typer.echo("\n".join(said)))
@@ -38,8 +38,6 @@ def build(
     ] = None,
 ) -> Answer:
     """Verify every card, then write leaderboard.md, leaderboard.csv and index.html."""
-    from finbench import leaderboard
-
     made = leaderboard.build(folder, check=check)
     drawn = leaderboard.pictures(folder, pictures) if pictures else []
     if export and not made.stale:
@@ -60,11 +58,5 @@ def push(
     pr: Annotated[bool, "--pr", "Open pull requests instead of changing the repositories."] = False,
 ) -> Answer:
     """Publish cards and page, one commit each; what is stale or unfit is refused. Repeat it safely."""
-    from finbench import leaderboard
-    from finbench.cli.show import publications
-
     done = leaderboard.push(to, folder, dry_run=dry_run, public=public, pr=pr)
-    return Answer([pushed.as_dict() for pushed in done], lambda: publications.pushed(*done))
-
-
-GROUP = {"add": add, "build": build, "push": push}
+    return Answer([pushed.as_dict() for pushed in done], lambda: show.publications.pushed(*done))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 import finbench
+from finbench import grid
+from finbench.cli import show
 from finbench.cli.command import Answer, DataDir
-
-if TYPE_CHECKING:
-    from finbench.grid import Place
+from finbench.core.errors import FinbenchError
 
 
 def sweep(
@@ -35,17 +35,13 @@ def sweep(
     finbench sweep status DIR, from another shell, shows how it stands; finbench sweep fetch URL copies the scorecards
     here, into --out or runs/<name>.
     """
-    from finbench.cli.show import grids
-    from finbench.core.errors import FinbenchError
-    from finbench.grid import Place, Schedule, sweep_outline, sweep_status
-
     if file in ("status", "fetch"):
         if place is None:
             raise FinbenchError("Which sweep?", f"finbench sweep {file} runs/sweep-NAME, or a URL")
         if file == "fetch":
-            return _fetched(Place(place), out)
-        found = sweep_status(place)
-        return Answer(found, lambda: grids.status(found))
+            return _fetched(grid.Place(place), out)
+        found = grid.sweep_status(place)
+        return Answer(found, lambda: show.grids.status(found))
     if place is not None:
         message = f"One file is swept, and {place} is a second argument."
         raise FinbenchError(message, f"finbench sweep {file} --out {place}")
@@ -53,9 +49,9 @@ def sweep(
         example = f"finbench sweep {file} --dry-run --gpu h100 --price 2.50"
         raise FinbenchError("--gpu and --price are for a plan.", example)
     result = finbench.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
-    if isinstance(result, Schedule):
-        plan = sweep_outline(result, Place(out or f"runs/sweep-{result.sweep.name}"), gpu, price, data_dir)
-        return Answer(plan, lambda: grids.planned(plan))
+    if isinstance(result, grid.Schedule):
+        plan = grid.sweep_outline(result, grid.Place(out or f"runs/sweep-{result.sweep.name}"), gpu, price, data_dir)
+        return Answer(plan, lambda: show.grids.planned(plan))
     fault = None
     if result.failed:
         first = result.failed[0]
@@ -63,10 +59,10 @@ def sweep(
             f"{len(result.failed)} of {result.cells} cells failed; the first, {first['cell']}: {first['message']}",
             first["hint"] or "The same command tries them again.",
         )
-    return Answer(asdict(result), lambda: grids.ended(result), fault)
+    return Answer(asdict(result), lambda: show.grids.ended(result), fault)
 
 
-def _fetched(place: Place, out: str | None) -> Answer:
+def _fetched(place: grid.Place, out: str | None) -> Answer:
     target = Path(out or f"runs/{place.url.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
     count = place.fetch_cards(target)
     said = f"{count:,} scorecards are in {target}.\nNext: finbench report {target} --spread seeds"

@@ -6,29 +6,28 @@ from typing import Annotated
 
 import typer
 
+from finbench import evaluation, scoring
+from finbench.cli import show
 from finbench.cli.command import Answer
 from finbench.core.errors import FinbenchError
 
 
 def tasks_list() -> Answer:
     """Every task and group."""
-    from finbench.cli.show import listings
     from finbench.core import catalog
 
     found = catalog.tasks()
     stated = {name: task.model_dump() for name, task in found.items()}
-    return Answer(stated, lambda: listings.tasks(found.values(), catalog.groups()))
+    return Answer(stated, lambda: show.listings.tasks(found.values(), catalog.groups()))
 
 
 def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Answer:
     """One task: what it measures, its data, and its prompt as a model sees it, on an invented example."""
-    from finbench.cli.show import listings
     from finbench.core import catalog
-    from finbench.scoring import golden_prompt
 
     found = catalog.expand([name])
-    shown = [{**task.model_dump(), "golden_prompt": golden_prompt(task)} for task in found]
-    return Answer(shown, lambda: listings.task_details(shown))
+    shown = [{**task.model_dump(), "golden_prompt": scoring.golden_prompt(task)} for task in found]
+    return Answer(shown, lambda: show.listings.task_details(shown))
 
 
 def tasks_path() -> Answer:
@@ -42,42 +41,36 @@ def tasks_path() -> Answer:
 def tasks_check(write: Annotated[bool, "--write", "Refresh the golden prompts."] = False) -> Answer:
     """Check every task and recipe: all findings at once, exit 1 if there is one."""
     from finbench.core import catalog
-    from finbench.evaluation import check_tasks
 
-    findings = check_tasks(write)
+    findings = evaluation.check_tasks(write)
 
-    def show() -> None:
+    def shown() -> None:
         if findings:
             raise FinbenchError("\n".join(findings), f"{len(findings)} findings.")
         counts = (len(catalog.tasks()), len(catalog.groups()), len(catalog.recipe_files()))
         typer.echo("{} tasks, {} groups, {} recipes: all well.".format(*counts))
 
-    return Answer(findings, show, typer.Exit(1) if findings else None)
+    return Answer(findings, shown, typer.Exit(1) if findings else None)
 
 
 def bases() -> Answer:
     """Base models by alias."""
-    from finbench.cli.show import listings
     from finbench.core import catalog
 
     found = catalog.bases()
     stated = {alias: base.model_dump() for alias, base in found.items()}
-    return Answer(stated, lambda: listings.bases(found.values()))
+    return Answer(stated, lambda: show.listings.bases(found.values()))
 
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, with every option it takes.")] = None,
 ) -> Answer:
     """Low-rank methods: equation, paper, bits, and what a trained one becomes."""
-    from finbench.cli.show import listings
     from finbench.methods import METHODS, TUNERS, method_named
 
     if name is not None:
         found = method_named(name)
         stated = {**found.described(), "option_names": sorted(found.offered())}
-        return Answer(stated, lambda: listings.method(found))
+        return Answer(stated, lambda: show.listings.method(found))
     every = [method.described() for method in [*METHODS.values(), *TUNERS.values()]]
-    return Answer(every, lambda: listings.methods(METHODS.values(), TUNERS.values()))
-
-
-GROUP = {"list": tasks_list, "show": tasks_show, "path": tasks_path, "check": tasks_check}
+    return Answer(every, lambda: show.listings.methods(METHODS.values(), TUNERS.values()))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import finbench
-from finbench.cli import command
+from finbench import pretraining, training
+from finbench.cli import command, show
 from finbench.cli.command import Answer, DataDir, RecipeOptions, taking
 
 Resume = Annotated[bool, "--resume", "Go on with a run that was stopped."]
@@ -26,16 +26,13 @@ def train(
     data_dir: DataDir = None,
 ) -> Answer:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
-    from finbench.cli.show import trainings
-    from finbench.training import process_count
-
     resolved = stated.resolved()
     folder = out or Path("runs") / resolved.name
-    workers = process_count(gpus, processes)
+    workers = training.process_count(gpus, processes)
     result = finbench.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
     if isinstance(result, dict):
-        return Answer(result, lambda: trainings.planned(result, folder))
-    return Answer(result, lambda: trainings.trained(result, folder, resolved.base))
+        return Answer(result, lambda: show.trainings.planned(result, folder))
+    return Answer(result, lambda: show.trainings.trained(result, folder, resolved.base))
 
 
 @taking(RecipeOptions, "Recipe")
@@ -50,10 +47,9 @@ def plan(
     data_dir: DataDir = None,
 ) -> Answer:
     """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
-    from finbench.cli.show import trainings
 
     found = finbench.plan(stated.resolved(), gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
-    return Answer(found, lambda: trainings.costs(found))
+    return Answer(found, lambda: show.trainings.costs(found))
 
 
 @taking(RecipeOptions, "Recipe")
@@ -65,16 +61,13 @@ def tune(
     data_dir: DataDir = None,
 ) -> Answer:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
-    from finbench.cli.show import trainings
-    from finbench.training import search_outline
-
     resolved = stated.resolved()
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
-        outline = search_outline(resolved, budget=budget, data_dir=data_dir)
-        return Answer(outline, lambda: trainings.outlined(outline, folder))
+        outline = training.search_outline(resolved, budget=budget, data_dir=data_dir)
+        return Answer(outline, lambda: show.trainings.outlined(outline, folder))
     tuned, path = finbench.tune(resolved, folder, budget=budget, data_dir=data_dir)
-    return Answer(tuned, lambda: trainings.tuned(tuned, path))
+    return Answer(tuned, lambda: show.trainings.tuned(tuned, path))
 
 
 def merge(
@@ -86,10 +79,9 @@ def merge(
     bits: Annotated[int | None, "16, 8 or 4: of the base that an adapter without finbench.json was trained on."] = None,
 ) -> Answer:
     """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
-    from finbench.cli.show import trainings
 
     made = finbench.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=command.bits(bits))
-    return Answer(made, lambda: trainings.merged(made, out))
+    return Answer(made, lambda: show.trainings.merged(made, out))
 
 
 def pretrain(
@@ -105,13 +97,11 @@ def pretrain(
 
     Ctrl-C keeps everything so far; --resume goes on at the exact batch.
     """
-    from finbench.cli.show import pretrained
-    from finbench.pretraining import main_process, read_recipe
-
-    stated = read_recipe(recipe, command.settings(set_ or []))
+    stated = pretraining.read_recipe(recipe, command.settings(set_ or []))
     folder = out or Path("runs") / stated.name
     result = finbench.pretrain(stated, folder, resume=resume, dry_run=dry_run)
-    if not main_process():
+    if not pretraining.main_process():
         return None
-    show: Callable[[Any, Path], None] = pretrained.planned if isinstance(result, dict) else pretrained.trained
-    return Answer(result, lambda: show(result, folder))
+    if isinstance(result, dict):
+        return Answer(result, lambda: show.pretrained.planned(result, folder))
+    return Answer(result, lambda: show.pretrained.trained(result, folder))

@@ -76,14 +76,8 @@ class Planner:
             return Forecast("", unknown="which GPU? --gpu h100")
         recipe, shape = self._shaped(cell.recipe)
         try:
-            planned = plan(
-                recipe,
-                card,
-                price=self.price,
-                shape=shape,
-                processes=cell.needs.processes,
-                run=self._run(recipe),
-            )
+            count, run = cell.needs.processes, self._run(recipe)
+            planned = plan(recipe, card, price=self.price, shape=shape, processes=count, run=run)
         except FinbenchError as fault:
             said = f"{fault.message} {fault.hint}".strip()
             return Forecast(card, unknown=said, shape=shape or "")
@@ -96,7 +90,11 @@ class Planner:
 
     def _shaped(self, recipe: Recipe) -> tuple[Recipe, str | None]:
         if recipe.base not in self.shapes:  # to find a base takes its fingerprint
-            self.shapes[recipe.base] = None if _here(recipe.base) else shape_of(recipe.base)
+            try:
+                bases.resolve(recipe.base)
+                self.shapes[recipe.base] = None
+            except FinbenchError:
+                self.shapes[recipe.base] = shape_of(recipe.base)
         shape = self.shapes[recipe.base]
         return (recipe.model_copy(update={"base": STAND_IN}), shape) if shape else (recipe, None)
 
@@ -105,14 +103,6 @@ class Planner:
         if key not in self.runs:
             self.runs[key] = prepare_for_plan(recipe, self.data_dir)
         return self.runs[key]
-
-
-def _here(base: str) -> bool:
-    try:
-        bases.resolve(base)
-    except FinbenchError:
-        return False
-    return True
 
 
 def total(board: Schedule, found: Mapping[str, Forecast]) -> dict[str, Any]:

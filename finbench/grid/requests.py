@@ -73,36 +73,27 @@ def planned_memory(
     nobody can foresee asks for nothing. A scoring asks for what the training before it does. ``alive`` is called before
     each plan, which takes seconds.
     """
-    open_cells = [cell for cell in board.cells if _asked(board, cell)]
-    if not open_cells:
-        return {}
-    known, planner = _remembered(place), forecast.Planner(None, data_dir)
-    before, rows = dict(known), dict[str, Any]()
-    unknown: set[str] = set()
+    before, planner, rows = _remembered(place), forecast.Planner(None, data_dir), dict[str, Any]()
+    sizes: dict[str, float | None] = {**before}  # None: nobody can foresee it
     wanted: dict[str, int] = {}
-    for cell in open_cells:
+    for cell in board.cells:
+        steps = [step for step in board.steps_of(cell) if not (step.done or step.needs.gpus or step.needs.memory)]
+        if not steps:
+            continue
         data = sweepfile.rows_of(cell.recipe, data_dir, rows)
         key = digest({**forecast.decisive(cell.recipe), "data": data, "finbench": __version__})
-        if key not in known and key not in unknown:
+        if key not in sizes:
             alive()
-            size = _planned(planner, cell, (found or {}).get(cell.key))
-            if size is None:
-                unknown.add(key)
-            else:
-                known[key] = size
-        if key in known:
-            for step in _asked(board, cell):
-                wanted[step] = max(wanted.get(step, 0), int(_MARGIN * known[key] * GIB))
+            sizes[key] = _planned(planner, cell, (found or {}).get(cell.key))
+        size = sizes[key]
+        if size is not None:
+            for step in steps:
+                wanted[step.key] = max(wanted.get(step.key, 0), int(_MARGIN * size * GIB))
+    known = {key: size for key, size in sizes.items() if size is not None}
     if known != before and (place.folder is None or place.folder.is_dir()):  # a dry run makes no folder
         with contextlib.suppress(FinbenchError, OSError):
             place.write(FILE, json.dumps(known, indent=1) + "\n")
     return wanted
-
-
-def _asked(board: Schedule, cell: Cell) -> list[str]:
-    """Keys of the steps of a cell for which the plan speaks."""
-    steps = board.steps_of(cell)
-    return [step.key for step in steps if not step.done and not step.needs.gpus and step.needs.memory is None]
 
 
 def _planned(planner: forecast.Planner, cell: Cell, made: Forecast | None) -> float | None:

@@ -6,7 +6,7 @@ all that decides its result, so that a finished one is never done again, and a n
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 from finbench.core import catalog
 from finbench.core.files import digest
 from finbench.core.records import Recipe
-from finbench.grid import sweepfile
 from finbench.grid.sweepfile import Cell, Needs, Sweep
 from finbench.grid.work import SCORE, SEARCH, TRAIN
 
@@ -69,23 +68,18 @@ class Schedule:
         self.open = sum(1 for step in self.steps.values() if not step.outcome)
         self.ready: deque[Step] = deque()
         self.grouped: dict[str, deque[Step]] = {}
-        self.left: dict[str, int] = {}  # group -> scorings that may still come
-        for step in self.steps.values():
-            if step.kind == SCORE and step.cell and not step.outcome:
-                self.left[step.group] = self.left.get(step.group, 0) + 1
+        # group -> scorings that may still come
+        self.left = Counter(step.group for step in self.steps.values() if step.group and not step.outcome)
         for step in self.steps.values():
             self._release(step)
-
-    # ------------------------------------------------------------ what there is
 
     def _add(self, cell: Cell) -> None:
         wanted, recipe = self.sweep.eval, cell.recipe
         after = []
-        if self.sweep.tune and cell.search:
+        if self.sweep.tune and cell.searched:
             key = digest({"search": cell.search})
             if key not in self.steps:
-                searched = sweepfile.searched(self.sweep, cell)
-                payload = {"recipe": searched.model_dump(), "budget": self.sweep.tune.budget}
+                payload = {"recipe": cell.searched.model_dump(), "budget": self.sweep.tune.budget}
                 payload["folder"] = f"searches/{cell.name}-{key[:8]}"
                 self.steps[key] = Step(key, SEARCH, f"search {cell.name}", cell.needs, payload)
             after.append(key)
@@ -113,8 +107,6 @@ class Schedule:
         last = self.score_of[cell.key]
         before = [self.steps[key] for key in last.after]
         return [last, *before, *(self.steps[key] for step in before for key in step.after)]
-
-    # ------------------------------------------------------------ what may be done
 
     def _release(self, step: Step) -> None:
         """Queue a step whose time has come; fail one that waits for a failed one."""
@@ -173,8 +165,6 @@ class Schedule:
             payload["folders"] = [folder for step in steps for folder in step.payload["folders"]]
             payload["beside"] = (self.steps[first.group].outcome or {}).get("files", [])
         return payload
-
-    # ------------------------------------------------------------ how far it is
 
     def state(self, cell: Cell, running: set[str]) -> str:
         """done, failed, running or waiting."""

@@ -24,10 +24,10 @@ def planned(plan: Mapping[str, Any]) -> None:
     """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
     _table(plan["cells"])
     left = ", ".join(f"{count:,} {_PLURAL[kind]}" for kind, count in plan["steps_left"].items()) or "nothing"
-    out.print(f"\n{len(plan['cells']):,} cells; to do: {left}", highlight=False)
+    put(f"\n{len(plan['cells']):,} cells; to do: {left}", wrap=True)
     _foreseen(plan["plan"], [cell["plan"] for cell in plan["cells"]])
     if measured := plan["seconds_of_one_worker"]:
-        out.print(f"By the mean of the steps that were run: about {duration(measured)} of one worker.", highlight=False)
+        put(f"By the mean of the steps that were run: about {duration(measured)} of one worker.", wrap=True)
 
 
 def _table(cells: list[dict[str, Any]]) -> None:
@@ -67,7 +67,7 @@ def _foreseen(whole: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> N
     if whole["seconds"]:
         cost = f" and costs {whole['cost']:,.2f}" if whole["cost"] is not None else ""
         time = duration(whole["seconds"])
-        out.print(f"By plan, all training takes {time} of one worker{cost}; scoring comes on top.", highlight=False)
+        put(f"By plan, all training takes {time} of one worker{cost}; scoring comes on top.", wrap=True)
     if shapes := sorted({one["shape"] for one in plans if one["shape"] and not one["unknown"]}):
         out.print(
             f"Not here, so planned by size with tokens as {STAND_IN} counts them: {', '.join(shapes)}.",
@@ -81,15 +81,13 @@ def status(found: dict[str, Any]) -> None:
     """How a sweep stands."""
     out.print(picture(found))
     if not found["alive"] and found["done"] + found["failed"] < found["cells"]:
-        out.print("No driver is at work: the sweep's own command goes on.", style="yellow", highlight=False)
+        put("No driver is at work: the sweep's own command goes on.", style="yellow", wrap=True)
 
 
 def ended(summary: Summary) -> None:
     """The end of a sweep."""
-    out.print(
-        f"[bold]{summary.done:,} of {summary.cells:,} cells are done[/]; {summary.steps_run:,} steps were run now.",
-        highlight=False,
-    )
+    done = f"[bold]{summary.done:,} of {summary.cells:,} cells are done[/]"
+    put(f"{done}; {summary.steps_run:,} steps were run now.", wrap=True)
     for failure in summary.failed[:_SHOWN]:
         out.print(Text(f"failed: {failure['cell']}: {failure['message']}", style="red"))
     if summary.done:

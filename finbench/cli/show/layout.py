@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
+from rich.markup import escape
 from rich.table import Table
 
 from finbench.core.console import out
 
 
-def put(text: str, **look: Any) -> None:
-    """Print a text as it is: no terminal is too narrow for it, and nothing in it is coloured but by markup."""
-    out.print(text, highlight=False, soft_wrap=True, **look)
+def put(text: object = "", wrap: bool = False, **look: Any) -> None:
+    """Print something, coloured only by markup; a line is broken at the terminal's end if ``wrap``."""
+    out.print(text, highlight=False, soft_wrap=not wrap, **look)
+
+
+def put_facts(table: Table, facts: Mapping[str, object]) -> None:
+    """Print a table of names and what they are."""
+    for name, fact in facts.items():
+        table.add_row(f"[dim]{name}[/]", escape(str(fact)))
+    out.print(table)
 
 
 def columned(*columns: str, numbers: range = range(0)) -> Table:

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from finbench.cli.show.layout import columned, put
+from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core.catalog import PREFIX, BaseEntry
 from finbench.core.console import out
 from finbench.core.records import Recipe, Task
@@ -22,6 +22,8 @@ from finbench.training import recipes as recipe_files
 
 if TYPE_CHECKING:
     from finbench.serving import Server
+
+_FACTS = "version family form main_metric labels baselines licence restricted split paper data"
 
 
 def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
@@ -51,23 +53,9 @@ def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
     """Tasks one by one."""
     for task in shown:
         out.rule(str(task["name"]), align="left")
-        table = columned("", "")
-        for key in (
-            "version",
-            "family",
-            "form",
-            "main_metric",
-            "labels",
-            "baselines",
-            "licence",
-            "restricted",
-            "split",
-            "paper",
-            "data",
-        ):
-            if task[key] is not None:
-                table.add_row(f"[dim]{key.replace('_', ' ')}[/]", escape(str(task[key])))
-        out.print(table)
+        put_facts(
+            columned("", ""), {key.replace("_", " "): task[key] for key in (*_FACTS, "data") if task[key] is not None}
+        )
         out.print("\n[dim]prompt and answer of its first example[/]")
         put(str(task["golden_prompt"]), markup=False)
 
@@ -76,7 +64,7 @@ def imported(report: ImportReport) -> None:
     """The end of an import."""
     out.print(f"[bold]{escape(str(report.folder))}[/]", soft_wrap=True)
     kept = ", ".join(f"{count:,} {split}" for split, count in report.rows.items() if count)
-    out.print(f"{report.read:,} rows read, kept {kept}", highlight=False)
+    put(f"{report.read:,} rows read, kept {kept}", wrap=True)
     if report.note:
         put(f"[yellow]{escape(report.note)}[/]")
     for why, count in sorted(report.dropped.items()):
@@ -126,7 +114,7 @@ def recipes(found: Mapping[str, Recipe]) -> None:
         about = f"{recipe.method}, r {recipe.rank}, {recipe.bits} bits on {recipe.base}"
         put(f"[bold]{escape(name)}[/]  {escape(about)}")
         shown = ", ".join(task.removeprefix(PREFIX) for task in recipe.tasks)
-        out.print(Padding(escape(shown), (0, 0, 0, 2)), highlight=False)
+        put(Padding(escape(shown), (0, 0, 0, 2)), wrap=True)
     put("\nTrain one: finbench train NAME")
 
 
@@ -139,7 +127,7 @@ def bases(found: Iterable[BaseEntry]) -> None:
         shown = ", ".join([base.licence, *(name for name, true in notes.items() if true)])
         table.add_row(base.alias, base.parameters, base.hub_id, shown)
     out.print(table)
-    out.print("\nAny other: --base hub:org/name[@revision] or --base ./folder", highlight=False, markup=False)
+    put("\nAny other: --base hub:org/name[@revision] or --base ./folder", wrap=True, markup=False)
 
 
 def methods(found: Iterable[Method], others: Iterable[Tuner]) -> None:
@@ -150,13 +138,13 @@ def methods(found: Iterable[Method], others: Iterable[Tuner]) -> None:
         table.add_column(head, no_wrap=head != "what it trains")
     for one in found:
         table.add_row(f"[bold]{one.name}[/]", escape(one.summary), _bits(one), one.becomes)
-    out.print(table, highlight=False)
+    put(table, wrap=True)
     out.print()
     meaning = Table.grid(padding=(0, 2))
     meaning.add_row("[dim]becomes[/]", "[dim]and is served[/]")
     for kind, how in SERVED.items():
         meaning.add_row(kind, escape(how.replace("`", "")))
-    out.print(meaning, highlight=False)
+    put(meaning, wrap=True)
     out.print("\nTuners of peft, by peft's own name (*: not on GPT-2's Conv1D layers)")
     names = Table.grid(padding=(0, 2))
     names.add_column(no_wrap=True)
@@ -165,13 +153,13 @@ def methods(found: Iterable[Method], others: Iterable[Tuner]) -> None:
         by_bits.setdefault(_bits(tuner), []).append(tuner.name + ("" if tuner.conv1d else "*"))
     for bits in sorted(by_bits, key=len, reverse=True):
         names.add_row(f"[dim]{bits} bits[/]", ", ".join(by_bits[bits]))
-    out.print(names, highlight=False)
-    out.print("\nEquation, paper, defaults and options of one: [bold]finbench methods NAME[/]", highlight=False)
+    put(names, wrap=True)
+    put("\nEquation, paper, defaults and options of one: [bold]finbench methods NAME[/]", wrap=True)
 
 
 def method(found: Method) -> None:
     """One method: what it computes, what becomes of it, and every option."""
-    out.print(f"[bold]{found.name}[/]  {escape(found.summary)}\n", highlight=False)
+    put(f"[bold]{found.name}[/]  {escape(found.summary)}\n", wrap=True)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     whole = found.becomes == "model"
@@ -191,19 +179,19 @@ def method(found: Method) -> None:
     ):
         if text:
             table.add_row(name, escape(text))
-    out.print(table, highlight=False)
+    put(table, wrap=True)
     offered = found.offered()
     if found.options:
-        out.print("\nIts own options, as [bold]--set key=value[/], and their defaults", highlight=False)
+        put("\nIts own options, as [bold]--set key=value[/], and their defaults", wrap=True)
         own = Table.grid(padding=(0, 2))
         for key, value in found.options.items():
             shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
             own.add_row(key, shown, escape(found.about.get(key, "as peft documents it")))
-        out.print(own, highlight=False)
+        put(own, wrap=True)
     if others := sorted(offered - set(found.options)):
-        out.print(f"\nAlso, as peft documents them: {', '.join(others)}", highlight=False)
+        put(f"\nAlso, as peft documents them: {', '.join(others)}", wrap=True)
     bits = "" if 16 in found.bits or "bits" in found.defaults else f" --bits {found.bits[0]}"
-    out.print(f"\nTry it: [bold]finbench train --task mini_sentiment --method {found.name}{bits}[/]", highlight=False)
+    put(f"\nTry it: [bold]finbench train --task mini_sentiment --method {found.name}{bits}[/]", wrap=True)
 
 
 def _bits(found: Method) -> str:
@@ -223,6 +211,6 @@ def doctor(findings: Sequence[DoctorLine]) -> None:
 def serving(server: Server) -> None:
     """Where a server is, what it serves, and how to ask it."""
     put(f"Serving at {server.url}, models: {', '.join(server.models)}")
-    out.print("Ask one of them:", highlight=False)
+    put("Ask one of them:", wrap=True)
     out.print(Text(server.curl(server.models[-1])), soft_wrap=True)
-    out.print("Ctrl-C ends it.", highlight=False)
+    put("Ctrl-C ends it.", wrap=True)

@@ -42,9 +42,9 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
     out.print(table)
     for model in models:
         kept = f"; {len(model['kept'])} layers stay dense, they would not become smaller" if model["kept"] else ""
-        out.print(f"[dim]{model['name']}: {escape(model['what'])}{kept}[/]", highlight=False)
+        put(f"[dim]{model['name']}: {escape(model['what'])}{kept}[/]", wrap=True)
         for warning in model["warnings"]:
-            out.print(f"[yellow]{escape(warning)}[/]", highlight=False)
+            put(f"[yellow]{escape(warning)}[/]", wrap=True)
     _sources(plan["sources"])
     put(
         f"\n{plan['steps']:,} steps, {plan['tokens']:,} tokens each model, vocabulary {plan['vocabulary']:,}, "
@@ -77,13 +77,10 @@ def trained(done: Pretrained, folder: Path) -> None:
         table.add_row(f"[dim]{escape(row.name)}[/]", *map(escape, row.cells))
     out.print(table)
     for model in done.models:
-        out.print(f"[dim]{model.name}: {escape(model.what)}[/]", highlight=False)
+        put(f"[dim]{model.name}: {escape(model.what)}[/]", wrap=True)
     for name, mean, worst in report.truncations(done):
-        out.print(
-            f"[dim]{name} was cut from trained weights: relative error of a matrix {mean:.3f} on average, "
-            f"{worst:.3f} at worst[/]",
-            highlight=False,
-        )
+        error = f"relative error of a matrix {mean:.3f} on average, {worst:.3f} at worst"
+        put(f"[dim]{name} was cut from trained weights: {error}[/]", wrap=True)
     put(f"\nReport: {escape(str(folder / 'report.html'))}")
     for number, command in enumerate(report.commands(done, folder)):
         put(f"{'Next:' if not number else '  or:'} {escape(command)}")

@@ -82,7 +82,7 @@ def _plan(plan: Plan) -> None:
     where = page(plan.repo, plan.kind)
     put(f"[bold]{escape(where)}[/] ({state}), {how}: {escape(plan.message)}")
     plan_rows(plan.changes)
-    out.print(f"[dim]{size(plan.upload_bytes)} to send[/]", highlight=False)
+    put(f"[dim]{size(plan.upload_bytes)} to send[/]", wrap=True)
 
 
 def pulled(done: Pulled) -> None:
@@ -111,7 +111,7 @@ def zoo(entries: Sequence[ZooEntry]) -> None:
             base = f" (base {amount(score.base, share)})" if score.base is not None else ""
             put(escape(f"  {task.removeprefix(PREFIX)} {spoken(score.metric)} {amount(score.value, share)}{base}"))
         if not entry.scores:
-            out.print("  scores unknown", highlight=False)
+            put("  scores unknown", wrap=True)
     out.print()
 
 
@@ -125,7 +125,7 @@ def dev_hub(url: str) -> None:
     """How to talk to a development Hub."""
     from finbench.hub.dev import TOKEN
 
-    out.print(f"A development Hub is at {url}. In another shell:\n", highlight=False)
+    put(f"A development Hub is at {url}. In another shell:\n", wrap=True)
     for line in (f"HF_ENDPOINT={url}", f"HF_TOKEN={TOKEN}", "HF_HUB_DISABLE_XET=1", "HF_HUB_OFFLINE=0"):
         put(f"  export {line}")
-    out.print("\nThen: finbench push ..., hf download ..., and so on.", highlight=False)
+    put("\nThen: finbench push ..., hf download ..., and so on.", wrap=True)

@@ -28,7 +28,7 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
     out.print("[dim]▓▒ 95 % interval; lenient: score under lenient parsing; parsed: share that parses strictly[/]")
     for view in task_views(cards):
         for warning in view.warnings:
-            out.print(f"[yellow]{escape(view.title)}:[/] {escape(warning)}", highlight=False)
+            put(f"[yellow]{escape(view.title)}:[/] {escape(warning)}", wrap=True)
     partial = [card.subject.name for card in cards if card.status == "partial"]
     if partial:
         out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")
@@ -40,11 +40,11 @@ def compared(found: Sequence[Comparison], show: int) -> None:
     for number, pair in enumerate(found):
         if number:
             out.print()
-        out.print(f"[bold]{escape(pair.verdict)}[/]", highlight=False)
+        put(f"[bold]{escape(pair.verdict)}[/]", wrap=True)
         out.print()
         out.print(_contests(pair))
         for task in pair.unshared:
-            out.print(f"[dim]{task.removeprefix(PREFIX)}: only one of the two has it[/]", highlight=False)
+            put(f"[dim]{task.removeprefix(PREFIX)}: only one of the two has it[/]", wrap=True)
         for contest in pair.contests:
             _differing(pair, contest, show)
 
@@ -96,7 +96,7 @@ def _differing(pair: Comparison, contest: Contest, show: int) -> None:
     else:
         test = f"; McNemar {shown_probability(contest.mcnemar)}" if contest.mcnemar is not None else ""
         right = f"; only A is right on {contest.only_a:,}, only B on {contest.only_b:,}{test}"
-    out.print(f"\n[bold]{name}[/]: {count:,} of {contest.n:,} documents read differently{right}", highlight=False)
+    put(f"\n[bold]{name}[/]: {count:,} of {contest.n:,} documents read differently{right}", wrap=True)
     if not count or show < 1:
         return
     table = columned("row", "gold", "A", "B", "text" if any(d.text for d in contest.differing) else "document")
@@ -105,7 +105,7 @@ def _differing(pair: Comparison, contest: Contest, show: int) -> None:
         table.add_row(str(place.index), escape(place.gold or ""), escape(place.a), escape(place.b), shown)
     out.print(table)
     if count > show:
-        out.print(f"[dim]and {count - show:,} more (--show {count}, or --json)[/]", highlight=False)
+        put(f"[dim]and {count - show:,} more (--show {count}, or --json)[/]", wrap=True)
 
 
 def verified(found: Verification) -> None:
@@ -115,9 +115,9 @@ def verified(found: Verification) -> None:
     for note in found.notes:
         put(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}")
     for fault in found.faults[:_FAULTS]:
-        out.print(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", highlight=False)
+        put(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", wrap=True)
     if len(found.faults) > _FAULTS:
-        out.print(f"       and {len(found.faults) - _FAULTS:,} more (--json)", highlight=False)
+        put(f"       and {len(found.faults) - _FAULTS:,} more (--json)", wrap=True)
     if found.faults:
         put(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}")
     else:

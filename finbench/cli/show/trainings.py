@@ -11,7 +11,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from finbench.cli.show.layout import columned, put
+from finbench.cli.show.layout import columned, put, put_facts
 from finbench.core import catalog
 from finbench.core.console import out
 from finbench.core.records import Adapter, Recipe
@@ -27,7 +27,7 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     )
     seen = f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
     speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
-    out.print(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", highlight=False)
+    put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
     named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
     put(f"Next: finbench eval --adapter {escape(reference + named)}")
@@ -37,12 +37,12 @@ def merged(made: Made, folder: Path) -> None:
     """What a merge wrote, and how close it is."""
     what, against, report = merge_in_words(made)
     out.print(f"[bold]{escape(str(folder))}[/]  {escape(what)}")
-    out.print(
+    put(
         f"Against the {against}, {report.probes} prompts, {report.positions} tokens:\n"
         f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
         f"{report.mean_divergence:.2g} nats;\n"
         f"{100 * report.agreement:.1f} % of next tokens and {100 * report.answers:.1f} % of answers agree.",
-        highlight=False,
+        wrap=True,
     )
 
 
@@ -60,7 +60,7 @@ def tuned(recipe: Recipe, path: Path) -> None:
         mark = "[bold green]" if lr == recipe.lr else ""
         table.add_row(f"{mark}{lr:g}", *(f"{mark}{cell}" for cell in cells))
     out.print(table)
-    out.print(f"Mean negative log-likelihood on {search.validation_rows:,} rows held out of train.", highlight=False)
+    put(f"Mean negative log-likelihood on {search.validation_rows:,} rows held out of train.", wrap=True)
     put(f"Next: finbench train {escape(str(path))}")
 
 
@@ -72,17 +72,16 @@ def outlined(plan: Mapping[str, Any], folder: Path) -> None:
     for number, rung in enumerate(plan["rungs"], start=1):
         table.add_row(str(number), *(f"{rung[key]:,}" for key in ("trials", "rows", "steps", "tokens")))
     out.print(table)
-    out.print(
+    put(
         f"{plan['tokens']:,} training tokens in all, about {plan['budget']} whole trainings; ranked on "
         f"{plan['validation_rows']:,} rows held out of train. Would be written to {escape(str(folder))}.",
-        highlight=False,
+        wrap=True,
     )
 
 
 def planned(plan: Mapping[str, Any], folder: Path) -> None:
     """What a training run would be."""
     recipe = plan["recipe"]
-    table = columned("", "")
     ranked = "rank" not in method_named(recipe["method"]).unused
     how = [
         recipe["method"],
@@ -101,9 +100,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
     }
-    for name, value in shown.items():
-        table.add_row(f"[dim]{name}[/]", escape(str(value)))
-    out.print(table)
+    put_facts(columned("", ""), shown)
     out.print("\n[dim]first row, prompt and answer[/]")
     put("".join(plan["first_pair"]), markup=False)
 
@@ -112,10 +109,10 @@ def costs(plan: dict[str, Any]) -> None:
     """What ``finbench plan`` found."""
     need = plan["memory_gib"]
     parts = ", ".join(f"{name} {value:g}" for name, value in need.items() if name != "total")
+    count = f"{plan['processes']} x " if plan["processes"] > 1 else ""
     time = f"{plan['seconds']:,.{int(plan['seconds'] < 100)}f}"
-    table = Table.grid(padding=(0, 2))
     shown = {
-        "card": f"{_count(plan)}{plan['gpu']}, {plan['gpu_gib']:g} GiB",
+        "card": f"{count}{plan['gpu']}, {plan['gpu_gib']:g} GiB",
         "base": plan["shape"],
         "memory": f"{need['total']:g} GiB: {parts}, and the libraries' own",
         "work": f"{plan['steps']:,} steps, {plan['tokens']:,} tokens, {plan['computed'] / plan['tokens']:.0%} computed",
@@ -123,10 +120,4 @@ def costs(plan: dict[str, Any]) -> None:
         "from": f"{plan['source']}; the card computes {plan['busy']:.0%} of the time, else it waits for the host",
         **({} if plan["cost"] is None else {"cost": f"{plan['cost']:.2f}"}),
     }
-    for name, value in shown.items():
-        table.add_row(f"[dim]{name}[/]", escape(str(value)))
-    out.print(table)
-
-
-def _count(plan: dict[str, Any]) -> str:
-    return f"{plan['processes']} x " if plan["processes"] > 1 else ""
+    put_facts(Table.grid(padding=(0, 2)), shown)
