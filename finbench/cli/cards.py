@@ -10,7 +10,7 @@ import typer
 import finbench
 from finbench import evaluation
 from finbench.cli import show
-from finbench.cli.command import Answer, DataDir
+from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
 
 Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
@@ -26,13 +26,13 @@ def compare(
     tasks: Tasks = None,
     show: Annotated[int, "Differing documents to list for each task."] = 5,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
 
     from finbench.cli.show import scorecards
 
     found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
-    return Answer([pair.as_dict() for pair in found], lambda: scorecards.compared(found, show))
+    return Found([pair.as_dict() for pair in found], lambda: scorecards.compared(found, show))
 
 
 def verify(
@@ -42,12 +42,12 @@ def verify(
     base: Annotated[str | None, "The card's base, where bases.yaml does not know it."] = None,
     seed: Annotated[int, "Seed of the documents to ask again."] = 0,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
 
     found = finbench.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
     fault = typer.Exit(1) if found.faults else None
-    return Answer(found.as_dict(), lambda: show.scorecards.verified(found), fault)
+    return Found(found.as_dict(), lambda: show.scorecards.verified(found), fault)
 
 
 def report(
@@ -56,11 +56,11 @@ def report(
     spread: Annotated[str, "interval: 95 % over documents; seeds: mean and deviation."] = "interval",
     tasks: Tasks = None,
     out: Annotated[Path | None, "File to write, with its plots beside it."] = None,
-) -> Answer:
+) -> Found:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
     text = finbench.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
     value = {"format": format_, "text": text, "out": str(out) if out else None}
-    return Answer(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
+    return Found(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
 
 
 def lm_eval(
@@ -75,7 +75,7 @@ def card_import(
     out: Annotated[Path, "Folder for the scorecards."] = Path("scorecards"),
     name: Annotated[str | None, "Name of the subject; default: that of the model."] = None,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """Scorecards from what stock lm_eval wrote with --log_samples: every answer is scored again by us."""
     return scored(finbench.import_card(folder, out=out, name=name, data_dir=data_dir), out)
 
@@ -85,7 +85,7 @@ def card_export(
     format_: Annotated[str, typer.Option("--format", help="eval-results, model-index, every-eval-ever or lm-eval.")],
     model: Annotated[str | None, "Hub id of the subject, org/name."] = None,
     out: Annotated[Path, "Folder to write into."] = Path("export"),
-) -> Answer:
+) -> Found:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
     written = [str(path) for path in finbench.export_card(card, format=format_, out=out, model=model)]
-    return Answer(written, lambda: typer.echo("\n".join(written)))
+    return Found(written, lambda: typer.echo("\n".join(written)))

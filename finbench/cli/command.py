@@ -23,7 +23,7 @@ DataDir = Annotated[Path | None, DATA_DIR]
 
 
 @dataclass(frozen=True)
-class Answer:
+class Found:
     """What a command found."""
 
     value: Any  # a record, or what json.dumps takes: printed with --json
@@ -32,7 +32,7 @@ class Answer:
 
 
 def declared(command: Callable[..., Any]) -> Callable[..., None]:
-    """A command with its options as typer wants them; if it returns an Answer, that is printed, with ``--json`` or not.
+    """A command with its options as typer wants them; if it returns an Found, that is printed, with ``--json`` or not.
 
     An option is declared as ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``; one
     without a default is an argument. What has more to say is declared by typer's own Option or Argument.
@@ -45,7 +45,7 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(as_json: bool = False, **given: Any) -> None:
-        answer: Answer | None = command(**given)
+        answer: Found | None = command(**given)
         if answer is None:
             return
         if as_json:

@@ -9,7 +9,7 @@ import typer
 
 from finbench import data
 from finbench.cli import show
-from finbench.cli.command import Answer, DataDir
+from finbench.cli.command import DataDir, Found
 
 
 def data_import(
@@ -19,10 +19,10 @@ def data_import(
     ] = None,
     data_dir: DataDir = None,
     skip_bad: Annotated[bool, "--skip-bad", "Leave rows out that cannot be read, and count them."] = False,
-) -> Answer:
+) -> Found:
     """Turn the authors' original files into canonical rows: deduplicated, split, with digests."""
     report = data.import_data(name, files or [], data_dir, skip_bad)
-    return Answer(data.describe_set(report.set, data_dir), lambda: show.listings.imported(report))
+    return Found(data.describe_set(report.set, data_dir), lambda: show.listings.imported(report))
 
 
 def data_xbrl(
@@ -44,7 +44,7 @@ def data_xbrl(
     taxonomy: Annotated[
         list[Path] | None, "A taxonomy package (zip), repeatable: Arelle, if installed, checks the numbers with it."
     ] = None,
-) -> Answer:
+) -> Found:
     """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
     built = data.xbrl.build_questions(
         filings or [],
@@ -56,22 +56,22 @@ def data_xbrl(
         finlora=finlora or [],
         taxonomy=taxonomy or [],
     )
-    return Answer(built.as_dict(), lambda: typer.echo("\n".join(built.lines())))
+    return Found(built.as_dict(), lambda: typer.echo("\n".join(built.lines())))
 
 
-def data_lock() -> Answer:
+def data_lock() -> Found:
     """Pin every data set on the Hub to its present commit (tasks/datasets.lock)."""
     found = data.lock_sets()
-    return Answer(found, lambda: show.listings.locked(found, data.lock_file()))
+    return Found(found, lambda: show.listings.locked(found, data.lock_file()))
 
 
-def data_list(data_dir: DataDir = None) -> Answer:
+def data_list(data_dir: DataDir = None) -> Found:
     """Every data set: rows and licence, or the command that imports it."""
     from finbench.core import catalog
 
     tasks = {task.set: task for task in catalog.tasks().values() if not task.shipped}
     found = {name: data.describe_set(name, data_dir) for name in tasks}
-    return Answer(found, lambda: show.listings.data_sets(tasks, found))
+    return Found(found, lambda: show.listings.data_sets(tasks, found))
 
 
 def data_audit(
@@ -84,7 +84,7 @@ def data_audit(
     ] = None,
     strict: Annotated[bool, "--strict", "Exit 1 if there is an error or a warning."] = False,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """What is wrong with data: leaks, swapped labels, duplicates, impossible answers, encoding faults, and more."""
     from finbench.core.console import out
 
@@ -95,4 +95,4 @@ def data_audit(
         for piece in audit.audit_tables(found):
             out.print(piece, highlight=False, soft_wrap=isinstance(piece, str))
 
-    return Answer(found, shown, typer.Exit(1) if strict and found.faults else None)
+    return Found(found, shown, typer.Exit(1) if strict and found.faults else None)

@@ -12,21 +12,21 @@ import typer
 import finbench
 from finbench import evaluation, training
 from finbench.cli import command, show
-from finbench.cli.command import Answer, DataDir, taking
+from finbench.cli.command import DataDir, Found, taking
 from finbench.core.settings import Evaluation
 
 if TYPE_CHECKING:
     from finbench.core.records import Scorecard
 
 
-def scored(cards: Sequence[Scorecard], out: Path) -> Answer:
+def scored(cards: Sequence[Scorecard], out: Path) -> Found:
     """Scorecards that were made, and lie in the folder ``out``."""
 
-    return Answer([json.loads(card.to_json()) for card in cards], lambda: show.scorecards.scored(cards, out))
+    return Found([json.loads(card.to_json()) for card in cards], lambda: show.scorecards.scored(cards, out))
 
 
 @taking(Evaluation)
-def eval_(stated: Evaluation) -> Answer:
+def eval_(stated: Evaluation) -> Found:
     """Score adapters beside their base: scorecards, a table, report.md and report.html."""
     return scored(finbench.evaluate(**vars(stated)), stated.out)
 
@@ -54,7 +54,7 @@ def serve(
 
 def demo(
     out: Annotated[Path, "Folder for everything it makes."] = Path("runs/demo"),
-) -> Answer:
+) -> Found:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
     from finbench.core.console import say
 
@@ -69,13 +69,13 @@ def demo(
         answer.show()
         typer.echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
 
-    return Answer(answer.value, shown)
+    return Found(answer.value, shown)
 
 
 def doctor(
     fix: Annotated[bool, "--fix", "Repair what keeps an installed vLLM from running."] = False,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """What of this machine finbench can use, what is missing, and what to type."""
     if fix:
         from finbench.engines.vllm import installation
@@ -85,4 +85,4 @@ def doctor(
     findings = evaluation.examine_machine(data_dir)
     bad = any(finding.state == "fault" for finding in findings)
     stated = [finding.as_dict() for finding in findings]
-    return Answer(stated, lambda: show.listings.doctor(findings), typer.Exit(1) if bad else None)
+    return Found(stated, lambda: show.listings.doctor(findings), typer.Exit(1) if bad else None)

@@ -11,29 +11,29 @@ import typer
 import finbench
 from finbench import models, publishing, training
 from finbench.cli import show
-from finbench.cli.command import Answer, taking
+from finbench.cli.command import Found, taking
 from finbench.core.settings import PushSettings
 
 
 @taking(PushSettings)
-def push(stated: PushSettings) -> Answer:
+def push(stated: PushSettings) -> Found:
     """Publish an adapter with its card and scorecards; or scorecards, data, tasks. One commit; repeat it safely."""
 
     done = finbench.push(**vars(stated))
-    return Answer(done.as_dict(), lambda: show.publications.pushed(done))
+    return Found(done.as_dict(), lambda: show.publications.pushed(done))
 
 
 def pull(
     ref: Annotated[str, "hub:org/name[@revision] or zoo:name"],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-) -> Answer:
+) -> Found:
     """Fetch an adapter: safetensors, JSON and tokenizer files only, every hash checked, whole or not at all."""
 
     done = finbench.pull(ref, out)
-    return Answer(done.as_dict(), lambda: show.publications.pulled(done))
+    return Found(done.as_dict(), lambda: show.publications.pulled(done))
 
 
-def zoo_list() -> Answer:
+def zoo_list() -> Found:
     """Published adapters with their scores, and the recipes that come with finbench."""
     from finbench.core import catalog
 
@@ -46,26 +46,26 @@ def zoo_list() -> Answer:
         show.publications.zoo(list(entries.values()))
         show.listings.recipes(found)
 
-    return Answer({"adapters": published, "recipes": stated}, shown)
+    return Found({"adapters": published, "recipes": stated}, shown)
 
 
-def zoo_show(name: Annotated[str, "Recipe, or published adapter."]) -> Answer:
+def zoo_show(name: Annotated[str, "Recipe, or published adapter."]) -> Found:
     """One recipe with every default filled in, as YAML that `finbench train FILE` takes; or one published adapter."""
     import yaml
 
     published = models.zoo.entries().get(name.removeprefix("zoo:"))
     # a file's recipe is called by the file's name
     stated = published.model_dump() if published else training.recipes.recipe(name).model_dump(exclude={"name"})
-    return Answer(stated, lambda: typer.echo(yaml.safe_dump(stated, sort_keys=False).rstrip()))
+    return Found(stated, lambda: typer.echo(yaml.safe_dump(stated, sort_keys=False).rstrip()))
 
 
 def zoo_add(
     ref: Annotated[str, "hub:org/name[@revision]"],
     name: Annotated[str | None, "Name in the zoo; default: that of the repository."] = None,
-) -> Answer:
+) -> Found:
     """Pin a published adapter: fetched, checked, its scorecards verified; then zoo:name means that very commit."""
     entry, path = publishing.add_to_zoo(ref, name)
-    return Answer({"file": str(path), **entry.model_dump()}, lambda: show.publications.added(entry, path))
+    return Found({"file": str(path), **entry.model_dump()}, lambda: show.publications.added(entry, path))
 
 
 def dev_hub(

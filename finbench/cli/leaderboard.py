@@ -9,7 +9,7 @@ import typer
 
 from finbench import leaderboard
 from finbench.cli import show
-from finbench.cli.command import Answer, DataDir
+from finbench.cli.command import DataDir, Found
 
 Folder = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
 
@@ -22,11 +22,11 @@ def add(
     rerun: Annotated[int, "Ask the model this many documents of each task again."] = 0,
     name: Annotated[str | None, "Name of the subject, for lm-eval's output."] = None,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """Verify cards and copy them; refused: whatever cannot be recomputed, and texts that may not be published."""
     added = leaderboard.add(cards, to=to, adapter=adapter, base=base, rerun=rerun, name=name, data_dir=data_dir)
     said = [*(f"Added: {path}" for path in added), f"Next: finbench leaderboard build {to}"]
-    return Answer([str(path) for path in added], lambda: typer.echo("\n".join(said)))
+    return Found([str(path) for path in added], lambda: typer.echo("\n".join(said)))
 
 
 def build(
@@ -36,7 +36,7 @@ def build(
     export: Annotated[
         Path | None, "Folder for what goes to the Hub: dataset/ (cards, table) and space/ (page)."
     ] = None,
-) -> Answer:
+) -> Found:
     """Verify every card, then write leaderboard.md, leaderboard.csv and index.html."""
     made = leaderboard.build(folder, check=check)
     drawn = leaderboard.pictures(folder, pictures) if pictures else []
@@ -47,7 +47,7 @@ def build(
     if made.stale:
         said = f"Stale: {', '.join(made.stale)}. Run: finbench leaderboard build {folder}"
     value = made.as_dict() | {"pictures": [str(path) for path in drawn]}
-    return Answer(value, lambda: typer.echo(said, err=bool(made.stale)), typer.Exit(1) if made.stale else None)
+    return Found(value, lambda: typer.echo(said, err=bool(made.stale)), typer.Exit(1) if made.stale else None)
 
 
 def push(
@@ -56,7 +56,7 @@ def push(
     dry_run: Annotated[bool, "--dry-run", "Show what would be sent; send nothing."] = False,
     public: Annotated[bool, "--public", "Make new repositories public; else private."] = False,
     pr: Annotated[bool, "--pr", "Open pull requests instead of changing the repositories."] = False,
-) -> Answer:
+) -> Found:
     """Publish cards and page, one commit each; what is stale or unfit is refused. Repeat it safely."""
     done = leaderboard.push(to, folder, dry_run=dry_run, public=public, pr=pr)
-    return Answer([pushed.as_dict() for pushed in done], lambda: show.publications.pushed(*done))
+    return Found([pushed.as_dict() for pushed in done], lambda: show.publications.pushed(*done))

@@ -11,7 +11,7 @@ import typer
 import finbench
 from finbench import grid
 from finbench.cli import show
-from finbench.cli.command import Answer, DataDir
+from finbench.cli.command import DataDir, Found
 from finbench.core.errors import FinbenchError
 
 
@@ -29,7 +29,7 @@ def sweep(
     ] = None,
     price: Annotated[float | None, "With --dry-run: an hour of a card, in any currency."] = None,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """A grid of models, methods, tasks and seeds on Ray; the same command goes on after a stop or a kill.
 
     finbench sweep status DIR, from another shell, shows how it stands; finbench sweep fetch URL copies the scorecards
@@ -41,7 +41,7 @@ def sweep(
         if file == "fetch":
             return _fetched(grid.Place(place), out)
         found = grid.sweep_status(place)
-        return Answer(found, lambda: show.grids.status(found))
+        return Found(found, lambda: show.grids.status(found))
     if place is not None:
         message = f"One file is swept, and {place} is a second argument."
         raise FinbenchError(message, f"finbench sweep {file} --out {place}")
@@ -51,7 +51,7 @@ def sweep(
     result = finbench.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
     if isinstance(result, grid.Schedule):
         plan = grid.sweep_outline(result, grid.Place(out or f"runs/sweep-{result.sweep.name}"), gpu, price, data_dir)
-        return Answer(plan, lambda: show.grids.planned(plan))
+        return Found(plan, lambda: show.grids.planned(plan))
     fault = None
     if result.failed:
         first = result.failed[0]
@@ -59,11 +59,11 @@ def sweep(
             f"{len(result.failed)} of {result.cells} cells failed; the first, {first['cell']}: {first['message']}",
             first["hint"] or "The same command tries them again.",
         )
-    return Answer(asdict(result), lambda: show.grids.ended(result), fault)
+    return Found(asdict(result), lambda: show.grids.ended(result), fault)
 
 
-def _fetched(place: grid.Place, out: str | None) -> Answer:
+def _fetched(place: grid.Place, out: str | None) -> Found:
     target = Path(out or f"runs/{place.url.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
     count = place.fetch_cards(target)
     said = f"{count:,} scorecards are in {target}.\nNext: finbench report {target} --spread seeds"
-    return Answer({"cards": count, "folder": str(target)}, lambda: typer.echo(said))
+    return Found({"cards": count, "folder": str(target)}, lambda: typer.echo(said))

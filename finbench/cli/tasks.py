@@ -8,37 +8,37 @@ import typer
 
 from finbench import evaluation, scoring
 from finbench.cli import show
-from finbench.cli.command import Answer
+from finbench.cli.command import Found
 from finbench.core.errors import FinbenchError
 
 
-def tasks_list() -> Answer:
+def tasks_list() -> Found:
     """Every task and group."""
     from finbench.core import catalog
 
     found = catalog.tasks()
     stated = {name: task.model_dump() for name, task in found.items()}
-    return Answer(stated, lambda: show.listings.tasks(found.values(), catalog.groups()))
+    return Found(stated, lambda: show.listings.tasks(found.values(), catalog.groups()))
 
 
-def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Answer:
+def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Found:
     """One task: what it measures, its data, and its prompt as a model sees it, on an invented example."""
     from finbench.core import catalog
 
     found = catalog.expand([name])
     shown = [{**task.model_dump(), "golden_prompt": scoring.golden_prompt(task)} for task in found]
-    return Answer(shown, lambda: show.listings.task_details(shown))
+    return Found(shown, lambda: show.listings.task_details(shown))
 
 
-def tasks_path() -> Answer:
+def tasks_path() -> Found:
     """The folder for lm-eval: lm_eval run --include_path "$(finbench tasks path)" --tasks finbench_fpb"""
     from finbench.core import paths
 
     folder = str(paths.shipped("tasks"))
-    return Answer(folder, lambda: typer.echo(folder))
+    return Found(folder, lambda: typer.echo(folder))
 
 
-def tasks_check(write: Annotated[bool, "--write", "Refresh the golden prompts."] = False) -> Answer:
+def tasks_check(write: Annotated[bool, "--write", "Refresh the golden prompts."] = False) -> Found:
     """Check every task and recipe: all findings at once, exit 1 if there is one."""
     from finbench.core import catalog
 
@@ -50,27 +50,27 @@ def tasks_check(write: Annotated[bool, "--write", "Refresh the golden prompts."]
         counts = (len(catalog.tasks()), len(catalog.groups()), len(catalog.recipe_files()))
         typer.echo("{} tasks, {} groups, {} recipes: all well.".format(*counts))
 
-    return Answer(findings, shown, typer.Exit(1) if findings else None)
+    return Found(findings, shown, typer.Exit(1) if findings else None)
 
 
-def bases() -> Answer:
+def bases() -> Found:
     """Base models by alias."""
     from finbench.core import catalog
 
     found = catalog.bases()
     stated = {alias: base.model_dump() for alias, base in found.items()}
-    return Answer(stated, lambda: show.listings.bases(found.values()))
+    return Found(stated, lambda: show.listings.bases(found.values()))
 
 
 def methods(
     name: Annotated[str | None, typer.Argument(help="One method, with every option it takes.")] = None,
-) -> Answer:
+) -> Found:
     """Low-rank methods: equation, paper, bits, and what a trained one becomes."""
     from finbench.methods import METHODS, TUNERS, method_named
 
     if name is not None:
         found = method_named(name)
         stated = {**found.described(), "option_names": sorted(found.offered())}
-        return Answer(stated, lambda: show.listings.method(found))
+        return Found(stated, lambda: show.listings.method(found))
     every = [method.described() for method in [*METHODS.values(), *TUNERS.values()]]
-    return Answer(every, lambda: show.listings.methods(METHODS.values(), TUNERS.values()))
+    return Found(every, lambda: show.listings.methods(METHODS.values(), TUNERS.values()))

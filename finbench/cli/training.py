@@ -10,7 +10,7 @@ import typer
 import finbench
 from finbench import pretraining, training
 from finbench.cli import command, show
-from finbench.cli.command import Answer, DataDir, RecipeOptions, taking
+from finbench.cli.command import DataDir, Found, RecipeOptions, taking
 
 Resume = Annotated[bool, "--resume", "Go on with a run that was stopped."]
 
@@ -24,15 +24,15 @@ def train(
     processes: Annotated[int | None, "Processes that do, on the processor: --gpus without a GPU."] = None,
     dry_run: Annotated[bool, "--dry-run", "Show what would be trained."] = False,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
     resolved = stated.resolved()
     folder = out or Path("runs") / resolved.name
     workers = training.process_count(gpus, processes)
     result = finbench.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
     if isinstance(result, dict):
-        return Answer(result, lambda: show.trainings.planned(result, folder))
-    return Answer(result, lambda: show.trainings.trained(result, folder, resolved.base))
+        return Found(result, lambda: show.trainings.planned(result, folder))
+    return Found(result, lambda: show.trainings.trained(result, folder, resolved.base))
 
 
 @taking(RecipeOptions, "Recipe")
@@ -45,11 +45,11 @@ def plan(
     shape: Annotated[str | None, "Plan for a base of this size, unfetched: llama-3.1-8b, llama-3.1-70b ..."] = None,
     price: Annotated[float | None, "An hour of a card, in any currency."] = None,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
 
     found = finbench.plan(stated.resolved(), gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
-    return Answer(found, lambda: show.trainings.costs(found))
+    return Found(found, lambda: show.trainings.costs(found))
 
 
 @taking(RecipeOptions, "Recipe")
@@ -59,15 +59,15 @@ def tune(
     out: Annotated[Path | None, "Folder of the search; default runs/tune-<name>."] = None,
     dry_run: Annotated[bool, "--dry-run", "Show what would be trained, and how much of it."] = False,
     data_dir: DataDir = None,
-) -> Answer:
+) -> Found:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
     resolved = stated.resolved()
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
         outline = training.search_outline(resolved, budget=budget, data_dir=data_dir)
-        return Answer(outline, lambda: show.trainings.outlined(outline, folder))
+        return Found(outline, lambda: show.trainings.outlined(outline, folder))
     tuned, path = finbench.tune(resolved, folder, budget=budget, data_dir=data_dir)
-    return Answer(tuned, lambda: show.trainings.tuned(tuned, path))
+    return Found(tuned, lambda: show.trainings.tuned(tuned, path))
 
 
 def merge(
@@ -77,11 +77,11 @@ def merge(
     onto: Annotated[str, "auto; dequantised: what was trained; bf16: the weights as published."] = "auto",
     dtype: Annotated[str, "bfloat16, float16 or float32."] = "bfloat16",
     bits: Annotated[int | None, "16, 8 or 4: of the base that an adapter without finbench.json was trained on."] = None,
-) -> Answer:
+) -> Found:
     """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
 
     made = finbench.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=command.bits(bits))
-    return Answer(made, lambda: show.trainings.merged(made, out))
+    return Found(made, lambda: show.trainings.merged(made, out))
 
 
 def pretrain(
@@ -92,7 +92,7 @@ def pretrain(
     set_: Annotated[
         list[str] | None, "--set", "A recipe key, key=value; structure.rank=64 reaches into a part; repeatable."
     ] = None,
-) -> Answer | None:
+) -> Found | None:
     """Pretrain a model with low-rank structure, from nothing or from a checkpoint, beside dense baselines.
 
     Ctrl-C keeps everything so far; --resume goes on at the exact batch.
@@ -103,5 +103,5 @@ def pretrain(
     if not pretraining.main_process():
         return None
     if isinstance(result, dict):
-        return Answer(result, lambda: show.pretrained.planned(result, folder))
-    return Answer(result, lambda: show.pretrained.trained(result, folder))
+        return Found(result, lambda: show.pretrained.planned(result, folder))
+    return Found(result, lambda: show.pretrained.trained(result, folder))
