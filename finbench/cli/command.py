@@ -32,7 +32,7 @@ class Found:
 
 
 def declared(command: Callable[..., Any]) -> Callable[..., None]:
-    """A command with its options as typer wants them; if it returns an Found, that is printed, with ``--json`` or not.
+    """A command with its options as typer wants them; if it returns a Found, that is printed, with ``--json`` or not.
 
     An option is declared as ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``; one
     without a default is an argument. What has more to say is declared by typer's own Option or Argument.
@@ -45,16 +45,16 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(as_json: bool = False, **given: Any) -> None:
-        answer: Found | None = command(**given)
-        if answer is None:
+        found: Found | None = command(**given)
+        if found is None:
             return
         if as_json:
-            value = answer.value
+            value = found.value
             typer.echo(value.to_json().rstrip() if hasattr(value, "to_json") else json.dumps(value, indent=1))
         else:
-            answer.show()
-        if answer.fault:
-            raise answer.fault
+            found.show()
+        if found.fault:
+            raise found.fault
 
     run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
     return run
