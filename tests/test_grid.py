@@ -263,12 +263,12 @@ def test_adapters_of_one_base_are_scored_together(tmp_path: Path) -> None:
 def test_a_failure_ends_its_own_cells_only(tmp_path: Path) -> None:
     one = board(write(tmp_path, "smollm2-135m"))
     play(one, fail="train mini-sentiment-smollm2-135m-rslora-s1")
-    assert [cell.name for cell, _ in one.failures()] == ["mini-sentiment-smollm2-135m-rslora-s1"]
+    assert [failed["cell"] for failed in one.failures()] == ["mini-sentiment-smollm2-135m-rslora-s1"]
     assert sum(one.state(cell, set()) == "done" for cell in one.cells) == 7
     whole = board(write(tmp_path, "smollm2-135m", tune={"budget": 1}))
     play(whole, fail="search")
     assert len(whole.failures()) == 8
-    assert all("search" in outcome["message"] for _, outcome in whole.failures())
+    assert all("search" in failed["message"] for failed in whole.failures())
 
 
 def test_what_is_done_is_not_done_again_and_a_longer_axis_adds_its_own(tmp_path: Path) -> None:

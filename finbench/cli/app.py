@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from finbench.cli import cards, data, evaluation, hub, leaderboard, sweep, tasks, training
+from finbench.cli import cards, data, evaluation, hub, tasks, training
 from finbench.cli.command import declared
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
@@ -36,7 +36,7 @@ _COMMANDS = {  # as --help lists them
     "tune": training.tune,
     "methods": tasks.methods,
     "pretrain": training.pretrain,
-    "sweep": sweep.sweep,
+    "sweep": training.sweep,
     "compare": cards.compare,
     "verify": cards.verify,
     "report": cards.report,
@@ -67,7 +67,7 @@ _GROUPS = {
     ),
     "leaderboard": (
         "Scorecards in, tables and one static page out.",
-        {"add": leaderboard.add, "build": leaderboard.build, "push": leaderboard.push},
+        {"add": cards.board_add, "build": cards.board_build, "push": cards.board_push},
     ),
     "zoo": (
         "Published adapters and recipes: list, show, add.",

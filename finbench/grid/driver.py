@@ -275,6 +275,5 @@ def _task(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _summary(board: Schedule, place: Place, count: int) -> Summary:
-    failed = [{"cell": cell.name, **{k: out.get(k, "") for k in ("message", "hint")}} for cell, out in board.failures()]
     done = sum(1 for cell in board.cells if board.score_of[cell.key].done)
-    return Summary(len(board.cells), done, failed, count, board.best(), place.url)
+    return Summary(len(board.cells), done, board.failures(), count, board.best(), place.url)

@@ -179,10 +179,11 @@ class Schedule:
         """Every step has ended."""
         return self.open == 0
 
-    def failures(self) -> list[tuple[Cell, dict[str, Any]]]:
-        """The cells that failed, with what was said."""
-        found = [(cell, self.score_of[cell.key]) for cell in self.cells]
-        return [(cell, step.outcome) for cell, step in found if step.outcome and not step.done]
+    def failures(self) -> list[dict[str, str]]:
+        """The cells that failed, with message and hint."""
+        found = [(cell.name, self.score_of[cell.key]) for cell in self.cells]
+        failed = [(name, step.outcome) for name, step in found if step.outcome and not step.done]
+        return [{"cell": name, "message": said["message"], "hint": said.get("hint", "")} for name, said in failed]
 
     def best(self) -> dict[str, tuple[float, str]]:
         """task -> (best main metric so far, of which adapter)."""

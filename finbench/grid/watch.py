@@ -66,10 +66,7 @@ class Watch:
             "doing": doing,
             "seconds_left": None if left is None else round(left / max(1, len(doing))),
             "best": self.board.best(),
-            "failures": [
-                {"cell": cell.name, "message": outcome["message"], "hint": outcome.get("hint", "")}
-                for cell, outcome in self.board.failures()
-            ],
+            "failures": self.board.failures(),
             "renewed": time.time(),
             "over": last,
             "pid": os.getpid(),
