@@ -53,9 +53,8 @@ def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
     """Tasks one by one."""
     for task in shown:
         out.rule(str(task["name"]), align="left")
-        put_facts(
-            columned("", ""), {key.replace("_", " "): task[key] for key in (*_FACTS, "data") if task[key] is not None}
-        )
+        facts = {key.replace("_", " "): task[key] for key in _FACTS.split() if task[key] is not None}
+        put_facts(columned("", ""), facts)
         out.print("\n[dim]prompt and answer of its first example[/]")
         put(str(task["golden_prompt"]), markup=False)
 
