@@ -12,11 +12,11 @@ from finbench.cards import amount
 from finbench.cli.show.layout import put
 from finbench.core.catalog import PREFIX
 from finbench.core.console import err, out
+from finbench.hub import Change, Plan, page
+from finbench.models.zoo import ZooEntry
 from finbench.scoring.metrics import is_share, spoken
 
 if TYPE_CHECKING:
-    from finbench.hub import Change, Plan
-    from finbench.models.zoo import ZooEntry
     from finbench.publishing import Pulled, Pushed
 
 _COLOURS = {"added": "green", "replaced": "yellow", "removed": "red", "unchanged": "dim"}
@@ -68,19 +68,11 @@ def plan_rows(changes: Sequence[Change]) -> None:
 
 
 def _plan(plan: Plan) -> None:
-    from finbench.hub import page
-
-    visibility = "private" if plan.private else "public"
-    state = (
-        visibility
-        if plan.exists
-        else f"new, {visibility}"
-        if plan.compared
-        else "not compared: the Hub is out of reach"
-    )
+    state = "private" if plan.private else "public"
+    if not plan.exists:
+        state = f"new, {state}" if plan.compared else "not compared: the Hub is out of reach"
     how = "a pull request" if plan.pull_request else "one commit"
-    where = page(plan.repo, plan.kind)
-    put(f"[bold]{escape(where)}[/] ({state}), {how}: {escape(plan.message)}")
+    put(f"[bold]{escape(page(plan.repo, plan.kind))}[/] ({state}), {how}: {escape(plan.message)}")
     plan_rows(plan.changes)
     put(f"[dim]{size(plan.upload_bytes)} to send[/]", wrap=True)
 
@@ -90,8 +82,7 @@ def pulled(done: Pulled) -> None:
     from finbench.publishing import stated_base
 
     put(f"{escape(done.source)} is in {escape(str(done.folder))}")
-    base = escape(stated_base(done.adapter))
-    put(f"It states the base {base}.")
+    put(f"It states the base {escape(stated_base(done.adapter))}.")
     folder = str(done.folder) if "/" in str(done.folder) else f"./{done.folder}"
     put(f"Next: finbench eval --adapter {escape(folder)}")
 
