@@ -14,6 +14,7 @@ from finbench.cli.command import DataDir, Found
 from finbench.cli.evaluation import scored
 
 Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
+CardBase = Annotated[str | None, "The card's base, where bases.yaml does not know it."]
 Tasks = Annotated[str | None, "Only these tasks, by comma."]
 Board = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
 
@@ -40,7 +41,7 @@ def verify(
     card: Annotated[Path, "Scorecard (.json), its samples beside it."],
     rerun: Annotated[int, "Documents of each task to ask the model again."] = 0,
     adapter: Annotated[str | None, "The card's adapter, for --rerun."] = None,
-    base: Annotated[str | None, "The card's base, where bases.yaml does not know it."] = None,
+    base: CardBase = None,
     seed: Annotated[int, "Seed of the documents to ask again."] = 0,
     data_dir: DataDir = None,
 ) -> Found:
@@ -96,7 +97,7 @@ def board_add(
     cards: Annotated[list[Path], "Scorecards, folders of them, or lm-eval's output folder."],
     to: Annotated[Path, "Leaderboard folder."] = Path("leaderboards"),
     adapter: Annotated[str | None, "The card's adapter: its training record is added."] = None,
-    base: Annotated[str | None, "The card's base, where bases.yaml does not know it."] = None,
+    base: CardBase = None,
     rerun: Annotated[int, "Ask the model this many documents of each task again."] = 0,
     name: Annotated[str | None, "Name of the subject, for lm-eval's output."] = None,
     data_dir: DataDir = None,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
@@ -37,11 +37,11 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
     An option is declared as ``Annotated[type, help]``, or with another name ``Annotated[type, "--name", help]``; one
     without a default is an argument. What has more to say is declared by typer's own Option or Argument.
     """
-    own = inspect.signature(command, eval_str=True)
+    own = signature(command, eval_str=True)
     options = [_option(one) for one in own.parameters.values()]
     if own.return_annotation is not None:
         json_ = Annotated[bool, typer.Option("--json", help="Print JSON for a program.")]
-        options.append(inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=json_))
+        options.append(Parameter("as_json", Parameter.KEYWORD_ONLY, default=False, annotation=json_))
 
     @functools.wraps(command)
     def run(as_json: bool = False, **given: Any) -> None:
@@ -56,7 +56,7 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
         if found.fault:
             raise found.fault
 
-    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__signature__ = Signature(options)  # type: ignore[attr-defined]
     return run
 
 
@@ -89,11 +89,11 @@ def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[...,
 
     In the help of the command they stand together in a ``panel`` of this title.
     """
-    options = inspect.signature(kind, eval_str=True).parameters
+    options = signature(kind, eval_str=True).parameters
     options = {name: one for name, one in options.items() if get_origin(one.annotation) is Annotated}
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
-        own = inspect.signature(command, eval_str=True)
+        own = signature(command, eval_str=True)
 
         @functools.wraps(command)
         def run(**given: Any) -> Any:
@@ -104,7 +104,7 @@ def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[...,
             name = f"finbench {command.__name__.rstrip('_')}"
             return command(checked(kind, there, name, f"See its options: {name} --help"), **given)
 
-        rest = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in list(own.parameters.values())[1:]]
+        rest = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in list(own.parameters.values())[1:]]
         shared = [_option(one, panel) for one in options.values()]
         run.__signature__ = own.replace(parameters=[*shared, *rest])  # type: ignore[attr-defined]
         return run
@@ -112,10 +112,10 @@ def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[...,
     return decorated
 
 
-def _option(stated: inspect.Parameter, panel: str | None = None) -> inspect.Parameter:
+def _option(stated: Parameter, panel: str | None = None) -> Parameter:
     """What may be several is a list of texts, and one without a value is None."""
     kind, *about = get_args(stated.annotation)
-    stated = stated.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    stated = stated.replace(kind=Parameter.KEYWORD_ONLY)
     if not isinstance(about[-1], str):
         return stated
     *names, text = about
@@ -125,12 +125,12 @@ def _option(stated: inspect.Parameter, panel: str | None = None) -> inspect.Para
         kind, stated = list[str] | None, stated.replace(default=None)
     elif choices := [part for part in parts if get_origin(part) is Literal]:
         kind = type(get_args(choices[0])[0]) | None
-    if stated.default is inspect.Parameter.empty:
+    if stated.default is Parameter.empty:
         return stated.replace(annotation=Annotated[kind, typer.Argument(help=plain)])
     return stated.replace(annotation=Annotated[kind, typer.Option(*names, help=plain, rich_help_panel=panel)])
 
 
-def _as_field(option: inspect.Parameter, value: Any) -> Any:
+def _as_field(option: Parameter, value: Any) -> Any:
     """The value of an option as its field wants it."""
     kind, *about = get_args(option.annotation)
     name = about[0] if len(about) > 1 else f"--{option.name}"
