@@ -105,8 +105,8 @@ def pretrain(
     if not pretraining.main_process():
         return None
     if isinstance(result, dict):
-        return Found(result, lambda: show.pretrained.planned(result, folder))
-    return Found(result, lambda: show.pretrained.trained(result, folder))
+        return Found(result, lambda: show.trainings.pretraining_planned(result, folder))
+    return Found(result, lambda: show.trainings.pretrained(result, folder))
 
 
 def sweep(

@@ -4,6 +4,7 @@ sweepfile a YAML file of axes -> cells, each a recipe with what it needs and a k
 steps     cells -> steps, and which of them may be done now
 places    the folder or URL of the results: one small file a finished step
 work      what one worker does: a search, a training, an evaluation
+forecast  what all that would take
 driver    hands steps to workers, and loses nothing when something dies
 """
 
@@ -16,8 +17,8 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.grid import forecast
     from finbench.grid.driver import Summary, sweep
+    from finbench.grid.forecast import sweep_outline
     from finbench.grid.places import Place
-    from finbench.grid.requests import sweep_outline
     from finbench.grid.steps import Schedule
     from finbench.grid.watch import duration, picture, sweep_status
 else:

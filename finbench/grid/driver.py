@@ -15,7 +15,7 @@ from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.version import __version__
-from finbench.grid import requests, sweepfile
+from finbench.grid import forecast, sweepfile
 from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Schedule, Step
 from finbench.grid.watch import Watch
@@ -69,7 +69,7 @@ def sweep(
         place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))
         if steps.over:
             return _summary(steps, place, 0)
-        memory = requests.planned_memory(steps, place, data_dir, alive=alive)
+        memory = forecast.planned_memory(steps, place, data_dir, alive=alive)
         with _cluster(ray, ray_address):
             driver = Driver(ray, steps, place, data_dir, memory, alive)
             driver.run()
@@ -127,6 +127,30 @@ def _owned(place: Place) -> Iterator[Callable[[], None]]:
         lease.release()
 
 
+class Largest:
+    """Keeps a request within the largest node: for one that no node can meet, Ray waits for ever, in silence."""
+
+    def __init__(self, ray: Any) -> None:
+        self.ray, self.bytes, self.said = ray, 0, False
+
+    def look(self) -> None:
+        """Nodes come and go."""
+        nodes = [node["Resources"].get("memory", 0) for node in self.ray.nodes() if node["Alive"]]
+        self.bytes = int(max(nodes, default=0))
+
+    def of(self, name: str, wanted: int) -> int:
+        """What may be asked for."""
+        if wanted <= self.bytes or not self.bytes:
+            return wanted
+        if not self.said:
+            self.said = True
+            say(
+                f"{name} needs {wanted / 1e9:.1f} GB by its plan; the largest node has {self.bytes / 1e9:.1f} GB. Such "
+                "steps get a whole node and may run out of memory. To set the memory yourself: needs: {memory: GB}"
+            )
+        return self.bytes
+
+
 class Driver:
     """One process that decides; Ray's workers do."""
 
@@ -141,7 +165,7 @@ class Driver:
     ) -> None:
         self.ray, self.board, self.place, self.alive = ray, board, place, alive
         self.memory = memory or {}  # bytes that a step asks for where the file states none
-        self.largest = requests.Largest(ray)
+        self.largest = Largest(ray)
         self.common = {
             "place": place.url if place.folder is None else str(place.folder.resolve()),
             "data_dir": str(data_dir.resolve()) if data_dir else "",

@@ -199,11 +199,9 @@ class Schedule:
         """Work left, in seconds of one worker, by the mean of the finished steps of each kind; None before any."""
         total = 0.0
         for kind in (SEARCH, TRAIN, SCORE):
-            own = [step for step in self.steps.values() if step.kind == kind]
-            left = sum(1 for step in own if not step.outcome)
-            times = [
-                step.outcome["seconds"] for step in own if step.done and step.outcome and "seconds" in step.outcome
-            ]
+            own = [step.outcome for step in self.steps.values() if step.kind == kind]
+            left = sum(1 for outcome in own if not outcome)
+            times = [one["seconds"] for one in own if one and one["state"] == "done" and "seconds" in one]
             if left and not times:
                 return None
             total += left * sum(times) / len(times) if left else 0.0

@@ -170,9 +170,8 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
     recipe = recipe.model_copy(update={"name": _name(recipe, varied)})
     full = {**recipe.model_dump(), **values}
     rules = [rule for rule in sweep.needs_of if _fits(full, rule.when)]
-    needs = Needs(
-        **{**sweep.needs.model_dump(), **(rules[-1].model_dump(exclude={"when"}, exclude_unset=True) if rules else {})}
-    )
+    ruled = rules[-1].model_dump(exclude={"when"}, exclude_unset=True) if rules else {}
+    needs = Needs(**{**sweep.needs.model_dump(), **ruled})
     _together(sweep, recipe, needs)
     decisive = {**recipe.model_dump(exclude={"name"}), "data": data(recipe)}
     search = searched = None
