@@ -12,7 +12,7 @@ from finbench.cards import amount
 from finbench.cli.show.layout import put
 from finbench.core.catalog import PREFIX
 from finbench.core.console import err, out
-from finbench.hub import Change, Plan, page
+from finbench.hub import Change, page
 from finbench.models.zoo import ZooEntry
 from finbench.scoring.metrics import is_share, spoken
 
@@ -43,7 +43,14 @@ def pushed(*pushes: Pushed) -> None:
 
 
 def _pushed(done: Pushed) -> None:
-    _plan(done.plan)
+    plan = done.plan
+    state = "private" if plan.private else "public"
+    if not plan.exists:
+        state = f"new, {state}" if plan.compared else "not compared: the Hub is out of reach"
+    how = "a pull request" if plan.pull_request else "one commit"
+    put(f"[bold]{escape(page(plan.repo, plan.kind))}[/] ({state}), {how}: {escape(plan.message)}")
+    plan_rows(plan.changes)
+    put(f"[dim]{size(plan.upload_bytes)} to send[/]", wrap=True)
     if done.published is None:
         if done.readme:
             out.print("\n[bold]README.md[/]\n")
@@ -53,8 +60,8 @@ def _pushed(done: Pushed) -> None:
     else:
         what = "Pull request" if done.published.pull_request else "Published"
         put(f"{what}: {done.published.url}")
-        if done.plan.kind == "model" and not done.published.pull_request:
-            pin = f"hub:{done.plan.repo}@{done.published.sha}"
+        if plan.kind == "model" and not done.published.pull_request:
+            pin = f"hub:{plan.repo}@{done.published.sha}"
             put(f"To use it: finbench eval --adapter {pin}")
 
 
@@ -65,16 +72,6 @@ def plan_rows(changes: Sequence[Change]) -> None:
     for change in changes:  # whole, however narrow the terminal: paths that end alike are told apart by their ends
         state = f"[{_COLOURS[change.state]}]{change.state:<{widest}}[/]"
         put(f"{state}  {size(change.size):>{sizes}}  {escape(change.path)}")
-
-
-def _plan(plan: Plan) -> None:
-    state = "private" if plan.private else "public"
-    if not plan.exists:
-        state = f"new, {state}" if plan.compared else "not compared: the Hub is out of reach"
-    how = "a pull request" if plan.pull_request else "one commit"
-    put(f"[bold]{escape(page(plan.repo, plan.kind))}[/] ({state}), {how}: {escape(plan.message)}")
-    plan_rows(plan.changes)
-    put(f"[dim]{size(plan.upload_bytes)} to send[/]", wrap=True)
 
 
 def pulled(done: Pulled) -> None:

@@ -37,13 +37,13 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
 
 def merged(made: Made, folder: Path) -> None:
     """What a merge wrote, and how close it is."""
-    what, against, report = merge_in_words(made)
+    what, against, close = merge_in_words(made)
     out.print(f"[bold]{escape(str(folder))}[/]  {escape(what)}")
     put(
-        f"Against the {against}, {report.probes} prompts, {report.positions} tokens:\n"
-        f"log-probabilities differ by at most {report.largest_difference:.2g}, mean divergence "
-        f"{report.mean_divergence:.2g} nats;\n"
-        f"{100 * report.agreement:.1f} % of next tokens and {100 * report.answers:.1f} % of answers agree.",
+        f"Against the {against}, {close.probes} prompts, {close.positions} tokens:\n"
+        f"log-probabilities differ by at most {close.largest_difference:.2g}, mean divergence "
+        f"{close.mean_divergence:.2g} nats;\n"
+        f"{100 * close.agreement:.1f} % of next tokens and {100 * close.answers:.1f} % of answers agree.",
         wrap=True,
     )
 
