@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: finbench demo",
 )
-_COMMANDS = {  # as --help lists them
+_COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "train": training.train,
     "plan": training.plan,
     "eval": evaluation.eval_,
@@ -45,8 +46,8 @@ _COMMANDS = {  # as --help lists them
     "push": hub.push,
     "pull": hub.pull,
 }
-_SETTINGS = {"lm-eval": {"ignore_unknown_options": True, "help_option_names": []}}
-_GROUPS = {
+_SETTINGS: dict[str, dict[str, Any]] = {"lm-eval": {"ignore_unknown_options": True, "help_option_names": []}}
+_GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     "card": (
         "Scorecards of others in, ours out in other formats.",
         {"import": cards.card_import, "export": cards.card_export},

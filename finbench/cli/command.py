@@ -89,8 +89,8 @@ def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[...,
 
     In the help of the command they stand together in a ``panel`` of this title.
     """
-    options = signature(kind, eval_str=True).parameters
-    options = {name: one for name, one in options.items() if get_origin(one.annotation) is Annotated}
+    known = signature(kind, eval_str=True).parameters
+    options = {name: one for name, one in known.items() if get_origin(one.annotation) is Annotated}
 
     def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
         own = signature(command, eval_str=True)
