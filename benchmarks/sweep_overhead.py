@@ -21,6 +21,14 @@ from finbench.grid.steps import Schedule
 RESULTS = Path(__file__).with_suffix(".json")
 
 
+def idle(payload: dict[str, Any]) -> dict[str, Any]:
+    """In a worker: all that comes with a step, but not the step."""
+    from finbench.grid import driver, work
+
+    work.run = lambda step: {"state": "done"}
+    return driver._task(payload)
+
+
 def run(count: int) -> dict[str, Any]:
     """Steps a second, cells a second, of ``count`` cells whose steps do nothing."""
     stated = sweepfile.Sweep(name="nothing", axes={"seed": list(range(count))}, common={"tasks": ["mini_sentiment"]})
@@ -30,12 +38,11 @@ def run(count: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder)
         board = Schedule(stated, cells, {})
-        for step in board.steps.values():
-            step.told["nothing"] = True
         ray = driver._ray()
         with contextlib.ExitStack() as stack:
             stack.enter_context(driver._cluster(ray, None))
             start = time.perf_counter()
+            driver._task = idle
             one = driver.Driver(ray, board, place, None)
             one.run()
             seconds = time.perf_counter() - start

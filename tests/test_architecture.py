@@ -93,16 +93,36 @@ def test_nobody_imports_what_another_package_does_not_show() -> None:
     assert wrong == []
 
 
+def _homes(path: Path) -> list[tuple[str, str]]:
+    """(name, module it is imported from, "" for what is defined there) of all that an ``__init__`` states."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    found = []
+    for node in [*body, *(line for block in body if isinstance(block, ast.If) for line in block.body)]:
+        if isinstance(node, ast.ImportFrom):
+            found += [(alias.asname or alias.name, str(node.module)) for alias in node.names]
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.append((node.name, ""))
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found += [(target.id, "") for target in targets if isinstance(target, ast.Name)]
+    return found
+
+
 def test_what_a_package_shows_exists_and_is_stated_once() -> None:
     modules = _modules()
     for module, path in modules.items():
         if path.name != "__init__.py":
             continue
-        shown = _shown(module)
+        shown = list(getattr(__import__(module, fromlist=["__all__"]), "__all__", ()))
+        assert len(shown) == len(set(shown)), module
         for name in shown:
             assert getattr(__import__(module, fromlist=[name]), name) is not None, (module, name)
-            # `from package import name` would give the module, once anybody has imported it
-            assert f"{module}.{name}" not in modules or "." not in str(getattr(finbench, name, "")), (module, name)
+            homes = [home for stated, home in _homes(path) if stated == name]
+            if f"{module}.{name}" in modules:
+                # `from package import name` gives the module, once anybody has imported it: so it must be meant
+                assert homes in ([], [module]), (module, name)
+            else:
+                assert len(homes) == 1, (module, name)
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

@@ -356,11 +356,11 @@ def test_a_newer_record_says_so(adapter: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["my[0]", "m[bold]y", "a|b", "<img src=x onerror=alert(1)>", "x`y", "$(touch z)"])
 def test_names_are_shown_as_they_are(name: str, adapter: Path, llama: Path, tmp_path: Path, capsys: Any) -> None:
-    from finbench.cli.show import runs
+    from finbench.cli.show import scorecards
 
     folder = foreign(adapter, tmp_path / name)
     found = examine(folder, base=llama, out=tmp_path / "o")
-    runs.scored(found, tmp_path / "o")
+    scorecards.scored(found, tmp_path / "o")
     assert name[:16] in capsys.readouterr().out
     report = (tmp_path / "o" / "report.md").read_text() + (tmp_path / "o" / "report.html").read_text()
     assert "<img" not in report

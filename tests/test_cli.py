@@ -13,8 +13,8 @@ import pytest
 
 from finbench.cards import cardfiles
 from finbench.cli import app
-from finbench.cli.options import overrides
-from finbench.cli.show import runs
+from finbench.cli.command import RecipeOptions
+from finbench.cli.show import trainings
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError, near_misses
 from finbench.evaluation import check, doctor
@@ -179,12 +179,11 @@ def test_a_shown_recipe_can_be_trained_from(tmp_path: Path) -> None:
 def test_a_null_takes_back_what_a_recipe_states(tmp_path: Path) -> None:
     stated = {"tasks": ["mini_ner"], "limit": 8, "method": "rosa", "options": {"save_rank": 4}}
     (tmp_path / "r.yaml").write_text(json.dumps(stated))
-    changes = overrides({"rank": None, "limit": 16}, ["limit=null", "save_rank="])
-    changed = recipes.recipe(str(tmp_path / "r.yaml"), changes)
+    changed = RecipeOptions(str(tmp_path / "r.yaml"), limit=16, set=["limit=null", "save_rank="]).resolved()
     assert (changed.limit, changed.options) == (None, {"save_rank": None})
     assert changed.rank == recipes.recipe(str(tmp_path / "r.yaml")).rank
     with pytest.raises(FinbenchError, match="rank: .*valid integer, got None"):
-        recipes.recipe(str(tmp_path / "r.yaml"), overrides({}, ["rank=null"]))
+        RecipeOptions(str(tmp_path / "r.yaml"), set=["rank=null"]).resolved()
 
 
 def test_near_misses_among_files(tmp_path: Path) -> None:
@@ -403,5 +402,5 @@ def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsy
     base = {"alias": "tiny", "source": "local"}
     counts = {"rows": 1, "steps": 1, "tokens": 1, "computed": 1, "loop": "packed", "padding": 0.0}
     said = {"first_pair": ("a", "b"), "becomes": "plain LoRA"}
-    runs.planned({"recipe": recipe, "base": base, **said, **counts}, Path("runs/x"))
+    trainings.planned({"recipe": recipe, "base": base, **said, **counts}, Path("runs/x"))
     assert ("rank" in capsys.readouterr().out) is ranked

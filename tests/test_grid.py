@@ -145,11 +145,11 @@ def test_the_plan_of_a_grid_is_that_of_its_trainings(llama: Path, tmp_path: Path
     for each in found.values():
         assert (each.memory, each.seconds, each.cost) == (one["memory_gib"]["total"], one["seconds"], one["cost"])
     whole = forecast.total(board, found)
-    assert whole.seconds == pytest.approx((4 + 2 * 2) * one["seconds"])  # four trainings, two searches of two each
-    assert (whole.unknown, whole.scorings) == (0, 5)
+    assert whole["seconds"] == pytest.approx((4 + 2 * 2) * one["seconds"])  # four trainings, two searches of two each
+    assert (whole["unknown"], whole["scorings"]) == (0, 5)
     trained = next(step for step in board.steps.values() if step.kind == work.TRAIN)
     trained.outcome = {"state": "done"}
-    assert forecast.total(board, found).seconds == pytest.approx((3 + 2 * 2) * one["seconds"])
+    assert forecast.total(board, found)["seconds"] == pytest.approx((3 + 2 * 2) * one["seconds"])
     assert {each.gpu for each in forecast.forecasts(board).values()} == {"cpu"}
 
 
@@ -170,7 +170,7 @@ def test_a_grid_says_what_it_cannot_plan(llama: Path, tmp_path: Path) -> None:
     assert quantised.memory is not None
     assert 40 < quantised.memory < 79
     assert "smollm2-360m" in by["smollm2-360m", "lora"].unknown.lower()
-    assert forecast.total(board, found).unknown == 3
+    assert forecast.total(board, found)["unknown"] == 3
 
 
 @pytest.mark.slow
@@ -263,12 +263,12 @@ def test_adapters_of_one_base_are_scored_together(tmp_path: Path) -> None:
 def test_a_failure_ends_its_own_cells_only(tmp_path: Path) -> None:
     one = board(write(tmp_path, "smollm2-135m"))
     play(one, fail="train mini-sentiment-smollm2-135m-rslora-s1")
-    assert [cell.name for cell, _ in one.failures()] == ["mini-sentiment-smollm2-135m-rslora-s1"]
+    assert [failed["cell"] for failed in one.failures()] == ["mini-sentiment-smollm2-135m-rslora-s1"]
     assert sum(one.state(cell, set()) == "done" for cell in one.cells) == 7
     whole = board(write(tmp_path, "smollm2-135m", tune={"budget": 1}))
     play(whole, fail="search")
     assert len(whole.failures()) == 8
-    assert all("search" in outcome["message"] for _, outcome in whole.failures())
+    assert all("search" in failed["message"] for failed in whole.failures())
 
 
 def test_what_is_done_is_not_done_again_and_a_longer_axis_adds_its_own(tmp_path: Path) -> None:

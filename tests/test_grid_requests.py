@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from finbench.core.errors import FinbenchError
-from finbench.grid import forecast, places, requests, sweepfile, work
+from finbench.grid import driver, forecast, places, sweepfile, work
 from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 from finbench.training import planning
@@ -47,14 +47,14 @@ def plans(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_cells_that_are_planned_alike_are_planned_once_and_remembered(tmp_path: Path, plans: list[Any]) -> None:
     place, one = Place(str(tmp_path)), board(write(tmp_path, "smollm2-135m", axes=AXES, tune={"budget": 1}))
-    asked = requests.planned_memory(one, place)
+    asked = forecast.planned_memory(one, place)
     assert set(asked) == set(one.steps)  # searches and scorings too
     assert set(asked.values()) == {int(1.2 * 2 * 2**30)}
     assert len(plans) == 1
-    assert requests.planned_memory(one, place) == asked
+    assert forecast.planned_memory(one, place) == asked
     assert len(plans) == 1
     longer = {**AXES, "rank": [4, 8]}
-    requests.planned_memory(board(write(tmp_path, "smollm2-135m", axes=longer)), place)
+    forecast.planned_memory(board(write(tmp_path, "smollm2-135m", axes=longer)), place)
     assert [recipe.rank for recipe in plans] == [4, 8]
 
 
@@ -63,21 +63,21 @@ def test_cells_that_are_planned_alike_are_planned_once_and_remembered(tmp_path: 
 )
 def test_a_damaged_memory_is_planned_again(text: str, tmp_path: Path, plans: list[Any]) -> None:
     place, one = Place(str(tmp_path)), board(write(tmp_path, "smollm2-135m", axes=AXES))
-    asked = requests.planned_memory(one, place)
-    key = next(iter(json.loads((tmp_path / requests.FILE).read_text())))
-    (tmp_path / requests.FILE).write_bytes(text.replace("KEY", key).encode("latin-1"))
-    assert requests.planned_memory(one, place) == asked
+    asked = forecast.planned_memory(one, place)
+    key = next(iter(json.loads((tmp_path / forecast.FILE).read_text())))
+    (tmp_path / forecast.FILE).write_bytes(text.replace("KEY", key).encode("latin-1"))
+    assert forecast.planned_memory(one, place) == asked
     assert len(plans) == 2
-    assert json.loads((tmp_path / requests.FILE).read_text()) == {key: 2.0}
+    assert json.loads((tmp_path / forecast.FILE).read_text()) == {key: 2.0}
 
 
 def test_stated_memory_gpus_and_what_is_done_are_not_planned(tmp_path: Path, plans: list[Any]) -> None:
     place = Place(str(tmp_path))
     for needs in ({"memory": 3}, {"gpus": 1}):
-        assert requests.planned_memory(board(write(tmp_path, "smollm2-135m", axes=AXES, needs=needs)), place) == {}
+        assert forecast.planned_memory(board(write(tmp_path, "smollm2-135m", axes=AXES, needs=needs)), place) == {}
     one = board(write(tmp_path, "smollm2-135m", axes=AXES))
     whole = board(write(tmp_path, "smollm2-135m", axes=AXES), {key: {"state": "done"} for key in one.steps})
-    assert requests.planned_memory(whole, place) == {}
+    assert forecast.planned_memory(whole, place) == {}
     assert plans == []
 
 
@@ -88,15 +88,15 @@ def test_what_cannot_be_planned_asks_for_nothing(
         raise RuntimeError("a bug of a plan")
 
     monkeypatch.setattr(forecast.Planner, "memory", broken)
-    assert requests.planned_memory(board(write(tmp_path, "smollm2-135m", axes=AXES)), Place(str(tmp_path))) == {}
-    assert not (tmp_path / requests.FILE).exists()  # rows or a base that come later are planned then
+    assert forecast.planned_memory(board(write(tmp_path, "smollm2-135m", axes=AXES)), Place(str(tmp_path))) == {}
+    assert not (tmp_path / forecast.FILE).exists()  # rows or a base that come later are planned then
     assert "could not be planned (RuntimeError: a bug of a plan)" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_request_is_the_plan_s_whatever_this_machine_has(llama: Path, tmp_path: Path) -> None:
     stated = sweepfile.read(write(tmp_path, llama, axes=AXES))
     one = Schedule(stated, sweepfile.cells(stated), {})
-    asked = requests.planned_memory(one, Place(str(tmp_path / "nowhere")))
+    asked = forecast.planned_memory(one, Place(str(tmp_path / "nowhere")))
     plan = planning.plan(one.cells[0].recipe, "cpu")["memory_gib"]["total"]
     train = next(step.key for step in one.steps.values() if step.kind == work.TRAIN)
     assert asked[train] == pytest.approx(1.2 * plan * 2**30, rel=0.01)
@@ -110,7 +110,7 @@ def test_no_request_is_more_than_the_largest_node(capsys: pytest.CaptureFixture[
             sizes = [(True, {"memory": 4e9}), (True, {"memory": 6e9}), (False, {"memory": 9e9}), (True, {})]
             return [{"Alive": alive, "Resources": resources} for alive, resources in sizes]
 
-    largest = requests.Largest(Ray)
+    largest = driver.Largest(Ray)
     largest.look()
     assert [largest.of("train x", size) for size in (int(5e9), int(8e9), int(7e9))] == [int(5e9), int(6e9), int(6e9)]
     assert capsys.readouterr().err.replace("\n", " ").count("the largest node has 6.0") == 1

@@ -237,14 +237,14 @@ def test_who_was_trained_on_a_part_of_a_test_is_named_wherever_the_score_is_show
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from finbench.cards import render
-    from finbench.cli.show import runs
+    from finbench.cli.show import scorecards
 
     card = cardfiles.read(files(folder, "guess-s0")[0])
     clean = card.scores[0].model_copy(update={"overlap": Overlap(texts=0, of=340)})
     seen = card.scores[0].model_copy(update={"overlap": Overlap(texts=12, of=340)})
     for score, said in ((clean, 0), (seen, 1)):
         shown: Scorecard = card.model_copy(update={"scores": [score]})
-        runs.scored([shown], Path("out"))
+        scorecards.scored([shown], Path("out"))
         sentence = "was trained on 12 of the 340 texts (3.5 %) of this test"
         for text in (render.html([shown]), render.markdown([shown]), " ".join(capsys.readouterr().out.split())):
             assert text.count(sentence) == said

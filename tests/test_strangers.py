@@ -20,8 +20,8 @@ from test_security import configured
 
 from conftest import files_of, processor_time, quick, upload
 from finbench import hub
-from finbench.cli import app, options
-from finbench.cli.show import publications, runs
+from finbench.cli import app, command
+from finbench.cli.show import listings, publications
 from finbench.core import catalog, console
 from finbench.core.errors import FinbenchError, harmless
 from finbench.data.readers import expand
@@ -107,7 +107,7 @@ def test_commands_stay_whole_on_a_narrow_terminal(published: str, tmp_path: Path
     publications.pulled(pulling.pull("hub:them/plain", place))
     entry, _ = pulling.add_to_zoo("hub:them/plain", "a-name-that-is-longer-than-the-terminal-is-wide")
     publications.zoo([entry])
-    runs.recipes({name: recipes.recipe(name) for name in catalog.recipe_files()})
+    listings.recipes({name: recipes.recipe(name) for name in catalog.recipe_files()})
     lines = printed.getvalue().splitlines()
     assert "suite-smollm2-135m-lora  lora, r 16, 16 bits on smollm2-135m" in lines
     words = printed.getvalue().replace(",", " ").split()
@@ -342,7 +342,7 @@ def test_a_cache_that_is_a_file_is_said_in_one_line(
 
 def test_hints_for_what_is_nearly_right(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="not 5") as caught:
-        options.bits(5)
+        command.bits(5)
     assert "--bits 4" in caught.value.hint
     (tmp_path / "train.csv").write_text("a,b\n")
     with pytest.raises(FinbenchError, match=r"No such file: .*trian.csv. Did you mean .*/train.csv\?"):

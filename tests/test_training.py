@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import Once
-from finbench.cli.show import runs
+from finbench.cli.show import trainings
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.files import folder_atomic, sha256_file
@@ -313,7 +313,7 @@ def test_the_next_command_names_a_base_that_has_no_alias(llama: Path, tmp_path: 
         ("hub:org/name", " --base hub:org/name"),
         ("smollm2-135m", ""),
     ):
-        runs.trained(made, tmp_path / "a", base)
+        trainings.trained(made, tmp_path / "a", base)
         assert capsys.readouterr().out.endswith(f"Next: finbench eval --adapter {tmp_path / 'a'}{ending}\n")
 
 

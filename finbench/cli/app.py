@@ -8,11 +8,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from finbench.cli import cards, data, hub, leaderboard, methods, pretrain, runs, sweep, tasks
+from finbench.cli import cards, data, evaluation, hub, tasks, training
+from finbench.cli.command import declared
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
@@ -24,8 +26,63 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: finbench demo",
 )
-for part in (runs, methods, pretrain, sweep, cards, tasks, data, leaderboard, hub):
-    part.register(app)
+_COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
+    "train": training.train,
+    "plan": training.plan,
+    "eval": evaluation.eval_,
+    "serve": evaluation.serve,
+    "demo": evaluation.demo,
+    "doctor": evaluation.doctor,
+    "merge": training.merge,
+    "tune": training.tune,
+    "methods": tasks.methods,
+    "pretrain": training.pretrain,
+    "sweep": training.sweep,
+    "compare": cards.compare,
+    "verify": cards.verify,
+    "report": cards.report,
+    "lm-eval": cards.lm_eval,
+    "bases": tasks.bases,
+    "push": hub.push,
+    "pull": hub.pull,
+}
+_SETTINGS: dict[str, dict[str, Any]] = {"lm-eval": {"ignore_unknown_options": True, "help_option_names": []}}
+_GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
+    "card": (
+        "Scorecards of others in, ours out in other formats.",
+        {"import": cards.card_import, "export": cards.card_export},
+    ),
+    "tasks": (
+        "The tasks: list, show, check; their folder for lm-eval.",
+        {"list": tasks.tasks_list, "show": tasks.tasks_show, "path": tasks.tasks_path, "check": tasks.tasks_check},
+    ),
+    "data": (
+        "Data sets: import the authors' files, list what is here.",
+        {
+            "import": data.data_import,
+            "xbrl": data.data_xbrl,
+            "lock": data.data_lock,
+            "list": data.data_list,
+            "audit": data.data_audit,
+        },
+    ),
+    "leaderboard": (
+        "Scorecards in, tables and one static page out.",
+        {"add": cards.board_add, "build": cards.board_build, "push": cards.board_push},
+    ),
+    "zoo": (
+        "Published adapters and recipes: list, show, add.",
+        {"list": hub.zoo_list, "show": hub.zoo_show, "add": hub.zoo_add},
+    ),
+    "dev": ("For developers, and to rehearse: a Hub on this machine.", {"hub": hub.dev_hub}),
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, context_settings=_SETTINGS.get(_name))(declared(_command))
+for _name, (_help, _members) in _GROUPS.items():
+    _group = typer.Typer(no_args_is_help=True, help=_help)
+    for _member, _command in _members.items():
+        _group.command(_member)(declared(_command))
+    app.add_typer(_group, name=_name)
 
 
 def main() -> None:
@@ -40,9 +97,8 @@ def main() -> None:
         if fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG) or no_temporary:
             _fail(f"Cannot write: {fault.strerror}{place}.", "Free some space, then repeat the command.", 1, fault)
         if fault.filename and fault.errno in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG):
-            _fail(
-                f"Cannot use a file or folder: {fault.strerror}{place}.", "Name another, or correct that one.", 1, fault
-            )
+            message = f"Cannot use a file or folder: {fault.strerror}{place}."
+            _fail(message, "Name another, or correct that one.", 1, fault)
         raise
 
 
@@ -53,11 +109,8 @@ def _fail(message: str, hint: str, code: int, fault: Exception) -> None:
 
     if os.environ.get("FINBENCH_DEBUG"):
         raise fault
-    stopped = code == 130
-    err.print(
-        Text.assemble(("" if stopped else "error: ", "bold red"), (message, "yellow" if stopped else "")),
-        soft_wrap=True,
-    )
+    prefix, style = ("", "yellow") if code == 130 else ("error: ", "")
+    err.print(Text.assemble((prefix, "bold red"), (message, style)), soft_wrap=True)
     if hint:
         err.print(Text(hint), soft_wrap=True)
     sys.exit(code)

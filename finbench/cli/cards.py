@@ -1,30 +1,22 @@
-"""The commands about scorecards (compare, verify, report, card import, card export), and lm-eval's own."""
+"""The commands about scorecards: compare, verify, report, card, leaderboard; and lm-eval's own."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import finbench
-from finbench.cli.options import DataDir, Json
+from finbench import evaluation, leaderboard
+from finbench.cli import show
+from finbench.cli.command import DataDir, Found
+from finbench.cli.evaluation import scored
 
-Cards = Annotated[list[Path], typer.Argument(help="Scorecards (.json), or folders of them.")]
-
-_EXAMPLES = {"--set": "rank=8", "--arg": "dtype=float32", "--metadata": "agreement=75"}
-
-card_app = typer.Typer(no_args_is_help=True, help="Scorecards of others in, ours out in other formats.")
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the commands into the command line."""
-    app.command()(compare)
-    app.command()(verify)
-    app.command()(report)
-    app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})(lm_eval)
-    app.add_typer(card_app, name="card")
+Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
+CardBase = Annotated[str | None, "The card's base, where bases.yaml does not know it."]
+Tasks = Annotated[str | None, "Only these tasks, by comma."]
+Board = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
 
 
 def _named(tasks: str | None) -> list[str]:
@@ -33,105 +25,117 @@ def _named(tasks: str | None) -> list[str]:
 
 def compare(
     cards: Cards,
-    tasks: Annotated[str | None, typer.Option(help="Only these tasks, by comma.")] = None,
-    show: Annotated[int, typer.Option(help="Differing documents to list for each task.")] = 5,
+    tasks: Tasks = None,
+    show: Annotated[int, "Differing documents to list for each task."] = 5,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Found:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
 
-    found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
-    if as_json:
-        typer.echo(json.dumps([pair.as_dict() for pair in found], indent=1))
-        return
     from finbench.cli.show import scorecards
 
-    scorecards.compared(found, show)
+    found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
+    return Found([pair.as_dict() for pair in found], lambda: scorecards.compared(found, show))
 
 
 def verify(
-    card: Annotated[Path, typer.Argument(help="Scorecard (.json), its samples beside it.")],
-    rerun: Annotated[int, typer.Option(help="Documents of each task to ask the model again.")] = 0,
-    adapter: Annotated[str | None, typer.Option(help="The card's adapter, for --rerun.")] = None,
-    base: Annotated[str | None, typer.Option(help="The card's base, where bases.yaml does not know it.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the documents to ask again.")] = 0,
+    card: Annotated[Path, "Scorecard (.json), its samples beside it."],
+    rerun: Annotated[int, "Documents of each task to ask the model again."] = 0,
+    adapter: Annotated[str | None, "The card's adapter, for --rerun."] = None,
+    base: CardBase = None,
+    seed: Annotated[int, "Seed of the documents to ask again."] = 0,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Found:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
 
     found = finbench.verify(card, rerun=rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
-    if as_json:
-        typer.echo(json.dumps(found.as_dict(), indent=1))
-    else:
-        from finbench.cli.show import scorecards
-
-        scorecards.verified(found)
-    if found.faults:
-        raise typer.Exit(1)
+    fault = typer.Exit(1) if found.faults else None
+    return Found(found.as_dict(), lambda: show.scorecards.verified(found), fault)
 
 
 def report(
     cards: Cards,
-    format_: Annotated[str, typer.Option("--format", help="md, latex or html.")] = "md",
-    spread: Annotated[str, typer.Option(help="interval: 95 % over documents; seeds: mean and deviation.")] = "interval",
-    tasks: Annotated[str | None, typer.Option(help="Only these tasks, by comma.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write, with its plots beside it.")] = None,
-    as_json: Json = False,
-) -> None:
+    format_: Annotated[str, "--format", "md, latex or html."] = "md",
+    spread: Annotated[str, "interval: 95 % over documents; seeds: mean and deviation."] = "interval",
+    tasks: Tasks = None,
+    out: Annotated[Path | None, "File to write, with its plots beside it."] = None,
+) -> Found:
     """A table as in a paper: best in bold only where the difference is significant; with plots."""
-
     text = finbench.report(cards, format=format_, spread=spread, tasks=_named(tasks), out=out)
-    if as_json:
-        typer.echo(json.dumps({"format": format_, "text": text, "out": str(out) if out else None}, indent=1))
-    elif out is None:
-        typer.echo(text.rstrip())
-    else:
-        typer.echo(f"Report: {out}")
+    value = {"format": format_, "text": text, "out": str(out) if out else None}
+    return Found(value, lambda: typer.echo(f"Report: {out}" if out else text.rstrip()))
 
 
 def lm_eval(
     arguments: Annotated[list[str] | None, typer.Argument(help="As for lm_eval: run --model finbench ...")] = None,
 ) -> None:
     """lm-eval's own command line; `--model finbench` is its `hf` with shared prefixes run once."""
-    from finbench.evaluation import run_lm_eval
-
-    run_lm_eval(arguments or ["--help"])
+    evaluation.run_lm_eval(arguments or ["--help"])
 
 
-@card_app.command("import")
 def card_import(
-    folder: Annotated[Path, typer.Argument(help="Output folder of lm_eval (results_*.json and samples_*.jsonl).")],
-    out: Annotated[Path, typer.Option(help="Folder for the scorecards.")] = Path("scorecards"),
-    name: Annotated[str | None, typer.Option(help="Name of the subject; default: that of the model.")] = None,
+    folder: Annotated[Path, "Output folder of lm_eval (results_*.json and samples_*.jsonl)."],
+    out: Annotated[Path, "Folder for the scorecards."] = Path("scorecards"),
+    name: Annotated[str | None, "Name of the subject; default: that of the model."] = None,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Found:
     """Scorecards from what stock lm_eval wrote with --log_samples: every answer is scored again by us."""
-    from finbench.evaluation import import_card
-
-    _show(import_card(folder, out=out, name=name, data_dir=data_dir), out, as_json)
+    return scored(finbench.import_card(folder, out=out, name=name, data_dir=data_dir), out)
 
 
-def _show(cards: Any, out: Path, as_json: bool) -> None:
-    from finbench.cli.show import runs
-
-    if as_json:
-        typer.echo(json.dumps([json.loads(card.to_json()) for card in cards], indent=1))
-    else:
-        runs.scored(cards, out)
-
-
-@card_app.command("export")
 def card_export(
-    card: Annotated[Path, typer.Argument(help="Scorecard (.json).")],
+    card: Annotated[Path, "Scorecard (.json)."],
     format_: Annotated[str, typer.Option("--format", help="eval-results, model-index, every-eval-ever or lm-eval.")],
-    model: Annotated[str | None, typer.Option(help="Hub id of the subject, org/name.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write into.")] = Path("export"),
-    as_json: Json = False,
-) -> None:
+    model: Annotated[str | None, "Hub id of the subject, org/name."] = None,
+    out: Annotated[Path, "Folder to write into."] = Path("export"),
+) -> Found:
     """A scorecard in another format: for the Hub, for Every Eval Ever, or as lm-eval's own results."""
-    from finbench.cards import export_card
+    written = [str(path) for path in finbench.export_card(card, format=format_, out=out, model=model)]
+    return Found(written, lambda: typer.echo("\n".join(written)))
 
-    written = export_card(card, format=format_, out=out, model=model)
-    typer.echo(json.dumps([str(path) for path in written], indent=1) if as_json else "\n".join(map(str, written)))
+
+def board_add(
+    cards: Annotated[list[Path], "Scorecards, folders of them, or lm-eval's output folder."],
+    to: Annotated[Path, "Leaderboard folder."] = Path("leaderboards"),
+    adapter: Annotated[str | None, "The card's adapter: its training record is added."] = None,
+    base: CardBase = None,
+    rerun: Annotated[int, "Ask the model this many documents of each task again."] = 0,
+    name: Annotated[str | None, "Name of the subject, for lm-eval's output."] = None,
+    data_dir: DataDir = None,
+) -> Found:
+    """Verify cards and copy them; refused: whatever cannot be recomputed, and texts that may not be published."""
+    added = leaderboard.add(cards, to=to, adapter=adapter, base=base, rerun=rerun, name=name, data_dir=data_dir)
+    said = [*(f"Added: {path}" for path in added), f"Next: finbench leaderboard build {to}"]
+    return Found([str(path) for path in added], lambda: typer.echo("\n".join(said)))
+
+
+def board_build(
+    folder: Board = Path("leaderboards"),
+    check: Annotated[bool, "--check", "Write nothing; exit 1 if a card is unfit or a file is stale."] = False,
+    pictures: Annotated[Path | None, "Folder for PNGs of score against cost."] = None,
+    export: Annotated[
+        Path | None, "Folder for what goes to the Hub: dataset/ (cards, table) and space/ (page)."
+    ] = None,
+) -> Found:
+    """Verify every card, then write leaderboard.md, leaderboard.csv and index.html."""
+    made = leaderboard.build(folder, check=check)
+    drawn = leaderboard.pictures(folder, pictures) if pictures else []
+    if export and not made.stale:
+        leaderboard.publication(folder, export)
+    said = "up to date" if check else f"written to {folder}: {', '.join(made.files[:6])}"
+    said = f"{len(made.board.entries)} cards, {len(made.board.tests)} tasks; {said}"
+    if made.stale:
+        said = f"Stale: {', '.join(made.stale)}. Run: finbench leaderboard build {folder}"
+    value = made.as_dict() | {"pictures": [str(path) for path in drawn]}
+    return Found(value, lambda: typer.echo(said, err=bool(made.stale)), typer.Exit(1) if made.stale else None)
+
+
+def board_push(
+    to: Annotated[str, "hub:org/name, of a data set (cards) and of a static Space (page)."],
+    folder: Board = Path("leaderboards"),
+    dry_run: Annotated[bool, "--dry-run", "Show what would be sent; send nothing."] = False,
+    public: Annotated[bool, "--public", "Make new repositories public; else private."] = False,
+    pr: Annotated[bool, "--pr", "Open pull requests instead of changing the repositories."] = False,
+) -> Found:
+    """Publish cards and page, one commit each; what is stale or unfit is refused. Repeat it safely."""
+    done = leaderboard.push(to, folder, dry_run=dry_run, public=public, pr=pr)
+    return Found([pushed.as_dict() for pushed in done], lambda: show.publications.pushed(*done))

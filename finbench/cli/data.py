@@ -2,77 +2,51 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from finbench.cli.options import DataDir, Json
-
-data_app = typer.Typer(no_args_is_help=True, help="Data sets: import the authors' files, list what is here.")
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the commands into the command line."""
-    app.add_typer(data_app, name="data")
+from finbench import data
+from finbench.cli import show
+from finbench.cli.command import DataDir, Found
 
 
-@data_app.command("import")
 def data_import(
-    name: Annotated[str, typer.Argument(help="Set, such as fpb: finbench data list.")],
+    name: Annotated[str, "Set, such as fpb: finbench data list."],
     files: Annotated[
         list[Path] | None, typer.Argument(help="The authors' files, folders or zip archives; default: from the Hub.")
     ] = None,
     data_dir: DataDir = None,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave rows out that cannot be read, and count them.")
-    ] = False,
-    as_json: Json = False,
-) -> None:
+    skip_bad: Annotated[bool, "--skip-bad", "Leave rows out that cannot be read, and count them."] = False,
+) -> Found:
     """Turn the authors' original files into canonical rows: deduplicated, split, with digests."""
-    from finbench.cli.show import runs
-    from finbench.data import describe_set, import_data
-
-    report = import_data(name, files or [], data_dir, skip_bad)
-    if as_json:
-        typer.echo(json.dumps(describe_set(report.set, data_dir), indent=1))
-    else:
-        runs.imported(report)
+    report = data.import_data(name, files or [], data_dir, skip_bad)
+    return Found(data.describe_set(report.set, data_dir), lambda: show.listings.imported(report))
 
 
-@data_app.command("xbrl")
 def data_xbrl(
     filings: Annotated[list[Path] | None, typer.Argument(help="XBRL filings: files, folders or zips.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "--data-dir", help="Data directory; else $FINBENCH_DATA, else the cache.")
-    ] = None,
+    out: Annotated[Path | None, "--out", "--data-dir", "Data directory; else $FINBENCH_DATA, else the cache."] = None,
     filed_after: Annotated[
-        str | None, typer.Option(help="Only filings after this date (YYYY-MM-DD): newer than a model's training data.")
+        str | None, "Only filings after this date (YYYY-MM-DD): newer than a model's training data."
     ] = None,
     max_context: Annotated[
-        int | None, typer.Option(help="Characters of facts a row may show (two to three a token); else all of them.")
+        int | None, "Characters of facts a row may show (two to three a token); else all of them."
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of wordings and of the facts shown.")] = 0,
+    seed: Annotated[int, "Seed of wordings and of the facts shown."] = 0,
     test_company: Annotated[
-        list[str] | None,
-        typer.Option(help="Ticker, CIK or name held out as test, repeatable; else every filing is test."),
+        list[str] | None, "Ticker, CIK or name held out as test, repeatable; else every filing is test."
     ] = None,
     finlora: Annotated[
-        list[Path] | None,
-        typer.Option(help="FinLoRA's published CSV, repeatable: its questions about these filings too."),
+        list[Path] | None, "FinLoRA's published CSV, repeatable: its questions about these filings too."
     ] = None,
     taxonomy: Annotated[
-        list[Path] | None,
-        typer.Option(help="A taxonomy package (zip), repeatable: Arelle, if installed, checks the numbers with it."),
+        list[Path] | None, "A taxonomy package (zip), repeatable: Arelle, if installed, checks the numbers with it."
     ] = None,
-    as_json: Json = False,
-) -> None:
+) -> Found:
     """Turn XBRL filings into questions on tags, values, formulas and their results, with checked answers."""
-    from finbench.data.xbrl import build_questions
-    from finbench.data.xbrl import report_as_json as report
-
-    built = build_questions(
+    built = data.xbrl.build_questions(
         filings or [],
         out,
         filed_after=filed_after,
@@ -82,61 +56,43 @@ def data_xbrl(
         finlora=finlora or [],
         taxonomy=taxonomy or [],
     )
-    typer.echo(report(built) if as_json else "\n".join(built.lines()))
+    return Found(built.as_dict(), lambda: typer.echo("\n".join(built.lines())))
 
 
-@data_app.command("lock")
-def data_lock(as_json: Json = False) -> None:
+def data_lock() -> Found:
     """Pin every data set on the Hub to its present commit (tasks/datasets.lock)."""
-    from finbench.cli.show import runs
-    from finbench.data import lock_file, lock_sets
-
-    found = lock_sets()
-    if as_json:
-        typer.echo(json.dumps(found, indent=1))
-    else:
-        runs.locked(found, lock_file())
+    found = data.lock_sets()
+    return Found(found, lambda: show.listings.locked(found, data.lock_file()))
 
 
-@data_app.command("list")
-def data_list(data_dir: DataDir = None, as_json: Json = False) -> None:
+def data_list(data_dir: DataDir = None) -> Found:
     """Every data set: rows and licence, or the command that imports it."""
-    from finbench.cli.show import runs
     from finbench.core import catalog
-    from finbench.data import describe_set
 
     tasks = {task.set: task for task in catalog.tasks().values() if not task.shipped}
-    found = {name: describe_set(name, data_dir) for name in tasks}
-    if as_json:
-        typer.echo(json.dumps(found, indent=1))
-    else:
-        runs.data_sets(tasks, found)
+    found = {name: data.describe_set(name, data_dir) for name in tasks}
+    return Found(found, lambda: show.listings.data_sets(tasks, found))
 
 
-@data_app.command("audit")
 def data_audit(
     what: Annotated[
         list[str] | None,
         typer.Argument(help="Files, folders, zips, sets that are here, hub:org/name\\[@rev]; default: every set here."),
     ] = None,
     against: Annotated[
-        list[Path] | None,
-        typer.Option(help="Your training files, repeatable: which test texts of these sets are in them?"),
+        list[Path] | None, "Your training files, repeatable: which test texts of these sets are in them?"
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 1 if there is an error or a warning.")] = False,
+    strict: Annotated[bool, "--strict", "Exit 1 if there is an error or a warning."] = False,
     data_dir: DataDir = None,
-    as_json: Json = False,
-) -> None:
+) -> Found:
     """What is wrong with data: leaks, swapped labels, duplicates, impossible answers, encoding faults, and more."""
     from finbench.core.console import out
-    from finbench.data.audit import audit, audit_tables
-    from finbench.data.audit import audit_against as held_against
 
-    found = held_against(what or [], against, data_dir) if against else audit(what or [], data_dir)
-    if as_json:
-        typer.echo(found.to_json().rstrip())
-    else:
-        for piece in audit_tables(found):
+    audit = data.audit
+    found = audit.audit_against(what or [], against, data_dir) if against else audit.audit(what or [], data_dir)
+
+    def shown() -> None:
+        for piece in audit.audit_tables(found):
             out.print(piece, highlight=False, soft_wrap=isinstance(piece, str))
-    if strict and found.faults:
-        raise typer.Exit(1)
+
+    return Found(found, shown, typer.Exit(1) if strict and found.faults else None)

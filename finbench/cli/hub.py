@@ -2,118 +2,80 @@
 
 from __future__ import annotations
 
-import json
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import finbench
-from finbench.cli.options import Json, taking
+from finbench import models, publishing, training
+from finbench.cli import show
+from finbench.cli.command import Found, taking
 from finbench.core.settings import PushSettings
-
-zoo_app = typer.Typer(no_args_is_help=True, help="Published adapters and recipes: list, show, add.")
-dev_app = typer.Typer(no_args_is_help=True, help="For developers, and to rehearse: a Hub on this machine.")
-
-
-def register(app: typer.Typer) -> None:
-    """Hang the commands into the command line."""
-    app.command()(push)
-    app.command()(pull)
-    app.add_typer(zoo_app, name="zoo")
-    app.add_typer(dev_app, name="dev")
 
 
 @taking(PushSettings)
-def push(stated: PushSettings, as_json: Json = False) -> None:
+def push(stated: PushSettings) -> Found:
     """Publish an adapter with its card and scorecards; or scorecards, data, tasks. One commit; repeat it safely."""
-    from finbench.cli.show import publications
 
     done = finbench.push(**vars(stated))
-    if as_json:
-        typer.echo(json.dumps(done.as_dict(), indent=1))
-    else:
-        publications.pushed(done)
+    return Found(done.as_dict(), lambda: show.publications.pushed(done))
 
 
 def pull(
-    ref: Annotated[str, typer.Argument(help="hub:org/name\\[@revision] or zoo:name")],
+    ref: Annotated[str, "hub:org/name[@revision] or zoo:name"],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
-    as_json: Json = False,
-) -> None:
+) -> Found:
     """Fetch an adapter: safetensors, JSON and tokenizer files only, every hash checked, whole or not at all."""
-    from finbench.cli.show import publications
 
     done = finbench.pull(ref, out)
-    if as_json:
-        typer.echo(json.dumps(done.as_dict(), indent=1))
-    else:
-        publications.pulled(done)
+    return Found(done.as_dict(), lambda: show.publications.pulled(done))
 
 
-@zoo_app.command("list")
-def zoo_list(as_json: Json = False) -> None:
+def zoo_list() -> Found:
     """Published adapters with their scores, and the recipes that come with finbench."""
-    from finbench.cli.show import publications, runs
     from finbench.core import catalog
-    from finbench.models import zoo
-    from finbench.training import recipes
 
-    found = {name: recipes.recipe(name) for name in catalog.recipe_files()}
-    entries = zoo.entries()
-    if as_json:
-        shown = {name: recipe.model_dump() for name, recipe in found.items()}
-        published = {name: entry.model_dump() for name, entry in entries.items()}
-        typer.echo(json.dumps({"adapters": published, "recipes": shown}, indent=1))
-        return
-    publications.zoo(list(entries.values()))
-    runs.recipes(found)
+    found = {name: training.recipes.recipe(name) for name in catalog.recipe_files()}
+    entries = models.zoo.entries()
+    stated = {name: recipe.model_dump() for name, recipe in found.items()}
+    published = {name: entry.model_dump() for name, entry in entries.items()}
+
+    def shown() -> None:
+        show.publications.zoo(list(entries.values()))
+        show.listings.recipes(found)
+
+    return Found({"adapters": published, "recipes": stated}, shown)
 
 
-@zoo_app.command("show")
-def zoo_show(name: Annotated[str, typer.Argument(help="Recipe, or published adapter.")], as_json: Json = False) -> None:
+def zoo_show(name: Annotated[str, "Recipe, or published adapter."]) -> Found:
     """One recipe with every default filled in, as YAML that `finbench train FILE` takes; or one published adapter."""
     import yaml
 
-    from finbench.models import zoo
-    from finbench.training import recipes
-
-    published = zoo.entries().get(name.removeprefix("zoo:"))
+    published = models.zoo.entries().get(name.removeprefix("zoo:"))
     # a file's recipe is called by the file's name
-    stated = published.model_dump() if published else recipes.recipe(name).model_dump(exclude={"name"})
-    typer.echo(json.dumps(stated, indent=1) if as_json else yaml.safe_dump(stated, sort_keys=False).rstrip())
+    stated = published.model_dump() if published else training.recipes.recipe(name).model_dump(exclude={"name"})
+    return Found(stated, lambda: typer.echo(yaml.safe_dump(stated, sort_keys=False).rstrip()))
 
 
-@zoo_app.command("add")
 def zoo_add(
-    ref: Annotated[str, typer.Argument(help="hub:org/name\\[@revision]")],
-    name: Annotated[str | None, typer.Option(help="Name in the zoo; default: that of the repository.")] = None,
-    as_json: Json = False,
-) -> None:
+    ref: Annotated[str, "hub:org/name[@revision]"],
+    name: Annotated[str | None, "Name in the zoo; default: that of the repository."] = None,
+) -> Found:
     """Pin a published adapter: fetched, checked, its scorecards verified; then zoo:name means that very commit."""
-    from finbench.cli.show import publications
-    from finbench.publishing import add_to_zoo
-
-    entry, path = add_to_zoo(ref, name)
-    if as_json:
-        typer.echo(json.dumps({"file": str(path), **entry.model_dump()}, indent=1))
-    else:
-        publications.added(entry, path)
+    entry, path = publishing.add_to_zoo(ref, name)
+    return Found({"file": str(path), **entry.model_dump()}, lambda: show.publications.added(entry, path))
 
 
-@dev_app.command("hub")
 def dev_hub(
-    root: Annotated[Path, typer.Option(help="Folder for repositories; kept between runs.")] = Path("devhub"),
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 7860,
+    root: Annotated[Path, "Folder for repositories; kept between runs."] = Path("devhub"),
+    port: Annotated[int, "Port; 0 takes a free one."] = 7860,
     fault: Annotated[
-        list[str] | None,
-        typer.Option(help="Break answers: KIND\\[=VALUE]\\[@PATTERN]\\[*TIMES], repeatable; see docs/hub.md."),
+        list[str] | None, "Break answers: KIND[=VALUE][@PATTERN][*TIMES], repeatable; see docs/hub.md."
     ] = None,
 ) -> None:
     """A Hub on this machine, to rehearse a publication or to test a client. Ctrl-C stops it."""
-    import time
-
-    from finbench.cli.show import publications
     from finbench.core.console import say
     from finbench.core.errors import FinbenchError
     from finbench.hub.dev import DevHub
@@ -129,7 +91,7 @@ def dev_hub(
         raise FinbenchError(f"--fault: {problem}.", "finbench dev hub --fault 429=2") from problem
     hub.say = say
     with hub:
-        publications.dev_hub(hub.url)
+        show.publications.dev_hub(hub.url)
         try:
             while True:
                 time.sleep(3600)

@@ -15,7 +15,7 @@ from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.version import __version__
-from finbench.grid import requests, sweepfile
+from finbench.grid import forecast, sweepfile
 from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Schedule, Step
 from finbench.grid.watch import Watch
@@ -69,7 +69,7 @@ def sweep(
         place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))
         if steps.over:
             return _summary(steps, place, 0)
-        memory = requests.planned_memory(steps, place, data_dir, alive=alive)
+        memory = forecast.planned_memory(steps, place, data_dir, alive=alive)
         with _cluster(ray, ray_address):
             driver = Driver(ray, steps, place, data_dir, memory, alive)
             driver.run()
@@ -101,12 +101,10 @@ def _cluster(ray: Any, address: str | None) -> Iterator[None]:
         where = address or "this machine"
         hint = f"Is it running there? ray status --address {address}" if address else "The same command tries again."
         if address and os.environ.get("RAY_AUTH_MODE") != "token":  # it does not say that this is missing
-            hint = (
-                "If that cluster has a token (ray get-auth-token there): export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..."
-            )
-        raise FinbenchError(
-            f"Ray could not be reached at {where} ({' '.join(str(fault).split())[:150]}).", hint
-        ) from fault
+            settings = "RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..."
+            hint = f"If that cluster has a token (ray get-auth-token there): export {settings}"
+        message = f"Ray could not be reached at {where} ({' '.join(str(fault).split())[:150]})."
+        raise FinbenchError(message, hint) from fault
     try:
         yield
     finally:
@@ -129,6 +127,30 @@ def _owned(place: Place) -> Iterator[Callable[[], None]]:
         lease.release()
 
 
+class Largest:
+    """Keeps a request within the largest node: for one that no node can meet, Ray waits for ever, in silence."""
+
+    def __init__(self, ray: Any) -> None:
+        self.ray, self.bytes, self.said = ray, 0, False
+
+    def look(self) -> None:
+        """Nodes come and go."""
+        nodes = [node["Resources"].get("memory", 0) for node in self.ray.nodes() if node["Alive"]]
+        self.bytes = int(max(nodes, default=0))
+
+    def of(self, name: str, wanted: int) -> int:
+        """What may be asked for."""
+        if wanted <= self.bytes or not self.bytes:
+            return wanted
+        if not self.said:
+            self.said = True
+            say(
+                f"{name} needs {wanted / 1e9:.1f} GB by its plan; the largest node has {self.bytes / 1e9:.1f} GB. Such "
+                "steps get a whole node and may run out of memory. To set the memory yourself: needs: {memory: GB}"
+            )
+        return self.bytes
+
+
 class Driver:
     """One process that decides; Ray's workers do."""
 
@@ -143,7 +165,7 @@ class Driver:
     ) -> None:
         self.ray, self.board, self.place, self.alive = ray, board, place, alive
         self.memory = memory or {}  # bytes that a step asks for where the file states none
-        self.largest = requests.Largest(ray)
+        self.largest = Largest(ray)
         self.common = {
             "place": place.url if place.folder is None else str(place.folder.resolve()),
             "data_dir": str(data_dir.resolve()) if data_dir else "",
@@ -160,7 +182,7 @@ class Driver:
         """Until every step has ended."""
         watch = Watch(self.board, self.place, self.alive)
         try:
-            with watch:
+            with watch.live or contextlib.nullcontext():
                 while not self.board.over:
                     self._hand_out()
                     done, _ = self.ray.wait(list(self.running), num_returns=1, timeout=1.0)
@@ -183,12 +205,8 @@ class Driver:
 
     def _submit(self, steps: Sequence[Step]) -> None:
         needs, payload = steps[0].needs, {**self.board.payload(steps), **self.common}
-        options: dict[str, Any] = {
-            "num_cpus": needs.cpus,
-            "num_gpus": needs.gpus,
-            "max_retries": 0,
-            "name": payload["name"],
-        }
+        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
+        options |= {"max_retries": 0, "name": payload["name"]}
         if needs.memory:
             options["memory"] = int(needs.memory * 1e9)
         elif planned := max(self.memory.get(step.key, 0) for step in steps):
@@ -200,11 +218,8 @@ class Driver:
         try:
             answer = self.ray.get(reference)
         except errors.RayTaskError as fault:  # the worker could not even begin: finbench or a library is not there
-            answer = {
-                "state": "failed",
-                "message": f"The worker could not run it: {str(fault.cause)[:300]}",
-                "hint": "",
-            }
+            message = f"The worker could not run it: {str(fault.cause)[:300]}"
+            answer = {"state": "failed", "message": message, "hint": ""}
         except (errors.TaskCancelledError, errors.RayError) as fault:
             self._died(steps, fault)
             return
@@ -223,8 +238,11 @@ class Driver:
             outcome["seconds"] = round(answer.get("seconds", 0.0) / len(steps), 3)
             if trace:
                 self.place.write(f"logs/{step.key}.txt", trace)
-            self.place.write(f"steps/{step.key}.json", json.dumps(outcome, indent=1) + "\n")
-            self.board.finish(step, outcome)
+            self._finish(step, outcome)
+
+    def _finish(self, step: Step, outcome: dict[str, Any]) -> None:
+        self.place.write(f"steps/{step.key}.json", json.dumps(outcome, indent=1) + "\n")
+        self.board.finish(step, outcome)
 
     def _died(self, steps: list[Step], fault: Exception) -> None:
         """A worker or its node is gone: again, each alone, up to ``retries`` times."""
@@ -240,8 +258,7 @@ class Driver:
             hint = "Give it more: needs: {memory: GB}" if memory else "ray logs; then the same command goes on."
             outcome = {"key": step.key, "name": step.name, "kind": step.kind, "state": "failed", "seconds": 0.0}
             outcome |= {"message": f"Its worker died {times} times: {why}.", "hint": hint, "attempts": times}
-            self.place.write(f"steps/{step.key}.json", json.dumps(outcome, indent=1) + "\n")
-            self.board.finish(step, outcome)
+            self._finish(step, outcome)
 
     def _stop(self) -> None:
         """After Ctrl-C: workers write a checkpoint, what is finished is noted."""
@@ -270,24 +287,17 @@ def _task(payload: dict[str, Any]) -> dict[str, Any]:
 
     if here != payload["version"]:
         message = f"A node has finbench {here}, the driver {payload['version']}."
-        return {
-            "state": "failed",
-            "message": message,
-            "hint": "Install the same version on every node.",
-            "seconds": 0.0,
-        }
-    place, key = Place(payload["place"]), payload["keys"][0]
+        hint = "Install the same version on every node."
+        return {"state": "failed", "message": message, "hint": hint, "seconds": 0.0}
+    place, file = Place(payload["place"]), f"running/{payload['keys'][0]}.json"
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    place.write(
-        f"running/{key}.json", json.dumps({"name": payload["name"], "since": started, "pid": os.getpid()}) + "\n"
-    )
+    place.write(file, json.dumps({"name": payload["name"], "since": started, "pid": os.getpid()}) + "\n")
     try:
         return run(payload)
     finally:
-        place.remove(f"running/{key}.json")
+        place.remove(file)
 
 
 def _summary(board: Schedule, place: Place, count: int) -> Summary:
-    failed = [{"cell": cell.name, **{k: out.get(k, "") for k in ("message", "hint")}} for cell, out in board.failures()]
     done = sum(1 for cell in board.cells if board.score_of[cell.key].done)
-    return Summary(len(board.cells), done, failed, count, board.best(), place.url)
+    return Summary(len(board.cells), done, board.failures(), count, board.best(), place.url)

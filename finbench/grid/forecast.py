@@ -1,24 +1,32 @@
-"""What a grid would take before it is begun: memory, time and cost of each cell's training, by ``finbench plan``."""
+"""What a grid would take, by ``finbench plan``: memory, time and cost of its trainings, and what steps ask Ray for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import contextlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from finbench.core.console import progress
+from finbench.core.console import progress, say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Recipe
+from finbench.core.version import __version__
+from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
-from finbench.grid.sweepfile import Cell
-from finbench.grid.work import SCORE, SEARCH, TRAIN
+from finbench.grid.sweepfile import Cell, rows_of
+from finbench.grid.work import SCORE, SEARCH
 from finbench.models import bases
-from finbench.training import plan, planned_gib, prepare_for_plan, shape_of
+from finbench.training import GIB, plan, planned_gib, prepare_for_plan, shape_of
 
 _FREE = {"name", "seed", "lr", "search", "options", "alpha", "dropout"}  # what a plan does not depend on
 _WEIGHTS = {"method", "bits", "rank", "target_modules"}  # nor the rows and their order
+FILE = "memory.json"  # key of a plan -> GiB; by whom it is read, it may be lost at any time
+_MARGIN = 1.2  # over the plan: the libraries differ, and a node that swaps or kills costs more than one that waits
 STAND_IN = "smollm2-135m"  # counts the tokens where the base itself is not here
 
 
@@ -76,14 +84,8 @@ class Planner:
             return Forecast("", unknown="which GPU? --gpu h100")
         recipe, shape = self._shaped(cell.recipe)
         try:
-            planned = plan(
-                recipe,
-                card,
-                price=self.price,
-                shape=shape,
-                processes=cell.needs.processes,
-                run=self._run(recipe),
-            )
+            count, run = cell.needs.processes, self._run(recipe)
+            planned = plan(recipe, card, price=self.price, shape=shape, processes=count, run=run)
         except FinbenchError as fault:
             said = f"{fault.message} {fault.hint}".strip()
             return Forecast(card, unknown=said, shape=shape or "")
@@ -96,7 +98,11 @@ class Planner:
 
     def _shaped(self, recipe: Recipe) -> tuple[Recipe, str | None]:
         if recipe.base not in self.shapes:  # to find a base takes its fingerprint
-            self.shapes[recipe.base] = None if _here(recipe.base) else shape_of(recipe.base)
+            try:
+                bases.resolve(recipe.base)
+                self.shapes[recipe.base] = None
+            except FinbenchError:
+                self.shapes[recipe.base] = shape_of(recipe.base)
         shape = self.shapes[recipe.base]
         return (recipe.model_copy(update={"base": STAND_IN}), shape) if shape else (recipe, None)
 
@@ -107,29 +113,14 @@ class Planner:
         return self.runs[key]
 
 
-def _here(base: str) -> bool:
-    try:
-        bases.resolve(base)
-    except FinbenchError:
-        return False
-    return True
+def total(board: Schedule, found: Mapping[str, Forecast]) -> dict[str, Any]:
+    """What is left to do: seconds of one worker and cost of searches and trainings, how many of them are unknown.
 
-
-@dataclass(frozen=True)
-class Total:
-    """Of what is left to do: seconds of one worker for searches and trainings, the money, and how many are unknown."""
-
-    seconds: float
-    cost: float | None
-    unknown: int
-    scorings: int  # which a plan does not foresee
-
-
-def total(board: Schedule, found: Mapping[str, Forecast]) -> Total:
-    """A search costs its budget in whole trainings; scorings come on top."""
-    seconds, cost, unknown, scorings = 0.0, 0.0, 0, 0
-    priced = False
-    owners = {step.key: cell for cell in board.cells for step in own(board, cell)}
+    A search costs its budget in whole trainings; scorings come on top, for a plan does not foresee them.
+    """
+    seconds, unknown, scorings = 0.0, 0, 0
+    cost: float | None = None
+    owners = {step.key: cell for cell in board.cells for step in board.steps_of(cell)}
     for key, step in board.steps.items():
         if step.outcome:
             continue
@@ -143,11 +134,97 @@ def total(board: Schedule, found: Mapping[str, Forecast]) -> Total:
             continue
         seconds += times * forecast.seconds
         if forecast.cost is not None:
-            priced, cost = True, cost + times * forecast.cost
-    return Total(seconds, cost if priced else None, unknown, scorings)
+            cost = (cost or 0.0) + times * forecast.cost
+    return {"seconds": seconds, "cost": cost, "unknown": unknown, "scorings": scorings}
 
 
-def own(board: Schedule, cell: Cell) -> list[Any]:
-    """The training of a cell, and its search."""
-    trainings = [board.steps[key] for key in board.score_of[cell.key].after if board.steps[key].kind == TRAIN]
-    return [*trainings, *(board.steps[key] for step in trainings for key in step.after)]
+def sweep_outline(
+    board: Schedule, place: Place, gpu: str | None = None, price: float | None = None, data_dir: Path | None = None
+) -> dict[str, Any]:
+    """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
+    found = forecasts(board, gpu, price, data_dir)
+    asked = planned_memory(board, place, data_dir, found)
+    cells = [
+        {
+            "cell": cell.name,
+            "state": board.state(cell, set()),
+            "axes": cell.values,
+            "needs": cell.needs.model_dump(),
+            "memory_asked": _stated(board, cell, asked),
+            "plan": asdict(found[cell.key]),
+        }
+        for cell in board.cells
+    ]
+    return {
+        "cells": cells,
+        "steps_left": Counter(step.kind for step in board.steps.values() if not step.outcome),
+        "seconds_of_one_worker": board.seconds_left(),
+        "plan": total(board, found),
+    }
+
+
+def _stated(board: Schedule, cell: Cell, asked: Mapping[str, int]) -> float | None:
+    """GB that the training of a cell asks Ray for: as the file states, else as it is planned; None: nothing."""
+    if cell.needs.memory is not None:
+        return cell.needs.memory
+    sizes = [asked[step.key] for step in board.steps_of(cell) if step.kind != SCORE and step.key in asked]
+    return round(max(sizes) / 1e9, 2) if sizes else None
+
+
+def planned_memory(
+    board: Schedule,
+    place: Place,
+    data_dir: Path | None = None,
+    found: Mapping[str, Forecast] | None = None,
+    alive: Callable[[], None] = lambda: None,
+) -> dict[str, int]:
+    """Key of a step that is left to do -> bytes. Steps whose needs state memory, or take GPUs, are not among them.
+
+    Every distinct plan is made once, and remembered at ``place``; ``found``: forecasts that are made already. What
+    nobody can foresee asks for nothing. A scoring asks for what the training before it does. ``alive`` is called before
+    each plan, which takes seconds.
+    """
+    before, planner, rows = _remembered(place), Planner(None, data_dir), dict[str, Any]()
+    sizes: dict[str, float | None] = {**before}  # None: nobody can foresee it
+    wanted: dict[str, int] = {}
+    for cell in board.cells:
+        steps = [step for step in board.steps_of(cell) if not (step.done or step.needs.gpus or step.needs.memory)]
+        if not steps:
+            continue
+        data = rows_of(cell.recipe, data_dir, rows)
+        key = digest({**decisive(cell.recipe), "data": data, "finbench": __version__})
+        if key not in sizes:
+            alive()
+            sizes[key] = _planned(planner, cell, (found or {}).get(cell.key))
+        size = sizes[key]
+        if size is not None:
+            for step in steps:
+                wanted[step.key] = max(wanted.get(step.key, 0), int(_MARGIN * size * GIB))
+    known = {key: size for key, size in sizes.items() if size is not None}
+    if known != before and (place.folder is None or place.folder.is_dir()):  # a dry run makes no folder
+        with contextlib.suppress(FinbenchError, OSError):
+            place.write(FILE, json.dumps(known, indent=1) + "\n")
+    return wanted
+
+
+def _planned(planner: Planner, cell: Cell, made: Forecast | None) -> float | None:
+    if made and made.gpu == "cpu" and made.memory is not None:
+        return made.memory
+    try:
+        return planner.memory(cell.recipe)
+    except FinbenchError:  # its rows or its base are not here: nobody can foresee it
+        return None
+    except Exception as fault:  # noqa: BLE001  a bug of a plan must not keep the grid from running, but is told
+        say(f"{cell.name} could not be planned ({type(fault).__name__}: {fault}); it asks Ray for no memory.")
+        return None
+
+
+def _remembered(place: Place) -> dict[str, float]:
+    """The plans of an earlier run; none of them if one is no number that memory can be."""
+    try:
+        found = json.loads(place.read(FILE) or "{}")
+        if all(type(size) in (int, float) and math.isfinite(size) and 0 < size < 2**20 for size in found.values()):
+            return dict(found)
+    except (FinbenchError, ValueError, AttributeError, TypeError, OverflowError, RecursionError):
+        pass
+    return {}

@@ -19,6 +19,7 @@ import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,24 +140,18 @@ class Place:
         with self._said(name):
             self.files.pipe_file(f"{self.root}/{name}", path.read_bytes())
 
-    def _said(self, name: str) -> Any:
-        return _Said(f"{self.url.rstrip('/')}/{name}")
-
-
-class _Said:
-    """A store's own faults, whatever their kind, as one line."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: Any, fault: BaseException | None, trace: Any) -> None:
-        if isinstance(fault, Exception) and not isinstance(fault, FinbenchError):
+    @contextlib.contextmanager
+    def _said(self, name: str) -> Iterator[None]:
+        """A store's own faults, whatever their kind, as one line."""
+        try:
+            yield
+        except FinbenchError:
+            raise
+        except Exception as fault:
+            what = f"{self.url.rstrip('/')}/{name}"
             text = " ".join(str(fault).split())[:200] or type(fault).__name__
-            raise FinbenchError(
-                f"{self.what} cannot be read or written ({text}).", "The same command goes on."
-            ) from fault
+            message = f"{what} cannot be read or written ({text})."
+            raise FinbenchError(message, "The same command goes on.") from fault
 
 
 _LEASE, _LAPSES, _SETTLES = "lease.json", 120.0, 1.0  # seconds after which a lease that nobody renews is no one's

@@ -6,7 +6,7 @@ all that decides its result, so that a finished one is never done again, and a n
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 from finbench.core import catalog
 from finbench.core.files import digest
 from finbench.core.records import Recipe
-from finbench.grid import sweepfile
 from finbench.grid.sweepfile import Cell, Needs, Sweep
 from finbench.grid.work import SCORE, SEARCH, TRAIN
 
@@ -35,13 +34,8 @@ class Step:
 
     @property
     def done(self) -> bool:
-        """Finished well."""
+        """Finished well; one with another outcome has failed."""
         return bool(self.outcome and self.outcome["state"] == "done")
-
-    @property
-    def failed(self) -> bool:
-        """Finished badly."""
-        return bool(self.outcome and self.outcome["state"] == "failed")
 
 
 class Schedule:
@@ -74,23 +68,18 @@ class Schedule:
         self.open = sum(1 for step in self.steps.values() if not step.outcome)
         self.ready: deque[Step] = deque()
         self.grouped: dict[str, deque[Step]] = {}
-        self.left: dict[str, int] = {}  # group -> scorings that may still come
-        for step in self.steps.values():
-            if step.kind == SCORE and step.cell and not step.outcome:
-                self.left[step.group] = self.left.get(step.group, 0) + 1
+        # group -> scorings that may still come
+        self.left = Counter(step.group for step in self.steps.values() if step.group and not step.outcome)
         for step in self.steps.values():
             self._release(step)
-
-    # ------------------------------------------------------------ what there is
 
     def _add(self, cell: Cell) -> None:
         wanted, recipe = self.sweep.eval, cell.recipe
         after = []
-        if self.sweep.tune and cell.search:
+        if self.sweep.tune and cell.searched:
             key = digest({"search": cell.search})
             if key not in self.steps:
-                searched = sweepfile.searched(self.sweep, cell)
-                payload = {"recipe": searched.model_dump(), "budget": self.sweep.tune.budget}
+                payload = {"recipe": cell.searched.model_dump(), "budget": self.sweep.tune.budget}
                 payload["folder"] = f"searches/{cell.name}-{key[:8]}"
                 self.steps[key] = Step(key, SEARCH, f"search {cell.name}", cell.needs, payload)
             after.append(key)
@@ -113,22 +102,24 @@ class Schedule:
         step.after, step.cell, step.group = [train, group], cell, group
         self.steps[key] = self.score_of[cell.key] = step
 
-    # ------------------------------------------------------------ what may be done
+    def steps_of(self, cell: Cell) -> list[Step]:
+        """Its scoring, its training, the scoring of its base, its search."""
+        last = self.score_of[cell.key]
+        before = [self.steps[key] for key in last.after]
+        return [last, *before, *(self.steps[key] for step in before for key in step.after)]
 
     def _release(self, step: Step) -> None:
         """Queue a step whose time has come; fail one that waits for a failed one."""
         if step.outcome:
             return
         before = [self.steps[key] for key in step.after]
-        if broken := next((one for one in before if one.failed), None):
-            assert broken.outcome is not None
-            message = broken.outcome["message"] if broken.cell else f"{broken.name}: {broken.outcome['message']}"
-            self.finish(step, {"state": "failed", "message": message, "hint": broken.outcome.get("hint", "")})
-        elif all(one.done for one in before):
-            self.again(step)
-
-    def again(self, step: Step) -> None:
-        """Queue a step, for the first time or once more."""
+        for one in before:
+            if one.outcome and not one.done:
+                message = one.outcome["message"] if one.cell else f"{one.name}: {one.outcome['message']}"
+                self.finish(step, {"state": "failed", "message": message, "hint": one.outcome.get("hint", "")})
+                return
+        if not all(one.done for one in before):
+            return
         if step.kind == TRAIN and step.after:
             found = self.steps[step.after[0]].outcome
             assert found is not None
@@ -175,31 +166,24 @@ class Schedule:
             payload["beside"] = (self.steps[first.group].outcome or {}).get("files", [])
         return payload
 
-    # ------------------------------------------------------------ how far it is
-
     def state(self, cell: Cell, running: set[str]) -> str:
         """done, failed, running or waiting."""
         last = self.score_of[cell.key]
         if last.outcome:
             return "done" if last.done else "failed"
-        own = [
-            last,
-            *(self.steps[key] for key in last.after),
-            *(self.steps[k] for key in last.after for k in self.steps[key].after),
-        ]
-        return (
-            "running" if any(step.key in running and (step.cell or step.kind == SEARCH) for step in own) else "waiting"
-        )
+        own = [step for step in self.steps_of(cell) if step.cell or step.kind == SEARCH]
+        return "running" if any(step.key in running for step in own) else "waiting"
 
     @property
     def over(self) -> bool:
         """Every step has ended."""
         return self.open == 0
 
-    def failures(self) -> list[tuple[Cell, dict[str, Any]]]:
-        """The cells that failed, with what was said."""
-        found = [(cell, self.score_of[cell.key]) for cell in self.cells]
-        return [(cell, step.outcome) for cell, step in found if step.failed and step.outcome]
+    def failures(self) -> list[dict[str, str]]:
+        """The cells that failed, with message and hint."""
+        found = [(cell.name, self.score_of[cell.key]) for cell in self.cells]
+        failed = [(name, step.outcome) for name, step in found if step.outcome and not step.done]
+        return [{"cell": name, "message": said["message"], "hint": said.get("hint", "")} for name, said in failed]
 
     def best(self) -> dict[str, tuple[float, str]]:
         """task -> (best main metric so far, of which adapter)."""
@@ -215,11 +199,9 @@ class Schedule:
         """Work left, in seconds of one worker, by the mean of the finished steps of each kind; None before any."""
         total = 0.0
         for kind in (SEARCH, TRAIN, SCORE):
-            own = [step for step in self.steps.values() if step.kind == kind]
-            left = sum(1 for step in own if not step.outcome)
-            times = [
-                step.outcome["seconds"] for step in own if step.done and step.outcome and "seconds" in step.outcome
-            ]
+            own = [step.outcome for step in self.steps.values() if step.kind == kind]
+            left = sum(1 for outcome in own if not outcome)
+            times = [one["seconds"] for one in own if one and one["state"] == "done" and "seconds" in one]
             if left and not times:
                 return None
             total += left * sum(times) / len(times) if left else 0.0

@@ -91,6 +91,7 @@ class Cell:
     needs: Needs
     key: str  # of the training
     search: str | None  # key of the search that gives the learning rate
+    searched: Recipe | None  # what is searched, for this cell and those that share its search
 
     @property
     def folder(self) -> str:
@@ -169,18 +170,20 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
     recipe = recipe.model_copy(update={"name": _name(recipe, varied)})
     full = {**recipe.model_dump(), **values}
     rules = [rule for rule in sweep.needs_of if _fits(full, rule.when)]
-    needs = Needs(
-        **{**sweep.needs.model_dump(), **(rules[-1].model_dump(exclude={"when"}, exclude_unset=True) if rules else {})}
-    )
+    ruled = rules[-1].model_dump(exclude={"when"}, exclude_unset=True) if rules else {}
+    needs = Needs(**{**sweep.needs.model_dump(), **ruled})
     _together(sweep, recipe, needs)
     decisive = {**recipe.model_dump(exclude={"name"}), "data": data(recipe)}
-    search = None
+    search = searched = None
     if sweep.tune:
-        first = _first(sweep, sweep.tune)
-        rows = data(Recipe.parse({**recipe.model_dump(), **first}, recipe.name))  # of the first task, if tasks share
-        of = {key: value for key, value in {**decisive, "data": rows}.items() if key not in first}
+        first = recipes.keyed({axis: sweep.axes[axis][0] for axis in sweep.tune.over})
+        if isinstance(first.get("tasks"), str):
+            first["tasks"] = {task.name: 1.0 for task in catalog.expand([first["tasks"]])}
+        searched = Recipe.parse({**recipe.model_dump(), **first}, recipe.name)
+        of = {key: value for key, value in {**decisive, "data": data(searched)}.items() if key not in first}
         search = digest({"of": of, "first": first, "budget": sweep.tune.budget})
-    return Cell(recipe.name, values, recipe, needs, digest({"recipe": decisive, "search": search}), search)
+    key = digest({"recipe": decisive, "search": search})
+    return Cell(recipe.name, values, recipe, needs, key, search, searched)
 
 
 def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
@@ -213,17 +216,3 @@ def rows_of(recipe: Recipe, data_dir: Path | None, known: dict[str, Any]) -> dic
             record = paths.data_dir(data_dir) / name / "dataset.json"
             known[name] = json.loads(record.read_text(encoding="utf-8")).get("sha256") if record.is_file() else None
     return {catalog.tasks()[task].set: known[catalog.tasks()[task].set] for task in recipe.tasks}
-
-
-def searched(sweep: Sweep, cell: Cell) -> Recipe:
-    """The recipe whose learning rate is searched for this cell and those that share its search."""
-    assert sweep.tune is not None
-    return Recipe.parse({**cell.recipe.model_dump(), **_first(sweep, sweep.tune)}, cell.name)
-
-
-def _first(sweep: Sweep, tune: Tuning) -> dict[str, Any]:
-    """Recipe keys of the axes that share a search, with their first values."""
-    first = recipes.keyed({axis: sweep.axes[axis][0] for axis in tune.over})
-    if isinstance(first.get("tasks"), str):
-        first["tasks"] = {task.name: 1.0 for task in catalog.expand([first["tasks"]])}
-    return first

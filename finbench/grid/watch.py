@@ -8,6 +8,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
 from finbench.core.console import err, say
 from finbench.core.errors import FinbenchError
 from finbench.grid.places import Place
@@ -26,19 +32,7 @@ class Watch:
         self.board, self.place, self.alive = board, place, alive  # ``alive``: called whenever something is written
         self.every = EVERY if place.folder is not None else _AT_URL
         self.written = self.said = 0.0
-        self.live: Any = None
-
-    def __enter__(self) -> Watch:
-        if err.is_terminal:
-            from rich.live import Live
-
-            self.live = Live(console=err, transient=True, auto_refresh=False)
-            self.live.__enter__()
-        return self
-
-    def __exit__(self, *fault: Any) -> None:
-        if self.live:
-            self.live.__exit__(*fault)
+        self.live = Live(console=err, transient=True, auto_refresh=False) if err.is_terminal else None
 
     def tell(self, running: set[str], last: bool = False) -> None:
         """Write how it stands, now and then; ``running``: keys of the steps that Ray was given."""
@@ -66,10 +60,7 @@ class Watch:
             "doing": doing,
             "seconds_left": None if left is None else round(left / max(1, len(doing))),
             "best": self.board.best(),
-            "failures": [
-                {"cell": cell.name, "message": outcome["message"], "hint": outcome.get("hint", "")}
-                for cell, outcome in self.board.failures()
-            ],
+            "failures": self.board.failures(),
             "renewed": time.time(),
             "over": last,
             "pid": os.getpid(),
@@ -110,11 +101,6 @@ def duration(seconds: float) -> str:
 
 def picture(found: dict[str, Any]) -> Any:
     """A bar, what is being done, the best so far, and what failed."""
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
     parts: list[Any] = [Text(line(found), style="bold")]
     parts.append(ProgressBar(total=found["cells"], completed=found["done"] + found["failed"], width=60))
     if found["doing"]:

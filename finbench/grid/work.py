@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Recipe
 from finbench.grid.places import Place
 
-SEARCH, TRAIN, SCORE, NOTHING = "search", "train", "score", "nothing"
+SEARCH, TRAIN, SCORE = "search", "train", "score"
 
 
 def run(step: Mapping[str, Any]) -> dict[str, Any]:
@@ -25,11 +25,9 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
     started = time.time()
     answer: dict[str, Any] = {"state": "done", "started": started, "pid": os.getpid(), "node": _node()}
     try:
-        answer |= _DO[NOTHING if step.get("nothing") else step["kind"]](step)
-    except Interrupted as fault:
-        answer |= {"state": "stopped", "message": fault.message}
-    except KeyboardInterrupt:
-        answer |= {"state": "stopped", "message": "Stopped."}
+        answer |= _score(step) if step["kind"] == SCORE else _train(step)
+    except (Interrupted, KeyboardInterrupt):
+        answer["state"] = "stopped"
     except FinbenchError as fault:
         answer |= {"state": "failed", "message": fault.message, "hint": fault.hint}
     except Exception as fault:  # noqa: BLE001  a bug, or a library's own fault, ends this cell and no other
@@ -43,28 +41,24 @@ def _node() -> str:
     return str(ray.get_runtime_context().get_node_id())[:8] if ray and ray.is_initialized() else ""
 
 
-def _search(step: Mapping[str, Any]) -> dict[str, Any]:
-    from finbench.training import tune
-
-    place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
-    _base(recipe.base)
-    out = place.work() / step["folder"]
-    found, _ = tune(recipe, out, budget=step["budget"], data_dir=_data(step))
-    place.send(step["folder"])
-    return {"lr": found.lr, "search": found.search.model_dump() if found.search else None}
-
-
 def _train(step: Mapping[str, Any]) -> dict[str, Any]:
-    from finbench.training import train
+    """Search a learning rate, or train an adapter."""
+    from finbench.training import train, tune
 
     place, recipe = Place(step["place"]), Recipe.parse(step["recipe"], "recipe")
     _base(recipe.base)
     out = place.work() / step["folder"]
-    resume = (out / "checkpoints").is_dir()
-    made = train(recipe, out, data_dir=_data(step), resume=resume, processes=step["processes"])
+    answer: dict[str, Any]
+    if step["kind"] == SEARCH:
+        found, _ = tune(recipe, out, budget=step["budget"], data_dir=_data(step))
+        answer = {"lr": found.lr, "search": found.search.model_dump() if found.search else None}
+    else:
+        resume = (out / "checkpoints").is_dir()
+        made = train(recipe, out, data_dir=_data(step), resume=resume, processes=step["processes"])
+        assert not isinstance(made, dict)
+        answer = {"tokens_per_second": made.training.tokens_per_second, "memory": made.training.peak_memory_bytes}
     place.send(step["folder"])
-    assert not isinstance(made, dict)
-    return {"tokens_per_second": made.training.tokens_per_second, "memory": made.training.peak_memory_bytes}
+    return answer
 
 
 def _score(step: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,15 +107,6 @@ def _sent(place: Place, out: Path, card: Any) -> list[str]:
             place.send_file(out / name, f"scorecards/{other}")
         return others
     return names
-
-
-def _nothing(step: Mapping[str, Any]) -> dict[str, Any]:
-    """For the scheduler's own cost: benchmarks/sweep_overhead.py."""
-    time.sleep(step.get("seconds", 0))
-    return {}
-
-
-_DO = {SEARCH: _search, TRAIN: _train, SCORE: _score, NOTHING: _nothing}
 
 
 def _data(step: Mapping[str, Any]) -> Path | None:

@@ -1,1 +1,14 @@
 """What the commands print."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.cli.show import grids, listings, publications, scorecards, trainings
+else:
+    __getattr__ = face(__name__)
+
+__all__ = ["grids", "listings", "publications", "scorecards", "trainings"]

@@ -11,22 +11,23 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from finbench.cli.show.layout import put
 from finbench.core.console import out
 from finbench.grid import Summary, duration, picture
 from finbench.grid.forecast import STAND_IN
 
 _SHOWN = 40  # cells
-_PLURAL = {"search": "searches", "train": "trainings", "score": "scorings", "nothing": "steps"}
+_PLURAL = {"search": "searches", "train": "trainings", "score": "scorings"}
 
 
 def planned(plan: Mapping[str, Any]) -> None:
     """What would be run: cells, steps, what is there already, and what the rest takes by the plan of each training."""
     _table(plan["cells"])
     left = ", ".join(f"{count:,} {_PLURAL[kind]}" for kind, count in plan["steps_left"].items()) or "nothing"
-    out.print(f"\n{len(plan['cells']):,} cells; to do: {left}", highlight=False)
+    put(f"\n{len(plan['cells']):,} cells; to do: {left}", wrap=True)
     _foreseen(plan["plan"], [cell["plan"] for cell in plan["cells"]])
     if measured := plan["seconds_of_one_worker"]:
-        out.print(f"By the mean of the steps that were run: about {duration(measured)} of one worker.", highlight=False)
+        put(f"By the mean of the steps that were run: about {duration(measured)} of one worker.", wrap=True)
 
 
 def _table(cells: list[dict[str, Any]]) -> None:
@@ -66,7 +67,7 @@ def _foreseen(whole: Mapping[str, Any], plans: Sequence[Mapping[str, Any]]) -> N
     if whole["seconds"]:
         cost = f" and costs {whole['cost']:,.2f}" if whole["cost"] is not None else ""
         time = duration(whole["seconds"])
-        out.print(f"By plan, all training takes {time} of one worker{cost}; scoring comes on top.", highlight=False)
+        put(f"By plan, all training takes {time} of one worker{cost}; scoring comes on top.", wrap=True)
     if shapes := sorted({one["shape"] for one in plans if one["shape"] and not one["unknown"]}):
         out.print(
             f"Not here, so planned by size with tokens as {STAND_IN} counts them: {', '.join(shapes)}.",
@@ -80,18 +81,16 @@ def status(found: dict[str, Any]) -> None:
     """How a sweep stands."""
     out.print(picture(found))
     if not found["alive"] and found["done"] + found["failed"] < found["cells"]:
-        out.print("No driver is at work: the sweep's own command goes on.", style="yellow", highlight=False)
+        put("No driver is at work: the sweep's own command goes on.", style="yellow", wrap=True)
 
 
 def ended(summary: Summary) -> None:
     """The end of a sweep."""
-    out.print(
-        f"[bold]{summary.done:,} of {summary.cells:,} cells are done[/]; {summary.steps_run:,} steps were run now.",
-        highlight=False,
-    )
+    done = f"[bold]{summary.done:,} of {summary.cells:,} cells are done[/]"
+    put(f"{done}; {summary.steps_run:,} steps were run now.", wrap=True)
     for failure in summary.failed[:_SHOWN]:
         out.print(Text(f"failed: {failure['cell']}: {failure['message']}", style="red"))
     if summary.done:
         place = summary.place
         after = f"sweep fetch {place}" if "://" in place else f"report {place}/scorecards --spread seeds"
-        out.print(f"Next: finbench {after}", highlight=False, soft_wrap=True)
+        put(f"Next: finbench {after}")

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from finbench.cards import Comparison, Contest, shown_points, shown_probability
-from finbench.cli.show.runs import columned as _table
+from finbench.cards import Comparison, Contest, shown_points, shown_probability, task_views, terminal_tables
+from finbench.cli.show.layout import columned, put
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
+from finbench.core.records import Scorecard
 from finbench.evaluation import Verification
 from finbench.scoring import metrics
 
 _FAULTS = 12  # faults that are shown one by one
+
+
+def scored(cards: Sequence[Scorecard], folder: Path) -> None:
+    """The end of an evaluation: tables with bars, and where the files are."""
+    for table in terminal_tables(cards, out.width):
+        out.print(table)
+        out.print()
+    out.print("[dim]▓▒ 95 % interval; lenient: score under lenient parsing; parsed: share that parses strictly[/]")
+    for view in task_views(cards):
+        for warning in view.warnings:
+            put(f"[yellow]{escape(view.title)}:[/] {escape(warning)}", wrap=True)
+    partial = [card.subject.name for card in cards if card.status == "partial"]
+    if partial:
+        out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")
+    put(f"Report: {escape(str(folder / 'report.html'))}")
 
 
 def compared(found: Sequence[Comparison], show: int) -> None:
@@ -23,11 +40,11 @@ def compared(found: Sequence[Comparison], show: int) -> None:
     for number, pair in enumerate(found):
         if number:
             out.print()
-        out.print(f"[bold]{escape(pair.verdict)}[/]", highlight=False)
+        put(f"[bold]{escape(pair.verdict)}[/]", wrap=True)
         out.print()
         out.print(_contests(pair))
         for task in pair.unshared:
-            out.print(f"[dim]{task.removeprefix(PREFIX)}: only one of the two has it[/]", highlight=False)
+            put(f"[dim]{task.removeprefix(PREFIX)}: only one of the two has it[/]", wrap=True)
         for contest in pair.contests:
             _differing(pair, contest, show)
 
@@ -79,29 +96,29 @@ def _differing(pair: Comparison, contest: Contest, show: int) -> None:
     else:
         test = f"; McNemar {shown_probability(contest.mcnemar)}" if contest.mcnemar is not None else ""
         right = f"; only A is right on {contest.only_a:,}, only B on {contest.only_b:,}{test}"
-    out.print(f"\n[bold]{name}[/]: {count:,} of {contest.n:,} documents read differently{right}", highlight=False)
+    put(f"\n[bold]{name}[/]: {count:,} of {contest.n:,} documents read differently{right}", wrap=True)
     if not count or show < 1:
         return
-    table = _table("row", "gold", "A", "B", "text" if any(d.text for d in contest.differing) else "document")
+    table = columned("row", "gold", "A", "B", "text" if any(d.text for d in contest.differing) else "document")
     for place in contest.differing[:show]:
         shown = escape(place.text) if place.text else f"[dim]{place.doc}[/]"
         table.add_row(str(place.index), escape(place.gold or ""), escape(place.a), escape(place.b), shown)
     out.print(table)
     if count > show:
-        out.print(f"[dim]and {count - show:,} more (--show {count}, or --json)[/]", highlight=False)
+        put(f"[dim]and {count - show:,} more (--show {count}, or --json)[/]", wrap=True)
 
 
 def verified(found: Verification) -> None:
     """Each check a line; faults last, in red, by field."""
     for check in found.checks:
-        out.print(f"[green]ok   [/]  {escape(check.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
+        put(f"[green]ok   [/]  {escape(check.removeprefix(PREFIX))}")
     for note in found.notes:
-        out.print(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}", highlight=False, soft_wrap=True)
+        put(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}")
     for fault in found.faults[:_FAULTS]:
-        out.print(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", highlight=False)
+        put(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", wrap=True)
     if len(found.faults) > _FAULTS:
-        out.print(f"       and {len(found.faults) - _FAULTS:,} more (--json)", highlight=False)
+        put(f"       and {len(found.faults) - _FAULTS:,} more (--json)", wrap=True)
     if found.faults:
-        out.print(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
+        put(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}")
     else:
-        out.print(f"\n[bold green]{found.level}[/]: {escape(found.card)}", highlight=False, soft_wrap=True)
+        put(f"\n[bold green]{found.level}[/]: {escape(found.card)}")

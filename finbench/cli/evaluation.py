@@ -1,0 +1,88 @@
+"""Commands that ask models, or see whether this machine could: eval, serve, demo, doctor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import finbench
+from finbench import evaluation, training
+from finbench.cli import command, show
+from finbench.cli.command import DataDir, Found, taking
+from finbench.core.settings import Evaluation
+
+if TYPE_CHECKING:
+    from finbench.core.records import Scorecard
+
+
+def scored(cards: Sequence[Scorecard], out: Path) -> Found:
+    """Scorecards that were made, and lie in the folder ``out``."""
+
+    return Found([json.loads(card.to_json()) for card in cards], lambda: show.scorecards.scored(cards, out))
+
+
+@taking(Evaluation)
+def eval_(stated: Evaluation) -> Found:
+    """Score adapters beside their base: scorecards, a table, report.md and report.html."""
+    return scored(finbench.evaluate(**vars(stated)), stated.out)
+
+
+def serve(
+    adapter: Annotated[list[str], typer.Option(help="./folder, hub:org/name\\[@rev] or zoo:name; repeatable.")],
+    base: Annotated[str | None, "The adapters' base, where bases.yaml does not know it."] = None,
+    host: Annotated[str, "Elsewhere than on this machine only with a key."] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    dtype: Annotated[str, "auto, float32, bfloat16 or float16."] = "auto",
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that share the base.")] = 1,
+) -> None:
+    """Serve a base and its adapters by vLLM's OpenAI server, each under its own name (Ctrl-C ends it).
+
+    A key in FINBENCH_SERVE_KEY is required on every route.
+    """
+
+    kind = command.dtype(dtype)
+    with finbench.serve(
+        adapter, base=base, host=host, port=port, dtype=kind, tensor_parallel=tensor_parallel
+    ) as server:
+        show.listings.serving(server)
+        server.wait()
+
+
+def demo(
+    out: Annotated[Path, "Folder for everything it makes."] = Path("runs/demo"),
+) -> Found:
+    """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
+    from finbench.core.console import say
+
+    say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
+    adapter, scorecards = (out / "adapter").resolve(), out / "scorecards"
+    recipe = training.recipes.recipe("mini-sentiment-smollm2-135m-lora")
+    finbench.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())  # one that is finished is not done again
+    say("2. Score the base and the adapter on 150 sentences about companies and with words they have not seen.")
+    answer = scored(finbench.evaluate(str(adapter), out=scorecards), scorecards)
+
+    def shown() -> None:
+        answer.show()
+        typer.echo("Next: finbench train --task mini_ner, or a real set: finbench data list")
+
+    return Found(answer.value, shown)
+
+
+def doctor(
+    fix: Annotated[bool, "--fix", "Repair what keeps an installed vLLM from running."] = False,
+    data_dir: DataDir = None,
+) -> Found:
+    """What of this machine finbench can use, what is missing, and what to type."""
+    if fix:
+        from finbench.engines.vllm import installation
+
+        for line in installation.mend():
+            typer.echo(line, err=True)
+    findings = evaluation.examine_machine(data_dir)
+    bad = any(finding.state == "fault" for finding in findings)
+    stated = [finding.as_dict() for finding in findings]
+    return Found(stated, lambda: show.listings.doctor(findings), typer.Exit(1) if bad else None)

@@ -1,0 +1,215 @@
+"""What there is: tasks, data sets, recipes, bases, methods, servers, and what this machine can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from finbench.cli.show.layout import columned, put, put_facts
+from finbench.core.catalog import PREFIX, BaseEntry
+from finbench.core.console import out
+from finbench.core.records import Recipe, Task
+from finbench.data import SPLITS, ImportReport
+from finbench.evaluation import DoctorLine
+from finbench.methods import SERVED, Method, Tuner
+from finbench.training import recipes as recipe_files
+
+if TYPE_CHECKING:
+    from finbench.serving import Server
+
+_FACTS = "version family form main_metric labels baselines licence restricted split paper data"
+
+
+def tasks(found: Iterable[Task], groups: Mapping[str, list[str]]) -> None:
+    """Tasks by family, both forms of one in one row; then the groups."""
+    known = list(found)
+    names = {task.name for task in known}
+    table = columned("family", "task", "forms", "main metric", "data set")
+    before = ""
+    for task in sorted(known, key=lambda task: (task.family, task.name)):
+        if task.name.endswith("_mc") and task.name.removesuffix("_mc") in names:
+            continue
+        forms = [task.form] + (["_mc"] if f"{task.name}_mc" in names else [])
+        data = "shipped" if task.shipped else task.set
+        family = "" if task.family == before else task.family
+        table.add_row(family, task.name.removeprefix(PREFIX), ", ".join(forms), task.main_metric, data)
+        before = task.family
+    table.columns[1].no_wrap = table.columns[4].no_wrap = True
+    out.print(table)
+    out.print()
+    for name, members in groups.items():
+        shown = ", ".join(member.removeprefix(PREFIX) for member in members)
+        put(f"[bold]{name.removeprefix(PREFIX)}[/]: {shown}")
+    put("\nOne of them, with prompt, licence and paper: finbench tasks show NAME")
+
+
+def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
+    """Tasks one by one."""
+    for task in shown:
+        out.rule(str(task["name"]), align="left")
+        facts = {key.replace("_", " "): task[key] for key in _FACTS.split() if task[key] is not None}
+        put_facts(columned("", ""), facts)
+        out.print("\n[dim]prompt and answer of its first example[/]")
+        put(str(task["golden_prompt"]), markup=False)
+
+
+def imported(report: ImportReport) -> None:
+    """The end of an import."""
+    out.print(f"[bold]{escape(str(report.folder))}[/]", soft_wrap=True)
+    kept = ", ".join(f"{count:,} {split}" for split, count in report.rows.items() if count)
+    put(f"{report.read:,} rows read, kept {kept}", wrap=True)
+    if report.note:
+        put(f"[yellow]{escape(report.note)}[/]")
+    for why, count in sorted(report.dropped.items()):
+        put(f"  {count:,} left out: {why}")
+    if report.faults:
+        put(f"  {report.rejected:,} rejected: {escape(report.faults[0])}")
+
+
+def locked(found: Mapping[str, Mapping[str, str]], path: Path) -> None:
+    """Data sets and the commits they are pinned to."""
+    table = columned("set", "Hub", "commit")
+    for name, pin in found.items():
+        table.add_row(name, pin["path"], pin["revision"][:12])
+    out.print(table)
+    out.print(f"Written to {escape(str(path))}.", soft_wrap=True)
+
+
+def data_sets(tasks_by_set: Mapping[str, Task], found: Mapping[str, dict[str, Any] | None]) -> None:
+    """Data sets, here or to be imported, by family."""
+    table = columned("set", "train", "validation", "test", "from", "licence", numbers=range(1, 4))
+    names = sorted(found, key=lambda name: (tasks_by_set[name].family, name))
+    for name in names:
+        card = found[name]
+        if not card:
+            continue
+        counts = [f"{count:,}" if (count := card["rows"].get(split, 0)) else "-" for split in SPLITS]
+        hub = card.get("hub")
+        origin = ("Hub" if hub["pinned"] else "Hub, unpinned") if hub else "files"
+        if not card.get("complete", True):
+            origin += ", a part"
+        table.add_row(name, *counts, origin, tasks_by_set[name].licence)
+    if table.row_count:
+        out.print(table)
+    missing = [name for name in names if not found[name]]
+    if missing:
+        begun = "\nNot here" if table.row_count else "None is here"
+        out.print(f"{begun}; get one, with a network or from its authors' files:")
+    for command in dict.fromkeys(tasks_by_set[name].data for name in missing):
+        made = [name for name in missing if tasks_by_set[name].data == command]
+        which = "" if made[0] in command.split() else f"  [dim]# {', '.join(made)}[/]"
+        put(f"  {escape(command)}{which}")
+
+
+def recipes(found: Mapping[str, Recipe]) -> None:
+    """Recipes, two lines each: names stay whole on a narrow terminal."""
+    for name, recipe in found.items():
+        about = f"{recipe.method}, r {recipe.rank}, {recipe.bits} bits on {recipe.base}"
+        put(f"[bold]{escape(name)}[/]  {escape(about)}")
+        shown = ", ".join(task.removeprefix(PREFIX) for task in recipe.tasks)
+        put(Padding(escape(shown), (0, 0, 0, 2)), wrap=True)
+    put("\nTrain one: finbench train NAME")
+
+
+def bases(found: Iterable[BaseEntry]) -> None:
+    """Base models."""
+    table = columned("alias", "size", "Hub id", "licence")
+    table.columns[2].no_wrap = True
+    for base in found:
+        notes = {"gated": base.gated, "chat": base.chat, "embedded": base.wheel is not None}
+        shown = ", ".join([base.licence, *(name for name, true in notes.items() if true)])
+        table.add_row(base.alias, base.parameters, base.hub_id, shown)
+    out.print(table)
+    put("\nAny other: --base hub:org/name[@revision] or --base ./folder", wrap=True, markup=False)
+
+
+def methods(found: Iterable[Method], others: Iterable[Tuner]) -> None:
+    """A line each, what the last column means, and the names of peft's other tuners."""
+    found = list(found)
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    for head in ("method", "what it trains", "bits", "becomes"):
+        table.add_column(head, no_wrap=head != "what it trains")
+    for one in found:
+        table.add_row(f"[bold]{one.name}[/]", escape(one.summary), _bits(one), one.becomes)
+    put(table, wrap=True)
+    out.print()
+    meaning = Table.grid(padding=(0, 2))
+    meaning.add_row("[dim]becomes[/]", "[dim]and is served[/]")
+    for kind, how in SERVED.items():
+        meaning.add_row(kind, escape(how.replace("`", "")))
+    put(meaning, wrap=True)
+    out.print("\nTuners of peft, by peft's own name (*: not on GPT-2's Conv1D layers)")
+    names = Table.grid(padding=(0, 2))
+    names.add_column(no_wrap=True)
+    by_bits: dict[str, list[str]] = {}
+    for tuner in others:
+        by_bits.setdefault(_bits(tuner), []).append(tuner.name + ("" if tuner.conv1d else "*"))
+    for bits in sorted(by_bits, key=len, reverse=True):
+        names.add_row(f"[dim]{bits} bits[/]", ", ".join(by_bits[bits]))
+    put(names, wrap=True)
+    put("\nEquation, paper, defaults and options of one: [bold]finbench methods NAME[/]", wrap=True)
+
+
+def method(found: Method) -> None:
+    """One method: what it computes, what becomes of it, and every option."""
+    put(f"[bold]{found.name}[/]  {escape(found.summary)}\n", wrap=True)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    whole = found.becomes == "model"
+    reason = f": {found.refused}" if found.refused and found.bits != (16, 8, 4) else ""
+    defaults = ", ".join(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+                         for key, value in recipe_files.defaults_of(found).items())  # fmt: skip
+    layers = [] if found.conv1d else ["nn.Linear, not GPT-2's Conv1D"]
+    for name, text in (
+        ("computes", found.equation),
+        ("trains", found.trains and f"a layer: {found.trains} (h inputs, o outputs, rank r)"),
+        ("paper", found.paper.removeprefix("-")),
+        ("bits", ("" if whole else "any of " if len(found.bits) > 1 else "only ") + _bits(found) + reason),
+        ("layers", ", ".join(layers)),
+        ("becomes", f"{found.becomes}: {SERVED[found.becomes].replace('`', '')}"),
+        ("defaults", defaults),
+        ("not used", ", ".join(found.unused)),
+    ):
+        if text:
+            table.add_row(name, escape(text))
+    put(table, wrap=True)
+    offered = found.offered()
+    if found.options:
+        put("\nIts own options, as [bold]--set key=value[/], and their defaults", wrap=True)
+        own = Table.grid(padding=(0, 2))
+        for key, value in found.options.items():
+            shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            own.add_row(key, shown, escape(found.about.get(key, "as peft documents it")))
+        put(own, wrap=True)
+    if others := sorted(offered - set(found.options)):
+        put(f"\nAlso, as peft documents them: {', '.join(others)}", wrap=True)
+    bits = "" if 16 in found.bits or "bits" in found.defaults else f" --bits {found.bits[0]}"
+    put(f"\nTry it: [bold]finbench train --task mini_sentiment --method {found.name}{bits}[/]", wrap=True)
+
+
+def _bits(found: Method) -> str:
+    return ", ".join(map(str, found.bits))
+
+
+def doctor(findings: Sequence[DoctorLine]) -> None:
+    """The doctor's report: a line each, and below it what to type."""
+    marks = {"ok": "[green]ok   [/]", "note": "[yellow]note [/]", "fault": "[bold red]fault[/]"}
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        put(f"{marks[finding.state]}  {escape(finding.what):{width}}  {escape(finding.detail)}")
+        if finding.mend:
+            put(f"{'':{width + 9}}{escape(finding.mend)}", style="cyan")
+
+
+def serving(server: Server) -> None:
+    """Where a server is, what it serves, and how to ask it."""
+    put(f"Serving at {server.url}, models: {', '.join(server.models)}")
+    put("Ask one of them:", wrap=True)
+    out.print(Text(server.curl(server.models[-1])), soft_wrap=True)
+    put("Ctrl-C ends it.", wrap=True)

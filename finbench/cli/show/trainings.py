@@ -1,0 +1,190 @@
+"""What the commands that train print for people. No logic: each function shows what it is given."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from finbench.cli.show.layout import columned, put, put_facts
+from finbench.core import catalog
+from finbench.core.console import out
+from finbench.core.records import Adapter, Recipe
+from finbench.methods import method_named
+from finbench.pretraining import Pretrained, report
+from finbench.pretraining.report import amount, size
+from finbench.training import Made, merge_in_words
+
+
+def trained(adapter: Adapter, folder: Path, base: str) -> None:
+    """The end of a training run; ``base`` as it was named, since eval finds by itself only what has an alias."""
+    run = adapter.training
+    out.print(
+        f"[bold]{escape(str(folder))}[/]  {adapter.recipe.method}, {run.trainable_parameters:,} trainable parameters"
+    )
+    seen = f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
+    speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
+    put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
+    reference = str(folder) if "/" in str(folder) else f"./{folder}"
+    named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
+    put(f"Next: finbench eval --adapter {escape(reference + named)}")
+
+
+def merged(made: Made, folder: Path) -> None:
+    """What a merge wrote, and how close it is."""
+    what, against, close = merge_in_words(made)
+    out.print(f"[bold]{escape(str(folder))}[/]  {escape(what)}")
+    put(
+        f"Against the {against}, {close.probes} prompts, {close.positions} tokens:\n"
+        f"log-probabilities differ by at most {close.largest_difference:.2g}, mean divergence "
+        f"{close.mean_divergence:.2g} nats;\n"
+        f"{100 * close.agreement:.1f} % of next tokens and {100 * close.answers:.1f} % of answers agree.",
+        wrap=True,
+    )
+
+
+def tuned(recipe: Recipe, path: Path) -> None:
+    """What a search found, rung by rung."""
+    search = recipe.search
+    assert search is not None
+    table = columned("lr", *(f"{rows:,} rows" for rows in sorted({trial.rows for trial in search.trials})))
+    for lr in sorted({trial.lr for trial in search.trials}):
+        own = {trial.rows: trial for trial in search.trials if trial.lr == lr}
+        cells = []
+        for rows in sorted({trial.rows for trial in search.trials}):
+            loss = own[rows].loss if rows in own else math.nan
+            cells.append("diverged" if loss is None else "" if math.isnan(loss) else f"{loss:.4f}")
+        mark = "[bold green]" if lr == recipe.lr else ""
+        table.add_row(f"{mark}{lr:g}", *(f"{mark}{cell}" for cell in cells))
+    out.print(table)
+    put(f"Mean negative log-likelihood on {search.validation_rows:,} rows held out of train.", wrap=True)
+    put(f"Next: finbench train {escape(str(path))}")
+
+
+def outlined(plan: Mapping[str, Any], folder: Path) -> None:
+    """What a search would be, rung by rung."""
+    recipe, rates = plan["recipe"], plan["rates"]
+    out.print(f"{recipe['method']} on {recipe['base']}, {recipe['bits']} bits: lr {rates[0]:g} to {rates[-1]:g}")
+    table = columned("rung", "rates", "rows each", "steps each", "tokens each")
+    for number, rung in enumerate(plan["rungs"], start=1):
+        table.add_row(str(number), *(f"{rung[key]:,}" for key in ("trials", "rows", "steps", "tokens")))
+    out.print(table)
+    put(
+        f"{plan['tokens']:,} training tokens in all, about {plan['budget']} whole trainings; ranked on "
+        f"{plan['validation_rows']:,} rows held out of train. Would be written to {escape(str(folder))}.",
+        wrap=True,
+    )
+
+
+def planned(plan: Mapping[str, Any], folder: Path) -> None:
+    """What a training run would be."""
+    recipe = plan["recipe"]
+    rank = "" if "rank" in method_named(recipe["method"]).unused else f", rank {recipe['rank']}"
+    batch = recipe["batch_size"] * recipe["accumulate"]
+    shown = {
+        "folder": folder,
+        "base": f"{plan['base']['alias']} from {plan['base']['source']}",
+        "method": f"{recipe['method']}, {recipe['bits']} bits{rank}, lr {recipe['lr']:g}, seed {recipe['seed']}",
+        "becomes": plan["becomes"],
+        "rows": f"{plan['rows']:,} of " + ", ".join(recipe["tasks"]),
+        "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
+        "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
+    }
+    put_facts(columned("", ""), shown)
+    out.print("\n[dim]first row, prompt and answer[/]")
+    put("".join(plan["first_pair"]), markup=False)
+
+
+def costs(plan: dict[str, Any]) -> None:
+    """What ``finbench plan`` found."""
+    need = plan["memory_gib"]
+    parts = ", ".join(f"{name} {value:g}" for name, value in need.items() if name != "total")
+    count = f"{plan['processes']} x " if plan["processes"] > 1 else ""
+    time = f"{plan['seconds']:,.{int(plan['seconds'] < 100)}f}"
+    shown = {
+        "card": f"{count}{plan['gpu']}, {plan['gpu_gib']:g} GiB",
+        "base": plan["shape"],
+        "memory": f"{need['total']:g} GiB: {parts}, and the libraries' own",
+        "work": f"{plan['steps']:,} steps, {plan['tokens']:,} tokens, {plan['computed'] / plan['tokens']:.0%} computed",
+        "time": f"{time} s, {plan['tokens_per_second']:,} tokens/s, without loading",
+        "from": f"{plan['source']}; the card computes {plan['busy']:.0%} of the time, else it waits for the host",
+        **({} if plan["cost"] is None else {"cost": f"{plan['cost']:.2f}"}),
+    }
+    put_facts(Table.grid(padding=(0, 2)), shown)
+
+
+def pretraining_planned(plan: Mapping[str, Any], folder: Path) -> None:
+    """What a run would be."""
+    models = plan["models"]
+    table = columned("", *(model["name"] for model in models), numbers=range(1, len(models) + 1))
+    whole = next((model for model in models if model["name"] == "dense"), None)
+    shown: dict[str, Callable[[Any], str]] = {
+        "parameters": lambda m: f"{m['parameters']:,}",
+        "trained": lambda m: f"{m['trainable_parameters']:,}",
+        "compression": lambda m: f"{m['compression']:.2f}×",
+        "rank": lambda m: "" if m["rank"] is None else str(m["rank"]),
+        "operations a token": lambda m: amount(m["flops_training"]),
+        "all operations": lambda m: f"{m['work']:.2e}",
+        "memory, training": lambda m: size(m["memory_bytes"]),
+        "stored at 16, 8, 4 bits": lambda m: ", ".join(
+            size(m["bytes"][bits]) for bits in (("16",) if m["kind"] == "dense" else ("16", "8", "4"))
+        ),
+    }
+    for name, cell in shown.items():
+        table.add_row(f"[dim]{name}[/]", *(cell(model) for model in models))
+    if whole:
+        ratios = (f"{whole['flops_training'] / model['flops_training']:.2f}×" for model in models)
+        table.add_row("[dim]operations: dense over this[/]", *ratios)
+    for part in dict.fromkeys(part["name"] for model in models for part in model["parts"]):
+        counts = ({p["name"]: p["parameters"] for p in model["parts"]}.get(part) for model in models)
+        table.add_row(f"[dim]  {part}[/]", *("" if count is None else f"{count:,}" for count in counts))
+    out.print(table)
+    for model in models:
+        kept = f"; {len(model['kept'])} layers stay dense, they would not become smaller" if model["kept"] else ""
+        put(f"[dim]{model['name']}: {escape(model['what'])}{kept}[/]", wrap=True)
+        for warning in model["warnings"]:
+            put(f"[yellow]{escape(warning)}[/]", wrap=True)
+    _sources(plan["sources"])
+    put(
+        f"\n{plan['steps']:,} steps, {plan['tokens']:,} tokens each model, vocabulary {plan['vocabulary']:,}, "
+        f"{plan['dtype']}. Would be written to {escape(str(folder))}."
+    )
+
+
+def _sources(sources: list[dict[str, Any]]) -> None:
+    heads = ("text", "share", "epochs", "documents", "tokens", "bytes a token", "held out", "left out")
+    table = columned(*heads, numbers=range(1, len(heads)))
+    for part in sources:
+        table.add_row(
+            escape(part["name"]),
+            f"{100 * part['weight']:.1f} %",
+            f"{part['epochs']:.2f}",
+            f"{part['documents']:,}",
+            f"{part['tokens']:,}",
+            f"{part['bytes_per_token']:.2f}",
+            f"{part['held_out_documents']:,}",
+            ", ".join(f"{why}: {count:,}" for why, count in part["dropped"].items()),
+        )
+    out.print()
+    out.print(table)
+
+
+def pretrained(done: Pretrained, folder: Path) -> None:
+    """The end of a run: the model beside its baselines, and what to type next."""
+    table = columned("", *(model.name for model in done.models), numbers=range(1, len(done.models) + 1))
+    for name, cells in report.rows(done).items():
+        table.add_row(f"[dim]{escape(name)}[/]", *map(escape, cells))
+    out.print(table)
+    for model in done.models:
+        put(f"[dim]{model.name}: {escape(model.what)}[/]", wrap=True)
+    for name, mean, worst in report.truncations(done):
+        error = f"relative error of a matrix {mean:.3f} on average, {worst:.3f} at worst"
+        put(f"[dim]{name} was cut from trained weights: {error}[/]", wrap=True)
+    put(f"\nReport: {escape(str(folder / 'report.html'))}")
+    for number, command in enumerate(report.commands(done, folder)):
+        put(f"{'Next:' if not number else '  or:'} {escape(command)}")

@@ -1,0 +1,163 @@
+"""Commands that make weights, or say what that would take: train, plan, tune, merge, pretrain, sweep."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import finbench
+from finbench import grid, pretraining, training
+from finbench.cli import command, show
+from finbench.cli.command import DataDir, Found, RecipeOptions, taking
+from finbench.core.errors import FinbenchError
+
+Resume = Annotated[bool, "--resume", "Go on with a run that was stopped."]
+
+
+@taking(RecipeOptions, "Recipe")
+def train(
+    stated: RecipeOptions,
+    out: Annotated[Path | None, "Adapter folder; default runs/<name>."] = None,
+    resume: Resume = False,
+    gpus: Annotated[int | None, "GPUs that share the rows of every step."] = None,
+    processes: Annotated[int | None, "Processes that do, on the processor: --gpus without a GPU."] = None,
+    dry_run: Annotated[bool, "--dry-run", "Show what would be trained."] = False,
+    data_dir: DataDir = None,
+) -> Found:
+    """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
+    resolved = stated.resolved()
+    folder = out or Path("runs") / resolved.name
+    workers = training.process_count(gpus, processes)
+    result = finbench.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
+    if isinstance(result, dict):
+        return Found(result, lambda: show.trainings.planned(result, folder))
+    return Found(result, lambda: show.trainings.trained(result, folder, resolved.base))
+
+
+@taking(RecipeOptions, "Recipe")
+def plan(
+    stated: RecipeOptions,
+    gpu: Annotated[
+        str, "h100, h200, a100-80, a100-40, rtx4090, rtx3090, a6000, a5000, l4; cpu: this machine."
+    ] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="Cards that share the rows.")] = 1,
+    shape: Annotated[str | None, "Plan for a base of this size, unfetched: llama-3.1-8b, llama-3.1-70b ..."] = None,
+    price: Annotated[float | None, "An hour of a card, in any currency."] = None,
+    data_dir: DataDir = None,
+) -> Found:
+    """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
+
+    found = finbench.plan(stated.resolved(), gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
+    return Found(found, lambda: show.trainings.costs(found))
+
+
+@taking(RecipeOptions, "Recipe")
+def tune(
+    stated: RecipeOptions,
+    budget: Annotated[int, "Cost in whole trainings: 2^budget rates, halved after each."] = 3,
+    out: Annotated[Path | None, "Folder of the search; default runs/tune-<name>."] = None,
+    dry_run: Annotated[bool, "--dry-run", "Show what would be trained, and how much of it."] = False,
+    data_dir: DataDir = None,
+) -> Found:
+    """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
+    resolved = stated.resolved()
+    folder = out or Path("runs") / f"tune-{resolved.name}"
+    if dry_run:
+        outline = training.search_outline(resolved, budget=budget, data_dir=data_dir)
+        return Found(outline, lambda: show.trainings.outlined(outline, folder))
+    tuned, path = finbench.tune(resolved, folder, budget=budget, data_dir=data_dir)
+    return Found(tuned, lambda: show.trainings.tuned(tuned, path))
+
+
+def merge(
+    adapter: Annotated[str, "./folder, or hub:org/name[@rev]; of factors too."],
+    out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    base: Annotated[str | None, "The adapter's base, where bases.yaml does not know it."] = None,
+    onto: Annotated[str, "auto; dequantised: what was trained; bf16: the weights as published."] = "auto",
+    dtype: Annotated[str, "bfloat16, float16 or float32."] = "bfloat16",
+    bits: Annotated[int | None, "16, 8 or 4: of the base that an adapter without finbench.json was trained on."] = None,
+) -> Found:
+    """Make one 16-bit model of an adapter and its base, or of low-rank factors, and say how close the two are."""
+
+    made = finbench.merge(adapter, out, base=base, onto=onto, dtype=dtype, bits=command.bits(bits))
+    return Found(made, lambda: show.trainings.merged(made, out))
+
+
+def pretrain(
+    recipe: Annotated[Path, "A YAML file: examples/pretrain-*.yaml, docs/pretrain.md."],
+    out: Annotated[Path | None, "Folder of the run; default runs/<name>."] = None,
+    resume: Resume = False,
+    dry_run: Annotated[bool, "--dry-run", "Tokenise the text, and show what would be."] = False,
+    set_: Annotated[
+        list[str] | None, "--set", "A recipe key, key=value; structure.rank=64 reaches into a part; repeatable."
+    ] = None,
+) -> Found | None:
+    """Pretrain a model with low-rank structure, from nothing or from a checkpoint, beside dense baselines.
+
+    Ctrl-C keeps everything so far; --resume goes on at the exact batch.
+    """
+    stated = pretraining.read_recipe(recipe, command.settings(set_ or []))
+    folder = out or Path("runs") / stated.name
+    result = finbench.pretrain(stated, folder, resume=resume, dry_run=dry_run)
+    if not pretraining.main_process():
+        return None
+    if isinstance(result, dict):
+        return Found(result, lambda: show.trainings.pretraining_planned(result, folder))
+    return Found(result, lambda: show.trainings.pretrained(result, folder))
+
+
+def sweep(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The sweep's YAML; or a word: status, fetch")],
+    place: Annotated[
+        str | None,
+        typer.Argument(metavar="[DIR]", help="With status and fetch: where the results lie, a folder or URL."),
+    ] = None,
+    out: Annotated[str | None, "Results: a folder all nodes see, or a URL; default runs/sweep-<name>."] = None,
+    ray: Annotated[str | None, "A running cluster: auto, host:port; default: Ray on this machine."] = None,
+    dry_run: Annotated[bool, "--dry-run", "Show the cells, what is done already, and what the rest takes."] = False,
+    gpu: Annotated[
+        str | None, "With --dry-run: the card to plan for, as for finbench plan; default: this machine."
+    ] = None,
+    price: Annotated[float | None, "With --dry-run: an hour of a card, in any currency."] = None,
+    data_dir: DataDir = None,
+) -> Found:
+    """A grid of models, methods, tasks and seeds on Ray; the same command goes on after a stop or a kill.
+
+    finbench sweep status DIR, from another shell, shows how it stands; finbench sweep fetch URL copies the scorecards
+    here, into --out or runs/<name>.
+    """
+    if file in ("status", "fetch"):
+        if place is None:
+            raise FinbenchError("Which sweep?", f"finbench sweep {file} runs/sweep-NAME, or a URL")
+        if file == "fetch":
+            return _fetched(grid.Place(place), out)
+        found = grid.sweep_status(place)
+        return Found(found, lambda: show.grids.status(found))
+    if place is not None:
+        message = f"One file is swept, and {place} is a second argument."
+        raise FinbenchError(message, f"finbench sweep {file} --out {place}")
+    if not dry_run and (gpu or price is not None):
+        example = f"finbench sweep {file} --dry-run --gpu h100 --price 2.50"
+        raise FinbenchError("--gpu and --price are for a plan.", example)
+    result = finbench.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
+    if isinstance(result, grid.Schedule):
+        plan = grid.sweep_outline(result, grid.Place(out or f"runs/sweep-{result.sweep.name}"), gpu, price, data_dir)
+        return Found(plan, lambda: show.grids.planned(plan))
+    fault = None
+    if result.failed:
+        first = result.failed[0]
+        fault = FinbenchError(
+            f"{len(result.failed)} of {result.cells} cells failed; the first, {first['cell']}: {first['message']}",
+            first["hint"] or "The same command tries them again.",
+        )
+    return Found(asdict(result), lambda: show.grids.ended(result), fault)
+
+
+def _fetched(place: grid.Place, out: str | None) -> Found:
+    target = Path(out or f"runs/{place.url.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
+    count = place.fetch_cards(target)
+    said = f"{count:,} scorecards are in {target}.\nNext: finbench report {target} --spread seeds"
+    return Found({"cards": count, "folder": str(target)}, lambda: typer.echo(said))
