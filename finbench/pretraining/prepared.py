@@ -185,7 +185,7 @@ def _outlined(run: PreparedText, one: Member) -> dict[str, Any]:
         "kept": list(size.done.kept),
         "warnings": list(size.done.warnings),
         **size.described(),
-        "compression": round(size.done.compression, 4),
+        "compression": round(size.done.before / size.done.after, 4),
         "work": size.flops.training * recipe.total_steps * recipe.batch * recipe.context,
         "bytes": {str(bits): int(counts.stored_bytes(stored, bits)) for bits in (16, 8, 4)},
         "memory_bytes": _memory(run, one, size),

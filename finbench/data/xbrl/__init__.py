@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.data.xbrl.build import build_questions, report_as_json
+    from finbench.data.xbrl.build import build_questions
     from finbench.data.xbrl.prose import passages
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["build_questions", "passages", "report_as_json"]
+__all__ = ["build_questions", "passages"]

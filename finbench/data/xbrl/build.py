@@ -41,6 +41,16 @@ class QuestionsMade:
     dropped: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)  # filed too early
 
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "out": str(self.folder),
+            "filings": self.filings,
+            "rows": self.rows,
+            "dropped": dict(sorted(self.dropped.items())),
+            "filed_too_early": self.skipped,
+        }
+
     def lines(self) -> Iterator[str]:
         for entry in self.filings:
             filed = f"filed {entry['filed']}" if entry["filed"] else "filing date not stated"
@@ -247,15 +257,3 @@ def _check_whole(built: QuestionsMade, spool: Spool, wanted: dict[str, bool]) ->
         raise FinbenchError(f"--test-company {', '.join(missing)}: no such company here.", f"There are: {there}")
     if wanted and not any(counts["train"] for counts in spool.counts.values()):
         raise FinbenchError("Every company is a test company: no row is left for train.", "Leave --test-company out.")
-
-
-def report_as_json(built: QuestionsMade) -> str:
-    """The report as JSON."""
-    report = {
-        "out": str(built.folder),
-        "filings": built.filings,
-        "rows": built.rows,
-        "dropped": dict(sorted(built.dropped.items())),
-        "filed_too_early": built.skipped,
-    }
-    return json.dumps(report, indent=1)
