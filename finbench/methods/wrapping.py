@@ -139,7 +139,7 @@ def _named_layers(recipe: Recipe, found: list[Layer]) -> None:
     """peft passes over what ``exclude_modules`` and ``layers_to_transform`` name in vain."""
     excluded = recipe.options.get("exclude_modules")
     for name in excluded if isinstance(excluded, list) else []:
-        if not any(layer.ends_in(name) for layer in found):
+        if not any(layer.ends_in(str(name)) for layer in found):
             raise FinbenchError(
                 f"exclude_modules: {name!r} is none of the target modules.{near(str(name), found)}",
                 f"They are: {', '.join(endings(found))}",
