@@ -128,7 +128,7 @@ class VLLMEngine(Engine):
         return bases.chat_template(self.encoder.tokenizer, self.base.id.alias)
 
     def memory(self) -> int:
-        return self.pool.memory if self.pool else 0
+        return sum(worker.memory for worker in self.pool.workers) if self.pool else 0
 
     def close(self) -> None:
         if self.pool is not None:
