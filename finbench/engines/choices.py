@@ -4,7 +4,7 @@ A request is (context tokens, continuation tokens), as lm-eval encodes it, and w
 token of its continuation after all before it. Requests become token trees: the labels of one context, the two
 sentences of a WinoGrande row, nine questions about one headline are branches of one tree; a node is run once,
 however many requests pass it. What every tree of a call starts with (an instruction, worked examples) is the
-call's ``prefix``, run once for all of them. The answers are exact: the same numbers as one run a request.
+call's ``prefix``, run once for all of them.
 """
 
 from __future__ import annotations

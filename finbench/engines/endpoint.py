@@ -109,7 +109,6 @@ class ServerEngine(Engine):
         return str(postprocess_generated_text(text or "", until, None))
 
     def _scored(self, context: str, continuation: str) -> tuple[float, bool]:
-        """Log-likelihood of the continuation, and whether each token of it was the most probable one."""
         if _messages(context) is not None:
             raise FinbenchError("An endpoint gives no log-likelihoods under a chat template.", "Use --no-chat")
         spaces = len(context) - len(context.rstrip())  # they belong to the first token of the answer

@@ -102,7 +102,6 @@ def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Sequenc
 
 
 def _step(forward: Forward, live: _Rows, past: int) -> None:
-    """One more token for every row."""
     positions = past + live.seen.sum(dim=-1, keepdim=True)
     live.seen = torch.cat([live.seen, torch.ones_like(live.seen[:, :1])], dim=-1)
     own = live.seen.cumsum(dim=-1) - 1 + past

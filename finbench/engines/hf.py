@@ -120,7 +120,6 @@ class HFEngine(Engine):
         return bases.chat_template(self.tokenizer, self.base.id.alias)
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
-        """Longest prompts first; ``done`` gets the answers of each batch as soon as it is through."""
         answers: dict[int, Any] = {}
         for group in self._groups(requests):
             self.lm.best = requests[group[0]].task_name in self.best

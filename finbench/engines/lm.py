@@ -119,7 +119,6 @@ class TreeLM(HFLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        """Answers of (texts, context tokens, continuation tokens), in order."""
         near = [] if self.slow else [at for at, one in enumerate(requests) if not self._far(len(one[1] + one[2]) - 1)]
         far = sorted(set(range(len(requests))) - set(near))
         answers: dict[int, tuple[float, bool]] = {}
@@ -161,13 +160,11 @@ class TreeLM(HFLM):
         return list(answers.values())
 
     def _run(self, plan: choices.TreePlan) -> Iterator[list[tuple[choices.Tree, race.Scored]]]:
-        """The trees of a plan in their order, a forward pass at a time, each with what was found in it."""
         wanted = max(1, _WIDE // (4 * self.bare.config.get_text_config().vocab_size))
         for batch in choices.batches(plan.trees, self.tokens, wanted, self.rows, len(plan.prefix)):
             yield list(zip(batch, self.forward.score(batch, plan.prefix), strict=True))
 
     def _race(self, requests: Sequence[choices.Request], heard: Done) -> list[tuple[float, bool]]:
-        """As ``_score``, for the labels of one document."""
         answers: dict[int, tuple[float, bool]] = {}
         for field in race.fields([None] * len(requests), requests):
             own = [requests[number] for number in field]
@@ -187,7 +184,6 @@ class TreeLM(HFLM):
         return [answers[number] for number in range(len(requests))]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Texts, each up to its first stop string."""
         answers: dict[int, str] = {}
         groups: dict[str, list[int]] = {}
         for number, request in enumerate(requests):

@@ -54,7 +54,6 @@ class Race:
 
     @property
     def over(self) -> bool:
-        """Whether the best request is known."""
         return not self.left
 
     def heat(self) -> TreePlan:
@@ -113,7 +112,6 @@ class Race:
         self.left = {request for request in self.left if self.sums[request] > self.best - SURE}
 
     def answers(self) -> list[tuple[float, bool]]:
-        """(log-likelihood, greedy) of every request."""
         whole = [self.steps[r] == len(target) for r, target in enumerate(self.plan.targets)]
         return [(total, known and best) for total, known, best in zip(self.sums, whole, self.greedy, strict=True)]
 

@@ -227,7 +227,6 @@ def _options(doc: dict[str, Any]) -> list[Any]:
 
 
 def _guess(lm_task: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any]) -> dict[str, float]:
-    """Strict metrics of the task for given labels, by its own scorer."""
     per_doc = []
     for doc, guess in zip(docs, guesses, strict=True):
         answers: list[Any] = [guess]

@@ -75,7 +75,6 @@ def _checked(tasks: Iterable[Task], metadata: Mapping[str, Any]) -> dict[str, An
 
 
 def _fetch(missing: list[Task], data_dir: Path | None) -> None:
-    """Import what is missing from the Hub; what cannot be had is one error with the commands to type."""
     from finbench.data import import_data, on_hub
 
     faults, offline, where = [], "", f" --data-dir {data_dir}" if data_dir else ""
@@ -97,7 +96,6 @@ def _fetch(missing: list[Task], data_dir: Path | None) -> None:
 
 
 def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a task's rows came from, as its DataId records it."""
     from finbench.data import describe_set
 
     choices = {

@@ -221,16 +221,17 @@ class Spread:
 
     mean: float
     deviation: float
-    n: int
     low: float
     high: float
 
 
 def seed_spread(values: Sequence[float]) -> Spread:
     """Spread (n - 1 in its denominator) of one metric over runs that differ in their seed only; at least two values."""
+    if len(values) < 2:
+        raise ValueError(f"a spread needs two seeds, got {len(values)}")
     mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
     half = t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
-    return Spread(mean, deviation, len(values), mean - half, mean + half)
+    return Spread(mean, deviation, mean - half, mean + half)
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> float:

@@ -118,7 +118,6 @@ def _score_faults(task: Task, lm_task: Any) -> Iterator[str]:
 
 
 def _scored(task: Task, lm_task: Any, right: bool) -> dict[str, float]:
-    """Every metric of right or wrong answers, after the task's filters."""
     instances = prompts.requests(lm_task)
     for instance in instances:
         answer: Any = " " + str(lm_task.doc_to_target(instance.doc)) if right else ""

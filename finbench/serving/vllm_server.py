@@ -125,7 +125,6 @@ def serve(
 
 
 def _check(found: Sequence[Candidate]) -> None:
-    """One base; every adapter beside it; all faults at once."""
     faults = [*preflight.missing(), *(fault for one in found for fault in preflight.against(one))]
     for one in found:
         if one.adapter is not None and one.subject.kind == "model":

@@ -76,7 +76,6 @@ class VLLMEngine(Engine):
         self.generation: dict[str, Any] = own.to_diff_dict() if own else {}  # the model's own, where not the default
 
     def _engine(self, batch_size: int | None, tensor_parallel: int, max_length: int | None) -> dict[str, Any]:
-        """Arguments of vLLM's EngineArgs."""
         engine: dict[str, Any] = {
             "model": str(self.base.folder),
             "dtype": self.dtype,
@@ -110,7 +109,6 @@ class VLLMEngine(Engine):
         return engine
 
     def use(self, adapter: Path | None) -> None:
-        """Answer as the base with this adapter from now on; it must be one of those given at the start."""
         if adapter is not None and adapter not in self.names:
             raise FinbenchError(
                 f"{adapter} was not given when the engine was made.",
@@ -128,7 +126,7 @@ class VLLMEngine(Engine):
         return bases.chat_template(self.encoder.tokenizer, self.base.id.alias)
 
     def memory(self) -> int:
-        return self.pool.memory if self.pool else 0
+        return sum(worker.memory for worker in self.pool.workers) if self.pool else 0
 
     def close(self) -> None:
         if self.pool is not None:
@@ -139,7 +137,6 @@ class VLLMEngine(Engine):
         return self.answer_all([(self.current, request) for request in requests], done)
 
     def answer_all(self, asked: _Asked, done: Done) -> list[Any]:
-        """Answers of (adapter, request): those of different adapters are in the engine at the same time."""
         pool = self._started()
         answers: dict[int, Any] = {}
 
@@ -190,7 +187,6 @@ class VLLMEngine(Engine):
         return {"id": number, "adapter": name, "prompt": run.prompt, "forced": run.forced, "ids": run.ids}
 
     def _pairs(self, window: Sequence[int], asked: _Asked) -> Iterator[tuple[Path | None, list[int], Any]]:
-        """For each adapter: itself, the numbers of its requests, and these in tokens."""
         for adapter in dict.fromkeys(asked[at][0] for at in window):
             own = [at for at in window if asked[at][0] == adapter]
             yield adapter, own, self.encoder.loglikelihood([asked[at][1] for at in own], disable_tqdm=True)
@@ -236,7 +232,6 @@ class VLLMEngine(Engine):
                     racing[share][2].enter(run.tree, forced_runs.read(run, answer))
 
     def _continue(self, pool: Pool, window: Sequence[int], asked: _Asked, deliver: Done) -> None:
-        """Prompts that are to be continued."""
         until: dict[int, list[str]] = {}
         requests = []
         own = self.generation.get("eos_token_id")
@@ -312,7 +307,6 @@ class _Ledger:
         self.waiting = [dict(tree.paths) for tree in plan.trees]
 
     def empty(self) -> dict[int, tuple[float, bool]]:
-        """Answers of the requests without a continuation."""
         return {self.numbers[at]: (0.0, True) for at, target in enumerate(self.plan.targets) if not target}
 
     def enter(self, run: forced_runs.ForcedRun, answer: Mapping[str, Any]) -> dict[int, tuple[float, bool]]:

@@ -35,7 +35,6 @@ class ForcedRun:
 
     @property
     def ids(self) -> list[int]:
-        """All tokens that are asked for, each once."""
         return list(dict.fromkeys(token for part in self.wanted for token in part))
 
 

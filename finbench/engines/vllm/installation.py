@@ -86,7 +86,6 @@ def mend() -> Iterator[str]:
 
 
 def _forget() -> None:
-    """Take back the name that we have given."""
     while _ours():
         place = Path(str(importlib.metadata.distribution("vllm").locate_file(f"vllm-{package('vllm')}.dist-info")))
         try:

@@ -135,7 +135,7 @@ class Pool:
         self.heard: queue.SimpleQueue[Any] = queue.SimpleQueue()
         width = int(settings["engine"].get("tensor_parallel_size", 1))
         self.workers = [Worker(settings, _place(number, count, width, on_cpu), self.heard) for number in range(count)]
-        self.ready = self.next = 0
+        self.next = 0
         self.looked = time.monotonic()
 
     def close(self) -> None:
@@ -144,19 +144,13 @@ class Pool:
 
     def await_ready(self) -> None:
         """Wait until every engine is loaded; FinbenchError with vLLM's own reason where one is not."""
-        while self.ready < len(self.workers):
+        while not all(worker.max_length for worker in self.workers):
             for worker, message in self._hear(_STARTING):
                 if fault := message.get("fault"):
                     self.close()
                     hint = "--arg max_length=4096" if "max_model_len" in fault else "finbench doctor"
                     raise FinbenchError(f"vLLM cannot start: {fault}", f"{hint}, or --engine hf")
                 worker.memory, worker.max_length = message["memory"], message["max_length"]
-                self.ready += 1
-
-    @property
-    def memory(self) -> int:
-        """Peak memory in bytes, of all processes together."""
-        return sum(worker.memory for worker in self.workers)
 
     def answers(self, requests: Sequence[tuple[int, Mapping[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
         """Answers of (share, request) as they come; requests of one share go to one process, whose cache they share.
