@@ -53,7 +53,7 @@ def forecasts(
     planner, known = Planner(price, data_dir), dict[str, Forecast]()
     found = {}
     with progress() as bar:
-        task = bar.add_task("planning", total=len(board.cells))
+        task = bar.add_task("planning", total=len(board.cells), note="")
         for cell in board.cells:
             card = gpu or ("" if cell.needs.gpus else "cpu")
             key = digest({**decisive(cell.recipe), "card": card, "processes": cell.needs.processes})

@@ -34,7 +34,7 @@ GPT2 = {"gpt2": (768, 12, 12), "gpt2-xl": (1600, 48, 25)}  # hidden, layers, hea
 
 
 @dataclass(frozen=True)
-class Needs:
+class Footprint:
     """Bytes of a training on one card, and operations of the forward part of its largest pass."""
 
     weights: float
@@ -169,7 +169,7 @@ def needs(
     rows: Sequence[batches.TrainingRow],
     processes: int = 1,
     on_cpu: bool = False,
-) -> Needs:
+) -> Footprint:
     """Of a training whose largest pass is over ``rows``, on each card. ``model``, on the meta device, is used up.
 
     Sharded, a card holds its share of the base, two of its layers whole, and embeddings and head whole.
@@ -189,7 +189,7 @@ def needs(
         weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
     activations, operations = counted(model, recipe, rows, on_cpu)
     logits = answers * vocabulary * (2 + 4 + 4)  # as computed, in float32, and the gradient of that
-    return Needs(weights, held * count, activations, logits, loading, operations)
+    return Footprint(weights, held * count, activations, logits, loading, operations)
 
 
 def duration(
@@ -286,7 +286,7 @@ def _model(run: runner.Prepared, shape: str | None) -> Any:
     return shaped(shape) if shape else bases.skeleton(run.base)
 
 
-def _asked(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None, processes: int = 1) -> Needs:
+def _asked(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None, processes: int = 1) -> Footprint:
     """The needs of ``recipe`` with the rows of ``run``: its largest packed pass of the first epoch."""
     from finbench.training import loops, packing
 
