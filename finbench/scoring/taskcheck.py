@@ -156,9 +156,9 @@ def _golden_faults(task: Task, golden: dict[str, Any], write: bool) -> Iterator[
 
 def _data_faults(task: Task) -> Iterator[str]:
     """Rows of a shipped set: each is valid, and no text of test is in train."""
-    helper = paths.helper("rows")
+    find, read = (resolve_function(Function(f"lib.rows.{name}")) for name in ("find", "read"))
     try:
-        rows = {split: helper.read(file, task.labels) for split, file in helper.find(task.set, True).items()}
+        rows = {split: read(file, task.labels) for split, file in find(task.set, True).items()}
     except ValueError as fault:
         yield str(fault)
         return
