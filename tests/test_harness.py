@@ -22,6 +22,7 @@ def _results(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_command_line_of_lm_eval_gives_what_its_own_model_gives(llama: Path, tmp_path: Path) -> None:
     tasks = "finbench_mini_sentiment"
     for model, out in (("finbench", tmp_path / "ours"), ("hf", tmp_path / "theirs")):
