@@ -9,11 +9,11 @@ from pathlib import Path
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, unknown
-from finbench.data.audit import answers, copies, figures, known, label_checks, near, reading
+from finbench.data.audit import answers, copies, figures, known, label_checks, near
 from finbench.data.audit.columns import Item, as_text, canonical, layout
 from finbench.data.audit.context import LABELS, AuditContext, AuditedFile, share
 from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
-from finbench.data.audit.reading import Input
+from finbench.data.audit.formats import Input
 from finbench.data.audit.row_store import RowStore
 from finbench.data.audit.texts import Texts
 from finbench.data.contamination import Index, fields
@@ -74,7 +74,7 @@ def audit_against(what: Sequence[str | Path], files: Sequence[Path], data_dir: P
             raise FinbenchError("No test rows to look for.", "Name a set or a test file: finbench data list")
         for source in reader.sources:
             source.split = "test"  # a file that was named here is a test, whatever it is called
-        trained = reading.inputs([Path(path) for path in files])
+        trained = formats.inputs([Path(path) for path in files])
         for each in trained:
             reader.read(each, split="train")
         if not any(source.split == "train" for source in reader.sources):
@@ -132,20 +132,20 @@ def resolved(names: list[str], data_dir: Path | None) -> Iterator[Input]:
         if Path(name).exists():
             given.append(Path(name))
         elif short in here:
-            for each in reading.inputs([home / short]):
+            for each in formats.inputs([home / short]):
                 if each.file.suffix == ".jsonl":
                     yield each._replace(name=f"{short}/{each.name}")
         elif short in shipped:
             for path in sorted((paths.shipped("tasks") / "mini").glob(f"{short}.*.jsonl")):
-                yield from reading.inputs([path])
+                yield from formats.inputs([path])
         elif short in sets:
             raise FinbenchError(f"{short} is not in {home}.", catalog.of_set(short).data)
         elif name.startswith("hub:"):
-            yield from reading.on_hub(name)
+            yield from formats.on_hub(name)
         else:
             raise unknown("file or set", name, {*sets, *beside(Path(name))}, "finbench data list")
     if given:
-        yield from reading.inputs(given)
+        yield from formats.inputs(given)
 
 
 class Reader:
@@ -170,7 +170,7 @@ class Reader:
             try:
                 made = layout(good, each.name)
             except FinbenchError:  # its texts may lie in objects
-                sample, found = [reading.flat(item) for item in sample], map(reading.flat, found)
+                sample, found = [formats.flat(item) for item in sample], map(formats.flat, found)
                 good = [item for item in sample if isinstance(item, RawRecord)]
                 made = layout(good, each.name)
         except FinbenchError as fault:
@@ -179,7 +179,7 @@ class Reader:
         of_set = known.recognise(each.name, good, made)
         licence, free = known.licence_of(of_set.set if of_set else Path(each.name).name.split(".")[0], each.folder)
         codes = of_set.codes if of_set else {}
-        source = AuditedFile(-1, each.name, split or reading.split_in(each.name), made, licence, free, codes)
+        source = AuditedFile(-1, each.name, split or formats.split_in(each.name), made, licence, free, codes)
         items = self._items(itertools.chain(sample, found), source, of_set)
         self.store.add(self._pairs(items, source, split, keep))
 

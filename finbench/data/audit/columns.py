@@ -11,7 +11,7 @@ from os.path import commonprefix
 from typing import Any, NamedTuple
 
 from finbench.core.errors import FinbenchError
-from finbench.data.audit.reading import split_named
+from finbench.data.audit.formats import split_named
 from finbench.data.readers import RawRecord
 
 # Names as they are met, without case, spaces and underscores, the likeliest first.

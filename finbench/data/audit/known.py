@@ -14,7 +14,7 @@ from finbench.core.paths import helper
 from finbench.data.audit.columns import Layout, canonical
 from finbench.data.audit.context import AuditContext, AuditedFile
 from finbench.data.audit.findings import Finding
-from finbench.data.audit.reading import split_in
+from finbench.data.audit.formats import split_in
 from finbench.data.readers import RawRecord
 
 _FREE = re.compile(

@@ -12,7 +12,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.data.xbrl.build import build_questions
-    from finbench.data.xbrl.prose import passages
+    from finbench.data.xbrl.texts import passages
 else:
     __getattr__ = face(__name__)
 
