@@ -131,6 +131,17 @@ def test_it_learns_and_is_read_again_as_it_was(
     )
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_whole_model_has_the_layers_that_no_adapter_reaches(
+    bits: int, train_once: TrainOnce, folders: dict[str, Path]
+) -> None:
+    some = recipe(folders["llama"], "pissa", bits=bits, target_modules=["q_proj"])
+    run = train_once(f"pissa-some-{bits}", some)
+    model, tokenizer = bases.load(bases.Base(run.record.base, run.folder), 16, torch.float32)
+    found = log_probabilities(model.eval(), tokenizer, TEXT)
+    torch.testing.assert_close(found, run.logits, atol=0.05 if bits == 8 else 1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(("method", "base", "bits"), CASES)
 def test_merged_is_unmerged(
     method: str, base: str, bits: int, trained: Callable[..., Trained], folders: dict[str, Path], tmp_path: Path

@@ -124,7 +124,7 @@ def whole(model: Any, factors: dict[str, convert.Factors]) -> Any:
     with torch.no_grad():
         for name, tensor in base.named_parameters():
             target = parameters.get(name.replace(".base_layer.bias", ".bias"))
-            if target is not None:  # norms, embeddings and biases; the rest are quantised or the adapter's
+            if target is not None and type(tensor) is torch.nn.Parameter:  # neither the adapter's nor quantised
                 target.copy_(tensor)
     quantise.copy_dequantised(base, plain, factors)
     plain.generation_config = base.generation_config
