@@ -116,8 +116,11 @@ def missing() -> list[str]:
 
 def against(one: Candidate) -> list[str]:
     """Every reason why vLLM can serve a subject neither unmerged nor merged."""
+    import torch
+
+    assert one.base is not None
     found = []
-    if one.base is not None and is_structured(one.base.folder):
+    if is_structured(one.base.folder):
         found.append(
             f"{one.base.id.alias} is stored as low-rank factors, which finbench alone computes; vLLM serves it dense: "
             f"finbench merge {one.base.folder} --out dense"
@@ -131,22 +134,13 @@ def against(one: Candidate) -> list[str]:
     if how.how == "no":
         found.append(f"{one.subject.name}: " + ", ".join(how.reasons))
     if how.how == "unmerged" and one.adapter is not None and one.subject.kind == "peft":
-        assert one.base is not None
         if odd := servable.unmatched(one.adapter, bases.linear_layers(one.base)):
             found.append(f"{one.subject.name}: {len(odd)} tensors match no layer of its base, such as {odd[0]}")
-    return found + _heads(one)
-
-
-def _heads(one: Candidate) -> list[str]:
-    """On a CPU vLLM's attention knows some head sizes only."""
-    import torch
-
-    assert one.base is not None
     size = bases.head_size(one.base)
-    if torch.cuda.is_available() or size is None or size in _CPU_HEADS:
-        return []
-    known = ", ".join(map(str, _CPU_HEADS))
-    return [f"{one.base.id.alias} has attention heads of size {size}; on a CPU vLLM takes {known}"]
+    if size is not None and size not in _CPU_HEADS and not torch.cuda.is_available():
+        known = ", ".join(map(str, _CPU_HEADS))
+        found.append(f"{one.base.id.alias} has attention heads of size {size}; on a CPU vLLM takes {known}")
+    return found
 
 
 def route(one: Candidate) -> servable.Route:

@@ -110,12 +110,16 @@ def read(folder: Path) -> AdapterFolder:
         _compare(folder, found)
     safety.check_adapter(config, folder / "adapter_config.json", safety.check_header(weights))
     _scan(weights)
-    return AdapterFolder(folder, found, "peft", identity(folder), config)
+    return AdapterFolder(folder, found, "peft", identity(folder, config), config)
 
 
-def identity(folder: Path) -> str:
-    """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library."""
-    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(stated_config(folder))})
+def identity(folder: Path, config: dict[str, Any] | None = None) -> str:
+    """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library.
+
+    ``config``: the configuration, where it has been read already.
+    """
+    config = stated_config(folder) if config is None else config
+    return digest({"weights": sha256_file(folder / WEIGHTS), "config": decisive_config(config)})
 
 
 def decisive_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -276,8 +280,8 @@ def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
-    name = "a" + identity(folder)[:16]
     copied, stated = _copied(model, folder), stated_config(folder)
+    name = "a" + identity(folder, stated)[:16]
     calibrated = stated.get("peft_type") == irqlora.KIND
     try:
         if calibrated:

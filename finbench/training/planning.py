@@ -11,7 +11,7 @@ from typing import Any
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import Bits, Recipe
-from finbench.methods import Layer, method_named, targets
+from finbench.methods import Layer, targets
 from finbench.models import bases, empty_model
 from finbench.training import batches, gpus, runner, speedups
 from finbench.training.gpus import GIB, HOST, Card
@@ -301,7 +301,7 @@ def _asked(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None, pr
 def _fitting(run: runner.Prepared, gpu: str, shape: str | None, processes: int) -> str:
     """What to change, the least first: smaller passes, then fewer bits, then shards over cards, then another card."""
     recipe, card = run.recipe, gpus.card(gpu)
-    method, longest = method_named(recipe.method), max(run.sampler.lengths)
+    method, longest = run.method, max(run.sampler.lengths)
     for bits in [bits for bits in (16, 8, 4) if bits <= recipe.bits and bits in method.bits]:
         for tokens in dict.fromkeys(min(size, recipe.pass_tokens) for size in (recipe.pass_tokens, 1024, 512, longest)):
             changed = recipe.model_copy(update={"bits": bits, "pass_tokens": tokens})

@@ -14,7 +14,7 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Contamination, DataId, Loop, Recipe
 from finbench.data import contamination
-from finbench.methods import method_named, quantise
+from finbench.methods import Method, method_named, quantise
 from finbench.models import bases
 from finbench.scoring import prompts
 from finbench.training import batches
@@ -39,6 +39,16 @@ class Prepared:
     contamination: Contamination
     passes: loops.Passes
     slower: str  # why the passes are not faster ones; empty where they are the fastest, or asked for
+
+    @property
+    def method(self) -> Method:
+        """The recipe's method."""
+        return method_named(self.recipe.method)
+
+    @property
+    def dtype(self) -> Any:
+        """The torch dtype that the base computes in."""
+        return bases.compute_dtype(self.recipe.dtype)
 
     @property
     def decisive(self) -> dict[str, Any]:
@@ -79,8 +89,9 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     recipe = bases.on_factors(recipe, base)
     quantise.check(recipe.bits)
     skeleton = bases.skeleton(base)
-    method_named(recipe.method).verify(recipe, bases.layers_of(skeleton))
-    method_named(recipe.method).rehearse(recipe, bases.skeleton(base))
+    method = method_named(recipe.method)
+    method.verify(recipe, bases.layers_of(skeleton))
+    method.rehearse(recipe, bases.skeleton(base))
     tokenizer = bases.load_tokenizer(base)
     template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
     longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
@@ -110,7 +121,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     sampler = batches.StepSampler(lengths, recipe.batch_size, recipe.accumulate, recipe.seed)
     steps = max(1, math.ceil(recipe.epochs * len(sampler)))  # as transformers' Trainer counts them
     if select is None:  # a trial's rows may be no run at all, but what it is ranked on
-        method_named(recipe.method).check_steps(recipe, steps)
+        method.check_steps(recipe, steps)
     loop, slower = loops.choose(recipe, skeleton, max(lengths, default=0))
     vocabulary = skeleton.config.get_text_config().vocab_size
     passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)

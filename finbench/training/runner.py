@@ -17,7 +17,7 @@ from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import write_atomic, writing
 from finbench.core.records import Adapter, BaseModelId, Recipe, Training, Truncation
-from finbench.methods import Cut, Start, method_named
+from finbench.methods import Cut, Start
 from finbench.models import adapters, bases
 from finbench.training import batches, checkpoints, launch, merging, speedups
 from finbench.training.preparation import Prepared, choose, prepare
@@ -60,7 +60,7 @@ def train(
         real, computed = run.tokens(run.passes, processes)
         return {
             "recipe": recipe.model_dump(),
-            "becomes": method_named(recipe.method).ends_as(recipe),
+            "becomes": run.method.ends_as(recipe),
             "base": run.base.id.model_dump(),
             "data": [part.model_dump() for part in run.data],
             "rows": len(run.rows),
@@ -96,8 +96,7 @@ def train(
 def work(run: Prepared, out: Path, resume: bool) -> None:
     """Train, as one of the processes of a run that owns ``out``; the first one saves the adapter."""
     folder = out / "checkpoints"
-    dtype = bases.compute_dtype(run.recipe.dtype)
-    model, tokenizer = begin(run, dtype)
+    model, tokenizer = begin(run, run.dtype)
     checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
     for line in passed:
         say(line)
@@ -105,7 +104,7 @@ def work(run: Prepared, out: Path, resume: bool) -> None:
         say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
     trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
     if environment.rank() == 0:
-        _save(run, model, tokenizer, str(dtype).removeprefix("torch."), _measure(run, model, trainer, watch), out)
+        _save(run, model, tokenizer, _measure(run, model, trainer, watch), out)
 
 
 def fit(
@@ -133,7 +132,7 @@ def fit(
                 recipe,
                 passes,
                 model=model,
-                args=arguments(recipe, run.steps, folder, bases.compute_dtype(recipe.dtype)),
+                args=arguments(recipe, run.steps, folder, run.dtype),
                 train_dataset=run.rows,
             )
         with stopping_gently(watch), passes.at_work(model), writing(folder):
@@ -154,7 +153,7 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     """(model, tokenizer) at the start of a run: the base with the method's layers, weights drawn from the seed."""
     from transformers import set_seed
 
-    recipe, method = run.recipe, method_named(run.recipe.method)
+    recipe, method = run.recipe, run.method
     speedups.check_sharding(recipe, environment.processes())
     speedups.check(recipe)
     model, tokenizer = bases.load(run.base, method.loads(recipe), dtype, recipe.sharding == "fsdp")
@@ -210,7 +209,7 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
         "loop": run.passes.loop,
         "pass_tokens": run.passes.tokens,
         "sharding": run.recipe.sharding,
-        "dtype_used": str(bases.compute_dtype(run.recipe.dtype)),
+        "dtype_used": str(run.dtype),
         "versions": environment.versions(),
     }
     if checkpoints.newest(mark.parent)[0]:
@@ -278,16 +277,15 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
     )
 
 
-def _save(run: Prepared, model: Any, tokenizer: Any, dtype: str, measured: Training, out: Path) -> None:
+def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Path) -> None:
     """Write the adapter folder: weights first, ``finbench.json`` last, which says that the rest is whole."""
-    recipe, base = run.recipe, run.base
+    recipe, base, method, dtype = run.recipe, run.base, run.method, str(run.dtype).removeprefix("torch.")
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     bad = [name for name, tensor in trained.items() if not tensor.isfinite().all()]
     if bad:
         raise FinbenchError(
             f"Training ended with weights that are not finite ({bad[0]}).", "Use a smaller learning rate: --lr"
         )
-    method = method_named(recipe.method)
     whole = method.makes(recipe) == "model"
     staging = out / "checkpoints" / "final"
     shutil.rmtree(staging, ignore_errors=True)
@@ -327,7 +325,7 @@ def _truncation(run: Prepared, model: Any, tokenizer: Any, saved: Path, cut: Cut
     template = bases.chat_template(tokenizer, run.base.id.alias) if run.recipe.chat else None
     texts = merging.probes(list(run.recipe.tasks), template)
     before = [merging.log_probabilities(model.eval(), tokenizer, text) for text in texts]
-    base, _ = bases.load(run.base, 16, bases.compute_dtype(run.recipe.dtype))
+    base, _ = bases.load(run.base, 16, run.dtype)
     again = adapters.attach(base.float(), saved).eval()
     after = [merging.log_probabilities(again, tokenizer, text) for text in texts]
     return Truncation(**dataclasses.asdict(cut), **merging.compare(before, after))

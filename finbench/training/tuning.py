@@ -22,8 +22,6 @@ from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest, write_atomic
 from finbench.core.records import Recipe, Search, Trial
-from finbench.methods import method_named
-from finbench.models import bases
 from finbench.scoring import prompts
 from finbench.training import batches, preparation, runner
 
@@ -125,7 +123,7 @@ def _rows(
     held = runner.prepare(chosen, data_dir, _side(recipe, "held", 1.0))
     sides = [runner.prepare(chosen, data_dir, _side(recipe, "train", share)) for _, share in rungs]
     for run in sides:
-        method_named(recipe.method).check_steps(recipe, run.steps)
+        run.method.check_steps(recipe, run.steps)
     return held, sides
 
 
@@ -159,7 +157,7 @@ def _is_held(lm_task: Any, doc: dict[str, Any], seed: int) -> bool:
 def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
     from finbench.training.trainer import Diverged
 
-    model, tokenizer = runner.begin(run, bases.compute_dtype(run.recipe.dtype))
+    model, tokenizer = runner.begin(run, run.dtype)
     with tempfile.TemporaryDirectory() as folder:
         try:
             runner.fit(run, model, tokenizer, Path(folder))
