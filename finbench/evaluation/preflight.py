@@ -134,7 +134,8 @@ def against(one: Candidate) -> list[str]:
     if how.how == "no":
         found.append(f"{one.subject.name}: " + ", ".join(how.reasons))
     if how.how == "unmerged" and one.adapter is not None and one.subject.kind == "peft":
-        if odd := servable.unmatched(one.adapter, bases.linear_layers(one.base)):
+        odd = servable.unmatched(one.adapter, bases.linear_layers(one.base))
+        if odd:
             found.append(f"{one.subject.name}: {len(odd)} tensors match no layer of its base, such as {odd[0]}")
     size = bases.head_size(one.base)
     if size is not None and size not in _CPU_HEADS and not torch.cuda.is_available():
