@@ -246,7 +246,6 @@ def _kills(count: int, seed: int, llama: Path, home: Path) -> None:
     assert sum(len(report["stops"]) for report in reports) >= count
 
 
-@pytest.mark.slow
 def test_kills_cost_a_batch_at_most(llama: Path, tmp_path: Path) -> None:
     _kills(2, 0, llama, tmp_path)
 

@@ -82,8 +82,12 @@ def expand(places: Iterable[Path | str]) -> list[Path]:
     """
     found: list[Path] = []
     for place in map(Path, places):
-        for path in sorted(place.glob("*.json")) if place.is_dir() else [place]:
-            with contextlib.suppress(FinbenchError) if place.is_dir() else contextlib.nullcontext():
+        if not place.is_dir():
+            read(place)
+            found.append(place)
+            continue
+        for path in sorted(place.glob("*.json")):
+            with contextlib.suppress(FinbenchError):
                 read(path)
                 found.append(path)
     if not found:

@@ -157,13 +157,15 @@ def writing(path: Path) -> Iterator[None]:
 
     On a full disk the first raises an error of its own, and torch.save a RuntimeError about positions in the file.
     """
-    from safetensors import SafetensorError
-
     try:
         yield
     except OSError as fault:
         raise cannot_write(path, fault) from fault
-    except (RuntimeError, SafetensorError) as fault:
+    except Exception as fault:
+        from safetensors import SafetensorError
+
+        if not isinstance(fault, RuntimeError | SafetensorError):
+            raise
         said = re.search(r"I/O error: (.*?)(?: \(os error \d+\))?$", str(fault))
         if said is None and not re.search(r"inline_container|PytorchStreamWriter", str(fault)):
             raise

@@ -176,8 +176,8 @@ def text_of(file: SourceFile, fallback: str | None = None) -> Iterator[io.TextIO
     try:
         _check(file, encoding)
     except FinbenchError as fault:
-        utf_8 = encoding == "utf-16" or head.startswith(codecs.BOM_UTF8)
-        if fallback is None or utf_8 or not isinstance(fault.__cause__, UnicodeDecodeError):
+        marked = encoding == "utf-16" or head.startswith(codecs.BOM_UTF8)
+        if fallback is None or marked or not isinstance(fault.__cause__, UnicodeDecodeError):
             raise
         encoding = fallback
         _check(file, encoding)

@@ -17,9 +17,8 @@ from finbench.models.prefixes import common
 
 LONGEST_TREE = 1024  # tokens; attention inside a tree is dense, so its cost grows with the square
 LONGER = "Use a base that sees more tokens (finbench bases), or another task (finbench tasks list)."
-NO_PROMPT = FinbenchError(
-    "A prompt without a single token cannot be continued.", "Choose a task whose prompts hold text: finbench tasks list"
-)
+NO_PROMPT = "A prompt without a single token cannot be continued."
+WITH_TEXT = "Choose a task whose prompts hold text: finbench tasks list"
 SHORTEST_PREFIX = 4  # tokens; less is not worth a run of its own
 # A token costs about as much as attention over a thousand to three thousand others, from 135M to 8B parameters.
 _ATTENTION_PER_TOKEN = 1024

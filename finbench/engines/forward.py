@@ -22,14 +22,17 @@ NOT_FINITE = FinbenchError(
 
 
 class RowsLayer(DynamicLayer):
-    """Keys and values of each row, after those of ``shared``, a layer of a prefix: (1, heads, tokens, head size)."""
+    """Keys and values of each row, after those of ``shared``, a layer of a prefix: (1, heads, tokens, head size).
 
-    def __init__(self, shared: Any) -> None:
+    Without ``keep`` those of the rows are seen and not stored: a batch of one pass needs no room for them.
+    """
+
+    def __init__(self, shared: Any, keep: bool = True) -> None:
         super().__init__()
-        self.shared = shared
+        self.shared, self.keep = shared, keep
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        keys, values = super().update(key_states, value_states)
+        keys, values = super().update(key_states, value_states) if self.keep else (key_states, value_states)
         if self.shared is None:
             return keys, values
         before = [part.expand(keys.shape[0], -1, -1, -1) for part in (self.shared.keys, self.shared.values)]
@@ -61,7 +64,7 @@ class Forward:
 
         Raises FinbenchError for what is not finite: argmax over NaN would be the first label.
         """
-        cache = Cache(layers=[RowsLayer(layer) for layer in self.prefix(prefix)]) if prefix else None
+        cache = Cache(layers=[RowsLayer(layer, keep=False) for layer in self.prefix(prefix)]) if prefix else None
         places = [(row, node) for row, tree in enumerate(batch) for node in tree.wanted]
         logits = self.run(batch, len(prefix), cache, places)
         totals, best = logits.logsumexp(dim=-1), logits.argmax(dim=-1)

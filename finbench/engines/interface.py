@@ -12,19 +12,14 @@ Done = Callable[[Mapping[int, Any]], object]  # {number of the request: its answ
 
 
 class Engine(Protocol):
-    """Answers lm-eval requests for a base, with or without one of its adapters.
-
-    One that ``mixes`` knows all its subjects when it is made, and has ``answer_all``: as ``answer``, for pairs of
-    (adapter, request). Of the tasks in ``best`` only a document's most probable label is wanted; the others get upper
-    bounds.
-    """
+    """Answers lm-eval requests for a base, with or without one of its adapters."""
 
     name: str
     dtype: str
     max_length: int
     form: str  # of the present subject: base, merged (into the weights), unmerged (beside them), none (no model here)
-    mixes: bool = False
-    best: frozenset[str] = frozenset()
+    mixes: bool = False  # whether it is a ``MixingEngine``
+    best: frozenset[str] = frozenset()  # tasks of which only a document's best label is wanted; the others get bounds
 
     def use(self, adapter: Path | None) -> None:
         """Answer as the base with this adapter folder from now on (None: the base alone)."""
@@ -48,3 +43,10 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of the model; the engine is not used again."""
         return
+
+
+class MixingEngine(Engine, Protocol):
+    """An engine to which all its subjects are known when it is made, and that answers for several of them at once."""
+
+    def answer_all(self, asked: Sequence[tuple[Path | None, Any]], done: Done) -> list[Any]:
+        """As ``answer``, for pairs of (adapter, request)."""

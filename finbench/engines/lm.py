@@ -18,7 +18,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from finbench.core.console import say
 from finbench.core.environment import free_memory
-from finbench.core.errors import reason
+from finbench.core.errors import FinbenchError, reason
 from finbench.engines import choices, forward, generation, race
 from finbench.engines.folding import Merger
 from finbench.engines.interface import Done
@@ -236,7 +236,7 @@ class TreeLM(HFLM):
             self.tok_batch_encode([text], truncation=bool(self.truncation))[0][0].tolist()[-room:] for text in contexts
         ]
         if not all(prompts):
-            raise choices.NO_PROMPT
+            raise FinbenchError(choices.NO_PROMPT, choices.WITH_TEXT)
         first = min(prompts), max(prompts)
         shared = min(prefixes.common(*first), min(map(len, prompts)) - 1)
         shared = shared if shared >= choices.SHORTEST_PREFIX else 0

@@ -96,11 +96,11 @@ class Journal:
 
     def keep(self, answers: Mapping[str, Any]) -> None:
         """Add the answers of a batch, by digest of their request. Raises FinbenchError where the disk is full."""
-        self.answers.update(answers)
         try:
             self._append([{"r": name, "a": answer} for name, answer in answers.items()])
         except OSError as fault:
             raise cannot_write(self.path, fault) from fault
+        self.answers.update(answers)
 
     def finish(self) -> None:
         """The scorecard holds the score: nothing here is needed any more."""

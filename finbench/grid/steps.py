@@ -183,7 +183,9 @@ class Schedule:
         """The cells that failed, with message and hint."""
         found = [(cell.name, self.score_of[cell.key]) for cell in self.cells]
         failed = [(name, step.outcome) for name, step in found if step.outcome and not step.done]
-        return [{"cell": name, "message": said["message"], "hint": said.get("hint", "")} for name, said in failed]
+        return [
+            {"cell": name, "message": said.get("message", ""), "hint": said.get("hint", "")} for name, said in failed
+        ]
 
     def best(self) -> dict[str, tuple[float, str]]:
         """task -> (best main metric so far, of which adapter)."""

@@ -89,8 +89,9 @@ def train(
             launch.together(job, out / "checkpoints" / "ranks", processes)
         else:
             work(run, out, resume)
+        made = adapters.record(out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
-        return adapters.record(out)
+        return made
 
 
 def work(run: Prepared, out: Path, resume: bool) -> None:

@@ -148,7 +148,7 @@ def as_text(value: Any) -> str:
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return " ".join(value)
     if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, default=str, skipkeys=True)
     return str(value)
 
 

@@ -264,7 +264,7 @@ class VLLMEngine(Engine):
                 },
             }
             if not asks["prompt"]:
-                raise choices.NO_PROMPT
+                raise FinbenchError(choices.NO_PROMPT, choices.WITH_TEXT)
             requests.append((at, asks))
         for part in pool.answers(requests):
             texts = {one["id"]: self.encoder.tok_decode(one["tokens"], skip_special_tokens=True) for one in part}
