@@ -94,6 +94,8 @@ def _trainer(run: runner.Prepared, folder: Path, **more: Any) -> AnswerTrainer:
         ({"method": "eva", "rank": 32, "rho": 8}, "above the 128 inputs", "--rank 16"),
         ({"method": "eva", "tau": 0}, "tau must be", "tau"),
         ({"method": "eva", "rank_pattern": {"q_proj": 8}}, "finds the rank of each layer", "Leave it out"),
+        ({"method": "rosa", "velora_config": None}, "rosa makes its own factors", "Leave it out"),
+        ({"method": "irqlora", "use_bdlora": {"nblocks": 2}}, "peft ignores it there", "--bits 16"),
         ({"method": "pissa", "rank_pattern": {"q_proj": 0}}, "q_proj is 0", ""),
         ({"rank_pattern": {"k_proj": 65}}, r"Rank 65 is above .*k_proj \(64 x 128\)", "Use 64 or less in rank_pattern"),
         ({"alpha_pattern": {"q_proj": -1}}, "q_proj is -1", ""),
@@ -122,6 +124,12 @@ def test_it_is_refused_with_what_to_type(
         )
     if hint:
         assert re.search(hint, caught.value.hint), caught.value.hint
+
+
+def test_an_option_that_is_declined_may_be_stated_as_nothing(wide: Path) -> None:
+    layers = bases.layers_of(bases.skeleton(bases.resolve(str(wide))))
+    for name, options in (("irqlora", {"use_bdlora": {}}), ("eva", {"rank_pattern": None})):
+        METHODS[name].verify(recipe(wide, name, **options), layers)
 
 
 def test_quantised_bits_without_bitsandbytes_are_refused(wide: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,8 @@ def test_a_recipe_is_read_strictly(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"steps": None}, "either tokens or steps"),
-        ({"warmup_dense_steps": 6}, "leaves no step"),
+        ({"warmup_dense_steps": 6}, "leaves none of 6 steps"),
+        ({"steps": None, "tokens": 4096, "warmup_dense_steps": 100_000}, "leaves none of"),
         ({"structure": "dense", "baselines": ["dense"]}, "dense itself"),
         ({"structure": {"kind": "cola", "rank": 8}, "warmup_dense_steps": 2}, "cola computes no matrix"),
         (
@@ -402,7 +403,9 @@ def same(one: Path, two: Path) -> bool:
     return bool(left) and left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
 
 
-def test_a_run_with_its_baselines_from_nothing_to_the_report(text: Path, tmp_path: Path) -> None:
+def test_a_run_with_its_baselines_from_nothing_to_the_report(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "run"
     stated = recipe(text, baselines=["dense", "parameters", "flops"], steps=12, lr=5e-3)
     plan = run.pretrain(stated, out, dry_run=True)
@@ -424,6 +427,11 @@ def test_a_run_with_its_baselines_from_nothing_to_the_report(text: Path, tmp_pat
     assert done.sources[0].epochs == pytest.approx(12 * 4 / ((done.sources[0].tokens - 1) // 16), abs=1e-3)
     assert prepared.read_record(out / "pretrain.json") == done
     assert not (out / "checkpoints").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "from_template", None)  # a report that fails costs no record
+        with pytest.raises(TypeError):
+            report.write(done, tmp_path / "again")
+    assert prepared.read_record(tmp_path / "again" / "pretrain.json") == done
     page = (out / "report.html").read_text()
     assert page.count("<svg") == 2
     assert "speed: this over dense" in (out / "report.md").read_text()
@@ -542,6 +550,9 @@ def test_relora_goes_on_with_a_base_and_leaves_an_ordinary_model(text: Path, lla
     from transformers import AutoModelForCausalLM
 
     stated = recipe(text, llama, structure="dense", relora={"rank": 2, "every": 2}, baselines=["dense"], lr=1e-2)
+    own = members.relora_recipe(stated)
+    assert (own.lr, own.schedule, own.warmup, own.name) == (stated.lr, stated.schedule, stated.warmup, stated.name)
+    assert own.model_fields_set >= {*type(own).model_fields} - {"limit", "search"}
     done = run.pretrain(stated, tmp_path / "run")
     assert isinstance(done, run.Pretrained)
     model, dense = done.models

@@ -49,6 +49,12 @@ def test_wilson_equals_scipy(counts: tuple[int, int]) -> None:
     assert found.low <= found.value <= found.high
 
 
+@pytest.mark.parametrize("counts", [(5, 3), (-1, 3), (0, 0)])
+def test_what_is_no_share_is_refused(counts: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="is not a share"):
+        stats.wilson(*counts)
+
+
 def test_welch_equals_scipy() -> None:
     rng = np.random.default_rng(0)
     for n, m in ((2, 2), (3, 5), (8, 3), (2, 40)):

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import HfApi, constants
+from huggingface_hub import constants
 from test_security import configured
 
 from conftest import files_of, processor_time, quick, upload
@@ -24,6 +24,7 @@ from finbench.cli import app, command
 from finbench.cli.show import listings, publications
 from finbench.core import catalog, console
 from finbench.core.errors import FinbenchError, harmless
+from finbench.data.audit import formats
 from finbench.data.readers import expand
 from finbench.evaluation import doctor
 from finbench.hub.dev.server import DevHub
@@ -313,16 +314,14 @@ def test_a_password_in_the_address_is_nowhere_to_be_seen(
 
 def test_kinds_of_repositories_are_told_apart(dev_hub: DevHub, monkeypatch: pytest.MonkeyPatch) -> None:
     dev_hub.faults.set("gated")
-    fault = refused("^The data set hub:org/rows is gated", lambda: hub.dataset_sha("org/rows", "main"))
+    fault = refused("^The data set hub:org/rows is gated", lambda: list(formats.on_hub("hub:org/rows")))
     assert f"{dev_hub.url}/datasets/org/rows" in fault.hint
     dev_hub.faults.set()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with (
-        pytest.raises(hub.Unreachable, match="data set hub:org/rows is not in the local cache") as caught,
-        hub.data_explained("org/rows"),
-    ):
-        HfApi().dataset_info("org/rows")
-    assert "hf download org/rows --repo-type dataset" in caught.value.hint
+    missing = "data set hub:org/rows is not in the local cache"
+    assert isinstance(refused(missing, lambda: list(formats.on_hub("hub:org/rows"))), hub.Unreachable)
+    fault = refused(missing, lambda: list(formats.hub_rows("org/rows", "0" * 40)))
+    assert "hf download org/rows --repo-type dataset" in fault.hint
 
 
 def test_a_cache_that_is_a_file_is_said_in_one_line(

@@ -314,7 +314,7 @@ def test_counted_parameters_equal_theory_and_the_model(base: str, kind: str, req
         for layer in done.layers
     )
     assert done.after == dense - sum(layer.dense for layer in done.layers) + own == surgery.parameters(model)
-    assert counts.dense_parameters(model) == done.before
+    assert counts.dense_parameters(model) == done.before == dense
     parts = counts.parts(model)
     assert sum(part.parameters for part in parts) == done.after
     assert {part.name: part.bytes for part in parts}["embeddings"] >= embeddings.numel() * 4
@@ -436,6 +436,8 @@ def test_a_narrower_dense_model_matches(name: str, measure: str) -> None:
 def test_a_count_that_no_narrower_model_has_is_refused() -> None:
     with pytest.raises(FinbenchError, match="No narrower gpt2 of 12 layers"):
         counts.dense_config_matching(GPT2Config(), parameters=3_000_000)
+    with pytest.raises(ValueError, match="parameters or flops"):
+        counts.dense_config_matching(GPT2Config(), parameters=100_000_000, flops=2e8)
 
 
 # ---------------------------------------------------------------- refused

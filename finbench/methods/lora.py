@@ -100,7 +100,9 @@ class LoraMethod(PeftMethod):
 
         plain = LoraConfig()
         for key, why in self.declines.items():
-            if recipe.options.get(key, getattr(plain, key)) != getattr(plain, key):
+            default = getattr(plain, key)
+            stated = recipe.options.get(key, default)
+            if stated != default and (stated or default):
                 raise FinbenchError(why, "Leave it out.")
 
     def ends_as(self, recipe: Recipe) -> Becomes:

@@ -18,7 +18,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
 from finbench.methods import convert, quantise
 from finbench.methods.base import Cut, Layer, Start, without_head
-from finbench.methods.lora import LoraMethod
+from finbench.methods.lora import VARIANTS, LoraMethod
 
 _MOVES = "moves"  # name in a checkpoint of how often it has folded
 _OPTIONS: dict[str, Any] = {"every": 0.25, "save": "lora", "save_rank": None}
@@ -53,6 +53,11 @@ class Moving(LoraMethod):
             raise FinbenchError(
                 f"save_rank is a whole number from 1 on, of save=lora; got {rank!r}.", "--set save_rank=64"
             )
+        for key in VARIANTS:
+            if recipe.options.get(key, False) is not False:
+                raise FinbenchError(
+                    f"{self.name} makes its own factors, so {key} does not go with it.", "Leave it out."
+                )
         without_head(self, recipe, self.reach(recipe, layers), "it changes the weights of its targets")
 
     def period(self, recipe: Recipe, steps: int) -> int:

@@ -55,7 +55,7 @@ def _member(run: PreparedText, one: Member, out: Path) -> None:
     gc.collect()
 
 
-def models(run: PreparedText, out: Path) -> Pretrained:
+def train_members(run: PreparedText, out: Path) -> Pretrained:
     """Train every model of the run that is not there yet; the record of all."""
     for one in run.members:
         _member(run, one, out)

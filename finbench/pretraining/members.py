@@ -145,11 +145,13 @@ def begin(member: Member, recipe: PretrainRecipe) -> Any:
 
 
 def relora_recipe(recipe: PretrainRecipe) -> Recipe:
-    """What the method ``relora`` knows its settings from; it has nothing that this method does not ask for."""
+    """What the method ``relora`` knows its settings from."""
     assert recipe.relora is not None
     options = recipe.relora.model_dump(include={"every", "prune", "restart_warmup"})
-    return Recipe.model_construct(
-        base=recipe.start.base,
+    return Recipe(
+        **recipe.model_dump(include={*Recipe.model_fields} - {"tasks"}),
+        base=recipe.start.base or "",
+        tasks={"pretraining": 1.0},
         method="relora",
         options={**options, "save": "model"},
         bits=16,
@@ -157,7 +159,17 @@ def relora_recipe(recipe: PretrainRecipe) -> Recipe:
         alpha=recipe.relora.alpha,
         dropout=0.0,
         target_modules="all-linear",
-        seed=recipe.seed,
+        epochs=1,
+        batch_size=recipe.batch,
+        accumulate=1,
+        loop="padded",
+        pass_tokens=recipe.context,
+        optimizer="adamw",
+        compile=False,
+        kernels="torch",
+        sharding="none",
+        max_length=recipe.context,
+        chat=False,
     )
 
 

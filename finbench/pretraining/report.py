@@ -105,6 +105,7 @@ def truncations(done: Pretrained) -> list[tuple[str, float, float]]:
 
 def write(done: Pretrained, out: Path) -> None:
     """The record, ``report.md``, and ``report.html``: one self-contained page, no script, no request."""
+    write_atomic(out / RECORD, done.to_json())  # first: a report can be made again
     values = {
         "run": done,
         "rows": rows(done),
@@ -112,10 +113,8 @@ def write(done: Pretrained, out: Path) -> None:
         "amount": amount,
         "parts": list(dict.fromkeys(part.name for model in done.models for part in model.parts)),
     }
-    page = from_template("pretrain.html.j2", escape=True, **values, figures=figures(done))
-    write_atomic(out / RECORD, done.to_json())
     write_atomic(out / "report.md", from_template("pretrain.md.j2", escape=False, **values))
-    write_atomic(out / "report.html", page)
+    write_atomic(out / "report.html", from_template("pretrain.html.j2", escape=True, **values, figures=figures(done)))
 
 
 def commands(done: Pretrained, out: Path) -> list[str]:

@@ -41,14 +41,14 @@ def pretrain(
     if dry_run:
         return prepared.outline(run)
     if not prepared.main_process():
-        return fit.models(run, out)
+        return fit.train_members(run, out)
     _check_folder(out)
     with environment.owner(out):
         _claim(run, out, resume)
         if finished := _finished(run, out):
             say(f"{out} holds this run already; nothing to do.")
             return finished
-        done = fit.models(run, out)
+        done = fit.train_members(run, out)
         report.write(done, out)
         if recipe.tasks:
             done = report.with_scores(done, out)

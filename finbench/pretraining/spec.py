@@ -191,7 +191,10 @@ class PretrainRecipe(Record):
         if (self.tokens is None) == (self.steps is None):
             raise ValueError("give either tokens or steps")
         if self.warmup_dense_steps >= self.total_steps:
-            raise ValueError("warmup_dense_steps leaves no step for the factorised model")
+            raise FinbenchError(
+                f"warmup_dense_steps ({self.warmup_dense_steps}) leaves none of {self.total_steps} steps.",
+                "Use fewer, or more tokens.",
+            )
         if dense and self.warmup_dense_steps:
             raise ValueError("warmup_dense_steps is of a structure: set structure.kind")
         if self.relora and (not dense or not self.start.base):

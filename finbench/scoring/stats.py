@@ -39,6 +39,8 @@ def t_quantile(df: float) -> float:
 
 def wilson(successes: int, n: int) -> Measure:
     """Share ``successes / n`` with the Wilson score interval at 95 % (Wilson 1927). ``n`` must be positive."""
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"{successes} of {n} is not a share")
     low, high = score_interval(successes / n, n, Z95)
     return Measure(value=successes / n, low=low, high=high, method="Wilson")
 

@@ -132,11 +132,9 @@ def together(job: Job, folder: Path, processes: int) -> None:
 @contextlib.contextmanager
 def on_ctrl_c(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Inside, Ctrl-C calls ``handler``."""
-    try:
+    before = None
+    with contextlib.suppress(ValueError):  # not in the main thread: whoever started it handles Ctrl-C
         before = signal.signal(signal.SIGINT, handler)
-    except ValueError:  # not in the main thread: whoever started it handles Ctrl-C
-        yield
-        return
     try:
         yield
     finally:

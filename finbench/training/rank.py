@@ -20,21 +20,11 @@ def main() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     _redirect(folder / f"rank-{rank}.log", keep_errors=rank == 0)
     (folder / f"pid.{os.getpid()}").touch()
-    from finbench.core import console, environment
     from finbench.core.errors import FinbenchError, Interrupted, reason
     from finbench.training import launch
 
     try:
-        from finbench.training import runner  # takes seconds, in which Ctrl-C may come
-
-        job = launch.Job.parse(json.loads((folder / launch.JOB).read_text()), str(folder / launch.JOB))
-        threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
-        console.quiet()
-        console.err.quiet = True  # what there is to say before the first step, the parent has said
-        environment.take_place()
-        run = runner.prepare(job.recipe, job.data_dir).begun(job.loop)
-        console.err.quiet = rank > 0
-        runner.work(run, job.out, job.resume)
+        _take_part(folder, rank)
         _leave(0)
     except Interrupted as fault:
         launch.note(folder, rank, "stopped", fault.message, fault.hint)
@@ -50,6 +40,20 @@ def main() -> None:
             traceback.print_exc(file=log)
         launch.note(folder, rank, "bug", f"{type(fault).__name__}: {reason(fault)}")
         _leave(1)
+
+
+def _take_part(folder: Path, rank: int) -> None:
+    from finbench.core import console, environment
+    from finbench.training import launch, runner  # takes seconds, in which Ctrl-C may come
+
+    job = launch.Job.parse(json.loads((folder / launch.JOB).read_text()), str(folder / launch.JOB))
+    threading.Thread(target=_end_with, args=(job.parent,), daemon=True).start()
+    console.quiet()
+    console.err.quiet = True  # what there is to say before the first step, the parent has said
+    environment.take_place()
+    run = runner.prepare(job.recipe, job.data_dir).begun(job.loop)
+    console.err.quiet = rank > 0
+    runner.work(run, job.out, job.resume)
 
 
 def _redirect(log: Path, keep_errors: bool) -> None:

@@ -5,6 +5,7 @@ HF_TOKEN=... HF_HUB_OFFLINE=0 python -m pytest -m network tests/e2e/test_real_hu
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
@@ -79,7 +80,9 @@ def test_a_moved_parent_is_refused(repo: str, lora: Path) -> None:
 def test_a_missing_repository_and_a_public_base(repo: str) -> None:
     with pytest.raises(FinbenchError, match="does not exist, or it is private"):
         hub.fetch(repo + "-missing")
-    assert hub.fetch_files("hf-internal-testing/tiny-random-LlamaForCausalLM", "main", ["config.json"])
+    base = "hf-internal-testing/tiny-random-LlamaForCausalLM"
+    found = hub.fetch_files(base, str(HfApi().repo_info(base).sha), ["config.json"])
+    assert json.loads(found["config.json"])["model_type"] == "llama"
 
 
 def test_a_leaderboard(repo: str) -> None:

@@ -74,8 +74,11 @@ def _part(owner: str, module: nn.Module, embeddings: Any, head: Any) -> str:
 
 def dense_parameters(model: Any) -> int:
     """Parameters of the same model with every structured layer dense."""
-    records = [layer.record for layer in modules.layers(model).values()]
-    return parameters(model) + sum(record.dense - record.parameters for record in records)
+    more = 0
+    for layer in modules.layers(model).values():
+        own, bias = sum(tensor.numel() for tensor in layer.parameters()), layer.bias_of()
+        more += layer.up.out_features * layer.down.in_features + (0 if bias is None else bias.numel()) - own
+    return parameters(model) + more
 
 
 def flops_per_token(model: Any, context: int) -> Flops:
@@ -148,9 +151,9 @@ def dense_config_matching(
     inner size, chosen to meet the count, is nearest to its share of the width before. Raises FinbenchError for a count
     that no such model has, and for families other than GPT-2's and Llama's shape.
     """
-    measure, wanted = ("flops", flops) if parameters is None else ("parameters", float(parameters))
-    if wanted is None:
+    if (parameters is None) == (flops is None):
         raise ValueError("parameters or flops")
+    measure, wanted = ("flops", flops or 0.0) if parameters is None else ("parameters", float(parameters))
 
     def count(one: Any) -> float:
         model = empty_model(one)

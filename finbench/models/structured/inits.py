@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def truncated(weight: torch.Tensor, rank: int, seen: torch.Tensor | None = None)
     return a / size[:, None], left * size, float(squares[rank:].sum().sqrt()), float(squares.sum().sqrt())
 
 
-def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str, torch.Tensor]:
+def grams(model: Any, names: Sequence[str], batches: Iterable[Any]) -> dict[str, torch.Tensor]:
     """XᵀX (inputs, inputs), float64, of the inputs of the named layers over all ``batches`` of token ids.
 
     A batch is a tensor (rows, tokens), or a mapping for the model with ``input_ids`` and perhaps ``attention_mask``,
@@ -67,9 +68,8 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
     same: dict[str, str] = {}
     last: tuple[Any, str] = (None, "")
     found: dict[str, torch.Tensor] = {}
-    mask: torch.Tensor | None = None
 
-    def see(name: str, _: Any, arguments: Any) -> None:
+    def see(name: str, mask: torch.Tensor | None, _: Any, arguments: Any) -> None:
         nonlocal last
         x = arguments[0]
         if name not in same:
@@ -82,8 +82,6 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
         gram = rows.T @ rows
         found[name] = found[name] + gram if name in found else gram
 
-    hooks = {name: functools.partial(see, name) for name in names}
-    handles = [model.get_submodule(name).register_forward_pre_hook(hook) for name, hook in hooks.items()]
     training = model.training
     model.eval()
     try:
@@ -91,11 +89,12 @@ def grams(model: Any, names: Iterable[str], batches: Iterable[Any]) -> dict[str,
             for batch in batches:
                 given = dict(batch) if isinstance(batch, Mapping) else {"input_ids": batch}
                 given = {key: value.to(model.device) for key, value in given.items() if key != "labels"}
-                mask = given.get("attention_mask")
-                model(**given, use_cache=False)
+                with contextlib.ExitStack() as hooks:
+                    for name in names:
+                        hook = functools.partial(see, name, given.get("attention_mask"))
+                        hooks.enter_context(model.get_submodule(name).register_forward_pre_hook(hook))
+                    model(**given, use_cache=False)
     finally:
-        for handle in handles:
-            handle.remove()
         model.train(training)
     return {name: found[leader] for name, leader in same.items()}
 

@@ -284,10 +284,9 @@ def densify(model: Any) -> Any:
         with torch.no_grad():
             matrix = layer.matrix().to(weight.dtype)
             if record.form == "Conv1D":
-                dense: Any = Conv1D(record.outputs, record.inputs)
+                dense: Any = Conv1D(record.outputs, record.inputs).to(weight.device, weight.dtype)
             else:
-                dense = torch.nn.Linear(record.inputs, record.outputs, record.bias)
-            dense.to(weight.device, weight.dtype)
+                dense = torch.nn.Linear(record.inputs, record.outputs, record.bias, weight.device, weight.dtype)
             dense.weight.copy_(quantise.as_stored(dense, matrix))
             if bias is not None:
                 dense.bias.copy_(bias)
