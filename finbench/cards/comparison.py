@@ -228,9 +228,10 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
     score, rows = a.scores[task], (a.rows[task], b.rows[task])
     metric = score.main_metric
     if metric in hidden_metrics(rows[0]) | hidden_metrics(rows[1]):
+        others = ",".join(sorted((a.scores.keys() & b.scores.keys()) - {task}))
         raise FinbenchError(
             f"{metric} of {task} quotes restricted text, so its samples cannot be compared.",
-            "Name the other tasks: --tasks fpb,tfns",
+            f"Name the other tasks: --tasks {others}" if others else "Compare scorecards of another task.",
         )
     for side in (a, b):
         follows(side.scores[task], side.rows[task], side.path)
