@@ -650,7 +650,7 @@ def test_a_push_that_goes_silent_at_any_request(
         found = {kind: there(api, kind, repo) if exists[kind] else old[kind] for kind in KINDS}
         leaderboard.push(f"hub:{repo}", original)
         new = {kind: there(api, kind, repo) for kind in KINDS}
-        assert set(new["space"]) == set(made.space)
+        assert set(new["space"]) == set(made[0]["space"])
         assert all(found[kind] in (old[kind], new[kind]) for kind in KINDS), f"a mix after request {number}"
         assert found["space"] == old["space"] or found["dataset"] == new["dataset"]
         assert commits(api, repo) == [2, 2]
