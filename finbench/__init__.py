@@ -1,6 +1,6 @@
 """finbench: train low-rank adapters for financial language models, score them honestly, publish them.
 
-Every command has a function of the same name here: ``finbench.train(...)``, ``finbench.evaluate(...)``.
+The main commands have a function here: ``finbench.train(...)``, ``finbench.evaluate(...)`` for ``finbench eval``.
 They are imported on first use, so that ``import finbench`` costs nothing.
 """
 

@@ -31,7 +31,7 @@ class Settings:
     bits: Annotated[Bits | None, "16, 8 or 4; default: as trained."] = None
     chat: Annotated[bool | None, "Chat template; default: as trained."] = None
     shots: Annotated[int, "Worked examples a prompt, from the train split."] = 0
-    limit: Annotated[int | None, "First rows of each task only: a partial card."] = None
+    limit: Annotated[int | None, "So many rows of each task, a sample of its test: a partial card."] = None
     seed: Annotated[int, "Seed of the worked examples."] = 0
     arguments: Annotated[
         Mapping[str, str | int],

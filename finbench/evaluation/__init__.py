@@ -1,4 +1,8 @@
-"""Subjects and tasks in, scorecards out; and scorecards verified."""
+"""Subjects and tasks in, scorecards out; and scorecards verified.
+
+Read in this order: ``subjects`` (who), ``preflight`` (by which engine), ``evaluator`` (the whole run), ``journal``
+(answers so far), ``scored`` (one score). ``verification`` uses ``rescore`` (without the model) and ``rerun`` (with it).
+"""
 
 from __future__ import annotations
 

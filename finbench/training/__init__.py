@@ -1,4 +1,8 @@
-"""A recipe in, an adapter out; rates searched, cost planned, adapters merged."""
+"""A recipe in, an adapter out; rates searched, cost planned, adapters merged.
+
+Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the whole run), ``trainer`` (the loop),
+``loops`` and ``packing`` (how rows become passes). Beside them: ``launch`` and ``rank`` (several processes).
+"""
 
 from __future__ import annotations
 
