@@ -6,7 +6,7 @@
 Rows are as FPB's: an instruction of 26 tokens that all begin with, 4 to 90 tokens of their own, an answer of 2 (--long:
 one row of 4,096 tokens, an answer of all but 26, which is what published rates are of). A token counts once
 and without padding, however many were computed. MFU is of the tokens computed, 4 operations a weight and token
-(forward, and backward through frozen weights), 6 a trained one, over the card's dense bf16 peak (gpus.py).
+(forward, and backward through frozen weights), 6 a trained one, over the card's dense bf16 peak (machines.py).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import torch
 from finbench.core import environment
 from finbench.methods import method_named, quantise
 from finbench.models import bases
-from finbench.training import batches, gpus, loops, planning, recipes
+from finbench.training import batches, loops, machines, planning, recipes
 from finbench.training.trainer import AnswerTrainer, arguments
 
 HERE = Path(__file__).parent
@@ -114,7 +114,7 @@ def steps(way: tuple[int, str], options: argparse.Namespace) -> dict[str, Any]:
         "computed_share": round(sum(computed) / sum(real), 3),
         "tflops": round(worked * work / 1e12, 4),
         "mfu": None if peak is None else round(worked * work / 1e12 / peak, 4),
-        "peak_memory_gib": round(environment.peak_memory() / gpus.GIB, 2),
+        "peak_memory_gib": round(environment.peak_memory() / machines.GIB, 2),
         "step_seconds": round(statistics.median(times), 4),
         "fpb_seconds": round(694_400 / rate, 1),
     }
@@ -135,12 +135,12 @@ def _clock(ends: list[float]) -> Any:
 def _peak() -> float | None:
     """Dense bf16 TFLOP/s of the card that is here, if the table has it; of a processor, what its products reach now."""
     if not torch.cuda.is_available():
-        return gpus.products(bases.compute_dtype("auto")) / 1e12
+        return machines.products(bases.compute_dtype("auto")) / 1e12
     name = torch.cuda.get_device_name(0).lower().replace(" ", "").replace("-", "")
-    memory = torch.cuda.get_device_properties(0).total_memory / gpus.GIB
+    memory = torch.cuda.get_device_properties(0).total_memory / machines.GIB
     found = [
         card.tflops
-        for key, card in gpus.CARDS.items()
+        for key, card in machines.CARDS.items()
         if key.split("-")[0] in name and ("-" not in key or abs(card.memory - memory) < 8)
     ]
     return found[0] if found else None

@@ -11,7 +11,7 @@ import torch
 
 from finbench.core.errors import FinbenchError
 from finbench.models import bases
-from finbench.training import gpus, loops, packing, planning, recipes, runner
+from finbench.training import loops, machines, packing, planning, recipes, runner
 
 
 def recipe(base: Path, **overrides: Any) -> Any:
@@ -58,11 +58,11 @@ def test_a_plan_adds_up(llama: Path) -> None:
 
 def test_what_cannot_fit_is_refused_with_what_would(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(planning.SHAPES, "wide", (8192, 28672, 4, 64, 8, 128256))
-    monkeypatch.setitem(gpus.CARDS, "small", gpus.Card(9.5, 100, 500))
+    monkeypatch.setitem(machines.CARDS, "small", machines.Card(9.5, 100, 500))
     with pytest.raises(FinbenchError, match=r"It needs 1\d\.\d GiB, and small has 9.5: weights") as caught:
         planning.plan(recipe(llama), "small", shape="wide")
     assert caught.value.hint == "It would fit with --bits 8"
-    monkeypatch.setitem(gpus.CARDS, "small", gpus.Card(1, 100, 500))
+    monkeypatch.setitem(machines.CARDS, "small", machines.Card(1, 100, 500))
     with pytest.raises(FinbenchError, match="It needs") as caught:
         planning.plan(recipe(llama), "small", shape="wide")
     assert "A card that holds it: h100" in caught.value.hint
@@ -74,11 +74,11 @@ def test_a_base_too_large_for_one_card_is_planned_in_shards(llama: Path, monkeyp
     one = planning.plan(recipe(llama, **stated), "h100", shape="deep")
     loading = 1.08 * one["memory_gib"]["weights"] + 0.6  # each process quantises the whole base before it is spread
     between = (loading + one["memory_gib"]["total"]) / 2
-    monkeypatch.setitem(gpus.CARDS, "small", gpus.Card(between, 100, 500))
+    monkeypatch.setitem(machines.CARDS, "small", machines.Card(between, 100, 500))
     with pytest.raises(FinbenchError, match="It needs") as caught:
         planning.plan(recipe(llama, **stated), "small", shape="deep")
     assert re.fullmatch(r"It would fit on ([248]) of them: --gpus \1 --set sharding=fsdp", caught.value.hint)
-    monkeypatch.setitem(gpus.CARDS, "small", gpus.Card(loading - 0.05, 100, 500))
+    monkeypatch.setitem(machines.CARDS, "small", machines.Card(loading - 0.05, 100, 500))
     with pytest.raises(FinbenchError, match="It needs") as caught:
         planning.plan(recipe(llama, **stated), "small", shape="deep")
     assert "A card that holds it" in caught.value.hint
@@ -113,10 +113,10 @@ def test_moments_in_8_bits_take_less(llama: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_between_published_sizes_the_share_of_the_peak_lies_between() -> None:
-    card = gpus.CARDS["h100"]
+    card = machines.CARDS["h100"]
     assert card.share(1e8)[0] == card.share(8.03e9)[0] == 0.406
     assert 0.32 < card.share(30e9)[0] < 0.406
-    assert "assumed" in gpus.CARDS["l4"].share(8e9)[1]
+    assert "assumed" in machines.CARDS["l4"].share(8e9)[1]
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_beside_the_published_memory_of_finlora(bits: int, published: float, mod
 
 
 def test_the_processor_is_measured_once_by_its_best_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpus._products.cache_clear()
+    machines._products.cache_clear()
     clock, tries = [0.0], [0]
 
     def linear(*_: Any) -> None:  # a busy machine: every try but one takes ten times as long; the warm-up is left out
@@ -145,12 +145,12 @@ def test_the_processor_is_measured_once_by_its_best_try(monkeypatch: pytest.Monk
         clock[0] += {1: 0.0001, 20: 0.001}.get(tries[0], 0.01)
 
     with monkeypatch.context() as patched:
-        patched.setattr(gpus.time, "perf_counter", lambda: clock[0])
+        patched.setattr(machines.time, "perf_counter", lambda: clock[0])
         patched.setattr(torch.nn.functional, "linear", linear)
-        found = gpus.products(torch.float32)
+        found = machines.products(torch.float32)
         assert found == pytest.approx(2 * 1024 * 576 * 1536 / 0.001)
-        assert gpus.products(torch.float32) == found
-        assert tries[0] == gpus._TRIES
-        gpus.products(torch.bfloat16)
-        assert tries[0] == 2 * gpus._TRIES
-    gpus._products.cache_clear()
+        assert machines.products(torch.float32) == found
+        assert tries[0] == machines._TRIES
+        machines.products(torch.bfloat16)
+        assert tries[0] == 2 * machines._TRIES
+    machines._products.cache_clear()

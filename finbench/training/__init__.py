@@ -1,7 +1,7 @@
 """A recipe in, an adapter out; rates searched, cost planned, adapters merged.
 
 Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the whole run), ``trainer`` (the loop),
-``loops`` and ``packing`` (how rows become passes). Beside them: ``launch`` and ``rank`` (several processes).
+``loops`` and ``packing`` (how rows become passes). Beside them: ``launch`` and ``process`` (several processes).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.training import checkpoints, recipes
-    from finbench.training.gpus import GIB
     from finbench.training.launch import process_count
+    from finbench.training.machines import GIB
     from finbench.training.merging import Made, merge, merge_in_words
     from finbench.training.planning import plan, planned_gib, prepare_for_plan, shape_of
     from finbench.training.runner import train

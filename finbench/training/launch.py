@@ -121,7 +121,7 @@ def together(job: Job, folder: Path, processes: int) -> None:
     failures: Mapping[int, Any] = {}
     try:
         with on_ctrl_c(pass_on):
-            elastic_launch(config, sys.executable)("-P", "-m", "finbench.training.rank", str(folder))
+            elastic_launch(config, sys.executable)("-P", "-m", "finbench.training.process", str(folder))
     except ChildFailedError as fault:
         failures = fault.failures
     except SignalException as fault:

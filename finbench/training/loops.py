@@ -20,7 +20,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Loop, Recipe
 from finbench.methods import method_named
 from finbench.models.prefixes import steady, unsupported
-from finbench.training import batches, lowrank, packing, speedups
+from finbench.training import batches, fused_lora, packing, speedups
 from finbench.training.batches import TrainingRow
 
 _LOGITS = 2**28  # elements of a pass's logits at most: 1 GiB in float32
@@ -120,7 +120,7 @@ class Passes:
             if self.loop != "padded":
                 stack.enter_context(packing.attention_of(model.get_base_model() if wrapped else model))
                 if wrapped and not self.compiled:  # the compiler fuses by itself
-                    stack.enter_context(lowrank.fused(model))
+                    stack.enter_context(fused_lora.fused(model))
             if self.compiled:
                 stack.enter_context(speedups.compiled(model))
             yield

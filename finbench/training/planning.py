@@ -13,8 +13,8 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import Bits, Recipe
 from finbench.methods import Layer, targets
 from finbench.models import bases, empty_model
-from finbench.training import batches, gpus, runner, speedups
-from finbench.training.gpus import GIB, HOST, Card
+from finbench.training import batches, machines, runner, speedups
+from finbench.training.machines import GIB, HOST, Card
 
 _SLACK = 1.08  # what the allocator holds beside what is in use
 _BYTES: dict[Bits, float] = {16: 2.0, 8: 1.0, 4: 0.516}  # of a linear layer's weight; NF4 with its scales: 4.127 bits
@@ -237,7 +237,7 @@ def plan(
     for a run that the cards cannot hold. ``run``: what ``prepared`` made of the same rows, tokenizer and batches.
     """
     quiet()
-    card = gpus.card(gpu)
+    card = machines.card(gpu)
     speedups.check_sharding(recipe, processes)
     run = replace(run, recipe=recipe) if run else prepare_for_plan(recipe, data_dir)
     found = _asked(run, recipe, gpu, shape, processes)
@@ -279,7 +279,7 @@ def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> runner.Pre
 def planned_gib(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
     """GiB of a training by one process, whatever the card has; ``run``: its rows, as ``prepared`` makes them."""
     quiet()
-    return round(_asked(run, recipe, gpu, shape).on(gpus.card(gpu)), 2)
+    return round(_asked(run, recipe, gpu, shape).on(machines.card(gpu)), 2)
 
 
 def _model(run: runner.Prepared, shape: str | None) -> Any:
@@ -300,7 +300,7 @@ def _asked(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None, pr
 
 def _fitting(run: runner.Prepared, gpu: str, shape: str | None, processes: int) -> str:
     """What to change, the least first: smaller passes, then fewer bits, then shards over cards, then another card."""
-    recipe, card = run.recipe, gpus.card(gpu)
+    recipe, card = run.recipe, machines.card(gpu)
     method, longest = run.method, max(run.sampler.lengths)
     for bits in [bits for bits in (16, 8, 4) if bits <= recipe.bits and bits in method.bits]:
         for tokens in dict.fromkeys(min(size, recipe.pass_tokens) for size in (recipe.pass_tokens, 1024, 512, longest)):
@@ -316,7 +316,7 @@ def _fitting(run: runner.Prepared, gpu: str, shape: str | None, processes: int) 
             if _asked(run, spread, gpu, shape, cards).on(card) <= card.memory:
                 return f"It would fit on {cards} of them: --gpus {cards} --set sharding=fsdp"
     wanted = _asked(run, recipe, gpu, shape, processes)
-    larger = [name for name, other in gpus.CARDS.items() if wanted.on(other) <= other.memory]
+    larger = [name for name, other in machines.CARDS.items() if wanted.on(other) <= other.memory]
     return (
         f"A card that holds it: {', '.join(larger)}" if larger else "No card of the table holds it, nor eight of them."
     )

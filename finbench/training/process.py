@@ -1,4 +1,4 @@
-"""One of the processes of a training: ``python -m finbench.training.rank FOLDER``, started by ``launch``."""
+"""One of the processes of a training: ``python -m finbench.training.process FOLDER``, started by ``launch``."""
 
 from __future__ import annotations
 
