@@ -165,6 +165,7 @@ def test_a_writer_killed_at_any_step_leaves_a_whole_card(stop: str, tmp_path: Pa
     assert stop == "after the card" or not list(tmp_path.glob(".*previous"))
 
 
+@pytest.mark.slow
 def test_kills_at_random_times_never_leave_a_card_that_cannot_be_read(tmp_path: Path) -> None:
     evaluator.evaluate(engine="dummy", tasks=["mini_sentiment"], out=tmp_path)
     context, rng = multiprocessing.get_context("fork"), random.Random(1)

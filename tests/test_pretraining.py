@@ -483,7 +483,7 @@ def test_every_model_answers_the_tasks_of_the_recipe(text: Path, tmp_path: Path)
     assert "mini_sentiment" in (tmp_path / "run" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("step", [1, 3, 5])
+@pytest.mark.parametrize("step", [3, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 5))])
 def test_a_killed_run_ends_in_the_same_bits(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:

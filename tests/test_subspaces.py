@@ -225,13 +225,8 @@ runner.train(recipes.recipe(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize(
-    ("method", "base"),
-    [
-        ("rosa", "llama"),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("relora", "llama"), ("rosa", "gpt2"))),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "base"), [("rosa", "llama"), ("relora", "llama"), ("rosa", "gpt2")])
 def test_killed_in_the_middle_of_a_cycle_it_ends_in_the_same_bits(
     method: str, base: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:

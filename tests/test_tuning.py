@@ -167,6 +167,7 @@ def test_no_text_is_on_both_sides_and_none_is_of_another_split(llama: Path, monk
     assert len(seen["held"]) == 7
 
 
+@pytest.mark.slow
 def test_a_stopped_search_goes_on_and_ends_as_one_that_was_not(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
