@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +25,7 @@ from finbench.grid.watch import Watch
 
 WINDOW = 1000  # pieces of work that Ray is given ahead: what it waits with is what makes a cluster grow
 PATIENCE = 120  # seconds that workers get for a checkpoint after Ctrl-C
+STOP = "stop.json"  # while it is there, workers stop, and begin nothing
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,7 @@ class Driver:
     def run(self) -> None:
         """Until every step has ended."""
         watch = Watch(self.board, self.place, self.alive)
+        self.place.remove(STOP)
         try:
             with watch.live or contextlib.nullcontext():
                 while not self.board.over:
@@ -264,9 +269,13 @@ class Driver:
         """After Ctrl-C: workers write a checkpoint, what is finished is noted."""
         say("Stopping: workers write their checkpoints. Ctrl-C once more leaves them.")
         with contextlib.suppress(KeyboardInterrupt):
-            for reference in self.running:
-                self.ray.cancel(reference, force=False)
-            done, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=PATIENCE)
+            self.place.write(STOP, "{}\n")  # ray.cancel would do, but Ray 2.60 may die of a step that ends meanwhile
+            end, left = time.monotonic() + PATIENCE, list(self.running)
+            while left and time.monotonic() < end:
+                _, left = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=1)
+                if not self.place.running():
+                    break
+            done, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=1)
             for reference in done:
                 with contextlib.suppress(self.ray.exceptions.RayError):
                     answer = self.ray.get(reference)
@@ -292,10 +301,24 @@ def _task(payload: dict[str, Any]) -> dict[str, Any]:
     place, file = Place(payload["place"]), f"running/{payload['keys'][0]}.json"
     started = datetime.now(UTC).isoformat(timespec="seconds")
     place.write(file, json.dumps({"name": payload["name"], "since": started, "pid": os.getpid()}) + "\n")
+    over = threading.Event()
     try:
+        if place.read(STOP):
+            return {"state": "stopped"}
+        threading.Thread(target=_heed, args=(place, over), daemon=True).start()
         return run(payload)
     finally:
+        over.set()
         place.remove(file)
+
+
+def _heed(place: Place, over: threading.Event) -> None:
+    """Interrupt the main thread, as Ctrl-C does, when the driver asks to stop before the step is ``over``."""
+    while not over.wait(1):
+        with contextlib.suppress(FinbenchError):  # results out of reach for a moment: the step's own affair
+            if place.read(STOP) and not over.is_set():
+                _thread.interrupt_main()
+                return
 
 
 def _summary(board: Schedule, place: Place, count: int) -> Summary:
