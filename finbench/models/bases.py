@@ -136,7 +136,8 @@ def compute_dtype(wanted: str) -> Any:
     if wanted != "auto":
         return getattr(torch, wanted)
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # older cards (T4, V100) emulate bfloat16, many times slower than their float16, and count as supporting it
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     # with AVX512-BF16 or AMX; elsewhere bfloat16 on a CPU is emulated, slower than float32
     flags = Path("/proc/cpuinfo").read_text(errors="replace") if platform.system() == "Linux" else ""
     return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32

@@ -1,19 +1,17 @@
-"""Facts about machines: what cards hold and reach, published LoRA steps, and this machine's own processor."""
+"""Facts about machines: what cards hold and reach, and this machine's own processor."""
 
 from __future__ import annotations
 
 import functools
-import math
 import os
+import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from finbench.core.errors import unknown
 
 GIB = 2**30
-_ASSUMED = 0.40  # of the peak, where nobody has published a step
 # Seconds of the host for an operation of eager torch, forward or backward: what a small base is bound by on a GPU.
 # benchmarks/host_overhead.py: 14.6 us on a busy processor that also did the sums.
 HOST = 10e-6
@@ -25,62 +23,55 @@ _TRIES, _WARM = 43, 3  # of this machine's products: some milliseconds each
 
 
 @dataclass(frozen=True)
-class PublishedStep:
-    """A published LoRA step: weights of the base, share of the peak reached at 4 operations a weight and token."""
-
-    parameters: float
-    share: float
-    source: str
-
-
-@dataclass(frozen=True)
 class Card:
-    """GiB that a program sees, dense bf16 TFLOP/s, GB/s of its memory, and published steps, the smallest base first."""
+    """GiB that a program sees, dense bf16 TFLOP/s, GB/s of its memory, and what a card sends to others, GB/s.
+
+    ``reached``: share of the peak, and where from, where it is known of this very card; else ``timing.share`` says it.
+    """
 
     memory: float
     tflops: float
     bandwidth: float
-    steps: Sequence[PublishedStep] = ()
+    link: float = 20  # PCIe 4.0 x16; NVLink: four fifths of what one direction has
     context: float = 0.6  # GiB that are gone before the first tensor
-
-    def share(self, parameters: float) -> tuple[float, str]:
-        """(share of the peak for a base of this size, where from): between published sizes by the logarithm."""
-        if not self.steps:
-            return _ASSUMED, f"nobody's published step: {_ASSUMED:.0%} of the peak is assumed"
-        below = [step for step in self.steps if step.parameters <= parameters]
-        above = [step for step in self.steps if step.parameters > parameters]
-        if not below or not above:
-            nearest = below[-1] if below else above[0]
-            return nearest.share, nearest.source
-        low, high = below[-1], above[0]
-        part = math.log(parameters / low.parameters) / math.log(high.parameters / low.parameters)
-        return low.share + part * (high.share - low.share), f"between {low.source} and {high.source}"
+    reached: tuple[float, str] | None = None
 
 
 CARDS = {
-    "h100": Card(
-        79.1,
-        989,
-        3350,
-        (
-            PublishedStep(8.03e9, 0.406, "NeMo AutoModel, Llama-3.1-8B LoRA, packed to 4,096: 12,473 tokens/s"),
-            PublishedStep(70.6e9, 0.32, "NeMo AutoModel, Llama-3-70B LoRA on 8 cards: 1,092 tokens/s each"),
-        ),
-    ),
-    "h200": Card(139.8, 989, 4800),
-    "a100-80": Card(79.1, 312, 2039),
-    "a100-40": Card(39.4, 312, 1555),
-    "rtx4090": Card(
-        23.5,
-        165,
-        1008,
-        (PublishedStep(8.03e9, 0.56, "torchtune, Llama-3.1-8B LoRA, packed to 2,048, compiled: 3,083 tokens/s"),),
-    ),
+    "h100": Card(79.1, 989, 3350, 360),
+    "h200": Card(139.8, 989, 4800, 360),
+    "h100-pcie": Card(79.1, 756, 2000),
+    "a100-80": Card(79.1, 312, 2039, 240),
+    "a100-40": Card(39.4, 312, 1555, 240),
+    "l40s": Card(44.4, 362, 864),
+    "l4": Card(22.0, 121, 300),
+    "rtx4090": Card(23.5, 165, 1008),
     "rtx3090": Card(23.5, 71, 936),
     "a6000": Card(47.4, 155, 768),
     "a5000": Card(23.6, 111, 768),
-    "l4": Card(22.0, 121, 300),
 }
+# What CUDA calls them, whole: an "L40S" is no L4, and an H100 on PCIe is no SXM.
+_NAMES = {
+    "nvidiah10080gbhbm3": "h100",
+    "nvidiah100sxm580gb": "h100",
+    "nvidiah100pcie": "h100-pcie",
+    "nvidiah200": "h200",
+    "nvidiaa100sxm480gb": "a100-80",
+    "nvidiaa10080gbpcie": "a100-80",
+    "nvidiaa100sxm440gb": "a100-40",
+    "nvidiaa100pcie40gb": "a100-40",
+    "nvidial40s": "l40s",
+    "nvidial4": "l4",
+    "nvidiageforcertx4090": "rtx4090",
+    "nvidiageforcertx3090": "rtx3090",
+    "nvidiartxa6000": "a6000",
+    "nvidiartxa5000": "a5000",
+}
+
+
+def known_as(name: str) -> str | None:
+    """The key in ``CARDS`` of a card by the whole name that CUDA gives it; None for one that is not there."""
+    return _NAMES.get(re.sub(r"[^a-z0-9]", "", name.lower()))
 
 
 def card(name: str) -> Card:
@@ -91,7 +82,7 @@ def card(name: str) -> Card:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
         source = f"SmolLM2-135M: {_CPU_SHARE:.0%} of what the products of this minute allow"
         rate = products(bases.compute_dtype("auto")) / 1e12
-        return Card(round(memory, 1), rate, 30, (PublishedStep(1.35e8, _CPU_SHARE, source),), context=1.2)
+        return Card(round(memory, 1), rate, 30, context=1.2, reached=(_CPU_SHARE, source))
     if name not in CARDS:
         raise unknown("gpu", name, [*CARDS, "cpu"], "finbench plan --help")
     return CARDS[name]

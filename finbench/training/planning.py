@@ -13,15 +13,11 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import Bits, Recipe
 from finbench.methods import Layer, targets
 from finbench.models import bases, empty_model
-from finbench.training import batches, machines, runner, speedups
-from finbench.training.machines import GIB, HOST, Card
+from finbench.training import batches, machines, runner, speedups, timing
+from finbench.training.machines import GIB, Card
 
 _SLACK = 1.08  # what the allocator holds beside what is in use
 _BYTES: dict[Bits, float] = {16: 2.0, 8: 1.0, 4: 0.516}  # of a linear layer's weight; NF4 with its scales: 4.127 bits
-# Bytes moved for a weight in a pass, forward and backward: read, or read, dequantised, written and read again.
-_MOVED: dict[Bits, float] = {16: 4.0, 8: 7.0, 4: 9.0}
-_BACKWARD = 2  # operations of a backward pass for one of the forward pass
-_OPTIMISER = 60  # operations of an optimiser step, whose tensors go together
 
 # Sizes of bases too large to fetch for a plan: hidden, MLP, layers, heads, key/value heads, vocabulary.
 SHAPES = {
@@ -192,31 +188,19 @@ def needs(
     return Footprint(weights, held * count, activations, logits, loading, operations)
 
 
-def duration(
-    card: Card, run: runner.Prepared, model: Any, layers: list[Layer], operations: int, processes: int = 1
-) -> tuple[float, float, str]:
+def duration(card: Card, run: runner.Prepared, work: timing.Work, processes: int = 1) -> tuple[float, float, str]:
     """(seconds of the run, share of them that the card computes, where its share of the peak is from).
 
-    A pass takes what its products take, or reading the weights, or the host's operations, whichever is longest. Several
-    processes take as long as the first one, which has most rows.
+    Several processes take as long as the first one, which has most rows.
     """
-    recipe, vocabulary = run.recipe, model.config.get_text_config().vocab_size
-    linear, parameters = inner(layers), sum(tensor.numel() for tensor in model.parameters())
-    share, source = card.share(parameters)
-    each = 6 * linear if recipe.method == "full" else 4 * linear + 6 * trained(recipe, layers, parameters)
-    head = 4 * model.config.get_text_config().hidden_size * vocabulary
-    rate, read = card.tflops * 1e12 * share, _MOVED[recipe.bits] * linear / (card.bandwidth * 1e9)
-    host = HOST * operations * (1 + _BACKWARD)
+    share, source = timing.share(card)
     total = busy = 0.0
     for step in run.sampler.first(run.steps):
         rows, _ = batches.share([run.rows[index] for index in step], 0, processes)
         for part in run.passes.cut(rows):
-            computed = (run.passes.run(part) * each + sum(row.answer for row in part) * head) / rate
-            # quantised weights are made whole before they are used; others are read while they are
-            card_time = max(computed, read) if recipe.bits == 16 else computed + read
-            busy += card_time
-            total += max(card_time, host)
-        total += HOST * _OPTIMISER
+            each = work.seconds(card, share, run.passes.run(part), sum(row.answer for row in part))
+            total, busy = total + each[0], busy + each[1]
+        total += timing.optimiser()
     return total, busy / total, source
 
 
