@@ -13,8 +13,9 @@ from finbench.core.errors import FinbenchError, unknown
 from finbench.core.records import Bits, Recipe
 from finbench.methods import Layer, targets
 from finbench.models import bases, empty_model
-from finbench.training import batches, machines, runner, speedups
+from finbench.training import batches, machines, speedups
 from finbench.training.machines import GIB, HOST, Card
+from finbench.training.preparation import Prepared, prepare
 
 _SLACK = 1.08  # what the allocator holds beside what is in use
 _BYTES: dict[Bits, float] = {16: 2.0, 8: 1.0, 4: 0.516}  # of a linear layer's weight; NF4 with its scales: 4.127 bits
@@ -35,14 +36,19 @@ GPT2 = {"gpt2": (768, 12, 12), "gpt2-xl": (1600, 48, 25)}  # hidden, layers, hea
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a training on one card, and operations of the forward part of its largest pass."""
+    """Bytes of a training on one card, and operations of the forward part of its largest pass.
+
+    ``checkpointing``: whether decoder layers are run again in the backward pass, as ``activations`` counts them.
+    """
 
     weights: float
     trained: float  # float32 copies, gradients, both moments of AdamW
     activations: float
+    least: float  # activations with checkpointing
     logits: float
     loading: float  # while the base is loaded, before it is spread over cards
     operations: int
+    checkpointing: bool = False
 
     @property
     def total(self) -> float:
@@ -57,6 +63,13 @@ class Footprint:
     def on(self, card: Card) -> float:
         """GiB that are taken of a card."""
         return self.total / GIB + card.context
+
+    def chosen(self, recipe: Recipe, card: Card) -> Footprint:
+        """With activation checkpointing as the recipe says; by ``auto`` where the card cannot hold it without."""
+        wanted = recipe.gradient_checkpointing
+        if wanted == "auto":
+            wanted = self.on(card) > card.memory and self.least < self.activations
+        return replace(self, activations=self.least, checkpointing=True) if wanted else self
 
 
 def shape_of(base: str) -> str | None:
@@ -98,8 +111,67 @@ def trained(recipe: Recipe, layers: list[Layer], parameters: int) -> int:
     return sum(recipe.rank * (layer.inputs + layer.outputs) for layer in targets(recipe, layers))
 
 
-def counted(model: Any, recipe: Recipe, rows: Sequence[batches.TrainingRow], on_cpu: bool = False) -> tuple[int, int]:
-    """(bytes that autograd keeps of a packed pass over ``rows``, operations of its forward part), on a card or a CPU.
+class _Kept:
+    """What autograd keeps of a pass of ``model``, apart from weights: within each decoder layer, and outside of them.
+
+    What layers are given counts as outside, whether it is kept or not: with checkpointing it is.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.weights = {tensor.untyped_storage()._cdata for tensor in model.parameters()}
+        self.outside: dict[int, Any] = {}  # storages by number
+        self.inside: list[dict[int, Any]] = []
+        self.now = [self.outside]
+        for layer in speedups.decoder_layers(model):
+            layer.register_forward_pre_hook(self.enter, with_kwargs=True)
+            layer.register_forward_hook(self.leave)
+
+    def note(self, tensor: Any) -> Any:
+        """``tensor`` is kept."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.weights:
+            self.now[-1].setdefault(storage._cdata, storage)
+        return tensor
+
+    def enter(self, layer: Any, given: Any, named: Any) -> None:
+        """A layer begins."""
+        import torch
+        from torch.utils._pytree import tree_leaves
+
+        for tensor in tree_leaves((given, named)):
+            if isinstance(tensor, torch.Tensor):
+                self.outside.setdefault(tensor.untyped_storage()._cdata, tensor.untyped_storage())
+        self.inside.append({})
+        self.now.append(self.inside[-1])
+
+    def leave(self, *_: Any) -> None:
+        """It ends."""
+        self.now.pop()
+
+    def bytes(self) -> tuple[int, int]:
+        """(bytes of all, bytes with checkpointing: outside, and of the largest layer)."""
+        sizes = [
+            sum(int(storage.nbytes()) for number, storage in held.items() if number not in self.outside)
+            for held in self.inside
+        ]
+        outside = sum(int(storage.nbytes()) for storage in self.outside.values())
+        return outside + sum(sizes), outside + max(sizes, default=0)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Bytes that autograd keeps of a pass; the same with activation checkpointing; operations of its forward part.
+
+    With it, that is what decoder layers are given, and all of the one layer that is being run again.
+    """
+
+    kept: int
+    checkpointed: int
+    operations: int
+
+
+def counted(model: Any, recipe: Recipe, rows: Sequence[batches.TrainingRow], on_cpu: bool = False) -> Counted:
+    """What a packed pass over ``rows`` takes, on a card or a CPU.
 
     The pass is run on the meta device, where ``model`` is too. Low-rank methods are counted as LoRA.
     """
@@ -135,25 +207,18 @@ def counted(model: Any, recipe: Recipe, rows: Sequence[batches.TrainingRow], on_
     else:
         stated = LoraConfig(r=recipe.rank, target_modules=recipe.target_modules, task_type="CAUSAL_LM")
         wrapped = get_peft_model(model, stated, autocast_adapter_dtype=False)
-    weights = {tensor.untyped_storage()._cdata for tensor in wrapped.parameters()}
-    seen: dict[int, Any] = {}
-
-    def note(tensor: Any) -> Any:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            seen[storage._cdata] = storage
-        return tensor
-
+    held = _Kept(wrapped)
     made = packing.pack(rows, True, "meta")
     cut = loops.Passes("shared", len(rows))
     with (
-        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(held.note, lambda tensor: tensor),
         cut.at_work(wrapped),
         Count() as count,  # type: ignore[no-untyped-call]
         packing.attending(made, lambda *states, **_: Attention.apply(*states), single=on_cpu),  # type: ignore[no-untyped-call]
     ):
         wrapped(input_ids=made.ids, position_ids=made.positions, logits_to_keep=made.picked[:1], use_cache=False)
-    return sum(int(storage.nbytes()) for storage in seen.values()), count.operations
+
+    return Counted(*held.bytes(), count.operations)
 
 
 def inner(layers: list[Layer]) -> int:
@@ -187,26 +252,29 @@ def needs(
     if recipe.sharding == "fsdp":
         depth = model.config.get_text_config().num_hidden_layers
         weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
-    activations, operations = counted(model, recipe, rows, on_cpu)
+    found = counted(model, recipe, rows, on_cpu)
     logits = answers * vocabulary * (2 + 4 + 4)  # as computed, in float32, and the gradient of that
-    return Footprint(weights, held * count, activations, logits, loading, operations)
+    return Footprint(weights, held * count, found.kept, found.checkpointed, logits, loading, found.operations)
 
 
 def duration(
-    card: Card, run: runner.Prepared, model: Any, layers: list[Layer], operations: int, processes: int = 1
+    card: Card, run: Prepared, model: Any, layers: list[Layer], found: Footprint, processes: int = 1
 ) -> tuple[float, float, str]:
     """(seconds of the run, share of them that the card computes, where its share of the peak is from).
 
     A pass takes what its products take, or reading the weights, or the host's operations, whichever is longest. Several
-    processes take as long as the first one, which has most rows.
+    processes take as long as the first one, which has most rows. With checkpointing, the forward part is done twice.
     """
     recipe, vocabulary = run.recipe, model.config.get_text_config().vocab_size
     linear, parameters = inner(layers), sum(tensor.numel() for tensor in model.parameters())
     share, source = card.share(parameters)
-    each = 6 * linear if recipe.method == "full" else 4 * linear + 6 * trained(recipe, layers, parameters)
+    again = int(found.checkpointing)
+    small = 0 if recipe.method == "full" else trained(recipe, layers, parameters)
+    each = (2 * again + (4 if small else 6)) * linear + (2 * again + 6) * small
     head = 4 * model.config.get_text_config().hidden_size * vocabulary
-    rate, read = card.tflops * 1e12 * share, _MOVED[recipe.bits] * linear / (card.bandwidth * 1e9)
-    host = HOST * operations * (1 + _BACKWARD)
+    moved = _MOVED[recipe.bits] * (1 + again / 2)
+    rate, read = card.tflops * 1e12 * share, moved * linear / (card.bandwidth * 1e9)
+    host = HOST * found.operations * (1 + _BACKWARD + again)
     total = busy = 0.0
     for step in run.sampler.first(run.steps):
         rows, _ = batches.share([run.rows[index] for index in step], 0, processes)
@@ -228,7 +296,7 @@ def plan(
     shape: str | None = None,
     processes: int = 1,
     data_dir: Path | None = None,
-    run: runner.Prepared | None = None,
+    run: Prepared | None = None,
 ) -> dict[str, Any]:
     """What training ``recipe`` on cards of the name ``gpu`` takes, ``cpu`` being this machine's processor.
 
@@ -250,13 +318,14 @@ def plan(
     model = _model(run, shape)
     layers = bases.layers_of(model)
     real, computed = run.tokens(run.passes, processes)
-    seconds, busy, source = duration(card, run, model, layers, found.operations, processes)
+    seconds, busy, source = duration(card, run, model, layers, found, processes)
     return {
         "recipe": recipe.name,
         "gpu": gpu,
         "processes": processes,
         "shape": shape or run.base.id.alias,
         "loop": run.passes.loop,
+        "gradient_checkpointing": found.checkpointing,
         "memory_gib": {**found.parts, "total": round(found.on(card), 2)},
         "gpu_gib": card.memory,
         "steps": run.steps,
@@ -271,23 +340,47 @@ def plan(
     }
 
 
-def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> runner.Prepared:
+def decided(run: Prepared, processes: int = 1) -> tuple[Prepared, str]:
+    """``run`` with activation checkpointing on or off, for this machine; why, where ``auto`` turns it on.
+
+    A machine that holds neither way is said in that line too: the plan may be wrong, and training shows it.
+    """
+    recipe = run.recipe
+    if recipe.gradient_checkpointing is True and not speedups.decoder_layers(bases.skeleton(run.base)):
+        raise FinbenchError(
+            f"The layers of {recipe.base} are not known: none can be run again for gradient_checkpointing.",
+            "--set gradient_checkpointing=false",
+        )
+    if recipe.gradient_checkpointing != "auto":
+        return run, ""
+    gpu, card = machines.here()
+    whole = _asked(run, recipe.model_copy(update={"gradient_checkpointing": False}), gpu, None, processes, card)
+    found = whole.chosen(recipe, card)
+    if not found.checkpointing:
+        return run, ""
+    said = f"Activation checkpointing is on: by plan, {found.on(card):.1f} GiB instead of {whole.on(card):.1f}"
+    return run.begun(run.passes.loop, True), f"{said}; {card.memory:.1f} are here."
+
+
+def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
     """The rows of a run that is only planned: nobody asks whether test texts are among them."""
-    return runner.prepare(recipe, data_dir, lambda _, docs: docs)
+    return prepare(recipe, data_dir, lambda _, docs: docs)
 
 
-def planned_gib(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
+def planned_gib(run: Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
     """GiB of a training by one process, whatever the card has; ``run``: its rows, as ``prepared`` makes them."""
     quiet()
     return round(_asked(run, recipe, gpu, shape).on(machines.card(gpu)), 2)
 
 
-def _model(run: runner.Prepared, shape: str | None) -> Any:
+def _model(run: Prepared, shape: str | None) -> Any:
     return shaped(shape) if shape else bases.skeleton(run.base)
 
 
-def _asked(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None, processes: int = 1) -> Footprint:
-    """The needs of ``recipe`` with the rows of ``run``: its largest packed pass of the first epoch."""
+def _asked(
+    run: Prepared, recipe: Recipe, gpu: str, shape: str | None, processes: int = 1, card: Card | None = None
+) -> Footprint:
+    """The needs of ``recipe`` with the rows of ``run``, on ``gpu``: its largest packed pass of the first epoch."""
     from finbench.training import loops, packing
 
     cut = loops.Passes.of(recipe, "shared", 2**17, 0)
@@ -295,13 +388,18 @@ def _asked(run: runner.Prepared, recipe: Recipe, gpu: str, shape: str | None, pr
     parts = [part for step in steps for part in cut.cut(batches.share(step, 0, processes)[0])]
     heaviest = max(parts, key=lambda part: packing.tokens_run(part, True))
     model = _model(run, shape)
-    return needs(model, recipe, bases.layers_of(model), heaviest, processes, gpu == "cpu")
+    found = needs(model, recipe, bases.layers_of(model), heaviest, processes, gpu == "cpu")
+    return found.chosen(recipe, card or machines.card(gpu))
 
 
-def _fitting(run: runner.Prepared, gpu: str, shape: str | None, processes: int) -> str:
-    """What to change, the least first: smaller passes, then fewer bits, then shards over cards, then another card."""
+def _fitting(run: Prepared, gpu: str, shape: str | None, processes: int) -> str:
+    """What to change, the least first: checkpointing, smaller passes, fewer bits, shards over cards, another card."""
     recipe, card = run.recipe, machines.card(gpu)
     method, longest = run.method, max(run.sampler.lengths)
+    if recipe.gradient_checkpointing is False:
+        again = recipe.model_copy(update={"gradient_checkpointing": True})
+        if _asked(run, again, gpu, shape, processes).on(card) <= card.memory:
+            return "It would fit with --set gradient_checkpointing=true"
     for bits in [bits for bits in (16, 8, 4) if bits <= recipe.bits and bits in method.bits]:
         for tokens in dict.fromkeys(min(size, recipe.pass_tokens) for size in (recipe.pass_tokens, 1024, 512, longest)):
             changed = recipe.model_copy(update={"bits": bits, "pass_tokens": tokens})
@@ -315,8 +413,9 @@ def _fitting(run: runner.Prepared, gpu: str, shape: str | None, processes: int) 
         for cards in (2, 4, 8):
             if _asked(run, spread, gpu, shape, cards).on(card) <= card.memory:
                 return f"It would fit on {cards} of them: --gpus {cards} --set sharding=fsdp"
-    wanted = _asked(run, recipe, gpu, shape, processes)
-    larger = [name for name, other in machines.CARDS.items() if wanted.on(other) <= other.memory]
+    wanted = _asked(run, recipe.model_copy(update={"gradient_checkpointing": False}), gpu, shape, processes)
+    on = [(name, other, wanted.chosen(recipe, other)) for name, other in machines.CARDS.items()]
+    larger = [name for name, other, found in on if found.on(other) <= other.memory]
     return (
         f"A card that holds it: {', '.join(larger)}" if larger else "No card of the table holds it, nor eight of them."
     )
