@@ -123,7 +123,9 @@ def page(sections: str, known: list[dict[str, Any]]) -> str:
     parts = []
     for one in known:
         made = one["provenance"]
-        versions = ", ".join(f"{name} {made['packages'][name]}" for name in ("torch", "vllm") if name in made["packages"])
+        versions = ", ".join(
+            f"{name} {made['packages'][name]}" for name in ("torch", "vllm") if name in made["packages"]
+        )
         parts.append(f"{one['card']}, {versions}, {made['created'][:10]}, seed {one['seed']}:\n\n")
         parts.append("| check | found | limit | |\n|--|--|--|--|\n")
         parts += [
@@ -155,7 +157,9 @@ def main() -> None:
     parser.add_argument("what", choices=["run", "page"])
     parser.add_argument("--only", help=f"sections by comma: {', '.join(f'{n} {t}' for n, (t, _) in SECTIONS.items())}")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--tiny", action="store_true", help="small models, on a processor: limits of speed are left out")
+    parser.add_argument(
+        "--tiny", action="store_true", help="small models, on a processor: limits of speed are left out"
+    )
     parser.add_argument("--out", type=Path, help="JSON; default benchmarks/gpu_check_<card>.json")
     options = parser.parse_args()
     if options.what == "run":

@@ -1,4 +1,6 @@
-"""The sections of gpu_check.py, one a process:  python benchmarks/gpu_sections.py NUMBER RESULTS SEED [--tiny] [EARLIER ...]
+"""The sections of gpu_check.py, each in a process of its own.
+
+    python benchmarks/gpu_sections.py NUMBER RESULTS SEED [--tiny] [EARLIER ...]
 
 Each writes rows (name, found, limit, passed or None where nothing is asked) and what section 9 needs of it.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -29,13 +32,17 @@ from finbench.core import environment
 from finbench.core.console import quiet
 from finbench.methods import method_named, quantise
 from finbench.models import bases
-from finbench.training import batches, loops, machines, packing, planning, recipes, speedups, timing
+from finbench.training import batches, counting, loops, machines, packing, recipes, shapes, speedups, timing
 from finbench.training.trainer import AnswerTrainer, arguments
 
 DEVICE = environment.device()
 GPU = torch.cuda.is_available()
 # hidden, MLP, layers, heads, key and value heads, vocabulary
-SHAPES = {"gqa": (4096, 14336, 2, 32, 8, 32000), "1b": (2048, 8192, 16, 32, 8, 32000), "8b": planning.SHAPES["llama-3.1-8b"]}
+SHAPES = {
+    "gqa": (4096, 14336, 2, 32, 8, 32000),
+    "1b": (2048, 8192, 16, 32, 8, 32000),
+    "8b": shapes.SHAPES["llama-3.1-8b"],
+}
 TINY = (128, 256, 2, 4, 2, 600)
 STARTS = (0, 26, 500)  # tokens that all rows begin with
 NATS, COSINE = 0.15, 0.999
@@ -53,7 +60,7 @@ class Check:
     def __init__(self, seed: int, tiny: bool, earlier: dict[str, Any]) -> None:
         self.seed, self.tiny, self.earlier = seed, tiny, earlier
         for name, shape in SHAPES.items():
-            planning.SHAPES[f"check-{name}"] = TINY if tiny else shape
+            shapes.SHAPES[f"check-{name}"] = TINY if tiny else shape
         self.kept: dict[str, Any] = {}  # for section 9
 
     def shape(self, name: str) -> str:
@@ -77,7 +84,7 @@ def model_of(shape: str, bits: int, dtype: Any, seed: int) -> Any:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = planning.shaped(shape).config
+    config = shapes.shaped(shape).config
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     for name, layer in list(model.named_modules()):
@@ -347,7 +354,11 @@ def long_rates(check: Check) -> Rows:
     check.kept["16-long"] = found
     said = f"{found['tokens_per_second']:,.0f} tokens/s, {found['peak_gib']:.1f} GiB"
     reached = 9_000 <= found["tokens_per_second"] <= 14_000
-    made = [row(f"rows of {length:,}, 16 bits", said, "9,000 to 14,000 on an H100", check.fast(reached) if _h100() else None)]
+    made = [
+        row(
+            f"rows of {length:,}, 16 bits", said, "9,000 to 14,000 on an H100", check.fast(reached) if _h100() else None
+        )
+    ]
     del model, base
     _let_go()
     if importlib.util.find_spec("trl") is None:
@@ -394,7 +405,7 @@ def _trl(check: Check, given: Sequence[batches.TrainingRow], number: int) -> tup
         trainer.add_callback(Clock())
         trainer.train()
     tokens = 2 * len(given[0].ids)
-    seconds = statistics.median(after - before for before, after in zip(ends[1:], ends[2:], strict=False))
+    seconds = statistics.median(after - before for before, after in itertools.pairwise(ends[1:]))
     return tokens / seconds, environment.peak_memory() / machines.GIB
 
 
@@ -438,7 +449,7 @@ def _resumed(check: Check) -> Rows:
     """A training killed after a checkpoint goes on; says whether it ends in the same bits."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        base = _folder(check, folder / "base", "gqa" if check.tiny else "gqa")
+        base = _folder(check, folder / "base", "gqa")
         stated = ["train", "--base", str(base), "--task", "mini_sentiment", "--set", "save_every=4", "--set", "rank=8"]
         command = [sys.executable, "-m", "finbench", *stated, "--set", "epochs=1", "--out"]
         whole = subprocess.run([*command, place + "/whole"], capture_output=True, text=True, check=False)
@@ -465,7 +476,8 @@ def _resumed(check: Check) -> Rows:
 
 def sharded(check: Check) -> Rows:
     """Section 6: FSDP by one process gives what the whole model gives."""
-    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    os.environ["MASTER_PORT"] = "29511"
     torch.distributed.init_process_group("nccl" if GPU else "gloo")
     half = bases.compute_dtype("auto") if GPU else torch.bfloat16
     found = []
@@ -556,9 +568,10 @@ def killed_server(check: Check) -> Rows:
         until = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < until and len(models) < 3:
             time.sleep(1)
-            with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(
-                "http://127.0.0.1:8765/v1/models", timeout=2
-            ) as answer:
+            with (
+                contextlib.suppress(OSError, ValueError),
+                urllib.request.urlopen("http://127.0.0.1:8765/v1/models", timeout=2) as answer,
+            ):
                 models = [one["id"] for one in json.load(answer)["data"]]
         said = []
         for name in models:
@@ -618,12 +631,10 @@ def planned(check: Check) -> Rows:
     for way, found in kept.items():
         bits, loop = way.split("-")
         recipe = recipes.recipe(None, {"tasks": ["mini_sentiment"], "bits": int(bits), "rank": 16, "alpha": 32})
-        model = planning.shaped(check.shape("8b"))
+        model = shapes.shaped(check.shape("8b"))
         layers, head = bases.layers_of(model), model.config.hidden_size * model.config.vocab_size
-        operations = planning.counted(model, recipe, rows_like_fpb(4, 600, 26, check.seed)).operations
-        work = timing.Work.of(
-            recipe, layers, planning.trained(recipe, layers, 0), head, operations, checkpointing=False
-        )
+        operations = counting.counted(model, recipe, rows_like_fpb(4, 600, 26, check.seed)).operations
+        work = timing.Work.of(recipe, layers, timing.trained(recipe, layers, 0), head, operations, False)
         seconds = timing.optimiser() + sum(work.seconds(card, share, *part)[0] for part in found["passes"])
         off = found["seconds"] / seconds - 1
         whole = [sum(part[column] for part in found["passes"]) for column in (0, 1)]
@@ -658,9 +669,9 @@ def _h100() -> bool:
 
 def _work(shape: str, rank: int) -> float:
     """Operations a token that is run: forward and backward through frozen weights, 6 a trained number."""
-    layers = bases.layers_of(planning.shaped(shape))
+    layers = bases.layers_of(shapes.shaped(shape))
     recipe = recipes.recipe(None, {"tasks": ["mini_sentiment"], "rank": rank})
-    return 4 * planning.inner(layers) + 6 * planning.trained(recipe, layers, 0)
+    return 4 * timing.inner(layers) + 6 * timing.trained(recipe, layers, 0)
 
 
 def _let_go() -> None:

@@ -178,6 +178,18 @@ def test_the_page_of_speed_is_that_of_the_committed_measurement() -> None:
     assert _read("docs/speed.md") == bench["page"](json.loads(_read("benchmarks/eval_cpu.json")))
 
 
+def test_pages_have_what_was_measured_on_gpus_or_say_that_nobody_did() -> None:
+    for path, text in runpy.run_path(str(ROOT / "benchmarks" / "gpu_check.py"))["pages"]().items():
+        assert path.read_text() == text, "run: python benchmarks/gpu_check.py page"
+
+
+@pytest.mark.slow
+def test_the_plan_beside_published_trainings_is_the_page_s() -> None:
+    bench = runpy.run_path(str(ROOT / "benchmarks" / "plan_points.py"))
+    begin, end = bench["MARKS"]
+    assert f"{begin}\n{bench['table']()}{end}" in _read("docs/training.md")
+
+
 def test_the_figures_of_vllm_are_those_of_the_committed_measurement() -> None:
     bench = runpy.run_path(str(ROOT / "benchmarks" / "eval_vllm.py"))
     begin, end = bench["MARKS"]

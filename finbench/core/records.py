@@ -99,6 +99,9 @@ class Recipe(Record):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = Field(
         description="8bit: moments in 8 bits; paged: they leave the GPU where its memory runs out"
     )
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        description="keep a decoder layer's inputs alone, and run it again backwards; auto: where it does not fit else"
+    )
     compile: bool = Field(description="torch.compile of every decoder layer")
     kernels: Literal["torch", "liger"] = Field(description="liger: Liger's, on a GPU")
     sharding: Literal["none", "fsdp"] = Field(
@@ -184,6 +187,7 @@ class Training(Record):
     tokens: int = Field(description="non-padding tokens seen, prompt and answer")
     padding: float = Field(description="share of padding among all positions computed")
     loop: Loop = Field(description="how rows became forward passes")
+    gradient_checkpointing: bool = Field(default=False, description="decoder layers were run again backwards")
     computed: int = Field(description="positions computed: more than tokens by padding, fewer by shared starts")
     processes: int = Field(ge=1, description="that shared the rows of every step")
     seconds: float

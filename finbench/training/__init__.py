@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from finbench.training.launch import process_count
     from finbench.training.machines import GIB
     from finbench.training.merging import Made, merge, merge_in_words
-    from finbench.training.planning import plan, planned_gib, prepare_for_plan, shape_of
+    from finbench.training.planning import plan, planned_gib, prepare_for_plan
     from finbench.training.runner import train
+    from finbench.training.shapes import shape_of
     from finbench.training.speedups import check_sharding
     from finbench.training.trainer import Keeper, StepTrainer, stopping_gently
     from finbench.training.tuning import search_outline, tune

@@ -35,6 +35,7 @@ class Job(Record):
     data_dir: Path | None
     resume: bool
     loop: Loop
+    checkpointed: bool
     parent: int
 
 

@@ -80,7 +80,8 @@ class Passes:
     """Cuts the rows of a step into passes and computes the loss of each.
 
     ``rows``: rows of a padded pass. ``tokens``: tokens of a packed one. ``answers``: answer tokens of a packed one, so
-    that their logits fit. ``pad``: token id that fills padded rows. ``compiled``: decoder layers are.
+    that their logits fit. ``pad``: token id that fills padded rows. ``compiled``: decoder layers are. ``checkpointed``:
+    they keep their inputs alone, and are run again in the backward pass.
     """
 
     loop: Loop
@@ -89,11 +90,13 @@ class Passes:
     answers: int = 2048
     pad: int = 0
     compiled: bool = False
+    checkpointed: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, loop: Loop, vocabulary: int, pad: int) -> Passes:
         """For a recipe, and the size of the vocabulary of its base."""
-        return cls(loop, recipe.batch_size, recipe.pass_tokens, max(1, _LOGITS // vocabulary), pad, recipe.compile)
+        answers, again = max(1, _LOGITS // vocabulary), recipe.gradient_checkpointing is True
+        return cls(loop, recipe.batch_size, recipe.pass_tokens, answers, pad, recipe.compile, again)
 
     @property
     def shares(self) -> bool:
@@ -121,6 +124,8 @@ class Passes:
                 stack.enter_context(packing.attention_of(model.get_base_model() if wrapped else model))
                 if wrapped and not self.compiled:  # the compiler fuses by itself
                     stack.enter_context(fused_lora.fused(model))
+            if self.checkpointed:
+                stack.enter_context(speedups.checkpointed(model))
             if self.compiled:
                 stack.enter_context(speedups.compiled(model))
             yield

@@ -74,15 +74,28 @@ def known_as(name: str) -> str | None:
     return _NAMES.get(re.sub(r"[^a-z0-9]", "", name.lower()))
 
 
+def here() -> tuple[str, Card]:
+    """(``gpu`` or ``cpu``, what trainings have here of memory: the smallest GPU, or the machine's; speeds unknown)."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu", Card(_memory(), 0, 0, context=1.2)
+    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return "gpu", Card(min(gpu.total_memory for gpu in gpus) / GIB, 0, 0)
+
+
+def _memory() -> float:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+
+
 def card(name: str) -> Card:
     """A card by name; ``cpu`` is this machine's processor, whose products are measured in a moment."""
     if name == "cpu":
         from finbench.models import bases
 
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
         source = f"SmolLM2-135M: {_CPU_SHARE:.0%} of what the products of this minute allow"
         rate = products(bases.compute_dtype("auto")) / 1e12
-        return Card(round(memory, 1), rate, 30, context=1.2, reached=(_CPU_SHARE, source))
+        return Card(round(_memory(), 1), rate, 30, context=1.2, reached=(_CPU_SHARE, source))
     if name not in CARDS:
         raise unknown("gpu", name, [*CARDS, "cpu"], "finbench plan --help")
     return CARDS[name]

@@ -22,7 +22,14 @@ from finbench.training import batches
 if TYPE_CHECKING:
     from finbench.training import loops
 
-_HOW = ("loop", "pass_tokens", "sharding", "compile", "kernels")  # the way to the same weights, but for the last bits
+_HOW = (
+    "loop",
+    "pass_tokens",
+    "gradient_checkpointing",
+    "sharding",
+    "compile",
+    "kernels",
+)  # the way to the same weights, but for the last bits
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,10 @@ class Prepared:
         parts = [batches.share(step, rank, processes)[0] for step in steps for rank in range(processes)]
         return sum(len(row.ids) for step in steps for row in step), sum(passes.run(part) for part in parts)
 
-    def begun(self, loop: Loop) -> Prepared:
-        """As it was begun: by ``loop``."""
-        return self if loop == self.passes.loop else replace(self, passes=replace(self.passes, loop=loop), slower="")
+    def begun(self, loop: Loop, checkpointed: bool) -> Prepared:
+        """By ``loop``, as it was begun, and with activation checkpointing or without."""
+        passes = replace(self.passes, loop=loop, checkpointed=checkpointed)
+        return replace(self, passes=passes, slower=self.slower if loop == self.passes.loop else "")
 
 
 Select = Callable[[Any, list[dict[str, Any]]], list[dict[str, Any]]]  # (task, its train rows) -> rows to use

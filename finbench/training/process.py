@@ -51,7 +51,7 @@ def _take_part(folder: Path, rank: int) -> None:
     console.quiet()
     console.err.quiet = True  # what there is to say before the first step, the parent has said
     environment.take_place()
-    run = runner.prepare(job.recipe, job.data_dir).begun(job.loop)
+    run = runner.prepare(job.recipe, job.data_dir).begun(job.loop, job.checkpointed)
     console.err.quiet = rank > 0
     runner.work(run, job.out, job.resume)
 

@@ -19,7 +19,7 @@ from finbench.core.files import write_atomic, writing
 from finbench.core.records import Adapter, BaseModelId, Recipe, Training, Truncation
 from finbench.methods import Cut, Start
 from finbench.models import adapters, bases
-from finbench.training import batches, checkpoints, launch, merging, speedups
+from finbench.training import batches, checkpoints, launch, merging, planning, speedups
 from finbench.training.preparation import Prepared, choose, prepare
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def train(
     launch.check(processes)
     speedups.check_sharding(recipe, processes)
     speedups.check(recipe)
-    run = prepare(recipe, data_dir)
+    run, again = planning.decided(prepare(recipe, data_dir), processes)
     if dry_run:
         real, computed = run.tokens(run.passes, processes)
         return {
@@ -70,6 +70,7 @@ def train(
             "padding": max(0.0, 1 - real / computed),
             "loop": run.passes.loop,
             "slower": run.slower,
+            "gradient_checkpointing": run.passes.checkpointed,
             "computed": computed,
             "first_pair": run.first_pair,
             "contamination": run.contamination.model_dump(),
@@ -80,11 +81,17 @@ def train(
             say(f"{out} holds this adapter already; nothing to do.")
             return finished
         run = _claim(run, out, resume, processes)
-        if run.slower:
-            say(run.slower)
+        for line in filter(None, (run.slower, again)):
+            say(line)
         if processes > 1:
             job = launch.Job(
-                recipe=run.recipe, out=out, data_dir=data_dir, resume=resume, loop=run.passes.loop, parent=os.getpid()
+                recipe=run.recipe,
+                out=out,
+                data_dir=data_dir,
+                resume=resume,
+                loop=run.passes.loop,
+                checkpointed=run.passes.checkpointed,
+                parent=os.getpid(),
             )
             launch.together(job, out / "checkpoints" / "ranks", processes)
         else:
@@ -224,7 +231,7 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
             raise FinbenchError(f"{mark} is missing or torn.", "Choose another --out.") from fault
         if run.recipe.loop == "auto" and before in ("padded", "packed") and before != now["loop"]:
             say(f"It was begun with {before} rows, and goes on so.")
-            run = run.begun(before)
+            run = run.begun(before, run.passes.checkpointed)
             now["loop"] = before
         if difference := _difference(found, now):
             raise FinbenchError(
@@ -266,6 +273,7 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
         tokens=real,
         padding=max(0.0, 1 - real / computed),
         loop=trainer.passes.loop,
+        gradient_checkpointing=trainer.passes.checkpointed,
         computed=computed,
         processes=processes,
         seconds=round(watch.seconds, 2),

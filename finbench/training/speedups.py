@@ -6,6 +6,7 @@ Each is looked at before any weight is loaded: what this machine cannot do is re
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import shutil
@@ -84,6 +85,26 @@ def compiled(model: Any) -> Iterator[None]:
         for layer in layers:
             layer._compiled_call_impl = None
         AttentionInterface.register(packing.ATTENTION, packing.attend)
+
+
+@contextlib.contextmanager
+def checkpointed(model: Any) -> Iterator[None]:
+    """Every decoder layer keeps its inputs alone inside, and is run again in the backward pass: activation
+    checkpointing, as in arXiv:1604.06174.
+
+    The second run draws the random numbers of the first, so gradients are the same bits wherever a forward pass
+    repeats its own. ``forward`` is replaced and not the call, so that hooks, as those of shards, stay outside.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    layers = decoder_layers(model)
+    for layer in layers:
+        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def liger(model: Any) -> None:

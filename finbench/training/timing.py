@@ -13,18 +13,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from finbench.core.records import Bits, Recipe
-from finbench.methods import Layer
-from finbench.training import machines
+from finbench.methods import Layer, targets
+from finbench.training import machines, shapes
 from finbench.training.machines import HOST, Card
 
 _READ: dict[Bits, float] = {16: 2.0, 8: 3.5, 4: 4.5}  # bytes moved for a weight: read; or read, expanded, read again
 _SENT: dict[Bits, float] = {16: 2.0, 8: 1.0, 4: 0.516}
 # What bitsandbytes adds to a layer, forward and backward, in operations of the host (benchmarks/host_overhead.py).
-_CODES: dict[Bits, tuple[int, int]] = {16: (0, 0), 8: (4, 6), 4: (8, 11)}
+_CODES: dict[Bits, tuple[int, int]] = {16: (0, 0), 8: (3, 3), 4: (8, 6)}
 _BACKWARD = 2  # operations of a backward pass for one of the forward pass
 _OPTIMISER = 60  # operations of an optimiser step, whose tensors go together
 # torch.compile: +27 % of a full fine-tuning (torchtune), 14 to 19 % less time of a LoRA step (Axolotl).
 _COMPILED = 1.2
+
+
+def trained(recipe: Recipe, layers: list[Layer], parameters: int) -> int:
+    """Numbers that train: those of LoRA at this rank, the order of every low-rank method; all, for ``full``."""
+    if recipe.method == "full":
+        return parameters
+    return sum(recipe.rank * (layer.inputs + layer.outputs) for layer in targets(recipe, layers))
+
+
+def inner(layers: list[Layer]) -> int:
+    """Weights of the linear layers but the head: what is quantised, and what every token goes through."""
+    chosen = (layer for layer in layers if not layer.head)
+    return sum(layer.inputs * layer.outputs for layer in chosen)
 
 
 @dataclass(frozen=True)
@@ -48,12 +61,29 @@ class Work:
     cards: int = 1
 
     @classmethod
-    def of(cls, recipe: Recipe, layers: Sequence[Layer], trained: int, head: int, operations: int, **more: object) -> Work:
-        """Of a recipe; ``more``: checkpointing, cards."""
-        inner = [layer for layer in layers if not layer.head]
-        stated = {"compiled": recipe.compile, "whole": recipe.method == "full", "bits": recipe.bits, **more}
-        weights = sum(layer.inputs * layer.outputs for layer in inner)
-        return cls(weights, head, trained, len(inner), operations=operations, **stated)  # type: ignore[arg-type]
+    def of(
+        cls,
+        recipe: Recipe,
+        layers: list[Layer],
+        count: int,
+        head: int,
+        operations: int,
+        checkpointing: bool,
+        cards: int = 1,
+    ) -> Work:
+        """Of a recipe of which ``count`` numbers train."""
+        return cls(
+            linear=inner(layers),
+            head=head,
+            trained=count,
+            layers=sum(not layer.head for layer in layers),
+            bits=recipe.bits,
+            operations=operations,
+            checkpointing=checkpointing,
+            compiled=recipe.compile,
+            whole=recipe.method == "full",
+            cards=cards,
+        )
 
     @property
     def passes(self) -> int:
@@ -91,7 +121,7 @@ class Work:
         return max(busy, self.host()), busy
 
     def share_for(self, card: Card, tokens: float, answers: float, seconds: float) -> float:
-        """The share of the peak at which a pass takes ``seconds``: the inverse of ``seconds``, where products decide."""
+        """The share of the peak at which a pass takes ``seconds``, where products decide: the inverse of that."""
         left = seconds - self.elsewhere(card)
         return self.flops(tokens, answers) / (card.tflops * 1e12 * left * (_COMPILED if self.compiled else 1))
 
@@ -103,7 +133,7 @@ def optimiser() -> float:
 
 @dataclass(frozen=True)
 class PublishedStep:
-    """A published LoRA step: its shape in planning.SHAPES, the tokens of a pass, what it reached, and where it is from.
+    """A published LoRA step: its shape in shapes.SHAPES, the tokens of a pass, what it reached, and where it is from.
 
     ``rate``: tokens a second of one card. ``memory``: GiB of one card. ``modules``: what carries adapters. ``fitted``:
     the time model is fitted to it; the others are only compared.
@@ -129,9 +159,7 @@ _AUTOMODEL = "NeMo AutoModel, docs/performance-summary; examples/llm_benchmark"
 _QVO = ("q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 PUBLISHED = (
     PublishedStep("h100", 1, "llama-3.1-8b", 16, 16, (2, 4096), False, False, 12_473, None, _AUTOMODEL, True),
-    PublishedStep(
-        "rtx4090", 1, "llama-3.1-8b", 16, 8, (2, 2048), True, True, 3_083, 16.2, _TORCHTUNE, True, _QVO
-    ),
+    PublishedStep("rtx4090", 1, "llama-3.1-8b", 16, 8, (2, 2048), True, True, 3_083, 16.2, _TORCHTUNE, True, _QVO),
     PublishedStep("rtx4090", 1, "llama-3.1-8b", 4, 8, (2, 2048), True, True, 2_413, 7.4, _TORCHTUNE),
     PublishedStep("a6000", 1, "llama-3.1-8b", 16, 8, (2, 2048), True, True, 4_699, 30.3, _TORCHTUNE, modules=_QVO),
     PublishedStep("a100-80", 8, "llama-3.1-70b", 16, 16, (2, 2048), True, True, 437, 27.6, _TORCHTUNE, modules=_QVO),
@@ -166,17 +194,15 @@ def share(card: Card) -> tuple[float, str]:
 def published_work(step: PublishedStep) -> Work:
     """The work of a published step; its host is fast enough."""
     from finbench.models import bases
-    from finbench.training import planning, recipes
+    from finbench.training import recipes
 
     stated = {"tasks": ["mini_sentiment"], "bits": step.bits, "rank": step.rank, "compile": step.compiled}
     recipe = recipes.recipe(None, {**stated, "target_modules": step.modules})
-    model = planning.shaped(step.shape)
+    model = shapes.shaped(step.shape)
     layers, config = bases.layers_of(model), model.config
-    made = Work.of(
-        recipe, layers, planning.trained(recipe, layers, 0), config.hidden_size * config.vocab_size, 0,
-        checkpointing=step.checkpointing, cards=step.cards,
-    )  # fmt: skip
-    return replace(made, operations=0)
+    count, head = trained(recipe, layers, 0), config.hidden_size * config.vocab_size
+    made = Work.of(recipe, layers, count, head, 0, step.checkpointing, step.cards)
+    return replace(made, layers=0)
 
 
 def predicted(step: PublishedStep) -> float:

@@ -23,7 +23,7 @@ from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest, write_atomic
 from finbench.core.records import Recipe, Search, Trial
 from finbench.scoring import prompts
-from finbench.training import batches, preparation, runner
+from finbench.training import batches, planning, preparation, runner
 
 HELD_OUT = 0.2  # share of the train rows, by hash of their source
 MOST_HELD_OUT = 200  # rows a task: more would cost as much as the training
@@ -124,6 +124,7 @@ def _rows(
     sides = [runner.prepare(chosen, data_dir, _side(recipe, "train", share)) for _, share in rungs]
     for run in sides:
         run.method.check_steps(recipe, run.steps)
+    sides = [planning.decided(run)[0] for run in sides]
     return held, sides
 
 

@@ -94,6 +94,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "rows": f"{plan['rows']:,} of " + ", ".join(recipe["tasks"]),
         "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
+        **({"checkpointing": "every layer's activations"} if plan["gradient_checkpointing"] else {}),
     }
     put_facts(columned("", ""), shown)
     out.print("\n[dim]first row, prompt and answer[/]")
@@ -110,6 +111,7 @@ def costs(plan: dict[str, Any]) -> None:
         "card": f"{count}{plan['gpu']}, {plan['gpu_gib']:g} GiB",
         "base": plan["shape"],
         "memory": f"{need['total']:g} GiB: {parts}, and the libraries' own",
+        **({"checkpointing": "on: layers are run again backwards"} if plan["gradient_checkpointing"] else {}),
         "work": f"{plan['steps']:,} steps, {plan['tokens']:,} tokens, {plan['computed'] / plan['tokens']:.0%} computed",
         "time": f"{time} s, {plan['tokens_per_second']:,} tokens/s, without loading",
         "from": f"{plan['source']}; the card computes {plan['busy']:.0%} of the time, else it waits for the host",

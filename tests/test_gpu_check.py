@@ -1,0 +1,37 @@
+"""The check of a GPU works: on a processor with small models, and it sees the faults that are planted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CHECK = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu_check.py"
+
+
+def run(sections: str, out: Path) -> tuple[int, list[dict[str, object]]]:
+    command = [sys.executable, str(CHECK), "run", "--tiny", "--only", sections, "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, json.loads(out.read_text())["checks"]
+
+
+@pytest.mark.slow
+def test_every_section_runs_on_a_processor_with_small_models(tmp_path: Path) -> None:
+    code, rows = run("0,1,2,3,4,5,6,9", tmp_path / "found.json")
+    assert [row for row in rows if row["passed"] is False] == []
+    assert code == 0
+    assert {row["section"] for row in rows} == {0, 1, 2, 3, 4, 5, 6, 9}
+    planted = next(row for row in rows if "planted" in str(row["name"]))
+    assert planted["passed"] is True
+    assert sum(row["section"] == 9 for row in rows) == 8  # six ways on short rows, one on long ones, and the share
+
+
+@pytest.mark.gpu
+def test_this_gpu_does_what_a_processor_does(tmp_path: Path) -> None:
+    code, rows = run("0,1,2,6", tmp_path / "found.json")
+    assert [row for row in rows if row["passed"] is False] == []
+    assert code == 0
