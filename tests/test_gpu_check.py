@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 CHECK = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu_check.py"
 
@@ -31,6 +32,7 @@ def test_every_section_runs_on_a_processor_with_small_models(tmp_path: Path) -> 
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_this_gpu_does_what_a_processor_does(tmp_path: Path) -> None:
     code, rows = run("0,1,2,6", tmp_path / "found.json")
     assert [row for row in rows if row["passed"] is False] == []
