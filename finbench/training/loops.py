@@ -124,10 +124,10 @@ class Passes:
                 stack.enter_context(packing.attention_of(model.get_base_model() if wrapped else model))
                 if wrapped and not self.compiled:  # the compiler fuses by itself
                     stack.enter_context(fused_lora.fused(model))
-            if self.checkpointed:
-                stack.enter_context(speedups.checkpointed(model))
             if self.compiled:
                 stack.enter_context(speedups.compiled(model))
+            if self.checkpointed:  # around what is compiled: within, the compiler would leave the whole layer alone
+                stack.enter_context(speedups.checkpointed(model))
             yield
 
     def prepare(self, rows: Sequence[TrainingRow], device: Any) -> dict[str, Any] | packing.Packed:

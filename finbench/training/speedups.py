@@ -93,18 +93,23 @@ def checkpointed(model: Any) -> Iterator[None]:
     checkpointing, as in arXiv:1604.06174.
 
     The second run draws the random numbers of the first, so gradients are the same bits wherever a forward pass
-    repeats its own. ``forward`` is replaced and not the call, so that hooks, as those of shards, stay outside.
+    repeats its own. ``forward`` is replaced and not the call, so that hooks, as those of shards, stay outside; of a
+    compiled layer the compiled call.
     """
     from torch.utils.checkpoint import checkpoint
 
+    again = functools.partial(functools.partial, checkpoint, use_reentrant=False)
     layers = decoder_layers(model)
     for layer in layers:
-        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+        if layer._compiled_call_impl is None:
+            layer.forward = again(layer.forward)
+        else:
+            layer._compiled_call_impl = again(layer._compiled_call_impl)
     try:
         yield
     finally:
         for layer in layers:
-            del layer.forward
+            vars(layer).pop("forward", None)  # ``compiled`` takes its own back
 
 
 def liger(model: Any) -> None:
