@@ -458,7 +458,7 @@ def _resumed(check: Check) -> Rows:
         process = subprocess.Popen([*command, place + "/killed"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < until:
-            if list((folder / "killed" / "checkpoints").glob("checkpoint-*/elapsed.json")):
+            if list((folder / "killed" / "checkpoints").glob("checkpoint-*/finbench-checkpoint.json")):
                 process.send_signal(signal.SIGKILL)
             time.sleep(0.02)
         killed = process.wait() == -signal.SIGKILL

@@ -19,7 +19,7 @@ from test_training import recipe
 
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Adapter
-from finbench.training import checkpoints, launch, runner
+from finbench.training import checkpoints, claims, launch, runner
 
 SMALL = {"dropout": 0.0, "lr": 3e-3, "limit": 50}
 COMMAND = ["--task", "mini_sentiment", "--set", "dtype=float32", "--set", "batch_size=8", "--set", "save_every=3"]
@@ -40,13 +40,18 @@ def steps(out: Path) -> list[int]:
     return sorted(checkpoints.step_of(path) for path in (out / "checkpoints").glob("checkpoint-*"))
 
 
-def wait_for(out: Path, process: subprocess.Popen[str]) -> list[int]:
-    """Process ids of the two, when there is a checkpoint."""
+def wait_for_steps(out: Path, process: subprocess.Popen[str]) -> None:
+    """Until there is a checkpoint."""
     deadline = time.monotonic() + 900
     while not steps(out):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def wait_for(out: Path, process: subprocess.Popen[str]) -> list[int]:
+    """Process ids of the two, when there is a checkpoint."""
+    wait_for_steps(out, process)
     return sorted(int(path.suffix[1:]) for path in (out / "checkpoints" / "ranks").glob("pid.*"))
 
 
@@ -81,8 +86,15 @@ def test_what_cannot_be_started_is_refused(llama: Path, tmp_path: Path, monkeypa
     assert launch.process_count(2, None) == 2
     with pytest.raises(FinbenchError, match="2 GPUs are here"):
         launch.check(3)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(FinbenchError, match="started by torchrun"):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(FinbenchError, match="WORLD_SIZE is 4, but RANK"):
+        runner.train(recipe(llama), tmp_path / "a")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(FinbenchError, match=r"torchrun has started 4 .* start 2 more"):
+        runner.train(recipe(llama), tmp_path / "a", processes=2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(FinbenchError, match="started 4 processes here, and 2 GPUs are here"):
         runner.train(recipe(llama), tmp_path / "a")
 
 
@@ -166,7 +178,7 @@ def stopped_after_a_checkpoint(base: Path, out: Path, processes: int, **override
 def test_where_each_process_draws_numbers_another_number_of_them_is_refused(llama: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     stopped_after_a_checkpoint(llama, out, 1)
-    mark = out / runner.MARK
+    mark = out / claims.MARK
     for changed, reason in (({"dropout": 0.1}, "the recipe has dropout"), ({"method": "pvera"}, "draws noise")):
         other = recipe(llama, **{**SMALL, "epochs": 2, **changed})
         run = runner.prepare(other)

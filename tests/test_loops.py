@@ -194,6 +194,59 @@ def test_on_a_cpu_bfloat16_attends_in_float32_even_in_autocast() -> None:
     assert torch.equal(half, exact.float().bfloat16())
 
 
+@pytest.mark.parametrize("loop", ["packed", "shared"])
+def test_repeated_keys_give_the_same_where_a_kernel_takes_no_fewer_of_them(
+    loop: str, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What attention in blocks does on a GPU, whose fast kernels take a mask only with as many keys as queries."""
+    run, model, rows = single(llama)
+    model.double()
+    plain = gradients(run, model, "padded", rows, tmp_path)
+    seen = []
+    real = packing.scaled_dot_product_attention
+
+    def kernel(q: Any, k: Any, v: Any, **named: Any) -> Any:
+        seen.append((q.shape[1], k.shape[1], named["enable_gqa"]))
+        return real(q, k, v, **named)
+
+    monkeypatch.setattr(packing, "_repeats", lambda query: True)
+    monkeypatch.setattr(packing.attending.__wrapped__, "__defaults__", (kernel, None))
+    assert_same(gradients(run, model, loop, rows, tmp_path), plain, 1e-7)
+    assert set(seen) == {(4, 4, False)}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_gradients_of_a_shared_start_are_summed_in_float32(several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """512 rows, or two starts of 256, send theirs back in bfloat16. Rounded after each, a percent is lost."""
+    generator = torch.Generator().manual_seed(2)
+    starts = [list(range(100, 140)), list(range(300, 340))] if several else [list(range(100, 140))]
+    rows = [TrainingRow([*starts[i % len(starts)], 400 + i, 7], 1) for i in range(512)]
+    packed = packing.pack(rows, share=True)
+    states = [torch.randn(1, heads, packed.ids.shape[1], 16, generator=generator) for heads in (4, 2, 2)]
+    weights = torch.randn(1, packed.ids.shape[1], 4, 16, generator=generator)
+
+    def of_keys(dtype: Any, single: bool | None) -> Any:
+        query, key, value = (one.to(dtype).requires_grad_() for one in states)
+        with packing.attending(packed, single=single):
+            (packing.attend(None, query, key, value)[0] * weights.to(dtype)).sum().backward()
+        return torch.cat([key.grad.double()[0, :, :40].flatten(), value.grad.double()[0, :, :40].flatten()])
+
+    def wrong(found: Any) -> float:
+        return float((found - exact).norm() / exact.norm())
+
+    def naive(tokens: Any, seen: Any) -> Any:
+        return tokens[seen]
+
+    exact = of_keys(torch.float64, None)
+    monkeypatch.setattr(packing, "_ragged", lambda query, dropout: ragged if query.dtype == torch.bfloat16 else None)
+    assert wrong(of_keys(torch.bfloat16, False)) < 6e-3
+    with monkeypatch.context() as patch:
+        patch.setattr(packing._Gather, "apply", naive)
+        assert wrong(of_keys(torch.bfloat16, False)) > 9e-3
+    monkeypatch.setattr(packing, "_ragged", lambda query, dropout: None)
+    assert wrong(of_keys(torch.bfloat16, False)) < 6e-3
+
+
 def test_passes_hold_every_row_once_and_keep_to_their_size() -> None:
     generator = torch.Generator().manual_seed(5)
     rows = [
@@ -269,6 +322,46 @@ def test_a_base_whose_packed_answers_differ_is_padded(llama: Path, monkeypatch: 
         assert passes.loop == "padded"
         assert why in said
     assert model.get_base_model().config._attn_implementation == "sdpa"
+
+
+def shifted(spans: packing.Spans, before: int) -> packing.Spans:
+    """A mask that is one off: each segment sees a token of the one before it as well, or does not see its first."""
+    seen, ends = [], [0]
+    queries, keys = spans.queries.tolist(), spans.keys.tolist()
+    for number, (first, last) in enumerate(zip(keys, keys[1:], strict=False)):
+        part = spans.seen[first:last].tolist()
+        neighbour = [queries[number] - 1] if before and queries[number] else []
+        seen += neighbour + (part if before or len(part) == 1 else part[1:])
+        ends.append(len(seen))
+    deepest = max(last - first for first, last in zip(ends, ends[1:], strict=False))
+    return packing.Spans(
+        torch.tensor(seen), spans.queries, torch.tensor(ends, dtype=torch.int32), (spans.longest[0], deepest)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["mini_sentiment", "mini_ner"])
+def test_a_mask_that_is_one_off_is_seen_in_half_precision(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a trained base, by the kernel of GPUs as a reference of it: what is right passes, what is wrong does not."""
+    stated = recipes.recipe(None, {"tasks": [task], "limit": 200, "dtype": "bfloat16"})
+    run = runner.prepare(stated)
+    model, _ = bases.load(run.base, 16, torch.bfloat16)
+    monkeypatch.setattr(packing, "_ragged", lambda query, dropout: ragged)
+    real = packing.pack
+    for loop in ("packed", "shared"):
+        passes = dataclasses.replace(run.passes, loop=loop)
+        assert loops.settled(passes, model, run.rows) == (passes, "")
+        for before in (1, 0):
+            if (loop, before) == ("packed", 0):
+                continue  # it is the start of each row that is lost: these bases hardly look at it
+
+            def spoilt(*given: Any, before: int = before) -> packing.Packed:
+                made = real(*given)
+                return dataclasses.replace(made, spans=shifted(made.spans, before))
+
+            with monkeypatch.context() as patch:
+                patch.setattr(packing, "pack", spoilt)
+                assert "other probabilities" in loops.settled(passes, model, run.rows)[1], (loop, before)
 
 
 # ---------------------------------------------------------------- whole runs

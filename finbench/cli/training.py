@@ -26,12 +26,14 @@ def train(
     processes: Annotated[int | None, "Processes that do, on the processor: --gpus without a GPU."] = None,
     dry_run: Annotated[bool, "--dry-run", "Show what would be trained."] = False,
     data_dir: DataDir = None,
-) -> Found:
+) -> Found | None:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
     resolved = stated.resolved()
     folder = out or Path("runs") / resolved.name
     workers = training.process_count(gpus, processes)
     result = finbench.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
+    if not pretraining.main_process():  # torchrun has started others too
+        return None
     if isinstance(result, dict):
         return Found(result, lambda: show.trainings.planned(result, folder))
     return Found(result, lambda: show.trainings.trained(result, folder, resolved.base))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import gc
 import importlib.metadata
 import os
 import platform
@@ -96,6 +97,18 @@ def take_place() -> None:
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     PartialState(cpu=not torch.cuda.is_available())  # the group that transformers' Trainer will find and use
+
+
+def release_memory() -> None:
+    """Give back what nobody holds any more: circles that Python has not looked for yet, a GPU's cache of freed blocks.
+
+    A model is full of circles. It would stay on its GPU until the interpreter happens to look for them.
+    """
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def forget_peak() -> None:

@@ -187,6 +187,7 @@ class Training(Record):
     tokens: int = Field(description="non-padding tokens seen, prompt and answer")
     padding: float = Field(description="share of padding among all positions computed")
     loop: Loop = Field(description="how rows became forward passes")
+    attention: str = Field(default="", description="torch's kernel for attention")
     gradient_checkpointing: bool = Field(default=False, description="decoder layers were run again backwards")
     computed: int = Field(description="positions computed: more than tokens by padding, fewer by shared starts")
     processes: int = Field(ge=1, description="that shared the rows of every step")

@@ -49,7 +49,7 @@ class ProcessEnd(Record):
 
 
 def check(processes: int) -> None:
-    """Refuse more processes than there are GPUs, where there are any, and a start from within torchrun."""
+    """Refuse more processes than there are GPUs, where there are any, and a number of them within torchrun's."""
     import torch
 
     if processes < 1:
@@ -57,10 +57,22 @@ def check(processes: int) -> None:
     gpus = torch.cuda.device_count()
     if processes > 1 and gpus and processes > gpus:
         raise FinbenchError(f"{processes} processes need a GPU each, and {_here(gpus)}.", f"--gpus {gpus}")
-    if environment.processes() > 1:
+    if environment.processes() == 1:
+        return
+    if missing := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise FinbenchError(
-            "finbench train starts its processes by itself, and this one was started by torchrun.",
-            "Without torchrun: finbench train ... --gpus N",
+            f"WORLD_SIZE is {environment.processes()}, but {missing[0]} is not set: torchrun would set all of them.",
+            "Start it by torchrun, or: unset WORLD_SIZE",
+        )
+    if processes > 1:
+        raise FinbenchError(
+            f"torchrun has started {environment.processes()} processes, and each is asked to start {processes} more.",
+            "Leave --gpus and --processes out: torchrun's --nnodes and --nproc-per-node say how many there are.",
+        )
+    own = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if gpus and own > gpus:
+        raise FinbenchError(
+            f"torchrun has started {own} processes here, and {_here(gpus)}.", f"--nproc-per-node {gpus}"
         )
 
 
@@ -81,6 +93,11 @@ def process_count(gpus: int | None, processes: int | None) -> int:
 
 
 def _here(gpus: int) -> str:
+    import torch
+
+    driver = Path("/proc/driver/nvidia/version").is_file()
+    if not gpus and driver and torch.version.cuda is None and torch.version.hip is None:
+        return f"this torch ({torch.__version__}) was built without CUDA: pip install torch, from PyTorch's CUDA wheels"
     return f"{gpus or 'no'} GPU{' is' if gpus == 1 else 's are' if gpus else ' is'} here"
 
 

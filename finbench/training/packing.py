@@ -239,6 +239,26 @@ class _PadSegments(torch.autograd.Function):
         return gradients[0].flatten(0, 1)[back], None, None
 
 
+class _Gather(torch.autograd.Function):
+    """Keys or values (T, ...) as segments see them, (U, ...). What the segments send back to one is added in float32.
+
+    A shared start gets back as much as there are rows: in bfloat16, rounded after each, 1 to 3 % of the sum was lost.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Any, seen: Any) -> Any:
+        ctx.save_for_backward(seen)
+        ctx.many = len(tokens)
+        return tokens[seen]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (seen,), (back,) = ctx.saved_tensors, gradients
+        wide = torch.promote_types(back.dtype, torch.float32)
+        total = torch.zeros(ctx.many, *back.shape[1:], dtype=wide, device=back.device)
+        return total.index_put_((seen,), back.to(wide), accumulate=True).to(back.dtype), None
+
+
 _now: list[tuple[Packed, Callable[..., Any], bool | None]] = []  # the arguments of ``attending`` that is in force
 
 
@@ -270,11 +290,32 @@ def _varlen() -> Callable[..., Any] | None:
     return varlen_attn if {"window_size", "enable_gqa", "scale"} <= set(known) else None
 
 
+def _repeats(query: Any) -> bool:
+    return bool(query.is_cuda)
+
+
 def _ragged(query: Any, dropout: float) -> Callable[..., Any] | None:
     half = query.dtype in (torch.bfloat16, torch.float16)
     if not query.is_cuda or not half or dropout or torch.cuda.get_device_capability(query.device) < (8, 0):
         return None
     return _varlen()
+
+
+def kernel(model: Any, dtype: Any) -> str:
+    """By which of torch's kernels packed rows of ``model`` attend in training, in words; computing in ``dtype``."""
+    config, device = model.config.get_text_config(), model.device
+    if device.type != "cuda":
+        return "blocks, by torch's own for a processor"
+    dropout = getattr(config, "attention_dropout", 0) or getattr(config, "attn_pdrop", 0) or 0
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    query = torch.empty(1, config.num_attention_heads, 16, size, dtype=dtype, device=device, requires_grad=True)
+    if _ragged(query, dropout) is not None:
+        return "flash, for sequences of any length"
+    mask = torch.ones(1, 1, 16, 16, dtype=torch.bool, device=device)
+    asked = torch.backends.cuda.SDPAParams(query, query, query, mask, float(dropout), False, False)
+    if torch.backends.cuda.can_use_efficient_attention(asked):
+        return "blocks, by the memory-efficient one"
+    return "blocks, by torch's plain products, which are slow and keep every score: float16 or bfloat16 may help"
 
 
 def _above(parts: Sequence[Any], block: Block) -> Any:
@@ -285,7 +326,7 @@ def _above(parts: Sequence[Any], block: Block) -> Any:
     empty = parts[0][:0]
     whole = iter(chains)
     padded = torch.nn.utils.rnn.pad_sequence([next(whole) if chain else empty for chain in block.chains], True)
-    return padded[block.chain]
+    return _Gather.apply(padded, block.chain)  # type: ignore[no-untyped-call]
 
 
 def attend(
@@ -307,7 +348,7 @@ def attend(
     if (ragged := _ragged(query, dropout)) is not None:
         spans = packed.spans
         q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-        k, v = k[spans.seen], v[spans.seen]
+        k, v = (_Gather.apply(states, spans.seen) for states in (k, v))  # type: ignore[no-untyped-call]
         # causal with more keys than queries: the last query sees the last key, so each sees all above its segment
         ends = (spans.queries, spans.keys, *spans.longest)
         return ragged(q, k, v, *ends, scale=scaling, window_size=(-1, 0), enable_gqa=many).unsqueeze(0), None
@@ -316,6 +357,8 @@ def attend(
     single = single and query.dtype == torch.bfloat16
     dtype = torch.float32 if single else query.dtype
     queries, keys, values = (states[0].transpose(0, 1).to(dtype).split(sizes) for states in (query, key, value))
+    # on a GPU, no kernel but the plain products takes a mask and fewer keys than queries
+    groups = query.shape[1] // key.shape[1] if _repeats(query) else 1
     made = []
     for number, block in enumerate(packed.blocks):
         q, k, v = (
@@ -324,6 +367,8 @@ def attend(
         )
         if block.mask is not None:
             k, v = (torch.cat([_above(parts, block), one], 1) for parts, one in ((keys, k), (values, v)))
+        if groups > 1:
+            k, v = (states.repeat_interleave(groups, 2) for states in (k, v))
         with torch.autocast("cpu", enabled=False) if single else contextlib.nullcontext():
             out = kernel(
                 q.transpose(1, 2),
@@ -333,7 +378,7 @@ def attend(
                 dropout_p=dropout,
                 is_causal=block.mask is None,
                 scale=scaling,
-                enable_gqa=many,
+                enable_gqa=many and groups == 1,
             )
         made.append(out.transpose(1, 2).flatten(0, 1)[block.back])
     return torch.cat(made).to(query.dtype).unsqueeze(0), None

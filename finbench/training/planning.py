@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def plan(
         parts = ", ".join(f"{name} {value:g}" for name, value in found.parts.items())
         raise FinbenchError(
             f"It needs {found.on(card):.1f} GiB, and {gpu} has {card.memory:g}: {parts}.",
-            _fitting(run, gpu, shape, processes),
+            _fitting(run, gpu, shape, processes, card),
         )
     model = _model(run, shape)
     layers, config = bases.layers_of(model), model.config.get_text_config()
@@ -168,25 +169,49 @@ def plan(
 
 
 def decided(run: Prepared, processes: int = 1) -> tuple[Prepared, str]:
-    """``run`` with activation checkpointing on or off, for this machine; why, where ``auto`` turns it on.
+    """``run`` with activation checkpointing on or off, for this machine; what there is to say of it.
 
-    A machine that holds neither way is said in that line too: the plan may be wrong, and training shows it.
+    FinbenchError, with what would fit, for a GPU that does not even hold the weights. One that should hold them and
+    not the rest is only warned of: the plan may be wrong, and training shows it.
     """
     recipe = run.recipe
-    if recipe.gradient_checkpointing is True and not speedups.decoder_layers(bases.skeleton(run.base)):
-        raise FinbenchError(
-            f"The layers of {recipe.base} are not known: none can be run again for gradient_checkpointing.",
-            "--set gradient_checkpointing=false",
-        )
-    if recipe.gradient_checkpointing != "auto":
-        return run, ""
     gpu, card = machines.here()
+    if gpu == "cpu" and recipe.gradient_checkpointing != "auto":
+        return run, ""
     whole = _asked(run, recipe.model_copy(update={"gradient_checkpointing": False}), gpu, None, processes, card)
     found = whole.chosen(recipe, card)
-    if not found.checkpointing:
-        return run, ""
-    said = f"Activation checkpointing is on: by plan, {found.on(card):.1f} GiB instead of {whole.on(card):.1f}"
-    return run.begun(run.passes.loop, True), f"{said}; {card.memory:.1f} are here."
+    needed = f"{found.on(card):.1f} GiB"
+    run = run.begun(run.passes.loop, found.checkpointing)
+    if found.on(card) > card.memory:
+        message = f"By plan this training needs {needed}, and {card.memory:.1f} are here."
+        if gpu != "cpu" and found.weights / GIB > card.memory:
+            raise FinbenchError(message, _fitting(run, gpu, None, processes, card))
+        return run, message
+    if recipe.gradient_checkpointing == "auto" and found.checkpointing:
+        return run, f"Activation checkpointing is on: by plan, {needed} instead of {whole.on(card):.1f}."
+    return run, ""
+
+
+@contextlib.contextmanager
+def explained(run: Prepared, processes: int) -> Iterator[None]:
+    """A GPU whose memory runs out inside is a FinbenchError that says what would fit."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as fault:
+        gpu, card = machines.here()
+        recipe = run.recipe.model_copy(update={"gradient_checkpointing": run.passes.checkpointed})
+        needed = _asked(run, recipe, gpu, None, processes, card).on(card)
+        hint = _fitting(replace(run, recipe=recipe), gpu, None, processes, card)
+        if needed <= card.memory:
+            smaller = f"--set pass_tokens={max(1, recipe.pass_tokens // 2)}"
+            hint = f"Free the GPU (nvidia-smi shows who uses it), or: {smaller}"
+            hint += "" if run.passes.checkpointed else " --set gradient_checkpointing=true"
+        raise FinbenchError(
+            f"The GPU's memory ran out: by plan this training needs {needed:.1f} GiB of {card.memory:.1f}.",
+            f"{hint}. Where there is a checkpoint, --resume goes on from it.",
+        ) from fault
 
 
 def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
@@ -219,18 +244,17 @@ def _asked(
     return found.chosen(recipe, card or machines.card(gpu))
 
 
-def _fitting(run: Prepared, gpu: str, shape: str | None, processes: int) -> str:
+def _fitting(run: Prepared, gpu: str, shape: str | None, processes: int, card: Card) -> str:
     """What to change, the least first: checkpointing, smaller passes, fewer bits, shards over cards, another card."""
-    recipe, card = run.recipe, machines.card(gpu)
-    method, longest = run.method, max(run.sampler.lengths)
+    recipe, method, longest = run.recipe, run.method, max(run.sampler.lengths)
     if recipe.gradient_checkpointing is False:
         again = recipe.model_copy(update={"gradient_checkpointing": True})
-        if _asked(run, again, gpu, shape, processes).on(card) <= card.memory:
+        if _asked(run, again, gpu, shape, processes, card).on(card) <= card.memory:
             return "It would fit with --set gradient_checkpointing=true"
     for bits in [bits for bits in (16, 8, 4) if bits <= recipe.bits and bits in method.bits]:
         for tokens in dict.fromkeys(min(size, recipe.pass_tokens) for size in (recipe.pass_tokens, 1024, 512, longest)):
             changed = recipe.model_copy(update={"bits": bits, "pass_tokens": tokens})
-            if _asked(run, changed, gpu, shape, processes).on(card) <= card.memory:
+            if _asked(run, changed, gpu, shape, processes, card).on(card) <= card.memory:
                 said = [f"--bits {bits}"] if bits != recipe.bits else []
                 smaller = changed.pass_tokens != recipe.pass_tokens
                 said += [f"--set pass_tokens={changed.pass_tokens}"] if smaller else []
@@ -238,9 +262,10 @@ def _fitting(run: Prepared, gpu: str, shape: str | None, processes: int) -> str:
     if recipe.method in speedups.SHARDED and recipe.bits != 8 and gpu != "cpu":
         spread = recipe.model_copy(update={"sharding": "fsdp"})
         for cards in (2, 4, 8):
-            if _asked(run, spread, gpu, shape, cards).on(card) <= card.memory:
+            if _asked(run, spread, gpu, shape, cards, card).on(card) <= card.memory:
                 return f"It would fit on {cards} of them: --gpus {cards} --set sharding=fsdp"
-    wanted = _asked(run, recipe.model_copy(update={"gradient_checkpointing": False}), gpu, shape, processes)
+    plain = recipe.model_copy(update={"gradient_checkpointing": False})
+    wanted = _asked(run, plain, gpu, shape, processes, card)
     on = [(name, other, wanted.chosen(recipe, other)) for name, other in machines.CARDS.items()]
     larger = [name for name, other, found in on if found.on(other) <= other.memory]
     return (

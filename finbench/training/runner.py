@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -13,23 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 from finbench.cards import model_card
 from finbench.core import environment
-from finbench.core.console import progress, quiet, say
+from finbench.core.console import err, progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import write_atomic, writing
 from finbench.core.records import Adapter, BaseModelId, Recipe, Training, Truncation
 from finbench.methods import Cut, Start
 from finbench.models import adapters, bases
-from finbench.training import batches, checkpoints, launch, merging, planning, speedups
+from finbench.training import batches, checkpoints, claims, launch, merging, planning, ranks, speedups
 from finbench.training.preparation import Prepared, choose, prepare
 
 if TYPE_CHECKING:
     from finbench.training.trainer import AnswerTrainer, TrainingWatch
 
-__all__ = ["MARK", "Prepared", "begin", "choose", "fit", "prepare", "train", "work"]
+__all__ = ["Prepared", "begin", "choose", "fit", "prepare", "train", "work"]
 
 CURVE_POINTS = 200
 _FIRST_BATCHES = 32  # what a method that looks at data before it starts may see
-MARK = Path("checkpoints") / "run.json"  # in the folder of an unfinished run: what it was begun with
 
 
 def train(
@@ -53,36 +53,16 @@ def train(
     """
     quiet()
     launch.check(processes)
-    speedups.check_sharding(recipe, processes)
-    speedups.check(recipe)
-    run, again = planning.decided(prepare(recipe, data_dir), processes)
+    if environment.processes() > 1:
+        return _take_part(recipe, out, data_dir, resume, dry_run)
+    run = _decided(recipe, data_dir, processes)
     if dry_run:
-        real, computed = run.tokens(run.passes, processes)
-        return {
-            "recipe": recipe.model_dump(),
-            "becomes": run.method.ends_as(recipe),
-            "base": run.base.id.model_dump(),
-            "data": [part.model_dump() for part in run.data],
-            "rows": len(run.rows),
-            "steps": run.steps,
-            "processes": processes,
-            "tokens": real,
-            "padding": max(0.0, 1 - real / computed),
-            "loop": run.passes.loop,
-            "slower": run.slower,
-            "gradient_checkpointing": run.passes.checkpointed,
-            "computed": computed,
-            "first_pair": run.first_pair,
-            "contamination": run.contamination.model_dump(),
-        }
-    _check_folder(out)
-    with environment.owner(out):
-        if finished := _finished(run, out):
-            say(f"{out} holds this adapter already; nothing to do.")
-            return finished
-        run = _claim(run, out, resume, processes)
-        for line in filter(None, (run.slower, again)):
-            say(line)
+        return _outline(run, processes)
+    with contextlib.ExitStack() as held:
+        claimed = claims.claimed(run, out, resume, processes, held)
+        if claimed is None:
+            return adapters.record(out)
+        run = claimed
         if processes > 1:
             job = launch.Job(
                 recipe=run.recipe,
@@ -96,42 +76,111 @@ def train(
             launch.together(job, out / "checkpoints" / "ranks", processes)
         else:
             work(run, out, resume)
+        environment.release_memory()
         made = adapters.record(out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
         return made
 
 
+def _take_part(
+    recipe: Recipe, out: Path, data_dir: Path | None, resume: bool, dry_run: bool
+) -> Adapter | dict[str, Any]:
+    """``train`` in one of the processes that torchrun started, on one machine or several: the first one writes."""
+    processes, first = environment.processes(), environment.rank() == 0
+    err.quiet = not first
+    environment.take_place()
+    with ranks.refusing_together():
+        run = _decided(recipe, data_dir, processes)
+    ranks.agree({**run.decisive, "dtype": str(run.dtype), "versions": environment.versions()})
+    run = run.begun(run.passes.loop, any(ranks.gathered(run.passes.checkpointed)))
+    if dry_run:
+        ranks.part()
+        return _outline(run, processes)
+    with contextlib.ExitStack() as held:
+        with ranks.refusing_together():
+            claimed = claims.claimed(run, out, resume, processes, held) if first else None
+        loop, text = ranks.gathered((claimed.passes.loop, claims.mark(out)) if claimed else (None, ""))[0]
+        with ranks.refusing_together():
+            claims.check_shared(out, text if loop else "")
+        if loop:
+            work(run.begun(loop, run.passes.checkpointed), out, resume)
+        else:
+            ranks.part()
+        environment.release_memory()
+        made = adapters.record(out)
+        if first and loop:
+            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+        return made
+
+
+def _decided(recipe: Recipe, data_dir: Path | None, processes: int) -> Prepared:
+    """All that a run is but its weights; raises what can be refused before any is loaded."""
+    speedups.check_sharding(recipe, processes)
+    speedups.check(recipe)
+    run = prepare(recipe, data_dir)
+    speedups.check_base(recipe, bases.skeleton(run.base))
+    run, again = planning.decided(run, processes)
+    if again:
+        say(again)
+    return run
+
+
+def _outline(run: Prepared, processes: int) -> dict[str, Any]:
+    """What a run would be."""
+    real, computed = run.tokens(run.passes, processes)
+    return {
+        "recipe": run.recipe.model_dump(),
+        "becomes": run.method.ends_as(run.recipe),
+        "base": run.base.id.model_dump(),
+        "data": [part.model_dump() for part in run.data],
+        "rows": len(run.rows),
+        "steps": run.steps,
+        "processes": processes,
+        "tokens": real,
+        "padding": max(0.0, 1 - real / computed),
+        "loop": run.passes.loop,
+        "slower": run.slower,
+        "gradient_checkpointing": run.passes.checkpointed,
+        "computed": computed,
+        "first_pair": run.first_pair,
+        "contamination": run.contamination.model_dump(),
+    }
+
+
 def work(run: Prepared, out: Path, resume: bool) -> None:
     """Train, as one of the processes of a run that owns ``out``; the first one saves the adapter."""
     folder = out / "checkpoints"
-    model, tokenizer = begin(run, run.dtype)
-    checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
-    for line in passed:
-        say(line)
-    if checkpoint:
-        say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
-    trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
-    if environment.rank() == 0:
-        _save(run, model, tokenizer, _measure(run, model, trainer, watch), out)
+    with planning.explained(run, environment.processes()), ranks.parting():
+        model, tokenizer = begin(run, run.dtype)
+        checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
+        checkpoint = ranks.gathered(checkpoint)[0]  # they wait here for one that reads the base for all
+        for line in passed:
+            say(line)
+        if checkpoint:
+            say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
+        trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
+        if environment.rank() == 0:
+            _save(run, model, tokenizer, _measure(run, model, trainer, watch), out)
+        trainer.release()
 
 
 def fit(
     run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
 ) -> tuple[AnswerTrainer, TrainingWatch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
-    from finbench.training import loops
+    from finbench.training import loops, packing
     from finbench.training.trainer import AnswerTrainer, TrainingWatch, arguments, stopping_gently
 
     recipe, passes = run.recipe, run.passes
-    if recipe.kernels == "liger":
-        speedups.liger(model)
-    if recipe.sharding == "fsdp":
-        speedups.shard(model, whole=recipe.bits != 16)
-    else:
-        passes, why = loops.settled(run.passes, model, run.rows)
-        if why:
-            say(why)
-    with progress() as bar:
+    with contextlib.ExitStack() as around, progress() as bar:
+        if recipe.kernels == "liger":
+            around.enter_context(speedups.liger(model))
+        if recipe.sharding == "fsdp":
+            speedups.shard(model, whole=recipe.bits != 16)
+        else:
+            passes, why = loops.settled(run.passes, model, run.rows)
+            if why:
+                say(why)
         watch = TrainingWatch(recipe, run.sampler, run.steps, folder, bar)
         with writing(folder):
             trainer = AnswerTrainer(
@@ -143,6 +192,9 @@ def fit(
                 args=arguments(recipe, run.steps, folder, run.dtype),
                 train_dataset=run.rows,
             )
+        trainer.kernel = packing.kernel(model, run.dtype) if passes.loop != "padded" else ""
+        if trainer.kernel and model.device.type != "cpu":
+            say(f"Attention of packed rows: {trainer.kernel}.")
         with stopping_gently(watch), passes.at_work(model), writing(folder):
             if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
                 trainer.restore(checkpoint)
@@ -164,6 +216,7 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     recipe, method = run.recipe, run.method
     speedups.check_sharding(recipe, environment.processes())
     speedups.check(recipe)
+    speedups.check_base(recipe, bases.skeleton(run.base))
     model, tokenizer = bases.load(run.base, method.loads(recipe), dtype, recipe.sharding == "fsdp")
 
     def load(weights: Any | None) -> Any:
@@ -182,84 +235,6 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that holds something else: an adapter's README.md would replace another's."""
-    if out.is_dir() and not (out / "finbench.json").is_file() and not (out / MARK).is_file():
-        others = sorted(path.name for path in out.iterdir() if path.name not in (".lock", "checkpoints"))
-        if others:
-            raise FinbenchError(
-                f"{out} holds other files ({', '.join(others[:3])}).", "Choose an empty or a new folder with --out."
-            )
-
-
-def _finished(run: Prepared, out: Path) -> Adapter | None:
-    if not (out / "finbench.json").is_file():
-        return None
-    found = adapters.record(out)
-    stated = {**found.recipe.model_dump(), "data": [part.digest for part in found.data], "base": found.base.fingerprint}
-    if difference := _difference(stated, run.decisive):
-        raise FinbenchError(f"{out} holds another adapter ({difference}).", "Choose another --out.")
-    return found
-
-
-def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
-    keys = [key for key in now if there.get(key) != now[key]]
-    return ", ".join(
-        key if key in ("data", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
-    )
-
-
-def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
-    """Mark ``out`` as this run's, and return it with the loop it was begun with; refuse to mix two runs."""
-    mark = out / MARK
-    now = {
-        **run.decisive,
-        "loop": run.passes.loop,
-        "pass_tokens": run.passes.tokens,
-        "sharding": run.recipe.sharding,
-        "dtype_used": str(run.dtype),
-        "versions": environment.versions(),
-    }
-    if checkpoints.newest(mark.parent)[0]:
-        if not resume:
-            raise FinbenchError(f"{out} holds an unfinished run.", "Go on with --resume, or choose another --out.")
-        try:
-            found = json.loads(mark.read_text(encoding="utf-8"))
-            versions, found["versions"] = found["versions"], now["versions"]
-            before, others = found["loop"], found.pop("processes")
-        except (OSError, ValueError, KeyError, TypeError) as fault:
-            raise FinbenchError(f"{mark} is missing or torn.", "Choose another --out.") from fault
-        if run.recipe.loop == "auto" and before in ("padded", "packed") and before != now["loop"]:
-            say(f"It was begun with {before} rows, and goes on so.")
-            run = run.begun(before, run.passes.checkpointed)
-            now["loop"] = before
-        if difference := _difference(found, now):
-            raise FinbenchError(
-                f"{out} was begun with another recipe, base or data ({difference}).",
-                "Resume with what it was begun with, or choose another --out.",
-            )
-        if others != processes:
-            _regroup(run, out, others, processes)
-        if versions != now["versions"]:
-            say("It was begun with other versions of the libraries: the end may differ in the last bits.")
-    elif resume:
-        say("There is nothing to resume; starting from the beginning.")
-    write_atomic(mark, json.dumps({**now, "processes": processes}, indent=1) + "\n")
-    return run
-
-
-def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
-    from finbench.training import loops
-
-    begun = f"was begun by {before} process{'' if before == 1 else 'es'}"
-    if reason := loops.without_sharing(bases.skeleton(run.base), run.recipe):
-        raise FinbenchError(
-            f"{out} {begun}, and {processes} would learn something else: {reason}.",
-            f"Resume with --processes {before} (--gpus {before} on GPUs), or choose another --out.",
-        )
-    say(f"It {begun}: the end may differ in the last bits.")
-
-
 def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingWatch) -> Training:
     processes = trainer.accelerator.num_processes
     real, computed = run.tokens(trainer.passes, processes)
@@ -273,6 +248,7 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
         tokens=real,
         padding=max(0.0, 1 - real / computed),
         loop=trainer.passes.loop,
+        attention=trainer.kernel or "the base's own, by torch",
         gradient_checkpointing=trainer.passes.checkpointed,
         computed=computed,
         processes=processes,

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -33,6 +34,11 @@ def check(recipe: Recipe) -> None:
     import torch
 
     gpu = torch.cuda.is_available()
+    if gpu and recipe.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise FinbenchError(
+            f"dtype: {torch.cuda.get_device_name()} does not compute in bfloat16, it is emulated.",
+            "--set dtype=float16, or dtype=auto",
+        )
     if recipe.optimizer.startswith("paged_") and not gpu:
         raise FinbenchError(
             f"optimizer: {recipe.optimizer} moves its state from a GPU to this machine's memory, and no GPU is here.",
@@ -93,25 +99,63 @@ def checkpointed(model: Any) -> Iterator[None]:
     checkpointing, as in arXiv:1604.06174.
 
     The second run draws the random numbers of the first, so gradients are the same bits wherever a forward pass
-    repeats its own. ``forward`` is replaced and not the call, so that hooks, as those of shards, stay outside.
+    repeats its own. ``forward`` is replaced and not the call, so that hooks, as those of shards, stay outside; of a
+    compiled layer the compiled call.
     """
     from torch.utils.checkpoint import checkpoint
 
+    again = functools.partial(functools.partial, checkpoint, use_reentrant=False)
     layers = decoder_layers(model)
     for layer in layers:
-        layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
+        if layer._compiled_call_impl is None:
+            layer.forward = again(layer.forward)
+        else:
+            layer._compiled_call_impl = again(layer._compiled_call_impl)
     try:
         yield
     finally:
         for layer in layers:
-            del layer.forward
+            vars(layer).pop("forward", None)  # ``compiled`` takes its own back
 
 
-def liger(model: Any) -> None:
-    """Put Liger's norms, rotations and MLPs into ``model``. Its losses are not: ours is on answers only."""
+@contextlib.contextmanager
+def liger(model: Any) -> Iterator[None]:
+    """``model`` has Liger's norms, rotations and MLPs inside. Its losses are not: ours is on answers only.
+
+    Liger puts them into the module of transformers that the model is from too. There they are taken back, or the next
+    model of this process would compute by them.
+    """
     from transformers.integrations.liger import apply_liger_kernel
 
-    apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+    homes = [module for name, module in list(sys.modules.items()) if name.startswith("transformers.models.")]
+    before = [(module, dict(vars(module))) for module in homes]
+    try:
+        apply_liger_kernel(model, {"cross_entropy": False, "fused_linear_cross_entropy": False})
+        yield
+    finally:
+        for module, stated in before:
+            for name, value in stated.items():
+                if vars(module).get(name) is not value:
+                    setattr(module, name, value)
+
+
+def check_base(recipe: Recipe, model: Any) -> None:
+    """Refuse what a recipe asks for and its base, ``model``, perhaps on the meta device, does not allow."""
+    if recipe.gradient_checkpointing is True and not decoder_layers(model):
+        raise FinbenchError(
+            f"The layers of {recipe.base} are not known: none can be run again for gradient_checkpointing.",
+            "--set gradient_checkpointing=false",
+        )
+    if recipe.kernels == "liger":
+        from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+        kind = model.config.model_type
+        if kind not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+            known = ", ".join(sorted(MODEL_TYPE_TO_APPLY_LIGER_FN))
+            raise FinbenchError(
+                f"Liger has no kernels for {recipe.base}, a model of type {kind}; it has for: {known}.",
+                "--set kernels=torch",
+            )
 
 
 def check_sharding(recipe: Recipe, processes: int) -> None:

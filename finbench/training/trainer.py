@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -82,6 +83,7 @@ class AnswerTrainer(StepTrainer):
     ) -> None:
         self.recipe, self.sampler, self.passes = recipe, sampler, passes
         super().__init__(method_named(recipe.method), recipe, watch, **arguments)
+        self.kernel = ""  # by which packed rows attend
         self.peak = 0  # bytes that the process with most has held, when training is over
         if self.accelerator.num_processes > 1:  # they draw from the same seed; this makes sure that they start alike
             for tensor in self.trained():
@@ -173,10 +175,26 @@ class AnswerTrainer(StepTrainer):
                 gradient.copy_(part.view_as(gradient))
 
     def part(self) -> None:
-        """When all processes are through: the first one goes on alone. One that left before would break the others."""
+        """When all processes are through training."""
         self.peak = int(largest(environment.peak_memory(), self.args.device))
-        if self.accelerator.num_processes > 1:
-            self.accelerator.end_training()
+
+    def release(self) -> None:
+        """Let the model go, when it is saved: nothing but who asked for it holds it then.
+
+        accelerate's wrap of ``forward`` holds it in a circle. bitsandbytes' manager remembers embeddings that 8-bit
+        optimisers should leave in 32 bits, peft the layers that it has warned of: both for good.
+        """
+        from bitsandbytes.optim import GlobalOptimManager
+
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        self.accelerator.free_memory()
+        GlobalOptimManager.get_instance().initialize()
+        for name, module in list(sys.modules.items()):
+            for value in list(vars(module).values()) if name.startswith("peft.tuners.") else ():
+                if isinstance(value, functools._lru_cache_wrapper):
+                    value.cache_clear()
+        self.model = self.optimizer = self.lr_scheduler = None
+        environment.release_memory()
 
 
 def largest(number: float, device: Any) -> float:

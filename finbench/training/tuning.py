@@ -93,6 +93,7 @@ def tune(recipe: Recipe, out: Path, *, budget: int = 3, data_dir: Path | None = 
                 if found is None:
                     found = _trial(replace(run, recipe=_untouched(recipe, lr=lr)), held, rung)
                     trials.append(found)
+                    environment.release_memory()  # the model of a rate that diverged too
                     stored = {"search": key, "trials": [trial.model_dump() for trial in trials]}
                     write_atomic(path, json.dumps(stored, indent=1) + "\n")
                 shown = "diverged" if found.loss is None else f"validation loss {found.loss:.4f}"
@@ -161,8 +162,9 @@ def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
     model, tokenizer = runner.begin(run, run.dtype)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            runner.fit(run, model, tokenizer, Path(folder))
+            trainer, _ = runner.fit(run, model, tokenizer, Path(folder))
             loss: float | None = answer_loss(model, tokenizer, held.rows, run.recipe.batch_size)
+            trainer.release()
         except Diverged:
             loss = None
         except Interrupted as fault:

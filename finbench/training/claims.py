@@ -1,0 +1,129 @@
+"""Whose a run folder is: one run's, from its first step to its adapter, and of all its processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from finbench.core import environment
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
+from finbench.core.files import write_atomic
+from finbench.core.records import Adapter
+from finbench.models import adapters, bases
+from finbench.training import checkpoints
+from finbench.training.preparation import Prepared
+
+MARK = Path("checkpoints") / "run.json"  # in the folder of an unfinished run: what it was begun with
+_LATE = 100  # tenths of a second that another machine's files may take to be seen
+
+
+def claimed(run: Prepared, out: Path, resume: bool, processes: int, held: contextlib.ExitStack) -> Prepared | None:
+    """``run`` as ``out`` has begun it, which is owned until ``held`` ends; None where the adapter is there already."""
+    _check_folder(out)
+    held.enter_context(environment.owner(out))
+    if _finished(run, out):
+        say(f"{out} holds this adapter already; nothing to do.")
+        return None
+    run = _claim(run, out, resume, processes)
+    if run.slower:
+        say(run.slower)
+    return run
+
+
+def mark(out: Path) -> str:
+    """What the folder of an unfinished run says."""
+    return (out / MARK).read_text(encoding="utf-8")
+
+
+def check_shared(out: Path, text: str) -> None:
+    """Refuse a folder that is another one on this machine: checkpoints are written and read by all processes."""
+    for _ in range(_LATE):
+        if (text and (out / MARK).is_file() and mark(out) == text) or (not text and (out / "finbench.json").is_file()):
+            return
+        time.sleep(0.1)  # a file system of the network may show it late
+    raise FinbenchError(
+        f"Process {environment.rank()} does not see what process 0 wrote to {out}.",
+        "Choose an --out that all machines share, such as a network folder.",
+    )
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that holds something else: an adapter's README.md would replace another's."""
+    if out.is_dir() and not (out / "finbench.json").is_file() and not (out / MARK).is_file():
+        others = sorted(path.name for path in out.iterdir() if path.name not in (".lock", "checkpoints"))
+        if others:
+            raise FinbenchError(
+                f"{out} holds other files ({', '.join(others[:3])}).", "Choose an empty or a new folder with --out."
+            )
+
+
+def _finished(run: Prepared, out: Path) -> Adapter | None:
+    if not (out / "finbench.json").is_file():
+        return None
+    found = adapters.record(out)
+    stated = {**found.recipe.model_dump(), "data": [part.digest for part in found.data], "base": found.base.fingerprint}
+    if difference := _difference(stated, run.decisive):
+        raise FinbenchError(f"{out} holds another adapter ({difference}).", "Choose another --out.")
+    return found
+
+
+def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
+    keys = [key for key in now if there.get(key) != now[key]]
+    return ", ".join(
+        key if key in ("data", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
+    )
+
+
+def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
+    """Mark ``out`` as this run's, and return it with the loop it was begun with; refuse to mix two runs."""
+    place = out / MARK
+    now = {
+        **run.decisive,
+        "loop": run.passes.loop,
+        "pass_tokens": run.passes.tokens,
+        "sharding": run.recipe.sharding,
+        "dtype_used": str(run.dtype),
+        "versions": environment.versions(),
+    }
+    if checkpoints.newest(place.parent)[0]:
+        if not resume:
+            raise FinbenchError(f"{out} holds an unfinished run.", "Go on with --resume, or choose another --out.")
+        try:
+            found = json.loads(place.read_text(encoding="utf-8"))
+            versions, found["versions"] = found["versions"], now["versions"]
+            before, others = found["loop"], found.pop("processes")
+        except (OSError, ValueError, KeyError, TypeError) as fault:
+            raise FinbenchError(f"{place} is missing or torn.", "Choose another --out.") from fault
+        if run.recipe.loop == "auto" and before in ("padded", "packed") and before != now["loop"]:
+            say(f"It was begun with {before} rows, and goes on so.")
+            run = run.begun(before, run.passes.checkpointed)
+            now["loop"] = before
+        if difference := _difference(found, now):
+            raise FinbenchError(
+                f"{out} was begun with another recipe, base or data ({difference}).",
+                "Resume with what it was begun with, or choose another --out.",
+            )
+        if others != processes:
+            _regroup(run, out, others, processes)
+        if versions != now["versions"]:
+            say("It was begun with other versions of the libraries: the end may differ in the last bits.")
+    elif resume:
+        say("There is nothing to resume; starting from the beginning.")
+    write_atomic(place, json.dumps({**now, "processes": processes}, indent=1) + "\n")
+    return run
+
+
+def _regroup(run: Prepared, out: Path, before: int, processes: int) -> None:
+    from finbench.training import loops
+
+    begun = f"was begun by {before} process{'' if before == 1 else 'es'}"
+    if reason := loops.without_sharing(bases.skeleton(run.base), run.recipe):
+        raise FinbenchError(
+            f"{out} {begun}, and {processes} would learn something else: {reason}.",
+            f"Resume with --processes {before} (--gpus {before} on GPUs), or choose another --out.",
+        )
+    say(f"It {begun}: the end may differ in the last bits.")
