@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_llama
 from test_loops import moved, recipe
 
+from conftest import make_llama
 from finbench.core.records import Adapter
 from finbench.training import loops, packing, runner
 
