@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -328,12 +329,12 @@ def shifted(spans: packing.Spans, before: int) -> packing.Spans:
     """A mask that is one off: each segment sees a token of the one before it as well, or does not see its first."""
     seen, ends = [], [0]
     queries, keys = spans.queries.tolist(), spans.keys.tolist()
-    for number, (first, last) in enumerate(zip(keys, keys[1:], strict=False)):
+    for number, (first, last) in enumerate(pairwise(keys)):
         part = spans.seen[first:last].tolist()
         neighbour = [queries[number] - 1] if before and queries[number] else []
         seen += neighbour + (part if before or len(part) == 1 else part[1:])
         ends.append(len(seen))
-    deepest = max(last - first for first, last in zip(ends, ends[1:], strict=False))
+    deepest = max(last - first for first, last in pairwise(ends))
     return packing.Spans(
         torch.tensor(seen), spans.queries, torch.tensor(ends, dtype=torch.int32), (spans.longest[0], deepest)
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,8 @@ def test_two_machines_train_what_two_processes_do_and_go_on_after_a_kill(llama: 
     second = workers(running.agents[1])
     os.killpg(running.agents[1].pid, signal.SIGKILL)  # the second machine is gone
     for process in second:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     assert running.ended()[0][0] != 0  # and the first one sees it
     assert 0 < steps(out)[-1] < 14
     refused = Machines(llama, out, out, more=(EPOCHS, EPOCHS)).ended()

@@ -39,6 +39,7 @@ class Diverged(FinbenchError):
 class StepTrainer(Trainer):
     """transformers' Trainer, handed a whole optimiser step at once; its checkpoints hold a method's state too."""
 
+    model: Any
     optimizer: Any
     lr_scheduler: Any
 

@@ -1,0 +1,79 @@
+"""Training on a GPU: the same gradients, no plain products in attention, less memory with checkpointing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_loops import moved, recipe
+
+from conftest import make_llama
+from finbench.core.records import Adapter
+from finbench.training import loops, packing, runner
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here"),
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Heads of 64 numbers, as fast kernels take them."""
+    return make_llama(tmp_path_factory.mktemp("base") / "llama", layers=8, hidden=256, context=2048)
+
+
+def step(base: Path, loop: str, **changed: Any) -> tuple[Any, Any, int]:
+    """(loss, gradients by name, peak bytes) of one pass over eight rows on the GPU."""
+    run = runner.prepare(recipe(base, gradient_checkpointing=False, **changed))
+    model = moved(runner.begin(run, run.dtype)[0]).train()
+    passes = loops.dataclasses.replace(run.passes, loop=loop, checkpointed=False)
+    made = passes.prepare(run.rows[:8], model.device)
+    torch.cuda.reset_peak_memory_stats()
+    half = run.dtype is not torch.float32
+    with passes.at_work(model), loops.attending(made), torch.autocast("cuda", dtype=run.dtype, enabled=half):
+        loss = loops.loss(model, made)
+        loss.backward()
+    found = {name: one.grad.double().cpu() for name, one in model.named_parameters() if one.grad is not None}
+    return float(loss), found, torch.cuda.max_memory_allocated()
+
+
+@pytest.mark.parametrize("loop", ["packed", "shared"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_packed_rows_have_the_gradients_of_padded_ones(loop: str, dtype: str, base: Path) -> None:
+    plain, ours = step(base, "padded", dtype="float32"), step(base, loop, dtype=dtype)
+    one, other = (torch.cat([found[name].flatten() for name in sorted(found)]) for found in (plain[1], ours[1]))
+    assert torch.nn.functional.cosine_similarity(one, other, dim=0) > (0.999999 if dtype == "float32" else 0.999)
+    assert ours[0] == pytest.approx(plain[0], rel=1e-5 if dtype == "float32" else 0.02)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_no_attention_runs_by_plain_products(dtype: str, base: Path) -> None:
+    run = runner.prepare(recipe(base, dtype=dtype))
+    model = runner.begin(run, run.dtype)[0]
+    assert "plain products" not in packing.kernel(model, run.dtype)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        step(base, "shared", dtype=dtype)
+    names = {event.key for event in seen.key_averages()}
+    assert not {name for name in names if "_scaled_dot_product_attention_math" in name}
+
+
+def test_checkpointing_takes_less_and_gives_the_same_loss(base: Path, tmp_path: Path) -> None:
+    made = []
+    for number, again in enumerate((False, True)):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        found = runner.train(recipe(base, gradient_checkpointing=again), tmp_path / str(number))
+        assert isinstance(found, Adapter)
+        made.append(found.training)
+    assert made[1].peak_memory_bytes < made[0].peak_memory_bytes
+    assert made[1].loss_curve[0] == made[0].loss_curve[0]  # of the first step: a forward pass repeats itself
+    assert made[1].final_loss == pytest.approx(made[0].final_loss, rel=0.02)
+
+
+def test_the_memory_is_given_back(base: Path, tmp_path: Path) -> None:
+    before = torch.cuda.memory_allocated()
+    runner.train(recipe(base), tmp_path / "a")
+    assert torch.cuda.memory_allocated() - before < 2**20
