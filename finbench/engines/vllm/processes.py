@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError
+from finbench.engines.vllm import faults
 
 FROZEN = 45.0  # seconds without a step of the engine, with requests waiting, after which it counts as frozen
 _LOOK = 1.0  # seconds between two looks at who is silent
@@ -148,8 +149,7 @@ class Pool:
             for worker, message in self._hear(_STARTING):
                 if fault := message.get("fault"):
                     self.close()
-                    hint = "--arg max_length=4096" if "max_model_len" in fault else "finbench doctor"
-                    raise FinbenchError(f"vLLM cannot start: {fault}", f"{hint}, or --engine hf")
+                    raise faults.cannot_start(fault, "finbench doctor, or --engine hf")
                 worker.memory, worker.max_length = message["memory"], message["max_length"]
 
     def answers(self, requests: Sequence[tuple[int, Mapping[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
