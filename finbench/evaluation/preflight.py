@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -168,15 +168,20 @@ def on_gpu(
                 + typed("dtype", "bfloat16" if capability >= (8, 0) else "float16")
             )
         base = group[0].loaded
-        needs = {count: memory.need(base, folders, name, count) for count in {tensor_parallel, 2, 4, 8}}
-        own = needs[tensor_parallel]
-        if not own.fits(share * total):
-            wider = [count for count in (2, 4, 8) if tensor_parallel < count <= torch.cuda.device_count()]
-            mend = next((typed("tensor_parallel", count) for count in wider if needs[count].fits(share * total)), "")
-            mend = mend or ("--gpu-memory 0.95" if share < 0.95 and own.fits(0.95 * total) else "take a larger GPU")
+        held, there = memory.holding(base, folders, name), torch.cuda.device_count()
+        own, budget = held.on(tensor_parallel), share * total
+        if own.least > budget:
+            wider = [count for count in (2, 4, 8) if tensor_parallel < count <= there]
+            mends = [typed("tensor_parallel", count) for count in wider if held.on(count).comfortable <= budget][:1]
+            if not mends and share < 0.95 and own.comfortable <= 0.95 * total:
+                mends = ["--gpu-memory 0.95"]
+            if not serving and held.in_four_bits <= 0.8 * budget:
+                mends.append(f"--engine hf --bits 4, which holds it in {held.in_four_bits / memory.GIB:.1f} GiB")
+            mends.append(f"a GPU of {math.ceil(own.comfortable / share / memory.GIB)} GiB")
             faults.append(
-                f"{base.id.alias} needs {(own.weights + own.slot) / memory.GIB:.1f} GiB of each GPU in {name}; of {card} "
-                f"{share * total / memory.GIB:.1f} of {total / memory.GIB:.1f} GiB may be taken: {mend}"
+                f"{base.id.alias}{' with an adapter' if folders else ''} takes {own.least / memory.GIB:.1f} GiB of "
+                f"each GPU in {name}, and of {card} {budget / memory.GIB:.1f} of {total / memory.GIB:.1f} GiB may be taken: "
+                + ", or ".join(mends)
             )
     return faults
 

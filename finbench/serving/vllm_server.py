@@ -188,7 +188,8 @@ def _command(base: bases.Base, zoo: Sequence[Candidate], alias: str, host: str, 
         held = [one.beside for one in zoo if one.beside]
         slots = len(zoo) + 1
         if not on_cpu:
-            slots = memory.need(base, held, dtype, room.tensor_parallel).slots(room.share * memory.card()[1], len(zoo))
+            needed = memory.holding(base, held, dtype).on(room.tensor_parallel)
+            slots = needed.slots(room.share * memory.card()[1], len(zoo))
         command += ["--enable-lora", "--max-lora-rank", str(memory.largest_rank(held))]
         command += ["--max-loras", str(slots), "--max-cpu-loras", str(len(zoo) + 1)]
         command += ["--lora-target-modules", *sorted({end for folder in held for end in servable.targets(folder)})]

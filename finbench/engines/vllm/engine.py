@@ -115,7 +115,7 @@ class VLLMEngine(Engine):
         return engine
 
     def _slots(self, tensor_parallel: int, share: float) -> int:
-        needed = memory.need(self.base, self.folders, self.dtype, tensor_parallel)
+        needed = memory.holding(self.base, self.folders, self.dtype).on(tensor_parallel)
         return needed.slots(share * memory.card()[1], len(self.folders))
 
     def use(self, adapter: Path | None) -> None:

@@ -17,34 +17,64 @@ MOST_SLOTS = 32  # adapters in one batch on a GPU; more make its kernels slow, a
 _WORKING = 1.5 * GIB  # activations, CUDA graphs and CUDA itself, which vLLM measures only when it runs
 _FOR_ADAPTERS = 0.5  # of what is then left; the rest holds keys and values
 _PACKED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # one layer in vLLM
+_HEADS = ("lm_head", "embed_out")  # stay in 16 bits
+_NF4 = 0.516  # bytes of a weight with its scales: 4.127 bits
 _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that one GPU must hold of a base and its adapters: the weights, and each adapter that a batch may name."""
+    """Bytes that one GPU must hold: its part of the weights, and each adapter that a batch may name."""
 
     weights: int
     slot: int = 0
+
+    @property
+    def least(self) -> int:
+        """The base and one adapter; there may still be no room to compute."""
+        return self.weights + self.slot
+
+    @property
+    def comfortable(self) -> float:
+        """With what computing takes, before any keys and values."""
+        return self.least + _WORKING
 
     def slots(self, budget: float, wanted: int) -> int:
         """How many of the ``wanted`` adapters a batch may name in ``budget`` bytes of a card; at least one."""
         left = _FOR_ADAPTERS * (budget - self.weights - _WORKING)
         return max(1, min(wanted, MOST_SLOTS, int(left // self.slot) if self.slot else wanted))
 
-    def fits(self, budget: float) -> bool:
-        """Whether base and one adapter can be held at all; there may still be no room to compute."""
-        return self.weights + self.slot <= budget
+
+@dataclass(frozen=True)
+class Holding:
+    """A base in ``width`` bytes a number, and slots for adapters of a rank in the layers that end in ``endings``."""
+
+    parameters: int  # tied ones once
+    layers: tuple[Layer, ...]
+    width: int
+    rank: int = 0
+    endings: frozenset[str] = frozenset()
+
+    def on(self, gpus: int) -> Need:
+        """What each of so many GPUs holds with tensor parallelism."""
+        slot = slot_bytes(self.layers, self.endings, self.rank, self.width, gpus)
+        return Need(self.parameters * self.width // gpus, slot)
+
+    @property
+    def in_four_bits(self) -> float:
+        """Bytes of the base with its linear layers in NF4, as the engine hf loads it."""
+        linear = sum(layer.inputs * layer.outputs for layer in self.layers if layer.ending not in _HEADS)
+        return (self.parameters - linear) * self.width + linear * _NF4
 
 
-def need(base: bases.Base, folders: Sequence[Path], dtype: str, tensor_parallel: int = 1) -> Need:
-    """What ``base`` in ``dtype`` with the adapters of ``folders`` takes of each of ``tensor_parallel`` GPUs."""
-    outline, width, slot = bases.skeleton(base), _WIDTHS[dtype], 0
-    if folders:
-        endings = {ending for folder in folders for ending in targets(folder)}
-        slot = slot_bytes(bases.layers_of(outline), endings, largest_rank(folders), width, tensor_parallel)
-    parameters = sum(tensor.numel() for tensor in outline.parameters())  # tied ones once
-    return Need(parameters * width // tensor_parallel, slot)
+def holding(base: bases.Base, folders: Sequence[Path], dtype: str) -> Holding:
+    """What ``base`` in ``dtype`` with the adapters of ``folders`` takes, from their configurations."""
+    outline = bases.skeleton(base)
+    parameters, layers = sum(tensor.numel() for tensor in outline.parameters()), tuple(bases.layers_of(outline))
+    if not folders:
+        return Holding(parameters, layers, _WIDTHS[dtype])
+    endings = frozenset(ending for folder in folders for ending in targets(folder))
+    return Holding(parameters, layers, _WIDTHS[dtype], largest_rank(folders), endings)
 
 
 def largest_rank(folders: Iterable[Path]) -> int:
