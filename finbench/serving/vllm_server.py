@@ -221,9 +221,12 @@ def _await(server: Server) -> None:
             f"{', '.join(silent)}: the answers are the base's own; the adapter is not applied.",
             "Evaluate with --engine hf, and report it to the vLLM project.",
         )
-    length = next((one.get("max_model_len") for one in endpoint.ask("/models")["data"]), None)
-    long = f" A prompt with its answer may have {length:,} tokens." if length else ""
-    say(f"Ready after {time.monotonic() - started:.0f} s.{long}")
+    say(f"Ready after {time.monotonic() - started:.0f} s. A prompt with its answer may have {_longest(endpoint)} tokens.")
+
+
+def _longest(endpoint: Endpoint) -> str:
+    """Tokens that vLLM has room for, by the server's own word."""
+    return f"{int(endpoint.ask('/models')['data'][0]['max_model_len']):,}"
 
 
 def _said(endpoint: Endpoint, model: str) -> Any:
