@@ -204,7 +204,9 @@ def test_float32_with_adapters_is_refused_by_eval_and_serve_and_hf_is_taken_by_a
     assert "not in float32" in capsys.readouterr().err
     with pytest.raises(FinbenchError, match="not in float32: --dtype bfloat16"):
         vllm_server.serve([str(lora)], base=str(llama), dtype="float32")
-    with pytest.raises(FinbenchError, match=r"asks for 4 GPUs, and there are 1\n.*--max-length 4096: the base sees 512"):
+    with pytest.raises(
+        FinbenchError, match=r"asks for 4 GPUs, and there are 1\n.*--max-length 4096: the base sees 512"
+    ):
         vllm_server.serve([str(lora)], base=str(llama), tensor_parallel=4, max_length=4096)
 
 
@@ -262,7 +264,9 @@ def engine(folder: Path, **options: Any) -> VLLMEngine:
 
 def asks(text: str, limit: int) -> Any:
     how = {"until": [], "max_gen_toks": limit}
-    return SimpleNamespace(request_type="generate_until", args=(text, how), doc_id=0, task_name="t", metadata=("t", 0, 1))
+    return SimpleNamespace(
+        request_type="generate_until", args=(text, how), doc_id=0, task_name="t", metadata=("t", 0, 1)
+    )
 
 
 def nothing(part: object) -> None:
@@ -310,15 +314,15 @@ def test_the_server_parses_its_arguments_wherever_vllm_has_that(
 ) -> None:
     fake_vllm.install(tmp_path, monkeypatch, f"vllm/entrypoints/{place}/cli_args.py")
     command = [sys.executable, "-P", "-m", "finbench.serving.api", "one", "two"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline().strip() == f"a forked child lives vllm.entrypoints.{place}.cli_args one two"
     assert process.wait(60) == 0
 
 
-def test_slots_and_share_reach_vllm_and_its_server(
-    tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slots_and_share_reach_vllm_and_its_server(tmp_path: Path, card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
     base = make_llama(tmp_path / "base")
     zoo = [make_lora(tmp_path / f"a{n}", base, "org/t", seed=n) for n in range(3)]
     card(gib=1.6)  # slots of 2 layers x (64 + 64 + 2 x (64 + 32)) x 8 x 2 bytes
