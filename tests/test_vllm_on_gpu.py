@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 import fake_vllm
-from conftest import make_llama, make_lora
+from conftest import Card, make_llama, make_lora
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.records import BaseModelId
@@ -37,28 +36,6 @@ LLAMA_8B = {
     "max_position_embeddings": 131072,
 }
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-Card = Callable[..., None]
-
-
-@pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Card:
-    """Let torch believe in GPUs of this name, size and compute capability."""
-
-    def put(name: str = "NVIDIA L4", gib: float = 22.0, capability: tuple[int, int] = (8, 9), count: int = 1) -> None:
-        about = SimpleNamespace(name=name, total_memory=int(gib * GIB), major=capability[0], minor=capability[1])
-        known = {
-            "is_available": True,
-            "device_count": count,
-            "get_device_properties": about,
-            "get_device_capability": capability,
-            "get_device_name": name,
-            "is_bf16_supported": capability >= (8, 0),
-            "empty_cache": None,
-        }
-        for function, answer in known.items():
-            monkeypatch.setattr(torch.cuda, function, lambda *_, answer=answer, **__: answer)
-
-    return put
 
 
 @pytest.fixture(scope="module")

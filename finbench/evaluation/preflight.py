@@ -180,8 +180,8 @@ def on_gpu(
             mends.append(f"a GPU of {math.ceil(own.comfortable / share / memory.GIB)} GiB")
             faults.append(
                 f"{base.id.alias}{' with an adapter' if folders else ''} takes {own.least / memory.GIB:.1f} GiB of "
-                f"each GPU in {name}, and of {card} {budget / memory.GIB:.1f} of {total / memory.GIB:.1f} GiB may be taken: "
-                + ", or ".join(mends)
+                f"each GPU in {name}, and of {card} {budget / memory.GIB:.1f} of {total / memory.GIB:.1f} GiB may be "
+                f"taken: {', or '.join(mends)}"
             )
     return faults
 

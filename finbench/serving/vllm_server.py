@@ -221,7 +221,8 @@ def _await(server: Server) -> None:
             f"{', '.join(silent)}: the answers are the base's own; the adapter is not applied.",
             "Evaluate with --engine hf, and report it to the vLLM project.",
         )
-    say(f"Ready after {time.monotonic() - started:.0f} s. A prompt with its answer may have {_longest(endpoint)} tokens.")
+    took, longest = time.monotonic() - started, _longest(endpoint)
+    say(f"Ready after {took:.0f} s. A prompt with its answer may have {longest} tokens.")
 
 
 def _longest(endpoint: Endpoint) -> str:
