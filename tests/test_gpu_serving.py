@@ -65,11 +65,11 @@ def test_codes_of_four_bits_are_counted_one_by_one(base: Path) -> None:
 def test_adapters_are_served_beside_their_base_and_their_memory_is_told(
     base: Path, zoo: list[Path], tmp_path: Path
 ) -> None:
-    cards = scored(base, zoo, tmp_path / "v", "vllm", gpu_memory=0.3, max_length=256)
+    cards = scored(base, zoo, tmp_path / "v", "vllm", gpu_memory=0.3, max_length=448)
     total = torch.cuda.get_device_properties(0).total_memory
     assert [card.form for card in cards] == ["base", "unmerged", "unmerged"]
     assert all(0.05 * total < card.peak_memory_bytes < 0.4 * total for card in cards)
-    assert {card.arguments["max_length"] for card in cards} == {256}
+    assert {card.arguments["max_length"] for card in cards} == {448}
     assert not any("gpu_memory" in card.arguments for card in cards)
     with pytest.raises(FinbenchError, match="not in float32"):
         scored(base, zoo, tmp_path / "f", "vllm", arguments={"dtype": "float32"})
