@@ -228,7 +228,9 @@ def test_options_of_room_are_arguments_of_the_engine(llama: Path) -> None:
         preflight.arguments("hf", {"gpu_memory": "half"})
     with pytest.raises(FinbenchError, match="no GPU of which a share"):
         preflight.choose("hf", [], {"gpu_memory": 0.5})
-    with pytest.raises(FinbenchError, match="max_length"):
+    with pytest.raises(FinbenchError, match="--max-length must be at least 1, got 0"):
+        preflight.arguments("hf", {"max_length": 0})
+    with pytest.raises(FinbenchError, match="The engine server takes no --max-length"):
         preflight.arguments("server", {"url": "http://127.0.0.1/v1", "max_length": 48})
 
 

@@ -42,19 +42,22 @@ def arguments(engine: str, stated: Mapping[str, str | int | float]) -> dict[str,
     known = ARGUMENTS["hf" if engine == "auto" else engine]
     parsed: dict[str, Any] = {}
     for key, value in stated.items():
+        option = f"--{key.replace('_', '-')} " if key in _ROOM else f"--arg {key}="
+        if key in _ROOM and key not in known:
+            raise FinbenchError(f"The engine {engine} takes no {option.strip()}.", "Engines that do: hf, vllm")
         if key not in known:
             raise unknown("engine argument", key, known, "finbench eval --help")
         try:
             parsed[key] = known[key](value)
         except ValueError as fault:
             kind, example = ("whole number", "4") if known[key] is int else ("number", "0.5")
-            raise FinbenchError(
-                f"--arg {key} must be a {kind}, got {value!r}.", f"For example: --arg {key}={example}"
-            ) from fault
+            said = f"{option.rstrip('= ')} must be a {kind}, got {value!r}."
+            raise FinbenchError(said, f"For example: {option}{example}") from fault
         if known[key] is float:
             check_share(parsed[key])
         if known[key] is int and parsed[key] < 1:
-            raise FinbenchError(f"--arg {key} must be at least 1, got {parsed[key]}.", f"For example: --arg {key}=4")
+            said = f"{option.rstrip('= ')} must be at least 1, got {parsed[key]}."
+            raise FinbenchError(said, f"For example: {option}4")
     if engine == "server" and "url" not in parsed:
         raise FinbenchError("Which endpoint?", "--arg url=http://127.0.0.1:8000/v1 --model NAME")
     if parsed.get("truncate", "left") != "left":

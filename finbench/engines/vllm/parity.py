@@ -17,7 +17,7 @@ from finbench.core.console import say
 from finbench.core.environment import versions
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, write_atomic
-from finbench.engines.forward import NOT_FINITE
+from finbench.engines.forward import NOT_FINITE, exact_head
 from finbench.models import adapters, bases
 
 PROBES = (
@@ -47,7 +47,7 @@ def references(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Pa
     """peft's log-probabilities for each adapter; the model is loaded only for what is not in the cache."""
     used, places = versions(("torch", "transformers", "peft")), {}
     for folder in folders:
-        key = digest([base.id.fingerprint, adapters.identity(folder), dtype, used, PROBES, TOP])
+        key = digest([base.id.fingerprint, adapters.identity(folder), dtype, used, PROBES, TOP, "float32 head"])
         places[folder] = paths.cache_dir() / "parity" / f"{key[:32]}.json"
     missing = [folder for folder, place in places.items() if not place.is_file()]
     if missing:
@@ -64,7 +64,8 @@ def _computed(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Pat
     prompts = [torch.tensor([tokenizer.encode(text)], device=model.device) for text in PROBES]
 
     def last(asked: Any) -> list[Any]:
-        with torch.no_grad():
+        # the head in float32, as vLLM has it: in bfloat16 it alone rounds a logit of 20 to multiples of an eighth
+        with torch.no_grad(), exact_head(asked, lambda hidden: hidden[:, -1:]):
             return [asked(ids).logits[0, -1].float().log_softmax(-1).cpu() for ids in prompts]
 
     beside = last(model)
