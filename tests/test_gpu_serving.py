@@ -61,6 +61,15 @@ def test_codes_of_four_bits_are_counted_one_by_one(base: Path) -> None:
     assert bases.parameter_count(model) == sum(tensor.numel() for tensor in bases.skeleton(found).parameters())
 
 
+def test_transformers_keep_to_a_share(base: Path, zoo: list[Path], tmp_path: Path) -> None:
+    before = torch.cuda.get_per_process_memory_fraction()
+    cards = scored(base, zoo, tmp_path / "h", "hf", gpu_memory=0.5)
+    assert all(card.peak_memory_bytes > 0 for card in cards)
+    assert torch.cuda.get_per_process_memory_fraction() == before
+    with pytest.raises(FinbenchError, match="does not fit into the GPU"):
+        scored(base, [], tmp_path / "s", "hf", gpu_memory=1e-6)
+
+
 @needs_vllm
 def test_adapters_are_served_beside_their_base_and_their_memory_is_told(
     base: Path, zoo: list[Path], tmp_path: Path

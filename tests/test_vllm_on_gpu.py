@@ -83,6 +83,12 @@ def test_a_slot_has_the_bytes_that_vllm_allocates(llama_8b: bases.Base, tmp_path
         assert held.on(1).slot == 2 * 32 * rank * sum(layer[name] for name in packed)
         assert held.on(1).weights == 2 * 8_030_261_248
         assert held.on(1).slot / 2 < held.on(2).slot < held.on(1).slot
+    eighth = tmp_path / "eighth"  # as stored: in 8 bits a number
+    eighth.mkdir()
+    (eighth / "config.json").write_text((llama_8b.folder / "config.json").read_text())
+    with (eighth / "model.safetensors").open("wb") as file:
+        file.truncate(8_030_000_000)
+    assert memory.holding(bases.Base(llama_8b.id, eighth), [], "bfloat16").on(2).weights == 4_015_000_000
     assert memory.holding(llama_8b, [], "float32").on(4).least == 8_030_261_248
     assert memory.holding(llama_8b, [], "bfloat16").in_four_bits / GIB == pytest.approx(5.3, abs=0.1)
 
@@ -269,13 +275,15 @@ def test_two_gpus_are_started_by_a_vllm_that_forks_and_their_memory_is_told(
         assert noted["gpu_memory_utilization"] == 0.6
         assert "max_num_batched_tokens" not in noted
         assert noted["worker_extension_cls"] == "finbench.engines.vllm.peak.Peak"
-        assert "holds 64 tokens at a time of the base's 512" in capsys.readouterr().err
-        with pytest.raises(FinbenchError, match=r"has 1\d\d tokens; the GPU's memory holds 64") as fault:
+        assert "room for prompts and answers of 64 tokens; the base sees 512" in " ".join(
+            capsys.readouterr().err.split()
+        )
+        with pytest.raises(FinbenchError, match=r"has 1\d\d tokens; vLLM has room for 64 here") as fault:
             made.answer([asks("Sales rose.", 100)], nothing)
         assert "--max-length 64 --arg truncate=left" in str(fault.value)
         asked = SimpleNamespace(request_type="loglikelihood", args=("profit " * 80, " up"), doc_id=0, task_name="t")
         asked.metadata = ("t", 0, 1)
-        with pytest.raises(FinbenchError, match="the GPU's memory holds 64"):
+        with pytest.raises(FinbenchError, match="vLLM has room for 64 here"):
             made.answer([asked], nothing)
     finally:
         made.close()

@@ -47,7 +47,9 @@ class HFEngine(Engine):
         self.base, self.stock_batch, self.bits, self.merge = base, batch_size or _STOCK_BATCH, bits, merge
         torch_dtype = bases.compute_dtype(dtype)
         self.dtype = str(torch_dtype).removeprefix("torch.")
+        self.share_before: float | None = None
         if gpu_memory is not None:
+            self.share_before = torch.cuda.get_per_process_memory_fraction()
             torch.cuda.set_per_process_memory_fraction(gpu_memory)
         self.plain, self.tokenizer = bases.load(base, bits, torch_dtype)
         self.peft: Any = None
@@ -65,6 +67,10 @@ class HFEngine(Engine):
         self._probe = functools.partial(self.lm.probe, _PROBE)
         self.alone = self._probe()
         self.proven: set[Path] = set()
+
+    def close(self) -> None:
+        if self.share_before is not None:
+            torch.cuda.set_per_process_memory_fraction(self.share_before)
 
     def use(self, adapter: Path | None) -> None:
         """Switch to an adapter folder, or to the base alone.

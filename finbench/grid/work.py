@@ -40,10 +40,11 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _take_share(step: Mapping[str, Any]) -> None:
     """Let torch take no more of a GPU than the step was given, so that one too large ends itself and no neighbour."""
-    import torch
+    if 0 < step.get("gpus", 0) < 1:
+        import torch
 
-    if 0 < step.get("gpus", 0) < 1 and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(float(step["gpus"]))
+        if torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(float(step["gpus"]))
 
 
 def _gpu_memory(step: Mapping[str, Any]) -> float | None:

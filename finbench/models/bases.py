@@ -150,6 +150,11 @@ def _explained(base: Base) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
+        if "CUDA out of memory" in str(fault):
+            raise FinbenchError(
+                f"{base.folder} does not fit into the GPU's memory: {reason(fault)}",
+                "Fewer bits (--bits 4), or a smaller base: finbench bases",
+            ) from fault
         raise FinbenchError(
             f"{base.folder} cannot be loaded as a causal language model: {reason(fault)}",
             "Choose a causal language model: finbench bases",

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -114,7 +115,7 @@ def serve(
             f"export {KEY}=$(openssl rand -hex 16), or leave --host out",
         )
     room = _Room(dtype, tensor_parallel, max_length, memory.SHARE if gpu_memory is None else gpu_memory)
-    preflight.check_share(room.share)
+    _check_room(max_length, gpu_memory)
     found, _ = candidates(Evaluation(adapter, base=base, bits=16, engine="vllm"))
     _check(found, room)
     port = _free(host, port)
@@ -139,6 +140,17 @@ def serve(
         server.close()
         raise
     return server
+
+
+def _check_room(max_length: int | None, gpu_memory: float | None) -> None:
+    import torch
+
+    if gpu_memory is not None:
+        preflight.check_share(gpu_memory)
+        if not torch.cuda.is_available():
+            raise FinbenchError("There is no GPU of which a share could be taken.", preflight.NO_SHARE)
+    if max_length is not None and max_length < 2:
+        raise FinbenchError(f"--max-length must be at least 2, got {max_length}.", "For example: --max-length 4096")
 
 
 def _check(found: Sequence[Candidate], room: _Room) -> None:
@@ -261,4 +273,7 @@ def _last_line(log: Any) -> str:
     lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
     # the last fault but that of the server, which says no more than that its engine had one
     telling = [line for line in lines if "Error" in line and "Engine core initialization failed" not in line] or lines
-    return telling[-1][:400] if telling else "it said nothing"
+    if not telling:
+        return "it said nothing"
+    named = re.search(r"\w+Error\b.*", telling[-1])  # without vLLM's process, time and place
+    return (named[0] if named else telling[-1])[:400]

@@ -187,18 +187,19 @@ class VLLMEngine(Engine):
         """Take note of what vLLM has memory for, in tokens that it can read."""
         self.fits = min(self.max_length, length)
         if self.fits < self.max_length:
-            say(f"The GPU's memory holds {self.fits + 1:,} tokens at a time of the base's {self.max_length + 1:,}.")
+            own = f"the base sees {self.max_length + 1:,}"
+            say(f"vLLM has room for prompts and answers of {self.fits + 1:,} tokens; {own}.")
 
     def _all_fit(self, lengths: Iterable[int]) -> None:
-        """Refuse what the base could read and this GPU cannot hold: to cut it would be another question."""
+        """Refuse what the base could read and this memory cannot hold: to cut it would be another question."""
         if self.stated:
             return
         longest = min(max(lengths, default=0), self.max_length)
         if longest > self.fits:
             raise FinbenchError(
-                f"A prompt with its answer has {longest + 1:,} tokens; the GPU's memory holds {self.fits + 1:,}.",
-                f"A GPU with more memory, --arg tensor_parallel=2, or --max-length {self.fits + 1} "
-                "--arg truncate=left, which the scorecard will show",
+                f"A prompt with its answer has {longest + 1:,} tokens; vLLM has room for {self.fits + 1:,} here.",
+                "More memory (--arg tensor_parallel=2 on two GPUs), or cut prompts on the left, as the scorecard will "
+                f"show: --max-length {self.fits + 1} --arg truncate=left",
             )
 
     def _probe(self, pool: Pool, adapter: Path | None, ids: list[list[int]]) -> parity.Scores:

@@ -47,8 +47,9 @@ class Need:
 
 @dataclass(frozen=True)
 class Holding:
-    """A base in ``width`` bytes a number, and slots for adapters of a rank in the layers that end in ``endings``."""
+    """A base, and slots for adapters of a rank in its layers that end in ``endings``; ``width``: bytes of a number."""
 
+    weights: int  # bytes
     parameters: int  # tied ones once
     layers: tuple[Layer, ...]
     width: int
@@ -58,7 +59,7 @@ class Holding:
     def on(self, gpus: int) -> Need:
         """What each of so many GPUs holds with tensor parallelism."""
         slot = slot_bytes(self.layers, self.endings, self.rank, self.width, gpus)
-        return Need(self.parameters * self.width // gpus, slot)
+        return Need(self.weights // gpus, slot)
 
     @property
     def in_four_bits(self) -> float:
@@ -70,11 +71,13 @@ class Holding:
 def holding(base: bases.Base, folders: Sequence[Path], dtype: str) -> Holding:
     """What ``base`` in ``dtype`` with the adapters of ``folders`` takes, from their configurations."""
     outline = bases.skeleton(base)
-    parameters, layers = sum(tensor.numel() for tensor in outline.parameters()), tuple(bases.layers_of(outline))
+    parameters, width = sum(tensor.numel() for tensor in outline.parameters()), _WIDTHS[dtype]
+    stored = sum(file.stat().st_size for file in base.folder.glob("*.safetensors"))  # less where it is quantised
+    weights = min(parameters * width, stored or parameters * width)
+    known = weights, parameters, tuple(bases.layers_of(outline)), width
     if not folders:
-        return Holding(parameters, layers, _WIDTHS[dtype])
-    endings = frozenset(ending for folder in folders for ending in targets(folder))
-    return Holding(parameters, layers, _WIDTHS[dtype], largest_rank(folders), endings)
+        return Holding(*known)
+    return Holding(*known, largest_rank(folders), frozenset(ending for one in folders for ending in targets(one)))
 
 
 def largest_rank(folders: Iterable[Path]) -> int:
