@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -124,12 +125,38 @@ def test_another_share_makes_no_other_step(tmp_path: Path) -> None:
             assert payload["how"]["arguments"] == {"max_length": 256}
 
 
-def test_a_dry_run_plans_for_the_gpus_of_this_machine(tmp_path: Path, card: Card) -> None:
+def test_a_dry_run_plans_for_the_gpus_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     board(tmp_path)
+    monkeypatch.setattr(forecast.Planner, "memory", lambda *_: 2.0)
     for count, gpus in ((0, 0.0), (2, 1.0)):
-        card(count=count)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         outlined = driver.sweep(tmp_path / "sweep.yaml", str(tmp_path / "out"), dry_run=True)
         assert isinstance(outlined, Schedule)
         assert [cell.needs.gpus for cell in outlined.cells] == [gpus]
         asks = forecast.planned_memory(outlined, Place(str(tmp_path / "out")))
         assert bool(asks) is (gpus == 0)  # the host's memory of a GPU cell is not planned
+
+
+@pytest.mark.ray
+def test_on_a_ray_with_gpus_steps_see_their_own_and_those_without_see_none(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray believes in two GPUs; torch finds none, so that everything is computed on the processor."""
+    ray = pytest.importorskip("ray")
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        monkeypatch.setenv(name, "0")
+    common = {"base": str(llama), "task": "mini_sentiment", "limit": 16, "rank": 4, "batch_size": 8}
+    how = {"engine": "dummy", "limit": 4, "needs": {"gpus": 0}}
+    one = board(tmp_path, common=common, eval=how)
+    ray.init(num_cpus=2, num_gpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    try:
+        assert driver.most_gpus(ray) == 2
+        seen = ray.remote(lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
+        assert ray.get(seen.options(num_gpus=0).remote()) is None  # Ray hides none
+        hidden = driver.Driver(ray, one, Place(str(tmp_path)), None, gpus=2).options(sweepfile.Needs(gpus=0))
+        assert ray.get(seen.options(**hidden).remote()) == ""
+        summary = driver.sweep(tmp_path / "sweep.yaml", str(tmp_path / "out"))
+        assert isinstance(summary, driver.Summary)
+        assert (summary.done, summary.failed) == (1, [])
+    finally:
+        ray.shutdown()

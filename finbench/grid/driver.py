@@ -21,6 +21,7 @@ from finbench.core.version import __version__
 from finbench.grid import forecast, sweepfile
 from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Schedule, Step
+from finbench.grid.sweepfile import Needs
 from finbench.grid.watch import Watch
 
 WINDOW = 1000  # pieces of work that Ray is given ahead: what it waits with is what makes a cluster grow
@@ -235,19 +236,23 @@ class Driver:
         for steps in self.board.take(WINDOW - len(self.running), idle):
             self._submit(steps)
 
-    def _submit(self, steps: Sequence[Step]) -> None:
-        needs, payload = steps[0].needs, {**self.board.payload(steps), **self.common}
-        gpus, share = needs.gpus or 0, self.board.sweep.eval.arguments.get("gpu_memory")
-        payload |= {"gpus": gpus, "gpu_memory": share}
-        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": gpus}
-        options |= {"max_retries": 0, "name": payload["name"]}
-        if self.gpus and not gpus:  # it would see them all, and work on the first; and never in a worker of the others
+    def options(self, needs: Needs) -> dict[str, Any]:
+        """What Ray is to know of a step with these needs."""
+        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus or 0}
+        if self.gpus and not needs.gpus:  # else it sees them all, and works on the first
             options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
         if needs.memory:
             options["memory"] = int(needs.memory * 1e9)
-        elif planned := max(self.memory.get(step.key, 0) for step in steps):
+        return options
+
+    def _submit(self, steps: Sequence[Step]) -> None:
+        needs, payload = steps[0].needs, {**self.board.payload(steps), **self.common}
+        payload |= {"gpus": needs.gpus or 0, "gpu_memory": self.board.sweep.eval.arguments.get("gpu_memory")}
+        options = {**self.options(needs), "max_retries": 0, "name": payload["name"]}
+        planned = max(self.memory.get(step.key, 0) for step in steps)
+        if planned and not needs.memory:
             options["memory"] = self.largest.of(steps[0].name, planned)
-        self.running[self.remote[gpus > 0].options(**options).remote(payload)] = list(steps)
+        self.running[self.remote[bool(needs.gpus)].options(**options).remote(payload)] = list(steps)
 
     def _take_in(self, reference: Any, steps: list[Step]) -> None:
         errors = self.ray.exceptions
