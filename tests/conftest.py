@@ -238,6 +238,7 @@ Card = Callable[..., None]
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     """Let torch believe in GPUs of this name, size and compute capability."""
 
+    import peft  # noqa: F401 - brings bitsandbytes, which looks for a GPU's libraries when it is first imported
     import torch
 
     def put(name: str = "NVIDIA L4", gib: float = 22.0, capability: tuple[int, int] = (8, 9), count: int = 1) -> None:

@@ -173,7 +173,7 @@ class VLLMEngine(Engine):
                 known = parity.references(self.base, self.folders, self.dtype)
             pool.await_ready()
             self._fitted(min(worker.max_length for worker in pool.workers) - 1)
-            self.gaps = parity.check(known, functools.partial(self._probe, pool), self.dtype == "float32")
+            self.gaps = parity.check(known, functools.partial(self._probe, pool), self.dtype)
         except BaseException:
             pool.close()
             raise
