@@ -63,18 +63,11 @@ def _computed(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Pat
     import torch
 
     model, tokenizer = bases.load(base, 16, getattr(torch, dtype))
-    prompts = [torch.tensor([tokenizer.encode(text)], device=model.device) for text in PROBES]
-
-    def last(asked: Any) -> list[Any]:
-        # the head in float32, as vLLM has it: in bfloat16 it alone rounds a logit of 20 to multiples of an eighth
-        with torch.no_grad(), exact_head(asked, lambda hidden: hidden[:, -1:]):
-            return [asked(ids).logits[0, -1].float().log_softmax(-1).cpu() for ids in prompts]
-
-    beside = last(model)
+    beside = after_probes(model, tokenizer)
     found = {}
     for folder in folders:
         attached = adapters.attach(model, folder).eval()
-        own = last(attached)
+        own = after_probes(attached, tokenizer)
         ids = [row.topk(min(TOP, len(row))).indices for row in own]
         said = [[row[at].tolist() for row, at in zip(rows, ids, strict=True)] for rows in (own, beside)]
         found[folder] = Reference([row.tolist() for row in ids], *said)
@@ -85,6 +78,18 @@ def _computed(base: bases.Base, folders: Sequence[Path], dtype: str) -> dict[Pat
     return found
 
 
+def after_probes(model: Any, tokenizer: Any) -> list[Any]:
+    """Log-probabilities of every token after each probe, shape (vocabulary,), by transformers.
+
+    The head computes in float32, as vLLM's does: in bfloat16 it alone rounds a logit of 20 to multiples of an eighth.
+    """
+    import torch
+
+    with torch.no_grad(), exact_head(model, lambda hidden: hidden[:, -1:]):
+        prompts = [torch.tensor([tokenizer.encode(text)], device=model.device) for text in PROBES]
+        return [model(ids).logits[0, -1].float().log_softmax(-1).cpu() for ids in prompts]
+
+
 def check(
     known: Mapping[Path, Reference], ask: Callable[[Path | None, list[list[int]]], Scores], dtype: str
 ) -> dict[Path, float]:
@@ -93,7 +98,7 @@ def check(
     ``ask`` gives vLLM's log-probabilities of the given tokens after each probe, by an adapter or by the base. Raises
     FinbenchError for all adapters at once that are served as the base, or as something that peft does not know.
     """
-    apart, rounding = (_largest, EXACT) if dtype == "float32" else (_root_mean_square, _ROUNDING[dtype])
+    apart, rounding = (_largest, EXACT) if dtype == "float32" else (root_mean_square, _ROUNDING[dtype])
     gaps: dict[Path, float] = {}
     faults: list[str] = []
     for folder, peft in known.items():
@@ -132,6 +137,6 @@ def _largest(one: Scores, other: Scores) -> float:
     return max(map(abs, _differences(one, other)))
 
 
-def _root_mean_square(one: Scores, other: Scores) -> float:
+def root_mean_square(one: Scores, other: Scores) -> float:
     found = _differences(one, other)
     return math.sqrt(sum(value * value for value in found) / len(found))
