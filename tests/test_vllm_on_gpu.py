@@ -222,12 +222,20 @@ def test_a_share_is_a_share(share: float, lora: Path, llama: Path) -> None:
         preflight.arguments("vllm", {"gpu_memory": share})
     with pytest.raises(FinbenchError, match="between 0 and 1"):
         vllm_server.serve([str(lora)], base=str(llama), gpu_memory=share)
+    with pytest.raises(ValueError, match="gpu_memory is a share of a GPU, above 0 and at most 1"):
+        Settings(gpu_memory=share)
 
 
 def test_options_of_room_are_arguments_of_the_engine(llama: Path) -> None:
     stated = Settings(max_length=48, gpu_memory=0.5, arguments={"dtype": "float16"})
     assert stated.arguments == {"dtype": "float16", "max_length": 48, "gpu_memory": 0.5}
     assert preflight.arguments("vllm", stated.arguments) == stated.arguments
+    with pytest.raises(ValueError, match="max_length must be at least 2, got 1"):
+        Settings(max_length=1)
+    with pytest.raises(FinbenchError, match="--max-length must be at least 2, got 1"):
+        vllm_server.serve([], max_length=1)
+    with pytest.raises(FinbenchError, match="no GPU of which a share"):
+        vllm_server.serve([], gpu_memory=0.5)
     with pytest.raises(ValueError, match="max_length is stated twice: 48 and 64"):
         Settings(max_length=48, arguments={"max_length": "64"})
     with pytest.raises(FinbenchError, match="must be a number, got 'half'"):

@@ -47,6 +47,10 @@ class Settings:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
         if self.shots < 0:
             raise ValueError(f"shots must be at least 0, got {self.shots}")
+        if self.max_length is not None and self.max_length < 2:
+            raise ValueError(f"max_length must be at least 2, got {self.max_length}")
+        if self.gpu_memory is not None and not 0 < self.gpu_memory <= 1:  # nor is what is no number
+            raise ValueError(f"gpu_memory is a share of a GPU, above 0 and at most 1, got {self.gpu_memory:g}")
         # arguments of the engines that have an option of their own
         own = {"max_length": self.max_length, "gpu_memory": self.gpu_memory}
         stated = {key: value for key, value in own.items() if value is not None}

@@ -138,5 +138,6 @@ def _largest(one: Scores, other: Scores) -> float:
 
 
 def root_mean_square(one: Scores, other: Scores) -> float:
+    """Of the differences of two tables of log-probabilities, in nats."""
     found = _differences(one, other)
     return math.sqrt(sum(value * value for value in found) / len(found))
