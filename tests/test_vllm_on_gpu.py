@@ -342,7 +342,7 @@ FAULTS = [
     (
         "To serve at least one request with the model's max seq len (131072), (16.0 GiB KV cache is needed, which is "
         "larger than the available KV cache memory (4.1 GiB). Based on the available memory, the estimated maximum "
-        "model length is 33584. ",
+        "model length is 33584.",
         "--max-length 33584",
     ),
     ("Cannot auto-fit max_model_len: not enough GPU memory available to serve even a single token.", "tensor_parallel"),
@@ -364,6 +364,13 @@ def test_what_vllm_says_becomes_what_to_type(text: str, hint: str) -> None:
     fault = faults.cannot_start(text, "finbench doctor")
     assert fault.message == f"vLLM cannot start: {text}"
     assert hint in fault.hint
+    # as several processes write it: the last words are those of the one that waits
+    log = f"(Worker_TP1 pid=7) ERROR 11-28 05:00:00 [core.py:900] ValueError: {text}\nEngineCore ended\n"
+    told = faults.cannot_start("WorkerProc initialization failed. See root cause above.", "finbench doctor", log)
+    if hint != "finbench doctor":
+        assert (told.message, told.hint) == (f"vLLM cannot start: ValueError: {text}".strip(), fault.hint)
+    else:
+        assert "See root cause" in told.message
 
 
 def test_a_fault_of_the_start_comes_with_what_to_type(

@@ -51,7 +51,11 @@ class HFEngine(Engine):
         if gpu_memory is not None:
             self.share_before = torch.cuda.get_per_process_memory_fraction()
             torch.cuda.set_per_process_memory_fraction(gpu_memory)
-        self.plain, self.tokenizer = bases.load(base, bits, torch_dtype)
+        try:
+            self.plain, self.tokenizer = bases.load(base, bits, torch_dtype)
+        except FinbenchError:
+            self.close()
+            raise
         self.peft: Any = None
         self.lm = TreeLM(
             pretrained=self.plain,

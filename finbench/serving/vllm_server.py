@@ -6,7 +6,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import re
 import shlex
 import signal
 import socket
@@ -218,7 +217,7 @@ def _await(server: Server) -> None:
     said: dict[str, Any] = {}
     while not said:
         if server.process.poll() is not None:
-            raise cannot_start(_last_line(server.log), "finbench doctor")
+            raise cannot_start(_last_line(server.log), "finbench doctor", _printed(server.log))
         if time.monotonic() - started > _PATIENCE:
             raise FinbenchError(
                 f"The server was not ready after {_PATIENCE:.0f} s: {_last_line(server.log)}", "finbench doctor"
@@ -268,12 +267,12 @@ def _free(host: str, port: int) -> int:
         raise FinbenchError(f"{host}:{port} cannot be used ({fault}).", "Choose another: --port 8001") from fault
 
 
-def _last_line(log: Any) -> str:
+def _printed(log: Any) -> str:
     log.seek(0)
-    lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    # the last fault but that of the server, which says no more than that its engine had one
-    telling = [line for line in lines if "Error" in line and "Engine core initialization failed" not in line] or lines
-    if not telling:
-        return "it said nothing"
-    named = re.search(r"\w+Error\b.*", telling[-1])  # without vLLM's process, time and place
-    return (named[0] if named else telling[-1])[:400]
+    return str(log.read().decode("utf-8", "replace"))
+
+
+def _last_line(log: Any) -> str:
+    lines = [line.strip() for line in _printed(log).splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line] or lines
+    return telling[-1][:400] if telling else "it said nothing"

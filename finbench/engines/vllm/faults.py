@@ -21,8 +21,12 @@ KNOWN = {
 _OUT = ("CUDA out of memory", "OutOfMemoryError")  # torch's
 
 
-def cannot_start(text: str, hint: str) -> FinbenchError:
-    """The fault that vLLM's last words ``text`` are; ``hint`` is for those that nobody has met yet."""
+def cannot_start(text: str, hint: str, log: str = "") -> FinbenchError:
+    """The fault that vLLM's last words ``text`` are; ``hint`` is for those that nobody has met yet.
+
+    With several processes the last words may only say that one of them failed; why is then in the ``log``.
+    """
+    text = _cause(text, log)
     if any(words in text for words in _OUT):
         hint = f"{_LESS.format(4096)}, or fewer adapters"
     for words, mend in KNOWN.items():
@@ -30,6 +34,14 @@ def cannot_start(text: str, hint: str) -> FinbenchError:
             hint = mend.format(_number(words, text))
             break
     return FinbenchError(f"vLLM cannot start: {text}", hint)
+
+
+def _cause(text: str, log: str) -> str:
+    for line in (text, *reversed(log.splitlines())):
+        if any(words in line for words in (*KNOWN, *_OUT)):
+            named = re.search(r"\w+Error\b.*", line)  # without vLLM's process, time and place
+            return (named[0] if named else line).strip()[:600]
+    return text
 
 
 def _number(words: str, text: str) -> str:
