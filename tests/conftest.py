@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import jinja2
@@ -229,6 +229,33 @@ def vllm_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("VLLM_CACHE_ROOT", str(tmp_path_factory.mktemp("vllm-cache")))
         patch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         yield
+
+
+Card = Callable[..., None]
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> Card:
+    """Let torch believe in GPUs of this name, size and compute capability."""
+
+    import peft  # noqa: F401 - brings bitsandbytes, which looks for a GPU's libraries when it is first imported
+    import torch
+
+    def put(name: str = "NVIDIA L4", gib: float = 22.0, capability: tuple[int, int] = (8, 9), count: int = 1) -> None:
+        about = SimpleNamespace(name=name, total_memory=int(gib * 2**30), major=capability[0], minor=capability[1])
+        known = {
+            "is_available": True,
+            "device_count": count,
+            "get_device_properties": about,
+            "get_device_capability": capability,
+            "get_device_name": name,
+            "is_bf16_supported": capability >= (8, 0),
+            "empty_cache": None,
+        }
+        for function, answer in known.items():
+            monkeypatch.setattr(torch.cuda, function, lambda *_, answer=answer, **__: answer)
+
+    return put
 
 
 # ---------------------------------------------------------------- made once a session

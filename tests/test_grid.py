@@ -98,6 +98,7 @@ def test_the_same_cell_twice_is_one(tmp_path: Path) -> None:
         ({"eval": {"group": 0}}, "eval.group"),
         ({"needs": {"cpus": 0}}, "needs.cpus"),
         ({"needs": {"gpus": 1.5}}, "needs.gpus"),
+        ({"eval": {"gpu_memory": 46}}, "gpu_memory is a share of a GPU, above 0 and at most 1, got 46"),
         ({"needs": {"gpus": 2}, "tune": {"budget": 1}}, "a search trains in one process, and the cell takes 2 GPUs"),
         ({"common": {**COMMON, "sharding": "fsdp"}}, "Give it as many GPUs"),
     ],

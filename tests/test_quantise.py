@@ -59,3 +59,15 @@ def test_nf4_takes_about_four_bits_a_weight(wide: Path) -> None:
     assert all(layer.weight.quant_state.quant_type == "nf4" and layer.weight.quant_state.nested for layer in layers)
     weights = sum(layer.in_features * layer.out_features for layer in layers)
     assert sum(layer.weight.numel() for layer in layers) * 2 == weights
+
+
+def test_codes_that_share_a_byte_are_counted_one_by_one(wide: Path) -> None:
+    base = bases.resolve(str(wide))
+    counts = {bits: bases.parameter_count(bases.load(base, bits, torch.bfloat16)[0]) for bits in (16, 8, 4)}
+    assert set(counts.values()) == {sum(tensor.numel() for tensor in bases.skeleton(base).parameters())}
+    packed, _ = bases.load(base, 4, torch.bfloat16)
+    assert sum(tensor.numel() for tensor in packed.parameters()) < counts[4]
+    layer = packed.model.layers[0].self_attn.q_proj
+    layer.quant_state = layer.weight.quant_state
+    layer.weight = torch.nn.Parameter(layer.weight.data, requires_grad=False)  # as FSDP leaves it
+    assert bases.parameter_count(packed) == counts[4]

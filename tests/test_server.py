@@ -359,6 +359,7 @@ def test_a_server_for_others_is_asked_for_its_first_token_with_the_key(
     process = subprocess.Popen(["sleep", "60"], start_new_session=True)
     asked_of: list[str] = []
     monkeypatch.setattr(vllm_server, "_said", lambda at, model: asked_of.append(at.key) or model)
+    monkeypatch.setattr(vllm_server, "_longest", lambda at: "4,096")
     with vllm_server.Server("http://0.0.0.0:1/v1", ["base", "one"], process, None, "sesame-4711") as server:
         vllm_server._await(server)
     assert asked_of == ["sesame-4711"] * 2

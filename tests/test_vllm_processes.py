@@ -95,7 +95,7 @@ def test_each_argument_of_the_command_line_reaches_the_engine(tmp_path: Path) ->
     found, _ = candidates(Evaluation(model=str(base), engine="vllm"))
     plain = start_engine(found, Settings(engine="vllm"), {})
     stated = {"dtype": "float16", "batch_size": "7", "tensor_parallel": "2", "data_parallel": "3", "max_length": "48"}
-    assert {*stated, "truncate", "labels"} == set(preflight.ARGUMENTS["vllm"])
+    assert {*stated, "truncate", "labels", "gpu_memory"} == set(preflight.ARGUMENTS["vllm"])
     for name, text in stated.items():
         changed = start_engine(found, Settings(engine="vllm", arguments=preflight.arguments("vllm", {name: text})), {})
         known = [(one.settings, one.count) for one in (changed, plain)]

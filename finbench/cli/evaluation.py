@@ -38,6 +38,10 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
     dtype: Annotated[str, "auto, float32, bfloat16 or float16."] = "auto",
     tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that share the base.")] = 1,
+    max_length: Annotated[
+        int | None, typer.Option(min=2, help="Tokens of a prompt with its answer; default: what a GPU has memory for.")
+    ] = None,
+    gpu_memory: Annotated[float | None, "Share of each GPU's memory that vLLM takes; default: 0.92."] = None,
 ) -> None:
     """Serve a base and its adapters by vLLM's OpenAI server, each under its own name (Ctrl-C ends it).
 
@@ -46,7 +50,14 @@ def serve(
 
     kind = command.dtype(dtype)
     with finbench.serve(
-        adapter, base=base, host=host, port=port, dtype=kind, tensor_parallel=tensor_parallel
+        adapter,
+        base=base,
+        host=host,
+        port=port,
+        dtype=kind,
+        tensor_parallel=tensor_parallel,
+        max_length=max_length,
+        gpu_memory=gpu_memory,
     ) as server:
         show.listings.serving(server)
         server.wait()

@@ -7,6 +7,7 @@ __all__ = [
     "errors",
     "faces",
     "files",
+    "lifeline",
     "paths",
     "prose",
     "records",

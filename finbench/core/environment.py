@@ -144,7 +144,11 @@ def free_memory() -> int:
     import torch
 
     if torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
+        # what torch keeps for its next tensors is free to us, whatever the driver says
+        kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        free, total = torch.cuda.mem_get_info()
+        own = torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_allocated()
+        return int(max(0, min(free + kept, own)))
     if stated := _stated("/proc/meminfo", "MemAvailable"):
         return 1024 * int(stated.split()[0])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

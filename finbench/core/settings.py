@@ -34,10 +34,12 @@ class Settings:
     limit: Annotated[int | None, "So many rows of each task, a sample of its test: a partial card."] = None
     seed: Annotated[int, "Seed of the worked examples."] = 0
     arguments: Annotated[
-        Mapping[str, str | int],
+        Mapping[str, str | int | float],
         "--arg",
         "dtype=, batch_size=, truncate=left, labels=best; hf: merge=no; vllm: tensor_parallel=2; server: url=.",
     ] = field(default_factory=dict)
+    max_length: Annotated[int | None, "Tokens of a prompt with its answer; default: the base's context."] = None
+    gpu_memory: Annotated[float | None, "Share of each GPU's memory that may be taken; vLLM's default: 0.92."] = None
     metadata: Annotated[Mapping[str, str], "Of a data set: agreement=75 (fpb)."] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -45,6 +47,17 @@ class Settings:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
         if self.shots < 0:
             raise ValueError(f"shots must be at least 0, got {self.shots}")
+        if self.max_length is not None and self.max_length < 2:
+            raise ValueError(f"max_length must be at least 2, got {self.max_length}")
+        if self.gpu_memory is not None and not 0 < self.gpu_memory <= 1:  # nor is what is no number
+            raise ValueError(f"gpu_memory is a share of a GPU, above 0 and at most 1, got {self.gpu_memory:g}")
+        # arguments of the engines that have an option of their own
+        own = {"max_length": self.max_length, "gpu_memory": self.gpu_memory}
+        stated = {key: value for key, value in own.items() if value is not None}
+        for key, value in stated.items():
+            if str(self.arguments.get(key, value)) != str(value):
+                raise ValueError(f"{key} is stated twice: {value} and {self.arguments[key]}")
+        object.__setattr__(self, "arguments", {**self.arguments, **stated})
 
     @property
     def named(self) -> list[str]:

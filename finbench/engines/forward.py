@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,33 @@ class RowsLayer(DynamicLayer):
     def get_seq_length(self) -> int:
         own = int(super().get_seq_length())
         return own if self.shared is None else own + int(self.shared.keys.shape[-2])
+
+
+@contextlib.contextmanager
+def exact_head(
+    model: Any, pick: Callable[[Any], Any], weight: Callable[[Any], Any] = lambda head: head.weight.float()
+) -> Iterator[None]:
+    """Meanwhile the model's head runs on the positions that ``pick`` takes, in float32 for half precision too.
+
+    Whatever the model does to its logits (soft caps, scales) comes after it and stays the model's own. ``weight``
+    gives the head's weight in float32.
+    """
+    head = model.get_output_embeddings()
+    plain = head.forward
+
+    def logits(hidden: Any) -> Any:
+        hidden = pick(hidden)
+        if type(head) is not torch.nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
+            return plain(hidden).float()
+        return torch.nn.functional.linear(
+            hidden.float(), weight(head), None if head.bias is None else head.bias.float()
+        )
+
+    head.forward = logits
+    try:
+        yield
+    finally:
+        del head.forward
 
 
 class Forward:
@@ -139,28 +166,14 @@ class Forward:
                 **arguments,
             ).logits[0]
 
-    @contextlib.contextmanager
-    def _head(self, rows: Any, nodes: Any) -> Iterator[None]:
-        """For the time of a pass the model's head runs on these positions only, in float32 for half precision too.
+    def _head(self, rows: Any, nodes: Any) -> contextlib.AbstractContextManager[None]:
+        """For the time of a pass the model's head runs on these positions only."""
+        return exact_head(self.model, lambda hidden: hidden[rows, nodes].unsqueeze(0), self._wide)
 
-        Whatever the model does to its logits (soft caps, scales) comes after it and stays the model's own.
-        """
-        head = self.model.get_output_embeddings()
-        plain = head.forward
-
-        def logits(hidden: Any) -> Any:
-            hidden = hidden[rows, nodes].unsqueeze(0)
-            if type(head) is not torch.nn.Linear or head.weight.dtype not in (torch.bfloat16, torch.float16):
-                return plain(hidden).float()
-            wide = self.wide if self.wide is not None else head.weight.float()
-            self.wide = wide if wide.nbytes <= KEPT else None
-            return torch.nn.functional.linear(hidden.float(), wide, None if head.bias is None else head.bias.float())
-
-        head.forward = logits
-        try:
-            yield
-        finally:
-            del head.forward
+    def _wide(self, head: Any) -> Any:
+        wide = self.wide if self.wide is not None else head.weight.float()
+        self.wide = wide if wide.nbytes <= KEPT else None
+        return wide
 
     def _masks(self, sees: Any, positions: Any, keys: Any) -> Any:
         """Additive masks, by kind of layer where the model has several."""

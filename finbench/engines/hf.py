@@ -26,7 +26,8 @@ _PROBE = "Operating profit rose to 4.1 million."
 class HFEngine(Engine):
     """The base once in memory; each adapter loaded when first used, and kept while all are plain LoRAs.
 
-    ``merge=False`` leaves every adapter beside the weights.
+    ``merge=False`` leaves every adapter beside the weights. ``max_length``: tokens of a prompt with its answer, by
+    default the base's context; ``gpu_memory``: the share of the GPU's memory that torch may take.
     """
 
     name = "hf"
@@ -38,13 +39,23 @@ class HFEngine(Engine):
         dtype: DType = "auto",
         batch_size: int | None = None,
         merge: bool = True,
+        max_length: int | None = None,
+        gpu_memory: float | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise FinbenchError(f"batch_size must be at least 1, got {batch_size}.", "--arg batch_size=8")
         self.base, self.stock_batch, self.bits, self.merge = base, batch_size or _STOCK_BATCH, bits, merge
         torch_dtype = bases.compute_dtype(dtype)
         self.dtype = str(torch_dtype).removeprefix("torch.")
-        self.plain, self.tokenizer = bases.load(base, bits, torch_dtype)
+        self.share_before: float | None = None
+        if gpu_memory is not None:
+            self.share_before = torch.cuda.get_per_process_memory_fraction()
+            torch.cuda.set_per_process_memory_fraction(gpu_memory)
+        try:
+            self.plain, self.tokenizer = bases.load(base, bits, torch_dtype)
+        except FinbenchError:
+            self.close()
+            raise
         self.peft: Any = None
         self.lm = TreeLM(
             pretrained=self.plain,
@@ -52,6 +63,7 @@ class HFEngine(Engine):
             batch_size=self.stock_batch,
             softmax_dtype=torch.float32,
             rows=batch_size,
+            max_length=min(max_length, bases.context_length(base) or max_length) if max_length else None,
         )
         self.max_length = int(self.lm.max_length)
         self.form = "base"
@@ -59,6 +71,10 @@ class HFEngine(Engine):
         self._probe = functools.partial(self.lm.probe, _PROBE)
         self.alone = self._probe()
         self.proven: set[Path] = set()
+
+    def close(self) -> None:
+        if self.share_before is not None:
+            torch.cuda.set_per_process_memory_fraction(self.share_before)
 
     def use(self, adapter: Path | None) -> None:
         """Switch to an adapter folder, or to the base alone.

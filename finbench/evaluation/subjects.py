@@ -164,10 +164,10 @@ def _started(group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str,
     if engine == "vllm":
         from finbench.engines.vllm import VLLMEngine
 
-        names = ("dtype", "batch_size", "tensor_parallel", "data_parallel", "max_length")
+        names = ("dtype", "batch_size", "tensor_parallel", "data_parallel", "max_length", "gpu_memory")
         chosen = {key: arguments[key] for key in names if key in arguments}
         return VLLMEngine(base, [one.beside for one in group if one.beside], **chosen)
     from finbench.engines import HFEngine
 
-    chosen = {key: arguments[key] for key in ("dtype", "batch_size") if key in arguments}
+    chosen = {k: arguments[k] for k in ("dtype", "batch_size", "max_length", "gpu_memory") if k in arguments}
     return HFEngine(base, group[0].subject.bits, merge="merge" not in arguments, **chosen)

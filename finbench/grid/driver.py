@@ -21,6 +21,7 @@ from finbench.core.version import __version__
 from finbench.grid import forecast, sweepfile
 from finbench.grid.places import Lease, Place
 from finbench.grid.steps import Schedule, Step
+from finbench.grid.sweepfile import Needs
 from finbench.grid.watch import Watch
 
 WINDOW = 1000  # pieces of work that Ray is given ahead: what it waits with is what makes a cluster grow
@@ -66,16 +67,23 @@ def sweep(
         return Schedule(stated, cells, place.steps(), lambda folder: place.has(f"{folder}/finbench.json"))
 
     if dry_run:
-        return board()
+        import torch
+
+        outlined = board()
+        outlined.settle(torch.cuda.device_count())  # of this machine, for it is not asked what a cluster has
+        return outlined
     ray = _ray()
     with _owned(place) as alive:
         steps = board()
         place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))
         if steps.over:
             return _summary(steps, place, 0)
-        memory = forecast.planned_memory(steps, place, data_dir, alive=alive)
         with _cluster(ray, ray_address):
-            driver = Driver(ray, steps, place, data_dir, memory, alive)
+            gpus = most_gpus(ray)
+            steps.settle(gpus)
+            check_gpus(steps, gpus, growing=ray_address is not None)
+            memory = forecast.planned_memory(steps, place, data_dir, alive=alive)
+            driver = Driver(ray, steps, place, data_dir, memory, alive, gpus)
             driver.run()
     return _summary(steps, place, driver.count)
 
@@ -131,6 +139,25 @@ def _owned(place: Place) -> Iterator[Callable[[], None]]:
         lease.release()
 
 
+def most_gpus(ray: Any) -> int:
+    """GPUs of the node that has most."""
+    return int(max((node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]), default=0))
+
+
+def check_gpus(board: Schedule, there: int, growing: bool) -> None:
+    """Refuse steps for which no node has GPUs enough, for Ray would wait for ever; where nodes may come, say so."""
+    wanted = {step.needs.gpus or 0: step.name for step in board.steps.values() if not step.done}
+    most = max(wanted, default=0)
+    if most <= there:
+        return
+    message = f"{wanted[most]} needs {most:g} GPU{'s' if most > 1 else ''}; "
+    if growing:
+        say(f"{message}no node has more than {there} now. Such steps wait for one that does.")
+        return
+    has = f"has {there}" if there else "has none that Ray finds"
+    raise FinbenchError(f"{message}this machine {has}.", f"needs: {{gpus: {min(1, there)}}}, or a cluster: --ray")
+
+
 class Largest:
     """Keeps a request within the largest node: for one that no node can meet, Ray waits for ever, in silence."""
 
@@ -166,8 +193,9 @@ class Driver:
         data_dir: Path | None,
         memory: Mapping[str, int] | None = None,
         alive: Callable[[], None] = lambda: None,
+        gpus: int = 0,
     ) -> None:
-        self.ray, self.board, self.place, self.alive = ray, board, place, alive
+        self.ray, self.board, self.place, self.alive, self.gpus = ray, board, place, alive, gpus
         self.memory = memory or {}  # bytes that a step asks for where the file states none
         self.largest = Largest(ray)
         self.common = {
@@ -208,15 +236,23 @@ class Driver:
         for steps in self.board.take(WINDOW - len(self.running), idle):
             self._submit(steps)
 
-    def _submit(self, steps: Sequence[Step]) -> None:
-        needs, payload = steps[0].needs, {**self.board.payload(steps), **self.common}
-        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus}
-        options |= {"max_retries": 0, "name": payload["name"]}
+    def options(self, needs: Needs) -> dict[str, Any]:
+        """What Ray is to know of a step with these needs."""
+        options: dict[str, Any] = {"num_cpus": needs.cpus, "num_gpus": needs.gpus or 0}
+        if self.gpus and not needs.gpus:  # else it sees them all, and works on the first
+            options["runtime_env"] = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
         if needs.memory:
             options["memory"] = int(needs.memory * 1e9)
-        elif planned := max(self.memory.get(step.key, 0) for step in steps):
+        return options
+
+    def _submit(self, steps: Sequence[Step]) -> None:
+        needs, payload = steps[0].needs, {**self.board.payload(steps), **self.common}
+        payload |= {"gpus": needs.gpus or 0, "gpu_memory": self.board.sweep.eval.arguments.get("gpu_memory")}
+        options = {**self.options(needs), "max_retries": 0, "name": payload["name"]}
+        planned = max(self.memory.get(step.key, 0) for step in steps)
+        if planned and not needs.memory:
             options["memory"] = self.largest.of(steps[0].name, planned)
-        self.running[self.remote[needs.gpus > 0].options(**options).remote(payload)] = list(steps)
+        self.running[self.remote[bool(needs.gpus)].options(**options).remote(payload)] = list(steps)
 
     def _take_in(self, reference: Any, steps: list[Step]) -> None:
         errors = self.ray.exceptions

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from finbench.core import catalog
@@ -88,7 +88,9 @@ class Schedule:
         self.steps[train] = Step(train, TRAIN, f"train {cell.name}", cell.needs, payload, after, cell)
         tasks = [task.name for task in catalog.expand([*(wanted.named or recipe.tasks), *wanted.also])]
         how: dict[str, Any] = {"engine": wanted.engine, "limit": wanted.limit, "shots": wanted.shots}
-        how |= {"bits": wanted.bits or recipe.bits, "arguments": wanted.arguments}
+        # a share of a GPU decides no result: another one makes no other step
+        arguments = {key: value for key, value in wanted.arguments.items() if key != "gpu_memory"}
+        how |= {"bits": wanted.bits or recipe.bits, "arguments": arguments}
         how["chat"] = recipe.chat if wanted.chat is None else wanted.chat
         # a key only where it was stated: a sweep that was begun before there were these goes on
         how |= {key: value for key, value in (("seed", wanted.seed), ("metadata", wanted.metadata)) if value}
@@ -101,6 +103,14 @@ class Schedule:
         step = Step(key, SCORE, f"score {cell.name}", self.steps[group].needs, {**payload, "folders": [cell.folder]})
         step.after, step.cell, step.group = [train, group], cell, group
         self.steps[key] = self.score_of[cell.key] = step
+
+    def settle(self, there: int) -> None:
+        """Decide the GPUs of cells that state none; ``there``: those of the node that has most."""
+        self.cells = [replace(cell, needs=cell.needs.settled(there)) for cell in self.cells]
+        by_key = {cell.key: cell for cell in self.cells}
+        for step in self.steps.values():
+            step.needs = step.needs.settled(there)
+            step.cell = by_key[step.cell.key] if step.cell else None
 
     def steps_of(self, cell: Cell) -> list[Step]:
         """Its scoring, its training, the scoring of its base, its search."""

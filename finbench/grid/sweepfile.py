@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pydantic.dataclasses
 from pydantic import Field, JsonValue, field_validator
@@ -28,20 +28,28 @@ class Needs(Record):
     """What a step of a cell takes of the cluster while it runs."""
 
     cpus: float = Field(default=1, gt=0)
-    gpus: float = Field(default=0, ge=0, description="a share of one, one, or several: a training is a process on each")
+    gpus: float | None = Field(
+        default=None,
+        ge=0,
+        description="a share of one, one, or several, a training process on each; default: one where there are any",
+    )
     memory: float | None = Field(default=None, gt=0, description="GB of the node's memory")
 
     @field_validator("gpus")
     @classmethod
-    def _whole(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != int(gpus):
+    def _whole(cls, gpus: float | None) -> float | None:
+        if gpus and gpus > 1 and gpus != int(gpus):
             raise ValueError("more than one GPU is a whole number of them")
         return gpus
 
     @property
     def processes(self) -> int:
         """Of a training: one on each GPU."""
-        return max(1, int(self.gpus))
+        return max(1, int(self.gpus or 0))
+
+    def settled(self, there: int) -> Self:
+        """With GPUs that the file leaves open decided: one, where a node has so many as ``there``; else none."""
+        return self if self.gpus is not None else self.model_copy(update={"gpus": 1.0 if there else 0.0})
 
 
 class Rule(Needs):

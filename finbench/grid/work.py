@@ -15,6 +15,7 @@ from typing import Any
 
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Recipe
+from finbench.engines.vllm import memory
 from finbench.grid.places import Place
 
 SEARCH, TRAIN, SCORE = "search", "train", "score"
@@ -25,6 +26,7 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
     started = time.time()
     answer: dict[str, Any] = {"state": "done", "started": started, "pid": os.getpid(), "node": _node()}
     try:
+        _take_share(step)
         answer |= _score(step) if step["kind"] == SCORE else _train(step)
     except (Interrupted, KeyboardInterrupt):
         answer["state"] = "stopped"
@@ -34,6 +36,24 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
         message = f"{type(fault).__name__}: {' '.join(str(fault).split())}"[:400]
         answer |= {"state": "failed", "message": message, "hint": "", "trace": traceback.format_exc()}
     return {**answer, "seconds": round(time.time() - started, 3)}
+
+
+def _take_share(step: Mapping[str, Any]) -> None:
+    """Let torch take no more of a GPU than the step was given, so that one too large ends itself and no neighbour."""
+    if 0 < step.get("gpus", 0) < 1:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(float(step["gpus"]))
+
+
+def _gpu_memory(step: Mapping[str, Any]) -> float | None:
+    """The share of a GPU that an engine may take: as the file states it, else by the share that the step was given."""
+    stated: float | None = step.get("gpu_memory")
+    gpus: float = step.get("gpus", 0)
+    if stated is not None or not 0 < gpus < 1 or step["how"]["engine"] not in ("auto", "hf", "vllm"):
+        return stated
+    return round(memory.SHARE * gpus, 4)
 
 
 def _node() -> str:
@@ -79,6 +99,7 @@ def _score(step: Mapping[str, Any]) -> dict[str, Any]:
         out=out,
         data_dir=_data(step),
         reports=False,
+        gpu_memory=_gpu_memory(step),
         **step["how"],
     )
     by_adapter = {card.subject.adapter: card for card in cards}

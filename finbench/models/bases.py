@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import platform
 import shutil
 import subprocess
@@ -150,6 +151,11 @@ def _explained(base: Base) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
+        if "CUDA out of memory" in str(fault):
+            raise FinbenchError(
+                f"{base.folder} does not fit into the GPU's memory: {reason(fault)}",
+                "Fewer bits (--bits 4), or a smaller base: finbench bases",
+            ) from fault
         raise FinbenchError(
             f"{base.folder} cannot be loaded as a causal language model: {reason(fault)}",
             "Choose a causal language model: finbench bases",
@@ -252,6 +258,18 @@ def layers_of(model: Any) -> list[Layer]:
         elif isinstance(module, Conv1D):
             found.append(Layer(name, "Conv1D", module.nf, module.nx))
     return found
+
+
+def parameter_count(model: Any) -> int:
+    """The numbers that a model's weights stand for, tied ones once: two codes of 4 bits that share a byte are two."""
+    counted = dict[int, int]()
+    for module in model.modules():
+        for name, tensor in module.named_parameters(recurse=False):
+            # at the weight itself; at its layer too, where the weight was sharded and is a plain tensor
+            places = (tensor, module) if name == "weight" else (tensor,)
+            state = next((found for one in places if (found := getattr(one, "quant_state", None)) is not None), None)
+            counted[id(tensor)] = tensor.numel() if state is None else math.prod(state.shape)
+    return sum(counted.values())
 
 
 def save(model: Any, base: Base, folder: Path) -> None:

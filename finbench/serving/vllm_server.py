@@ -23,8 +23,9 @@ from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError, Interrupted
 from finbench.core.records import DType
 from finbench.core.settings import Evaluation
 from finbench.engines import Endpoint, Refused, servable, usable
+from finbench.engines.vllm import cannot_start, memory
 from finbench.evaluation import Candidate, candidates, preflight
-from finbench.models import adapters, bases
+from finbench.models import bases
 from finbench.serving.guard import KEY
 
 _PROMPT = "Operating profit rose to 4.1 million euro from 3.0 million a year ago. The sentiment is"
@@ -33,6 +34,16 @@ _PATIENCE = 1200.0  # seconds to load
 _GRACE = 10.0  # seconds between asking to stop and killing
 # variables that open vLLM's server further: development routes, adapters loaded at run time
 _OPENING = ("VLLM_ALLOW_RUNTIME_LORA_UPDATING", "VLLM_API_KEY", "VLLM_SERVER_DEV_MODE")
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What vLLM may take: precision, GPUs, tokens of a prompt with its answer, share of each GPU's memory."""
+
+    dtype: DType
+    tensor_parallel: int
+    max_length: int | None
+    share: float
 
 
 @dataclass
@@ -81,15 +92,19 @@ def serve(
     port: int = 8000,
     dtype: DType = "auto",
     tensor_parallel: int = 1,
+    max_length: int | None = None,
+    gpu_memory: float | None = None,
 ) -> Server:
     """Start vLLM's server for adapters of one base; return when each model has said a real token.
 
     A key is taken from the environment (FINBENCH_SERVE_KEY) and asked for on every route. Adapters trained on
-    quantised weights are served on the 16-bit base. ``port`` 0 takes a free one.
+    quantised weights are served on the 16-bit base. ``port`` 0 takes a free one. ``max_length``: tokens of a prompt
+    with its answer; by default the base's context, or what a GPU has memory for. ``gpu_memory``: the share of each
+    GPU's memory that vLLM takes, by default 0.92.
 
-    Raises FinbenchError, before anything starts, for every adapter that cannot stand beside the others, for an
-    address that others can reach without a key, and for a port that is taken; later for a server that dies, and for
-    an adapter whose answers are the base's own.
+    Raises FinbenchError, before anything starts, for every adapter that cannot stand beside the others, for a GPU that
+    is too small or does not compute in ``dtype``, for an address that others can reach without a key, and for a port
+    that is taken; later for a server that dies, and for an adapter whose answers are the base's own.
     """
     quiet()
     key = usable(os.environ.get(KEY))
@@ -98,12 +113,14 @@ def serve(
             f"{host} can be reached by others, and there is no key.",
             f"export {KEY}=$(openssl rand -hex 16), or leave --host out",
         )
+    room = _Room(dtype, tensor_parallel, max_length, memory.SHARE if gpu_memory is None else gpu_memory)
+    _check_room(max_length, gpu_memory)
     found, _ = candidates(Evaluation(adapter, base=base, bits=16, engine="vllm"))
-    _check(found)
+    _check(found, room)
     port = _free(host, port)
     zoo = [one for one in found if one.beside]
     names = [found[0].subject.base.alias, *(one.subject.name for one in zoo)]
-    command = _command(found[0].loaded, zoo, names[0], host, port, dtype, tensor_parallel)
+    command = _command(found[0].loaded, zoo, names[0], host, port, room)
     log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the server
     kept = {name: value for name, value in os.environ.items() if name not in _OPENING}
     process = subprocess.Popen(
@@ -124,7 +141,20 @@ def serve(
     return server
 
 
-def _check(found: Sequence[Candidate]) -> None:
+def _check_room(max_length: int | None, gpu_memory: float | None) -> None:
+    import torch
+
+    if gpu_memory is not None:
+        preflight.check_share(gpu_memory)
+        if not torch.cuda.is_available():
+            raise FinbenchError("There is no GPU of which a share could be taken.", preflight.NO_SHARE)
+    if max_length is not None and max_length < 2:
+        raise FinbenchError(f"--max-length must be at least 2, got {max_length}.", "For example: --max-length 4096")
+
+
+def _check(found: Sequence[Candidate], room: _Room) -> None:
+    import torch
+
     faults = [*preflight.missing(), *(fault for one in found for fault in preflight.against(one))]
     for one in found:
         if one.adapter is not None and one.subject.kind == "model":
@@ -136,6 +166,12 @@ def _check(found: Sequence[Candidate]) -> None:
             )
     if len(known := {one.subject.base.fingerprint: one.subject.base.alias for one in found}) > 1:
         faults.append(f"the adapters have several bases: {', '.join(known.values())}")
+    if torch.cuda.is_available() and room.tensor_parallel > (there := torch.cuda.device_count()):
+        faults.append(f"--tensor-parallel asks for {room.tensor_parallel} GPUs, and there are {there}")
+    context = bases.context_length(found[0].loaded)
+    if context and room.max_length and room.max_length > context:
+        faults.append(f"--max-length {room.max_length}: the base sees {context} tokens")
+    faults = faults or preflight.on_gpu(found, room.dtype, room.tensor_parallel, room.share, serving=True)
     if faults:
         raise FinbenchError(
             "vLLM cannot serve this:\n" + "\n".join(f"- {fault}" for fault in dict.fromkeys(faults)),
@@ -143,25 +179,30 @@ def _check(found: Sequence[Candidate]) -> None:
         )
 
 
-def _command(
-    base: bases.Base, zoo: Sequence[Candidate], alias: str, host: str, port: int, dtype: DType, tensor_parallel: int
-) -> list[str]:
+def _command(base: bases.Base, zoo: Sequence[Candidate], alias: str, host: str, port: int, room: _Room) -> list[str]:
     import torch
 
+    dtype = str(bases.compute_dtype(room.dtype)).removeprefix("torch.")
     command = [sys.executable, "-P", "-m", "finbench.serving.api", str(base.folder)]
     command += ["--served-model-name", alias, "--host", host, "--port", str(port)]
-    command += ["--dtype", str(bases.compute_dtype(dtype)).removeprefix("torch."), "--disable-access-log-for-endpoints"]
-    command += ["/health", "--tensor-parallel-size", str(tensor_parallel), "--generation-config", "vllm"]
+    command += ["--dtype", dtype, "--disable-access-log-for-endpoints", "/health", "--generation-config", "vllm"]
+    command += ["--tensor-parallel-size", str(room.tensor_parallel)]
+    command += ["--max-model-len", str(room.max_length or memory.AUTO_FIT)]
     on_cpu = not torch.cuda.is_available()
-    if on_cpu:
+    if not on_cpu:
+        command += ["--gpu-memory-utilization", str(room.share)]
+    else:
         command += ["--enforce-eager", "--max-num-batched-tokens", "2048"]
         if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
             command += ["--kv-cache-memory-bytes", str(_CPU_CACHE)]
     if zoo:
         held = [one.beside for one in zoo if one.beside]
-        rank = max(servable.served_rank(adapters.stated_config(folder)) or 1 for folder in held)
-        command += ["--enable-lora", "--max-lora-rank", str(rank)]
-        command += ["--max-loras", str(len(zoo) + on_cpu), "--max-cpu-loras", str(len(zoo) + on_cpu)]
+        slots = len(zoo) + 1
+        if not on_cpu:
+            needed = memory.holding(base, held, dtype).on(room.tensor_parallel)
+            slots = needed.slots(room.share * memory.card()[1], len(zoo))
+        command += ["--enable-lora", "--max-lora-rank", str(memory.largest_rank(held))]
+        command += ["--max-loras", str(slots), "--max-cpu-loras", str(len(zoo) + 1)]
         command += ["--lora-target-modules", *sorted({end for folder in held for end in servable.targets(folder)})]
         command += ["--lora-modules"]
         for one in zoo:
@@ -176,7 +217,7 @@ def _await(server: Server) -> None:
     said: dict[str, Any] = {}
     while not said:
         if server.process.poll() is not None:
-            raise FinbenchError(f"The server cannot start: {_last_line(server.log)}", "finbench doctor")
+            raise cannot_start(_last_line(server.log), "finbench doctor", _printed(server.log))
         if time.monotonic() - started > _PATIENCE:
             raise FinbenchError(
                 f"The server was not ready after {_PATIENCE:.0f} s: {_last_line(server.log)}", "finbench doctor"
@@ -191,7 +232,13 @@ def _await(server: Server) -> None:
             f"{', '.join(silent)}: the answers are the base's own; the adapter is not applied.",
             "Evaluate with --engine hf, and report it to the vLLM project.",
         )
-    say(f"Ready after {time.monotonic() - started:.0f} s.")
+    took, longest = time.monotonic() - started, _longest(endpoint)
+    say(f"Ready after {took:.0f} s. A prompt with its answer may have {longest} tokens.")
+
+
+def _longest(endpoint: Endpoint) -> str:
+    """Tokens that vLLM has room for, by the server's own word."""
+    return f"{int(endpoint.ask('/models')['data'][0]['max_model_len']):,}"
 
 
 def _said(endpoint: Endpoint, model: str) -> Any:
@@ -220,8 +267,12 @@ def _free(host: str, port: int) -> int:
         raise FinbenchError(f"{host}:{port} cannot be used ({fault}).", "Choose another: --port 8001") from fault
 
 
-def _last_line(log: Any) -> str:
+def _printed(log: Any) -> str:
     log.seek(0)
-    lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    return str(log.read().decode("utf-8", "replace"))
+
+
+def _last_line(log: Any) -> str:
+    lines = [line.strip() for line in _printed(log).splitlines() if line.strip()]
     telling = [line for line in lines if "Error" in line] or lines
     return telling[-1][:400] if telling else "it said nothing"

@@ -256,7 +256,7 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
         tokens_per_second=round(real / watch.seconds, 1),
         peak_memory_bytes=trainer.peak,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        total_parameters=sum(p.numel() for p in model.parameters()),
+        total_parameters=bases.parameter_count(model),
         final_loss=round(sum(loss for _, loss in last) / len(last), 6),
         loss_curve=curve[::stride],
     )

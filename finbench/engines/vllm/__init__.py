@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.engines.vllm import installation
+    from finbench.engines.vllm import installation, memory
     from finbench.engines.vllm.engine import VLLMEngine
+    from finbench.engines.vllm.faults import cannot_start
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["VLLMEngine", "installation"]
+__all__ = ["VLLMEngine", "cannot_start", "installation", "memory"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from finbench.core.records import DType
 from finbench.engines import choices, race
 from finbench.engines.interface import Done, Engine
 from finbench.engines.lm import HARMLESS
-from finbench.engines.servable import served_rank, targets
-from finbench.engines.vllm import forced_runs, parity
+from finbench.engines.servable import targets
+from finbench.engines.vllm import forced_runs, memory, parity
 from finbench.engines.vllm.processes import Pool
 from finbench.models import adapters, bases
 
@@ -27,7 +27,6 @@ _WINDOW = 8192  # requests that are planned at a time, which bounds memory
 _FIELD = 256  # what a document counts there of which the best label is wanted: of all its labels few are run at a time
 _CPU_CACHE = 2 * 2**30  # bytes of keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise
 _CPU_BATCH = 2048  # tokens a step on a CPU; more gain nothing, and a step must stay short to be noticed
-_GPU_SLOTS = 32  # adapters in one batch on a GPU, where each slot takes memory; others wait for a slot
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 _GREEDY_OWN = {"repetition_penalty"}  # of a model's generation config: what vLLM takes and greedy decoding feels
 
@@ -35,7 +34,11 @@ _Asked = Sequence[tuple[Path | None, Any]]  # adapters, and requests to them
 
 
 class VLLMEngine(Engine):
-    """One start for a base and all ``folders`` of adapters. It starts when it is first asked."""
+    """One start for a base and all ``folders`` of adapters. It starts when it is first asked.
+
+    ``max_length``: tokens of a prompt with its answer; by default the base's context, or what a GPU has memory for.
+    ``gpu_memory``: the share of each GPU's memory that vLLM takes, by default 0.92.
+    """
 
     name = "vllm"
     mixes = True
@@ -49,6 +52,7 @@ class VLLMEngine(Engine):
         tensor_parallel: int = 1,
         data_parallel: int = 1,
         max_length: int | None = None,
+        gpu_memory: float | None = None,
     ) -> None:
         import torch
         from transformers import GenerationConfig
@@ -66,7 +70,8 @@ class VLLMEngine(Engine):
             {"name": name, "id": int(name[1:13], 16) + 1, "path": str(folder.resolve())}
             for folder, name in self.names.items()
         ]
-        engine = self._engine(batch_size, tensor_parallel, max_length)
+        self.stated, self.fits = max_length is not None, self.max_length
+        engine = self._engine(batch_size, tensor_parallel, gpu_memory or memory.SHARE)
         self.settings = {"engine": engine, "adapters": held}
         self.use(None)
         self.pool: Pool | None = None
@@ -75,10 +80,11 @@ class VLLMEngine(Engine):
         own = GenerationConfig.from_pretrained(base.folder, local_files_only=True) if stated else None
         self.generation: dict[str, Any] = own.to_diff_dict() if own else {}  # the model's own, where not the default
 
-    def _engine(self, batch_size: int | None, tensor_parallel: int, max_length: int | None) -> dict[str, Any]:
+    def _engine(self, batch_size: int | None, tensor_parallel: int, share: float) -> dict[str, Any]:
         engine: dict[str, Any] = {
             "model": str(self.base.folder),
             "dtype": self.dtype,
+            "max_model_len": self.max_length + 1 if self.stated else memory.AUTO_FIT,
             "tensor_parallel_size": tensor_parallel,
             "enable_prefix_caching": True,
             "async_scheduling": False,  # tokens that are forced must be known before the next step
@@ -89,24 +95,28 @@ class VLLMEngine(Engine):
         }
         if batch_size:
             engine["max_num_seqs"] = batch_size
-        if max_length:
-            engine["max_model_len"] = self.max_length + 1
         if self.on_cpu:
             engine |= {"enforce_eager": True, "block_size": 32}
             engine["max_num_batched_tokens"] = max(_CPU_BATCH, batch_size or 0)
             if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
                 engine["kv_cache_memory_bytes"] = _CPU_CACHE
+        else:
+            engine["gpu_memory_utilization"] = share
         if self.folders:
-            configs = [adapters.stated_config(folder) for folder in self.folders]
+            count = len(self.folders)
             engine |= {
                 "enable_lora": True,
-                "max_lora_rank": max(served_rank(config) or 1 for config in configs),
+                "max_lora_rank": memory.largest_rank(self.folders),
                 # on a CPU vLLM's own code takes tokens without an adapter for those of the last slot: it stays empty
-                "max_loras": len(configs) + 1 if self.on_cpu else min(len(configs), _GPU_SLOTS),
-                "max_cpu_loras": len(configs) + 1,
+                "max_loras": count + 1 if self.on_cpu else self._slots(tensor_parallel, share),
+                "max_cpu_loras": count + 1,
                 "lora_target_modules": sorted({name for folder in self.folders for name in targets(folder)}),
             }
         return engine
+
+    def _slots(self, tensor_parallel: int, share: float) -> int:
+        needed = memory.holding(self.base, self.folders, self.dtype).on(tensor_parallel)
+        return needed.slots(share * memory.card()[1], len(self.folders))
 
     def use(self, adapter: Path | None) -> None:
         if adapter is not None and adapter not in self.names:
@@ -162,7 +172,8 @@ class VLLMEngine(Engine):
             if self.on_cpu:  # while vLLM loads
                 known = parity.references(self.base, self.folders, self.dtype)
             pool.await_ready()
-            self.gaps = parity.check(known, functools.partial(self._probe, pool), self.dtype == "float32")
+            self._fitted(min(worker.max_length for worker in pool.workers) - 1)
+            self.gaps = parity.check(known, functools.partial(self._probe, pool), self.dtype)
         except BaseException:
             pool.close()
             raise
@@ -171,6 +182,25 @@ class VLLMEngine(Engine):
             say(f"vLLM serves {len(self.gaps)} adapters unmerged; log-probabilities differ from peft's by {worst:.1g}.")
         self.pool = pool
         return pool
+
+    def _fitted(self, length: int) -> None:
+        """Take note of what vLLM has memory for, in tokens that it can read."""
+        self.fits = min(self.max_length, length)
+        if self.fits < self.max_length:
+            own = f"the base sees {self.max_length + 1:,}"
+            say(f"vLLM has room for prompts and answers of {self.fits + 1:,} tokens; {own}.")
+
+    def _all_fit(self, lengths: Iterable[int]) -> None:
+        """Refuse what the base could read and this memory cannot hold: to cut it would be another question."""
+        if self.stated:
+            return
+        longest = min(max(lengths, default=0), self.max_length)
+        if longest > self.fits:
+            raise FinbenchError(
+                f"A prompt with its answer has {longest + 1:,} tokens; vLLM has room for {self.fits + 1:,} here.",
+                "More memory (--arg tensor_parallel=2 on two GPUs), or cut prompts on the left, as the scorecard will "
+                f"show: --max-length {self.fits + 1} --arg truncate=left",
+            )
 
     def _probe(self, pool: Pool, adapter: Path | None, ids: list[list[int]]) -> parity.Scores:
         texts = [self.encoder.tokenizer.encode(text) for text in parity.PROBES]
@@ -189,7 +219,9 @@ class VLLMEngine(Engine):
     def _pairs(self, window: Sequence[int], asked: _Asked) -> Iterator[tuple[Path | None, list[int], Any]]:
         for adapter in dict.fromkeys(asked[at][0] for at in window):
             own = [at for at in window if asked[at][0] == adapter]
-            yield adapter, own, self.encoder.loglikelihood([asked[at][1] for at in own], disable_tqdm=True)
+            pairs = self.encoder.loglikelihood([asked[at][1] for at in own], disable_tqdm=True)
+            self._all_fit(len(context) + len(continuation) - 1 for context, continuation in pairs)
+            yield adapter, own, pairs
 
     def _score(self, pool: Pool, window: Sequence[int], asked: _Asked, deliver: Done) -> None:
         """Requests of one window, by adapter; those near a root go first, of all adapters."""
@@ -251,10 +283,12 @@ class VLLMEngine(Engine):
             eot = self.encoder.eot_token_id
             eos = self.encoder.tok_decode([eot], skip_special_tokens=False)
             until[at] = handle_stop_sequences(how.get("until"), eos=eos)
+            prompt = self.encoder.tok_batch_encode([text])[0][0].tolist()
+            self._all_fit([len(prompt) + limit - 1])
             asks = {
                 "id": at,
                 "adapter": self.names[adapter] if adapter else None,
-                "prompt": self.encoder.tok_batch_encode([text])[0][0].tolist()[-room:],
+                "prompt": prompt[-room:],
                 "limit": limit,
                 "stop": [stop for stop in until[at] if stop],
                 "ends": sorted({eot, *(own if isinstance(own, list) else [own])} - {None}),

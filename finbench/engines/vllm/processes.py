@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError
+from finbench.engines.vllm import faults
 
 FROZEN = 45.0  # seconds without a step of the engine, with requests waiting, after which it counts as frozen
 _LOOK = 1.0  # seconds between two looks at who is silent
@@ -60,6 +61,11 @@ class Worker:
         """Send a line; never waits for the other side."""
         self.outbox.put(json.dumps(message, separators=(",", ":")).encode("ascii") + b"\n")
 
+    def printed(self) -> str:
+        """All that it has written beside its answers."""
+        self.log.seek(0)
+        return self.log.read().decode("utf-8", "replace")
+
     def reason(self) -> str:
         """What killed it, else the last thing it printed that says something."""
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -67,8 +73,7 @@ class Worker:
             if code < 0:
                 memory = ", as a machine does that has no memory left" if code == -signal.SIGKILL else ""
                 return f"it was ended by {signal.Signals(-code).name}{memory}"
-        self.log.seek(0)
-        lines = [line.strip() for line in self.log.read().decode("utf-8", "replace").splitlines()]
+        lines = [line.strip() for line in self.printed().splitlines()]
         telling = [line for line in lines if line and not line.startswith(("File ", "^", "~"))]
         faults = [line for line in telling if re.match(r"(\w+\.)*\w+(Error|Exception)\b", line)]
         return [*telling, *faults][-1][:400] if telling else f"exit code {self.process.poll()}"
@@ -148,8 +153,7 @@ class Pool:
             for worker, message in self._hear(_STARTING):
                 if fault := message.get("fault"):
                     self.close()
-                    hint = "--arg max_length=4096" if "max_model_len" in fault else "finbench doctor"
-                    raise FinbenchError(f"vLLM cannot start: {fault}", f"{hint}, or --engine hf")
+                    raise faults.cannot_start(fault, "finbench doctor, or --engine hf", worker.printed())
                 worker.memory, worker.max_length = message["memory"], message["max_length"]
 
     def answers(self, requests: Sequence[tuple[int, Mapping[str, Any]]]) -> Iterator[list[dict[str, Any]]]:

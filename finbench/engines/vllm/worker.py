@@ -10,27 +10,30 @@ from __future__ import annotations
 import json
 import os
 import queue
-import signal
-import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import IO, Any
 
-from finbench.core.environment import peak_memory
+from finbench.core import lifeline
 
 _SILENCE = 1.0  # seconds after which a step that finished nothing is told
+PEAK = "finbench.engines.vllm.peak.Peak"  # what each of vLLM's worker classes inherits from
 
 
 def main() -> None:
     """Serve until the input ends. Standard output belongs to the protocol; all that others print goes to stderr."""
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    settings = json.loads(sys.stdin.readline())
+    incoming = lifeline.lines()
+    settings = next(incoming, None)
+    if settings is None:  # whoever started it is gone already
+        return
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
-    threading.Thread(target=_listen, args=(inbox,), daemon=True).start()
+    threading.Thread(target=_listen, args=(incoming, inbox), daemon=True).start()
     try:
-        engine, adapters = start(settings)
-        _say(out, {"ready": True, "max_length": engine.model_config.max_model_len, "memory": peak_memory()})
+        engine, adapters = start(json.loads(settings))
+        _say(out, {"ready": True, "max_length": engine.model_config.max_model_len, "memory": _memory(engine)})
         serve(engine, adapters, inbox, out)
     except Exception as fault:
         _say(out, {"fault": _reason(fault)})
@@ -47,11 +50,13 @@ def start(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The engine of ``settings`` (arguments of vLLM's EngineArgs), and the adapters that it is to hold, by name."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # this process is the engine's own already
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"  # the second runner takes no logits processors
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # this process has threads, which a fork may lock for ever
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_PLUGINS", "finbench")  # without it: vLLM's own LoRA layers, for comparison
     from vllm import EngineArgs
     from vllm.lora.request import LoRARequest
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
 
     from finbench.engines.vllm.force import Forced
@@ -59,22 +64,29 @@ def start(settings: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
     if "finbench" in os.environ["VLLM_PLUGINS"].split(","):
         register()
-    engine = LLMEngine.from_engine_args(EngineArgs(**settings["engine"], logits_processors=[Forced]))
+    arguments = EngineArgs(**settings["engine"], logits_processors=[Forced], worker_extension_cls=PEAK)
+    # the batches of an offline engine; without it those of a server that must answer soon, on some GPUs an eighth
+    engine = LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
     adapters = {one["name"]: LoRARequest(one["name"], one["id"], one["path"]) for one in settings["adapters"]}
     for adapter in adapters.values():
         engine.add_lora(adapter)
     return engine, adapters
 
 
-def _listen(inbox: queue.Queue[dict[str, Any]]) -> None:
-    for line in sys.stdin:
+def _listen(incoming: Iterator[bytes], inbox: queue.Queue[dict[str, Any]]) -> None:
+    for line in incoming:
         inbox.put(json.loads(line))
-    os.killpg(0, signal.SIGKILL)  # nobody listens any more; whatever this process has started goes with it
+    lifeline.end_group()
+
+
+def _memory(engine: Any) -> int:
+    """Peak memory in bytes of all GPUs of the engine: with tensor parallel each is held by a process of its own."""
+    return sum(engine.collective_rpc("finbench_peak"))
 
 
 def serve(engine: Any, adapters: dict[str, Any], inbox: queue.Queue[dict[str, Any]], out: IO[str]) -> None:
     """Steps of the engine for as long as there are requests, and a wait for the next one."""
-    said = time.monotonic()
+    said, memory = time.monotonic(), 0
     while True:
         while not inbox.empty() or not engine.has_unfinished_requests():
             asked = inbox.get()
@@ -86,7 +98,9 @@ def serve(engine: Any, adapters: dict[str, Any], inbox: queue.Queue[dict[str, An
             )
         done = [_answer(output) for output in engine.step() if output.finished]
         if done or time.monotonic() - said > _SILENCE:
-            _say(out, {"done": done, "memory": peak_memory()})
+            if not engine.has_unfinished_requests():  # to ask every process takes a moment
+                memory = _memory(engine)
+            _say(out, {"done": done, "memory": memory})
             said = time.monotonic()
 
 

@@ -1,0 +1,114 @@
+"""On a real GPU (``-m gpu``): memory as torch and vLLM have it, adapters beside their base, two GPUs, a dead parent."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import make_llama, make_lora
+from finbench.core import environment
+from finbench.core.errors import FinbenchError
+from finbench.evaluation import evaluator
+from finbench.models import bases
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Llama with the head size of large ones."""
+    return make_llama(tmp_path_factory.mktemp("gpu") / "llama-512", hidden=512)
+
+
+@pytest.fixture(scope="module")
+def zoo(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two LoRAs on it, of unlike ranks."""
+    folder = tmp_path_factory.mktemp("zoo")
+    return [make_lora(folder / f"lora{rank}", base, "org/t", seed=rank, r=rank) for rank in (8, 64)]
+
+
+def scored(base: Path, zoo: list[Path], out: Path, engine: str, **more: Any) -> list[Any]:
+    names = [str(one) for one in zoo]
+    return evaluator.evaluate(
+        names, base=str(base), tasks=["mini_sentiment"], limit=24, out=out, engine=engine, reports=False, **more
+    )
+
+
+def test_what_torch_keeps_counts_as_free() -> None:
+    before = environment.free_memory()
+    tensor = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    taken = environment.free_memory()
+    assert before - taken == pytest.approx(2**30, rel=0.1)
+    del tensor  # the driver does not get it back
+    assert torch.cuda.mem_get_info()[0] < before - 2**29
+    assert environment.free_memory() == pytest.approx(before, rel=0.02)
+    torch.cuda.empty_cache()
+
+
+def test_codes_of_four_bits_are_counted_one_by_one(base: Path) -> None:
+    found = bases.resolve(str(base))
+    model, _ = bases.load(found, 4, torch.float16)
+    assert bases.parameter_count(model) == sum(tensor.numel() for tensor in bases.skeleton(found).parameters())
+
+
+def test_transformers_keep_to_a_share(base: Path, zoo: list[Path], tmp_path: Path) -> None:
+    before = torch.cuda.get_per_process_memory_fraction()
+    cards = scored(base, zoo, tmp_path / "h", "hf", gpu_memory=0.5)
+    assert all(card.peak_memory_bytes > 0 for card in cards)
+    assert torch.cuda.get_per_process_memory_fraction() == before
+    with pytest.raises(FinbenchError, match="does not fit into the GPU"):
+        scored(base, [], tmp_path / "s", "hf", gpu_memory=1e-6)
+
+
+@needs_vllm
+def test_adapters_are_served_beside_their_base_and_their_memory_is_told(
+    base: Path, zoo: list[Path], tmp_path: Path
+) -> None:
+    cards = scored(base, zoo, tmp_path / "v", "vllm", gpu_memory=0.3, max_length=448)
+    total = torch.cuda.get_device_properties(0).total_memory
+    assert [card.form for card in cards] == ["base", "unmerged", "unmerged"]
+    assert all(0.05 * total < card.peak_memory_bytes < 0.4 * total for card in cards)
+    assert {card.arguments["max_length"] for card in cards} == {448}
+    assert not any("gpu_memory" in card.arguments for card in cards)
+    with pytest.raises(FinbenchError, match="not in float32"):
+        scored(base, zoo, tmp_path / "f", "vllm", arguments={"dtype": "float32"})
+
+
+@needs_vllm
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
+def test_two_gpus_answer_and_both_are_counted(base: Path, zoo: list[Path], tmp_path: Path) -> None:
+    one = scored(base, zoo, tmp_path / "1", "vllm", gpu_memory=0.3)
+    two = scored(base, zoo, tmp_path / "2", "vllm", gpu_memory=0.3, arguments={"tensor_parallel": 2})
+    assert all(b.peak_memory_bytes > 1.5 * a.peak_memory_bytes for a, b in zip(one, two, strict=True))
+
+
+@needs_vllm
+def test_a_server_ends_with_the_one_that_started_it(base: Path, zoo: list[Path], tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "finbench", "serve", "--base", str(base), "--port", "0", "--gpu-memory", "0.3"]
+    command += [part for folder in zoo for part in ("--adapter", str(folder))]
+    before = torch.cuda.mem_get_info()[0]
+    with log.open("w") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "COLUMNS": "300"})
+    end = time.monotonic() + 600
+    while "Ctrl-C ends it" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.5)
+    assert torch.cuda.mem_get_info()[0] < before
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    end = time.monotonic() + 60
+    while torch.cuda.mem_get_info()[0] < 0.98 * before:
+        assert time.monotonic() < end, "something still holds the GPU"
+        time.sleep(0.5)
