@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, ParamSpec, TypeVar
 
 _STRICT = {"extra": "forbid"}  # unknown keys are refused by name
 Bits = Literal[16, 8, 4]
+Profile = Literal["direct", "chat", "think", "cot"]
 DATA_DIR = "Data directory; else $FINBENCH_DATA, else the cache."
 P = ParamSpec("P")
 Stated = TypeVar("Stated")
@@ -39,12 +40,28 @@ class Settings:
         "dtype=, batch_size=, truncate=left, labels=best; hf: merge=no; vllm: tensor_parallel=2; server: url=.",
     ] = field(default_factory=dict)
     metadata: Annotated[Mapping[str, str], "Of a data set: agreement=75 (fpb)."] = field(default_factory=dict)
+    profile: Annotated[Profile, "direct, chat, think or cot: how answers are generated (docs/evaluation.md)."] = "direct"
+    max_tokens: Annotated[int | None, "Tokens an answer may take, reasoning included; not for direct."] = None
+    temperature: Annotated[float | None, "Of sampling; default: the most probable token."] = None
+    top_p: Annotated[float | None, "Share of the probability that is sampled from."] = None
+    samples: Annotated[int, "Answers to every prompt; needs --temperature."] = 1
+    think_end: Annotated[str | None, "Text that ends the reasoning, of a model that finbench does not know."] = None
+    system_prompt: Annotated[str | None, "Text before every prompt; the system's turn in a chat template."] = None
+    fewshot_as_multiturn: Annotated[bool | None, "Worked examples as turns; default: in a chat template."] = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
         if self.shots < 0:
             raise ValueError(f"shots must be at least 0, got {self.shots}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
+        if self.temperature is not None and not 0 <= self.temperature <= 10:
+            raise ValueError(f"temperature must be from 0 to 10, got {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
 
     @property
     def named(self) -> list[str]:
