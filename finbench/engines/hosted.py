@@ -1,6 +1,6 @@
 """Hosted models by LiteLLM: it knows every provider's way of asking, and their prices; requests go out by our wire.
 
-LiteLLM writes the request and reads the answer. What it would send comes by ``_OurWire``, so that redirects, sizes,
+LiteLLM writes the request and reads the answer. What it would send comes by ``_sent``, so that redirects, sizes,
 time, retries and keys are the same as for any other endpoint, and nothing is sent that is not a request to the model.
 """
 
@@ -20,14 +20,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from finbench.core.errors import FinbenchError, reason, shortened
-from finbench.engines.http import Passing, Rejected, Wire, _NoConnection, checked_address
+from finbench.engines.http import NoConnection, Passing, Rejected, Wire, checked_address
 from finbench.engines.spending import Prices
 
 INSTALL = 'pip install "finbench[api]"'
 _SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)  # in a variable's name
 _SHORTEST = 8  # characters of a secret; "EMPTY" is none
 _LOOKUPS = ("/api/show", "/config.json", "/raw/main/config.json")  # of facts about the model, which nobody needs
-_here = threading.local()  # the ``Hosted`` that asks in this thread, and what came of it
+_here = threading.local()  # the ``LiteLLMWire`` that asks in this thread, and what came of it
 
 
 def installed() -> bool:
@@ -41,15 +41,11 @@ def _litellm() -> Any:
     if not installed():
         raise FinbenchError("Hosted models are asked by LiteLLM, which is not installed.", INSTALL)
     os.environ.update(
-        LITELLM_LOCAL_MODEL_COST_MAP="True",  # else it fetches prices, and more, when it is imported
-        LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS="True",
-        LITELLM_LOCAL_BLOG_POSTS="True",
+        LITELLM_OFFLINE_MODE="true",  # else it fetches prices, and more, when it is imported
+        LITELLM_LOCAL_MODEL_COST_MAP="True",
         LITELLM_MODE="PRODUCTION",  # else it reads the .env of the current folder
-        LITELLM_TELEMETRY="False",
-        DISABLE_AIOHTTP_TRANSPORT="True",
+        LITELLM_LOG="CRITICAL",  # DEBUG writes requests with their keys
     )
-    for name in ("LITELLM_LOG", "LITELLM_PROXY_AUTH"):
-        os.environ.pop(name, None)  # DEBUG writes requests with their keys
     warnings.filterwarnings("ignore", message="Pydantic serializer warnings")
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", "httpx", "openai", "openai._base_client"):
         logging.getLogger(name).disabled = True
@@ -77,7 +73,7 @@ def _litellm() -> Any:
 
 def _sent(method: str, url: str, headers: Mapping[str, str], content: bytes) -> tuple[int, bytes]:
     """What LiteLLM is given for a request; a fault is kept for ``once``, and is 400, which no library tries again."""
-    wire: Hosted | None = getattr(_here, "wire", None)
+    wire: LiteLLMWire | None = getattr(_here, "wire", None)
     if wire is None or method != "POST" or urlsplit(url).path.endswith(_LOOKUPS):
         return 404, b"{}"
     left = {name: value for name, value in headers.items() if name.lower() not in ("host", "content-length")}
@@ -86,13 +82,13 @@ def _sent(method: str, url: str, headers: Mapping[str, str], content: bytes) -> 
         keyed = any(name.lower() in ("authorization", "x-api-key", "x-goog-api-key", "api-key") for name in left)
         checked_address(url.partition("?")[0], keyed)
         _here.found = wire.exchange(method, url, left, content)
-    except (Passing, FinbenchError, _NoConnection) as fault:
+    except (Passing, FinbenchError, NoConnection) as fault:
         _here.fault = fault
         return 400, json.dumps({"error": {"message": "finbench has told it"}}).encode()
     return 200, json.dumps(_here.found).encode("ascii")
 
 
-class Hosted(Wire):
+class LiteLLMWire(Wire):
     """``model`` as LiteLLM names it, "anthropic/claude-..."; ``url`` where it is not the provider's own address."""
 
     def __init__(self, model: str, url: str | None = None, **how: Any) -> None:
@@ -127,7 +123,9 @@ class Hosted(Wire):
     @property
     def key_hint(self) -> str:  # type: ignore[override]
         """What to type where the provider does not know the key."""
-        names = self.library.validate_environment(self.asked).get("missing_keys") or [f"{self.provider.upper()}_API_KEY"]
+        names = self.library.validate_environment(self.asked).get("missing_keys") or [
+            f"{self.provider.upper()}_API_KEY"
+        ]
         return f"Set the key of {self.provider}: export {names[0]}=..."
 
     def prices(self) -> Prices | None:

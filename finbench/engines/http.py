@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -45,15 +46,18 @@ class Rejected(FinbenchError):
 
 
 class Passing(Exception):
-    """One attempt came to nothing. ``after``: seconds to wait, if stated; ``state``: of the answer, if there was one."""
+    """One attempt came to nothing. ``after``: seconds to wait, if stated; ``state`` of the answer, 0 for none."""
 
     def __init__(self, reason: str, after: float = 0.0, state: int = 0) -> None:
         super().__init__(reason)
         self.after, self.state = after, state
 
 
-class _NoConnection(Exception):
+class NoConnection(Exception):
     """Nobody listens there, or nobody can be found."""
+
+
+_CUT_OFF = (httpx2.RequestError, Passing, FinbenchError)  # the words of a refusal, which counts without them
 
 
 class Wire:
@@ -104,53 +108,57 @@ class Wire:
             self.pace.wait(tokens)
             try:
                 found = read(self.once(path, body))
-            except _NoConnection as fault:
+            except NoConnection as fault:
                 faults += 1
                 if not self.reached and (time.monotonic() - started >= _REFUSED or faults >= self.attempts):
                     raise Refused(
                         f"{self.name} takes no connection: {self.hidden(str(fault))}",
                         "Start the server, or correct its address: --arg url=http://127.0.0.1:8000/v1",
                     ) from fault
-                after, reason = 0.0, fault
+                last: Exception = fault
             except Passing as fault:
                 faults += 1
                 self.reached = True
-                after, reason = fault.after, fault
+                last = fault
                 if fault.state in _COMPUTED:
                     lost()
                 if fault.state == 429:
                     self.pace.refused()
-                    self.pace.hold(min(after, _ASKED))  # the others would be refused as well
+                    self.pace.hold(min(fault.after, _ASKED))  # the others would be refused as well
             else:
                 self.reached = True
                 self.pace.taken()
                 return found
             # a silent endpoint would cost every attempt its whole timeout
-            most = self.attempts * (2 if getattr(reason, "state", 0) == 429 and self.attempts > 1 else 1)
+            after, busy = (last.after, last.state == 429) if isinstance(last, Passing) else (0.0, False)
+            most = 2 * self.attempts if busy and self.attempts > 1 else self.attempts
             if faults >= most or time.monotonic() - started >= 2 * self.timeout or after > _ASKED:
                 asks = f" (it asks to wait {after:,.0f} s)" if after > _ASKED else ""
                 raise Refused(
-                    f"{self.name} does not answer after {faults} attempts: {self.hidden(str(reason))}{asks}",
+                    f"{self.name} does not answer after {faults} attempts: {self.hidden(str(last))}{asks}",
                     _AGAIN_LATER,
-                ) from reason
+                ) from last
             # "Retry-After: 0" is common; threads that were refused together come back one by one
             pause = max(after, min(_LONGEST, 0.5 * 2 ** (faults - 1))) * random.uniform(1.0, 1.4)
             time.sleep(pause if self.reached else min(pause, _REFUSED / 4))
 
     def exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Any:
         """Send a request once; the JSON that answers. Passing, Rejected and FinbenchError as ``once``."""
-        until = time.monotonic() + self.timeout
+        until, text = time.monotonic() + self.timeout, b""
         try:
             with self.client.stream(method, url, headers=dict(headers), content=content) as answer:
                 self.pace.told(answer.headers)
-                text = self._body(answer, until)
                 state, given = answer.status_code, dict(answer.headers)
+                with contextlib.nullcontext() if 200 <= state < 300 else contextlib.suppress(*_CUT_OFF):
+                    text = self._body(answer, until)
         except httpx2.ConnectError as fault:
-            raise _NoConnection(str(fault) or type(fault).__name__) from fault
+            raise NoConnection(str(fault) or type(fault).__name__) from fault
         except httpx2.RequestError as fault:
             raise Passing(str(fault) or type(fault).__name__) from fault
         except (httpx2.InvalidURL, httpx2.StreamError, UnicodeError) as fault:
-            raise FinbenchError(f"{self.name} cannot be asked: {self.hidden(str(fault))}", "--arg url=http...") from fault
+            raise FinbenchError(
+                f"{self.name} cannot be asked: {self.hidden(str(fault))}", "--arg url=http..."
+            ) from fault
         if not 200 <= state < 300:
             raise self._fault(state, given, text)
         try:
@@ -206,7 +214,9 @@ class Wire:
         if state in _AGAIN and code not in _FOR_GOOD:
             return Passing(f"{state} {said}", _stated_pause(headers), state)
         if 300 <= state < 400:
-            hint = "It sends elsewhere, where no key is carried. Name that address, if you trust it: --arg url=https://..."
+            hint = (
+                "It sends elsewhere, where no key is carried. Name that address, if you trust it: --arg url=https://..."
+            )
         elif state in (401, 403):
             hint = self.key_hint
         elif state == 404:
@@ -228,7 +238,7 @@ class Endpoint(Wire):
     """An OpenAI-compatible address; ``url`` ends with /v1."""
 
     def __init__(self, url: str, key: str | None = None, *, own: bool = False, **how: Any) -> None:
-        local = checked_address(url, bool(usable(key))) or own
+        local = checked_address(url, bool(usable(key)) and not own) or own
         self.url, self.key = url.rstrip("/"), usable(key)
         super().__init__(self.url, (self.key,) if self.key else (), own=local, **how)
 
@@ -287,7 +297,7 @@ def _explained(text: bytes) -> tuple[str, str, str]:
 
 
 def _stated_pause(headers: Mapping[str, str]) -> float:
-    """Seconds that an answer asks to wait: milliseconds, seconds or a date; 0 where it says nothing that can be read."""
+    """Seconds that an answer asks to wait, stated as (milli)seconds or a date; 0 where it says nothing."""
     lowered = {name.lower(): value.strip() for name, value in headers.items()}
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         stated = lowered.get(name, "")

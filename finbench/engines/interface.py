@@ -28,6 +28,14 @@ class Generated:
     truncated: bool = False
 
 
+@dataclass(frozen=True)
+class Told:
+    """An answer, and what the endpoint that gave it says beside it: a ``note`` of JSON for the journal."""
+
+    answer: Any
+    note: Mapping[str, Any]
+
+
 class Engine(Protocol):
     """Answers lm-eval requests for a base, with or without one of its adapters."""
 
@@ -50,11 +58,15 @@ class Engine(Protocol):
         """Answers in the order of the requests: texts for ``generate_until`` (``Generated`` where a profile
         other than ``direct`` is set), (log-likelihood, greedy) pairs.
 
-        ``done`` is told every answer once, batch by batch.
+        ``done`` is told every answer once, batch by batch; by an endpoint's engine as ``Told``.
         """
 
     def chat_template(self) -> Any:
         """The chat template as lm-eval calls it; FinbenchError if the base has none."""
+
+    def forecast(self, requests: Sequence[Any]) -> str:
+        """What these requests will cost, in words; nothing where they cost nothing but time."""
+        return ""
 
     def memory(self) -> int:
         """Peak memory in bytes so far; of this process and its GPU, unless an engine has others."""

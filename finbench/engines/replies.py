@@ -6,11 +6,12 @@ count as a wrong answer of the model that was asked.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from finbench.core.errors import FinbenchError, shortened
 from finbench.engines.http import Passing
@@ -140,7 +141,7 @@ def _usage(stated: Any) -> Usage | None:
     if not isinstance(stated, dict):
         return None
     details = stated.get("completion_tokens_details") or {}
-    counts = [stated.get("prompt_tokens"), stated.get("completion_tokens")]
+    counts: list[Any] = [stated.get("prompt_tokens"), stated.get("completion_tokens")]
     counts += [(details.get("reasoning_tokens") if isinstance(details, dict) else None) or 0]
     if not all(type(count) is int and 0 <= count <= _MOST_TOKENS for count in counts):
         return None
@@ -192,8 +193,8 @@ def log_likelihood(found: Any, prompt: str, start: int) -> tuple[float, bool]:
             "The endpoint does not echo prompts with log-probabilities, which forms with labels need.",
             "Ask the generated form (fpb, not fpb_mc), or use --engine vllm",
         )
-    tokens, values = part.get("tokens"), part.get("token_logprobs")
-    offsets, best = part.get("text_offset"), part.get("top_logprobs")
+    names = ("tokens", "token_logprobs", "text_offset", "top_logprobs")
+    tokens, values, offsets, best = (cast(list[Any], part.get(name)) for name in names)
     if not _lists(tokens, values, offsets) or not all(isinstance(token, str) for token in tokens):
         raise _unfit("tokens, token_logprobs and text_offset are not lists of one length")
     if not isinstance(best, list | None) or (best and len(best) != len(tokens)):
@@ -222,7 +223,7 @@ def _greedy(value: float, best: Any) -> bool:
         return False
     if not isinstance(best, dict) or not all(map(_log_probability, best.values())):
         raise _unfit("top_logprobs are not finite numbers up to 0")
-    return value >= max(best.values())
+    return bool(value >= max(best.values()))
 
 
 def _places(tokens: Sequence[str], offsets: Sequence[Any], text: str) -> list[int]:
@@ -251,7 +252,7 @@ def _places(tokens: Sequence[str], offsets: Sequence[Any], text: str) -> list[in
     whole = all(
         text.startswith(token, place) for token, place in zip(tokens, stated, strict=True) if not _PARTIAL.search(token)
     )
-    grows = all(a <= b for a, b in zip(stated, stated[1:], strict=False))
+    grows = all(a <= b for a, b in itertools.pairwise(stated))
     if not whole or not grows or stated[-1] > len(text) or not any(map(_PARTIAL.search, tokens)):
         raise _unfit("the tokens are not those of the text")
     return stated

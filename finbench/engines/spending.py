@@ -33,14 +33,18 @@ class Purse:
     """What one command may spend, shared by its threads and engines; None: as much as it takes."""
 
     def __init__(self, budget: float | None = None) -> None:
-        self.budget, self.spent, self._under_way = budget, 0.0, 0.0
+        self.budget, self.spent, self._under_way, self._requests = budget, 0.0, 0.0, 0
         self._changed = threading.Condition()
 
+    def share(self, worst: float) -> Share:
+        """Set aside what a request costs at worst, for a ``with``; waits for others that may turn out cheaper."""
+        return Share(self, worst)
+
     def reserve(self, worst: float) -> None:
-        """Set aside what a request costs at worst; waits for others that may turn out cheaper. Raises Spent."""
+        """Raises Spent where nothing is under way that could leave room."""
         with self._changed:
             while self.budget is not None and self.spent + self._under_way + worst > self.budget:
-                if self._under_way <= 1e-12:
+                if not self._requests:
                     raise Spent(
                         f"The budget of ${self.budget:,.2f} ends here: ${self.spent:,.4f} were spent, "
                         f"and the next request may cost ${worst:,.4f}.",
@@ -48,13 +52,38 @@ class Purse:
                     )
                 self._changed.wait()
             self._under_way += worst
+            self._requests += 1
 
     def settle(self, worst: float, cost: float) -> None:
         """A request that was reserved for has cost so much."""
         with self._changed:
-            self._under_way = max(0.0, self._under_way - worst)
+            self._requests -= 1
+            self._under_way = self._under_way - worst if self._requests else 0.0
             self.spent += cost
             self._changed.notify_all()
+
+
+class Share:
+    """What is set aside of a purse for one request. ``cost``: what it has cost, once that is known."""
+
+    def __init__(self, purse: Purse, worst: float) -> None:
+        self.purse, self.worst, self.cost, self._held = purse, worst, 0.0, False
+
+    def __enter__(self) -> Share:
+        self.purse.reserve(self.worst)
+        self._held = True
+        return self
+
+    def lost(self) -> None:
+        """An attempt has perhaps cost its worst, and another one follows."""
+        self.purse.settle(self.worst, self.worst)
+        self._held = False
+        self.purse.reserve(self.worst)
+        self._held = True
+
+    def __exit__(self, *_: object) -> None:
+        if self._held:
+            self.purse.settle(self.worst, self.cost)
 
 
 def most_tokens(text: str) -> int:

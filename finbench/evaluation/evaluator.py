@@ -15,10 +15,12 @@ from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
+from finbench.engines import Purse
 from finbench.evaluation import preflight
 from finbench.evaluation.journal import Journal, request_digests
+from finbench.evaluation.notes import hosted
 from finbench.evaluation.scored import asked_rows, score_answers
-from finbench.evaluation.subjects import Candidate, at_endpoint, by_engine, candidates, start_engine
+from finbench.evaluation.subjects import Candidate, by_engine, candidates, models_of, start_engine
 from finbench.models import bases, template_digest
 from finbench.scoring import overlap_with_training, prompts
 
@@ -44,10 +46,11 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     """
     quiet()
     parsed = preflight.arguments(wanted.engine, wanted.arguments)
-    if wanted.engine == "server":
-        if wanted.adapters or wanted.base:
-            raise FinbenchError("An endpoint's models are named by --model.", "Leave --adapter and --base out.")
-        found, defaults = at_endpoint(wanted.model, parsed["url"], bool(wanted.chat)), list[str]()
+    if wanted.budget is not None and wanted.engine not in preflight.ENDPOINTS:
+        raise FinbenchError("--budget is for engines that are paid for: server and api.", "Leave --budget out.")
+    if wanted.engine in preflight.ENDPOINTS:
+        wanted = preflight.at_endpoint(wanted)
+        found, defaults = models_of(wanted.engine, wanted.model, parsed.get("url"), bool(wanted.chat)), list[str]()
     else:
         found, defaults = candidates(wanted)
     names = wanted.named or defaults
@@ -62,8 +65,9 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
         pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
     engine, found = preflight.choose(wanted.engine, found, parsed)
     wanted = replace(wanted, engine=engine, arguments=parsed)
+    purse = Purse(wanted.budget)  # one for all engines of the command
     with progress() as bar:
-        engine_runs = [_EngineRun(group, lm_tasks, wanted, bar) for group in by_engine(found)]
+        engine_runs = [_EngineRun(group, lm_tasks, wanted, bar, purse) for group in by_engine(found)]
         try:
             for engine_run in engine_runs:  # every subject is loaded and checked before one is scored
                 engine_run.prepare()
@@ -95,8 +99,11 @@ class _Work:
 class _EngineRun:
     """One engine, its subjects, all tasks."""
 
-    def __init__(self, group: list[Candidate], lm_tasks: dict[str, Any], settings: Evaluation, bar: Any) -> None:
+    def __init__(
+        self, group: list[Candidate], lm_tasks: dict[str, Any], settings: Evaluation, bar: Any, purse: Purse
+    ) -> None:
         self.group, self.lm_tasks, self.settings, self.out, self.bar = group, lm_tasks, settings, settings.out, bar
+        self.purse = purse
         self.engine: Any = None
         # by task, and whether in the chat template: requests by their digests, and what the score says of them
         self.requests: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, int]]] = {}
@@ -111,6 +118,8 @@ class _EngineRun:
             if work.missing:
                 self._use(work.candidate)
                 self._requests(work.candidate.subject.chat, work.missing)
+                if told := self.engine.forecast(self._unanswered(work)):
+                    say(told)
 
     def run(self) -> list[Path]:
         """Evaluate every subject, all at once where the engine can; return the cards' paths."""
@@ -161,6 +170,16 @@ class _EngineRun:
                     self._write(work, time.monotonic() - started)
                     journal.finish()
 
+    def _unanswered(self, work: _Work) -> list[Any]:
+        """The requests of a subject that no journal answers, before anything is asked."""
+        left: list[Any] = []
+        for task in work.missing:
+            kept = Journal(self.out, self._key(work, task), task.name)
+            kept.read()
+            requests, _ = self.requests[task.name, work.card.subject.chat]
+            left += [request for name, request in requests.items() if name not in kept.answers]
+        return left
+
     def _interrupted(self, works: list[_Work]) -> Interrupted:
         done = [f"{len(work.scores)} of {len(self.lm_tasks)} tasks of {work.card.subject.name}" for work in works]
         kept = f"{', '.join(done)} are in {self.out}" if any(work.scores for work in works) else "nothing was finished"
@@ -191,7 +210,7 @@ class _EngineRun:
     def _use(self, candidate: Candidate) -> None:
         """Switch the engine to a subject; it is started at the first one that needs it."""
         if self.engine is None:
-            self.engine = start_engine(self.group, self.settings, self.lm_tasks)
+            self.engine = start_engine(self.group, self.settings, self.lm_tasks, self.purse)
         self.engine.use(candidate.beside)
 
     def _requests(self, chat: bool, tasks: list[Task]) -> None:
@@ -228,6 +247,7 @@ class _EngineRun:
             self.asked[task.name],
             overlap=overlap,
             seconds=round(seconds, 2),
+            hosted=hosted(journal.notes[name] for name in requests if name in journal.notes),
             **measured,
         )
 
@@ -266,7 +286,7 @@ class _EngineRun:
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""
-        if self.settings.engine in ("dummy", "server"):
+        if self.settings.engine in (*preflight.ENDPOINTS, "dummy"):
             return "none" if self.settings.engine == "dummy" else "unknown"
         import torch
 
@@ -276,8 +296,10 @@ class _EngineRun:
     def _blank(self, candidate: Candidate) -> Scorecard:
         """The card of a subject before it has a score, with its run key."""
         subject, settings = candidate.subject, self.settings
-        unseen = settings.engine in ("dummy", "server")
-        arguments = {name: value for name, value in settings.arguments.items() if name not in preflight.NOT_ON_CARDS}
+        unseen = settings.engine in (*preflight.ENDPOINTS, "dummy")
+        arguments: dict[str, Any] = {
+            name: value for name, value in settings.arguments.items() if name not in preflight.NOT_ON_CARDS
+        }
         # another choice of rows is another run, and never takes an earlier card's place
         arguments |= {f"metadata.{k.removeprefix(catalog.PREFIX)}": v for k, v in settings.metadata.items()}
         template = template_digest(candidate.base.folder) if subject.chat and candidate.base and not unseen else None

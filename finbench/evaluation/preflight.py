@@ -8,29 +8,38 @@ from typing import Any
 
 from filelock import FileLock
 
-from finbench.core import paths
+from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
+from finbench.core.settings import Evaluation
 from finbench.engines import servable
 from finbench.engines.vllm import installation
 from finbench.evaluation.subjects import Candidate
 from finbench.models import adapters, bases, is_structured
 from finbench.training import merge
 
-ENGINES = ("auto", "hf", "vllm", "server", "dummy")
+ENGINES = ("auto", "hf", "vllm", "server", "api", "dummy")
+ENDPOINTS = ("server", "api")  # whose models are elsewhere
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
+_ELSEWHERE: dict[str, Any] = {
+    "url": str, "concurrency": int, "timeout": int, "requests_per_minute": int, "tokens_per_minute": int,
+    "price_in": float, "price_out": float, "answered_by": str, "withheld": str,
+}  # fmt: skip
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "hf": {**_COMMON, "labels": str, "merge": str},
     "vllm": {**_COMMON, "labels": str, "tensor_parallel": int, "data_parallel": int, "max_length": int},
-    "server": {"url": str, "concurrency": int},
+    "server": _ELSEWHERE,
+    "api": {**_ELSEWHERE, "reasoning_effort": str},
     "dummy": {**_COMMON, "merge": str, "answers": str},
 }
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # sizes that vLLM's attention on a CPU takes
-NOT_ON_CARDS = ("url", "concurrency")  # where a model stands is nobody's business, and decides nothing
+# where a model stands is nobody's business; prices, names and what was withheld stand in the card's ``hosted``
+NOT_ON_CARDS = tuple(_ELSEWHERE)
+_CHOICES = {"withheld": ("wrong",), "reasoning_effort": ("minimal", "low", "medium", "high")}
 
 
-def arguments(engine: str, stated: Mapping[str, str | int]) -> dict[str, Any]:
+def arguments(engine: str, stated: Mapping[str, str | int | float]) -> dict[str, Any]:
     """The parsed ``--arg`` of an engine; FinbenchError for an unknown engine, argument or value."""
     if engine not in ENGINES:
         raise FinbenchError(f"No engine is called {engine!r}.", f"Engines: {', '.join(ENGINES)}")
@@ -42,9 +51,14 @@ def arguments(engine: str, stated: Mapping[str, str | int]) -> dict[str, Any]:
         try:
             parsed[key] = known[key](value)
         except ValueError as fault:
+            number = "a whole number" if known[key] is int else "a number"
             raise FinbenchError(
-                f"--arg {key} must be a whole number, got {value!r}.", f"For example: --arg {key}=4"
+                f"--arg {key} must be {number}, got {value!r}.", f"For example: --arg {key}=4"
             ) from fault
+        if known[key] is float and not 0 <= parsed[key] < float("inf"):
+            raise FinbenchError(f"--arg {key} must be at least 0, got {value!r}.", f"For example: --arg {key}=0.15")
+        if key in _CHOICES and parsed[key] not in _CHOICES[key]:
+            raise FinbenchError(f"--arg {key} cannot be {value!r}.", f"One of: {', '.join(_CHOICES[key])}")
         if known[key] is int and parsed[key] < 1:
             raise FinbenchError(f"--arg {key} must be at least 1, got {parsed[key]}.", f"For example: --arg {key}=4")
     if engine == "server" and "url" not in parsed:
@@ -63,6 +77,23 @@ def arguments(engine: str, stated: Mapping[str, str | int]) -> dict[str, Any]:
     if parsed.get("dtype", "auto") not in ("auto", "float32", "bfloat16", "float16"):
         raise FinbenchError(f"Unknown dtype {parsed['dtype']!r}.", "One of: auto, float32, bfloat16, float16")
     return parsed
+
+
+def at_endpoint(wanted: Evaluation) -> Evaluation:
+    """The settings of a run at an endpoint; hosted models are asked in messages. FinbenchError for what cannot be."""
+    if wanted.adapters or wanted.base:
+        raise FinbenchError("An endpoint's models are named by --model.", "Leave --adapter and --base out.")
+    if wanted.engine == "server":
+        return wanted
+    if wanted.chat is False:
+        raise FinbenchError("Hosted models are asked in messages.", "Leave --no-chat out, or use --engine server.")
+    scored = [task.name.removeprefix(catalog.PREFIX) for task in catalog.expand(wanted.named) if task.form == "choice"]
+    if scored:
+        raise FinbenchError(
+            f"Hosted models give no log-likelihoods of labels, which {', '.join(scored)} need.",
+            "Ask the generated form (fpb, not fpb_mc), or an endpoint that echoes: --engine server",
+        )
+    return replace(wanted, chat=True)
 
 
 def choose(engine: str, found: list[Candidate], given: Mapping[str, Any]) -> tuple[str, list[Candidate]]:

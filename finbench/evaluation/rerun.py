@@ -17,7 +17,7 @@ from finbench.core.records import UNKNOWN, Score, Scorecard
 from finbench.core.settings import Evaluation, Settings
 from finbench.evaluation import preflight
 from finbench.evaluation.rescore import chosen_rows
-from finbench.evaluation.subjects import Candidate, candidates, start_engine
+from finbench.evaluation.subjects import Candidate, candidates, models_of, start_engine
 from finbench.scoring import prompts, sample_rows
 
 TOLERATED = 0.02  # share of readings that may differ in half precision or on other versions
@@ -65,12 +65,18 @@ def rerun(
     are not those of the card.
     """
     quiet()
-    if card.engine == "server":
-        raise FinbenchError("This card is of an endpoint, and does not say which.", "Verify it without --rerun.")
-    _, [candidate] = preflight.choose(card.engine, [_candidate(card, adapter, base)], card.arguments)
+    candidate, arguments = _candidate(card, adapter, base), dict[str, Any](card.arguments)
+    if card.engine in preflight.ENDPOINTS:
+        arguments |= {"url": base} if base else {}
+        names = [name for score in card.scores for name in (score.hosted.models if score.hosted else ())]
+        arguments |= {"answered_by": names[0]} if names else {}
+        arguments |= (
+            {"withheld": "wrong"} if any(score.hosted and score.hosted.withheld for score in card.scores) else {}
+        )
+    _, [candidate] = preflight.choose(card.engine, [candidate], arguments)
     tasks = [catalog.tasks()[score.task] for score in card.scores]
     lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows(card))
-    settings = Settings(engine=card.engine, arguments=card.arguments, seed=card.seed)
+    settings = Settings(engine=card.engine, arguments=arguments, seed=card.seed)
     engine = start_engine([candidate], settings, lm_tasks)
     engine.use(candidate.beside)
     same_versions = card.provenance.packages == environment.versions(environment.packages(card.engine))
@@ -103,6 +109,8 @@ def _moved(
 
 def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candidate:
     """The card's own subject, loaded from where the user says; FinbenchError if that is another one."""
+    if card.engine in preflight.ENDPOINTS:
+        return _at_endpoint(card, base)
     subject, adapter = card.subject, adapter or card.subject.adapter_source
     if adapter and not subject.adapter:
         raise FinbenchError(f"This card is of the base {subject.base.alias} alone.", "Leave --adapter out.")
@@ -123,3 +131,16 @@ def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candid
                 f"Name the card's own: --{what}",
             )
     return chosen
+
+
+def _at_endpoint(card: Scorecard, url: str | None) -> Candidate:
+    """The model of a card at the endpoint that the user names; its address is on no card, only its digest."""
+    if url is None and card.engine == "server":
+        raise FinbenchError("This card does not say where its model is.", "Name the endpoint: --base https://.../v1")
+    [found] = models_of(card.engine, card.subject.base.alias, url, card.subject.chat)
+    if found.subject.base.fingerprint != card.subject.base.fingerprint:
+        hint = (
+            "Name its address as it was: --base https://.../v1" if url else "Name the endpoint: --base https://.../v1"
+        )
+        raise FinbenchError(f"{card.subject.base.alias} of this card was asked at another address.", hint)
+    return found
