@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         shown_points,
         shown_probability,
     )
+    from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
     from finbench.cards.render import (
         Heading,
@@ -50,6 +51,7 @@ __all__ = [
     "compare",
     "conditions_of",
     "describe_subject",
+    "endpoint_notes",
     "eval_results",
     "export_card",
     "from_template",
@@ -65,5 +67,7 @@ __all__ = [
     "shown_probability",
     "task_views",
     "terminal_tables",
+    "what_it_cost",
+    "who_answered",
     "write_reports",
 ]

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from finbench.cards import cardfiles
+from finbench.cards.elsewhere import endpoint_notes
 from finbench.core.catalog import PREFIX
 from finbench.core.errors import harmless
 from finbench.core.files import write_atomic
@@ -307,12 +308,14 @@ def _cell(text: object) -> str:
 
 def markdown(cards: Sequence[Scorecard]) -> str:
     """The cards as Markdown tables."""
-    return from_template("report.md.j2", escape=False, cards=cards, views=task_views(cards))
+    values = {"cards": cards, "views": task_views(cards), "notes": endpoint_notes(cards)}
+    return from_template("report.md.j2", escape=False, **values)
 
 
 def html(cards: Sequence[Scorecard]) -> str:
     """The cards as one self-contained page: no script, no request."""
-    return from_template("report.html.j2", escape=True, cards=cards, views=task_views(cards))
+    values = {"cards": cards, "views": task_views(cards), "notes": endpoint_notes(cards)}
+    return from_template("report.html.j2", escape=True, **values)
 
 
 def write_reports(folder: Path) -> list[Scorecard]:

@@ -38,7 +38,7 @@ _SAMPLING = ("temperature", "top_p", "seed")
 _LEFT_OUT = (*_SAMPLING, "stop", "chat_template_kwargs", "reasoning_effort")
 _LIMITS = ("max_tokens", "max_completion_tokens")  # two names of one limit
 _SWITCH = {"chat": False, "think": True}  # profiles that turn a template's thinking off and on
-WITHHELD = "wrong"  # of ``withheld``: what a filter withheld counts as a wrong answer
+_AS_WRONG = "wrong"  # of ``withheld``: what a filter withheld counts as a wrong answer
 
 
 class EndpointEngine(Engine):
@@ -195,11 +195,13 @@ class EndpointEngine(Engine):
         return reply.text
 
     def _reply(self, found: Any) -> Reply:
-        reply = replies.read(found, self.known_as, also=self.stated.get("answered_by"))
-        if reply.withheld and self.stated.get("withheld") != WITHHELD:
+        return self._allowed(replies.read(found, self.known_as, also=self.stated.get("answered_by")))
+
+    def _allowed(self, reply: Reply) -> Reply:
+        if reply.withheld and self.stated.get("withheld") != _AS_WRONG:
             raise FinbenchError(
                 "A filter of the endpoint withheld an answer, so the model cannot be scored on it.",
-                f"Count such answers as wrong, which the scorecard will say: --arg withheld={WITHHELD}",
+                f"Count such answers as wrong, which the scorecard will say: --arg withheld={_AS_WRONG}",
             )
         return reply
 
@@ -233,6 +235,9 @@ class EndpointEngine(Engine):
                 except Rejected as fault:
                     if self._learnt(fault, sent):
                         continue
+                    if replies.WITHHELD.search(fault.code):  # Azure's filter of prompts
+                        found = self._allowed(Reply("", "", True, True, None, None, None))
+                        return found, self._note(found, 0.0, left)
                     raise
                 except Refused:
                     raise

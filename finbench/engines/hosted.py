@@ -24,8 +24,8 @@ from finbench.engines.http import NoConnection, Passing, Rejected, Wire, checked
 from finbench.engines.spending import Prices
 
 INSTALL = 'pip install "finbench[api]"'
-_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)  # in a variable's name
-_SHORTEST = 8  # characters of a secret; "EMPTY" is none
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)  # in a variable's name ...
+_LOOKS_SO = re.compile(r"(?=\S*\d)\S{12,}")  # ... whose value looks like one
 _LOOKUPS = ("/api/show", "/config.json", "/raw/main/config.json")  # of facts about the model, which nobody needs
 _here = threading.local()  # the ``LiteLLMWire`` that asks in this thread, and what came of it
 
@@ -102,8 +102,8 @@ class LiteLLMWire(Wire):
             ) from fault
         self.asked, self.url, self.library = model, url.rstrip("/") if url else None, library
         own = checked_address(url, keyed=False) if url else False
-        secrets = [os.environ[name] for name in os.environ if _SECRET.search(name)]
-        longest_first = sorted({one for one in secrets if len(one) >= _SHORTEST}, key=len, reverse=True)
+        secrets = {value for name, value in os.environ.items() if _SECRET.search(name) and _LOOKS_SO.fullmatch(value)}
+        longest_first = sorted(secrets, key=len, reverse=True)
         super().__init__(self.provider, tuple(longest_first), own=own, **how)
         missing = self._missing()
         if missing:

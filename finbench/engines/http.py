@@ -28,6 +28,7 @@ _FOR_GOOD = ("insufficient_quota", "billing_hard_limit_reached")  # codes of 429
 _LONGEST = 30.0  # seconds between two attempts
 _ASKED = 120.0  # seconds that an endpoint may ask to wait; more is a quota, not a peak
 _REFUSED = 2.0  # seconds for an endpoint that takes no connection, before the first answer
+_SECRET = 8  # characters of a key; "EMPTY" is none
 _LARGEST = 2**26  # bytes of an answer; one of 100,000 tokens has less than a megabyte
 _AGAIN_LATER = "Repeat the command when it does: what was answered is not asked again."
 Read = TypeVar("Read")
@@ -38,11 +39,11 @@ class Refused(FinbenchError):
 
 
 class Rejected(FinbenchError):
-    """The endpoint refuses this very request; ``param`` and ``said`` are its own words."""
+    """The endpoint refuses this very request; ``said``, ``param`` and ``code`` are its own words."""
 
-    def __init__(self, message: str, hint: str, state: int, said: str, param: str) -> None:
+    def __init__(self, message: str, hint: str, state: int, said: str, param: str = "", code: str = "") -> None:
         super().__init__(message, hint)
-        self.state, self.said, self.param = state, said, param
+        self.state, self.said, self.param, self.code = state, said, param, code
 
 
 class Passing(Exception):
@@ -108,6 +109,8 @@ class Wire:
             self.pace.wait(tokens)
             try:
                 found = read(self.once(path, body))
+            except FinbenchError as fault:
+                raise self._without_secrets(fault) from fault.__cause__
             except NoConnection as fault:
                 faults += 1
                 if not self.reached and (time.monotonic() - started >= _REFUSED or faults >= self.attempts):
@@ -175,6 +178,12 @@ class Wire:
             code = error.get("code") if isinstance(error, dict) else None
             inside = code if isinstance(code, int) and 400 <= code < 600 else 400
             raise self._fault(inside, given, text)
+        shown = json.dumps(found)
+        if any(secret in shown for secret in self.secrets if len(secret) >= _SECRET):
+            raise FinbenchError(
+                f"{self.name} repeats the key in its answer, which would stand on the scorecard.",
+                "Take the key back where you got it, and trust this endpoint with no other.",
+            )
         return found
 
     def no_answer(self, how: str) -> FinbenchError:
@@ -223,9 +232,14 @@ class Wire:
             hint = "Is that its address (which often ends with /v1), and its name of the model?"
         else:
             hint = "Its own words say what it wants; else look into the log of the server."
-        return Rejected(f"{self.name} refuses ({state}): {said}", hint, state, said, param)
+        return Rejected(f"{self.name} refuses ({state}): {said}", hint, state, said, param, code)
 
     key_hint = f"Set the key: export {KEYS[0]}=..."
+
+    def _without_secrets(self, fault: FinbenchError) -> FinbenchError:
+        fault.message, fault.hint = self.hidden(fault.message), self.hidden(fault.hint)
+        fault.args = (fault.message,)
+        return fault
 
     def hidden(self, text: str) -> str:
         """Without the keys: some endpoints repeat the one that they refuse."""
@@ -291,9 +305,7 @@ def _explained(text: bytes) -> tuple[str, str, str]:
         return str(error), "", ""
     message = error.get("message") or error.get("detail") or error
     named = [str(error.get(key) or "") for key in ("param", "code")]
-    if isinstance(message, str):
-        return message, named[0], named[1] if named[1] in _FOR_GOOD else str(error.get("type") or "")
-    return json.dumps(message)[:1000], named[0], named[1]
+    return message if isinstance(message, str) else json.dumps(message)[:1000], named[0], named[1]
 
 
 def _stated_pause(headers: Mapping[str, str]) -> float:

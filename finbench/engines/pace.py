@@ -79,7 +79,9 @@ def _seconds(stated: str) -> float:
         if parts and "".join(number + unit for number, unit in parts) == stated:
             return sum(float(number) * _UNITS[unit] for number, unit in parts)
         if re.fullmatch(r"[\d.]+", stated):
-            return float(stated)
+            number = float(stated)
+            number /= 1000 if number > 1e11 else 1  # milliseconds of the epoch; less is a time in its seconds
+            return max(0.0, number - time.time()) if number > 1e9 else number
         when = datetime.fromisoformat(stated)
         return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
     except (ValueError, OverflowError):

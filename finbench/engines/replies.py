@@ -16,8 +16,8 @@ from typing import Any, cast
 from finbench.core.errors import FinbenchError, shortened
 from finbench.engines.http import Passing
 
-_CUT = ("length", "max_tokens", "model_length", "max_length", "max_output_tokens", "token_limit")
-_WITHHELD = re.compile("filter|safety|recitation|refusal|block|prohibited|sensitive|spii|guardrail|moderation")
+_CUT = ("length", "max_tokens", "model_context_window_exceeded", "model_length", "max_length", "max_output_tokens", "token_limit")
+WITHHELD = re.compile("filter|safety|recitation|refusal|block|prohibited|sensitive|spii|guardrail|moderation")
 _BROKEN = re.compile("error|abort|cancel|insufficient|timeout|^load$|^unload$|malformed")  # the server's own fault
 _MOST_TOKENS = 10**8
 _ABOVE = 1e-3  # a log-probability may be so far above 0 by rounding
@@ -82,7 +82,7 @@ def read(found: Any, model: str, *, also: str | None = None) -> Reply:
     usage = _usage(found.get("usage"))
     fingerprint = found.get("system_fingerprint")
     stamp = shortened(fingerprint) if isinstance(fingerprint, str) and fingerprint else None
-    withheld = bool(_WITHHELD.search(reason)) or message.get("refusal") is not None
+    withheld = bool(WITHHELD.search(reason)) or message.get("refusal") is not None
     if not withheld:
         if _BROKEN.search(reason):
             raise Passing(f"it broke an answer off ({shortened(reason)})")
@@ -253,7 +253,8 @@ def _places(tokens: Sequence[str], offsets: Sequence[Any], text: str) -> list[in
         text.startswith(token, place) for token, place in zip(tokens, stated, strict=True) if not _PARTIAL.search(token)
     )
     grows = all(a <= b for a, b in itertools.pairwise(stated))
-    if not whole or not grows or stated[-1] > len(text) or not any(map(_PARTIAL.search, tokens)):
+    moves = 4 * len(set(stated)) >= len(stated)  # no character has more than four bytes
+    if not (whole and grows and moves) or stated[-1] > len(text) or not any(map(_PARTIAL.search, tokens)):
         raise _unfit("the tokens are not those of the text")
     return stated
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards import describe_subject, from_template
+from finbench.cards import describe_subject, from_template, what_it_cost, who_answered
 from finbench.core.files import digest
 from finbench.core.records import Measure
 from finbench.leaderboard import breakdown, charts, commands, published
@@ -236,6 +236,7 @@ def _scores(row: BoardRow) -> dict[str, Any]:
             ["Documents", f"{score.n:,} in {score.clusters:,} groups of one source"],
             ["Interval", score.main.method],
             ["Truncated prompts", str(score.truncated)],
+            *([["Answered by", who_answered(told)], ["Cost", what_it_cost(score)]] if (told := score.hosted) else []),
             ["Test texts in training", f"{overlap.texts:,} of {overlap.of:,}" if overlap else "not known"],
         ],
     }

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from finbench.cards import Comparison, Contest, shown_points, shown_probability, task_views, terminal_tables
+from finbench.cards import Comparison, Contest, endpoint_notes, shown_points, shown_probability, task_views, terminal_tables
 from finbench.cli.show.layout import columned, put
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
@@ -29,6 +29,8 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
     for view in task_views(cards):
         for warning in view.warnings:
             put(f"[yellow]{escape(view.title)}:[/] {escape(warning)}", wrap=True)
+    for note in endpoint_notes(cards):
+        put(f"[dim]{escape(note)}[/]", wrap=True)
     partial = [card.subject.name for card in cards if card.status == "partial"]
     if partial:
         out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")
