@@ -16,4 +16,16 @@ if TYPE_CHECKING:
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["DummyEngine", "Endpoint", "Engine", "Generated", "HFEngine", "Refused", "ServerEngine", "servable", "thinking", "usable", "vllm"]
+__all__ = [
+    "DummyEngine",
+    "Endpoint",
+    "Engine",
+    "Generated",
+    "HFEngine",
+    "Refused",
+    "ServerEngine",
+    "servable",
+    "thinking",
+    "usable",
+    "vllm",
+]

@@ -18,14 +18,17 @@ from typing import Any
 
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
+from finbench.core.console import say
 from finbench.core.errors import FinbenchError
-from finbench.engines.http import Endpoint
-from finbench.engines.interface import Done, Engine
+from finbench.engines import thinking
+from finbench.engines.http import Endpoint, Refused
+from finbench.engines.interface import Done, Engine, Generated
 
 _AT_ONCE = 16  # requests under way
 _PATIENCE = 5.0  # seconds for those under way after a fault
 _STOPS = 4  # stop texts that the OpenAI interface takes; the rest is cut off here
 _SAMPLING = ("temperature", "top_p", "seed")
+_SWITCH = "chat_template_kwargs"
 
 
 class ServerEngine(Engine):
@@ -38,6 +41,7 @@ class ServerEngine(Engine):
     def __init__(self, url: str, model: str, concurrency: int | None = None) -> None:
         self.endpoint, self.model = Endpoint.from_environment(url), model
         self.at_once = concurrency or _AT_ONCE
+        self.refused: set[str] = set()  # fields that the endpoint does not take
         answered = self.endpoint.ask("/models")
         listed = answered.get("data") if isinstance(answered, dict) else answered
         known = [str(one.get("id")) for one in (listed if isinstance(listed, list) else []) if isinstance(one, dict)]
@@ -94,11 +98,13 @@ class ServerEngine(Engine):
             over.set()
         return [answers[number] for number in range(len(requests))]
 
-    def _said(self, prompt: str, stated: Mapping[str, Any]) -> str:
+    def _said(self, prompt: str, stated: Mapping[str, Any]) -> str | Generated:
         how = normalize_gen_kwargs(dict(stated), 256)
         until = [stop for stop in how.get("until") or [] if stop]
         asks: dict[str, Any] = {"model": self.model, "max_tokens": int(how["max_gen_toks"])}
         asks |= {key: how[key] for key in _SAMPLING if how.get(key) is not None}
+        if self.profile != "direct":
+            return self._turn(prompt, asks, until)
         if until:
             asks["stop"] = until[:_STOPS]
         messages = _messages(prompt)
@@ -107,6 +113,44 @@ class ServerEngine(Engine):
         else:
             text = self._first("/completions", {**asks, "prompt": prompt})["text"]
         return str(postprocess_generated_text(text or "", until, None))
+
+    def _turn(self, prompt: str, asks: dict[str, Any], until: Sequence[str]) -> Generated:
+        """A whole turn: its reasoning in a field of its own, or in its text."""
+        messages = _messages(prompt)
+        if messages is not None:
+            # vLLM and SGLang pass these on to the template, which takes those that it knows
+            on = self.profile == "think"
+            asks |= {"messages": messages, "chat_template_kwargs": {"enable_thinking": on, "thinking": on}}
+            found = self._answered("/chat/completions", asks)
+        else:
+            found = self._answered("/completions", {**asks, "prompt": prompt})
+        first, usage = self._choice(found, "a turn"), found.get("usage") or {}
+        said = first.get("message") or {"content": first.get("text")}
+        details = usage.get("completion_tokens_details") or {}
+        return thinking.given_apart(
+            str(said.get("reasoning_content") or said.get("reasoning") or ""),
+            str(said.get("content") or ""),
+            profile=self.profile,
+            until=until,
+            ended=first.get("finish_reason") != "length",
+            tokens=int(usage.get("completion_tokens") or 0),
+            reasoning_tokens=details.get("reasoning_tokens"),
+            prompt=prompt,
+            think_end=self.think_end,
+        )
+
+    def _answered(self, path: str, asks: dict[str, Any]) -> Any:
+        """The answer of an endpoint, which may refuse a field that is not OpenAI's: then it is asked without it."""
+        try:
+            return self.endpoint.ask(path, {key: value for key, value in asks.items() if key not in self.refused})
+        except Refused:
+            raise
+        except FinbenchError as fault:
+            if _SWITCH not in asks or _SWITCH in self.refused or _SWITCH not in fault.message:
+                raise
+            self.refused.add(_SWITCH)
+            say(f"The endpoint takes no {_SWITCH}: whether the model thinks is its own affair.")
+            return self._answered(path, asks)
 
     def _scored(self, context: str, continuation: str) -> tuple[float, bool]:
         if _messages(context) is not None:
@@ -135,7 +179,9 @@ class ServerEngine(Engine):
         return float(sum(values[at] for at in chosen)), greedy
 
     def _first(self, path: str, asks: dict[str, Any]) -> Any:
-        found = self.endpoint.ask(path, asks)
+        return self._choice(self.endpoint.ask(path, asks), path)
+
+    def _choice(self, found: Any, path: str) -> Any:
         try:
             return found["choices"][0]
         except (LookupError, TypeError) as fault:

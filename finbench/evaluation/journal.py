@@ -12,6 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from finbench.core.console import say
 from finbench.core.files import cannot_write, digest
+from finbench.engines import Generated
 
 FOLDER = ".journal"
 
@@ -72,7 +74,7 @@ class Journal:
                     if found is None or (number == 0) != ("key" in found) or found.get("key", self.key) != self.key:
                         break
                     if number:
-                        self.answers[found["r"]] = tuple(found["a"]) if isinstance(found["a"], list) else found["a"]
+                        self.answers[found["r"]] = _answer(found["a"])
                     whole += len(line)
         self.stream = self.path.open("ab")
         self.stream.truncate(whole)
@@ -97,7 +99,7 @@ class Journal:
     def keep(self, answers: Mapping[str, Any]) -> None:
         """Add the answers of a batch, by digest of their request. Raises FinbenchError where the disk is full."""
         try:
-            self._append([{"r": name, "a": answer} for name, answer in answers.items()])
+            self._append([{"r": name, "a": _plain(answer)} for name, answer in answers.items()])
         except OSError as fault:
             raise cannot_write(self.path, fault) from fault
         self.answers.update(answers)
@@ -106,6 +108,15 @@ class Journal:
         """The scorecard holds the score: nothing here is needed any more."""
         self._close()
         self.path.unlink(missing_ok=True)
+
+
+def _plain(answer: Any) -> Any:
+    """As JSON: a text, a pair of numbers, or the fields of an answer that was taken apart."""
+    return asdict(answer) if isinstance(answer, Generated) else answer
+
+
+def _answer(found: Any) -> Any:
+    return Generated(**found) if isinstance(found, dict) else tuple(found) if isinstance(found, list) else found
 
 
 def _checksum(text: bytes) -> bytes:
