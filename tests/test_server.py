@@ -107,7 +107,8 @@ class Endpoint:
         offsets = [start for start, _ in ids["offset_mapping"]]
         offsets += [len(asked["prompt"])] * (len(said) - len(offsets))
         spelled = [self.tokenizer.decode([token]) for token in said]
-        part = {"tokens": spelled, "text_offset": offsets, "token_logprobs": [None, *values], "top_logprobs": [None, *best]}
+        part = {"tokens": spelled, "text_offset": offsets, "token_logprobs": [None, *values]}
+        part["top_logprobs"] = [None, *best]
         return {"text": asked["prompt"] + text, "logprobs": part}
 
 

@@ -40,9 +40,7 @@ class Settings:
         "dtype=, batch_size=, truncate=left, labels=best; hf: merge=no; vllm: tensor_parallel=2; server, api: url=.",
     ] = field(default_factory=dict)
     metadata: Annotated[Mapping[str, str], "Of a data set: agreement=75 (fpb)."] = field(default_factory=dict)
-    profile: Annotated[Profile, "direct, chat, think or cot: how answers are generated (docs/evaluation.md)."] = (
-        "direct"
-    )
+    profile: Annotated[Profile, "direct, chat, think or cot: how models answer (docs/evaluation.md)."] = "direct"
     max_tokens: Annotated[int | None, "Tokens an answer may take, reasoning included; not for direct."] = None
     temperature: Annotated[float | None, "Of sampling; default: the most probable token."] = None
     top_p: Annotated[float | None, "Share of the probability that is sampled from."] = None

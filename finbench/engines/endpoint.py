@@ -37,7 +37,6 @@ _SAMPLING = ("temperature", "top_p", "seed")
 # what may be left out where an endpoint does not take it; what is scored stays the same, or the card says so
 _LEFT_OUT = (*_SAMPLING, "stop", "chat_template_kwargs", "reasoning_effort")
 _LIMITS = ("max_tokens", "max_completion_tokens")  # two names of one limit
-_SWITCH = {"chat": False, "think": True}  # profiles that turn a template's thinking off and on
 _AS_WRONG = "wrong"  # of ``withheld``: what a filter withheld counts as a wrong answer
 
 
@@ -157,8 +156,8 @@ class EndpointEngine(Engine):
         messages = _messages(prompt)
         if self.profile == "direct" and until:  # under the others they would end the reasoning
             asks["stop"] = until[:_STOPS]
-        if messages is not None and self.profile in _SWITCH:
-            asks |= self._switched(_SWITCH[self.profile])
+        if messages is not None and self.profile != "direct":
+            asks |= self._switched(self.profile == "think")
         route = "/completions" if messages is None else "/chat/completions"
         asks |= {"prompt": prompt} if messages is None else {"messages": messages}
         reply, note = self._asked(route, asks, prompt, self._reply)
@@ -175,6 +174,7 @@ class EndpointEngine(Engine):
             ended=reply.ended,
             tokens=counted.answer if counted else 0,
             reasoning_tokens=counted.reasoning or None if counted else None,
+            prompt=prompt,
             think_end=self.think_end,
         )
         return Told(apart, note)
@@ -182,7 +182,8 @@ class EndpointEngine(Engine):
     def _switched(self, on: bool) -> dict[str, Any]:
         """What turns thinking on or off, as far as endpoints can be told."""
         if self.name == "server":
-            return {"chat_template_kwargs": {"enable_thinking": on}}  # vLLM, SGLang, llama.cpp
+            # vLLM, SGLang and llama.cpp pass these on to the template, which takes those that it knows
+            return {"chat_template_kwargs": {"enable_thinking": on, "thinking": on}}
         return {"reasoning_effort": self.stated.get("reasoning_effort", "medium") if on else "none"}
 
     def _unthought(self, reply: Reply) -> str:

@@ -16,7 +16,15 @@ from typing import Any, cast
 from finbench.core.errors import FinbenchError, shortened
 from finbench.engines.http import Passing
 
-_CUT = ("length", "max_tokens", "model_context_window_exceeded", "model_length", "max_length", "max_output_tokens", "token_limit")
+_CUT = (
+    "length",
+    "max_tokens",
+    "model_context_window_exceeded",
+    "model_length",
+    "max_length",
+    "max_output_tokens",
+    "token_limit",
+)
 WITHHELD = re.compile("filter|safety|recitation|refusal|block|prohibited|sensitive|spii|guardrail|moderation")
 _BROKEN = re.compile("error|abort|cancel|insufficient|timeout|^load$|^unload$|malformed")  # the server's own fault
 _MOST_TOKENS = 10**8

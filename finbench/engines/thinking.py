@@ -14,8 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lm_eval.models.utils import postprocess_generated_text
-
+from finbench.core.console import say
 from finbench.core.settings import Profile
 from finbench.engines.interface import Generated
 
@@ -82,9 +81,9 @@ _AROUND = (
 )
 _NEXT = ("<|return|>", "<|end|>", "<|call|>", "<|start|>")  # harmony: what ends a message
 # the line of cot that has the answer; what is bold before the word is bold up to the colon
-_CUE = re.compile(r"^[ \t>#-]*(?P<bold>\*\*|__)?(?:final +)?answer(?:\*\*|__)? ?: *(?(bold)(?:\*\*|__)? *)", re.I | re.M)
+_CUE = re.compile(r"^[ \t>#-]*(?P<b>\*\*|__)?(?:final +)?answer(?:\*\*|__)? ?: *(?(b)(?:\*\*|__)? *)", re.I | re.M)
 _FENCE = re.compile(r"```\w*\s*\n(.*?)(\n\s*```|\Z)", re.S)
-REASONING = "Reasoning:"  # the end of a prompt of cot without a chat template: its model may never end its turn
+REASONING = "Reasoning:"  # as prompts of cot without a chat template end: their models may never end their turns
 # variables of chat templates that turn thinking on and off: what they are set to
 _SWITCHES: dict[str, tuple[Any, Any]] = {
     "enable_thinking": (True, False),  # Qwen3, GLM-4.5, SmolLM3, Nemotron 3, EXAONE 4, Hunyuan, Granite 4, Gemma 4
@@ -92,6 +91,18 @@ _SWITCHES: dict[str, tuple[Any, Any]] = {
     "thinking_mode": ("enabled", "disabled"),  # MiniMax-M3
     "thinking_budget": (None, 0),  # Seed-OSS, whose default is no limit
 }
+
+
+def chat_template(tokenizer: Any, base: str, profile: Profile) -> Callable[..., str]:
+    """The base's chat template with its thinking on under ``think`` and off under ``chat`` and ``cot``."""
+    from finbench.models import bases
+
+    if profile == "direct" or not tokenizer.chat_template:
+        return bases.chat_template(tokenizer, base)
+    found = switches(tokenizer.chat_template, profile == "think")
+    if profile == "think" and not found and not _family(str(tokenizer.chat_template)):
+        say(f"The chat template of {base} says nothing of thinking: its answers are taken as they come.")
+    return bases.chat_template(tokenizer, base, found)
 
 
 def switches(template: Any, on: bool) -> dict[str, Any]:
@@ -108,7 +119,9 @@ def _variables(template: str) -> frozenset[str]:
 
     text = re.sub(r"{%-?\s*(end)?generation\s*-?%}", "", template)  # transformers' own
     try:
-        return frozenset(meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text)))
+        return frozenset(
+            meta.find_undeclared_variables(Environment(extensions=["jinja2.ext.loopcontrols"]).parse(text))
+        )
     except TemplateError:
         return frozenset()
 
@@ -154,6 +167,7 @@ def given_apart(
     ended: bool,
     tokens: int,
     reasoning_tokens: int | None = None,
+    prompt: str = "",
     think_end: str | None = None,
 ) -> Generated:
     """The answer of a server that may part ``reasoning`` and ``content`` itself, and counts ``tokens`` itself.
@@ -168,7 +182,7 @@ def given_apart(
         found = Generated(inner.text, "\n".join(filter(None, [reasoning, inner.reasoning])), 0, 0, inner.truncated)
     else:
         found = taken_apart(
-            content, profile=profile, until=until, ended=ended, tokens=0, count=len, think_end=think_end
+            content, profile=profile, until=until, ended=ended, tokens=0, count=len, prompt=prompt, think_end=think_end
         )
     whole = len(reasoning) + len(content)
     if reasoning_tokens is None:
@@ -253,7 +267,7 @@ def _final(text: str, until: Sequence[str], ended: bool, specials: Collection[st
         with contextlib.suppress(ValueError, RecursionError):
             _, end_of = json.JSONDecoder().raw_decode(said)
             said, ended = " ".join(said[:end_of].split("\n")) + said[end_of:], ended or end_of == len(said)
-    cut = str(postprocess_generated_text(said, [stop for stop in until if stop], None))
+    cut = min((said.partition(stop)[0] for stop in until if stop), key=len, default=said)
     whole = ended or len(cut) < len(said)
     return (cut.strip() if whole else ""), whole
 

@@ -13,13 +13,13 @@ from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog, environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
-from finbench.core.records import Score, Scorecard, Task
+from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
 from finbench.engines import Purse
-from finbench.evaluation import preflight
+from finbench.evaluation import preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
 from finbench.evaluation.notes import hosted
-from finbench.evaluation.scored import asked_rows, score_answers
+from finbench.evaluation.scored import asked_rows, hear, score_answers
 from finbench.evaluation.subjects import Candidate, by_engine, candidates, models_of, start_engine
 from finbench.models import bases, template_digest
 from finbench.scoring import overlap_with_training, prompts
@@ -46,6 +46,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     """
     quiet()
     parsed = preflight.arguments(wanted.engine, wanted.arguments)
+    wanted = profiles.in_template(wanted)
     if wanted.budget is not None and wanted.engine not in preflight.ENDPOINTS:
         raise FinbenchError("--budget is for engines that are paid for: server and api.", "Leave --budget out.")
     if wanted.engine in preflight.ENDPOINTS:
@@ -59,7 +60,9 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
             "Which tasks? None is named, and no adapter's recipe names any.",
             "Add --tasks fpb, or see: finbench tasks list",
         )
-    lm_tasks = prompts.load(catalog.expand(names), wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
+    tasks = catalog.expand(names)
+    generation = profiles.generation_of(wanted, tasks, [one.subject for one in found])
+    lm_tasks = prompts.load(tasks, wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
     written: list[Path] = []
     with cardfiles.lock(wanted.out):
         pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
@@ -67,7 +70,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     wanted = replace(wanted, engine=engine, arguments=parsed)
     purse = Purse(wanted.budget)  # one for all engines of the command
     with progress() as bar:
-        engine_runs = [_EngineRun(group, lm_tasks, wanted, bar, purse) for group in by_engine(found)]
+        engine_runs = [_EngineRun(group, lm_tasks, wanted, generation, bar, purse) for group in by_engine(found)]
         try:
             for engine_run in engine_runs:  # every subject is loaded and checked before one is scored
                 engine_run.prepare()
@@ -100,10 +103,16 @@ class _EngineRun:
     """One engine, its subjects, all tasks."""
 
     def __init__(
-        self, group: list[Candidate], lm_tasks: dict[str, Any], settings: Evaluation, bar: Any, purse: Purse
+        self,
+        group: list[Candidate],
+        lm_tasks: dict[str, Any],
+        settings: Evaluation,
+        generation: Generation | None,
+        bar: Any,
+        purse: Purse,
     ) -> None:
         self.group, self.lm_tasks, self.settings, self.out, self.bar = group, lm_tasks, settings, settings.out, bar
-        self.purse = purse
+        self.generation, self.purse = generation, purse
         self.engine: Any = None
         # by task, and whether in the chat template: requests by their digests, and what the score says of them
         self.requests: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, int]]] = {}
@@ -220,25 +229,28 @@ class _EngineRun:
         for task in tasks:
             if (task.name, chat) in self.requests:
                 continue
-            instances = prompts.requests(self.lm_tasks[task.name], self.settings.limit, template)
-            sizes = [self.engine.prompt_tokens(instance) for instance in instances]
+            how = self.generation or prompts.PLAIN
+            asked = prompts.requests(self.lm_tasks[task.name], self.settings.limit, template, how, self.settings.seed)
+            prompted = [one for one in asked if not isinstance(one, prompts.Asked) or one.sample == 0]
+            sizes = [self.engine.prompt_tokens(instance) for instance in prompted]
             over = [needed for _, needed in sizes if needed > self.engine.max_length]
-            by_document = {instance.doc_id: prompt for instance, (prompt, _) in zip(instances, sizes, strict=True)}
+            by_document = {instance.doc_id: prompt for instance, (prompt, _) in zip(prompted, sizes, strict=True)}
             measured = {"prompt_tokens": sum(by_document.values()), "truncated": len(over)}
-            named = dict(zip(request_digests(instances), instances, strict=True))
+            named = dict(zip(request_digests(asked), asked, strict=True))
             self.requests[task.name, chat] = named, measured
             if over and self.settings.arguments.get("truncate") != "left":
-                faults.append(f"{task.name}: {len(over)} of {len(instances)} prompts need up to {max(over)} tokens")
+                faults.append(f"{task.name}: {len(over)} of {len(prompted)} prompts need up to {max(over)} tokens")
         if faults:
             raise FinbenchError(
                 f"The model's context has {self.engine.max_length} tokens. " + "; ".join(faults) + ".",
-                "Cut them on the left, which the scorecard will show: --arg truncate=left",
+                "Cut them on the left, which the scorecard will show: --arg truncate=left"
+                + (", or give answers less room: --max-tokens" if self.settings.profile != "direct" else ""),
             )
 
     def _score(self, task: Task, work: _Work, journal: Journal, seconds: float) -> None:
         requests, measured = self.requests[task.name, work.card.subject.chat]
         for name, instance in requests.items():
-            instance.resps = [journal.answers[name]]
+            hear(instance, journal.answers[name])
         overlap = overlap_with_training(work.candidate.contamination, task.set)
         work.scores[task.name], work.samples[task.name] = score_answers(
             task,
@@ -315,6 +327,7 @@ class _EngineRun:
             limit=settings.limit,
             seed=settings.seed,
             arguments=arguments,
+            generation=self.generation,
             computed=self.device,
             chat_template=template,
             run_key="",

@@ -12,6 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from finbench.core.console import say
 from finbench.core.files import cannot_write, digest
-from finbench.engines import Told
+from finbench.engines import Generated, Told
 
 FOLDER = ".journal"
 
@@ -82,7 +83,7 @@ class Journal:
                     if found is None or (number == 0) != ("key" in found) or found.get("key", self.key) != self.key:
                         break
                     if number:
-                        self.answers[found["r"]] = tuple(found["a"]) if isinstance(found["a"], list) else found["a"]
+                        self.answers[found["r"]] = _answer(found["a"])
                         self.notes |= {found["r"]: found["n"]} if "n" in found else {}
                     whole += len(line)
         return whole
@@ -107,7 +108,8 @@ class Journal:
         notes = {name: dict(said.note) for name, said in answers.items() if isinstance(said, Told)}
         plain = {name: said.answer if isinstance(said, Told) else said for name, said in answers.items()}
         entries = [
-            {"r": name, "a": said} | ({"n": notes[name]} if name in notes else {}) for name, said in plain.items()
+            {"r": name, "a": _plain(said)} | ({"n": notes[name]} if name in notes else {})
+            for name, said in plain.items()
         ]
         try:
             self._append(entries)
@@ -120,6 +122,15 @@ class Journal:
         """The scorecard holds the score: nothing here is needed any more."""
         self._close()
         self.path.unlink(missing_ok=True)
+
+
+def _plain(answer: Any) -> Any:
+    """As JSON: a text, a pair of numbers, or the fields of an answer that was taken apart."""
+    return asdict(answer) if isinstance(answer, Generated) else answer
+
+
+def _answer(found: Any) -> Any:
+    return Generated(**found) if isinstance(found, dict) else tuple(found) if isinstance(found, list) else found
 
 
 def _checksum(text: bytes) -> bytes:

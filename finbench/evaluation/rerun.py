@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from finbench.cards import cardfiles
 from finbench.core import catalog, environment
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
 from finbench.core.records import UNKNOWN, Score, Scorecard
-from finbench.core.settings import Evaluation, Settings
-from finbench.evaluation import preflight
+from finbench.core.settings import Evaluation
+from finbench.evaluation import preflight, profiles
 from finbench.evaluation.rescore import chosen_rows
+from finbench.evaluation.scored import hear
 from finbench.evaluation.subjects import Candidate, candidates, models_of, start_engine
 from finbench.scoring import prompts, sample_rows
 
@@ -76,7 +78,7 @@ def rerun(
     _, [candidate] = preflight.choose(card.engine, [candidate], arguments)
     tasks = [catalog.tasks()[score.task] for score in card.scores]
     lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows(card))
-    settings = Settings(engine=card.engine, arguments=arguments, seed=card.seed)
+    settings = replace(profiles.settings_of(card), arguments=arguments)
     engine = start_engine([candidate], settings, lm_tasks)
     engine.use(candidate.beside)
     same_versions = card.provenance.packages == environment.versions(environment.packages(card.engine))
@@ -99,12 +101,15 @@ def _moved(
 ) -> list[int]:
     """Which of the chosen documents read differently when asked again."""
     template = engine.chat_template() if card.subject.chat else None
-    asked = [request for request in prompts.requests(lm_task, card.limit, template) if request.doc_id in chosen]
+    every = prompts.requests(lm_task, card.limit, template, card.generation or prompts.PLAIN, card.seed)
+    asked = [request for request in every if request.doc_id in chosen]
     for request, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
-        request.resps = [answer]
+        hear(request, answer)
     restricted = catalog.tasks()[score.task].restricted
     new, _ = sample_rows(lm_task, asked, choice=score.form == "choice", restricted=restricted)
-    return [row["index"] for row in new if stable_json(row["values"]) != stable_json(rows[row["index"]]["values"])]
+    before = {cardfiles.in_order(row): stable_json(row["values"]) for row in rows}
+    moved = [row["index"] for row in new if stable_json(row["values"]) != before[cardfiles.in_order(row)]]
+    return list(dict.fromkeys(moved))
 
 
 def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candidate:
@@ -119,7 +124,10 @@ def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candid
     if card.origin != "finbench" and not base and not adapter:
         raise FinbenchError("This card does not say exactly which model answered.", "Name it: --base, --adapter")
     which = {"adapter": adapter, "base": base} if adapter else {"model": base or subject.base.alias}
-    found, _ = candidates(Evaluation(**which, bits=subject.bits, chat=subject.chat, engine=card.engine))
+    profile = card.generation.profile if card.generation else "direct"
+    found, _ = candidates(
+        Evaluation(**which, bits=subject.bits, chat=subject.chat, engine=card.engine, profile=profile)
+    )
     chosen = next(c for c in found if (c.subject.adapter is not None) == (adapter is not None))
     for what, stated, real in (
         ("base", subject.base.fingerprint, chosen.subject.base.fingerprint),

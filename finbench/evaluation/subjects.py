@@ -12,7 +12,7 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import BaseModelId, Bits, Contamination, Subject
-from finbench.core.settings import Evaluation, Settings
+from finbench.core.settings import Evaluation, Profile, Settings
 from finbench.engines import Purse
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
@@ -54,7 +54,7 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
             adapter = adapters.find(text)
             on = dummy or adapters.base_of(adapter, wanted.base)
             candidate = _adapter_subject(adapter, on, wanted.bits, wanted.chat)
-            beside = _base_subject(on, candidate.subject.bits, candidate.subject.chat)
+            beside = _base_subject(on, candidate.subject.bits, candidate.subject.chat, wanted.profile)
             found += [beside, candidate]
             tasks += list(adapter.record.recipe.tasks) if adapter.record else []
         except FinbenchError as fault:
@@ -67,7 +67,8 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
         if not named and not dummy:
             hint = "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
             raise FinbenchError("Nothing to evaluate.", hint)
-        found.append(_base_subject(dummy or bases.resolve(str(named)), wanted.bits or 16, bool(wanted.chat)))
+        base = dummy or bases.resolve(str(named))
+        found.append(_base_subject(base, wanted.bits or 16, bool(wanted.chat), wanted.profile))
     unique = {digest(candidate.subject.model_dump()): candidate for candidate in found}
     told_apart: list[Candidate] = []
     for candidate in sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base"):
@@ -79,8 +80,8 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
     return told_apart, list(dict.fromkeys(tasks))
 
 
-def _base_subject(base: bases.Base, bits: Bits, chat: bool) -> Candidate:
-    name = base.id.alias + (f"-{bits}bit" if bits != 16 else "") + ("-chat" if chat else "")
+def _base_subject(base: bases.Base, bits: Bits, chat: bool, profile: Profile) -> Candidate:
+    name = base.id.alias + (f"-{bits}bit" if bits != 16 else "") + ("-chat" if chat and profile == "direct" else "")
     return Candidate(Subject(name=name, base=base.id, bits=bits, chat=chat), base, None)
 
 
@@ -134,6 +135,7 @@ def start_engine(
 ) -> Any:
     """An engine for subjects of one base and bits; call ``use`` next. ``purse``: what an endpoint may cost."""
     made = _started(group, settings, lm_tasks, purse)
+    made.profile, made.think_end = settings.profile, settings.think_end
     if settings.arguments.get("labels") == "best":
         made.best = frozenset(name for name, lm_task in lm_tasks.items() if _takes_the_best(name, lm_task))
     return made

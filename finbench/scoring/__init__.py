@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.scoring import metrics, prompts
+    from finbench.scoring import metrics, prompts, sampling
     from finbench.scoring.measuring import (
         LENIENT,
+        answers,
         baselines,
         clusters_of,
         hidden_metrics,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         paired_difference,
         sample_counts,
         sample_rows,
+        samples_of,
         split_metrics,
         values_of,
     )
@@ -33,6 +35,7 @@ __all__ = [
     "UNTESTABLE",
     "Z95",
     "Difference",
+    "answers",
     "baselines",
     "clusters_of",
     "documents_needed",
@@ -48,6 +51,8 @@ __all__ = [
     "resolve_function",
     "sample_counts",
     "sample_rows",
+    "samples_of",
+    "sampling",
     "seed_spread",
     "split_metrics",
     "task_faults",

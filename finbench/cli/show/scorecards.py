@@ -9,7 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from finbench.cards import Comparison, Contest, endpoint_notes, shown_points, shown_probability, task_views, terminal_tables
+from finbench.cards import (
+    Comparison,
+    Contest,
+    endpoint_notes,
+    shown_points,
+    shown_probability,
+    task_views,
+    terminal_tables,
+)
 from finbench.cli.show.layout import columned, put
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
