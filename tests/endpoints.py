@@ -171,7 +171,11 @@ DIALECTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "positive",
         "",
     ),
-    "ollama": (_with(chat("positive"), reasoning="Profit rose.") | {"system_fingerprint": "fp_ollama"}, "positive", "Profit rose."),
+    "ollama": (
+        _with(chat("positive"), reasoning="Profit rose.") | {"system_fingerprint": "fp_ollama"},
+        "positive",
+        "Profit rose.",
+    ),
     "deepseek": (
         chat("positive", reasoning="Profit rose.", usage={"prompt_tokens": 9, "completion_tokens": 17,
              "prompt_cache_hit_tokens": 0, "prompt_cache_miss_tokens": 9, **_TOKENS}),
@@ -190,6 +194,8 @@ DIALECTS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "mistral": (chat(_PARTS), "positive", "Profit rose."),
     "no usage, no model, unknown fields": (
-        {"choices": [{"message": {"content": "positive", "new": {"a": [1]}}, "also": 1}], "future": None}, "positive", ""
+        {"choices": [{"message": {"content": "positive", "new": {"a": [1]}}, "also": 1}], "future": None},
+        "positive",
+        "",
     ),
 }  # fmt: skip

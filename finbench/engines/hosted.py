@@ -81,7 +81,7 @@ def _sent(method: str, url: str, headers: Mapping[str, str], content: bytes) -> 
     try:
         keyed = any(name.lower() in ("authorization", "x-api-key", "x-goog-api-key", "api-key") for name in left)
         checked_address(url.partition("?")[0], keyed)
-        _here.found = wire.exchange(method, url, left, content)
+        _here.found, _here.sent = wire.exchange(method, url, left, content), True
     except (Passing, FinbenchError, NoConnection) as fault:
         _here.fault = fault
         return 400, json.dumps({"error": {"message": "finbench has told it"}}).encode()
@@ -118,7 +118,7 @@ class LiteLLMWire(Wire):
         missing = [] if stated.get("keys_in_environment") else list(stated.get("missing_keys") or ())
         if self.provider == "huggingface" and os.environ.get("HF_TOKEN"):
             return []
-        return [name for name in missing if not (self.url and name.endswith("_BASE"))]
+        return [name for name in missing if name not in os.environ and not (self.url and name.endswith("_BASE"))]
 
     @property
     def key_hint(self) -> str:  # type: ignore[override]
@@ -143,21 +143,21 @@ class LiteLLMWire(Wire):
 
     def once(self, path: str, body: dict[str, Any] | None) -> Any:
         """One completion, in OpenAI's shape; name and fingerprint are those of the provider's own answer."""
-        _here.wire, _here.found, _here.fault = self, None, None
+        _here.wire, _here.sent, _here.found, _here.fault = self, False, None, None
         try:
             said = self.library.completion(
                 **{**(body or {}), "model": self.asked}, api_base=self.url, timeout=self.timeout
             )
             answer = said.model_dump()
         except Exception as fault:
-            if _here.fault is None and _here.found is None:  # it never came to a request
+            if _here.fault is None and not _here.sent:  # it never came to a request
                 raise self._unasked(fault) from fault
             if _here.fault is None:
                 raise self.no_answer("with something that is no completion") from fault
             raise _here.fault from None
         finally:
             _here.wire = None
-        if _here.found is None:
+        if not _here.sent:
             raise FinbenchError(
                 f"LiteLLM asks {self.provider} in a way that finbench cannot watch.",
                 "Ask an OpenAI-compatible address of it: --engine server --arg url=https://...",
