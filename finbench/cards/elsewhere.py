@@ -39,7 +39,7 @@ def what_it_cost(score: Score) -> str:
     counted += f", {told.uncounted:,} answers not counted" if told.uncounted else ""
     if score.price is None or told.cost is None:
         return f"{counted}, no price known"
-    return f"{counted}, ${told.cost:,.2f}: ${score.price:,.2f} for 1,000 documents (prices: {told.prices})"
+    return f"{counted}; ${told.cost:,.2f} in all, ${score.price:,.2f} for 1,000 documents (prices: {told.prices})"
 
 
 def _left_out(told: Hosted) -> str:

@@ -59,14 +59,12 @@ class Reply:
     fingerprint: str | None
 
 
-class NoReply(FinbenchError):
+def _no_reply(what: str) -> FinbenchError:
     """The endpoint's reply has a shape that no completion has."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"The endpoint answers with something that is no completion: {what}",
-            "Name an OpenAI-compatible endpoint: --arg url=http://127.0.0.1:8000/v1",
-        )
+    return FinbenchError(
+        f"The endpoint answers with something that is no completion: {what}",
+        "Name an OpenAI-compatible endpoint: --arg url=http://127.0.0.1:8000/v1",
+    )
 
 
 def read(found: Any, model: str, *, also: str | None = None) -> Reply:
@@ -78,10 +76,10 @@ def read(found: Any, model: str, *, also: str | None = None) -> Reply:
     named = _name(found, model, also)
     message = choice.get("message", choice)
     if not isinstance(message, dict):
-        raise NoReply(_is("message", message))
+        raise _no_reply(_is("message", message))
     reason = choice.get("finish_reason")
     if not isinstance(reason, str | None):
-        raise NoReply(_is("finish_reason", reason))
+        raise _no_reply(_is("finish_reason", reason))
     reason = (reason or "").lower()
     raw = message.get("content") if message is not choice else choice.get("text")
     text, inside = _text(raw)
@@ -95,7 +93,7 @@ def read(found: Any, model: str, *, also: str | None = None) -> Reply:
         if _BROKEN.search(reason):
             raise Passing(f"it broke an answer off ({shortened(reason)})")
         if message.get("tool_calls") or message.get("function_call") or "tool" in reason or "function" in reason:
-            raise NoReply("the model calls a tool, and none was offered")
+            raise _no_reply("the model calls a tool, and none was offered")
         thought = reasoning or (usage and usage.reasoning)
         if raw is None and not thought:
             raise Passing("its answer has no text (null)")
@@ -105,10 +103,10 @@ def read(found: Any, model: str, *, also: str | None = None) -> Reply:
 def first(found: Any) -> dict[str, Any]:
     """The first choice of a reply."""
     if not isinstance(found, dict):
-        raise NoReply(_is("it", found))
+        raise _no_reply(_is("it", found))
     choices = found.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise NoReply(_is("choices", choices))
+        raise _no_reply(_is("choices", choices))
     return choices[0]
 
 
@@ -123,7 +121,7 @@ def clean(text: str) -> str:
 
 def _string(value: Any, what: str) -> str:
     if not isinstance(value, str):
-        raise NoReply(_is(what, value))
+        raise _no_reply(_is(what, value))
     return clean(value)
 
 
@@ -140,7 +138,7 @@ def _text(content: Any) -> tuple[str, str]:
             inner = part.get(kind, part.get("text"))
             said["thinking"].append(_text(inner)[0] if isinstance(inner, list) else _string(inner, kind))
         else:
-            raise NoReply(_is("a part of the text", part))
+            raise _no_reply(_is("a part of the text", part))
     return "".join(said["text"]), "".join(said["thinking"])
 
 
@@ -163,7 +161,7 @@ def _name(found: dict[str, Any], model: str, also: str | None) -> str | None:
     if named is None or named == "":
         return None
     if not isinstance(named, str) or len(named) > 500:
-        raise NoReply(_is("model", named))
+        raise _no_reply(_is("model", named))
     named = clean(named)
     if not any(same_model(one, named) for one in (model, also) if one):
         raise FinbenchError(

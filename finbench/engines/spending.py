@@ -36,9 +36,9 @@ class Purse:
         self.budget, self.spent, self._under_way, self._requests = budget, 0.0, 0.0, 0
         self._changed = threading.Condition()
 
-    def share(self, worst: float) -> Share:
+    def share(self, worst: float) -> Reservation:
         """Set aside what a request costs at worst, for a ``with``; waits for others that may turn out cheaper."""
-        return Share(self, worst)
+        return Reservation(self, worst)
 
     def reserve(self, worst: float) -> None:
         """Raises Spent where nothing is under way that could leave room."""
@@ -46,7 +46,7 @@ class Purse:
             while self.budget is not None and self.spent + self._under_way + worst > self.budget:
                 if not self._requests:
                     raise Spent(
-                        f"The budget of ${self.budget:,.2f} ends here: ${self.spent:,.4f} were spent, "
+                        f"The budget of ${self.budget:,.6g} ends here: ${self.spent:,.4f} were spent, "
                         f"and the next request may cost ${worst:,.4f}.",
                         "What was answered is kept. Go on by repeating the command; every command has its --budget.",
                     )
@@ -63,13 +63,13 @@ class Purse:
             self._changed.notify_all()
 
 
-class Share:
+class Reservation:
     """What is set aside of a purse for one request. ``cost``: what it has cost, once that is known."""
 
     def __init__(self, purse: Purse, worst: float) -> None:
         self.purse, self.worst, self.cost, self._held = purse, worst, 0.0, False
 
-    def __enter__(self) -> Share:
+    def __enter__(self) -> Reservation:
         self.purse.reserve(self.worst)
         self._held = True
         return self
