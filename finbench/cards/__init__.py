@@ -15,7 +15,6 @@ if TYPE_CHECKING:
         RowsByTask,
         aggregation_of,
         compare,
-        setup_of,
         shown_points,
         shown_probability,
     )
@@ -32,9 +31,11 @@ if TYPE_CHECKING:
         shorten_name,
         task_views,
         terminal_tables,
+        thinking_tokens,
         write_reports,
     )
     from finbench.cards.reporting import report
+    from finbench.cards.setups import setup_of
 else:
     __getattr__ = face(__name__)
 
@@ -65,5 +66,6 @@ __all__ = [
     "shown_probability",
     "task_views",
     "terminal_tables",
+    "thinking_tokens",
     "write_reports",
 ]

@@ -141,16 +141,16 @@ class ServerEngine(Engine):
 
     def _answered(self, path: str, asks: dict[str, Any]) -> Any:
         """The answer of an endpoint, which may refuse a field that is not OpenAI's: then it is asked without it."""
+        sent = {key: value for key, value in asks.items() if key not in self.refused}
         try:
-            return self.endpoint.ask(path, {key: value for key, value in asks.items() if key not in self.refused})
-        except Refused:
-            raise
+            return self.endpoint.ask(path, sent)
         except FinbenchError as fault:
-            if _SWITCH not in asks or _SWITCH in self.refused or _SWITCH not in fault.message:
+            if isinstance(fault, Refused) or _SWITCH not in sent or _SWITCH not in fault.message:
                 raise
-            self.refused.add(_SWITCH)
+        if _SWITCH not in self.refused:
             say(f"The endpoint takes no {_SWITCH}: whether the model thinks is its own affair.")
-            return self._answered(path, asks)
+        self.refused.add(_SWITCH)
+        return self._answered(path, asks)
 
     def _scored(self, context: str, continuation: str) -> tuple[float, bool]:
         if _messages(context) is not None:
