@@ -15,7 +15,6 @@ if TYPE_CHECKING:
         RowsByTask,
         aggregation_of,
         compare,
-        setup_of,
         shown_points,
         shown_probability,
     )
@@ -33,9 +32,11 @@ if TYPE_CHECKING:
         shorten_name,
         task_views,
         terminal_tables,
+        thinking_tokens,
         write_reports,
     )
     from finbench.cards.reporting import report
+    from finbench.cards.setups import setup_of
 else:
     __getattr__ = face(__name__)
 
@@ -67,6 +68,7 @@ __all__ = [
     "shown_probability",
     "task_views",
     "terminal_tables",
+    "thinking_tokens",
     "what_it_cost",
     "who_answered",
     "write_reports",

@@ -20,6 +20,7 @@ from typing import Any
 
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
 
+from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.engines import replies, spending, thinking
 from finbench.engines.hosted import LiteLLMWire
@@ -246,7 +247,7 @@ class EndpointEngine(Engine):
                     share.cost = worst
                     raise
                 reply = found[0] if isinstance(found, tuple) else found
-                share.cost = worst if reply.usage is None else self._cost(reply.usage)
+                share.cost = self._cost(reply.usage, worst)
                 return found, self._note(reply, share.cost, left)
 
     def _learnt(self, fault: Rejected, sent: Mapping[str, Any]) -> bool:
@@ -261,18 +262,24 @@ class EndpointEngine(Engine):
                     return False
                 self.limit, self.limit_is_sure = _LIMITS[1 - _LIMITS.index(name)], True
         elif name is not None:
+            if name not in self.unsupported:
+                thinks = name in ("chat_template_kwargs", "reasoning_effort")
+                after = "whether the model thinks is its own affair" if thinks else "the scorecard says so"
+                say(f"The endpoint takes no {name}: {after}.")
             self.unsupported |= {name}
         return name is not None
 
-    def _cost(self, usage: Usage) -> float:
-        return self.prices.of(usage.prompt, usage.answer) if self.prices else 0.0
+    def _cost(self, usage: Usage | None, worst: float) -> float:
+        if self.prices is None or usage is None or usage.prompt is None:
+            return worst
+        return self.prices.of(usage.prompt, usage.answer)
 
     def _note(self, reply: Reply, cost: float, left: frozenset[str]) -> dict[str, Any]:
         """What the journal keeps of a reply, and the card sums."""
         note: dict[str, Any] = {"day": datetime.now(UTC).strftime("%Y-%m-%d")}
         note |= {"model": reply.model} if reply.model else {}
         note |= {"fingerprint": reply.fingerprint} if reply.fingerprint else {}
-        if reply.usage:
+        if reply.usage and reply.usage.prompt is not None:
             note |= {"prompt": reply.usage.prompt, "answer": reply.usage.answer, "reasoning": reply.usage.reasoning}
         if self.prices:
             note |= {"cost": cost, "prices": [self.prices.prompt, self.prices.answer, self.prices.source]}

@@ -36,9 +36,9 @@ _PARTIAL = re.compile("\ufffd|^bytes:|<0x[0-9A-Fa-f]{2}>")  # a token that is pa
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens, as the endpoint counts them; ``reasoning`` are part of ``answer``."""
+    """Tokens, as the endpoint counts them; ``reasoning`` are part of ``answer``; some count no ``prompt``."""
 
-    prompt: int
+    prompt: int | None
     answer: int
     reasoning: int
 
@@ -149,9 +149,11 @@ def _usage(stated: Any) -> Usage | None:
     details = stated.get("completion_tokens_details") or {}
     counts: list[Any] = [stated.get("prompt_tokens"), stated.get("completion_tokens")]
     counts += [(details.get("reasoning_tokens") if isinstance(details, dict) else None) or 0]
-    if not all(type(count) is int and 0 <= count <= _MOST_TOKENS for count in counts):
+    prompt, answer, reasoning = (
+        count if type(count) is int and 0 <= count <= _MOST_TOKENS else None for count in counts
+    )
+    if answer is None or reasoning is None:
         return None
-    prompt, answer, reasoning = counts
     return Usage(prompt, answer if answer >= reasoning else answer + reasoning, reasoning)  # some count them apart
 
 

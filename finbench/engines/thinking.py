@@ -6,7 +6,6 @@ is never closed is no answer, whatever stands in it; nor is one without any mark
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import re
@@ -264,9 +263,12 @@ def _final(text: str, until: Sequence[str], ended: bool, specials: Collection[st
     if fenced := _FENCE.match(said):
         said, ended = " ".join(fenced[1].split()), ended or bool(fenced[2])
     elif said[:1] in ("[", "{"):
-        with contextlib.suppress(ValueError, RecursionError):
+        try:
             _, end_of = json.JSONDecoder().raw_decode(said)
             said, ended = " ".join(said[:end_of].split("\n")) + said[end_of:], ended or end_of == len(said)
+        except (ValueError, RecursionError):
+            if not ended:  # the first of its lines is not the answer
+                return "", False
     cut = min((said.partition(stop)[0] for stop in until if stop), key=len, default=said)
     whole = ended or len(cut) < len(said)
     return (cut.strip() if whole else ""), whole

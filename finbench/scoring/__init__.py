@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         sample_rows,
         samples_of,
         split_metrics,
+        value_of,
         values_of,
     )
     from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar
@@ -57,6 +58,7 @@ __all__ = [
     "split_metrics",
     "task_faults",
     "task_of_examples",
+    "value_of",
     "values_of",
     "welch",
 ]

@@ -23,6 +23,15 @@ RIGHT = ("acc", "exact_match")  # metrics that say whether an answer is right, t
 SLOW_RESAMPLES = 500  # where every resample calls Python: 5,000 documents take seconds, not minutes
 
 
+def value_of(
+    values: Sequence[Any], aggregation: Aggregation, samples: int = 1, rows: Sequence[int] | None = None
+) -> float:
+    """The aggregated value of a metric over the documents ``rows`` (None: all); of several samples their mean."""
+    chosen = range(len(values) // samples) if rows is None else rows
+    runs = [[values[samples * row + run] for row in chosen] for run in range(samples)]
+    return sum(float(aggregation(run)) for run in runs) / samples
+
+
 def measure(
     values: Sequence[Any],
     aggregation: Aggregation,
@@ -42,15 +51,11 @@ def measure(
     metric = metrics.averaged(summed(aggregation.__name__, values), samples)
     clusters = None if clusters is None else clusters[::samples]
     independent = clusters is None or len(set(clusters)) == n
-
-    def over(rows: Sequence[int]) -> float:
-        runs = range(samples)
-        return sum(float(aggregation([values[samples * row + run] for row in rows])) for run in runs) / samples
-
     if metric is None:
         method = "bootstrap" if independent else "cluster bootstrap"
-        return _called(over, _groups(clusters, n), np.random.default_rng(0), method, within)[0]
-    stated = over(range(n))
+        units, rng = _groups(clusters, n), np.random.default_rng(0)
+        return _called(lambda rows: value_of(values, aggregation, samples, rows), units, rng, method, within)[0]
+    stated = value_of(values, aggregation, samples)
     if aggregation.__name__ == "mean" and samples == 1 and independent and np.isin(values, (0.0, 1.0)).all():
         found = stats.wilson(int(sum(values)), len(values))
     else:
@@ -112,12 +117,8 @@ def paired_difference(
         return paired.difference(both.parts[:n], both.parts[n:], both.statistic, clusters, bounds=within)
     units, rng = _groups(clusters, n), np.random.default_rng(0)
 
-    def over(values: Sequence[Any], rows: Sequence[int]) -> float:
-        runs = range(samples)
-        return sum(float(aggregation([values[samples * row + run] for row in rows])) for run in runs) / samples
-
     def gap(rows: Sequence[int]) -> float:
-        return over(a, rows) - over(b, rows)
+        return value_of(a, aggregation, samples, rows) - value_of(b, aggregation, samples, rows)
 
     found, error = _called(gap, units, rng, "paired bootstrap", paired.UNBOUNDED)
     extreme = 0
@@ -127,7 +128,8 @@ def paired_difference(
             for row in units[unit]:
                 part = slice(samples * row, samples * (row + 1))
                 one[part], other[part] = other[part], one[part]
-        extreme += abs(over(one, range(n)) - over(other, range(n))) >= abs(found.value) - 1e-12
+        moved = value_of(one, aggregation, samples) - value_of(other, aggregation, samples)
+        extreme += abs(moved) >= abs(found.value) - 1e-12
     return paired.Difference(found, (extreme + 1) / (SLOW_RESAMPLES + 1), error, len(units))
 
 

@@ -34,6 +34,8 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
         out.print(table)
         out.print()
     out.print("[dim]▓▒ 95 % interval; lenient: score under lenient parsing; parsed: share that parses strictly[/]")
+    if any(view.generated for view in task_views(cards)):
+        put("[dim]cut off: share that the budget cut off; thought: tokens of reasoning an answer[/]", wrap=True)
     for view in task_views(cards):
         for warning in view.warnings:
             put(f"[yellow]{escape(view.title)}:[/] {escape(warning)}", wrap=True)
