@@ -28,7 +28,14 @@ SAMPLED: dict[str, Any] = {"profile": "think", "temperature": 0.9, "top_p": 0.9,
 
 
 def dummy(out: Path, **options: Any) -> Any:
-    stated = {"engine": "dummy", "tasks": ["mini_sentiment"], "limit": 40, "out": out, "model": "smollm2-135m", **options}
+    stated = {
+        "engine": "dummy",
+        "tasks": ["mini_sentiment"],
+        "limit": 40,
+        "out": out,
+        "model": "smollm2-135m",
+        **options,
+    }
     [card] = evaluator.evaluate(**stated)
     return card
 
@@ -38,7 +45,13 @@ def dummy(out: Path, **options: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("chat", "turns", "system"),
-    [(True, None, None), (True, False, None), (True, True, "Be brief."), (True, False, "Be brief."), (False, None, "Be.")],
+    [
+        (True, None, None),
+        (True, False, None),
+        (True, True, "Be brief."),
+        (True, False, "Be brief."),
+        (False, None, "Be."),
+    ],
 )
 def test_prompts_are_those_of_stock_lm_eval_to_the_letter(chat: bool, turns: bool | None, system: str | None) -> None:
     from lm_eval import simple_evaluate

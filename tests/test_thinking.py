@@ -28,8 +28,8 @@ WRITTEN = {
     "Magistral": "[THINK]Up, so negative? No.[/THINK]positive</s>",
     "gpt-oss": "<|channel|>analysis<|message|>negative? No.<|end|><|start|>assistant<|channel|>final<|message|>positive"
     "<|return|>",
-    "gpt-oss with a preamble": "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>commentary<|message|>"
-    "negative<|end|><|start|>assistant<|channel|>final <|constrain|>text<|message|>positive<|return|>",
+    "gpt-oss with a preamble": "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant"
+    "<|channel|>commentary<|message|>negative<|end|><|start|>assistant<|channel|>final <|constrain|>text<|message|>positive<|return|>",
     "gpt-oss, stripped": "analysisThe profit rose, not negative.assistantfinalpositive",
     "Gemma 4": "<|channel>thought\nnegative? No.<channel|>positive<turn|>",
     "Seed-OSS": "<seed:think>negative? No.</seed:think>positive",
@@ -186,7 +186,7 @@ def test_cot_asks_before_the_cue_and_after_the_question() -> None:
     def template(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return repr(messages)
 
-    [turn] = eval(str(prompts.prompt(lm_task, doc, template, how)))  # noqa: S307  our own repr
+    [turn] = eval(str(prompts.prompt(lm_task, doc, template, how)))
     assert turn["content"] == plain.removesuffix(f"\n\n{prompts.REASONING}")
     lm_task.config.metadata["finbench_cot"] = "Show your work. Answer: <number>"
     assert str(prompts.prompt(lm_task, doc, template, how)).count("Show your work.") == 1
