@@ -19,7 +19,18 @@ from finbench.core import records
 from finbench.core.prose import wrapped
 
 HERE = Path(__file__).parent
-NOUNS = ("Scorecard", "Subject", "BaseModelId", "Generation", "Score", "Answers", "Overlap", "Measure", "DataId", "Provenance")
+NOUNS = (
+    "Scorecard",
+    "Subject",
+    "BaseModelId",
+    "Generation",
+    "Score",
+    "Answers",
+    "Overlap",
+    "Measure",
+    "DataId",
+    "Provenance",
+)
 HEAD = """# The scorecard, schema {number}
 
 Written by `python docs/generate.py` from `finbench/core/records.py`.
