@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +30,14 @@ SAMPLED: dict[str, Any] = {"profile": "think", "temperature": 0.9, "top_p": 0.9,
 
 
 def dummy(out: Path, **options: Any) -> Any:
-    stated = {"engine": "dummy", "tasks": ["mini_sentiment"], "limit": 40, "out": out, "model": "smollm2-135m", **options}
+    stated = {
+        "engine": "dummy",
+        "tasks": ["mini_sentiment"],
+        "limit": 40,
+        "out": out,
+        "model": "smollm2-135m",
+        **options,
+    }
     [card] = evaluator.evaluate(**stated)
     return card
 
@@ -38,7 +47,13 @@ def dummy(out: Path, **options: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("chat", "turns", "system"),
-    [(True, None, None), (True, False, None), (True, True, "Be brief."), (True, False, "Be brief."), (False, None, "Be.")],
+    [
+        (True, None, None),
+        (True, False, None),
+        (True, True, "Be brief."),
+        (True, False, "Be brief."),
+        (False, None, "Be."),
+    ],
 )
 def test_prompts_are_those_of_stock_lm_eval_to_the_letter(chat: bool, turns: bool | None, system: str | None) -> None:
     from lm_eval import simple_evaluate
@@ -173,6 +188,19 @@ def test_what_was_sampled_before_a_stop_is_not_sampled_again(
     hf(llama, tmp_path / "torn", arguments={"dtype": "float32", "batch_size": 2})
     assert len(kept) == len(set(kept)) == 18
     assert answers(tmp_path / "torn") == answers(tmp_path / "whole")
+
+
+def test_a_run_that_is_killed_goes_on_with_the_same_samples(llama: Path, tmp_path: Path) -> None:
+    """kill -9 at forward passes drawn at random, by tests/kills.py; the rows are then those of a run in one go."""
+    stated = {**SAMPLED, "model": str(llama), "tasks": ["mini_sentiment"], "limit": 8, "data_dir": str(tmp_path)}
+    stated |= {"out": str(tmp_path / "runs"), "arguments": {"dtype": "float32", "batch_size": 4}, "reports": False}
+    (tmp_path / "runs").mkdir()
+    script = str(Path(__file__).with_name("kills.py"))
+    done = subprocess.run([sys.executable, script, json.dumps(stated), "1", "3"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["stops"]
+    assert answers(Path(told["out"])) == answers(tmp_path / "runs" / "whole")
 
 
 def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,8 +29,9 @@ WRITTEN = {
     "Magistral": "[THINK]Up, so negative? No.[/THINK]positive</s>",
     "gpt-oss": "<|channel|>analysis<|message|>negative? No.<|end|><|start|>assistant<|channel|>final<|message|>positive"
     "<|return|>",
-    "gpt-oss with a preamble": "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant<|channel|>commentary<|message|>"
-    "negative<|end|><|start|>assistant<|channel|>final <|constrain|>text<|message|>positive<|return|>",
+    "gpt-oss with a preamble": "<|channel|>analysis<|message|>Hm<|end|><|start|>assistant"
+    "<|channel|>commentary<|message|>negative<|end|><|start|>assistant"
+    "<|channel|>final <|constrain|>text<|message|>positive<|return|>",
     "gpt-oss, stripped": "analysisThe profit rose, not negative.assistantfinalpositive",
     "Gemma 4": "<|channel>thought\nnegative? No.<channel|>positive<turn|>",
     "Seed-OSS": "<seed:think>negative? No.</seed:think>positive",
@@ -186,7 +188,15 @@ def test_cot_asks_before_the_cue_and_after_the_question() -> None:
     def template(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return repr(messages)
 
-    [turn] = eval(str(prompts.prompt(lm_task, doc, template, how)))  # noqa: S307  our own repr
+    [turn] = eval(str(prompts.prompt(lm_task, doc, template, how)))
     assert turn["content"] == plain.removesuffix(f"\n\n{prompts.REASONING}")
     lm_task.config.metadata["finbench_cot"] = "Show your work. Answer: <number>"
     assert str(prompts.prompt(lm_task, doc, template, how)).count("Show your work.") == 1
+
+
+def test_the_page_names_every_family_with_its_marks() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "evaluation.md").read_text()
+    table = page[page.index("| families | marks") :]
+    for family in FAMILIES:
+        assert f"| {family.models} | `" in table
+    assert all(name in page for name in thinking._SWITCHES)

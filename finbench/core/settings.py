@@ -33,14 +33,14 @@ class Settings:
     chat: Annotated[bool | None, "Chat template; default: as trained."] = None
     shots: Annotated[int, "Worked examples a prompt, from the train split."] = 0
     limit: Annotated[int | None, "So many rows of each task, a sample of its test: a partial card."] = None
-    seed: Annotated[int, "Seed of the worked examples."] = 0
+    seed: Annotated[int, "Seed of worked examples and of sampling."] = 0
     arguments: Annotated[
         Mapping[str, str | int | float],
         "--arg",
         "dtype=, batch_size=, truncate=left, labels=best; hf: merge=no; vllm: tensor_parallel=2; server, api: url=.",
     ] = field(default_factory=dict)
     metadata: Annotated[Mapping[str, str], "Of a data set: agreement=75 (fpb)."] = field(default_factory=dict)
-    profile: Annotated[Profile, "direct, chat, think or cot: how models answer (docs/evaluation.md)."] = "direct"
+    profile: Annotated[Profile, "direct, chat, think or cot: how models answer."] = "direct"
     max_tokens: Annotated[int | None, "Tokens an answer may take, reasoning included; not for direct."] = None
     temperature: Annotated[float | None, "Of sampling; default: the most probable token."] = None
     top_p: Annotated[float | None, "Share of the probability that is sampled from."] = None

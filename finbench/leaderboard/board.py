@@ -82,6 +82,7 @@ class BoardRow:
     group: int | None = None
     on_cost_front: bool = False
     on_memory_front: bool = False
+    on_thinking_front: bool = False
 
     @property
     def seen(self) -> float | None:
@@ -112,6 +113,11 @@ class BoardTest(Heading):
     key: str
     whole: bool
     rows: list[BoardRow] = field(default_factory=list)
+
+    @property
+    def generated(self) -> bool:
+        """Answers were generated under another profile than direct, so that tokens were counted."""
+        return any(row.score.answers for row in self.rows)
 
     @property
     def ranked(self) -> bool:
@@ -214,8 +220,10 @@ def _place(test: BoardTest) -> None:
     machines = [row.entry.machine for row in test.rows]
     costs = front(good, [row.cost for row in test.rows], machines)
     memories = front(good, [row.entry.card.peak_memory_bytes or None for row in test.rows], machines)
-    for row, cost, memory in zip(test.rows, costs, memories, strict=True):
-        row.on_cost_front, row.on_memory_front = cost, memory
+    # tokens are the same on every machine
+    thoughts = front(good, [row.thinking for row in test.rows], [""] * len(good))
+    for row, *fronts in zip(test.rows, costs, memories, thoughts, strict=True):
+        row.on_cost_front, row.on_memory_front, row.on_thinking_front = fronts
 
 
 def tied(score: Score, samples: Sequence[Sequence[dict[str, Any]]]) -> list[int | None]:
