@@ -19,7 +19,19 @@ from finbench.core import records
 from finbench.core.prose import wrapped
 
 HERE = Path(__file__).parent
-NOUNS = ("Scorecard", "Subject", "BaseModelId", "Score", "Overlap", "Measure", "DataId", "Provenance")
+NOUNS = (
+    "Scorecard",
+    "Subject",
+    "BaseModelId",
+    "Generation",
+    "Score",
+    "Answers",
+    "Hosted",
+    "Overlap",
+    "Measure",
+    "DataId",
+    "Provenance",
+)
 HEAD = """# The scorecard, schema {number}
 
 Written by `python docs/generate.py` from `finbench/core/records.py`.
@@ -65,6 +77,9 @@ model again, can show it.
 | `values` | object | what the task's scorer gives for this answer, by metric |
 | `answer` | string or list | the answer, or the log-likelihoods of the labels (where the card's arguments say `labels: best`, upper bounds of all but the best); only where the licence lets texts be shown |
 | `answer_sha256` | string | its salted hash otherwise |
+| `reasoning_tokens`, `answer_tokens`, `truncated` | integer, integer, true or false | of answers under another profile than direct: tokens of the reasoning and of what follows it, and whether the budget cut the answer off (then it is empty) |
+| `sample` | integer | number of the answer to this prompt, where there are several: one row for each |
+| `reading` | string | where there are several: a hash of what the answer says, by which samples vote; empty where it did not parse |
 """
 
 

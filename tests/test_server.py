@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from finbench.core.errors import FinbenchError, Interrupted
-from finbench.engines import http
-from finbench.engines.endpoint import ServerEngine
+from finbench.engines import http, replies
+from finbench.engines.endpoint import EndpointEngine
 from finbench.evaluation import evaluator
 from finbench.models import bases
 from finbench.scoring import prompts
@@ -106,7 +106,9 @@ class Endpoint:
         best = [{"": float(row.max())} for row in rows[:-1]]
         offsets = [start for start, _ in ids["offset_mapping"]]
         offsets += [len(asked["prompt"])] * (len(said) - len(offsets))
-        part = {"text_offset": offsets, "token_logprobs": [None, *values], "top_logprobs": [None, *best]}
+        spelled = [self.tokenizer.decode([token]) for token in said]
+        part = {"tokens": spelled, "text_offset": offsets, "token_logprobs": [None, *values]}
+        part["top_logprobs"] = [None, *best]
         return {"text": asked["prompt"] + text, "logprobs": part}
 
 
@@ -156,7 +158,7 @@ def test_log_likelihoods_and_greediness_are_those_of_the_hf_engine(endpoint: End
 
     [lm_task] = prompts.load(catalog.expand(["fpb_mc"]), data).values()
     requests = prompts.requests(lm_task, 6)
-    found = ServerEngine(endpoint.url, "tiny").answer(requests, lambda part: None)
+    found = EndpointEngine("server", "tiny", {"url": endpoint.url}).answer(requests, lambda part: None)
     expected = HFEngine(bases.resolve(str(llama)), dtype="float32").answer(requests, lambda part: None)
     assert max(abs(a[0] - b[0]) for a, b in zip(found, expected, strict=True)) < 1e-3
     assert [a[1] for a in found] == [b[1] for b in expected]
@@ -170,8 +172,7 @@ def test_passing_faults_are_retried_and_lasting_ones_told(
     endpoint.faults[:] = [429, 503, 1, 500]
     assert examined(endpoint, tmp_path / "a").scores[0].n == 8
     assert endpoint.faults == []
-    assert len(pauses) == 4
-    assert min(pauses) >= 0.4
+    assert min(sorted(pauses)[-4:]) >= 0.4  # shorter ones keep a distance after the 429
     endpoint.faults[:] = [503] * 1000
     with pytest.raises(http.Refused, match="after 6 attempts: 503 busy"):
         examined(endpoint, tmp_path / "b")
@@ -226,19 +227,16 @@ def test_ctrl_c_ends_a_run_on_an_endpoint_that_is_silent(tmp_path: Path) -> None
     assert process.returncode == 130, said
 
 
-def test_a_token_across_the_seam_belongs_to_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_across_the_seam_belongs_to_the_answer() -> None:
     part = {
+        "tokens": ["a q", "uestio", "n: p", "ositive"],
         "text_offset": [0, 3, 9, 13],
         "token_logprobs": [None, -1.0, -2.0, -4.0],
         "top_logprobs": [None, {"x": -1.0}, {"y": -2.0}, {"z": -1.0}],
     }
-    engine = ServerEngine.__new__(ServerEngine)
-    engine.model = "tiny"
     context, continuation = "a question:", " positive"  # the second token begins in one and ends in the other
-    monkeypatch.setattr(
-        engine, "_first", lambda path, asks: {"text": context + continuation, "logprobs": part}, raising=False
-    )
-    assert engine._scored(context, continuation) == (-6.0, False)
+    found = {"choices": [{"text": context + continuation, "logprobs": part}]}
+    assert replies.log_likelihood(found, context + continuation, len(context)) == (-6.0, False)
 
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(
@@ -428,9 +426,9 @@ def test_no_redirect_is_followed_and_no_proxy_sees_this_machine(monkeypatch: pyt
 @pytest.mark.parametrize("told", [[], ["m"], {"data": ["m"]}, {"data": "m"}, {"data": None}, "m", 1, None])
 def test_a_list_of_models_that_is_none_is_passed_over(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http.Endpoint, "ask", lambda self, path: told)
-    ServerEngine("http://127.0.0.1:1/v1", "m")
+    EndpointEngine("server", "m", {"url": "http://127.0.0.1:1/v1"})
     for some in ({"data": [{"id": "other"}]}, [{"id": "other"}]):
         monkeypatch.setattr(http.Endpoint, "ask", lambda self, path, some=some: some)
         with pytest.raises(FinbenchError, match="no model 'm'") as caught:
-            ServerEngine("http://127.0.0.1:1/v1", "m")
+            EndpointEngine("server", "m", {"url": "http://127.0.0.1:1/v1"})
         assert "other" in caught.value.hint

@@ -329,3 +329,20 @@ def test_the_head_in_float32_is_vllms_own_and_copied_once() -> None:
         assert "finbench_wide" not in layer.state_dict()
     finally:
         LogitsProcessor._apply_head = own
+
+
+def test_whole_turns_are_those_of_the_hf_engine(base: Path) -> None:
+    """Of a model that never thinks: its tokens, and what ended them."""
+    from finbench.core.records import Generation
+    from finbench.engines.hf import HFEngine
+
+    [lm_task] = prompts.load(catalog.expand(["mini_sentiment"]), None).values()
+    made = engine(base, [])
+    made.profile = "think"
+    requests = prompts.requests(lm_task, 8, made.chat_template(), Generation(profile="think", max_tokens=24))
+    found = made.answer(requests, lambda part: None)
+    made.close()
+    hf = HFEngine(bases.resolve(str(base)), dtype="float32")
+    hf.profile = "think"
+    assert found == hf.answer(requests, lambda part: None)
+    assert all(answer.answer_tokens + answer.reasoning_tokens <= 24 for answer in found)

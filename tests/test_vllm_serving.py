@@ -21,7 +21,7 @@ import pytest
 from conftest import files_of, hub_environment, make_llama, make_lora, upload
 from finbench.core import catalog
 from finbench.engines import http
-from finbench.engines.endpoint import ServerEngine
+from finbench.engines.endpoint import EndpointEngine
 from finbench.evaluation import evaluator
 from finbench.hub.dev.server import DevHub
 from finbench.models import bases
@@ -135,7 +135,7 @@ def test_a_zoo_is_served_to_those_with_the_key_and_ends_without_a_trace(
         hf = HFEngine(bases.resolve(str(base)), dtype="float32", merge=False)
         for name, adapter in (("tiny-llama-128", None), ("one", zoo[0]), ("two", zoo[1])):
             hf.use(adapter)
-            engine = ServerEngine(url, name)
+            engine = EndpointEngine("server", name, {"url": url})
             assert engine.answer(requests, lambda part: None) == hf.answer(requests, lambda part: None)
             found, expected = engine.answer(pairs, lambda part: None), hf.answer(pairs, lambda part: None)
             assert max(abs(a[0] - b[0]) for a, b in zip(found, expected, strict=True)) < 1e-3

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
         RowsByTask,
         aggregation_of,
         compare,
-        setup_of,
         shown_points,
         shown_probability,
     )
+    from finbench.cards.elsewhere import endpoint_notes, what_it_cost, who_answered
     from finbench.cards.exports import eval_results, export_card, model_index
     from finbench.cards.render import (
         Heading,
@@ -32,9 +32,11 @@ if TYPE_CHECKING:
         shorten_name,
         task_views,
         terminal_tables,
+        thinking_tokens,
         write_reports,
     )
     from finbench.cards.reporting import report
+    from finbench.cards.setups import setup_of
 else:
     __getattr__ = face(__name__)
 
@@ -50,6 +52,7 @@ __all__ = [
     "compare",
     "conditions_of",
     "describe_subject",
+    "endpoint_notes",
     "eval_results",
     "export_card",
     "from_template",
@@ -65,5 +68,8 @@ __all__ = [
     "shown_probability",
     "task_views",
     "terminal_tables",
+    "thinking_tokens",
+    "what_it_cost",
+    "who_answered",
     "write_reports",
 ]

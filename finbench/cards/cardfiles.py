@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +144,16 @@ def rows_by_task(path: Path, card: Scorecard) -> dict[str, list[dict[str, Any]]]
         for row in rows:
             if row["values"].keys() != rows[0]["values"].keys() or score.main_metric not in row["values"]:
                 raise _forged(path, f"row {row['index']} of {score.task} has other metrics than the score")
-    return {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in found.items()}
+    return {task: sorted(rows, key=in_order) for task, rows in found.items()}
 
 
 def _forged(path: Path, what: str) -> FinbenchError:
     return FinbenchError(f"The samples of {path} cannot be used: {what}.", f"finbench verify {path}")
+
+
+def in_order(row: Mapping[str, Any]) -> tuple[int, int]:
+    """Rows of a task are sorted by document, then by sample."""
+    return int(row["index"]), int(row.get("sample", 0))
 
 
 def unlike_row(row: dict[str, Any]) -> str:
@@ -156,6 +161,8 @@ def unlike_row(row: dict[str, Any]) -> str:
     kinds = {"task": str, "index": int, "doc": str, "cluster": str, "values": dict}
     if lacking := [name for name in kinds if name not in row]:
         return f"lacks {', '.join(lacking)}"
+    may = {"sample": int, "reading": str, "reasoning_tokens": int, "answer_tokens": int, "truncated": bool}
+    kinds |= {name: kind for name, kind in may.items() if name in row}
     return next((f"{name} is of a wrong type" for name, kind in kinds.items() if type(row[name]) is not kind), "")
 
 
@@ -271,6 +278,8 @@ def store(folder: Path, card: Scorecard, samples: dict[str, list[dict[str, Any]]
 def run_key(card: Scorecard) -> str:
     """Digest of all that decides an answer except task and data: subject, settings, versions."""
     settings = card.model_dump(include={"engine", "shots", "limit", "seed", "arguments", "computed", "chat_template"})
+    if card.generation is not None:
+        settings["generation"] = card.generation.model_dump()
     # what is for people; the structure of a base decides its fingerprint
     told: dict[str, Any] = {"name": True, "adapter_name": True, "adapter_source": True, "base": {"structure"}}
     made_with = {"versions": card.provenance.packages, "finbench": card.provenance.finbench}

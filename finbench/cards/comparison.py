@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import cardfiles
+from finbench.cards import cardfiles, setups
+from finbench.cards.setups import setup_of
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
 from finbench.core.files import json_lines
@@ -26,6 +27,8 @@ from finbench.scoring import (
     mcnemar,
     metrics,
     paired_difference,
+    samples_of,
+    value_of,
     values_of,
 )
 
@@ -120,12 +123,17 @@ def _load(path: Path) -> LoadedCard:
 
 
 def compare(
-    cards: Sequence[Path | str], *, tasks: Sequence[str] = (), data_dir: Path | None = None
+    cards: Sequence[Path | str],
+    *,
+    tasks: Sequence[str] = (),
+    data_dir: Path | None = None,
+    across_profiles: bool = False,
 ) -> list[Comparison]:
     """Compare the first card with each other one, on every task they share (or on ``tasks``).
 
     p-values are adjusted over all tasks and pairs at once (Holm). Raises FinbenchError, naming the field, for
-    cards whose task digest, data digest or prompt style differ, and for cards without samples.
+    cards whose task digest, data digest or prompt style differ, and for cards without samples; for other profiles,
+    budgets and chat templates too, unless ``across_profiles`` asks for just that.
     """
     found = [_load(Path(card)) for card in cards]
     names = Counter(side.name for side in found)
@@ -146,7 +154,7 @@ def compare(
                 named if shared else "Score both on the same tasks: finbench eval --tasks fpb",
             )
         for task in chosen:
-            _same_setup(first, other, task)
+            _same_setup(first, other, task, across_profiles)
         sides.append((other, chosen))
     pairs = []
     for other, chosen in sides:
@@ -158,25 +166,16 @@ def compare(
     return pairs
 
 
-def setup_of(card: Scorecard, score: Score) -> dict[str, Any]:
-    """What two scores must share to be comparable, by the field of the card."""
-    return {
-        "task_digest": score.task_digest,
-        "main_metric": score.main_metric,
-        "lower_is_better": sorted(score.lower_is_better),
-        "data.digest": score.data.digest,
-        "n": score.n,
-        "subject.chat": card.subject.chat,
-        "shots": card.shots,
-        "seed": card.seed if card.shots else None,
-        "fewshot_split": score.fewshot_split,
-        "fewshot_digest": score.fewshot_digest,
-    }
-
-
-def _same_setup(a: LoadedCard, b: LoadedCard, task: str) -> None:
+def _same_setup(a: LoadedCard, b: LoadedCard, task: str, across_profiles: bool) -> None:
     one, other = (setup_of(side.card, side.scores[task]) for side in (a, b))
-    wrong = [f"{field}: {_short(one[field])} and {_short(other[field])}" for field in one if one[field] != other[field]]
+    apart = setups.apart(one, other, across_profiles)
+    wrong = [f"{field}: {_short(first)} and {_short(second)}" for field, (first, second) in apart.items()]
+    if "profile" in apart and apart.keys() <= setups.OF_PROFILES:
+        raise FinbenchError(
+            f"{a.name} and {b.name} answered {task.removeprefix(catalog.PREFIX)} in different ways; they differ in "
+            f"{'; '.join(wrong)}.",
+            "Compare them all the same: finbench compare --across-profiles",
+        )
     if wrong:
         fault = f"{a.name} and {b.name} were not scored alike on {task.removeprefix(catalog.PREFIX)}; they differ in "
         fault += "; ".join(wrong) + "."
@@ -199,7 +198,7 @@ def follows(score: Score, rows: Rows, path: Path) -> None:
         return
     how, values = aggregation_of(score.task, name), values_of(rows)[name]
     with _readable(str(path)):
-        found = float(how(values))
+        found = value_of(values, how, samples_of(rows))
     if abs(found - score.main.value) > 1e-9:
         raise FinbenchError(
             f"{path} says {name} = {score.main.value:.4f} of {score.task}; its samples give {found:.4f}.",
@@ -236,7 +235,8 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
     for side in (a, b):
         follows(side.scores[task], side.rows[task], side.path)
     values, clusters = [values_of(side)[metric] for side in rows], clusters_of(rows[0])
-    found = difference(values[0], values[1], aggregation_of(task, metric), clusters, f"{a.path} or {b.path}")
+    how, where = aggregation_of(task, metric), f"{a.path} or {b.path}"
+    found = difference(values[0], values[1], how, clusters, where, samples_of(rows[0]))
     only_a, only_b, p_mcnemar = _right(rows, clusters)
     return Contest(
         task=task,
@@ -259,11 +259,11 @@ def _contest(a: LoadedCard, b: LoadedCard, task: str, data_dir: Path | None) -> 
 
 
 def difference(
-    a: Sequence[Any], b: Sequence[Any], how: metrics.Aggregation, clusters: Sequence[str], where: str
+    a: Sequence[Any], b: Sequence[Any], how: metrics.Aggregation, clusters: Sequence[str], where: str, samples: int
 ) -> Difference:
     """``scoring.paired_difference`` of values from samples; a FinbenchError with ``where`` if no scorer gives them."""
     with _readable(where):
-        return paired_difference(a, b, how, clusters)
+        return paired_difference(a, b, how, clusters, samples)
 
 
 @contextlib.contextmanager

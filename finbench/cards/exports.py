@@ -60,6 +60,7 @@ def _notes(card: Scorecard, score: Score) -> str:
         f"n = {score.n}",
         f"{card.shots} shots" if card.shots else "zero-shot",
         "chat template" if card.subject.chat else "raw prompts",
+        *([f"profile {card.generation.profile}"] if card.generation else []),
         f"task v{score.version} {score.task_digest[:12]}",
         f"data {score.data.digest[:12]}",
         f"base {card.subject.base.revision or card.subject.base.fingerprint[:12]}",
@@ -190,7 +191,8 @@ def _eee_result(card: Scorecard, score: Score, name: str, measure: Measure) -> d
             "uncertainty": uncertainty | {"num_samples": score.n},
         },
         "generation_config": {
-            "generation_args": {"temperature": 0.0},
+            "generation_args": {"temperature": (card.generation and card.generation.temperature) or 0.0}
+            | ({"top_p": card.generation.top_p} if card.generation and card.generation.top_p else {}),
             "additional_details": {
                 "shots": str(card.shots),
                 "chat_template": str(card.subject.chat).lower(),

@@ -14,10 +14,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from finbench.cards import cardfiles
+from finbench.cards.elsewhere import endpoint_notes
 from finbench.core.catalog import PREFIX
 from finbench.core.errors import harmless
 from finbench.core.files import write_atomic
-from finbench.core.records import Adapter, Measure, MergedModel, Score, Scorecard, Subject
+from finbench.core.records import Adapter, Generation, Measure, MergedModel, Score, Scorecard, Subject
+from finbench.core.seal import salted
 from finbench.methods import method_named
 from finbench.scoring.metrics import is_share, spoken
 
@@ -34,6 +36,8 @@ class ViewRow:
     accuracy: Measure | None
     lenient: Measure | None = None
     parse_rate: Measure | None = None
+    cut_off: Measure | None = None  # share of the answers
+    thinking: float | None = None  # tokens an answer
     colour: str = "default"
     baseline: bool = False
     seen: str = ""  # of the test, in training
@@ -79,17 +83,23 @@ class TaskView(Heading):
     rows: list[ViewRow]
 
     @property
+    def generated(self) -> bool:
+        """Answers were generated under another profile than direct, so that tokens were counted."""
+        return any(row.thinking is not None for row in self.rows)
+
+    @property
     def warnings(self) -> list[str]:
         """Who saw some of this test in training, a sentence each."""
         return [f"{row.name} was trained on {row.seen} of this test." for row in self.rows if row.seen]
 
 
 def task_views(cards: Sequence[Scorecard]) -> list[TaskView]:
-    """One view for each (task digest, data digest, shots, chat) among the cards; baselines come last."""
+    """One view for each (task digest, data digest, shots, chat, profile) among the cards; baselines come last."""
     groups: dict[tuple[Any, ...], list[tuple[Scorecard, Score]]] = {}
     for card in cards:
         for score in card.scores:
-            key = (score.task, score.task_digest, score.data.digest, card.shots, card.subject.chat)
+            how = conditions_of(card) if card.generation else ()
+            key = (score.task, score.task_digest, score.data.digest, card.shots, card.subject.chat, *how)
             groups.setdefault(key, []).append((card, score))
     views = []
     for _, group in sorted(groups.items(), key=lambda item: str(item[0])):
@@ -101,11 +111,17 @@ def task_views(cards: Sequence[Scorecard]) -> list[TaskView]:
 
 def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...]:
     """What sets one table apart from the plain one; a ``score`` on fewer rows than the limit is of the whole test."""
+    how = card.generation or Generation(profile="direct")
+    profile = [how.profile] if how.profile != "direct" else []
+    budget = [f"{how.max_tokens:,} tokens"] if how.max_tokens else []
+    samples = [f"{how.samples} samples"] if how.samples > 1 else []
     shots = [f"{card.shots} shots"] if card.shots else []
-    chat = ["chat template"] if card.subject.chat else []
+    shots += ["examples in one turn"] if how.fewshot_as_multiturn is False else []
+    chat = ["chat template"] if card.subject.chat and how.profile not in ("chat", "think") else []
+    system = [f"system prompt {salted(how.system_prompt)[:6]}"] if how.system_prompt else []
     whole = card.limit is None or (score is not None and score.n < card.limit)
     limit = [] if whole else [f"first {card.limit} rows only"]
-    return (*shots, *chat, *limit)
+    return (*profile, *budget, *samples, *shots, *chat, *system, *limit)
 
 
 def describe_subject(subject: Subject) -> str:
@@ -113,6 +129,12 @@ def describe_subject(subject: Subject) -> str:
     rank = [f"r {subject.rank}"] if subject.rank and subject.kind == "peft" else []
     bits = [] if subject.bits == 16 else [f"{subject.bits} bits"]
     return ", ".join([subject.method or subject.kind, *rank, *bits])
+
+
+def thinking_tokens(card: Scorecard, score: Score) -> float | None:
+    """Tokens of reasoning an answer; None where answers were generated directly."""
+    samples = card.generation.samples if card.generation else 1
+    return None if score.answers is None else score.answers.thinking_tokens / (score.n * samples)
 
 
 def _row(card: Scorecard, score: Score) -> ViewRow:
@@ -124,6 +146,8 @@ def _row(card: Scorecard, score: Score) -> ViewRow:
         accuracy=_accuracy(score, score.metrics),
         lenient=score.lenient.get(score.main_metric),
         parse_rate=score.parse_rate,
+        cut_off=score.answers.truncated if score.answers else None,
+        thinking=thinking_tokens(card, score),
         colour="default" if subject.kind == "base" else "blue",
         seen=_seen(score),
     )
@@ -188,13 +212,15 @@ def _table(view: TaskView, width: int) -> Table:
         box=None,
         pad_edge=False,
     )
-    names = min(max(len(row.name) for row in view.rows), max(16, width - 56))  # the bar needs what is left
-    length = max(8, min(_BAR, width - names - 48))
+    taken = 16 if view.generated else 0  # of the columns about tokens
+    names = min(max(len(row.name) for row in view.rows), max(16, width - taken - 56))  # the bar needs what is left
+    length = max(8, min(_BAR, width - taken - names - 48))
     table.add_column("", no_wrap=True, width=names, overflow="ellipsis")
     table.add_column("score", justify="right")
     table.add_column("95 % interval", justify="right", no_wrap=True, style="dim")
     table.add_column("0".ljust(length - 3) + "100" if share else "", no_wrap=True)
-    for name, shown in (("acc.", with_accuracy), ("lenient", True), ("parsed", True)):
+    more = (("cut off", view.generated), ("thought", view.generated))
+    for name, shown in (("acc.", with_accuracy), ("lenient", True), ("parsed", True), *more):
         if shown:
             table.add_column(name, justify="right", no_wrap=True)
     for row in view.rows:
@@ -204,6 +230,9 @@ def _table(view: TaskView, width: int) -> Table:
         cells += [percent(row.accuracy.value) if row.accuracy else ""] if with_accuracy else []
         cells += [amount(row.lenient.value, share) if row.lenient else ""]
         cells += [percent(row.parse_rate.value) if row.parse_rate else ""]
+        if view.generated:
+            cells += [percent(row.cut_off.value) if row.cut_off else ""]
+            cells += ["" if row.thinking is None else f"{row.thinking:,.0f}"]
         table.add_row(*cells, style="dim" if row.baseline else "")
     return table
 
@@ -307,12 +336,14 @@ def _cell(text: object) -> str:
 
 def markdown(cards: Sequence[Scorecard]) -> str:
     """The cards as Markdown tables."""
-    return from_template("report.md.j2", escape=False, cards=cards, views=task_views(cards))
+    values = {"cards": cards, "views": task_views(cards), "notes": endpoint_notes(cards)}
+    return from_template("report.md.j2", escape=False, **values)
 
 
 def html(cards: Sequence[Scorecard]) -> str:
     """The cards as one self-contained page: no script, no request."""
-    return from_template("report.html.j2", escape=True, cards=cards, views=task_views(cards))
+    values = {"cards": cards, "views": task_views(cards), "notes": endpoint_notes(cards)}
+    return from_template("report.html.j2", escape=True, **values)
 
 
 def write_reports(folder: Path) -> list[Scorecard]:

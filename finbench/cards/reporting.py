@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finbench.cards import cardfiles, plots
-from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, follows, setup_of
+from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, follows
 from finbench.cards.plots import Line, SeedRun, Table, TableCell
 from finbench.cards.render import Heading, conditions_of, describe_subject, from_template
+from finbench.cards.setups import setup_of
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Measure, Score, Scorecard
-from finbench.scoring import clusters_of, hidden_metrics, holm, seed_spread, values_of, welch
+from finbench.scoring import clusters_of, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
 
 FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
 SPREADS = ("interval", "seeds")
@@ -159,7 +160,8 @@ def _p(a: TableCell, b: TableCell, column: Heading, spread: str) -> float | None
         return None
     how = aggregation_of(column.score.task, metric)
     names = " or ".join(cell.runs[-1].card.subject.name for cell in (a, b))
-    return difference(values_of(one)[metric], values_of(other)[metric], how, clusters_of(one), names).p
+    values = values_of(one)[metric], values_of(other)[metric]
+    return difference(*values, how, clusters_of(one), names, samples_of(one)).p
 
 
 def _baselines(columns: list[Heading]) -> list[Line]:

@@ -27,13 +27,14 @@ def compare(
     cards: Cards,
     tasks: Tasks = None,
     show: Annotated[int, "Differing documents to list for each task."] = 5,
+    across_profiles: Annotated[bool, "--across-profiles", "Compare answers generated in different ways too."] = False,
     data_dir: DataDir = None,
 ) -> Found:
     """Is the first card's subject better than the others: by how much, how sure, and what would settle it."""
 
     from finbench.cli.show import scorecards
 
-    found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir)
+    found = finbench.compare(cards, tasks=_named(tasks), data_dir=data_dir, across_profiles=across_profiles)
     return Found([pair.as_dict() for pair in found], lambda: scorecards.compared(found, show))
 
 

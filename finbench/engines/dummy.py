@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finbench.core.errors import FinbenchError
-from finbench.engines.interface import Done, Engine
+from finbench.engines.interface import Done, Engine, Generated
 
 _MODES = ("random", "gold")
 
@@ -51,6 +51,11 @@ class DummyEngine(Engine):
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         """A text, or a log-likelihood in (-10, 0)."""
         answers = [self._answer(request) for request in requests]
+        if self.profile != "direct":  # words stand in for tokens
+            answers = [
+                Generated(answer, answer_tokens=len(answer.split())) if isinstance(answer, str) else answer
+                for answer in answers
+            ]
         done(dict(enumerate(answers)))
         return answers
 
@@ -71,4 +76,5 @@ class DummyEngine(Engine):
         choices = request.doc.get("choices")
         if not choices or "label" not in request.doc:
             return ""
-        return choices[int(self._draw(request.args[0]) * len(choices))]
+        sample = [str(request.args[1]["seed"])] if "seed" in request.args[1] else []
+        return choices[int(self._draw(request.args[0], *sample) * len(choices))]

@@ -1,4 +1,4 @@
-"""Greedy generation of many prompts: what they share at their start is run once, and rows leave when they are done."""
+"""Generation for many prompts: what they share at their start is run once, and rows leave when they are done."""
 
 from __future__ import annotations
 
@@ -6,11 +6,41 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import Cache
 
 from finbench.engines.choices import Tree, trees
 from finbench.engines.forward import NOT_FINITE, Forward, RowsLayer
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Tokens drawn with a temperature from the most probable ones that together have ``top_p``.
+
+    ``seeds``: of each prompt by number. What is drawn for a prompt follows from its seed and the step alone, whatever
+    runs beside it.
+    """
+
+    temperature: float
+    top_p: float
+    seeds: Mapping[int, int]
+
+    def tokens(self, logits: Any, steps: Mapping[int, int]) -> list[int]:
+        """A token for each row of ``logits``, which are those of the prompts and steps of ``steps``, in order."""
+        drawn = [
+            np.random.Generator(np.random.Philox(key=self.seeds[n], counter=at)).random() for n, at in steps.items()
+        ]
+        shares, order = torch.softmax(logits.float() / self.temperature, dim=-1).sort(
+            dim=-1, descending=True, stable=True
+        )
+        below = shares.cumsum(dim=-1) - shares
+        shares = shares.masked_fill(below >= self.top_p, 0.0)
+        sums = shares.cumsum(dim=-1)
+        wanted = torch.tensor(drawn, device=logits.device, dtype=sums.dtype)[:, None] * sums[:, -1:]
+        places = torch.searchsorted(sums, wanted, right=True).clamp_(max=logits.shape[-1] - 1)
+        found: list[int] = order.gather(-1, places)[:, 0].tolist()
+        return found
 
 
 @dataclass
@@ -32,8 +62,9 @@ def generate(
     tokens: int,
     rows: int,
     deliver: Callable[[Mapping[int, list[int]]], None],
+    sampling: Sampling | None = None,
 ) -> None:
-    """Continue each prompt greedily until ``finished(its new tokens)`` or ``limit`` tokens.
+    """Continue each prompt, greedily or by ``sampling``, until ``finished(its new tokens)`` or ``limit`` tokens.
 
     ``deliver`` gets {number of the prompt: its new tokens} of those that are done, each once.
     ``prompts`` come without the ``prefix`` that all share; those that share more, as the questions about one text do,
@@ -48,7 +79,7 @@ def generate(
         if waiting and (live is None or 2 * len(live.said) <= rows):
             parts = [live] if live else []
             while count := _fitting(waiting, rows - sum(len(part.said) for part in parts), tokens):
-                parts.append(_prefill(forward, waiting[:count], len(prefix), shared))
+                parts.append(_prefill(forward, waiting[:count], len(prefix), shared, sampling))
                 waiting = waiting[count:]
             live = _join(parts)
         assert live is not None
@@ -57,7 +88,7 @@ def generate(
             deliver(done)
             live = _keep(live, live.said.keys() - done) if len(done) < len(live.said) else None
         if live:
-            _step(forward, live, len(prefix))
+            _step(forward, live, len(prefix), sampling)
 
 
 def _forest(prompts: Sequence[Sequence[int]], rows: int) -> list[Tree]:
@@ -83,7 +114,9 @@ def _fitting(waiting: Sequence[Tree], free: int, tokens: int) -> int:
     return count
 
 
-def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Sequence[Any]) -> _Rows:
+def _prefill(
+    forward: Forward, batch: Sequence[Tree], past: int, shared: Sequence[Any], sampling: Sampling | None
+) -> _Rows:
     layers = [RowsLayer(layer) for layer in shared]
     numbers = [number for tree in batch for number in tree.paths]
     places = [(row, nodes[-1]) for row, tree in enumerate(batch) for nodes in tree.paths.values()]
@@ -98,10 +131,11 @@ def _prefill(forward: Forward, batch: Sequence[Tree], past: int, shared: Sequenc
         for layer in _written(layers):
             layer.keys = layer.keys[rows, :, nodes].transpose(1, 2)
             layer.values = layer.values[rows, :, nodes].transpose(1, 2)
-    return _Rows({number: [token] for number, token in zip(numbers, _best(logits), strict=True)}, layers, seen)
+    tokens = _chosen(logits, dict.fromkeys(numbers, 0), sampling)
+    return _Rows({number: [token] for number, token in zip(numbers, tokens, strict=True)}, layers, seen)
 
 
-def _step(forward: Forward, live: _Rows, past: int) -> None:
+def _step(forward: Forward, live: _Rows, past: int, sampling: Sampling | None) -> None:
     positions = past + live.seen.sum(dim=-1, keepdim=True)
     live.seen = torch.cat([live.seen, torch.ones_like(live.seen[:, :1])], dim=-1)
     own = live.seen.cumsum(dim=-1) - 1 + past
@@ -111,16 +145,17 @@ def _step(forward: Forward, live: _Rows, past: int) -> None:
     ids = torch.tensor([[said[-1]] for said in live.said.values()])
     places = [(row, 0) for row in range(rows)]
     logits = forward.call(ids, positions, sees[:, None, :], keys, Cache(layers=live.layers), places)
-    for said, token in zip(live.said.values(), _best(logits), strict=True):
+    steps = {number: len(said) for number, said in live.said.items()}
+    for said, token in zip(live.said.values(), _chosen(logits, steps, sampling), strict=True):
         said.append(token)
 
 
-def _best(logits: Any) -> list[int]:
-    """The most probable token of each row; of equal ones that with the lowest number."""
+def _chosen(logits: Any, steps: Mapping[int, int], sampling: Sampling | None) -> list[int]:
+    """A token for each row, the prompts and steps of ``steps``: of equally probable ones that of the lowest number."""
     values, tokens = logits.max(dim=-1)
     if not torch.isfinite(values).all():
         raise NOT_FINITE
-    found: list[int] = tokens.tolist()
+    found: list[int] = tokens.tolist() if sampling is None else sampling.tokens(logits, steps)
     return found
 
 

@@ -12,7 +12,7 @@ from peft import PeftType
 
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, DType
-from finbench.engines import race
+from finbench.engines import race, thinking, turns
 from finbench.engines.folding import Merger
 from finbench.engines.interface import Done, Engine
 from finbench.engines.lm import TreeLM
@@ -133,7 +133,7 @@ class HFEngine(Engine):
         return prompt, prompt + int(request.args[1].get("max_gen_toks", self.lm.max_gen_toks))
 
     def chat_template(self) -> Any:
-        return bases.chat_template(self.tokenizer, self.base.id.alias)
+        return thinking.chat_template(self.tokenizer, self.base.id.alias, self.profile)
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         answers: dict[int, Any] = {}
@@ -147,6 +147,9 @@ class HFEngine(Engine):
 
             self.lm.deliver = deliver
             part = [requests[index] for index in group]
+            if self.profile != "direct" and part[0].request_type == "generate_until":
+                turns.answer(self.lm, part, deliver, self.profile, self.think_end)
+                continue
             found = getattr(self.lm, part[0].request_type)(part, disable_tqdm=True)
             late = {at: answer for at, answer in enumerate(found) if group[at] not in answers}
             if late:  # answered without a batch of their own, or HFLM's way

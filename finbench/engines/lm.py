@@ -6,7 +6,7 @@ trees (sampling, beams, models without a cache, prompt tuning) goes HFLM's own w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -33,7 +33,7 @@ HARMLESS = {"bos_token_id", "eos_token_id", "pad_token_id", "do_sample", "temper
              "output_hidden_states", "return_dict_in_generate", "cache_implementation"}  # fmt: skip
 
 
-class _Finite(LogitsProcessor):
+class Finite(LogitsProcessor):
     """Stops generation at a logit that is not a number: argmax of NaN would be token 0, which looks like text."""
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
@@ -119,7 +119,7 @@ class TreeLM(HFLM):
     def _loglikelihood_tokens(
         self, requests: Sequence[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
-        near = [] if self.slow else [at for at, one in enumerate(requests) if not self._far(len(one[1] + one[2]) - 1)]
+        near = [] if self.slow else [at for at, one in enumerate(requests) if not self.far(len(one[1] + one[2]) - 1)]
         far = sorted(set(range(len(requests))) - set(near))
         answers: dict[int, tuple[float, bool]] = {}
         if far:
@@ -142,7 +142,7 @@ class TreeLM(HFLM):
                 self.cache_hook.add_partial("loglikelihood", requests[at][0], answer)
         return [answers[at] for at in range(len(requests))]
 
-    def _far(self, length: int) -> bool:
+    def far(self, length: int) -> bool:
         """Whether a sequence is so long that its positions are coded otherwise than those of a shorter prefix."""
         return bool(min(length, self.max_length) >= self.steady)
 
@@ -212,7 +212,7 @@ class TreeLM(HFLM):
         return [answers[number] for number in range(len(requests))]
 
     def _far_prompt(self, text: str, how: Mapping[str, Any]) -> bool:
-        return self.steady <= self.max_length and self._far(len(self.tok_encode(text)) + int(how["max_gen_toks"]))
+        return self.steady <= self.max_length and self.far(len(self.tok_encode(text)) + int(how["max_gen_toks"]))
 
     def _not_greedy(self, how: Mapping[str, Any]) -> bool:
         """Whether anything but the most probable token is asked for, by the request or by the model's own settings."""
@@ -224,6 +224,10 @@ class TreeLM(HFLM):
             or stated - {"do_sample", "temperature"}
         ):
             return True
+        return self.processed()
+
+    def processed(self) -> bool:
+        """Whether the model's own generation settings change its most probable token, as a repetition penalty does."""
         own = self.bare.generation_config.to_diff_dict()
         return any(value is not None and not key.startswith("_") for key, value in own.items() if key not in HARMLESS)
 
@@ -231,17 +235,7 @@ class TreeLM(HFLM):
         eos = self.tok_decode([self.eot_token_id], skip_special_tokens=False)
         until = handle_stop_sequences(how.get("until"), eos=eos)
         limit = int(how["max_gen_toks"])
-        room = choices.room(limit, self.max_length)
-        prompts = [
-            self.tok_batch_encode([text], truncation=bool(self.truncation))[0][0].tolist()[-room:] for text in contexts
-        ]
-        if not all(prompts):
-            raise FinbenchError(choices.NO_PROMPT, choices.WITH_TEXT)
-        first = min(prompts), max(prompts)
-        shared = min(prefixes.common(*first), min(map(len, prompts)) - 1)
-        shared = shared if shared >= choices.SHORTEST_PREFIX else 0
-        ends = self.bare.generation_config.eos_token_id
-        stops = {self.eot_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+        stops = self.ends()
 
         def finished(said: list[int]) -> bool:
             return said[-1] in stops or any(stop in self.tok_decode(said, skip_special_tokens=False) for stop in until)
@@ -250,6 +244,35 @@ class TreeLM(HFLM):
             texts = {numbers[at]: self.tok_decode(said, skip_special_tokens=True) for at, said in part.items()}
             deliver({at: postprocess_generated_text(text, until, self.think_end_token) for at, text in texts.items()})
 
+        self.continued(self.encoded(contexts, limit), limit, finished, heard)
+
+    def encoded(self, contexts: Sequence[str], limit: int) -> list[list[int]]:
+        """Prompts in tokens, cut on the left to leave room for ``limit`` more."""
+        room = choices.room(limit, self.max_length)
+        prompts = [
+            self.tok_batch_encode([text], truncation=bool(self.truncation))[0][0].tolist()[-room:] for text in contexts
+        ]
+        if not all(prompts):
+            raise FinbenchError(choices.NO_PROMPT, choices.WITH_TEXT)
+        return prompts
+
+    def ends(self) -> set[int]:
+        """Tokens that end a turn."""
+        ends = self.bare.generation_config.eos_token_id
+        return {self.eot_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+
+    def continued(
+        self,
+        prompts: Sequence[list[int]],
+        limit: int,
+        finished: Callable[[list[int]], bool],
+        heard: Callable[[Mapping[int, list[int]]], None],
+        sampling: generation.Sampling | None = None,
+    ) -> None:
+        """Continue prompts by up to ``limit`` tokens, as ``generation.generate`` does."""
+        first = min(prompts), max(prompts)
+        shared = min(prefixes.common(*first), min(map(len, prompts)) - 1)
+        shared = shared if shared >= choices.SHORTEST_PREFIX else 0
         generation.generate(
             self.forward,
             [prompt[shared:] for prompt in prompts],
@@ -257,11 +280,12 @@ class TreeLM(HFLM):
             limit,
             finished,
             tokens=self.tokens,
-            rows=self._decoded(max(map(len, prompts)) + limit),
+            rows=self.side_by_side(max(map(len, prompts)) + limit),
             deliver=heard,
+            sampling=sampling,
         )
 
-    def _decoded(self, length: int) -> int:
+    def side_by_side(self, length: int) -> int:
         """Prompts of ``length`` tokens in flight: their keys and values, twice, fill half of the free memory."""
         config = self.bare.config.get_text_config()
         each = 0
@@ -272,5 +296,5 @@ class TreeLM(HFLM):
         return int(max(1, min(self.rows or _ROWS, _ROWS, free_memory() // (4 * each * length))))
 
     def _model_generate(self, context: Any, max_length: int, stop: list[str], **arguments: Any) -> Any:
-        checks = LogitsProcessorList([_Finite()])
+        checks = LogitsProcessorList([Finite()])
         return super()._model_generate(context, max_length, stop, logits_processor=checks, **arguments)

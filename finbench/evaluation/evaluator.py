@@ -13,12 +13,14 @@ from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog, environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
-from finbench.core.records import Score, Scorecard, Task
+from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
-from finbench.evaluation import preflight
+from finbench.engines import Purse
+from finbench.evaluation import preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
-from finbench.evaluation.scored import asked_rows, score_answers
-from finbench.evaluation.subjects import Candidate, at_endpoint, by_engine, candidates, start_engine
+from finbench.evaluation.notes import hosted
+from finbench.evaluation.scored import asked_rows, hear, score_answers
+from finbench.evaluation.subjects import Candidate, by_engine, candidates, models_of, start_engine
 from finbench.models import bases, template_digest
 from finbench.scoring import overlap_with_training, prompts
 
@@ -44,10 +46,12 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     """
     quiet()
     parsed = preflight.arguments(wanted.engine, wanted.arguments)
-    if wanted.engine == "server":
-        if wanted.adapters or wanted.base:
-            raise FinbenchError("An endpoint's models are named by --model.", "Leave --adapter and --base out.")
-        found, defaults = at_endpoint(wanted.model, parsed["url"], bool(wanted.chat)), list[str]()
+    wanted = profiles.in_template(wanted)
+    if wanted.budget is not None and wanted.engine not in preflight.ENDPOINTS:
+        raise FinbenchError("--budget is for engines that are paid for: server and api.", "Leave --budget out.")
+    if wanted.engine in preflight.ENDPOINTS:
+        wanted = preflight.at_endpoint(wanted)
+        found, defaults = models_of(wanted.engine, wanted.model, parsed.get("url"), bool(wanted.chat)), list[str]()
     else:
         found, defaults = candidates(wanted)
     names = wanted.named or defaults
@@ -56,14 +60,17 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
             "Which tasks? None is named, and no adapter's recipe names any.",
             "Add --tasks fpb, or see: finbench tasks list",
         )
-    lm_tasks = prompts.load(catalog.expand(names), wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
+    tasks = catalog.expand(names)
+    generation = profiles.generation_of(wanted, tasks, [one.subject for one in found])
+    lm_tasks = prompts.load(tasks, wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
     written: list[Path] = []
     with cardfiles.lock(wanted.out):
         pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
     engine, found = preflight.choose(wanted.engine, found, parsed)
     wanted = replace(wanted, engine=engine, arguments=parsed)
+    purse = Purse(wanted.budget)  # one for all engines of the command
     with progress() as bar:
-        engine_runs = [_EngineRun(group, lm_tasks, wanted, bar) for group in by_engine(found)]
+        engine_runs = [_EngineRun(group, lm_tasks, wanted, generation, bar, purse) for group in by_engine(found)]
         try:
             for engine_run in engine_runs:  # every subject is loaded and checked before one is scored
                 engine_run.prepare()
@@ -95,8 +102,17 @@ class _Work:
 class _EngineRun:
     """One engine, its subjects, all tasks."""
 
-    def __init__(self, group: list[Candidate], lm_tasks: dict[str, Any], settings: Evaluation, bar: Any) -> None:
+    def __init__(
+        self,
+        group: list[Candidate],
+        lm_tasks: dict[str, Any],
+        settings: Evaluation,
+        generation: Generation | None,
+        bar: Any,
+        purse: Purse,
+    ) -> None:
         self.group, self.lm_tasks, self.settings, self.out, self.bar = group, lm_tasks, settings, settings.out, bar
+        self.generation, self.purse = generation, purse
         self.engine: Any = None
         # by task, and whether in the chat template: requests by their digests, and what the score says of them
         self.requests: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, int]]] = {}
@@ -111,6 +127,8 @@ class _EngineRun:
             if work.missing:
                 self._use(work.candidate)
                 self._requests(work.candidate.subject.chat, work.missing)
+                if told := self.engine.forecast(self._unanswered(work)):
+                    say(told)
 
     def run(self) -> list[Path]:
         """Evaluate every subject, all at once where the engine can; return the cards' paths."""
@@ -161,6 +179,16 @@ class _EngineRun:
                     self._write(work, time.monotonic() - started)
                     journal.finish()
 
+    def _unanswered(self, work: _Work) -> list[Any]:
+        """The requests of a subject that no journal answers, before anything is asked."""
+        left: list[Any] = []
+        for task in work.missing:
+            kept = Journal(self.out, self._key(work, task), task.name)
+            kept.read()
+            requests, _ = self.requests[task.name, work.card.subject.chat]
+            left += [request for name, request in requests.items() if name not in kept.answers]
+        return left
+
     def _interrupted(self, works: list[_Work]) -> Interrupted:
         done = [f"{len(work.scores)} of {len(self.lm_tasks)} tasks of {work.card.subject.name}" for work in works]
         kept = f"{', '.join(done)} are in {self.out}" if any(work.scores for work in works) else "nothing was finished"
@@ -191,7 +219,7 @@ class _EngineRun:
     def _use(self, candidate: Candidate) -> None:
         """Switch the engine to a subject; it is started at the first one that needs it."""
         if self.engine is None:
-            self.engine = start_engine(self.group, self.settings, self.lm_tasks)
+            self.engine = start_engine(self.group, self.settings, self.lm_tasks, self.purse)
         self.engine.use(candidate.beside)
 
     def _requests(self, chat: bool, tasks: list[Task]) -> None:
@@ -201,25 +229,28 @@ class _EngineRun:
         for task in tasks:
             if (task.name, chat) in self.requests:
                 continue
-            instances = prompts.requests(self.lm_tasks[task.name], self.settings.limit, template)
-            sizes = [self.engine.prompt_tokens(instance) for instance in instances]
+            how = self.generation or prompts.PLAIN
+            asked = prompts.requests(self.lm_tasks[task.name], self.settings.limit, template, how, self.settings.seed)
+            prompted = [one for one in asked if not isinstance(one, prompts.Asked) or one.sample == 0]
+            sizes = [self.engine.prompt_tokens(instance) for instance in prompted]
             over = [needed for _, needed in sizes if needed > self.engine.max_length]
-            by_document = {instance.doc_id: prompt for instance, (prompt, _) in zip(instances, sizes, strict=True)}
+            by_document = {instance.doc_id: prompt for instance, (prompt, _) in zip(prompted, sizes, strict=True)}
             measured = {"prompt_tokens": sum(by_document.values()), "truncated": len(over)}
-            named = dict(zip(request_digests(instances), instances, strict=True))
+            named = dict(zip(request_digests(asked), asked, strict=True))
             self.requests[task.name, chat] = named, measured
             if over and self.settings.arguments.get("truncate") != "left":
-                faults.append(f"{task.name}: {len(over)} of {len(instances)} prompts need up to {max(over)} tokens")
+                faults.append(f"{task.name}: {len(over)} of {len(prompted)} prompts need up to {max(over)} tokens")
         if faults:
             raise FinbenchError(
                 f"The model's context has {self.engine.max_length} tokens. " + "; ".join(faults) + ".",
-                "Cut them on the left, which the scorecard will show: --arg truncate=left",
+                "Cut them on the left, which the scorecard will show: --arg truncate=left"
+                + (", or give answers less room: --max-tokens" if self.settings.profile != "direct" else ""),
             )
 
     def _score(self, task: Task, work: _Work, journal: Journal, seconds: float) -> None:
         requests, measured = self.requests[task.name, work.card.subject.chat]
         for name, instance in requests.items():
-            instance.resps = [journal.answers[name]]
+            hear(instance, journal.answers[name])
         overlap = overlap_with_training(work.candidate.contamination, task.set)
         work.scores[task.name], work.samples[task.name] = score_answers(
             task,
@@ -228,6 +259,7 @@ class _EngineRun:
             self.asked[task.name],
             overlap=overlap,
             seconds=round(seconds, 2),
+            hosted=hosted(journal.notes[name] for name in requests if name in journal.notes),
             **measured,
         )
 
@@ -266,7 +298,7 @@ class _EngineRun:
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""
-        if self.settings.engine in ("dummy", "server"):
+        if self.settings.engine in (*preflight.ENDPOINTS, "dummy"):
             return "none" if self.settings.engine == "dummy" else "unknown"
         import torch
 
@@ -276,7 +308,7 @@ class _EngineRun:
     def _blank(self, candidate: Candidate) -> Scorecard:
         """The card of a subject before it has a score, with its run key."""
         subject, settings = candidate.subject, self.settings
-        unseen = settings.engine in ("dummy", "server")
+        unseen = settings.engine in (*preflight.ENDPOINTS, "dummy")
         stated = dict[str, Any](settings.arguments)
         arguments = {name: value for name, value in stated.items() if name not in preflight.NOT_ON_CARDS}
         # another choice of rows is another run, and never takes an earlier card's place
@@ -294,6 +326,7 @@ class _EngineRun:
             limit=settings.limit,
             seed=settings.seed,
             arguments=arguments,
+            generation=self.generation,
             computed=self.device,
             chat_template=template,
             run_key="",

@@ -12,6 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from finbench.core.console import say
 from finbench.core.files import cannot_write, digest
+from finbench.engines import Generated, Told
 
 FOLDER = ".journal"
 
@@ -40,6 +42,7 @@ class Journal:
         self.path = folder / FOLDER / f"{digest(self.key)[:32]}.jsonl"
         self.lock = FileLock(str(self.path.with_suffix(".lock")))
         self.answers: dict[str, Any] = {}
+        self.notes: dict[str, Any] = {}  # what an endpoint said beside an answer
         self.stream: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -64,6 +67,14 @@ class Journal:
 
     def _open(self) -> None:
         """Read what is whole, cut off what is torn, and stand at the end."""
+        whole = self.read()
+        self.stream = self.path.open("ab")
+        self.stream.truncate(whole)
+        if not whole:
+            self._append([{"key": self.key}])
+
+    def read(self) -> int:
+        """Take what is whole; bytes of that. It may be read while another process holds it, for a forecast."""
         whole = 0
         if self.path.exists():
             with self.path.open("rb") as stream:
@@ -72,12 +83,10 @@ class Journal:
                     if found is None or (number == 0) != ("key" in found) or found.get("key", self.key) != self.key:
                         break
                     if number:
-                        self.answers[found["r"]] = tuple(found["a"]) if isinstance(found["a"], list) else found["a"]
+                        self.answers[found["r"]] = _answer(found["a"])
+                        self.notes |= {found["r"]: found["n"]} if "n" in found else {}
                     whole += len(line)
-        self.stream = self.path.open("ab")
-        self.stream.truncate(whole)
-        if not whole:
-            self._append([{"key": self.key}])
+        return whole
 
     def _append(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """A line each: checksum, space, JSON, newline; all of it ASCII."""
@@ -96,16 +105,32 @@ class Journal:
 
     def keep(self, answers: Mapping[str, Any]) -> None:
         """Add the answers of a batch, by digest of their request. Raises FinbenchError where the disk is full."""
+        notes = {name: dict(said.note) for name, said in answers.items() if isinstance(said, Told)}
+        plain = {name: said.answer if isinstance(said, Told) else said for name, said in answers.items()}
+        entries = [
+            {"r": name, "a": _plain(said)} | ({"n": notes[name]} if name in notes else {})
+            for name, said in plain.items()
+        ]
         try:
-            self._append([{"r": name, "a": answer} for name, answer in answers.items()])
+            self._append(entries)
         except OSError as fault:
             raise cannot_write(self.path, fault) from fault
-        self.answers.update(answers)
+        self.answers.update(plain)
+        self.notes.update(notes)
 
     def finish(self) -> None:
         """The scorecard holds the score: nothing here is needed any more."""
         self._close()
         self.path.unlink(missing_ok=True)
+
+
+def _plain(answer: Any) -> Any:
+    """As JSON: a text, a pair of numbers, or the fields of an answer that was taken apart."""
+    return asdict(answer) if isinstance(answer, Generated) else answer
+
+
+def _answer(found: Any) -> Any:
+    return Generated(**found) if isinstance(found, dict) else tuple(found) if isinstance(found, list) else found
 
 
 def _checksum(text: bytes) -> bytes:

@@ -9,30 +9,39 @@ from typing import Any
 
 from filelock import FileLock
 
-from finbench.core import paths
+from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import DType
+from finbench.core.settings import Evaluation
 from finbench.engines import servable
 from finbench.engines.vllm import installation, memory
 from finbench.evaluation.subjects import Candidate, by_engine
 from finbench.models import adapters, bases, is_structured
 from finbench.training import merge
 
-ENGINES = ("auto", "hf", "vllm", "server", "dummy")
+ENGINES = ("auto", "hf", "vllm", "server", "api", "dummy")
+ENDPOINTS = ("server", "api")  # whose models are elsewhere
 _COMMON = {"dtype": str, "batch_size": int, "truncate": str}
 _ROOM = {"max_length": int, "gpu_memory": float}  # options of their own: --max-length, --gpu-memory
+_ELSEWHERE: dict[str, Any] = {
+    "url": str, "concurrency": int, "timeout": int, "requests_per_minute": int, "tokens_per_minute": int,
+    "price_in": float, "price_out": float, "answered_by": str, "withheld": str,
+}  # fmt: skip
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "hf": {**_COMMON, **_ROOM, "labels": str, "merge": str},
     "vllm": {**_COMMON, **_ROOM, "labels": str, "tensor_parallel": int, "data_parallel": int},
-    "server": {"url": str, "concurrency": int},
+    "server": _ELSEWHERE,
+    "api": {**_ELSEWHERE, "reasoning_effort": str},
     "dummy": {**_COMMON, "merge": str, "answers": str},
 }
 NO_SHARE = "Leave --gpu-memory out; on a CPU, VLLM_CPU_KVCACHE_SPACE=8 gives vLLM 8 GiB of keys and values."
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # sizes that vLLM's attention on a CPU takes
-# where a model stands is nobody's business, and like its share of a GPU it decides nothing
-NOT_ON_CARDS = ("url", "concurrency", "gpu_memory")
+# where a model stands is nobody's business, and like its share of a GPU it decides nothing; prices, names and what was
+# withheld stand in the card's ``hosted``
+NOT_ON_CARDS = (*_ELSEWHERE, "gpu_memory")
+_CHOICES = {"withheld": ("wrong",), "reasoning_effort": ("minimal", "low", "medium", "high")}
 
 
 def arguments(engine: str, stated: Mapping[str, str | int | float]) -> dict[str, Any]:
@@ -53,8 +62,12 @@ def arguments(engine: str, stated: Mapping[str, str | int | float]) -> dict[str,
             kind, example = ("whole number", "4") if known[key] is int else ("number", "0.5")
             said = f"{option.rstrip('= ')} must be a {kind}, got {value!r}."
             raise FinbenchError(said, f"For example: {option}{example}") from fault
-        if known[key] is float:
+        if key == "gpu_memory":
             check_share(parsed[key])
+        elif known[key] is float and not 0 <= parsed[key] < float("inf"):
+            raise FinbenchError(f"--arg {key} must be at least 0, got {value!r}.", f"For example: --arg {key}=0.15")
+        if key in _CHOICES and parsed[key] not in _CHOICES[key]:
+            raise FinbenchError(f"--arg {key} cannot be {value!r}.", f"One of: {', '.join(_CHOICES[key])}")
         if known[key] is int and parsed[key] < 1:
             said = f"{option.rstrip('= ')} must be at least 1, got {parsed[key]}."
             raise FinbenchError(said, f"For example: {option}4")
@@ -74,6 +87,23 @@ def arguments(engine: str, stated: Mapping[str, str | int | float]) -> dict[str,
     if parsed.get("dtype", "auto") not in ("auto", "float32", "bfloat16", "float16"):
         raise FinbenchError(f"Unknown dtype {parsed['dtype']!r}.", "One of: auto, float32, bfloat16, float16")
     return parsed
+
+
+def at_endpoint(wanted: Evaluation) -> Evaluation:
+    """The settings of a run at an endpoint; hosted models are asked in messages. FinbenchError for what cannot be."""
+    if wanted.adapters or wanted.base:
+        raise FinbenchError("An endpoint's models are named by --model.", "Leave --adapter and --base out.")
+    if wanted.engine == "server":
+        return wanted
+    if wanted.chat is False:
+        raise FinbenchError("Hosted models are asked in messages.", "Leave --no-chat out, or use --engine server.")
+    scored = [task.name.removeprefix(catalog.PREFIX) for task in catalog.expand(wanted.named) if task.form == "choice"]
+    if scored:
+        raise FinbenchError(
+            f"Hosted models give no log-likelihoods of labels, which {', '.join(scored)} need.",
+            "Ask the generated form (fpb, not fpb_mc), or an endpoint that echoes: --engine server",
+        )
+    return replace(wanted, chat=True)
 
 
 def choose(engine: str, found: list[Candidate], given: Mapping[str, Any]) -> tuple[str, list[Candidate]]:

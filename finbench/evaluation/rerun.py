@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from finbench.cards import cardfiles
 from finbench.core import catalog, environment
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
 from finbench.core.records import UNKNOWN, Score, Scorecard
-from finbench.core.settings import Evaluation, Settings
-from finbench.evaluation import preflight
+from finbench.core.settings import Evaluation
+from finbench.evaluation import preflight, profiles
 from finbench.evaluation.rescore import chosen_rows
-from finbench.evaluation.subjects import Candidate, candidates, start_engine
+from finbench.evaluation.scored import hear
+from finbench.evaluation.subjects import Candidate, candidates, models_of, start_engine
 from finbench.scoring import prompts, sample_rows
 
 TOLERATED = 0.02  # share of readings that may differ in half precision or on other versions
@@ -65,12 +67,18 @@ def rerun(
     are not those of the card.
     """
     quiet()
-    if card.engine == "server":
-        raise FinbenchError("This card is of an endpoint, and does not say which.", "Verify it without --rerun.")
-    _, [candidate] = preflight.choose(card.engine, [_candidate(card, adapter, base)], card.arguments)
+    candidate, arguments = _candidate(card, adapter, base), dict[str, Any](card.arguments)
+    if card.engine in preflight.ENDPOINTS:
+        arguments |= {"url": base} if base else {}
+        names = [name for score in card.scores for name in (score.hosted.models if score.hosted else ())]
+        arguments |= {"answered_by": names[0]} if names else {}
+        arguments |= (
+            {"withheld": "wrong"} if any(score.hosted and score.hosted.withheld for score in card.scores) else {}
+        )
+    _, [candidate] = preflight.choose(card.engine, [candidate], arguments)
     tasks = [catalog.tasks()[score.task] for score in card.scores]
     lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows(card))
-    settings = Settings(engine=card.engine, arguments=card.arguments, seed=card.seed)
+    settings = replace(profiles.settings_of(card), arguments=arguments)
     engine = start_engine([candidate], settings, lm_tasks)
     engine.use(candidate.beside)
     same_versions = card.provenance.packages == environment.versions(environment.packages(card.engine))
@@ -93,16 +101,21 @@ def _moved(
 ) -> list[int]:
     """Which of the chosen documents read differently when asked again."""
     template = engine.chat_template() if card.subject.chat else None
-    asked = [request for request in prompts.requests(lm_task, card.limit, template) if request.doc_id in chosen]
+    every = prompts.requests(lm_task, card.limit, template, card.generation or prompts.PLAIN, card.seed)
+    asked = [request for request in every if request.doc_id in chosen]
     for request, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
-        request.resps = [answer]
+        hear(request, answer)
     restricted = catalog.tasks()[score.task].restricted
     new, _ = sample_rows(lm_task, asked, choice=score.form == "choice", restricted=restricted)
-    return [row["index"] for row in new if stable_json(row["values"]) != stable_json(rows[row["index"]]["values"])]
+    before = {cardfiles.in_order(row): stable_json(row["values"]) for row in rows}
+    moved = [row["index"] for row in new if stable_json(row["values"]) != before[cardfiles.in_order(row)]]
+    return list(dict.fromkeys(moved))
 
 
 def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candidate:
     """The card's own subject, loaded from where the user says; FinbenchError if that is another one."""
+    if card.engine in preflight.ENDPOINTS:
+        return _at_endpoint(card, base)
     subject, adapter = card.subject, adapter or card.subject.adapter_source
     if adapter and not subject.adapter:
         raise FinbenchError(f"This card is of the base {subject.base.alias} alone.", "Leave --adapter out.")
@@ -111,7 +124,10 @@ def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candid
     if card.origin != "finbench" and not base and not adapter:
         raise FinbenchError("This card does not say exactly which model answered.", "Name it: --base, --adapter")
     which = {"adapter": adapter, "base": base} if adapter else {"model": base or subject.base.alias}
-    found, _ = candidates(Evaluation(**which, bits=subject.bits, chat=subject.chat, engine=card.engine))
+    profile = card.generation.profile if card.generation else "direct"
+    found, _ = candidates(
+        Evaluation(**which, bits=subject.bits, chat=subject.chat, engine=card.engine, profile=profile)
+    )
     chosen = next(c for c in found if (c.subject.adapter is not None) == (adapter is not None))
     for what, stated, real in (
         ("base", subject.base.fingerprint, chosen.subject.base.fingerprint),
@@ -123,3 +139,16 @@ def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candid
                 f"Name the card's own: --{what}",
             )
     return chosen
+
+
+def _at_endpoint(card: Scorecard, url: str | None) -> Candidate:
+    """The model of a card at the endpoint that the user names; its address is on no card, only its digest."""
+    if url is None and card.engine == "server":
+        raise FinbenchError("This card does not say where its model is.", "Name the endpoint: --base https://.../v1")
+    [found] = models_of(card.engine, card.subject.base.alias, url, card.subject.chat)
+    if found.subject.base.fingerprint != card.subject.base.fingerprint:
+        hint = (
+            "Name its address as it was: --base https://.../v1" if url else "Name the endpoint: --base https://.../v1"
+        )
+        raise FinbenchError(f"{card.subject.base.alias} of this card was asked at another address.", hint)
+    return found

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finbench.cards import cardfiles
 from finbench.core import catalog
 from finbench.core.console import quiet
 from finbench.core.files import stable_json
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
-from finbench.scoring import LENIENT, baselines, metrics, prompts, sample_rows
+from finbench.scoring import LENIENT, baselines, metrics, prompts, sample_rows, sampling
 
 Rows = Sequence[Mapping[str, Any]]
 Fault = tuple[str, str]  # a place in the samples or the card that cannot be right, and why
@@ -38,6 +39,8 @@ def consistent(rows: Rows, task: str) -> Iterator[Fault]:
     numbers = {name for name, how in aggregations.items() if how.__name__ == "mean"}
     for row in rows:
         values = row["values"]
+        if "reading" in row and "answer" in row and sampling.reading(row["answer"], values) != row["reading"]:
+            yield _at(row, "reading"), "is not what the answer says"
         if values.keys() != rows[0]["values"].keys():
             yield _at(row, "values."), f"has {sorted(values)}, the first row {sorted(rows[0]['values'])}"
             continue
@@ -90,7 +93,7 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     for row in rows:
         if row["doc"] != salted(prompts.shown(lm_task, docs[row["index"]])):
             outcome.faults.append((_at(row, "doc"), "is not the hash of that row's prompt"))
-        new = scored.get(row["index"])
+        new = scored.get(cardfiles.in_order(row))
         outcome.faults += _differing(row, new) if new else []
     if score.baselines != baselines(lm_task, docs):
         outcome.faults.append((f"scores[{task.name}].baselines", "are not those of the rows here"))
@@ -100,16 +103,16 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     return outcome
 
 
-def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dict[int, dict[str, Any]]:
-    """Rows made again from their answers by the task's own scorer, by index; ``where``: index -> document here.
+def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dict[tuple[int, int], dict[str, Any]]:
+    """Rows made again from their answers by the task's own scorer, by index and sample.
 
-    Without those whose answer is free text that must not be published.
+    ``where``: index -> document here. Without those whose answer is free text that must not be published.
     """
     instances: dict[int, list[Any]] = {}
     for instance in prompts.requests(lm_task, max(where.values(), default=0) + 1):
         instances.setdefault(instance.doc_id, []).append(instance)
     docs = prompts.rows(lm_task, "test")
-    found = {}
+    found: dict[tuple[int, int], dict[str, Any]] = {}
     for row in rows:
         number = where.get(row["index"])
         if number is None:
@@ -121,7 +124,9 @@ def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dic
         for instance, answer in zip(instances[number], answers, strict=True):
             instance.resps = [answer]
         choice = task.form == "choice"
-        [found[row["index"]]] = sample_rows(lm_task, instances[number], choice=choice, restricted=task.restricted)[0]
+        [found[cardfiles.in_order(row)]] = sample_rows(
+            lm_task, instances[number], choice=choice, restricted=task.restricted
+        )[0]
     return found
 
 
@@ -137,8 +142,8 @@ def _other_edition(score: Score, task: Task, lm_task: Any, rows: Rows) -> Outcom
         return outcome
     scored, moved = again(task, lm_task, rows, where), 0
     for row in rows:
-        differing = list(_differing(row, scored[row["index"]])) if row["index"] in scored else []
-        if differing and _gold(row) != _gold(scored[row["index"]]):
+        differing = list(_differing(row, scored[cardfiles.in_order(row)])) if cardfiles.in_order(row) in scored else []
+        if differing and _gold(row) != _gold(scored[cardfiles.in_order(row)]):
             moved += 1
         else:
             outcome.faults += differing

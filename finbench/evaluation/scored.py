@@ -6,7 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from finbench.core.records import DataId, Score, Task
-from finbench.scoring import baselines, clusters_of, metrics, prompts, sample_counts, sample_rows, split_metrics
+from finbench.scoring import (
+    answers,
+    baselines,
+    clusters_of,
+    metrics,
+    prompts,
+    sample_counts,
+    sample_rows,
+    samples_of,
+    split_metrics,
+)
 
 
 def asked_rows(task: Task, lm_task: Any, limit: int | None) -> tuple[DataId, str | None]:
@@ -18,6 +28,13 @@ def asked_rows(task: Task, lm_task: Any, limit: int | None) -> tuple[DataId, str
     return data, prompts.data_id(task, lm_task, "train", examples).digest
 
 
+def hear(instance: Any, answer: Any) -> None:
+    """Give a request its answer, as lm-eval's filters and our sample rows want it."""
+    if isinstance(instance, prompts.Asked):
+        instance.generated, answer = answer, answer.text
+    instance.resps = [answer]
+
+
 def score_answers(
     task: Task, lm_task: Any, instances: Sequence[Any], asked: tuple[DataId, str | None], **measured: Any
 ) -> tuple[Score, list[dict[str, Any]]]:
@@ -26,7 +43,7 @@ def score_answers(
     ``measured``: what answers do not say, the fields ``overlap``, ``truncated``, ``prompt_tokens`` and ``seconds``.
     """
     rows, values = sample_rows(lm_task, instances, choice=task.form == "choice", restricted=task.restricted)
-    strict, lenient, parse_rate = split_metrics(values, lm_task.aggregation(), clusters_of(rows))
+    strict, lenient, parse_rate = split_metrics(values, lm_task.aggregation(), clusters_of(rows), samples_of(rows))
     data, examples = asked
     counted: dict[str, Any] = {**sample_counts(rows), **measured}
     score = Score(
@@ -46,6 +63,7 @@ def score_answers(
         prompt_style=task.prompt_style,
         fewshot_split=str(lm_task.config.fewshot_split) if lm_task.config.num_fewshot else None,
         fewshot_digest=examples,
+        answers=answers(rows),
         **counted,
     )
     return score, rows

@@ -12,7 +12,8 @@ from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import BaseModelId, Bits, Contamination, Subject
-from finbench.core.settings import Evaluation, Settings
+from finbench.core.settings import Evaluation, Profile, Settings
+from finbench.engines import Purse
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 
@@ -53,7 +54,7 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
             adapter = adapters.find(text)
             on = dummy or adapters.base_of(adapter, wanted.base)
             candidate = _adapter_subject(adapter, on, wanted.bits, wanted.chat)
-            beside = _base_subject(on, candidate.subject.bits, candidate.subject.chat)
+            beside = _base_subject(on, candidate.subject.bits, candidate.subject.chat, wanted.profile)
             found += [beside, candidate]
             tasks += list(adapter.record.recipe.tasks) if adapter.record else []
         except FinbenchError as fault:
@@ -66,7 +67,8 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
         if not named and not dummy:
             hint = "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
             raise FinbenchError("Nothing to evaluate.", hint)
-        found.append(_base_subject(dummy or bases.resolve(str(named)), wanted.bits or 16, bool(wanted.chat)))
+        base = dummy or bases.resolve(str(named))
+        found.append(_base_subject(base, wanted.bits or 16, bool(wanted.chat), wanted.profile))
     unique = {digest(candidate.subject.model_dump()): candidate for candidate in found}
     told_apart: list[Candidate] = []
     for candidate in sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base"):
@@ -78,8 +80,8 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
     return told_apart, list(dict.fromkeys(tasks))
 
 
-def _base_subject(base: bases.Base, bits: Bits, chat: bool) -> Candidate:
-    name = base.id.alias + (f"-{bits}bit" if bits != 16 else "") + ("-chat" if chat else "")
+def _base_subject(base: bases.Base, bits: Bits, chat: bool, profile: Profile) -> Candidate:
+    name = base.id.alias + (f"-{bits}bit" if bits != 16 else "") + ("-chat" if chat and profile == "direct" else "")
     return Candidate(Subject(name=name, base=base.id, bits=bits, chat=chat), base, None)
 
 
@@ -104,14 +106,16 @@ def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None
     return Candidate(subject, base, adapter.folder, adapter.record.contamination if adapter.record else None)
 
 
-def at_endpoint(names: str | None, url: str, chat: bool) -> list[Candidate]:
+def models_of(engine: str, names: str | None, url: str | None, chat: bool) -> list[Candidate]:
     """Models of an endpoint by the names (with commas between) that they have there; what they are is not known."""
     if not names:
-        raise FinbenchError("Which model of the endpoint?", "--model NAME, or --model ONE,OTHER")
+        named = "openai/NAME, anthropic/NAME, gemini/NAME, ..." if engine == "api" else "NAME, or --model ONE,OTHER"
+        raise FinbenchError("Which model of the endpoint?", f"--model {named}")
     found = []
     for name in dict.fromkeys(part.strip() for part in names.split(",") if part.strip()):
         # told apart by where they are, which is not to be read off a card
-        who = BaseModelId(alias=name, source="folder", fingerprint="endpoint:" + digest([url, name])[:32])
+        where = [url, name] if engine == "server" else [engine, url, name]
+        who = BaseModelId(alias=name, source="folder", fingerprint="endpoint:" + digest(where)[:32])
         found.append(Candidate(Subject(name=name, base=who, chat=chat), None, None))
     return found
 
@@ -126,9 +130,12 @@ def by_engine(found: list[Candidate]) -> list[list[Candidate]]:
     return list(groups.values())
 
 
-def start_engine(group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str, Any]) -> Any:
-    """An engine for subjects of one base and bits; call ``use`` next."""
-    made = _started(group, settings, lm_tasks)
+def start_engine(
+    group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str, Any], purse: Purse | None = None
+) -> Any:
+    """An engine for subjects of one base and bits; call ``use`` next. ``purse``: what an endpoint may cost."""
+    made = _started(group, settings, lm_tasks, purse)
+    made.profile, made.think_end = settings.profile, settings.think_end
     if settings.arguments.get("labels") == "best":
         made.best = frozenset(name for name, lm_task in lm_tasks.items() if _takes_the_best(name, lm_task))
     return made
@@ -148,7 +155,7 @@ def _takes_the_best(name: str, lm_task: Any) -> bool:
     return True
 
 
-def _started(group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str, Any]) -> Any:
+def _started(group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str, Any], purse: Purse | None) -> Any:
     engine, arguments = settings.engine, dict[str, Any](settings.arguments)
     if engine == "dummy":
         from finbench.engines import DummyEngine
@@ -156,10 +163,10 @@ def _started(group: Sequence[Candidate], settings: Settings, lm_tasks: dict[str,
         dummy = DummyEngine(str(arguments.get("answers", "random")), settings.seed)
         dummy.lm_tasks = lm_tasks
         return dummy
-    if engine == "server":
-        from finbench.engines import ServerEngine
+    if engine in ("server", "api"):
+        from finbench.engines import EndpointEngine
 
-        return ServerEngine(arguments["url"], group[0].subject.name, arguments.get("concurrency"))
+        return EndpointEngine(engine, group[0].subject.base.alias, arguments, purse)
     base = group[0].loaded
     if engine == "vllm":
         from finbench.engines.vllm import VLLMEngine

@@ -15,14 +15,24 @@ from typing import Any, Literal
 from finbench.cards import RowsByTask, cardfiles
 from finbench.core import catalog, paths, seal
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Measure, Score, Scorecard, Task
+from finbench.core.records import Answers, Measure, Score, Scorecard, Task
 from finbench.evaluation import rerun as again
 from finbench.evaluation import rescore
 from finbench.evaluation.subjects import DUMMY
-from finbench.scoring import LENIENT, clusters_of, hidden_metrics, metrics, sample_counts, split_metrics, values_of
+from finbench.scoring import (
+    LENIENT,
+    answers,
+    clusters_of,
+    hidden_metrics,
+    metrics,
+    sample_counts,
+    split_metrics,
+    values_of,
+)
 
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
 _KEYS = {"task", "index", "doc", "cluster", "values"}  # of a sample row, and its answer
+_GENERATED = {"reasoning_tokens", "answer_tokens", "truncated"}  # of a row beside them, where answers were generated
 _EXACT = 1e-9  # scores are sums of the same numbers: equal up to rounding
 _ENDS = 1e-7  # intervals come of the same seed; libraries differ in the last digits of Student's t
 
@@ -95,7 +105,7 @@ def verify(
     by_task = _samples(path, parsed, found)
     if by_task is not None:
         for score in parsed.scores:
-            _rows(score, by_task.get(score.task, []), found)
+            _rows(parsed, score, by_task.get(score.task, []), found)
         # where the SHA-256 of the samples alone is wrong, the edited rows are still looked for
         if all(fault.field == "samples" for fault in found.faults):
             _data(parsed, by_task, data_dir, found)
@@ -197,7 +207,7 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         if not least <= low <= high <= most:
             found.fault(f"{place}.{name}", f"is not between {least:g} and {most:g}")
         if score.n == wanted < 2**53 and name.rpartition(".")[2] in ("acc", "exact_match", "parse_rate"):
-            successes = measure.value * score.n
+            successes = measure.value * score.n * (card.generation.samples if card.generation else 1)
             if abs(successes - round(successes)) > 1e-6 or not 0 <= measure.value <= 1:
                 found.fault(f"{place}.{name}", f"{measure.value} is not a share of {score.n} documents")
 
@@ -227,20 +237,29 @@ def _samples(path: Path, card: Scorecard, found: Verification) -> RowsByTask | N
         by_task.setdefault(str(row["task"]), []).append(row)
     for task in by_task.keys() - {score.task for score in card.scores}:
         found.fault("samples", f"have rows of {task}, of which the card has no score")
-    return {task: sorted(rows, key=lambda row: int(row["index"])) for task, rows in by_task.items()}
+    return {task: sorted(rows, key=cardfiles.in_order) for task, rows in by_task.items()}
 
 
-def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None:
+def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Verification) -> None:
     """Counts, and every metric with its interval, from the rows of one task."""
     place, sample = f"scores[{score.task}]", f"samples[{score.task}]"
-    if [row["index"] for row in rows] != list(range(len(rows))) or len(rows) != score.n:
-        found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each once ({len(rows)} rows)")
+    generated = card.generation if card.generation and score.form == "generate" else None
+    samples = generated.samples if generated else 1
+    there = [cardfiles.in_order(row) for row in rows]
+    if len(rows) != score.n * samples or there != [divmod(number, samples) for number in range(len(rows))]:
+        each = "once" if samples == 1 else f"with samples 0 to {samples - 1}"
+        found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each {each} ({len(rows)} rows)")
         return
     task = catalog.tasks().get(score.task)
+    apart = _GENERATED if generated and generated.profile != "direct" else set[str]()
+    apart = apart | {"sample", "reading"} if samples > 1 else apart
     if task is not None:
-        _evidence(task, rows, found)
-    answers = [row.get("answer") for row in rows]
-    if score.form == "choice" and score.truncated > sum(len(one) for one in answers if isinstance(one, list)):
+        _evidence(task, rows, apart, found)
+    if bool(apart) != (score.answers is not None) or any(apart - row.keys() for row in rows):
+        found.fault(f"{place}.answers", "does not go with the card's profile, or with its sample rows")
+        return
+    labels = [row.get("answer") for row in rows]
+    if score.form == "choice" and score.truncated > sum(len(one) for one in labels if isinstance(one, list)):
         found.fault(f"{place}.truncated", "is more than there are prompts")
     for name, value in sample_counts(rows).items():
         if getattr(score, name) != value:
@@ -251,7 +270,8 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         found.fault(*fault)
     try:
         how = metrics.aggregations(score.task)
-        strict, lenient, parse_rate = split_metrics(values_of(rows), how, clusters_of(rows))
+        strict, lenient, parse_rate = split_metrics(values_of(rows), how, clusters_of(rows), samples)
+        have_answers = answers(rows)
     except (KeyError, TypeError, ValueError, IndexError, AssertionError, ArithmeticError) as fault:
         found.fault(f"{sample}.values", f"are not what the task's scorer gives ({type(fault).__name__}: {fault})")
         return
@@ -268,12 +288,31 @@ def _rows(score: Score, rows: list[dict[str, Any]], found: Verification) -> None
         for name in sorted(stated.keys() & have.keys()):
             _close(f"{place}.{group}.{name}", stated[name], have[name], found)
     _close(f"{place}.parse_rate", score.parse_rate, parse_rate, found)
+    if score.answers is not None and have_answers is not None:
+        _answers(f"{place}.answers", score.answers, have_answers, found)
     if hidden:
         found.notes.append(f"{score.task}: {', '.join(sorted(hidden))} quote restricted text and cannot be recomputed")
     found.checks.append(f"{score.task}: every metric and interval from {score.n:,} sample rows")
 
 
-def _evidence(task: Task, rows: list[dict[str, Any]], found: Verification) -> None:
+def _answers(place: str, stated: Answers, have: Answers, found: Verification) -> None:
+    """Tokens and what is cut off as the rows state it, and what several samples give together."""
+    for name in ("thinking_tokens", "answer_tokens"):
+        if getattr(stated, name) != getattr(have, name):
+            found.fault(f"{place}.{name}", f"is {getattr(stated, name)}; the samples have {getattr(have, name)}")
+    one, other = (
+        {"truncated": side.truncated}
+        | ({"majority": side.majority} if side.majority else {})
+        | {f"pass_at.{k}": measure for k, measure in side.pass_at.items()}
+        for side in (stated, have)
+    )
+    if one.keys() != other.keys():
+        found.fault(place, f"has {', '.join(one)}; the samples give {', '.join(other)}")
+    for name in one.keys() & other.keys():
+        _close(f"{place}.{name}", one[name], other[name], found)
+
+
+def _evidence(task: Task, rows: list[dict[str, Any]], apart: set[str], found: Verification) -> None:
     """Rows as finbench writes them: with the answer, or its hash where texts must not be shown, source and metrics."""
     answer = "answer" if task.form == "choice" or not task.restricted else "answer_sha256"
     names = metrics.aggregations(task.name).keys()
@@ -281,7 +320,11 @@ def _evidence(task: Task, rows: list[dict[str, Any]], found: Verification) -> No
         place = f"samples[{task.name} {row['index']}]"
         if not isinstance(row.get(answer), list if task.form == "choice" else str):
             found.fault(f"{place}.{answer}", "is missing")
-        for name in row.keys() - _KEYS - {answer}:
+        if row.get("truncated") and row.get(answer) not in ("", seal.salted("")):
+            found.fault(f"{place}.{answer}", "is said to be cut off, and is not empty")
+        if any(row.get(name, 0) < 0 for name in ("reasoning_tokens", "answer_tokens")):
+            found.fault(place, "counts fewer than no tokens")
+        for name in row.keys() - _KEYS - {answer} - apart:
             found.fault(f"{place}.{name}", "is nothing that a sample row of this task has")
         if row["values"].keys() != names:
             found.fault(f"{place}.values", f"has {sorted(row['values'])}; the task's scorer gives {sorted(names)}")

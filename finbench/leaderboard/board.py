@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finbench.cards import LEVEL, Heading, RowsByTask, aggregation_of, cardfiles, conditions_of, setup_of
+from finbench.cards import (
+    LEVEL,
+    Heading,
+    RowsByTask,
+    aggregation_of,
+    cardfiles,
+    conditions_of,
+    setup_of,
+    thinking_tokens,
+)
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
@@ -20,7 +29,16 @@ from finbench.core.records import Score, Scorecard
 from finbench.evaluation import Verification, verify
 from finbench.leaderboard import attested
 from finbench.leaderboard.attested import AttestedAdapter
-from finbench.scoring import RESAMPLES, Difference, clusters_of, hidden_metrics, holm, paired_difference, values_of
+from finbench.scoring import (
+    RESAMPLES,
+    Difference,
+    clusters_of,
+    hidden_metrics,
+    holm,
+    paired_difference,
+    samples_of,
+    values_of,
+)
 
 SCORECARDS = "scorecards"
 FAMILIES = {
@@ -64,6 +82,7 @@ class BoardRow:
     group: int | None = None
     on_cost_front: bool = False
     on_memory_front: bool = False
+    on_thinking_front: bool = False
 
     @property
     def seen(self) -> float | None:
@@ -75,6 +94,11 @@ class BoardRow:
         """Prompt tokens a second, answers included in the time; None where no time was taken."""
         score = self.score
         return score.prompt_tokens / score.seconds if score.seconds and score.prompt_tokens else None
+
+    @property
+    def thinking(self) -> float | None:
+        """Tokens of reasoning an answer; None where answers were generated directly."""
+        return thinking_tokens(self.entry.card, self.score)
 
     @property
     def cost(self) -> float | None:
@@ -89,6 +113,11 @@ class BoardTest(Heading):
     key: str
     whole: bool
     rows: list[BoardRow] = field(default_factory=list)
+
+    @property
+    def generated(self) -> bool:
+        """Answers were generated under another profile than direct, so that tokens were counted."""
+        return any(row.score.answers for row in self.rows)
 
     @property
     def ranked(self) -> bool:
@@ -174,6 +203,8 @@ def _newest(rows: Sequence[BoardRow]) -> list[BoardRow]:
         card = row.entry.card
         who = card.subject.model_dump(include={"adapter", "bits", "kind", "seed"})
         same = {**who, "base": card.subject.base.fingerprint, "how": [card.engine, card.dtype, card.form, card.origin]}
+        if card.generation is not None:  # of one way to put the question; it may be sampled in several
+            same["generation"] = card.generation.model_dump()
         kept[digest(same)] = row
     return list(kept.values())
 
@@ -189,8 +220,10 @@ def _place(test: BoardTest) -> None:
     machines = [row.entry.machine for row in test.rows]
     costs = front(good, [row.cost for row in test.rows], machines)
     memories = front(good, [row.entry.card.peak_memory_bytes or None for row in test.rows], machines)
-    for row, cost, memory in zip(test.rows, costs, memories, strict=True):
-        row.on_cost_front, row.on_memory_front = cost, memory
+    # tokens are the same on every machine
+    thoughts = front(good, [row.thinking for row in test.rows], [""] * len(good))
+    for row, *fronts in zip(test.rows, costs, memories, thoughts, strict=True):
+        row.on_cost_front, row.on_memory_front, row.on_thinking_front = fronts
 
 
 def tied(score: Score, samples: Sequence[Sequence[dict[str, Any]]]) -> list[int | None]:
@@ -212,14 +245,14 @@ def tied(score: Score, samples: Sequence[Sequence[dict[str, Any]]]) -> list[int 
             left.append(number)
     if len(left) < 2:
         return places
-    clusters = clusters_of(samples[left[0]])
+    clusters, count = clusters_of(samples[left[0]]), samples_of(samples[left[0]])
     values = {number: values_of(samples[number])[metric] for number in left}
     group = 0
     while left:
         group += 1
         leader, rest = left[0], left[1:]
         places[leader] = group
-        tests = [_p(paired_difference(values[leader], values[other], how, clusters)) for other in rest]
+        tests = [_p(paired_difference(values[leader], values[other], how, clusters, count)) for other in rest]
         adjusted = holm(tests)
         for other, p in zip(rest, adjusted, strict=True):
             if p >= LEVEL:

@@ -21,6 +21,7 @@ _NAMED = 4  # points of a front that can all be named
 AXES = {
     "cost": "Seconds of the machine for 1,000 documents",
     "memory": "Peak memory while answering, GB",
+    "thinking": "Tokens of reasoning an answer",
 }
 
 

@@ -67,8 +67,10 @@ def _evaluation(card: Scorecard, folder: str | None) -> str:
     tasks = ",".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
     who = f"--adapter {folder} --base {_base(subject.base)}" if folder else f"--model {_base(subject.base)}"
     parts = ["finbench eval", who, f"--tasks {shlex.quote(tasks)}", f"--bits {subject.bits}"]
-    parts += ["--chat"] if subject.chat else ["--no-chat"] if folder else []
+    implied = card.generation is not None and card.generation.profile in ("chat", "think")
+    parts += [] if implied else ["--chat"] if subject.chat else ["--no-chat"] if folder else []
     parts += [f"--shots {card.shots} --seed {card.seed}"] if card.shots else []
+    parts += _generation(card)
     parts += [f"--limit {card.limit}"] if card.limit else []
     parts += [] if card.engine == "hf" else [f"--engine {shlex.quote(card.engine)}"]
     arguments = {"dtype": card.dtype} | {k: str(v) for k, v in card.arguments.items()}
@@ -76,6 +78,18 @@ def _evaluation(card: Scorecard, folder: str | None) -> str:
     chosen = {key: value for score in card.scores for key, value in score.data.choices.items()}
     parts += [f"--metadata {shlex.quote(f'{key}={value}')}" for key, value in sorted(chosen.items())]
     return " ".join(parts)
+
+
+def _generation(card: Scorecard) -> list[str]:
+    """Options of profile, sampling and prompts."""
+    stated = card.generation.model_dump(exclude_none=True) if card.generation else {}
+    turns = stated.pop("fewshot_as_multiturn", None)
+    parts = [] if turns is None else [f"--{'' if turns else 'no-'}fewshot-as-multiturn"]
+    plain = {"profile": "direct", "samples": 1}
+    options = {name: value for name, value in stated.items() if plain.get(name) != value}
+    parts += [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in options.items()]
+    sampled = card.generation is not None and card.generation.temperature and not card.shots
+    return [*parts, f"--seed {card.seed}"] if sampled else parts
 
 
 def _stock(card: Scorecard, folder: str | None) -> str:

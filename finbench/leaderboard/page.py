@@ -14,9 +14,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards import describe_subject, from_template
+from finbench.cards import describe_subject, from_template, in_brackets, what_it_cost, who_answered
 from finbench.core.files import digest
-from finbench.core.records import Measure
+from finbench.core.records import Measure, Score, Scorecard
 from finbench.leaderboard import breakdown, charts, commands, published
 from finbench.leaderboard.board import FAMILIES, SCORECARDS, Board, BoardCard, BoardRow, BoardTest
 from finbench.scoring import metrics
@@ -147,7 +147,13 @@ def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
 
 
 def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
-    """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen in training."""
+    """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen in training.
+
+    Of answers that were generated otherwise than directly also the lenient value, the share that the budget cut off,
+    and tokens of reasoning an answer.
+    """
+    answers, lenient = row.score.answers, row.score.lenient.get(row.score.main_metric)
+    more = [] if answers is None else [lenient and round(lenient.value, 5), round(answers.truncated.value, 4)]
     return [
         place[row.entry.key],
         *_rounded(row.score.main),
@@ -155,8 +161,10 @@ def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
         round(row.score.parse_rate.value, 4),
         None if row.tokens_per_second is None else round(row.tokens_per_second, 1),
         None if row.cost is None else round(row.cost, 2),
-        row.on_cost_front + 2 * row.on_memory_front,
+        row.on_cost_front + 2 * row.on_memory_front + 4 * row.on_thinking_front,
         0 if row.seen is None else round(row.seen, 4),
+        *more,
+        *([] if row.thinking is None else [round(row.thinking, 1)]),
     ]
 
 
@@ -197,6 +205,7 @@ def detail(entry: BoardCard) -> dict[str, Any]:
         ("Computed by", f"{card.engine}, {card.dtype}, {card.form}; asked by {card.origin}"),
         ("Arguments", ", ".join(f"{key}={value}" for key, value in card.arguments.items())),
         ("Prompts", f"{'chat template' if subject.chat else 'raw'}, {card.shots or 'zero'} shots"),
+        ("Answers", _generated(card)),
         ("Machine", entry.machine),
         ("Run", f"{card.seconds:,.0f} s, peak memory {card.peak_memory_bytes / 1e9:.2f} GB"),
         ("Made", f"{card.provenance.created} by finbench {card.provenance.finbench}, Python {card.provenance.python}"),
@@ -221,6 +230,12 @@ def detail(entry: BoardCard) -> dict[str, Any]:
     }
 
 
+def _generated(card: Scorecard) -> str:
+    """How answers were generated; empty for the plain way."""
+    stated = card.generation.model_dump(exclude_none=True) if card.generation else {}
+    return ", ".join(f"{name} {value}" for name, value in stated.items() if (name, value) != ("samples", 1))
+
+
 def _scores(row: BoardRow) -> dict[str, Any]:
     score = row.score
     overlap = score.overlap
@@ -236,9 +251,24 @@ def _scores(row: BoardRow) -> dict[str, Any]:
             ["Documents", f"{score.n:,} in {score.clusters:,} groups of one source"],
             ["Interval", score.main.method],
             ["Truncated prompts", str(score.truncated)],
+            *_answers(score),
+            *([["Answered by", who_answered(told)], ["Cost", what_it_cost(score)]] if (told := score.hosted) else []),
             ["Test texts in training", f"{overlap.texts:,} of {overlap.of:,}" if overlap else "not known"],
         ],
     }
+
+
+def _answers(score: Score) -> list[list[str]]:
+    """What generated answers took, and what several samples give together."""
+    if score.answers is None:
+        return []
+    found, share = score.answers, metrics.is_share("acc")
+    told = [
+        ["Tokens of answers", f"{found.thinking_tokens:,} of reasoning, {found.answer_tokens:,} after it"],
+        ["Cut off by the budget", f"{in_brackets(found.truncated, share)} %"],
+    ]
+    told += [["Accuracy of the majority", f"{in_brackets(found.majority, share)} %"]] if found.majority else []
+    return told + [[f"pass@{k}", f"{in_brackets(measure, share)} %"] for k, measure in found.pass_at.items()]
 
 
 def _measure(name: str, measure: Measure) -> list[Any]:

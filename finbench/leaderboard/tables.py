@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from finbench.cards import describe_subject, from_template, in_brackets, percent
+from finbench.cards import amount, describe_subject, from_template, in_brackets, percent
 from finbench.core.prose import wrapped
 from finbench.leaderboard import published
 from finbench.leaderboard.board import FAMILIES, Board, BoardRow, BoardTest
@@ -17,7 +17,8 @@ COLUMNS = (
     "family", "task", "task_version", "task_digest", "data_digest", "prompt_style", "chat", "shots", "whole_test", "n",
     "group", "subject", "base", "base_fingerprint", "adapter", "method", "bits", "rank", "seed", "metric", "value",
     "low", "high", "parse_rate", "trainable_parameters", "peak_memory_bytes", "tokens_per_second",
-    "seconds_per_1000_documents", "machine", "overlap", "evidence", "card",
+    "seconds_per_1000_documents", "machine", "overlap", "evidence", "card", "profile", "lenient", "truncated",
+    "thinking_tokens",
 )  # fmt: skip
 
 
@@ -46,11 +47,22 @@ def line(test: BoardTest, row: BoardRow) -> list[str]:
         describe_subject(subject),
         in_brackets(row.score.main, test.share),
         percent(row.score.parse_rate.value),
+        *(_of_answers(test, row) if test.generated else ()),
         "–" if subject.trainable_parameters is None else f"{subject.trainable_parameters:,}",
         f"{card.peak_memory_bytes / 1e9:.1f}" if card.peak_memory_bytes else "–",
         "–" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}",
         "–" if row.cost is None else f"{row.cost:,.0f}",
         row.entry.level,
+    ]
+
+
+def _of_answers(test: BoardTest, row: BoardRow) -> list[str]:
+    """Lenient, cut off, and tokens of reasoning an answer."""
+    lenient, answers = row.score.lenient.get(row.score.main_metric), row.score.answers
+    return [
+        amount(lenient.value, test.share) if lenient else "–",
+        percent(answers.truncated.value) if answers else "–",
+        "–" if row.thinking is None else f"{row.thinking:,.0f}",
     ]
 
 
@@ -95,4 +107,8 @@ def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
         "overlap": row.seen,
         "evidence": row.entry.level,
         "card": row.entry.key,
+        "profile": card.generation.profile if card.generation else "direct",
+        "lenient": score.lenient[score.main_metric].value if score.main_metric in score.lenient else None,
+        "truncated": score.answers.truncated.value if score.answers else None,
+        "thinking_tokens": None if row.thinking is None else round(row.thinking, 2),
     }

@@ -9,7 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -335,8 +335,10 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     return model.eval(), tokenizer
 
 
-def chat_template(tokenizer: Any, base: str) -> Callable[..., str]:
+def chat_template(tokenizer: Any, base: str, variables: Mapping[str, Any] | None = None) -> Callable[..., str]:
     """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text.
+
+    ``variables`` are given to it beside the messages, as ``enable_thinking``.
 
     A template is a program of whoever made the model: transformers renders it in a sandbox; here it also may not
     take more than a moment, a gigabyte, or a megabyte of text.
@@ -356,6 +358,7 @@ def chat_template(tokenizer: Any, base: str) -> Callable[..., str]:
                         tokenize=False,
                         add_generation_prompt=add_generation_prompt,
                         continue_final_message=not add_generation_prompt,
+                        **(variables or {}),
                     )
                 )
         except (TemplateError, MemoryError, OverflowError, RecursionError) as fault:

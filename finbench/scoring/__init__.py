@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.scoring import metrics, prompts
+    from finbench.scoring import metrics, prompts, sampling
     from finbench.scoring.measuring import (
         LENIENT,
+        answers,
         baselines,
         clusters_of,
         hidden_metrics,
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
         paired_difference,
         sample_counts,
         sample_rows,
+        samples_of,
         split_metrics,
+        value_of,
         values_of,
     )
     from finbench.scoring.paired import UNTESTABLE, Difference, documents_needed, holm, mcnemar
@@ -33,6 +36,7 @@ __all__ = [
     "UNTESTABLE",
     "Z95",
     "Difference",
+    "answers",
     "baselines",
     "clusters_of",
     "documents_needed",
@@ -48,10 +52,13 @@ __all__ = [
     "resolve_function",
     "sample_counts",
     "sample_rows",
+    "samples_of",
+    "sampling",
     "seed_spread",
     "split_metrics",
     "task_faults",
     "task_of_examples",
+    "value_of",
     "values_of",
     "welch",
 ]

@@ -13,13 +13,23 @@ from typing import Any
 import numpy as np
 
 from finbench.core.files import stable_json
-from finbench.core.records import Contamination, Measure, Overlap
+from finbench.core.records import Answers, Contamination, Measure, Overlap
 from finbench.core.seal import leaves, salted
-from finbench.scoring import paired, prompts, stats
+from finbench.scoring import metrics, paired, prompts, sampling, stats
 from finbench.scoring.metrics import Aggregation, bounds, summed
 
 LENIENT = "_lenient"
+RIGHT = ("acc", "exact_match")  # metrics that say whether an answer is right, the first that a task has counts
 SLOW_RESAMPLES = 500  # where every resample calls Python: 5,000 documents take seconds, not minutes
+
+
+def value_of(
+    values: Sequence[Any], aggregation: Aggregation, samples: int = 1, rows: Sequence[int] | None = None
+) -> float:
+    """The aggregated value of a metric over the documents ``rows`` (None: all); of several samples their mean."""
+    chosen = range(len(values) // samples) if rows is None else rows
+    runs = [[values[samples * row + run] for row in chosen] for run in range(samples)]
+    return sum(float(aggregation(run)) for run in runs) / samples
 
 
 def measure(
@@ -28,21 +38,25 @@ def measure(
     clusters: Sequence[Any] | None = None,
     *,
     within: stats.Bounds = paired.UNBOUNDED,
+    samples: int = 1,
 ) -> Measure:
-    """The aggregated value of a metric with its 95 % interval.
+    """The aggregated value of a metric with its 95 % interval; of several ``samples`` the mean of their values.
 
     ``values`` holds one value a document: a number for ``mean``, else what the named aggregation of ``tasks/lib``
-    takes. ``clusters`` names the source of each document. Shares of independent documents get the Wilson interval,
-    everything else a bootstrap over clusters; none goes beyond ``within``, the values that the metric can have.
+    takes; the samples of a document follow each other. ``clusters`` names the source of each. Shares of independent
+    documents get the Wilson interval, everything else a bootstrap over clusters, with all samples of a document
+    together; none goes beyond ``within``, the values that the metric can have.
     """
-    metric = summed(aggregation.__name__, values)
-    independent = clusters is None or len(set(clusters)) == len(values)
+    n = len(values) // samples
+    metric = metrics.averaged(summed(aggregation.__name__, values), samples)
+    clusters = None if clusters is None else clusters[::samples]
+    independent = clusters is None or len(set(clusters)) == n
     if metric is None:
         method = "bootstrap" if independent else "cluster bootstrap"
-        units, rng = _groups(clusters, len(values)), np.random.default_rng(0)
-        return _called(lambda rows: aggregation([values[row] for row in rows]), units, rng, method, within)[0]
-    stated = float(aggregation(list(values)))
-    if aggregation.__name__ == "mean" and independent and np.isin(values, (0.0, 1.0)).all():
+        units, rng = _groups(clusters, n), np.random.default_rng(0)
+        return _called(lambda rows: value_of(values, aggregation, samples, rows), units, rng, method, within)[0]
+    stated = value_of(values, aggregation, samples)
+    if aggregation.__name__ == "mean" and samples == 1 and independent and np.isin(values, (0.0, 1.0)).all():
         found = stats.wilson(int(sum(values)), len(values))
     else:
         within = stats.SHARE if metric.share else within
@@ -86,17 +100,25 @@ def _called(
 
 
 def paired_difference(
-    a: Sequence[Any], b: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None = None
+    a: Sequence[Any],
+    b: Sequence[Any],
+    aggregation: Aggregation,
+    clusters: Sequence[Any] | None = None,
+    samples: int = 1,
 ) -> paired.Difference:
-    """A's metric minus B's on the same documents: paired bootstrap interval and permutation p-value."""
-    both = summed(aggregation.__name__, [*a, *b])
+    """A's metric minus B's on the same documents: paired bootstrap interval and permutation p-value.
+
+    As for ``measure``, the ``samples`` of a document follow each other, and stay together.
+    """
+    both, n = metrics.averaged(summed(aggregation.__name__, [*a, *b]), samples), len(a) // samples
+    clusters = None if clusters is None else clusters[::samples]
     if both is not None:
         within = paired.OF_SHARES if both.share else paired.UNBOUNDED
-        return paired.difference(both.parts[: len(a)], both.parts[len(a) :], both.statistic, clusters, bounds=within)
-    units, rng = _groups(clusters, len(a)), np.random.default_rng(0)
+        return paired.difference(both.parts[:n], both.parts[n:], both.statistic, clusters, bounds=within)
+    units, rng = _groups(clusters, n), np.random.default_rng(0)
 
     def gap(rows: Sequence[int]) -> float:
-        return aggregation([a[row] for row in rows]) - aggregation([b[row] for row in rows])
+        return value_of(a, aggregation, samples, rows) - value_of(b, aggregation, samples, rows)
 
     found, error = _called(gap, units, rng, "paired bootstrap", paired.UNBOUNDED)
     extreme = 0
@@ -104,8 +126,10 @@ def paired_difference(
         one, other = list(a), list(b)
         for unit in np.flatnonzero(swapped):
             for row in units[unit]:
-                one[row], other[row] = other[row], one[row]
-        extreme += abs(aggregation(one) - aggregation(other)) >= abs(found.value) - 1e-12
+                part = slice(samples * row, samples * (row + 1))
+                one[part], other[part] = other[part], one[part]
+        moved = value_of(one, aggregation, samples) - value_of(other, aggregation, samples)
+        extreme += abs(moved) >= abs(found.value) - 1e-12
     return paired.Difference(found, (extreme + 1) / (SLOW_RESAMPLES + 1), error, len(units))
 
 
@@ -113,10 +137,11 @@ def split_metrics(
     values: Mapping[str, Sequence[Any]],
     aggregation: Mapping[str, Aggregation],
     clusters: Sequence[Any] | None = None,
+    samples: int = 1,
 ) -> tuple[dict[str, Measure], dict[str, Measure], Measure]:
     """(strict metrics, lenient metrics, parse rate) of per-document values by metric name."""
     measures = {
-        name: measure(items, aggregation[name], clusters, within=bounds(name.removesuffix(LENIENT)))
+        name: measure(items, aggregation[name], clusters, within=bounds(name.removesuffix(LENIENT)), samples=samples)
         for name, items in values.items()
     }
     always = Measure(value=1.0, low=1.0, high=1.0, method="choices always parse")
@@ -129,7 +154,7 @@ def split_metrics(
 def sample_rows(
     lm_task: Any, instances: Sequence[Any], *, choice: bool, restricted: bool
 ) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
-    """Sample rows, one a document, from answered lm-eval Instances; and the scorer's values by metric.
+    """Sample rows, one a document and sample, from answered lm-eval Instances; and the scorer's values by metric.
 
     ``lm_task`` is lm-eval's task object; its filters are applied here. A row's ``doc`` is the salted hash of the
     zero-shot prompt, ``cluster`` that of the row's ``group``, else of its text: documents that share it are not
@@ -138,12 +163,14 @@ def sample_rows(
     """
     lm_task._instances = list(instances)  # where lm-eval's filters look for them
     lm_task.apply_filters()
-    by_document: dict[int, list[Any]] = {}
+    by_answer: dict[tuple[int, int], list[Any]] = {}
     for instance in instances:
-        by_document.setdefault(instance.doc_id, []).append(instance)
+        sample = instance.sample if isinstance(instance, prompts.Asked) else 0
+        by_answer.setdefault((instance.doc_id, sample), []).append(instance)
+    several = any(sample for _, sample in by_answer)
     rows: list[dict[str, Any]] = []
     values: dict[str, list[Any]] = {}
-    for index, group in sorted(by_document.items()):
+    for (index, sample), group in sorted(by_answer.items()):
         group.sort(key=lambda instance: instance.idx)
         doc, key = group[0].doc, next(iter(group[0].filtered_resps))
         found = lm_task.process_results(doc, [instance.filtered_resps[key] for instance in group])
@@ -164,6 +191,8 @@ def sample_rows(
             row["answer"] = answer
         else:  # a model may repeat its prompt, whose text may not be published
             row["answer_sha256"] = salted(answer)
+        if isinstance(group[0], prompts.Asked):
+            row |= sampling.row_of(group[0].generated, sample if several else None, str(answer), found)
         rows.append(row)
     return rows, values
 
@@ -192,11 +221,43 @@ def clusters_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def sample_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """What a Score says about its rows: documents, clusters, and documents whose prompt occurred before."""
+    documents = [row for row in rows if not row.get("sample")]
     return {
-        "n": len(rows),
-        "clusters": len(set(clusters_of(rows))),
-        "duplicates": len(rows) - len({row["doc"] for row in rows}),
+        "n": len(documents),
+        "clusters": len(set(clusters_of(documents))),
+        "duplicates": len(documents) - len({row["doc"] for row in documents}),
     }
+
+
+def samples_of(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many answers there are to every prompt."""
+    return 1 + max((int(row.get("sample", 0)) for row in rows), default=0)
+
+
+def answers(rows: Sequence[Mapping[str, Any]]) -> Answers | None:
+    """The record of generated answers; None where they were generated directly."""
+    if not rows or "truncated" not in rows[0]:
+        return None
+    samples, clusters = samples_of(rows), clusters_of(rows)
+    cut = [float(row["truncated"]) for row in rows]
+    made = Answers(
+        thinking_tokens=sum(row["reasoning_tokens"] for row in rows),
+        answer_tokens=sum(row["answer_tokens"] for row in rows),
+        truncated=measure(cut, metrics.mean, clusters, within=stats.SHARE, samples=samples),
+    )
+    name = next((name for name in RIGHT if rows[0]["values"].get(name) in (0, 1)), None)
+    if samples == 1 or name is None:
+        return made
+    own = [rows[at : at + samples] for at in range(0, len(rows), samples)]
+    right = [sum(row["values"][name] == 1 for row in group) for group in own]
+    votes = [sampling.vote([row["reading"] for row in group], [row["values"][name] for row in group]) for group in own]
+    sizes = [size for power in range(samples.bit_length()) if (size := 2**power) < samples]
+
+    def share(values: Sequence[float]) -> Measure:
+        return measure(values, metrics.mean, clusters[::samples], within=stats.SHARE)
+
+    passed = {str(k): share([sampling.pass_at(samples, hits, k) for hits in right]) for k in [*sizes, samples]}
+    return made.model_copy(update={"majority": share(votes), "pass_at": passed})
 
 
 def baselines(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -36,6 +36,19 @@ def summed(aggregation: str, values: Sequence[Any]) -> Summed | None:
     return make(values) if make else None
 
 
+def averaged(metric: Summed | None, samples: int) -> Summed | None:
+    """The mean over ``samples`` of a metric whose rows are documents, the samples of each one after another."""
+    if metric is None or samples == 1:
+        return metric
+    count, statistic = metric.parts.shape[1], metric.statistic
+
+    def mean(sums: Counts) -> Counts:
+        by_sample = sums.reshape(*sums.shape[:-1], samples, count)
+        return np.asarray(np.asarray(statistic(by_sample)).mean(axis=-1))
+
+    return Summed(metric.parts.reshape(-1, samples * count), mean, metric.share)
+
+
 def _mean(values: Sequence[float]) -> Summed:
     numbers = np.asarray(values, dtype=np.float64)
     share = bool(((numbers >= 0) & (numbers <= 1)).all())

@@ -6,18 +6,38 @@ target delimiter and the gold answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from lm_eval.api.instance import Instance
 
 from finbench.core import paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
-from finbench.core.records import DataId, Task
+from finbench.core.records import DataId, Generation, Task
 from finbench.hub import Unreachable
 
 Template = Callable[..., str]  # lm-eval's chat_template: messages, add_generation_prompt -> text
+BUDGET = {"chat": 512, "think": 4096, "cot": 1024}  # tokens of an answer, where neither user nor task wants more
+_COT = (
+    "First reason step by step. Then give the answer alone, as the question wants it, on a last line of this form:\n"
+    "Answer: <answer>"
+)
+_BARE_CUE = re.compile(r"\s*^(?:\w+ ){0,2}\w+:\s*\Z", re.MULTILINE)  # "Answer:", which would be answered at once
+REASONING = "Reasoning:"  # ends a prompt of ``cot`` without a chat template: its model may never end its turn
+PLAIN = Generation(profile="direct")
+
+
+@dataclass
+class Asked(Instance):
+    """A request under any profile but ``direct``: lm-eval's, the number of its sample, and its answer taken apart."""
+
+    sample: int = 0
+    generated: Any = None
 
 
 def load(
@@ -134,17 +154,35 @@ def data_id(task: Task, lm_task: Any, split: str, docs: list[dict[str, Any]]) ->
     return DataId(set=task.set, split=split, rows=len(docs), digest=digest(content), **lm_task.finbench_origin)
 
 
-def prompt(lm_task: Any, doc: Mapping[str, Any], template: Template | None = None) -> str | list[str]:
-    """The prompt that the task shows for ``doc``, as lm-eval builds it; a list where each choice has its own."""
+def prompt(
+    lm_task: Any, doc: Mapping[str, Any], template: Template | None = None, how: Generation = PLAIN
+) -> str | list[str]:
+    """The prompt that the task shows for ``doc``, as lm-eval builds it; a list where each choice has its own.
+
+    Under ``cot`` what the task asks for is followed by its instruction to reason (its metadata ``finbench_cot``).
+    """
+    turns = how.fewshot_as_multiturn
+    wanted = lm_task.config.metadata.get("finbench_cot", _COT) if how.profile == "cot" else ""
+
+    def instructed(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        assert template is not None
+        last = {**messages[-1], "content": _reasoned(messages[-1]["content"], wanted)}
+        return template([*messages[:-1], last], add_generation_prompt=add_generation_prompt)
+
     made: str | list[str] = lm_task.fewshot_context(
         dict(doc),
         num_fewshot=lm_task.config.num_fewshot or 0,
+        system_instruction=how.system_prompt,
         apply_chat_template=template is not None,
-        fewshot_as_multiturn=template is not None,
-        chat_template=template,
-        gen_prefix=lm_task.doc_to_prefix(doc),
+        fewshot_as_multiturn=template is not None if turns is None else turns,
+        chat_template=instructed if wanted and template else template,
+        gen_prefix=lm_task.doc_to_prefix(doc) if how.profile == "direct" else None,
     )
-    return made
+    return f"{_reasoned(str(made), wanted)}\n\n{REASONING}" if wanted and not template else made
+
+
+def _reasoned(text: str, wanted: str) -> str:
+    return f"{_BARE_CUE.sub('', text)}\n\n{wanted}"
 
 
 def pair(lm_task: Any, doc: Mapping[str, Any], template: Template | None = None) -> tuple[str, str]:
@@ -160,18 +198,45 @@ def pair(lm_task: Any, doc: Mapping[str, Any], template: Template | None = None)
     return asked, ("" if template else lm_task.config.target_delimiter) + str(answer)
 
 
-def requests(lm_task: Any, limit: int | None = None, template: Template | None = None) -> list[Any]:
-    """lm-eval Instances for the test split (the first ``limit`` rows), as lm-eval's evaluator builds them."""
+def requests(
+    lm_task: Any, limit: int | None = None, template: Template | None = None, how: Generation = PLAIN, seed: int = 0
+) -> list[Any]:
+    """lm-eval Instances for the test split (the first ``limit`` rows), as lm-eval's evaluator builds them.
+
+    Under another profile than ``direct`` a generated answer has the profile's budget and sampling, and every document
+    as many requests as samples, each with a seed of its own that follows from ``seed``.
+    """
     if lm_task.config.num_fewshot:
         lm_task.set_fewshot_seed(seed=lm_task.finbench_seed)  # the sampler has a state: each rendering starts it anew
-    instances = []
+    instances: list[Any] = []
     for doc_id, doc in lm_task.doc_iterator(rank=0, limit=limit, world_size=1):
         built = lm_task.construct_requests(
             doc=doc,
-            ctx=prompt(lm_task, doc, template),
+            ctx=prompt(lm_task, doc, template, how),
             metadata=(lm_task.config.task, doc_id, lm_task.config.repeats),
             apply_chat_template=template is not None,
             chat_template=template,
         )
-        instances += built if isinstance(built, list) else [built]
+        for one in built if isinstance(built, list) else [built]:
+            generated = how.profile != "direct" and one.request_type == "generate_until"
+            instances += _samples(one, how, seed) if generated else [one]
     return instances
+
+
+def _samples(one: Any, how: Generation, seed: int) -> Iterator[Asked]:
+    text, own = one.args
+    room = how.max_tokens or max(BUDGET[how.profile], int(own.get("max_gen_toks", 256)))
+    asks = {"until": own.get("until") or [], "max_gen_toks": room, "do_sample": False}
+    for sample in range(how.samples):
+        if how.temperature:
+            asks |= {"do_sample": True, "temperature": how.temperature}
+            asks |= {"top_p": how.top_p} if how.top_p else {}
+            asks |= {"seed": int(digest([seed, one.task_name, one.doc_id, sample])[:7], 16)}
+        yield Asked(
+            request_type=one.request_type,
+            doc=one.doc,
+            arguments=(text, dict(asks)),
+            idx=one.idx,
+            metadata=one.metadata,
+            sample=sample,
+        )

@@ -243,7 +243,7 @@ def _longest(endpoint: Endpoint) -> str:
 
 def _said(endpoint: Endpoint, model: str) -> Any:
     asks = {"model": model, "prompt": _PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": 5}
-    found = endpoint.ask("/completions", asks)["choices"][0]
+    found: Any = endpoint.ask("/completions", asks)["choices"][0]
     if not found["logprobs"]["tokens"]:
         raise Refused(f"{model} said nothing.", "finbench doctor")
     return found["logprobs"]["top_logprobs"]

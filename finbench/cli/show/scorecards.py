@@ -9,7 +9,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from finbench.cards import Comparison, Contest, shown_points, shown_probability, task_views, terminal_tables
+from finbench.cards import (
+    Comparison,
+    Contest,
+    endpoint_notes,
+    shown_points,
+    shown_probability,
+    task_views,
+    terminal_tables,
+)
 from finbench.cli.show.layout import columned, put
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
@@ -26,9 +34,13 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
         out.print(table)
         out.print()
     out.print("[dim]▓▒ 95 % interval; lenient: score under lenient parsing; parsed: share that parses strictly[/]")
+    if any(view.generated for view in task_views(cards)):
+        put("[dim]cut off: share that the budget cut off; thought: tokens of reasoning an answer[/]", wrap=True)
     for view in task_views(cards):
         for warning in view.warnings:
             put(f"[yellow]{escape(view.title)}:[/] {escape(warning)}", wrap=True)
+    for note in endpoint_notes(cards):
+        put(f"[dim]{escape(note)}[/]", wrap=True)
     partial = [card.subject.name for card in cards if card.status == "partial"]
     if partial:
         out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")

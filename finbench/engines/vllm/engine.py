@@ -15,8 +15,8 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, po
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.records import DType
-from finbench.engines import choices, race
-from finbench.engines.interface import Done, Engine
+from finbench.engines import choices, race, thinking, turns
+from finbench.engines.interface import Done, Engine, Generated
 from finbench.engines.lm import HARMLESS
 from finbench.engines.servable import targets
 from finbench.engines.vllm import forced_runs, memory, parity
@@ -133,7 +133,7 @@ class VLLMEngine(Engine):
         return prompt, prompt + int(request.args[1].get("max_gen_toks", 256)) - 1  # the last one is said, not read
 
     def chat_template(self) -> Any:
-        return bases.chat_template(self.encoder.tokenizer, self.base.id.alias)
+        return thinking.chat_template(self.encoder.tokenizer, self.base.id.alias, self.profile)
 
     def memory(self) -> int:
         return sum(worker.memory for worker in self.pool.workers) if self.pool else 0
@@ -290,7 +290,8 @@ class VLLMEngine(Engine):
                 "adapter": self.names[adapter] if adapter else None,
                 "prompt": prompt[-room:],
                 "limit": limit,
-                "stop": [stop for stop in until[at] if stop],
+                # a turn of another profile ends by itself: the task's stops are for what follows the reasoning
+                "stop": [stop for stop in until[at] if stop] if self.profile == "direct" else [],
                 "ends": sorted({eot, *(own if isinstance(own, list) else [own])} - {None}),
                 "sampling": {
                     **{key: value for key, value in self.generation.items() if key in _GREEDY_OWN},
@@ -301,8 +302,16 @@ class VLLMEngine(Engine):
                 raise FinbenchError(choices.NO_PROMPT, choices.WITH_TEXT)
             requests.append((at, asks))
         for part in pool.answers(requests):
+            if self.profile != "direct":
+                deliver({one["id"]: self._turn(one, *asked[one["id"]][1].args) for one in part})
+                continue
             texts = {one["id"]: self.encoder.tok_decode(one["tokens"], skip_special_tokens=True) for one in part}
             deliver({at: postprocess_generated_text(text, until[at], None) for at, text in texts.items()})
+
+    def _turn(self, said: Mapping[str, Any], prompt: str, how: Mapping[str, Any]) -> Generated:
+        return turns.of_tokens(
+            self.encoder, said["tokens"], said["ended"], prompt, how["until"], self.profile, self.think_end
+        )
 
 
 class Encoder(TemplateLM):

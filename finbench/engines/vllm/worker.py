@@ -137,6 +137,7 @@ def _answer(output: Any) -> dict[str, Any]:
     said = output.outputs[0]
     tokens = list(said.token_ids)
     found: dict[str, Any] = {"id": int(output.request_id.partition("-")[0]), "tokens": tokens}
+    found["ended"] = said.finish_reason == "stop"  # otherwise its budget was spent
     if said.logprobs is not None:
         flat = said.logprobs  # of each step: the token that was said, with its rank, then the ids, then padding
         steps = list(zip(flat.start_indices, flat.end_indices, strict=True))

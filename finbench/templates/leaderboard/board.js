@@ -9,6 +9,8 @@
   const $ = (id) => document.getElementById(id);
   const SHOWN = 100; // rows of a table that are drawn at once; more are a click away
   const [CARD, VALUE, LOW, HIGH, GROUP, PARSED, TOKENS, COST, FRONTS, SEEN] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+  const [LENIENT, CUT, THOUGHT] = [10, 11, 12]; // of answers that were not generated directly
+  const generated = (test) => test.rows.some((row) => row.length > THOUGHT);
   const state = { tab: "overview", test: null, sort: {}, all: false, open: {} };
 
   // ---------------------------------------------------------------- small helpers
@@ -110,6 +112,10 @@
       ["Rank", "rank", (row) => card(row).rank, { class: "n wide" }],
       [capital(test.metric), "score", (row) => row[VALUE], { down: !test.lower, below: `${test.share ? "%, " : ""}95 % interval` }],
       ["Parsed", "parsed", (row) => row[PARSED], { class: "n", below: "%" }],
+      ...(generated(test) ? [
+        ["Lenient", "lenient", (row) => row[LENIENT] ?? null, { class: "n", below: test.share ? "%" : null }],
+        ["Cut off", "cut", (row) => row[CUT] ?? null, { class: "n", below: "% by the budget" }],
+        ["Thought", "thought", (row) => row[THOUGHT] ?? null, { class: "n", below: "tokens an answer" }]] : []),
       ["Trainable", "parameters", (row) => card(row).parameters, { class: "n wide", below: "parameters" }],
       ["Memory", "memory", (row) => card(row).memory || null, { class: "n wide", below: "peak, GB" }],
       ["Tokens/s", "tokens", (row) => row[TOKENS], { class: "n wide", below: "prompt" }],
@@ -129,6 +135,10 @@
         h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide" }, mine.rank === null ? none() : String(mine.rank)),
         h("td", {}, score(row, test)),
         h("td", { class: row[PARSED] < 0.9 ? "n warn" : "n" }, number(100 * row[PARSED], 1)),
+        generated(test) ? [
+          h("td", { class: "n" }, row[LENIENT] === null || row[LENIENT] === undefined ? none() : amount(row[LENIENT], test.share)),
+          h("td", { class: row[CUT] > 0.1 ? "n warn" : "n" }, row[CUT] === undefined ? none() : number(100 * row[CUT], 1)),
+          h("td", { class: "n" }, row[THOUGHT] === undefined ? none() : number(row[THOUGHT], 0))] : null,
         h("td", { class: "n wide" }, short(mine.parameters)),
         h("td", { class: "n wide" }, mine.memory ? number(mine.memory / 1e9, 1) : none()),
         h("td", { class: "n wide" }, row[TOKENS] === null ? none() : number(row[TOKENS], 0)),
@@ -145,7 +155,7 @@
       h("td", {}), h("th", { scope: "row", class: "who" }, `${name} label`, h("span", { class: "sub" }, "no model")),
       h("td", { class: "wide" }), h("td", { class: "wide" }), h("td", { class: "wide" }),
       h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : "")),
-      h("td", {}), ...Array.from({ length: 5 }, () => h("td", { class: "wide" }))));
+      ...Array.from({ length: generated(test) ? 4 : 1 }, () => h("td", {})), ...Array.from({ length: 5 }, () => h("td", { class: "wide" }))));
     count(rows.length, test.rows.length);
     const title = `test-${test.key}`;
     return [
@@ -254,8 +264,8 @@
     const scale = test.share ? 100 : 1;
     const made = test.rows.filter((row) => passed[row[CARD]]).map((row) => {
       const card = data.cards[row[CARD]];
-      return { name: card.name, method: card.method, kind: card.kind, machine: card.machine, x: axis === "cost" ? row[COST] : card.memory ? card.memory / 1e9 : null,
-        score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], test.share), front: Boolean(row[FRONTS] & (axis === "cost" ? 1 : 2)) };
+      return { name: card.name, method: card.method, kind: card.kind, machine: axis === "thinking" ? "tokens, the same on every machine" : card.machine, x: { cost: row[COST], memory: card.memory ? card.memory / 1e9 : null, thinking: row[THOUGHT] ?? null }[axis],
+        score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], test.share), front: Boolean(row[FRONTS] & { cost: 1, memory: 2, thinking: 4 }[axis]) };
     }).filter((point) => point.x !== null);
     const middle = (Math.min(...made.map((point) => point.x)) + Math.max(...made.map((point) => point.x))) / 2;
     const front = made.filter((point) => point.front).sort((a, b) => a.x - b.x);
@@ -264,8 +274,10 @@
     return made;
   }
   function charts(test) {
-    const figures = Object.entries(data.axes).map(([axis, title]) => h("figure", {},
-      h("figcaption", {}, axis === "cost" ? "Score against cost; dashed: the Pareto front of each kind of machine" : "Score against peak memory; dashed: the Pareto front of each kind of machine"),
+    const captions = { cost: "Score against cost; dashed: the Pareto front of each kind of machine", memory: "Score against peak memory; dashed: the Pareto front of each kind of machine", thinking: "Score against reasoning; dashed: the Pareto front" };
+    const axes = Object.entries(data.axes).filter(([axis]) => axis !== "thinking" || generated(test));
+    const figures = axes.map(([axis, title]) => h("figure", {},
+      h("figcaption", {}, captions[axis]),
       h("div", { class: "plot", "data-axis": axis, role: "img", "aria-label": `${test.title}: score against ${title}; the numbers are in the table above` })));
     return h("div", { class: "charts", "data-test-charts": test.key }, figures);
   }

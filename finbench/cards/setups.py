@@ -1,0 +1,41 @@
+"""What two scores must share to be compared, and to stand in one column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from finbench.core.records import Score, Scorecard
+
+OF_PROFILES = {"profile", "max_tokens", "subject.chat"}  # in which two profiles differ
+# an answer's budget is part of the test; a temperature is a model's own affair
+_GENERATION = {"profile", "max_tokens", "samples", "system_prompt", "fewshot_as_multiturn"}
+_PLAIN: dict[str, Any] = {"profile": "direct", "samples": 1}
+
+
+def setup_of(card: Scorecard, score: Score) -> dict[str, Any]:
+    """What two scores must share to be comparable, by the field of the card."""
+    return {
+        "task_digest": score.task_digest,
+        "main_metric": score.main_metric,
+        "lower_is_better": sorted(score.lower_is_better),
+        "data.digest": score.data.digest,
+        "n": score.n,
+        "subject.chat": card.subject.chat,
+        "shots": card.shots,
+        "seed": card.seed if card.shots else None,
+        "fewshot_split": score.fewshot_split,
+        "fewshot_digest": score.fewshot_digest,
+        **({} if card.generation is None else card.generation.model_dump(include=_GENERATION)),
+    }
+
+
+def apart(
+    one: Mapping[str, Any], other: Mapping[str, Any], across_profiles: bool = False
+) -> dict[str, tuple[Any, Any]]:
+    """Fields in which two setups differ, with both values; ``across_profiles``: but for what sets profiles apart."""
+    one, other = _PLAIN | dict(one), _PLAIN | dict(other)
+    fields = [field for field in dict.fromkeys([*one, *other]) if one.get(field) != other.get(field)]
+    return {
+        field: (one.get(field), other.get(field)) for field in fields if not across_profiles or field not in OF_PROFILES
+    }

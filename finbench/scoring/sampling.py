@@ -1,0 +1,56 @@
+"""Several answers to one prompt: what each took, the reading that most agree on, and pass@k."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import comb
+from typing import Any
+
+from finbench.core.seal import salted
+
+_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?")
+
+
+def row_of(generated: Any, sample: int | None, answer: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sample row says beyond its values; ``sample``: its number where there are several."""
+    row: dict[str, Any] = {
+        "reasoning_tokens": generated.reasoning_tokens,
+        "answer_tokens": generated.answer_tokens,
+        "truncated": generated.truncated,
+    }
+    return row if sample is None else row | {"sample": sample, "reading": reading(answer, values)}
+
+
+def reading(answer: str, values: Mapping[str, Any]) -> str:
+    """What an answer says, as a hash; empty where it did not parse: equal readings vote together.
+
+    The label that a scorer read, else the text, without case, and a number however it is written.
+    """
+    if values.get("parse_rate", 1) == 0:
+        return ""
+    for value in values.values():
+        match value:
+            case [_, str(said), [*_]] | [str(_), str(_), str(said)]:
+                return salted(said)[:16]
+    said = " ".join(answer.split()).strip(" .*`\"'").casefold()
+    if number := _NUMBER.fullmatch(said.lstrip("$€£¥ ")):
+        whole, point, part = number[0].replace(",", "").partition(".")
+        said = whole.lstrip("+") + (point + part).rstrip("0").rstrip(".")
+    return salted(said)[:16]
+
+
+def vote(readings: Sequence[str], right: Sequence[float]) -> float:
+    """Whether the commonest reading is right; of several that are as common, the share that is. Empty ones abstain."""
+    counts = Counter(said for said in readings if said)
+    if not counts:
+        return 0.0
+    most = max(counts.values())
+    first = [readings.index(said) for said, count in counts.items() if count == most]
+    return sum(right[at] for at in first) / len(first)
+
+
+def pass_at(samples: int, right: int, k: int) -> float:
+    """Unbiased estimate, from ``samples`` of which ``right`` are right, that one of ``k`` is (Chen et al. 2021)."""
+    return 1 - comb(samples - right, k) / comb(samples, k)
