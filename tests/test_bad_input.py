@@ -242,7 +242,7 @@ def test_a_tokenizer_that_ends_texts_by_itself_changes_nothing(llama: Path) -> N
 
     plain = bases.load_tokenizer(bases.resolve(str(llama)))
     pair = ("Sales rose.\nAnswer:", " positive")
-    assert batches.encode_pair(Ending(plain), *pair) == batches.encode_pair(plain, *pair)
+    assert encoding.encode_pair(Ending(plain), *pair) == encoding.encode_pair(plain, *pair)
 
 
 # ---------------------------------------------------------------- commands, files

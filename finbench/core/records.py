@@ -6,6 +6,7 @@ A Recipe trains an Adapter; a Subject is evaluated on Tasks and gets a Scorecard
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import PurePath
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
@@ -73,12 +74,25 @@ class Search(Record):
     trials: list[Trial]
 
 
+class OwnData(Record):
+    """Rows of the user's own, beside the tasks."""
+
+    source: str = Field(min_length=1, description="a file, a folder of files, or hub:org/name[@rev]")
+    weight: float = Field(default=1.0, gt=0, le=100, description="share of its rows seen per epoch")
+    map: dict[str, str] = Field(default={}, description="finbench's name of a column -> the file's")
+    sha256: str | None = Field(
+        default=None, pattern="^[0-9a-f]{64}$", description="of the file; of a folder, of its files' names and hashes"
+    )
+    delimiter: str = Field(default=" ", description="between a prompt and its answer, where neither has white space")
+
+
 class Recipe(Record):
     """How to train one adapter. Defaults live in ``adapters_zoo/_defaults.yaml``."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=120, description="file and folder name of it")
     base: str = Field(description="alias of bases.yaml, hub:org/name[@rev] or a folder")
-    tasks: dict[str, float] = Field(min_length=1, description="task -> share of its rows seen per epoch")
+    tasks: dict[str, float] = Field(default={}, description="task -> share of its rows seen per epoch")
+    data: list[OwnData] = Field(default=[], description="rows of your own: files, folders, data sets of the Hub")
     method: str
     options: dict[str, JsonValue] = Field(default={}, description="settings of the method's own: finbench methods NAME")
     bits: Bits
@@ -104,7 +118,9 @@ class Recipe(Record):
     sharding: Literal["none", "fsdp"] = Field(
         description="fsdp: each process holds its share of the base, for one too large for a GPU"
     )
-    max_length: int = Field(ge=8, description="tokens; a longer row is refused, never cut")
+    max_length: int = Field(ge=8, description="tokens; a longer row of a task is refused, never cut")
+    long_rows: Literal["refuse", "cut", "drop"] = Field(description="what becomes of rows of your own that are longer")
+    bad_rows: Literal["refuse", "drop"] = Field(description="what becomes of rows of your own that cannot be learnt")
     limit: int | None = Field(default=None, ge=1, description="rows a task, a seeded choice")
     chat: bool = Field(description="wrap prompts in the base's chat template")
     dtype: DType
@@ -119,6 +135,23 @@ class Recipe(Record):
             if not 0 < weight <= 100:
                 raise ValueError(f"weight of {task} must be above 0 and at most 100, got {weight}")
         return tasks
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.tasks and not self.data:
+            raise ValueError("neither tasks nor data: there is nothing to learn from")
+        return self
+
+    @property
+    def learnt(self) -> dict[str, float]:
+        """What it learns from, for people, with weights: tasks without their prefix, names of files."""
+        own = {name_of_source(part.source): part.weight for part in self.data}
+        return {name.removeprefix("finbench_"): weight for name, weight in self.tasks.items()} | own
+
+
+def name_of_source(source: str) -> str:
+    """What own rows are called in records: the file's or folder's name without its place, or the Hub's name."""
+    return source if source.startswith("hub:") else PurePath(source).name or source
 
 
 class BaseModelId(Record):
@@ -143,6 +176,13 @@ class DataId(Record):
     revision: str | None = Field(default=None, description="commit on the Hub")
     pinned: bool | None = Field(default=None, description="whether datasets.lock named that commit; null off the Hub")
     choices: dict[str, str] = Field(default={}, description="what was chosen of the set, such as agreement")
+
+
+class LearntData(DataId):
+    """Which rows an adapter learnt from. Of rows of the user's own, ``set`` is the file's name, ``origin`` is own."""
+
+    sha256: str | None = Field(default=None, description="of own rows: of the file, or of a folder's names and hashes")
+    dropped: dict[str, int] = Field(default={}, description="of own rows: why rows were left out -> how many")
 
 
 class Provenance(Record):
@@ -251,7 +291,7 @@ class Adapter(Document):
     base: BaseModelId
     dtype: str
     quantisation: dict[str, str | bool | int] | None
-    data: list[DataId]
+    data: list[LearntData]
     contamination: Contamination | None = Field(
         default=None, description="test texts of ranked tasks in the training rows; null: not searched"
     )

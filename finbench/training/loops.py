@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,7 +167,7 @@ def settled(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> tuple[Pa
     if passes.loop == "padded":
         return passes, ""
     padded = dataclasses.replace(passes, loop="padded")
-    few = sorted(rows, key=lambda row: len(row.ids))[:2]
+    few = heapq.nsmallest(2, rows, key=lambda row: len(row.ids))
     model.eval()
     try:
         with torch.no_grad():

@@ -16,11 +16,11 @@ from finbench.core import environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import write_atomic, writing
-from finbench.core.records import Adapter, BaseModelId, Recipe, Training, Truncation
+from finbench.core.records import Adapter, BaseModelId, LearntData, Recipe, Training, Truncation, name_of_source
 from finbench.methods import Cut, Start
 from finbench.models import adapters, bases
 from finbench.training import batches, checkpoints, launch, merging, speedups
-from finbench.training.preparation import Prepared, choose, prepare
+from finbench.training.preparation import Prepared, choose, decisive, prepare
 
 if TYPE_CHECKING:
     from finbench.training.trainer import AnswerTrainer, TrainingWatch
@@ -189,7 +189,7 @@ def _finished(run: Prepared, out: Path) -> Adapter | None:
     if not (out / "finbench.json").is_file():
         return None
     found = adapters.record(out)
-    stated = {**found.recipe.model_dump(), "data": [part.digest for part in found.data], "base": found.base.fingerprint}
+    stated = decisive(found.recipe, found.data, found.base.fingerprint)
     if difference := _difference(stated, run.decisive):
         raise FinbenchError(f"{out} holds another adapter ({difference}).", "Choose another --out.")
     return found
@@ -198,7 +198,7 @@ def _finished(run: Prepared, out: Path) -> Adapter | None:
 def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
     keys = [key for key in now if there.get(key) != now[key]]
     return ", ".join(
-        key if key in ("data", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
+        key if key in ("data", "weights", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
     )
 
 
@@ -302,8 +302,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
         (staging / "README.md").unlink(missing_ok=True)
         adapter = Adapter(
             kind="model" if whole else "peft",
-            # a local path means nothing elsewhere, and may name its owner
-            recipe=recipe.model_copy(update={"base": base.id.alias}) if base.id.source == "folder" else recipe,
+            recipe=_placeless(run),
             base=base.id,
             dtype=dtype,
             quantisation=method.quantisation(recipe, dtype),
@@ -319,6 +318,22 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
             path.replace(out / path.name)
     write_atomic(out / "README.md", model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
+
+
+def _placeless(run: Prepared) -> Recipe:
+    """The recipe as it is recorded: a local path means nothing elsewhere, and may name its owner."""
+    own = run.data[len(run.data) - len(run.recipe.data) :]
+    named = [
+        part.model_copy(update={"source": _at_commit(part.source, known), "sha256": known.sha256})
+        for part, known in zip(run.recipe.data, own, strict=True)
+    ]
+    base = run.base.id.alias if run.base.id.source == "folder" else run.recipe.base
+    return run.recipe.model_copy(update={"base": base, "data": named})
+
+
+def _at_commit(source: str, known: LearntData) -> str:
+    name = name_of_source(source)
+    return f"{name.partition('@')[0]}@{known.revision}" if known.revision else name
 
 
 def _truncation(run: Prepared, model: Any, tokenizer: Any, saved: Path, cut: Cut) -> Truncation:
