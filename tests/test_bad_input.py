@@ -23,7 +23,7 @@ from finbench.data.sources import import_data
 from finbench.evaluation import evaluator
 from finbench.models import adapters, bases, modelfiles
 from finbench.scoring import prompts
-from finbench.training import batches, recipes
+from finbench.training import encoding, recipes
 from finbench.training.runner import prepare, train
 from make_data import write_sources
 

@@ -26,7 +26,7 @@ from finbench.core.files import folder_atomic, sha256_file
 from finbench.core.records import Adapter
 from finbench.models import adapters, bases, modelfiles
 from finbench.scoring import prompts
-from finbench.training import batches, checkpoints, recipes
+from finbench.training import batches, checkpoints, encoding, recipes
 from finbench.training.runner import prepare, train
 
 FULL = {"method": "full", "lr": 1e-3, "rank": 16, "dropout": 0.0}  # which has no rank: the defaults pass, others do not

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,7 +106,8 @@ class Learnt:
     apart: int = 0  # conversations of which each answer became a row of its own
     refused: int = 0
     long: int = 0
-    longest: int = 0
+    lengths: array[int] = field(default_factory=lambda: array("q"))  # tokens of each row, before it was cut
+    answers: int = 0  # tokens that bear loss
     faults: list[str] = field(default_factory=list)
     digest: str = ""
     shown: list[tuple[Rendered, str]] = field(default_factory=list)  # the first rows, with their lines
@@ -162,7 +164,8 @@ def learn(
 ) -> Learnt:
     """Render and tokenise the rows of a source, or the ``chosen`` ones of them, into ``writer``.
 
-    ``longest``: tokens that a row may have. ``index``: test texts to look for. ``show``: rows kept as text.
+    ``longest``: tokens that a row may have. ``index``: test texts to look for. ``show``: rows kept as text,
+    spread over all.
     Rows that are too long, or that the template refuses, are counted; ``settle`` says what that means.
     """
     made, sha = Learnt(found), hashlib.sha256()
@@ -171,10 +174,11 @@ def learn(
         assert wanted is not None
         wanted[number] = 1
     kept = found.kept.tobytes() if wanted is None else bytes(wanted)
+    apart = max(1, sum(kept) // show)
     used = itertools.compress(found.contents(), kept)
     for part in _groups(_rendered(used, made, renderer, sha, index)):
         for (one, place), row in zip(part, encoder.rows([one for one, _ in part]), strict=True):
-            made.longest = max(made.longest, len(row.ids))
+            made.lengths.append(len(row.ids))
             if row.answer < 1:
                 made.refused += 1
                 _note(made, f"{place}: its answer has no token of its own")
@@ -187,13 +191,22 @@ def learn(
                 if cut is None:
                     continue
                 row = cut
-            if len(made.shown) < show:
+            if made.rows == len(made.shown) * apart and len(made.shown) < show:
                 made.shown.append((one, place))
             made.numbers.append(len(writer))
             made.rows += 1
+            made.answers += row.answer
             writer.add(row)
     made.digest = sha.hexdigest()
     return made
+
+
+def check_template(found: Survey, template: Callable[..., str] | None) -> None:
+    """Refuse conversations where no chat template would render them. Raises FinbenchError."""
+    if template is None and any(known.shape.chat for known in found.formats.values()):
+        raise FinbenchError(
+            f"{found.name} holds conversations, which only a chat template can render.", "Add --set chat=true"
+        )
 
 
 def settle(made: Learnt, recipe: Recipe, longest: int) -> None:
@@ -204,12 +217,13 @@ def settle(made: Learnt, recipe: Recipe, longest: int) -> None:
             f"{made.refused:,} of {count:,} rows of {name} cannot be rendered:\n  " + "\n  ".join(made.faults),
             "Correct them, choose another base (finbench bases), or leave such rows out: --set bad_rows=drop",
         )
+    most = max(made.lengths, default=0)
     if made.long and recipe.long_rows == "refuse":
         raise FinbenchError(
-            f"{made.long:,} of {count:,} rows of {name} are longer than {longest:,} tokens (up to {made.longest:,}):"
+            f"{made.long:,} of {count:,} rows of {name} are longer than {longest:,} tokens (up to {most:,}):"
             "\n  " + "\n  ".join(made.faults),
             "Cut them at their end (--set long_rows=cut), leave them out (--set long_rows=drop), or allow them "
-            f"(--set max_length={made.longest}), if the base's context allows that many.",
+            f"(--set max_length={most}), if the base's context allows that many.",
         )
     if not made.rows:
         raise FinbenchError(f"No row of {name} is left to learn from.", f"See why: finbench data check {name}")

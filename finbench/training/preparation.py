@@ -185,10 +185,7 @@ class _Rows:
                 say(line)
         if recipe.bad_rows == "refuse":
             found.refuse()
-        if self.template is None and any(known.shape.chat for known in found.formats.values()):
-            raise FinbenchError(
-                f"{found.name} holds conversations, which only a chat template can render.", "Add --set chat=true"
-            )
+        own_rows.check_template(found, self.template)
         kept = np.flatnonzero(found.kept)
         asked = self._chosen(found.name, count, lambda number: f"{int(found.prompts[kept[number]]):016x}")
         chosen = None if len(asked) == count else kept[list(asked)].tolist()

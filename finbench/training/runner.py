@@ -198,7 +198,8 @@ def _finished(run: Prepared, out: Path) -> Adapter | None:
 def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
     keys = [key for key in now if there.get(key) != now[key]]
     return ", ".join(
-        key if key in ("data", "weights", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
+        key if key in ("data", "weights", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now"
+        for key in keys
     )
 
 

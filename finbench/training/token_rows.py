@@ -89,7 +89,7 @@ class TokenWriter:
         try:
             if self._file is None:
                 place.mkdir(parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=place)  # not in /tmp, which may be memory
+                self._file = tempfile.TemporaryFile(dir=place)  # noqa: SIM115  (not in /tmp, which may be memory)
             np.array(self._waiting, np.uint64).astype(self._dtype).tofile(self._file)
             self._file.flush()
         except OSError as fault:

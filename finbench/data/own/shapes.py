@@ -78,7 +78,7 @@ def _text(row: Mapping[str, Any], name: str, empty: bool = False) -> str:
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return {dict: "an object", list: "a list"}.get(type(value), f"a {type(value).__name__}")
+    return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else type(value).__name__
 
 
 def _pair(row: Mapping[str, Any]) -> list[Turn]:
@@ -124,9 +124,10 @@ def _turn(found: Any, number: int) -> Turn:
     content = found.get("content", found.get("value"))
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
-        if not all(isinstance(part, str) for part in parts):
+        texts = [part for part in parts if isinstance(part, str)]
+        if len(texts) < len(parts):
             raise BadRow(f"its turn {number} has parts that are no text")
-        content = "".join(parts)
+        content = "".join(texts)
     if not isinstance(content, str):
         raise BadRow(f"its turn {number} has no content" if content is None else f"its turn {number} is no text")
     if not content.strip() and who != "system":
@@ -210,7 +211,9 @@ def _unknown(columns: Sequence[str], mapped: Mapping[str, str], name: str) -> Fi
             f"{name}: {missing[0]} needs {other} beside it.", f"--map {missing[0]}={mapped[missing[0]]},{other}=COLUMN"
         )
     known = "Known are prompt and completion; instruction, input and output; messages; text."
-    return FinbenchError(said, f"{known}\nSay which is which: --map prompt={asked or 'COLUMN'},completion={answer or 'COLUMN'}")
+    return FinbenchError(
+        said, f"{known}\nSay which is which: --map prompt={asked or 'COLUMN'},completion={answer or 'COLUMN'}"
+    )
 
 
 def _listed(columns: Sequence[str]) -> str:
