@@ -14,7 +14,7 @@ from finbench.core.records import Contamination, Recipe
 from finbench.data import contamination, own
 from finbench.models import bases
 from finbench.training import own_rows
-from finbench.training.encoding import Encoder
+from finbench.training.encoding import RowEncoder
 from finbench.training.own_rows import Learnt
 from finbench.training.token_rows import TokenWriter
 
@@ -87,7 +87,7 @@ def check_data(recipe: Recipe, data_dir: Path | None = None) -> list[CheckedData
     tokenizer = bases.load_tokenizer(base)
     template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
     longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
-    index, encoder, found = contamination.Index(contamination.of_tests(data_dir)), Encoder(tokenizer), []
+    index, encoder, found = contamination.Index(contamination.of_tests(data_dir)), RowEncoder(tokenizer), []
     for part in recipe.data:
         seen = own.survey(own.locate(part))
         own_rows.check_template(seen, template)

@@ -38,18 +38,17 @@ def encode_pair(tokenizer: Any, prompt: str, answer: str) -> TrainingRow:
     Spaces at the end of the prompt go to the answer; both are tokenised as one text; the answer is what follows
     as many tokens as the prompt alone has.
     """
-    return next(Encoder(tokenizer).rows([Rendered.of_pair(prompt, answer)]))
+    return next(RowEncoder(tokenizer).rows([Rendered.of_pair(prompt, answer)]))
 
 
-class Encoder:
+class RowEncoder:
     """Tokenises rendered rows, many at once where the tokenizer can."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer, self.eos = tokenizer, tokenizer.eos_token_id
         self.backend = getattr(tokenizer, "backend_tokenizer", None) if tokenizer_is_fast(tokenizer) else None
-        self.special = set(tokenizer.all_special_ids) | {
-            number for number, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special
-        }
+        added = getattr(tokenizer, "added_tokens_decoder", {})  # these are found before words are divided
+        self.special = {*added, *tokenizer.all_special_ids} if self.backend else set()
         self.ends: dict[str, list[int]] = {}  # of the last words of prompts, tokenised
 
     def rows(self, texts: Sequence[Rendered]) -> Iterator[TrainingRow]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,15 +16,28 @@ from finbench.core.records import LearntData, Recipe
 from finbench.data.contamination import Index
 from finbench.data.own import Survey, Turn
 from finbench.training.batches import TrainingRow
-from finbench.training.encoding import Encoder, Rendered
+from finbench.training.encoding import RowEncoder, Rendered
 from finbench.training.token_rows import TokenWriter
 
 _TOGETHER = 512  # rows that are tokenised at once
 SHOWN = 5  # faults that are named one by one
+_LOOKED_INTO = re.compile(r"[<>\[\]{}|]")
 
 
-class Refused(Exception):
+class Unrenderable(Exception):
     """Why a conversation cannot be rendered."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a template writes around the turns of a conversation: before the first, between them, after the last.
+
+    ``answers``: number of a turn -> characters that its answer has before and behind what was said.
+    """
+
+    pieces: list[str]
+    answers: dict[int, tuple[int, int]]
+    closed: bool
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,7 @@ class Renderer:
     delimiter: str
     ends: tuple[str, ...]
     base: str
+    frames: dict[tuple[str, ...], Frame | None] = field(default_factory=dict)  # of conversations by who speaks in them
 
     @classmethod
     def of(cls, tokenizer: Any, template: Callable[..., str] | None, delimiter: str, base: str) -> Renderer:
@@ -48,18 +63,60 @@ class Renderer:
     def rendered(self, turns: Sequence[Turn], conversation: bool) -> list[Rendered]:
         """One text, or one for each answer where the template shows earlier turns otherwise than it did at first.
 
-        Raises Refused.
+        Raises Unrenderable.
         """
         if turns[0][0] == "text":
             return [Rendered(turns[0][1], ((0, len(turns[0][1])),))]
         if conversation:
-            return self._conversation(turns)
+            return self._framed(turns) or self._conversation(turns)
         asked, answer = turns[:-1], turns[-1][1]
         if self.template is not None:
             return [Rendered.of_pair(self._shown(_messages(asked), True), answer)]
         prompt = "\n".join(text for _, text in asked)
         joined = "" if prompt[-1:].isspace() or answer[:1].isspace() else self.delimiter
         return [Rendered.of_pair(prompt, joined + answer)]
+
+    def _framed(self, turns: Sequence[Turn]) -> list[Rendered]:
+        """By what the template wrote around other words of the same speakers, if it writes the same around these.
+
+        Rendered turn by turn a conversation takes twice as long as its tokens do. Texts that a template may look into
+        (thoughts in tags, calls of tools) are not taken for words.
+        """
+        if any(_LOOKED_INTO.search(text) or text != text.strip() for _, text in turns):
+            return []
+        speakers = tuple(who for who, _ in turns)
+        if speakers not in self.frames:
+            self.frames[speakers] = self._frame(speakers)
+        frame = self.frames[speakers]
+        if frame is None:
+            return []
+        text, spans = frame.pieces[0], []
+        for number, ((_, said), after) in enumerate(zip(turns, frame.pieces[1:], strict=True)):
+            start = len(text)
+            text += said + after
+            if number in frame.answers:
+                before, behind = frame.answers[number]
+                spans.append((start - before, start + len(said) + behind))
+        if self._shown(_messages(turns), False).rstrip() != text:
+            return []
+        return [Rendered(text, tuple(spans), frame.closed)]
+
+    def _frame(self, speakers: Sequence[str]) -> Frame | None:
+        words = [f"word{number}word" for number in range(len(speakers))]
+        made = self._conversation(list(zip(speakers, words, strict=True)))
+        if len(made) > 1 or any(made[0].text.count(word) != 1 for word in words):
+            return None
+        places = [made[0].text.index(word) for word in words]
+        ends = [place + len(word) for place, word in zip(places, words, strict=True)]
+        if places != sorted(places):
+            return None
+        pieces = [made[0].text[end:start] for end, start in zip([0, *ends], [*places, None], strict=True)]
+        numbers = [number for number, who in enumerate(speakers) if who == "assistant"]
+        answers = {
+            number: (places[number] - start, end - ends[number])
+            for number, (start, end) in zip(numbers, made[0].spans, strict=True)
+        }
+        return Frame(pieces, answers, made[0].closed)
 
     def _conversation(self, turns: Sequence[Turn]) -> list[Rendered]:
         messages = _messages(turns)
@@ -70,13 +127,13 @@ class Renderer:
             before = self._shown(messages[:number], True)
             after = whole if number == len(messages) - 1 else self._shown(messages[: number + 1], False)
             if not after.startswith(before):
-                raise Refused(
+                raise Unrenderable(
                     f"the chat template of {self.base} begins an answer otherwise than it asks for one "
                     f"({shortened(before[-40:])!r})"
                 )
             text = after.rstrip()
             if len(text) <= len(before.rstrip()):
-                raise Refused(f"the chat template of {self.base} leaves turn {number + 1} out")
+                raise Unrenderable(f"the chat template of {self.base} leaves turn {number + 1} out")
             alone.append(Rendered(text, ((len(before.rstrip(" ")), len(text)),), not text.endswith(self.ends)))
         earlier = alone[:-1]
         if any(one.closed or not whole.startswith(one.text) for one in earlier):
@@ -89,7 +146,7 @@ class Renderer:
         try:
             return self.template(messages, asking, not asking)
         except FinbenchError as fault:
-            raise Refused(fault.message.rstrip(".")) from fault
+            raise Unrenderable(fault.message.rstrip(".")) from fault
 
 
 def _messages(turns: Iterable[Turn]) -> list[dict[str, str]]:
@@ -153,7 +210,7 @@ class Learnt:
 def learn(
     found: Survey,
     recipe: Recipe,
-    encoder: Encoder,
+    encoder: RowEncoder,
     renderer: Renderer,
     longest: int,
     writer: TokenWriter,
@@ -247,7 +304,7 @@ def _rendered(
         chat = bool(chats) and (every or any(place.startswith(f"{name}:") for name in chats))
         try:
             texts = renderer.rendered(turns, chat)
-        except Refused as fault:
+        except Unrenderable as fault:
             made.refused += 1
             _note(made, f"{place}: {fault}")
             continue

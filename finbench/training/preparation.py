@@ -20,7 +20,7 @@ from finbench.methods import Method, method_named, quantise
 from finbench.models import bases
 from finbench.scoring import prompts
 from finbench.training import batches, own_rows
-from finbench.training.encoding import Encoder, Rendered
+from finbench.training.encoding import RowEncoder, Rendered
 from finbench.training.token_rows import TokenWriter
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def decisive(recipe: Recipe, data: Sequence[DataId], fingerprint: str) -> dict[s
     How rows become forward passes, and where weights and own rows lie, is left out.
     """
     return {
-        **recipe.model_dump(exclude={"name", "search", *_HOW}),
+        **recipe.model_dump(exclude={"name", "search", "data", *_HOW}),
         "data": [part.digest for part in data],
         "weights": [part.weight for part in recipe.data],
         "base": fingerprint,
@@ -145,7 +145,7 @@ class _Rows:
         self.recipe, self.tokenizer, self.index, self.select, self.tell = recipe, tokenizer, index, select, tell
         self.template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
         self.longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
-        self.writer, self.encoder = TokenWriter(len(tokenizer)), Encoder(tokenizer)
+        self.writer, self.encoder = TokenWriter(len(tokenizer)), RowEncoder(tokenizer)
         self.order: list[int] = []
         self.data: list[LearntData] = []
         self.first_pair: list[str] = []

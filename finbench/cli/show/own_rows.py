@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import textwrap
 from collections.abc import Sequence
@@ -23,11 +24,25 @@ _LABELS = 12
 def checked(found: Sequence[CheckedData]) -> None:
     """Source by source."""
     for number, one in enumerate(found):
-        put("" if number else None, end="\n" if number else "")
+        if number:
+            put()
         _source(one)
     if not any(one.fault for one in found):
-        sources = " ".join(f"--data {shlex.quote(one.made.survey.located.stated.source)}" for one in found)
-        put(f"\nNext: finbench train {escape(sources)}")
+        put(f"\nNext: finbench train {escape(_options(found))}")
+
+
+def _options(found: Sequence[CheckedData]) -> str:
+    """What ``finbench train`` is to be given."""
+    recipe = found[0].recipe
+    parts = []
+    for part in recipe.data:
+        source = part.source if part.source.startswith("hub:") else os.path.relpath(part.source)
+        weight = "" if part.weight == 1 else f":{part.weight:g}"
+        parts.append(f"--data {shlex.quote(min(part.source, source, key=len) + weight)}")
+    if recipe.data[0].map:
+        parts.append("--map " + shlex.quote(",".join(f"{name}={column}" for name, column in recipe.data[0].map.items())))
+    default = "smollm2-135m"
+    return " ".join([*parts, *([] if recipe.base == default else [f"--base {shlex.quote(recipe.base)}"])])
 
 
 def _source(one: CheckedData) -> None:

@@ -41,7 +41,7 @@ class OwnFile(NamedTuple):
         return formats.rows(self.file, strict=True)
 
 
-class Located(NamedTuple):
+class LocatedRows(NamedTuple):
     """Own rows, found. ``sha256``: of the file; of several, of their names and hashes. ``revision``: on the Hub."""
 
     stated: OwnData
@@ -65,7 +65,7 @@ def absolute(source: str, folder: Path | None = None) -> str:
     return os.path.abspath((folder or Path()) / Path(source).expanduser())
 
 
-def locate(stated: OwnData) -> Located:
+def locate(stated: OwnData) -> LocatedRows:
     """Find the files of a source. Raises FinbenchError for none, and for another digest than the recipe states.
 
     A data set of the Hub is fetched once a commit, its train split, into the cache.
@@ -78,7 +78,7 @@ def locate(stated: OwnData) -> Located:
         files, left = _files(Path(stated.source))
     shas = {one.name: sha256_file(one.file.path) for one in files}
     sha = next(iter(shas.values())) if len(shas) == 1 else digest(shas)
-    found = Located(stated, files, sha, revision, left)
+    found = LocatedRows(stated, files, sha, revision, left)
     if stated.sha256 and stated.sha256 != sha:
         raise FinbenchError(
             f"{found.name} is not what the recipe names: its SHA-256 is {sha[:12]}, the recipe says "

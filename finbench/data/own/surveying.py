@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from finbench.core.errors import FinbenchError
-from finbench.data.own.locating import Located, OwnFile, format_of
+from finbench.data.own.locating import LocatedRows, OwnFile, format_of
 from finbench.data.own.shapes import BadRow, Recognised, Turn
 
 SHOWN = 5  # faults that are named one by one
@@ -29,7 +29,7 @@ Content = tuple[list[Turn], str]  # (the turns of a row, its line)
 class Survey:
     """What own rows are. Rows are numbered among those that can be learnt, in the order of the files."""
 
-    located: Located
+    located: LocatedRows
     formats: dict[str, Recognised] = field(default_factory=dict)  # of each file
     read: int = 0
     bad: int = 0
@@ -121,7 +121,7 @@ class Survey:
             raise FinbenchError(f"{self.name} changed while it was read.", "Repeat the command.")
 
 
-def survey(located: Located) -> Survey:
+def survey(located: LocatedRows) -> Survey:
     """Read every row once. Raises FinbenchError for files that cannot be read, or have no format that is known."""
     found = Survey(located)
     rows, prompts, places = array("Q"), array("Q"), array("q")
@@ -168,7 +168,7 @@ def _contradict(found: Survey) -> None:
     found.conflicting = [(found.place(one), found.place(other)) for one, other in firsts[:SHOWN]]
 
 
-def _each(file: OwnFile, located: Located, found: Survey) -> Iterator[Content | str]:
+def _each(file: OwnFile, located: LocatedRows, found: Survey) -> Iterator[Content | str]:
     """The rows of a file with their lines; of those that are bad, why."""
     known, records = format_of(file, located.stated)
     found.formats[file.name] = known
