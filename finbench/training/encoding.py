@@ -94,7 +94,7 @@ class RowEncoder:
             for start, end in one.spans
         ]
         ids = ids[: edges[-1][1]]
-        if one.closed:
+        if one.closed or one.text.endswith(self.tokenizer.eos_token):  # which was taken off with what is appended
             ids.append(self.eos)
             edges[-1] = (edges[-1][0], len(ids))
         silent = tuple((end, start) for (_, end), (start, _) in zip(edges, edges[1:], strict=False))

@@ -40,7 +40,9 @@ def _options(found: Sequence[CheckedData]) -> str:
         weight = "" if part.weight == 1 else f":{part.weight:g}"
         parts.append(f"--data {shlex.quote(min(part.source, source, key=len) + weight)}")
     if recipe.data[0].map:
-        parts.append("--map " + shlex.quote(",".join(f"{name}={column}" for name, column in recipe.data[0].map.items())))
+        parts.append(
+            "--map " + shlex.quote(",".join(f"{name}={column}" for name, column in recipe.data[0].map.items()))
+        )
     default = "smollm2-135m"
     return " ".join([*parts, *([] if recipe.base == default else [f"--base {shlex.quote(recipe.base)}"])])
 
@@ -118,7 +120,10 @@ def _tests(one: CheckedData) -> None:
     for name, count in found.items():
         put(f"[yellow]warning[/]  {count:,} of {looked[name]:,} test texts of {escape(name)} stand in these rows.")
     if not found:
-        put(f"\n[dim]test texts[/]  none of {', '.join(looked)} ({sum(looked.values()):,}) stands in these rows", wrap=True)
+        put(
+            f"\n[dim]test texts[/]  none of {', '.join(looked)} ({sum(looked.values()):,}) stands in these rows",
+            wrap=True,
+        )
 
 
 def _row(text: str, spans: Sequence[tuple[int, int]], end: str) -> Text:
@@ -146,11 +151,15 @@ def _indented(text: Text) -> list[Text]:
 def _few(text: str, head: int, tail: int) -> str:
     """The first and last lines of a text, as wide as the terminal; nothing of a short one is lost."""
     width = max(20, out.width - 2)
-    lines = [
-        part
-        for line in text.split("\n")
-        for part in (textwrap.wrap(line, width, drop_whitespace=False, replace_whitespace=False) or [""])
-    ] if len(text) > width * (head + tail) or text.count("\n") >= head + tail else []
+    lines = (
+        [
+            part
+            for line in text.split("\n")
+            for part in (textwrap.wrap(line, width, drop_whitespace=False, replace_whitespace=False) or [""])
+        ]
+        if len(text) > width * (head + tail) or text.count("\n") >= head + tail
+        else []
+    )
     if len(lines) <= head + tail:
         return text
     left = len(lines) - head - tail

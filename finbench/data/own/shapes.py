@@ -166,6 +166,8 @@ def recognise(rows: Sequence[Mapping[str, Any]], mapped: Mapping[str, str], name
         for shape in SHAPES
         if all(of[column] for column, needed in shape.columns.items() if needed) and set(mapped) <= set(shape.columns)
     ]
+    if len(fitting) > 1:  # rows of several formats: those of another one than the first are bad
+        fitting = [s for s in fitting if all(of[c] in rows[0] for c, needed in s.columns.items() if needed)] or fitting
     if len(fitting) > 1:
         ways = [" and ".join(column for column, needed in shape.columns.items() if needed) for shape in fitting]
         first = ",".join(f"{column}={of[column]}" for column, needed in fitting[0].columns.items() if needed)
