@@ -530,7 +530,7 @@ def test_the_mask_is_that_of_templates_that_mark_their_answers(name: str, llama:
     ends = ["<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<end_of_turn>", "<turn|>", "<|return|>"]
     ends += ["<|end▁of▁sentence|>", "<|END_OF_TURN_TOKEN|>", "<|endoftext|>", "<|end_of_turn|>", "<end_of_utterance>"]
     for one in (tokenizer, other):
-        one.add_special_tokens({"additional_special_tokens": ends})
+        one.add_special_tokens({"additional_special_tokens": ends, "bos_token": "<|begin_of_text|>"})
     turns: list[own.Turn] = [(one["role"], one["content"]) for one in CHAT[1:]]
     try:
         rows = learnt(tokenizer, turns)
@@ -676,24 +676,28 @@ def test_a_sweep_sees_other_rows_as_other_cells(llama: Path, tmp_path: Path) -> 
 
 
 def test_own_rows_come_from_the_hub_at_a_commit_and_go_there_with_the_adapter(
-    llama: Path, tmp_path: Path, dev_hub: DevHub
+    llama: Path, tmp_path: Path, dev_hub: DevHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import datasets
+    from huggingface_hub import hf_hub_download
+
     train = b"".join(json.dumps({"prompt": f"q{i}", "completion": f"a{i}"}).encode() + b"\n" for i in range(12))
     test = b'{"prompt": "held", "completion": "out"}\n'
     sha = upload(dev_hub, "org/rows", {"train.jsonl": train, "test.jsonl": test}, kind="dataset")
     base = upload(dev_hub, "org/tiny", files_of(llama), private=False)
-    stated = recipe(Path(f"hub:org/tiny@{base}"), "hub:org/rows").model_copy(update={"base": f"hub:org/tiny@{base}"})
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", dev_hub.url)
+    stated = recipe(Path("tiny"), "hub:org/rows").model_copy(update={"base": f"hub:org/tiny@{base}"})
     made = finbench.train(stated, tmp_path / "a")
     assert isinstance(made, Adapter)
     assert (made.training.rows, made.data[0].set, made.data[0].revision) == (12, "org/rows", sha)
     assert made.recipe.data[0].source == f"hub:org/rows@{sha}"
     finbench.push(tmp_path / "a", "hub:org/adapter")
-    back = finbench.pull("hub:org/adapter", tmp_path / "back")
-    card = (tmp_path / "back" / "README.md").read_text()
+    finbench.pull("hub:org/adapter", tmp_path / "back")
+    card = Path(hf_hub_download("org/adapter", "README.md", endpoint=dev_hub.url)).read_text()
     assert "org/rows" in card
     assert "| unknown |" in card  # nobody said under which licence the rows are
     assert "license: other" in card
-    assert back is not None
     assert adapters.read(tmp_path / "back").record.data == made.data  # type: ignore[union-attr]
     with pytest.raises(FinbenchError):
         runner.prepare(recipe(llama, "hub:org/none"))
@@ -741,7 +745,7 @@ def test_check_says_what_would_be_learnt_for_people_and_programs(llama: Path, tm
         [*command, "--set", "bad_rows=drop"], capture_output=True, text=True, check=True, env=environment
     )
     assert "Is 0 even?⟦ yes<|end|>⟧" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if not line.startswith("Next:"))
 
 
 # ---------------------------------------------------------------- memory and speed

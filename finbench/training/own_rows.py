@@ -71,7 +71,9 @@ class Renderer:
             return self._framed(turns) or self._conversation(turns)
         asked, answer = turns[:-1], turns[-1][1]
         if self.template is not None:
-            return [Rendered.of_pair(self._shown(_messages(asked), True), answer)]
+            shown = self._shown(_messages(asked), True)
+            self._check(asked, shown)
+            return [Rendered.of_pair(shown, answer)]
         prompt = "\n".join(text for _, text in asked)
         joined = "" if prompt[-1:].isspace() or answer[:1].isspace() else self.delimiter
         return [Rendered.of_pair(prompt, joined + answer)]
@@ -122,6 +124,7 @@ class Renderer:
         messages = _messages(turns)
         answers = [number for number, (who, _) in enumerate(turns) if who == "assistant"]
         whole = self._shown(messages, False)
+        self._check(turns, whole)
         alone: list[Rendered] = []
         for number in answers:
             before = self._shown(messages[:number], True)
@@ -132,14 +135,19 @@ class Renderer:
                     f"({shortened(before[-40:])!r})"
                 )
             text = after.rstrip()
-            if len(text) <= len(before.rstrip()):
-                raise Unrenderable(f"the chat template of {self.base} leaves turn {number + 1} out")
+            self._check(turns[number : number + 1], text[len(before.rstrip()) :], number)
             alone.append(Rendered(text, ((len(before.rstrip(" ")), len(text)),), not text.endswith(self.ends)))
         earlier = alone[:-1]
         if any(one.closed or not whole.startswith(one.text) for one in earlier):
             return alone
         spans = tuple(span for one in alone for span in one.spans)
         return [alone[-1]._replace(spans=spans)]
+
+    def _check(self, turns: Sequence[Turn], shown: str, before: int = 0) -> None:
+        """Refuse a template that leaves words out: one for pictures and text, or without system prompts."""
+        for number, (who, text) in enumerate(turns, before + 1):
+            if text.rpartition("</think>")[2].strip() not in shown:  # many take earlier thoughts out
+                raise Unrenderable(f"the chat template of {self.base} leaves out what turn {number} says ({who})")
 
     def _shown(self, messages: list[dict[str, str]], asking: bool) -> str:
         assert self.template is not None
