@@ -1,4 +1,4 @@
-"""Rows of one's own: every format and every fault, the mask of conversations, tokens as lm-eval splits them, records."""
+"""Rows of one's own: formats, faults, the mask of conversations, tokens as lm-eval splits them, records."""
 
 from __future__ import annotations
 
@@ -135,7 +135,11 @@ def test_what_is_ambiguous_or_unknown_is_refused_with_what_to_type(
 # ---------------------------------------------------------------- bad input
 
 BAD: dict[str, tuple[str, bytes, str]] = {  # what is wrong -> (file, bytes, what is said, as a pattern)
-    "no header": ("a.csv", b"Sales rose by 3 %,positive\nCosts fell.,negative\n", r"a\.csv:1: its header.*looks like a row"),
+    "no header": (
+        "a.csv",
+        b"Sales rose by 3 %,positive\nCosts fell.,negative\n",
+        r"a\.csv:1: its header.*looks like a row",
+    ),
     "one column": ("a.csv", b"prompt|completion\tx\nq,a\n", r"a\.csv"),
     "wrong delimiter": ("a.tsv", b"prompt,completion\nq,a\n", r"a\.tsv:1: .*one column, 'prompt,completion'"),
     "twice": ("a.csv", b"prompt,prompt,completion\nq,a,b\n", r"a\.csv:1: a column occurs twice"),
@@ -149,23 +153,63 @@ BAD: dict[str, tuple[str, bytes, str]] = {  # what is wrong -> (file, bytes, wha
     "latin-1 in tabs": ("a.tsv", "prompt\tcompletion\nCafé\tb\n".encode("latin-1"), r"a\.tsv:2: not UTF-8"),
     "utf-16 without a mark": ("a.csv", "prompt,completion\nq,a\n".encode("utf-16-le"), r"a\.csv:1: a NUL character"),
     "torn": ("a.jsonl", b'{"prompt": "q", "completion": "a"}\n{"prompt": "q", "comp', r"a\.jsonl:2: not valid JSON"),
-    "a key twice": ("a.jsonl", b'{"prompt": "q", "completion": "a", "completion": "b"}\n', r"'completion' is there twice"),
-    "surrogate": ("a.jsonl", b'{"prompt": "q", "completion": "a"}\n{"prompt": "\\ud83d", "completion": "b"}\n', r":2: .*lone surrogate"),
-    "nan": ("a.jsonl", b'{"prompt": "q", "completion": "a"}\n{"prompt": "q", "completion": NaN}\n', r":2: its completion is nan"),
-    "null": ("a.jsonl", b'{"prompt": "q", "completion": "a"}\n{"prompt": "q", "completion": null}\n', r":2: its completion is missing"),
-    "nested": ("a.jsonl", b'{"prompt": {"q": 1}, "completion": "b"}\n{"prompt": "q", "completion": "b"}\n', r":1: its prompt is an object"),
-    "true": ("a.jsonl", b'{"prompt": "q", "completion": true}\n{"prompt": "q", "completion": "b"}\n', r":1: its completion is true"),
-    "mixed formats": ("a.jsonl", b'{"prompt": "q", "completion": "b"}\n{"messages": []}\n', r":2: its prompt is missing"),
+    "a key twice": (
+        "a.jsonl",
+        b'{"prompt": "q", "completion": "a", "completion": "b"}\n',
+        r"'completion' is there twice",
+    ),
+    "surrogate": (
+        "a.jsonl",
+        b'{"prompt": "q", "completion": "a"}\n{"prompt": "\\ud83d", "completion": "b"}\n',
+        r":2: .*lone surrogate",
+    ),
+    "nan": (
+        "a.jsonl",
+        b'{"prompt": "q", "completion": "a"}\n{"prompt": "q", "completion": NaN}\n',
+        r":2: its completion is nan",
+    ),
+    "null": (
+        "a.jsonl",
+        b'{"prompt": "q", "completion": "a"}\n{"prompt": "q", "completion": null}\n',
+        r":2: its completion is missing",
+    ),
+    "nested": (
+        "a.jsonl",
+        b'{"prompt": {"q": 1}, "completion": "b"}\n{"prompt": "q", "completion": "b"}\n',
+        r":1: its prompt is an object",
+    ),
+    "true": (
+        "a.jsonl",
+        b'{"prompt": "q", "completion": true}\n{"prompt": "q", "completion": "b"}\n',
+        r":1: its completion is true",
+    ),
+    "mixed formats": (
+        "a.jsonl",
+        b'{"prompt": "q", "completion": "b"}\n{"messages": []}\n',
+        r":2: its prompt is missing",
+    ),
     "a list": ("a.jsonl", b'{"prompt": "q", "completion": "b"}\n["q"]\n', r":2: a JSON object is expected"),
     "gz": ("a.jsonl.gz", gzip.compress(b"{}"), r"a\.jsonl\.gz is compressed"),
     "a pickle": ("a.bin", b"\x80", r"do not end with \.bin"),
     "no answer": ("a.jsonl", b'{"messages": [{"role": "user", "content": "q"}]}\n', r":1: nobody answers in it"),
-    "a tool": ("a.jsonl", b'{"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": "a"}]}\n', r":1: its turn 2 calls a tool"),
-    "a role": ("a.jsonl", b'{"messages": [{"role": "narrator", "content": "q"}]}\n', r":1: its turn 1 is of 'narrator'"),
+    "a tool": (
+        "a.jsonl",
+        b'{"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": "a"}]}\n',
+        r":1: its turn 2 calls a tool",
+    ),
+    "a role": (
+        "a.jsonl",
+        b'{"messages": [{"role": "narrator", "content": "q"}]}\n',
+        r":1: its turn 1 is of 'narrator'",
+    ),
     "no turns": ("a.jsonl", b'{"messages": "hello"}\n', r":1: its messages are no list of turns"),
-    "an empty turn": ("a.jsonl", b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]}\n', r":1: its turn 2, of the assistant, is empty"),
+    "an empty turn": (
+        "a.jsonl",
+        b'{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": ""}]}\n',
+        r":1: its turn 2, of the assistant, is empty",
+    ),
     "torn parquet": ("a.parquet", b"PAR1xxxx", r"a\.parquet: not valid Parquet"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -380,7 +424,8 @@ TEMPLATES = {
     "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}",
     "no thoughts before": "{% for m in messages %}<|turn|>{{ m.role }}\n"
-    "{{ m.content.split('</think>')[-1] if m.role == 'assistant' and not loop.last else m.content }}<|end|>\n{% endfor %}"
+    "{{ m.content.split('</think>')[-1] if m.role == 'assistant' and not loop.last else m.content }}"
+    "<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|turn|>assistant\n{% endif %}",
     "ended": "{% for m in messages %}<|turn|>{{ m.role }}\n{{ m.content }}<|done|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|turn|>assistant\n{% else %}<|end|>{% endif %}",
@@ -612,7 +657,7 @@ def test_an_adapter_of_own_rows_is_recorded_found_again_resumed_and_refused_like
 
 def test_a_killed_run_on_own_rows_goes_on_to_the_same_weights(llama: Path, tmp_path: Path) -> None:
     path = lines(
-        tmp_path / "mine.jsonl", [{"messages": CHAT[:-1] + [{**CHAT[-1], "content": f"{i}"}]} for i in range(60)]
+        tmp_path / "mine.jsonl", [{"messages": [*CHAT[:-1], {**CHAT[-1], "content": f"{i}"}]} for i in range(60)]
     )
     stated = recipe(llama, str(path), save_every=2, epochs=2)
     whole = finbench.train(stated, tmp_path / "whole")

@@ -6,12 +6,16 @@ A Recipe trains an Adapter; a Subject is evaluated on Tasks and gets a Scorecard
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import PurePath
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from finbench.core.closeness import Closeness as Closeness
+from finbench.core.closeness import Merge as Merge
+from finbench.core.closeness import Truncation as Truncation
 from finbench.core.errors import FinbenchError, shortened
+from finbench.core.own_data import OwnData as OwnData
+from finbench.core.own_data import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
 from finbench.core.strict import Record
 
@@ -72,18 +76,6 @@ class Search(Record):
     validation_rows: int = Field(description="carved from train; the test split was not touched")
     data: list[str] = Field(description="digests of the rows that were trained on in the last rung")
     trials: list[Trial]
-
-
-class OwnData(Record):
-    """Rows of the user's own, beside the tasks."""
-
-    source: str = Field(min_length=1, description="a file, a folder of files, or hub:org/name[@rev]")
-    weight: float = Field(default=1.0, gt=0, le=100, description="share of its rows seen per epoch")
-    map: dict[str, str] = Field(default={}, description="finbench's name of a column -> the file's")
-    sha256: str | None = Field(
-        default=None, pattern="^[0-9a-f]{64}$", description="of the file; of a folder, of its files' names and hashes"
-    )
-    delimiter: str = Field(default=" ", description="between a prompt and its answer, where neither has white space")
 
 
 class Recipe(Record):
@@ -147,11 +139,6 @@ class Recipe(Record):
         """What it learns from, for people, with weights: tasks without their prefix, names of files."""
         own = {name_of_source(part.source): part.weight for part in self.data}
         return {name.removeprefix("finbench_"): weight for name, weight in self.tasks.items()} | own
-
-
-def name_of_source(source: str) -> str:
-    """What own rows are called in records: the file's or folder's name without its place, or the Hub's name."""
-    return source if source.startswith("hub:") else PurePath(source).name or source
 
 
 class BaseModelId(Record):
@@ -233,37 +220,6 @@ class Training(Record):
     total_parameters: int
     final_loss: float = Field(description="mean over the last tenth of the steps")
     loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
-
-
-class Closeness(Record):
-    """How close two forms of one adapter are on probe prompts."""
-
-    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's or the mini tasks")
-    positions: int = Field(description="tokens at which the two are compared")
-    largest_difference: float = Field(description="max |difference of log-probability| over positions and vocabulary")
-    mean_divergence: float = Field(description="mean Kullback-Leibler divergence in nats, of the second from the first")
-    agreement: float = Field(description="share of positions with the same most probable token")
-    answers: float = Field(description="share of prompts after which the same token is the most probable one")
-
-
-class Truncation(Closeness):
-    """A trained update saved as a LoRA of less rank, or of as much, and how close that is to the model in training."""
-
-    rank: int = Field(description="of what was saved")
-    of: int = Field(description="rank that the update can have at most")
-    weights: float = Field(description="norm of what was cut off, as a share of the norm of the update, all layers")
-    worst: float = Field(description="the same of the layer that lost most")
-
-
-class Merge(Closeness):
-    """How an adapter became a whole model, and how close the two are."""
-
-    adapter: str = Field(description="identity of the adapter")
-    onto: Literal["dequantised", "bf16"] = Field(
-        description="dequantised: onto what the quantised base computes with, the function that was trained; "
-        "bf16: onto the weights as published, which differ from a quantised base by its error"
-    )
-    dtype: str = Field(description="of the weights that were written; the sum is made in float32")
 
 
 class Document(Record):

@@ -320,8 +320,8 @@ def chat_template(tokenizer: Any, base: str) -> Callable[..., str]:
     """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text.
 
     Without a generation prompt the last message is left open, to go on with; with ``closed`` as well, it is ended as
-    the template ends it. A template is a program of whoever made the model: transformers renders it in a sandbox; here it also may not
-    take more than a moment, a gigabyte, or a megabyte of text.
+    the template ends it. A template is a program of whoever made the model: transformers renders it in a sandbox; here
+    it also may not take more than a moment, a gigabyte, or a megabyte of text.
     """
     from jinja2 import TemplateError
 

@@ -36,7 +36,7 @@ class CheckedData:
 
     @property
     def histogram(self) -> list[tuple[int, int, int]]:
-        """(fewest tokens, most tokens, rows) of each bar; where lengths differ much, a bar is twice as wide as the last."""
+        """(fewest tokens, most tokens, rows) of each bar; where lengths differ much, each is twice the last."""
         lengths = np.array(self.made.lengths)
         if not len(lengths):
             return []

@@ -8,6 +8,7 @@ the tokenizer says that a word, or the text behind a special token, begins there
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from finbench.training.batches import TrainingRow
@@ -97,7 +98,7 @@ class RowEncoder:
         if one.closed or one.text.endswith(self.tokenizer.eos_token):  # which was taken off with what is appended
             ids.append(self.eos)
             edges[-1] = (edges[-1][0], len(ids))
-        silent = tuple((end, start) for (_, end), (start, _) in zip(edges, edges[1:], strict=False))
+        silent = tuple((end, start) for (_, end), (start, _) in pairwise(edges))
         return TrainingRow(ids, sum(end - start for start, end in edges), silent)
 
     def _before(self, text: str, at: int, ids: list[int], found: Any, opened: bool) -> int:

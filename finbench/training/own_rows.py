@@ -16,7 +16,7 @@ from finbench.core.records import LearntData, Recipe
 from finbench.data.contamination import Index
 from finbench.data.own import Survey, Turn
 from finbench.training.batches import TrainingRow
-from finbench.training.encoding import RowEncoder, Rendered
+from finbench.training.encoding import Rendered, RowEncoder
 from finbench.training.token_rows import TokenWriter
 
 _TOGETHER = 512  # rows that are tokenised at once

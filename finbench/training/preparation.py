@@ -20,7 +20,7 @@ from finbench.methods import Method, method_named, quantise
 from finbench.models import bases
 from finbench.scoring import prompts
 from finbench.training import batches, own_rows
-from finbench.training.encoding import RowEncoder, Rendered
+from finbench.training.encoding import Rendered, RowEncoder
 from finbench.training.token_rows import TokenWriter
 
 if TYPE_CHECKING:

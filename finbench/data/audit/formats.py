@@ -72,7 +72,8 @@ def inputs(paths: list[Path]) -> list[Input]:
 def rows(file: SourceFile, strict: bool = False) -> Iterator[RawRecord | str]:
     """The rows of a file; a row that cannot be read is a text that starts with its line.
 
-    With ``strict``, no encoding but UTF-8 and UTF-16 is taken. Raises FinbenchError for a file that cannot be read at all, or that holds no rows.
+    With ``strict``, no encoding but UTF-8 and UTF-16 is taken. Raises FinbenchError for a file that cannot be read at
+    all, or that holds no rows.
     """
     found = _decoded(file, strict)
     head = list(itertools.islice(found, 200))
