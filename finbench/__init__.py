@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from finbench.pretraining import pretrain
     from finbench.publishing import pull, push
     from finbench.serving import serve
-    from finbench.training import merge, plan, train, tune
+    from finbench.training import check_data, merge, plan, train, tune
 else:
     __getattr__ = face(__name__)
 
@@ -39,6 +39,7 @@ __all__ = [
     "Scorecard",
     "Subject",
     "__version__",
+    "check_data",
     "compare",
     "evaluate",
     "export_card",

@@ -23,7 +23,7 @@ from finbench.data.sources import import_data
 from finbench.evaluation import evaluator
 from finbench.models import adapters, bases, modelfiles
 from finbench.scoring import prompts
-from finbench.training import batches, recipes
+from finbench.training import encoding, recipes
 from finbench.training.runner import prepare, train
 from make_data import write_sources
 
@@ -242,7 +242,7 @@ def test_a_tokenizer_that_ends_texts_by_itself_changes_nothing(llama: Path) -> N
 
     plain = bases.load_tokenizer(bases.resolve(str(llama)))
     pair = ("Sales rose.\nAnswer:", " positive")
-    assert batches.encode_pair(Ending(plain), *pair) == batches.encode_pair(plain, *pair)
+    assert encoding.encode_pair(Ending(plain), *pair) == encoding.encode_pair(plain, *pair)
 
 
 # ---------------------------------------------------------------- commands, files

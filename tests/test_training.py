@@ -26,7 +26,7 @@ from finbench.core.files import folder_atomic, sha256_file
 from finbench.core.records import Adapter
 from finbench.models import adapters, bases, modelfiles
 from finbench.scoring import prompts
-from finbench.training import batches, checkpoints, recipes
+from finbench.training import batches, checkpoints, encoding, recipes
 from finbench.training.runner import prepare, train
 
 FULL = {"method": "full", "lr": 1e-3, "rank": 16, "dropout": 0.0}  # which has no rank: the defaults pass, others do not
@@ -110,7 +110,7 @@ def test_the_training_text_is_the_tasks_prompt_byte_for_byte(llama: Path) -> Non
     request = prompts.requests(lm_task, 1)[0]
     prompt, answer = prompts.pair(lm_task, request.doc)
     assert prompt == request.args[0]
-    row = batches.encode_pair(tokenizer, prompt, answer)
+    row = encoding.encode_pair(tokenizer, prompt, answer)
     assert row.ids[: -row.answer] == tokenizer.encode(request.args[0])
     assert tokenizer.decode(row.ids[-row.answer : -1]) == " " + request.doc["label"]
     assert row.ids[-1] == tokenizer.eos_token_id

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finbench.core import paths
+from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Adapter, Search, Trial
 from finbench.methods import METHODS, method_named
@@ -144,13 +144,16 @@ def test_no_text_is_on_both_sides_and_none_is_of_another_split(llama: Path, monk
     chosen = recipe(llama, limit=None)
     seen: dict[str, list[dict[str, Any]]] = {}
     real = tuning._side
+    lm_task = prompts.load(catalog.expand(chosen.tasks), None)["finbench_mini_sentiment"]
+    docs = prompts.rows(lm_task, "train")
 
     def spy(what: Any, side: Any, share: float) -> Any:
         select = real(what, side, share)
 
-        def run(lm_task: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            seen[side] = select(lm_task, docs)
-            return seen[side]
+        def run(name: str, count: int, known_by: Any) -> Any:
+            numbers = select(name, count, known_by)
+            seen[side] = [docs[number] for number in numbers]
+            return numbers
 
         return run
 

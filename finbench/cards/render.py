@@ -359,10 +359,8 @@ def model_card(adapter: Adapter | MergedModel) -> str:
     """README.md of an adapter folder, or of a merged model (Markdown with the Hub's metadata block)."""
     if isinstance(adapter, MergedModel):
         return from_template("merged.md.j2", escape=False, m=adapter)
-    tasks = ", ".join(
-        name.removeprefix(PREFIX) + (f" ({weight:g} x)" if weight != 1 else "")
-        for name, weight in adapter.recipe.tasks.items()
-    )
+    learnt = adapter.recipe.learnt.items()
+    tasks = ", ".join(name + (f" ({weight:g} x)" if weight != 1 else "") for name, weight in learnt)
     return from_template(
         "adapter.md.j2", escape=False, a=adapter, method=method_named(adapter.recipe.method), tasks=tasks
     )

@@ -57,8 +57,9 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
         {"list": tasks.tasks_list, "show": tasks.tasks_show, "path": tasks.tasks_path, "check": tasks.tasks_check},
     ),
     "data": (
-        "Data sets: import the authors' files, list what is here.",
+        "Data sets: import the authors' files, list what is here; check rows of your own.",
         {
+            "check": data.data_check,
             "import": data.data_import,
             "xbrl": data.data_xbrl,
             "lock": data.data_lock,

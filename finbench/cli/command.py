@@ -18,7 +18,12 @@ from finbench.core.settings import DATA_DIR
 if TYPE_CHECKING:
     from finbench.core.records import Bits, DType, Recipe
 
-_EXAMPLES = {"--set": "rank=8", "--arg": "dtype=float32", "--metadata": "agreement=75"}
+_EXAMPLES = {
+    "--set": "rank=8",
+    "--arg": "dtype=float32",
+    "--metadata": "agreement=75",
+    "--map": "prompt=question,completion=answer",
+}
 DataDir = Annotated[Path | None, DATA_DIR]
 
 
@@ -67,6 +72,10 @@ class RecipeOptions:
     recipe: Annotated[str | None, typer.Argument(help="Recipe: a name of `finbench zoo list` or a YAML file.")] = None
     base: Annotated[str | None, "Alias of `finbench bases`, hub:org/name[@rev] or ./folder."] = None
     task: Annotated[list[str] | None, "Task to learn, repeatable; fpb:0.5 takes half its rows."] = None
+    data: Annotated[
+        list[str] | None, "Rows of your own, repeatable: a file, a folder, hub:org/name; mine.jsonl:0.5 takes half."
+    ] = None
+    map: Annotated[list[str] | None, "Which columns of --data are what: prompt=question,completion=answer."] = None
     method: Annotated[str | None, "See `finbench methods`."] = None
     bits: Annotated[int | None, "16, 8 (int8) or 4 (NF4)."] = None
     rank: Annotated[int | None, "Rank of the update."] = None
@@ -81,6 +90,8 @@ class RecipeOptions:
         from finbench.training import recipes
 
         named = {key: value for key, value in vars(self).items() if value is not None and key not in ("recipe", "set")}
+        if self.map:
+            named["map"] = columns(self.map)
         return recipes.recipe(self.recipe, {**named, **settings(self.set or [])})
 
 
@@ -147,6 +158,11 @@ def pairs(stated: Iterable[str], option: str) -> dict[str, str]:
             raise FinbenchError(f"{option} takes key=value, got {text!r}.", example)
         found[key] = value
     return found
+
+
+def columns(stated: Iterable[str]) -> dict[str, str]:
+    """``--map``: finbench's names of columns and the file's."""
+    return pairs((pair for text in stated for pair in text.split(",")), "--map")
 
 
 def settings(stated: Iterable[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands about data sets: import, list, lock, xbrl, audit."""
+"""Commands about data sets: import, list, lock, xbrl, audit; and about rows of your own: check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from finbench import data
-from finbench.cli import show
+from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found
 
 
@@ -96,3 +96,28 @@ def data_audit(
             out.print(piece, highlight=False, soft_wrap=isinstance(piece, str))
 
     return Found(found, shown, typer.Exit(1) if strict and found.faults else None)
+
+
+def data_check(
+    files: Annotated[
+        list[str], typer.Argument(help="Rows of your own: files, folders, hub:org/name\\[@rev].", show_default=False)
+    ],
+    base: Annotated[str | None, "The base whose tokens are counted, and whose chat template is used."] = None,
+    map_: Annotated[list[str] | None, "--map", "Which columns are what: prompt=question,completion=answer."] = None,
+    set_: Annotated[
+        list[str] | None, "--set", "Any recipe key, key=value: max_length, long_rows, bad_rows, chat; repeatable."
+    ] = None,
+    data_dir: DataDir = None,
+) -> Found:
+    """What would be learnt of rows of your own: format, lengths, examples, what is left out and why.
+
+    Exit 1 where finbench train would refuse them.
+    """
+    import finbench
+    from finbench.training import recipes
+
+    stated = {"data": files, "base": base, "map": command.columns(map_) if map_ else None}
+    named = {key: value for key, value in stated.items() if value is not None}
+    found = finbench.check_data(recipes.recipe(None, {**named, **command.settings(set_ or [])}), data_dir)
+    fault = next((one.fault for one in found if one.fault), None)
+    return Found([one.as_dict() for one in found], lambda: show.own_rows.checked(found), fault)

@@ -10,8 +10,13 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from finbench.core.closeness import Closeness as Closeness
+from finbench.core.closeness import Merge as Merge
+from finbench.core.closeness import Truncation as Truncation
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
+from finbench.core.own_data import OwnData as OwnData
+from finbench.core.own_data import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
 from finbench.core.settings import Profile
 from finbench.core.strict import Record
@@ -81,7 +86,8 @@ class Recipe(Record):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=120, description="file and folder name of it")
     base: str = Field(description="alias of bases.yaml, hub:org/name[@rev] or a folder")
-    tasks: dict[str, float] = Field(min_length=1, description="task -> share of its rows seen per epoch")
+    tasks: dict[str, float] = Field(default={}, description="task -> share of its rows seen per epoch")
+    data: list[OwnData] = Field(default=[], description="rows of your own: files, folders, data sets of the Hub")
     method: str
     options: dict[str, JsonValue] = Field(default={}, description="settings of the method's own: finbench methods NAME")
     bits: Bits
@@ -110,7 +116,9 @@ class Recipe(Record):
     sharding: Literal["none", "fsdp"] = Field(
         description="fsdp: each process holds its share of the base, for one too large for a GPU"
     )
-    max_length: int = Field(ge=8, description="tokens; a longer row is refused, never cut")
+    max_length: int = Field(ge=8, description="tokens; a longer row of a task is refused, never cut")
+    long_rows: Literal["refuse", "cut", "drop"] = Field(description="what becomes of rows of your own that are longer")
+    bad_rows: Literal["refuse", "drop"] = Field(description="what becomes of rows of your own that cannot be learnt")
     limit: int | None = Field(default=None, ge=1, description="rows a task, a seeded choice")
     chat: bool = Field(description="wrap prompts in the base's chat template")
     dtype: DType
@@ -125,6 +133,18 @@ class Recipe(Record):
             if not 0 < weight <= 100:
                 raise ValueError(f"weight of {task} must be above 0 and at most 100, got {weight}")
         return tasks
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.tasks and not self.data:
+            raise ValueError("neither tasks nor data: there is nothing to learn from")
+        return self
+
+    @property
+    def learnt(self) -> dict[str, float]:
+        """What it learns from, for people, with weights: tasks without their prefix, names of files."""
+        own = {name_of_source(part.source): part.weight for part in self.data}
+        return {name.removeprefix("finbench_"): weight for name, weight in self.tasks.items()} | own
 
 
 class BaseModelId(Record):
@@ -149,6 +169,13 @@ class DataId(Record):
     revision: str | None = Field(default=None, description="commit on the Hub")
     pinned: bool | None = Field(default=None, description="whether datasets.lock named that commit; null off the Hub")
     choices: dict[str, str] = Field(default={}, description="what was chosen of the set, such as agreement")
+
+
+class LearntData(DataId):
+    """Which rows an adapter learnt from. Of rows of the user's own, ``set`` is the file's name, ``origin`` is own."""
+
+    sha256: str | None = Field(default=None, description="of own rows: of the file, or of a folder's names and hashes")
+    dropped: dict[str, int] = Field(default={}, description="of own rows: why rows were left out -> how many")
 
 
 class Provenance(Record):
@@ -203,37 +230,6 @@ class Training(Record):
     loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
 
 
-class Closeness(Record):
-    """How close two forms of one adapter are on probe prompts."""
-
-    probes: int = Field(description="prompts, rendered from the invented examples of the recipe's or the mini tasks")
-    positions: int = Field(description="tokens at which the two are compared")
-    largest_difference: float = Field(description="max |difference of log-probability| over positions and vocabulary")
-    mean_divergence: float = Field(description="mean Kullback-Leibler divergence in nats, of the second from the first")
-    agreement: float = Field(description="share of positions with the same most probable token")
-    answers: float = Field(description="share of prompts after which the same token is the most probable one")
-
-
-class Truncation(Closeness):
-    """A trained update saved as a LoRA of less rank, or of as much, and how close that is to the model in training."""
-
-    rank: int = Field(description="of what was saved")
-    of: int = Field(description="rank that the update can have at most")
-    weights: float = Field(description="norm of what was cut off, as a share of the norm of the update, all layers")
-    worst: float = Field(description="the same of the layer that lost most")
-
-
-class Merge(Closeness):
-    """How an adapter became a whole model, and how close the two are."""
-
-    adapter: str = Field(description="identity of the adapter")
-    onto: Literal["dequantised", "bf16"] = Field(
-        description="dequantised: onto what the quantised base computes with, the function that was trained; "
-        "bf16: onto the weights as published, which differ from a quantised base by its error"
-    )
-    dtype: str = Field(description="of the weights that were written; the sum is made in float32")
-
-
 class Document(Record):
     """A record that is a file of its own: it carries a schema number, under the key ``schema``."""
 
@@ -259,7 +255,7 @@ class Adapter(Document):
     base: BaseModelId
     dtype: str
     quantisation: dict[str, str | bool | int] | None
-    data: list[DataId]
+    data: list[LearntData]
     contamination: Contamination | None = Field(
         default=None, description="test texts of ranked tasks in the training rows; null: not searched"
     )

@@ -71,6 +71,10 @@ class Index:
         found: set[int] = set()
         for row in rows:
             found |= self.seen(fields(row))
+        return self.counted(found)
+
+    def counted(self, found: Iterable[int]) -> Contamination:
+        """What ``seen`` has found in all rows, by set."""
         counts = Counter(self.tests[number][0] for number in found)
         return Contamination(looked_for=dict(sorted(self.texts.items())), found=dict(sorted(counts.items())))
 

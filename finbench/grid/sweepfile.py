@@ -19,6 +19,7 @@ from finbench.core.files import digest
 from finbench.core.records import Recipe
 from finbench.core.settings import Settings
 from finbench.core.strict import Record
+from finbench.data import own
 from finbench.training import check_sharding, recipes
 
 LARGEST = 100_000  # cells
@@ -195,7 +196,12 @@ def _cell(sweep: Sweep, values: dict[str, Any], varied: set[str], data: Callable
 
 
 def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
-    """Refuse what cannot be done by the processes of a cell."""
+    """Refuse what cannot be done by the processes of a cell, and one that nothing scores."""
+    if not recipe.tasks and not sweep.eval.named:
+        raise FinbenchError(
+            f"Cell {recipe.name} learns from rows of your own, and no task is named to score it on.",
+            "Name some: eval: {tasks: [fpb]}",
+        )
     try:
         check_sharding(recipe, needs.processes)
     except FinbenchError as fault:
@@ -210,17 +216,23 @@ def _together(sweep: Sweep, recipe: Recipe, needs: Needs) -> None:
 def _name(recipe: Recipe, varied: set[str]) -> str:
     """The recipe's own name with what else differs between the cells; for people, never parsed."""
     name = recipe.name.removesuffix(f"-s{recipe.seed}")
-    for key in sorted(varied - {"base", "method", "task", "tasks", "seed", "options"}):
+    for key in sorted(varied - {"base", "method", "task", "tasks", "data", "seed", "options"}):
         value = str(getattr(recipe, key)).lower()
         name += {"bits": f"-{value}bit", "rank": f"-r{value}"}.get(key, f"-{key}{value}".replace("_", ""))
     return re.sub(r"[^a-z0-9._-]+", "", name)[: 120 - len(f"-s{recipe.seed}")] + f"-s{recipe.seed}"
 
 
 def rows_of(recipe: Recipe, data_dir: Path | None, known: dict[str, Any]) -> dict[str, Any]:
-    """Digests of the rows that are here, by set: with other rows, it is another cell."""
+    """What decides the rows, by set or source: with other rows, it is another cell."""
     for task in recipe.tasks:
         name = catalog.tasks()[task].set
         if name not in known:
             record = paths.data_dir(data_dir) / name / "dataset.json"
             known[name] = json.loads(record.read_text(encoding="utf-8")).get("sha256") if record.is_file() else None
-    return {catalog.tasks()[task].set: known[catalog.tasks()[task].set] for task in recipe.tasks}
+    for part in recipe.data:
+        if part.source not in known:
+            known[part.source] = own.locate(part.model_copy(update={"sha256": None})).sha256
+    rows = {catalog.tasks()[task].set: known[catalog.tasks()[task].set] for task in recipe.tasks}
+    for number, part in enumerate(recipe.data):
+        rows[f"own {number}"] = [known[part.source], part.model_dump(exclude={"source", "sha256"})]
+    return rows

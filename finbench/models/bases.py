@@ -338,7 +338,8 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
 def chat_template(tokenizer: Any, base: str, variables: Mapping[str, Any] | None = None) -> Callable[..., str]:
     """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text.
 
-    ``variables`` are given to it beside the messages, as ``enable_thinking``.
+    ``variables`` are given to it beside the messages, as ``enable_thinking``. Without a generation prompt the last
+    message is left open, to go on with; with ``closed`` as well, it is ended as the template ends it.
 
     A template is a program of whoever made the model: transformers renders it in a sandbox; here it also may not
     take more than a moment, a gigabyte, or a megabyte of text.
@@ -346,10 +347,13 @@ def chat_template(tokenizer: Any, base: str, variables: Mapping[str, Any] | None
     from jinja2 import TemplateError
 
     if not tokenizer.chat_template:
-        raise FinbenchError(f"The base {base} has no chat template.", "Train and evaluate it with --no-chat.")
+        raise FinbenchError(
+            f"The base {base} has no chat template.",
+            "Train it with --set chat=false and evaluate it with --no-chat, or choose another: finbench bases",
+        )
     chatguard.check(tokenizer.chat_template, base)
 
-    def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    def apply(messages: list[dict[str, str]], add_generation_prompt: bool = True, closed: bool = False) -> str:
         try:
             with safety.bounded(f"The chat template of {base}", chatguard.SECONDS, "Use --no-chat."):
                 text = str(
@@ -357,7 +361,7 @@ def chat_template(tokenizer: Any, base: str, variables: Mapping[str, Any] | None
                         messages,
                         tokenize=False,
                         add_generation_prompt=add_generation_prompt,
-                        continue_final_message=not add_generation_prompt,
+                        continue_final_message=not add_generation_prompt and not closed,
                         **(variables or {}),
                     )
                 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Adapter, BaseModelId
+from finbench.core.records import Adapter, BaseModelId, name_of_source
 
 # finbench's names -> the Hub's identifiers; strictness: 0 attribution, 1 share-alike, 2 the base maker's own terms,
 # 3 non-commercial, 4 nobody has said
@@ -52,6 +52,8 @@ def licence_of(record: Adapter | None, base: BaseModelId, chosen: str | None) ->
     for task in record.recipe.tasks if record else ():
         stated = catalog.tasks()[task].licence if task in catalog.tasks() else "unknown"
         parts[f"{task.removeprefix(catalog.PREFIX)} ({stated})"] = stated
+    for part in record.recipe.data if record else ():
+        parts[f"{name_of_source(part.source)} (unknown)"] = "unknown"
     ranked = [("mit", 0) if stated in _FREE else _KNOWN.get(stated, ("other", 4)) for stated in parts.values()]
     ranked.sort(key=lambda licence: licence[1])
     identifier, strictness = ranked[-1]

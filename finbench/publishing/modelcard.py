@@ -19,6 +19,7 @@ from finbench.publishing.licences import Licence
 from finbench.scoring import metrics, prompts, task_of_examples
 
 PICTURE = "finbench/scores.svg"
+_ORIGINS = {"shipped": "shipped with finbench", "files": "the authors' files", "own": "its publisher's own file"}
 _HUB_METRICS = {"acc": "accuracy", "macro_f1": "f1", "weighted_f1": "f1"}
 
 
@@ -66,13 +67,14 @@ def write(facts: Facts) -> str:
     """The whole README, deterministic: equal facts give equal text."""
     head = yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1000)
     method = METHODS.get(facts.method)
+    asked = [name.removeprefix(catalog.PREFIX) for name in facts.tasks]
     text = from_template(
         "published.md.j2",
         escape=False,
         f=facts,
         a=facts.record,
         method=method,
-        tasks=", ".join(name.removeprefix(catalog.PREFIX) for name in facts.tasks) or "unknown data",
+        tasks=", ".join(facts.record.recipe.learnt if facts.record else asked) or "unknown data",
         rows=_rows(facts),
         data=_data(facts),
         prompt=_prompt(facts),
@@ -168,8 +170,10 @@ def _data(facts: Facts) -> list[dict[str, str]]:
     """What it learnt from; a set is named with the task that asked it, where that has another name."""
     if facts.record is None:
         return []
-    found, parts = [], facts.record.data
-    for part, asked in zip(parts, asked_as(list(facts.record.recipe.tasks), [p.set for p in parts]), strict=True):
+    found, parts, recipe = [], facts.record.data, facts.record.recipe
+    count = len(parts) - len(recipe.data)  # own rows are last
+    names = [*asked_as(list(recipe.tasks), [part.set for part in parts[:count]]), *(p.set for p in parts[count:])]
+    for part, asked in zip(parts, names, strict=True):
         task = next((task for task in catalog.tasks().values() if task.set == part.set), None)
         origin = part.origin or "unknown"
         found.append(
@@ -177,8 +181,7 @@ def _data(facts: Facts) -> list[dict[str, str]]:
                 "set": f"{part.set}, asked as {asked}" if asked != part.set else asked,
                 "rows": f"{part.rows:,}",
                 "licence": task.licence if task else "unknown",
-                "origin": {"shipped": "shipped with finbench", "files": "the authors' files"}.get(origin, origin)
-                + (f" at `{part.revision[:12]}`" if part.revision else ""),
+                "origin": _ORIGINS.get(origin, origin) + (f" at `{part.revision[:12]}`" if part.revision else ""),
                 "digest": part.digest[:12],
             }
         )

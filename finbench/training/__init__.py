@@ -1,7 +1,8 @@
 """A recipe in, an adapter out; rates searched, cost planned, adapters merged.
 
 Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the whole run), ``trainer`` (the loop),
-``loops`` and ``packing`` (how rows become passes). Beside them: ``launch`` and ``process`` (several processes).
+``loops`` and ``packing`` (how rows become passes). Beside them: ``encoding``, ``token_rows`` and ``own_rows`` (texts to
+rows of tokens), ``launch`` and ``process`` (several processes).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.training import checkpoints, recipes
+    from finbench.training.checking import CheckedData, check_data
     from finbench.training.launch import process_count
     from finbench.training.machines import GIB
     from finbench.training.merging import Made, merge, merge_in_words
@@ -26,9 +28,11 @@ else:
 
 __all__ = [
     "GIB",
+    "CheckedData",
     "Keeper",
     "Made",
     "StepTrainer",
+    "check_data",
     "check_sharding",
     "checkpoints",
     "merge",

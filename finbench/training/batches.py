@@ -1,4 +1,4 @@
-"""From (prompt, answer) pairs to batches: tokens, mixing of tasks, a resumable length-sorted order, collation."""
+"""From rows of tokens to batches: mixing of tasks, a resumable length-sorted order, collation."""
 
 from __future__ import annotations
 
@@ -6,48 +6,38 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from finbench.core.errors import FinbenchError
 
+Row = TypeVar("Row")  # a row, or its number
 IGNORED = -100  # label of a position without loss
 _POOL = 64  # batches sorted by length together: padding stays near 3 %, and batches still differ each epoch
 
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """A training row: token ids, of which the last ``answer`` ones bear loss."""
+    """A training row: token ids, of which ``answer`` bear loss: the last ones, but for ``silent`` spans among them.
+
+    ``silent``: (first, behind the last) of what others say between two answers of a conversation, in order.
+    """
 
     ids: list[int]
     answer: int
+    silent: tuple[tuple[int, int], ...] = ()
 
     @property
     def prompt(self) -> int:
-        """Tokens before the answer."""
-        return len(self.ids) - self.answer
+        """Tokens before the first answer."""
+        return len(self.ids) - self.answer - sum(end - start for start, end in self.silent)
 
-
-def encode_pair(tokenizer: Any, prompt: str, answer: str) -> TrainingRow:
-    """Tokenise a pair exactly as lm-eval splits a (context, continuation) request, then append end-of-text.
-
-    Spaces at the end of the prompt go to the answer; both are tokenised as one text; the answer is what follows
-    as many tokens as the prompt alone has.
-    """
-    stripped = prompt.rstrip(" ")
-    answer, prompt = prompt[len(stripped) :] + answer, stripped
-    bos = tokenizer.bos_token
-    special = not (bos and prompt.startswith(bos))  # a chat template writes its own first token
-
-    def encode(text: str) -> list[int]:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=special)
-        while ids and ids[-1] == tokenizer.eos_token_id:  # some tokenizers append it by themselves
-            ids.pop()
-        return ids
-
-    ids = [*encode(prompt + answer), tokenizer.eos_token_id]
-    return TrainingRow(ids, len(ids) - len(encode(prompt)))
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """(first, behind the last) of the tokens that bear loss, in order."""
+        edges = [self.prompt, *(edge for span in self.silent for edge in span), len(self.ids)]
+        return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def check_lengths(rows: Sequence[TrainingRow], longest: int, what: str) -> None:
@@ -64,7 +54,7 @@ def check_lengths(rows: Sequence[TrainingRow], longest: int, what: str) -> None:
         )
 
 
-def share_of(rows: Sequence[TrainingRow], weight: float, seed: int) -> list[TrainingRow]:
+def share_of(rows: Sequence[Row], weight: float, seed: int) -> list[Row]:
     """``weight`` times the rows: whole copies, and a seeded choice for the fraction."""
     if round(weight * len(rows)) < 1:
         raise FinbenchError(
@@ -138,16 +128,17 @@ def collate(rows: Sequence[TrainingRow], pad: int) -> dict[str, torch.Tensor]:
     """A batch, padded on the left, so that all answers end at the last position.
 
     ``input_ids``, ``attention_mask``, ``position_ids``: (B, T). ``labels``: (B, K + 1) for the last K + 1
-    positions, where K is the longest answer: the head is computed there only.
+    positions, where K is the longest part that answers begin: the head is computed there only.
     """
     width = max(len(row.ids) for row in rows)
-    keep = 1 + max(row.answer for row in rows)
+    keep = 1 + max(len(row.ids) - row.prompt for row in rows)
     ids = torch.full((len(rows), width), pad)
     mask = torch.zeros((len(rows), width), dtype=torch.long)
     labels = torch.full((len(rows), keep), IGNORED)
     for index, row in enumerate(rows):
         ids[index, width - len(row.ids) :] = torch.tensor(row.ids)
         mask[index, width - len(row.ids) :] = 1
-        labels[index, keep - row.answer :] = torch.tensor(row.ids[-row.answer :])
+        for start, end in row.spans:
+            labels[index, keep - len(row.ids) + start : keep - len(row.ids) + end] = torch.tensor(row.ids[start:end])
     positions = (mask.cumsum(-1) - 1).clamp(min=0)
     return {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "labels": labels}

@@ -15,7 +15,7 @@ from finbench.core.files import write_atomic
 from finbench.core.records import Adapter
 from finbench.models import adapters, bases
 from finbench.training import checkpoints
-from finbench.training.preparation import Prepared
+from finbench.training.preparation import Prepared, decisive
 
 MARK = Path("checkpoints") / "run.json"  # in the folder of an unfinished run: what it was begun with
 _LATE = 100  # tenths of a second that another machine's files may take to be seen
@@ -65,7 +65,7 @@ def _finished(run: Prepared, out: Path) -> Adapter | None:
     if not (out / "finbench.json").is_file():
         return None
     found = adapters.record(out)
-    stated = {**found.recipe.model_dump(), "data": [part.digest for part in found.data], "base": found.base.fingerprint}
+    stated = decisive(found.recipe, found.data, found.base.fingerprint)
     if difference := _difference(stated, run.decisive):
         raise FinbenchError(f"{out} holds another adapter ({difference}).", "Choose another --out.")
     return found
@@ -74,7 +74,8 @@ def _finished(run: Prepared, out: Path) -> Adapter | None:
 def _difference(there: dict[str, Any], now: dict[str, Any]) -> str:
     keys = [key for key in now if there.get(key) != now[key]]
     return ", ".join(
-        key if key in ("data", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now" for key in keys
+        key if key in ("data", "weights", "base") else f"{key} {there.get(key)!r} there, {now[key]!r} now"
+        for key in keys
     )
 
 

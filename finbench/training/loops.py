@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,7 +177,7 @@ def settled(passes: Passes, model: Any, rows: Sequence[TrainingRow]) -> tuple[Pa
     if passes.loop == "padded":
         return passes, ""
     padded = dataclasses.replace(passes, loop="padded")
-    few = sorted(rows, key=lambda row: len(row.ids))[:_TRIED]
+    few = heapq.nsmallest(_TRIED, rows, key=lambda row: len(row.ids))
     while len(few) > 2 and len(few) * len(few[-1].ids) > passes.tokens:
         few.pop()
     model.eval()

@@ -118,7 +118,7 @@ def _write(
 ) -> Merge:
     recipe = folder.record.recipe if folder.record else None
     template = bases.chat_template(bases.load_tokenizer(on), on.id.alias) if recipe and recipe.chat else None
-    texts = probes(list(recipe.tasks) if recipe else [_PROBES], template)
+    texts = probes(list(recipe.tasks) if recipe else [], template)
     stated = folder.record.dtype if folder.record else "auto"
     trained, tokenizer = bases.load(on, bits, bases.compute_dtype(stated if stated in _DTYPES else "auto"))
     merged, _ = bases.load(on, 16, bases.compute_dtype("float32"))
@@ -208,9 +208,9 @@ def _onto(wanted: str, bits: Bits) -> Place:
 
 
 def probes(tasks: Sequence[str], template: Any = None) -> list[str]:
-    """The prompts of every invented example of ``tasks``: they need no data."""
+    """The prompts of every invented example of ``tasks``, else of the mini tasks: they need no data."""
     texts = []
-    for task in catalog.expand(tasks):
+    for task in catalog.expand(tasks or [_PROBES]):
         lm_task = task_of_examples(task)
         texts += [prompts.pair(lm_task, doc, template)[0] for doc in lm_task.dataset["test"]]
     return texts

@@ -157,8 +157,9 @@ def pack(rows: Sequence[TrainingRow], share: bool, device: Any = "cpu") -> Packe
     picked, labels = [], []
     for row, path in zip(rows, paths, strict=True):
         where = [begin[number] + i for number in path for i in range(len(found[number].tokens))]
-        picked += where[row.prompt - 1 :]
-        labels += row.ids[row.prompt :]
+        for first, last in row.spans:
+            picked += where[first - 1 : last - 1]
+            labels += row.ids[first:last]
     return Packed(
         torch.tensor([[token for one in order for token in one.tokens]], device=device),
         torch.tensor([[one.depth + i for one in order for i in range(len(one.tokens))]], device=device),

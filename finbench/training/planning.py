@@ -216,7 +216,7 @@ def explained(run: Prepared, processes: int) -> Iterator[None]:
 
 def prepare_for_plan(recipe: Recipe, data_dir: Path | None = None) -> Prepared:
     """The rows of a run that is only planned: nobody asks whether test texts are among them."""
-    return prepare(recipe, data_dir, lambda _, docs: docs)
+    return prepare(recipe, data_dir, lambda name, count, known_by: range(count), tell=False)
 
 
 def planned_gib(run: Prepared, recipe: Recipe, gpu: str, shape: str | None = None) -> float:
@@ -237,7 +237,7 @@ def _asked(
 
     cut = loops.Passes.of(recipe, "shared", 2**17, 0)
     steps = ([run.rows[index] for index in step] for step in run.sampler.steps(0))
-    parts = [part for step in steps for part in cut.cut(batches.share(step, 0, processes)[0])]
+    parts = (part for step in steps for part in cut.cut(batches.share(step, 0, processes)[0]))
     heaviest = max(parts, key=lambda part: packing.tokens_run(part, True))
     model = _model(run, shape)
     found = needs(model, recipe, bases.layers_of(model), heaviest, processes, gpu == "cpu")

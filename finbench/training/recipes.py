@@ -10,7 +10,8 @@ from typing import Any
 
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, near_misses, unknown
-from finbench.core.records import Recipe
+from finbench.core.records import OwnData, Recipe, name_of_source
+from finbench.data import own
 from finbench.methods import METHODS, Method, method_named
 
 ALIASES = {"task": "tasks"}  # an option of the command line, or an axis of a sweep -> the recipe's own key
@@ -26,10 +27,15 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     defaults = _defaults()
     stated: dict[str, Any] = {}
     where = "options"
+    changes = keyed(overrides or {})
+    mapped = changes.pop("map", None)
+    if "data" in changes:
+        changes["data"] = _own(changes["data"], mapped)
     if source is not None:
         path = _recipe_path(source)
         stated, where = catalog.read_yaml(path), str(path)
-    changes = keyed(overrides or {})
+        if "data" in stated:
+            stated["data"] = _own(stated["data"], mapped, path.parent)
     if set(changes) - {"seed", "search"}:
         stated.pop("search", None)  # another recipe than the one that was searched for
     chosen = {**stated, **changes}
@@ -40,11 +46,16 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     for key in method.unused:
         if complete[key] != {**defaults, **method.defaults}[key]:
             raise FinbenchError(f"{where}: method {method.name} has no {key}.", f"Leave {key} out: finbench methods")
-    if not complete.get("tasks"):
+    if mapped and not complete.get("data"):
+        raise FinbenchError("--map names columns of your own rows, and there are none.", "Add --data FILE")
+    if not complete.get("tasks") and not complete.get("data"):
         raise FinbenchError(
-            "What should be trained? No task is named.", "Add --task fpb, or name a recipe of: finbench zoo list"
+            "What should be trained? No task and no data are named.",
+            "Add --task fpb or --data mine.jsonl, or name a recipe of: finbench zoo list",
         )
-    complete["tasks"] = _weights(complete["tasks"])
+    complete["tasks"] = _weights(complete.get("tasks") or {})
+    if complete.get("data") and "chat" not in chosen and any(map(_conversations, complete["data"])):
+        complete["chat"] = True
     complete.setdefault("name", f"{_slug(path.stem)}-s{complete['seed']}" if source is not None else _name(complete))
     result = Recipe.parse(complete, where)
     method.check(result)
@@ -114,6 +125,38 @@ def _recipe_path(source: str) -> Path:
     raise unknown("recipe", name, catalog.recipe_files(), "finbench zoo list")
 
 
+def _own(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = None) -> list[OwnData]:
+    """Sources of own rows from names such as ``mine.jsonl:0.5``, or mappings; ``folder``: where they are looked for."""
+    found = []
+    for one in stated if isinstance(stated, list) else [stated]:
+        if isinstance(one, str):
+            named = re.fullmatch(r"(.+):(\d+\.?\d*|\.\d+)", one)
+            one = {"source": named[1], "weight": float(named[2])} if named else {"source": one}
+        if not isinstance(one, Mapping):
+            raise FinbenchError(
+                f"data: a file, or a mapping with source, is expected, got {one!r}.",
+                "Write data: [mine.jsonl], or data: [{source: mine.jsonl, weight: 0.5}]",
+            )
+        part = OwnData.parse({"map": mapped or {}, **one}, "data")
+        for name in part.map:
+            if name not in own.COLUMNS:
+                raise unknown("column", name, own.COLUMNS, "finbench data check --help")
+        found.append(part.model_copy(update={"source": own.absolute(part.source, folder)}))
+    return found
+
+
+def _conversations(part: OwnData) -> bool:
+    """Whether a source holds conversations; a file is read once, for a sweep has many recipes."""
+    path = Path(part.source)
+    status = path.stat() if path.is_file() else None
+    return _are_conversations(part.to_json(), status and (status.st_mtime_ns, status.st_size))
+
+
+@functools.lru_cache(64)
+def _are_conversations(part: str, _: Any) -> bool:
+    return own.holds_conversations(OwnData.model_validate_json(part))
+
+
 def _weights(stated: Any) -> dict[str, float]:
     """Tasks as ``{full name: weight}`` from a mapping, or from names such as ``fpb`` and ``tfns:0.5``."""
     if isinstance(stated, str):
@@ -141,7 +184,9 @@ def _weights(stated: Any) -> dict[str, float]:
 
 def _name(complete: Mapping[str, Any]) -> str:
     """A name for people: it is never parsed."""
-    tasks_part = "-".join(name.removeprefix(catalog.PREFIX).replace("_", "-") for name in complete["tasks"])
+    files = [name_of_source(part.source).partition("@")[0].split("/")[-1] for part in complete.get("data") or ()]
+    names = [*complete["tasks"], *(name.partition(".")[0] for name in files)]
+    tasks_part = "-".join(name.removeprefix(catalog.PREFIX).replace("_", "-") for name in names)
     base = str(complete["base"])
     short = Path(base).expanduser().resolve().name if base[:1] in ("~", ".", "/") else base.split("/")[-1].split("@")[0]
     method = complete["method"].replace("+", "plus")  # lora+ must not share a folder with lora

@@ -17,7 +17,7 @@ from finbench.core import environment
 from finbench.core.console import err, progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import write_atomic, writing
-from finbench.core.records import Adapter, BaseModelId, Recipe, Training, Truncation
+from finbench.core.records import Adapter, BaseModelId, LearntData, Recipe, Training, Truncation, name_of_source
 from finbench.methods import Cut, Start
 from finbench.models import adapters, bases
 from finbench.training import batches, checkpoints, claims, launch, merging, planning, ranks, speedups
@@ -286,8 +286,7 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
         (staging / "README.md").unlink(missing_ok=True)
         adapter = Adapter(
             kind="model" if whole else "peft",
-            # a local path means nothing elsewhere, and may name its owner
-            recipe=recipe.model_copy(update={"base": base.id.alias}) if base.id.source == "folder" else recipe,
+            recipe=_placeless(run),
             base=base.id,
             dtype=dtype,
             quantisation=method.quantisation(recipe, dtype),
@@ -303,6 +302,22 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
             path.replace(out / path.name)
     write_atomic(out / "README.md", model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
+
+
+def _placeless(run: Prepared) -> Recipe:
+    """The recipe as it is recorded: a local path means nothing elsewhere, and may name its owner."""
+    own = run.data[len(run.data) - len(run.recipe.data) :]
+    named = [
+        part.model_copy(update={"source": _at_commit(part.source, known), "sha256": known.sha256})
+        for part, known in zip(run.recipe.data, own, strict=True)
+    ]
+    base = run.base.id.alias if run.base.id.source == "folder" else run.recipe.base
+    return run.recipe.model_copy(update={"base": base, "data": named})
+
+
+def _at_commit(source: str, known: LearntData) -> str:
+    name = name_of_source(source)
+    return f"{name.partition('@')[0]}@{known.revision}" if known.revision else name
 
 
 def _truncation(run: Prepared, model: Any, tokenizer: Any, saved: Path, cut: Cut) -> Truncation:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest, write_atomic
 from finbench.core.records import Recipe, Search, Trial
-from finbench.scoring import prompts
 from finbench.training import batches, planning, preparation, runner
 
 HELD_OUT = 0.2  # share of the train rows, by hash of their source
@@ -122,7 +121,7 @@ def _rows(
     """(rows held out, the rows of each rung)."""
     chosen = _untouched(recipe)
     held = runner.prepare(chosen, data_dir, _side(recipe, "held", 1.0))
-    sides = [runner.prepare(chosen, data_dir, _side(recipe, "train", share)) for _, share in rungs]
+    sides = [runner.prepare(chosen, data_dir, _side(recipe, "train", share), tell=False) for _, share in rungs]
     for run in sides:
         run.method.check_steps(recipe, run.steps)
     sides = [planning.decided(run)[0] for run in sides]
@@ -136,22 +135,19 @@ def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
 
 def _side(recipe: Recipe, side: Literal["held", "train"], share: float) -> preparation.Select:
 
-    def select(lm_task: Any, docs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        own = [doc for doc in docs if _is_held(lm_task, doc, recipe.seed) == (side == "held")]
+    def select(name: str, count: int, known_by: Callable[[int], str]) -> list[int]:
+        own = [number for number in range(count) if _is_held(known_by(number), recipe.seed) == (side == "held")]
         most = min(len(own), recipe.limit or len(own))
         if side == "held":
             most = min(most, MOST_HELD_OUT)
         if not own:
-            raise FinbenchError(
-                f"{lm_task.config.task} has too few train rows ({len(docs)}) to hold some out.", "Tune on more rows."
-            )
+            raise FinbenchError(f"{name} has too few train rows ({count}) to hold some out.", "Tune on more rows.")
         return runner.choose(own, max(1, round(share * most)), recipe.seed)
 
     return select
 
 
-def _is_held(lm_task: Any, doc: dict[str, Any], seed: int) -> bool:
-    source = str(doc.get("group") or prompts.shown(lm_task, doc))
+def _is_held(source: str, seed: int) -> bool:
     number = int.from_bytes(hashlib.sha256(f"finbench-tune-{seed}:{source}".encode()).digest()[:8], "big")
     return number < HELD_OUT * 2**64
 

@@ -112,7 +112,7 @@ def recipes(found: Mapping[str, Recipe]) -> None:
     for name, recipe in found.items():
         about = f"{recipe.method}, r {recipe.rank}, {recipe.bits} bits on {recipe.base}"
         put(f"[bold]{escape(name)}[/]  {escape(about)}")
-        shown = ", ".join(task.removeprefix(PREFIX) for task in recipe.tasks)
+        shown = ", ".join(recipe.learnt)
         put(Padding(escape(shown), (0, 0, 0, 2)), wrap=True)
     put("\nTrain one: finbench train NAME")
 

@@ -91,7 +91,7 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "base": f"{plan['base']['alias']} from {plan['base']['source']}",
         "method": f"{recipe['method']}, {recipe['bits']} bits{rank}, lr {recipe['lr']:g}, seed {recipe['seed']}",
         "becomes": plan["becomes"],
-        "rows": f"{plan['rows']:,} of " + ", ".join(recipe["tasks"]),
+        "rows": f"{plan['rows']:,} of " + ", ".join(Recipe.parse(recipe, "recipe").learnt),
         "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
         **({"checkpointing": "every layer's activations"} if plan["gradient_checkpointing"] else {}),

@@ -24,7 +24,7 @@ _ASKED = (
     *("instruction", "system", "question", "query", "prompt", "hypothesis", "sentence2", "entity"),
     *("choices", "endings", "options", "sol1", "sol2", "option1", "option2", "option3", "option4"),
 )
-_GOLD = (
+ANSWERS = (
     *("label", "labels", "goldlabel", "target", "gold", "answer", "answers", "sentiment", "sentimentlabel", "class"),
     *("category", "nertags", "tags", "entities", "output", "response", "completion", "answerkey", "explanation"),
     *("definition", "score", "sentimentscore", "info", "y", "chosen"),
@@ -127,7 +127,7 @@ def _text_column(keys: dict[str, Any], values: dict[Any, list[Any]]) -> Any:
 
 
 def _gold_columns(keys: dict[str, Any], values: dict[Any, list[Any]], text: Any) -> list[Any]:
-    names = [keys[key] for key in _GOLD if key in keys and keys[key] != text]
+    names = [keys[key] for key in ANSWERS if key in keys and keys[key] != text]
     if names and key_of(names[0]) == "target" and ("score" in keys or "sentimentscore" in keys):
         return [keys.get("score", keys.get("sentimentscore"))]  # FiQA: the target is who is spoken about
     if names:

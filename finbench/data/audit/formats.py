@@ -34,8 +34,8 @@ class Input(NamedTuple):
     folder: Path  # where a licence or a card may lie
     hub: tuple[str, str] | None = None
 
-    def rows(self) -> Iterator[RawRecord | str]:
-        return hub_rows(*self.hub) if self.hub else rows(self.file)
+    def rows(self, strict: bool = False) -> Iterator[RawRecord | str]:
+        return hub_rows(*self.hub) if self.hub else rows(self.file, strict)
 
 
 def split_named(word: Any) -> str | None:
@@ -69,12 +69,13 @@ def inputs(paths: list[Path]) -> list[Input]:
     return list(found.values())
 
 
-def rows(file: SourceFile) -> Iterator[RawRecord | str]:
+def rows(file: SourceFile, strict: bool = False) -> Iterator[RawRecord | str]:
     """The rows of a file; a row that cannot be read is a text that starts with its line.
 
-    Raises FinbenchError for a file that cannot be read at all, or that holds no rows.
+    With ``strict``, no encoding but UTF-8 and UTF-16 is taken. Raises FinbenchError for a file that cannot be read at
+    all, or that holds no rows.
     """
-    found = _decoded(file)
+    found = _decoded(file, strict)
     head = list(itertools.islice(found, 200))
     if not any(isinstance(item, RawRecord) for item in head):
         raise FinbenchError(
@@ -85,13 +86,13 @@ def rows(file: SourceFile) -> Iterator[RawRecord | str]:
     yield from found
 
 
-def _decoded(file: SourceFile) -> Iterator[RawRecord | str]:
+def _decoded(file: SourceFile, strict: bool) -> Iterator[RawRecord | str]:
     if file.suffix == ".json":
         yield from _json(file)
         return
     decoder: Any
     if file.suffix == ".tsv":
-        decoder = _tsv
+        decoder = functools.partial(_tsv, fallback=None) if strict else _tsv
     elif file.suffix == ".csv":
         with text_of(file) as text:
             header = text.readline()
@@ -140,8 +141,8 @@ def _sniffed(file: SourceFile) -> Any:
     raise FinbenchError(f"{file.name}: prose, not rows.", "Put one row on a line, in columns: CSV, TSV or JSON lines.")
 
 
-def _tsv(file: SourceFile) -> Iterator[RawRecord | str]:
-    with text_of(file, "iso-8859-1") as text:
+def _tsv(file: SourceFile, fallback: str | None = "iso-8859-1") -> Iterator[RawRecord | str]:
+    with text_of(file, fallback) as text:
         reader = csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
         header = [name.strip() for name in next(reader)]
         for row in reader:
@@ -194,8 +195,8 @@ def on_hub(reference: str) -> Iterator[Input]:
     yield Input(SourceFile(Path(named.name)), f"hub:{named.name}@{revision[:8]}", Path(), (named.name, revision))
 
 
-def hub_rows(path: str, revision: str) -> Iterator[RawRecord | str]:
-    """The rows of every configuration and split of a data set of the Hub, streamed at a commit."""
+def hub_rows(path: str, revision: str, only: str | None = None) -> Iterator[RawRecord | str]:
+    """The rows of every configuration and split of a data set of the Hub, or of one split, streamed at a commit."""
     import datasets
 
     with hub.data_explained(path):
@@ -203,7 +204,10 @@ def hub_rows(path: str, revision: str) -> Iterator[RawRecord | str]:
     for config in configs:
         with hub.data_explained(path):
             splits = datasets.load_dataset(path, config, revision=revision, streaming=True)
-        for split, table in splits.items():
+        chosen = {split: table for split, table in splits.items() if only in (None, split_named(split))}
+        if not chosen:
+            raise FinbenchError(f"hub:{path} has no split {only}: {', '.join(map(str, splits))}.", "Name another.")
+        for split, table in chosen.items():
             for number, row in enumerate(readers.explained(path, _named(table)), 1):
                 yield RawRecord(row, f" {config} {split} row {number}", split_named(split) or str(split))
 

@@ -1,0 +1,19 @@
+"""Rows of the user's own, to train on: found, their format recognised, looked through, and streamed.
+
+Read ``shapes`` (which columns are what), then ``surveying`` (every row once, before anything is made of it).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from finbench.core.faces import face
+
+if TYPE_CHECKING:
+    from finbench.data.own.locating import absolute, holds_conversations, locate
+    from finbench.data.own.shapes import COLUMNS, Turn
+    from finbench.data.own.surveying import Survey, survey
+else:
+    __getattr__ = face(__name__)
+
+__all__ = ["COLUMNS", "Survey", "Turn", "absolute", "holds_conversations", "locate", "survey"]
