@@ -7,6 +7,7 @@ __all__ = [
     "errors",
     "faces",
     "files",
+    "owntasks",
     "paths",
     "prose",
     "records",
@@ -15,5 +16,7 @@ __all__ = [
     "seal",
     "settings",
     "strict",
+    "taskfiles",
+    "templates",
     "version",
 ]

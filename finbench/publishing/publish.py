@@ -200,7 +200,7 @@ def _tasks(folder: Path, repo: str) -> Bundle:
     files = [File(path.relative_to(folder).as_posix(), path) for path in wanted if not path.name.startswith(".")]
     files = [file for file in files if file.path != "README.md"]
     head = {"license": "apache-2.0", "language": ["en"], "tags": ["finbench", "finance", "lm-eval"]}
-    known = list(catalog.tasks().values())
+    known = list(catalog.shipped_tasks().values())
     return _described(files, f"finbench: {len(known)} tasks", head, "tasks.md.j2", repo=repo, tasks=known)
 
 

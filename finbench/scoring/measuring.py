@@ -15,8 +15,8 @@ import numpy as np
 from finbench.core.files import stable_json
 from finbench.core.records import Contamination, Measure, Overlap
 from finbench.core.seal import leaves, salted
-from finbench.scoring import paired, prompts, stats
-from finbench.scoring.metrics import Aggregation, bounds, summed
+from finbench.scoring import foreign, paired, prompts, stats
+from finbench.scoring.metrics import Aggregation, bounds, known_as, summed
 
 LENIENT = "_lenient"
 SLOW_RESAMPLES = 500  # where every resample calls Python: 5,000 documents take seconds, not minutes
@@ -35,14 +35,14 @@ def measure(
     takes. ``clusters`` names the source of each document. Shares of independent documents get the Wilson interval,
     everything else a bootstrap over clusters; none goes beyond ``within``, the values that the metric can have.
     """
-    metric = summed(aggregation.__name__, values)
+    metric = summed(known_as(aggregation), values)
     independent = clusters is None or len(set(clusters)) == len(values)
     if metric is None:
         method = "bootstrap" if independent else "cluster bootstrap"
         units, rng = _groups(clusters, len(values)), np.random.default_rng(0)
         return _called(lambda rows: aggregation([values[row] for row in rows]), units, rng, method, within)[0]
     stated = float(aggregation(list(values)))
-    if aggregation.__name__ == "mean" and independent and np.isin(values, (0.0, 1.0)).all():
+    if known_as(aggregation) == "mean" and independent and np.isin(values, (0.0, 1.0)).all():
         found = stats.wilson(int(sum(values)), len(values))
     else:
         within = stats.SHARE if metric.share else within
@@ -89,7 +89,7 @@ def paired_difference(
     a: Sequence[Any], b: Sequence[Any], aggregation: Aggregation, clusters: Sequence[Any] | None = None
 ) -> paired.Difference:
     """A's metric minus B's on the same documents: paired bootstrap interval and permutation p-value."""
-    both = summed(aggregation.__name__, [*a, *b])
+    both = summed(known_as(aggregation), [*a, *b])
     if both is not None:
         within = paired.OF_SHARES if both.share else paired.UNBOUNDED
         return paired.difference(both.parts[: len(a)], both.parts[len(a) :], both.statistic, clusters, bounds=within)
@@ -204,7 +204,7 @@ def baselines(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[st
 
     Only for tasks with a label a row; others have none.
     """
-    if not docs or "label" not in docs[0] or "choices" not in docs[0]:
+    if not docs or "label" not in docs[0] or "choices" not in docs[0] or not foreign.has_our_scorer(lm_task):
         return {}
     options = [_options(doc) for doc in docs]
     golds = [doc["label"] for doc in docs]
