@@ -251,6 +251,15 @@ def _stated() -> None:
             include(place)
 
 
+def forget() -> None:
+    """Know finbench's tasks only, and trust no code, as a new process does."""
+    if _own or _own_groups:
+        _own.clear()
+        _own_groups.clear()
+        _forget()
+    trust_code(False)
+
+
 def _forget() -> None:
     tasks.cache_clear()
     groups.cache_clear()
