@@ -82,8 +82,8 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     ),
     "dev": ("For developers, and to rehearse: a Hub on this machine.", {"hub": hub.dev_hub}),
 }
-_TAKE_TASKS = ("train", "plan", "eval", "tune", "sweep", "compare", "verify", "report", "merge", "push")
-_TAKE_TASKS += ("card import", "tasks list", "tasks show")
+_TAKE_TASKS = {"train", "plan", "eval", "tune", "sweep", "compare", "verify", "report", "merge", "push"}
+_TAKE_TASKS |= {"card import", "tasks list", "tasks show"}
 
 
 def _registered(name: str, command: Callable[..., Any]) -> Callable[..., None]:

@@ -65,9 +65,7 @@ def with_own_tasks(command: Callable[..., Any]) -> Callable[..., Any]:
     own = signature(command, eval_str=True)
 
     @functools.wraps(command)
-    def run(
-        include_path: list[Path] | None = None, trust_task_code: bool = False, **given: Any
-    ) -> Any:
+    def run(include_path: list[Path] | None = None, trust_task_code: bool = False, **given: Any) -> Any:
         if include_path or trust_task_code:
             from finbench.core import catalog
 

@@ -33,7 +33,7 @@ def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Found:
 
 @taking(TaskSettings)
 def tasks_new(stated: TaskSettings) -> Found:
-    """Make a benchmark of your own rows: a folder that finbench and stock lm-eval run, divided so that nothing leaks."""
+    """Make a benchmark of your own rows: a folder that finbench and stock lm-eval run, in which no text leaks."""
     made = evaluation.new_task(**vars(stated))
     return Found(made.as_dict(), lambda: show.listings.new_task(made))
 

@@ -16,6 +16,7 @@ __all__ = [
     "seal",
     "settings",
     "strict",
+    "taskcode",
     "taskfiles",
     "templates",
     "version",

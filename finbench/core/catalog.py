@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from finbench.core import owntasks, paths
+from finbench.core import owntasks, paths, taskcode
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.owntasks import LM_EVAL, OwnTask
@@ -180,12 +180,13 @@ def include(folder: Path | str, *, trust: bool = False) -> list[Task]:
     taken = [name for name in (*read.tasks, *read.groups) if {name, PREFIX + name} & {*known, *_shipped_groups()}]
     if taken:
         raise FinbenchError(
-            f"{place}: {taken[0]} is the name of a task of finbench.", "Give the task another name in its YAML, and file."
+            f"{place}: {taken[0]} is the name of a task of finbench.",
+            "Give the task another name in its YAML, and file.",
         )
     for name, own in read.tasks.items():
         if name in _own and _own[name].file != own.file:
             raise FinbenchError(f"{own.file} and {_own[name].file} both have a task {name}.", "Name one of them.")
-    if owntasks.check_trust(read, trust or _trusting[0]):
+    if taskcode.check_trust(read.root, read.code, trust or _trusting[0]):
         say(f"{place}: its code is trusted from now on, as long as no file of it changes.")
     _own.update(read.tasks)
     _own_groups.update(read.groups)

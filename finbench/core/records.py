@@ -45,9 +45,9 @@ class Task(Record):
     paper: str
     prompt_style: str
     data: str = Field(description="how to get the data: a command, or 'shipped'")
-    examples: list[dict[str, Any]] = Field(description="invented rows for the golden prompt: three, or none if not ours")
+    examples: list[dict[str, Any]] = Field(description="invented rows for the golden prompt: three, if it is ours")
     digest: str = Field(description="SHA-256 of the YAML with its templates and of the scorer")
-    own: Literal["folder", "lm_eval"] | None = Field(default=None, description="where one lies that is not finbench's")
+    own: Literal["folder", "lm_eval"] | None = Field(default=None, description="where one lies that is not ours")
 
     @property
     def shipped(self) -> bool:

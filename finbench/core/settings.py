@@ -71,9 +71,15 @@ class _Subjects:
 class Evaluation(Settings, _Subjects):
     """Who is evaluated, how, and where the scorecards go."""
 
+    look: Annotated[int, "Show so many prompts of each task with raw answers, before the long run."] = 0
     out: Annotated[Path, "Folder for scorecards and report."] = Path("scorecards")
     data_dir: Annotated[Path | None, DATA_DIR] = None
     reports: bool = True  # of all cards in the folder
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.look < 0:
+            raise ValueError(f"look counts from 0, got {self.look}")
 
 
 @dataclass(frozen=True)

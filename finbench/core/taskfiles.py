@@ -59,7 +59,11 @@ class _StrictLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
 
 
-_StrictLoader.add_constructor("!function", lambda loader, node: Function(str(node.value), loader.home))
+def _function(loader: Any, node: yaml.Node) -> Function:
+    return Function(str(node.value), loader.home)
+
+
+_StrictLoader.add_constructor("!function", _function)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def _constructed(text: str, home: Path) -> Any:
     try:
         return loader.get_single_data()
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def _bounded(value: Any) -> bool:

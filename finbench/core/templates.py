@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
 
-_METHODS = frozenset(
-    "strip lstrip rstrip split rsplit splitlines replace lower upper title capitalize casefold startswith endswith join "
-    "items keys values get index count find removeprefix removesuffix isdigit".split()
+_METHODS = re.compile(
+    "l?strip|rstrip|r?split|splitlines|replace|lower|upper|title|capitalize|casefold|startswith|endswith|join|items|"
+    "keys|values|get|index|count|find|removeprefix|removesuffix|isdigit"
 )
-_FILTERS = frozenset(
-    "abs capitalize default d escape e first float int join last length count list lower map max min regex_replace "
-    "reject rejectattr replace reverse round safe select selectattr sort string sum title tojson trim unique upper "
-    "dictsort items".split()
+_FILTERS = re.compile(
+    "abs|capitalize|default|d|escape|e|first|float|int|join|last|length|count|list|lower|map|max|min|regex_replace|"
+    "reject|rejectattr|replace|reverse|round|safe|select|selectattr|sort|string|sum|title|tojson|trim|unique|upper|"
+    "dictsort|items"
 )
 
 
@@ -41,10 +42,10 @@ def beyond(text: str) -> str:
             return f"a {kind}"
         if isinstance(node, nodes.Getattr) and node.attr.startswith("_"):
             return f"the attribute {node.attr[:40]}"
-        if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
+        if isinstance(node, nodes.Filter) and not _FILTERS.fullmatch(node.name):
             return f"the filter {node.name[:40]}"
         if isinstance(node, nodes.Call) and not (
-            isinstance(node.node, nodes.Getattr) and node.node.attr in _METHODS
+            isinstance(node.node, nodes.Getattr) and _METHODS.fullmatch(node.node.attr)
         ):
             return "a call"
     return ""

@@ -153,7 +153,9 @@ def _labels(stated: str | None) -> dict[str, str]:
         if not value:
             continue
         if _folded(value) in map(_folded, found):
-            raise FinbenchError(f"--labels names {value!r} twice.", "Write each once: --labels negative,neutral,positive")
+            raise FinbenchError(
+                f"--labels names {value!r} twice.", "Write each once: --labels negative,neutral,positive"
+            )
         found[value] = name if equals else value
     return found
 
@@ -194,7 +196,9 @@ def _seen(raw: Sequence[readers.RawRecord], wanted: TaskSettings, found: Reading
     return {label: label for label in first.values()}
 
 
-def _fields(row: Mapping[str, Any], wanted: TaskSettings, extras: Sequence[str], labels: dict[str, str]) -> dict[str, Any]:
+def _fields(
+    row: Mapping[str, Any], wanted: TaskSettings, extras: Sequence[str], labels: dict[str, str]
+) -> dict[str, Any]:
     """A row of the task; ValueError says what is wrong with it."""
     text = _filled(row, wanted.text)
     fields: dict[str, Any] = {"text": text}
@@ -377,4 +381,6 @@ def places(rows: Iterable[NewRow]) -> list[str]:
 
 def title(path: Path) -> str:
     """A task's name from that of a file or folder."""
-    return re.sub(r"[^a-z0-9]+", "_", path.name.removesuffix(path.suffix).lower() if path.suffix else path.name.lower()).strip("_")
+    return re.sub(
+        r"[^a-z0-9]+", "_", path.name.removesuffix(path.suffix).lower() if path.suffix else path.name.lower()
+    ).strip("_")

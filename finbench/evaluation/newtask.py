@@ -1,26 +1,24 @@
-"""``finbench tasks new``: a user's rows become a folder that stock lm-eval runs, with the rules of the shipped tasks."""
+"""``finbench tasks new``: a user's rows become a folder that stock lm-eval runs, by the rules of the shipped tasks."""
 
 from __future__ import annotations
 
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from finbench.cards import from_template
 from finbench.core import catalog, owntasks, paths, templates
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, unknown
-from finbench.core.files import folder_atomic, json_lines, stable_json
+from finbench.core.files import folder_atomic
 from finbench.core.records import Task
 from finbench.core.settings import TaskSettings, called_with
 from finbench.data import SPLITS, audit
-from finbench.evaluation import newrows
+from finbench.evaluation import newfolder, newrows
 from finbench.evaluation.newrows import NewRow, Reading
 from finbench.scoring import baselines, golden_prompt, prompts, task_faults
 
@@ -61,8 +59,8 @@ class NewTask:
 def new_task(wanted: TaskSettings) -> NewTask:
     """Make a benchmark of the rows in ``file``: a folder with one YAML, its rows in three splits, and a README.
 
-    Stock lm-eval runs it (``lm_eval run --include_path FOLDER``), and so does every command that takes a task. Texts are
-    divided by salted hash, so that the same text, or one that differs by a few words, is never in two splits.
+    Stock lm-eval runs it (``lm_eval run --include_path FOLDER``), and so does every command that takes a task.
+    Texts are divided by salted hash, so that the same text, or one that differs by a few words, is never in two splits.
 
     Raises FinbenchError for rows that cannot be used, each named by file and line, for labels that the scorer could not
     tell apart, and for a folder that holds something else. Nothing is written then.
@@ -87,7 +85,7 @@ def new_task(wanted: TaskSettings) -> NewTask:
     if counts["test"] < _SMALL:
         found.notes.append(f"{counts['test']} test rows are few: differences below about 10 points will not show")
     with folder_atomic(folder) as staging:
-        _write(staging, name, wanted, bases, prompt, extras, labels, divided)
+        newfolder.write(staging, name, wanted, bases, prompt, extras, labels, divided)
     catalog.include(folder / f"{name}.yaml")
     task = catalog.tasks()[name]
     lm_task = prompts.load([task], None)[name]
@@ -106,13 +104,16 @@ def new_task(wanted: TaskSettings) -> NewTask:
 
 def _check_name(name: str, folder: Path) -> None:
     if not name or name in catalog.shipped_tasks() or catalog.PREFIX + name in catalog.shipped_tasks():
-        raise FinbenchError(f"{name or str(folder)!r} is the name of a task of finbench, or none.", "Choose another: --to my_task")
+        raise FinbenchError(
+            f"{name or str(folder)!r} is the name of a task of finbench, or none.", "Choose another: --to my_task"
+        )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         readme = folder / "README.md"
         if not (readme.is_file() and _MARK in readme.read_text(encoding="utf-8", errors="replace")):
             raise FinbenchError(f"{folder} exists and was not made by this command.", "Choose a new folder: --to DIR")
         raise FinbenchError(
-            f"{folder} is there already, and scorecards may name it.", f"Choose another --to, or remove it: rm -r {folder}"
+            f"{folder} is there already, and scorecards may name it.",
+            f"Choose another --to, or remove it: rm -r {folder}",
         )
 
 
@@ -154,7 +155,12 @@ def _prompt(wanted: TaskSettings) -> tuple[str, list[str]]:
 
     stated = wanted.prompt
     if stated is None or "{{" not in stated:
-        ask = {"labels": "Text: {{text}}", "yesno": "Text: {{text}}", "spans": "Text: {{text}}", "choice": "Question: {{text}}"}
+        ask = {
+            "labels": "Text: {{text}}",
+            "yesno": "Text: {{text}}",
+            "spans": "Text: {{text}}",
+            "choice": "Question: {{text}}",
+        }
         shown = ask.get(wanted.kind, "{{text}}") + ("\n\nQuestion: {{question}}" if wanted.question else "")
         stated = f"{stated if stated is not None else '{instruction}'}\n\n{shown}\nAnswer:"
     stated = re.sub(r"\{\{\s*" + re.escape(wanted.text) + r"\s*\}\}", "{{text}}", stated)
@@ -167,25 +173,14 @@ def _prompt(wanted: TaskSettings) -> tuple[str, list[str]]:
     except TemplateError as fault:
         raise FinbenchError(f"--prompt is no template ({fault}).", "Write columns as {{column}}.") from fault
     if "text" not in names:
-        raise FinbenchError("--prompt does not show the text.", "Put {{text}} where it stands, or write no {{...}} at all.")
+        raise FinbenchError(
+            "--prompt does not show the text.", "Put {{text}} where it stands, or write no {{...}} at all."
+        )
     if wanted.label in names:
         raise FinbenchError(f"--prompt shows {wanted.label}, which is the answer.", "Take it out.")
     if stated != stated.rstrip():
         stated = stated.rstrip()  # the answer begins with the space
     return stated, sorted(names - {"text", "question", "choices"})
-
-
-def _instruction(kind: str, labels: Sequence[str]) -> str:
-    listed = f"{', '.join(labels[:-1])} or {labels[-1]}" if len(labels) > 1 else "".join(labels)
-    return {
-        "labels": f"Classify the text. Answer with one of: {listed}.",
-        "yesno": "Answer the question about the text with Yes or No.",
-        "number": "Answer with one number only.",
-        "spans": "List what the text names as a JSON list of objects with the keys text and type "
-        f"({listed}), in order. Write [] if there is nothing.",
-        "text": "Answer in one line.",
-        "choice": "",
-    }[kind]
 
 
 def _names(wanted: TaskSettings, found: Reading) -> list[str]:
@@ -198,7 +193,9 @@ def _names(wanted: TaskSettings, found: Reading) -> list[str]:
         used = {one["type"] for row in found.rows for one in row.fields["entities"]}
     else:
         return []
-    stated = list(dict.fromkeys(part.partition("=")[2].strip() or part.strip() for part in (wanted.labels or "").split(",")))
+    stated = list(
+        dict.fromkeys(part.partition("=")[2].strip() or part.strip() for part in (wanted.labels or "").split(","))
+    )
     stated = [name for name in stated if name]
     if absent := [name for name in stated if name not in used]:
         found.notes.append(f"no row has the label {', '.join(absent)}")
@@ -211,7 +208,9 @@ def _names(wanted: TaskSettings, found: Reading) -> list[str]:
 def _tellable(labels: Sequence[str], found: Reading) -> None:
     """Each label, as an answer, must be read as itself; a label inside another is said."""
     parse = paths.helper("labels").parse
-    lost = [label for label in labels if any(parse(text, labels) != label for text in (label, f" {label}.", label.upper()))]
+    lost = [
+        label for label in labels if any(parse(text, labels) != label for text in (label, f" {label}.", label.upper()))
+    ]
     if lost:
         row = next((row for row in found.rows if row.fields.get("label") == lost[0]), None)
         where = f" ({row.place})" if row else ""
@@ -220,9 +219,13 @@ def _tellable(labels: Sequence[str], found: Reading) -> None:
             "Give it another name: --labels 'A+=strong,A-=weak'",
         )
     for label in labels:
-        inside = [other for other in labels if other != label and re.search(rf"\b{re.escape(label)}\b", other, re.IGNORECASE)]
+        inside = [
+            other for other in labels if other != label and re.search(rf"\b{re.escape(label)}\b", other, re.IGNORECASE)
+        ]
         if inside:
-            found.notes.append(f"the label {label!r} is a part of {inside[0]!r}: an answer counts by the longest that fits")
+            found.notes.append(
+                f"the label {label!r} is a part of {inside[0]!r}: an answer counts by the longest that fits"
+            )
 
 
 # ---------------------------------------------------------------- splits
@@ -280,97 +283,6 @@ def _leaks(found: Reading, keys: Sequence[str]) -> None:
         )
 
 
-# ---------------------------------------------------------------- the folder
-
-
-def _write(
-    folder: Path, name: str, wanted: TaskSettings, bases: Sequence[str], prompt: str, extras: Sequence[str],
-    labels: Sequence[str], divided: Mapping[str, Sequence[dict[str, Any]]],
-) -> None:  # fmt: skip
-    config: dict[str, Any] = {}
-    for template in bases:
-        config |= catalog.merged(paths.shipped("tasks") / template)
-        shutil.copyfile(paths.shipped("tasks") / template, folder / template)
-    (folder / "lib").mkdir()
-    modules = {part.module for part in catalog.functions(config)}
-    for module in sorted(modules | ({"lib/numbers.py"} if "lib/within.py" in modules else set())):
-        shutil.copyfile(paths.shipped("tasks") / module, folder / module)
-    (folder / "rows").mkdir()
-    for split in SPLITS:
-        if divided[split]:
-            lines = "".join(stable_json(row) + "\n" for row in divided[split])
-            (folder / "rows" / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    metric = wanted.metric or next(name for name in owntasks.metric_names(config))
-    licence = wanted.licence or "not stated"
-    stated: dict[str, Any] = {"task": name, "include": bases[0] if len(bases) == 1 else list(bases)}
-    if not divided["validation"]:
-        stated["validation_split"] = None
-    longest = max((len(label) for label in labels), default=0)
-    if wanted.kind in ("labels", "yesno") and longest > 24:
-        stated["generation_kwargs"] = {"until": ["\n"], "max_gen_toks": longest // 2 + 8, "do_sample": False}
-    stated["doc_to_text"] = prompt.replace("{instruction}", _instruction(wanted.kind, labels)).lstrip()
-    stated["metadata"] = {
-        "version": 1,
-        "finbench_set": name,
-        **({"finbench_labels": list(labels)} if labels else {}),
-        "finbench_main_metric": metric,
-        "finbench_licence": licence,
-        "finbench_restricted": wanted.licence is None or "-nc" in licence.lower(),
-        "finbench_split": "as a column of its source says; no text in two"
-        if wanted.split
-        else "20 % test and 10 % validation by salted hash of the normalised text, with texts that are like it",
-        "finbench_paper": "own rows",
-        "finbench_prompt_style": "own",
-        "finbench_data": "in its folder",
-        "finbench_examples": _examples(wanted, extras, labels),
-    }
-    text = yaml.dump(stated, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)
-    (folder / f"{name}.yaml").write_text(f"# Made by finbench tasks new. Change the prompt here.\n{text}", encoding="utf-8")
-
-
-class _Dumper(yaml.SafeDumper):
-    """Text of several lines stands on one, in quotes, as in the shipped tasks; lists of words on one line."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
-
-
-def _list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=not any(map(_is_part, value)))
-
-
-def _is_part(value: Any) -> bool:
-    return isinstance(value, dict | list)
-
-
-_Dumper.add_representer(str, _text)
-_Dumper.add_representer(list, _list)
-
-
-def _examples(wanted: TaskSettings, extras: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Three rows that nobody wrote: of texts that may not be shown, none is shown with the prompt."""
-    made = []
-    for number, word in enumerate(("first", "second", "third")):
-        row: dict[str, Any] = {"text": f"The {word} example text.", **{name: f"{word} {name}" for name in extras}}
-        if wanted.question:
-            row["question"] = f"What does the {word} text say?"
-        if wanted.kind in ("labels", "yesno"):
-            row["label"] = labels[number % len(labels)]
-        elif wanted.kind == "spans":
-            row["entities"] = [{"text": word, "type": labels[number % len(labels)], "start": 4}] if labels else []
-        elif wanted.kind == "choice":
-            row |= {"choices": ["one", "two", "three"], "label": number}
-        elif wanted.kind == "number":
-            row |= {"answer": str(number + 1), "tolerance": wanted.tolerance}
-        else:
-            row["answer"] = f"the {word} answer"
-        if wanted.kind == "yesno":
-            row["attribute"] = row.get("question", "it")
-        made.append(row)
-    return made
-
-
 def _constant(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """What the most frequent answer of the test gets, where there are no labels."""
     golds = Counter(str(lm_task.doc_to_target(doc)) for doc in docs)
@@ -382,4 +294,6 @@ def _constant(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[st
 
 
 def _readme(made: NewTask, wanted: TaskSettings) -> str:
-    return from_template("newtask.md.j2", escape=False, made=made, task=made.task, mark=_MARK, source=[wanted.file.name])
+    return from_template(
+        "newtask.md.j2", escape=False, made=made, task=made.task, mark=_MARK, source=[wanted.file.name]
+    )

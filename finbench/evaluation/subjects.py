@@ -13,7 +13,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import BaseModelId, Bits, Contamination, Subject
 from finbench.core.settings import Evaluation, Settings
-from finbench.models import adapters, bases
+from finbench.models import adapters, bases, taken_for
 from finbench.models.adapters import AdapterFolder
 
 DUMMY = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")  # what answers without any model
@@ -67,6 +67,9 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
             hint = "Name an adapter (--adapter ./folder) or a base (--model smollm2-135m)."
             raise FinbenchError("Nothing to evaluate.", hint)
         found.append(_base_subject(dummy or bases.resolve(str(named)), wanted.bits or 16, bool(wanted.chat)))
+    if dummy is None:
+        for base in {candidate.base.folder: candidate.base for candidate in found if candidate.base}.values():
+            say(taken_for(base.folder, base.id.alias, base.id.source))
     unique = {digest(candidate.subject.model_dump()): candidate for candidate in found}
     told_apart: list[Candidate] = []
     for candidate in sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base"):

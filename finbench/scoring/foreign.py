@@ -20,8 +20,9 @@ import numpy as np
 
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, reason
-from finbench.core.owntasks import OwnTask, is_helper, metric_names
+from finbench.core.owntasks import OwnTask, metric_names
 from finbench.core.records import Task
+from finbench.core.taskcode import is_helper
 
 
 class _Source(SourceFileLoader):
@@ -29,7 +30,7 @@ class _Source(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)  # type: ignore[no-any-return]
+        return self.source_to_code(self.get_data(path), path)
 
 
 def load_source(path: Path) -> Any:
@@ -60,7 +61,7 @@ def resolved(function: catalog.Function) -> Any:
         if path.is_file():
             return getattr(load_source(path), function.name)
         return getattr(importlib.import_module(function.spec.rpartition(".")[0]), function.name)
-    except Exception as fault:  # a file of others may raise anything  # noqa: BLE001
+    except Exception as fault:  # a file of others may raise anything
         raise FinbenchError(
             f"!function {function.spec} cannot be loaded ({type(fault).__name__}: {reason(fault)}).",
             "Correct that file, or install what it imports.",
@@ -84,7 +85,7 @@ def build(own: OwnTask, stated: Mapping[str, Any]) -> Any:
         docs = lm_task.eval_docs
     except FinbenchError:
         raise
-    except Exception as fault:  # lm-eval, datasets and the code of others raise what they like  # noqa: BLE001
+    except Exception as fault:  # lm-eval, datasets and the code of others raise what they like
         raise _not_built(own.task, fault) from fault
     if not len(docs):
         raise FinbenchError(f"Task {own.task.name} has no rows to score.", f"Look at its data: {own.file}")
@@ -119,7 +120,9 @@ def _not_built(task: Task, fault: Exception) -> FinbenchError:
 
     said = f"Task {task.name}: {type(fault).__name__}: {reason(fault)[:300]}"
     if task.data.startswith("hub:") and isinstance(fault, OSError | ConnectionError):
-        where = "HF_HUB_OFFLINE is set" if offline() else "the Hub cannot be reached, or asks for a login (hf auth login)"
+        where = (
+            "HF_HUB_OFFLINE is set" if offline() else "the Hub cannot be reached, or asks for a login (hf auth login)"
+        )
         return FinbenchError(
             f"The data of {task.name} are on the Hub ({task.data}), and are not on this machine: {where}.",
             f"With a network, once: unset HF_HUB_OFFLINE; hf download --repo-type dataset {task.data[4:]}",
@@ -146,7 +149,7 @@ class _Checked:
         try:
             found = self.inner(doc, results)
             return {metric: _plain(found[metric]) for metric in self.metrics}
-        except Exception as fault:  # the code of others raises what it likes  # noqa: BLE001
+        except Exception as fault:  # the code of others raises what it likes
             raise FinbenchError(
                 f"The scorer of {self.name} fails on an answer ({type(fault).__name__}: {reason(fault)[:200]}).",
                 "Correct it; its metrics must be those of its metric_list.",
@@ -204,7 +207,9 @@ def lower_is_better(config: Mapping[str, Any]) -> list[str]:
     return [
         entry["metric"]
         for entry in _entries(config)
-        if not entry.get("higher_is_better", is_higher_better(entry["metric"]) is not False)
+        if not (
+            entry["higher_is_better"] if "higher_is_better" in entry else is_higher_better(entry["metric"]) is not False
+        )
     ]
 
 

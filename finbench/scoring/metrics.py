@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from finbench.core import catalog, owntasks, paths
+from finbench.core import catalog, owntasks, paths, taskcode
 from finbench.scoring import foreign, stats
 from finbench.scoring.stats import Counts, Statistic
 
@@ -148,7 +148,7 @@ def known_as(aggregation: Aggregation) -> str:
     if name == "mean":
         return name if aggregation.__module__ in ("lm_eval.api.metrics", __name__) else ""
     code = getattr(aggregation, "__code__", None)
-    return name if code is not None and owntasks.is_helper(Path(code.co_filename)) else ""
+    return name if code is not None and taskcode.is_helper(Path(code.co_filename)) else ""
 
 
 def mean(values: Sequence[float]) -> float:

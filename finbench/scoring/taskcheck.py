@@ -65,7 +65,7 @@ def task_of_examples(task: Task) -> Any:
 
 
 def golden_prompt(task: Task) -> str:
-    """The prompt and answer of a task's first example, as the model sees it; of a task without any, of its first row."""
+    """The prompt and answer of a task's first example, as the model sees it; else of its first row."""
     quiet()
     lm_task = task_of_examples(task) if task.examples else prompts.load([task], None)[task.name]
     prompt, answer = prompts.pair(lm_task, prompts.rows(lm_task, "test")[0])
