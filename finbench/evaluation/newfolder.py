@@ -20,11 +20,13 @@ def write(
     labels: Sequence[str], divided: Mapping[str, Sequence[dict[str, Any]]],
 ) -> None:  # fmt: skip
     config: dict[str, Any] = {}
+    modules: set[str] = set()
     for template in bases:
-        config |= catalog.merged(paths.shipped("tasks") / template)
+        stated = catalog.merged(paths.shipped("tasks") / template)
+        modules |= {part.module for part in catalog.functions(stated)}  # lm-eval loads those that are replaced too
+        config |= stated
         shutil.copyfile(paths.shipped("tasks") / template, folder / template)
     (folder / "lib").mkdir()
-    modules = {part.module for part in catalog.functions(config)}
     for module in sorted(modules | ({"lib/numbers.py"} if "lib/within.py" in modules else set())):
         shutil.copyfile(paths.shipped("tasks") / module, folder / module)
     (folder / "rows").mkdir()
@@ -90,7 +92,8 @@ def _examples(wanted: TaskSettings, extras: Sequence[str], labels: Sequence[str]
         if wanted.question:
             row["question"] = f"What does the {word} text say?"
         if wanted.kind in ("labels", "yesno"):
-            row["label"] = labels[number % len(labels)]
+            same = wanted.metric == "question_f1"  # of which no question may have No alone
+            row["label"] = labels[0 if same else number % len(labels)]
         elif wanted.kind == "spans":
             row["entities"] = [{"text": word, "type": labels[number % len(labels)], "start": 4}] if labels else []
         elif wanted.kind == "choice":

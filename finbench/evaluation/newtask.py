@@ -86,12 +86,14 @@ def new_task(wanted: TaskSettings) -> NewTask:
         found.notes.append(f"{counts['test']} test rows are few: differences below about 10 points will not show")
     with folder_atomic(folder) as staging:
         newfolder.write(staging, name, wanted, bases, prompt, extras, labels, divided)
-    catalog.include(folder / f"{name}.yaml")
-    task = catalog.tasks()[name]
-    lm_task = prompts.load([task], None)[name]
-    if faults := list(task_faults(task)):
-        shutil.rmtree(folder)
-        raise FinbenchError(f"The benchmark does not work: {'; '.join(faults)}.", "Change --prompt or --kind.")
+    try:
+        [task] = catalog.include(folder / f"{name}.yaml")
+        lm_task = prompts.load([task], None)[name]
+        if faults := list(task_faults(task)):
+            raise FinbenchError(f"The benchmark does not work: {'; '.join(faults)}.", "Change --prompt or --kind.")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     docs = prompts.rows(lm_task, "test")
     tally = Counter(str(doc["label"]) for doc in docs if "label" in doc)
     made = NewTask(
