@@ -13,7 +13,7 @@ from finbench.core.version import __version__
 
 if TYPE_CHECKING:
     from finbench.cards import compare, export_card, report
-    from finbench.core.catalog import include as include_tasks
+    from finbench.core.catalog import include_tasks
     from finbench.core.errors import FinbenchError
     from finbench.core.records import Adapter, Recipe, Score, Scorecard, Subject
     from finbench.data import import_data

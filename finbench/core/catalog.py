@@ -121,7 +121,7 @@ def expand(names: Iterable[str]) -> list[Task]:
     for name in names:
         try:
             name = name.strip()
-            inside = include(Path(name)) if owntasks.is_path(name) else _leaves(full_name(name))
+            inside = include_tasks(Path(name)) if owntasks.is_path(name) else _leaves(full_name(name))
             found |= {task.name: task for task in inside}
         except FinbenchError as fault:
             faults.append(fault)
@@ -168,7 +168,7 @@ def trust_code(trust: bool = True) -> None:
     _trusting[0] = trust
 
 
-def include(folder: Path | str, *, trust: bool = False) -> list[Task]:
+def include_tasks(folder: Path | str, *, trust: bool = False) -> list[Task]:
     """Make the tasks of a folder (or of one YAML file) known to this process; return them.
 
     Raises FinbenchError for what cannot be scored, for a name that finbench has itself, and for code in the folder
@@ -206,7 +206,7 @@ def recall(name: str, digest: str) -> None:
     elif file := owntasks.recalled(name, digest):
         found = owntasks.read(file).tasks.get(name)
         if found and found.task.digest == digest:
-            include(file)
+            include_tasks(file)
 
 
 def not_here(name: str) -> FinbenchError:
@@ -249,7 +249,7 @@ def _stated() -> None:
     for part in os.environ.get(VARIABLE, "").split(os.pathsep):
         place = Path(part).expanduser()
         if part and place.resolve() not in {path for one in _own.values() for path in (one.root, one.file)}:
-            include(place)
+            include_tasks(place)
 
 
 def forget() -> None:

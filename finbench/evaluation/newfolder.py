@@ -19,6 +19,7 @@ def write(
     folder: Path, name: str, wanted: TaskSettings, bases: Sequence[str], prompt: str, extras: Sequence[str],
     labels: Sequence[str], divided: Mapping[str, Sequence[dict[str, Any]]],
 ) -> None:  # fmt: skip
+    """Write the whole benchmark but its README into the empty ``folder``: rows by split as ``divided`` has them."""
     config: dict[str, Any] = {}
     modules: set[str] = set()
     for template in bases:

@@ -87,7 +87,7 @@ def new_task(wanted: TaskSettings) -> NewTask:
     with folder_atomic(folder) as staging:
         newfolder.write(staging, name, wanted, bases, prompt, extras, labels, divided)
     try:
-        [task] = catalog.include(folder / f"{name}.yaml")
+        [task] = catalog.include_tasks(folder / f"{name}.yaml")
         lm_task = prompts.load([task], None)[name]
         if faults := list(task_faults(task)):
             raise FinbenchError(f"The benchmark does not work: {'; '.join(faults)}.", "Change --prompt or --kind.")

@@ -75,7 +75,7 @@ def build(own: OwnTask, stated: Mapping[str, Any]) -> Any:
 
     _sandbox()
     if own.task.own == "folder":
-        catalog.include(own.file)  # looked at again: a file may have changed since
+        catalog.include_tasks(own.file)  # looked at again: a file may have changed since
         own = catalog.own(own.task.name) or own
     for part in own.functions:
         resolved(part)
