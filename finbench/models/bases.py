@@ -19,7 +19,7 @@ from finbench.core.files import cannot_write, sha256_file
 from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
 from finbench.models import chatguard, ggufs, modelfiles, structured
-from finbench.models.described import check_quantised
+from finbench.models.described import check_quantised, checkpoint_bits
 from finbench.models.modelfiles import damaged, is_structured
 
 
@@ -290,9 +290,10 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     missing = sorted(report["missing_keys"])
     if missing:
         raise damaged(f"{base.folder} lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).")
-    if bits == 4:
+    held = checkpoint_bits(base.folder) or bits
+    if held == 4:
         quantise.cure_cpu_repacking(model)
-    elif bits == 8:
+    elif held == 8:
         quantise.keep_cpu_scales(model)
     bad = [
         name

@@ -38,6 +38,14 @@ def quantisation(config: Mapping[str, Any]) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def checkpoint_bits(folder: Path) -> int | None:
+    """4 or 8 of a checkpoint that bitsandbytes has quantised; None of any other."""
+    stated = quantisation(read_json(folder / "config.json", folder)) or {}
+    if stated.get("quant_method", "bitsandbytes") != "bitsandbytes" or not stated:
+        return None
+    return 4 if stated.get("load_in_4bit") else 8
+
+
 def _method(stated: Mapping[str, Any]) -> str:
     name = str(stated.get("quant_method", "unknown method"))
     bits = stated.get("bits") or stated.get("w_bit")
