@@ -73,7 +73,7 @@ def test_the_tutorial_of_an_own_benchmark_on_invented_sentences(
     """The same commands, in this process and with a tiny base."""
     monkeypatch.chdir(tmp_path)
     codes = {label: str(number) for number, label in enumerate(LABELS)}
-    rows = [(codes[stance], text) for text, stance in sentences()]
+    rows = [(codes[stance], text) for text, stance in sentences(150)]
     table(Path("fomc.csv"), rows, ("true_label", "original_sent"))
     found = steps((TUTORIALS / "own-benchmark.md").read_text(encoding="utf-8"))
     commands = [shlex.split(code.replace("\\\n", " ")) for code, _ in found if code.startswith("finbench")]
@@ -81,8 +81,8 @@ def test_the_tutorial_of_an_own_benchmark_on_invented_sentences(
     for words, (_, stated) in zip(commands, found[1:], strict=True):
         if "cat" in words:
             words = words[: words.index("cat")]
-        tiny = [word.replace("scorecards/smollm2-135m", "scorecards/tiny-llama") for word in words[1:]]
-        tiny = [str(llama) if word == "smollm2-135m" else word for word in tiny]
+        tiny = [str(llama) if word == "smollm2-135m" else word for word in words[1:]]
+        tiny = [word.replace("smollm2-135m", "tiny-llama") if word.endswith(".json") else word for word in tiny]
         done = CliRunner().invoke(app, tiny)
         assert done.exit_code == 0, (words, done.output, done.exception)
         printed = " ".join((done.output + (Path("table.md").read_text() if words[1] == "report" else "")).split())
