@@ -13,10 +13,11 @@ from finbench.core.version import __version__
 
 if TYPE_CHECKING:
     from finbench.cards import compare, export_card, report
+    from finbench.core.catalog import include_tasks
     from finbench.core.errors import FinbenchError
     from finbench.core.records import Adapter, Recipe, Score, Scorecard, Subject
     from finbench.data import import_data
-    from finbench.evaluation import evaluate, import_card, verify
+    from finbench.evaluation import evaluate, import_card, new_task, verify
     from finbench.grid import sweep
     from finbench.pretraining import pretrain
     from finbench.publishing import pull, push
@@ -45,7 +46,9 @@ __all__ = [
     "export_card",
     "import_card",
     "import_data",
+    "include_tasks",
     "merge",
+    "new_task",
     "plan",
     "pretrain",
     "pull",

@@ -83,10 +83,14 @@ def within(seconds: float) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache, data or settings."""
+    from finbench.core import catalog
+
     for name in ("FINBENCH_DATA", "FINBENCH_DEBUG", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(catalog.VARIABLE, "")  # and what a test adds to it goes with the test
     monkeypatch.setenv("FINBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    catalog.forget()
 
 
 def _tokenizer(folder: Path) -> None:

@@ -285,9 +285,11 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     shutil.copytree(folders["tasks"], tmp_path / "tasks")
     folders["tasks"] = tmp_path / "tasks"
     monkeypatch.setattr(paths, "shipped", lambda name: folders[name])
+    catalog.shipped_tasks.cache_clear()
     catalog.tasks.cache_clear()
     catalog.groups.cache_clear()
     yield tmp_path / "tasks"
+    catalog.shipped_tasks.cache_clear()
     catalog.tasks.cache_clear()
     catalog.groups.cache_clear()
 

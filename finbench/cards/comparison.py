@@ -119,6 +119,8 @@ def _load(path: Path) -> LoadedCard:
             "Score the subject again: finbench eval",
         )
     scores = {score.task: score for score in card.scores}
+    for score in card.scores:
+        catalog.recall(score.task, score.task_digest)
     return LoadedCard(path, card, card.subject.name, scores, cardfiles.rows_by_task(path, card))
 
 
@@ -213,7 +215,7 @@ def _short(value: Any) -> str:
 def aggregation_of(task: str, metric: str) -> metrics.Aggregation:
     """The aggregation of a task's metric; FinbenchError for a task that this finbench does not know."""
     if task not in catalog.tasks():
-        raise FinbenchError(f"The task {task} is not one of this finbench.", "See them all: finbench tasks list")
+        raise catalog.not_here(task)
     found = metrics.aggregations(task)
     if metric not in found:
         raise FinbenchError(
@@ -307,12 +309,14 @@ def _texts(task: str, data_dir: Path | None) -> dict[str, str]:
     """Texts by cluster hash, from the rows that lie here, for data whose texts may be shown."""
     known = catalog.tasks()[task]
     file = paths.data_dir(data_dir) / known.set / "test.jsonl"
+    if known.own:
+        file = catalog.root_of(task) / "rows" / "test.jsonl"
     if known.shipped:
         file = paths.shipped("tasks") / "mini" / f"{known.set}.test.jsonl"
     if known.restricted or not file.is_file():
         return {}
     rows = json_lines(file.read_text(encoding="utf-8"))
-    return {salted("text:" + row["text"])[:16]: row["text"] for row in rows}
+    return {salted(f"text:{row.get('text')}")[:16]: str(row.get("text")) for row in rows}
 
 
 def shown_probability(p: float) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from finbench.cli import cards, data, evaluation, hub, tasks, training
-from finbench.cli.command import declared
+from finbench.cli.command import declared, with_own_tasks
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
@@ -53,8 +53,14 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
         {"import": cards.card_import, "export": cards.card_export},
     ),
     "tasks": (
-        "The tasks: list, show, check; their folder for lm-eval.",
-        {"list": tasks.tasks_list, "show": tasks.tasks_show, "path": tasks.tasks_path, "check": tasks.tasks_check},
+        "The tasks: list, show, check; their folder for lm-eval; a benchmark of your own rows.",
+        {
+            "list": tasks.tasks_list,
+            "show": tasks.tasks_show,
+            "new": tasks.tasks_new,
+            "path": tasks.tasks_path,
+            "check": tasks.tasks_check,
+        },
     ),
     "data": (
         "Data sets: import the authors' files, list what is here; check rows of your own.",
@@ -77,12 +83,20 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     ),
     "dev": ("For developers, and to rehearse: a Hub on this machine.", {"hub": hub.dev_hub}),
 }
+_TAKE_TASKS = {"train", "plan", "eval", "tune", "sweep", "compare", "verify", "report", "merge", "push"}
+_TAKE_TASKS |= {"card import", "tasks list", "tasks show"}
+
+
+def _registered(name: str, command: Callable[..., Any]) -> Callable[..., None]:
+    return declared(with_own_tasks(command) if name in _TAKE_TASKS else command)
+
+
 for _name, _command in _COMMANDS.items():
-    app.command(_name, context_settings=_SETTINGS.get(_name))(declared(_command))
+    app.command(_name, context_settings=_SETTINGS.get(_name))(_registered(_name, _command))
 for _name, (_help, _members) in _GROUPS.items():
     _group = typer.Typer(no_args_is_help=True, help=_help)
     for _member, _command in _members.items():
-        _group.command(_member)(declared(_command))
+        _group.command(_member)(_registered(f"{_name} {_member}", _command))
     app.add_typer(_group, name=_name)
 
 

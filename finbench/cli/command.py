@@ -65,6 +65,36 @@ def declared(command: Callable[..., Any]) -> Callable[..., None]:
     return run
 
 
+def with_own_tasks(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options by which benchmarks are named that are not finbench's."""
+    own = signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(include_path: list[Path] | None = None, trust_task_code: bool = False, **given: Any) -> Any:
+        if include_path or trust_task_code:
+            from finbench.core import catalog
+
+            catalog.trust_code(trust_task_code)
+            for folder in include_path or []:
+                catalog.include_tasks(folder)
+        return command(**given)
+
+    panel = {"rich_help_panel": "Benchmarks of your own"}
+    paths = Annotated[
+        list[Path] | None, typer.Option(help="Folder of lm-eval tasks, repeatable; also $FINBENCH_TASKS.", **panel)
+    ]
+    trust = Annotated[
+        bool, typer.Option("--trust-task-code", help="Run the code that such a folder carries; asked once.", **panel)
+    ]
+    more = [
+        Parameter("include_path", Parameter.KEYWORD_ONLY, default=None, annotation=paths),
+        Parameter("trust_task_code", Parameter.KEYWORD_ONLY, default=False, annotation=trust),
+    ]
+    kept = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in own.parameters.values()]
+    run.__signature__ = own.replace(parameters=[*kept, *more])  # type: ignore[attr-defined]
+    return run
+
+
 @dataclass(frozen=True)
 class RecipeOptions:
     """A recipe as options of train, plan and tune; the cells of a sweep have the same keys."""
@@ -112,7 +142,7 @@ def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[...,
 
             stated = {name: _as_field(one, given.pop(name)) for name, one in options.items()}
             there = {key: value for key, value in stated.items() if value is not None}
-            name = f"finbench {command.__name__.rstrip('_')}"
+            name = f"finbench {command.__name__.rstrip('_').replace('_', ' ')}"
             return command(checked(kind, there, name, f"See its options: {name} --help"), **given)
 
         rest = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in list(own.parameters.values())[1:]]

@@ -8,8 +8,9 @@ import typer
 
 from finbench import evaluation, scoring
 from finbench.cli import show
-from finbench.cli.command import Found
+from finbench.cli.command import Found, taking
 from finbench.core.errors import FinbenchError
+from finbench.core.settings import TaskSettings
 
 
 def tasks_list() -> Found:
@@ -28,6 +29,13 @@ def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Found:
     found = catalog.expand([name])
     shown = [{**task.model_dump(), "golden_prompt": scoring.golden_prompt(task)} for task in found]
     return Found(shown, lambda: show.listings.task_details(shown))
+
+
+@taking(TaskSettings)
+def tasks_new(stated: TaskSettings) -> Found:
+    """Make a benchmark of your own rows: a folder that finbench and stock lm-eval run, in which no text leaks."""
+    made = evaluation.new_task(**vars(stated))
+    return Found(made.as_dict(), lambda: show.listings.new_task(made))
 
 
 def tasks_path() -> Found:

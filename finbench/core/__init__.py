@@ -8,6 +8,7 @@ __all__ = [
     "faces",
     "files",
     "lifeline",
+    "owntasks",
     "paths",
     "prose",
     "records",
@@ -16,5 +17,8 @@ __all__ = [
     "seal",
     "settings",
     "strict",
+    "taskcode",
+    "taskfiles",
+    "templates",
     "version",
 ]

@@ -1,21 +1,28 @@
-"""Finds and strictly reads what is shipped: tasks, groups, recipes, bases. Unknown names get near misses."""
+"""Finds and strictly reads what is shipped: tasks, groups, recipes, bases. Unknown names get near misses.
+
+Beside the shipped tasks it knows those of others that were named in this process: by ``--tasks ./folder``, by
+``lm_eval:name``, by ``--include-path``, or in ``FINBENCH_TASKS``.
+"""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import Field
 
-from finbench.core import paths
-from finbench.core.errors import FinbenchError, near_misses, unknown
+from finbench.core import owntasks, paths, taskcode
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError, unknown
+from finbench.core.owntasks import LM_EVAL, OwnTask
 from finbench.core.records import Task
 from finbench.core.strict import Record
+from finbench.core.taskfiles import Function as Function
+from finbench.core.taskfiles import functions as functions
+from finbench.core.taskfiles import merged as merged
+from finbench.core.taskfiles import read_yaml as read_yaml
 
 PREFIX = "finbench_"  # of our keys in a task's metadata: lm-eval lets --model_args overwrite unprefixed ones
 
@@ -42,88 +49,9 @@ class BaseEntry(Record):
     wheel: Wheel | None = None
 
 
-@dataclass(frozen=True)
-class Function:
-    """A ``!function module.name`` of a task YAML, unresolved."""
-
-    spec: str
-
-    @property
-    def module(self) -> str:
-        """Path of the helper module below ``tasks/``."""
-        return self.spec.rpartition(".")[0].replace(".", "/") + ".py"
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and keeps ``!function`` as text."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                problem = f"key {key!r} twice in line {node.start_mark.line + 1}"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_StrictLoader.add_constructor("!function", lambda loader, node: Function(str(node.value)))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, strictly. Faults are FinbenchErrors with file and line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > 1_000_000 or text.count("*") > 10_000:  # an alias bomb is never a configuration
-            raise FinbenchError(
-                f"{path}: too large for a configuration file.", "Name another file: a configuration has at most 1 MB."
-            )
-        value = yaml.load(text, Loader=_StrictLoader)
-    except FileNotFoundError as fault:
-        close = near_misses(path.name, (other.name for other in path.parent.glob("*.y*ml")))
-        meant = f" Did you mean {' or '.join(close)}?" if close else ""
-        raise FinbenchError(f"No such file: {path}.{meant}", f"See what is there: ls {path.parent}") from fault
-    except yaml.YAMLError as fault:
-        mark = getattr(fault, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise FinbenchError(
-            f"{place}: not valid YAML ({getattr(fault, 'problem', None) or fault})",
-            "Correct that line; a text with a colon or # needs quotes.",
-        ) from fault
-    except (OSError, ValueError, RecursionError) as fault:  # UnicodeDecodeError, and dates such as 2024-13-45
-        raise FinbenchError(
-            f"{path}: cannot be read ({fault})", "Save it as UTF-8 text that you may read; write a date as 2024-06-30."
-        ) from fault
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise FinbenchError(f"{path}: a mapping with text keys is expected.", "Write lines of: key: value")
-    return value
-
-
 def task_files() -> list[Path]:
     """Every task and group YAML, sorted by name."""
     return sorted(paths.shipped("tasks").glob("*.yaml"))
-
-
-def merged(path: Path, seen: list[Path] | None = None) -> dict[str, Any]:
-    """A task YAML with its includes merged as lm-eval merges them; every file read is appended to ``seen``."""
-    seen = [] if seen is None else seen
-    if path in seen:
-        raise FinbenchError(f"{path}: includes itself.", "Remove the include line that leads back to it.")
-    seen.append(path)
-    own = read_yaml(path)
-    includes = own.pop("include", [])
-    config: dict[str, Any] = {}
-    for name in [includes] if isinstance(includes, str) else includes:
-        config |= merged(path.parent / name, seen)
-    return config | own
-
-
-def functions(value: Any) -> Iterable[Function]:
-    """Every ``!function`` inside a part of a task YAML."""
-    if isinstance(value, Function):
-        yield value
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for part in parts:
-        yield from functions(part)
 
 
 def read_task(path: Path) -> Task:
@@ -132,42 +60,32 @@ def read_task(path: Path) -> Task:
     config = merged(path, files)
     stated = {key.removeprefix(PREFIX): value for key, value in (config.get("metadata") or {}).items()}
     form = "choice" if config.get("output_type") == "multiple_choice" else "generate"
-    stated |= {"name": config.get("task"), "form": form, "digest": _digest(config, files)}
+    stated |= {"name": config.get("task"), "form": form, "digest": owntasks.definition(config, files, path.parent)}
     stated.setdefault("prompt_style", "instruction, text, 'Answer:'")
     return Task.parse(stated, str(path))
 
 
-def _digest(config: Mapping[str, Any], files: Iterable[Path]) -> str:
-    """SHA-256 of what defines the task: the YAML files and the helpers that render and score.
-
-    The loader of rows is left out: what it yields is covered by the data digest.
-    """
-    folder = paths.shipped("tasks")
-    helpers = {f.module for key, value in config.items() if key != "custom_dataset" for f in functions(value)}
-    sha = hashlib.sha256()
-    for path in [*files, *(folder / helper for helper in sorted(helpers))]:
-        try:
-            content = path.read_bytes().replace(b"\r\n", b"\n")
-        except OSError as fault:
-            raise FinbenchError(
-                f"{path}: cannot be read ({fault.strerror})", "Install it again: pip install --force-reinstall finbench"
-            ) from fault
-        sha.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
-    return sha.hexdigest()
-
-
 @functools.cache
-def tasks() -> dict[str, Task]:
-    """Every task by name."""
+def shipped_tasks() -> dict[str, Task]:
+    """Every task of finbench by name."""
     stated = {path: read_yaml(path) for path in task_files()}
     found = [read_task(path) for path, keys in stated.items() if "task" in keys and "group" not in keys]
     return {task.name: task for task in found}
 
 
 @functools.cache
+def tasks() -> dict[str, Task]:
+    """Every task that is known here by name: finbench's, and those of others that were included."""
+    _stated()
+    return {**shipped_tasks(), **{name: own.task for name, own in _own.items()}}
+
+
+@functools.cache
 def groups() -> dict[str, list[str]]:
     """Every group by name: its direct members."""
-    return {y["group"]: list(y["task"]) for path in task_files() if "group" in (y := read_yaml(path))}
+    _stated()
+    shipped = {y["group"]: list(y["task"]) for path in task_files() if "group" in (y := read_yaml(path))}
+    return {**shipped, **_own_groups}
 
 
 def of_set(name: str) -> Task:
@@ -180,22 +98,31 @@ def of_set(name: str) -> Task:
 
 def full_name(name: str) -> str:
     """``fpb`` -> ``finbench_fpb``; a known full name stays. Raises FinbenchError with near misses."""
+    if name.startswith(LM_EVAL):
+        _include_lm_eval(name)
     known = {**tasks(), **groups()}
     for candidate in (name, PREFIX + name):
         if candidate in known:
             return candidate
     short = [known_name.removeprefix(PREFIX) for known_name in known]
-    raise unknown("task", name, short, "finbench tasks list")
+    fault = unknown("task", name, short, "finbench tasks list")
+    if Path(name).is_dir():
+        fault.hint = f"If you mean the folder, write it as a path: ./{name}"
+    raise fault
 
 
 def expand(names: Iterable[str]) -> list[Task]:
-    """Leaf tasks of tasks and groups, each once, in the order given. All unknown names are reported at once."""
+    """Leaf tasks of tasks and groups, each once, in the order given. All unknown names are reported at once.
+
+    A folder stands for every task in it.
+    """
     found: dict[str, Task] = {}
     faults: list[FinbenchError] = []
     for name in names:
         try:
-            for task in _leaves(full_name(name.strip())):
-                found[task.name] = task
+            name = name.strip()
+            inside = include_tasks(Path(name)) if owntasks.is_path(name) else _leaves(full_name(name))
+            found |= {task.name: task for task in inside}
         except FinbenchError as fault:
             faults.append(fault)
     if faults:
@@ -203,10 +130,15 @@ def expand(names: Iterable[str]) -> list[Task]:
     return list(found.values())
 
 
-def _leaves(name: str) -> list[Task]:
+def _leaves(name: str, above: tuple[str, ...] = ()) -> list[Task]:
     if name in tasks():
         return [tasks()[name]]
-    return [leaf for member in groups()[name] for leaf in _leaves(member)]
+    if name not in groups() or name in above:
+        raise FinbenchError(
+            f"Group {above[-1] if above else name} has the member {name!r}, which is no task, or the group itself.",
+            "Correct the group's YAML.",
+        )
+    return [leaf for member in groups()[name] for leaf in _leaves(member, (*above, name))]
 
 
 @functools.cache
@@ -221,3 +153,118 @@ def recipe_files() -> dict[str, Path]:
     """Recipes of the zoo by name."""
     files = sorted(paths.shipped("adapters_zoo").glob("*.yaml"))
     return {path.stem: path for path in files if path.stem not in ("bases", "published", "_defaults")}
+
+
+# ---------------------------------------------------------------- tasks of others
+
+VARIABLE = "FINBENCH_TASKS"  # folders of tasks, separated as in PATH; processes that this one starts read it too
+_own: dict[str, OwnTask] = {}
+_own_groups: dict[str, list[str]] = {}
+_trusting: list[bool] = [False]
+
+
+def trust_code(trust: bool = True) -> None:
+    """From now on, folders that are named may run their code, and their digests are remembered."""
+    _trusting[0] = trust
+
+
+def include_tasks(folder: Path | str, *, trust: bool = False) -> list[Task]:
+    """Make the tasks of a folder (or of one YAML file) known to this process; return them.
+
+    Raises FinbenchError for what cannot be scored, for a name that finbench has itself, and for code in the folder
+    that the user has not yet trusted (``trust``): it is shown, and none of it was run.
+    """
+    place = Path(folder).expanduser()
+    read = owntasks.read(place)
+    known = shipped_tasks()
+    taken = [name for name in (*read.tasks, *read.groups) if {name, PREFIX + name} & {*known, *_shipped_groups()}]
+    if taken:
+        raise FinbenchError(
+            f"{place}: {taken[0]} is the name of a task of finbench.",
+            "Give the task another name in its YAML, and file.",
+        )
+    for name, own in read.tasks.items():
+        if name in _own and _own[name].file != own.file:
+            raise FinbenchError(f"{own.file} and {_own[name].file} both have a task {name}.", "Name one of them.")
+    if taskcode.check_trust(read.root, read.code, trust or _trusting[0]):
+        say(f"{place}: its code is trusted from now on, as long as no file of it changes.")
+    _own.update(read.tasks)
+    _own_groups.update(read.groups)
+    owntasks.remember(read)
+    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*included(), str(place.resolve())]))
+    _forget()
+    return [own.task for own in read.tasks.values()]
+
+
+def included() -> list[str]:
+    """The folders, and YAML files, whose tasks were included here."""
+    return [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
+
+
+def recall(name: str, digest: str) -> None:
+    """Make a task known that a card names, if its folder was used on this machine and is still as it was."""
+    if name in tasks():
+        return
+    if name.startswith(LM_EVAL):
+        _include_lm_eval(name)
+    elif file := owntasks.recalled(name, digest):
+        found = owntasks.read(file).tasks.get(name)
+        if found and found.task.digest == digest:
+            include_tasks(file)
+
+
+def not_here(name: str) -> FinbenchError:
+    """The fault for a task that a card names and that is not known here."""
+    return FinbenchError(
+        f"{name} is no task of this finbench, and the folder of such a benchmark was not named.",
+        f"Name the folder of the benchmark: --include-path DIR, or export {VARIABLE}=DIR; else: finbench tasks list",
+    )
+
+
+def own(name: str) -> OwnTask | None:
+    """The task of others by this name; None where it is finbench's."""
+    return _own.get(name)
+
+
+def file_of(name: str) -> Path:
+    """The YAML of a task that is known here."""
+    found = _own.get(name)
+    return found.file if found else paths.shipped("tasks") / f"{name}.yaml"
+
+
+def root_of(name: str) -> Path:
+    """The folder outside of which a task includes nothing."""
+    found = _own.get(name)
+    return found.root if found else paths.shipped("tasks")
+
+
+def _include_lm_eval(name: str) -> None:
+    if name not in _own:
+        _own[name] = owntasks.lm_eval_task(name)
+        _forget()
+
+
+def _shipped_groups() -> list[str]:
+    return [path.stem for path in task_files()]
+
+
+def _stated() -> None:
+    """Include what FINBENCH_TASKS names, where that has not been done."""
+    for part in included():
+        place = Path(part).expanduser()
+        if place.resolve() not in {path for one in _own.values() for path in (one.root, one.file)}:
+            include_tasks(place)
+
+
+def forget() -> None:
+    """Know finbench's tasks only, and trust no code, as a new process does."""
+    if _own or _own_groups:
+        _own.clear()
+        _own_groups.clear()
+        _forget()
+    trust_code(False)
+
+
+def _forget() -> None:
+    tasks.cache_clear()
+    groups.cache_clear()

@@ -53,8 +53,9 @@ class Task(Record):
     prompt_style: str
     cot: str | None = Field(default=None, description="what profile cot asks for after the question; null: the usual")
     data: str = Field(description="how to get the data: a command, or 'shipped'")
-    examples: list[dict[str, Any]] = Field(min_length=3, description="invented rows for the golden prompt")
+    examples: list[dict[str, Any]] = Field(description="invented rows for the golden prompt: three, if it is ours")
     digest: str = Field(description="SHA-256 of the YAML with its templates and of the scorer")
+    own: Literal["folder", "lm_eval"] | None = Field(default=None, description="where one lies that is not ours")
 
     @property
     def shipped(self) -> bool:

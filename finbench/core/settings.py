@@ -107,9 +107,15 @@ class _Subjects:
 class Evaluation(Settings, _Subjects):
     """Who is evaluated, how, and where the scorecards go."""
 
+    look: Annotated[int, "Show so many prompts of each task with raw answers, before the long run."] = 0
     out: Annotated[Path, "Folder for scorecards and report."] = Path("scorecards")
     data_dir: Annotated[Path | None, DATA_DIR] = None
     reports: bool = True  # of all cards in the folder
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.look < 0:
+            raise ValueError(f"look counts from 0, got {self.look}")
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,32 @@ class PushSettings:
     model: Annotated[bool, "--model", "Scorecards go to the model's own repository, not to a data set of results."] = (
         False
     )
+
+
+Kind = Literal["labels", "yesno", "number", "spans", "text", "choice"]
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What a benchmark is made of, and how it asks."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    file: Annotated[Path, "CSV, JSONL, JSON or Parquet with your rows, or a folder of such."]
+    _: KW_ONLY
+    text: Annotated[str, "Column of the text."] = "text"
+    label: Annotated[str, "Column of the right answer."] = "label"
+    to: Annotated[Path | None, "New folder; default: the file's name. Its last part is the task's name."] = None
+    kind: Annotated[Kind, "labels, yesno, number, spans, text or choice."] = "labels"
+    labels: Annotated[str | None, "Labels by comma, perhaps with what stands for them: 0=dovish,1=hawkish."] = None
+    question: Annotated[str | None, "yesno, number, text: column of the question, where rows have their own."] = None
+    choices: Annotated[str | None, "choice: columns of the choices by comma, or one that holds a JSON list."] = None
+    tolerance: Annotated[str, "number: 0.5, or 1% of the right answer; 0: equality."] = "0"
+    prompt: Annotated[str | None, "Instruction, or a whole prompt with {{text}} and other columns in it."] = None
+    metric: Annotated[str | None, "Main metric; the error for a wrong one names those there are."] = None
+    split: Annotated[str | None, "Column that says train, validation or test; default: by a hash of the text."] = None
+    licence: Annotated[str | None, "Licence of the rows; without one they are never published."] = None
+    skip_bad: Annotated[bool, "--skip-bad", "Leave rows out that cannot be used, and count them."] = False
 
 
 def _listed(stated: str | Sequence[str]) -> list[str]:

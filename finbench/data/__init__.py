@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.data import audit, contamination, own, xbrl
+    from finbench.data import audit, contamination, own, readers, xbrl
     from finbench.data.sources import SPLITS, ImportReport, describe_set, import_data, lock_file, lock_sets, on_hub
 else:
     __getattr__ = face(__name__)
@@ -23,5 +23,6 @@ __all__ = [
     "lock_sets",
     "on_hub",
     "own",
+    "readers",
     "xbrl",
 ]

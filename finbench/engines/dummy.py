@@ -65,7 +65,10 @@ class DummyEngine(Engine):
 
     def _answer(self, request: Any) -> Any:
         lm_task = self.lm_tasks[request.task_name]
-        gold = str(lm_task.doc_to_target(request.doc))
+        gold = lm_task.doc_to_target(request.doc)
+        if isinstance(gold, int) and lm_task.config.doc_to_choice is not None:
+            gold = lm_task.doc_to_choice(request.doc)[gold]
+        gold = str(gold)
         if request.request_type == "loglikelihood":
             context, continuation = request.args
             if self.answers == "gold":

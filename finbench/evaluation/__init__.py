@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from finbench.evaluation.evaluator import evaluate
     from finbench.evaluation.harness import run_lm_eval
     from finbench.evaluation.lmeval import import_card
+    from finbench.evaluation.newtask import NewTask, new_task
     from finbench.evaluation.subjects import Candidate, candidates
     from finbench.evaluation.verification import Verification, verify
 else:
@@ -25,12 +26,14 @@ else:
 __all__ = [
     "Candidate",
     "DoctorLine",
+    "NewTask",
     "Verification",
     "candidates",
     "check_tasks",
     "evaluate",
     "examine_machine",
     "import_card",
+    "new_task",
     "preflight",
     "run_lm_eval",
     "verify",

@@ -16,12 +16,12 @@ from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
 from finbench.engines import Purse
-from finbench.evaluation import preflight, profiles
+from finbench.evaluation import look, preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
 from finbench.evaluation.notes import hosted
 from finbench.evaluation.scored import asked_rows, hear, score_answers
 from finbench.evaluation.subjects import Candidate, by_engine, candidates, models_of, start_engine
-from finbench.models import bases, template_digest
+from finbench.models import bases, has_template, template_digest
 from finbench.scoring import overlap_with_training, prompts
 
 Form = Literal["base", "unmerged", "merged", "none"]
@@ -60,7 +60,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
             "Which tasks? None is named, and no adapter's recipe names any.",
             "Add --tasks fpb, or see: finbench tasks list",
         )
-    tasks = catalog.expand(names)
+    tasks = catalog.expand(names) if wanted.named else _of_recipe(names)
     generation = profiles.generation_of(wanted, tasks, [one.subject for one in found])
     lm_tasks = prompts.load(tasks, wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
     written: list[Path] = []
@@ -85,6 +85,17 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     if wanted.reports:
         write_reports(wanted.out)
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
+
+
+def _of_recipe(names: list[str]) -> list[Task]:
+    """The tasks that an adapter was trained on; one may be a benchmark whose folder was not named."""
+    try:
+        return catalog.expand(names)
+    except FinbenchError as fault:
+        raise FinbenchError(
+            f"The adapter was trained on what is not known here: {fault.message}",
+            "Name the folder of that benchmark, or other tasks: --tasks ./folder,fpb",
+        ) from fault
 
 
 @dataclass
@@ -114,6 +125,7 @@ class _EngineRun:
         self.group, self.lm_tasks, self.settings, self.out, self.bar = group, lm_tasks, settings, settings.out, bar
         self.generation, self.purse = generation, purse
         self.engine: Any = None
+        self.looked: set[tuple[str, str]] = set()  # run key and task
         # by task, and whether in the chat template: requests by their digests, and what the score says of them
         self.requests: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, int]]] = {}
         self.device = self._device()
@@ -288,13 +300,46 @@ class _EngineRun:
                 journals[number][1].keep(own)
                 self.bar.advance(lines[number], len(own))
 
-        if asked and self.engine.mixes:
-            self.engine.answer_all(asked, done)
-        elif asked:
-            self.engine.answer([instance for _, instance in asked], done)
+        for part in self._parts(task, asked):
+            chosen = [asked[at] for at in part]
+
+            def deliver(found: Mapping[int, Any], part: list[int] = part) -> None:
+                done({part[at]: answer for at, answer in found.items()})
+
+            if self.engine.mixes:
+                self.engine.answer_all(chosen, deliver)
+            else:
+                self.engine.answer([instance for _, instance in chosen], deliver)
+            if len(part) < len(asked) or self.settings.look:
+                self._look(task, journals)
         for line in lines:
             self.bar.remove_task(line)
         return (time.monotonic() - started) / len(journals)
+
+    def _parts(self, task: Task, asked: list[tuple[Path | None, Any]]) -> list[list[int]]:
+        """Requests by number: those of the first documents, which are looked at, and the rest."""
+        every = list(range(len(asked)))
+        if not asked or not (self.settings.look or (task.form == "generate" and self.settings.engine != "dummy")):
+            return [every] if every else []
+        first = set(look.first([instance for _, instance in asked]))
+        rest = [at for at in every if at not in first]
+        return [sorted(first), rest] if rest else [sorted(first)]
+
+    def _look(self, task: Task, journals: list[tuple[_Work, Journal]]) -> None:
+        """Say what the first answers of each subject look like, once for each task."""
+        for work, journal in journals:
+            if (work.card.run_key, task.name) in self.looked:
+                continue
+            self.looked.add((work.card.run_key, task.name))
+            requests, _ = self.requests[task.name, work.card.subject.chat]
+            named = list(requests.items())
+            first = [named[at] for at in look.first([instance for _, instance in named])]
+            asked = [(instance, journal.answers[name]) for name, instance in first if name in journal.answers]
+            if len(asked) == len(first):
+                base = work.candidate.base
+                template = base is not None and has_template(base.folder)
+                lm_task = self.lm_tasks[task.name]
+                look.say_all(look.told(task, lm_task, work.card.subject, asked, self.settings, template))
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""

@@ -14,7 +14,7 @@ from finbench.core.files import digest
 from finbench.core.records import BaseModelId, Bits, Contamination, Subject
 from finbench.core.settings import Evaluation, Profile, Settings
 from finbench.engines import Purse
-from finbench.models import adapters, bases
+from finbench.models import adapters, bases, taken_for
 from finbench.models.adapters import AdapterFolder
 
 DUMMY = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")  # what answers without any model
@@ -69,6 +69,9 @@ def candidates(wanted: Evaluation) -> tuple[list[Candidate], list[str]]:
             raise FinbenchError("Nothing to evaluate.", hint)
         base = dummy or bases.resolve(str(named))
         found.append(_base_subject(base, wanted.bits or 16, bool(wanted.chat), wanted.profile))
+    if dummy is None:
+        for one in {candidate.base.folder: candidate.base for candidate in found if candidate.base}.values():
+            say(taken_for(one.folder, one.id.alias, one.id.source))
     unique = {digest(candidate.subject.model_dump()): candidate for candidate in found}
     told_apart: list[Candidate] = []
     for candidate in sorted(unique.values(), key=lambda candidate: candidate.subject.kind != "base"):

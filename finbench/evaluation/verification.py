@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench.cards import RowsByTask, cardfiles
-from finbench.core import catalog, paths, seal
+from finbench.core import catalog, owntasks, paths, seal
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Answers, Measure, Score, Scorecard, Task
 from finbench.evaluation import rerun as again
@@ -94,6 +94,7 @@ def verify(
     found.checks.append(f"schema {parsed.schema_}")
     _sealed(raw, parsed, found)
     for score in parsed.scores:
+        catalog.recall(score.task, score.task_digest)
         _task(parsed, score, found)
         _possible(parsed, score, found)
     for task in {score.task for score in parsed.scores if sum(s.task == score.task for s in parsed.scores) > 1}:
@@ -162,13 +163,16 @@ def _task(card: Scorecard, score: Score, found: Verification) -> None:
     place = f"scores[{score.task}]"
     task = catalog.tasks().get(score.task)
     if task is None:
+        if score.family == owntasks.FAMILY:
+            raise catalog.not_here(score.task)
         found.fault(f"{place}.task", "is not a task of this finbench")
         return
     if score.version != task.version:
         wrote = f"the card was written by finbench {card.provenance.finbench}"
         found.fault(f"{place}.version", f"is {score.version}; this finbench has version {task.version} ({wrote})")
     elif score.task_digest != task.digest:
-        found.fault(f"{place}.task_digest", f"is not that of version {score.version} of the task")
+        which = f"the folder {catalog.root_of(task.name)}" if task.own else f"version {score.version} of the task"
+        found.fault(f"{place}.task_digest", f"is not that of {which}")
     same = ("family", "form", "main_metric", "licence", "prompt_style")
     meant = {name: (getattr(score, name), getattr(task, name)) for name in same}
     meant["lower_is_better"] = score.lower_is_better, metrics.lower_is_better(task.name)
@@ -347,7 +351,9 @@ def _data(card: Scorecard, by_task: RowsByTask, data_dir: Path | None, found: Ve
     """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
     for score in card.scores:
         task, rows = catalog.tasks()[score.task], by_task[score.task]
-        if task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file():
+        if task.own:
+            outcome = rescore.of_own(score, task, rows, card)
+        elif task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file():
             outcome = rescore.with_data(score, task, rows, card, data_dir)
         else:
             outcome = rescore.without_data(score, task, rows)

@@ -13,7 +13,7 @@ from typing import Any, Self
 import pydantic.dataclasses
 from pydantic import Field, JsonValue, field_validator
 
-from finbench.core import catalog, paths
+from finbench.core import catalog, paths, taskcode
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import Recipe
@@ -226,6 +226,8 @@ def rows_of(recipe: Recipe, data_dir: Path | None, known: dict[str, Any]) -> dic
     """What decides the rows, by set or source: with other rows, it is another cell."""
     for task in recipe.tasks:
         name = catalog.tasks()[task].set
+        if name not in known and catalog.tasks()[task].own == "folder":
+            known[name] = taskcode.digest_of(catalog.root_of(task))
         if name not in known:
             record = paths.data_dir(data_dir) / name / "dataset.json"
             known[name] = json.loads(record.read_text(encoding="utf-8")).get("sha256") if record.is_file() else None

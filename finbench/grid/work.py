@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finbench.core import catalog
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Recipe
 from finbench.engines.vllm import memory
@@ -27,6 +28,8 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"state": "done", "started": started, "pid": os.getpid(), "node": _node()}
     try:
         _take_share(step)
+        for folder in step.get("own_tasks", ()):
+            catalog.include_tasks(folder)
         answer |= _score(step) if step["kind"] == SCORE else _train(step)
     except (Interrupted, KeyboardInterrupt):
         answer["state"] = "stopped"

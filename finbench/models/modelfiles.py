@@ -21,7 +21,7 @@ _TOKENIZER_PARTS = ("normalizer", "pre_tokenizer", "decoder", "post_processor")
 # A model with low-rank structure (structured/storage.py): files of other names, lest others load it as a dense one.
 STRUCTURE, FACTORISED = "structure.json", "factorised.safetensors"
 _BLOCK = 4096
-_LARGEST_JSON = 64 * 2**20  # bytes; the largest tokenizers have 35 MB
+LARGEST_JSON = 64 * 2**20  # bytes; the largest tokenizers have 35 MB
 
 
 def damaged(message: str, what: str = "it") -> FinbenchError:
@@ -57,7 +57,7 @@ def check_folder(folder: Path) -> None:
     refuse_sizes(read_json(folder / "config.json", folder), folder / "config.json")
     for name in ("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            refuse_code(read_json(folder / name, folder, _LARGEST_JSON), folder / name)
+            refuse_code(read_json(folder / name, folder, LARGEST_JSON), folder / name)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise FinbenchError(f"{folder} has no tokenizer.", f"Copy the base's tokenizer.json into {folder}.")
     for shard in _shards(folder):
@@ -82,7 +82,7 @@ def _shards(folder: Path) -> list[Path]:
         raise FinbenchError(
             f"{folder} has no safetensors weights.", "Pickled weights (.bin) are never loaded; convert them first."
         )
-    weight_map = read_json(index, folder, _LARGEST_JSON).get("weight_map")
+    weight_map = read_json(index, folder, LARGEST_JSON).get("weight_map")
     names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing or not names:
@@ -105,7 +105,7 @@ def fingerprint(folder: Path) -> str:
     decisive = {key: config.get(key) for key in _DECISIVE} | {"rope": _rope(config)}
     parts = [decisive, _tokenizer(folder)]
     if is_structured(folder):
-        parts.append(read_json(folder / STRUCTURE, folder, _LARGEST_JSON))
+        parts.append(read_json(folder / STRUCTURE, folder, LARGEST_JSON))
     sha = hashlib.sha256(stable_json(parts).encode("utf-8", "surrogatepass"))
     tensors: dict[str, bytes] = {}
     for shard in _shards(folder):
@@ -136,7 +136,7 @@ def _tokenizer(folder: Path) -> Any:
     if not (folder / "tokenizer.json").is_file():
         names = [name for name in ("tokenizer.model", "vocab.json", "merges.txt") if (folder / name).is_file()]
         return {name: sha256_file(folder / name) for name in names}
-    stated = read_json(folder / "tokenizer.json", folder, _LARGEST_JSON)
+    stated = read_json(folder / "tokenizer.json", folder, LARGEST_JSON)
     model, added = stated.get("model"), stated.get("added_tokens")
     if not isinstance(model, dict) or "vocab" not in model:
         raise damaged(f"{folder}/tokenizer.json holds no tokenizer.")
@@ -149,4 +149,4 @@ def template_digest(folder: Path) -> str:
     if (folder / "chat_template.jinja").is_file():
         return sha256_file(folder / "chat_template.jinja")
     config = folder / "tokenizer_config.json"
-    return digest(read_json(config, folder, _LARGEST_JSON).get("chat_template") if config.is_file() else None)
+    return digest(read_json(config, folder, LARGEST_JSON).get("chat_template") if config.is_file() else None)

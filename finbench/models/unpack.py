@@ -1,4 +1,4 @@
-"""``python -m finbench.models.unpack GGUF FOLDER``: de-quantise the embedded base into an ordinary model folder."""
+"""``python -m finbench.models.unpack GGUF FOLDER [DTYPE]``: de-quantise a GGUF file into an ordinary model folder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 
-def dequantise(gguf: Path, target: Path) -> None:
-    """Write a GGUF model as an ordinary float32 safetensors folder. Needs 20 x the file's size of memory.
+def dequantise(gguf: Path, target: Path, dtype: str = "float32") -> None:
+    """Write a GGUF model as an ordinary safetensors folder. In float32 it needs 20 x the file's size of memory.
 
     transformers marks a model it read from GGUF as quantised and refuses to save it, so its weights move into
     a fresh model of the same configuration. Logits are identical.
@@ -15,11 +15,11 @@ def dequantise(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=getattr(torch, dtype))
     configuration = loaded.config
     if hasattr(configuration, "quantization_config"):
         del configuration.quantization_config
-    plain = AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_config(configuration, dtype=getattr(torch, dtype))
     plain.load_state_dict(loaded.state_dict())
     plain.tie_weights()
     plain.save_pretrained(target)
@@ -27,4 +27,4 @@ def dequantise(gguf: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    dequantise(Path(sys.argv[1]), Path(sys.argv[2]))
+    dequantise(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])

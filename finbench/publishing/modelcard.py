@@ -198,6 +198,7 @@ def asked_as(trained: Sequence[str], sets: list[str]) -> list[str]:
 def _prompt(facts: Facts) -> str:
     """A prompt as the adapter was trained on, of an invented example."""
     known = [catalog.tasks()[name] for name in facts.tasks if name in catalog.tasks()]
+    known = [task for task in known if task.examples]
     if not known:
         return "Is this sentence positive, negative or neutral?"
     lm_task = task_of_examples(known[0])

@@ -14,7 +14,7 @@ import yaml
 
 from finbench import hub
 from finbench.cards import cardfiles, from_template
-from finbench.core import catalog, refs
+from finbench.core import catalog, owntasks, refs, taskcode
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
@@ -86,7 +86,7 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
     path = wanted.path
     if not path.exists():
         raise FinbenchError(f"No such folder: {path}", "Name an adapter folder, a folder of scorecards, or a data set.")
-    if path.is_file() or not any((path / name).is_file() for name in _MARKS):
+    if path.is_file() or not (any((path / name).is_file() for name in _MARKS) or any(path.glob("*.yaml"))):
         if path.is_dir() and not list(path.glob("*.json")):
             raise FinbenchError(
                 f"{path} holds nothing that can be published.",
@@ -97,6 +97,10 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
         return _data(path, repo)
     if (path / "finbench.yaml").is_file():
         return _tasks(path, repo)
+    if (path / "adapter_config.json").is_file() or (path / "config.json").is_file():
+        return bundle(wanted, repo)
+    if any(path.glob("*.yaml")):
+        return _benchmark(path)
     return bundle(wanted, repo)
 
 
@@ -200,8 +204,26 @@ def _tasks(folder: Path, repo: str) -> Bundle:
     files = [File(path.relative_to(folder).as_posix(), path) for path in wanted if not path.name.startswith(".")]
     files = [file for file in files if file.path != "README.md"]
     head = {"license": "apache-2.0", "language": ["en"], "tags": ["finbench", "finance", "lm-eval"]}
-    known = list(catalog.tasks().values())
+    known = list(catalog.shipped_tasks().values())
     return _described(files, f"finbench: {len(known)} tasks", head, "tasks.md.j2", repo=repo, tasks=known)
+
+
+def _benchmark(folder: Path) -> Bundle:
+    """A benchmark of the user's own, as stock lm-eval takes it; FinbenchError where its licence keeps its rows here."""
+    found = owntasks.read(folder)
+    wanted = [file for file in taskcode.files_of(found.root) if not {"__pycache__", ".git"} & set(file.parts)]
+    files = [File(file.relative_to(found.root).as_posix(), file) for file in wanted]
+    for own in found.tasks.values():
+        if own.task.restricted or hub_identifier(own.task.licence) is None:
+            raise FinbenchError(
+                f"The licence of {own.task.name} ({own.task.licence}) does not let us publish its rows.",
+                f"Where you may, say so in {own.file.name}: finbench_licence: CC-BY-4.0, finbench_restricted: false",
+            )
+    name = ", ".join(found.tasks)
+    readme = found.root / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {name}\n"
+    return Bundle([file for file in files if file.path != "README.md"] + [File("README.md", text.encode())],
+                  f"finbench: the benchmark {name}", text, kind="dataset")  # fmt: skip
 
 
 def _described(files: list[File], message: str, head: dict[str, Any], template: str, **about: Any) -> Bundle:

@@ -15,8 +15,8 @@ import numpy as np
 from finbench.core.files import stable_json
 from finbench.core.records import Answers, Contamination, Measure, Overlap
 from finbench.core.seal import leaves, salted
-from finbench.scoring import metrics, paired, prompts, sampling, stats
-from finbench.scoring.metrics import Aggregation, bounds, summed
+from finbench.scoring import foreign, metrics, paired, prompts, sampling, stats
+from finbench.scoring.metrics import Aggregation, bounds, known_as, summed
 
 LENIENT = "_lenient"
 RIGHT = ("acc", "exact_match")  # metrics that say whether an answer is right, the first that a task has counts
@@ -48,7 +48,7 @@ def measure(
     together; none goes beyond ``within``, the values that the metric can have.
     """
     n = len(values) // samples
-    metric = metrics.averaged(summed(aggregation.__name__, values), samples)
+    metric = metrics.averaged(summed(known_as(aggregation), values), samples)
     clusters = None if clusters is None else clusters[::samples]
     independent = clusters is None or len(set(clusters)) == n
     if metric is None:
@@ -56,7 +56,7 @@ def measure(
         units, rng = _groups(clusters, n), np.random.default_rng(0)
         return _called(lambda rows: value_of(values, aggregation, samples, rows), units, rng, method, within)[0]
     stated = value_of(values, aggregation, samples)
-    if aggregation.__name__ == "mean" and samples == 1 and independent and np.isin(values, (0.0, 1.0)).all():
+    if known_as(aggregation) == "mean" and samples == 1 and independent and np.isin(values, (0.0, 1.0)).all():
         found = stats.wilson(int(sum(values)), len(values))
     else:
         within = stats.SHARE if metric.share else within
@@ -110,7 +110,7 @@ def paired_difference(
 
     As for ``measure``, the ``samples`` of a document follow each other, and stay together.
     """
-    both, n = metrics.averaged(summed(aggregation.__name__, [*a, *b]), samples), len(a) // samples
+    both, n = metrics.averaged(summed(known_as(aggregation), [*a, *b]), samples), len(a) // samples
     clusters = None if clusters is None else clusters[::samples]
     if both is not None:
         within = paired.OF_SHARES if both.share else paired.UNBOUNDED
@@ -265,7 +265,7 @@ def baselines(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[st
 
     Only for tasks with a label a row; others have none.
     """
-    if not docs or "label" not in docs[0] or "choices" not in docs[0]:
+    if not docs or "label" not in docs[0] or "choices" not in docs[0] or not foreign.has_our_scorer(lm_task):
         return {}
     options = [_options(doc) for doc in docs]
     golds = [doc["label"] for doc in docs]

@@ -10,12 +10,13 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from finbench.core import catalog, paths
-from finbench.scoring import stats
+from finbench.core import catalog, owntasks, paths, taskcode
+from finbench.scoring import foreign, stats
 from finbench.scoring.stats import Counts, Statistic
 
 Aggregation = Callable[[Sequence[Any]], float]
@@ -146,9 +147,21 @@ BY_LABEL = ("macro_f1", "weighted_f1", "mcc")  # aggregations of (gold, predicte
 
 
 def function(stated: catalog.Function) -> Any:
-    """What a ``!function lib.<module>.<name>`` of a task YAML names."""
+    """What a ``!function lib.<module>.<name>`` of a task YAML names; of a file of others what that file has."""
+    if stated.home not in (None, paths.shipped("tasks")):
+        return foreign.resolved(stated)
     _, module, name = stated.spec.split(".")
     return getattr(paths.helper(module), name)
+
+
+@functools.lru_cache(10_000)
+def known_as(aggregation: Aggregation) -> str:
+    """The name of an aggregation of ``tasks/lib``, or of a mean; empty for one of others, whatever its name."""
+    name = getattr(aggregation, "__name__", "")
+    if name == "mean":
+        return name if aggregation.__module__ in ("lm_eval.api.metrics", __name__) else ""
+    code = getattr(aggregation, "__code__", None)
+    return name if code is not None and taskcode.is_helper(Path(code.co_filename)) else ""
 
 
 def mean(values: Sequence[float]) -> float:
@@ -156,14 +169,21 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-@functools.cache
 def config(task: str) -> dict[str, Any]:
-    """The YAML of a shipped task, with its includes."""
-    return catalog.merged(paths.shipped("tasks") / f"{task}.yaml")
+    """The YAML of a task that is known here, with its includes."""
+    own = catalog.own(task)
+    return own.config if own else _shipped(catalog.file_of(task))
+
+
+@functools.cache
+def _shipped(path: Path) -> dict[str, Any]:
+    return catalog.merged(path)
 
 
 def aggregations(task: str) -> dict[str, Aggregation]:
-    """Metric -> aggregation of a shipped task."""
+    """Metric -> aggregation of a task that is known here."""
+    if catalog.own(task):
+        return foreign.aggregations(config(task))
     found = {entry["metric"]: entry.get("aggregation", "mean") for entry in config(task)["metric_list"]}
     return {name: function(how) if isinstance(how, catalog.Function) else mean for name, how in found.items()}
 
@@ -171,14 +191,17 @@ def aggregations(task: str) -> dict[str, Aggregation]:
 def may_quote(task: str, metric: str) -> bool:
     """The metric's values can hold text of the document or the answer, not only numbers and labels."""
     found = aggregations(task).get(metric)
-    return found is not None and found.__name__ not in _SUMMED
+    return found is not None and known_as(found) not in _SUMMED
 
 
 def lower_is_better(task: str) -> list[str]:
-    """Metrics of a shipped task of which less is better."""
+    """Metrics of a task of which less is better."""
+    if catalog.own(task):
+        return foreign.lower_is_better(config(task))
     return [entry["metric"] for entry in config(task)["metric_list"] if not entry.get("higher_is_better", True)]
 
 
+_SHARES = ("acc", "acc_norm", "acc_mutual_info", "acc_bytes", "exact_match", "em", "f1", "brier_score", "parse_rate")
 _NOT_SHARES = ("r2", "mse", "rmse", "mae", "mcc")
 _SPOKEN = {
     "macro_f1": "macro-F1",
@@ -194,8 +217,17 @@ _SPOKEN = {
 
 
 def is_share(metric: str) -> bool:
-    """Shown in percent, with bars from 0 to 100: everything but errors, R² and correlations."""
-    return metric not in _NOT_SHARES
+    """Shown in percent, with bars from 0 to 100: everything but errors, R² and correlations.
+
+    Of the metrics that only the tasks of others have, those that lm-eval knows as shares.
+    """
+    return metric not in _NOT_SHARES and (metric in _SHARES or metric in _shipped_metrics())
+
+
+@functools.cache
+def _shipped_metrics() -> set[str]:
+    names = {name for path in catalog.task_files() for name in owntasks.metric_names(catalog.merged(path))}
+    return names | {name.removesuffix("_lenient") for name in names}
 
 
 def bounds(metric: str) -> tuple[float, float]:

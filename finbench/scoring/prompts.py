@@ -14,12 +14,13 @@ from typing import Any
 
 from lm_eval.api.instance import Instance
 
-from finbench.core import paths
+from finbench.core import catalog, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
 from finbench.core.records import DataId, Generation, Task
 from finbench.hub import Unreachable
+from finbench.scoring import foreign
 
 Template = Callable[..., str]  # lm-eval's chat_template: messages, add_generation_prompt -> text
 BUDGET = {"chat": 512, "think": 4096, "cot": 1024}  # tokens of an answer, where neither user nor task wants more
@@ -56,16 +57,19 @@ def load(
     from lm_eval.tasks import TaskManager
 
     tasks, home = list(tasks), paths.data_dir(data_dir)
-    _fetch([task for task in tasks if not task.shipped and not (home / task.set / "test.jsonl").is_file()], data_dir)
+    ours = [task for task in tasks if not task.shipped and not task.own]
+    _fetch([task for task in ours if not (home / task.set / "test.jsonl").is_file()], data_dir)
     stated = {**_checked(tasks, metadata or {}), "finbench_data_dir": str(home)}
     manager = TaskManager(include_path=str(paths.shipped("tasks")), include_defaults=False, metadata=stated)
     loaded = {}
     for task in tasks:
+        own = catalog.own(task.name)
         try:
-            lm_task = manager.load([task.name])["tasks"][task.name]
+            lm_task = foreign.build(own, stated) if own else manager.load([task.name])["tasks"][task.name]
         except (ValueError, FileNotFoundError) as fault:
             raise FinbenchError(f"Task {task.name}: {fault}", f"Import it again: {task.data}") from fault
         if shots:
+            _may_show(task, lm_task)
             lm_task.set_config(key="num_fewshot", value=shots)
             lm_task.finbench_seed = seed
         lm_task.finbench_origin = _origin(task, data_dir, stated)
@@ -76,6 +80,15 @@ def load(
     if few:
         raise FinbenchError(f"{'; '.join(few)}.", "Ask these without --shots, in a run of their own.")
     return loaded
+
+
+def _may_show(task: Task, lm_task: Any) -> None:
+    """Refuse worked examples that would be rows of the test."""
+    asked = lm_task.config.test_split or lm_task.config.validation_split
+    if task.own and lm_task.config.fewshot_split in (None, asked):
+        raise FinbenchError(
+            f"{task.name} has no split for worked examples but the one it is scored on.", "Leave --shots out."
+        )
 
 
 CHOICES = {"agreement": "fpb"}  # what may be chosen of a data set, by --metadata, and of which
@@ -121,6 +134,8 @@ def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dic
     choices = {
         name: str(stated.get(f"finbench_{name}", own)) for name in CHOICES if (own := getattr(task, name)) is not None
     }
+    if task.own:
+        return {"origin": task.data if task.data.startswith("hub:") else "own"}
     hub = None if task.shipped else (describe_set(task.set, data_dir) or {}).get("hub")
     if hub:
         commit = {"revision": hub["revision"], "pinned": hub["pinned"]}
@@ -129,8 +144,17 @@ def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dic
 
 
 def rows(lm_task: Any, split: str) -> list[dict[str, Any]]:
-    """The rows of a split (``train``, ``validation`` or ``test``) of a loaded task; empty if it has none."""
-    return list(lm_task.dataset[split]) if split in lm_task.dataset else []
+    """The rows of a split (``train``, ``validation`` or ``test``) of a loaded task; empty if it has none.
+
+    The tasks of others have splits of any name: ``test`` is what they are scored on, be it called validation.
+    """
+    if catalog.own(lm_task.config.task) is None:
+        return list(lm_task.dataset[split]) if split in lm_task.dataset else []
+    if split == "test":
+        return list(lm_task.eval_docs)
+    if split == "train":
+        return list(lm_task.training_docs()) if lm_task.has_training_docs() else []
+    return list(lm_task.validation_docs()) if lm_task.has_validation_docs() and lm_task.has_test_docs() else []
 
 
 def shown(lm_task: Any, doc: Mapping[str, Any]) -> str:

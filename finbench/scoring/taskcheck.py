@@ -10,12 +10,12 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from finbench.core import paths
+from finbench.core import catalog, paths
 from finbench.core.catalog import Function
 from finbench.core.console import quiet
 from finbench.core.files import write_atomic
 from finbench.core.records import Task
-from finbench.scoring import measuring, prompts
+from finbench.scoring import foreign, measuring, prompts
 
 
 def task_faults(task: Task, write: bool = False) -> Iterator[str]:
@@ -33,6 +33,8 @@ def task_faults(task: Task, write: bool = False) -> Iterator[str]:
     }
     yield from _prompt_faults(lm_task, docs)
     yield from _score_faults(task, lm_task)
+    if task.own:
+        return
     yield from _golden_faults(task, golden, write)
     if task.shipped:
         yield from _data_faults(task)
@@ -42,7 +44,7 @@ def resolve_function(function: Function) -> Callable[..., Any]:
     """The function that a YAML names, loaded as lm-eval loads it."""
     from lm_eval.tasks._yaml_loader import _import_func_in_yml
 
-    resolved: Callable[..., Any] = _import_func_in_yml(function.spec, paths.shipped("tasks"))
+    resolved: Callable[..., Any] = _import_func_in_yml(function.spec, function.home or paths.shipped("tasks"))
     return resolved
 
 
@@ -53,18 +55,21 @@ def task_of_examples(task: Task) -> Any:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     rows = [{**row, **({"choices": task.labels} if task.labels else {})} for row in task.examples]
-    config = load_yaml(paths.shipped("tasks") / f"{task.name}.yaml")
+    own = catalog.own(task.name)
+    for function in own.functions if own else ():
+        foreign.resolved(function)
+    config = load_yaml(catalog.file_of(task.name))
     split = datasets.Dataset.from_list(rows)
     config["custom_dataset"] = lambda **_: {"train": split, "validation": split, "test": split}
     return ConfigurableTask(config=config)
 
 
 def golden_prompt(task: Task) -> str:
-    """The prompt and answer of a task's first example, as the model sees it."""
+    """The prompt and answer of a task's first example, as the model sees it; else of its first row."""
     quiet()
-    lm_task = task_of_examples(task)
-    prompt, answer = prompts.pair(lm_task, next(iter(lm_task.dataset["test"])))
-    return prompt + answer
+    lm_task = task_of_examples(task) if task.examples else prompts.load([task], None)[task.name]
+    prompt, answer = prompts.pair(lm_task, prompts.rows(lm_task, "test")[0])
+    return f"{prompt if isinstance(prompt, str) else prompt[0]}{answer}"
 
 
 # Other answers than those of the examples; of a label another one of its choices.

@@ -209,8 +209,9 @@ def _onto(wanted: str, bits: Bits) -> Place:
 
 def probes(tasks: Sequence[str], template: Any = None) -> list[str]:
     """The prompts of every invented example of ``tasks``, else of the mini tasks: they need no data."""
+    known = [name for name in tasks if name in catalog.tasks()]  # the folder of a benchmark may not be here
     texts = []
-    for task in catalog.expand(tasks or [_PROBES]):
+    for task in [task for task in catalog.expand(known) if task.examples] or catalog.expand([_PROBES]):
         lm_task = task_of_examples(task)
         texts += [prompts.pair(lm_task, doc, template)[0] for doc in lm_task.dataset["test"]]
     return texts

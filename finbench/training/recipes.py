@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from finbench.core import catalog, paths
+from finbench.core import catalog, owntasks, paths
 from finbench.core.errors import FinbenchError, near_misses, unknown
 from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.data import own
@@ -162,8 +162,7 @@ def _weights(stated: Any) -> dict[str, float]:
     if isinstance(stated, str):
         stated = [stated]
     if isinstance(stated, list) and all(isinstance(item, str) for item in stated):
-        pairs = [item.partition(":") for item in stated]
-        stated = {name: weight or 1.0 for name, _, weight in pairs}
+        stated = dict(map(_weighted, stated))
     if not isinstance(stated, Mapping) or not all(isinstance(name, str) for name in stated):
         raise FinbenchError(
             "tasks: a task, a list of tasks, or a mapping of tasks to weights is expected.",
@@ -180,6 +179,13 @@ def _weights(stated: Any) -> dict[str, float]:
         for task in catalog.expand([name]):
             weights[task.name] = number
     return weights
+
+
+def _weighted(item: str) -> tuple[str, str | float]:
+    """``fpb:0.5`` -> (fpb, 0.5); the colon of ``lm_eval:boolq`` is part of the name."""
+    prefix = owntasks.LM_EVAL if item.startswith(owntasks.LM_EVAL) else ""
+    name, _, weight = item.removeprefix(prefix).partition(":")
+    return prefix + name, weight or 1.0
 
 
 def _name(complete: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Rows of a data set for lm-eval's ``custom_dataset``: found, checked line by line, handed over as ``datasets``.
 
-Looked for, in this order: shipped beside this folder (``mini/<set>.<split>.jsonl``); the data directory
+Looked for, in this order: shipped beside this folder (``mini/<set>.<split>.jsonl``, or of a benchmark that
+``finbench tasks new`` made ``rows/<split>.jsonl``); the data directory
 (``<data>/<set>/<split>.jsonl``: what was asked for by ``--metadata``, else ``$FINBENCH_DATA``, else the user's
 cache), as written by ``finbench data import``; the Hub, read and divided in memory, at the commit of
 ``datasets.lock`` where it names one.
@@ -28,9 +29,11 @@ def data_dir(chosen: str | None = None) -> pathlib.Path:
     return pathlib.Path(cache) / "finbench" / "data"
 
 
-def find(name: str, shipped: bool, chosen: str | None = None) -> dict[str, pathlib.Path]:
-    """``{split: file}`` of the set ``name``; the files that exist."""
-    if shipped:
+def find(name: str, shipped: bool, chosen: str | None = None, beside: bool = False) -> dict[str, pathlib.Path]:
+    """``{split: file}`` of the set ``name``; the files that exist. ``beside``: in ``rows/`` beside this folder."""
+    if beside:
+        files = {split: pathlib.Path(__file__).parent.parent / "rows" / f"{split}.jsonl" for split in SPLITS}
+    elif shipped:
         home = pathlib.Path(__file__).parent.parent / "mini"
         files = {split: home / f"{name}.{split}.jsonl" for split in SPLITS}
     else:
@@ -85,10 +88,13 @@ def load(
     ``finbench_label`` names the field whose label is asked for, where rows have several (``level3``).
     ``finbench_agreement`` keeps the rows on which at least so many per cent of the annotators agreed.
     """
-    files = find(finbench_set, finbench_data == "shipped", finbench_data_dir)
+    beside = finbench_data == "in its folder"
+    files = find(finbench_set, finbench_data == "shipped", finbench_data_dir, beside)
     labels = None if finbench_label else finbench_labels
     if "test" in files:
         found = {split: read(file, labels) for split, file in files.items()}
+    elif beside:
+        raise FileNotFoundError(f"{pathlib.Path(__file__).parent.parent / 'rows' / 'test.jsonl'} is missing")
     else:
         missing = f"The data set {finbench_set!r} is not in {data_dir(finbench_data_dir) / finbench_set}"
         found = _from_hub(finbench_set, labels, missing, finbench_data)

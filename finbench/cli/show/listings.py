@@ -16,7 +16,7 @@ from finbench.core.catalog import PREFIX, BaseEntry
 from finbench.core.console import out
 from finbench.core.records import Recipe, Task
 from finbench.data import SPLITS, ImportReport
-from finbench.evaluation import DoctorLine
+from finbench.evaluation import DoctorLine, NewTask
 from finbench.methods import SERVED, Method, Tuner
 from finbench.training import recipes as recipe_files
 
@@ -57,6 +57,28 @@ def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
         put_facts(columned("", ""), facts)
         out.print("\n[dim]prompt and answer of its first example[/]")
         put(str(task["golden_prompt"]), markup=False)
+
+
+def new_task(made: NewTask) -> None:
+    """A benchmark that was made."""
+    out.print(f"[bold]{escape(str(made.folder))}[/]", soft_wrap=True)
+    facts: dict[str, Any] = {"rows": ", ".join(f"{count:,} {split}" for split, count in made.rows.items())}
+    if made.labels:
+        facts["labels of test"] = ", ".join(f"{label} {count:,}" for label, count in made.labels.items())
+    facts["main metric"] = made.task.main_metric
+    for who, values in made.baselines.items():
+        what = f"{who} label" if made.labels else f"{who} answer"
+        facts[what] = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    facts["licence"] = made.task.licence
+    put_facts(columned("", ""), facts)
+    for why, count in made.dropped.items():
+        put(f"  {count:,} of {made.read:,} rows left out: {escape(why)}")
+    for note in made.notes:
+        put(f"  [yellow]{escape(note)}[/]", wrap=True)
+    out.print("\n[dim]prompt and answer of an invented example[/]")
+    put(made.prompt, markup=False)
+    folder = made.folder if made.folder.is_absolute() else f"./{made.folder}"
+    put(f"\nNext: finbench eval --model smollm2-135m --tasks {escape(str(folder))}")
 
 
 def imported(report: ImportReport) -> None:

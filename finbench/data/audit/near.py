@@ -15,7 +15,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from finbench.data.audit.context import AuditContext, share
@@ -41,15 +41,24 @@ def near(context: AuditContext, known: Collection[int] = ()) -> Iterator[Finding
         if words.count(" ") >= LEAST - 1:
             keys.append(key)
             texts.append(words.split()[:_WORDS])
+    pairs = [(keys[a], keys[b]) for a, b in _similar_pairs(texts)]
+    yield from _reported(context, [pair for pair in pairs if _one_fact(context, pair)], known)
+
+
+def near_pairs(normalised: Sequence[str]) -> list[tuple[int, int]]:
+    """Numbers of texts that differ by a few words only, by their words; shorter ones are alike by chance."""
+    long = [number for number, text in enumerate(normalised) if text.count(" ") >= LEAST - 1]
+    pairs = _similar_pairs([normalised[number].split()[:_WORDS] for number in long])
+    return [(long[a], long[b]) for a, b in pairs]
+
+
+def _similar_pairs(texts: list[list[str]]) -> list[tuple[int, int]]:
     if len(texts) < 2:
-        return
+        return []
     counts = Counter(word for words in texts for word in set(words))
     weights = {word: math.log((len(texts) + 1) / count) for word, count in counts.items()}
     totals = [sum(weights[word] for word in set(words)) for words in texts]
-    pairs = [
-        (keys[a], keys[b]) for a, b in _candidates(texts) if similar(texts[a], texts[b], weights, totals[a] + totals[b])
-    ]
-    yield from _reported(context, [pair for pair in pairs if _one_fact(context, pair)], known)
+    return [(a, b) for a, b in _candidates(texts) if similar(texts[a], texts[b], weights, totals[a] + totals[b])]
 
 
 def _signatures(texts: list[list[str]]) -> Any:

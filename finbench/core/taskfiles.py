@@ -1,0 +1,158 @@
+"""Task YAMLs and other configurations, read strictly: nothing in them is run, no alias makes them large.
+
+A task YAML may include others and name functions; both are kept as they are written, with the folder they count from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finbench.core.errors import FinbenchError, near_misses
+
+_LARGEST = 1_000_000  # characters of a configuration
+_FILES = 50  # of one task with its includes
+_MERGED = 10_000  # keys of a mapping
+_NODES = 200_000  # of one with its aliases written out: more is a bomb
+
+
+@dataclass(frozen=True)
+class Function:
+    """A ``!function module.name`` of a task YAML, unresolved; ``home``: the folder of the YAML, None: ``tasks/``."""
+
+    spec: str
+    home: Path | None = None
+
+    @property
+    def module(self) -> str:
+        """Path of the helper module below the folder of the YAML."""
+        return self.spec.rpartition(".")[0].replace(".", "/") + ".py"
+
+    @property
+    def name(self) -> str:
+        """The function's own name."""
+        return self.spec.rpartition(".")[2]
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice and keeps ``!function`` as text."""
+
+    home: Path | None = None
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for (_, key), count in keys.items():
+            if count > 1:
+                problem = f"key {key!r} twice in line {node.start_mark.line + 1}"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """What ``<<`` merges: ten of ten of ten ... would be made here, before anybody can count them."""
+        super().flatten_mapping(node)
+        if len(node.value) > _MERGED:
+            raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
+
+
+def _function(loader: Any, node: yaml.Node) -> Function:
+    return Function(str(node.value), loader.home)
+
+
+_StrictLoader.add_constructor("!function", _function)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, strictly. Faults are FinbenchErrors with file and line."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise FinbenchError(f"{path}: not a file.", "Name a YAML file.")
+        text = path.read_text(encoding="utf-8") if path.stat().st_size <= 4 * _LARGEST else " " * (_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise FinbenchError(
+                f"{path}: too large for a configuration file.", "Name another file: a configuration has at most 1 MB."
+            )
+        value = _constructed(text, path.parent)
+    except FileNotFoundError as fault:
+        close = near_misses(path.name, (other.name for other in path.parent.glob("*.y*ml")))
+        meant = f" Did you mean {' or '.join(close)}?" if close else ""
+        raise FinbenchError(f"No such file: {path}.{meant}", f"See what is there: ls {path.parent}") from fault
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise FinbenchError(
+            f"{place}: not valid YAML ({getattr(fault, 'problem', None) or fault})",
+            "Correct that line; a text with a colon or # needs quotes.",
+        ) from fault
+    except (OSError, ValueError, RecursionError) as fault:  # UnicodeDecodeError, and dates such as 2024-13-45
+        raise FinbenchError(
+            f"{path}: cannot be read ({fault})", "Save it as UTF-8 text that you may read; write a date as 2024-06-30."
+        ) from fault
+    if not _bounded(value):
+        raise FinbenchError(
+            f"{path}: its aliases make it too large for a configuration.", "Write such parts out, or leave them away."
+        )
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise FinbenchError(f"{path}: a mapping with text keys is expected.", "Write lines of: key: value")
+    return value
+
+
+def _constructed(text: str, home: Path) -> Any:
+    loader = _StrictLoader(text)
+    loader.home = home
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _bounded(value: Any) -> bool:
+    """Whether a value has few parts when each alias is written out; one that contains itself has not."""
+    parts = [value]
+    for number, part in enumerate(parts):  # grows
+        if number > _NODES or len(parts) > _NODES:
+            return False
+        if isinstance(part, dict):
+            parts += part.values()
+        elif isinstance(part, list):
+            parts += part
+    return True
+
+
+def merged(path: Path, seen: list[Path] | None = None, root: Path | None = None) -> dict[str, Any]:
+    """A task YAML with its includes merged as lm-eval merges them; every file read is appended to ``seen``.
+
+    With ``root``, an include that lies outside of this folder is refused.
+    """
+    seen = [] if seen is None else seen
+    if path in seen:
+        raise FinbenchError(f"{path}: includes itself.", "Remove the include line that leads back to it.")
+    if len(seen) > _FILES:
+        raise FinbenchError(f"{path}: more than {_FILES} files include each other.", "Write them as one file.")
+    seen.append(path)
+    own = read_yaml(path)
+    includes = own.pop("include", [])
+    names = [includes] if isinstance(includes, str) else includes
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise FinbenchError(f"{path}: include is a file or a list of files.", "Write include: _template.yaml")
+    config: dict[str, Any] = {}
+    for name in names:
+        if root is not None and not (path.parent / name).resolve().is_relative_to(root):
+            raise FinbenchError(
+                f"{path}: includes {name!r}, which lies outside of {root}.", "Copy that file into the folder."
+            )
+        config |= merged(path.parent / name, seen, root)
+    return config | own
+
+
+def functions(value: Any) -> Iterable[Function]:
+    """Every ``!function`` inside a part of a task YAML."""
+    if isinstance(value, Function):
+        yield value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from functions(part)

@@ -1,0 +1,306 @@
+"""``finbench tasks new``: a user's rows become a folder that stock lm-eval runs, by the rules of the shipped tasks."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench.cards import from_template
+from finbench.core import catalog, owntasks, paths, templates
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError, unknown
+from finbench.core.files import folder_atomic
+from finbench.core.records import Task
+from finbench.core.settings import TaskSettings, called_with
+from finbench.data import SPLITS, audit
+from finbench.evaluation import newfolder, newrows
+from finbench.evaluation.newrows import NewRow, Reading
+from finbench.scoring import baselines, golden_prompt, prompts, task_faults
+
+_BASES = {  # kind -> the shipped templates that it follows
+    "labels": ["_labels_generate"],
+    "yesno": ["_labels_generate"],
+    "number": ["_labels_generate", "_numbers_generate", "_within_generate"],
+    "spans": ["_labels_generate", "_entities_generate"],
+    "text": ["_labels_generate", "_texts_generate"],
+    "choice": ["_general_choice"],
+}
+_QUESTIONS = ["_labels_generate", "_questions_generate"]  # of yesno with the metric question_f1
+_MARK = "Made by `finbench tasks new`"
+_TAKEN = {"label", "answer", "entities", "choices", "tolerance", "attribute", "id", "group"}  # keys of rows
+_SMALL = 100  # test rows, below which two models can hardly be told apart
+_LEAST = 8  # rows of a split
+
+
+@dataclass
+class NewTask:
+    """A benchmark that was made: where, of how many rows, and what needs no model on it."""
+
+    task: Task
+    folder: Path
+    read: int
+    rows: dict[str, int]
+    dropped: dict[str, int]
+    labels: dict[str, int]  # in the test split
+    baselines: dict[str, dict[str, float]]
+    prompt: str
+    notes: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {**vars(self), "task": self.task.model_dump(), "folder": str(self.folder)}
+
+
+@called_with(TaskSettings)
+def new_task(wanted: TaskSettings) -> NewTask:
+    """Make a benchmark of the rows in ``file``: a folder with one YAML, its rows in three splits, and a README.
+
+    Stock lm-eval runs it (``lm_eval run --include_path FOLDER``), and so does every command that takes a task.
+    Texts are divided by salted hash, so that the same text, or one that differs by a few words, is never in two splits.
+
+    Raises FinbenchError for rows that cannot be used, each named by file and line, for labels that the scorer could not
+    tell apart, and for a folder that holds something else. Nothing is written then.
+    """
+    quiet()
+    folder = wanted.to or Path(newrows.title(wanted.file))
+    name = newrows.title(folder)
+    _check_name(name, folder)
+    bases = _bases(wanted)
+    prompt, extras = _prompt(wanted)
+    found = newrows.read(wanted, extras)
+    labels = _names(wanted, found)
+    _tellable(labels, found)
+    divided = _divide(found, name, by_author=bool(wanted.split))
+    counts = {split: len(divided[split]) for split in SPLITS}
+    if min(counts["train"], counts["test"]) < _LEAST:
+        raise FinbenchError(
+            f"{len(found.rows):,} rows give {counts['train']} to train and {counts['test']} to test; "
+            f"{_LEAST} each are the least.",
+            "Label more rows: 300 tell large differences, 2,000 small ones.",
+        )
+    if counts["test"] < _SMALL:
+        found.notes.append(f"{counts['test']} test rows are few: differences below about 10 points will not show")
+    with folder_atomic(folder) as staging:
+        newfolder.write(staging, name, wanted, bases, prompt, extras, labels, divided)
+    try:
+        [task] = catalog.include_tasks(folder / f"{name}.yaml")
+        lm_task = prompts.load([task], None)[name]
+        if faults := list(task_faults(task)):
+            raise FinbenchError(f"The benchmark does not work: {'; '.join(faults)}.", "Change --prompt or --kind.")
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    docs = prompts.rows(lm_task, "test")
+    tally = Counter(str(doc["label"]) for doc in docs if "label" in doc)
+    made = NewTask(
+        task, folder, found.read, counts, dict(found.dropped), dict(tally.most_common()),
+        baselines(lm_task, docs) or _constant(lm_task, docs), golden_prompt(task), found.notes,
+    )  # fmt: skip
+    (folder / "README.md").write_text(_readme(made, wanted), encoding="utf-8")
+    return made
+
+
+def _check_name(name: str, folder: Path) -> None:
+    if not name:
+        raise FinbenchError(f"{folder} gives a benchmark no name.", "Choose a folder with one: --to my_task")
+    if {name, catalog.PREFIX + name} & {*catalog.shipped_tasks(), *catalog.groups()}:
+        raise FinbenchError(f"{name} is the name of a task of finbench.", "Choose another: --to my_task")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        readme = folder / "README.md"
+        if not (readme.is_file() and _MARK in readme.read_text(encoding="utf-8", errors="replace")):
+            raise FinbenchError(f"{folder} exists and was not made by this command.", "Choose a new folder: --to DIR")
+        raise FinbenchError(
+            f"{folder} is there already, and scorecards may name it.",
+            f"Choose another --to, or remove it: rm -r {folder}",
+        )
+
+
+def _bases(wanted: TaskSettings) -> list[str]:
+    """The templates of the kind; FinbenchError for a metric that they do not have, or options of another kind."""
+    chosen = _BASES[wanted.kind]
+    if wanted.kind == "yesno" and wanted.metric == "question_f1":
+        chosen = _QUESTIONS
+    known = [name for name in _metrics(chosen) if not name.endswith("_lenient") and name != "parse_rate"]
+    if wanted.metric and wanted.metric not in known:
+        raise unknown(f"metric of kind {wanted.kind}", wanted.metric, known, f"one of: {', '.join(known)}")
+    wrong = [
+        (wanted.kind == "choice" and not wanted.choices, "choice needs --choices: a,b,c,d or one column with lists"),
+        (wanted.kind != "choice" and wanted.choices, "--choices is for --kind choice"),
+        (wanted.kind != "number" and wanted.tolerance != "0", "--tolerance is for --kind number"),
+        (wanted.kind in ("labels", "choice", "spans") and wanted.question, "--question is for yesno, number and text"),
+        (wanted.kind not in ("labels", "yesno", "spans") and wanted.labels, "--labels is for labels, yesno and spans"),
+        (not re.fullmatch(r"\d+(\.\d+)?%?", wanted.tolerance), f"--tolerance {wanted.tolerance!r} is no number"),
+        (wanted.text == wanted.label, "--text and --label name one column"),
+    ]
+    if faults := [said for bad, said in wrong if bad]:
+        raise FinbenchError("; ".join(faults) + ".", "See every option: finbench tasks new --help")
+    return chosen
+
+
+def _metrics(templates_: Sequence[str]) -> list[str]:
+    merged: dict[str, Any] = {}
+    for template in templates_:
+        merged |= catalog.merged(paths.shipped("tasks") / template)
+    return owntasks.metric_names(merged)
+
+
+# ---------------------------------------------------------------- prompt and labels
+
+
+def _prompt(wanted: TaskSettings) -> tuple[str, list[str]]:
+    """(template, the further columns that it shows)."""
+    from jinja2 import Environment, TemplateError, meta
+
+    stated = wanted.prompt
+    if stated is None or "{{" not in stated:
+        ask = {
+            "labels": "Text: {{text}}",
+            "yesno": "Text: {{text}}",
+            "spans": "Text: {{text}}",
+            "choice": "Question: {{text}}",
+        }
+        shown = ask.get(wanted.kind, "{{text}}") + ("\n\nQuestion: {{question}}" if wanted.question else "")
+        stated = f"{stated if stated is not None else '{instruction}'}\n\n{shown}\nAnswer:"
+    stated = re.sub(r"\{\{\s*" + re.escape(wanted.text) + r"\s*\}\}", "{{text}}", stated)
+    if wanted.question:
+        stated = re.sub(r"\{\{\s*" + re.escape(wanted.question) + r"\s*\}\}", "{{question}}", stated)
+    if odd := templates.beyond(stated):
+        raise FinbenchError(f"--prompt has {odd}, which is more than a form to fill.", "Write columns as {{column}}.")
+    try:
+        names = meta.find_undeclared_variables(Environment().parse(stated))
+    except TemplateError as fault:
+        raise FinbenchError(f"--prompt is no template ({fault}).", "Write columns as {{column}}.") from fault
+    if "text" not in names:
+        raise FinbenchError(
+            "--prompt does not show the text.", "Put {{text}} where it stands, or write no {{...}} at all."
+        )
+    if wanted.label in names:
+        raise FinbenchError(f"--prompt shows {wanted.label}, which is the answer.", "Take it out.")
+    if taken := names & _TAKEN - ({"choices"} if wanted.kind == "choice" else set()):
+        raise FinbenchError(
+            f"--prompt shows {sorted(taken)[0]}, a name that the task itself uses.", "Rename that column in the file."
+        )
+    if stated != stated.rstrip():
+        stated = stated.rstrip()  # the answer begins with the space
+    return stated, sorted(names - {"text", "question", "choices"})
+
+
+def _names(wanted: TaskSettings, found: Reading) -> list[str]:
+    """The labels of the task, in the order of ``--labels``, else by name."""
+    if wanted.kind == "yesno":
+        return ["Yes", "No"]
+    if wanted.kind == "labels":
+        used = {str(row.fields["label"]) for row in found.rows}
+    elif wanted.kind == "spans":
+        used = {one["type"] for row in found.rows for one in row.fields["entities"]}
+    else:
+        return []
+    stated = list(
+        dict.fromkeys(part.partition("=")[2].strip() or part.strip() for part in (wanted.labels or "").split(","))
+    )
+    stated = [name for name in stated if name]
+    if absent := [name for name in stated if name not in used]:
+        found.notes.append(f"no row has the label {', '.join(absent)}")
+    names = stated or sorted(used)
+    if len(names) < 2 and wanted.kind == "labels":
+        raise FinbenchError(f"Every row has the label {names[0]!r}: there is nothing to tell.", "Name another --label.")
+    return names
+
+
+def _tellable(labels: Sequence[str], found: Reading) -> None:
+    """Each label, as an answer, must be read as itself; a label inside another is said."""
+    parse = paths.helper("labels").parse
+    lost = [
+        label for label in labels if any(parse(text, labels) != label for text in (label, f" {label}.", label.upper()))
+    ]
+    if lost:
+        row = next((row for row in found.rows if row.fields.get("label") == lost[0]), None)
+        where = f" ({row.place})" if row else ""
+        raise FinbenchError(
+            f"The label {lost[0]!r}{where} cannot be read from an answer: another begins alike, or it is no word.",
+            "Give it another name: --labels 'A+=strong,A-=weak'",
+        )
+    for label in labels:
+        inside = [
+            other for other in labels if other != label and re.search(rf"\b{re.escape(label)}\b", other, re.IGNORECASE)
+        ]
+        if inside:
+            found.notes.append(
+                f"the label {label!r} is a part of {inside[0]!r}: an answer counts by the longest that fits"
+            )
+
+
+# ---------------------------------------------------------------- splits
+
+
+def _divide(found: Reading, name: str, by_author: bool) -> dict[str, list[dict[str, Any]]]:
+    """Rows of each split with their ids: the text alone decides, together with all that are like it."""
+    rule = paths.helper("sets").splits
+    keys = [str(rule.normalise(row.fields["text"])) for row in found.rows]
+    distinct = list(dict.fromkeys(keys))
+    home = {key: key for key in distinct}
+
+    def root(key: str) -> str:
+        while home[key] != key:
+            home[key] = home[home[key]]
+            key = home[key]
+        return key
+
+    pairs = [] if by_author else audit.near_pairs(distinct)
+    for a, b in pairs:
+        one, other = sorted((root(distinct[a]), root(distinct[b])), key=rule.hash_of)
+        home[other] = one
+    if pairs:
+        found.notes.append(f"{len(pairs):,} pairs of texts differ by a few words, and stay in one split")
+    sizes = Counter(root(key) for key in keys)
+    alike = {source: count > 1 for source, count in Counter(root(key) for key in distinct).items()}
+    divided: dict[str, list[tuple[bytes, dict[str, Any]]]] = {split: [] for split in SPLITS}
+    used: Counter[str] = Counter()
+    for row, key in zip(found.rows, keys, strict=True):
+        source = root(key)
+        # not by the smallest hash itself: the more texts are alike, the surer they would all be test
+        split = row.split or str(rule.split_of(key if key == source and not alike[source] else f"alike:{source}"))
+        identity = f"{name}-{rule.hash_of(newrows.asked(row.fields)).hex()[:16]}"
+        used[identity] += 1
+        group = {"group": f"{name}-{rule.hash_of(source).hex()[:16]}"} if sizes[source] > 1 else {}
+        divided[split].append((rule.hash_of(key), {"id": identity, **row.fields, **group}))
+    _leaks(found, keys)
+    test = sorted(divided["test"], key=lambda pair: (pair[0], pair[1]["id"]))  # the first rows are a sample
+    return {"train": [row for _, row in divided["train"]], "validation": [row for _, row in divided["validation"]],
+            "test": [row for _, row in test]}  # fmt: skip
+
+
+def _leaks(found: Reading, keys: Sequence[str]) -> None:
+    """Of splits that the author gives: one text, but for case and punctuation, on two sides."""
+    sides: dict[str, NewRow] = {}
+    faults = []
+    for row, key in zip(found.rows, keys, strict=True):
+        first = sides.setdefault(key, row)
+        if row.split != first.split:
+            faults.append(f"{row.place}: the same text as {first.place}, in {row.split} and in {first.split}")
+    if faults:
+        raise FinbenchError(
+            f"{len(faults):,} texts are in two splits, so that the test would be learnt:\n  " + "\n  ".join(faults[:8]),
+            "Take them out of one, or leave --split out: then a text is on one side only.",
+        )
+
+
+def _constant(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """What the most frequent answer of the test gets, where there are no labels."""
+    golds = Counter(str(lm_task.doc_to_target(doc)) for doc in docs)
+    answer, _ = golds.most_common(1)[0]
+    each = [lm_task.process_results(doc, [answer]) for doc in docs]
+    how = lm_task.aggregation()
+    shown = [name for name in each[0] if not name.endswith("_lenient") and name != "parse_rate"]
+    return {"majority": {name: float(how[name]([values[name] for values in each])) for name in shown}}
+
+
+def _readme(made: NewTask, wanted: TaskSettings) -> str:
+    return from_template(
+        "newtask.md.j2", escape=False, made=made, task=made.task, mark=_MARK, source=[wanted.file.name]
+    )

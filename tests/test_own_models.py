@@ -1,0 +1,202 @@
+"""Models of the user's own: what each is taken for, GGUF files, quantised checkpoints, a look before the long run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from finbench.core.errors import FinbenchError
+from finbench.evaluation import evaluate
+from finbench.models import bases, ggufs, taken_for
+from finbench.models.described import check_quantised
+
+FLOAT32 = {"dtype": "float32"}
+
+
+def write_gguf(folder: Path, path: Path) -> Path:
+    """A tiny Llama as llama.cpp's converter writes one: queries and keys in its order, the tokenizer as metadata."""
+    import gguf
+    import torch
+    from safetensors.torch import load_file
+
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_vocab_size(config["vocab_size"])
+    tokens = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+    tokens += [f"<unused{number}>" for number in range(config["vocab_size"] - len(tokens))]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * len(tokens))
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm"}
+    parts = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v"}
+    parts |= {"self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up"}
+    parts |= {"mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    for layer in range(config["num_hidden_layers"]):
+        names |= {f"model.layers.{layer}.{ours}": f"blk.{layer}.{theirs}" for ours, theirs in parts.items()}
+    heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        stem = name.removesuffix(".weight")
+        array = tensor.to(torch.float32).numpy()
+        if (count := heads.get(stem.rpartition(".")[2])) is not None:
+            rows, columns = array.shape
+            array = array.reshape(count, 2, rows // count // 2, columns).swapaxes(1, 2).reshape(rows, columns)
+        writer.add_tensor(f"{names[stem]}.weight", np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_file_is_a_base_and_computes_what_its_source_computes(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    path = write_gguf(llama, tmp_path / "tiny.gguf")
+    base = bases.resolve(str(path))
+    assert "de-quantised to float32, once" in capsys.readouterr().err
+    assert base.id.alias == "tiny"
+    one, tokenizer = bases.load(bases.resolve(str(llama)), 16, torch.float32)
+    other, theirs = bases.load(base, 16, torch.float32)
+    ids = tokenizer.encode("Operating profit rose to EUR 13.1 mn.")
+    assert theirs.encode("Operating profit rose to EUR 13.1 mn.", add_special_tokens=False) == ids
+    with torch.no_grad():
+        logits = [model(torch.tensor([ids])).logits for model in (one, other)]
+    assert torch.allclose(*logits, atol=1e-5)
+    assert bases.resolve(str(path)).folder == base.folder
+    assert "de-quantised" not in capsys.readouterr().err
+    [card] = evaluate(model=str(path), tasks="mini_sentiment", limit=4, arguments=FLOAT32, out=tmp_path / "cards")
+    assert card.subject.name == "tiny"
+    assert str(tmp_path) not in card.to_json()
+
+
+def test_what_is_no_gguf_file_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"PK\3\4" + b"x" * 100)
+    with pytest.raises(FinbenchError, match="is no GGUF file"):
+        bases.resolve(str(tmp_path / "x.gguf"))
+    (tmp_path / "torn.gguf").write_bytes(b"GGUF" + b"\3\0\0\0" + b"\xff" * 64)
+    with pytest.raises(FinbenchError, match="torn.gguf could not be unpacked"):
+        bases.resolve(str(tmp_path / "torn.gguf"))
+    (tmp_path / "m-00001-of-00003.gguf").write_bytes(b"GGUF")
+    with pytest.raises(FinbenchError, match="one part of a model"):
+        ggufs.unpacked(tmp_path / "m-00001-of-00003.gguf")
+
+
+def test_a_line_says_what_a_model_is_taken_for(llama: Path, gpt2: Path, tmp_path: Path) -> None:
+    said = taken_for(llama, "tiny-llama", "folder")
+    assert said == (
+        "tiny-llama is taken for: LlamaForCausalLM, 112,448 parameters, float32, context 512 tokens, chat template; "
+        "a folder."
+    )
+    assert "GPT2LMHeadModel" in taken_for(gpt2, "g", "hub")
+    plain = shutil.copytree(llama, tmp_path / "plain")
+    (plain / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((plain / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (plain / "tokenizer_config.json").write_text(json.dumps(config))
+    assert "no chat template" in taken_for(plain, "p", "folder")
+
+
+METHODS: list[tuple[dict[str, Any], str, str]] = [
+    ({"quant_method": "awq", "bits": 4, "group_size": 128}, "quantised by awq to 4 bits", "pip install gptqmodel"),
+    ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "quantised by gptq to 4 bits", "optimum"),
+    (
+        {
+            "quant_method": "compressed-tensors",
+            "format": "pack-quantized",
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int"}}},
+        },
+        "quantised by compressed-tensors to 4 bits",
+        "compressed-tensors",
+    ),
+    ({"quant_method": "nobodys"}, "quantised by nobodys", "does not take"),
+    ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "quantised by bitsandbytes to 4 bits", ""),
+]
+
+
+@pytest.mark.parametrize(("stated", "line", "lacks"), METHODS)
+def test_a_quantised_checkpoint_says_its_method_and_what_it_lacks(
+    stated: dict[str, Any], line: str, lacks: str, llama: Path, tmp_path: Path
+) -> None:
+    import importlib.util
+
+    folder = shutil.copytree(llama, tmp_path / "quantised")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": stated}))
+    assert line in taken_for(folder, "q", "folder")
+    with pytest.raises(FinbenchError, match="--bits 4 would quantise it again"):
+        check_quantised(folder, 4)
+    modules = {"awq": "gptqmodel", "gptq": "optimum", "compressed-tensors": "compressed_tensors"}
+    there = modules.get(stated["quant_method"])
+    if lacks and not (there and importlib.util.find_spec(there)):
+        with pytest.raises(FinbenchError, match=lacks):
+            check_quantised(folder, 16)
+
+
+def test_a_checkpoint_of_bitsandbytes_is_loaded_as_it_was_saved(wide: Path, tmp_path: Path) -> None:
+    import torch
+
+    model, tokenizer = bases.load(bases.resolve(str(wide)), 4, torch.float32)
+    model.save_pretrained(tmp_path / "nf4")
+    tokenizer.save_pretrained(tmp_path / "nf4")
+    again, _ = bases.load(bases.resolve(str(tmp_path / "nf4")), 16, torch.float32)
+    ids = torch.tensor([tokenizer.encode("Operating profit rose.")])
+    with torch.no_grad():
+        assert torch.allclose(model(ids).logits, again(ids).logits, atol=1e-5)
+
+
+# ---------------------------------------------------------------- a look at the first answers
+
+
+def test_most_answers_that_do_not_parse_are_said_at_once_with_the_option_that_mends_it(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = {"model": str(llama), "limit": 24, "arguments": FLOAT32}
+    [card] = evaluate(tasks="mini_sentiment", out=tmp_path / "a", **plain)
+    said = capsys.readouterr().err
+    assert said.count("WARNING: tiny-llama on mini_sentiment: 10 of the first 10 answers are not in the form") == 1
+    assert "has a chat template" in said
+    [shown] = evaluate(tasks="mini_sentiment", out=tmp_path / "c", look=2, **plain)
+    told = capsys.readouterr().err
+    assert told.count("--- raw answer: ") == 2
+    assert told.count("Answer with one word: negative, neutral or positive.") == 2
+    assert "--- read as None; right: 'positive'" in told or "right: 'ne" in told
+    rows = [(tmp_path / name / "tiny-llama.samples.jsonl.zst").read_bytes() for name in "ac"]
+    assert rows[0] == rows[1]
+    assert shown.scores[0].main == card.scores[0].main
+
+
+def test_a_look_shows_choices_too_and_counts_from_nought(
+    llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    (tmp_path / "rows.csv").write_text(
+        "text,label,choices\n" + "".join(f'Number {n} is what?,{n % 2},"[""even"", ""odd""]"\n' for n in range(99))
+    )
+    import finbench
+
+    finbench.new_task(tmp_path / "rows.csv", kind="choice", choices="choices", to=folder)
+    evaluate(model=str(llama), tasks=str(folder), limit=12, look=1, arguments=FLOAT32, out=tmp_path / "cards")
+    told = capsys.readouterr().err
+    assert told.count("--- raw answer: log-likelihoods [") == 1
+    with pytest.raises(FinbenchError, match="look counts from 0"):
+        evaluate(model=str(llama), tasks=str(folder), look=-1, out=tmp_path / "cards")
