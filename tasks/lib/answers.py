@@ -1,0 +1,442 @@
+r"""How models dress an answer, and the answer without it: one grammar for all families. Standard library only.
+
+The helpers beside this file load it by its path, for lm-eval gives them no package to import from.
+
+1. What is read: the text after thinking (thinking that does not end is no answer), without special tokens. The first
+   line answers. One that only announces ("Answer:", "Here is the list:", a code fence) is passed over. Where the first
+   line is no answer, a later one that is announced as the answer is it ("Answer: ...", "\boxed{...}"). A line that
+   begins as prompts do ("Sentence: ...") is another question, and ends what is read.
+2. Dress is no part of an answer: quotes, Markdown, brackets, fences, LaTeX, a pair of XML tags, a JSON object of one
+   pair, emoji, a bullet, a final stop.
+3. A lead may announce it: "Sure!", "Based on ...,", a noun of ``_NOUNS`` with "is" or a colon, "it is". Words of
+   opinion ("I think", "probably") are no lead.
+4. After it: nothing, its noun ("positive sentiment"), or a stop, comma, colon, dash or bracket and a reason. A reason
+   that begins with "or" or "perhaps", or that takes the answer back ("positive? no", "positive: false"), is a hedge.
+5. One answer: a line that names two is none, whatever it says of them; nor is one that a later line contradicts.
+"""
+
+import decimal
+import functools
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+Read = Callable[[str], tuple[Any, bool] | None]  # a line -> (its answer, whether it is announced), or None
+
+_LONGEST_LINE = 4_000  # characters; a longer line is no answer
+_READ = 20_000  # characters in which lines are looked for
+_LINES = 200
+
+# ---------------------------------------------------------------- words of a lead
+
+_MARKS = " \t\"'`*_#[{“”‘’«»•="  # before an answer of any kind
+_WORD_MARKS = _MARKS + "\r\n(<>:.-"  # before words; of a number brackets, signs and points are a part
+_COURTESY = r"(?:sure|certainly|of course|okay|ok|alright)"
+_NOUN = (
+    "(?:(?:overall|final|correct|right|best|predicted|financial|sentiment|entity|us-gaap|xbrl|numerical|computed|"
+    r"calculated)\s+)*(?:answer|label|class|classification|category|sentiment|tone|stance|polarity|type|score|rating|"
+    "value|figure|number|amount|result|ratio|tag|concept|element|formula|option|choice|letter|response|output|"
+    "prediction)"
+)
+_OF = (
+    r"(?:\s+(?:here|(?:of|for|in) (?:this|the|that|an?) (?:[\w-]+ ){0,4}[\w-]+|"
+    r"(?:of|for) [\"“'][^\"”]{1,100}[\"”']))"
+)
+_TEXT = r"(?:(?:financial|news)\s+)*(?:sentence|headline|statement|text|tweet|post|news|article|message)"
+_AS = r"(?:best )?(?:classified|categori[sz]ed|label?led|described|rated) as"
+_IS = rf"(?:(?:is|are|was|were)(?: {_AS})?|(?:can|should) be {_AS}|equals)"
+_LEAD = re.compile(
+    rf"(?P<courtesy>{_COURTESY}\s*[!,.:]\s*|(?:based on|according to|given) [^,.:;?!]{{1,100}},\s*)|"
+    rf"(?:(?:the|this|its?|my)\s+)?{_NOUN}[*_\"'`]*{_OF}{{0,2}}[*_\"'`]*\s*"
+    rf"(?:{_IS}(?:\s*:|\b)|(?P<copula>:|=|→|->|≈|-(?!\d)|–(?!\d)))\s*:?\s*|"
+    r"(?:it|this|that)(?:['’]s| is)\s+|(?:option|choice|letter)\s+(?=\(?[a-z]\b)|"
+    rf"(?:the|this)\s+{_TEXT}\s+(?:{_IS}|has|expresses|conveys|shows)\s+|"
+    rf"[\"“][^\"”]{{1,100}}[\"”]\s+(?:{_IS}|refers to)\s+|"
+    r"i (?:would )?(?:classify|categori[sz]e|label|rate) (?:this|it|the \w+(?: of this \w+)?)(?: \w+)? as\s+",
+    re.IGNORECASE,
+)
+_LEADS = 4
+_ARTICLE = re.compile(r"(?:an?|the)\s+(?=[\w\"'*`])", re.IGNORECASE)
+_ANNOUNCEMENT = re.compile(
+    rf"[\s*_#>]*(?:{_COURTESY}[\s!,.:*_]*)?(?:(?:here (?:is|are)|here['’]s|below (?:is|are)) [^.?!:]{{1,120}}:|"
+    rf"(?:(?:the|my)\s+)?{_NOUN}{_OF}{{0,2}}[\s*_]*(?:{_IS})?[\s*_:]*)?[\s*_]*",
+    re.IGNORECASE,
+)
+_FENCE = re.compile(r"(?:```|~~~) ?[\w+-]{0,20} ?")
+_TAG = re.compile(rf"</?(?:{_NOUN})>", re.IGNORECASE)
+_PAIR = re.compile(r"<([A-Za-z][\w-]{0,20})>\s*(.*?)\s*</\1>")
+_FIELD = re.compile(
+    r"[\s*#>_]*(?:sentence|headline|post|news|tweet|question|input|instruction|context|passage|term)\b[\s*_]*:",
+    re.IGNORECASE,
+)
+
+# ---------------------------------------------------------------- what is read
+
+_ENDS = re.compile(r"(?:\s?(?:</s>|<eos>|<\|[^<>|]{1,30}\|>))+\s?$")  # special tokens that an engine has left in
+_TAIL_OF = 200  # characters in which they are looked for
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # zero-width characters and byte order marks around it
+
+
+def said(answer: str) -> str:
+    """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
+    _, end, rest = answer.rpartition("</think>")
+    rest = rest if end else "" if answer.lstrip().startswith("<think>") else answer
+    rest = rest[:-_TAIL_OF] + _ENDS.sub("", rest[-_TAIL_OF:])
+    return rest.strip(_UNSEEN)
+
+
+def lines(answer: str) -> list[str]:
+    """The lines that may answer, undressed, with single spaces: no fence, nothing from another question on."""
+    found: list[str] = []
+    for line in said(answer).strip()[:_READ].splitlines()[:_LINES]:
+        if len(line) > _LONGEST_LINE or _FIELD.match(line):
+            break
+        line = undressed(" ".join(line.split()))
+        if line and not _FENCE.fullmatch(line) and not _TAG.fullmatch(line):
+            found.append(line)
+    return found
+
+
+def one(answer: str, read: Read) -> Any:
+    """The only answer that the lines of ``answer`` give, or None."""
+    found = lines(answer)
+    while len(found) > 1 and _ANNOUNCEMENT.fullmatch(found[0]) and read(found[0]) is None:
+        found = found[1:]
+    given = [read(line) for line in found]
+    first = given[0] if given else None
+    others = [item for item in given[1:] if item is not None]
+    if first is None:
+        others = [item for item in others if item[1]]
+        first = others[0] if others else None
+    return first[0] if first is not None and all(item[0] == first[0] for item in others) else None
+
+
+def announced(text: str) -> str:
+    """``text`` without the lines, fence and lead that announce a structure such as JSON."""
+    text = text.strip()
+    for _ in range(_LEADS):
+        line, _, rest = text.partition("\n")
+        line = " ".join(line[:_LONGEST_LINE].split())
+        if rest and line[:1] not in ("[", "{") and (_ANNOUNCEMENT.fullmatch(line) or _FENCE.fullmatch(line)):
+            text = rest.lstrip()
+    if fence := _FENCE.match(text):
+        text = text[fence.end() :].lstrip()
+    if lead := _LEAD.match(text.lstrip("*_ ")):
+        text = text.lstrip("*_ ")[lead.end() :].lstrip(" \n*_`")
+    return text
+
+
+def question_begins(text: str) -> int:
+    """Where a line of ``text`` begins another question; its length where none does."""
+    place = 0
+    for line in text.splitlines(keepends=True):
+        if _FIELD.match(line):
+            return place
+        place += len(line)
+    return len(text)
+
+
+# ---------------------------------------------------------------- dress
+
+_COMMANDS = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|texttt|mathrm|mathbf|mathit|operatorname) ?\{([^{}]*)\}")
+_FRACTION = re.compile(r"\\[dt]?frac ?\{([^{}]*)\} ?\{([^{}]*)\}")
+_BOX = re.compile(r"\\boxed ?\{([^{}]*)\}")
+_SYMBOLS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\approx": "≈", r"\;": " ", r"\ ": " "}
+_SYMBOLS |= {"\\" + sign: sign for sign in "%$_&"}  # others leave nothing
+_SYMBOL = re.compile(r"\\(?:times|cdot|div|approx|left|right)(?![A-Za-z])|\\[,!; %$_&()\[\]]")
+_MATHEMATICS = re.compile(r"\$+([^$]*\\[^$]*)\$+")
+_NESTED = 8  # commands within each other
+_DENIALS = "❌❎✖✗✘🚫👎⛔❓❔🤷"
+
+
+def latex(line: str) -> str:
+    r"""``line`` without the LaTeX around answers; \frac{a}{b} becomes ((a) / (b)), a \boxed{} "answer: ..."."""
+    if "\\" in line:
+        line = _MATHEMATICS.sub(r"\1", line)
+        for _ in range(_NESTED):
+            boxes = _BOX.findall(line)
+            # equations before the box are working; words before it are read as words before any answer
+            if len(boxes) == 1 and not re.search("[A-Za-z]{3}", _COMMANDS.sub("", _FRACTION.sub("", line))):
+                line = f"answer: {boxes[0]}"
+            line, commands = _COMMANDS.subn(r"\1", line)
+            line, fractions = _FRACTION.subn(r"((\1) / (\2))", line)
+            if not commands + fractions:
+                break
+        line = _SYMBOL.sub(lambda match: _SYMBOLS.get(match[0], ""), line).strip()
+    while len(line) > 2 and line[0] == line[-1] == "$":  # mathematics: money has one
+        line = line[1:-1].strip()
+    return line
+
+
+def _emoji(character: str) -> bool:
+    return character > "\u2190" and character not in _DENIALS and (
+        unicodedata.category(character) in ("So", "Sk") or character in " \ufe0f\u200d"
+    )  # fmt: skip
+
+
+def undressed(line: str) -> str:
+    """``line`` without LaTeX, a pair of XML tags, and emoji at its ends."""
+    line = latex(line)
+    if pair := _PAIR.fullmatch(line):
+        line = f"{pair[1]}: {pair[2]}" if re.fullmatch(_NOUN, pair[1], re.IGNORECASE) else pair[2]
+    line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>$", "", line)
+    start, end = 0, len(line)
+    while start < end and (_emoji(line[start]) or line[start] == " "):
+        start += 1
+    while start < end and (_emoji(line[end - 1]) or line[end - 1] == " "):
+        end -= 1
+    return line[start:end]
+
+
+def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
+    """(where the answer of ``line`` begins, whether a lead announces it); ``marks`` are the dress before it."""
+    place, led = len(line) - len(line.lstrip(marks)), False
+    for _ in range(_LEADS):
+        match = _LEAD.match(line, place)
+        # a dash before a number may be its sign
+        if not match or (match["copula"] in ("-", "–") and marks != _WORD_MARKS):
+            break
+        led = led or match["courtesy"] is None
+        place = len(line) - len(line[match.end() :].lstrip(marks))
+    article = _ARTICLE.match(line, place) if led else None
+    return (len(line) - len(line[article.end() :].lstrip(marks)) if article else place), led
+
+
+# ---------------------------------------------------------------- what follows
+
+_REASON = re.compile(r"[\"'`*_)\]}>”’»]*(?:$|[.,;:!]|\s?[(\[–—]|\s-\s|-$|(?<=[\"'`*_)\]}>”’»])\s)")
+_HEDGE = re.compile(r"\W*(?:or|perhaps|maybe|possibly|at (?:least|most))\b", re.IGNORECASE)
+# "Positive? Not really", "positive - definitely not", "positive: false", "positive != true"
+_DENIED = "not|no|never|false|wrong|incorrect|untrue"
+_TAKEN_BACK = re.compile(
+    rf"\W+(?:\w+\W+){{0,4}}(?:{_DENIED})(?:\W+(?:really|quite|sure|at all|exactly))?\W*", re.IGNORECASE
+)
+_REACH = 200  # characters of a short answer
+
+
+def taken_back(rest: str) -> bool:
+    """Whether what follows the answer to the end of a short line denies it."""
+    return len(rest) <= _REACH and (rest.lstrip().startswith("!=") or bool(_TAKEN_BACK.fullmatch(rest)))
+
+
+def _may_follow(rest: str, denials: bool = True) -> bool:
+    return bool(_REASON.match(rest)) and not _HEDGE.match(rest) and not (denials and taken_back(rest))
+
+
+# ---------------------------------------------------------------- labels
+
+
+def key(text: str, labels: Sequence[str]) -> str:
+    """``text`` in the form in which labels are looked for: any case, but for labels of one letter their own."""
+    text = unicodedata.normalize("NFKC", text)
+    return text if any(len(label) == 1 for label in labels) else text.casefold()
+
+
+def _guarded(word: str) -> str:
+    """The regular expression of one label; a number in a label must not be a part of a longer one."""
+    before = r"(?<![-+−.,])" if word[:1].isdigit() else ""
+    after = r"(?![.,]\d|\s?%)" if word[-1:].isdigit() else ""
+    inner = re.escape(word).replace(r"\ ", r"\s+")
+    return before + (inner if len(word) == 1 else f"(?i:{inner})") + after
+
+
+@functools.lru_cache(maxsize=64)
+def pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
+    """Whole-word alternation, longest label first, so that a label inside a longer one is not seen twice."""
+    words = sorted({" ".join(key(label, labels).split()) for label in labels}, key=lambda word: (-len(word), word))
+    # "_" is markdown, no letter; a hyphenated word is another word
+    return re.compile(r"(?<![^\W_])(?<![^\W_]-)(?:" + "|".join(map(_guarded, words)) + r")(?![^\W_]|-\w)")
+
+
+def canonical(found: str, labels: Sequence[str]) -> str:
+    """The label that ``found`` is, in the spelling of the task."""
+    squeezed = " ".join(found.casefold().split())
+    return next(label for label in labels if " ".join(key(label, labels).casefold().split()) == squeezed)
+
+
+def denies(labels: Sequence[str]) -> bool:
+    """Whether a label is itself a denial ("No", "False"): then nothing takes an answer back."""
+    return any(re.search(rf"\b(?:{_DENIED})\b", label, re.IGNORECASE) for label in labels)
+
+
+_ITS_NOUN = re.compile(r"\s(?:sentiment|tone|outlook|label|answer|stance|class|category|type)\b")
+
+
+def label(answer: str, labels: Sequence[str]) -> str | None:
+    """The label that ``answer`` gives, or None."""
+
+    def read(line: str) -> tuple[str, bool] | None:
+        text = key(line, labels)
+        place, led = body(text)
+        found = list(pattern(tuple(labels)).finditer(text))
+        own = next((match for match in found if match.start() == place), None)
+        if own is None or len({canonical(match.group(), labels) for match in found}) != 1:
+            return None
+        rest = text[own.end() :]
+        if noun := _ITS_NOUN.match(rest):
+            rest = rest[noun.end() :]
+        if re.match(r"[\"']\s?:", rest) or not _may_follow(rest, not denies(labels)):  # {"positive": 0.2} has a key
+            return None
+        return canonical(own.group(), labels), led
+
+    found: str | None = one(answer, read)
+    return found
+
+
+# ---------------------------------------------------------------- names of us-gaap elements
+
+_PREFIX = re.compile(r"us[-_ ]?gaap\s*[:_]\s*", re.IGNORECASE)
+_NAME = re.compile(r"(us-gaap:)?([A-Z][A-Za-z0-9]{1,254})(?![\w:])", re.ASCII)
+_ANY_NAME = re.compile(r"(us-gaap:)?([A-Za-z0-9]{1,255})(?![\w:])", re.ASCII)
+
+
+def prefixed(text: str) -> str:
+    """``text`` with every prefix of us-gaap in one spelling."""
+    return _PREFIX.sub("us-gaap:", text)
+
+
+def tag(answer: str, known: Collection[str], only: bool = False) -> str | None:
+    """The element that ``answer`` names, without prefix, or None; ``known``: names beside which it must be alone.
+
+    A name that is neither prefixed nor known must be the whole line. ``only``: no other than known names. Names are
+    identifiers: case counts.
+    """
+
+    def read(line: str) -> tuple[str, bool] | None:
+        text = prefixed(line)
+        place, led = body(text)
+        match = (_ANY_NAME if only else _NAME).match(text, place)
+        if match is None or (only and match[2] not in known):
+            return None
+        rest = text[match.end() :]
+        if rest.strip(" \"'`*<>/.!)]}") and not ((match[1] or match[2] in known) and _may_follow(rest)):
+            return None
+        others = {found[2] for found in _ANY_NAME.finditer(text) if found[1] or found[2] in known}
+        return None if others - {match[2]} else (match[2], led)
+
+    found: str | None = one(answer, read)
+    return found
+
+
+# ---------------------------------------------------------------- numbers
+
+_SIGN = "[-+−–—‒－﹣]"
+_MONEY = r"(?:US\$|[$€£¥]|USD|EUR|GBP|JPY)"
+_SCALE = r"thousands?|millions?|billions?|trillions?|mn|bn"
+_NUMBER = (  # every gap is at most one space: a run of them must not be tried in every way
+    rf"(?:(?P<before>{_MONEY}) ?(?=\())?(?P<open>\()? ?(?P<sign>{_SIGN})? ?(?P<money>{_MONEY})? ?(?P<minus>{_SIGN})?"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3})?"
+    rf"(?: ?(?P<early>\)))? ?(?P<scale>(?:{_SCALE})\b)?"
+    r" ?(?P<unit>%|(?:percent(?:age points?)?|per cent|pct|x|times)\b)?"
+    rf" ?(?P<code>(?:USD|EUR|GBP|JPY|dollars)\b)? ?(?P<late>(?:{_SCALE})\b)?(?: ?(?P<close>\)))?"
+)
+_AT = re.compile(_NUMBER, re.IGNORECASE)
+_ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?!\w|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
+_SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
+_KINDS = {"%": "percent", "x": "times", "times": "times", "$": "money", "dollars": "money"}  # $ is many countries'
+_KINDS |= {"us$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
+_ABOUT = re.compile(r"(?:[≈~]|(?:about|approximately|approx\.?|around|roughly)\s) ?", re.IGNORECASE)
+# what makes another amount of the number before it
+_MORE = re.compile(
+    rf"\d|[%‰$€£¥]|\b(?:{_SCALE}|hundreds?|dozens?|percent|per cent|pct|basis points?|bps|times|half|twice|minus|USD|"
+    "EUR|GBP|JPY|dollars?|euros?|zero|two|three|four|five|six|seven|eight|nine|ten)\\b",
+    re.IGNORECASE,
+)
+_DIGITS = 60  # nothing in finance is longer, and a megabyte of digits is an attack
+_PROSE = 10_000  # characters of an answer in which a number is looked for
+
+
+class Amount(NamedTuple):
+    """A number as it is written: "-$1.2 million" is (-1.2, 6, "money", False)."""
+
+    number: Decimal
+    power: int  # of ten, from a scale word
+    kind: str  # "percent", "times", "money" (a dollar sign), "USD" and other codes; "" for a bare number
+    brackets: bool  # accounts write a minus so
+
+    @property
+    def scaled(self) -> Decimal:
+        """The number with its scale word; 5 % is 5."""
+        return shifted(self.number, self.power)
+
+    @property
+    def value(self) -> Decimal:
+        """The number that is meant; 5 % is 0.05."""
+        return shifted(self.number, self.power - 2 * (self.kind == "percent"))
+
+    @property
+    def money(self) -> bool:
+        """Whether it is said to be money."""
+        return self.kind not in ("", "percent", "times")
+
+
+def shifted(number: Decimal, power: int) -> Decimal:
+    """``number`` times ten to the ``power``, not rounded."""
+    with decimal.localcontext() as context:
+        context.prec = 200
+        return number.scaleb(power)
+
+
+def _amount(match: re.Match[str]) -> Amount | None:
+    brackets = bool(match["open"])
+    closed = bool(match["early"]) + bool(match["close"])
+    minuses = brackets + sum(sign not in (None, "+") for sign in (match["sign"], match["minus"]))
+    kinds = {_KINDS.get(text.lower(), text.upper()) for text in match.group("before", "money", "code") if text}
+    kinds = kinds - {"money"} if kinds & {"USD"} else kinds
+    if unit := match["unit"]:
+        kinds.add(_KINDS.get(unit.lower(), "percent"))
+    digits = match["digits"].replace(",", "")
+    if closed != brackets or minuses > 1 or len(kinds) > 1 or len(digits) > _DIGITS:
+        return None
+    if match["scale"] and match["late"]:
+        return None
+    number = Decimal(digits + (match["exponent"] or ""))
+    power = _SCALES.get((match["scale"] or match["late"] or "").lower().removesuffix("s"), 0)
+    # copy_negate, for the unary minus rounds to the context's 28 digits
+    return Amount(number.copy_negate() if minuses else number, power, kinds.pop() if kinds else "", brackets)
+
+
+def plain_number(text: str) -> Amount | None:
+    """The number that ``text`` is, without lead or reason, or None: for right answers."""
+    match = _AT.fullmatch(" ".join(text.split()).rstrip(".")) if len(text) <= _LONGEST_LINE else None
+    return _amount(match) if match else None
+
+
+def number(answer: str, clean: Callable[[str], str] = str) -> Amount | None:
+    """The number that ``answer`` gives, or None.
+
+    A point is always the decimal point and a comma only ever groups thousands: "1.000" is one, "1.000,00" and "0,5"
+    are no numbers. "bn" and "mn" are scale words; "m", "M", "B" and "k" are not, for M is a thousand to some. Brackets
+    are the minus of accounts. "About" and "≈" change nothing: the number is judged as it stands. A reason after it must
+    hold no digit and no word of scale or unit. ``clean`` takes from a line what may stand beside its number.
+    """
+
+    def read(line: str) -> tuple[Amount, bool] | None:
+        line = clean(line)
+        place, led = body(line, _MARKS)
+        if line[:place].endswith("#"):  # a rank
+            return None
+        about = _ABOUT.match(line, place)
+        match = _AT.match(line, about.end() if about else place)
+        amount = _amount(match) if match else None
+        if match is None or amount is None:
+            return None
+        rest = line[match.end() :].rstrip(" ")
+        rest = rest.rstrip("\"'`*_]}”’».!") and rest
+        if rest and (re.match(r"[\"'`*_\]}”’]*[)>+−–—-]", rest) or not _may_follow(rest) or _MORE.search(rest)):
+            return None
+        if rest and "negative" in rest.lower() and amount.number > 0:
+            return None
+        return amount, led
+
+    found: Amount | None = one(answer, read)
+    return found
+
+
+def numbers(text: str) -> Iterator[Amount | None]:
+    """Every number in ``text``, None where it is in doubt; none in a text that is too long."""
+    if len(text) <= _PROSE:
+        for match in _ANYWHERE.finditer("\n".join(" ".join(line.split()) for line in text.splitlines())):
+            yield _amount(match)
