@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,15 +138,19 @@ def read_task(path: Path) -> Task:
     return Task.parse(stated, str(path))
 
 
+_BESIDE = re.compile(rb'with_name\("(\w+\.py)"\)')  # how a helper of tasks/lib loads another
+
+
 def _digest(config: Mapping[str, Any], files: Iterable[Path]) -> str:
     """SHA-256 of what defines the task: the YAML files and the helpers that render and score.
 
-    The loader of rows is left out: what it yields is covered by the data digest.
+    Helpers that these load are helpers too. The loader of rows is left out: the data digest covers what it yields.
     """
     folder = paths.shipped("tasks")
     helpers = {f.module for key, value in config.items() if key != "custom_dataset" for f in functions(value)}
     sha = hashlib.sha256()
-    for path in [*files, *(folder / helper for helper in sorted(helpers))]:
+    queue, done = [*files, *(folder / helper for helper in sorted(helpers))], set()
+    for path in queue:
         try:
             content = path.read_bytes().replace(b"\r\n", b"\n")
         except OSError as fault:
@@ -153,6 +158,9 @@ def _digest(config: Mapping[str, Any], files: Iterable[Path]) -> str:
                 f"{path}: cannot be read ({fault.strerror})", "Install it again: pip install --force-reinstall finbench"
             ) from fault
         sha.update(f"{path.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
+        beside = [path.with_name(name.decode()) for name in _BESIDE.findall(content)] if path not in files else []
+        queue += [other for other in beside if other.name != "rows.py" and other not in done]
+        done.update(beside)
     return sha.hexdigest()
 
 

@@ -15,24 +15,22 @@ The helpers beside this file load it by its path, for lm-eval gives them no pack
 5. One answer: a line that names two is none, whatever it says of them; nor is one that a later line contradicts.
 """
 
-import decimal
 import functools
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Sequence
-from decimal import Decimal
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 Read = Callable[[str], tuple[Any, bool] | None]  # a line -> (its answer, whether it is announced), or None
 
-_LONGEST_LINE = 4_000  # characters; a longer line is no answer
+LONGEST_LINE = 4_000  # characters; a longer line is no answer
 _READ = 20_000  # characters in which lines are looked for
 _LINES = 200
 
 # ---------------------------------------------------------------- words of a lead
 
-_MARKS = " \t\"'`*_#[{“”‘’«»•="  # before an answer of any kind
-_WORD_MARKS = _MARKS + "\r\n(<>:.-"  # before words; of a number brackets, signs and points are a part
+MARKS = " \t\"'`*_#[{“”‘’«»•="  # before an answer of any kind
+_WORD_MARKS = MARKS + "\r\n(<>:.-"  # before words; of a number brackets, signs and points are a part
 _COURTESY = r"(?:sure|certainly|of course|okay|ok|alright)"
 _NOUN = (
     "(?:(?:overall|final|correct|right|best|predicted|financial|sentiment|entity|us-gaap|xbrl|numerical|computed|"
@@ -91,7 +89,7 @@ def lines(answer: str) -> list[str]:
     """The lines that may answer, undressed, with single spaces: no fence, nothing from another question on."""
     found: list[str] = []
     for line in said(answer).strip()[:_READ].splitlines()[:_LINES]:
-        if len(line) > _LONGEST_LINE or _FIELD.match(line):
+        if len(line) > LONGEST_LINE or _FIELD.match(line):
             break
         line = undressed(" ".join(line.split()))
         if line and not _FENCE.fullmatch(line) and not _TAG.fullmatch(line):
@@ -118,7 +116,7 @@ def announced(text: str) -> str:
     text = text.strip()
     for _ in range(_LEADS):
         line, _, rest = text.partition("\n")
-        line = " ".join(line[:_LONGEST_LINE].split())
+        line = " ".join(line[:LONGEST_LINE].split())
         if rest and line[:1] not in ("[", "{") and (_ANNOUNCEMENT.fullmatch(line) or _FENCE.fullmatch(line)):
             text = rest.lstrip()
     if fence := _FENCE.match(text):
@@ -206,7 +204,7 @@ def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
 
 # ---------------------------------------------------------------- what follows
 
-_REASON = re.compile(r"[\"'`*_)\]}>”’»]*(?:$|[.,;:!]|\s?[(\[–—]|\s-\s|-$|(?<=[\"'`*_)\]}>”’»])\s)")
+_REASON = re.compile(r"\s?(?:$|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
 _HEDGE = re.compile(r"\W*(?:or|perhaps|maybe|possibly|at (?:least|most))\b", re.IGNORECASE)
 # "Positive? Not really", "positive - definitely not", "positive: false", "positive != true"
 _DENIED = "not|no|never|false|wrong|incorrect|untrue"
@@ -221,7 +219,8 @@ def taken_back(rest: str) -> bool:
     return len(rest) <= _REACH and (rest.lstrip().startswith("!=") or bool(_TAKEN_BACK.fullmatch(rest)))
 
 
-def _may_follow(rest: str, denials: bool = True) -> bool:
+def may_follow(rest: str, denials: bool = True) -> bool:
+    """Whether ``rest`` of a line may stand after its answer (rule 4)."""
     return bool(_REASON.match(rest)) and not _HEDGE.match(rest) and not (denials and taken_back(rest))
 
 
@@ -261,7 +260,7 @@ def denies(labels: Sequence[str]) -> bool:
     return any(re.search(rf"\b(?:{_DENIED})\b", label, re.IGNORECASE) for label in labels)
 
 
-_ITS_NOUN = re.compile(r"\s(?:sentiment|tone|outlook|label|answer|stance|class|category|type)\b")
+_ITS_NOUN = re.compile(r"\s(?:sentiment|tone|outlook|label|answer|stance|class|category|type)(?![a-z])")
 
 
 def label(answer: str, labels: Sequence[str]) -> str | None:
@@ -277,7 +276,7 @@ def label(answer: str, labels: Sequence[str]) -> str | None:
         rest = text[own.end() :]
         if noun := _ITS_NOUN.match(rest):
             rest = rest[noun.end() :]
-        if re.match(r"[\"']\s?:", rest) or not _may_follow(rest, not denies(labels)):  # {"positive": 0.2} has a key
+        if re.match(r"[\"']\s?:", rest) or not may_follow(rest, not denies(labels)):  # {"positive": 0.2} has a key
             return None
         return canonical(own.group(), labels), led
 
@@ -311,132 +310,10 @@ def tag(answer: str, known: Collection[str], only: bool = False) -> str | None:
         if match is None or (only and match[2] not in known):
             return None
         rest = text[match.end() :]
-        if rest.strip(" \"'`*<>/.!)]}") and not ((match[1] or match[2] in known) and _may_follow(rest)):
+        if rest.strip(" \"'`*<>/.!)]}") and not ((match[1] or match[2] in known) and may_follow(rest)):
             return None
         others = {found[2] for found in _ANY_NAME.finditer(text) if found[1] or found[2] in known}
         return None if others - {match[2]} else (match[2], led)
 
     found: str | None = one(answer, read)
     return found
-
-
-# ---------------------------------------------------------------- numbers
-
-_SIGN = "[-+−–—‒－﹣]"
-_MONEY = r"(?:US\$|[$€£¥]|USD|EUR|GBP|JPY)"
-_SCALE = r"thousands?|millions?|billions?|trillions?|mn|bn"
-_NUMBER = (  # every gap is at most one space: a run of them must not be tried in every way
-    rf"(?:(?P<before>{_MONEY}) ?(?=\())?(?P<open>\()? ?(?P<sign>{_SIGN})? ?(?P<money>{_MONEY})? ?(?P<minus>{_SIGN})?"
-    r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3})?"
-    rf"(?: ?(?P<early>\)))? ?(?P<scale>(?:{_SCALE})\b)?"
-    r" ?(?P<unit>%|(?:percent(?:age points?)?|per cent|pct|x|times)\b)?"
-    rf" ?(?P<code>(?:USD|EUR|GBP|JPY|dollars)\b)? ?(?P<late>(?:{_SCALE})\b)?(?: ?(?P<close>\)))?"
-)
-_AT = re.compile(_NUMBER, re.IGNORECASE)
-_ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?!\w|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
-_SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
-_KINDS = {"%": "percent", "x": "times", "times": "times", "$": "money", "dollars": "money"}  # $ is many countries'
-_KINDS |= {"us$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}
-_ABOUT = re.compile(r"(?:[≈~]|(?:about|approximately|approx\.?|around|roughly)\s) ?", re.IGNORECASE)
-# what makes another amount of the number before it
-_MORE = re.compile(
-    rf"\d|[%‰$€£¥]|\b(?:{_SCALE}|hundreds?|dozens?|percent|per cent|pct|basis points?|bps|times|half|twice|minus|USD|"
-    "EUR|GBP|JPY|dollars?|euros?|zero|two|three|four|five|six|seven|eight|nine|ten)\\b",
-    re.IGNORECASE,
-)
-_DIGITS = 60  # nothing in finance is longer, and a megabyte of digits is an attack
-_PROSE = 10_000  # characters of an answer in which a number is looked for
-
-
-class Amount(NamedTuple):
-    """A number as it is written: "-$1.2 million" is (-1.2, 6, "money", False)."""
-
-    number: Decimal
-    power: int  # of ten, from a scale word
-    kind: str  # "percent", "times", "money" (a dollar sign), "USD" and other codes; "" for a bare number
-    brackets: bool  # accounts write a minus so
-
-    @property
-    def scaled(self) -> Decimal:
-        """The number with its scale word; 5 % is 5."""
-        return shifted(self.number, self.power)
-
-    @property
-    def value(self) -> Decimal:
-        """The number that is meant; 5 % is 0.05."""
-        return shifted(self.number, self.power - 2 * (self.kind == "percent"))
-
-    @property
-    def money(self) -> bool:
-        """Whether it is said to be money."""
-        return self.kind not in ("", "percent", "times")
-
-
-def shifted(number: Decimal, power: int) -> Decimal:
-    """``number`` times ten to the ``power``, not rounded."""
-    with decimal.localcontext() as context:
-        context.prec = 200
-        return number.scaleb(power)
-
-
-def _amount(match: re.Match[str]) -> Amount | None:
-    brackets = bool(match["open"])
-    closed = bool(match["early"]) + bool(match["close"])
-    minuses = brackets + sum(sign not in (None, "+") for sign in (match["sign"], match["minus"]))
-    kinds = {_KINDS.get(text.lower(), text.upper()) for text in match.group("before", "money", "code") if text}
-    kinds = kinds - {"money"} if kinds & {"USD"} else kinds
-    if unit := match["unit"]:
-        kinds.add(_KINDS.get(unit.lower(), "percent"))
-    digits = match["digits"].replace(",", "")
-    if closed != brackets or minuses > 1 or len(kinds) > 1 or len(digits) > _DIGITS:
-        return None
-    if match["scale"] and match["late"]:
-        return None
-    number = Decimal(digits + (match["exponent"] or ""))
-    power = _SCALES.get((match["scale"] or match["late"] or "").lower().removesuffix("s"), 0)
-    # copy_negate, for the unary minus rounds to the context's 28 digits
-    return Amount(number.copy_negate() if minuses else number, power, kinds.pop() if kinds else "", brackets)
-
-
-def plain_number(text: str) -> Amount | None:
-    """The number that ``text`` is, without lead or reason, or None: for right answers."""
-    match = _AT.fullmatch(" ".join(text.split()).rstrip(".")) if len(text) <= _LONGEST_LINE else None
-    return _amount(match) if match else None
-
-
-def number(answer: str, clean: Callable[[str], str] = str) -> Amount | None:
-    """The number that ``answer`` gives, or None.
-
-    A point is always the decimal point and a comma only ever groups thousands: "1.000" is one, "1.000,00" and "0,5"
-    are no numbers. "bn" and "mn" are scale words; "m", "M", "B" and "k" are not, for M is a thousand to some. Brackets
-    are the minus of accounts. "About" and "≈" change nothing: the number is judged as it stands. A reason after it must
-    hold no digit and no word of scale or unit. ``clean`` takes from a line what may stand beside its number.
-    """
-
-    def read(line: str) -> tuple[Amount, bool] | None:
-        line = clean(line)
-        place, led = body(line, _MARKS)
-        if line[:place].endswith("#"):  # a rank
-            return None
-        about = _ABOUT.match(line, place)
-        match = _AT.match(line, about.end() if about else place)
-        amount = _amount(match) if match else None
-        if match is None or amount is None:
-            return None
-        rest = line[match.end() :].rstrip(" ")
-        rest = rest.rstrip("\"'`*_]}”’».!") and rest
-        if rest and (re.match(r"[\"'`*_\]}”’]*[)>+−–—-]", rest) or not _may_follow(rest) or _MORE.search(rest)):
-            return None
-        if rest and "negative" in rest.lower() and amount.number > 0:
-            return None
-        return amount, led
-
-    found: Amount | None = one(answer, read)
-    return found
-
-
-def numbers(text: str) -> Iterator[Amount | None]:
-    """Every number in ``text``, None where it is in doubt; none in a text that is too long."""
-    if len(text) <= _PROSE:
-        for match in _ANYWHERE.finditer("\n".join(" ".join(line.split()) for line in text.splitlines())):
-            yield _amount(match)

@@ -22,7 +22,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-answers: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("answers.py"))))
+amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
+answers = amounts.answers
 
 Item = tuple[str, str]  # output after "Answer:", target
 
@@ -52,7 +53,7 @@ def score_labels(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, An
 
 def score_number(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """``score`` of a row whose target is a number: equal as a number, "1,000" to "1000.0"."""
-    gold, strict = _compared(answers.plain_number(doc["target"])), _compared(answers.number(results[0]))
+    gold, strict = _compared(amounts.plain_number(doc["target"])), _compared(amounts.number(results[0]))
     if gold is None:
         raise ValueError(f"the target is not a number: {doc['target']!r}")
     return {
@@ -75,7 +76,7 @@ def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """
     if doc.get("choices"):
         return score_labels(doc, results)
-    return (score_text if answers.plain_number(doc["target"]) is None else score_number)(doc, results)
+    return (score_text if amounts.plain_number(doc["target"]) is None else score_number)(doc, results)
 
 
 def _theirs(doc: Mapping[str, Any], answer: str) -> dict[str, Item]:

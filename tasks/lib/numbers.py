@@ -12,7 +12,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-answers: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("answers.py"))))
+amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
+answers = amounts.answers
 
 _HALF_CENT = Decimal("0.005")
 _RELATIVE = Decimal("0.001")
@@ -21,7 +22,7 @@ _MONEY = Decimal("0.03")
 
 def _all(answer: str) -> list[Any]:
     """Every number in ``answer``, None where it is in doubt; none in an answer that is too long."""
-    return list(answers.numbers(answers.said(answer)))
+    return list(amounts.numbers(answers.said(answer)))
 
 
 def _only(answer: str) -> Any:
@@ -32,7 +33,7 @@ def _only(answer: str) -> Any:
 
 def parse(answer: str) -> Decimal | None:
     """The number that ``answer`` gives, as a Decimal, or None."""
-    amount = answers.number(answer)
+    amount = amounts.number(answer)
     return amount.value if amount else None
 
 
@@ -43,7 +44,7 @@ def parse_lenient(answer: str) -> Decimal | None:
 
 
 def _gold(doc: Mapping[str, Any]) -> Any:
-    gold = answers.plain_number(doc["answer"])
+    gold = amounts.plain_number(doc["answer"])
     if gold is None:
         raise ValueError(f"the gold answer is not a number: {doc['answer']!r}")
     return gold
@@ -66,11 +67,12 @@ def score_close(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, flo
 
     ``doc`` has ``answer``, the number as text. Right is what is within half a unit of the second decimal (``exact``),
     or within 0.1 % (``acc``), which forgives the rounding of steps and no other formula. A number with a percent sign
-    is right as it is printed or as a hundredth: some questions ask for per cent and some for a share. Lenient takes, of several numbers, the last, where working out ends.
+    is right as it is printed or as a hundredth: some questions ask for per cent and some for a share. Lenient takes,
+    of several numbers, the last, where working out ends.
     """
     gold = _gold(doc).value
     slack = max(_HALF_CENT, abs(gold) * _RELATIVE)
-    strict = answers.number(results[0])
+    strict = amounts.number(results[0])
     lenient = strict or _only(results[0]) or next(reversed(_all(results[0])), None)
     miss, missed = (
         min(abs(read - gold) for read in (one.value, one.scaled)) if one else None for one in (strict, lenient)
@@ -91,11 +93,12 @@ def _printed(gold: Any) -> Decimal:
     """
     if not gold.number:
         return Decimal(0)
-    printed: Decimal = answers.shifted(Decimal("0.5"), min(0, int(gold.number.as_tuple().exponent)))
+    printed: Decimal = amounts.shifted(Decimal("0.5"), min(0, int(gold.number.as_tuple().exponent)))
     if not gold.money:
         return printed
-    bare: Decimal = answers.shifted(Decimal("0.5"), min(0, int(gold.number.normalize().as_tuple().exponent)))
-    return max(printed, min(bare, abs(gold.number) * _MONEY))
+    bare: Decimal = amounts.shifted(Decimal("0.5"), min(0, int(gold.number.normalize().as_tuple().exponent)))
+    most: Decimal = abs(gold.number) * _MONEY
+    return max(printed, min(bare, most))
 
 
 def _as_asked(answer: Any, gold: Any, scale: int) -> Decimal | None:
@@ -110,17 +113,17 @@ def _as_asked(answer: Any, gold: Any, scale: int) -> Decimal | None:
         return None if answer.money or answer.power else answer.number
     if answer.kind == "percent" or (answer.money and not gold.money and not scale):
         return None
-    asked: Decimal = answers.shifted(answer.number, answer.power - scale) if answer.power else answer.number
+    asked: Decimal = amounts.shifted(answer.number, answer.power - scale) if answer.power else answer.number
     return asked
 
 
 def _otherwise(answer: Any, gold: Any, scale: int) -> list[Decimal]:
     """What else a generous reader may take ``answer`` for, in the unit of ``gold``: lenient readings."""
     if gold.kind == "percent":
-        return [] if answer.kind == "percent" or answer.money or answer.power else [answers.shifted(answer.number, 2)]
+        return [] if answer.kind == "percent" or answer.money or answer.power else [amounts.shifted(answer.number, 2)]
     if answer.kind == "percent":
         return [] if gold.money else [answer.value]
-    return [answers.shifted(answer.number, answer.power - scale)]
+    return [amounts.shifted(answer.number, answer.power - scale)]
 
 
 def score_unit(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
@@ -133,8 +136,8 @@ def score_unit(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, floa
     """
     gold, scale = _gold(doc), int(doc["scale"])
     power = gold.power - scale if gold.power else 0
-    right, slack = answers.shifted(gold.number, power), answers.shifted(_printed(gold), power)
-    strict = answers.number(results[0])
+    right, slack = amounts.shifted(gold.number, power), amounts.shifted(_printed(gold), power)
+    strict = amounts.number(results[0])
     lenient = strict or _only(results[0])
     asked = _as_asked(strict, gold, scale) if strict else None
     readings = [_as_asked(lenient, gold, scale), *_otherwise(lenient, gold, scale)] if lenient else []

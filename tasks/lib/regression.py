@@ -15,7 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-answers: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("answers.py"))))
+amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
+answers = amounts.answers
 
 Item = tuple[float, float | None]  # gold, predicted or None
 
@@ -33,7 +34,7 @@ def _value(text: str) -> float | None:
 
 def parse(answer: str) -> float | None:
     """The number on the scale that ``answer`` gives, or None."""
-    amount = answers.number(answer)
+    amount = amounts.number(answer)
     if amount is None or amount.power or amount.kind or amount.brackets or not -1 <= amount.number <= 1:
         return None
     return float(amount.number)

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-answers: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("answers.py"))))
+amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
+answers = amounts.answers
 
 _NAME = r"[A-Z][A-Za-z0-9]{1,254}"
 _TRIM = " \t\"'`*<>/."
@@ -303,14 +304,14 @@ def _bare(text: str, unit: str) -> str:
 
 def parse_amount(answer: str, unit: str = "") -> Any:
     """The number that ``answer`` gives, with or without ``unit``, or None."""
-    return answers.number(answer, lambda line: _bare(line, unit))
+    return amounts.number(answer, lambda line: _bare(line, unit))
 
 
 def parse_amount_lenient(answer: str, unit: str = "") -> Any:
     """The only number in ``answer``, else the only one after its last "=", or None."""
     text = _bare(" ".join(answers.said(answer)[:_PROSE].split()), unit)
     for part in (text, text.rpartition("=")[2]):
-        found = list(answers.numbers(part))
+        found = list(amounts.numbers(part))
         if len({amount and in_unit(amount, unit) for amount in found}) == 1:
             return found[0]
     return None
