@@ -117,8 +117,8 @@ def number(answer: str, clean: Callable[[str], str] = str) -> Amount | None:
         amount = _amount(match) if match else None
         if match is None or amount is None:
             return None
-        rest = line[match.end() :].rstrip(" ")
-        rest = rest.rstrip("\"'`*_]}”’».!") and rest
+        rest = line[match.start() + len(match[0].rstrip()) :]
+        rest = rest.rstrip("\"'`*_]}”’».! ") and rest
         if rest and (_NO_REASON.match(rest) or not answers.may_follow(rest) or _MORE.search(rest)):
             return None
         if rest and "negative" in rest.lower() and amount.number > 0:

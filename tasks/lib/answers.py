@@ -36,7 +36,7 @@ _NOUN = (
     "(?:(?:overall|final|correct|right|best|predicted|financial|sentiment|entity|us-gaap|xbrl|numerical|computed|"
     r"calculated)\s+)*(?:answer|label|class|classification|category|sentiment|tone|stance|polarity|type|score|rating|"
     "value|figure|number|amount|result|ratio|tag|concept|element|formula|option|choice|letter|response|output|"
-    "prediction)"
+    "prediction|entities|list|json(?: list)?)"
 )
 _OF = (
     r"(?:\s+(?:here|(?:of|for|in) (?:this|the|that|an?) (?:[\w-]+ ){0,4}[\w-]+|"
@@ -58,7 +58,9 @@ _LEAD = re.compile(
 _LEADS = 4
 _ARTICLE = re.compile(r"(?:an?|the)\s+(?=[\w\"'*`])", re.IGNORECASE)
 _ANNOUNCEMENT = re.compile(
-    rf"[\s*_#>]*(?:{_COURTESY}[\s!,.:*_]*)?(?:(?:here (?:is|are)|here['’]s|below (?:is|are)) [^.?!:]{{1,120}}:|"
+    rf"(?!.*\b(?:not|no|never|wrong|incorrect|possible)\b)[\s*_#>]*(?:{_COURTESY}[\s!,.:*_]*)?"
+    r"(?:(?:here (?:is|are)|here['’]s|below (?:is|are)) [^.?!:]{1,120}:|the [\w ,'’-]{1,80} (?:is|are):|"
+    r"(?:the )?(?:following )?entities [^.?!:]{0,80}:|"
     rf"(?:(?:the|my)\s+)?{_NOUN}{_OF}{{0,2}}[\s*_]*(?:{_IS})?[\s*_:]*)?[\s*_]*",
     re.IGNORECASE,
 )
@@ -111,29 +113,26 @@ def one(answer: str, read: Read) -> Any:
     return first[0] if first is not None and all(item[0] == first[0] for item in others) else None
 
 
-def announced(text: str) -> str:
-    """``text`` without the lines, fence and lead that announce a structure such as JSON."""
-    text = text.strip()
-    for _ in range(_LEADS):
-        line, _, rest = text.partition("\n")
-        line = " ".join(line[:LONGEST_LINE].split())
-        if rest and line[:1] not in ("[", "{") and (_ANNOUNCEMENT.fullmatch(line) or _FENCE.fullmatch(line)):
-            text = rest.lstrip()
-    if fence := _FENCE.match(text):
-        text = text[fence.end() :].lstrip()
-    if lead := _LEAD.match(text.lstrip("*_ ")):
-        text = text.lstrip("*_ ")[lead.end() :].lstrip(" \n*_`")
-    return text
-
-
-def question_begins(text: str) -> int:
-    """Where a line of ``text`` begins another question; its length where none does."""
+def structure(answer: str) -> tuple[str, int]:
+    """(what is read of ``answer``, where its JSON begins: -1 if more stands before it than dress or announcement)."""
+    text = said(answer).strip()
     place = 0
     for line in text.splitlines(keepends=True):
         if _FIELD.match(line):
-            return place
+            text = text[:place]
+            break
         place += len(line)
-    return len(text)
+    found = re.search(r"[\[{]", text)
+    lines_before = text[: found.start()].splitlines()[-_LINES:] if found else []
+    lines_before = [" ".join(line[:LONGEST_LINE].split()) for line in lines_before]
+    if lines_before and _FENCE.match(lines_before[-1]):
+        lines_before[-1] = _FENCE.sub("", lines_before[-1])
+    before = [line for line in lines_before if line.strip("*_`>#•- ") and not _FENCE.fullmatch(line)]
+    if before and not (_ANNOUNCEMENT.fullmatch(before[-1]) or _TAG.fullmatch(before[-1].strip())):
+        own = before[-1].strip("*_`>#•- ")
+        if body(own + " x")[0] <= len(own):
+            return text, -1
+    return text, found.start() if found else -1
 
 
 # ---------------------------------------------------------------- dress
@@ -146,7 +145,7 @@ _SYMBOLS |= {"\\" + sign: sign for sign in "%$_&"}  # others leave nothing
 _SYMBOL = re.compile(r"\\(?:times|cdot|div|approx|left|right)(?![A-Za-z])|\\[,!; %$_&()\[\]]")
 _MATHEMATICS = re.compile(r"\$+([^$]*\\[^$]*)\$+")
 _NESTED = 8  # commands within each other
-_DENIALS = "❌❎✖✗✘🚫👎⛔❓❔🤷"
+_DENIALS = frozenset("❌❎✖✗✘🚫👎⛔❓❔🤷")
 
 
 def latex(line: str) -> str:
@@ -205,7 +204,7 @@ def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
 # ---------------------------------------------------------------- what follows
 
 _REASON = re.compile(r"\s?(?:$|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
-_HEDGE = re.compile(r"\W*(?:or|perhaps|maybe|possibly|at (?:least|most))\b", re.IGNORECASE)
+_HEDGE = re.compile(r"\W*(?:or|if|unless|perhaps|maybe|possibly|at (?:least|most))\b", re.IGNORECASE)
 # "Positive? Not really", "positive - definitely not", "positive: false", "positive != true"
 _DENIED = "not|no|never|false|wrong|incorrect|untrue"
 _TAKEN_BACK = re.compile(
@@ -221,7 +220,8 @@ def taken_back(rest: str) -> bool:
 
 def may_follow(rest: str, denials: bool = True) -> bool:
     """Whether ``rest`` of a line may stand after its answer (rule 4)."""
-    return bool(_REASON.match(rest)) and not _HEDGE.match(rest) and not (denials and taken_back(rest))
+    doubtful = _HEDGE.match(rest) or (denials and taken_back(rest)) or not _DENIALS.isdisjoint(rest)
+    return bool(_REASON.match(rest)) and not doubtful
 
 
 # ---------------------------------------------------------------- labels

@@ -43,15 +43,15 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_twins)
 
 
 def _listed(answer: str) -> Any:
-    """The JSON with which ``answer`` begins, if nothing but later lines without another list follows; or None."""
-    text = answers.announced(answers.said(answer))
+    """The only JSON of ``answer``, if nothing but dress, an announcement and a reason stand around it; or None."""
+    text, place = answers.structure(answer)
     try:
-        value, end = _DECODER.raw_decode(text)
+        value, end = _DECODER.raw_decode(text, place) if place >= 0 else (None, 0)
     except (ValueError, RecursionError):
         return None
-    rest = text[end:].lstrip(" \t.`*")
-    more = rest[: answers.question_begins(rest)]
-    if (rest and rest[0] not in "\r\n") or _ENTRY.search(more):
+    own, _, later = text[end:].partition("\n")
+    own = answers.undressed(own.strip().lstrip("`*_~"))
+    if not answers.may_follow(own) or _ENTRY.search(own) or _ENTRY.search(later):
         return None
     return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
 

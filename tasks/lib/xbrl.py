@@ -189,9 +189,9 @@ def parse_formula(text: str) -> Sum | None:
     return value if parser.place == len(tokens) else None
 
 
-_MARKS = " \t\"'`*_#•="  # dress before a formula, of which brackets are a part
+_MARKS = " \t\"'“”‘’`*_#•={"  # dress before a formula, of which brackets are a part
 _NAMED = re.compile(r"(?!.*\b(?:not|wrong|incorrect)\b)[A-Za-z][A-Za-z ()'’&-]{0,80}=(?!.*=)", re.IGNORECASE)
-_WORDS_AFTER = re.compile(r"[,;:.] (?!.*(?:us-gaap|\d))[A-Za-z].*")
+_WORDS_AFTER = re.compile(r"(?:[,;:.] | [(–—])(?!.*(?:us-gaap|\d))[A-Za-z –—].*")
 
 
 def _read_formula(line: str) -> tuple[Sum, bool] | None:
@@ -200,7 +200,9 @@ def _read_formula(line: str) -> tuple[Sum, bool] | None:
     line = line[place:]
     if named := _NAMED.match(line):
         line = line[named.end() :]
-    line = _WORDS_AFTER.sub("", line).strip("`*\"' .$")
+    if words := _WORDS_AFTER.search(line):
+        line = line[: words.start()] if answers.may_follow(words[0]) else ""
+    line = line.strip("`*\"'“”‘’ .${}")
     value = None if re.fullmatch(_NAME, line) else parse_formula(line)
     return (value, led) if value is not None else None
 
