@@ -40,6 +40,7 @@ _MORE = re.compile(
 )
 # what makes no number of it: an open bracket's end, a range, a calculation
 _NO_REASON = re.compile(r"[\"'`*_\]}”’]*[)>+−–—-]|\s[)>*/^+=<−]")
+_ITEM = re.compile(r"\d{1,2}[*_]*\.[*_]* \S")  # "1. First": a list is numbered
 _DIGITS = 60  # nothing in finance is longer, and a megabyte of digits is an attack
 _PROSE = 10_000  # characters of an answer in which a number is looked for
 
@@ -121,11 +122,13 @@ def number(answer: str, clean: Callable[[str], str] = str) -> Amount | None:
         rest = rest.rstrip("\"'`*_]}”’».! ") and rest
         if rest and (_NO_REASON.match(rest) or not answers.may_follow(rest) or _MORE.search(rest)):
             return None
+        if _ITEM.match(match[0].strip() + rest):
+            return None
         if rest and "negative" in rest.lower() and amount.number > 0:
             return None
         return amount, led
 
-    found: Amount | None = answers.one(answer, read)
+    found: Amount | None = answers.one(answer, read, lambda a, b: bool(a.scaled == b.scaled or a.value == b.value))
     return found
 
 

@@ -16,6 +16,7 @@ The helpers beside this file load it by its path, for lm-eval gives them no pack
 """
 
 import functools
+import operator
 import re
 import unicodedata
 from collections.abc import Callable, Collection, Sequence
@@ -99,8 +100,8 @@ def lines(answer: str) -> list[str]:
     return found
 
 
-def one(answer: str, read: Read) -> Any:
-    """The only answer that the lines of ``answer`` give, or None."""
+def one(answer: str, read: Read, same: Callable[[Any, Any], bool] = operator.eq) -> Any:
+    """The only answer that the lines of ``answer`` give, or None; ``same``: whether two answers are one."""
     found = lines(answer)
     while len(found) > 1 and _ANNOUNCEMENT.fullmatch(found[0]) and read(found[0]) is None:
         found = found[1:]
@@ -110,7 +111,7 @@ def one(answer: str, read: Read) -> Any:
     if first is None:
         others = [item for item in others if item[1]]
         first = others[0] if others else None
-    return first[0] if first is not None and all(item[0] == first[0] for item in others) else None
+    return first[0] if first is not None and all(same(item[0], first[0]) for item in others) else None
 
 
 def structure(answer: str) -> tuple[str, int]:
