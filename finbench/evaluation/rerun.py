@@ -65,14 +65,9 @@ def rerun(
     are not those of the card.
     """
     quiet()
-    if card.engine == "server":
-        raise FinbenchError("This card is of an endpoint, and does not say which.", "Verify it without --rerun.")
-    _, [candidate] = preflight.choose(card.engine, [_candidate(card, adapter, base)], card.arguments)
     tasks = [catalog.tasks()[score.task] for score in card.scores]
     lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows(card))
-    settings = Settings(engine=card.engine, arguments=card.arguments, seed=card.seed)
-    engine = start_engine([candidate], settings, lm_tasks)
-    engine.use(candidate.beside)
+    engine = engine_of(card, lm_tasks, adapter, base)
     same_versions = card.provenance.packages == environment.versions(environment.packages(card.engine))
     exact = same_versions and engine.dtype in ("float32", "none")
     found = []
@@ -86,6 +81,16 @@ def rerun(
     finally:
         engine.close()
     return found
+
+
+def engine_of(card: Scorecard, lm_tasks: dict[str, Any], adapter: str | None, base: str | None) -> Any:
+    """The card's engine with its subject in use; FinbenchError where the model is not to be had or is another one."""
+    if card.engine == "server":
+        raise FinbenchError("This card is of an endpoint, and does not say which.", "Verify it without --rerun.")
+    _, [candidate] = preflight.choose(card.engine, [_candidate(card, adapter, base)], card.arguments)
+    engine = start_engine([candidate], Settings(engine=card.engine, arguments=card.arguments, seed=card.seed), lm_tasks)
+    engine.use(candidate.beside)
+    return engine
 
 
 def _moved(

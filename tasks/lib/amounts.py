@@ -20,11 +20,12 @@ _SIGN = "[-+−–—‒－﹣]"
 _MONEY = r"(?:US\$|[$€£¥]|USD|EUR|GBP|JPY)"
 _SCALE = r"thousands?|millions?|billions?|trillions?|mn|bn"
 _NUMBER = (  # every gap is at most one space: a run of them must not be tried in every way
-    rf"(?:(?P<before>{_MONEY}) ?(?=\())?(?P<open>\()? ?(?P<sign>{_SIGN})? ?(?P<money>{_MONEY})? ?(?P<minus>{_SIGN})?"
+    rf"(?:(?P<before>{_MONEY}) ?(?=\())?(?P<open>\()? ?(?P<sign>{_SIGN}|(?:minus|negative)\b)? ?"
+    rf"(?P<money>{_MONEY})? ?(?P<minus>{_SIGN})?"
     r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3})?"
     rf"(?: ?(?P<early>\)))? ?(?P<scale>{_SCALE})?"
     r" ?(?P<unit>%|percent(?:age points?)?|per cent|pct|x|times)?"
-    rf" ?(?P<code>USD|EUR|GBP|JPY|dollars)? ?(?P<late>{_SCALE})?(?: ?(?P<close>\)))?"
+    rf" ?(?P<code>USD|EUR|GBP|JPY|dollars|[€£¥])? ?(?P<late>{_SCALE})?(?: ?(?P<close>\)))?"
 )
 _AT = re.compile(_NUMBER, re.IGNORECASE)
 _ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?!\w|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
@@ -40,6 +41,13 @@ _MORE = re.compile(
 )
 # what makes no number of it: an open bracket's end, a range, a calculation
 _NO_REASON = re.compile(r"[\"'`*_\]}”’]*[)>+−–—-]|\s[)>*/^+=<−]")
+# the name of what was asked for, such as "Current ratio =" and "Total assets were"
+_NAMED = re.compile(
+    r"(?!.*\b(?:not|no|never|cannot|\w+n['’]t|wrong|incorrect|un\w+|if|whether|or|between|i|would|could|might|maybe|"
+    r"perhaps|guess|sorry|least|most|than|over|under|above|below)\b)"
+    r"[*_]{0,3}[A-Za-z][A-Za-z ,'’()&/-]{0,80}?[*_]{0,3}(?:\s(?:is|are|was|were|equals)\s|\s?[:=≈])[*_]{0,3}\s?",
+    re.IGNORECASE,
+)
 _ITEM = re.compile(r"\d{1,2}[*_]*\.[*_]* \S")  # "1. First": a list is numbered
 _DIGITS = 60  # nothing in finance is longer, and a megabyte of digits is an attack
 _PROSE = 10_000  # characters of an answer in which a number is looked for
@@ -104,13 +112,15 @@ def plain_number(text: str) -> Amount | None:
 def number(answer: str, clean: Callable[[str], str] = str) -> Amount | None:
     """The number that ``answer`` gives by the rules of ``answers.py``, or None.
 
-    A reason after it must hold no digit and no word of scale or unit. ``clean`` takes from a line what may stand beside
-    its number.
+    In an answer of one line the name of what was asked for may announce it ("Current ratio = 2.25"). A reason after it
+    must hold no digit and no word of scale or unit. ``clean`` takes from a line what may stand beside its number.
     """
 
-    def read(line: str) -> tuple[Amount, bool] | None:
+    def read(line: str) -> tuple[Amount, bool | None] | None:
         line = clean(line)
         place, led = answers.body(line, answers.MARKS)
+        if named := _NAMED.match(line, place):
+            place, led = named.end(), led or None
         if line[:place].endswith("#"):  # a rank
             return None
         about = _ABOUT.match(line, place)

@@ -22,7 +22,8 @@ import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-Read = Callable[[str], tuple[Any, bool] | None]  # a line -> (its answer, whether it is announced), or None
+# a line -> (its answer, whether it is announced; None if it may be of something else), or None
+Read = Callable[[str], tuple[Any, bool | None] | None]
 
 LONGEST_LINE = 4_000  # characters; a longer line is no answer
 _READ = 20_000  # characters in which lines are looked for
@@ -40,20 +41,22 @@ _NOUN = (
     "prediction|entities|list|json(?: list)?)"
 )
 _OF = (
-    r"(?:\s+(?:here|(?:of|for|in) (?:this|the|that|an?) (?:[\w-]+ ){0,4}[\w-]+|"
+    r"(?:\s+(?:here|(?:(?:expressed|conveyed) )?(?:of|for|in) (?:this|the|that|an?) (?:[\w-]+ ){0,4}[\w-]+|"
     r"(?:of|for) [\"“'][^\"”]{1,100}[\"”']))"
 )
-_TEXT = r"(?:(?:financial|news)\s+)*(?:sentence|headline|statement|text|tweet|post|news|article|message)"
+_TEXT = r"(?:(?:given|financial|news)\s+)*(?:sentence|headline|statement|text|tweet|post|news|article|message)"
 _AS = r"(?:best )?(?:classified|categori[sz]ed|label?led|described|rated) as"
 _IS = rf"(?:(?:is|are|was|were)(?: {_AS})?|(?:can|should) be {_AS}|equals)"
 _LEAD = re.compile(
-    rf"(?P<courtesy>{_COURTESY}\s*[!,.:]\s*|(?:based on|according to|given) [^,.:;?!]{{1,100}},\s*)|"
-    rf"(?:(?:the|this|its?|my)\s+)?{_NOUN}[*_\"'`]*{_OF}{{0,2}}[*_\"'`]*\s*"
+    rf"(?P<courtesy>{_COURTESY}\s*[!,.:]\s*|(?:based on|according to|given (?!that\b)) ?[^,.:;?!]{{1,100}},\s*|"
+    r"(?:so|thus|therefore|hence|overall)(?:[,:]\s*|\s+(?=the\s|it\s))|"
+    r"in (?:one word|short|summary|conclusion)[,:]\s*)|"
+    rf"(?:(?:the|this|its?|my)\s+)?(?:{_TEXT}['’]s\s+)?{_NOUN}[*_\"'`]*{_OF}{{0,2}}[*_\"'`]*\s*"
     rf"(?:{_IS}(?:\s*:|\b)|(?P<copula>:|=|→|->|≈|-(?!\d)|–(?!\d)))\s*:?\s*|"
     r"(?:it|this|that)(?:['’]s| is)\s+|(?:option|choice|letter)\s+(?=\(?[a-z]\b)|"
     rf"(?:the|this)\s+{_TEXT}\s+(?:{_IS}|has|expresses|conveys|shows)\s+|"
     rf"[\"“][^\"”]{{1,100}}[\"”]\s+(?:{_IS}|refers to)\s+|"
-    r"i (?:would )?(?:classify|categori[sz]e|label|rate) (?:this|it|the \w+(?: of this \w+)?)(?: \w+)? as\s+",
+    r"i(?:['’]d| would)? (?:classify|categori[sz]e|label|rate) (?:this|it|the \w+(?: of this \w+)?)(?: \w+)? as\s+",
     re.IGNORECASE,
 )
 _LEADS = 4
@@ -107,7 +110,9 @@ def one(answer: str, read: Read, same: Callable[[Any, Any], bool] = operator.eq)
         found = found[1:]
     given = [read(line) for line in found]
     first = given[0] if given else None
-    others = [item for item in given[1:] if item is not None]
+    if len(given) > 1 and first is not None and first[1] is None:  # a line of working
+        first = None
+    others = [item for item in given[1:] if item is not None and item[1] is not None]
     if first is None:
         others = [item for item in others if item[1]]
         first = others[0] if others else None
