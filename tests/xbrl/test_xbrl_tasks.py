@@ -277,11 +277,24 @@ def figure(answer: str) -> tuple[float, float]:
 
 
 def test_tags_of_figures() -> None:
-    for right in ("GoodwillGross", "us-gaap:GoodwillGross", " `GoodwillGross`.", "The tag is GoodwillGross", "GoodwillGross\nas said"):
+    for right in (
+        "GoodwillGross",
+        "us-gaap:GoodwillGross",
+        " `GoodwillGross`.",
+        "The tag is GoodwillGross",
+        "GoodwillGross\nas said",
+    ):
         assert figure(right) == (1, 1), right
     for lenient in ("goodwillgross", "I think GoodwillGross"):
         assert figure(lenient) == (0, 1), lenient
-    for wrong in ("", "Goodwill", "Goodwill or GoodwillGross", "GoodwillGross\nGoodwill", "<think>GoodwillGross", "Assets"):
+    for wrong in (
+        "",
+        "Goodwill",
+        "Goodwill or GoodwillGross",
+        "GoodwillGross\nGoodwill",
+        "<think>GoodwillGross",
+        "Assets",
+    ):
         assert figure(wrong) == (0, 0), wrong
 
 
