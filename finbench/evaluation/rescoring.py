@@ -6,19 +6,19 @@ the model can be asked one document each, and its answer counts only if it has t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles
-from finbench.core import catalog
+from finbench.core import catalog, seal
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import Score, Scorecard, Task
 from finbench.core.seal import salted
-from finbench.evaluation import rescore, verification
+from finbench.evaluation import rescore
 from finbench.evaluation.rerun import engine_of
 from finbench.scoring import clusters_of, metrics, prompts, split_metrics, values_of
 
@@ -48,17 +48,18 @@ def rescore_cards(
 ) -> list[Rescored]:
     """Score cards (files, or folders of them) anew where they lie; one of the present versions stays as it is.
 
-    A card is scored anew whole or not at all: only if nothing else is wrong with it, its rows are here, and every
-    answer is known. ``ask``: the model, found as for ``finbench verify --rerun``, is asked for the answers of which
+    A card is scored anew whole or not at all: only if nobody has edited it, its rows are here, and every answer is
+    known. ``ask``: the model, found as for ``finbench verify --rerun``, is asked for the answers of which
     only a hash is known. Raises FinbenchError where the data or the model are not to be had.
     """
     quiet()
-    found = []
+    found: list[Rescored] = []
+    loaded: dict[str, Any] = {}
     for path in cardfiles.expand(cards):
         card = cardfiles.read(path)
         older = [score for score in card.scores if _task(path, score).version > score.version]
         try:
-            changes = _card(path, card, older, data_dir, (adapter, base) if ask else None) if older else []
+            changes = _card(path, card, older, loaded, data_dir, (adapter, base) if ask else None) if older else []
             found.append(Rescored(str(path), changes))
         except _Refused as reason:
             found.append(Rescored(str(path), refused=str(reason)))
@@ -80,29 +81,25 @@ def _card(
     path: Path,
     card: Scorecard,
     older: Sequence[Score],
+    loaded: dict[str, Any],
     data_dir: Path | None,
     where: tuple[str | None, str | None] | None,
 ) -> list[str]:
     """Write the card with its older scores anew; a line for each."""
     if card.samples is None or card.origin != "finbench":
         raise _Refused("it holds no answers of finbench's own run")
+    if card.seal is None or seal.edited(cardfiles.raw(path)):
+        raise _Refused("it was edited after it was written, or has no seal")
     before, by_task = sha256_file(path), cardfiles.rows_by_task(path, card)
     names = {score.task for score in older}
-    spared = {f"scores[{name}].version" for name in names}
-    spared |= {f"scores[{name}].{what}" for name in names for what in ("licence", "prompt_style", "baselines")}
-    for fault in verification.verify(path, data_dir=path.parent / ".none").faults:
-        if fault.field not in spared and not any(fault.field.startswith(f"samples[{name} ") for name in names):
-            raise _Refused(f"it cannot be trusted: {fault.field} {fault.message}")
-    lm_tasks = prompts.load(
-        [catalog.tasks()[name] for name in names], data_dir, card.shots, card.seed, rescore.chosen_rows(card)
-    )
+    lm_tasks = _loaded(card, names, loaded, data_dir)
     engine = engine_of(card, lm_tasks, *where) if where else None
     scores, lines = [], []
     try:
         for score in card.scores:
             if score.task in names:
                 made, rows = _anew(card, score, by_task[score.task], lm_tasks[score.task], engine)
-                lines.append(_said(score, made, by_task[score.task], rows))
+                lines.append(_said(score, made, _moved(by_task[score.task], rows)))
                 score, by_task[score.task] = made, rows
             scores.append(score)
     finally:
@@ -114,6 +111,16 @@ def _card(
         made_card = card.model_copy(update={"scores": scores})
         cardfiles.write(path, made_card, [row for score in scores for row in by_task[score.task]])
     return lines
+
+
+def _loaded(card: Scorecard, names: set[str], loaded: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
+    """The card's tasks with their rows; cards that ask alike share them in ``loaded``."""
+    chosen = rescore.chosen_rows(card)
+    keys = {name: stable_json([name, card.shots, card.seed, chosen]) for name in sorted(names)}
+    if new := [catalog.tasks()[name] for name, key in keys.items() if key not in loaded]:
+        for name, lm_task in prompts.load(new, data_dir, card.shots, card.seed, chosen).items():
+            loaded[keys[name]] = lm_task
+    return {name: loaded[key] for name, key in keys.items()}
 
 
 def _anew(card: Scorecard, score: Score, rows: Rows, lm_task: Any, engine: Any) -> tuple[Score, list[dict[str, Any]]]:
@@ -136,11 +143,13 @@ def _anew(card: Scorecard, score: Score, rows: Rows, lm_task: Any, engine: Any) 
             f"of {score.task} {len(unknown):,} answers, {words:,} different ones, are hashes of unknown words"
         )
     fresh = [made[row["index"]] for row in rows]
-    strict, lenient, parse_rate = split_metrics(values_of(fresh), metrics.aggregations(task.name), clusters_of(fresh))
-    update = {"version": task.version, "task_digest": task.digest, "parse_rate": parse_rate}
+    update: dict[str, Any] = {"version": task.version, "task_digest": task.digest}
     update |= {"licence": task.licence, "prompt_style": task.prompt_style}
-    # metrics whose values quote restricted text follow from no row
-    update |= {"metrics": score.metrics | strict, "lenient": score.lenient | lenient}
+    if _moved(rows, fresh):
+        by_name = metrics.aggregations(task.name)
+        strict, lenient, parse_rate = split_metrics(values_of(fresh), by_name, clusters_of(fresh))
+        # metrics whose values quote restricted text follow from no row
+        update |= {"metrics": score.metrics | strict, "lenient": score.lenient | lenient, "parse_rate": parse_rate}
     return score.model_copy(update=update), fresh
 
 
@@ -154,8 +163,12 @@ def _asked(card: Scorecard, rows: Rows, lm_task: Any, engine: Any) -> dict[str, 
     return {salted(answer): answer for answer in answers if salted(answer) in one}
 
 
-def _said(old: Score, new: Score, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> str:
+def _moved(before: Rows, after: Rows) -> int:
+    """How many rows read otherwise."""
     pairs = zip(before, after, strict=True)
-    moved = sum(stable_json(one["values"]) != stable_json(other["values"]) for one, other in pairs)
+    return sum(stable_json(one["values"]) != stable_json(other["values"]) for one, other in pairs)
+
+
+def _said(old: Score, new: Score, moved: int) -> str:
     main = f"{new.main_metric} {old.metrics[new.main_metric].value:.4f} -> {new.metrics[new.main_metric].value:.4f}"
     return f"{new.task}: version {old.version} -> {new.version}, {moved:,} of {new.n:,} rows read otherwise; {main}"
