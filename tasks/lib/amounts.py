@@ -138,7 +138,10 @@ def number(answer: str, clean: Callable[[str], str] = str) -> Amount | None:
             return None
         return amount, led
 
-    found: Amount | None = answers.one(answer, read, lambda a, b: bool(a.scaled == b.scaled or a.value == b.value))
+    def same(one: Amount, other: Amount) -> bool:
+        return one.scaled == other.scaled or one.value == other.value
+
+    found: Amount | None = answers.one(answer, read, same, working=True)
     return found
 
 

@@ -91,21 +91,24 @@ def said(answer: str) -> str:
     return rest.strip(_UNSEEN)
 
 
-def lines(answer: str) -> list[str]:
-    """The lines that may answer, undressed, with single spaces: no fence, nothing from another question on."""
+def lines(answer: str, working: bool = False) -> list[str]:
+    """The lines that may answer, undressed, with single spaces: no fence, nothing from another question on.
+
+    ``working``: equations before a box of LaTeX are no part of its line.
+    """
     found: list[str] = []
     for line in said(answer).strip()[:_READ].splitlines()[:_LINES]:
         if len(line) > LONGEST_LINE or _FIELD.match(line):
             break
-        line = undressed(" ".join(line.split()))
+        line = undressed(" ".join(line.split()), working)
         if line and not _FENCE.fullmatch(line) and not _TAG.fullmatch(line):
             found.append(line)
     return found
 
 
-def one(answer: str, read: Read, same: Callable[[Any, Any], bool] = operator.eq) -> Any:
+def one(answer: str, read: Read, same: Callable[[Any, Any], bool] = operator.eq, working: bool = False) -> Any:
     """The only answer that the lines of ``answer`` give, or None; ``same``: whether two answers are one."""
-    found = lines(answer)
+    found = lines(answer, working)
     while len(found) > 1 and _ANNOUNCEMENT.fullmatch(found[0]) and read(found[0]) is None:
         found = found[1:]
     given = [read(line) for line in found]
@@ -154,14 +157,18 @@ _NESTED = 8  # commands within each other
 _DENIALS = frozenset("❌❎✖✗✘🚫👎⛔❓❔🤷")
 
 
-def latex(line: str) -> str:
-    r"""``line`` without the LaTeX around answers; \frac{a}{b} becomes ((a) / (b)), a \boxed{} "answer: ..."."""
+def latex(line: str, working: bool = False) -> str:
+    r"""``line`` without the LaTeX around answers; \frac{a}{b} becomes ((a) / (b)).
+
+    A \boxed{} alone becomes "answer: ...", and with ``working`` one to which equations lead.
+    """
     if "\\" in line:
         line = _MATHEMATICS.sub(r"\1", line)
         for _ in range(_NESTED):
             boxes = _BOX.findall(line)
-            # equations before the box are working; words before it are read as words before any answer
-            if len(boxes) == 1 and not re.search("[A-Za-z]{3}", _COMMANDS.sub("", _FRACTION.sub("", line))):
+            # words before the box are read as words before any answer
+            words = re.search("[A-Za-z]{3}", _COMMANDS.sub("", _FRACTION.sub("", line)))
+            if len(boxes) == 1 and not (words if working else re.search(r"\w", _BOX.sub("", line))):
                 line = f"answer: {boxes[0]}"
             line, commands = _COMMANDS.subn(r"\1", line)
             line, fractions = _FRACTION.subn(r"((\1) / (\2))", line)
@@ -179,9 +186,9 @@ def _emoji(character: str) -> bool:
     )  # fmt: skip
 
 
-def undressed(line: str) -> str:
+def undressed(line: str, working: bool = False) -> str:
     """``line`` without LaTeX, a pair of XML tags, and emoji at its ends."""
-    line = latex(line)
+    line = latex(line, working)
     if pair := _PAIR.fullmatch(line):
         line = f"{pair[1]}: {pair[2]}" if re.fullmatch(_NOUN, pair[1], re.IGNORECASE) else pair[2]
     line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>$", "", line)
