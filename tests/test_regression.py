@@ -66,7 +66,7 @@ def test_the_lenient_reading_never_contradicts_the_strict_one(answer: str) -> No
 
 
 def test_an_answer_scores() -> None:
-    result = regression.score({"score": "-0.374"}, ["It is 0.5"])
+    result = regression.score({"score": "-0.374"}, ["I think it is 0.5"])
     assert result == {
         "r2": (-0.374, None),
         "mse": (-0.374, None),

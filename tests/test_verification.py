@@ -581,6 +581,8 @@ def test_committed_cards_can_be_believed_and_are_of_todays_tasks() -> None:
     places = sorted((Path(__file__).parent.parent / "leaderboards" / "scorecards").glob("*.json"))
     assert places
     for path in places:
+        if path.stem.startswith("suite-"):  # of earlier versions: leaderboards/README.md
+            continue
         found = verify(path)
         assert (found.level, found.faults) == ("samples-attached", []), path.name
 

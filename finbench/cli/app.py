@@ -49,8 +49,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
 _SETTINGS: dict[str, dict[str, Any]] = {"lm-eval": {"ignore_unknown_options": True, "help_option_names": []}}
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     "card": (
-        "Scorecards of others in, ours out in other formats.",
-        {"import": cards.card_import, "export": cards.card_export},
+        "Scorecards of others in, ours out in other formats, older ones by the tasks of today.",
+        {"import": cards.card_import, "export": cards.card_export, "rescore": cards.card_rescore},
     ),
     "tasks": (
         "The tasks: list, show, check; their folder for lm-eval; a benchmark of your own rows.",

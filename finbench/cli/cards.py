@@ -94,6 +94,19 @@ def card_export(
     return Found(written, lambda: typer.echo("\n".join(written)))
 
 
+def card_rescore(
+    cards: Cards,
+    ask: Annotated[bool, "--ask", "Ask the model where a card holds only the hash of an answer."] = False,
+    adapter: Annotated[str | None, "The cards' adapter, for --ask."] = None,
+    base: CardBase = None,
+    data_dir: DataDir = None,
+) -> Found:
+    """Score cards of earlier versions of their tasks anew, where they lie, from the answers that they hold."""
+    found = evaluation.rescore_cards(cards, data_dir=data_dir, ask=ask, adapter=adapter, base=base)
+    fault = typer.Exit(1) if any(one.refused for one in found) else None
+    return Found([one.as_dict() for one in found], lambda: show.scorecards.rescored(found), fault)
+
+
 def board_add(
     cards: Annotated[list[Path], "Scorecards, folders of them, or lm-eval's output folder."],
     to: Annotated[Path, "Leaderboard folder."] = Path("leaderboards"),

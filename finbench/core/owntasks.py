@@ -21,7 +21,7 @@ from finbench.core import paths, taskcode
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Task
-from finbench.core.taskfiles import Function, functions, merged, read_yaml
+from finbench.core.taskfiles import Function, functions, loads, merged, read_yaml
 
 LM_EVAL = "lm_eval:"  # before the name of one of lm-eval's own tasks
 FAMILY = "own"  # of every such task, whatever it says: it is never ranked
@@ -187,14 +187,16 @@ def _version(stated: Any) -> int:
 def definition(config: Mapping[str, Any], files: Iterable[Path], root: Path) -> str:
     """SHA-256 of what defines a task: the YAML files and the helpers that render and score.
 
-    The loader of rows is left out: what it yields is covered by the data digest. Of a helper outside of ``root`` (of
-    lm-eval itself) only the name counts.
+    Helpers that these load are helpers too. The loader of rows is left out: the data digest covers what it yields. Of a
+    helper outside of ``root`` (of lm-eval itself) only the name counts.
     """
     stated = {part for key, value in config.items() if key != "custom_dataset" for part in functions(value)}
     helpers = {(part.home or root) / part.module for part in stated}
     inside = {path for path in helpers if path.is_file() and path.resolve().is_relative_to(root)}
     sha = hashlib.sha256()
-    for path in [*files, *sorted(inside)]:
+    yamls, done = [*files], set[Path]()
+    queue = [*yamls, *sorted(inside)]
+    for path in queue:
         try:
             content = path.read_bytes().replace(b"\r\n", b"\n")
         except OSError as fault:
@@ -202,6 +204,9 @@ def definition(config: Mapping[str, Any], files: Iterable[Path], root: Path) -> 
                 f"{path}: cannot be read ({fault.strerror})", "Put it back, or install it again."
             ) from fault
         sha.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
+        loaded = [] if path in yamls else [one for one in loads(path) if one.is_file() and one.name != "rows.py"]
+        queue += [one for one in loaded if one not in done]
+        done.update(loaded)
     return sha.hexdigest()
 
 

@@ -5,6 +5,7 @@ A task YAML may include others and name functions; both are kept as they are wri
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from finbench.core.errors import FinbenchError, near_misses
 _LARGEST = 1_000_000  # characters of a configuration
 _FILES = 50  # of one task with its includes
 _MERGED = 10_000  # keys of a mapping
+_BESIDE = re.compile(rb'with_name\("(\w+\.py)"\)')  # how a helper of tasks/lib loads another
 _NODES = 200_000  # of one with its aliases written out: more is a bomb
 
 
@@ -156,3 +158,8 @@ def functions(value: Any) -> Iterable[Function]:
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for part in parts:
         yield from functions(part)
+
+
+def loads(helper: Path) -> list[Path]:
+    """The helpers that a helper loads from beside it, by its text."""
+    return [helper.with_name(name.decode()) for name in _BESIDE.findall(helper.read_bytes())]

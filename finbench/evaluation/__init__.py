@@ -1,7 +1,8 @@
 """Subjects and tasks in, scorecards out; and scorecards verified.
 
 Read in this order: ``subjects`` (who), ``preflight`` (by which engine), ``evaluator`` (the whole run), ``journal``
-(answers so far), ``scored`` (one score). ``verification`` uses ``rescore`` (without the model) and ``rerun`` (with it).
+(answers so far), ``scored`` (one score). ``verification`` and ``rescoring``, of cards of earlier versions, use
+``rescore`` (without the model) and ``rerun`` (with it).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from finbench.evaluation.harness import run_lm_eval
     from finbench.evaluation.lmeval import import_card
     from finbench.evaluation.newtask import NewTask, new_task
+    from finbench.evaluation.rescoring import Rescored, rescore_cards
     from finbench.evaluation.subjects import Candidate, candidates
     from finbench.evaluation.verification import Verification, verify
 else:
@@ -27,6 +29,7 @@ __all__ = [
     "Candidate",
     "DoctorLine",
     "NewTask",
+    "Rescored",
     "Verification",
     "candidates",
     "check_tasks",
@@ -35,6 +38,7 @@ __all__ = [
     "import_card",
     "new_task",
     "preflight",
+    "rescore_cards",
     "run_lm_eval",
     "verify",
 ]

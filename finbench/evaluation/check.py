@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,14 @@ TITLES = {
 }
 
 
+def _code(text: str) -> str:
+    """``text`` as code inside a table of Markdown."""
+    text = text.replace("\n", "⏎").replace("|", "\\|")
+    marks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    inner = f" {text} " if text[:1] in ("`", " ") or text[-1:] in ("`", " ") else text
+    return f"{marks}{inner}{marks}" if text else "(nothing)"
+
+
 def page() -> str:
     """Every task with its size, metrics, baselines, licence and what was corrected, as Markdown from the YAMLs."""
     known = catalog.shipped_tasks()
@@ -197,6 +206,8 @@ def page() -> str:
         sets=sets,
         table=paths.helper("sets").SETS,
         sizes=measured(),
+        answers=json.loads((paths.shipped("tasks") / "answers.json").read_text(encoding="utf-8")),
+        code=_code,
     )
     return wrapped(text)
 

@@ -12,6 +12,7 @@ import yaml
 from finbench.core import catalog, owntasks, paths
 from finbench.core.files import stable_json
 from finbench.core.settings import TaskSettings
+from finbench.core.taskfiles import loads
 from finbench.data import SPLITS
 
 
@@ -28,8 +29,10 @@ def write(
         config |= part
         shutil.copyfile(paths.shipped("tasks") / template, folder / template)
     (folder / "lib").mkdir()
-    for module in sorted(modules | ({"lib/numbers.py"} if "lib/within.py" in modules else set())):
-        shutil.copyfile(paths.shipped("tasks") / module, folder / module)
+    helpers = [paths.shipped("tasks") / module for module in sorted(modules)]
+    for helper in helpers:  # grows: one may load others
+        shutil.copyfile(helper, folder / "lib" / helper.name)
+        helpers += [one for one in loads(helper) if one not in helpers]
     (folder / "rows").mkdir()
     for split in SPLITS:
         if divided[split]:

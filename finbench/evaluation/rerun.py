@@ -67,20 +67,9 @@ def rerun(
     are not those of the card.
     """
     quiet()
-    candidate, arguments = _candidate(card, adapter, base), dict[str, Any](card.arguments)
-    if card.engine in preflight.ENDPOINTS:
-        arguments |= {"url": base} if base else {}
-        names = [name for score in card.scores for name in (score.hosted.models if score.hosted else ())]
-        arguments |= {"answered_by": names[0]} if names else {}
-        arguments |= (
-            {"withheld": "wrong"} if any(score.hosted and score.hosted.withheld for score in card.scores) else {}
-        )
-    _, [candidate] = preflight.choose(card.engine, [candidate], arguments)
     tasks = [catalog.tasks()[score.task] for score in card.scores]
     lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows(card))
-    settings = replace(profiles.settings_of(card), arguments=arguments)
-    engine = start_engine([candidate], settings, lm_tasks)
-    engine.use(candidate.beside)
+    engine = engine_of(card, lm_tasks, adapter, base)
     same_versions = card.provenance.packages == environment.versions(environment.packages(card.engine))
     exact = same_versions and engine.dtype in ("float32", "none")
     found = []
@@ -94,6 +83,21 @@ def rerun(
     finally:
         engine.close()
     return found
+
+
+def engine_of(card: Scorecard, lm_tasks: dict[str, Any], adapter: str | None, base: str | None) -> Any:
+    """The card's engine with its subject in use; FinbenchError where the model is not to be had or is another one."""
+    candidate, arguments = _candidate(card, adapter, base), dict[str, Any](card.arguments)
+    if card.engine in preflight.ENDPOINTS:
+        arguments |= {"url": base} if base else {}
+        names = [name for score in card.scores for name in (score.hosted.models if score.hosted else ())]
+        arguments |= {"answered_by": names[0]} if names else {}
+        withheld = any(score.hosted and score.hosted.withheld for score in card.scores)
+        arguments |= {"withheld": "wrong"} if withheld else {}
+    _, [candidate] = preflight.choose(card.engine, [candidate], arguments)
+    engine = start_engine([candidate], replace(profiles.settings_of(card), arguments=arguments), lm_tasks)
+    engine.use(candidate.beside)
+    return engine
 
 
 def _moved(

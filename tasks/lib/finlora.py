@@ -1,8 +1,7 @@
 """Two scorers of FinLoRA's own rows side by side: a strict one, and what FinLoRA measured. Standard library only.
 
-Strict (``acc``, ``macro_f1``, ``parse_rate``): the first line leads with exactly one label, as a whole word followed by
-nothing or punctuation, and names no other; a number equals the target as a number; a text equals it but for case,
-spacing and the final stop.
+Strict (``acc``, ``macro_f1``, ``parse_rate``), by the rules of ``answers.py``: the answer leads with exactly one label
+and names no other; a number equals the target as a number; a text equals it but for case, spacing and the final stop.
 
 FinLoRA (``finlora_acc``, ``finlora_f1``; Wang et al. 2025, arXiv 2505.19819, written from a description of its test
 script): the text after the last "Answer:" is the output; the labels are the targets of the whole test; the label that
@@ -15,18 +14,19 @@ are those of the items that are scored: with ``--limit`` there are fewer.
 
 import collections
 import functools
-import re
+import runpy
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
+answers = amounts.answers
 
 Item = tuple[str, str]  # output after "Answer:", target
 
-_TRIM = " \t\r\n\"'`*_#>([{<“”‘’«»:.-"
-_LEAD = re.compile(r"(?:the\s+)?answer\s*(?:is\s*:?|:)\s*")
-_AFTER = re.compile(r"\s*(?:$|[.,;:!)\]}>\"'`*_”’»–—])")
-_NUMBER = re.compile(r"\(?[-+−]?\$?[-+−]?(?:\d{1,3}(?:,\d{3})+|\d{1,40})(?:\.\d{0,40})?\s?%?\)?\.?")
 _INDEXED = 4  # characters by which labels are found; more makes the index larger and no faster
 
 
@@ -34,48 +34,15 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def _said(answer: str) -> str:
-    """The answer without the thinking before it; thinking that does not end is no answer."""
-    _, end, said = answer.rpartition("</think>")
-    return said if end else "" if answer.lstrip().startswith("<think>") else answer
-
-
-def _first_line(answer: str) -> str:
-    return next(iter(_said(answer).strip().splitlines()), "")
-
-
-@functools.lru_cache(maxsize=64)
-def _pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """Whole-word alternation, the longest label first; "_" is markdown, a hyphenated word another word."""
-    words = sorted({_plain(label) for label in labels}, key=lambda word: (-len(word), word))
-    return re.compile(r"(?<![^\W_])(?<![^\W_]-)(?:" + "|".join(map(re.escape, words)) + r")(?![^\W_]|-\w|\.\d)")
-
-
-def _label(answer: str, labels: Sequence[str]) -> str | None:
-    line = _plain(_first_line(answer)).lstrip(_TRIM)
-    lead = _LEAD.match(line)
-    line = line[lead.end() :].lstrip(_TRIM) if lead else line
-    found = list(_pattern(tuple(labels)).finditer(line))
-    names = {match.group() for match in found}
-    if len(names) != 1 or found[0].start() or not _AFTER.match(line, found[0].end()):
-        return None
-    return next(label for label in labels if _plain(label) in names)
-
-
-def _number(text: str) -> tuple[Decimal, bool] | None:
-    """(number, percent sign or not) that the first line of ``text`` is, or None: 5% equals neither 5 nor 0.05."""
-    line = _first_line(text).strip()
-    if len(line) > 100 or not _NUMBER.fullmatch(line) or line.startswith("(") != line.rstrip(".").endswith(")"):
-        return None
-    value = Decimal(re.sub(r"[^\d.]", "", line).rstrip("."))
-    minuses = line.startswith("(") + sum(line.count(sign) for sign in "-−")
-    return None if minuses > 1 else (value.copy_negate() if minuses else value, "%" in line)
+def _compared(amount: Any) -> tuple[Decimal, bool] | None:
+    """(number, percent sign or not): 5% equals neither 5 nor 0.05."""
+    return (amount.scaled, amount.kind == "percent") if amount else None
 
 
 def score_labels(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """``score`` of a row whose ``choices`` are labels."""
     labels = tuple(doc["choices"])
-    strict = _label(results[0], labels)
+    strict = answers.label(results[0], labels)
     return {
         "acc": float(strict == doc["target"]),
         "macro_f1": (doc["target"], strict, labels),
@@ -86,7 +53,7 @@ def score_labels(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, An
 
 def score_number(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """``score`` of a row whose target is a number: equal as a number, "1,000" to "1000.0"."""
-    gold, strict = _number(doc["target"]), _number(results[0])
+    gold, strict = _compared(amounts.plain_number(doc["target"])), _compared(amounts.number(results[0]))
     if gold is None:
         raise ValueError(f"the target is not a number: {doc['target']!r}")
     return {
@@ -98,7 +65,7 @@ def score_number(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, An
 
 def score_text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """``score`` of a row whose target is a text: equal but for case, spacing and the final stop."""
-    said, gold = (_plain(text).rstrip(".") for text in (_said(results[0]), doc["target"]))
+    said, gold = (_plain(text).rstrip(".") for text in (answers.said(results[0]), doc["target"]))
     return {"acc": float(said == gold), "parse_rate": float(bool(said)), **_theirs(doc, results[0])}
 
 
@@ -109,7 +76,7 @@ def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """
     if doc.get("choices"):
         return score_labels(doc, results)
-    return (score_text if _number(doc["target"]) is None else score_number)(doc, results)
+    return (score_text if amounts.plain_number(doc["target"]) is None else score_number)(doc, results)
 
 
 def _theirs(doc: Mapping[str, Any], answer: str) -> dict[str, Item]:

@@ -1,121 +1,55 @@
 """Scoring of answers that should be one of a fixed set of labels. Standard library only.
 
-Strict is the main number. The first line of the answer must *lead* with exactly one label, as a whole word,
-perhaps after "The sentiment is" or "Answer:"; nothing but punctuation (or "sentiment", "tone") may follow the
-label directly, no second label may appear in that line, and its end may not take the label back ("positive? no").
-"positive", "Positive.", "**positive**", "The sentiment is positive" and "Positive, because sales rose" are answers;
-"not positive", "positive or neutral", "I cannot say whether it is positive" and "" are not. Lenient takes the only
-label that occurs anywhere in the answer as a whole word and is not negated. Neither ever falls back to a default
+Strict is the main number, read by the rules of ``answers.py``: the answer leads with exactly one label, as a whole
+word. "positive", "Positive.", "**positive**", "The sentiment is positive" and "Positive, because sales rose" are
+answers; "not positive", "positive or neutral", "I cannot say whether it is positive" and "" are not. Lenient takes the
+only label that occurs anywhere in the answer as a whole word and is not negated. Neither ever falls back to a default
 label, and the label set comes from the task, never from the gold column. A label of several words counts only whole
 ("positive" is not "mildly positive", nor is "strongly positive" "strong positive"); of labels that begin alike the
 longest that fits is meant; a label that is a number is not found inside another number ("10" in "100", "10.5", "-10"
-or "10%"). Thinking before
-"</think>" is no part of the answer.
+or "10%"); a label of one letter is read in its own case ("a" is an article).
 """
 
 import bisect
 import collections
-import functools
 import math
 import re
-import unicodedata
+import runpy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+answers: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("answers.py"))))
 
 Item = tuple[str, str | None, Sequence[str]]  # gold, predicted or None, labels
 
-_LEAD = re.compile(
-    r"(?:(?:the|this|its?)\s+)?(?:(?:overall|final|correct|best)\s+)?"
-    r"(?:answer|label|sentiment|tone|class|category|(?:entity\s+)?type)[*_]*\s*"
-    r"(?:(?:here|of (?:this|the) \w+)\s+)?(?:is|:|=|-)\s*:?\s*"
-)
-_TRIM = " \t\r\n\"'`*_#>([{<“”‘’«»:.-"
-_TAIL = re.compile(r"(?:\s+(?:sentiment|tone|outlook|label|answer))?\s*(?:$|[.,;:!)\]}>\"'`*_”’»–—-])")
-# "Positive? Not really", "positive - definitely not", "positive: false", "positive != true"
-_TAKEN_BACK = re.compile(
-    r"\W+(?:\w+\W+){0,4}(?:not|no|never|false|wrong|incorrect|untrue)(?:\W+(?:really|quite|sure|at all|exactly))?\W*"
-)
 _NEGATION = (
     r"\b(?:not|never|neither|nor|without|hardly|cannot|non|less|far from|anything but|rather than|instead of|"
     r"(?:ca|is|ai|are|was|were|do|does|did|would|could)nt)\b|n['’]t\b"
 )
-_NEGATIONS = re.compile(_NEGATION)
-_NEGATIONS_AND_NO = re.compile(_NEGATION + r"|\b(?:no|nothing|none)\b")
+_NEGATIONS = re.compile(_NEGATION, re.IGNORECASE)
+_NEGATIONS_AND_NO = re.compile(_NEGATION + r"|\b(?:no|nothing|none)\b", re.IGNORECASE)
 _GAP = re.compile(r"(?:[^\w.!?]+\w+){0,6}[^\w.!?]*")  # through which a negation reaches a label: words of one sentence
 _REACH = 200  # characters of that gap at most; bounds the time of a long answer
 
 
-def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
-
-
-_ENDS = re.compile(r"(?:\s?(?:</s>|<eos>|<\|[^<>|]{1,30}\|>))+\s?$")  # special tokens that an engine has left in
-_TAIL_OF = 200  # characters in which they are looked for
-_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # zero-width characters and byte order marks around it
-
-
-def _said(answer: str) -> str:
-    """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
-    _, end, said = answer.rpartition("</think>")
-    said = said if end else "" if answer.lstrip().startswith("<think>") else answer
-    said = said[:-_TAIL_OF] + _ENDS.sub("", said[-_TAIL_OF:])
-    return said.strip(_UNSEEN)
-
-
-def _guarded(word: str) -> str:
-    """The regular expression of one label; a number in a label must not be a part of a longer one."""
-    before = r"(?<![-+−.,])" if word[:1].isdigit() else ""
-    after = r"(?![.,]\d|\s?%)" if word[-1:].isdigit() else ""
-    return before + re.escape(word).replace(r"\ ", r"\s+") + after
-
-
-@functools.lru_cache(maxsize=64)
-def _pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """Whole-word alternation, longest label first, so that a label inside a longer one is not seen twice."""
-    words = sorted({" ".join(_plain(label).split()) for label in labels}, key=lambda word: (-len(word), word))
-    # "_" is markdown, no letter; a hyphenated word is another word
-    return re.compile(r"(?<![^\W_])(?<![^\W_]-)(?:" + "|".join(map(_guarded, words)) + r")(?![^\W_]|-\w)")
-
-
-def _canonical(found: str, labels: Sequence[str]) -> str:
-    squeezed = " ".join(found.split())
-    return next(label for label in labels if " ".join(_plain(label).split()) == squeezed)
-
-
 def parse(answer: str, labels: Sequence[str]) -> str | None:
-    """The label that the first line of ``answer`` leads with, or None (see the module's text)."""
-    lines = _said(answer).strip().splitlines()
-    if not lines:
-        return None
-    line = _plain(lines[0])
-    lead = _LEAD.match(line, len(line) - len(line.lstrip(_TRIM)))
-    body = lead.end() if lead else 0
-    start = len(line) - len(line[body:].lstrip(_TRIM))
-    found = list(_pattern(tuple(labels)).finditer(line, body))
-    names = {_canonical(match.group(), labels) for match in found}
-    if not found or found[0].start() > start or len(names) != 1 or not _TAIL.match(line, found[0].end()):
-        return None
-    if _taken_back(line[found[-1].end() :], labels):
-        return None
-    return names.pop()
-
-
-def _taken_back(rest: str, labels: Sequence[str]) -> bool:
-    """Whether what follows the label to the end of a short answer denies it; "No" may be a label itself."""
-    if len(rest) > _REACH or "no" in map(_plain, labels):
-        return False
-    return rest.lstrip().startswith("!=") or bool(_TAKEN_BACK.fullmatch(rest))
+    """The label that ``answer`` gives, or None (see ``answers.py``)."""
+    found: str | None = answers.label(answer, labels)
+    return found
 
 
 def parse_lenient(answer: str, labels: Sequence[str]) -> str | None:
     """The only label that occurs in ``answer`` as a whole word and un-negated, or None."""
-    text = _plain(_said(answer))
-    found = list(_pattern(tuple(labels)).finditer(text))
-    names = {_canonical(match.group(), labels) for match in found}
-    if len(names) != 1 or _taken_back(text[found[-1].end() :], labels):
+    text = answers.key(answers.said(answer), labels)
+    found = list(answers.pattern(tuple(labels)).finditer(text))
+    names = {answers.canonical(match.group(), labels) for match in found}
+    denies = answers.denies(labels)
+    if len(names) != 1 or (not denies and answers.taken_back(text[found[-1].end() :])):
         return None
     # "no" negates, unless it is an answer itself
-    negations = _NEGATIONS if "no" in map(_plain, labels) else _NEGATIONS_AND_NO
+    negations = _NEGATIONS if denies else _NEGATIONS_AND_NO
     ends = [match.end() for match in negations.finditer(text)]
     return None if any(_negated(text, match.start(), ends) for match in found) else names.pop()
 

@@ -1,31 +1,30 @@
 """Scoring of answers that should be a number from -1 to 1, such as a sentiment score. Standard library only.
 
-Strict: the whole first line is one plain number on that scale. Lenient: the only number in the answer. A percent sign,
-a word, a second number or a number off the scale ("85", "NaN", "1e999") is no answer: nothing is clipped, for "85" on
-another scale is not "very positive" on this one. An answer that does not parse counts as the worst answer on the
+Strict: by the rules of ``answers.py`` the answer is one plain number on that scale. Lenient: the only number in the
+answer. A percent sign, brackets, a second number or a number off the scale ("85", "NaN", "1e999") is no answer: nothing
+is clipped, for "85" on another scale is not "very positive" on this one.
+An answer that does not parse counts as the worst answer on the
 scale, an error of |gold| + 1, so that silence never scores above a guess, nor one wild number below all others.
-Thinking before "</think>" is no part of the answer.
 """
 
 import math
 import re
+import runpy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
+answers = amounts.answers
 
 Item = tuple[float, float | None]  # gold, predicted or None
 
 _SIGN = "[-+−–－﹣]"
 _NUMBER = rf"{_SIGN}?(?:[0-9]{{1,20}}(?:\.[0-9]{{0,40}})?|\.[0-9]{{1,40}})(?:[eE][-+]?[0-9]{{1,3}})?"
-_WHOLE = re.compile(rf"[\"'`*]*({_NUMBER})[\"'`*.]*")
 _ANYWHERE = re.compile(rf"(?<![\w.,−–－﹣+-])({_NUMBER})(?![\w%]|[.,−–－﹣-]\w|\s?%)")
 _ANY_DIGITS = re.compile(r"\d+")
 _PROSE = 10_000  # characters of an answer in which a number is looked for
-
-
-def _said(answer: str) -> str:
-    """The answer without the thinking before it; thinking that does not end is no answer."""
-    _, end, said = answer.rpartition("</think>")
-    return said if end else "" if answer.lstrip().startswith("<think>") else answer
 
 
 def _value(text: str) -> float | None:
@@ -34,14 +33,16 @@ def _value(text: str) -> float | None:
 
 
 def parse(answer: str) -> float | None:
-    """The number on the scale that the first line of ``answer`` is, or None."""
-    match = _WHOLE.fullmatch(_said(answer).strip()[:200].partition("\n")[0].strip())
-    return _value(match[1]) if match else None
+    """The number on the scale that ``answer`` gives, or None."""
+    amount = amounts.number(answer)
+    if amount is None or amount.power or amount.kind or amount.brackets or not -1 <= amount.number <= 1:
+        return None
+    return float(amount.number)
 
 
 def parse_lenient(answer: str) -> float | None:
     """The only number in ``answer`` (repetitions allowed), or None: off the scale, or beside other digits."""
-    text = _said(answer)
+    text = answers.said(answer)
     if len(text) > _PROSE:
         return None
     values = {_value(match[1]) for match in _ANYWHERE.finditer(text)}

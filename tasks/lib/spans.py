@@ -1,9 +1,10 @@
 """Scoring of answers that list entities as JSON: ``[{"text": "...", "type": "..."}, ...]``. Standard library only.
 
-Strict: the whole answer is such a list, with these two keys and types from the task's set. Lenient: a code fence or
-words around the list are ignored, keys may have company, "entity" may stand for "text", types match without case,
-entries of an unknown type are dropped. A key given twice, a list that is cut off and thinking that does not end are no
-answer; thinking before "</think>" is no part of it.
+Strict: by the rules of ``answers.py`` the answer is such a list, with these two keys and types from the task's set in
+any case. A code fence, a line or lead that announces the list, an object around it ({"entities": [...]}) and what
+follows in later lines are no part of it; a second list is a second answer. Lenient: any words around the list are
+ignored, keys may have company, "entity" may stand for "text", entries of an unknown type are dropped. A key given
+twice, a list that is cut off and thinking that does not end are no answer.
 
 Entities are compared as (text, type) pairs with their multiplicity, so naming one twice costs a false alarm. Where the
 gold entities have a ``start`` (offset of token or character), mentions of one text are matched with it in the order of
@@ -15,8 +16,13 @@ import collections
 import itertools
 import json
 import re
+import runpy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+answers: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("answers.py"))))
 
 Pairs = list[tuple[str, str]]
 Counts = tuple[int, int, int]  # true positives, false positives, false negatives
@@ -32,40 +38,44 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_ENTRY = re.compile(r"[\[{]\s*\"|\[\s*[\]{]")  # what a second list or object begins with
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_twins)
 
 
-def _said(answer: str) -> str:
-    """The answer without the thinking before it; thinking that does not end is no answer."""
-    _, end, said = answer.rpartition("</think>")
-    return said if end else "" if answer.lstrip().startswith("<think>") else answer
-
-
-def _load(text: str) -> Any:
+def _listed(answer: str) -> Any:
+    """The only JSON of ``answer``, if nothing but dress, an announcement and a reason stand around it; or None."""
+    text, place = answers.structure(answer)
     try:
-        return _DECODER.decode(text)
+        value, end = _DECODER.raw_decode(text, place) if place >= 0 else (None, 0)
     except (ValueError, RecursionError):
         return None
+    own, _, later = text[end:].partition("\n")
+    own = answers.undressed(own.strip().lstrip("`*_~"))
+    if not answers.may_follow(own) or _ENTRY.search(own) or _ENTRY.search(later):
+        return None
+    return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
 
 
 def parse(answer: str, types: Sequence[str]) -> Pairs | None:
     """The (text, type) pairs of a strictly well-formed answer, or None."""
-    value = _load(_said(answer).strip())
+    value = _listed(answer)
     if not isinstance(value, list):
         return None
+    by_case = {kind.casefold(): kind for kind in types}
     pairs = []
     for entry in value:
         if not isinstance(entry, dict) or set(entry) != {"text", "type"}:
             return None
-        if not isinstance(entry["text"], str) or entry["type"] not in types:
+        kind = by_case.get(entry["type"].casefold()) if isinstance(entry["type"], str) else None
+        if not isinstance(entry["text"], str) or kind is None:
             return None
-        pairs.append((entry["text"], entry["type"]))
+        pairs.append((entry["text"], kind))
     return pairs
 
 
 def parse_lenient(answer: str, types: Sequence[str]) -> Pairs | None:
     """The (text, type) pairs that can be read from the first JSON list in the answer, or None."""
-    value, said = None, _said(answer)
+    value, said = None, answers.said(answer)
     for match in itertools.islice(re.finditer(r"\[", said), _TRIES):
         try:
             value, _ = _DECODER.raw_decode(said, match.start())

@@ -1,33 +1,35 @@
 """Scoring of answers that name the us-gaap tag of a figure in a sentence. Standard library only.
 
-The prompt offers ``choices``: the gold tag and the nine whose names are nearest to it. Strict: the whole first line
-is one of them, with or without the prefix ``us-gaap:``. Lenient: the only one of them that the answer holds, in any
-case. Any other answer is a miss for its gold tag and no false alarm for another.
+The prompt offers ``choices``: the gold tag and the nine whose names are nearest to it. Strict: by the rules of
+``answers.py`` the answer is one of them, with or without the prefix ``us-gaap:``. Lenient: the only one of them that
+the answer holds, in any case. Any other answer is a miss for its gold tag and no false alarm for another.
 """
 
 import importlib.util
 import math
-import pathlib
 import re
+import runpy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-_PREFIX = re.compile(r"us[-_ ]?gaap\s*[:_]\s*", re.IGNORECASE)
+answers: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("answers.py"))))
+
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _LONGEST = 10_000  # characters of an answer that are looked at
 
 
 def parse(answer: str, choices: Sequence[str]) -> str | None:
-    """The choice that the first line of ``answer`` is, or None."""
-    lines = answer.strip()[:_LONGEST].splitlines()
-    name = _PREFIX.sub("", lines[0]).strip(" \t\"'`*<>.") if lines else ""
-    return name if name in choices else None
+    """The choice that ``answer`` gives, or None."""
+    found: str | None = answers.tag(answer, frozenset(choices), only=True)
+    return found
 
 
 def parse_lenient(answer: str, choices: Sequence[str]) -> str | None:
     """The only choice that occurs in ``answer`` as a whole word, in any case, or None."""
     known = {choice.casefold(): choice for choice in choices}
-    text = _PREFIX.sub(" ", answer[:_LONGEST])
+    text = answers.prefixed(answers.said(answer)[:_LONGEST])
     found = {known[word.casefold()] for word in _WORD.findall(text) if word.casefold() in known}
     return found.pop() if len(found) == 1 else None
 
@@ -81,7 +83,7 @@ def gold_macro_f1(items: Sequence[tuple[str, str | None]]) -> float:
 
 def load_all(**metadata: Any) -> dict[str, Any]:
     """lm-eval ``custom_dataset``: the rows of ``lib/rows.py``, and as choices of each every tag offered in the set."""
-    spec = importlib.util.spec_from_file_location("finbench_rows", pathlib.Path(__file__).with_name("rows.py"))
+    spec = importlib.util.spec_from_file_location("finbench_rows", Path(__file__).with_name("rows.py"))
     assert spec is not None
     assert spec.loader is not None
     rows = importlib.util.module_from_spec(spec)

@@ -6,11 +6,16 @@ opposite shares most of its words.
 """
 
 import functools
+import runpy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import rouge_score.rouge_scorer
 import sacrebleu.metrics
+
+answers: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("answers.py"))))
 
 _LONGEST = 4_000  # characters of an answer that are compared; explanations have some 150
 
@@ -22,8 +27,8 @@ def _scorers() -> tuple[Any, Any]:
 
 def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """lm-eval ``process_results``. ``doc`` has ``answer``; strict takes the first line, lenient the whole answer."""
-    whole = " ".join(results[0][:_LONGEST].split())
-    lines = results[0].strip()[:_LONGEST].splitlines()
+    said = answers.said(results[0]).strip()[:_LONGEST]
+    whole, lines = " ".join(said.split()), said.splitlines()
     first = " ".join(lines[0].split()) if lines else ""
     chrf, rouge = _scorers()
     found = {}

@@ -1,53 +1,37 @@
 """Scoring of answers about XBRL: tags, formulas over tags or numbers, results. Standard library only.
 
-Strict: the whole first line is the answer. Lenient: the only one that the answer holds. Tags, in formulas too, are
+Strict: by the rules of ``answers.py``. Lenient: the only one that the answer holds. Tags, in formulas too, are
 compared without the prefix ``us-gaap:`` (or ``us-gaap_``). Formulas are compared by structure (order of terms and
 factors, brackets and ``*`` signs do not matter) and, as ``acc_value``, by their value over the facts that the prompt
 shows. Values are compared as numbers, with or without their unit as the prompt shows it. Results may be off by half
-a unit of the last decimal that was asked for; a unit other than the one asked for is no answer. Thinking before
-"</think>" is no part of the answer.
+a unit of the last decimal that was asked for; a unit other than the one asked for is no answer.
 """
 
 import decimal
 import fractions
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import runpy
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-_PREFIX = re.compile(r"us[-_ ]?gaap\s*[:_]\s*", re.IGNORECASE)
+amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
+answers = amounts.answers
+
 _NAME = r"[A-Z][A-Za-z0-9]{1,254}"
-_TAG = re.compile(r"(?:us-gaap:)?(" + _NAME + r")")
 _TRIM = " \t\"'`*<>/."
 _LONGEST = 600  # characters of a formula or of a number's line
 _PROSE = 10_000  # characters of an answer in which one is looked for
 _DEEPEST = 30  # brackets within brackets
 
-_ENDS = re.compile(r"(?:\s?(?:</s>|<eos>|<\|[^<>|]{1,30}\|>))+\s?$")  # special tokens that an engine has left in
-_TAIL_OF = 200  # characters in which they are looked for
-_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # zero-width characters and byte order marks around it
-
-
-def _said(answer: str) -> str:
-    """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
-    _, end, said = answer.rpartition("</think>")
-    said = said if end else "" if answer.lstrip().startswith("<think>") else answer
-    said = said[:-_TAIL_OF] + _ENDS.sub("", said[-_TAIL_OF:])
-    return said.strip(_UNSEEN)
-
-
-def _first_line(answer: str) -> str:
-    lines = _said(answer).strip().splitlines()
-    return " ".join(lines[0].split()) if lines else ""
-
-
 # ---------------------------------------------------------------- tags
 
 
-def parse_tag(answer: str) -> str | None:
-    """The us-gaap element, without prefix, that the first line of ``answer`` is, or None."""
-    line = _PREFIX.sub("us-gaap:", _first_line(answer)[:_LONGEST]).strip(_TRIM)
-    match = _TAG.fullmatch(line)
-    return match[1] if match else None
+def parse_tag(answer: str, known: Collection[str] = ()) -> str | None:
+    """The us-gaap element, without prefix, that ``answer`` names, or None; ``known`` are those of the prompt."""
+    found: str | None = answers.tag(answer, known)
+    return found
 
 
 def parse_tag_lenient(answer: str, known: Mapping[str, str]) -> str | None:
@@ -55,7 +39,7 @@ def parse_tag_lenient(answer: str, known: Mapping[str, str]) -> str | None:
 
     ``known`` maps lower-case names to names.
     """
-    text = _PREFIX.sub("us-gaap:", _said(answer)[:_PROSE])
+    text = answers.prefixed(answers.said(answer)[:_PROSE])
     named = re.findall(r"us-gaap:([A-Za-z0-9]+)", text)
     found = {known.get(name.lower(), name) for name in named}
     if not found:
@@ -72,10 +56,11 @@ def score_tag(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float
     gold = parse_tag(doc["answer"])
     if gold is None:
         raise ValueError(f"the gold answer is not a us-gaap tag: {doc['answer']!r}")
-    strict = parse_tag(results[0])
-    lenient = strict or parse_tag_lenient(results[0], _concepts(doc["text"]))
+    concepts = _concepts(doc["text"])
+    strict = parse_tag(results[0], frozenset(concepts.values()))
+    lenient = strict or parse_tag_lenient(results[0], concepts)
     if lenient is not None:
-        lenient = _concepts(doc["text"]).get(lenient.lower(), lenient)
+        lenient = concepts.get(lenient.lower(), lenient)
     return {
         "acc": float(strict == gold),
         "acc_lenient": float(lenient == gold),
@@ -99,7 +84,7 @@ Sum = dict[tuple[Any, ...], fractions.Fraction]
 
 def _tokens(text: str) -> list[str] | None:
     """Tokens of a formula, every tag with its prefix; None if it holds anything else."""
-    text = _PREFIX.sub("us-gaap:", text.translate(_SIGNS)).strip()
+    text = answers.prefixed(text.translate(_SIGNS)).strip()
     found, place = [], 0
     while place < len(text):
         match = _TOKEN.match(text, place)
@@ -204,13 +189,31 @@ def parse_formula(text: str) -> Sum | None:
     return value if parser.place == len(tokens) else None
 
 
+_MARKS = " \t\"'“”‘’`*_#•={"  # dress before a formula, of which brackets are a part
+_NAMED = re.compile(r"(?!.*\b(?:not|wrong|incorrect)\b)[A-Za-z][A-Za-z ()'’&-]{0,80}=(?!.*=)", re.IGNORECASE)
+_WORDS_AFTER = re.compile(r"(?:[,;:.] | [(–—])(?!.*(?:us-gaap|\d))[A-Za-z –—].*")
+
+
+def _read_formula(line: str) -> tuple[Sum, bool] | None:
+    """The formula that ``line`` gives, after "=" and its name too, and whether a lead announces it; or None."""
+    place, led = answers.body(line, _MARKS)
+    line = line[place:]
+    if named := _NAMED.match(line):
+        line = line[named.end() :]
+    if words := _WORDS_AFTER.search(line):
+        line = line[: words.start()] if answers.may_follow(words[0]) else ""
+    line = line.strip("`*\"'“”‘’ .${}")
+    value = None if re.fullmatch(_NAME, line) else parse_formula(line)
+    return (value, led) if value is not None else None
+
+
 def parse_formula_lenient(answer: str) -> Sum | None:
     """The only formula among the lines of ``answer``, what follows "=" or ":" in a line too; or None.
 
     A word alone ("Formula:") is none: it takes an operator or a prefix.
     """
     found = []
-    for line in _said(answer)[:_PROSE].splitlines()[:50]:
+    for line in answers.said(answer)[:_PROSE].splitlines()[:50]:
         for part in (line, line.rpartition("=")[2], line.rpartition(": ")[2]):
             text = part.strip(_TRIM + "$\\")
             value = None if re.fullmatch(_NAME, text) else parse_formula(text)
@@ -252,7 +255,7 @@ def score_formula(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, f
     gold = parse_formula(doc["answer"])
     if gold is None:
         raise ValueError(f"the gold answer is not a formula: {doc['answer']!r}")
-    strict = parse_formula(_first_line(results[0]).strip("`*\"' ."))
+    strict = answers.one(results[0], _read_formula)
     lenient = strict if strict is not None else parse_formula_lenient(results[0])
     close = lenient is not None and (
         lenient == gold or _without_percent(lenient) == gold or lenient == _without_percent(gold)
@@ -276,54 +279,21 @@ def _same_value(one: Sum, gold: Sum, text: str) -> bool:
 
 # ---------------------------------------------------------------- values and results
 
-_SIGN = "[-+−–—‒－﹣]"
-_MONEY = r"(?:US\$|[$€£¥]|USD|EUR|GBP|JPY)"
-_NUMBER = (  # every gap is at most one space: a run of them must not be tried in every way
-    rf"(?:(?P<before>{_MONEY}) ?(?=\())?(?P<open>\()? ?(?P<sign>{_SIGN})? ?(?P<money>{_MONEY})? ?(?P<minus>{_SIGN})?"
-    r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d{1,60})?|\d{1,60}(?:\.\d{0,60})?|\.\d{1,60})(?P<exponent>e[-+]?\d{1,2})?"
-    r" ?(?P<scale>thousand|million|billion|trillion|mn|bn)?"
-    r" ?(?P<unit>%|percent|per cent|x|times|USD|EUR|GBP|JPY|dollars)?(?: ?(?P<close>\)))?"
-)
-_WHOLE = re.compile(_NUMBER, re.IGNORECASE)
-_ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?!\w|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
-_SCALES = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
-_KINDS = {"%": "percent", "percent": "percent", "per cent": "percent", "x": "times", "times": "times"}
-_KINDS |= {"$": "money", "dollars": "money", "us$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY"}  # $ is many countries'
 
+def in_unit(amount: Any, unit: str) -> decimal.Decimal | None:
+    """The number in the unit that was asked for; None if it is said to be in another.
 
-class Amount(NamedTuple):
-    """A number as it is written, and what stands beside it: "12.5%" is (12.5, "percent")."""
-
-    number: decimal.Decimal
-    kind: str  # "percent", "times", "money", "USD" and other codes; "" for a bare number
-
-    def in_unit(self, unit: str) -> decimal.Decimal | None:
-        """The number in the unit that was asked for; None if it is said to be in another.
-
-        ``unit`` is "percent", "times", or as in a filing: "USD", "USD/shares", "shares", "pure"; "" if not known.
-        """
-        money = re.match(r"[A-Z]{3}(?![A-Za-z])", unit)
-        right = {"", unit} | ({"money", money[0]} if money else set())
-        if self.kind in right or (not unit and self.kind not in ("percent", "times")):
-            return self.number
-        if self.kind == "percent" and not money and unit != "times":
-            with decimal.localcontext() as context:
-                context.prec = 200
-                return self.number / 100
-        return None
-
-
-def _amount(match: re.Match[str]) -> Amount | None:
-    minus = bool(match["open"]) + sum(sign not in (None, "+") for sign in (match["sign"], match["minus"]))
-    kinds = {_KINDS.get(text.lower(), text.upper()) for text in match.group("before", "money", "unit") if text}
-    kinds = kinds - {"money"} if "USD" in kinds else kinds
-    if bool(match["open"]) != bool(match["close"]) or minus > 1 or len(kinds) > 1:
-        return None
-    with decimal.localcontext() as context:
-        context.prec = 200
-        number = decimal.Decimal(match["digits"].replace(",", "").rstrip(".") + (match["exponent"] or ""))
-        number = number.scaleb(_SCALES[match["scale"].lower()] if match["scale"] else 0)
-        return Amount(-number if minus else number, kinds.pop() if kinds else "")
+    ``unit`` is "percent", "times", or as in a filing: "USD", "USD/shares", "shares", "pure"; "" if not known.
+    """
+    money = re.match(r"[A-Z]{3}(?![A-Za-z])", unit)
+    right = {"", unit} | ({"money", money[0]} if money else set())
+    if amount.kind in right or (not unit and amount.kind not in ("percent", "times")):
+        number: decimal.Decimal = amount.scaled
+        return number
+    if amount.kind == "percent" and not money and unit != "times":
+        hundredth: decimal.Decimal = amount.value
+        return hundredth
+    return None
 
 
 def _bare(text: str, unit: str) -> str:
@@ -334,19 +304,17 @@ def _bare(text: str, unit: str) -> str:
     return re.sub(r"(?<=[\d.)dn]) ?" + re.escape(unit) + r"(?![\w/])", "", text, flags=re.IGNORECASE) if unit else text
 
 
-def parse_amount(answer: str, unit: str = "") -> Amount | None:
-    """The number that the first line of ``answer`` is, with or without ``unit``, or None."""
-    line = _bare(_first_line(answer)[:_LONGEST].strip("\"'`* "), unit).removesuffix(".")
-    match = _WHOLE.fullmatch(line)
-    return _amount(match) if match else None
+def parse_amount(answer: str, unit: str = "") -> Any:
+    """The number that ``answer`` gives, with or without ``unit``, or None."""
+    return amounts.number(answer, lambda line: _bare(line, unit))
 
 
-def parse_amount_lenient(answer: str, unit: str = "") -> Amount | None:
+def parse_amount_lenient(answer: str, unit: str = "") -> Any:
     """The only number in ``answer``, else the only one after its last "=", or None."""
-    text = _bare(" ".join(_said(answer)[:_PROSE].split()), unit)
+    text = _bare(" ".join(answers.said(answer)[:_PROSE].split()), unit)
     for part in (text, text.rpartition("=")[2]):
-        found = [_amount(match) for match in _ANYWHERE.finditer(part)]
-        if len({amount and amount.in_unit(unit) for amount in found}) == 1:
+        found = list(amounts.numbers(part))
+        if len({amount and in_unit(amount, unit) for amount in found}) == 1:
             return found[0]
     return None
 
@@ -354,7 +322,7 @@ def parse_amount_lenient(answer: str, unit: str = "") -> Amount | None:
 def _scored(answer: str, unit: str, right: Callable[[decimal.Decimal], bool]) -> dict[str, float]:
     strict = parse_amount(answer, unit)
     lenient = strict or parse_amount_lenient(answer, unit)
-    values = [amount.in_unit(unit) if amount else None for amount in (strict, lenient)]
+    values = [in_unit(amount, unit) if amount else None for amount in (strict, lenient)]
     acc, acc_lenient = (float(value is not None and right(value)) for value in values)
     return {"acc": acc, "acc_lenient": acc_lenient, "parse_rate": float(strict is not None)}
 

@@ -34,13 +34,13 @@ def tag(answer: str) -> tuple[float, float]:
 @pytest.mark.parametrize(
     "answer",
     ["us-gaap:Assets", "Assets", "us-gaap_Assets", "US-GAAP:Assets", "us gaap: Assets", "`us-gaap:Assets`", "<us-gaap:Assets>",
-     "us-gaap:Assets.", " us-gaap:Assets \nbecause", "**Assets**"],
+     "us-gaap:Assets.", " us-gaap:Assets \nbecause", "**Assets**", "The tag is us-gaap:Assets.", "It is Assets"],
 )  # fmt: skip
 def test_right_tags_with_and_without_prefix(answer: str) -> None:
     assert tag(answer) == (1, 1)
 
 
-@pytest.mark.parametrize("answer", ["The tag is us-gaap:Assets.", "us-gaap:assets", "It is Assets", "assets"])
+@pytest.mark.parametrize("answer", ["I think us-gaap:Assets", "us-gaap:assets", "Total Assets", "assets"])
 def test_tags_that_only_the_lenient_reading_finds(answer: str) -> None:
     assert tag(answer) == (0, 1)
 
@@ -82,8 +82,10 @@ def test_formulas_of_another_structure_and_the_same_value() -> None:
     assert formula(f"({A} - {L}) / {A} * 100") == (0, 1, 0)
     assert formula(f"{A} / {E}") == (0, 0, 0)
     assert formula(f"The equity ratio:\n{GOLD}") == (0, 0, 1)
+    assert formula(f"The formula:\n{GOLD}") == (1, 1, 1)
     assert formula(f"{E} / {A}") == (0, 0, 1)  # a share instead of per cent
-    assert formula(f"The equity ratio = {GOLD}") == (0, 0, 1)
+    assert formula(f"The equity ratio = {GOLD}") == (1, 1, 1)
+    assert formula(f"It is not = {GOLD}") == (0, 0, 1)
     assert formula("200 / 4100 * 100") == (0, 1, 0)
 
 
@@ -191,7 +193,9 @@ def result(answer: str, gold: str = "12.46", exact: str = "12.4567", unit: str =
 def test_results() -> None:
     for right in ("12.46", "12.46%", "12.46 %", "12.46 percent", "12.457", "12.4567", "+12.46", "12.46.", "12.460"):
         assert result(right) == (1, 1), right
-    for lenient in ("It was 12.46%.", "11 / 88 = 12.46"):
+    for right in ("It was 12.46%.", "Net profit margin: 12.46 %"):
+        assert result(right) == (1, 1), right
+    for lenient in ("I think it was 12.46%.", "11 / 88 = 12.46"):
         assert result(lenient) == (0, 1), lenient
     for wrong in ("12.5", "12.47", "0.1246", "-12.46", "12,46", "", "12.46 or 13", "1246"):
         assert result(wrong)[0] == 0, wrong
@@ -237,7 +241,9 @@ def test_values_with_the_unit_that_the_prompt_shows() -> None:
         assert value(right, "15943425", "shares") == (1, 1), right
     for right in ("0.147", "14.7%", "0.147 pure", ".147"):
         assert value(right, "0.147", "pure") == (1, 1), right
-    for lenient in ("The value is 1000 USD.", "us-gaap:Assets 1000 USD", "1000, that is 1,000.0"):
+    for right in ("The value is 1000 USD.", "Total assets: 1000 USD", "Total assets, net = $1,000"):
+        assert value(right) == (1, 1), right
+    for lenient in ("I think it is 1000 USD.", "us-gaap:Assets 1000 USD", "1000, that is 1,000.0"):
         assert value(lenient) == (0, 1), lenient
     for wrong in (
         "-1000",
@@ -271,11 +277,24 @@ def figure(answer: str) -> tuple[float, float]:
 
 
 def test_tags_of_figures() -> None:
-    for right in ("GoodwillGross", "us-gaap:GoodwillGross", " `GoodwillGross`.", "us-gaap_GoodwillGross\nGoodwill"):
+    for right in (
+        "GoodwillGross",
+        "us-gaap:GoodwillGross",
+        " `GoodwillGross`.",
+        "The tag is GoodwillGross",
+        "GoodwillGross\nas said",
+    ):
         assert figure(right) == (1, 1), right
-    for lenient in ("goodwillgross", "The tag is GoodwillGross"):
+    for lenient in ("goodwillgross", "I think GoodwillGross"):
         assert figure(lenient) == (0, 1), lenient
-    for wrong in ("", "Goodwill", "Goodwill or GoodwillGross", "Assets"):
+    for wrong in (
+        "",
+        "Goodwill",
+        "Goodwill or GoodwillGross",
+        "GoodwillGross\nGoodwill",
+        "<think>GoodwillGross",
+        "Assets",
+    ):
         assert figure(wrong) == (0, 0), wrong
 
 

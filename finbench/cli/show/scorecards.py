@@ -22,7 +22,7 @@ from finbench.cli.show.layout import columned, put
 from finbench.core.catalog import PREFIX
 from finbench.core.console import out
 from finbench.core.records import Scorecard
-from finbench.evaluation import Verification
+from finbench.evaluation import Rescored, Verification
 from finbench.scoring import metrics
 
 _FAULTS = 12  # faults that are shown one by one
@@ -118,6 +118,18 @@ def _differing(pair: Comparison, contest: Contest, show: int) -> None:
     out.print(table)
     if count > show:
         put(f"[dim]and {count - show:,} more (--show {count}, or --json)[/]", wrap=True)
+
+
+def rescored(found: Sequence[Rescored]) -> None:
+    """A line for each new score, and for each card that stays as it was."""
+    for one in found:
+        for change in one.changes:
+            put(f"[green]new [/]  {escape(one.card)}: {escape(change.removeprefix(PREFIX))}", wrap=True)
+        if one.refused:
+            put(f"[bold red]left[/]  {escape(one.card)}: {escape(one.refused)}", wrap=True)
+    same = sum(not one.changes and not one.refused for one in found)
+    if same:
+        put(f"{same:,} of {len(found):,} cards are of the present versions already")
 
 
 def verified(found: Verification) -> None:

@@ -1,0 +1,174 @@
+"""Scorecards of earlier versions of their tasks, scored anew from the answers that they hold.
+
+Of restricted sets a card holds salted hashes of its answers. A hash gives away what models usually say; for the others
+the model can be asked one document each, and its answer counts only if it has the hash that was recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finbench.cards import cardfiles
+from finbench.core import catalog, seal
+from finbench.core.console import quiet
+from finbench.core.errors import FinbenchError
+from finbench.core.files import sha256_file, stable_json
+from finbench.core.records import Score, Scorecard, Task
+from finbench.core.seal import salted
+from finbench.evaluation import rescore
+from finbench.evaluation.rerun import engine_of
+from finbench.scoring import clusters_of, metrics, prompts, split_metrics, values_of
+
+Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What became of a card: a line for each score that is new, or why the card stays as it was."""
+
+    card: str
+    changes: list[str] = field(default_factory=list)
+    refused: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def rescore_cards(
+    cards: Sequence[Path | str],
+    *,
+    data_dir: Path | None = None,
+    ask: bool = False,
+    adapter: str | None = None,
+    base: str | None = None,
+) -> list[Rescored]:
+    """Score cards (files, or folders of them) anew where they lie; one of the present versions stays as it is.
+
+    A card is scored anew whole or not at all: only if nobody has edited it, its rows are here, and every answer is
+    known. ``ask``: the model, found as for ``finbench verify --rerun``, is asked for the answers of which
+    only a hash is known. Raises FinbenchError where the data or the model are not to be had.
+    """
+    quiet()
+    found: list[Rescored] = []
+    loaded: dict[str, Any] = {}
+    for path in cardfiles.expand(cards):
+        card = cardfiles.read(path)
+        older = [score for score in card.scores if _task(path, score).version > score.version]
+        try:
+            changes = _card(path, card, older, loaded, data_dir, (adapter, base) if ask else None) if older else []
+            found.append(Rescored(str(path), changes))
+        except _Refused as reason:
+            found.append(Rescored(str(path), refused=str(reason)))
+    return found
+
+
+class _Refused(Exception):
+    """Why a card stays as it was."""
+
+
+def _task(path: Path, score: Score) -> Task:
+    task = catalog.tasks().get(score.task)
+    if task is None:
+        raise FinbenchError(f"{path}: {score.task} is not a task of this finbench.", "finbench tasks list")
+    return task
+
+
+def _card(
+    path: Path,
+    card: Scorecard,
+    older: Sequence[Score],
+    loaded: dict[str, Any],
+    data_dir: Path | None,
+    where: tuple[str | None, str | None] | None,
+) -> list[str]:
+    """Write the card with its older scores anew; a line for each."""
+    if card.samples is None or card.origin != "finbench":
+        raise _Refused("it holds no answers of finbench's own run")
+    if card.seal is None or seal.edited(cardfiles.raw(path)):
+        raise _Refused("it was edited after it was written, or has no seal")
+    before, by_task = sha256_file(path), cardfiles.rows_by_task(path, card)
+    names = {score.task for score in older}
+    lm_tasks = _loaded(card, names, loaded, data_dir)
+    engine = engine_of(card, lm_tasks, *where) if where else None
+    scores, lines = [], []
+    try:
+        for score in card.scores:
+            if score.task in names:
+                made, rows = _anew(card, score, by_task[score.task], lm_tasks[score.task], engine)
+                lines.append(_said(score, made, _moved(by_task[score.task], rows)))
+                score, by_task[score.task] = made, rows
+            scores.append(score)
+    finally:
+        if engine:
+            engine.close()
+    with cardfiles.lock(path.parent):
+        if sha256_file(path) != before:
+            raise _Refused("another process has written it meanwhile")
+        made_card = card.model_copy(update={"scores": scores})
+        cardfiles.write(path, made_card, [row for score in scores for row in by_task[score.task]])
+    return lines
+
+
+def _loaded(card: Scorecard, names: set[str], loaded: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
+    """The card's tasks with their rows; cards that ask alike share them in ``loaded``."""
+    chosen = rescore.chosen_rows(card)
+    keys = {name: stable_json([name, card.shots, card.seed, chosen]) for name in sorted(names)}
+    if new := [catalog.tasks()[name] for name, key in keys.items() if key not in loaded]:
+        for name, lm_task in prompts.load(new, data_dir, card.shots, card.seed, chosen).items():
+            loaded[keys[name]] = lm_task
+    return {name: loaded[key] for name, key in keys.items()}
+
+
+def _anew(card: Scorecard, score: Score, rows: Rows, lm_task: Any, engine: Any) -> tuple[Score, list[dict[str, Any]]]:
+    """A score by the task's scorer of today, and its rows."""
+    task = catalog.tasks()[score.task]
+    docs = prompts.rows(lm_task, "test")[: card.limit]
+    if [row["doc"] for row in rows] != [salted(prompts.shown(lm_task, doc)) for doc in docs]:
+        raise _Refused(f"the rows of {score.task} here are of another edition, or are asked in other words now")
+    where = {row["index"]: row["index"] for row in rows}
+    made = rescore.again(task, lm_task, rows, where)
+    unknown = [row for row in rows if row["index"] not in made]
+    if unknown and engine:
+        told = _asked(card, unknown, lm_task, engine)
+        known = [{**row, "answer": told[row["answer_sha256"]]} for row in unknown if row["answer_sha256"] in told]
+        made |= rescore.again(task, lm_task, known, where)
+        unknown = [row for row in unknown if row["index"] not in made]
+    if unknown:
+        words = len({row.get("answer_sha256") for row in unknown})
+        raise _Refused(
+            f"of {score.task} {len(unknown):,} answers, {words:,} different ones, are hashes of unknown words"
+        )
+    fresh = [made[row["index"]] for row in rows]
+    update: dict[str, Any] = {"version": task.version, "task_digest": task.digest}
+    update |= {"licence": task.licence, "prompt_style": task.prompt_style}
+    if _moved(rows, fresh):
+        by_name = metrics.aggregations(task.name)
+        strict, lenient, parse_rate = split_metrics(values_of(fresh), by_name, clusters_of(fresh))
+        # metrics whose values quote restricted text follow from no row
+        update |= {"metrics": score.metrics | strict, "lenient": score.lenient | lenient, "parse_rate": parse_rate}
+    return score.model_copy(update=update), fresh
+
+
+def _asked(card: Scorecard, rows: Rows, lm_task: Any, engine: Any) -> dict[str, str]:
+    """Answer by hash: one document for each unknown hash is asked again, and counts if its answer has that hash."""
+    one = {row["answer_sha256"]: row["index"] for row in rows}
+    template = engine.chat_template() if card.subject.chat else None
+    chosen = set(one.values())
+    asked = [request for request in prompts.requests(lm_task, card.limit, template) if request.doc_id in chosen]
+    answers = [str(getattr(answer, "text", answer)) for answer in engine.answer(asked, lambda done: None)]
+    return {salted(answer): answer for answer in answers if salted(answer) in one}
+
+
+def _moved(before: Rows, after: Rows) -> int:
+    """How many rows read otherwise."""
+    pairs = zip(before, after, strict=True)
+    return sum(stable_json(one["values"]) != stable_json(other["values"]) for one, other in pairs)
+
+
+def _said(old: Score, new: Score, moved: int) -> str:
+    main = f"{new.main_metric} {old.metrics[new.main_metric].value:.4f} -> {new.metrics[new.main_metric].value:.4f}"
+    return f"{new.task}: version {old.version} -> {new.version}, {moved:,} of {new.n:,} rows read otherwise; {main}"

@@ -1,0 +1,332 @@
+r"""How models dress an answer, and the answer without it: one grammar for all families. Standard library only.
+
+The helpers beside this file load it by its path, for lm-eval gives them no package to import from.
+
+1. What is read: the text after thinking (thinking that does not end is no answer), without special tokens. The first
+   line answers. One that only announces ("Answer:", "Here is the list:", a code fence) is passed over. Where the first
+   line is no answer, a later one that is announced as the answer is it ("Answer: ...", "\boxed{...}"). A line that
+   begins as prompts do ("Sentence: ...") is another question, and ends what is read.
+2. Dress is no part of an answer: quotes, Markdown, brackets, fences, LaTeX, a pair of XML tags, a JSON object of one
+   pair, emoji, a bullet, a final stop.
+3. A lead may announce it: "Sure!", "Based on ...,", a noun of ``_NOUNS`` with "is" or a colon, "it is". Words of
+   opinion ("I think", "probably") are no lead.
+4. After it: nothing, its noun ("positive sentiment"), or a stop, comma, colon, dash or bracket and a reason. A reason
+   that begins with "or" or "perhaps", or that takes the answer back ("positive? no", "positive: false"), is a hedge.
+5. One answer: a line that names two is none, whatever it says of them; nor is one that a later line contradicts.
+"""
+
+import functools
+import operator
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+# a line -> (its answer, whether it is announced; None if it may be of something else), or None
+Read = Callable[[str], tuple[Any, bool | None] | None]
+
+LONGEST_LINE = 4_000  # characters; a longer line is no answer
+_READ = 20_000  # characters in which lines are looked for
+_LINES = 200
+
+# ---------------------------------------------------------------- words of a lead
+
+MARKS = " \t\"'`*_#[{“”‘’«»•="  # before an answer of any kind
+_WORD_MARKS = MARKS + "\r\n(<>:.-"  # before words; of a number brackets, signs and points are a part
+_COURTESY = r"(?:sure|certainly|of course|okay|ok|alright)"
+_NOUN = (
+    "(?:(?:overall|final|correct|right|best|predicted|financial|sentiment|entity|us-gaap|xbrl|numerical|computed|"
+    r"calculated)\s+)*(?:answer|label|class|classification|category|sentiment|tone|stance|polarity|type|score|rating|"
+    "value|figure|number|amount|result|ratio|tag|concept|element|formula|option|choice|letter|response|output|"
+    "prediction|entities|list|json(?: list)?)"
+)
+_OF = (
+    r"(?:\s+(?:here|(?:(?:expressed|conveyed) )?(?:of|for|in) (?:this|the|that|an?) (?:[\w-]+ ){0,4}[\w-]+|"
+    r"(?:of|for) [\"“'][^\"”]{1,100}[\"”']))"
+)
+_TEXT = r"(?:(?:given|financial|news)\s+)*(?:sentence|headline|statement|text|tweet|post|news|article|message)"
+_AS = r"(?:best )?(?:classified|categori[sz]ed|label?led|described|rated) as"
+_IS = rf"(?:(?:is|are|was|were)(?: {_AS})?|(?:can|should) be {_AS}|equals)"
+_LEAD = re.compile(
+    rf"(?P<courtesy>{_COURTESY}\s*[!,.:]\s*|(?:based on|according to|given (?!that\b)) ?[^,.:;?!]{{1,100}},\s*|"
+    r"(?:so|thus|therefore|hence|overall)(?:[,:]\s*|\s+(?=the\s|it\s))|"
+    r"in (?:one word|short|summary|conclusion)[,:]\s*)|"
+    rf"(?:(?:the|this|its?|my)\s+)?(?:{_TEXT}['’]s\s+)?{_NOUN}[*_\"'`]*{_OF}{{0,2}}[*_\"'`]*\s*"
+    rf"(?:{_IS}(?:\s*:|\b)|(?P<copula>:|=|→|->|≈|-(?!\d)|–(?!\d)))\s*:?\s*|"
+    r"(?:it|this|that)(?:['’]s| is)\s+|(?:option|choice|letter)\s+(?=\(?[a-z]\b)|"
+    rf"(?:the|this)\s+{_TEXT}\s+(?:{_IS}|has|expresses|conveys|shows)\s+|"
+    rf"[\"“][^\"”]{{1,100}}[\"”]\s+(?:{_IS}|refers to)\s+|"
+    r"i(?:['’]d| would)? (?:classify|categori[sz]e|label|rate) (?:this|it|the \w+(?: of this \w+)?)(?: \w+)? as\s+",
+    re.IGNORECASE,
+)
+_LEADS = 4
+_ARTICLE = re.compile(r"(?:an?|the)\s+(?=[\w\"'*`])", re.IGNORECASE)
+_ANNOUNCEMENT = re.compile(
+    rf"(?!.*\b(?:not|no|never|wrong|incorrect|possible)\b)[\s*_#>]*(?:{_COURTESY}[\s!,.:*_]*)?"
+    r"(?:(?:here (?:is|are)|here['’]s|below (?:is|are)) [^.?!:]{1,120}:|the [\w ,'’-]{1,80} (?:is|are):|"
+    r"(?:the )?(?:following )?entities [^.?!:]{0,80}:|"
+    rf"(?:(?:the|my)\s+)?{_NOUN}{_OF}{{0,2}}[\s*_]*(?:{_IS})?[\s*_:]*)?[\s*_]*",
+    re.IGNORECASE,
+)
+_FENCE = re.compile(r"(?:```|~~~) ?[\w+-]{0,20} ?")
+_TAG = re.compile(rf"</?(?:{_NOUN})>", re.IGNORECASE)
+_PAIR = re.compile(r"<([A-Za-z][\w-]{0,20})>\s*(.*?)\s*</\1>")
+_FIELD = re.compile(
+    r"[\s*#>_]*(?:sentence|headline|post|news|tweet|question|input|instruction|context|passage|term)\b[\s*_]*:",
+    re.IGNORECASE,
+)
+
+# ---------------------------------------------------------------- what is read
+
+_ENDS = re.compile(r"(?:\s?(?:</s>|<eos>|<\|[^<>|]{1,30}\|>))+\s?$")  # special tokens that an engine has left in
+_TAIL_OF = 200  # characters in which they are looked for
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # zero-width characters and byte order marks around it
+
+
+def said(answer: str) -> str:
+    """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
+    _, end, rest = answer.rpartition("</think>")
+    rest = rest if end else "" if answer.lstrip().startswith("<think>") else answer
+    rest = rest[:-_TAIL_OF] + _ENDS.sub("", rest[-_TAIL_OF:])
+    return rest.strip(_UNSEEN)
+
+
+def lines(answer: str, working: bool = False) -> list[str]:
+    """The lines that may answer, undressed, with single spaces: no fence, nothing from another question on.
+
+    ``working``: equations before a box of LaTeX are no part of its line.
+    """
+    found: list[str] = []
+    for line in said(answer).strip()[:_READ].splitlines()[:_LINES]:
+        if len(line) > LONGEST_LINE or _FIELD.match(line):
+            break
+        line = undressed(" ".join(line.split()), working)
+        if line and not _FENCE.fullmatch(line) and not _TAG.fullmatch(line):
+            found.append(line)
+    return found
+
+
+def one(answer: str, read: Read, same: Callable[[Any, Any], bool] = operator.eq, working: bool = False) -> Any:
+    """The only answer that the lines of ``answer`` give, or None; ``same``: whether two answers are one."""
+    found = lines(answer, working)
+    while len(found) > 1 and _ANNOUNCEMENT.fullmatch(found[0]) and read(found[0]) is None:
+        found = found[1:]
+    given = [read(line) for line in found]
+    first = given[0] if given else None
+    if len(given) > 1 and first is not None and first[1] is None:  # a line of working
+        first = None
+    others = [item for item in given[1:] if item is not None and item[1] is not None]
+    if first is None:
+        others = [item for item in others if item[1]]
+        first = others[0] if others else None
+    return first[0] if first is not None and all(same(item[0], first[0]) for item in others) else None
+
+
+def structure(answer: str) -> tuple[str, int]:
+    """(what is read of ``answer``, where its JSON begins: -1 if more stands before it than dress or announcement)."""
+    text = said(answer).strip()
+    place = 0
+    for line in text.splitlines(keepends=True):
+        if _FIELD.match(line):
+            text = text[:place]
+            break
+        place += len(line)
+    found = re.search(r"[\[{]", text)
+    lines_before = text[: found.start()].splitlines()[-_LINES:] if found else []
+    lines_before = [" ".join(line[:LONGEST_LINE].split()) for line in lines_before]
+    if lines_before and _FENCE.match(lines_before[-1]):
+        lines_before[-1] = _FENCE.sub("", lines_before[-1])
+    before = [line for line in lines_before if line.strip("*_`>#•- ") and not _FENCE.fullmatch(line)]
+    if before and not (_ANNOUNCEMENT.fullmatch(before[-1]) or _TAG.fullmatch(before[-1].strip())):
+        own = before[-1].strip("*_`>#•- ")
+        if body(own + " x")[0] <= len(own):
+            return text, -1
+    return text, found.start() if found else -1
+
+
+# ---------------------------------------------------------------- dress
+
+_COMMANDS = re.compile(r"\\(?:boxed|fbox|text|textbf|textit|texttt|mathrm|mathbf|mathit|operatorname) ?\{([^{}]*)\}")
+_FRACTION = re.compile(r"\\[dt]?frac ?\{([^{}]*)\} ?\{([^{}]*)\}")
+_BOX = re.compile(r"\\boxed ?\{([^{}]*)\}")
+_SYMBOLS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\approx": "≈", r"\;": " ", r"\ ": " "}
+_SYMBOLS |= {"\\" + sign: sign for sign in "%$_&"}  # others leave nothing
+_SYMBOL = re.compile(r"\\(?:times|cdot|div|approx|left|right)(?![A-Za-z])|\\[,!; %$_&()\[\]]")
+_MATHEMATICS = re.compile(r"\$+([^$]*\\[^$]*)\$+")
+_NESTED = 8  # commands within each other
+_DENIALS = frozenset("❌❎✖✗✘🚫👎⛔❓❔🤷")
+
+
+def latex(line: str, working: bool = False) -> str:
+    r"""``line`` without the LaTeX around answers; \frac{a}{b} becomes ((a) / (b)).
+
+    A \boxed{} alone becomes "answer: ...", and with ``working`` one to which equations lead.
+    """
+    if "\\" in line:
+        line = _MATHEMATICS.sub(r"\1", line)
+        for _ in range(_NESTED):
+            boxes = _BOX.findall(line)
+            # words before the box are read as words before any answer
+            words = re.search("[A-Za-z]{3}", _COMMANDS.sub("", _FRACTION.sub("", line)))
+            if len(boxes) == 1 and not (words if working else re.search(r"\w", _BOX.sub("", line))):
+                line = f"answer: {boxes[0]}"
+            line, commands = _COMMANDS.subn(r"\1", line)
+            line, fractions = _FRACTION.subn(r"((\1) / (\2))", line)
+            if not commands + fractions:
+                break
+        line = _SYMBOL.sub(lambda match: _SYMBOLS.get(match[0], ""), line).strip()
+    while len(line) > 2 and line[0] == line[-1] == "$":  # mathematics: money has one
+        line = line[1:-1].strip()
+    return line
+
+
+def _emoji(character: str) -> bool:
+    return character > "\u2190" and character not in _DENIALS and (
+        unicodedata.category(character) in ("So", "Sk") or character in " \ufe0f\u200d"
+    )  # fmt: skip
+
+
+def undressed(line: str, working: bool = False) -> str:
+    """``line`` without LaTeX, a pair of XML tags, and emoji at its ends."""
+    line = latex(line, working)
+    if pair := _PAIR.fullmatch(line):
+        line = f"{pair[1]}: {pair[2]}" if re.fullmatch(_NOUN, pair[1], re.IGNORECASE) else pair[2]
+    line = re.sub(r"\s?</[A-Za-z][\w-]{0,20}>$", "", line)
+    start, end = 0, len(line)
+    while start < end and (_emoji(line[start]) or line[start] == " "):
+        start += 1
+    while start < end and (_emoji(line[end - 1]) or line[end - 1] == " "):
+        end -= 1
+    return line[start:end]
+
+
+def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
+    """(where the answer of ``line`` begins, whether a lead announces it); ``marks`` are the dress before it."""
+    place, led = len(line) - len(line.lstrip(marks)), False
+    for _ in range(_LEADS):
+        match = _LEAD.match(line, place)
+        # a dash before a number may be its sign
+        if not match or (match["copula"] in ("-", "–") and marks != _WORD_MARKS):
+            break
+        led = led or match["courtesy"] is None
+        place = len(line) - len(line[match.end() :].lstrip(marks))
+    article = _ARTICLE.match(line, place) if led else None
+    return (len(line) - len(line[article.end() :].lstrip(marks)) if article else place), led
+
+
+# ---------------------------------------------------------------- what follows
+
+_REASON = re.compile(r"\s?(?:$|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
+_HEDGE = re.compile(r"\W*(?:or|if|unless|perhaps|maybe|possibly|at (?:least|most))\b", re.IGNORECASE)
+# "Positive? Not really", "positive - definitely not", "positive: false", "positive != true"
+_DENIED = "not|no|never|false|wrong|incorrect|untrue"
+_TAKEN_BACK = re.compile(
+    rf"\W+(?:\w+\W+){{0,4}}(?:{_DENIED})(?:\W+(?:really|quite|sure|at all|exactly))?\W*", re.IGNORECASE
+)
+_REACH = 200  # characters of a short answer
+
+
+def taken_back(rest: str) -> bool:
+    """Whether what follows the answer to the end of a short line denies it."""
+    return len(rest) <= _REACH and (rest.lstrip().startswith("!=") or bool(_TAKEN_BACK.fullmatch(rest)))
+
+
+def may_follow(rest: str, denials: bool = True) -> bool:
+    """Whether ``rest`` of a line may stand after its answer (rule 4)."""
+    doubtful = _HEDGE.match(rest) or (denials and taken_back(rest)) or not _DENIALS.isdisjoint(rest)
+    return bool(_REASON.match(rest)) and not doubtful
+
+
+# ---------------------------------------------------------------- labels
+
+
+def key(text: str, labels: Sequence[str]) -> str:
+    """``text`` in the form in which labels are looked for: any case, but for labels of one letter their own."""
+    text = unicodedata.normalize("NFKC", text)
+    return text if any(len(label) == 1 for label in labels) else text.casefold()
+
+
+def _guarded(word: str) -> str:
+    """The regular expression of one label; a number in a label must not be a part of a longer one."""
+    before = r"(?<![-+−.,])" if word[:1].isdigit() else ""
+    after = r"(?![.,]\d|\s?%)" if word[-1:].isdigit() else ""
+    inner = re.escape(word).replace(r"\ ", r"\s+")
+    return before + (inner if len(word) == 1 else f"(?i:{inner})") + after
+
+
+@functools.lru_cache(maxsize=64)
+def pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
+    """Whole-word alternation, longest label first, so that a label inside a longer one is not seen twice."""
+    words = sorted({" ".join(key(label, labels).split()) for label in labels}, key=lambda word: (-len(word), word))
+    # "_" is markdown, no letter; a hyphenated word is another word
+    return re.compile(r"(?<![^\W_])(?<![^\W_]-)(?:" + "|".join(map(_guarded, words)) + r")(?![^\W_]|-\w)")
+
+
+def canonical(found: str, labels: Sequence[str]) -> str:
+    """The label that ``found`` is, in the spelling of the task."""
+    squeezed = " ".join(found.casefold().split())
+    return next(label for label in labels if " ".join(key(label, labels).casefold().split()) == squeezed)
+
+
+def denies(labels: Sequence[str]) -> bool:
+    """Whether a label is itself a denial ("No", "False"): then nothing takes an answer back."""
+    return any(re.search(rf"\b(?:{_DENIED})\b", label, re.IGNORECASE) for label in labels)
+
+
+_ITS_NOUN = re.compile(r"\s(?:sentiment|tone|outlook|label|answer|stance|class|category|type)(?![a-z])")
+
+
+def label(answer: str, labels: Sequence[str]) -> str | None:
+    """The label that ``answer`` gives, or None."""
+
+    def read(line: str) -> tuple[str, bool] | None:
+        text = key(line, labels)
+        place, led = body(text)
+        found = list(pattern(tuple(labels)).finditer(text))
+        own = next((match for match in found if match.start() == place), None)
+        if own is None or len({canonical(match.group(), labels) for match in found}) != 1:
+            return None
+        rest = text[own.end() :]
+        if noun := _ITS_NOUN.match(rest):
+            rest = rest[noun.end() :]
+        if re.match(r"[\"']\s?:", rest) or not may_follow(rest, not denies(labels)):  # {"positive": 0.2} has a key
+            return None
+        return canonical(own.group(), labels), led
+
+    found: str | None = one(answer, read)
+    return found
+
+
+# ---------------------------------------------------------------- names of us-gaap elements
+
+_PREFIX = re.compile(r"us[-_ ]?gaap\s*[:_]\s*", re.IGNORECASE)
+_NAME = re.compile(r"(us-gaap:)?([A-Z][A-Za-z0-9]{1,254})(?![\w:])", re.ASCII)
+_ANY_NAME = re.compile(r"(us-gaap:)?([A-Za-z0-9]{1,255})(?![\w:])", re.ASCII)
+
+
+def prefixed(text: str) -> str:
+    """``text`` with every prefix of us-gaap in one spelling."""
+    return _PREFIX.sub("us-gaap:", text)
+
+
+def tag(answer: str, known: Collection[str], only: bool = False) -> str | None:
+    """The element that ``answer`` names, without prefix, or None; ``known``: names beside which it must be alone.
+
+    A name that is neither prefixed nor known must be the whole line. ``only``: no other than known names. Names are
+    identifiers: case counts.
+    """
+
+    def read(line: str) -> tuple[str, bool] | None:
+        text = prefixed(line)
+        place, led = body(text)
+        match = (_ANY_NAME if only else _NAME).match(text, place)
+        if match is None or (only and match[2] not in known):
+            return None
+        rest = text[match.end() :]
+        if rest.strip(" \"'`*<>/.!)]}") and not ((match[1] or match[2] in known) and may_follow(rest)):
+            return None
+        others = {found[2] for found in _ANY_NAME.finditer(text) if found[1] or found[2] in known}
+        return None if others - {match[2]} else (match[2], led)
+
+    found: str | None = one(answer, read)
+    return found

@@ -1,0 +1,205 @@
+"""tasks/lib/answers.py: how every family reads the usual manners of models, and what no manner makes an answer."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import task_helper
+from finbench.core import paths
+
+answers, amounts, labels = (task_helper(name) for name in ("answers", "amounts", "labels"))
+HELPERS = {name: task_helper(name) for name in ("labels", "numbers", "regression", "spans", "tagging", "xbrl")}
+STATED = json.loads((paths.shipped("tasks") / "answers.json").read_text(encoding="utf-8"))
+FAMILIES: dict[str, dict[str, Any]] = STATED["families"]
+CELLS = [
+    *((name, row[0], row[2][place], {}) for row in STATED["manners"] for place, name in enumerate(FAMILIES)),
+    *((name, row[0], row[2], row[3] if len(row) > 3 else {}) for name, rows in STATED["own"].items() for row in rows),
+]
+
+
+def filled(family: dict[str, Any], template: str) -> str:
+    return template.replace("{o}", family["other"]).replace("{}", family["right"])
+
+
+def read(family: dict[str, Any], answer: str, doc: dict[str, Any]) -> tuple[bool, bool, bool]:
+    """(right strictly, right leniently, parsed) of an answer to a document of the family."""
+    module, function = family["scorer"].split(".")
+    found = getattr(HELPERS[module], function)({**family["doc"], **doc}, [answer])
+    if module == "regression":
+        right, lenient = (found[name][0] == found[name][1] for name in ("r2", "r2_lenient"))
+    else:
+        name = "exact_match" if module == "spans" else "acc"
+        right, lenient = found[name] == 1, found[f"{name}_lenient"] == 1
+    return right, lenient, found["parse_rate"] == 1
+
+
+@pytest.mark.parametrize(("name", "template", "cell", "doc"), CELLS, ids=[f"{c[0]}: {c[1]!r}"[:70] for c in CELLS])
+def test_every_cell_of_the_table(name: str, template: str, cell: str, doc: dict[str, Any]) -> None:
+    family = FAMILIES[name]
+    right, lenient, parsed = read(family, filled(family, template), doc)
+    assert {"+": (True, True), "~": (False, True), "-": (False, False)}[cell] == (right, lenient)
+    assert parsed or not right
+    if "{o}" in template and "{}" in template and cell != "+":  # nor is it the other answer
+        assert not read(family, filled(family, template), family["otherwise"])[0]
+
+
+def test_twenty_manners_and_more_of_every_family() -> None:
+    assert all(len(row[2]) == len(FAMILIES) and set(row[2]) <= set("+~-") for row in STATED["manners"])
+    assert len({row[0] for row in STATED["manners"]}) == len(STATED["manners"]) >= 50
+    assert STATED["own"].keys() == FAMILIES.keys()
+
+
+# ---------------------------------------------------------------- what is no answer
+
+SETS = {
+    "sentiment": ("negative", "neutral", "positive"),
+    "levels": ("strong negative", "mildly negative", "neutral", "mildly positive", "strong positive"),
+    "yes and no": ("Yes", "No"),
+    "letters": ("A", "B", "C", "D"),
+    "true and false": ("True", "False"),
+    "claims": ("in claim", "out of claim"),
+}
+PIECES = (
+    *("Answer:", "The answer is", "Final answer:", "Sure!", "The sentiment is", "It is", "I would classify this as"),
+    *("Based on the text,", "not", "or", "and", "because", "though", "perhaps", "sentiment", "The sentence has a"),
+    *("**", "`", '"', "'", "(", ")", "[", "]", "{", "}", "<answer>", "</answer>", "\\boxed{", "\\text{", "$", "```"),
+    *(".", ",", ":", ";", "!", "?", "-", " - ", "—", "/", "=", "#", ">", "📈", "❌", "•", "1.", "x"),
+)
+
+
+@pytest.mark.parametrize("choices", SETS.values(), ids=SETS)
+@given(data=st.data())
+def test_no_line_that_names_two_labels_is_read(choices: tuple[str, ...], data: st.DataObject) -> None:
+    two = data.draw(st.permutations(choices))[:2]
+    parts = [data.draw(st.lists(st.sampled_from(PIECES), max_size=4)) for _ in range(3)]
+    words = [*parts[0], two[0], *parts[1], two[1], *parts[2]]
+    assert labels.parse(" ".join(words), choices) is None
+
+
+@pytest.mark.parametrize("choices", SETS.values(), ids=SETS)
+def test_no_list_of_labels_is_read(choices: tuple[str, ...]) -> None:
+    for some in itertools.permutations(choices, 2):
+        for between in (
+            ", ",
+            "/",
+            " or ",
+            " and ",
+            "\n",
+            "\n- ",
+            " | ",
+            "; ",
+            " to ",
+            "-",
+            ". ",
+            "\n\n",
+            "\r\n",
+            "\u2028",
+        ):
+            for before in ("", "- ", "**", "Answer: ", "The answer is ", "Options: ", "```\n", "1. "):
+                assert labels.parse(before + between.join(some), choices) is None, before + between.join(some)
+
+
+@pytest.mark.parametrize("choices", SETS.values(), ids=SETS)
+@given(words=st.lists(st.sampled_from(PIECES), max_size=8), place=st.integers(0, 9))
+def test_what_is_read_of_a_line_is_named_in_it(choices: tuple[str, ...], words: list[str], place: int) -> None:
+    line = " ".join([*words[:4], choices[place % len(choices)], *words[4:]])
+    assert labels.parse(line, choices) in (None, choices[place % len(choices)])
+    assert labels.parse(" ".join(words), choices) is None
+
+
+@pytest.mark.parametrize(
+    "denial", ["not", "never", "hardly", "anything but", "far from", "neither", "no longer", "less"]
+)
+@pytest.mark.parametrize("lead", ["", "It is ", "The answer is ", "Answer: ", "The sentence is ", "This is clearly "])
+def test_no_denied_label_is_read(lead: str, denial: str) -> None:
+    for choices in (SETS["sentiment"], SETS["true and false"], SETS["letters"]):
+        assert labels.parse(f"{lead}{denial} {choices[0]}", choices) is None
+
+
+@pytest.mark.parametrize(
+    "inside", ["un{}", "{}ly", "{}s", "non-{}", "{}-ish", "{}的", "very {}", "the {}", "{} enough"]
+)
+def test_no_label_inside_other_words_is_read(inside: str) -> None:
+    assert labels.parse(inside.format("positive"), SETS["sentiment"]) is None
+
+
+@given(st.decimals(-(10**6), 10**6, places=2), st.decimals(-(10**6), 10**6, places=2), st.data())
+def test_no_line_of_two_numbers_is_read(one: Any, other: Any, data: st.DataObject) -> None:
+    before, between, after = (" ".join(data.draw(st.lists(st.sampled_from(PIECES[:-3]), max_size=3))) for _ in range(3))
+    assert amounts.number(f"{before} {one} {between} {other} {after}") is None
+
+
+NUMBERS = st.decimals(-(10**6), 10**6, places=2).filter(bool)
+
+
+@pytest.mark.parametrize("row", [row for row in STATED["manners"] if row[2][3] == "+"], ids=lambda row: row[1])
+@given(value=NUMBERS)
+def test_every_accepted_manner_keeps_every_number(row: list[str], value: Any) -> None:
+    answer = row[0].replace("{o}", "4711").replace("{}", str(value))
+    found = amounts.number(answer)
+    assert found is not None
+    assert found.value == value
+
+
+@pytest.mark.parametrize("row", [row for row in STATED["manners"] if row[2][0] == "+"], ids=lambda row: row[1])
+@pytest.mark.parametrize("choices", SETS.values(), ids=SETS)
+def test_every_accepted_manner_keeps_every_label(row: list[str], choices: tuple[str, ...]) -> None:
+    for label in choices:
+        other = next(one for one in choices if one != label)
+        assert labels.parse(row[0].replace("{o}", other).replace("{}", label), choices) == label
+
+
+def test_constant_answers_reach_what_their_share_is() -> None:
+    golds = [label for label in SETS["sentiment"] for _ in range(100)]
+    for constant in (*SETS["sentiment"], "The sentiment is negative, neutral or positive.", "unknown", ""):
+        right = [labels.score({"label": gold, "choices": SETS["sentiment"]}, [constant])["acc"] for gold in golds]
+        assert sum(right) / len(right) == (1 / 3 if constant in SETS["sentiment"] else 0)
+
+
+@pytest.mark.parametrize("more", ["[]", '[{"text": "Ulm", "type": "location"}]', '{"text": "Ulm", "type": "location"}'])
+@pytest.mark.parametrize("between", ["", " ", "\n", "\n\n", ", ", "\n```\n```json\n", "\nAnswer: ", "\nOr:\n"])
+def test_no_answer_with_a_second_list_is_read(between: str, more: str) -> None:
+    spans = HELPERS["spans"]
+    first = '[{"text": "Ana", "type": "person"}]'
+    assert spans.parse(first, ["person", "location"]) == [("Ana", "person")]
+    for answer in (first + between + more, more + between + first):
+        assert spans.parse(answer, ["person", "location"]) is None, answer
+
+
+@pytest.mark.parametrize("text", ["5²", "½", "①", "5′", "10⁻³", "٣", "5 °C"])
+def test_characters_that_look_like_digits_make_no_other_number(text: str) -> None:
+    assert amounts.number(text) in (None, amounts.number("3"))
+
+
+def test_helpers_read_alone(tmp_path: Path) -> None:
+    """As in an environment without finbench, from another folder, by file."""
+    program = (
+        "import importlib.util, sys\n"
+        "for file in sys.argv[1:]:\n"
+        "    spec = importlib.util.spec_from_file_location('/x.y/' + file, file)\n"
+        "    module = importlib.util.module_from_spec(spec)\n"
+        "    spec.loader.exec_module(module)\n"
+        "assert not [name for name in sys.modules if 'finbench' in name]\n"
+        "print(module.score({'label': 'a', 'choices': ['a', 'b']}, ['Answer: a'])['acc'])\n"
+    )
+    files = [str(paths.shipped("tasks") / "lib" / f"{name}.py") for name in (*HELPERS, "labels")]
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *files], cwd=tmp_path, env=kept, capture_output=True, check=True
+    )
+    assert done.stdout == b"1.0\n"
+
+
+def test_published_answers_are_read_as_the_page_says(real_data: Path) -> None:
+    script = Path(__file__).parent.parent / "benchmarks" / "published_answers.py"
+    subprocess.run([sys.executable, str(script), "--data", str(real_data)], check=True)

@@ -1,0 +1,86 @@
+"""``finbench card rescore``: cards of earlier versions, from the answers that they hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finbench.cards import cardfiles
+from finbench.core import catalog
+from finbench.core.records import Scorecard
+from finbench.core.seal import salted
+from finbench.evaluation import evaluator, rescore_cards, verify
+from finbench.scoring import clusters_of, metrics, prompts, split_metrics, values_of
+
+TASK = "finbench_mini_sentiment"
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> Path:
+    """A card of the dummy engine, as an earlier version would have written it: all answers were unparsed."""
+    evaluator.evaluate(model="dummy", engine="dummy", tasks=TASK, out=tmp_path)
+    [path] = tmp_path.glob("*.json")
+    return path
+
+
+def aged(path: Path, answers: list[str], *, hashed: bool = False) -> Scorecard:
+    """Rewrite the card with these answers, each read as none, under the version before."""
+    card, rows = cardfiles.read(path), cardfiles.rows_by_task(path, cardfiles.read(path))[TASK]
+    for row, answer in zip(rows, answers, strict=True):
+        gold, _, labels = row["values"]["macro_f1"]
+        item = [gold, None, labels]
+        row["values"] |= {name: item for name in row["values"] if "f1" in name or name == "mcc"}
+        row["values"] |= {"acc": 0.0, "acc_lenient": 0.0, "parse_rate": 0.0}
+        row.pop("answer", None)
+        row |= {"answer_sha256": salted(answer)} if hashed else {"answer": answer}
+    [score] = card.scores
+    strict, lenient, rate = split_metrics(values_of(rows), metrics.aggregations(TASK), clusters_of(rows))
+    update = {"version": score.version - 1, "task_digest": "0" * 64}
+    old = score.model_copy(update={**update, "metrics": strict, "lenient": lenient, "parse_rate": rate})
+    return cardfiles.write(path, card.model_copy(update={"scores": [old]}), rows)
+
+
+def golds() -> list[str]:
+    lm_task = prompts.load(catalog.expand([TASK]), None)[TASK]
+    return [str(doc["label"]) for doc in prompts.rows(lm_task, "test")]
+
+
+def test_answers_in_the_card_are_scored_anew(card: Path) -> None:
+    aged(card, [f"The sentiment is **{gold}**." for gold in golds()])
+    [found] = rescore_cards([card])
+    assert not found.refused
+    assert "macro_f1 0.0000 -> 1.0000" in found.changes[0]
+    [score] = cardfiles.read(card).scores
+    assert (score.version, score.main.value, score.parse_rate.value) == (catalog.tasks()[TASK].version, 1.0, 1.0)
+    assert verify(card).faults == []
+    assert rescore_cards([card])[0].changes == []  # nothing is left to do
+
+
+def test_hashes_give_away_what_is_usual_and_nothing_else_is_guessed(card: Path) -> None:
+    aged(card, [f" {gold.capitalize()}." for gold in golds()], hashed=True)
+    assert not rescore_cards([card])[0].refused
+    before = aged(card, [f"My guess: {gold}" for gold in golds()], hashed=True)
+    [found] = rescore_cards([card])
+    assert "hashes of unknown words" in found.refused
+    assert cardfiles.read(card) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw["subject"].update(name="another"), "was edited"),
+        (lambda raw: raw["scores"][0].update(n=3), "was edited"),
+    ],
+    ids=["edited", "counts"],
+)
+def test_a_card_that_was_edited_stays_as_it_is(card: Path, change: Any, said: str) -> None:
+    aged(card, golds())
+    raw = json.loads(card.read_text())
+    change(raw)
+    card.write_text(json.dumps(raw))
+    before = card.read_bytes()
+    assert said in rescore_cards([card])[0].refused
+    assert card.read_bytes() == before
