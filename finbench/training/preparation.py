@@ -126,7 +126,7 @@ def prepare(recipe: Recipe, data_dir: Path | None = None, select: Select | None 
     vocabulary = skeleton.config.get_text_config().vocab_size
     passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
     found = contamination.Index({} if select else contamination.of_tests(data_dir)).overlap(chosen)
-    for line in contamination.warnings(found):
+    for line in (*contamination.warnings(found), *contamination.of_one_family(task.set for task in tasks)):
         say(f"Warning: {line}")
     return Prepared(recipe, base, rows, data, first_pair, sampler, steps, found, passes, slower)
 

@@ -210,7 +210,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def without_scale(spans: Sequence[str]) -> tuple[list[str], str]:
     """Spans and the scale word that all of them end with, as TAT-QA's predictions state them; "" if they have none."""
-    found = [_SCALED.fullmatch(span.replace(")%", ") percent")) for span in spans]
+    found = [_SCALED.fullmatch(span) for span in spans]
     scales = {match["scale"].casefold() if match else "" for match in found}
     numbers = all(match and _own_is_number(match["span"]) for match in found)
     if len(scales) == 1 and numbers and found:

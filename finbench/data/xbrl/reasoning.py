@@ -253,7 +253,8 @@ class _Desk:
         yield {
             "id": identity,
             "group": "|".join(table.filing.id for table in self.shown),
-            "company": " and ".join(table.filing.company for table in self.shown),
+            "company": first.company,
+            "beside": self.shown[-1].filing.company if len(self.shown) > 1 else "",
             "text": text,
             "question": asked.question,
             "answer": answer,

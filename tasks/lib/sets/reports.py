@@ -118,7 +118,7 @@ def scaled(span: str, scale: str) -> str:
     """An answer with its scale, as it is asked for: "1,496.5 million", "22.22%"."""
     if not scale or (scale == "percent" and "%" in span):
         return span
-    return f"{span}%" if scale == "percent" else f"{span} {scale}"
+    return f"{span}%" if scale == "percent" and not span.endswith(")") else f"{span} {scale}"
 
 
 def _finite(value: Any) -> bool:
@@ -433,6 +433,7 @@ REPORT_SETS = {
             "refs/convert/parquet",
         ),
         trains=False,
+        family="finqa",
         corrected=(
             "The target is what the program gives (exe_ans). Questions whose annotator gave another number, sign, "
             "per cent and the table's unit forgiven, are left out, for nobody knows which is right."
@@ -447,6 +448,7 @@ REPORT_SETS |= {
         split_in,
         3458,
         trains=False,
+        family="finqa",
         corrected=(
             "Answers of earlier turns are worked out from their programs. Its pages are FinQA's: one family, never "
             "train on one and test on the other."

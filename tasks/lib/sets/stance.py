@@ -27,7 +27,7 @@ def _labelled(codes: dict[str, str], *columns: str, verbatim: bool = False) -> C
 
     def units(records: Iterable[Record]) -> Iterator[Item]:
         for number, (row, place, detail) in enumerate(records):
-            if "trueLabel" in row or key_of("true_label") in {key_of(str(name)) for name in row}:
+            if key_of("true_label") in {key_of(str(name)) for name in row}:
                 raise WrongFile(f"{place}: answers of a model; score them with: finbench card import")
             text, told = text_of(row, place, *columns), text_of(row, place, "label", "response")
             label = coded(told, codes)
@@ -46,15 +46,6 @@ def _labelled(codes: dict[str, str], *columns: str, verbatim: bool = False) -> C
     return units
 
 
-def _of_kind(kind: str) -> Callable[[str], str | None]:
-    """Whether a file is of this kind: "split-combine" holds "combine" in its name."""
-
-    def detail(name: str) -> str | None:
-        return "" if (("split" in name) == ("split" in kind)) else None
-
-    return detail
-
-
 def _source(name: str) -> str:
     return "earnings call" if "_ec_" in name or "earnings" in name else "analyst report"
 
@@ -64,7 +55,7 @@ STANCE_SETS = {
         _labelled(_STANCE_CODES, "sentence"),
         "FOMC communication (Shah et al. 2023), lab-manual-split-combine-{train,test}-5768.xlsx: all kinds of text",
         "lab-manual-split-combine-*-5768.xlsx",
-        _of_kind("split-combine"),
+        lambda _: "",
         2480,
         Hub("gtfintechlab/fomc_communication", (Part("", "train"), Part("", "test"))),
         corrected=(
