@@ -10,7 +10,7 @@ import json
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,13 @@ def _read(file: Path, docs: Sequence[Mapping[str, Any]]) -> Answers:
             raise FinbenchError(f"{file}: not valid JSON ({reason(fault)}).", _SHAPES) from fault
         if isinstance(document, dict) and not any(isinstance(value, dict) for value in document.values()):
             return {str(key): [_said(value)] for key, value in document.items()}
-        rows: Iterable[Any] = document.values() if isinstance(document, dict) else document
-        keyed = isinstance(document, dict)
-        if keyed:
-            rows = [{"id": key, **value} for key, value in document.items() if isinstance(value, dict)]
-        if not isinstance(document, dict | list) or not all(isinstance(row, dict) for row in rows):
+        rows: Any = document
+        if isinstance(document, dict):
+            rows = [{"id": key, **value} if isinstance(value, dict) else None for key, value in document.items()]
+        if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
             raise FinbenchError(f"{file}: neither answers by id nor rows.", _SHAPES)
-        return _columns(file, list(rows), docs)
-    return _columns(file, [row for row in read_rows(file)], docs)
+        return _columns(file, rows, docs)
+    return _columns(file, list(read_rows(file)), docs)
 
 
 def _columns(file: Path, rows: Sequence[Mapping[str, Any]], docs: Sequence[Mapping[str, Any]]) -> Answers:
@@ -96,14 +95,14 @@ def _columns(file: Path, rows: Sequence[Mapping[str, Any]], docs: Sequence[Mappi
     names = list(dict.fromkeys(name for row in rows for name in row))
     answers = [name for name in names if re.sub(r"\W", "_", str(name)).casefold() in _ANSWERS]
     keys = {key for doc in docs for key in _keys(doc)}
-    # of different values: a column of labels 0, 1, 2 is not one of ids
+    # of different values, and of two columns the wordier one: labels 0, 1, 2 are no ids
     values = {name: {told for row in rows for told in (str(row.get(name)), _normal(row.get(name)))} for name in names}
-    fits = {name: len(told & keys) for name, told in values.items()}
+    fits = {name: (len(told & keys), sum(map(len, told & keys))) for name, told in values.items()}
     best = max(fits, key=lambda name: fits[name], default=None)
-    if len(answers) != 1 or best is None or not fits[best] or best in answers:
-        lacks = "no column" if not answers else "more than one column" if len(answers) > 1 else "no ids or texts of the test"
-        more = "" if len(answers) == 1 else " of answers"
-        raise FinbenchError(f"{file}: {lacks}{more} among {', '.join(map(str, names))[:200]}.", _SHAPES)
+    if len(answers) != 1 or best is None or not fits[best][0] or best in answers:
+        several = "more than one column of answers" if answers else "no column of answers"
+        lacks = "no ids or texts of the test" if len(answers) == 1 else several
+        raise FinbenchError(f"{file}: {lacks} among {', '.join(map(str, names))[:200]}.", _SHAPES)
     found: Answers = {}
     for row in rows:
         key = str(row.get(best)) if str(row.get(best)) in keys else _normal(row.get(best))
@@ -141,7 +140,6 @@ def _said(value: Any) -> str:
 def _matched(file: Path, told: Answers, docs: Sequence[Mapping[str, Any]], task: Task) -> list[str]:
     """The answer to each row. A text that is asked several times takes its answers in the order of the file."""
     left = {key: list(answers) for key, answers in told.items()}
-    made: list[str] = []
     missing: list[str] = []
     order = sorted(range(len(docs)), key=lambda at: _order(docs[at]))
     found: dict[int, str] = {}
@@ -164,8 +162,7 @@ def _matched(file: Path, told: Answers, docs: Sequence[Mapping[str, Any]], task:
         raise FinbenchError(f"{file}: {twice[0][:60]!r} is answered more than once.", "Leave one answer to each row.")
     if over:
         say(f"{file.name}: {sum(over.values()):,} answers are to no test row here; left out")
-    made = [found[at] for at in range(len(docs))]
-    return made
+    return [found[at] for at in range(len(docs))]
 
 
 def _order(doc: Mapping[str, Any]) -> tuple[int, str]:
