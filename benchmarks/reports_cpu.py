@@ -77,7 +77,9 @@ def train(data_dir: Path | None) -> list[dict[str, Any]]:
             stated = {"base": "smollm2-135m", "tasks": [name], "loop": loop, "max_length": 4096}
             prepared = preparation.prepare(recipes.recipe(None, stated | {"batch_size": 24}), data_dir)
             tokens, positions = prepared.tokens(prepared.passes)
-            made.append({"task": name, "loop": loop, "rows": len(prepared.rows), "tokens": tokens, "positions": positions})
+            made.append(
+                {"task": name, "loop": loop, "rows": len(prepared.rows), "tokens": tokens, "positions": positions}
+            )
             say(json.dumps(made[-1]))
     return made
 
@@ -90,8 +92,8 @@ def page(found: dict[str, Any]) -> str:
         lines += ["| task | rows | pages | tokens a prompt | lm-eval, s | finbench, s | ratio | goal | other texts |"]
         lines += ["|--|--:|--:|--:|--:|--:|--:|--:|--:|"]
         lines += [
-            f"| {r['task']} | {r['rows']} | {r['pages']} | {r['prompt_tokens']:,} | {r['stock_seconds']} | {r['seconds']}"
-            f" | {r['ratio']} × | {r['goal']} × | {r['different_texts']} |"
+            f"| {r['task']} | {r['rows']} | {r['pages']} | {r['prompt_tokens']:,} | {r['stock_seconds']}"
+            f" | {r['seconds']} | {r['ratio']} × | {r['goal']} × | {r['different_texts']} |"
             for r in rows
         ]
     if rows := found.get("train"):

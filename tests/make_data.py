@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from make_reports import report_sources
+
 from make_xbrl import xbrl_filing_sets, xbrl_sources
 
 LABELS = ("negative", "neutral", "positive")

@@ -33,7 +33,7 @@ def workbook(path: Path, rows: Sequence[Sequence[Any]], shared: bool = False) ->
     office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     link = f'<Relationship Id="rId1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/>'
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
-        sheets = f'<sheets><sheet name="Sheet1" sheetId="1" r:id="rId1"/></sheets>'
+        sheets = '<sheets><sheet name="Sheet1" sheetId="1" r:id="rId1"/></sheets>'
         book.writestr("xl/workbook.xml", f'<workbook xmlns="{main}" xmlns:r="{office}">{sheets}</workbook>')
         relations = "http://schemas.openxmlformats.org/package/2006/relationships"
         book.writestr("xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{relations}">{link}</Relationships>')
@@ -136,7 +136,9 @@ def report_sources(folder: Path, count: int) -> dict[str, list[Path]]:
     talks = {"train": numbers["train"], "dev": numbers["dev"]}
     files = [_json(folder / "convfinqa" / f"{s}.json", [*map(conversation, ns)]) for s, ns in talks.items()]
     made["convfinqa"] = made["convfinqa_own"] = files
-    said = [f"The Committee {verb} the rate at meeting {n}." for n in range(count) for verb in ("raised", "cut", "kept")]
+    said = [
+        f"The Committee {verb} the rate at meeting {n}." for n in range(count) for verb in ("raised", "cut", "kept")
+    ]
     rows = [(n, text, 2020, (1, 0, 2)[n % 3]) for n, text in enumerate(said)]
     made["fomc"] = []
     for kind in ("combine", "split-combine"):

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from make_reports import SEEDS, context, page, report_sources, workbook
 from typer.testing import CliRunner
 
 from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.data.sources import import_data
 from finbench.evaluation import import_card, verify
-from make_reports import SEEDS, context, page, report_sources, workbook
 
 
 @pytest.fixture

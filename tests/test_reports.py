@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from make_reports import context, conversation, page, program_of_thoughts, workbook
 
 from conftest import quick, task_helper
 from finbench.core import catalog, paths
@@ -23,7 +24,6 @@ from finbench.core.errors import FinbenchError
 from finbench.data import contamination
 from finbench.data.sources import import_data
 from finbench.scoring import metrics
-from make_reports import context, conversation, page, program_of_thoughts, workbook
 
 reports = task_helper("reports")
 sets = paths.helper("sets")
@@ -60,7 +60,8 @@ def test_dev_is_the_test_where_no_test_is_given_and_only_there() -> None:
 def test_the_same_question_of_finqa_in_both_spellings_is_one() -> None:
     record = page(7)
     prompt = (
-        "Below ...\n### Instruction\nGiven\n### Table \n\n| |2019 |\n|item 7 |$ 107 |\n\n### Text\n\n1 norvane group .\n"
+        "Below ...\n### Instruction\nGiven\n### Table \n\n| |2019 |\n|item 7 |$ 107 |\n\n### Text\n\n"
+        "1 norvane group .\n"
         f"\n### Question \n\n{record['qa']['question']}\n\n### Response"
     )
     other = {"id": record["id"], "user_prompt": prompt, "resp": "The answer is: 0.2675"}
@@ -127,7 +128,7 @@ def test_programs_of_thought_are_run(program: str, value: float) -> None:
      "ans = 'a'", "ans = (" * 500, "ans = True + 1", "ans = 1 if 2 > 1 else 3"],
 )  # fmt: skip
 def test_programs_that_are_no_arithmetic_are_refused(program: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - any fault of a program
+    with pytest.raises(ValueError):
         sets.reports.run(program)
 
 
@@ -424,7 +425,7 @@ def test_programs_give_what_the_official_script_gives(official: Any, real_data: 
         if invalid or expected == "n/a" or isinstance(expected, complex):
             assert found is None, program
         else:
-            assert found == expected or (found != found and expected != expected), program  # noqa: PLR0124 - NaN
+            assert found == expected or (found != found and expected != expected), program
     for record in records:
         doc = {"answer": sets.reports._result(record["qa"]["exe_ans"]), "table": json.dumps(record["table"])}
         for answer in (doc["answer"], record["qa"]["program"]):
@@ -475,11 +476,15 @@ def test_textbook_calculations_within_half_a_per_cent(answer: str, gold: str, ri
 
 
 def test_shares_and_percentages_alike_in_the_count_of_xfinbenchs_authors() -> None:
-    scored = [reports.score_textbook({"answer": "23.05"}, [a])["acc_published"] for a in ("0.2305", "23.05", "2305", "0")]
+    scored = [
+        reports.score_textbook({"answer": "23.05"}, [a])["acc_published"] for a in ("0.2305", "23.05", "2305", "0")
+    ]
     assert scored == [1.0, 1.0, 1.0, 0.0]
 
 
-@pytest.mark.parametrize("attack", ["9" * 100_000, "(" * 50_000, "1 " * 50_000, "a|" * 50_000, ",1" * 50_000, "." * 99_999])
+@pytest.mark.parametrize(
+    "attack", ["9" * 100_000, "(" * 50_000, "1 " * 50_000, "a|" * 50_000, ",1" * 50_000, "." * 99_999]
+)
 def test_long_answers_cost_little(attack: str) -> None:
     import time
 

@@ -8,7 +8,16 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.data import audit, contamination, xbrl
-    from finbench.data.sources import SPLITS, ImportReport, describe_set, import_data, lock_file, lock_sets, on_hub, read_rows
+    from finbench.data.sources import (
+        SPLITS,
+        ImportReport,
+        describe_set,
+        import_data,
+        lock_file,
+        lock_sets,
+        on_hub,
+        read_rows,
+    )
 else:
     __getattr__ = face(__name__)
 

@@ -26,8 +26,10 @@ from finbench.data import read_rows
 from finbench.evaluation.scored import asked_rows, score_answers
 from finbench.scoring import prompts
 
-_ANSWERS = ("answer", "prediction", "predicted", "predictions", "pred", "output", "response", "generated_text")
-_ANSWERS += ("text_output", "model_output", "model_answer", "llm_responses", "completion", "resp")
+_ANSWERS = (
+    *("answer", "prediction", "predicted", "predictions", "pred", "output", "response", "generated_text"),
+    *("text_output", "model_output", "model_answer", "llm_responses", "completion", "resp"),
+)
 _SHAPES = "Give a JSON object of id and answer, or rows with an id (or the text) and a column called answer."
 _SCALES = ("", "thousand", "million", "billion", "percent")
 _SHOWN = 3

@@ -58,7 +58,9 @@ def check(rows: list[dict[str, Any]], numbers: dict[tuple[str, str], set[Fractio
         used = re.findall(r"(?<![\w#])-?\d+(?:\.\d+)?", row["program"])
         assert {Fraction(figure) for figure in used} <= printed, row["program"]
         facts = list(zip(row["context"].split(), row["concepts"].split(), strict=True))
-        scale = next((10**n for n, word in ((9, "billions"), (6, "millions"), (3, "thousands")) if word in row["text"]), 1)
+        scale = next(
+            (10**n for n, word in ((9, "billions"), (6, "millions"), (3, "thousands")) if word in row["text"]), 1
+        )
         if row["beside"] == "":
             reported = {number / scale for fact in facts for number in numbers[fact]}
             assert {Fraction(figure) for figure in used} <= reported, row["question"]
@@ -106,7 +108,10 @@ def test_rows_do_not_depend_on_what_else_is_built_and_are_the_same_twice(tmp_pat
     build_questions([MINI[0]], tmp_path / "a")
     build_questions([MINI[0], MINI[1]], tmp_path / "b")
     first, both = (
-        {row["id"]: row for row in map(json.loads, (tmp_path / x / "xbrl_reason" / "test.jsonl").open(encoding="utf-8"))}
+        {
+            row["id"]: row
+            for row in map(json.loads, (tmp_path / x / "xbrl_reason" / "test.jsonl").open(encoding="utf-8"))
+        }
         for x in "ab"
     )
     assert first.items() <= both.items()

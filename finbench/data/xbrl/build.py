@@ -20,8 +20,8 @@ from finbench.core.files import digest, folder_atomic, sha256_file
 from finbench.data.sources import SPLITS
 from finbench.data.xbrl import filings, finlora_questions, reasoning
 from finbench.data.xbrl.model import Filing
-from finbench.data.xbrl.rows import QuestionSettings, rows
 from finbench.data.xbrl.rows import SETS as FACT_SETS
+from finbench.data.xbrl.rows import QuestionSettings, rows
 from finbench.data.xbrl.taxonomy import arelle_check
 
 SETS = (*FACT_SETS, reasoning.SET)

@@ -163,9 +163,7 @@ class _Desk:
         derivation = f"({' + '.join(f'{{{n}}}' for n in range(count))}) / {count}"
         with decimal.localcontext(prec=40):
             value = sum((fact.number or Decimal(0) for fact in facts), Decimal(0)) / count
-        yield from self._row(
-            _Asked("average", asked, program, derivation, value, tuple(facts), needed, money=True)
-        )
+        yield from self._row(_Asked("average", asked, program, derivation, value, tuple(facts), needed, money=True))
 
     def shares(self) -> Iterator[Row]:
         """Shares and ratios of the latest column, and how they moved since the one before."""
@@ -182,9 +180,18 @@ class _Desk:
             if (before := next(filter(None, solved[1:]), None)) and ratio.percent:
                 at = solved.index(before)
                 facts = (*now.facts, *before.facts)
-                asked = f"By how much did the {ratio.name} of {self.company} change from {self._when(at)} to {self._when(0)}?"
-                yield from self._row(self._difference("two periods", asked, now, before, facts, tuple({*needed, *(
-                    (0, fact.concept) for fact in before.facts)})))
+                ends = f"from {self._when(at)} to {self._when(0)}"
+                asked = f"By how much did the {ratio.name} of {self.company} change {ends}?"
+                yield from self._row(
+                    self._difference(
+                        "two periods",
+                        asked,
+                        now,
+                        before,
+                        facts,
+                        tuple({*needed, *((0, fact.concept) for fact in before.facts)}),
+                    )
+                )
 
     def two_companies(self) -> Iterator[Row]:
         """How far a share of the first company lies above that of the second."""
@@ -201,7 +208,13 @@ class _Desk:
                 yield from self._row(self._difference("two companies", asked, mine, theirs, facts, needed))
 
     def _difference(
-        self, kind: str, asked: str, one: Solved, other: Solved, facts: tuple[Fact, ...], needed: tuple[tuple[int, str], ...]
+        self,
+        kind: str,
+        asked: str,
+        one: Solved,
+        other: Solved,
+        facts: tuple[Fact, ...],
+        needed: tuple[tuple[int, str], ...],
     ) -> _Asked:
         program, derivation = "divide({0}, {1}), divide({2}, {3}), subtract(#0, #1)", "{0} / {1} - {2} / {3}"
         with decimal.localcontext(prec=40):
@@ -298,12 +311,16 @@ def _printed(table: Table, concepts: Sequence[str]) -> tuple[str, list[list[str]
     numbers = [
         fact.number for c in concepts for at in range(len(table.columns)) if (fact := table.fact(c, at)) and fact.number
     ]
-    power = next((power for power, _ in _UNITS if all(number % 10**power == 0 for number in numbers)), 0) if numbers else 0
+    power = (
+        next((power for power, _ in _UNITS if all(number % 10**power == 0 for number in numbers)), 0) if numbers else 0
+    )
     word = dict(_UNITS).get(power, "")
     cells = [["", *(table.head(at) for at in range(len(table.columns)))]]
     for concept in concepts:
         facts = [table.fact(concept, at) for at in range(len(table.columns))]
-        shown = [f"{Decimal(_scaled(fact.number, -power)):,f}" if fact and fact.number is not None else "" for fact in facts]
+        shown = [
+            f"{Decimal(_scaled(fact.number, -power)):,f}" if fact and fact.number is not None else "" for fact in facts
+        ]
         cells.append([table.items[concept], *shown])
     flow = "fiscal year ended" if table.columns[0].context.start else "as of"
     lines = ["| " + " | ".join(line) + " |" for line in cells]

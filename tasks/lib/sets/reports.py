@@ -157,9 +157,7 @@ def contradicts(human: str, result: str) -> bool:
     found = numbers[0]
     told, right = float((found[1] or "0").replace(",", "") + (found[2] or "")), abs(float(result))
     unit = 10.0 ** -max(0, len(found[2] or "") - 1)
-    return not any(
-        abs(told - right * 10.0**power) <= max(0.51 * unit, 0.02 * right * 10.0**power) for power in _POWERS
-    )
+    return not any(abs(told - right * 10.0**power) <= max(0.51 * unit, 0.02 * right * 10.0**power) for power in _POWERS)
 
 
 class _Asked(NamedTuple):
@@ -342,10 +340,8 @@ def convfinqa_own(records: Iterable[Record]) -> Iterator[Item]:
     """
     pages: dict[tuple[str, str | None], tuple[str, list[Row], str]] = {}
     for row, place, split in records:
-        if isinstance(row.get("annotation"), dict):
-            made = _annotated(row["annotation"], row, place)
-        else:
-            made = _program_of_thoughts(row, place)
+        told = row.get("annotation")
+        made = _annotated(told, row, place) if isinstance(told, dict) else _program_of_thoughts(row, place)
         if not isinstance(made, dict):
             yield made
             continue
@@ -367,9 +363,11 @@ def _conversation(row: Row, place: str, text: str, questions: Sequence[Any], ans
     return {"id": name, "document": page, "text": text, "questions": asked, "answers": told}
 
 
-def _annotated(told: Row, row: Row, place: str) -> Row | str:
+def _annotated(told: Row, row: Row, place: str) -> Row | Item:
     if "turn_ind" in told or "cur_dial" in told:
-        raise WrongFile(f"{place}: one turn of a conversation; give the authors' train.json and dev.json, not *_turn.json")
+        raise WrongFile(
+            f"{place}: one turn of a conversation; give the authors' train.json and dev.json, not *_turn.json"
+        )
     _needs(row, place, "id", "pre_text", "post_text", "table")
     _needs(told, place, "dialogue_break", "exe_ans_list")
     text = _page(_prose(row["pre_text"], place), markdown(row["table"], place), _prose(row["post_text"], place))

@@ -22,7 +22,9 @@ def _readable(text: str) -> str:
         return text
 
 
-def _labelled(codes: dict[str, str], *columns: str, verbatim: bool = False) -> Callable[[Iterable[Record]], Iterator[Item]]:
+def _labelled(
+    codes: dict[str, str], *columns: str, verbatim: bool = False
+) -> Callable[[Iterable[Record]], Iterator[Item]]:
     """A reader of a sentence in the first of ``columns``, and its label."""
 
     def units(records: Iterable[Record]) -> Iterator[Item]:
