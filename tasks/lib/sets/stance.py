@@ -59,7 +59,11 @@ STANCE_SETS = {
         "lab-manual-split-combine-*-5768.xlsx",
         lambda _: "",
         2480,
-        Hub("gtfintechlab/fomc_communication", (Part("", "train"), Part("", "test"))),
+        Hub(
+            "gtfintechlab/fomc_communication",
+            (Part("", "train"), Part("", "test")),
+            "5e6fd34de3e1a8dbfb20c8c9ec18d6cafdd4ef3c",
+        ),
         corrected=(
             "One split of our own by text, for the authors' three tests overlap and share sentences with their train "
             "files. Sentences with two labels are dropped, damaged characters mended."
