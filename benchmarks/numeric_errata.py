@@ -85,7 +85,8 @@ def convfinqa(folder: Path, other: Path) -> Iterator[str]:
     pages = {row["document"] for unit in asked if isinstance(unit, sets.Unit) for row in unit.rows}
     mine = {row["document"] for row in talks}
     yield f"**ConvFinQA**, {len(talks):,} conversations about {len(mine):,} pages."
-    yield f"- {len(mine & pages):,} of {len(mine):,} pages are in FinQA's dev set: never train on one and test on the other."
+    both = f"{len(mine & pages):,} of {len(mine):,}"
+    yield f"- {both} pages are in FinQA's dev set: never train on one and test on the other."
     yield f"- The last program gives the stated answer in {len(talks):,} of {len(talks):,}."
 
 
@@ -130,7 +131,8 @@ def numclaim(folder: Path) -> Iterator[str]:
             constant.append(100 * rest * 2 * rest / (1 + rest))
         yield (
             f"- {name}: {', '.join(map(str, shared))} test sentences are in train, {', '.join(map(str, claims))} are "
-            f"claims; a constant no-claim has a weighted F1 of {min(constant):.0f} to {max(constant):.0f}, so macro-F1 ranks."
+            f"claims; a constant no-claim has a weighted F1 of {min(constant):.0f} to {max(constant):.0f}, so macro-F1 "
+            "ranks."
         )
 
 
@@ -140,7 +142,10 @@ def xfinbench(folder: Path) -> Iterator[str]:
     dashes = sum(str(row["ground_truth"]).startswith("–") for row in rows)
     two = sum("," in str(row["ground_truth"]) for row in rows)
     yield f"**XFinBench**, {len(rows):,} questions."
-    yield f"- {figures:,} need a picture and are left out; {dashes:,} answers have a dash for a minus sign; {two:,} is two numbers."
+    yield (
+        f"- {figures:,} need a picture and are left out; {dashes:,} answers have a dash for a minus sign; {two:,} is "
+        "two numbers."
+    )
 
 
 def section(folder: Path) -> Iterator[str]:

@@ -22,7 +22,8 @@ from conftest import quick, task_helper
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
 from finbench.data import contamination
-from finbench.data.sources import import_data
+from finbench.data.readers import decoder_of, expand
+from finbench.data.sources import import_data, read_rows
 from finbench.scoring import metrics
 
 reports = task_helper("reports")
@@ -146,6 +147,23 @@ def test_textbook_rows_that_need_a_picture_or_have_no_answer_are_left_out() -> N
     assert isinstance(read("xfinbench_calc", {**calc, "ground_truth": "56.14, -85.77"})[0], sets.Drop)
 
 
+def test_json_of_the_hub_is_read_as_it_lies_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TAT-QA's answers are numbers and lists: no column of Arrow holds them."""
+    asked = []
+
+    class Manager:
+        def download(self, url: str) -> str:
+            asked.append(url)
+            name = url.rpartition("/")[2]
+            (tmp_path / name).write_text(json.dumps([context(len(asked))]))
+            return str(tmp_path / name)
+
+    monkeypatch.setattr(importlib.import_module("datasets"), "DownloadManager", Manager)
+    found = list(sets.hub_records(sets.SETS["tatqa"].hub, "0" * 40))
+    assert asked[0] == f"hf://datasets/next-tat/TAT-QA@{'0' * 40}/tatqa_dataset_train.json"
+    assert [unit.split for unit in sets.SETS["tatqa"].units(found)] == ["train", "validation", "test"]
+
+
 # ---- bad input: recognised and said, nothing imported
 
 
@@ -221,14 +239,12 @@ def test_answers_of_a_model_are_not_taken_for_the_set(tmp_path: Path) -> None:
 def test_workbooks_are_read_as_tables(tmp_path: Path, shared: bool) -> None:
     rows = [("index", "sentence", "year", "label"), (7, "Rates & <risks> rose – 5%.", 2020, 1), (8, "Cut.", 1.5, 0)]
     file = workbook(tmp_path / "a.xlsx", rows, shared)
-    spreadsheets = importlib.import_module("finbench.data.spreadsheets")
-    source = importlib.import_module("finbench.data.readers").SourceFile
-    found = [record.row for record in spreadsheets.decode_xlsx(source(file))]
+    found = list(read_rows(file))
     assert found == [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
     with zipfile.ZipFile(tmp_path / "box.zip", "w") as box:
         box.write(file, "in/a.xlsx")
-    (member,) = importlib.import_module("finbench.data.readers").expand([tmp_path / "box.zip"], "*.xlsx")
-    assert [record.row for record in spreadsheets.decode_xlsx(member)] == found
+    (member,) = expand([tmp_path / "box.zip"], "*.xlsx")
+    assert [record.row for record in decoder_of(member, None)(member)] == found
 
 
 @pytest.mark.parametrize(

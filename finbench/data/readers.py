@@ -326,9 +326,11 @@ def decode_parquet(file: SourceFile) -> Iterator[RawRecord | str]:
 
 
 def _decode_xlsx(file: SourceFile) -> Iterator[RawRecord | str]:
-    from finbench.data.spreadsheets import decode_xlsx
+    from finbench.data import spreadsheets
 
-    return decode_xlsx(file)
+    with file.open() as handle:
+        content = handle.read(spreadsheets.LARGEST + 1)
+    yield from (RawRecord(row, place) for row, place in spreadsheets.rows(str(file), content))
 
 
 def decode_conll(file: SourceFile) -> Iterator[RawRecord | str]:

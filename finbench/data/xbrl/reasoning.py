@@ -37,7 +37,7 @@ _ONE = tuple(ratio for ratio in RATIOS if len(ratio.above) == len(ratio.below) =
 
 
 @dataclass(frozen=True)
-class Table:
+class FilingTable:
     """Items of one filing (concept -> label) by column; the same unit everywhere."""
 
     filing: Filing
@@ -70,7 +70,7 @@ def comparisons(one: Filing, other: Filing, seed: int, budget: int | None, dropp
             yield from _Desk((mine, theirs), seed, budget, dropped).two_companies()
 
 
-def tables(filing: Filing) -> list[Table]:
+def tables(filing: Filing) -> list[FilingTable]:
     """The table of fiscal years and the table of balances, latest column first; those that show two items or more."""
     found, _ = sheets(filing)
     years = [sheet for sheet in found if sheet.context.start and 350 <= _days(sheet) <= 380]
@@ -84,7 +84,7 @@ def tables(filing: Filing) -> list[Table]:
         if columns and units:
             unit = min(units, key=lambda name: (-units[name], name))
             if len(items := _items(filing, columns, unit)) > 1:
-                made.append(Table(filing, columns, items, unit))
+                made.append(FilingTable(filing, columns, items, unit))
     return made
 
 
@@ -118,7 +118,7 @@ class _Asked:
 class _Desk:
     """Asks about one table, or about two of two companies."""
 
-    def __init__(self, shown: tuple[Table, ...], seed: int, budget: int | None, dropped: Counter[str]) -> None:
+    def __init__(self, shown: tuple[FilingTable, ...], seed: int, budget: int | None, dropped: Counter[str]) -> None:
         self.shown, self.seed, self.budget, self.dropped = shown, seed, budget, dropped
         self.table, self.company = shown[0], shown[0].filing.company
         self.execute = paths.helper("reports").execute
@@ -221,7 +221,7 @@ class _Desk:
             value = _share(one) - _share(other)
         return _Asked(kind, asked, program, derivation, value, facts, needed)
 
-    def _solve(self, table: Table, ratio: Ratio, column: int) -> Solved | None:
+    def _solve(self, table: FilingTable, ratio: Ratio, column: int) -> Solved | None:
         numbers = {c: fact for c in table.items if (fact := table.fact(c, column))}
         return solve(ratio, numbers)
 
@@ -306,7 +306,7 @@ def _share(solved: Solved) -> Decimal:
         return solved.value / 100 if solved.ratio.percent else solved.value
 
 
-def _printed(table: Table, concepts: Sequence[str]) -> tuple[str, list[list[str]], int]:
+def _printed(table: FilingTable, concepts: Sequence[str]) -> tuple[str, list[list[str]], int]:
     """A table as Markdown under its company and unit, its cells, and the power of ten of its figures."""
     numbers = [
         fact.number for c in concepts for at in range(len(table.columns)) if (fact := table.fact(c, at)) and fact.number

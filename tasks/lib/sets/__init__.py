@@ -271,14 +271,12 @@ def hub_records(hub: Hub, revision: str | None = None) -> Iterator[Record]:
 
     for part in hub.parts:
         at = revision or hub.ref
+        url = f"hf://datasets/{hub.path}@{at.replace('/', '%2F')}/{part.file}"
+        table: Any
         if part.file and part.file.endswith(".json"):  # rows whose values differ in kind, which Arrow does not hold
-            from huggingface_hub import hf_hub_download
-
-            copy = hf_hub_download(hub.path, part.file, repo_type="dataset", revision=at)
-            with open(copy, encoding="utf-8") as handle:
-                table: Any = json.load(handle)
+            with open(datasets.DownloadManager().download(url), encoding="utf-8") as handle:
+                table = json.load(handle)
         elif part.file:
-            url = f"hf://datasets/{hub.path}@{at.replace('/', '%2F')}/{part.file}"
             table = datasets.load_dataset("parquet", data_files={part.split: url}, split=part.split)
         else:
             split = None if part.split == "*" else part.split
