@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from make_reports import report_sources
+
 from make_xbrl import xbrl_filing_sets, xbrl_sources
 
 LABELS = ("negative", "neutral", "positive")
@@ -285,7 +287,7 @@ def _general(folder: Path, count: int) -> dict[str, list[Path]]:
 def write_sources(folder: Path, count: int = 120) -> dict[str, list[Path]]:
     """The authors' files of every set, by set name."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = (_sentiment, _headlines, _entities, _questions, _general, xbrl_sources)
+    parts = (_sentiment, _headlines, _entities, _questions, _general, xbrl_sources, report_sources)
     return {name: files for part in parts for name, files in part(folder, count).items()}
 
 

@@ -74,13 +74,14 @@ def lm_eval(
 
 
 def card_import(
-    folder: Annotated[Path, "Output folder of lm_eval (results_*.json and samples_*.jsonl)."],
+    folder: Annotated[Path, "Output folder of lm_eval (--log_samples); with --task: a file of answers."],
     out: Annotated[Path, "Folder for the scorecards."] = Path("scorecards"),
-    name: Annotated[str | None, "Name of the subject; default: that of the model."] = None,
+    name: Annotated[str | None, "Name of the subject; default: that of the model, or of the file."] = None,
+    task: Annotated[str | None, "The task that a file of answers is about: JSON by id, CSV, JSONL."] = None,
     data_dir: DataDir = None,
 ) -> Found:
-    """Scorecards from what stock lm_eval wrote with --log_samples: every answer is scored again by us."""
-    return scored(finbench.import_card(folder, out=out, name=name, data_dir=data_dir), out)
+    """Scorecards from what others' models answered, in lm_eval or in a file: every answer is scored again by us."""
+    return scored(finbench.import_card(folder, out=out, name=name, task=task, data_dir=data_dir), out)
 
 
 def card_export(

@@ -8,7 +8,16 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.data import audit, contamination, own, readers, xbrl
-    from finbench.data.sources import SPLITS, ImportReport, describe_set, import_data, lock_file, lock_sets, on_hub
+    from finbench.data.sources import (
+        SPLITS,
+        ImportReport,
+        describe_set,
+        import_data,
+        lock_file,
+        lock_sets,
+        on_hub,
+        read_rows,
+    )
 else:
     __getattr__ = face(__name__)
 
@@ -23,6 +32,7 @@ __all__ = [
     "lock_sets",
     "on_hub",
     "own",
+    "read_rows",
     "readers",
     "xbrl",
 ]

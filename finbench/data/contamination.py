@@ -3,7 +3,8 @@
 Texts are compared normalised, as splits are divided (no case, punctuation, links). A test text of eight words or more
 counts as seen when all of them, or the first 200, stand in this order in one training row. One of three to seven words
 must be a field of the row, or what a prompt in it asks about: such texts occur by chance inside others. Shorter ones
-are not looked for. Where each row of a test has a question of its own, the question is what counts.
+are not looked for. Where each row of a test has a question of its own, the question is what counts. Of questions about
+pages that other sets ask about too, the page counts as well: its name, and its text.
 """
 
 from __future__ import annotations
@@ -111,10 +112,30 @@ def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
                     raise ValueError("a JSON object a line is expected")
             except (OSError, ValueError, RecursionError) as fault:
                 raise FinbenchError(f"{path} is torn ({fault}).", f"Import it again: {task.data}") from fault
-            questions = {str(row["question"]) for row in rows if row.get("question")}
-            column = "question" if len(questions) > max(20, 0.5 * len(rows)) else "text"
-            found[task.set] = [str(row[column]) for row in rows if row.get(column)]
+            found[task.set] = list(_texts(rows))
     return found
+
+
+def _texts(rows: list[dict[str, Any]]) -> Iterator[str]:
+    questions = {str(row["question"]) for row in rows if row.get("question")}
+    pages = any(row.get("document") for row in rows)
+    columns = ["question" if len(questions) > max(20, 0.5 * len(rows)) else "text"]
+    if pages:  # a turn of a conversation ("and in 2008?") is no text by which it is known
+        columns = ["document", "text", *([] if any("history" in row for row in rows) else ["question"])]
+    for row in rows:
+        yield from (str(row[column]) for column in columns if row.get(column))
+
+
+def of_one_family(trained: Iterable[str]) -> list[str]:
+    """One line for each family of sets about the same pages of which some were ``trained``."""
+    table = paths.helper("sets").SETS
+    told = {}
+    for name in trained:
+        family = table[name].family if name in table else ""
+        others = [other for other, known in table.items() if family and known.family == family and other != name]
+        if others:
+            told[family] = f"{name} and {', '.join(others)} ask about the same pages: test on none of them."
+    return list(told.values())
 
 
 def warnings(found: Contamination) -> list[str]:

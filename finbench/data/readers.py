@@ -1,4 +1,4 @@
-"""The authors' files as records, streamed: text, CSV, JSON, JSONL, CoNLL, Parquet, alone, in a folder or in a zip.
+"""The authors' files as records, streamed: text, CSV, JSON, JSONL, CoNLL, Parquet, Excel; alone, in a folder or a zip.
 
 A decoder yields a Record for each row, or a fault as text that starts with ``file:line``.
 """
@@ -31,6 +31,8 @@ _UNPACKED = 4 << 30  # bytes an archive may unpack to
 _LINE = 16 << 20  # characters
 _DOCUMENT = 512 << 20  # bytes of a JSON document, which is read whole
 _UNPACK = "If you trust it, unpack it yourself and name the folder."
+_POINTER = b"version https://git-lfs.github.com/spec/"  # what Git leaves of a large file that was not fetched
+_POINTER_SIZE = 1024  # bytes; a pointer has some 130
 _RATIO = 200  # times its size, above 100 MB: text compresses 20 times at most
 
 
@@ -74,13 +76,15 @@ class SourceFile:
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """The bytes. A file that cannot be read, or a damaged member, is a FinbenchError."""
+        """The bytes. A file that cannot be read, a pointer of Git LFS, or a damaged member, is a FinbenchError."""
         try:
             if self.archive is None or self.member is None:
                 with open(self.path, "rb") as handle:
+                    self._refuse_pointer(handle)
                     yield handle
             else:
                 with self.archive.open(self.member) as handle:
+                    self._refuse_pointer(handle)
                     yield handle
         except OSError as fault:
             raise FinbenchError(
@@ -94,6 +98,13 @@ class SourceFile:
                 f"{self}: the archive is damaged or encrypted ({fault}).",
                 "Download it again, or unpack it yourself and name the folder.",
             ) from fault
+
+    def _refuse_pointer(self, handle: IO[bytes]) -> None:
+        if self.size < _POINTER_SIZE and handle.read(len(_POINTER)) == _POINTER:
+            raise FinbenchError(
+                f"{self}: a pointer of Git LFS, not the file itself.", "Fetch it: git lfs pull; or download the file."
+            )
+        handle.seek(0)
 
 
 def beside(path: Path) -> list[str]:
@@ -122,7 +133,7 @@ def expand(paths: list[Path], pattern: str, like: str = "") -> list[SourceFile]:
             inside = [SourceFile(file) for file in sorted(path.rglob("*")) if file.is_file()]
         elif not path.is_file():
             raise FinbenchError(f"{path}: not a file or folder.", like)  # a pipe, a device: it may never end
-        elif zipfile.is_zipfile(path):
+        elif path.suffix.lower() != ".xlsx" and zipfile.is_zipfile(path):
             inside = _members(path)
         else:
             found.append(SourceFile(path))
@@ -314,6 +325,14 @@ def decode_parquet(file: SourceFile) -> Iterator[RawRecord | str]:
         ) from fault
 
 
+def _decode_xlsx(file: SourceFile) -> Iterator[RawRecord | str]:
+    from finbench.data import spreadsheets
+
+    with file.open() as handle:
+        content = handle.read(spreadsheets.LARGEST + 1)
+    yield from (RawRecord(row, place) for row, place in spreadsheets.rows(str(file), content))
+
+
 def decode_conll(file: SourceFile) -> Iterator[RawRecord | str]:
     """CoNLL 2003: ``token POS chunk tag`` a line, a blank line between sentences; a Record is one sentence."""
     tokens: list[str] = []
@@ -363,6 +382,7 @@ _BY_SUFFIX: dict[str, Decoder] = {
     ".json": decode_json,
     ".jsonl": decode_jsonl,
     ".parquet": decode_parquet,
+    ".xlsx": _decode_xlsx,
 }
 TEXT = {"sentence@label": decode_at, "conll": decode_conll}
 

@@ -228,6 +228,15 @@ def _records(chosen: Any, sources: list[tuple[SourceFile, str]]) -> Iterator[Raw
             yield record if isinstance(record, str) else record._replace(detail=detail or None, source=source.name)
 
 
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of one file, by its ending. The first row that cannot be read is a FinbenchError."""
+    file = SourceFile(path)
+    for record in decoder_of(file, None)(file):
+        if isinstance(record, str):
+            raise FinbenchError(f"{record}.", "Correct the file.")
+        yield record.row
+
+
 def on_hub(name: str) -> bool:
     """Whether the set lies on the Hub."""
     chosen = sets().SETS.get(name)

@@ -24,7 +24,7 @@ from finbench.scoring import resolve_function, task_faults
 from finbench.training import recipes
 
 _LONGEST = 30  # lines of a task YAML
-_ROOTS = ("finbench", "finbench_mc", "finbench_long", "finbench_mini", "finbench_finlora")
+_ROOTS = ("finbench", "finbench_mc", "finbench_long", "finbench_mini", "finbench_finlora", "finbench_published")
 
 
 def check_tasks(write: bool = False) -> list[str]:
@@ -144,7 +144,7 @@ def _place_faults() -> Iterator[str]:
         yield f"{name}: in none of the groups {', '.join(_ROOTS)}"
     for root, tasks in members.items():
         for task in tasks:
-            kind = {"mini": "finbench_mini", "finlora": "finbench_finlora"}.get(task.family)
+            kind = f"finbench_{task.family}" if task.family in ("mini", "finlora", "published") else None
             ends = {"_all_mc": "finbench_long", "_mc": "finbench_mc", "": "finbench"}
             kind = kind or next(group for end, group in ends.items() if task.name.endswith(end))
             if root != kind:
@@ -170,8 +170,12 @@ TITLES = {
     "ner": "Named entities",
     "xbrl": "XBRL",
     "qa": "Questions with a number as the answer",
+    "reports": "Questions about pages of annual reports",
+    "stance": "Stance and claims",
+    "textbook": "Textbook finance",
     "general": "General ability: what fine-tuning forgets",
     "finlora": "FinLoRA's own prompts (compatibility, never ranked)",
+    "published": "Tests as published (to compare with papers, never ranked)",
     "mini": "Small sets written for this project (demos and tests, never ranked)",
 }
 

@@ -47,10 +47,14 @@ FAMILIES = {
     "ner": "Entities",
     "xbrl": "XBRL",
     "qa": "Questions",
+    "reports": "Reports",
+    "stance": "Stance",
+    "textbook": "Textbook",
     "general": "General",
     "finlora": "FinLoRA's prompts",
+    "published": "Tests as published",
 }
-UNRANKED = ("finlora", "mini")  # families for compatibility and for demos: never ranked, mini never shown
+UNRANKED = ("finlora", "published", "mini")  # families for compatibility and for demos: never ranked, mini never shown
 
 
 @dataclass(frozen=True)

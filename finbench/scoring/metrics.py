@@ -107,6 +107,13 @@ def _question_f1(values: Sequence[Any]) -> Summed:
     return Summed(parts, statistic)
 
 
+def _chosen_mean(values: Sequence[tuple[float, float]]) -> Summed:
+    """Mean of the values of the chosen documents; items are (1 or 0, value)."""
+    found = np.asarray(values, dtype=np.float64)
+    parts = np.stack([found[:, 0] * found[:, 1], found[:, 0]], axis=1)
+    return Summed(parts, lambda sums: stats.ratio(sums[..., 0], sums[..., 1]))
+
+
 def _span_f1(values: Sequence[Any]) -> Summed:
     """F1 of (true positives, false positives, false negatives); of one such triple a type, the mean over types."""
     parts = np.asarray(values, dtype=np.float64)
@@ -134,6 +141,7 @@ def _r2(sums: Counts) -> Counts:
 
 _SUMMED: dict[str, Callable[[Sequence[Any]], Summed]] = {
     "mean": _mean,
+    "chosen_mean": _chosen_mean,
     "macro_f1": lambda values: _by_label(values, lambda *sums: np.asarray(_f1(*sums).mean(axis=-1))),
     "weighted_f1": lambda values: _by_label(values, _weighted_f1),
     "mcc": lambda values: _by_label(values, _mcc, share=False),

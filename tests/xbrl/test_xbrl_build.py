@@ -20,8 +20,7 @@ from finbench.cli.app import app
 from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.data.xbrl import parsing
-from finbench.data.xbrl.build import build_questions
-from finbench.data.xbrl.rows import SETS
+from finbench.data.xbrl.build import SETS, build_questions
 from xbrl_samples import inline, instance, measured, shown, statement
 
 MINI = paths.shipped("tasks") / "mini" / "filings"

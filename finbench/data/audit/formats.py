@@ -17,7 +17,7 @@ from finbench.core.errors import FinbenchError
 from finbench.data import readers
 from finbench.data.readers import RawRecord, SourceFile, text_of
 
-SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".txt", ".conll", ".data")
+SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".xlsx", ".txt", ".conll", ".data")
 PATTERN = " ".join(f"*{suffix}" for suffix in SUFFIXES)
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -1,4 +1,4 @@
-"""``finbench data xbrl``: filings -> four data sets, split by company, with a manifest of the filings."""
+"""``finbench data xbrl``: filings -> five data sets, split by company, with a manifest of the filings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from finbench.core import paths
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, folder_atomic, sha256_file
 from finbench.data.sources import SPLITS
-from finbench.data.xbrl import filings, finlora_questions
+from finbench.data.xbrl import filings, finlora_questions, reasoning
 from finbench.data.xbrl.model import Filing
-from finbench.data.xbrl.rows import SETS, QuestionSettings, rows
+from finbench.data.xbrl.rows import SETS as FACT_SETS
+from finbench.data.xbrl.rows import QuestionSettings, rows
 from finbench.data.xbrl.taxonomy import arelle_check
 
+SETS = (*FACT_SETS, reasoning.SET)
 SMALLEST = 300  # characters; below this not even the facts of a ratio and a few others fit
 _SHOWN = 10  # faults in one message
 _RULE = (
@@ -40,6 +42,7 @@ class QuestionsMade:
     rows: dict[str, dict[str, int]] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)  # filed too early
+    latest: dict[str, Filing] = field(default_factory=dict)  # of each side the filing before, to compare companies
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -135,7 +138,7 @@ def build_questions(
     finlora: Sequence[Path] = (),
     taxonomy: Sequence[Path] = (),
 ) -> QuestionsMade:
-    """Write the sets ``xbrl_tags``, ``xbrl_values``, ``xbrl_formula`` and ``xbrl_calc`` into ``out``.
+    """Write the sets ``xbrl_tags``, ``xbrl_values``, ``xbrl_formula``, ``xbrl_calc`` and ``xbrl_reason`` into ``out``.
 
     ``out`` is a data directory (default: the user's). Companies named in ``test_companies`` (by ticker, CIK or a part
     of the name) are the test split and all others train and validation; without any, every filing is test.
@@ -202,9 +205,10 @@ def _add(
     split = "test" if named or not wanted else "train"
     counts: Counter[str] = Counter(filing.unread)
     made = 0
-    for set_, row in rows(filing, settings, counts):
+    for set_, row in (*rows(filing, settings, counts), *_reasoned(filing, built.latest.get(split), settings, counts)):
         spool.add(set_, split, row)
         made += 1
+    built.latest[split] = filing
     if not made:
         raise FinbenchError(
             f"{filing.name}: no question can be asked of it: it has no period with enough us-gaap facts.",
@@ -229,6 +233,17 @@ def _add(
             "sha256": dict(sorted(filing.digests.items())),
         }
     )
+
+
+def _reasoned(
+    filing: Filing, other: Filing | None, settings: QuestionSettings, counts: Counter[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Questions that take a calculation, about this filing and beside that of another company."""
+    for row in reasoning.questions(filing, settings.seed, settings.max_context, counts):
+        yield reasoning.SET, row
+    if other:
+        for row in reasoning.comparisons(filing, other, settings.seed, settings.max_context, counts):
+            yield reasoning.SET, row
 
 
 def _is(filing: Filing, name: str) -> bool:

@@ -6,12 +6,16 @@ here, a task's YAML.
 """
 
 import itertools
+import json
 from collections.abc import Iterator
 from typing import Any
 
 from . import entities, finlora, general, headlines, qa, sentiment
 from .base import Drop, Hub, Part, Record, Set, Unit, WrongFile, parts, split_in
+from .reports import REPORT_SETS
 from .splits import SPLITS, Divided, hash_of, normalise, split_of
+from .stance import STANCE_SETS
+from .textbooks import TEXTBOOK_SETS
 from .xbrl import XBRL_SETS
 
 __all__ = ["SETS", "SPLITS", "Divided", "Drop", "Unit", "WrongFile", "hash_of", "hub_records", "normalise", "split_of"]
@@ -233,7 +237,7 @@ SETS = {
     ),
 }
 
-SETS |= XBRL_SETS
+SETS |= XBRL_SETS | REPORT_SETS | STANCE_SETS | TEXTBOOK_SETS
 
 _NEWS, _TWEET = "sentiment of this news", "sentiment of this tweet"
 _FINLORA: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], int, str]] = {
@@ -267,9 +271,13 @@ def hub_records(hub: Hub, revision: str | None = None) -> Iterator[Record]:
 
     for part in hub.parts:
         at = revision or hub.ref
-        if part.file:
-            url = f"hf://datasets/{hub.path}@{at.replace('/', '%2F')}/{part.file}"
-            table: Any = datasets.load_dataset("parquet", data_files={part.split: url}, split=part.split)
+        url = f"hf://datasets/{hub.path}@{at.replace('/', '%2F')}/{part.file}"
+        table: Any
+        if part.file and part.file.endswith(".json"):  # rows whose values differ in kind, which Arrow does not hold
+            with open(datasets.DownloadManager().download(url), encoding="utf-8") as handle:
+                table = json.load(handle)
+        elif part.file:
+            table = datasets.load_dataset("parquet", data_files={part.split: url}, split=part.split)
         else:
             split = None if part.split == "*" else part.split
             table = datasets.load_dataset(hub.path, part.config, split=split, revision=at)

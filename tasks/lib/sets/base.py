@@ -68,6 +68,7 @@ class Set(NamedTuple):
     trains: bool = True  # False: published as a test alone, by one source at least
     verbatim: bool = False  # a published test taken as it is, duplicates and conflicts too
     joined: bool = False  # a unit spans records: one that cannot be read spoils its neighbours
+    family: str = ""  # sets that ask about the same documents: an adapter trained on one knows the others
     corrected: str = ""  # what is wrong with the source, and what was done about it
 
 

@@ -1,0 +1,121 @@
+"""Long prompts that share a page: lm-eval's HFLM at its best batch size beside finbench, and what training computes.
+
+    python benchmarks/reports_cpu.py score --data-dir DATA           # processor time of one thread
+    python benchmarks/reports_cpu.py train --data-dir DATA           # positions computed by each loop; no clock
+    python benchmarks/reports_cpu.py page                            # docs/reports-speed.md, from what was written
+
+The two take turns on the same requests in one process (``benchmarks/eval_cpu.py``), with OMP_NUM_THREADS=1. TAT-QA asks
+six questions about a page, which finbench runs once; FinQA asks one or two. Contexts are taken whole, from the first.
+Training is counted, not timed: a forward pass computes positions, and pages that rows share are computed once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from eval_cpu import Side, agreement
+from lm_eval.models.huggingface import HFLM
+
+from finbench.core import catalog
+from finbench.core.console import quiet, say
+from finbench.core.prose import wrapped
+from finbench.engines.lm import TreeLM
+from finbench.models import bases
+from finbench.scoring import prompts
+from finbench.training import preparation, recipes
+
+RESULTS = Path(__file__).with_suffix(".json")
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reports-speed.md"
+BATCHES = (1, 4)
+WORKS = (("tatqa", 24, 3.0), ("finqa", 8, 1.0))  # task, rows, goal
+LOOPS = ("padded", "packed", "shared")
+HEAD = """\
+# Speed on long pages
+
+Written by `python benchmarks/reports_cpu.py page` from `benchmarks/reports_cpu.json`.
+
+TAT-QA asks about six questions a page. A page has hundreds of tokens, a question some twenty.
+finbench computes a page once for all of its questions, in scoring and in training.
+"""
+
+
+def score(data_dir: Path | None) -> list[dict[str, Any]]:
+    """Processor seconds of both sides on the same requests."""
+    folder, made = str(bases.resolve("smollm2-135m").folder), []
+    common: dict[str, Any] = {"pretrained": folder, "dtype": "float32", "device": "cpu"}
+    torch.set_num_threads(1)
+    for name, rows, goal in WORKS:
+        [lm_task] = prompts.load(catalog.expand([name]), data_dir).values()
+        asked = prompts.requests(lm_task, rows)
+        ours = Side(TreeLM(**common), asked, time.process_time)
+        theirs = Side(HFLM(**common, batch_size=1), asked, time.process_time)
+        tokens = [len(ours.lm.tok_encode(one.args[0])) for one in asked]
+        seconds, found = ours.run()
+        trials = {}
+        for size in BATCHES:
+            theirs.lm.batch_size_per_gpu = size
+            trials[size], stock = theirs.run()
+        best = min(trials, key=lambda size: trials[size])
+        row = {"task": name, "rows": len(asked), "pages": len({one.doc["text"] for one in asked}), "goal": goal}
+        row |= {"prompt_tokens": round(sum(tokens) / len(tokens)), "seconds": round(seconds, 2), "stock_batch": best}
+        row |= {"stock_seconds": round(trials[best], 2), "ratio": round(trials[best] / seconds, 2)}
+        made.append(row | agreement(asked, found, stock))
+        say(json.dumps(made[-1]))
+    return made
+
+
+def train(data_dir: Path | None) -> list[dict[str, Any]]:
+    """Positions that an epoch computes, by loop."""
+    made = []
+    for name in ("tatqa", "finqa"):
+        for loop in LOOPS:
+            stated = {"base": "smollm2-135m", "tasks": [name], "loop": loop, "max_length": 4096}
+            prepared = preparation.prepare(recipes.recipe(None, stated | {"batch_size": 24}), data_dir)
+            tokens, positions = prepared.tokens(prepared.passes)
+            made.append(
+                {"task": name, "loop": loop, "rows": len(prepared.rows), "tokens": tokens, "positions": positions}
+            )
+            say(json.dumps(made[-1]))
+    return made
+
+
+def page(found: dict[str, Any]) -> str:
+    """The page."""
+    lines = [HEAD]
+    if rows := found.get("score"):
+        lines += ["## Scoring", "", "SmolLM2-135M in float32, processor time of one thread, generated answers.", ""]
+        lines += ["| task | rows | pages | tokens a prompt | lm-eval, s | finbench, s | ratio | goal | other texts |"]
+        lines += ["|--|--:|--:|--:|--:|--:|--:|--:|--:|"]
+        lines += [
+            f"| {r['task']} | {r['rows']} | {r['pages']} | {r['prompt_tokens']:,} | {r['stock_seconds']}"
+            f" | {r['seconds']} | {r['ratio']} × | {r['goal']} × | {r['different_texts']} |"
+            for r in rows
+        ]
+    if rows := found.get("train"):
+        lines += ["", "## Training", "", "Positions that one epoch computes, counted: no clock is involved.", ""]
+        lines += ["| task | rows | tokens of the rows | loop | positions | of the tokens |", "|--|--:|--:|--|--:|--:|"]
+        lines += [
+            f"| {r['task']} | {r['rows']} | {r['tokens']:,} | {r['loop']} | {r['positions']:,}"
+            f" | {r['positions'] / r['tokens']:.2f} |"
+            for r in rows
+        ]
+    return wrapped("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("score", "train", "page"))
+    parser.add_argument("--data-dir", type=Path)
+    given = parser.parse_args()
+    quiet()
+    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    if given.what == "page":
+        PAGE.write_text(page(results), encoding="utf-8")
+    else:
+        results[given.what] = {"score": score, "train": train}[given.what](given.data_dir)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

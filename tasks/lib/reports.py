@@ -1,0 +1,467 @@
+"""Scoring of questions about pages of annual reports: TAT-QA, FinQA, ConvFinQA, calculations. Standard library only.
+
+Strict reads the first line. A number is the whole of it, with or without thousands commas, a sign or accounting
+brackets, a currency, a scale word, a percent sign. "56.2%" and "0.562" are one number, "1.5 million" and "1,500,000"
+are one number, and the sign always counts. Spans are compared without case, punctuation and articles. Several are
+separated by "|", in any order.
+
+How near a number must be follows from how it is written. TAT-QA asks for two decimals: half a unit of the second one.
+FinQA states five decimals and asks for none: a gold that rounds to what the answer prints is right, unless they differ
+by more than 2 %, so that "1" is no answer for 0.62. The official scores stand beside: TAT-QA's EM and F1, FinQA's
+execution accuracy, written from descriptions of their scripts.
+
+Thinking before "</think>" is no part of the answer.
+"""
+
+import collections
+import decimal
+import json
+import math
+import re
+import string
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+_POWERS = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
+_WORD = r"(?:thousand|million|billion|trillion)s?|bn|mn"
+_MONEY = r"US\$|[$€£¥]|USD|EUR|GBP|JPY"
+_SIGN = "[-+−–—‒－﹣]"
+_PER = r"%|percent(?:age points?)?|per cent|pct"
+# Every gap is at most one space (``_squeeze``): with several adjacent ``\s*`` a run of spaces takes n^4 steps.
+_NUMBER = (
+    rf"(?:(?P<before>{_MONEY}) ?(?=\())?(?P<open>\()? ?(?P<sign1>{_SIGN})? ?(?:{_MONEY})? ?(?P<sign2>{_SIGN})? ?"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3})?"
+    rf" ?(?P<scale>{_WORD})? ?(?P<percent>{_PER})?(?: ?(?P<close>\)))? ?(?P<late>{_WORD})? ?(?P<later>{_PER})?"
+    r"(?: ?(?:USD|EUR|GBP|JPY|dollars))?"
+)
+_WHOLE = re.compile(r"[\"'`* ]*" + _NUMBER + r"[\"'`*. ]*", re.IGNORECASE)
+_ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?!\w|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
+_LONGEST = 60  # characters of digits; nothing in finance is longer, and a megabyte of digits is an attack
+_PROSE = 10_000  # characters of an answer that are looked at
+_YES_NO = re.compile(r"[\W_]*(yes|no)(?![^\W_])(?!.*(?<![^\W_])(?:yes|no|not|neither|nor)(?![^\W_]))", re.IGNORECASE)
+_RELATIVE = Decimal("0.02")
+_FIFTH = Decimal("0.000005")  # half a unit of FinQA's fifth decimal
+_SECOND = Decimal("0.005")
+_TEXTBOOK = Decimal("0.005")  # relative, as the authors of XFinBench: textbooks round their steps
+
+
+class Amount(NamedTuple):
+    """A number as it is written: "-1.20 million" is (-1.20, 6, False)."""
+
+    number: Decimal
+    power: int  # of ten, from a scale word
+    percent: bool
+
+    @property
+    def value(self) -> Decimal:
+        """The number that is meant; 5 % is 0.05."""
+        return _shift(self.number, self.power - 2 * self.percent)
+
+    def readings(self) -> list[tuple[Decimal, Decimal]]:
+        """(value, half a unit of its last printed digit): as meant; of a percentage, or in millions, the digits too."""
+        half = _shift(Decimal("0.5"), min(0, int(self.number.as_tuple().exponent)))
+        shifts = {self.power - 2 * self.percent, self.power, 0}
+        return [(_shift(self.number, by), _shift(half, by)) for by in shifts]
+
+
+def _shift(number: Decimal, power: int) -> Decimal:
+    with decimal.localcontext() as context:
+        context.prec = 2 * _LONGEST  # scaling must not round
+        return number.scaleb(power)
+
+
+_ENDS = re.compile(r"(?:\s?(?:</s>|<eos>|<\|[^<>|]{1,30}\|>))+\s?$")  # special tokens that an engine has left in
+_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # zero-width characters and byte order marks around it
+
+
+def _said(answer: str) -> str:
+    """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
+    _, end, said = answer.rpartition("</think>")
+    said = said if end else "" if answer.lstrip().startswith("<think>") else answer
+    said = said[:-200] + _ENDS.sub("", said[-200:])
+    return said.strip(_UNSEEN).strip()
+
+
+def _squeeze(text: str) -> str:
+    return " ".join(text[:_PROSE].split())
+
+
+def _line(answer: str) -> str:
+    return _squeeze(_said(answer).partition("\n")[0])
+
+
+def _amount(match: re.Match[str]) -> Amount | None:
+    digits = match["digits"].replace(",", "")
+    minuses = bool(match["open"]) + sum(sign not in (None, "+") for sign in (match["sign1"], match["sign2"]))
+    twice = (match["scale"] and match["late"]) or (match["percent"] and match["later"])
+    if len(digits) > _LONGEST or bool(match["open"]) != bool(match["close"]) or minuses > 1 or twice:
+        return None
+    number = Decimal(digits.rstrip(".") + (match["exponent"] or ""))
+    word = (match["scale"] or match["late"] or "").lower().removesuffix("s")
+    # copy_negate, for the unary minus rounds to the context's 28 digits
+    percent = bool(match["percent"] or match["later"])
+    return Amount(number.copy_negate() if minuses else number, _POWERS.get(word, 0), percent)
+
+
+def parse(text: str) -> Amount | None:
+    """The number that a line is, or None."""
+    match = _WHOLE.fullmatch(_squeeze(text)) if len(text) <= 4 * _LONGEST else None
+    return _amount(match) if match else None
+
+
+def _loose(answer: str) -> Amount | None:
+    """The only number of an answer, else the last one, where working out ends."""
+    found = [_amount(match) for match in _ANYWHERE.finditer(_squeeze(_said(answer)))]
+    return found[-1] if found else None
+
+
+def _one_side(a: Decimal, b: Decimal) -> bool:
+    return (a < 0) == (b < 0) or not a or not b
+
+
+def chosen_mean(items: Sequence[tuple[float, float]]) -> float:
+    """Mean of the values of the chosen documents; items are (chosen: 1 or 0, value). 0 where none is chosen."""
+    chosen = sum(item[0] for item in items)
+    return sum(item[0] * item[1] for item in items) / chosen if chosen else 0.0
+
+
+# ---------------------------------------------------------------- TAT-QA
+
+_TOKEN = re.compile(r"[-−–](?=\.?\d)|\w+(?:[.,]\d+)*|%")
+KINDS = {"span": "acc_span", "multi-span": "acc_spans", "count": "acc_count", "arithmetic": "acc_arithmetic"}
+
+
+def _words(text: str) -> list[str]:
+    """A span without case, punctuation and articles; the signs of numbers stay."""
+    found = _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold().replace("−", "-").replace("–", "-"))
+    return [word for word in found if word not in ("a", "an", "the")]
+
+
+def spans_of(line: str) -> list[str]:
+    """The answers in a line, separated by "|"."""
+    return [part.strip() for part in line.split("|") if part.strip()]
+
+
+def _is(said: str, gold: str, slack: Decimal) -> bool:
+    """Whether a span is the gold one: equal numbers within ``slack`` of the gold's own unit, else equal words."""
+    right = parse(gold)
+    if right is None:
+        return bool(_words(gold)) and _words(said) == _words(gold)
+    found = parse(said)
+    if found is None:
+        return False
+    near = _shift(slack, right.power - 2 * right.percent)
+    return _one_side(found.value, right.value) and abs(found.value - right.value) <= near
+
+
+def _same_spans(said: Sequence[str], golds: Sequence[str], slack: Decimal) -> bool:
+    left = list(golds)
+    for span in said:
+        match = next((gold for gold in left if _is(span, gold, slack)), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return not left
+
+
+def _forgiven(answer: str, golds: Sequence[str], slack: Decimal) -> bool:
+    """Lenient: every gold span stands in the answer; of a number its last one, its scale forgiven."""
+    right = parse(golds[0]) if len(golds) == 1 else None
+    if right is None:
+        text = " ".join(_words(_said(answer)[:_PROSE]))
+        return all((gold := " ".join(_words(part))) and f" {gold} " in f" {text} " for part in golds)
+    found = _loose(answer)
+    return found is not None and any(
+        _one_side(value, right.number) and abs(value - right.number) <= slack
+        for value in (found.number, _shift(found.value, 2 * right.percent - right.power))
+    )
+
+
+def score_tatqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """lm-eval ``process_results``. ``doc`` has ``answer`` (spans with their scale), ``kind``, ``spans``, ``scale``."""
+    golds, said = doc["answer"].split(" | "), spans_of(_line(results[0]))
+    number = doc["kind"] in ("count", "arithmetic")
+    slack = _SECOND if doc["kind"] == "arithmetic" else Decimal(0)
+    right = _same_spans(said, golds, slack)
+    em, f1 = official_tatqa(*without_scale(said), doc["spans"], doc["scale"], number)
+    return {
+        "acc": float(right),
+        "em": em,
+        "f1": f1,
+        **{name: (float(kind == doc["kind"]), float(right)) for kind, name in KINDS.items()},
+        "acc_lenient": float(right or _forgiven(results[0], golds, slack)),
+        "parse_rate": float(all(map(parse, said)) and len(said) == 1 if number else bool(said)),
+    }
+
+
+# TAT-QA's own scorer: spans are sorted and joined, numbers rounded to two decimals times their scale.
+
+_OWN_SCALES = (("hundred", 100), ("thousand", 1000), ("million", 10**6), ("billion", 10**9), ("percent", 0.01))
+_SCALED = re.compile(r"(?P<span>.+) (?P<scale>thousand|million|billion|percent)s?", re.IGNORECASE)
+_CLEAN = str.maketrans("", "", "'\"\\$€£¥%(),[]")
+_FIRST = re.compile(r"([+-]?\d+(?:\.\d+)?)|[+-]?\.\d+")
+_UNITS = re.compile(r"(?<![\d.])[\d.]+\s?[a-zA-Z]+")
+_BRACKETS = re.compile(r"\([\d.\s]+\)")
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def without_scale(spans: Sequence[str]) -> tuple[list[str], str]:
+    """Spans and the scale word that all of them end with, as TAT-QA's predictions state them; "" if they have none."""
+    found = [_SCALED.fullmatch(span) for span in spans]
+    scales = {match["scale"].casefold() if match else "" for match in found}
+    numbers = all(match and _own_is_number(match["span"]) for match in found)
+    if len(scales) == 1 and numbers and found:
+        return [match["span"] for match in found if match], scales.pop()
+    return list(spans), ""
+
+
+def _own_scale(word: str) -> float:
+    return next((factor for name, factor in _OWN_SCALES if name in word.lower()), 1)
+
+
+def _own_is_number(text: str) -> bool:
+    words = " ".join(word.translate(_CLEAN) for word in text.split()).split()
+    try:
+        if not words or math.isnan(float(words[0])):
+            return False
+    except ValueError:
+        return False
+    return len(words) < 2 or _own_scale(words[1]) != 1
+
+
+def _own_number(text: str) -> float | None:
+    found = _FIRST.search(text.translate(_CLEAN))
+    if found is None or not found[1] or len(found[1]) > 300:  # more digits than a float has
+        return None
+    units = _UNITS.search(text)
+    value = (float(found[1]) if "." in found[1] else int(found[1])) * (_own_scale(units[0]) if units else 1)
+    value *= -1 if _BRACKETS.search(text.strip()) else 1
+    return round(value * (0.01 if re.search(r"[\d.\s]%", text.strip()) else 1), 4)
+
+
+def _own_text(spans: Sequence[str], scale: str) -> str:
+    made = []
+    for span in sorted(spans):
+        number = _own_number(span) if _own_is_number(span) else None
+        if number is None:
+            made.append(f"{span} {scale}" if scale else span)
+        else:
+            made.append(f"{number if '%' in span else round(number, 2) * _own_scale(scale):.4f}")
+    return " ".join(made)
+
+
+def _own_normal(text: str) -> str:
+    parts = []
+    for token in text.lower().split(" "):
+        bare = token if _own_is_number(token) else token.translate(_PUNCTUATION)
+        bare = str(_own_number(bare)) if _own_is_number(bare) else bare  # "None" of ".5", as there
+        parts.append(" ".join(_ARTICLES.sub(" ", bare).split()))
+    return " ".join(part for part in parts if part)
+
+
+def official_tatqa(
+    said: Sequence[str], said_scale: str, spans: Sequence[str], scale: str, number: bool
+) -> tuple[float, float]:
+    """(EM, F1) as the authors' script counts them: of the best reading of what was said. (0, 0) for nothing."""
+    if not said:
+        return 0.0, 0.0
+    readings = [_own_text(said, said_scale)]
+    if len(said) == 1 and not said_scale and "%" not in said[0] and _own_is_number(said[0]):
+        bare = _own_number(said[0])
+        readings += [] if bare is None else [f"{bare:.4f}"]
+    gold = _own_normal(_own_text(spans, scale))
+    best = max((float(_own_normal(text) == gold), _f1(_own_normal(text).split(), gold.split())) for text in readings)
+    return best[0], best[0] if number else best[1]
+
+
+def _f1(said: Sequence[str], gold: Sequence[str]) -> float:
+    """F1 of two sets of words, to two decimals."""
+    one, other = set(said), set(gold)
+    precision = len(one & other) / len(one) if one else 1.0
+    recall = len(one & other) / len(other) if other else 1.0
+    return round(2 * precision * recall / (precision + recall), 2) if precision or recall else 0.0
+
+
+# ---------------------------------------------------------------- FinQA and ConvFinQA
+
+
+def _near(said: Amount, gold: Decimal) -> bool:
+    """Whether a gold of five decimals rounds to what is printed, and both differ by at most 2 %."""
+    return any(
+        _one_side(value, gold) and abs(value - gold) <= max(min(half, abs(gold) * _RELATIVE), _FIFTH)
+        for value, half in said.readings()
+    )
+
+
+def _right(line: str, gold: str) -> tuple[bool, bool]:
+    """(right, parsed) of one line."""
+    if gold in ("yes", "no"):
+        found = _YES_NO.match(line)
+        return found is not None and found[1].casefold() == gold, found is not None
+    said = parse(line)
+    return said is not None and _near(said, Decimal(gold)), said is not None
+
+
+def _loosely(answer: str, gold: str) -> bool:
+    if gold in ("yes", "no"):
+        words = set(re.findall(r"(?<![^\W_])(yes|no)(?![^\W_])", _said(answer)[:_PROSE].casefold()))
+        return words == {gold}
+    said = _loose(answer)
+    if said is None:
+        return False
+    return any(_near(Amount(_shift(said.number, by), said.power, said.percent), Decimal(gold)) for by in (0, 2, -2))
+
+
+def score_finqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """lm-eval ``process_results``. ``doc`` has ``answer`` (exe_ans: yes, no or a number) and ``table`` (JSON)."""
+    line, gold = _line(results[0]), doc["answer"]
+    result = execute(line, doc.get("table") or "[]") if "(" in line and not parse(line) else None
+    right, parsed = _right(line, gold) if result is None else (_equal(result, gold), True)
+    return {
+        "acc": float(right),
+        "exe_acc": float(_equal(result, gold) if result is not None else _exact(line, gold)),
+        "acc_lenient": float(right or _loosely(results[0], gold)),
+        "parse_rate": float(parsed),
+    }
+
+
+def _equal(result: float | str, gold: str) -> bool:
+    return result == gold if gold in ("yes", "no") or isinstance(result, str) else result == float(gold)
+
+
+def _exact(line: str, gold: str) -> bool:
+    """The official comparison of a number: equal at five decimals, "5%" being 0.05."""
+    if gold in ("yes", "no"):
+        return line.casefold() == gold
+    said = parse(line)
+    return said is not None and said.power == 0 and round(float(said.value), 5) == float(gold)
+
+
+_STEP = re.compile(r"(?P<op>[a-z_]+)\((?P<one>[^()]*?), (?P<two>[^()]*?)\)(?:, |$)")
+_BINARY: dict[str, Callable[[float, float], Any]] = {
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+    "divide": lambda a, b: a / b,
+    "exp": lambda a, b: a**b,
+    "greater": lambda a, b: "yes" if a > b else "no",
+}
+_ROWS: dict[str, Callable[[Sequence[float]], float]] = {
+    "table_max": max,
+    "table_min": min,
+    "table_sum": sum,
+    "table_average": lambda row: sum(row) / len(row),
+}
+
+
+def execute(program: str, table: str) -> float | str | None:
+    """What a FinQA program gives over ``table`` (JSON rows), to five decimals, or yes or no; None if it cannot run."""
+    results: list[Any] = []
+    place, program = 0, program[:_PROSE].strip()
+    try:
+        while place < len(program):
+            step = _STEP.match(program, place)
+            if step is None:
+                return None
+            place = step.end()
+            if step["op"] in _BINARY:
+                one, two = (_argument(step[name].strip(), results) for name in ("one", "two"))
+                results.append(_BINARY[step["op"]](one, two))
+            else:
+                rows = {str(row[0]): row[1:] for row in json.loads(table) if row}
+                results.append(_ROWS[step["op"]]([_cell(str(cell)) for cell in rows[step["one"].strip()]]))
+        last = results[-1]
+        return last if isinstance(last, str) else round(float(last), 5)
+    except (KeyError, IndexError, ValueError, TypeError, ArithmeticError, RecursionError):
+        return None
+
+
+def _argument(text: str, results: Sequence[Any]) -> float:
+    if text.startswith("#"):
+        value = results[int(text[1:])]
+        if isinstance(value, str):
+            raise TypeError("yes and no are no numbers")
+        return float(value)
+    if text.startswith("const_"):
+        return -1.0 if text == "const_m1" else float(text.removeprefix("const_"))
+    return _plain(text)
+
+
+def _plain(text: str) -> float:
+    bare = text.replace(",", "")
+    return float(bare[:-1]) / 100 if bare.endswith("%") else float(bare)
+
+
+def _cell(cell: str) -> float:
+    return _plain(cell.replace("$", "").strip().partition("(")[0].strip())
+
+
+def score_turn(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
+    """lm-eval ``process_results`` of one turn. ``doc`` has ``answer`` and ``last`` (1 for the last turn, else 0)."""
+    right, parsed = _right(_line(results[0]), doc["answer"])
+    lenient = right or _loosely(results[0], doc["answer"])
+    return {
+        "acc": float(right),
+        "acc_last": (float(doc["last"]), float(right)),
+        "acc_lenient": float(lenient),
+        "parse_rate": float(parsed),
+    }
+
+
+_NUMBERED = re.compile(r"(\d{1,2})[.):] +(.*)")
+
+
+def score_conversation(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """lm-eval ``process_results`` of a whole conversation, one line a turn. ``doc`` has ``answers``.
+
+    ``acc`` is the share of turns that are right, ``acc_last`` the last turn. Lines may be numbered; a turn without a
+    line of its own is not answered.
+    """
+    golds = doc["answers"]
+    lines = [_squeeze(line) for line in _said(results[0])[:_PROSE].splitlines() if line.strip()]
+    found = [_NUMBERED.fullmatch(line) for line in lines]
+    if lines and all(found):
+        numbered = collections.defaultdict(str, {int(match[1]): match[2] for match in reversed(found) if match})
+        lines = [numbered[number] for number in range(1, len(golds) + 1)]
+    lines = (lines + [""] * len(golds))[: len(golds)]
+    scored = [_right(line, gold) for line, gold in zip(lines, golds, strict=True)]
+    loose = [right or _loosely(line, gold) for (right, _), line, gold in zip(scored, lines, golds, strict=True)]
+    return {
+        "acc": sum(right for right, _ in scored) / len(golds),
+        "acc_last": float(scored[-1][0]),
+        "acc_lenient": sum(loose) / len(golds),
+        "parse_rate": float(all(parsed for _, parsed in scored)),
+    }
+
+
+# ---------------------------------------------------------------- textbook calculations
+
+
+def score_textbook(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """lm-eval ``process_results`` of a calculation. ``doc`` has ``answer``, in the unit that the question implies.
+
+    Right is what is within 0.5 %, or half a unit of the gold's last printed decimal. A percentage may be written with
+    its sign. ``acc_published`` is the authors' count: within 0.5 % of what was said, shares and percentages alike; they
+    take no 0.
+    """
+    gold = Decimal(doc["answer"])
+    half = _shift(Decimal("0.5"), min(0, int(gold.as_tuple().exponent)))
+    slack = max(abs(gold) * _TEXTBOOK, min(half, abs(gold) * _RELATIVE))
+
+    def right(said: Amount, *more: int) -> bool:
+        values = [value for value, _ in said.readings()] + [_shift(said.value, by) for by in more]
+        return any(_one_side(value, gold) and abs(value - gold) <= slack for value in values)
+
+    said, loose = parse(_line(results[0])), _loose(results[0])
+    strict = said is not None and right(said)
+    plain = said.number if said and not said.power else Decimal(0)
+    theirs = [_shift(plain, by) for by in (0, 2, -2)]
+    return {
+        "acc": float(strict),
+        "acc_published": float(bool(plain) and any(abs(one - gold) < abs(one) * _TEXTBOOK for one in theirs)),
+        "acc_lenient": float(strict or (loose is not None and right(loose, 2, -2))),
+        "parse_rate": float(said is not None),
+    }

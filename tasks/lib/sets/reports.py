@@ -1,0 +1,456 @@
+"""Questions about pages of annual reports, tables and text together: TAT-QA, FinQA, ConvFinQA.
+
+A unit is one page with all its questions, named by its authors, so that no page is on two sides of a split. Its table
+is shown as Markdown. FinQA and ConvFinQA share their pages: ``document`` names the page in both.
+"""
+
+import ast
+import json
+import math
+import operator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from .base import Drop, Hub, Item, Part, Record, Row, Set, Unit, WrongFile, split_in
+
+_SCALES = ("", "thousand", "million", "billion", "percent")
+_KINDS = ("span", "multi-span", "count", "arithmetic")
+
+
+def markdown(table: Any, place: str) -> str:
+    """Rows of cells as a Markdown table, the first row as its head. WrongFile if it is none."""
+    if not isinstance(table, list) or not table or not all(isinstance(row, list) and row for row in table):
+        raise WrongFile(f"{place}: table is a list of rows of cells")
+    width = max(map(len, table))
+    lines = []
+    for row in table:
+        cells = [" ".join(str("" if cell is None else cell).split()).replace("|", "/") for cell in row]
+        lines.append("| " + " | ".join(cells + [""] * (width - len(cells))) + " |")
+    return "\n".join([lines[0], "|" + " -- |" * width, *lines[1:]])
+
+
+def _needs(row: Row, place: str, *keys: str) -> None:
+    if missing := [key for key in keys if key not in row]:
+        found = ", ".join(map(str, row))
+        raise WrongFile(f"{place}: {', '.join(missing)} expected, found {found[:120]}")
+
+
+def _prose(value: Any, place: str) -> str:
+    """Sentences as one paragraph; a text stands for itself."""
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+        raise WrongFile(f"{place}: the text is a list of sentences")
+    return " ".join(" ".join(part.split()) for part in value if part.strip(" ."))
+
+
+def _page(*parts: str) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+# ---------------------------------------------------------------- TAT-QA
+
+
+def tatqa(records: Iterable[Record]) -> Iterator[Item]:
+    """TAT-QA: ``table``, ``paragraphs`` and ``questions`` of one context. Where no test is given, dev is the test."""
+    units = []
+    for row, place, split in records:
+        _needs(row, place, "table", "paragraphs", "questions")
+        if not all(isinstance(row[key], list) for key in ("paragraphs", "questions")):
+            raise WrongFile(f"{place}: paragraphs and questions are lists")
+        told = row["table"] if isinstance(row["table"], dict) else {}
+        text = _page(markdown(told.get("table"), place), *_paragraphs(row["paragraphs"], place))
+        rows: list[Row] = []
+        for number, question in enumerate(row["questions"], 1):
+            made = _question(question, text, f"{place}, question {number}")
+            if isinstance(made, dict):
+                rows.append(made)
+            else:
+                yield made
+        if rows:
+            golds = [[made["question"], made["answer"]] for made in rows]
+            units.append(Unit(text, golds, rows, place, split))
+    tested = any(unit.split == "test" for unit in units)
+    for unit in units:
+        yield unit if tested or unit.split != "validation" else unit._replace(split="test")
+
+
+def _paragraphs(given: list[Any], place: str) -> list[str]:
+    if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in given):
+        raise WrongFile(f"{place}: a paragraph has an order and a text")
+    return [" ".join(part["text"].split()) for part in sorted(given, key=lambda part: float(part.get("order") or 0))]
+
+
+def _question(told: Any, text: str, place: str) -> Row | Item:
+    if not isinstance(told, dict) or not isinstance(told.get("question"), str):
+        return f"{place}: not a question of TAT-QA"
+    if "answer" not in told:
+        raise WrongFile(f"{place}: it has no answer: tatqa_dataset_test.json comes without; give ..._test_gold.json")
+    kind, scale, answer = told.get("answer_type"), told.get("scale"), told["answer"]
+    if kind not in _KINDS or scale not in _SCALES:
+        return f"{place}: answer_type {str(kind)[:40]!r}, scale {str(scale)[:40]!r} are not of TAT-QA"
+    spans = answer if isinstance(answer, list) else [answer]
+    numbers = kind in ("count", "arithmetic")
+    if numbers and not (len(spans) == 1 and _finite(spans[0])):
+        return f"{place}: the answer is a number, found {str(answer)[:40]!r}"
+    spans = [_written(span) if numbers else str(span).strip() for span in spans]
+    spans = [span for span in spans if span]
+    if not spans:
+        return f"{place}: the answer is empty"
+    if any("|" in span or "\n" in span for span in spans):
+        return Drop("a span holds the sign that separates spans")
+    if kind == "span" and scale and not re.search(r"\d", spans[0]):
+        return Drop("a scale beside words")
+    made = {"id": str(told.get("uid") or ""), "uid": str(told.get("uid") or ""), "text": text}
+    return made | {
+        "question": " ".join(told["question"].split()),
+        "answer": " | ".join(scaled(span, scale) for span in spans),
+        "kind": kind,
+        "spans": spans,
+        "scale": scale,
+        "source": str(told.get("answer_from") or ""),
+        "derivation": " ".join(str(told.get("derivation") or "").split()),
+    }
+
+
+def scaled(span: str, scale: str) -> str:
+    """An answer with its scale, as it is asked for: "1,496.5 million", "22.22%"."""
+    if not scale or (scale == "percent" and "%" in span):
+        return span
+    return f"{span}%" if scale == "percent" and not span.endswith(")") else f"{span} {scale}"
+
+
+def _finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _written(value: Any) -> str:
+    """A number in digits: 94.0 and "94" are "94"; never with an exponent."""
+    number = float(value)
+    return str(int(number)) if number.is_integer() else f"{number:.10f}".rstrip("0").rstrip(".")
+
+
+# ---------------------------------------------------------------- FinQA
+
+_HUMAN = re.compile(r"(?<![\w.])-?\s?\$?\s?-?\(?(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?")
+_POWERS = (0, 2, -2)  # of ten: a share, and per cent
+_RESPONSE = "The answer is:"
+_PARTS = ("### Table", "### Text", "### Question", "### Response")
+
+
+def contradicts(human: str, result: str) -> bool:
+    """Whether the annotator's answer is another number than the program's, sign and unit forgiven.
+
+    Rounding is forgiven too: to the decimals that the annotator gave, and by 2 %. An answer without a number says
+    nothing, but for yes and no.
+    """
+    words = human.casefold().strip()
+    if result in ("yes", "no"):
+        return words in ("yes", "no") and words != result
+    numbers = [match for match in _HUMAN.finditer(human) if match[1] or match[2]]
+    if not numbers:
+        return words in ("yes", "no")
+    found = numbers[0]
+    told, right = float((found[1] or "0").replace(",", "") + (found[2] or "")), abs(float(result))
+    unit = 10.0 ** -max(0, len(found[2] or "") - 1)
+    return not any(abs(told - right * 10.0**power) <= max(0.51 * unit, 0.02 * right * 10.0**power) for power in _POWERS)
+
+
+class _Asked(NamedTuple):
+    """A question of FinQA: its page as text, its row, and where it stands."""
+
+    text: str
+    row: Row
+    place: str
+    split: str | None
+    whole: bool  # with the annotator's answer, by which the program was checked
+
+
+def finqa(records: Iterable[Record]) -> Iterator[Item]:
+    """FinQA by its authors' keys, TAT-LLM's rewriting of it, or the Hub's columns; one unit a page.
+
+    All questions are held in memory, for those of one page lie apart. Of a question that is given twice the copy with
+    the authors' keys stands. Where no test is given, dev is the test.
+    """
+    pages: dict[str, dict[str, _Asked]] = {}
+    for row, place, split in records:
+        found = _tatllm(row, place) if "user_prompt" in row else _finqa(row, place)
+        if not isinstance(found, tuple):
+            yield found
+            continue
+        page, name, text, made, whole = found
+        asked = pages.setdefault(page, {})
+        if name in asked:
+            yield Drop("duplicate")
+            if asked[name].whole or not whole:
+                continue
+        asked[name] = _Asked(text, made, place, split, whole)
+    tested = any(one.split == "test" for asked in pages.values() for one in asked.values())
+    for page, asked in pages.items():
+        sides = {one.split for one in asked.values()}
+        side = next((name for name in ("test", "validation", "train") if name in sides), None)
+        text = next((one.text for one in asked.values() if one.whole), next(iter(asked.values())).text)
+        rows: list[Row] = []
+        for one in asked.values():
+            if one.row.pop("contradicted"):
+                yield Drop("the annotator's answer contradicts the program")
+            else:
+                rows.append({**one.row, "text": text})
+        if rows:
+            side = side if tested or side != "validation" else "test"
+            yield Unit(f"finqa {page}", [[row["question"], row["answer"]] for row in rows], rows, place, side)
+
+
+_Read = tuple[str, str, str, Row, bool]  # page, name of the question, text of the page, row, by the authors' keys
+
+
+def _finqa(row: Row, place: str) -> _Read | str:
+    qa = row.get("qa")
+    if qa is None and "final_result" in row:  # the Hub's columns
+        qa = {"question": row.get("question"), "answer": row.get("answer"), "exe_ans": row["final_result"]}
+        qa["program"] = row.get("program_re")
+        row = {**row, "qa": qa}
+    if "annotation" in row:
+        raise WrongFile(f"{place}: a conversation of ConvFinQA; import it with: finbench data import convfinqa")
+    _needs(row, place, "id", "pre_text", "post_text", "table", "qa")
+    if not isinstance(qa, dict) or not {"question", "exe_ans"} <= set(qa):
+        raise WrongFile(f"{place}: qa has a question and exe_ans")
+    result, human = _result(qa["exe_ans"]), str(qa.get("answer") or "").removesuffix("\\n").strip()
+    if result is None or not str(qa["question"]).strip():
+        return f"{place}: needs a question and exe_ans, a number or yes or no, found {str(qa['exe_ans'])[:40]!r}"
+    text = _page(_prose(row["pre_text"], place), markdown(row["table"], place), _prose(row["post_text"], place))
+    page = str(row.get("filename") or str(row["id"]).rpartition("-")[0])
+    made = _finqa_row(page, str(row["id"]), str(qa["question"]), result)
+    made |= {"program": str(qa.get("program") or ""), "answer_published": human}
+    made["table"] = json.dumps(row["table"], ensure_ascii=False)
+    made["contradicted"] = bool(human) and contradicts(human, result)
+    return page, str(row["id"]), text, made, True
+
+
+def _finqa_row(page: str, name: str, question: str, result: str) -> Row:
+    made: Row = {"id": name.rpartition("-")[2], "text": "", "question": " ".join(question.split()), "answer": result}
+    return made | {"document": page, "program": "", "answer_published": "", "table": "[]", "contradicted": False}
+
+
+def _result(value: Any) -> str | None:
+    """``exe_ans`` as text: yes, no, or a number; None if it is neither."""
+    told = {"true": "yes", "false": "no"}.get(str(value).strip().casefold(), str(value).strip().casefold())
+    if told in ("yes", "no"):
+        return told
+    return _written(value) if not isinstance(value, bool) and _finite(value) else None
+
+
+def _tatllm(row: Row, place: str) -> _Read | str:
+    """TAT-LLM's prompts: instruction, table, numbered sentences, question; the answer is ``exe_ans``."""
+    _needs(row, place, "id", "user_prompt", "resp")
+    prompt, name = str(row["user_prompt"]), str(row["id"])
+    pieces, rest = [], prompt
+    for mark in _PARTS:
+        piece, found, rest = rest.partition(mark)
+        if not found:
+            raise WrongFile(f"{place}: not a prompt of TAT-LLM: {mark!r} is missing")
+        pieces.append(piece)
+    result = _result(str(row["resp"]).partition(_RESPONSE)[2].strip())
+    question = " ".join(pieces[3].split())
+    if result is None or not question or "-" not in name:
+        return f"{place}: needs an id, a question and {_RESPONSE!r} with a number, found {str(row['resp'])[:60]!r}"
+    lines = [line.strip().strip("|").split("|") for line in pieces[1].splitlines() if line.strip()]
+    sentences = [re.sub(r"^\d+ ", "", line.strip()) for line in pieces[2].splitlines()]
+    page = name.rpartition("-")[0]
+    text = _page(markdown(lines, place), _prose(sentences, place))
+    return page, name, text, _finqa_row(page, name, question, result), False
+
+
+# ---------------------------------------------------------------- ConvFinQA
+
+_OPERATORS: dict[type, Any] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.Gt: operator.gt,
+    ast.USub: operator.neg,
+}
+_PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
+_NAME = re.compile(r"(?:Single|Double)_(?P<page>.+\.pdf)(?:-\d+)?")
+
+
+def run(program: str) -> float | bool:
+    """The value of ``ans`` after assignments such as "x0 = 15 - 19; ans = x0 / 19". ValueError for anything else."""
+    names: dict[str, float | bool] = {}
+
+    def value(node: ast.AST) -> Any:
+        match node:
+            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+                return float(number)
+            case ast.Name(id=name) if name in names:
+                return names[name]
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -value(operand)
+            case ast.Compare(left=left, ops=[ast.Gt()], comparators=[right]):
+                return value(left) > value(right)
+        raise ValueError("only arithmetic is expected")
+
+    try:
+        if len(program) > 1000:
+            raise ValueError("too long")
+        for step in ast.parse(_PERCENT.sub(r"(\1 / 100)", program).replace("; ", "\n").replace(";", "\n").strip()).body:
+            match step:
+                case ast.Assign(targets=[ast.Name(id=name)], value=node):
+                    names[name] = value(node)
+                case _:
+                    raise ValueError("assignments are expected")
+        found = names["ans"]
+        if isinstance(found, complex) or not math.isfinite(found):
+            raise ValueError("no finite number")
+    except (SyntaxError, KeyError, ArithmeticError, TypeError, RecursionError, MemoryError) as fault:
+        raise ValueError(f"{type(fault).__name__}: {fault}") from fault
+    return found
+
+
+def convfinqa(records: Iterable[Record]) -> Iterator[Item]:
+    """ConvFinQA, a row a turn with the turns before it. See ``convfinqa_own``."""
+    for item in convfinqa_own(records):
+        if isinstance(item, Unit):
+            rows = [turn for row in item.rows for turn in _turns(row)]
+            yield item._replace(rows=rows)
+        else:
+            yield item
+
+
+def _turns(row: Row) -> Iterator[Row]:
+    told = [{"question": q, "answer": a} for q, a in zip(row["questions"], row["answers"], strict=True)]
+    shared = {"text": row["text"], "document": row["document"]}
+    for number, turn in enumerate(told):
+        last = int(number == len(told) - 1)
+        yield {"id": f"{row['id']}-{number}", **shared, "history": told[:number], **turn, "last": last}
+
+
+def convfinqa_own(records: Iterable[Record]) -> Iterator[Item]:
+    """ConvFinQA conversations: the authors' (``annotation``), or Program-of-Thoughts' (``questions``, ``programs``).
+
+    All are held in memory, for conversations about one page lie apart. A row holds the whole conversation.
+    """
+    pages: dict[tuple[str, str | None], tuple[str, list[Row], str]] = {}
+    for row, place, split in records:
+        told = row.get("annotation")
+        made = _annotated(told, row, place) if isinstance(told, dict) else _program_of_thoughts(row, place)
+        if not isinstance(made, dict):
+            yield made
+            continue
+        text, rows, _ = pages.setdefault((made["document"], split), (made["text"], [], place))
+        rows.append({**made, "text": text})
+    for (page, split), (_, rows, place) in pages.items():
+        side = "test" if split == "validation" else split  # as the field scores it: the test has no public answers
+        yield Unit(f"convfinqa {page}", [[row["questions"], row["answers"]] for row in rows], rows, place, side)
+
+
+def _conversation(row: Row, place: str, text: str, questions: Sequence[Any], answers: Sequence[Any]) -> Row | str:
+    told = [_result(answer) for answer in answers]
+    if len(questions) != len(told) or not questions or None in told or not all(map(str, questions)):
+        return f"{place}: needs a question and an answer, a number or yes or no, for each turn"
+    name = str(row["id"])
+    found = _NAME.fullmatch(name)
+    page = str(row.get("filename") or (found["page"] if found else name))
+    asked = [" ".join(str(question).split()) for question in questions]
+    return {"id": name, "document": page, "text": text, "questions": asked, "answers": told}
+
+
+def _annotated(told: Row, row: Row, place: str) -> Row | Item:
+    if "turn_ind" in told or "cur_dial" in told:
+        raise WrongFile(
+            f"{place}: one turn of a conversation; give the authors' train.json and dev.json, not *_turn.json"
+        )
+    _needs(row, place, "id", "pre_text", "post_text", "table")
+    _needs(told, place, "dialogue_break", "exe_ans_list")
+    text = _page(_prose(row["pre_text"], place), markdown(row["table"], place), _prose(row["post_text"], place))
+    return _conversation(row, place, text, told["dialogue_break"], told["exe_ans_list"])
+
+
+def _program_of_thoughts(row: Row, place: str) -> Row | Item:
+    if "cur_dial" in row or "turn_ind" in row or "cur_question" in row:
+        raise WrongFile(f"{place}: one turn of a conversation; give the file of conversations")
+    _needs(row, place, "id", "questions", "programs", "answer", "text", "table")
+    if not isinstance(row["questions"], list) or not isinstance(row["programs"], list):
+        raise WrongFile(f"{place}: questions and programs are lists")
+    try:
+        answers = [_rounded(run(str(program))) for program in row["programs"]]
+    except ValueError as fault:
+        return f"{place}: a program cannot be run ({fault})"
+    last, stated = answers[-1] if answers else None, _result(row["answer"])
+    close = stated == last or (_finite(stated) and _finite(last) and abs(float(stated) - float(last)) < 1.1e-5)  # type: ignore[arg-type]
+    if not close:
+        return Drop("the last program does not give the stated answer")
+    table = [line.split(" | ") for line in str(row["table"]).splitlines() if line.strip()]
+    text = _page(markdown(table, place), _prose(str(row["text"]), place))
+    return _conversation(row, place, text, row["questions"], answers)
+
+
+def _rounded(value: float | bool) -> str:
+    """As FinQA rounds: five decimals; yes and no for a comparison."""
+    return ("yes" if value else "no") if isinstance(value, bool) else _written(round(value, 5))
+
+
+REPORT_SETS = {
+    "tatqa": Set(
+        tatqa,
+        "TAT-QA (Zhu et al. 2021), tatqa_dataset_{train,dev,test_gold}.json, one row a context",
+        "tatqa_dataset_train.json tatqa_dataset_dev.json tatqa_dataset_test_gold.json",
+        split_in,
+        2757,
+        Hub(
+            "next-tat/TAT-QA",
+            (
+                Part("train", file="tatqa_dataset_train.json"),
+                Part("validation", file="tatqa_dataset_dev.json"),
+                Part("test", file="tatqa_dataset_test_gold.json"),
+            ),
+        ),
+        trains=False,
+        corrected=(
+            "Answer and scale are one value. The sign counts, which the official metric loses of a span such as "
+            "(1,212); an answer 0 counts, which it takes for none. A scale beside words is left out."
+        ),
+    ),
+    "finqa": Set(
+        finqa,
+        "FinQA (Chen et al. 2021), train.json, dev.json and test.json; or TAT-LLM's finqa_dataset_dev.json",
+        "train.json dev.json test.json finqa_*.json",
+        split_in,
+        8281,
+        Hub(
+            "ibm-research/finqa",
+            tuple(Part(split, file=f"default/{split}/0000.parquet") for split in ("train", "validation", "test")),
+            "refs/convert/parquet",
+        ),
+        trains=False,
+        family="finqa",
+        corrected=(
+            "The target is what the program gives (exe_ans). Questions whose annotator gave another number, sign, "
+            "per cent and the table's unit forgiven, are left out, for nobody knows which is right."
+        ),
+    ),
+}
+REPORT_SETS |= {
+    name: Set(
+        units,
+        "ConvFinQA (Chen et al. 2022), train.json and dev.json; or Program-of-Thoughts' convfinqa_dev.json",
+        "train.json dev.json convfinqa_*.json",
+        split_in,
+        3458,
+        trains=False,
+        family="finqa",
+        corrected=(
+            "Answers of earlier turns are worked out from their programs. Its pages are FinQA's: one family, never "
+            "train on one and test on the other."
+        ),
+    )
+    for name, units in (("convfinqa", convfinqa), ("convfinqa_own", convfinqa_own))
+}
