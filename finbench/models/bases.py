@@ -17,7 +17,7 @@ from finbench import hub
 from finbench.core import catalog, environment, paths, refs, safety
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, reason, unknown
-from finbench.core.files import cannot_write, folder_atomic, sha256_file
+from finbench.core.files import cannot_write, folder_atomic, sha256_file, sweep
 from finbench.core.records import BaseModelId, Bits, Recipe
 from finbench.methods import Layer, method_named, quantise
 from finbench.models import chatguard, modelfiles, structured
@@ -88,8 +88,7 @@ def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
         raise cannot_write(target, fault) from fault
     with lock:
         if not (target / "finbench-base.json").is_file():
-            for leftover in target.parent.glob(f".{target.name}.*"):  # of a process that was killed here
-                shutil.rmtree(leftover, ignore_errors=True)
+            sweep(target)  # what a process that was killed here left
             say(f"Unpacking the embedded base {entry.alias} (once, about half a minute) ...")
             gguf = _gguf(entry)
             with folder_atomic(target) as staging:

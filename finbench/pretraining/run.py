@@ -60,8 +60,7 @@ def pretrain(
 def _check_folder(out: Path) -> None:
     """Refuse a folder that holds something else."""
     if out.is_dir() and not (out / RECORD).is_file() and not (out / _MARK).is_file():
-        others = sorted(path.name for path in out.iterdir() if path.name not in (".lock", "checkpoints"))
-        if others:
+        if others := checkpoints.others(out):
             raise FinbenchError(
                 f"{out} holds other files ({', '.join(others[:3])}).", "Choose an empty or a new folder with --out."
             )

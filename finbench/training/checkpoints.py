@@ -24,6 +24,17 @@ def publish(staging: Path, target: Path) -> None:
     flush(target.parent)
 
 
+def others(out: Path, known: tuple[str, ...] = ()) -> list[str]:
+    """What lies in a folder that no training of ours has left there, sorted: it would be lost, or mixed with ours.
+
+    ``known``: names that may. A folder named checkpoints without one of ours in it is somebody else's.
+    """
+    found = {path.name for path in out.iterdir()} - {".lock", *known}
+    if any((out / "checkpoints").glob(f"checkpoint-*/{MANIFEST}")) or not any((out / "checkpoints").glob("*")):
+        found -= {"checkpoints"}
+    return sorted(found)
+
+
 def fault(checkpoint: Path) -> str | None:
     """Why a checkpoint is not whole; None if it is."""
     try:

@@ -178,8 +178,7 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
 def _check_folder(out: Path) -> None:
     """Refuse a folder that holds something else: an adapter's README.md would replace another's."""
     if out.is_dir() and not (out / "finbench.json").is_file() and not (out / MARK).is_file():
-        others = sorted(path.name for path in out.iterdir() if path.name not in (".lock", "checkpoints"))
-        if others:
+        if others := checkpoints.others(out):
             raise FinbenchError(
                 f"{out} holds other files ({', '.join(others[:3])}).", "Choose an empty or a new folder with --out."
             )
