@@ -1,6 +1,6 @@
 """finbench plan beside published trainings: speed and memory, what it was fitted to and what it was not.
 
-    python benchmarks/plan_points.py    # the table of docs/training.md
+python benchmarks/plan_points.py    # the table of docs/training.md
 """
 
 from __future__ import annotations

@@ -158,13 +158,25 @@ def test_a_full_disk_for_temporary_rows_is_one_line(tmp_path: Path, monkeypatch:
 
 
 def test_what_a_killed_import_left_is_swept_up_a_day_later(tmp_path: Path) -> None:
-    old, new = tmp_path / "data" / ".fpb.old", tmp_path / "data" / ".fpb.new"
-    old.mkdir(parents=True)
-    new.mkdir()
-    os.utime(old, (time.time() - 100_000,) * 2)
-    import_data("fpb", [phrases(tmp_path)], tmp_path / "data")
+    data = tmp_path / "data"
+    names = (".fpb.abcd_123.finbench-staging", ".fpb.abcd_124.finbench-staging", ".fpb.abcd_125.finbench-staging.old")
+    old, new, aside = (data / name for name in names)
+    # a user's own, however old: backups, other sets', and a link with our name
+    theirs = [data / name for name in (".fpb.backup", ".fpb.old", ".fpb.20240101", ".fpb2.abcd_123.finbench-staging")]
+    theirs += [data / ".fpb.abcdefgh", data / ".fpb.backup.finbench-staging", tmp_path / "elsewhere"]
+    for folder in (old, new, aside, *theirs):
+        folder.mkdir(parents=True)
+        (folder / "rows").write_text("x")
+    link = data / ".fpb.abcd_126.finbench-staging"
+    link.symlink_to(tmp_path / "elsewhere")
+    for folder in (old, aside, *theirs):
+        os.utime(folder, (time.time() - 100_000,) * 2)
+    import_data("fpb", [phrases(tmp_path)], data)
     assert not old.exists()
+    assert not aside.exists()
     assert new.exists()  # it may be of an import that runs
+    assert all((folder / "rows").is_file() for folder in theirs)
+    assert link.is_symlink()
 
 
 # ---------------------------------------------------------------- one set's file is not another's

@@ -125,6 +125,40 @@ def test_an_adapter_that_would_import_code_is_refused(adapter: Path, changed: di
 
 
 @pytest.mark.parametrize(
+    "changed",
+    [
+        {"peft_type": "XLORA", "adapters": {"0": "./other"}},
+        {"adapters": {"0": "hub/other"}},
+        {"corda_config": {"cache_file": "./a.pt"}},
+        {"corda_config": {"covariance_file": "./a.pt"}},
+        {"prompt_tuning_init_state_dict_path": "./a.bin"},
+        {"peft_type": "SHADOW", "shadow_model": "hub/other"},
+        {"shadow_model": "hub/other"},
+        {"nested": [{"weights_dir": "/tmp"}]},
+    ],
+)
+def test_an_adapter_that_opens_further_files_is_refused(adapter: Path, changed: dict[str, Any]) -> None:
+    refused(configured(adapter, **changed), "opens further ones|names further files")
+
+
+def test_what_an_adapter_may_name_without_a_file_being_opened(adapter: Path) -> None:
+    configured(adapter, tokenizer_name_or_path="x/y", corda_config={"cache_file": None}, use_trainable_adapters=False)
+    adapters.read(adapter)
+
+
+@pytest.mark.parametrize("changed", [{"r": 4096}, {"r": 5}, {"r": 4096, "rank_pattern": {"v_proj": 4}}, {"r": None}])
+def test_a_rank_that_the_tensors_do_not_have_is_refused_before_anything_is_made(
+    adapter: Path, changed: dict[str, Any]
+) -> None:
+    refused(configured(adapter, **changed), "states rank .*, and .* has 4", seconds=1)
+
+
+def test_ranks_by_module_are_taken_as_peft_takes_them(adapter: Path) -> None:
+    adapters.read(configured(adapter, r=64, rank_pattern={"q_proj": 4, r"layers\.\d\.self_attn\.v_proj": 4}))
+    refused(configured(adapter, r=4, rank_pattern={"q_proj": 64}), "states rank 64, and .*q_proj.* has 4")
+
+
+@pytest.mark.parametrize(
     ("name", "changed"),
     [
         ("config.json", {"auto_map": {"AutoModelForCausalLM": "evil--m.X"}}),

@@ -20,6 +20,7 @@ from typing import Any
 
 from finbench.core.errors import FinbenchError
 
+_STAGING = ".finbench-staging"  # ends the name of a folder that is being written: nothing else is ever swept up
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -105,10 +106,8 @@ def folder_atomic(target: Path) -> Iterator[Path]:
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{glob.escape(target.name)}.*"):
-            if left.stat().st_mtime < time.time() - 86_400:
-                shutil.rmtree(left, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        sweep(target, 86_400)
+        staging = Path(tempfile.mkdtemp(_STAGING, f".{target.name}.", target.parent))
     except OSError as fault:
         raise cannot_write(target, fault) from fault
     try:
@@ -124,6 +123,15 @@ def folder_atomic(target: Path) -> Iterator[Path]:
                 staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def sweep(target: Path, age: float = 0.0) -> None:
+    """Remove what ``folder_atomic`` left of ``target`` in processes that were killed ``age`` seconds ago or earlier."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.*{_STAGING}*"):
+        # tempfile's eight characters, our mark, and what _exchange adds: no folder of a user's has such a name
+        ours = re.fullmatch(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}{re.escape(_STAGING)}(\.old)?", left.name)
+        if ours and not left.is_symlink() and left.stat().st_mtime <= time.time() - age:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _exchange(one: Path, other: Path) -> None:

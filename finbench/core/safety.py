@@ -25,12 +25,17 @@ LARGEST_HEADER = 32 * 2**20  # bytes; 200,000 tensors need about 25 million
 MOST_TENSORS = 200_000  # rank updates of 256 experts in 60 layers are 92,000
 LARGEST_CONFIG = 2**20  # bytes of a config.json
 LARGEST_RANK = 4096
+_MATCHES = 2_000_000  # of patterns of ranks with tensors: about a second
 _COUNTED = re.compile("layer|expert|position")
 _MOST = {"layer": 1_000, "expert": 10_000, "position": 10**9}
 _DEEPEST = 60  # lists or objects in each other in a configuration; those of models have five
 _SECONDS = 1.0  # of the processor, for the patterns of module names; real ones take milliseconds
 # Keys by which loading a model has been made to import or run code (CVE-2026-4372, peft issue 3085, and their like).
 _HOSTILE = re.compile(r"auto_map|auto_mapping|megatron_.*|trust_remote_code|_attn_implementation.*|custom_generate")
+# Keys by which peft opens further files or models, unchecked: X-LoRA's adapters, CorDA's and LoRA-GA's pickles, and
+# whatever the next one is called. The two that are left out are never opened when an adapter is put on a base.
+_FILES = re.compile(r"adapters|\w+_(path|file|dir|folder|model|checkpoint)")
+_NOT_OPENED = ("base_model_name_or_path", "tokenizer_name_or_path")
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 _PLAIN = re.compile(r"[\w.-]*")
 _TICK = 0.02  # seconds between two looks at the clock and at memory
@@ -96,6 +101,39 @@ def refuse_code(config: Mapping[str, Any], path: Path) -> None:
         )
 
 
+def _refuse_files(config: Mapping[str, Any], path: Path) -> None:
+    """Refuse an adapter that names further files: nobody has checked them, and its identity does not cover them."""
+    found = sorted(
+        key[:60]
+        for key, value in _entries(config)
+        if _FILES.fullmatch(key) and key not in _NOT_OPENED and value and not isinstance(value, bool)
+    )
+    if found:
+        raise FinbenchError(
+            f"{path} names further files ({', '.join(found)[:200]}), which would be opened unchecked.",
+            "Ask its author for an adapter in one file: PeftModel.save_pretrained.",
+        )
+
+
+def _refuse_rank(config: Mapping[str, Any], path: Path, tensors: Mapping[str, Any]) -> None:
+    """Refuse a LoRA whose stated rank is not that of its tensors: peft would allocate what is stated.
+
+    Its patterns must have been seen to terminate.
+    """
+    patterns = _mapping(config, "rank_pattern", path)
+    for name, about in tensors.items():
+        found = re.match(r"(.*)\.lora_(A|B|embedding_A|embedding_B)(\.|$)", name)
+        shape = about.get("shape")
+        if not found or not isinstance(shape, list) or len(shape) < 2:
+            continue
+        # as peft chooses: the first pattern that the module's name ends with; 8 is its default
+        named = (rank for key, rank in patterns.items() if re.match(rf"(.*\.)?({key})$", found[1]))
+        stated = next(named, config.get("r") or 8)
+        rank = shape[0] if found[2].endswith("A") else shape[1]
+        if rank != stated:
+            raise FinbenchError(f"{path} states rank {stated}, and {name[-80:]} has {str(rank)[:20]}.", _CORRECT)
+
+
 def refuse_sizes(config: Mapping[str, Any], path: Path) -> None:
     """Refuse more layers or experts than any model has: a library makes each one before it looks at the weights."""
     for key, value in _entries(config):
@@ -143,10 +181,15 @@ def check_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def check_adapter(config: Mapping[str, Any], path: Path, tensors: Iterable[str]) -> None:
-    """Refuse an adapter configuration that would run code, take all memory, or match names for ever."""
+def check_adapter(config: Mapping[str, Any], path: Path, tensors: Mapping[str, Any]) -> None:
+    """Refuse a configuration that would run code, open files, take all memory, or match names for ever.
+
+    ``tensors``: what ``check_header`` read of the weights beside it.
+    """
     refuse_code(config, path)
-    least = 1 if str(config.get("peft_type") or "LORA").upper() == "LORA" else 0  # OFT by block size has rank 0
+    _refuse_files(config, path)
+    lora = str(config.get("peft_type") or "LORA").upper() == "LORA"
+    least = 1 if lora else 0  # OFT by block size has rank 0
     rank_pattern, alpha_pattern = (_mapping(config, key, path) for key in ("rank_pattern", "alpha_pattern"))
     ranks = {"r": config.get("r")} | {f"rank_pattern {name}": rank for name, rank in rank_pattern.items()}
     for name, rank in ranks.items():
@@ -179,6 +222,10 @@ def check_adapter(config: Mapping[str, Any], path: Path, tensors: Iterable[str])
     odd = [pattern for pattern in patterns if not _PLAIN.fullmatch(pattern)]
     if odd:
         _terminates(odd, tensors, path)
+    if len(rank_pattern) * len(tensors) > _MATCHES:
+        raise FinbenchError(f"{path}: its rank_pattern has {len(rank_pattern):,} entries.", _REFUSED)
+    if lora:
+        _refuse_rank(config, path, tensors)
 
 
 def _mapping(config: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,9 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False) -> Built:
         "leaderboard.csv": tables.table(made),
         **page.files(made, blocks),
     }
-    there = {f"{DETAILS}/{path.name}" for path in (folder / DETAILS).glob("*.js")}
+    # named by their digest, and of ours by their first word: what else lies there is not ours to remove
+    scripts = [path for path in (folder / DETAILS).glob("*.js") if re.fullmatch(r"[0-9a-f]{12}\.js", path.name)]
+    there = {f"{DETAILS}/{path.name}" for path in scripts if path.read_bytes().startswith(b"finbenchDetail(")}
     left_over = there - files.keys()  # details of cards that are gone
     if check:
         here = {name: (folder / name).read_text("utf-8") for name in files if (folder / name).is_file()}

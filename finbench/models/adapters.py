@@ -21,9 +21,11 @@ WEIGHTS = "adapter_model.safetensors"
 _INCIDENTAL = ("base_model_name_or_path", "revision", "peft_version", "inference_mode")
 _SCANNED = 2**22  # values of a tensor that are looked at together, in 32 bits each
 _LARGEST_RECORD = 2**24  # bytes of a finbench.json; loss curve and digests take some 20,000
-# what peft can load, also what finbench does not train
+# What peft can load, also what finbench does not train. Safe since peft makes these from numbers of the configuration
+# and fills them from the one file of weights; X-LoRA and Shadow open further adapters and models.
+_OPENING_OTHERS = ("xlora", "shadow")
 _TUNERS_OF_OURS = (name for name, method in METHODS.items() if isinstance(method, Tuner))
-KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED_TUNERS, *_TUNERS_OF_OURS}
+KINDS = {"lora", irqlora.KIND.lower(), *TUNERS, *REFUSED_TUNERS, *_TUNERS_OF_OURS} - {*_OPENING_OTHERS}
 _PEFT_RAISES = (ValueError, RuntimeError, LookupError, TypeError, AttributeError)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pkl")
 
@@ -148,6 +150,11 @@ def stated_config(folder: Path) -> dict[str, Any]:
     config = safety.read_json(path, folder)
     safety.refuse_code(config, path)
     kind = str(config.get("peft_type") or "LORA").lower()  # peft's first files had no type
+    if kind in _OPENING_OTHERS:
+        raise FinbenchError(
+            f"{path}: an adapter of the kind {kind.upper()} opens further ones, which nobody has checked.",
+            "Ask its author for one LoRA: model.save_pretrained(folder) of each adapter it mixes.",
+        )
     if kind not in KINDS:
         close = near_misses(kind, KINDS)
         meant = f" (did you mean {close[0].upper()}?)" if close else ""

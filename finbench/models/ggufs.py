@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from filelock import FileLock
 from finbench.core import paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
-from finbench.core.files import cannot_write, folder_atomic
+from finbench.core.files import cannot_write, folder_atomic, sweep
 
 MARK = "finbench-base.json"
 _LARGE = (
@@ -26,8 +25,7 @@ _BLOCK = 2**20
 
 def dequantise(gguf: Path, target: Path, note: dict[str, str], dtype: str = "float32") -> None:
     """Write ``gguf`` as a model folder into ``target``, whole or not at all; the caller holds a lock."""
-    for leftover in target.parent.glob(f".{target.name}.*"):  # of a process that was killed here
-        shutil.rmtree(leftover, ignore_errors=True)
+    sweep(target)  # what a process that was killed here left
     with folder_atomic(target) as staging:
         # in a process of its own: its memory is not the training's, and its bars stay off the screen
         command = [sys.executable, "-P", "-m", "finbench.models.unpack", str(gguf), str(staging), dtype]

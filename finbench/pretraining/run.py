@@ -42,7 +42,7 @@ def pretrain(
         return prepared.outline(run)
     if not prepared.main_process():
         return fit.train_members(run, out)
-    _check_folder(out)
+    checkpoints.check_folder(out, out / RECORD, out / _MARK)
     with environment.owner(out):
         _claim(run, out, resume)
         if finished := _finished(run, out):
@@ -55,16 +55,6 @@ def pretrain(
             report.write(done, out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return done
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that holds something else."""
-    if out.is_dir() and not (out / RECORD).is_file() and not (out / _MARK).is_file():
-        others = sorted(path.name for path in out.iterdir() if path.name not in (".lock", "checkpoints"))
-        if others:
-            raise FinbenchError(
-                f"{out} holds other files ({', '.join(others[:3])}).", "Choose an empty or a new folder with --out."
-            )
 
 
 def _claim(run: PreparedText, out: Path, resume: bool) -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from finbench.core.errors import FinbenchError
 from finbench.core.files import flush, sha256_file
 
 MANIFEST = "finbench-checkpoint.json"
@@ -22,6 +23,23 @@ def publish(staging: Path, target: Path) -> None:
         shutil.rmtree(target)
     staging.rename(target)
     flush(target.parent)
+
+
+def check_folder(out: Path, *marks: Path) -> None:
+    """Refuse a folder that holds something else than a training of ours, which has one of ``marks``.
+
+    What is there would be lost, or mixed with ours. A folder named checkpoints without one of ours in it is somebody
+    else's.
+    """
+    if not out.is_dir() or any(mark.is_file() for mark in marks):
+        return
+    found = {path.name for path in out.iterdir()} - {".lock"}
+    if any((out / "checkpoints").glob(f"checkpoint-*/{MANIFEST}")) or not any((out / "checkpoints").glob("*")):
+        found -= {"checkpoints"}
+    if found:
+        raise FinbenchError(
+            f"{out} holds other files ({', '.join(sorted(found)[:3])}).", "Choose an empty or a new folder with --out."
+        )
 
 
 def fault(checkpoint: Path) -> str | None:

@@ -23,7 +23,7 @@ _LATE = 100  # tenths of a second that another machine's files may take to be se
 
 def claimed(run: Prepared, out: Path, resume: bool, processes: int, held: contextlib.ExitStack) -> Prepared | None:
     """``run`` as ``out`` has begun it, which is owned until ``held`` ends; None where the adapter is there already."""
-    _check_folder(out)
+    checkpoints.check_folder(out, out / "finbench.json", out / MARK)
     held.enter_context(environment.owner(out))
     if _finished(run, out):
         say(f"{out} holds this adapter already; nothing to do.")
@@ -49,16 +49,6 @@ def check_shared(out: Path, text: str) -> None:
         f"Process {environment.rank()} does not see what process 0 wrote to {out}.",
         "Choose an --out that all machines share, such as a network folder.",
     )
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that holds something else: an adapter's README.md would replace another's."""
-    if out.is_dir() and not (out / "finbench.json").is_file() and not (out / MARK).is_file():
-        others = sorted(path.name for path in out.iterdir() if path.name not in (".lock", "checkpoints"))
-        if others:
-            raise FinbenchError(
-                f"{out} holds other files ({', '.join(others[:3])}).", "Choose an empty or a new folder with --out."
-            )
 
 
 def _finished(run: Prepared, out: Path) -> Adapter | None:

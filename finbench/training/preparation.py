@@ -133,7 +133,7 @@ def prepare(
     vocabulary = skeleton.config.get_text_config().vocab_size
     passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
     found = index.counted(gathered.seen)
-    families = contamination.of_one_family(catalog.tasks()[name].set for name in recipe.tasks if name in catalog.tasks())
+    families = contamination.of_one_family(part.set for part in gathered.data)
     for line in (*contamination.warnings(found), *families):
         say(f"Warning: {line}")
     return Prepared(recipe, base, rows, gathered.data, gathered.first_pair, sampler, steps, found, passes, slower)
