@@ -35,7 +35,6 @@ def scored(out: Path, **options: Any) -> Any:
         "limit": 60,
         "profile": "think",
         "max_tokens": 96,
-        "out": out,
     }
     [card] = evaluator.evaluate(out=out, **{**stated, **options})
     [path] = out.glob("*.json")
