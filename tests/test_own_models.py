@@ -1,4 +1,4 @@
-"""Models of the user's own: what each is taken for, GGUF files, quantised checkpoints, and a look before the long run."""
+"""Models of the user's own: what each is taken for, GGUF files, quantised checkpoints, a look before the long run."""
 
 from __future__ import annotations
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from test_new_task import LABELS, sentences, table
+from typer.testing import CliRunner
 
 import finbench
+from finbench.cli.app import app
 
 ROOT = Path(finbench.__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"
@@ -50,10 +55,46 @@ d
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["train-and-score", "your-own-model", "your-own-data"])
 def test_tutorial(name: str, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    run(name, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_an_own_benchmark_on_real_sentences(real_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    source = real_data / "fomc" / "chatgpt_answers" / "chatgpt_lab-manual-combine_5768.csv"
+    shutil.copy(source, tmp_path / "work" / "fomc.csv")
+    run("own-benchmark", tmp_path)
+
+
+def test_the_tutorial_of_an_own_benchmark_on_invented_sentences(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same commands, in this process and with a tiny base."""
+    monkeypatch.chdir(tmp_path)
+    codes = {label: str(number) for number, label in enumerate(LABELS)}
+    rows = [(codes[stance], text) for text, stance in sentences(150)]
+    table(Path("fomc.csv"), rows, ("true_label", "original_sent"))
+    found = steps((TUTORIALS / "own-benchmark.md").read_text(encoding="utf-8"))
+    commands = [shlex.split(code.replace("\\\n", " ")) for code, _ in found if code.startswith("finbench")]
+    assert [words[1] for words in commands] == ["tasks", "train", "eval", "compare", "report"]
+    for words, (_, stated) in zip(commands, found[1:], strict=True):
+        if "cat" in words:
+            words = words[: words.index("cat")]
+        tiny = [str(llama) if word == "smollm2-135m" else word for word in words[1:]]
+        tiny = [word.replace("smollm2-135m", "tiny-llama") if word.endswith(".json") else word for word in tiny]
+        done = CliRunner().invoke(app, tiny)
+        assert done.exit_code == 0, (words, done.output, done.exception)
+        printed = " ".join((done.output + (Path("table.md").read_text() if words[1] == "report" else "")).split())
+        for text in stated:
+            assert text in printed, (text, done.output)
+
+
+def run(name: str, tmp_path: Path) -> None:
+    """Every block of a tutorial, in a folder of its own."""
     found = steps((TUTORIALS / f"{name}.md").read_text(encoding="utf-8"))
     assert 5 <= len(found) <= 12
     work, programs = tmp_path / "work", tmp_path / "bin"
-    work.mkdir()
     programs.mkdir()
     for program in ("finbench", "lm_eval"):  # those of this very Python, wherever its scripts lie
         (programs / program).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m {program} "$@"\n')

@@ -191,10 +191,14 @@ def include_tasks(folder: Path | str, *, trust: bool = False) -> list[Task]:
     _own.update(read.tasks)
     _own_groups.update(read.groups)
     owntasks.remember(read)
-    before = [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*before, str(place.resolve())]))
+    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*included(), str(place.resolve())]))
     _forget()
     return [own.task for own in read.tasks.values()]
+
+
+def included() -> list[str]:
+    """The folders, and YAML files, whose tasks were included here."""
+    return [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part]
 
 
 def recall(name: str, digest: str) -> None:
@@ -246,9 +250,9 @@ def _shipped_groups() -> list[str]:
 
 def _stated() -> None:
     """Include what FINBENCH_TASKS names, where that has not been done."""
-    for part in os.environ.get(VARIABLE, "").split(os.pathsep):
+    for part in included():
         place = Path(part).expanduser()
-        if part and place.resolve() not in {path for one in _own.values() for path in (one.root, one.file)}:
+        if place.resolve() not in {path for one in _own.values() for path in (one.root, one.file)}:
             include_tasks(place)
 
 

@@ -26,6 +26,7 @@ from finbench.core.taskfiles import Function, functions, merged, read_yaml
 LM_EVAL = "lm_eval:"  # before the name of one of lm-eval's own tasks
 FAMILY = "own"  # of every such task, whatever it says: it is never ranked
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LONGEST = 500  # characters of what a card says of a task
 _OUTPUTS = ("generate_until", "multiple_choice")
 
 
@@ -117,6 +118,10 @@ def _task(config: Mapping[str, Any], file: Path, root: Path, seen: Iterable[Path
     output = config.get("output_type", "generate_until")
     wrong = [
         (output not in _OUTPUTS, f"output_type is {output}; scored are {' and '.join(_OUTPUTS)}"),
+        (
+            any(isinstance(value, str) and len(value) > _LONGEST for value in stated.values()),
+            "its metadata are too long",
+        ),
         (config.get("repeats", 1) != 1, "repeats is not 1; one answer a question is scored"),
         ("doc_to_image" in config or "doc_to_audio" in config, "it shows pictures or sounds; texts are scored"),
     ]
@@ -136,8 +141,13 @@ def _task(config: Mapping[str, Any], file: Path, root: Path, seen: Iterable[Path
         "examples",
     )
     source = config.get("dataset_path") if isinstance(config.get("dataset_path"), str) else None
+    known = metric_names(config) or (["acc", "acc_norm"] if form == "choice" else ["exact_match"])  # as lm-eval has it
+    if own.get("main_metric", known[0]) not in known:
+        raise FinbenchError(
+            f"{file}: finbench_main_metric is none of {', '.join(known)}.", "Name one of metric_list, or leave it out."
+        )
     facts = {
-        "main_metric": next(iter(metric_names(config)), "acc"),
+        "main_metric": known[0],
         "baselines": {},
         "licence": "not stated",
         "restricted": True,  # nobody has said that its texts may be passed on

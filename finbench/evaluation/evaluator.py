@@ -56,7 +56,8 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
             "Which tasks? None is named, and no adapter's recipe names any.",
             "Add --tasks fpb, or see: finbench tasks list",
         )
-    lm_tasks = prompts.load(catalog.expand(names), wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
+    tasks = catalog.expand(names) if wanted.named else _of_recipe(names)
+    lm_tasks = prompts.load(tasks, wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
     written: list[Path] = []
     with cardfiles.lock(wanted.out):
         pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
@@ -78,6 +79,17 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     if wanted.reports:
         write_reports(wanted.out)
     return [cardfiles.read(path) for path in dict.fromkeys(written)]
+
+
+def _of_recipe(names: list[str]) -> list[Task]:
+    """The tasks that an adapter was trained on; one may be a benchmark whose folder was not named."""
+    try:
+        return catalog.expand(names)
+    except FinbenchError as fault:
+        raise FinbenchError(
+            f"The adapter was trained on what is not known here: {fault.message}",
+            "Name the folder of that benchmark, or other tasks: --tasks ./folder,fpb",
+        ) from fault
 
 
 @dataclass

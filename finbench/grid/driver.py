@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from finbench.core import environment
+from finbench.core import catalog, environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.version import __version__
@@ -174,6 +174,7 @@ class Driver:
             "place": place.url if place.folder is None else str(place.folder.resolve()),
             "data_dir": str(data_dir.resolve()) if data_dir else "",
             "version": __version__,
+            "own_tasks": catalog.included(),
         }
         self.running: dict[Any, list[Step]] = {}
         self.deaths: dict[str, int] = {}

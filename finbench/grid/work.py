@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from finbench.core import catalog
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Recipe
 from finbench.grid.places import Place
@@ -25,6 +26,8 @@ def run(step: Mapping[str, Any]) -> dict[str, Any]:
     started = time.time()
     answer: dict[str, Any] = {"state": "done", "started": started, "pid": os.getpid(), "node": _node()}
     try:
+        for folder in step.get("own_tasks", ()):
+            catalog.include_tasks(folder)
         answer |= _score(step) if step["kind"] == SCORE else _train(step)
     except (Interrupted, KeyboardInterrupt):
         answer["state"] = "stopped"

@@ -82,19 +82,18 @@ def build(own: OwnTask, stated: Mapping[str, Any]) -> Any:
     try:
         entry = TaskIndex.entry_from_path(own.file)
         lm_task: Any = TaskFactory(meta=dict(stated)).build(entry, overrides=_overrides(own), registry={})
-        docs = lm_task.eval_docs
+        config, docs = lm_task.config, lm_task.eval_docs
+        if config.training_split and config.training_split == (config.test_split or config.validation_split):
+            config.training_split = None  # it would learn the test
+        if config.num_fewshot:
+            lm_task.set_config(key="num_fewshot", value=0)  # --shots says how many, and the card states that
+        lm_task.process_results = _Checked(lm_task, own.task.name)
     except FinbenchError:
         raise
     except Exception as fault:  # lm-eval, datasets and the code of others raise what they like
         raise _not_built(own.task, fault) from fault
     if not len(docs):
         raise FinbenchError(f"Task {own.task.name} has no rows to score.", f"Look at its data: {own.file}")
-    config = lm_task.config
-    if config.training_split and config.training_split == (config.test_split or config.validation_split):
-        config.training_split = None  # it would learn the test
-    if config.num_fewshot:
-        lm_task.set_config(key="num_fewshot", value=0)  # --shots says how many, and the card states that
-    lm_task.process_results = _Checked(lm_task, own.task.name)
     return lm_task
 
 
@@ -125,7 +124,7 @@ def _not_built(task: Task, fault: Exception) -> FinbenchError:
         )
         return FinbenchError(
             f"The data of {task.name} are on the Hub ({task.data}), and are not on this machine: {where}.",
-            f"With a network, once: unset HF_HUB_OFFLINE; hf download --repo-type dataset {task.data[4:]}",
+            "With a network, the same command fetches them, and they stay: unset HF_HUB_OFFLINE",
         )
     return FinbenchError(said, "lm-eval cannot build it: correct its YAML or its data.")
 
