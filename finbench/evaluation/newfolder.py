@@ -23,9 +23,9 @@ def write(
     config: dict[str, Any] = {}
     modules: set[str] = set()
     for template in bases:
-        stated = catalog.merged(paths.shipped("tasks") / template)
-        modules |= {part.module for part in catalog.functions(stated)}  # lm-eval loads those that are replaced too
-        config |= stated
+        part = catalog.merged(paths.shipped("tasks") / template)
+        modules |= {one.module for one in catalog.functions(part)}  # lm-eval loads those that are replaced too
+        config |= part
         shutil.copyfile(paths.shipped("tasks") / template, folder / template)
     (folder / "lib").mkdir()
     for module in sorted(modules | ({"lib/numbers.py"} if "lib/within.py" in modules else set())):

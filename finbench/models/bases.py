@@ -290,10 +290,10 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     missing = sorted(report["missing_keys"])
     if missing:
         raise damaged(f"{base.folder} lacks weights: {', '.join(missing[:3])} ({len(missing)} in all).")
-    held = checkpoint_bits(base.folder) or bits
-    if held == 4:
+    computed = checkpoint_bits(base.folder) or bits
+    if computed == 4:
         quantise.cure_cpu_repacking(model)
-    elif held == 8:
+    elif computed == 8:
         quantise.keep_cpu_scales(model)
     bad = [
         name
