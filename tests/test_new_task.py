@@ -278,6 +278,7 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"kind": "number", "tolerance": "some"}, "is no number"),
     ({"prompt": "{{stance}} {{sentence}}"}, "which is the answer"),
     ({"prompt": "{{nothing}}: {{text}}"}, "no column 'nothing'"),
+    ({"prompt": "{{label}}: {{text}}"}, "a name that the task itself uses"),
     ({"prompt": "{{ text.__class__ }}"}, "more than a form to fill"),
     ({"prompt": "Text: {{text"}, "fault of syntax"),
     ({"prompt": "{{stances}}"}, "does not show the text"),

@@ -131,7 +131,7 @@ def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[...,
 
             stated = {name: _as_field(one, given.pop(name)) for name, one in options.items()}
             there = {key: value for key, value in stated.items() if value is not None}
-            name = f"finbench {command.__name__.rstrip('_')}"
+            name = f"finbench {command.__name__.rstrip('_').replace('_', ' ')}"
             return command(checked(kind, there, name, f"See its options: {name} --help"), **given)
 
         rest = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in list(own.parameters.values())[1:]]

