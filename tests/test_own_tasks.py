@@ -102,6 +102,11 @@ def test_a_card_finds_its_folder_by_digest_and_says_what_to_type_where_it_is_gon
     assert verify(card).level == "samples-attached"  # remembered
     catalog.forget()
     os.environ[catalog.VARIABLE] = ""
+    evaluate(tasks="mini_sentiment", engine="dummy", limit=4, out=tmp_path / "cards")  # its report shows both
+    evaluate(tasks="mini_sentiment", engine="dummy", seed=1, limit=4, out=tmp_path / "cards")
+    assert "parity" in report([tmp_path / "cards"])
+    catalog.forget()
+    os.environ[catalog.VARIABLE] = ""
     made(folder, doc_to_text="{{q}} Say:")  # another benchmark now
     with pytest.raises(FinbenchError, match="parity is no task of this finbench") as caught:
         verify(card)

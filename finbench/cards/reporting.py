@@ -67,6 +67,7 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
         rows = cardfiles.rows_by_task(path, card)
         scores = {_key(card, score): score for score in card.scores if not tasks or score.task in tasks}
         for score in scores.values():
+            catalog.recall(score.task, score.task_digest)
             if score.task in rows:
                 follows(score, rows[score.task], path)
         who = _who(card, spread)
