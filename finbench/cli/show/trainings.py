@@ -32,7 +32,9 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
     named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
-    folders = [str(own.root) for task in adapter.recipe.tasks if (own := catalog.own(task)) and own.task.own == "folder"]
+    folders = [
+        str(own.root) for task in adapter.recipe.tasks if (own := catalog.own(task)) and own.task.own == "folder"
+    ]
     named += f" --tasks {shlex.quote(','.join(folders))}" if folders else ""
     put(f"Next: finbench eval --adapter {escape(reference + named)}")
 
