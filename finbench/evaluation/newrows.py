@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def read(wanted: TaskSettings, extras: Sequence[str]) -> Reading:
     found = Reading()
     labels = _labels(wanted.labels)
     raw = list(_raw(wanted, extras, found))
-    if wanted.kind in ("labels", "yesno", "spans") and not labels and wanted.kind != "spans":
+    if wanted.kind in ("labels", "yesno") and not labels:
         labels = _seen(raw, wanted, found)
     for record in raw:
         try:
@@ -376,11 +376,6 @@ def _conflicts(found: Reading, wanted: TaskSettings) -> None:
         kept.append(first)
     found.dropped = +found.dropped
     found.rows = kept
-
-
-def places(rows: Iterable[NewRow]) -> list[str]:
-    """Where rows were read."""
-    return [row.place for row in rows]
 
 
 def title(path: Path) -> str:
