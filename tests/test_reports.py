@@ -550,3 +550,32 @@ def test_published_tests_are_never_ranked() -> None:
     published = {task.name for task in catalog.expand(["finbench_published"])}
     assert len(published) == 6
     assert not published & {task.name for task in catalog.expand(["finbench"])}
+
+
+ODD: tuple[Any, ...] = (None, 5, -1.5, "x", "", [], {}, [[1]], [None], {"a": 1}, True, float("nan"))
+
+
+def _odd(value: Any) -> Iterator[Any]:
+    """Copies of a record with one part, however deep, replaced by something odd or taken away."""
+    if isinstance(value, dict):
+        for key in value:
+            yield {name: part for name, part in value.items() if name != key}
+            yield from ({**value, key: part} for part in (*ODD, *_odd(value[key])))
+    elif isinstance(value, list) and value:
+        yield from ([part, *value[1:]] for part in (*ODD, *_odd(value[0])))
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [("tatqa", context(1)), ("finqa", page(1)), ("convfinqa", conversation(1)), ("convfinqa", program_of_thoughts(1))],
+)
+def test_no_damage_to_a_record_is_more_than_a_fault_or_a_refusal(name: str, record: dict[str, Any]) -> None:
+    for damaged in _odd(record):
+        try:
+            items = read(name, damaged)
+        except sets.WrongFile:
+            continue
+        for item in items:
+            rows = item.rows if isinstance(item, sets.Unit) else []
+            assert all(isinstance(row["text"], str) and row["text"].strip() for row in rows)
+            assert all(isinstance(row["answer"], str) and row["answer"] and row["question"] for row in rows)

@@ -79,11 +79,12 @@ def tatqa(records: Iterable[Record]) -> Iterator[Item]:
 def _paragraphs(given: list[Any], place: str) -> list[str]:
     if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in given):
         raise WrongFile(f"{place}: a paragraph has an order and a text")
-    return [" ".join(part["text"].split()) for part in sorted(given, key=lambda part: float(part.get("order") or 0))]
+    ordered = sorted(given, key=lambda part: float(part["order"]) if _finite(part.get("order")) else 0.0)
+    return [" ".join(part["text"].split()) for part in ordered]
 
 
 def _question(told: Any, text: str, place: str) -> Row | Item:
-    if not isinstance(told, dict) or not isinstance(told.get("question"), str):
+    if not isinstance(told, dict) or not isinstance(told.get("question"), str) or not told["question"].strip():
         return f"{place}: not a question of TAT-QA"
     if "answer" not in told:
         raise WrongFile(f"{place}: it has no answer: tatqa_dataset_test.json comes without; give ..._test_gold.json")
@@ -220,7 +221,7 @@ def _finqa(row: Row, place: str) -> _Read | str:
     if not isinstance(qa, dict) or not {"question", "exe_ans"} <= set(qa):
         raise WrongFile(f"{place}: qa has a question and exe_ans")
     result, human = _result(qa["exe_ans"]), str(qa.get("answer") or "").removesuffix("\\n").strip()
-    if result is None or not str(qa["question"]).strip():
+    if result is None or not isinstance(qa["question"], str) or not qa["question"].strip():
         return f"{place}: needs a question and exe_ans, a number or yes or no, found {str(qa['exe_ans'])[:40]!r}"
     text = _page(_prose(row["pre_text"], place), markdown(row["table"], place), _prose(row["post_text"], place))
     page = str(row.get("filename") or str(row["id"]).rpartition("-")[0])
@@ -353,8 +354,15 @@ def convfinqa_own(records: Iterable[Record]) -> Iterator[Item]:
 
 
 def _conversation(row: Row, place: str, text: str, questions: Sequence[Any], answers: Sequence[Any]) -> Row | str:
+    if not isinstance(questions, list) or not isinstance(answers, list):
+        return f"{place}: questions and answers are lists"
     told = [_result(answer) for answer in answers]
-    if len(questions) != len(told) or not questions or None in told or not all(map(str, questions)):
+    if (
+        len(questions) != len(told)
+        or not questions
+        or None in told
+        or not all(isinstance(q, str) and q.strip() for q in questions)
+    ):
         return f"{place}: needs a question and an answer, a number or yes or no, for each turn"
     name = str(row["id"])
     found = _NAME.fullmatch(name)
