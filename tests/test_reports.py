@@ -120,7 +120,7 @@ def test_conversations_become_turns_with_their_history(form: Any) -> None:
     ],
 )  # fmt: skip
 def test_programs_of_thought_are_run(program: str, value: float) -> None:
-    assert sets.reports.run(program) == pytest.approx(value)
+    assert sets.conversations.run(program) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_programs_of_thought_are_run(program: str, value: float) -> None:
 )  # fmt: skip
 def test_programs_that_are_no_arithmetic_are_refused(program: str) -> None:
     with pytest.raises(ValueError):
-        sets.reports.run(program)
+        sets.conversations.run(program)
 
 
 def test_textbook_rows_that_need_a_picture_or_have_no_answer_are_left_out() -> None:
@@ -443,7 +443,7 @@ def test_programs_give_what_the_official_script_gives(official: Any, real_data: 
         else:
             assert found == expected or (found != found and expected != expected), program
     for record in records:
-        doc = {"answer": sets.reports._result(record["qa"]["exe_ans"]), "table": json.dumps(record["table"])}
+        doc = {"answer": sets.reports.result_of(record["qa"]["exe_ans"]), "table": json.dumps(record["table"])}
         for answer in (doc["answer"], record["qa"]["program"]):
             scored = reports.score_finqa(doc, [answer])
             assert (scored["acc"], scored["exe_acc"]) == (1.0, 1.0)
@@ -451,7 +451,7 @@ def test_programs_give_what_the_official_script_gives(official: Any, real_data: 
 
 def test_constants_reach_nothing_on_finqa(real_data: Path) -> None:
     records = json.loads((real_data / "finqa" / "finqa_dataset_dev.tatllm.json").read_text(encoding="utf-8"))
-    golds = [sets.reports._result(record["resp"].partition(":")[2].strip()) for record in records]
+    golds = [sets.reports.result_of(record["resp"].partition(":")[2].strip()) for record in records]
     for guess in ("0", "1", "-1", "0.5", "50%", "10%", "1%", "100", "yes", "no"):
         right = sum(reports.score_finqa({"answer": gold, "table": "[]"}, [guess])["acc"] for gold in golds)
         assert right / len(golds) < 0.02, guess
