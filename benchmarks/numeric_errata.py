@@ -64,7 +64,7 @@ def finqa(folder: Path) -> Iterator[str]:
     wrong = []
     for record in records:
         human = str(record["qa"]["answer"] or "").removesuffix("\\n").strip()
-        result = sets.reports._result(record["qa"]["exe_ans"])
+        result = sets.reports.result_of(record["qa"]["exe_ans"])
         if human and sets.reports.contradicts(human, result):
             wrong.append((record["id"], human, result))
     yield f"**FinQA**, {len(records):,} whole records in {len(files)} files."

@@ -120,7 +120,7 @@ def test_conversations_become_turns_with_their_history(form: Any) -> None:
     ],
 )  # fmt: skip
 def test_programs_of_thought_are_run(program: str, value: float) -> None:
-    assert sets.reports.run(program) == pytest.approx(value)
+    assert sets.conversations.run(program) == pytest.approx(value)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_programs_of_thought_are_run(program: str, value: float) -> None:
 )  # fmt: skip
 def test_programs_that_are_no_arithmetic_are_refused(program: str) -> None:
     with pytest.raises(ValueError):
-        sets.reports.run(program)
+        sets.conversations.run(program)
 
 
 def test_textbook_rows_that_need_a_picture_or_have_no_answer_are_left_out() -> None:
@@ -443,7 +443,7 @@ def test_programs_give_what_the_official_script_gives(official: Any, real_data: 
         else:
             assert found == expected or (found != found and expected != expected), program
     for record in records:
-        doc = {"answer": sets.reports._result(record["qa"]["exe_ans"]), "table": json.dumps(record["table"])}
+        doc = {"answer": sets.reports.result_of(record["qa"]["exe_ans"]), "table": json.dumps(record["table"])}
         for answer in (doc["answer"], record["qa"]["program"]):
             scored = reports.score_finqa(doc, [answer])
             assert (scored["acc"], scored["exe_acc"]) == (1.0, 1.0)
@@ -451,7 +451,7 @@ def test_programs_give_what_the_official_script_gives(official: Any, real_data: 
 
 def test_constants_reach_nothing_on_finqa(real_data: Path) -> None:
     records = json.loads((real_data / "finqa" / "finqa_dataset_dev.tatllm.json").read_text(encoding="utf-8"))
-    golds = [sets.reports._result(record["resp"].partition(":")[2].strip()) for record in records]
+    golds = [sets.reports.result_of(record["resp"].partition(":")[2].strip()) for record in records]
     for guess in ("0", "1", "-1", "0.5", "50%", "10%", "1%", "100", "yes", "no"):
         right = sum(reports.score_finqa({"answer": gold, "table": "[]"}, [guess])["acc"] for gold in golds)
         assert right / len(golds) < 0.02, guess
@@ -550,3 +550,32 @@ def test_published_tests_are_never_ranked() -> None:
     published = {task.name for task in catalog.expand(["finbench_published"])}
     assert len(published) == 6
     assert not published & {task.name for task in catalog.expand(["finbench"])}
+
+
+ODD: tuple[Any, ...] = (None, 5, -1.5, "x", "", [], {}, [[1]], [None], {"a": 1}, True, float("nan"))
+
+
+def _odd(value: Any) -> Iterator[Any]:
+    """Copies of a record with one part, however deep, replaced by something odd or taken away."""
+    if isinstance(value, dict):
+        for key in value:
+            yield {name: part for name, part in value.items() if name != key}
+            yield from ({**value, key: part} for part in (*ODD, *_odd(value[key])))
+    elif isinstance(value, list) and value:
+        yield from ([part, *value[1:]] for part in (*ODD, *_odd(value[0])))
+
+
+@pytest.mark.parametrize(
+    ("name", "record"),
+    [("tatqa", context(1)), ("finqa", page(1)), ("convfinqa", conversation(1)), ("convfinqa", program_of_thoughts(1))],
+)
+def test_no_damage_to_a_record_is_more_than_a_fault_or_a_refusal(name: str, record: dict[str, Any]) -> None:
+    for damaged in _odd(record):
+        try:
+            items = read(name, damaged)
+        except sets.WrongFile:
+            continue
+        for item in items:
+            rows = item.rows if isinstance(item, sets.Unit) else []
+            assert all(isinstance(row["text"], str) and row["text"].strip() for row in rows)
+            assert all(isinstance(row["answer"], str) and row["answer"] and row["question"] for row in rows)

@@ -12,6 +12,7 @@ from typing import Any
 
 from . import entities, finlora, general, headlines, qa, sentiment
 from .base import Drop, Hub, Part, Record, Set, Unit, WrongFile, parts, split_in
+from .conversations import CONVERSATION_SETS
 from .reports import REPORT_SETS
 from .splits import SPLITS, Divided, hash_of, normalise, split_of
 from .stance import STANCE_SETS
@@ -237,7 +238,7 @@ SETS = {
     ),
 }
 
-SETS |= XBRL_SETS | REPORT_SETS | STANCE_SETS | TEXTBOOK_SETS
+SETS |= XBRL_SETS | REPORT_SETS | CONVERSATION_SETS | STANCE_SETS | TEXTBOOK_SETS
 
 _NEWS, _TWEET = "sentiment of this news", "sentiment of this tweet"
 _FINLORA: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], int, str]] = {

@@ -1,15 +1,13 @@
-"""Questions about pages of annual reports, tables and text together: TAT-QA, FinQA, ConvFinQA.
+"""Questions about pages of annual reports, tables and text together: TAT-QA, FinQA.
 
 A unit is one page with all its questions, named by its authors, so that no page is on two sides of a split. Its table
 is shown as Markdown. FinQA and ConvFinQA share their pages: ``document`` names the page in both.
 """
 
-import ast
 import json
 import math
-import operator
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .base import Drop, Hub, Item, Part, Record, Row, Set, Unit, WrongFile, split_in
@@ -30,13 +28,13 @@ def markdown(table: Any, place: str) -> str:
     return "\n".join([lines[0], "|" + " -- |" * width, *lines[1:]])
 
 
-def _needs(row: Row, place: str, *keys: str) -> None:
+def needs(row: Row, place: str, *keys: str) -> None:
     if missing := [key for key in keys if key not in row]:
         found = ", ".join(map(str, row))
         raise WrongFile(f"{place}: {', '.join(missing)} expected, found {found[:120]}")
 
 
-def _prose(value: Any, place: str) -> str:
+def prose(value: Any, place: str) -> str:
     """Sentences as one paragraph; a text stands for itself."""
     if isinstance(value, str):
         return " ".join(value.split())
@@ -45,7 +43,7 @@ def _prose(value: Any, place: str) -> str:
     return " ".join(" ".join(part.split()) for part in value if part.strip(" ."))
 
 
-def _page(*parts: str) -> str:
+def page_of(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
@@ -56,11 +54,11 @@ def tatqa(records: Iterable[Record]) -> Iterator[Item]:
     """TAT-QA: ``table``, ``paragraphs`` and ``questions`` of one context. Where no test is given, dev is the test."""
     units = []
     for row, place, split in records:
-        _needs(row, place, "table", "paragraphs", "questions")
+        needs(row, place, "table", "paragraphs", "questions")
         if not all(isinstance(row[key], list) for key in ("paragraphs", "questions")):
             raise WrongFile(f"{place}: paragraphs and questions are lists")
         told = row["table"] if isinstance(row["table"], dict) else {}
-        text = _page(markdown(told.get("table"), place), *_paragraphs(row["paragraphs"], place))
+        text = page_of(markdown(told.get("table"), place), *_paragraphs(row["paragraphs"], place))
         rows: list[Row] = []
         for number, question in enumerate(row["questions"], 1):
             made = _question(question, text, f"{place}, question {number}")
@@ -79,11 +77,12 @@ def tatqa(records: Iterable[Record]) -> Iterator[Item]:
 def _paragraphs(given: list[Any], place: str) -> list[str]:
     if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in given):
         raise WrongFile(f"{place}: a paragraph has an order and a text")
-    return [" ".join(part["text"].split()) for part in sorted(given, key=lambda part: float(part.get("order") or 0))]
+    ordered = sorted(given, key=lambda part: float(part["order"]) if finite(part.get("order")) else 0.0)
+    return [" ".join(part["text"].split()) for part in ordered]
 
 
 def _question(told: Any, text: str, place: str) -> Row | Item:
-    if not isinstance(told, dict) or not isinstance(told.get("question"), str):
+    if not isinstance(told, dict) or not isinstance(told.get("question"), str) or not told["question"].strip():
         return f"{place}: not a question of TAT-QA"
     if "answer" not in told:
         raise WrongFile(f"{place}: it has no answer: tatqa_dataset_test.json comes without; give ..._test_gold.json")
@@ -92,9 +91,9 @@ def _question(told: Any, text: str, place: str) -> Row | Item:
         return f"{place}: answer_type {str(kind)[:40]!r}, scale {str(scale)[:40]!r} are not of TAT-QA"
     spans = answer if isinstance(answer, list) else [answer]
     numbers = kind in ("count", "arithmetic")
-    if numbers and not (len(spans) == 1 and _finite(spans[0])):
+    if numbers and not (len(spans) == 1 and finite(spans[0])):
         return f"{place}: the answer is a number, found {str(answer)[:40]!r}"
-    spans = [_written(span) if numbers else str(span).strip() for span in spans]
+    spans = [written(span) if numbers else str(span).strip() for span in spans]
     spans = [span for span in spans if span]
     if not spans:
         return f"{place}: the answer is empty"
@@ -121,14 +120,14 @@ def scaled(span: str, scale: str) -> str:
     return f"{span}%" if scale == "percent" and not span.endswith(")") else f"{span} {scale}"
 
 
-def _finite(value: Any) -> bool:
+def finite(value: Any) -> bool:
     try:
         return not isinstance(value, bool) and math.isfinite(float(value))
     except (TypeError, ValueError, OverflowError):
         return False
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
     """A number in digits: 94.0 and "94" are "94"; never with an exponent."""
     number = float(value)
     return str(int(number)) if number.is_integer() else f"{number:.10f}".rstrip("0").rstrip(".")
@@ -216,13 +215,13 @@ def _finqa(row: Row, place: str) -> _Read | str:
         row = {**row, "qa": qa}
     if "annotation" in row:
         raise WrongFile(f"{place}: a conversation of ConvFinQA; import it with: finbench data import convfinqa")
-    _needs(row, place, "id", "pre_text", "post_text", "table", "qa")
+    needs(row, place, "id", "pre_text", "post_text", "table", "qa")
     if not isinstance(qa, dict) or not {"question", "exe_ans"} <= set(qa):
         raise WrongFile(f"{place}: qa has a question and exe_ans")
-    result, human = _result(qa["exe_ans"]), str(qa.get("answer") or "").removesuffix("\\n").strip()
-    if result is None or not str(qa["question"]).strip():
+    result, human = result_of(qa["exe_ans"]), str(qa.get("answer") or "").removesuffix("\\n").strip()
+    if result is None or not isinstance(qa["question"], str) or not qa["question"].strip():
         return f"{place}: needs a question and exe_ans, a number or yes or no, found {str(qa['exe_ans'])[:40]!r}"
-    text = _page(_prose(row["pre_text"], place), markdown(row["table"], place), _prose(row["post_text"], place))
+    text = page_of(prose(row["pre_text"], place), markdown(row["table"], place), prose(row["post_text"], place))
     page = str(row.get("filename") or str(row["id"]).rpartition("-")[0])
     made = _finqa_row(page, str(row["id"]), str(qa["question"]), result)
     made |= {"program": str(qa.get("program") or ""), "answer_published": human}
@@ -236,17 +235,17 @@ def _finqa_row(page: str, name: str, question: str, result: str) -> Row:
     return made | {"document": page, "program": "", "answer_published": "", "table": "[]", "contradicted": False}
 
 
-def _result(value: Any) -> str | None:
+def result_of(value: Any) -> str | None:
     """``exe_ans`` as text: yes, no, or a number; None if it is neither."""
     told = {"true": "yes", "false": "no"}.get(str(value).strip().casefold(), str(value).strip().casefold())
     if told in ("yes", "no"):
         return told
-    return _written(value) if not isinstance(value, bool) and _finite(value) else None
+    return written(value) if not isinstance(value, bool) and finite(value) else None
 
 
 def _tatllm(row: Row, place: str) -> _Read | str:
     """TAT-LLM's prompts: instruction, table, numbered sentences, question; the answer is ``exe_ans``."""
-    _needs(row, place, "id", "user_prompt", "resp")
+    needs(row, place, "id", "user_prompt", "resp")
     prompt, name = str(row["user_prompt"]), str(row["id"])
     pieces, rest = [], prompt
     for mark in _PARTS:
@@ -254,148 +253,15 @@ def _tatllm(row: Row, place: str) -> _Read | str:
         if not found:
             raise WrongFile(f"{place}: not a prompt of TAT-LLM: {mark!r} is missing")
         pieces.append(piece)
-    result = _result(str(row["resp"]).partition(_RESPONSE)[2].strip())
+    result = result_of(str(row["resp"]).partition(_RESPONSE)[2].strip())
     question = " ".join(pieces[3].split())
     if result is None or not question or "-" not in name:
         return f"{place}: needs an id, a question and {_RESPONSE!r} with a number, found {str(row['resp'])[:60]!r}"
     lines = [line.strip().strip("|").split("|") for line in pieces[1].splitlines() if line.strip()]
     sentences = [re.sub(r"^\d+ ", "", line.strip()) for line in pieces[2].splitlines()]
     page = name.rpartition("-")[0]
-    text = _page(markdown(lines, place), _prose(sentences, place))
+    text = page_of(markdown(lines, place), prose(sentences, place))
     return page, name, text, _finqa_row(page, name, question, result), False
-
-
-# ---------------------------------------------------------------- ConvFinQA
-
-_OPERATORS: dict[type, Any] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
-    ast.Gt: operator.gt,
-    ast.USub: operator.neg,
-}
-_PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
-_NAME = re.compile(r"(?:Single|Double)_(?P<page>.+\.pdf)(?:-\d+)?")
-
-
-def run(program: str) -> float | bool:
-    """The value of ``ans`` after assignments such as "x0 = 15 - 19; ans = x0 / 19". ValueError for anything else."""
-    names: dict[str, float | bool] = {}
-
-    def value(node: ast.AST) -> Any:
-        match node:
-            case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-                return float(number)
-            case ast.Name(id=name) if name in names:
-                return names[name]
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-                return _OPERATORS[type(op)](value(left), value(right))
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -value(operand)
-            case ast.Compare(left=left, ops=[ast.Gt()], comparators=[right]):
-                return value(left) > value(right)
-        raise ValueError("only arithmetic is expected")
-
-    try:
-        if len(program) > 1000:
-            raise ValueError("too long")
-        for step in ast.parse(_PERCENT.sub(r"(\1 / 100)", program).replace("; ", "\n").replace(";", "\n").strip()).body:
-            match step:
-                case ast.Assign(targets=[ast.Name(id=name)], value=node):
-                    names[name] = value(node)
-                case _:
-                    raise ValueError("assignments are expected")
-        found = names["ans"]
-        if isinstance(found, complex) or not math.isfinite(found):
-            raise ValueError("no finite number")
-    except (SyntaxError, KeyError, ArithmeticError, TypeError, RecursionError, MemoryError) as fault:
-        raise ValueError(f"{type(fault).__name__}: {fault}") from fault
-    return found
-
-
-def convfinqa(records: Iterable[Record]) -> Iterator[Item]:
-    """ConvFinQA, a row a turn with the turns before it. See ``convfinqa_own``."""
-    for item in convfinqa_own(records):
-        if isinstance(item, Unit):
-            rows = [turn for row in item.rows for turn in _turns(row)]
-            yield item._replace(rows=rows)
-        else:
-            yield item
-
-
-def _turns(row: Row) -> Iterator[Row]:
-    told = [{"question": q, "answer": a} for q, a in zip(row["questions"], row["answers"], strict=True)]
-    shared = {"text": row["text"], "document": row["document"]}
-    for number, turn in enumerate(told):
-        last = int(number == len(told) - 1)
-        yield {"id": f"{row['id']}-{number}", **shared, "history": told[:number], **turn, "last": last}
-
-
-def convfinqa_own(records: Iterable[Record]) -> Iterator[Item]:
-    """ConvFinQA conversations: the authors' (``annotation``), or Program-of-Thoughts' (``questions``, ``programs``).
-
-    All are held in memory, for conversations about one page lie apart. A row holds the whole conversation.
-    """
-    pages: dict[tuple[str, str | None], tuple[str, list[Row], str]] = {}
-    for row, place, split in records:
-        told = row.get("annotation")
-        made = _annotated(told, row, place) if isinstance(told, dict) else _program_of_thoughts(row, place)
-        if not isinstance(made, dict):
-            yield made
-            continue
-        text, rows, _ = pages.setdefault((made["document"], split), (made["text"], [], place))
-        rows.append({**made, "text": text})
-    for (page, split), (_, rows, place) in pages.items():
-        side = "test" if split == "validation" else split  # as the field scores it: the test has no public answers
-        yield Unit(f"convfinqa {page}", [[row["questions"], row["answers"]] for row in rows], rows, place, side)
-
-
-def _conversation(row: Row, place: str, text: str, questions: Sequence[Any], answers: Sequence[Any]) -> Row | str:
-    told = [_result(answer) for answer in answers]
-    if len(questions) != len(told) or not questions or None in told or not all(map(str, questions)):
-        return f"{place}: needs a question and an answer, a number or yes or no, for each turn"
-    name = str(row["id"])
-    found = _NAME.fullmatch(name)
-    page = str(row.get("filename") or (found["page"] if found else name))
-    asked = [" ".join(str(question).split()) for question in questions]
-    return {"id": name, "document": page, "text": text, "questions": asked, "answers": told}
-
-
-def _annotated(told: Row, row: Row, place: str) -> Row | Item:
-    if "turn_ind" in told or "cur_dial" in told:
-        raise WrongFile(
-            f"{place}: one turn of a conversation; give the authors' train.json and dev.json, not *_turn.json"
-        )
-    _needs(row, place, "id", "pre_text", "post_text", "table")
-    _needs(told, place, "dialogue_break", "exe_ans_list")
-    text = _page(_prose(row["pre_text"], place), markdown(row["table"], place), _prose(row["post_text"], place))
-    return _conversation(row, place, text, told["dialogue_break"], told["exe_ans_list"])
-
-
-def _program_of_thoughts(row: Row, place: str) -> Row | Item:
-    if "cur_dial" in row or "turn_ind" in row or "cur_question" in row:
-        raise WrongFile(f"{place}: one turn of a conversation; give the file of conversations")
-    _needs(row, place, "id", "questions", "programs", "answer", "text", "table")
-    if not isinstance(row["questions"], list) or not isinstance(row["programs"], list):
-        raise WrongFile(f"{place}: questions and programs are lists")
-    try:
-        answers = [_rounded(run(str(program))) for program in row["programs"]]
-    except ValueError as fault:
-        return f"{place}: a program cannot be run ({fault})"
-    last, stated = answers[-1] if answers else None, _result(row["answer"])
-    close = stated == last or (_finite(stated) and _finite(last) and abs(float(stated) - float(last)) < 1.1e-5)  # type: ignore[arg-type]
-    if not close:
-        return Drop("the last program does not give the stated answer")
-    table = [line.split(" | ") for line in str(row["table"]).splitlines() if line.strip()]
-    text = _page(markdown(table, place), _prose(str(row["text"]), place))
-    return _conversation(row, place, text, row["questions"], answers)
-
-
-def _rounded(value: float | bool) -> str:
-    """As FinQA rounds: five decimals; yes and no for a comparison."""
-    return ("yes" if value else "no") if isinstance(value, bool) else _written(round(value, 5))
 
 
 REPORT_SETS = {
@@ -437,20 +303,4 @@ REPORT_SETS = {
             "per cent and the table's unit forgiven, are left out, for nobody knows which is right."
         ),
     ),
-}
-REPORT_SETS |= {
-    name: Set(
-        units,
-        "ConvFinQA (Chen et al. 2022), train.json and dev.json; or Program-of-Thoughts' convfinqa_dev.json",
-        "train.json dev.json convfinqa_*.json",
-        split_in,
-        3458,
-        trains=False,
-        family="finqa",
-        corrected=(
-            "Answers of earlier turns are worked out from their programs. Its pages are FinQA's: one family, never "
-            "train on one and test on the other."
-        ),
-    )
-    for name, units in (("convfinqa", convfinqa), ("convfinqa_own", convfinqa_own))
 }
