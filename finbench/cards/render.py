@@ -212,13 +212,15 @@ def _table(view: TaskView, width: int) -> Table:
         box=None,
         pad_edge=False,
     )
-    taken = 16 if view.generated else 0  # of the columns about tokens
+    taken = 18 if view.generated else 0  # of the columns about tokens
     names = min(max(len(row.name) for row in view.rows), max(16, width - taken - 56))  # the bar needs what is left
     length = max(8, min(_BAR, width - taken - names - 48))
+    bars = share and (not taken or length < width - taken - names - 46)  # numbers go before pictures
     table.add_column("", no_wrap=True, width=names, overflow="ellipsis")
     table.add_column("score", justify="right")
     table.add_column("95 % interval", justify="right", no_wrap=True, style="dim")
-    table.add_column("0".ljust(length - 3) + "100" if share else "", no_wrap=True)
+    if bars or not taken:
+        table.add_column("0".ljust(length - 3) + "100" if share else "", no_wrap=True)
     more = (("cut off", view.generated), ("thought", view.generated))
     for name, shown in (("acc.", with_accuracy), ("lenient", True), ("parsed", True), *more):
         if shown:
@@ -226,7 +228,8 @@ def _table(view: TaskView, width: int) -> Table:
     for row in view.rows:
         ends = "" if row.baseline else limits(row.main, share, " - ")
         drawn = f"[{row.colour}]{bar(row.main, length)}[/]" if share else ""
-        cells = [escape(shorten_name(row.name, names)), amount(row.main.value, share), ends, drawn]
+        cells = [escape(shorten_name(row.name, names)), amount(row.main.value, share), ends]
+        cells += [drawn] if bars or not taken else []
         cells += [percent(row.accuracy.value) if row.accuracy else ""] if with_accuracy else []
         cells += [amount(row.lenient.value, share) if row.lenient else ""]
         cells += [percent(row.parse_rate.value) if row.parse_rate else ""]
