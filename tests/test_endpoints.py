@@ -572,6 +572,21 @@ def test_what_a_filter_withholds_is_counted_where_that_was_asked_for(tmp_path: P
     assert len(asked_for) == 21  # what came before the first fault was kept
 
 
+def test_what_a_card_says_of_an_endpoint_must_be_possible(tmp_path: Path) -> None:
+    from finbench.evaluation.notes import contradictions
+
+    with FakeEndpoint(lambda path, body: Answer(chat())) as fake:
+        card = scored(fake, tmp_path)
+    [score] = card.scores
+    assert not list(contradictions(card, score))
+    for change in ({"requests": 19}, {"models": {"m": 21}}, {"fingerprints": {"f": 21}}, {"withheld": 21},
+                   {"uncounted": 21}, {"reasoning_tokens": 999}, {"first": "2999-01-01"}):  # fmt: skip
+        told = score.hosted.model_copy(update=change)
+        assert list(contradictions(card, score.model_copy(update={"hosted": told}))), change
+    assert not list(contradictions(card, score.model_copy(update={"hosted": None})))
+    assert list(contradictions(card.model_copy(update={"engine": "hf"}), score))
+
+
 def test_a_card_of_an_endpoint_is_asked_again_where_the_user_says(tmp_path: Path) -> None:
     with FakeEndpoint(lambda path, body: Answer(chat(model="m-0613"))) as fake, FakeEndpoint(fake.answers) as other:
         card = scored(fake, tmp_path)

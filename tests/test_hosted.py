@@ -138,6 +138,8 @@ def test_every_provider_is_asked_and_read(model: str) -> None:
         assert apart.reasoning == "Profit rose."
         assert apart.reasoning_tokens > 0
     assert "stop" not in fake.seen[0][2]
+    assert asked(model, body, profile="chat", **stated)[0].text == "positive"
+    assert asked(model, body, profile="cot", **stated)[0].text == ""  # no line with "Answer:"
 
 
 def test_usage_prices_and_fingerprints_are_read() -> None:
@@ -218,7 +220,7 @@ OWN: list[tuple[str, Any, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("model", "body", "line"), OWN, ids=str)
+@pytest.mark.parametrize(("model", "body", "line"), OWN, ids=[f"{n}-{one[0]}" for n, one in enumerate(OWN)])
 def test_bad_shapes_of_other_providers_are_one_clear_line(model: str, body: Any, line: str, naps: list[float]) -> None:
     with pytest.raises(FinbenchError, match=line) as fault:
         asked(model, body)

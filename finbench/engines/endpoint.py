@@ -106,7 +106,7 @@ class EndpointEngine(Engine):
         """Answers as they come in; the first fault stops the rest, and what is under way then is kept as well."""
         numbers = iter(range(len(requests)))  # that the threads share
         heard: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
-        over = threading.Event()
+        over, self.wire.stopped = threading.Event(), False
 
         def ask() -> None:
             for number in numbers:
@@ -137,6 +137,7 @@ class EndpointEngine(Engine):
                 take(number, said)
         except Exception:
             over.set()
+            self.wire.stopped = True
             until = time.monotonic() + (_PAID_PATIENCE if self.prices else _PATIENCE)
             for thread in threads:  # what is under way is let end, so that it meets nobody's next run
                 thread.join(max(0.0, until - time.monotonic()))

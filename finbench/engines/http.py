@@ -72,6 +72,7 @@ class Wire:
                  own: bool = False, pace: Pace | None = None) -> None:  # fmt: skip
         self.name, self.secrets, self.attempts, self.timeout = name, secrets, attempts, timeout
         self.pace, self.reached = pace or Pace(), False
+        self.stopped = False  # nobody wants more answers: no further attempt is made
         try:  # redirects are not followed: one would carry the key to another host
             self.client = httpx2.Client(
                 headers={"Accept-Encoding": "identity"},
@@ -107,6 +108,8 @@ class Wire:
         started, faults = time.monotonic(), 0
         while True:
             self.pace.wait(tokens)
+            if self.stopped:
+                raise Refused(f"{self.name} is asked no more.", _AGAIN_LATER)
             try:
                 found = read(self.once(path, body))
             except FinbenchError as fault:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from finbench.core.records import Hosted
+from finbench.core.records import Hosted, Score, Scorecard
+from finbench.evaluation.preflight import ENDPOINTS
 
 _MOST = 20  # names and fingerprints that a card shows; an endpoint may make one up for every answer
 
@@ -37,6 +38,28 @@ def hosted(notes: Iterable[Mapping[str, Any]]) -> Hosted | None:
         price_out=last[1],
         prices=last[2],
     )
+
+
+def contradictions(card: Scorecard, score: Score) -> Iterator[tuple[str, str]]:
+    """What cannot be of what a card says of an endpoint: a place in it, and why."""
+    told = score.hosted
+    if told is None:  # cards of before had none
+        return
+    if card.engine not in ENDPOINTS:
+        yield "", f"does not go with the engine {card.engine}"
+    samples = card.generation.samples if card.generation else 1
+    if score.form == "generate" and told.requests != score.n * samples:
+        yield ".requests", f"is {told.requests}; {score.n} documents were asked {samples} times each"
+    for name in ("models", "fingerprints"):
+        if sum(getattr(told, name).values()) > told.requests:
+            yield f".{name}", f"are of more answers than the {told.requests} that were asked for"
+    for name in ("withheld", "uncounted"):
+        if getattr(told, name) > told.requests:
+            yield f".{name}", f"is more than the {told.requests} answers"
+    if told.reasoning_tokens > told.answer_tokens:
+        yield ".reasoning_tokens", "are more than the tokens of the answers"
+    if told.first > told.last:
+        yield ".first", f"{told.first} comes after {told.last}"
 
 
 def _frequent(names: Iterable[str]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.records import Answers, Measure, Score, Scorecard, Task
 from finbench.evaluation import rerun as again
 from finbench.evaluation import rescore
+from finbench.evaluation.notes import contradictions
 from finbench.evaluation.subjects import DUMMY
 from finbench.scoring import (
     LENIENT,
@@ -199,6 +200,8 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
             found.fault(f"{place}.{name}", f"is more than the {score.n} documents")
     if score.overlap and score.overlap.texts > score.overlap.of:
         found.fault(f"{place}.overlap", "has more texts than were looked for")
+    for name, message in contradictions(card, score):
+        found.fault(f"{place}.hosted{name}", message)
     if not card.shots and (score.fewshot_split or score.fewshot_digest):
         found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
     for name, measure in measures.items():
