@@ -1,8 +1,8 @@
 """A recipe in, an adapter out; rates searched, cost planned, adapters merged.
 
 Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the whole run), ``trainer`` (the loop),
-``loops`` and ``packing`` (how rows become passes). Beside them: ``claims`` (whose a folder is), ``launch``, ``process`` and
-``ranks`` (several processes).
+``loops`` and ``packing`` (how rows become passes). Beside them: ``claims`` (whose a folder is); ``launch``, ``process``
+and ``ranks`` (several processes).
 """
 
 from __future__ import annotations
