@@ -71,6 +71,17 @@ def test_dropout_of_adapter_and_base_draws_the_same_numbers(
         assert gradients(seeded, model, loop, run.rows[:8], tmp_path)[0] != without[0]  # it does draw
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["padded", "shared"])
+def test_compiled_layers_are_run_again_compiled(loop: str, llama: Path, tmp_path: Path) -> None:
+    """Within a compiled layer, the compiler would leave all of it alone: the bits would be those of eager layers."""
+    run, model, _ = single(llama)
+    without, checkpointed, _ = both(run, model, loop, tmp_path, tokens=300, compiled=True)
+    assert_the_same_bits(checkpointed, without)
+    eager = gradients(run, model, loop, run.rows[:8], tmp_path, tokens=300)
+    assert any(not torch.equal(eager[1][name], tensor) for name, tensor in checkpointed[1].items())
+
+
 # ---------------------------------------------------------------- memory
 
 

@@ -109,7 +109,7 @@ class Recipe(Record):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "paged_adamw_32bit"] = Field(
         description="8bit: moments in 8 bits; paged: they leave the GPU where its memory runs out"
     )
-    gradient_checkpointing: bool | Literal["auto"] = Field(
+    gradient_checkpointing: Literal["auto", True, False] = Field(
         description="keep a decoder layer's inputs alone, and run it again backwards; auto: where it does not fit else"
     )
     compile: bool = Field(description="torch.compile of every decoder layer")

@@ -2,7 +2,8 @@
 
 Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the whole run), ``trainer`` (the loop),
 ``loops`` and ``packing`` (how rows become passes). Beside them: ``encoding``, ``token_rows`` and ``own_rows`` (texts to
-rows of tokens), ``launch`` and ``process`` (several processes).
+rows of tokens), ``claims`` (whose a folder is), ``launch``, ``process`` and ``ranks`` (several processes), ``planning``
+with ``counting``, ``timing`` and ``shapes`` (what a run takes).
 """
 
 from __future__ import annotations

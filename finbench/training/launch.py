@@ -92,12 +92,21 @@ def process_count(gpus: int | None, processes: int | None) -> int:
     return gpus
 
 
-def _here(gpus: int) -> str:
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def without_cuda() -> str:
+    """Why a GPU that is here cannot be used: this torch knows none; empty where it is otherwise."""
     import torch
 
-    driver = Path("/proc/driver/nvidia/version").is_file()
-    if not gpus and driver and torch.version.cuda is None and torch.version.hip is None:
-        return f"this torch ({torch.__version__}) was built without CUDA: pip install torch, from PyTorch's CUDA wheels"
+    if not _DRIVER.is_file() or torch.version.cuda or torch.version.hip:
+        return ""
+    return f"an NVIDIA GPU is here, but torch {torch.__version__} was built without CUDA (https://pytorch.org has one)"
+
+
+def _here(gpus: int) -> str:
+    if not gpus and (reason := without_cuda()):
+        return reason
     return f"{gpus or 'no'} GPU{' is' if gpus == 1 else 's are' if gpus else ' is'} here"
 
 

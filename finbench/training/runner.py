@@ -120,8 +120,8 @@ def _decided(recipe: Recipe, data_dir: Path | None, processes: int) -> Prepared:
     run = prepare(recipe, data_dir)
     speedups.check_base(recipe, bases.skeleton(run.base))
     run, again = planning.decided(run, processes)
-    if again:
-        say(again)
+    for line in filter(None, (launch.without_cuda(), again)):
+        say(line)
     return run
 
 
