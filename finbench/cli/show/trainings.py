@@ -32,6 +32,7 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
     named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
+    named += "" if adapter.recipe.tasks else " --tasks fpb"  # rows of one's own are no test: any task may follow
     put(f"Next: finbench eval --adapter {escape(reference + named)}")
 
 
