@@ -192,6 +192,11 @@ BAD: dict[str, tuple[str, bytes, str]] = {  # what is wrong -> (file, bytes, wha
     "gz": ("a.jsonl.gz", gzip.compress(b"{}"), r"a\.jsonl\.gz is compressed"),
     "a pickle": ("a.bin", b"\x80", r"do not end with \.bin"),
     "no answer": ("a.jsonl", b'{"messages": [{"role": "user", "content": "q"}]}\n', r":1: nobody answers in it"),
+    "unasked": (
+        "a.jsonl",
+        b'{"messages": [{"role": "assistant", "content": "Hi"}, {"role": "user", "content": "q"}]}\n',
+        r":1: its first turn is of the assistant",
+    ),
     "a tool": (
         "a.jsonl",
         b'{"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": "a"}]}\n',

@@ -264,9 +264,10 @@ def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | s
             if bare:
                 yield f"{file}:1: no row follows the header {','.join(header)[:80]!r}"
         except csv.Error as fault:
+            quotes = "Correct that line; inside quotes a quote is doubled."
             raise FinbenchError(
                 f"{file}:{reader.line_num}: not valid CSV ({fault}).",
-                "Correct that line; inside quotes a quote is doubled.",
+                "Give texts as long as that as JSON lines." if "limit" in str(fault) else quotes,
             ) from fault
 
 

@@ -328,6 +328,9 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     return model.eval(), tokenizer
 
 
+_OF_ITS_CODE = (ValueError, TypeError, AttributeError, LookupError)  # what a template's own expressions may raise
+
+
 def chat_template(tokenizer: Any, base: str, variables: Mapping[str, Any] | None = None) -> Callable[..., str]:
     """The base's chat template, in the shape lm-eval calls it: (messages, add_generation_prompt) -> text.
 
@@ -358,7 +361,7 @@ def chat_template(tokenizer: Any, base: str, variables: Mapping[str, Any] | None
                         **(variables or {}),
                     )
                 )
-        except (TemplateError, MemoryError, OverflowError, RecursionError) as fault:
+        except (TemplateError, MemoryError, OverflowError, RecursionError, *_OF_ITS_CODE) as fault:
             raise FinbenchError(f"The chat template of {base} refuses: {fault}", "Use --no-chat.") from fault
         if len(text) > chatguard.LONGEST + 2 * sum(len(message["content"]) for message in messages):
             raise FinbenchError(f"The chat template of {base} makes {len(text):,} characters.", "Use --no-chat.")

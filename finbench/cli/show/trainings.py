@@ -32,10 +32,10 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
     named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
-    folders = [
-        str(own.root) for task in adapter.recipe.tasks if (own := catalog.own(task)) and own.task.own == "folder"
-    ]
-    named += f" --tasks {shlex.quote(','.join(folders))}" if folders else ""
+    own = (catalog.own(task) for task in adapter.recipe.tasks)
+    folders = [str(one.root) for one in own if one and one.task.own == "folder"]
+    asked = ",".join(folders) if adapter.recipe.tasks else "fpb"  # rows of one's own are no test: any task may follow
+    named += f" --tasks {shlex.quote(asked)}" if asked else ""
     put(f"Next: finbench eval --adapter {escape(reference + named)}")
 
 

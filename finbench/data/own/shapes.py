@@ -109,6 +109,8 @@ def _conversation(row: Mapping[str, Any]) -> list[Turn]:
     last = max((number for number, (who, _) in enumerate(turns) if who == "assistant"), default=-1)
     if last < 0:
         raise BadRow("nobody answers in it: it has no turn of the assistant")
+    if turns[0][0] == "assistant":
+        raise BadRow("its first turn is of the assistant, whom nobody has asked")
     return turns[: last + 1]
 
 
