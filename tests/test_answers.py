@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import task_helper
-from finbench.core import paths
+from finbench.core import catalog, paths
 
 answers, amounts, labels = (task_helper(name) for name in ("answers", "amounts", "labels"))
 HELPERS = {name: task_helper(name) for name in ("labels", "numbers", "regression", "spans", "tagging", "xbrl")}
@@ -203,3 +204,26 @@ def test_helpers_read_alone(tmp_path: Path) -> None:
 def test_published_answers_are_read_as_the_page_says(real_data: Path) -> None:
     script = Path(__file__).parent.parent / "benchmarks" / "published_answers.py"
     subprocess.run([sys.executable, str(script), "--data", str(real_data)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("task", "helper", "counts"),
+    [
+        ("fin_math", "amounts", True),
+        ("fin_math", "answers", True),
+        ("fpb", "answers", True),
+        ("fpb", "amounts", False),
+        ("mmlu", "answers", False),
+        ("fnxl", "rows", False),
+    ],
+)
+def test_a_helper_that_a_helper_loads_is_part_of_the_task(
+    task: str, helper: str, counts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(paths.shipped("tasks"), tmp_path / "tasks")
+    monkeypatch.setattr(paths, "shipped", lambda name: tmp_path / name)
+    file = tmp_path / "tasks" / f"finbench_{task}.yaml"
+    before = catalog.read_task(file).digest
+    with (tmp_path / "tasks" / "lib" / f"{helper}.py").open("a") as handle:
+        handle.write("# changed\n")
+    assert (catalog.read_task(file).digest != before) == counts

@@ -191,7 +191,7 @@ def _answers(row: Mapping[str, Any], wordings: Sequence[str]) -> list[Any] | Non
         return [row["answer"]]
     wanted = str(row.get("answer_sha256"))
     for wording in wordings:
-        for said in (wording, wording.capitalize(), wording.upper()):
+        for said in (wording, wording.capitalize(), wording.upper(), wording.lower()):
             for answer in (f"{before}{said}{after}" for before in ("", " ") for after in ("", ".", " ", "\n")):
                 if salted(answer) == wanted:
                     return [answer]
