@@ -230,7 +230,7 @@ def packed_rows(check: Check) -> Rows:
             answers_and_gradients(model, recipe, loop, given, half)
         names = {event.key for event in profile.key_averages()}
         attention = sorted(name for name in names if "attention" in name or "varlen" in name)
-        passed = not any("attention_math" in name for name in attention)
+        passed = bool(attention) and not any("attention_math" in name for name in attention)
         shown = ", ".join(name.removeprefix("aten::_") for name in attention)[:120]
         made.append(row(f"{loop}: kernels of attention", shown, "not the math kernel", check.fast(passed)))
     return made
@@ -263,7 +263,8 @@ def nf4(check: Check) -> Rows:
     same = bool((here[0] == there[0]).all())
     made = [row("NF4 codes", f"{int((here[0] != there[0]).sum()):,} of {here[0].numel():,} differ", "none", same)]
     gap = float((here[1].float() - there[1].cpu().float()).abs().max())
-    made.append(row("dequantised weights", f"differ by {gap:.2g} at most", "not at all", gap == 0))
+    step = float(here[1].float().abs().max()) * 2**-8  # the scales are coded around a mean, whose sum has an order
+    made.append(row("dequantised weights", f"differ by {gap:.2g} at most", "one step of bfloat16", gap <= step))
     exact = x.double() @ here[1].double().T
     product = (x.to(DEVICE) @ there[1].T).cpu().double()
     error = float((product - exact).norm() / exact.norm())
@@ -321,12 +322,20 @@ def short_rates(check: Check) -> Rows:
     number, batch = (4, 16) if check.tiny else (10, 64)
     rates: dict[tuple[int, str], dict[str, Any]] = {}
     for bits in (16, 4):
-        base = model_of(check.shape("8b"), bits, bases.compute_dtype("auto"), check.seed)
+        try:
+            base = model_of(check.shape("8b"), bits, bases.compute_dtype("auto"), check.seed)
+        except torch.OutOfMemoryError:
+            made.append(row(f"{bits} bits", "does not fit on this card"))
+            _let_go()
+            continue
         model, recipe = with_lora(base, bits=bits, batch_size=batch, pass_tokens=4096)
         given = rows_like_fpb(batch * number, model.config.vocab_size, 26, check.seed)
         for loop in ("shared", "packed", "padded"):
-            rates[bits, loop] = steps(model, recipe, loop, given, number)
-            check.kept[f"{bits}-{loop}"] = rates[bits, loop]
+            try:
+                rates[bits, loop] = check.kept[f"{bits}-{loop}"] = steps(model, recipe, loop, given, number)
+            except torch.OutOfMemoryError:
+                made.append(row(f"{bits} bits, {loop}", "does not fit on this card"))
+                _let_go()
         del model, base
         _let_go()
     work = _work(check.shape("8b"), 16)
@@ -335,12 +344,21 @@ def short_rates(check: Check) -> Rows:
         said = f"{found['tokens_per_second']:,.0f} tokens/s, {share:.0%} of the peak, {found['peak_gib']:.1f} GiB"
         wanted = (bits, loop) == (16, "packed")
         limit = "≥ 30 % of the peak" if wanted else ""
-        made.append(row(f"{bits} bits, {loop}", said, limit, check.fast(share >= 0.3) if wanted else None))
-    gain = rates[16, "shared"]["tokens_per_second"] / rates[16, "packed"]["tokens_per_second"]
-    made.append(row("shared over packed", f"{gain:.2f}", "≥ 1.3", check.fast(gain >= 1.3)))
-    cost = rates[4, "shared"]["tokens_per_second"] / rates[16, "shared"]["tokens_per_second"]
-    made.append(row("4 bits over 16 bits", f"{cost:.2f}", "≥ 0.6", check.fast(cost >= 0.6)))
-    made.append(row("FPB, 694,400 tokens", f"{694_400 / rates[16, 'shared']['tokens_per_second']:.0f} s", "≤ 45 s"))
+        known = wanted and _card_here() is not None
+        made.append(row(f"{bits} bits, {loop}", said, limit, check.fast(share >= 0.3) if known else None))
+    asked = {
+        "shared over packed": ((16, "shared"), (16, "packed"), 1.3),
+        "4 bits over 16 bits": ((4, "shared"), (16, "shared"), 0.6),
+    }
+    for name, (one, other, least) in asked.items():
+        if one in rates and other in rates:
+            ratio = rates[one]["tokens_per_second"] / rates[other]["tokens_per_second"]
+            made.append(row(name, f"{ratio:.2f}", f"≥ {least}", check.fast(ratio >= least)))
+    if (16, "shared") in rates:
+        seconds = 694_400 / rates[16, "shared"]["tokens_per_second"]
+        made.append(
+            row("FPB, 694,400 tokens", f"{seconds:.0f} s", "≤ 45 s", check.fast(seconds <= 45) if _h100() else None)
+        )
     return made
 
 
@@ -350,8 +368,10 @@ def long_rates(check: Check) -> Rows:
     base = model_of(check.shape("8b"), 16, bases.compute_dtype("auto"), check.seed)
     model, recipe = with_lora(base, batch_size=2, pass_tokens=2 * length, max_length=4096)
     given = long_rows(2 * number, model.config.vocab_size, length, check.seed)
-    found = steps(model, recipe, "packed", given, number)
-    check.kept["16-long"] = found
+    try:
+        found = check.kept["16-long"] = steps(model, recipe, "packed", given, number)
+    except torch.OutOfMemoryError:
+        return [row(f"rows of {length:,}, 16 bits", "does not fit on this card")]
     said = f"{found['tokens_per_second']:,.0f} tokens/s, {found['peak_gib']:.1f} GiB"
     reached = 9_000 <= found["tokens_per_second"] <= 14_000
     made = [
@@ -424,12 +444,12 @@ def options(check: Check) -> Rows:
     for name, stated in ways.items():
         base = model_of(check.shape("1b"), 16, bases.compute_dtype("auto"), check.seed)
         model, recipe = with_lora(base, batch_size=16, pass_tokens=4096, max_length=1024, **stated)
-        if recipe.kernels == "liger":
-            speedups.liger(model)
         length = 64 if check.tiny else 512
         given = long_rows(16 * number, model.config.vocab_size, length, check.seed)
+        around = speedups.liger(model) if recipe.kernels == "liger" else contextlib.nullcontext()
         try:
-            found = steps(model, recipe, "packed", given, number)
+            with around:
+                found = steps(model, recipe, "packed", given, number)
         except Exception as fault:  # noqa: BLE001  a row of the table
             made.append(row(name, f"{type(fault).__name__}: {str(fault)[:80]}", "it runs", False))
             continue
@@ -516,9 +536,11 @@ def served(check: Check) -> Rows:
         dtype: Any = str(bases.compute_dtype("auto")).removeprefix("torch.")
         for rank in (8, 16, 64):
             adapter = _adapter(base.folder, folder / f"r{rank}", rank, rank)
-            hf = HFEngine(base, dtype=dtype, merge=False)
-            hf.use(adapter)
-            expected = [value for value, _ in hf.answer(asked, lambda _: None)]
+            hf, said = HFEngine(base, dtype=dtype, merge=False), []
+            for folder_or_base in (adapter, None):
+                hf.use(folder_or_base)
+                said.append([value for value, _ in hf.answer(asked, lambda _: None)])
+            expected, beside = said
             del hf
             _let_go()
             engine = VLLMEngine(base, [adapter], dtype)
@@ -527,17 +549,17 @@ def served(check: Check) -> Rows:
                 found = [value for value, _ in engine.answer(asked, lambda _: None)]
             finally:
                 engine.close()
-            gap = max(abs(a - b) for a, b in zip(found, expected, strict=True))
-            limit = 0.5 if dtype == "bfloat16" else 1e-3
-            said = f"log-likelihoods of {len(asked)} labels differ by {gap:.2g} at most"
-            made.append(row(f"vLLM beside transformers, rank {rank}, {dtype}", said, f"≤ {limit}", gap <= limit))
+            gap, moved = _apart(found, expected), _apart(beside, expected)
+            shown = f"{gap:.2g} nat apart (root mean square); the adapter moves {moved:.2g}"
+            limit = "≤ a quarter of that"
+            made.append(row(f"vLLM beside transformers, rank {rank}, {dtype}", shown, limit, gap <= moved / 4))
         many = [_adapter(base.folder, folder / f"m{number}", 16, number) for number in range(4 if check.tiny else 32)]
         speeds = []
         for folders in (many[:1], many):
             engine = VLLMEngine(base, folders, dtype)
-            order = [(folders[number % len(folders)], one) for number, one in enumerate(asked * 4)]
             try:
-                engine.answer_all(order[:40], lambda _: None)
+                engine.answer_all(_in_turns(folders, asked, "warm"), lambda _: None)
+                order = _in_turns(folders, asked * 4, "Text")
                 start = time.perf_counter()
                 engine.answer_all(order, lambda _: None)
                 speeds.append(len(order) / (time.perf_counter() - start))
@@ -547,6 +569,22 @@ def served(check: Check) -> Rows:
         said = f"{speeds[0]:.0f} and {speeds[1]:.0f} requests/s: {ratio:.2f}"
         made.append(row(f"1 adapter and {len(many)} in turns", said, "≥ 0.6", check.fast(ratio >= 0.6)))
     return made
+
+
+def _apart(one: Sequence[float], other: Sequence[float]) -> float:
+    """Root mean square of the differences."""
+    return math.sqrt(statistics.fmean((a - b) ** 2 for a, b in zip(one, other, strict=True)))
+
+
+def _in_turns(folders: Sequence[Path], asked: Sequence[Any], word: str) -> list[tuple[Path, Any]]:
+    """Documents by the adapters in turns, each prompt once: nothing is found in a cache, with one adapter or many."""
+    return [
+        (
+            folders[at // 3 % len(folders)],
+            type(one)("loglikelihood", one.doc, (f"{word} {at // 3}. {one.args[0]}", one.args[1]), at, one.metadata),
+        )
+        for at, one in enumerate(asked)
+    ]
 
 
 def killed_server(check: Check) -> Rows:
@@ -563,32 +601,42 @@ def killed_server(check: Check) -> Rows:
         command += [part for adapter in adapters for part in ("--adapter", str(adapter))]
         log = folder / "log"
         with log.open("w") as out:
-            process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
-        models: list[str] = []
-        until = time.monotonic() + 300
-        while process.poll() is None and time.monotonic() < until and len(models) < 3:
-            time.sleep(1)
-            with (
-                contextlib.suppress(OSError, ValueError),
-                urllib.request.urlopen("http://127.0.0.1:8765/v1/models", timeout=2) as answer,
-            ):
-                models = [one["id"] for one in json.load(answer)["data"]]
-        said = []
-        for name in models:
-            body = {"model": name, "prompt": "Sales rose.", "max_tokens": 4, "temperature": 0, "logprobs": 1}
-            request = urllib.request.Request(
-                "http://127.0.0.1:8765/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-            )
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                said.append(json.load(answer)["choices"][0]["logprobs"]["token_logprobs"][0])
-        children = _descendants(process.pid)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        until = time.monotonic() + 30
-        while (left := [pid for pid in children if _lives(pid)]) and time.monotonic() < until:
-            time.sleep(0.2)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
+            process = subprocess.Popen(command, stdout=out, stderr=out)
+        try:
+            models: list[str] = []
+            until = time.monotonic() + 300
+            while process.poll() is None and time.monotonic() < until and len(models) < 3:
+                time.sleep(1)
+                with (
+                    contextlib.suppress(OSError, ValueError),
+                    urllib.request.urlopen("http://127.0.0.1:8765/v1/models", timeout=2) as answer,
+                ):
+                    models = [one["id"] for one in json.load(answer)["data"]]
+            said: list[float] = []
+            for name in models:
+                body = {"model": name, "prompt": "Sales rose.", "max_tokens": 4, "temperature": 0, "logprobs": 1}
+                request = urllib.request.Request(
+                    "http://127.0.0.1:8765/v1/completions",
+                    json.dumps(body).encode(),
+                    {"Content-Type": "application/json"},
+                )
+                with (
+                    contextlib.suppress(OSError, ValueError, LookupError, TypeError),
+                    urllib.request.urlopen(request, timeout=60) as answer,
+                ):
+                    said.append(json.load(answer)["choices"][0]["logprobs"]["token_logprobs"][0])
+            children = _descendants(process.pid)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            until = time.monotonic() + 30
+            while (left := [pid for pid in children if _lives(pid)]) and time.monotonic() < until:
+                time.sleep(0.2)
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+        finally:
+            for pid in [process.pid, *_descendants(process.pid)]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         last = " ".join(log.read_text().split())[-160:] or "it said nothing"
     apart = len(set(said)) == 3
     return [
@@ -638,7 +686,8 @@ def planned(check: Check) -> Rows:
         seconds = timing.optimiser() + sum(work.seconds(card, share, *part)[0] for part in found["passes"])
         off = found["seconds"] / seconds - 1
         whole = [sum(part[column] for part in found["passes"]) for column in (0, 1)]
-        refit = work.share_for(card, *whole, found["seconds"])
+        products = found["seconds"] - timing.optimiser() - (len(found["passes"]) - 1) * work.elsewhere(card)
+        refit = work.share_for(card, *whole, products)
         rate = found["tokens_per_second"]
         said = f"plan {rate * (1 + off):,.0f}, measured {rate:,.0f} tokens/s: {off:+.0%}; share {refit:.3f}"
         asked = loop != "padded"
@@ -710,7 +759,8 @@ def _adapter(base: Path, folder: Path, rank: int, seed: int) -> Path:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    stated = LoraConfig(r=rank, target_modules=["q_proj", "v_proj", "o_proj"], task_type="CAUSAL_LM")
+    modules = ["q_proj", "v_proj", "o_proj"]
+    stated = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=modules, task_type="CAUSAL_LM")
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype="auto"), stated)
     for name, tensor in model.named_parameters():
         if "lora_B" in name:

@@ -255,6 +255,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
             "get_device_name": name,
             "is_bf16_supported": capability >= (8, 0),
             "empty_cache": None,
+            "get_per_process_memory_fraction": 1.0,
         }
         for function, answer in known.items():
             monkeypatch.setattr(torch.cuda, function, lambda *_, answer=answer, **__: answer)

@@ -21,7 +21,7 @@ def run(sections: str, out: Path) -> tuple[int, list[dict[str, object]]]:
 
 
 @pytest.mark.slow
-def test_every_section_runs_on_a_processor_with_small_models(tmp_path: Path) -> None:
+def test_sections_of_training_run_on_a_processor_with_small_models(tmp_path: Path) -> None:
     code, rows = run("0,1,2,3,4,5,6,9", tmp_path / "found.json")
     assert [row for row in rows if row["passed"] is False] == []
     assert code == 0
@@ -29,6 +29,23 @@ def test_every_section_runs_on_a_processor_with_small_models(tmp_path: Path) -> 
     planted = next(row for row in rows if "planted" in str(row["name"]))
     assert planted["passed"] is True
     assert sum(row["section"] == 9 for row in rows) == 8  # six ways on short rows, one on long ones, and the share
+
+
+@pytest.mark.vllm
+def test_sections_of_vllm_run_on_a_processor_with_small_models(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    code, rows = run("7,8", tmp_path / "found.json")
+    assert [row for row in rows if row["passed"] is False] == []
+    assert code == 0
+    assert len(rows) == 6  # three ranks, many adapters, the server's models, what stays of it
+
+
+@pytest.mark.parametrize("given", [["--only", "17"], ["--only", "1"], [] if not torch.cuda.is_available() else ["x"]])
+def test_what_cannot_be_checked_is_said_in_one_line(given: list[str]) -> None:
+    done = subprocess.run([sys.executable, str(CHECK), "run", *given], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert len(done.stderr.strip().splitlines()) <= 4
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.gpu

@@ -69,8 +69,10 @@ class _Kept:
         return outside + sum(sizes), outside + max(sizes, default=0)
 
 
-def counted(model: Any, recipe: Recipe, rows: Sequence[batches.TrainingRow], on_cpu: bool = False) -> Counted:
-    """What a packed pass over ``rows`` takes, on a card or a CPU.
+def counted(
+    model: Any, recipe: Recipe, rows: Sequence[batches.TrainingRow], on_cpu: bool = False, share: bool = True
+) -> Counted:
+    """What a packed pass over ``rows`` takes, on a card or a CPU, with ``share`` one in which starts are run once.
 
     The pass is run on the meta device, where ``model`` is too. Low-rank methods are counted as LoRA.
     """
@@ -107,8 +109,8 @@ def counted(model: Any, recipe: Recipe, rows: Sequence[batches.TrainingRow], on_
         stated = LoraConfig(r=recipe.rank, target_modules=recipe.target_modules, task_type="CAUSAL_LM")
         wrapped = get_peft_model(model, stated, autocast_adapter_dtype=False)
     held = _Kept(wrapped)
-    made = packing.pack(rows, True, "meta")
-    cut = loops.Passes("shared", len(rows))
+    made = packing.pack(rows, share, "meta")
+    cut = loops.Passes("shared" if share else "packed", len(rows))
     with (
         torch.autograd.graph.saved_tensors_hooks(held.note, lambda tensor: tensor),
         cut.at_work(wrapped),

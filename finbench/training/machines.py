@@ -80,8 +80,11 @@ def here() -> tuple[str, Card]:
 
     if not torch.cuda.is_available():
         return "cpu", Card(_memory(), 0, 0, context=1.2)
-    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
-    return "gpu", Card(min(gpu.total_memory for gpu in gpus) / GIB, 0, 0)
+    gpus = [  # a step of a grid may have a share of one
+        torch.cuda.get_device_properties(number).total_memory * torch.cuda.get_per_process_memory_fraction(number)
+        for number in range(torch.cuda.device_count())
+    ]
+    return "gpu", Card(min(gpus) / GIB, 0, 0)
 
 
 def _memory() -> float:

@@ -297,6 +297,7 @@ def _repeats(query: Any) -> bool:
 
 def _ragged(query: Any, dropout: float) -> Callable[..., Any] | None:
     half = query.dtype in (torch.bfloat16, torch.float16)
+    half = half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256  # sizes of a head that the kernel takes
     if not query.is_cuda or not half or dropout or torch.cuda.get_device_capability(query.device) < (8, 0):
         return None
     return _varlen()

@@ -66,8 +66,11 @@ def needs(
     rows: Sequence[batches.TrainingRow],
     processes: int = 1,
     on_cpu: bool = False,
+    share: bool = True,
 ) -> Footprint:
     """Of a training whose largest pass is over ``rows``, on each card. ``model``, on the meta device, is used up.
+
+    ``share``: what rows have in common at their start is run once.
 
     Sharded, a card holds its share of the base, two of its layers whole, and embeddings and head whole.
     """
@@ -84,7 +87,7 @@ def needs(
     if recipe.sharding == "fsdp":
         depth = model.config.get_text_config().num_hidden_layers
         weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
-    found = counting.counted(model, recipe, rows, on_cpu)
+    found = counting.counted(model, recipe, rows, on_cpu, share)
     logits = answers * vocabulary * (2 + 4 + 4)  # as computed, in float32, and the gradient of that
     return Footprint(weights, held * count, found.kept, found.checkpointed, logits, loading, found.operations)
 
@@ -232,15 +235,18 @@ def _model(run: Prepared, shape: str | None) -> Any:
 def _asked(
     run: Prepared, recipe: Recipe, gpu: str, shape: str | None, processes: int = 1, card: Card | None = None
 ) -> Footprint:
-    """The needs of ``recipe`` with the rows of ``run``, on ``gpu``: its largest packed pass of the first epoch."""
-    from finbench.training import loops, packing
+    """The needs of ``recipe`` with the rows of ``run``, on ``gpu``: its largest pass of the first epoch."""
+    from finbench.training import loops
 
-    cut = loops.Passes.of(recipe, "shared", 2**17, 0)
+    cut = loops.Passes.of(recipe, run.passes.loop, 2**17, 0)
     steps = ([run.rows[index] for index in step] for step in run.sampler.steps(0))
     parts = (part for step in steps for part in cut.cut(batches.share(step, 0, processes)[0]))
-    heaviest = max(parts, key=lambda part: packing.tokens_run(part, True))
+    heaviest = max(parts, key=cut.run)
+    if cut.loop == "padded":  # each row is as long as the longest
+        width = max(len(row.ids) for row in heaviest)
+        heaviest = [batches.TrainingRow([0] * width, row.answer) for row in heaviest]
     model = _model(run, shape)
-    found = needs(model, recipe, bases.layers_of(model), heaviest, processes, gpu == "cpu")
+    found = needs(model, recipe, bases.layers_of(model), heaviest, processes, gpu == "cpu", cut.shares)
     return found.chosen(recipe, card or machines.card(gpu))
 
 

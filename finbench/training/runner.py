@@ -91,7 +91,9 @@ def _take_part(
     environment.take_place()
     with ranks.refusing_together():
         run = _decided(recipe, data_dir, processes)
-    ranks.agree({**run.decisive, "dtype": str(run.dtype), "versions": environment.versions()})
+    # what makes no difference to the weights must be the same too: who shards waits for all the others
+    how = run.recipe.model_dump(include={"loop", "pass_tokens", "sharding", "compile", "kernels"})
+    ranks.agree({**run.decisive, "how": how, "dtype": str(run.dtype), "versions": environment.versions()})
     run = run.begun(run.passes.loop, any(ranks.gathered(run.passes.checkpointed)))
     if dry_run:
         ranks.part()
