@@ -79,7 +79,7 @@ class LLMEngine:
     def has_unfinished_requests(self): return bool(self.waiting)
     def step(self):
         done, self.waiting = self.waiting, []
-        said = Namespace(token_ids=[5, 6], logprobs=None)
+        said = Namespace(token_ids=[5, 6], logprobs=None, finish_reason="stop")
         return [Namespace(finished=True, request_id=f"{number}-a", outputs=[said]) for number, _ in done]
     def collective_rpc(self, method):
         assert method == "finbench_peak"

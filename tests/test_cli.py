@@ -66,7 +66,7 @@ def test_wrong_usage_exits_2() -> None:
         (("eval", "--model", "x", "--engine", "dummy", "--tasks", "mini", "--bits", "5"), "16, 8 or 4"),
         (("train", "fpb-smollm2-135m-lroa"), "Did you mean fpb-smollm2-135m-lora"),
         (("train", "./no/such.yaml"), "No such recipe file"),
-        (("train",), "No task is named"),
+        (("train",), "No task and no data are named"),
         (("train", "--task", "mini_ner", "--set", "drpout=0.1"), "did you mean dropout"),
         (("train", "--task", "mini_ner", "--set", "dropout"), "key=value"),
         (("train", "--task", "mini_ner", "--base", "hub:a/../b"), "Not a valid reference"),
@@ -141,7 +141,13 @@ def test_a_method_states_what_it_starts_from(capsys: Any, monkeypatch: Any) -> N
 def test_a_command_that_makes_several_sets_is_listed_once(capsys: Any, monkeypatch: Any, tmp_path: Path) -> None:
     listed = shown(capsys, monkeypatch, "data", "list", "--data-dir", str(tmp_path)).splitlines()
     [filings] = [line for line in listed if "xbrl FILINGS" in line and "finlora" not in line]
-    assert filings.split("#")[1].split(", ") == [" xbrl_calc", "xbrl_formula", "xbrl_tags", "xbrl_values"]
+    assert filings.split("#")[1].split(", ") == [
+        " xbrl_reason",
+        "xbrl_calc",
+        "xbrl_formula",
+        "xbrl_tags",
+        "xbrl_values",
+    ]
     with pytest.raises(FinbenchError) as fault:
         prompts.load(catalog.expand(["xbrl"]), tmp_path)
     assert len((fault.value.hint or "").splitlines()) == len(set((fault.value.hint or "").splitlines()))
@@ -298,7 +304,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ("name", "old", "new", "finding"),
     [
         ("finbench_fpb.yaml", "metadata:", "metadata: [", "not valid YAML"),
-        ("finbench_fpb.yaml", "  version: 3", "  version: 3\n  version: 4", "key 'version' twice"),
+        ("finbench_fpb.yaml", "  version: 4", "  version: 4\n  version: 5", "key 'version' twice"),
         ("finbench_fpb.yaml", "task: finbench_fpb", "task: finbench_fbp", "must have one name"),
         ("finbench_fpb.yaml", "doc_to_text:", "doc_to_txt:", "knows no key 'doc_to_txt'"),
         ("finbench_fpb.yaml", "  finbench_licence: CC-BY-NC-SA-3.0\n", "", "'licence' is missing"),
@@ -310,7 +316,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ),
         ("finbench_fpb.yaml", "{{text}}", "{{txet}}", "lm-eval cannot build it"),
         ("finbench_fpb.yaml", "label: positive}", "label: postive}", "gold answers score"),
-        ("finbench_fpb.yaml", "Sentence:", "Text:", "its version is still 3"),
+        ("finbench_fpb.yaml", "Sentence:", "Text:", "its version is still 4"),
         ("_labels_generate", "aggregation: mean", "aggregation: meen", "no aggregation 'meen'"),
         ("_labels_generate", "lib.labels.score\n", "lib.labels.scoer\n", "has no function 'scoer'"),
         ("_labels_generate", "training_split: train", "training_split: test", "training_split is 'test'"),
@@ -330,8 +336,8 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("finbench_tfns.yaml", "random_acc: 0.333", "random_acc: 5.0", "not a share of 1"),
         ("finbench_tfns.yaml", "Tweet: {{text}}", "Tweet: {{text}} {{label}}", "gives the answer away"),
         ("finbench_tfns.yaml", "Tweet: {{text}}", "Tweet:", "does not show the text"),
-        ("finbench_tfns.yaml", "  version: 3", "  version: 1", "version went back from 3 to 1"),
-        ("golden/finbench_tfns.json", '"version": 3', '"version": null', "is torn"),
+        ("finbench_tfns.yaml", "  version: 4", "  version: 1", "version went back from 4 to 1"),
+        ("golden/finbench_tfns.json", '"version": 4', '"version": null', "is torn"),
         ("finbench_sentiment.yaml", "metric: acc, aggregation: mean", "metric: acc, aggregation: median", "is mean"),
         (
             "finbench_sentiment.yaml",
@@ -342,7 +348,12 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("finbench_sentiment.yaml", "finbench_tfns,", "finbench_tfns, finbench_tfns,", "named twice"),
         ("finbench_mini.yaml", "task: [", "task: [finbench_tfns, ", "belongs to finbench, but is in finbench_mini"),
         ("finbench_sentiment.yaml", "finbench_tfns,", "finbench_tfsn,", "member 'finbench_tfsn' does not exist"),
-        ("lib/labels.py", "if not lines:", "if not lines: return labels[0]\n    if not lines:", "empty answers score"),
+        (
+            "lib/labels.py",
+            "answers.label(answer, labels)",
+            "answers.label(answer, labels) or labels[0]",
+            "empty answers score",
+        ),
         ("mini/mini_sentiment.test.jsonl", '"label":"neutral"', '"label":"flat"', "mini_sentiment.test.jsonl:"),
     ],
 )
@@ -402,7 +413,15 @@ def test_off_a_terminal_progress_is_a_line_now_and_then(capsys: Any) -> None:
 def test_a_plan_shows_a_rank_where_there_is_one(method: str, ranked: bool, capsys: Any) -> None:
     recipe = recipes.recipe(None, {"tasks": ["mini_ner"], "method": method}).model_dump()
     base = {"alias": "tiny", "source": "local"}
-    counts = {"rows": 1, "steps": 1, "tokens": 1, "computed": 1, "loop": "packed", "padding": 0.0}
+    counts = {
+        "rows": 1,
+        "steps": 1,
+        "tokens": 1,
+        "computed": 1,
+        "loop": "packed",
+        "padding": 0.0,
+        "gradient_checkpointing": False,
+    }
     said = {"first_pair": ("a", "b"), "becomes": "plain LoRA"}
     trainings.planned({"recipe": recipe, "base": base, **said, **counts}, Path("runs/x"))
     assert ("rank" in capsys.readouterr().out) is ranked

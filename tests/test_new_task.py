@@ -62,7 +62,7 @@ def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_a_csv_becomes_a_folder_that_stock_lm_eval_runs_without_finbench(tmp_path: Path) -> None:
-    made = new(table(tmp_path / "fomc.csv", sentences()))
+    made = new(table(tmp_path / "fed.csv", sentences()))
     assert sum(made.rows.values()) == 240
     assert all(0.6 * share < made.rows[split] / 240 < 1.5 * share for split, share in (("train", 0.7), ("test", 0.2)))
     assert made.baselines["majority"]["acc"] == pytest.approx(max(made.labels.values()) / made.rows["test"])
@@ -70,13 +70,13 @@ def test_a_csv_becomes_a_folder_that_stock_lm_eval_runs_without_finbench(tmp_pat
     assert "finbench" not in "".join(
         path.read_text() for path in made.folder.glob("lib/*.py") if "import finbench" in path.read_text()
     )
-    assert list(task_faults(catalog.tasks()["fomc"])) == []
+    assert list(task_faults(catalog.tasks()["fed"])) == []
     script = (
         "import sys, json\nsys.modules['finbench'] = None\n"
         "from lm_eval import simple_evaluate\nfrom lm_eval.tasks import TaskManager\n"
         f"manager = TaskManager(include_path={str(made.folder)!r}, include_defaults=False)\n"
-        "found = simple_evaluate('dummy', tasks=['fomc'], task_manager=manager, bootstrap_iters=0)\n"
-        "print(json.dumps([found['n-samples']['fomc'], sorted(found['results']['fomc'])]))\n"
+        "found = simple_evaluate('dummy', tasks=["fed"], task_manager=manager, bootstrap_iters=0)\n"
+        "print(json.dumps([found['n-samples']['fed'], sorted(found['results']['fed'])]))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -92,7 +92,7 @@ def test_no_text_and_nothing_like_it_is_in_two_splits_and_new_rows_move_none(tmp
     rows = sentences(300)
     twins = [(text.replace("board", "Board").replace(".", " ..."), stance) for text, stance in rows[:60]]
     near = [(text.replace("The ", "The very ", 1), stance) for text, stance in rows[60:120]]
-    made = new(table(tmp_path / "fomc.csv", [*rows, *twins, *near]))
+    made = new(table(tmp_path / "fed.csv", [*rows, *twins, *near]))
     assert made.dropped == {"duplicate": 60}
     rule = paths.helper("sets").splits
     home = {}
@@ -308,18 +308,18 @@ def test_a_folder_that_is_there_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_an_adapter_learns_an_own_task_and_is_scored_on_it(llama: Path, tmp_path: Path) -> None:
-    made = new(table(tmp_path / "fomc.csv", sentences()))
+    made = new(table(tmp_path / "fed.csv", sentences()))
     recipe = {"base": str(llama), "tasks": [str(made.folder)], "rank": 4, "limit": 32, "dtype": "float32", "lr": 1e-3}
     from finbench.training import recipes
 
     found = finbench.train(recipes.recipe(None, recipe), tmp_path / "adapter")
-    assert found.recipe.tasks == {"fomc": 1.0}
-    assert (found.data[0].set, found.data[0].origin, found.data[0].rows) == ("fomc", "own", 32)
+    assert found.recipe.tasks == {"fed": 1.0}
+    assert (found.data[0].set, found.data[0].origin, found.data[0].rows) == ("fed", "own", 32)
     assert str(tmp_path) not in (tmp_path / "adapter" / "finbench.json").read_text()
     base, adapter = evaluate(
         str(tmp_path / "adapter"), base=str(llama), limit=12, arguments={"dtype": "float32"}, out=tmp_path / "cards"
     )
-    assert [score.task for score in adapter.scores] == ["fomc"]
+    assert [score.task for score in adapter.scores] == ["fed"]
     card, base_card = (tmp_path / "cards" / f"{one.subject.name}.json" for one in (adapter, base))
     assert verify(card, rerun=4, adapter=str(tmp_path / "adapter"), base=str(llama)).level == "reproduced"
     [pair] = finbench.compare([card, base_card])
@@ -328,9 +328,9 @@ def test_an_adapter_learns_an_own_task_and_is_scored_on_it(llama: Path, tmp_path
 
 
 def test_a_benchmark_is_pushed_if_its_licence_allows(tmp_path: Path) -> None:
-    made = new(table(tmp_path / "fomc.csv", sentences()))
-    with pytest.raises(FinbenchError, match="licence of fomc .not stated. does not let us publish"):
-        push(made.folder, "hub:you/fomc", dry_run=True)
+    made = new(table(tmp_path / "fed.csv", sentences()))
+    with pytest.raises(FinbenchError, match="licence of fed .not stated. does not let us publish"):
+        push(made.folder, "hub:you/fed", dry_run=True)
     free = new(table(tmp_path / "free.csv", sentences()), licence="CC-BY-4.0")
     done = push(free.folder, "hub:you/free", dry_run=True)
     names = {change.path for change in done.plan.changes}

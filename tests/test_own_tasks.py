@@ -337,7 +337,7 @@ def test_what_python_has_compiled_beside_a_helper_never_runs(tmp_path: Path, can
     """An unchecked .pyc runs instead of its source, whatever the source is: of a folder it is never read."""
     folder = tmp_path / "own"
     (folder / "lib").mkdir(parents=True)
-    for name in ("labels", "rows", "shots"):
+    for name in ("labels", "answers", "rows", "shots"):
         shutil.copy(paths.shipped("tasks") / "lib" / f"{name}.py", folder / "lib")
     shutil.copy(paths.shipped("tasks") / "_labels_generate", folder)
     (folder / "rows").mkdir()
@@ -350,7 +350,7 @@ def test_what_python_has_compiled_beside_a_helper_never_runs(tmp_path: Path, can
     (tmp_path / "evil.py").write_text(EVIL)
     cached = folder / "lib" / "__pycache__"
     cached.mkdir()
-    for name in ("labels", "rows", "shots"):
+    for name in ("labels", "answers", "rows", "shots"):
         target = cached / Path(py_compile.compile(str(tmp_path / "evil.py"))).name.replace("evil", name)
         mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
         py_compile.compile(str(tmp_path / "evil.py"), cfile=str(target), invalidation_mode=mode)

@@ -68,8 +68,7 @@ def new_task(wanted: TaskSettings) -> NewTask:
     """
     quiet()
     folder = wanted.to or Path(newrows.title(wanted.file))
-    name = newrows.title(folder)
-    _check_name(name, folder)
+    name = _name(folder)
     bases = _bases(wanted)
     prompt, extras = _prompt(wanted)
     found = newrows.read(wanted, extras)
@@ -85,6 +84,8 @@ def new_task(wanted: TaskSettings) -> NewTask:
         )
     if counts["test"] < _SMALL:
         found.notes.append(f"{counts['test']} test rows are few: differences below about 10 points will not show")
+    if name != newrows.title(folder):
+        found.notes.append(f"finbench has a task of that name: this one is called {name}")
     with folder_atomic(folder) as staging:
         newfolder.write(staging, name, wanted, bases, prompt, extras, labels, divided)
     try:
@@ -105,11 +106,13 @@ def new_task(wanted: TaskSettings) -> NewTask:
     return made
 
 
-def _check_name(name: str, folder: Path) -> None:
+def _name(folder: Path) -> str:
+    """The name of the task: the folder's, with "own_" before one that finbench's own tasks have."""
+    name = newrows.title(folder)
     if not name:
         raise FinbenchError(f"{folder} gives a benchmark no name.", "Choose a folder with one: --to my_task")
     if {name, catalog.PREFIX + name} & {*catalog.shipped_tasks(), *catalog.groups()}:
-        raise FinbenchError(f"{name} is the name of a task of finbench.", "Choose another: --to my_task")
+        name = f"own_{name}"
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         readme = folder / "README.md"
         if not (readme.is_file() and _MARK in readme.read_text(encoding="utf-8", errors="replace")):
@@ -118,6 +121,7 @@ def _check_name(name: str, folder: Path) -> None:
             f"{folder} is there already, and scorecards may name it.",
             f"Choose another --to, or remove it: rm -r {folder}",
         )
+    return name
 
 
 def _bases(wanted: TaskSettings) -> list[str]:

@@ -88,6 +88,8 @@ def _card(
     """Write the card with its older scores anew; a line for each."""
     if card.samples is None or card.origin != "finbench":
         raise _Refused("it holds no answers of finbench's own run")
+    if card.generation is not None:
+        raise _Refused("its answers are of another profile than direct: score its subject again")
     if card.seal is None or seal.edited(cardfiles.raw(path)):
         raise _Refused("it was edited after it was written, or has no seal")
     before, by_task = sha256_file(path), cardfiles.rows_by_task(path, card)
@@ -131,18 +133,18 @@ def _anew(card: Scorecard, score: Score, rows: Rows, lm_task: Any, engine: Any) 
         raise _Refused(f"the rows of {score.task} here are of another edition, or are asked in other words now")
     where = {row["index"]: row["index"] for row in rows}
     made = rescore.again(task, lm_task, rows, where)
-    unknown = [row for row in rows if row["index"] not in made]
+    unknown = [row for row in rows if cardfiles.in_order(row) not in made]
     if unknown and engine:
         told = _asked(card, unknown, lm_task, engine)
         known = [{**row, "answer": told[row["answer_sha256"]]} for row in unknown if row["answer_sha256"] in told]
         made |= rescore.again(task, lm_task, known, where)
-        unknown = [row for row in unknown if row["index"] not in made]
+        unknown = [row for row in unknown if cardfiles.in_order(row) not in made]
     if unknown:
         words = len({row.get("answer_sha256") for row in unknown})
         raise _Refused(
             f"of {score.task} {len(unknown):,} answers, {words:,} different ones, are hashes of unknown words"
         )
-    fresh = [made[row["index"]] for row in rows]
+    fresh = [made[cardfiles.in_order(row)] for row in rows]
     update: dict[str, Any] = {"version": task.version, "task_digest": task.digest}
     update |= {"licence": task.licence, "prompt_style": task.prompt_style}
     if _moved(rows, fresh):

@@ -281,7 +281,8 @@ def load(base: Base, bits: Bits, dtype: Any, sharded: bool = False) -> tuple[Any
     import torch
     from transformers import AutoModelForCausalLM
 
-    check_quantised(base.folder, bits)
+    if not is_structured(base.folder):  # factors are stored as they are loaded
+        check_quantised(base.folder, bits)
     tokenizer = load_tokenizer(base)
     outline = skeleton(base)
     stated, there = sum(tensor.numel() for tensor in outline.parameters()), modelfiles.elements(base.folder)

@@ -72,7 +72,8 @@ def refusing_together() -> Iterator[None]:
         fault = own
     heard = gathered(None if fault is None else (fault.message, fault.hint))
     if first := next((one for one in heard if one), None):
-        raise FinbenchError(*first) from fault
+        message, hint = first
+        raise FinbenchError(message, hint) from fault
 
 
 def agree(stated: Mapping[str, Any]) -> None:

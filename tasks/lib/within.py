@@ -4,20 +4,14 @@ Numbers are read as by ``numbers.py``, which lies beside this file and is read f
 path, so that one cannot import another.
 """
 
-import functools
-import pathlib
-import types
+import runpy
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-
-@functools.cache
-def _numbers() -> Any:
-    path = pathlib.Path(__file__).with_name("numbers.py")
-    module = types.ModuleType("numbers_beside_within")
-    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
-    return module
+numbers: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("numbers.py"))))
 
 
 def slack(tolerance: str, gold: Decimal) -> Decimal:
@@ -32,7 +26,6 @@ def score(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     Strict: the first line is one number. Lenient: the only number in the answer, or of several the last, where working
     out ends.
     """
-    numbers = _numbers()
     gold = numbers.parse(doc["answer"])
     if gold is None:
         raise ValueError(f"the gold answer is not a number: {doc['answer']!r}")
