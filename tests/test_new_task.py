@@ -75,7 +75,7 @@ def test_a_csv_becomes_a_folder_that_stock_lm_eval_runs_without_finbench(tmp_pat
         "import sys, json\nsys.modules['finbench'] = None\n"
         "from lm_eval import simple_evaluate\nfrom lm_eval.tasks import TaskManager\n"
         f"manager = TaskManager(include_path={str(made.folder)!r}, include_defaults=False)\n"
-        "found = simple_evaluate('dummy', tasks=["fed"], task_manager=manager, bootstrap_iters=0)\n"
+        "found = simple_evaluate('dummy', tasks=['fed'], task_manager=manager, bootstrap_iters=0)\n"
         "print(json.dumps([found['n-samples']['fed'], sorted(found['results']['fed'])]))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd="/", capture_output=True, text=True, check=False)

@@ -164,11 +164,14 @@ def relora_recipe(recipe: PretrainRecipe) -> Recipe:
         accumulate=1,
         loop="padded",
         pass_tokens=recipe.context,
+        gradient_checkpointing=False,
         optimizer="adamw",
         compile=False,
         kernels="torch",
         sharding="none",
         max_length=recipe.context,
+        long_rows="refuse",
+        bad_rows="refuse",
         chat=False,
     )
 
