@@ -271,6 +271,23 @@ def test_a_label_inside_another_is_said_and_read_whole(tmp_path: Path) -> None:
     assert parse("rate", made.task.labels) == "rate"
 
 
+@pytest.mark.parametrize("names", [("up", "down", "flat", "up a lot"), tuple("abcdefg")])
+def test_any_number_of_labels_makes_a_benchmark(names: tuple[str, ...], tmp_path: Path) -> None:
+    rows = [(text, names[number % len(names)]) for number, (text, _) in enumerate(sentences())]
+    made = new(table(tmp_path / "mine.csv", rows))
+    assert sorted(made.task.labels) == sorted(names)
+    assert len(made.task.examples) == len(names)
+
+
+def test_numbers_that_are_only_read_as_answers_are_no_gold(tmp_path: Path) -> None:
+    rows = [(text, "about 5" if number == 3 else number) for number, (text, _) in enumerate(sentences(60))]
+    with pytest.raises(FinbenchError, match="1 of 60 rows cannot be used:\n.*mine.csv:5: 'about 5' is not one number"):
+        new(table(tmp_path / "mine.csv", rows), kind="number")
+    rows = [(text, f"{number}%") for number, (text, _) in enumerate(sentences(60))]
+    with pytest.raises(FinbenchError, match="no small part"):
+        new(table(tmp_path / "mine.csv", rows), kind="number", tolerance="0.5")
+
+
 OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"metric": "f1"}, "Unknown metric of kind labels 'f1'"),
     ({"kind": "choice"}, "choice needs --choices"),
@@ -284,7 +301,6 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "{{stances}}"}, "does not show the text"),
     ({"text": "stance"}, "name one column"),
     ({"kind": "labels", "question": "q"}, "--question is for"),
-    ({"to": Path("fpb")}, "is the name of a task of finbench"),
 ]
 
 
@@ -292,6 +308,12 @@ OPTIONS: list[tuple[dict[str, Any], str]] = [
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(FinbenchError, match=said.replace("[", r"\[")):
         new(table(tmp_path / "mine.csv", sentences(60)), **options)
+
+
+def test_a_name_of_finbenchs_own_gets_another(tmp_path: Path) -> None:
+    made = new(table(tmp_path / "mine.csv", sentences()), to=tmp_path / "fpb")
+    assert (made.task.name, made.folder) == ("own_fpb", tmp_path / "fpb")
+    assert any("this one is called own_fpb" in note for note in made.notes)
 
 
 def test_a_folder_that_is_there_is_never_replaced(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import py_compile
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -448,3 +449,61 @@ def test_helpers_are_known_by_their_bytes_and_name(tmp_path: Path) -> None:
     assert not taskcode.is_helper(Path(shutil.copy(source, tmp_path / "rows.py")))
     (tmp_path / "labels.py").write_text(source.read_text() + "\n")
     assert not taskcode.is_helper(tmp_path / "labels.py")
+
+
+def test_code_that_no_function_names_is_asked_about_too(tmp_path: Path, canary: Path) -> None:
+    """``runpy.run_path`` of a folder runs the __main__ in it; a .pyc beside runs without any source."""
+    (tmp_path / "evil.py").write_text(EVIL)
+    folder = made(tmp_path / "parity")
+    py_compile.compile(str(tmp_path / "evil.py"), cfile=str(folder / "more.pyc"))
+    with pytest.raises(FinbenchError, match=r"more\.pyc \(compiled code"):
+        catalog.include_tasks(folder)
+    (folder / "more.pyc").unlink()
+    (folder / "answers.py").mkdir()
+    with pytest.raises(FinbenchError, match="called like a helper"):
+        catalog.include_tasks(folder)
+
+
+@pytest.mark.parametrize("package", [False, True])
+def test_no_helper_imports_what_was_compiled_beside_it(package: bool, tmp_path: Path, canary: Path) -> None:
+    """``tagging.py`` and ``rows.py`` load what lies beside them by Python's own import."""
+    folder, lib = tmp_path / "own", paths.shipped("tasks") / "lib"
+    folder.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(lib, folder / "lib", ignore=ignored)
+    shutil.copy(paths.shipped("tasks") / "_labels_generate", folder)
+    stated = {"finbench_labels": ["up", "down"], "finbench_set": "fpb", "finbench_data": "x"}
+    config = {"task": "own", "include": "_labels_generate", "doc_to_text": "{{text}}", "metadata": stated}
+    loader = "" if package else "custom_dataset: !function lib.tagging.load_all\n"
+    (folder / "own.yaml").write_text(yaml.safe_dump(config) + loader)
+    (tmp_path / "evil.py").write_text(EVIL)
+    home, name = (folder / "lib" / "sets", "__init__") if package else (folder / "lib", "rows")
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    target = home / "__pycache__" / f"{name}.{sys.implementation.cache_tag}.pyc"
+    target.parent.mkdir(exist_ok=True)
+    py_compile.compile(str(tmp_path / "evil.py"), cfile=str(target), invalidation_mode=mode)
+    with without("finbench_sets"), pytest.raises(FinbenchError):  # the set is not here
+        prompts.load(catalog.include_tasks(folder), None)
+
+
+@contextlib.contextmanager
+def without(package: str) -> Iterator[None]:
+    """As if nothing of a package had been imported, and what is imported meanwhile is forgotten."""
+    kept = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == package}
+    for name in kept:
+        del sys.modules[name]
+    try:
+        yield
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            del sys.modules[name]
+        sys.modules.update(kept)
+
+
+def test_a_changed_file_that_the_scorer_loads_is_another_definition(tmp_path: Path) -> None:
+    folder = made(tmp_path / "parity", process_results=function("utils.score"))
+    (folder / "utils.py").write_text("from pathlib import Path\n\ndef score(*a):\n    return {'exact_match': 1}\n")
+    (folder / "deep.py").write_text("x = 1\n")
+    before = owntasks.read(folder).tasks["parity"].task.digest
+    (folder / "deep.py").write_text("x = 2\n")
+    assert owntasks.read(folder).tasks["parity"].task.digest != before

@@ -385,7 +385,9 @@ def test_an_endpoint_thinks_to_the_end_and_its_final_part_is_scored(
     stated |= {"arguments": {"url": thinker.url}, "profile": "think"}
     [card] = evaluator.evaluate(**stated, out=tmp_path / "a", max_tokens=64)
     [score] = card.scores
-    assert {row["answer"] for row in answers(tmp_path / "a")} == {"neutral"}
+    assert {row["answer"] for row in answers(tmp_path / "a")} == {
+        "neutral\nFor it is."
+    }  # whole: the grammar reads lines
     assert (score.parse_rate.value, score.answers.thinking_tokens, score.answers.answer_tokens) == (1.0, 150, 30)
     answered = [asked for asked in thinker.seen if not (strict and "chat_template_kwargs" in asked)]
     assert len(answered) == 6

@@ -73,6 +73,7 @@ def read(place: Path) -> OwnFolder:
         )
     files = taskcode.files_of(root)
     yamls = [place.resolve()] if place.is_file() else [file for file in files if file.suffix == ".yaml"]
+    own_code = [path for path in files if path.suffix == ".py" and not taskcode.is_helper(path)]
     tasks: dict[str, OwnTask] = {}
     groups: dict[str, list[str]] = {}
     code: dict[str, None] = {}
@@ -85,7 +86,7 @@ def read(place: Path) -> OwnFolder:
             continue  # a template, a README's metadata
         seen: list[Path] = []
         config = merged(file, seen, root)
-        found = OwnTask(_task(config, file, root, seen), file, root, config, _functions(seen))
+        found = OwnTask(_task(config, file, root, seen, own_code), file, root, config, _functions(seen))
         if found.task.name in tasks:
             raise FinbenchError(
                 f"{file}: {found.task.name} is in {tasks[found.task.name].file.name} too.", "Rename one."
@@ -110,7 +111,14 @@ def _functions(files: Iterable[Path]) -> tuple[Function, ...]:
     return tuple(dict.fromkeys(part for path in files for part in functions(read_yaml(path))))
 
 
-def _task(config: Mapping[str, Any], file: Path, root: Path, seen: Iterable[Path], prefix: str = "") -> Task:
+def _task(
+    config: Mapping[str, Any],
+    file: Path,
+    root: Path,
+    seen: Iterable[Path],
+    beside: Iterable[Path] = (),
+    prefix: str = "",
+) -> Task:
     """What is known of a task. The keys of its metadata that begin with ``finbench_`` count, where there are any."""
     name = _named(config["task"], file)
     told = config.get("metadata")
@@ -162,7 +170,7 @@ def _task(config: Mapping[str, Any], file: Path, root: Path, seen: Iterable[Path
         "family": FAMILY,
         "form": form,
         "data": f"hub:{source}" if source and source not in taskcode.DATA else "in its folder",
-        "digest": definition(config, seen, root),
+        "digest": definition(config, seen, root, beside),
         "own": "lm_eval" if prefix else "folder",
     }
     return Task.parse(facts, str(file))
@@ -184,15 +192,16 @@ def _version(stated: Any) -> int:
         return 1
 
 
-def definition(config: Mapping[str, Any], files: Iterable[Path], root: Path) -> str:
+def definition(config: Mapping[str, Any], files: Iterable[Path], root: Path, beside: Iterable[Path] = ()) -> str:
     """SHA-256 of what defines a task: the YAML files and the helpers that render and score.
 
     Helpers that these load are helpers too. The loader of rows is left out: the data digest covers what it yields. Of a
-    helper outside of ``root`` (of lm-eval itself) only the name counts.
+    helper outside of ``root`` (of lm-eval itself) only the name counts. ``beside``: further code that these may load.
     """
     stated = {part for key, value in config.items() if key != "custom_dataset" for part in functions(value)}
     helpers = {(part.home or root) / part.module for part in stated}
     inside = {path for path in helpers if path.is_file() and path.resolve().is_relative_to(root)}
+    inside |= {path for path in beside if path.resolve() not in {one.resolve() for one in inside}}
     sha = hashlib.sha256()
     yamls, done = [*files], set[Path]()
     queue = [*yamls, *sorted(inside)]

@@ -23,7 +23,7 @@ DATA = ("json", "csv", "parquet", "text", "arrow")  # readers of files that cann
 _SPEC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)  # "..x.f" and "/x.f" would leave the folder
 _FILES = 20_000  # in a folder of tasks
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
-_COMPILED = ("so", "pyd", "dll", "dylib")
+_COMPILED = ("so", "pyd", "dll", "dylib", "pyc", "pyo")
 _SIZE = 2**30  # bytes of a folder that is read for its digest at once
 
 
@@ -34,6 +34,8 @@ def files_of(root: Path) -> list[Path]:
         if path.is_symlink() and not path.resolve().is_relative_to(root):
             raise FinbenchError(f"{path} is a link that leads outside of {root}.", "Copy the file into the folder.")
         if path.is_dir():
+            if path.suffix == ".py":  # Python runs what is in it, __main__.pyc too
+                raise FinbenchError(f"{path} is a folder, but is called like a helper.", "Rename it.")
             continue
         if not path.is_file():
             raise FinbenchError(f"{path} is no plain file.", "Remove it from the folder.")
@@ -68,7 +70,7 @@ def python_in(root: Path, files: Iterable[Path]) -> Iterator[str]:
             content = file.read_bytes()
             sha = hashlib.sha256(content).hexdigest()[:12]
             yield f"{name} ({len(content.splitlines()):,} lines, SHA-256 {sha})"
-        elif file.suffix[1:] in _COMPILED:
+        elif file.suffix[1:] in _COMPILED and "__pycache__" not in file.relative_to(root).parts:
             yield f"{name} (compiled code, which nobody can read)"
 
 
@@ -173,7 +175,7 @@ def digest_of(root: Path) -> str:
     sha, size = hashlib.sha256(), 0
     for file in files_of(root):
         name = file.relative_to(root).as_posix()
-        if "__pycache__" in file.parts:
+        if "__pycache__" in file.relative_to(root).parts and file.suffix == ".pyc":
             continue
         size += file.stat().st_size
         if size > _SIZE:

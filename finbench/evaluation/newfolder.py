@@ -89,9 +89,11 @@ _Dumper.add_representer(list, _list)
 
 
 def _examples(wanted: TaskSettings, extras: Sequence[str], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Three rows that nobody wrote: of texts that may not be shown, none is shown with the prompt."""
+    """Rows that nobody wrote, one of each label at least: texts that may not be shown are not shown with the prompt."""
     made = []
-    for number, word in enumerate(("first", "second", "third")):
+    count = len(labels) if wanted.kind in ("labels", "spans") else 0  # macro F1 is over all labels: each has a row
+    words = ["first", "second", "third", *(f"{number}th" for number in range(4, count + 1))]
+    for number, word in enumerate(words):
         row: dict[str, Any] = {"text": f"The {word} example text.", **{name: f"{word} {name}" for name in extras}}
         if wanted.question:
             row["question"] = f"What does the {word} text say?"

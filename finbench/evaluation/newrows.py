@@ -60,7 +60,7 @@ def read(wanted: TaskSettings, extras: Sequence[str]) -> Reading:
     labels = _labels(wanted.labels)
     raw = list(_raw(wanted, extras, found))
     if wanted.kind in ("labels", "yesno") and not labels:
-        labels = _seen(raw, wanted, found)
+        labels = _seen(raw, wanted)
     for record in raw:
         try:
             fields = _fields(record.row, wanted, extras, labels)
@@ -173,12 +173,12 @@ def _written(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _seen(raw: Sequence[readers.RawRecord], wanted: TaskSettings, found: Reading) -> dict[str, str]:
-    """The labels that the column has. Two that differ by case or spaces alone are a fault of the rarer one's rows."""
+def _seen(raw: Sequence[readers.RawRecord], wanted: TaskSettings) -> dict[str, str]:
+    """The labels that the column has; of two that differ by case or spaces alone the more frequent one."""
     if wanted.kind == "yesno":
         return YES_NO
-    written = [(_written(record.row[wanted.label]), record.place) for record in raw]
-    counts = Counter(text.strip() for text, _ in written if text.strip())
+    written = [_written(record.row[wanted.label]).strip() for record in raw]
+    counts = Counter(text for text in written if text)
     if len(counts) > 50 and len(counts) > 0.2 * len(written):
         raise FinbenchError(
             f"{wanted.label} has {len(counts):,} different values in {len(written):,} rows: these are no labels.",
@@ -187,12 +187,6 @@ def _seen(raw: Sequence[readers.RawRecord], wanted: TaskSettings, found: Reading
     first: dict[str, str] = {}
     for label, _ in counts.most_common():
         first.setdefault(_folded(label), label)
-    for text, place in written:
-        if text.strip() and text != first[_folded(text)]:
-            found.fault(
-                f"{place}: the label {text!r} differs from {first[_folded(text)]!r} by case or spaces alone "
-                f"(--labels {','.join(first.values())} takes both for one)"
-            )
     return {label: label for label in first.values()}
 
 
@@ -216,7 +210,7 @@ def _fields(
         if wanted.kind == "yesno":
             fields["attribute"] = fields.get("question", "it")
     elif wanted.kind == "number":
-        fields |= {"answer": _number(written), "tolerance": wanted.tolerance}
+        fields |= {"answer": _number(written, wanted.tolerance), "tolerance": wanted.tolerance}
     elif wanted.kind == "spans":
         fields["entities"] = _spans(value, text, labels)
     elif wanted.kind == "choice":
@@ -247,13 +241,24 @@ def _label(written: str, labels: dict[str, str], exact: bool) -> str:
         return labels[written.strip()]
     known = {_folded(value): name for value, name in labels.items()}
     known |= {_folded(name): name for name in labels.values()}
-    if exact or _folded(written) not in known:
+    if exact and _folded(written) in known:
+        raise ValueError(
+            f"the label {written!r} differs from {known[_folded(written)]!r} by case or spaces alone "
+            f"(--labels {','.join(labels.values())} takes both for one)"
+        )
+    if _folded(written) not in known:
         raise ValueError(f"the label {shortened(repr(written))} is none of {shortened(', '.join(labels.values()))}")
     return known[_folded(written)]
 
 
-def _number(written: str) -> str:
-    if paths.helper("numbers").parse(written) is None:
+def _number(written: str, tolerance: str) -> str:
+    amount = paths.helper("amounts").plain_number(written)
+    if amount and amount.kind == "percent" and not tolerance.endswith("%") and float(tolerance):
+        raise ValueError(
+            f"{shortened(repr(written))} is {amount.value}, of which a tolerance of {tolerance} is no small part: "
+            "write the bare number, or --tolerance 1%"
+        )
+    if amount is None:
         raise ValueError(f"{shortened(repr(written))} is not one number (a point is the decimal point: 1,000.5)")
     return written
 

@@ -131,7 +131,7 @@ def _bases(wanted: TaskSettings) -> list[str]:
         chosen = _QUESTIONS
     known = [name for name in _metrics(chosen) if not name.endswith("_lenient") and name != "parse_rate"]
     if wanted.metric and wanted.metric not in known:
-        raise unknown(f"metric of kind {wanted.kind}", wanted.metric, known, f"one of: {', '.join(known)}")
+        raise unknown(f"metric of kind {wanted.kind}", wanted.metric, known, ", ".join(known))
     wrong = [
         (wanted.kind == "choice" and not wanted.choices, "choice needs --choices: a,b,c,d or one column with lists"),
         (wanted.kind != "choice" and wanted.choices, "--choices is for --kind choice"),
@@ -220,7 +220,11 @@ def _tellable(labels: Sequence[str], found: Reading) -> None:
     """Each label, as an answer, must be read as itself; a label inside another is said."""
     parse = paths.helper("labels").parse
     lost = [
-        label for label in labels if any(parse(text, labels) != label for text in (label, f" {label}.", label.upper()))
+        label
+        for label in labels
+        if any(
+            parse(text, labels) != label for text in (label, f" {label}.", label.upper() if len(label) > 1 else label)
+        )
     ]
     if lost:
         row = next((row for row in found.rows if row.fields.get("label") == lost[0]), None)

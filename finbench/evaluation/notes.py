@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,7 +21,14 @@ def hosted(notes: Iterable[Mapping[str, Any]]) -> Hosted | None:
     days = sorted(note["day"] for note in every)
     counted = [note for note in every if "prompt" in note]
     priced = [note for note in every if "cost" in note]
-    last = priced[-1]["prices"] if len(priced) == len(every) else (None, None, None)
+    prices = {tuple(note["prices"]) for note in priced}
+    last = (
+        (None, None, None)
+        if len(priced) < len(every)
+        else prices.pop()
+        if len(prices) == 1
+        else (None, None, "several")
+    )
     return Hosted(
         requests=len(every),
         first=days[0],
@@ -43,7 +51,9 @@ def hosted(notes: Iterable[Mapping[str, Any]]) -> Hosted | None:
 def contradictions(card: Scorecard, score: Score) -> Iterator[tuple[str, str]]:
     """What cannot be of what a card says of an endpoint: a place in it, and why."""
     told = score.hosted
-    if told is None:  # cards of before had none
+    if told is None:  # cards of before had none, and no engine api
+        if card.engine == "api":
+            yield "", "is missing, though the model answered at an endpoint"
         return
     if card.engine not in ENDPOINTS:
         yield "", f"does not go with the engine {card.engine}"
@@ -58,8 +68,23 @@ def contradictions(card: Scorecard, score: Score) -> Iterator[tuple[str, str]]:
             yield f".{name}", f"is more than the {told.requests} answers"
     if told.reasoning_tokens > told.answer_tokens:
         yield ".reasoning_tokens", "are more than the tokens of the answers"
-    if told.first > told.last:
-        yield ".first", f"{told.first} comes after {told.last}"
+    days = [told.first, told.last, card.provenance.created[:10]]
+    if any(not re.fullmatch(r"\d{4}-\d\d-\d\d", day) for day in days) or days != sorted(days):
+        yield ".first", f"{told.first}, {told.last} and the day of the card are no days in their order"
+    if told.cost is not None and told.price_in is not None and told.price_out is not None:
+        due = (told.price_in * told.prompt_tokens + told.price_out * told.answer_tokens) / 1e6
+        if told.cost < due - 1e-6 or (not told.uncounted and told.cost > due + 1e-6):
+            yield ".cost", f"is {told.cost}; its tokens at its prices cost {due:.10g}"
+    found = score.answers
+    if (
+        found
+        and not told.uncounted + told.withheld
+        and found.thinking_tokens + found.answer_tokens != told.answer_tokens
+    ):
+        yield (
+            ".answer_tokens",
+            f"is {told.answer_tokens}; the answers have {found.thinking_tokens + found.answer_tokens}",
+        )
 
 
 def _frequent(names: Iterable[str]) -> dict[str, int]:

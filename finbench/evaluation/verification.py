@@ -19,6 +19,7 @@ from finbench.core.records import Answers, Measure, Score, Scorecard, Task
 from finbench.evaluation import rerun as again
 from finbench.evaluation import rescore
 from finbench.evaluation.notes import contradictions
+from finbench.evaluation.preflight import ENDPOINTS
 from finbench.evaluation.subjects import DUMMY
 from finbench.scoring import (
     LENIENT,
@@ -26,6 +27,7 @@ from finbench.scoring import (
     clusters_of,
     hidden_metrics,
     metrics,
+    prompts,
     sample_counts,
     split_metrics,
     values_of,
@@ -195,6 +197,13 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.n", f"is {score.n}; the data have {wanted} rows")
     if score.form == "generate" and score.truncated > score.n:
         found.fault(f"{place}.truncated", "is more than there are prompts")
+    if how := card.generation:
+        if how.profile in ("chat", "think") and not card.subject.chat:
+            found.fault("subject.chat", f"is false, and profile {how.profile} asks in the chat template")
+        if how.profile in ("think", "cot") and score.form == "choice":
+            found.fault("generation.profile", f"is {how.profile}, and {score.task} has log-likelihoods of labels")
+        if how.samples > 1 and not how.temperature:
+            found.fault("generation.samples", f"is {how.samples}, drawn without a temperature")
     for name in ("clusters", "duplicates"):
         if getattr(score, name) > score.n:
             found.fault(f"{place}.{name}", f"is more than the {score.n} documents")
@@ -265,6 +274,8 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
     if bool(apart) != (score.answers is not None) or any(apart - row.keys() for row in rows):
         found.fault(f"{place}.answers", "does not go with the card's profile, or with its sample rows")
         return
+    if task is not None and apart and card.engine not in ENDPOINTS:  # which count as they like
+        _budgeted(task, card, rows, found)
     labels = [row.get("answer") for row in rows]
     if score.form == "choice" and score.truncated > sum(len(one) for one in labels if isinstance(one, list)):
         found.fault(f"{place}.truncated", "is more than there are prompts")
@@ -317,6 +328,18 @@ def _answers(place: str, stated: Answers, have: Answers, found: Verification) ->
         found.fault(place, f"has {', '.join(one)}; the samples give {', '.join(other)}")
     for name in one.keys() & other.keys():
         _close(f"{place}.{name}", one[name], other[name], found)
+
+
+def _budgeted(task: Task, card: Scorecard, rows: list[dict[str, Any]], found: Verification) -> None:
+    """Tokens that an answer can have: no more than its budget, and some where something was said."""
+    assert card.generation is not None
+    own = int((metrics.config(task.name).get("generation_kwargs") or {}).get("max_gen_toks", 256))
+    most = card.generation.max_tokens or max(prompts.BUDGET[card.generation.profile], own)
+    for row in rows:
+        said = row.get("answer", row.get("answer_sha256")) not in ("", seal.salted(""))
+        if row["reasoning_tokens"] + row["answer_tokens"] > most or (said and not row["answer_tokens"]):
+            place = f"samples[{task.name} {row['index']}].answer_tokens"
+            found.fault(place, f"cannot be: {row['reasoning_tokens']} + {row['answer_tokens']}, of at most {most}")
 
 
 def _evidence(task: Task, rows: list[dict[str, Any]], apart: set[str], found: Verification) -> None:

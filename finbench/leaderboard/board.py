@@ -87,6 +87,7 @@ class BoardRow:
     on_cost_front: bool = False
     on_memory_front: bool = False
     on_thinking_front: bool = False
+    on_price_front: bool = False
 
     @property
     def seen(self) -> float | None:
@@ -107,7 +108,13 @@ class BoardRow:
     @property
     def cost(self) -> float | None:
         """Seconds of the machine for 1,000 documents."""
-        return 1000 * self.score.seconds / self.score.n if self.score.seconds else None
+        seconds = 0.0 if self.score.hosted else self.score.seconds  # of an endpoint nobody knows the machine
+        return 1000 * seconds / self.score.n if seconds else None
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes at the peak; None where the model was elsewhere."""
+        return None if self.score.hosted else self.entry.card.peak_memory_bytes or None
 
 
 @dataclass
@@ -223,11 +230,12 @@ def _place(test: BoardTest) -> None:
     good = [-sign * row.score.main.value for row in test.rows]
     machines = [row.entry.machine for row in test.rows]
     costs = front(good, [row.cost for row in test.rows], machines)
-    memories = front(good, [row.entry.card.peak_memory_bytes or None for row in test.rows], machines)
+    memories = front(good, [row.memory for row in test.rows], machines)
     # tokens are the same on every machine
     thoughts = front(good, [row.thinking for row in test.rows], [""] * len(good))
-    for row, *fronts in zip(test.rows, costs, memories, thoughts, strict=True):
-        row.on_cost_front, row.on_memory_front, row.on_thinking_front = fronts
+    prices = front(good, [row.score.price for row in test.rows], [""] * len(good))
+    for row, *fronts in zip(test.rows, costs, memories, thoughts, prices, strict=True):
+        row.on_cost_front, row.on_memory_front, row.on_thinking_front, row.on_price_front = fronts
 
 
 def tied(score: Score, samples: Sequence[Sequence[dict[str, Any]]]) -> list[int | None]:

@@ -22,6 +22,7 @@ AXES = {
     "cost": "Seconds of the machine for 1,000 documents",
     "memory": "Peak memory while answering, GB",
     "thinking": "Tokens of reasoning an answer",
+    "price": "USD for 1,000 documents",
 }
 
 

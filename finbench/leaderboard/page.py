@@ -113,7 +113,7 @@ def _card(entry: BoardCard) -> dict[str, Any]:
         "rank": subject.rank if subject.kind == "peft" else None,
         "parameters": subject.trainable_parameters,
         "level": entry.level,
-        "memory": card.peak_memory_bytes,
+        "memory": 0 if any(score.hosted for score in card.scores) else card.peak_memory_bytes,
         "machine": entry.machine,
     }
 
@@ -147,7 +147,7 @@ def _test(test: BoardTest, place: dict[str, int]) -> dict[str, Any]:
 
 
 def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
-    """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen in training.
+    """Card, value, low, high, group, parsed, tokens a second, seconds for 1,000 documents, fronts, seen, USD for them.
 
     Of answers that were generated otherwise than directly also the lenient value, the share that the budget cut off,
     and tokens of reasoning an answer.
@@ -161,8 +161,9 @@ def _row(row: BoardRow, place: dict[str, int]) -> list[Any]:
         round(row.score.parse_rate.value, 4),
         None if row.tokens_per_second is None else round(row.tokens_per_second, 1),
         None if row.cost is None else round(row.cost, 2),
-        row.on_cost_front + 2 * row.on_memory_front + 4 * row.on_thinking_front,
+        row.on_cost_front + 2 * row.on_memory_front + 4 * row.on_thinking_front + 8 * row.on_price_front,
         0 if row.seen is None else round(row.seen, 4),
+        None if row.score.price is None else round(row.score.price, 4),
         *more,
         *([] if row.thinking is None else [round(row.thinking, 1)]),
     ]

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from finbench.core import catalog
+from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.owntasks import OwnTask, metric_names
 from finbench.core.records import Task
@@ -77,9 +77,10 @@ def build(own: OwnTask, stated: Mapping[str, Any]) -> Any:
     if own.task.own == "folder":
         catalog.include_tasks(own.file)  # looked at again: a file may have changed since
         own = catalog.own(own.task.name) or own
-    for part in own.functions:
-        resolved(part)
+    before, sys.pycache_prefix = sys.pycache_prefix, str(paths.cache_dir() / "none")  # what lies beside is not run
     try:
+        for part in own.functions:
+            resolved(part)
         entry = TaskIndex.entry_from_path(own.file)
         lm_task: Any = TaskFactory(meta=dict(stated)).build(entry, overrides=_overrides(own), registry={})
         config, docs = lm_task.config, lm_task.eval_docs
@@ -92,6 +93,8 @@ def build(own: OwnTask, stated: Mapping[str, Any]) -> Any:
         raise
     except Exception as fault:  # lm-eval, datasets and the code of others raise what they like
         raise _not_built(own.task, fault) from fault
+    finally:
+        sys.pycache_prefix = before
     if not len(docs):
         raise FinbenchError(f"Task {own.task.name} has no rows to score.", f"Look at its data: {own.file}")
     return lm_task

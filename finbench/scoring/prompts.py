@@ -247,10 +247,17 @@ def requests(
     return instances
 
 
+def _stops(task: str, until: list[str], how: Generation) -> list[str]:
+    """The task's own stops; a turn of a chat has its end, and our grammar reads its lines itself: no line ends it."""
+    known = catalog.tasks().get(task)
+    ours = known is not None and not known.own and known.family not in ("finlora", "published")
+    return [stop for stop in until if stop.strip()] if ours and how.profile in ("chat", "think") else until
+
+
 def _samples(one: Any, how: Generation, seed: int) -> Iterator[Asked]:
     text, own = one.args
     room = how.max_tokens or max(BUDGET[how.profile], int(own.get("max_gen_toks", 256)))
-    asks = {"until": own.get("until") or [], "max_gen_toks": room, "do_sample": False}
+    asks = {"until": _stops(one.task_name, own.get("until") or [], how), "max_gen_toks": room, "do_sample": False}
     for sample in range(how.samples):
         if how.temperature:
             asks |= {"do_sample": True, "temperature": how.temperature}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import comb
 from typing import Any
 
+from finbench.core import paths
 from finbench.core.seal import salted
 
-_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?")
+_amounts = functools.cache(lambda: paths.helper("amounts"))
 
 
 def row_of(generated: Any, sample: int | None, answer: str, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,11 +35,17 @@ def reading(answer: str, values: Mapping[str, Any]) -> str:
         match value:
             case [_, str(said), [*_]] | [str(_), str(_), str(said)]:
                 return salted(said)[:16]
+    if values.get("acc", values.get("exact_match")) == 1:
+        return salted("right")[:16]  # right answers agree, in whatever words
+    number = _amounts().number(answer)
     said = " ".join(answer.split()).strip(" .*`\"'").casefold()
-    if number := _NUMBER.fullmatch(said.lstrip("$€£¥ ")):
-        whole, point, part = number[0].replace(",", "").partition(".")
-        said = whole.lstrip("+") + (point + part).rstrip("0").rstrip(".")
-    return salted(said)[:16]
+    return salted(f"{number.scaled.normalize():f}" if number else said)[:16]
+
+
+def hidden(values: Mapping[str, Any]) -> str | None:
+    """The reading of an answer of which only a hash is there, as far as its values tell; None where they do not."""
+    told = reading("?", values)
+    return told if told in ("", salted("right")[:16]) or told != salted("?")[:16] else None
 
 
 def vote(readings: Sequence[str], right: Sequence[float]) -> float:

@@ -117,9 +117,16 @@ def prepare(
     method.verify(recipe, bases.layers_of(skeleton))
     method.rehearse(recipe, bases.skeleton(base))
     tokenizer = bases.load_tokenizer(base)
-    index = contamination.Index({} if select else contamination.of_tests(data_dir))
+    lm_tasks = prompts.load(catalog.expand(recipe.tasks), data_dir)
+    tests = {} if select else contamination.of_tests(data_dir)
+    if recipe.data and not select:  # the table of which an own benchmark was made may be among the rows
+        own_tasks = {name: lm_task for name, lm_task in lm_tasks.items() if catalog.own(name)}
+        tests |= {
+            name: [str(doc.get("text", "")) for doc in prompts.rows(one, "test")] for name, one in own_tasks.items()
+        }
+    index = contamination.Index(tests)
     gathered = _Rows(recipe, base, tokenizer, None if select else index, select, tell)
-    for name, lm_task in prompts.load(catalog.expand(recipe.tasks), data_dir).items():
+    for name, lm_task in lm_tasks.items():
         gathered.take_task(name, lm_task)
     for part in recipe.data:
         gathered.take_own(own.survey(own.locate(part)))
@@ -190,7 +197,9 @@ class _Rows:
         """The rows of a source of the user's own."""
         part, recipe, count = found.located.stated, self.recipe, int(found.kept.sum())
         if self.tell:
-            for line in [found.said, *(f"Warning: {found.name}: {line}" for line in found.warnings())]:
+            chats = any(known.shape.chat for known in found.formats.values())
+            wrapped = [f"{found.name}: conversations need the base's chat template; all prompts are put in it."] * chats
+            for line in [found.said, *wrapped, *(f"Warning: {found.name}: {line}" for line in found.warnings())]:
                 say(line)
         if recipe.bad_rows == "refuse":
             found.refuse()

@@ -67,7 +67,10 @@ def tuned(recipe: Recipe, path: Path) -> None:
         table.add_row(f"{mark}{lr:g}", *(f"{mark}{cell}" for cell in cells))
     out.print(table)
     put(f"Mean negative log-likelihood on {search.validation_rows:,} rows held out of train.", wrap=True)
-    put(f"Next: finbench train {escape(str(path))}")
+    known = (catalog.own(task) for task in recipe.tasks)
+    roots = dict.fromkeys(str(one.root) for one in known if one and one.task.own == "folder")
+    named = "".join(f" --include-path {shlex.quote(root)}" for root in roots)
+    put(f"Next: finbench train {escape(str(path) + named)}")
 
 
 def outlined(plan: Mapping[str, Any], folder: Path) -> None:

@@ -8,9 +8,10 @@
   const byKey = new Map(data.tests.map((test) => [test.key, test]));
   const $ = (id) => document.getElementById(id);
   const SHOWN = 100; // rows of a table that are drawn at once; more are a click away
-  const [CARD, VALUE, LOW, HIGH, GROUP, PARSED, TOKENS, COST, FRONTS, SEEN] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
-  const [LENIENT, CUT, THOUGHT] = [10, 11, 12]; // of answers that were not generated directly
+  const [CARD, VALUE, LOW, HIGH, GROUP, PARSED, TOKENS, COST, FRONTS, SEEN, PRICE] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+  const [LENIENT, CUT, THOUGHT] = [11, 12, 13]; // of answers that were not generated directly
   const generated = (test) => test.rows.some((row) => row.length > THOUGHT);
+  const priced = (test) => test.rows.some((row) => row[PRICE] !== null);
   const state = { tab: "overview", test: null, sort: {}, all: false, open: {} };
 
   // ---------------------------------------------------------------- small helpers
@@ -120,6 +121,7 @@
       ["Memory", "memory", (row) => card(row).memory || null, { class: "n wide", below: "peak, GB" }],
       ["Tokens/s", "tokens", (row) => row[TOKENS], { class: "n wide", below: "prompt" }],
       ["Cost", "cost", (row) => row[COST], { class: "n wide", below: "s / 1,000 docs" }],
+      ...(priced(test) ? [["Price", "price", (row) => row[PRICE], { class: "n", below: "$ / 1,000 docs" }]] : []),
       ["Evidence", "level", (row) => card(row).level, { class: "wide", down: false }],
     ];
     const rows = ordered(test.rows.filter((row) => passed[row[CARD]]), Object.fromEntries(columns.map(([, key, value]) => [key, value])));
@@ -143,6 +145,7 @@
         h("td", { class: "n wide" }, mine.memory ? number(mine.memory / 1e9, 1) : none()),
         h("td", { class: "n wide" }, row[TOKENS] === null ? none() : number(row[TOKENS], 0)),
         h("td", { class: "n wide" }, row[COST] === null ? none() : number(row[COST], 0)),
+        priced(test) ? h("td", { class: "n" }, row[PRICE] === null ? none() : number(row[PRICE], 2)) : null,
         h("td", { class: "wide" }, badge(mine.level)));
     };
     const body = rows.slice(0, state.all ? undefined : SHOWN).map((row) => {
@@ -155,7 +158,8 @@
       h("td", {}), h("th", { scope: "row", class: "who" }, `${name} label`, h("span", { class: "sub" }, "no model")),
       h("td", { class: "wide" }), h("td", { class: "wide" }), h("td", { class: "wide" }),
       h("td", {}, h("div", { class: "score isbase" }, h("b", {}, amount(value, test.share)), test.share ? bar(value, value, value) : "")),
-      ...Array.from({ length: generated(test) ? 4 : 1 }, () => h("td", {})), ...Array.from({ length: 5 }, () => h("td", { class: "wide" }))));
+      ...Array.from({ length: generated(test) ? 4 : 1 }, () => h("td", {})), ...Array.from({ length: 4 }, () => h("td", { class: "wide" })),
+      priced(test) ? h("td", {}) : null, h("td", { class: "wide" })));
     count(rows.length, test.rows.length);
     const title = `test-${test.key}`;
     return [
@@ -264,8 +268,8 @@
     const scale = test.share ? 100 : 1;
     const made = test.rows.filter((row) => passed[row[CARD]]).map((row) => {
       const card = data.cards[row[CARD]];
-      return { name: card.name, method: card.method, kind: card.kind, machine: axis === "thinking" ? "tokens, the same on every machine" : card.machine, x: { cost: row[COST], memory: card.memory ? card.memory / 1e9 : null, thinking: row[THOUGHT] ?? null }[axis],
-        score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], test.share), front: Boolean(row[FRONTS] & { cost: 1, memory: 2, thinking: 4 }[axis]) };
+      return { name: card.name, method: card.method, kind: card.kind, machine: { thinking: "tokens, the same on every machine", price: "at the provider's prices" }[axis] || card.machine, x: { cost: row[COST], memory: card.memory ? card.memory / 1e9 : null, thinking: row[THOUGHT] ?? null, price: row[PRICE] }[axis],
+        score: scale * row[VALUE], low: row[LOW] === null ? null : scale * row[LOW], high: row[HIGH] === null ? null : scale * row[HIGH], said: amount(row[VALUE], test.share), front: Boolean(row[FRONTS] & { cost: 1, memory: 2, thinking: 4, price: 8 }[axis]) };
     }).filter((point) => point.x !== null);
     const middle = (Math.min(...made.map((point) => point.x)) + Math.max(...made.map((point) => point.x))) / 2;
     const front = made.filter((point) => point.front).sort((a, b) => a.x - b.x);
@@ -274,8 +278,8 @@
     return made;
   }
   function charts(test) {
-    const captions = { cost: "Score against cost; dashed: the Pareto front of each kind of machine", memory: "Score against peak memory; dashed: the Pareto front of each kind of machine", thinking: "Score against reasoning; dashed: the Pareto front" };
-    const axes = Object.entries(data.axes).filter(([axis]) => axis !== "thinking" || generated(test));
+    const captions = { cost: "Score against cost; dashed: the Pareto front of each kind of machine", memory: "Score against peak memory; dashed: the Pareto front of each kind of machine", thinking: "Score against reasoning; dashed: the Pareto front", price: "Score against price; dashed: the Pareto front" };
+    const axes = Object.entries(data.axes).filter(([axis]) => ({ thinking: generated, price: priced }[axis] || (() => true))(test));
     const figures = axes.map(([axis, title]) => h("figure", {},
       h("figcaption", {}, captions[axis]),
       h("div", { class: "plot", "data-axis": axis, role: "img", "aria-label": `${test.title}: score against ${title}; the numbers are in the table above` })));
