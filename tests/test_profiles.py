@@ -398,3 +398,16 @@ def test_an_endpoint_thinks_to_the_end_and_its_final_part_is_scored(
     assert {row["answer"] for row in answers(tmp_path / "b")} == {""}
     [path] = (tmp_path / "b").glob("*.json")
     assert verify(path).level == "samples-attached"
+
+
+@pytest.mark.parametrize("options", [{}, {"samples": 3, "temperature": 0.5}])
+def test_first_answers_of_a_profile_are_looked_at(
+    options: dict[str, Any], llama: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Whose answers are taken apart, and may be several for a document."""
+    stated = {"tasks": ["mini_sentiment"], "limit": 12, "profile": "chat", "max_tokens": 4, "look": 2, **options}
+    evaluator.evaluate(model=str(llama), out=tmp_path, **stated)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("raw answer") == 2
+    assert "WARNING" in said
+    assert "--max-tokens" in said

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from finbench.core import catalog
 from finbench.core.console import err, say
 from finbench.core.records import Subject, Task
 from finbench.core.settings import Evaluation
+from finbench.evaluation.scored import hear
 from finbench.scoring import LENIENT, sample_rows
 
 ROWS = 10  # documents that are answered first
@@ -34,8 +34,9 @@ def told(
     """
     instances = []
     for instance, answer in asked:
-        instance.resps = [answer]
-        instances.append(instance)
+        if not getattr(instance, "sample", 0):  # of several samples the first
+            hear(instance, answer)
+            instances.append(instance)
     choice = task.form == "choice"
     rows, values = sample_rows(lm_task, instances, choice=choice, restricted=False)
     lines = []
@@ -47,7 +48,7 @@ def told(
         lines += _shown(f"{subject.name} on {short}, row {row['index']}", lm_task, row, instance)
     parsed = values.get("parse_rate")
     if parsed and len(parsed) >= _FEW and sum(parsed) < len(parsed) / 2:
-        lines.append(_warning(task, subject, rows, values, template))
+        lines.append(_warning(task, subject, rows, wanted, template))
     return lines
 
 
@@ -72,32 +73,26 @@ def _shown(title: str, lm_task: Any, row: Mapping[str, Any], instance: Any) -> l
 
 
 def _warning(
-    task: Task, subject: Subject, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any], template: bool
+    task: Task, subject: Subject, rows: Sequence[Mapping[str, Any]], wanted: Evaluation, template: bool
 ) -> str:
     bad = [row for row in rows if not row["values"]["parse_rate"]]
     example = str(bad[0]["answer"])[:120]
     short = task.name.removeprefix(catalog.PREFIX)
-    mend = _mend(subject, [str(row["answer"]) for row in bad], template)
+    mend = _mend(subject, [str(row["answer"]) for row in bad], wanted, template)
     said = (
         f"{_LOUD} {subject.name} on {short}: {len(bad)} of the first {len(rows)} answers are not in the form asked for"
     )
     return f"{said}, and count as wrong; such as {example!r}. {mend} To see more: --look 3"
 
 
-def _mend(subject: Subject, answers: Sequence[str], template: bool) -> str:
+def _mend(subject: Subject, answers: Sequence[str], wanted: Evaluation, template: bool) -> str:
     """The option that would help, by what the answers look like."""
-    profiles = "profile" in {field.name for field in fields(Evaluation)}
-    thinking = sum("<think>" in answer or "</think>" in answer for answer in answers)
-    if thinking > len(answers) / 2:
-        return "They are its thinking" + (
-            ": try --profile think." if profiles else "; it is cut off before the answer."
-        )
-    if template and not subject.chat:
-        return (
-            "The model has a chat template: try --profile chat."
-            if profiles
-            else "The model has a chat template: try --chat."
-        )
+    if wanted.profile != "direct" and sum(not answer for answer in answers) > len(answers) / 2:
+        return "The budget cut them off: try more --max-tokens."
+    if sum("<think>" in answer or "</think>" in answer for answer in answers) > len(answers) / 2:
+        return "They are its thinking: try --profile think."
+    if template and not subject.chat and not subject.adapter:  # an adapter was trained without it
+        return "The model has a chat template: try --profile chat."
     if subject.chat:
         return "Try --no-chat, or worked examples: --shots 5."
     return "Worked examples show a base model the form: --shots 5; or train an adapter on the task."
