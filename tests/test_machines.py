@@ -117,6 +117,12 @@ def test_machines_that_differ_are_refused_in_one_line(llama: Path, tmp_path: Pat
     assert both.count("error: The processes of this training differ") == 1
     assert "limit: 50 and 48" in both
     assert not out.exists()
+    ends = Machines(llama, out, out, more=(["--set", "sharding=fsdp"], [])).ended()  # which changes no weight
+    assert [code for code, _, _ in ends] == [1, 1]
+    both = ends[0][2] + ends[1][2]
+    assert both.count("error: The processes of this training differ") == 1
+    assert "sharding fsdp and none" in both
+    assert not out.exists()
     ends = Machines(llama, tmp_path / "b", tmp_path / "c", more=(["--limit", "50"],) * 2).ended()
     assert [code for code, _, _ in ends] == [1, 1]
     assert "does not see what process 0 wrote" in ends[0][2] + ends[1][2]
