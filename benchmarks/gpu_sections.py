@@ -451,7 +451,8 @@ def options(check: Check) -> Rows:
             with around:
                 found = steps(model, recipe, "packed", given, number)
         except Exception as fault:  # noqa: BLE001  a row of the table
-            made.append(row(name, f"{type(fault).__name__}: {str(fault)[:80]}", "it runs", False))
+            said = " ".join(str(fault).split())
+            made.append(row(name, f"{type(fault).__name__}: {said[:80]} … {said[-200:]}", "it runs", False))
             continue
         plain = plain or found
         said = (

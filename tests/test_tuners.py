@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,13 @@ def test_it_trains_is_read_again_is_evaluated_and_merges(
     made = merge(str(run.folder), tmp_path / "m", base=str(folders[kind]), dtype="float32").merge
     assert made is not None
     assert made.largest_difference < (0.05 if bits == 8 else 5e-4)
+
+
+def test_variables_that_peft_leaves_behind_are_taken_back(folders: dict[str, Path]) -> None:
+    model, _ = bases.load(bases.resolve(str(folders["llama"])), 16, torch.float32)
+    before = {name: os.environ.get(name) for name in ("CC", "CXX")}
+    method_named("boft").apply(model, recipe(folders["llama"], "boft"))
+    assert {name: os.environ.get(name) for name in before} == before
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,22 @@ def keep_freed_memory() -> bool:
     return False
 
 
+@contextlib.contextmanager
+def compilers_kept() -> Iterator[None]:
+    """CC and CXX are after the block what they were before.
+
+    peft's BOFT states ``CXX=gcc`` for a kernel of its own and does not take it back where that fails: every program
+    that torch.compile builds afterwards lacks the C++ library.
+    """
+    before = {name: os.environ.get(name) for name in ("CC", "CXX")}
+    try:
+        yield
+    finally:
+        for name, stated in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({name: stated} if stated is not None else {})
+
+
 def free_memory() -> int:
     """Bytes that can still be had: of the GPU if there is one, else of this machine."""
     import torch

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from finbench.core import environment
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.records import Recipe
 from finbench.methods.base import Layer, Method, Start, endings, full_rank, near, pattern_fits, targets
@@ -99,6 +100,7 @@ class PeftMethod(Method):
             full_rank(recipe.rank, kept, recipe.options.get("rank_pattern"))
         return kept
 
+    @environment.compilers_kept()
     def rehearse(self, recipe: Recipe, skeleton: Any) -> None:
         """peft's layers on ``skeleton``, a base on the meta device.
 
@@ -119,6 +121,7 @@ class PeftMethod(Method):
     def apply(self, model: Any, recipe: Recipe, start: Start | None = None) -> Any:
         return self.wrap(model, self.configuration(recipe, start.steps if start else None), recipe)
 
+    @environment.compilers_kept()
     def wrap(self, model: Any, config: Any, recipe: Recipe) -> Any:
         """peft's layers on ``model``. Its tensors are float32, and the base is frozen."""
         from peft import get_peft_model

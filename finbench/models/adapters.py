@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finbench import hub
-from finbench.core import catalog, refs, safety
+from finbench.core import catalog, environment, refs, safety
 from finbench.core.errors import FinbenchError, near_misses, reason
 from finbench.core.files import digest, sha256_file
 from finbench.core.records import Adapter, BaseModelId
@@ -278,6 +278,7 @@ def stands_beside(model: Any, folder: Path) -> bool:
     return kinds == {"LORA"} and not irqlora.calibrated(model)
 
 
+@environment.compilers_kept()
 def attach(model: Any, folder: Path, base: bases.Base | None = None) -> Any:
     """Put the adapter of ``folder`` on ``model`` (a base, or a PeftModel of it) and make it the active one.
 
