@@ -18,7 +18,7 @@ from finbench import leaderboard
 from finbench.data.sources import import_data
 from finbench.leaderboard import page as pages
 from finbench.leaderboard import published
-from make_data import write_sources
+from make_data import as_whole, write_sources
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason='no playwright: pip install -e ".[browser]"')
@@ -48,6 +48,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = write_sources(data / "sources")
     for name in ("fpb", "headlines", "fin_ner", "fiqa_sa"):
         import_data(name, sources[name], data)
+    as_whole(data)
     place = boards.folder(tmp_path_factory.mktemp("site") / "leaderboards", data)
     shutil.copy(ROOT / "leaderboards" / published.FILE, place / published.FILE)
     leaderboard.build(place)
