@@ -139,7 +139,7 @@ def test_a_visit_from_disk(device: dict[str, Any], site: Path, visit: Any) -> No
     page = one.open(site)
     assert page.title() == "finbench leaderboard"
     assert page.locator("#count").inner_text() == "3 subjects"
-    assert page.locator("details.partial summary").inner_text().startswith("Partial results: first rows only")
+    assert page.locator("details.partial summary").inner_text().startswith("Partial results: not the whole test")
     page.locator("#tab-sentiment").click()
     page.locator(".pill", has_text="fpb").first.click()
     drawn(page)
