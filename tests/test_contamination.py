@@ -32,19 +32,20 @@ def test_training_warns_of_test_texts_of_ranked_tasks_and_records_them(
     shipped = (paths.shipped("tasks") / "mini" / "mini_sentiment.train.jsonl").read_text(encoding="utf-8").splitlines()
     leaked = [str(json.loads(line)["text"]).upper() for line in shipped[:5]]
     _test_split(tmp_path, [*leaked, "None of the training rows holds this sentence of nine words ."])
-    assert _plan(llama, tmp_path) == {"looked_for": {"fpb": 6}, "found": {"fpb": 5}}
+    assert _plan(llama, tmp_path) == {"looked_for": {"fpb": 6}, "found": {"fpb": 5}, "editions": {}}
     assert "5 of 6 test texts of fpb" in " ".join(capsys.readouterr().err.split())
 
 
 def test_clean_training_rows_are_not_accused(llama: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _test_split(tmp_path, ["None of the training rows holds this sentence of nine words ."])
-    assert _plan(llama, tmp_path) == {"looked_for": {"fpb": 1}, "found": {}}
+    assert _plan(llama, tmp_path) == {"looked_for": {"fpb": 1}, "found": {}, "editions": {}}
     assert "Warning" not in capsys.readouterr().err
 
 
 def test_a_score_carries_the_overlap_of_its_own_set_and_nothing_where_nobody_looked() -> None:
-    known = Contamination(looked_for={"fpb": 6, "tfns": 9}, found={"fpb": 5})
-    assert measuring.overlap_with_training(known, "fpb") == Overlap(texts=5, of=6)
-    assert measuring.overlap_with_training(known, "tfns") == Overlap(texts=0, of=9)
-    assert measuring.overlap_with_training(known, "nwgi") is None
-    assert measuring.overlap_with_training(None, "fpb") is None
+    known = Contamination(looked_for={"fpb": 6, "tfns": 9}, found={"fpb": 5}, editions={"fpb": "a"})
+    assert measuring.overlap_with_training(known, "fpb", "a") == Overlap(texts=5, of=6)
+    assert measuring.overlap_with_training(known, "fpb", "b") is None  # other rows under the same name
+    assert measuring.overlap_with_training(known, "tfns", "c") == Overlap(texts=0, of=9)
+    assert measuring.overlap_with_training(known, "nwgi", "d") is None
+    assert measuring.overlap_with_training(None, "fpb", "a") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -17,9 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finbench.core import paths
+from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
 from finbench.data.sources import describe_set, import_data
+from finbench.scoring import prompts
 from make_data import LABELS, sentences, write_sources
 
 SETS = paths.helper("sets").SETS
@@ -711,6 +713,14 @@ def test_an_import_says_whether_the_files_are_the_whole_set(tmp_path: Path, monk
     fifty.write_bytes(fifty.read_bytes() + every.read_bytes().splitlines()[0] + b"\r\n")
     part = import_data("fpb", [fifty, every], tmp_path / "d")
     assert "121 of the authors' 4,846 rows" in part.note
+    [task] = catalog.expand(["fpb"])
+    load = functools.partial(prompts.load, [task], tmp_path / "d")
+    lm_task = load()[task.name]
+    data = prompts.data_id(task, lm_task, "test", prompts.rows(lm_task, "test"))
+    assert data.share == round(121 / 4846, 4)
+    assert describe_set("fpb", tmp_path / "d")["share"] == data.share
     monkeypatch.setitem(SETS, "fpb", SETS["fpb"]._replace(whole=121))
     assert import_data("fpb", [fifty, every], tmp_path / "d").note == ""
+    lm_task = load()[task.name]
+    assert prompts.data_id(task, lm_task, "test", prompts.rows(lm_task, "test")).share is None
     assert json.loads((tmp_path / "d" / "fpb" / "dataset.json").read_text())["complete"] is True

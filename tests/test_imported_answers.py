@@ -15,6 +15,7 @@ from finbench.cli.app import app
 from finbench.core.errors import FinbenchError
 from finbench.data.sources import import_data
 from finbench.evaluation import import_card, verify
+from make_data import as_whole
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def data(tmp_path: Path) -> Path:
     said = [("index", "sentence", "year", "label"), (1, "Rates rose.", 2020, 1), (2, "Rates fell.", 2020, 0)]
     said += [(3, "Rates rose.", 2021, 1)]
     import_data("fomc_combine_5768", [workbook(tmp_path / "lab-manual-combine-test-5768.xlsx", said)], home)
+    as_whole(home)
     return home
 
 

@@ -44,7 +44,7 @@ from finbench.leaderboard import (
 from finbench.leaderboard.board import Board, _p, board, entries, front, tied
 from finbench.scoring.paired import holm
 from finbench.training import recipes
-from make_data import write_sources
+from make_data import as_whole, write_sources
 
 ROOT = Path(__file__).parent.parent
 SETS = ("fpb", "headlines", "fin_ner", "fiqa_sa")
@@ -56,6 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sources = write_sources(place / "sources")
     for name in SETS:
         import_data(name, sources[name], place)
+    as_whole(place)
     return place
 
 
@@ -86,6 +87,20 @@ def test_the_one_that_knows_leads_and_those_who_guess_are_level(made: Board) -> 
     test = next(test for test in made.tests if test.task == "fpb" and test.whole)
     assert (test.rows[0].entry.key, test.rows[0].group) == ("gold", 1)
     assert {(row.entry.key, row.group) for row in test.rows[1:]} == {("base", 2), ("guess", 2)}
+
+
+def test_a_part_of_a_set_is_said_everywhere_and_is_no_whole_test(tmp_path: Path) -> None:
+    import_data("fpb", write_sources(tmp_path / "s")["fpb"], tmp_path / "data")
+    path = boards.scored(tmp_path / "cards", tmp_path / "data", ["fpb"])
+    card = cardfiles.read(path)
+    assert card.status == "partial"
+    assert card.scores[0].data.share == round(120 / 4846, 4)
+    assert "2.5 % of the set" in (path.parent / "report.html").read_text()
+    place = tmp_path / "board"
+    boards.renamed(path, place / "scorecards" / "one.json", **boards.adapter(1))
+    [test] = board(entries(place)).tests
+    assert not test.whole
+    assert "2.5 % of the set" in test.conditions
 
 
 def test_first_rows_never_stand_beside_whole_tests(made: Board) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import HfApi, ModelCard
+from safetensors.torch import load_file, save_file
 
 from conftest import TOKEN, files_of, upload
 from finbench import hub
@@ -175,6 +178,99 @@ def test_a_new_version_replaces_the_old_one_and_what_belonged_to_it(
     assert "notes/a.json" in names(api, "org/tiny")  # not part of a model: left alone
     assert "vocab.json" not in names(api, "org/tiny")
     adapters.find("hub:org/tiny")
+
+
+@pytest.fixture
+def changed(made: tuple[Path, Path], tmp_path: Path) -> Path:
+    """The adapter with other weights under its old record, as somebody leaves it who trains on by hand."""
+    folder = tmp_path / "home" / "tiny"
+    shutil.copytree(made[0], folder)
+    weights = folder / adapters.WEIGHTS
+    tensors = {name: tensor * 1.5 for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    return folder
+
+
+def test_results_follow_the_weights_and_come_back_with_them(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str, changed: Path
+) -> None:
+    push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
+    before = names(api, "org/tiny")
+    with pytest.raises(FinbenchError, match="is not what was trained") as caught:
+        push(changed, "hub:org/tiny", base=base)
+    assert f"finbench adopt {changed}" in caught.value.hint
+    adopted = adapters.adopt(changed)
+    assert adopted.record is None
+    assert list((changed / "history").glob("finbench-*.json"))
+    done = push(changed, "hub:org/tiny", base=base)
+    there, old = names(api, "org/tiny"), adapters.read(made[0]).identity[:12]
+    cards = {name.rpartition("/")[2] for name in before if name.startswith("finbench/scorecards/")}
+    assert {f"finbench/history/{old}/{name}" for name in [*cards, "scores.svg", "recipe.yaml"]} <= there
+    stale = ("finbench/scorecards", ".eval_results", "finbench/scores.svg", "finbench/recipe.yaml")
+    assert not [name for name in there if name.startswith(stale)]
+    assert "Not measured yet" in done.readme
+    assert "trained" not in done.readme.partition("## Cite")[2]
+    assert len(api.list_repo_commits("org/tiny")) == 3
+    push(made[0], "hub:org/tiny", base=base)
+    assert names(api, "org/tiny") == before
+
+
+def test_results_that_are_there_already_stay_without_being_named_again(
+    dev_hub: DevHub, made: tuple[Path, Path], base: str, tmp_path: Path
+) -> None:
+    first = push(made[0], "hub:org/tiny", cards=[made[1]], base=base).published
+    second = push(made[0], "hub:org/tiny", base=base).published
+    assert first is not None
+    assert second is not None
+    assert (second.sha, second.new) == (first.sha, False)
+
+
+def test_a_card_that_is_not_to_be_trusted_any_more_is_not_taken_over(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str
+) -> None:
+    push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
+    name = next(n for n in sorted(names(api, "org/tiny")) if re.fullmatch("finbench/scorecards/mini-[^/]*[.]json", n))
+    upload(dev_hub, "org/tiny", {name: b"{}"})
+    done = push(made[0], "hub:org/tiny", base=base)
+    assert "Not measured yet" in done.readme
+    assert name not in names(api, "org/tiny")
+
+
+def test_cards_beside_the_adapter_are_found_and_public_without_any_asks(
+    dev_hub: DevHub, api: HfApi, made: tuple[Path, Path], base: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FinbenchError, match="public without any result") as caught:
+        push(made[0], "hub:org/tiny", base=base, public=True)
+    assert "--yes" in caught.value.hint
+    assert not api.repo_exists("org/tiny")
+    push(made[0], "hub:org/bare", base=base, public=True, yes=True)
+    assert not api.repo_info("org/bare").private
+    shutil.copytree(made[0], tmp_path / "runs" / "tiny")
+    shutil.copytree(made[1], tmp_path / "runs" / "scorecards")
+    done = push(tmp_path / "runs" / "tiny", "hub:org/tiny", base=base, public=True)
+    results = ModelCard(done.readme).data.eval_results
+    shown = yaml.safe_load(done.readme.split("---")[1])["model-index"][0]["results"]
+    assert len(results) == len(shown[0]["metrics"]) > 1
+    for metric in shown[0]["metrics"]:
+        if "args" in metric and "low" in metric["args"]:
+            assert metric["args"]["low"] <= metric["value"] <= metric["args"]["high"] <= 100
+            assert metric["args"]["high"] > 1
+
+
+def test_who_has_no_token_is_told_so(
+    dev_hub: DevHub, made: tuple[Path, Path], base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(FinbenchError, match="You have no token") as caught:
+        push(made[0], "hub:org/tiny", cards=[made[1]], base=base)
+    assert caught.value.hint == "hf auth login"
+    with pytest.raises(FinbenchError, match="you have no token"):
+        adapters.find("hub:org/nowhere")
+
+
+def test_adopt_takes_only_what_has_changed(made: tuple[Path, Path]) -> None:
+    with pytest.raises(FinbenchError, match="nothing is to be adopted"):
+        adapters.adopt(made[0])
 
 
 def test_a_pull_request_leaves_the_repository_as_it_was(

@@ -104,13 +104,17 @@ def model_index(card: Scorecard, model: str | None = None) -> dict[str, Any]:
             metric_type=name,
             metric_name=f"{metrics.spoken(name)}, strict",
             metric_value=float(amount(measure.value, metrics.is_share(name))),
-            metric_args={"n": score.n}
-            | ({"low": measure.low, "high": measure.high, "level": 0.95} if measure.interval else {}),
+            metric_args={"n": score.n} | (_ends(measure, metrics.is_share(name)) if measure.interval else {}),
         )
         for score in card.scores
         for name, measure in score.metrics.items()
     ]
     return {"model-index": eval_results_to_model_index(model or card.subject.name, results)}
+
+
+def _ends(measure: Measure, share: bool) -> dict[str, float]:
+    """The interval on the scale of the value beside it."""
+    return {end: float(amount(getattr(measure, end), share)) for end in ("low", "high")} | {"level": 0.95}
 
 
 def every_eval_ever(card: Scorecard, model: str | None = None) -> dict[str, Any]:

@@ -98,14 +98,14 @@ def task_views(cards: Sequence[Scorecard]) -> list[TaskView]:
     groups: dict[tuple[Any, ...], list[tuple[Scorecard, Score]]] = {}
     for card in cards:
         for score in card.scores:
-            how = conditions_of(card) if card.generation else ()
+            how = conditions_of(card, score) if card.generation else ()
             key = (score.task, score.task_digest, score.data.digest, card.shots, card.subject.chat, *how)
             groups.setdefault(key, []).append((card, score))
     views = []
     for _, group in sorted(groups.items(), key=lambda item: str(item[0])):
         card, score = group[0]
         rows = [*(_row(*pair) for pair in group), *_baseline_rows(score)]
-        views.append(TaskView(score, conditions_of(card), rows))
+        views.append(TaskView(score, conditions_of(card, score), rows))
     return views
 
 
@@ -121,7 +121,8 @@ def conditions_of(card: Scorecard, score: Score | None = None) -> tuple[str, ...
     system = [f"system prompt {salted(how.system_prompt)[:6]}"] if how.system_prompt else []
     whole = card.limit is None or (score is not None and score.n < card.limit)
     limit = [] if whole else [f"first {card.limit} rows only"]
-    return (*profile, *budget, *samples, *shots, *chat, *system, *limit)
+    share = [f"{percent(score.data.share)} % of the set"] if score and score.data.share else []
+    return (*profile, *budget, *samples, *shots, *chat, *system, *share, *limit)
 
 
 def describe_subject(subject: Subject) -> str:

@@ -76,7 +76,7 @@ def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] 
         if not all(_one_line(card, other, same_setup, spread) for other, same_setup in earlier):
             who = f"{who[0]} ({path.with_suffix('')})", who[1]  # another run, or another subject, of the same name
         for key, score in scores.items():
-            by_key.setdefault(key, Heading(score, conditions_of(card)))
+            by_key.setdefault(key, Heading(score, conditions_of(card, score)))
             runs.setdefault(who, {}).setdefault(key, []).append(SeedRun(card, score, rows.get(score.task)))
     if not by_key:
         raise FinbenchError("None of the cards has a score of the tasks named.", "See them all: finbench tasks list")

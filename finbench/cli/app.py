@@ -45,6 +45,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "bases": tasks.bases,
     "push": hub.push,
     "pull": hub.pull,
+    "adopt": hub.adopt,
 }
 _SETTINGS: dict[str, dict[str, Any]] = {"lm-eval": {"ignore_unknown_options": True, "help_option_names": []}}
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {

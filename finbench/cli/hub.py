@@ -33,6 +33,15 @@ def pull(
     return Found(done.as_dict(), lambda: show.publications.pulled(done))
 
 
+def adopt(
+    folder: Annotated[Path, "Adapter whose weights were changed after finbench trained it."],
+) -> Found:
+    """Take changed weights for an adapter made elsewhere: its old record, which is of other weights, moves aside."""
+    found = models.adapters.adopt(folder)
+    stated = {"folder": str(folder), "adapter": found.identity}
+    return Found(stated, lambda: show.publications.adopted(found))
+
+
 def zoo_list() -> Found:
     """Published adapters with their scores, and the recipes that come with finbench."""
     from finbench.core import catalog

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.prompt import Confirm
 from rich.text import Text
 
 from finbench.core.errors import harmless
@@ -32,6 +34,11 @@ err = _Console(stderr=True)
 def say(message: str) -> None:
     """One line for the person who waits; never part of a result."""
     err.print(message, style="dim", highlight=False, markup=False, soft_wrap=True)  # a command in it stays whole
+
+
+def agreed(question: str) -> bool:
+    """Whether the person at the terminal says yes; False where there is none."""
+    return err.is_terminal and sys.stdin.isatty() and Confirm.ask(question, console=err, default=False)
 
 
 @contextlib.contextmanager

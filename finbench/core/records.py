@@ -13,6 +13,9 @@ from pydantic import ConfigDict, Field, JsonValue, field_validator, model_valida
 from finbench.core.closeness import Closeness as Closeness
 from finbench.core.closeness import Merge as Merge
 from finbench.core.closeness import Truncation as Truncation
+from finbench.core.data_ids import Contamination as Contamination
+from finbench.core.data_ids import DataId as DataId
+from finbench.core.data_ids import LearntData as LearntData
 from finbench.core.endpoints import Hosted as Hosted
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.own_data import OwnData as OwnData
@@ -159,26 +162,6 @@ class BaseModelId(Record):
     structure: str | None = Field(default=None, description="of one stored as low-rank factors: kind, rank, how small")
 
 
-class DataId(Record):
-    """Which rows exactly."""
-
-    set: str = Field(description="data set")
-    split: str = Field(description="train, validation or test")
-    rows: int = Field(description="rows that were used")
-    digest: str = Field(description="SHA-256 over the canonical JSON of the rows, in order")
-    origin: str | None = Field(default=None, description="shipped, files (the authors'), or hub:path")
-    revision: str | None = Field(default=None, description="commit on the Hub")
-    pinned: bool | None = Field(default=None, description="whether datasets.lock named that commit; null off the Hub")
-    choices: dict[str, str] = Field(default={}, description="what was chosen of the set, such as agreement")
-
-
-class LearntData(DataId):
-    """Which rows an adapter learnt from. Of rows of the user's own, ``set`` is the file's name, ``origin`` is own."""
-
-    sha256: str | None = Field(default=None, description="of own rows: of the file, or of a folder's names and hashes")
-    dropped: dict[str, int] = Field(default={}, description="of own rows: why rows were left out -> how many")
-
-
 class Provenance(Record):
     """Where and with what something was made. Allow-listed: no path, host, user or token can get in."""
 
@@ -200,13 +183,6 @@ class Provenance(Record):
                 "Write UTC time as 2026-01-31T12:00:00Z, or score the subject again: finbench eval",
             ) from fault
         return found
-
-
-class Contamination(Record):
-    """Which test texts were in training rows; of the sets that were on the machine."""
-
-    looked_for: dict[str, int] = Field(description="set -> different test texts that were looked for")
-    found: dict[str, int] = Field(description="set -> how many of them stand in training rows")
 
 
 class Training(Record):

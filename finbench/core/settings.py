@@ -130,12 +130,15 @@ class PushSettings:
     dry_run: Annotated[bool, "--dry-run", "Show what would be sent; send nothing."] = False
     public: Annotated[bool, "--public", "Make a new repository public; else private."] = False
     pr: Annotated[bool, "--pr", "Open a pull request instead of changing the repository."] = False
-    cards: Annotated[Sequence[Path], "Scorecards to publish beside an adapter; default: its own in scorecards/."] = ()
+    cards: Annotated[
+        Sequence[Path], "Scorecards to publish beside an adapter; default: its own in scorecards/, here and beside it."
+    ] = ()
     base: Annotated[str | None, "hub:org/name@commit of the base, where it was a folder in training."] = None
     licence: Annotated[str | None, "Another licence than base and data give, by the Hub's id."] = None
     model: Annotated[bool, "--model", "Scorecards go to the model's own repository, not to a data set of results."] = (
         False
     )
+    yes: Annotated[bool, "--yes", "Ask nothing: make an adapter public that has no results."] = False
 
 
 Kind = Literal["labels", "yesno", "number", "spans", "text", "choice"]

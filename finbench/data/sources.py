@@ -42,6 +42,7 @@ class ImportReport:
     rejected: int = 0
     faults: list[str] = field(default_factory=list)  # the first ``SHOWN``
     note: str = ""
+    divided: bool = False  # by the authors' own files
 
     def fault(self, said: str) -> None:
         self.rejected += 1
@@ -120,6 +121,9 @@ def _divide(
             task = catalog.of_set(name)
             about = {"source": chosen.origin, "licence": task.licence, "restricted": task.restricted}
             about |= {"split_rule": task.split, "complete": not report.note}
+            # where the authors divide by files, a test may be whole though others are missing
+            known = given < chosen.whole and (chosen.verbatim or not report.divided)
+            about["share"] = round(given / chosen.whole, 4) if known else None
             _write(report, divided.rows, {**about, **origin})
     except (OSError, sqlite3.Error) as fault:  # of the disk; what a source raises is a FinbenchError already
         raise cannot_write(report.folder, fault) from fault
@@ -191,6 +195,7 @@ def _units(chosen: Any, records: Iterable[RawRecord | str], report: ImportReport
         elif isinstance(item, drop):
             report.dropped[item.why] += 1
         else:
+            report.divided = report.divided or item.split is not None
             yield item
 
 
@@ -304,6 +309,12 @@ def _located(name: str, chosen: Any) -> dict[str, Any]:
             f"Which files? Without any, {name} comes from the Hub: {fault.message}", f"From files: {command}"
         ) from fault
     return {"path": chosen.hub.path, "revision": revision, "pinned": False}
+
+
+def edition_of_test(name: str, data_dir: Path | None = None) -> str | None:
+    """SHA-256 of the test rows of an imported set; None where it is not here."""
+    found = (describe_set(name, data_dir) or {}).get("sha256", {}).get("test.jsonl")
+    return str(found) if found else None
 
 
 def describe_set(name: str, data_dir: Path | None = None) -> dict[str, Any] | None:

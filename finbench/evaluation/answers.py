@@ -23,7 +23,7 @@ from finbench.core.files import sha256_file, unique_keys
 from finbench.core.records import UNKNOWN, BaseModelId, Provenance, Scorecard, Subject, Task
 from finbench.core.version import __version__
 from finbench.data import read_rows
-from finbench.evaluation.scored import asked_rows, score_answers
+from finbench.evaluation.scored import asked_rows, score_answers, status
 from finbench.scoring import prompts
 
 _ANSWERS = (
@@ -55,7 +55,7 @@ def import_answers(
         instance.resps = [answers[instance.doc_id]]
     unknown = {"overlap": None, "truncated": 0, "prompt_tokens": 0, "seconds": 0}
     score, samples = score_answers(chosen, lm_task, instances, asked_rows(chosen, lm_task, None), **unknown)
-    card = _blank(file, name or file.stem).model_copy(update={"scores": [score], "status": "complete"})
+    card = _blank(file, name or file.stem).model_copy(update={"scores": [score], "status": status([score], True)})
     card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
     place, written = cardfiles.store(out, card, {score.task: samples})
     say(f"{file.name} -> {place}")

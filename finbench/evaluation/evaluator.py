@@ -15,11 +15,12 @@ from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
+from finbench.data import edition_of_test
 from finbench.engines import Purse
 from finbench.evaluation import look, preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
 from finbench.evaluation.notes import hosted
-from finbench.evaluation.scored import asked_rows, hear, score_answers
+from finbench.evaluation.scored import asked_rows, hear, score_answers, status
 from finbench.evaluation.subjects import Candidate, by_engine, candidates, models_of, start_engine
 from finbench.models import bases, has_template, template_digest
 from finbench.scoring import overlap_with_training, prompts
@@ -263,7 +264,9 @@ class _EngineRun:
         requests, measured = self.requests[task.name, work.card.subject.chat]
         for name, instance in requests.items():
             hear(instance, journal.answers[name])
-        overlap = overlap_with_training(work.candidate.contamination, task.set)
+        overlap = overlap_with_training(
+            work.candidate.contamination, task.set, edition_of_test(task.set, self.settings.data_dir)
+        )
         work.scores[task.name], work.samples[task.name] = score_answers(
             task,
             self.lm_tasks[task.name],
@@ -405,7 +408,7 @@ class _EngineRun:
         done = all(name in work.scores for name in self.lm_tasks) and self.settings.limit is None
         card = work.card.model_copy(
             update={
-                "status": "complete" if done else "partial",
+                "status": status(work.scores.values(), done),
                 "scores": list(work.scores.values()),
                 "form": work.form if work.card.subject.kind == "peft" else work.card.form,
                 "peak_memory_bytes": self.engine.memory(),

@@ -24,7 +24,7 @@ from finbench.core.files import json_lines, sha256_file, stable_json
 from finbench.core.records import UNKNOWN, BaseModelId, Bits, Provenance, Score, Scorecard, Subject, Task
 from finbench.core.version import __version__
 from finbench.evaluation.answers import import_answers
-from finbench.evaluation.scored import asked_rows, score_answers
+from finbench.evaluation.scored import asked_rows, score_answers, status
 from finbench.scoring import prompts
 
 _EDITION = "Import the same edition of the data."
@@ -103,8 +103,8 @@ def _cards(path: Path, out: Path, name: str | None, data_dir: Path | None) -> li
         scores.append((limit, score))
     made = []
     for limit, together in _by_limit(scores).items():
-        status = "partial" if limit else "complete"
-        card = blank.model_copy(update={"scores": together, "limit": limit, "shots": shown, "status": status})
+        said = {"scores": together, "limit": limit, "shots": shown, "status": status(together, not limit)}
+        card = blank.model_copy(update=said)
         card = card.model_copy(update={"run_key": cardfiles.run_key(card)})
         place, written = cardfiles.store(out, card, {score.task: samples[score.task] for score in together})
         say(f"{path.name} -> {place}")

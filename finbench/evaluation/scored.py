@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 from finbench.core.records import DataId, Score, Task
 from finbench.scoring import (
@@ -26,6 +26,11 @@ def asked_rows(task: Task, lm_task: Any, limit: int | None) -> tuple[DataId, str
         return data, None
     examples = prompts.rows(lm_task, str(lm_task.config.fewshot_split))
     return data, prompts.data_id(task, lm_task, "train", examples).digest
+
+
+def status(scores: Iterable[Score], done: bool) -> Literal["complete", "partial"]:
+    """Of a card: partial where not everything is ``done``, or where a score is of a part of the authors' rows."""
+    return "complete" if done and all(score.data.share is None for score in scores) else "partial"
 
 
 def hear(instance: Any, answer: Any) -> None:

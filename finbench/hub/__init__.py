@@ -23,9 +23,9 @@ if TYPE_CHECKING:
         page,
         shown_endpoint,
     )
-    from finbench.hub.fetching import SAFE_FILES, fetch, fetch_files, names_below
+    from finbench.hub.fetching import SAFE_FILES, fetch, fetch_files, fetch_paths, head, names_below
     from finbench.hub.plans import Change, File, Plan, make_plan
-    from finbench.hub.pushing import Published, execute
+    from finbench.hub.pushing import Published, execute, moved
 else:
     __getattr__ = face(__name__)
 
@@ -46,8 +46,11 @@ __all__ = [
     "execute",
     "fetch",
     "fetch_files",
+    "fetch_paths",
     "has_token",
+    "head",
     "make_plan",
+    "moved",
     "names_below",
     "offline",
     "page",

@@ -221,9 +221,18 @@ def refusal(fault: BaseException, wanted: str, *, writing: bool = False) -> Finb
     said = str(getattr(fault, "server_message", None) or "")
     if status == 401 and re.search("credentials|user token", said + str(fault), re.IGNORECASE):
         return FinbenchError("The Hub does not know your token.", "Log in again: hf auth login")
+    if writing and not has_token():
+        return FinbenchError("You have no token, and the Hub lets nobody write without one.", "hf auth login")
     if isinstance(fault, RepositoryNotFoundError) or status == 404:
-        login = "hf auth login" if not has_token() else "hf auth whoami shows who you are logged in as"
-        return FinbenchError(f"{shown} does not exist, or it is private and you have no access.", login)
+        if not has_token():
+            return FinbenchError(
+                f"{shown} does not exist, or it is private: you have no token, so only what is public is shown to you.",
+                "Correct the name; or hf auth login",
+            )
+        return FinbenchError(
+            f"{shown} does not exist, or it is private and you have no access.",
+            "hf auth whoami shows who you are logged in as",
+        )
     known = {
         401: ("{0}: the Hub wants to know who you are.", "hf auth login"),
         403: (

@@ -66,7 +66,12 @@ def fetch(repo: str, revision: str | None = None) -> Fetched:
 
 
 def fetch_files(repo: str, revision: str, names: Iterable[str], most: int = LARGEST_TEXT) -> dict[str, bytes]:
-    """The content of some small files of a repository at a commit, hash-checked; missing ones are left out.
+    """The content of some small files of a repository at a commit, as ``fetch_paths`` finds them."""
+    return {name: path.read_bytes() for name, path in fetch_paths(repo, revision, names, most).items()}
+
+
+def fetch_paths(repo: str, revision: str, names: Iterable[str], most: int = LARGEST_TEXT) -> dict[str, Path]:
+    """Some small files of a repository at a commit, hash-checked, beside each other as there; less those it lacks.
 
     Raises FinbenchError where they have more than ``most`` bytes together.
     """
@@ -80,7 +85,21 @@ def fetch_files(repo: str, revision: str, names: Iterable[str], most: int = LARG
             raise FinbenchError(
                 f"{sentence(wanted)}: {len(files):,} files beside the weights are too large together.", BY_HAND
             )
-        return {file.name: _one(repo, revision, file).read_bytes() for file in files}
+        return {file.name: _one(repo, revision, file) for file in files}
+
+
+def head(repo: str) -> str | None:
+    """The commit that a model's repository is at; None where there is none yet, and where no Hub can be asked."""
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        with explained(address(repo)):
+            try:
+                return str(api().repo_info(repo, revision="main", timeout=10).sha)
+            except RepositoryNotFoundError:
+                return None
+    except Unreachable:
+        return None
 
 
 def names_below(repo: str, revision: str, folder: str) -> list[str]:

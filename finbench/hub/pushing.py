@@ -76,7 +76,7 @@ def _create(plan: Plan) -> Plan:
     sha = _head(plan)
     there = _files(plan, sha)
     if set(there) - {".gitattributes", *_FIRST_PAGE.get(plan.kind, ())}:
-        raise _moved(plan)
+        raise moved(plan)
     return plan.on(sha, there)
 
 
@@ -86,7 +86,7 @@ def _commit(plan: Plan) -> Published:
         if isinstance(done, Published):
             return done
         plan = _rebased(plan)
-    raise _moved(plan)
+    raise moved(plan)
 
 
 def _send(plan: Plan) -> Published | None:
@@ -208,12 +208,13 @@ def _rebased(plan: Plan) -> Plan:
     own = {change.path for change in plan.changes}
     touched = {path for path in {*before, *now} if before.get(path) != now.get(path)}
     if touched & own or any(map(plan.owns, touched)):
-        raise _moved(plan)
+        raise moved(plan)
     say(f"{sentence(plan.address)}: another push came first and touched other files; going on from there.")
     return replace(plan, parent=head)
 
 
-def _moved(plan: Plan) -> FinbenchError:
+def moved(plan: Plan) -> FinbenchError:
+    """The fault of a plan whose repository is no longer at its parent."""
     return FinbenchError(
         f"{sentence(plan.address)} has changed since the plan was made: another push came first.",
         "Look at it, then repeat the command: it plans again. See what it would do: --dry-run",

@@ -119,7 +119,7 @@ class BoardRow:
 
 @dataclass
 class BoardTest(Heading):
-    """One table of the leaderboard. ``whole``: the whole test was asked, not its first rows only."""
+    """One table of the leaderboard. ``whole``: the whole test was asked: not its first rows, no part of the set."""
 
     key: str
     whole: bool
@@ -190,9 +190,10 @@ def board(found: Sequence[BoardCard]) -> Board:
             if score.family not in FAMILIES or score.task not in catalog.tasks():
                 continue
             key = digest({**setup_of(entry.card, score), "task": score.task})[:10]
-            said = tuple(part for part in conditions_of(entry.card) if not part.startswith("first "))
+            said = tuple(part for part in conditions_of(entry.card, score) if not part.startswith("first "))
             test = tests.setdefault(key, BoardTest(score, said, key, whole=False))
-            test.whole = test.whole or entry.card.limit is None or score.n < entry.card.limit
+            whole = entry.card.limit is None or score.n < entry.card.limit
+            test.whole = test.whole or (whole and score.data.share is None)
             test.rows.append(BoardRow(entry, score))
     for test in tests.values():
         test.rows = _newest(test.rows)

@@ -115,6 +115,33 @@ def read(folder: Path) -> AdapterFolder:
     return AdapterFolder(folder, found, "peft", identity(folder, config), config)
 
 
+def adopt(folder: Path) -> AdapterFolder:
+    """Take a folder whose weights are no longer those of its ``finbench.json`` for an adapter made elsewhere.
+
+    The record moves to ``history/finbench-<date>.json`` there, for it tells of other weights. Raises FinbenchError
+    where there is none, where it is right, and for a folder that is no adapter even without it.
+    """
+    found = record(folder)
+    if {name: sha for name, sha in decisive_files(folder).items() if name in found.files} == found.files:
+        raise FinbenchError(
+            f"{folder / 'finbench.json'} is of these very weights: nothing is to be adopted.",
+            f"finbench eval --adapter {folder}",
+        )
+    if found.kind == "model":
+        raise FinbenchError(
+            f"{folder} is a whole model, not an adapter.", f"It needs no record: finbench eval --model {folder}"
+        )
+    when = re.sub(r"[^0-9TZ]", "", found.provenance.created)
+    kept = folder / "history" / f"finbench-{when}.json"
+    kept.parent.mkdir(exist_ok=True)
+    (folder / "finbench.json").rename(kept)
+    try:
+        return read(folder)
+    except FinbenchError:
+        kept.rename(folder / "finbench.json")
+        raise
+
+
 def identity(folder: Path, config: dict[str, Any] | None = None) -> str:
     """SHA-256 of a peft adapter: its weights, and its configuration less what names base and library.
 
@@ -174,7 +201,10 @@ def _compare(folder: Path, found: Adapter) -> None:
         if name not in found.files:
             raise damaged(f"{folder} holds {name}, which finbench.json does not list.", "the adapter")
         if present[name] != found.files[name]:
-            raise damaged(f"{folder / name} is not what was trained (its SHA-256 differs).", "the adapter")
+            raise FinbenchError(
+                f"{folder / name} is not what was trained (its SHA-256 differs); finbench.json is of other weights.",
+                f"Fetch the adapter again; or, if these are new weights of yours: finbench adopt {folder}",
+            )
 
 
 def _scan(weights: Path) -> None:

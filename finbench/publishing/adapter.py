@@ -5,28 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from finbench.cards import cardfiles, eval_results
 from finbench.core import catalog, refs
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Adapter, BaseModelId, Scorecard
+from finbench.core.records import Adapter, BaseModelId
 from finbench.core.settings import PushSettings
-from finbench.evaluation import verify
 from finbench.hub import SAFE_FILES, File, Kind
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard
+from finbench.publishing.evidence import PICTURE, RECIPE, files_of, find
 from finbench.publishing.licences import licence_of
 
-EVIDENCE = "finbench/scorecards"
-_CardFiles = list[tuple[Path, Scorecard]]
-_LEFT_BY_EVAL = Path("scorecards")
 # of an adapter that finbench did not make: what peft reads, and a tokenizer if it brings one
 _OF_PEFT = ["adapter_config.json", adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
 _OF_PEFT += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "vocab.json", "merges.txt"]
@@ -34,7 +29,10 @@ _OF_PEFT += ["special_tokens_map.json", "added_tokens.json", "chat_template.jinj
 
 @dataclass(frozen=True)
 class Bundle:
-    """Files to publish, and how. ``owned``: what goes where it is not among them (``hub.make_plan``)."""
+    """Files to publish, and how. ``owned``: what goes where it is not among them (``hub.make_plan``).
+
+    ``results``: whether there are scores among them; ``seen``: the commit of the repository that they were chosen for.
+    """
 
     files: list[File]
     message: str
@@ -42,6 +40,8 @@ class Bundle:
     kind: Kind = "model"
     owned: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    results: bool = True
+    seen: str | None = None
 
 
 def bundle(wanted: PushSettings, repo: str) -> Bundle:
@@ -61,9 +61,12 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
     else:
         names = [name for name in _OF_PEFT if (folder / name).is_file()]
     files = [File(name, config if name == "adapter_config.json" else folder / name) for name in names]
-    own, beside = _cards(found, wanted)
+    evidence = find(found, wanted.cards, repo)
+    own, beside = evidence.own, evidence.beside
     none = f"No scorecard of it was found: the card has no results. Make some: finbench eval --adapter {folder}"
     notes = [] if own else [none]
+    if evidence.history:
+        notes.append("Results of other weights are there; they move to finbench/history in the same commit.")
     facts = modelcard.Facts(
         repo=repo,
         name=found.name,
@@ -81,12 +84,13 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
     if record:
         files.append(File("finbench.json", record.to_json().encode()))
         recipe = yaml.safe_dump(record.recipe.model_dump(exclude={"name"}), sort_keys=False)
-        files.append(File("finbench/recipe.yaml", f"# finbench train recipe.yaml\n{recipe}".encode()))
-    files += evidence_files([path for path, _ in [*own, *beside]], facts.cards)[0]
+        files.append(File(RECIPE, f"# finbench train recipe.yaml\n{recipe}".encode()))
+    files += files_of([path for path, _ in [*own, *beside]], facts.cards)[0] + evidence.history
     if own:
-        files.append(File(modelcard.PICTURE, modelcard.plot(facts.cards, facts.base_cards, facts.tasks).encode()))
+        files.append(File(PICTURE, modelcard.plot(facts.cards, facts.base_cards, facts.tasks).encode()))
     message = f"finbench: {found.name} {found.identity[:12]}"
-    return Bundle(files, message, readme, owned=SAFE_FILES, notes=notes)
+    owned = (*SAFE_FILES, *evidence.owned)
+    return Bundle(files, message, readme, owned=owned, notes=notes, results=bool(own), seen=evidence.commit)
 
 
 def base_of(found: AdapterFolder, named: str | None) -> BaseModelId:
@@ -156,59 +160,3 @@ def _record(found: AdapterFolder, base: BaseModelId, config: Path | bytes) -> Ad
     if isinstance(config, bytes):
         changed["files"] = {**record.files, "adapter_config.json": hashlib.sha256(config).hexdigest()}
     return record.model_copy(update=changed)
-
-
-def _cards(found: AdapterFolder, wanted: PushSettings) -> tuple[_CardFiles, _CardFiles]:
-    """(cards of this adapter, cards of its base under the same conditions), each verified."""
-    named = bool(wanted.cards)  # else those that lie about are looked through
-    if not named and not _LEFT_BY_EVAL.is_dir():
-        return [], []
-    try:
-        paths = cardfiles.expand(wanted.cards or [_LEFT_BY_EVAL])
-    except FinbenchError:
-        if named:
-            raise
-        return [], []
-    every = [(path, cardfiles.read(path)) for path in paths]
-    own = [(path, card) for path, card in every if card.subject.adapter == found.identity and card.engine != "dummy"]
-    if not own and named:
-        raise FinbenchError(
-            f"None of these cards is of {found.name} ({found.identity[:12]}).", "Make one: finbench eval --adapter"
-        )
-    conditions = {_conditions(card) for _, card in own}
-    beside = [
-        (p, c) for p, c in every if c.subject.kind == "base" and c.engine != "dummy" and _conditions(c) in conditions
-    ]
-    for path, _ in [*own, *beside]:
-        check(path)
-    return own, beside
-
-
-def check(path: Path, said: str = "", hint: str = "") -> None:
-    """Refuse a card that does not follow from its samples; ``said``: what to call it."""
-    faults = verify(path).faults
-    if faults:
-        message = f"{said or path} is not to be trusted: {faults[0].field} {faults[0].message}"
-        raise FinbenchError(message, hint or f"finbench verify {path}")
-
-
-def _conditions(card: Scorecard) -> tuple[Any, ...]:
-    subject = card.subject
-    return (subject.base.fingerprint, subject.bits, subject.chat, card.shots, card.limit, card.seed, card.computed)
-
-
-def evidence_files(paths: Iterable[Path], cards: Sequence[Scorecard]) -> tuple[list[File], list[str]]:
-    """Scorecards with their samples, and ``.eval_results`` for a model's repository; the tasks in it.
-
-    One entry a task; the Hub knows no conditions, so the plainest card counts.
-    """
-    every = [file for path in paths for file in (path, cardfiles.samples_path(path)) if file.is_file()]
-    files = [File(f"{EVIDENCE}/{file.name}", file) for file in every]
-    entries: dict[str, Any] = {}
-    for card in sorted(cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat)):
-        for entry in eval_results(card):
-            entries.setdefault(str(entry["dataset"]["task_id"]), entry)
-    if cards:
-        text = yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True)
-        files.append(File(".eval_results/finbench.yaml", text.encode()))
-    return files, list(entries)

@@ -18,7 +18,6 @@ from finbench.methods import METHODS, irqlora
 from finbench.publishing.licences import Licence
 from finbench.scoring import metrics, prompts, task_of_examples
 
-PICTURE = "finbench/scores.svg"
 _ORIGINS = {"shipped": "shipped with finbench", "files": "the authors' files", "own": "its publisher's own file"}
 _HUB_METRICS = {"acc": "accuracy", "macro_f1": "f1", "weighted_f1": "f1"}
 

@@ -15,13 +15,14 @@ import yaml
 from finbench import hub
 from finbench.cards import cardfiles, from_template
 from finbench.core import catalog, owntasks, refs, taskcode
-from finbench.core.console import quiet, say
+from finbench.core.console import agreed, quiet, say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
 from finbench.core.records import Scorecard
 from finbench.core.settings import PushSettings, called_with
 from finbench.hub import File, Plan, Published
-from finbench.publishing.adapter import Bundle, bundle, check, evidence_files
+from finbench.publishing.adapter import Bundle, bundle
+from finbench.publishing.evidence import check, files_of, identity_of, there
 from finbench.publishing.licences import hub_identifier
 
 _MARKS = ("adapter_config.json", "finbench.json", "config.json", "dataset.json", "finbench.yaml")
@@ -49,9 +50,11 @@ def push(wanted: PushSettings) -> Pushed:
 
     One commit, on the very state the plan was made for; with ``pr`` a pull request. A new repository is private
     unless ``public``. ``dry_run`` returns the plan without sending anything, without a Hub too. ``cards`` are the
-    scorecards to publish beside an adapter (default: those of it in ``scorecards/``); ``base`` names the Hub's
+    scorecards to publish beside an adapter (default: those of it in ``scorecards/`` here and beside it); those that are
+    there already stay, and those of other weights move to ``finbench/history``; ``base`` names the Hub's
     repository of a base that was a folder in training; ``licence`` overrides the one that base and data give;
-    ``model`` sends scorecards to a model's repository instead of a data set of results.
+    ``model`` sends scorecards to a model's repository instead of a data set of results; ``yes`` makes an adapter public
+    that has no results.
 
     Raises FinbenchError for what cannot be published: restricted data, an adapter that is not whole, a card that
     ``finbench verify`` finds wrong, a token in a file, and for every refusal of the Hub.
@@ -71,10 +74,17 @@ def push(wanted: PushSettings) -> Pushed:
         owned=found.owned,
         dry=wanted.dry_run,
     )
+    if found.seen and plan.parent != found.seen:
+        raise hub.moved(plan)
     if wanted.dry_run:
         return Pushed(plan, found.readme, None)
     for note in found.notes:
         say(note)
+    if not (found.results or plan.private or wanted.pr or wanted.yes or agreed("Publish it without any result?")):
+        raise FinbenchError(
+            f"{wanted.to} would be public without any result; nothing was sent.",
+            f"finbench eval --adapter {wanted.path}, then push again; or add --yes",
+        )
     if wanted.public and plan.exists and plan.private:
         settings = hub.page(target.name, found.kind, "settings")
         say(f"It exists and stays private; its settings make it public: {settings}")
@@ -92,7 +102,7 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
                 f"{path} holds nothing that can be published.",
                 "An adapter, a merged model, scorecards, <data dir>/<set>, or the tasks (finbench tasks path).",
             )
-        return _cards(path, wanted.model)
+        return _cards(path, repo, wanted.model)
     if (path / "dataset.json").is_file():
         return _data(path, repo)
     if (path / "finbench.yaml").is_file():
@@ -104,7 +114,7 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
     return bundle(wanted, repo)
 
 
-def _cards(place: Path, model: bool) -> Bundle:
+def _cards(place: Path, repo: str, model: bool) -> Bundle:
     """Scorecards for a data set of results: a file for each subject, revision and task, its samples beside it.
 
     With ``model``: for the repository of the model itself, which need not be ours (a pull request then): the cards
@@ -116,17 +126,18 @@ def _cards(place: Path, model: bool) -> Bundle:
         if card.engine == "dummy":
             raise FinbenchError(f"{path} is of the dummy engine, which is no model.", "Leave it out.")
         check(path)
-    return _for_model(paths, cards) if model else _for_results(paths, cards)
+    return _for_model(paths, cards, repo) if model else _for_results(paths, cards)
 
 
-def _for_model(paths: Sequence[Path], cards: Sequence[Scorecard]) -> Bundle:
-    identities = {card.subject.adapter or card.subject.base.fingerprint for card in cards}
+def _for_model(paths: list[Path], cards: list[Scorecard], repo: str) -> Bundle:
+    identities = {identity_of(card) for card in cards}
     if len(identities) > 1:
         raise FinbenchError(
             f"These cards are of {len(identities)} subjects; a model's repository is of one.",
             "Name the cards of one subject, or leave --model out.",
         )
-    files, tasks = evidence_files(paths, cards)
+    known = [(path, card) for path, card in there(repo, *identities) if path.name not in {one.name for one in paths}]
+    files, tasks = files_of([*paths, *(path for path, _ in known)], [*cards, *(card for _, card in known)])
     shown = ", ".join(name.removeprefix(catalog.PREFIX) for name in tasks)
     return Bundle(files, f"finbench: scores of {cards[0].subject.name} on {shown}", "")
 

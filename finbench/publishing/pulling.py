@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,10 @@ from finbench.core.files import folder_atomic
 from finbench.core.records import Score, Scorecard
 from finbench.models import adapters, zoo
 from finbench.models.adapters import AdapterFolder
-from finbench.publishing.adapter import EVIDENCE, check
+from finbench.publishing.evidence import check, published
 
 _MARK = ".finbench-pull"  # source, and the files of a pulled folder
 _LONGEST_NAME = 200  # characters of a name that somebody else has given
-_MOST_CARDS = 200
-_LARGEST_EVIDENCE = 2**28  # bytes of all scorecards and samples beside an adapter; a card has half a megabyte
-_CARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}\.(json|samples\.jsonl\.zst)")
 
 
 @dataclass(frozen=True)
@@ -143,25 +139,15 @@ def _entry(score: Score, base: Scorecard | None) -> dict[str, Any]:
 
 def _evidence(repo: str, sha: str, found: AdapterFolder) -> tuple[Scorecard | None, str | None, Scorecard | None]:
     """(plainest card of the adapter, SHA-256 of its file, card of the base) among those published beside it."""
-    names = [name for name in hub.names_below(repo, sha, EVIDENCE) if _CARD.fullmatch(name.rpartition("/")[2])]
-    if len(names) > 2 * _MOST_CARDS:
-        raise FinbenchError(
-            f"hub:{repo} has {len(names):,} files of scorecards; at most {2 * _MOST_CARDS} are read.",
-            "Fetch the adapter alone (hf download REPO FILE --local-dir DIR), then name the folder.",
-        )
-    files = hub.fetch_files(repo, sha, names, most=_LARGEST_EVIDENCE)
     own: list[tuple[Scorecard, str]] = []
     bases: list[Scorecard] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name, data in files.items():
-            (Path(folder) / name.rpartition("/")[2]).write_bytes(data)
-        for path in sorted(Path(folder).glob("*.json")):
-            card = cardfiles.read(path)
-            check(path, f"hub:{repo}: {path.name}", "Not added.")
-            if card.subject.adapter == found.identity:
-                own.append((card, hashlib.sha256(path.read_bytes()).hexdigest()))
-            elif not card.subject.adapter:
-                bases.append(card)
+    for path in published(repo, sha):
+        card = cardfiles.read(path)
+        check(path, f"hub:{repo}: {path.name}", "Not added.")
+        if card.subject.adapter == found.identity:
+            own.append((card, hashlib.sha256(path.read_bytes()).hexdigest()))
+        elif not card.subject.adapter:
+            bases.append(card)
     if not own:
         return None, None, None
     card, digest = min(own, key=lambda pair: (pair[0].limit is not None, pair[0].shots, pair[0].subject.chat))

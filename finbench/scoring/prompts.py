@@ -136,11 +136,11 @@ def _origin(task: Task, data_dir: Path | None, stated: Mapping[str, Any]) -> dic
     }
     if task.own:
         return {"origin": task.data if task.data.startswith("hub:") else "own"}
-    hub = None if task.shipped else (describe_set(task.set, data_dir) or {}).get("hub")
-    if hub:
-        commit = {"revision": hub["revision"], "pinned": hub["pinned"]}
-        return {"origin": f"hub:{hub['path']}", **commit, "choices": choices}
-    return {"origin": "shipped" if task.shipped else "files", "choices": choices}
+    about = {} if task.shipped else describe_set(task.set, data_dir) or {}
+    found: dict[str, Any] = {"origin": "shipped" if task.shipped else "files", "choices": choices}
+    if hub := about.get("hub"):
+        found |= {"origin": f"hub:{hub['path']}", "revision": hub["revision"], "pinned": hub["pinned"]}
+    return found | {"share": about.get("share")}
 
 
 def rows(lm_task: Any, split: str) -> list[dict[str, Any]]:

@@ -139,7 +139,7 @@ def prepare(
     loop, slower = loops.choose(recipe, skeleton, max(lengths, default=0))
     vocabulary = skeleton.config.get_text_config().vocab_size
     passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
-    found = index.counted(gathered.seen)
+    found = contamination.with_editions(index.counted(gathered.seen), data_dir)
     families = contamination.of_one_family(part.set for part in gathered.data)
     for line in (*contamination.warnings(found), *families):
         say(f"Warning: {line}")

@@ -17,6 +17,7 @@ from finbench.models.zoo import ZooEntry
 from finbench.scoring.metrics import is_share, spoken
 
 if TYPE_CHECKING:
+    from finbench.models.adapters import AdapterFolder
     from finbench.publishing import Pulled, Pushed
 
 _COLOURS = {"added": "green", "replaced": "yellow", "removed": "red", "unchanged": "dim"}
@@ -82,6 +83,13 @@ def pulled(done: Pulled) -> None:
     put(f"It states the base {escape(stated_base(done.adapter))}.")
     folder = str(done.folder) if "/" in str(done.folder) else f"./{done.folder}"
     put(f"Next: finbench eval --adapter {escape(folder)}")
+
+
+def adopted(found: AdapterFolder) -> None:
+    """Whose it is now, and what to do next."""
+    base = found.config.get("base_model_name_or_path") or "BASE"
+    put(f"{escape(str(found.folder))} counts as made elsewhere: {found.identity[:12]}. Its old record is in history/.")
+    put(f"Next: finbench eval --adapter {escape(str(found.folder))} --base {escape(str(base))}")
 
 
 def zoo(entries: Sequence[ZooEntry]) -> None:

@@ -171,7 +171,7 @@
       more(rows.length),
     ];
   }
-  const partialNotice = (n) => h("p", { class: "notice" }, `Partial: only the first ${number(n, 0)} rows of the test were asked, a random sample of it. Intervals are wide, and nothing here stands beside whole tests.`);
+  const partialNotice = (n) => h("p", { class: "notice" }, `Partial: only ${number(n, 0)} rows of the test were asked, a random sample of it. Intervals are wide, and nothing here stands beside whole tests.`);
 
   // ---------------------------------------------------------------- first screen
 
@@ -234,8 +234,8 @@
       if (!whole.length) [shown, of] = [made.rows, made.of];
       const opened = state.open.partial ?? partial.length > whole.length;
       const box = h("details", { class: "partial", open: opened, on: { toggle: (event) => { state.open.partial = event.target.open; } } },
-        h("summary", {}, `Partial results: first rows only, ${partial.length} task${partial.length === 1 ? "" : "s"}, ${made.of} subject${made.of === 1 ? "" : "s"}`),
-        h("p", { class: "lead" }, "Only the first rows of each test were asked (n below the task): a random sample, with wide intervals. Nothing here stands beside whole tests."), made.table, made.more);
+        h("summary", {}, `Partial results: not the whole test, ${partial.length} task${partial.length === 1 ? "" : "s"}, ${made.of} subject${made.of === 1 ? "" : "s"}`),
+        h("p", { class: "lead" }, "Only some rows of each test were asked (n below the task): a random sample, or what was imported of the set. Intervals are wide. Nothing here stands beside whole tests."), made.table, made.more);
       parts.push(box);
     }
     count(shown, of);

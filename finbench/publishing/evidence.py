@@ -1,0 +1,182 @@
+"""Results beside an adapter: scorecards on this machine and in its repository, told apart by the adapter's identity.
+
+A score belongs to weights, not to a name. What a repository holds of other weights moves to ``finbench/history`` in the
+commit that replaces them, and comes back with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from finbench import hub
+from finbench.cards import cardfiles, eval_results
+from finbench.core.errors import FinbenchError
+from finbench.core.records import Scorecard
+from finbench.evaluation import verify
+from finbench.hub import File
+from finbench.models.adapters import AdapterFolder
+
+CARDS, HISTORY = "finbench/scorecards", "finbench/history"
+PICTURE, RECIPE, ENTRIES = "finbench/scores.svg", "finbench/recipe.yaml", ".eval_results/finbench.yaml"
+_MOST_CARDS = 200
+_LARGEST = 2**28  # bytes of all scorecards and samples beside an adapter; a card has half a megabyte
+_CARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}\.(json|samples\.jsonl\.zst)")
+_Cards = list[tuple[Path, Scorecard]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """``own``: cards of the adapter; ``beside``: of its base under the same conditions; all of them verified.
+
+    ``history``: files of the repository that tell of other weights, where they go. ``owned``: patterns of what belongs
+    to the results and goes where it is not sent. ``commit``: the state of the repository that was looked at.
+    """
+
+    own: _Cards
+    beside: _Cards
+    history: list[File]
+    owned: tuple[str, ...]
+    commit: str | None
+
+
+def find(found: AdapterFolder, named: Sequence[Path], repo: str) -> Evidence:
+    """The results of an adapter among cards that are ``named``, that lie about, and that are in the repository.
+
+    Where no card is named, ``scorecards/`` here, beside the adapter and in it are looked through. Raises FinbenchError
+    for a card on this machine that does not follow from its samples, and where none of the named ones is of it.
+    """
+    local = _local(found, named)
+    if named and not any(_is_of(card, found.identity) for _, card in local):
+        raise FinbenchError(
+            f"None of these cards is of {found.name} ({found.identity[:12]}).", "Make one: finbench eval --adapter"
+        )
+    commit = hub.head(repo)
+    own_history = f"{HISTORY}/{found.identity[:12]}"
+    there = [path for place in (CARDS, own_history) for path in published(repo, commit, place)] if commit else []
+    remote = {path: card for path in there if (card := _sound(path)) is not None}
+    mine = {path.name: (path, card) for path, card in remote.items() if _is_of(card, found.identity)}
+    mine |= {path.name: (path, card) for path, card in local if _is_of(card, found.identity)}
+    own = [mine[name] for name in sorted(mine)]
+    conditions = {_conditions(card) for _, card in own}
+    bases = {path.name: (path, card) for path, card in remote.items() if _is_base(card, conditions)}
+    bases |= {path.name: (path, card) for path, card in local if _is_base(card, conditions)}
+    beside = [bases[name] for name in sorted(bases.keys() - mine.keys())]
+    for path, _ in [*own, *beside]:
+        if path not in remote:
+            check(path)
+    right = {p for p, card in remote.items() if _is_of(card, found.identity) or _is_base(card, conditions)}
+    owned = (f"{CARDS}/*", f"{own_history}/*", PICTURE, RECIPE, ENTRIES)
+    return Evidence(own, beside, _history(repo, commit, [path for path in there if path not in right]), owned, commit)
+
+
+def published(repo: str, commit: str, folder: str = CARDS) -> list[Path]:
+    """The scorecards in a folder of a repository, with their samples beside them; nothing of them is checked yet."""
+    names = [name for name in hub.names_below(repo, commit, folder) if _CARD.fullmatch(name.rpartition("/")[2])]
+    if len(names) > 2 * _MOST_CARDS:
+        raise FinbenchError(
+            f"hub:{repo} has {len(names):,} files of scorecards; at most {2 * _MOST_CARDS} are read.",
+            "Fetch the adapter alone (hf download REPO FILE --local-dir DIR), then name the folder.",
+        )
+    paths = hub.fetch_paths(repo, commit, names, most=_LARGEST)
+    return sorted(path for path in paths.values() if path.suffix == ".json")
+
+
+def there(repo: str, identity: str) -> _Cards:
+    """The sound cards in a repository that are of one subject (``identity_of``)."""
+    commit = hub.head(repo)
+    found = [(path, _sound(path)) for path in published(repo, commit)] if commit else []
+    return [(path, card) for path, card in found if card is not None and identity_of(card) == identity]
+
+
+def identity_of(card: Scorecard) -> str:
+    """What was scored: the identity of the adapter, or the fingerprint of a base alone."""
+    return card.subject.adapter or card.subject.base.fingerprint
+
+
+def check(path: Path, said: str = "", hint: str = "") -> None:
+    """Refuse a card that does not follow from its samples; ``said``: what to call it."""
+    faults = verify(path).faults
+    if faults:
+        message = f"{said or path} is not to be trusted: {faults[0].field} {faults[0].message}"
+        raise FinbenchError(message, hint or f"finbench verify {path}")
+
+
+def files_of(paths: Iterable[Path], cards: Sequence[Scorecard]) -> tuple[list[File], list[str]]:
+    """Scorecards with their samples, and ``.eval_results`` for a model's repository; the tasks in it.
+
+    One entry a task; the Hub knows no conditions, so the plainest card counts.
+    """
+    files = [File(f"{CARDS}/{file.name}", file) for path in paths for file in _with_samples(path)]
+    entries: dict[str, Any] = {}
+    for card in sorted(cards, key=lambda card: (card.limit is not None, card.shots, card.subject.chat)):
+        for entry in eval_results(card):
+            entries.setdefault(str(entry["dataset"]["task_id"]), entry)
+    if cards:
+        text = yaml.safe_dump(list(entries.values()), sort_keys=False, allow_unicode=True)
+        files.append(File(ENTRIES, text.encode()))
+    return files, list(entries)
+
+
+def _local(found: AdapterFolder, named: Sequence[Path]) -> _Cards:
+    beside = [Path("scorecards"), found.folder.resolve().parent / "scorecards", found.folder / "scorecards"]
+    places = list(named) or list({place.resolve(): place for place in beside if place.is_dir()}.values())
+    paths: dict[Path, Path] = {}
+    for place in places:
+        try:
+            paths |= {path.resolve(): path for path in cardfiles.expand([place])}
+        except FinbenchError:  # a folder that holds none
+            if named:
+                raise
+    return [(path, cardfiles.read(path)) for path in paths.values()]
+
+
+def _sound(path: Path) -> Scorecard | None:
+    """A card of the repository; None where it cannot be read any more, or does not follow from its samples."""
+    try:
+        check(path)
+        return cardfiles.read(path)
+    except FinbenchError:
+        return None
+
+
+def _history(repo: str, commit: str | None, stale: Sequence[Path]) -> list[File]:
+    """Cards of other weights, with the picture and the recipe that lie beside them, under those weights' identity."""
+    if commit is None or not stale:
+        return []
+    identities = []
+    for path in stale:
+        try:
+            identities.append((cardfiles.read(path).subject.adapter or "")[:12])
+        except FinbenchError:
+            identities.append("")
+    other = next(filter(None, identities), commit[:12])  # also of a base's card, and of one that nobody can read
+    moved = [
+        File(f"{HISTORY}/{identity or other}/{file.name}", file)
+        for path, identity in zip(stale, identities, strict=True)
+        for file in _with_samples(path)
+    ]
+    about = hub.fetch_paths(repo, commit, [PICTURE, RECIPE])
+    return moved + [File(f"{HISTORY}/{other}/{path.name}", path) for path in about.values()]
+
+
+def _with_samples(card: Path) -> list[Path]:
+    return [file for file in (card, cardfiles.samples_path(card)) if file.is_file()]
+
+
+def _is_of(card: Scorecard, identity: str) -> bool:
+    return card.subject.adapter == identity and card.engine != "dummy"
+
+
+def _is_base(card: Scorecard, conditions: set[tuple[Any, ...]]) -> bool:
+    return card.subject.kind == "base" and card.engine != "dummy" and _conditions(card) in conditions
+
+
+def _conditions(card: Scorecard) -> tuple[Any, ...]:
+    subject = card.subject
+    return (subject.base.fingerprint, subject.bits, subject.chat, card.shots, card.limit, card.seed, card.computed)
