@@ -90,7 +90,7 @@ def test_a_slot_has_the_bytes_that_vllm_allocates(llama_8b: bases.Base, tmp_path
         file.truncate(8_030_000_000)
     assert memory.holding(bases.Base(llama_8b.id, eighth), [], "bfloat16").on(2).weights == 4_015_000_000
     assert memory.holding(llama_8b, [], "float32").on(4).least == 8_030_261_248
-    assert memory.holding(llama_8b, [], "bfloat16").in_four_bits / GIB == pytest.approx(5.3, abs=0.1)
+    assert memory.holding(llama_8b, [], "bfloat16").in_bits(4) / GIB == pytest.approx(5.3, abs=0.1)
 
 
 @pytest.mark.parametrize(

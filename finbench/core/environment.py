@@ -10,6 +10,8 @@ import importlib.metadata
 import os
 import platform
 import resource
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -85,6 +87,41 @@ def device() -> str:
     import torch
 
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def check_gpu() -> None:
+    """Refuse to compute on the processor beside an NVIDIA GPU that this torch cannot use, unless it is hidden.
+
+    ``CUDA_VISIBLE_DEVICES=`` (empty, or -1) hides it, as in every program of CUDA: then the processor is asked for.
+    """
+    import torch
+
+    stated = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = stated is not None and (not stated.strip() or stated.strip().startswith("-"))
+    if torch.cuda.is_available() or torch.version.hip or hidden or not _nvidia():
+        return
+    built = f"was built for CUDA {torch.version.cuda} and finds none" if torch.version.cuda else "was built without CUDA"
+    mend = "A driver for that version, or another torch" if torch.version.cuda else "A torch with CUDA"
+    raise FinbenchError(
+        f"An NVIDIA GPU is here, but torch {torch.__version__} {built}.",
+        f"{mend}: https://pytorch.org/get-started; or, to compute on the processor: CUDA_VISIBLE_DEVICES= finbench ...",
+    )
+
+
+_DEVICES = Path("/dev")
+
+
+def _nvidia() -> bool:
+    """Whether this process could reach an NVIDIA GPU: by the driver's files, elsewhere (WSL) by its own tool."""
+    if any(_DEVICES.glob("nvidia[0-9]*")):
+        return True
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return False
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and listed.stdout.startswith("GPU ")
 
 
 def take_place() -> None:
@@ -183,13 +220,19 @@ def provenance(engine: str = "") -> Provenance:
 
 @contextlib.contextmanager
 def owner(folder: Path) -> Iterator[None]:
-    """Own a run folder. A second process is refused at once; the lock goes with its process, even a killed one."""
+    """Own a run folder. A second process is refused at once; the lock goes with its process, even a killed one.
+
+    A folder that was made for it, and in which nothing is left, is taken away again.
+    """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(str(folder / ".lock"), timeout=0)
+    place, lock = folder / ".lock", FileLock(str(folder / ".lock"), timeout=0)
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        while not (lock.is_locked and place.exists()):  # the owner before may have taken it away with the folder
+            lock.release()
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout as fault:
         raise FinbenchError(
             f"Another finbench process works in {folder}.", "Wait for it, or choose another --out."
@@ -197,4 +240,11 @@ def owner(folder: Path) -> Iterator[None]:
     except OSError as fault:
         raise cannot_write(folder, fault) from fault
     with lock:
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # others may have come
+                if {path.name for path in folder.iterdir()} == {place.name}:
+                    place.unlink()
+                for one in made:
+                    one.rmdir()

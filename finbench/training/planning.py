@@ -196,8 +196,10 @@ def decided(run: Prepared, processes: int = 1) -> tuple[Prepared, str]:
 
 
 @contextlib.contextmanager
-def explained(run: Prepared, processes: int) -> Iterator[None]:
-    """A GPU whose memory runs out inside is a FinbenchError that says what would fit."""
+def explained(
+    run: Prepared, processes: int, again: str = "Where there is a checkpoint, --resume goes on from it."
+) -> Iterator[None]:
+    """A GPU whose memory runs out inside is a FinbenchError that says what would fit, and how to go on ``again``."""
     import torch
 
     try:
@@ -213,7 +215,7 @@ def explained(run: Prepared, processes: int) -> Iterator[None]:
             hint += "" if run.passes.checkpointed else " --set gradient_checkpointing=true"
         raise FinbenchError(
             f"The GPU's memory ran out: by plan this training needs {needed:.1f} GiB of {card.memory:.1f}.",
-            f"{hint}. Where there is a checkpoint, --resume goes on from it.",
+            f"{hint.removesuffix('.')}. {again}",
         ) from fault
 
 
