@@ -49,7 +49,8 @@ def test_section_0_runs_attention_and_sees_a_kernel_that_is_wrong(script: Any, m
         """Causal from the first key on: what shared starts are for is not seen."""
         found = ragged(q, k, v, queries, keys, *longest, **named)
         first = ragged(q, k[: len(q)], v[: len(q)], queries, queries, longest[0], longest[0], **named)
-        return torch.where((keys.diff() > queries.diff()).repeat_interleave(queries.diff())[:, None, None], first, found)
+        below = (keys.diff() > queries.diff()).repeat_interleave(queries.diff())
+        return torch.where(below[:, None, None], first, found)
 
     assert by(ragged) == [True, True]
     assert by(shifted) == [False, False]

@@ -242,9 +242,7 @@ def test_memory_that_runs_out_is_told_with_what_fits(
     assert "It would fit with" in caught.value.hint
 
 
-def test_a_dtype_that_a_card_emulates_is_refused(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dtype_that_a_card_emulates_is_refused(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)

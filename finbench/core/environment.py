@@ -100,10 +100,11 @@ def check_gpu() -> None:
     hidden = stated is not None and (not stated.strip() or stated.strip().startswith("-"))
     if torch.cuda.is_available() or torch.version.hip or hidden or not _nvidia():
         return
-    built = f"was built for CUDA {torch.version.cuda} and finds none" if torch.version.cuda else "was built without CUDA"
-    mend = "A driver for that version, or another torch" if torch.version.cuda else "A torch with CUDA"
+    built, mend = "without CUDA", "A torch with CUDA"
+    if torch.version.cuda:
+        built, mend = f"for CUDA {torch.version.cuda} and finds none", "A driver for that version, or another torch"
     raise FinbenchError(
-        f"An NVIDIA GPU is here, but torch {torch.__version__} {built}.",
+        f"An NVIDIA GPU is here, but torch {torch.__version__} was built {built}.",
         f"{mend}: https://pytorch.org/get-started; or, to compute on the processor: CUDA_VISIBLE_DEVICES= finbench ...",
     )
 

@@ -145,7 +145,7 @@ class HFEngine(Engine):
             fewer = " or fewer bits (--bits 4)," if self.bits == 16 else ""
             raise FinbenchError(
                 f"The GPU's memory ran out while {self.base.id.alias} answered: {reason(fault)}",
-                f"Smaller batches ({smaller}),{fewer} or shorter prompts (--max-length 2048). What was answered is kept.",
+                f"Smaller batches ({smaller}),{fewer} or shorter prompts (--max-length 2048). Answers so far are kept.",
             ) from fault
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:

@@ -141,7 +141,8 @@ def check_dtype(wanted: str, mend: str) -> None:
 
     gpu = wanted == "bfloat16" and torch.cuda.is_available()
     if gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise FinbenchError(f"dtype: {torch.cuda.get_device_name()} does not compute in bfloat16, it is emulated.", mend)
+        card = torch.cuda.get_device_name()
+        raise FinbenchError(f"dtype: {card} does not compute in bfloat16, it is emulated.", mend)
 
 
 @contextlib.contextmanager

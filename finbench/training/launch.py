@@ -180,9 +180,7 @@ def _judge(folder: Path, failures: Mapping[int, Any], processes: int) -> None:
     for rank, number in crashed.items():
         name = signal.Signals(number).name
         memory = " The system may have had no memory left." if number == signal.SIGKILL else ""
-        raise Crashed(
-            f"Process {rank} of {processes} was ended by {name}, and the others with it.{memory}", _GO_ON
-        )
+        raise Crashed(f"Process {rank} of {processes} was ended by {name}, and the others with it.{memory}", _GO_ON)
     for rank, fault in order:
         if fault.kind == "stopped":
             raise Interrupted(fault.message, fault.hint)
