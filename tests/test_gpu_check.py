@@ -105,6 +105,9 @@ def test_what_cannot_be_checked_is_said_in_one_line(given: list[str]) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_this_gpu_does_what_a_processor_does(tmp_path: Path) -> None:
-    code, rows = run("0,1,2,6", tmp_path / "found.json")
+    code, rows = run("0,1,2,3,4,5,6,9", tmp_path / "found.json")
     assert [row for row in rows if row["passed"] is False] == []
     assert code == 0
+    if torch.cuda.get_device_capability() >= (8, 0):
+        ran = {str(row["found"]) for row in rows if "kernels of attention" in str(row["name"])}
+        assert ran == {"flash, for sequences of any length"}

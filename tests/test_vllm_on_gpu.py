@@ -193,7 +193,7 @@ def test_memory_that_runs_out_in_an_answer_is_told_with_what_may_fit(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr(engine.lm, "generate_until", full)
-    with pytest.raises(FinbenchError, match="memory ran out while .* answered: CUDA out of memory") as fault:
+    with pytest.raises(FinbenchError, match="The GPU's memory ran out: CUDA out of memory") as fault:
         engine.answer([asks("Sales rose.", 8)], nothing)
     assert "--arg batch_size=4" in fault.value.hint
     assert "--bits 4" in fault.value.hint

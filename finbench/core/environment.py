@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import cannot_write
 from finbench.core.records import Provenance
 from finbench.core.version import __version__
@@ -147,6 +147,17 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def fitting(hint: str) -> Iterator[None]:
+    """A GPU whose memory runs out inside is a FinbenchError with this hint."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as fault:
+        raise FinbenchError(f"The GPU's memory ran out: {reason(fault)}", hint) from fault
 
 
 def forget_peak() -> None:

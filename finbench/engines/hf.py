@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftType
 
-from finbench.core.errors import FinbenchError, reason
+from finbench.core import environment
+from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, DType
 from finbench.engines import race, thinking, turns
 from finbench.engines.folding import Merger
@@ -136,20 +136,11 @@ class HFEngine(Engine):
     def chat_template(self) -> Any:
         return thinking.chat_template(self.tokenizer, self.base.id.alias, self.profile)
 
-    @contextlib.contextmanager
-    def _fitting(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as fault:
-            smaller = f"--arg batch_size={max(1, (self.lm.rows or self.stock_batch) // 4)}"
-            fewer = " or fewer bits (--bits 4)," if self.bits == 16 else ""
-            raise FinbenchError(
-                f"The GPU's memory ran out while {self.base.id.alias} answered: {reason(fault)}",
-                f"Smaller batches ({smaller}),{fewer} or shorter prompts (--max-length 2048). Answers so far are kept.",
-            ) from fault
-
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
-        with self._fitting():
+        smaller = f"--arg batch_size={max(1, (self.lm.rows or self.stock_batch) // 4)}"
+        fewer = ", fewer bits (--bits 4)" if self.bits == 16 else ""
+        kept = "Answers so far are kept."
+        with environment.fitting(f"Smaller batches ({smaller}){fewer} or shorter prompts (--max-length 2048). {kept}"):
             return self._answer(requests, done)
 
     def _answer(self, requests: Sequence[Any], done: Done) -> list[Any]:

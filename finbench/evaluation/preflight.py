@@ -13,7 +13,7 @@ from finbench.core import catalog, environment, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
-from finbench.core.records import DType
+from finbench.core.records import Bits, DType
 from finbench.core.settings import Evaluation
 from finbench.engines import servable
 from finbench.engines.vllm import installation, memory
@@ -37,6 +37,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "dummy": {**_COMMON, "merge": str, "answers": str},
 }
 NO_SHARE = "Leave --gpu-memory out; on a CPU, VLLM_CPU_KVCACHE_SPACE=8 gives vLLM 8 GiB of keys and values."
+_FEWER: tuple[Bits, ...] = (8, 4)
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # sizes that vLLM's attention on a CPU takes
 # where a model stands is nobody's business, and like its share of a GPU it decides nothing; prices, names and what was
 # withheld stand in the card's ``hosted``
@@ -151,7 +152,7 @@ def _check_hf(found: Sequence[Candidate], given: Mapping[str, Any]) -> None:
         held = memory.holding(base, [], name)
         if (taken := held.in_bits(bits)) <= share * total:
             continue
-        fewer = [fewer for fewer in (8, 4) if fewer < bits and held.in_bits(fewer) <= 0.9 * share * total][:1]
+        fewer = [one for one in _FEWER if one < bits and held.in_bits(one) <= 0.9 * share * total][:1]
         mends = [f"--bits {one}, which holds it in {held.in_bits(one) / memory.GIB:.1f} GiB" for one in fewer]
         mends += ["a larger --gpu-memory"] if taken <= 0.9 * total else []
         mends.append(f"a GPU of {math.ceil(1.1 * taken / share / memory.GIB)} GiB, or a smaller base: finbench bases")
