@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import filelock
 import pytest
 import torch
 from test_training import recipe
@@ -136,3 +137,55 @@ def test_whatever_computes_refuses_it_and_leaves_nothing(
     assert [line.state for line in doctor._hardware() if line.what == "GPU"] == ["fault"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     runner.train(recipe(llama), out, dry_run=True)
+
+
+# ---------------------------------------------------------------- folders
+
+
+def test_a_run_that_fails_leaves_no_folder_and_takes_nothing_of_others(tmp_path: Path) -> None:
+    def fail(folder: Path, *leaves: str) -> None:
+        with pytest.raises(FinbenchError, match="Another finbench process works"), environment.owner(folder):
+            pass
+        for name in leaves:
+            (folder / name).touch()
+        raise ValueError("no")
+
+    def failed(folder: Path, *leaves: str) -> None:
+        with pytest.raises(ValueError, match="no"), environment.owner(folder):
+            fail(folder, *leaves)
+
+    failed(tmp_path / "runs" / "a")
+    assert not (tmp_path / "runs").exists()
+    failed(tmp_path / "runs" / "a", "kept")
+    assert sorted(path.name for path in (tmp_path / "runs" / "a").iterdir()) == [".lock", "kept"]
+    failed(tmp_path / "runs" / "b")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["a"]
+    (tmp_path / "mine").mkdir()
+    failed(tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
+    with environment.owner(tmp_path / "whole"):
+        pass
+    assert (tmp_path / "whole").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(FinbenchError, match="file"), environment.owner(tmp_path / "file"):
+        pass
+    assert (tmp_path / "file").is_file()
+
+
+def test_a_folder_that_its_owner_takes_away_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner before leaves between our opening of the lock and our getting it."""
+    folder, tries = tmp_path / "runs", []
+    real = filelock.FileLock.acquire
+
+    def acquire(self: filelock.FileLock, *arguments: object) -> object:
+        got = real(self)
+        if not tries:
+            (folder / ".lock").unlink()
+            folder.rmdir()
+        tries.append(got)
+        return got
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    with environment.owner(folder):
+        assert (folder / ".lock").exists()
+    assert len(tries) == 3  # and once more by the ``with`` that gives it back

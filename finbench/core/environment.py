@@ -230,16 +230,42 @@ def provenance(engine: str = "") -> Provenance:
     )
 
 
+_LOCK = ".lock"
+
+
+def _missing(folder: Path) -> list[Path]:
+    return [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+@contextlib.contextmanager
+def unmade(folder: Path, made: list[Path] | None = None) -> Iterator[None]:
+    """Where what is inside fails and has left nothing in ``folder``, there is no more of it than before.
+
+    ``made``: it and those above it that are taken away again; by default those that are not there yet.
+    """
+    made = _missing(folder) if made is None else made
+    bare = not folder.is_dir() or {path.name for path in folder.iterdir()} <= {_LOCK}
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # others may have come
+            if bare and [path.name for path in folder.iterdir()] == [_LOCK]:
+                (folder / _LOCK).unlink()
+            for one in made:
+                one.rmdir()
+        raise
+
+
 @contextlib.contextmanager
 def owner(folder: Path) -> Iterator[None]:
     """Own a run folder. A second process is refused at once; the lock goes with its process, even a killed one.
 
-    A folder that was made for it, and in which nothing is left, is taken away again.
+    A run that fails and has left nothing there leaves no folder either.
     """
     from filelock import FileLock, Timeout
 
-    place, lock = folder / ".lock", FileLock(str(folder / ".lock"), timeout=0)
-    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    place, made = folder / _LOCK, _missing(folder)
+    lock = FileLock(str(place), timeout=0)
     try:
         while not (lock.is_locked and place.exists()):  # the owner before may have taken it away with the folder
             lock.release()
@@ -251,12 +277,5 @@ def owner(folder: Path) -> Iterator[None]:
         ) from fault
     except OSError as fault:
         raise cannot_write(folder, fault) from fault
-    with lock:
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # others may have come
-                if {path.name for path in folder.iterdir()} == {place.name}:
-                    place.unlink()
-                for one in made:
-                    one.rmdir()
+    with lock, unmade(folder, made):
+        yield
