@@ -231,6 +231,7 @@ def test_the_fault_of_a_process_is_one_line(llama: Path, tmp_path: Path) -> None
     with pytest.raises(FinbenchError, match="training has diverged") as caught:
         runner.train(recipe(llama, **{**SMALL, "lr": 1e30, "max_grad_norm": 0.0}), tmp_path / "a", processes=2)
     assert "--lr" in caught.value.hint
+    assert not (tmp_path / "a").exists()
     (tmp_path / "b" / "checkpoints").mkdir(parents=True)
     (tmp_path / "b" / "checkpoints" / "run.json").write_text("{}")  # else it is somebody else's folder
     (tmp_path / "b" / "checkpoints" / "staging").write_text("in the way")
