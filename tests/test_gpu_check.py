@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from test_loops import ragged
+
+from finbench.training import packing
 
 CHECK = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu_check.py"
 
@@ -18,6 +24,54 @@ def run(sections: str, out: Path) -> tuple[int, list[dict[str, object]]]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, json.loads(out.read_text())["checks"]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A script of the check as a module, by its name."""
+    monkeypatch.syspath_prepend(str(CHECK.parent))
+    return importlib.import_module
+
+
+def test_section_0_runs_attention_and_sees_a_kernel_that_is_wrong(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = script("gpu_sections")
+    check = sections.Check(0, True, {})
+    rows = sections.attention(check, torch.bfloat16, False)
+    assert [row["passed"] for row in rows] == [True, True]
+    assert all(row["found"].startswith("torch's own for a processor; off by") for row in rows)
+    assert not any(row["passed"] for row in sections.attention(check, torch.bfloat16, True)[:1])  # another one ran
+
+    def by(kernel: Any) -> list[bool]:
+        monkeypatch.setattr(packing, "_ragged", lambda query, dropout: kernel)
+        return [row["passed"] for row in sections.attention(check, torch.bfloat16, False)]
+
+    def shifted(q: Any, k: Any, v: Any, queries: Any, keys: Any, *longest: int, **named: Any) -> Any:
+        """Causal from the first key on: what shared starts are for is not seen."""
+        found = ragged(q, k, v, queries, keys, *longest, **named)
+        first = ragged(q, k[: len(q)], v[: len(q)], queries, queries, longest[0], longest[0], **named)
+        below = (keys.diff() > queries.diff()).repeat_interleave(queries.diff())
+        return torch.where(below[:, None, None], first, found)
+
+    assert by(ragged) == [True, True]
+    assert by(shifted) == [False, False]
+    assert by(lambda q, k, v, *ends, **named: ragged(q, k, v.roll(1, 0), *ends, **named)) == [False, False]
+
+
+def test_nothing_else_is_run_after_a_failure_of_section_0(
+    script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check, ran = script("gpu_check"), []
+
+    def section(number: str, *_: Any) -> list[dict[str, Any]]:
+        ran.append(number)
+        return [{"name": "packed attention", "found": "off by 2", "limit": "", "passed": number != "0"}]
+
+    monkeypatch.setattr(check, "_section", section)
+    options = argparse.Namespace(only="0,1,2", out=tmp_path / "found.json", tiny=True, seed=0, minutes=8)
+    assert check.run(options) == 1
+    assert ran == ["0"]
+    assert "nothing else is run" in capsys.readouterr().out
+    assert len(json.loads(options.out.read_text())["checks"]) == 1
 
 
 @pytest.mark.slow
@@ -51,6 +105,9 @@ def test_what_cannot_be_checked_is_said_in_one_line(given: list[str]) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_this_gpu_does_what_a_processor_does(tmp_path: Path) -> None:
-    code, rows = run("0,1,2,6", tmp_path / "found.json")
+    code, rows = run("0,1,2,3,4,5,6,9", tmp_path / "found.json")
     assert [row for row in rows if row["passed"] is False] == []
     assert code == 0
+    if torch.cuda.get_device_capability() >= (8, 0):
+        ran = {str(row["found"]) for row in rows if "kernels of attention" in str(row["name"])}
+        assert ran == {"flash, for sequences of any length"}

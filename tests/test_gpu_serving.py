@@ -17,8 +17,11 @@ import torch
 from conftest import make_llama, make_lora
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
+from finbench.engines.vllm.engine import VLLMEngine
 from finbench.evaluation import evaluator
+from finbench.grid import work
 from finbench.models import bases
+from finbench.training import machines
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -68,6 +71,34 @@ def test_transformers_keep_to_a_share(base: Path, zoo: list[Path], tmp_path: Pat
     assert torch.cuda.get_per_process_memory_fraction() == before
     with pytest.raises(FinbenchError, match="does not fit into the GPU"):
         scored(base, [], tmp_path / "s", "hf", gpu_memory=1e-6)
+
+
+def test_a_step_of_a_grid_keeps_to_its_share() -> None:
+    before = torch.cuda.get_per_process_memory_fraction()
+    try:
+        work._take_share({"gpus": 0.5})
+        assert torch.cuda.get_per_process_memory_fraction() == 0.5
+        total = torch.cuda.get_device_properties(0).total_memory
+        assert environment.free_memory() <= 0.5 * total
+        assert machines.here()[1].memory == pytest.approx(0.5 * total / machines.GIB)
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(int(0.6 * total), dtype=torch.uint8, device="cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(before)
+
+
+@needs_vllm
+def test_slots_and_length_are_what_the_card_has_room_for(base: Path, zoo: list[Path]) -> None:
+    engine = VLLMEngine(bases.resolve(str(base)), zoo, gpu_memory=0.3)
+    try:
+        assert engine.settings["engine"]["max_loras"] == len(zoo)
+        assert engine.settings["engine"]["max_lora_rank"] == 64
+        [worker] = engine._started().workers
+        assert worker.max_length == 512  # the context of the base: there is room for all of it
+        assert worker.memory > 0
+        assert set(engine.gaps) == set(zoo)
+    finally:
+        engine.close()
 
 
 @needs_vllm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from test_loops import moved, recipe
 
 from conftest import make_llama
+from finbench.core.errors import FinbenchError
 from finbench.core.records import Adapter
+from finbench.models import bases
 from finbench.training import loops, packing, runner
 
 pytestmark = [
@@ -73,7 +76,41 @@ def test_checkpointing_takes_less_and_gives_the_same_loss(base: Path, tmp_path: 
     assert made[1].final_loss == pytest.approx(made[0].final_loss, rel=0.02)
 
 
+def test_the_dtype_is_one_that_the_card_computes_in() -> None:
+    native = torch.cuda.get_device_capability() >= (8, 0)
+    assert bases.compute_dtype("auto") is (torch.bfloat16 if native else torch.float16)
+    bases.check_dtype("auto", "")
+    if native:
+        bases.check_dtype("bfloat16", "")
+    else:
+        with pytest.raises(FinbenchError, match="does not compute in bfloat16"):
+            bases.check_dtype("bfloat16", "")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("liger_kernel") is None, reason="Liger is not installed")
+def test_ligers_kernels_learn_the_same_and_are_taken_back(base: Path, tmp_path: Path) -> None:
+    plain, ours, again = (
+        runner.train(recipe(base, kernels=kernels), tmp_path / str(number))
+        for number, kernels in enumerate(("torch", "liger", "torch"))
+    )
+    assert ours.training.loss_curve[0][1] == pytest.approx(plain.training.loss_curve[0][1], rel=1e-3)
+    assert ours.training.final_loss == pytest.approx(plain.training.final_loss, rel=0.05)
+    assert again.training.loss_curve[0] == plain.training.loss_curve[0]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
+@pytest.mark.parametrize("bits", [16, 4])
+def test_two_gpus_train_what_one_does_their_base_whole_or_in_shards(bits: int, base: Path, tmp_path: Path) -> None:
+    one = runner.train(recipe(base, bits=bits), tmp_path / "one")
+    for sharding in ("none", "fsdp"):
+        two = runner.train(recipe(base, bits=bits, sharding=sharding), tmp_path / sharding, processes=2)
+        assert two.training.processes == 2
+        curves = [[loss for _, loss in made.training.loss_curve] for made in (one, two)]
+        assert curves[1] == pytest.approx(curves[0], rel=0.02)
+
+
 def test_the_memory_is_given_back(base: Path, tmp_path: Path) -> None:
+    runner.train(recipe(base), tmp_path / "first")  # after which libraries keep what they work with
     before = torch.cuda.memory_allocated()
     runner.train(recipe(base), tmp_path / "a")
     assert torch.cuda.memory_allocated() - before < 2**20

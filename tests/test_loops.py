@@ -38,7 +38,7 @@ def moved(model: Any) -> Any:
     with torch.no_grad():
         for tensor in model.parameters():
             if tensor.requires_grad and tensor.is_floating_point() and not tensor.any():
-                tensor += 0.02 * torch.randn(tensor.shape, generator=generator)
+                tensor += 0.02 * torch.randn(tensor.shape, generator=generator).to(tensor.device)
     return model
 
 

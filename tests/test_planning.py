@@ -72,7 +72,7 @@ def test_a_base_too_large_for_one_card_is_planned_in_shards(llama: Path, monkeyp
     monkeypatch.setitem(shapes.SHAPES, "deep", (4096, 11008, 8, 32, 8, 600))
     stated = {"bits": 4, "pass_tokens": 150, "gradient_checkpointing": True}
     one = planning.plan(recipe(llama, **stated), "h100", shape="deep")
-    loading = 1.08 * one["memory_gib"]["weights"] + 0.6  # each process quantises the whole base before it is spread
+    loading = one["memory_gib"]["weights"] + 0.6  # each process quantises the whole base before it is spread
     between = (loading + one["memory_gib"]["total"]) / 2
     monkeypatch.setitem(machines.CARDS, "small", machines.Card(between, 100, 500))
     with pytest.raises(FinbenchError, match="It needs") as caught:
@@ -116,9 +116,9 @@ def test_fitted_steps_are_met_and_the_others_are_as_near_as_the_page_says() -> N
     off = {step: timing.predicted(step) / step.rate - 1 for step in timing.PUBLISHED}
     assert sum(step.fitted for step in off) == 2
     assert all(abs(gap) < 1e-6 for step, gap in off.items() if step.fitted)
-    held_out = {(step.card, step.bits): gap for step, gap in off.items() if not step.fitted}
-    assert held_out.pop(("a6000", 16)) < -0.25  # published above what the card's peak allows
-    assert all(abs(gap) < 0.25 for gap in held_out.values())
+    held_out = [gap for step, gap in off.items() if not step.fitted]
+    assert len(held_out) == 4
+    assert all(abs(gap) < 0.25 for gap in held_out)
 
 
 def test_the_share_of_the_peak_falls_with_the_peak_and_is_bounded() -> None:

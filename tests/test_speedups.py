@@ -210,6 +210,9 @@ def test_a_card_that_does_not_hold_the_weights_is_refused_before_they_are_loaded
         runner.train(recipe(llama, **SMALL), tmp_path / "a")
     assert "A card that holds it" in caught.value.hint
     assert not (tmp_path / "a").exists()
+    with pytest.raises(FinbenchError, match=r"By plan this training needs 0\.\d GiB, and 0\.0 are here"):
+        tuning.tune(recipe(llama, **SMALL), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_memory_that_runs_out_is_told_with_what_fits(
@@ -222,7 +225,16 @@ def test_memory_that_runs_out_is_told_with_what_fits(
     small = recipe(llama, **SMALL, gradient_checkpointing=False)
     with pytest.raises(FinbenchError, match=r"memory ran out: by plan .* needs \d\.\d GiB of \d") as caught:
         runner.train(small, tmp_path / "a")
-    assert "--set pass_tokens=1024 --set gradient_checkpointing=true. " in caught.value.hint
+    assert "--set pass_tokens=1024 --set gradient_checkpointing=true. Where" in caught.value.hint
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "b").mkdir()
+    with pytest.raises(FinbenchError, match="memory ran out"):
+        runner.train(small, tmp_path / "b")
+    assert list((tmp_path / "b").iterdir()) == []
+    with pytest.raises(FinbenchError, match="memory ran out") as caught:
+        tuning.tune(small, tmp_path / "runs" / "search")
+    assert "The trials that were finished are kept: the same command goes on." in caught.value.hint
+    assert not (tmp_path / "runs").exists()
     monkeypatch.setattr(machines, "here", lambda: ("gpu", machines.Card(0.0025, 0, 0, context=0)))
     with pytest.raises(FinbenchError, match="memory ran out") as caught:
         runner.train(small, tmp_path / "a")
@@ -230,11 +242,15 @@ def test_memory_that_runs_out_is_told_with_what_fits(
     assert "It would fit with" in caught.value.hint
 
 
-def test_a_dtype_that_a_card_emulates_is_refused(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dtype_that_a_card_emulates_is_refused(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     with pytest.raises(FinbenchError, match="Tesla T4 does not compute in bfloat16") as caught:
         speedups.check(recipe(llama, dtype="bfloat16"))
     assert "--set dtype=float16" in caught.value.hint
+    for refused in (tuning.tune, runner.train):
+        with pytest.raises(FinbenchError, match="Tesla T4 does not compute in bfloat16"):
+            refused(recipe(llama, dtype="bfloat16"), tmp_path / "a")
+        assert not (tmp_path / "a").exists()
     speedups.check(recipe(llama, dtype="float16"))

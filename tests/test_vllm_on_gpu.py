@@ -18,6 +18,7 @@ from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.records import BaseModelId
 from finbench.core.settings import Evaluation, Settings
+from finbench.engines import HFEngine
 from finbench.engines.vllm import faults, installation, memory
 from finbench.engines.vllm.engine import VLLMEngine
 from finbench.evaluation import preflight
@@ -90,7 +91,7 @@ def test_a_slot_has_the_bytes_that_vllm_allocates(llama_8b: bases.Base, tmp_path
         file.truncate(8_030_000_000)
     assert memory.holding(bases.Base(llama_8b.id, eighth), [], "bfloat16").on(2).weights == 4_015_000_000
     assert memory.holding(llama_8b, [], "float32").on(4).least == 8_030_261_248
-    assert memory.holding(llama_8b, [], "bfloat16").in_four_bits / GIB == pytest.approx(5.3, abs=0.1)
+    assert memory.holding(llama_8b, [], "bfloat16").in_bits(4) / GIB == pytest.approx(5.3, abs=0.1)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,46 @@ def test_a_card_that_is_too_small_is_refused_with_what_fits(
     assert said(tensor_parallel=2) == ""
     card("NVIDIA RTX A4500", 19.6)
     assert "--gpu-memory 0.95, or" in said(share=0.5)
+
+
+def test_what_transformers_cannot_hold_or_compute_is_refused_before_it_is_loaded(
+    llama_8b: bases.Base, card: Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "by_engine", lambda found: [[one] for one in found])
+
+    def of(bits: int) -> Any:
+        return [SimpleNamespace(loaded=llama_8b, subject=SimpleNamespace(bits=bits, kind="base"))]
+
+    card("Tesla T4", 14.7, (7, 5))
+    with pytest.raises(FinbenchError, match=r"in float16 it takes 15\.0 GiB, and of Tesla T4 14\.7 may be") as fault:
+        preflight.choose("hf", of(16), {})
+    assert fault.value.hint.startswith("--bits 8, which holds it in 8.5 GiB, or a GPU of 17 GiB, or a smaller base")
+    with pytest.raises(FinbenchError, match="Tesla T4 does not compute in bfloat16") as fault:
+        preflight.choose("hf", of(4), {"dtype": "bfloat16"})
+    assert "--arg dtype=float16" in fault.value.hint
+    assert preflight.choose("hf", of(4), {})[0] == "hf"
+    with pytest.raises(FinbenchError, match=r"in 4 bits it takes 5\.3 GiB, and of Tesla T4 4\.4") as fault:
+        preflight.choose("hf", of(4), {"gpu_memory": 0.3})
+    assert fault.value.hint.startswith("a larger --gpu-memory, or a GPU of 20 GiB")
+    card("NVIDIA L4", 22.0)
+    assert preflight.choose("hf", of(16), {"dtype": "bfloat16"})[0] == "hf"
+    with pytest.raises(FinbenchError, match=r"in float32 it takes 29\.9 GiB"):
+        preflight.choose("hf", of(16), {"dtype": "float32"})
+
+
+def test_memory_that_runs_out_in_an_answer_is_told_with_what_may_fit(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = HFEngine(bases.resolve(str(llama)), dtype="float32", batch_size=16)
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(engine.lm, "generate_until", full)
+    with pytest.raises(FinbenchError, match="The GPU's memory ran out: CUDA out of memory") as fault:
+        engine.answer([asks("Sales rose.", 8)], nothing)
+    assert "--arg batch_size=4" in fault.value.hint
+    assert "--bits 4" in fault.value.hint
 
 
 def test_a_dtype_that_the_gpu_does_not_compute_in_is_refused(

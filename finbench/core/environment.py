@@ -10,12 +10,14 @@ import importlib.metadata
 import os
 import platform
 import resource
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, reason
 from finbench.core.files import cannot_write
 from finbench.core.records import Provenance
 from finbench.core.version import __version__
@@ -87,6 +89,42 @@ def device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
+def check_gpu() -> None:
+    """Refuse to compute on the processor beside an NVIDIA GPU that this torch cannot use, unless it is hidden.
+
+    ``CUDA_VISIBLE_DEVICES=`` (empty, or -1) hides it, as in every program of CUDA: then the processor is asked for.
+    """
+    import torch
+
+    stated = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = stated is not None and (not stated.strip() or stated.strip().startswith("-"))
+    if torch.cuda.is_available() or torch.version.hip or hidden or not _nvidia():
+        return
+    built, mend = "without CUDA", "A torch with CUDA"
+    if torch.version.cuda:
+        built, mend = f"for CUDA {torch.version.cuda} and finds none", "A driver for that version, or another torch"
+    raise FinbenchError(
+        f"An NVIDIA GPU is here, but torch {torch.__version__} was built {built}.",
+        f"{mend}: https://pytorch.org/get-started; or, to compute on the processor: CUDA_VISIBLE_DEVICES= finbench ...",
+    )
+
+
+_DEVICES = Path("/dev")
+
+
+def _nvidia() -> bool:
+    """Whether this process could reach an NVIDIA GPU: by the driver's files, elsewhere (WSL) by its own tool."""
+    if any(_DEVICES.glob("nvidia[0-9]*")):
+        return True
+    if (tool := shutil.which("nvidia-smi")) is None:
+        return False
+    try:
+        listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return listed.returncode == 0 and listed.stdout.startswith("GPU ")
+
+
 def take_place() -> None:
     """As one of several processes: join them; use one's own GPU, or one's share of the processor's cores."""
     import torch
@@ -109,6 +147,17 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def fitting(hint: str) -> Iterator[None]:
+    """A GPU whose memory runs out inside is a FinbenchError with this hint."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as fault:
+        raise FinbenchError(f"The GPU's memory ran out: {reason(fault)}", hint) from fault
 
 
 def forget_peak() -> None:
@@ -181,20 +230,52 @@ def provenance(engine: str = "") -> Provenance:
     )
 
 
+_LOCK = ".lock"
+
+
+def _missing(folder: Path) -> list[Path]:
+    return [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+@contextlib.contextmanager
+def unmade(folder: Path, made: list[Path] | None = None) -> Iterator[None]:
+    """Where what is inside fails and has left nothing in ``folder``, there is no more of it than before.
+
+    ``made``: it and those above it that are taken away again; by default those that are not there yet.
+    """
+    made = _missing(folder) if made is None else made
+    bare = not folder.is_dir() or {path.name for path in folder.iterdir()} <= {_LOCK}
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # others may have come
+            if bare and [path.name for path in folder.iterdir()] == [_LOCK]:
+                (folder / _LOCK).unlink()
+            for one in made:
+                one.rmdir()
+        raise
+
+
 @contextlib.contextmanager
 def owner(folder: Path) -> Iterator[None]:
-    """Own a run folder. A second process is refused at once; the lock goes with its process, even a killed one."""
+    """Own a run folder. A second process is refused at once; the lock goes with its process, even a killed one.
+
+    A run that fails and has left nothing there leaves no folder either.
+    """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(str(folder / ".lock"), timeout=0)
+    place, made = folder / _LOCK, _missing(folder)
+    lock = FileLock(str(place), timeout=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        while not (lock.is_locked and place.exists()):  # the owner before may have taken it away with the folder
+            lock.release()
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
     except Timeout as fault:
         raise FinbenchError(
             f"Another finbench process works in {folder}.", "Wait for it, or choose another --out."
         ) from fault
     except OSError as fault:
         raise cannot_write(folder, fault) from fault
-    with lock:
+    with lock, unmade(folder, made):
         yield

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from peft import PeftType
 
+from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Bits, DType
 from finbench.engines import race, thinking, turns
@@ -136,6 +137,13 @@ class HFEngine(Engine):
         return thinking.chat_template(self.tokenizer, self.base.id.alias, self.profile)
 
     def answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
+        smaller = f"--arg batch_size={max(1, (self.lm.rows or self.stock_batch) // 4)}"
+        fewer = ", fewer bits (--bits 4)" if self.bits == 16 else ""
+        kept = "Answers so far are kept."
+        with environment.fitting(f"Smaller batches ({smaller}){fewer} or shorter prompts (--max-length 2048). {kept}"):
+            return self._answer(requests, done)
+
+    def _answer(self, requests: Sequence[Any], done: Done) -> list[Any]:
         answers: dict[int, Any] = {}
         for group in self._groups(requests):
             self.lm.best = requests[group[0]].task_name in self.best

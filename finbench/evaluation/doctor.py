@@ -18,8 +18,6 @@ from finbench.core.version import __version__
 from finbench.data import describe_set
 from finbench.engines.vllm import installation
 
-_DRIVER = Path("/proc/driver/nvidia/version")
-_CUDA = "python -c 'import torch; print(torch.version.cuda)'; then https://pytorch.org/get-started"
 _GOOD_DISK = 5 * 10**9  # bytes; the embedded base takes half a gigabyte, an 8B one sixteen
 
 
@@ -80,8 +78,10 @@ def _hardware() -> Iterator[DoctorLine]:
     machine = environment.hardware()
     shown = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
     yield DoctorLine("hardware", "ok" if "gpu" in machine else "note", shown + ("" if "gpu" in machine else ", no GPU"))
-    if "gpu" not in machine and _DRIVER.exists():
-        yield DoctorLine("GPU", "note", "there is a driver, but torch finds no GPU: is it a build without CUDA?", _CUDA)
+    try:
+        environment.check_gpu()
+    except FinbenchError as fault:
+        yield DoctorLine("GPU", "fault", fault.message, fault.hint)
     dtype = str(compute_dtype("auto")).removeprefix("torch.")
     if dtype == "float32":
         yield DoctorLine("computes in", "note", f"{dtype}: this processor has no bfloat16 arithmetic")

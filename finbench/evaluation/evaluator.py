@@ -65,9 +65,10 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     generation = profiles.generation_of(wanted, tasks, [one.subject for one in found])
     lm_tasks = prompts.load(tasks, wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
     written: list[Path] = []
-    with cardfiles.lock(wanted.out):
-        pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
-    engine, found = preflight.choose(wanted.engine, found, parsed)
+    with environment.unmade(wanted.out):
+        with cardfiles.lock(wanted.out):
+            pass  # a folder that cannot be written is refused before a model is loaded, or merged for vLLM
+        engine, found = preflight.choose(wanted.engine, found, parsed)
     wanted = replace(wanted, engine=engine, arguments=parsed)
     purse = Purse(wanted.budget)  # one for all engines of the command
     with progress() as bar:

@@ -9,11 +9,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from finbench.core import catalog, paths
+from finbench.core import catalog, environment, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
-from finbench.core.records import DType
+from finbench.core.records import Bits, DType
 from finbench.core.settings import Evaluation
 from finbench.engines import servable
 from finbench.engines.vllm import installation, memory
@@ -37,6 +37,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "dummy": {**_COMMON, "merge": str, "answers": str},
 }
 NO_SHARE = "Leave --gpu-memory out; on a CPU, VLLM_CPU_KVCACHE_SPACE=8 gives vLLM 8 GiB of keys and values."
+_FEWER: tuple[Bits, ...] = (8, 4)
 _CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # sizes that vLLM's attention on a CPU takes
 # where a model stands is nobody's business, and like its share of a GPU it decides nothing; prices, names and what was
 # withheld stand in the card's ``hosted``
@@ -113,11 +114,15 @@ def choose(engine: str, found: list[Candidate], given: Mapping[str, Any]) -> tup
     """
     import torch
 
+    if engine in ("auto", "hf", "vllm"):
+        environment.check_gpu()
     if "gpu_memory" in given and not torch.cuda.is_available():
         raise FinbenchError("There is no GPU of which a share could be taken.", NO_SHARE)
     if engine == "auto":
         engine, reason = _automatic(found, given)
         say(f"Engine {engine}: {reason}.")
+    if engine == "hf":
+        _check_hf(found, given)
     if engine != "vllm":
         return engine, found
     faults = missing()
@@ -131,6 +136,31 @@ def choose(engine: str, found: list[Candidate], given: Mapping[str, Any]) -> tup
             "finbench doctor says what to install; everything else is served by --engine hf",
         )
     return engine, [_ready(one, given) for one in found]
+
+
+def _check_hf(found: Sequence[Candidate], given: Mapping[str, Any]) -> None:
+    """Refuse what transformers cannot load into this machine's GPU, or compute there."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    bases.check_dtype(given.get("dtype", "auto"), "--arg dtype=float16, or leave it out")
+    name = str(bases.compute_dtype(given.get("dtype", "auto"))).removeprefix("torch.")
+    (card, total), share = memory.card(), given.get("gpu_memory", 1.0)
+    for group in by_engine(list(found)):
+        base, bits = group[0].loaded, group[0].subject.bits
+        held = memory.holding(base, [], name)
+        if (taken := held.in_bits(bits)) <= share * total:
+            continue
+        fewer = [one for one in _FEWER if one < bits and held.in_bits(one) <= 0.9 * share * total][:1]
+        mends = [f"--bits {one}, which holds it in {held.in_bits(one) / memory.GIB:.1f} GiB" for one in fewer]
+        mends += ["a larger --gpu-memory"] if taken <= 0.9 * total else []
+        mends.append(f"a GPU of {math.ceil(1.1 * taken / share / memory.GIB)} GiB, or a smaller base: finbench bases")
+        raise FinbenchError(
+            f"{base.id.alias} does not fit into the GPU: in {name if bits == 16 else f'{bits} bits'} it takes "
+            f"{taken / memory.GIB:.1f} GiB, and of {card} {share * total / memory.GIB:.1f} may be taken.",
+            ", or ".join(mends),
+        )
 
 
 def _automatic(found: Sequence[Candidate], given: Mapping[str, Any]) -> tuple[str, str]:
@@ -208,8 +238,8 @@ def on_gpu(
             mends = [typed("tensor_parallel", count) for count in wider if held.on(count).comfortable <= budget][:1]
             if not mends and share < 0.95 and own.comfortable <= 0.95 * total:
                 mends = ["--gpu-memory 0.95"]
-            if not serving and held.in_four_bits <= 0.8 * budget:
-                mends.append(f"--engine hf --bits 4, which holds it in {held.in_four_bits / memory.GIB:.1f} GiB")
+            if not serving and held.in_bits(4) <= 0.8 * budget:
+                mends.append(f"--engine hf --bits 4, which holds it in {held.in_bits(4) / memory.GIB:.1f} GiB")
             mends.append(f"a GPU of {math.ceil(own.comfortable / share / memory.GIB)} GiB")
             faults.append(
                 f"{base.id.alias}{' with an adapter' if folders else ''} takes {own.least / memory.GIB:.1f} GiB of "

@@ -73,6 +73,8 @@ def sweep(
         outlined.settle(torch.cuda.device_count())  # of this machine, for it is not asked what a cluster has
         return outlined
     ray = _ray()
+    if ray_address is None:
+        environment.check_gpu()
     with _owned(place) as alive:
         steps = board()
         place.write("sweep.yaml", Path(source).read_text(encoding="utf-8"))

@@ -135,6 +135,16 @@ def compute_dtype(wanted: str) -> Any:
     return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
 
 
+def check_dtype(wanted: str, mend: str) -> None:
+    """Refuse bfloat16 on a GPU that only emulates it; ``mend`` is what to type."""
+    import torch
+
+    gpu = wanted == "bfloat16" and torch.cuda.is_available()
+    if gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        card = torch.cuda.get_device_name()
+        raise FinbenchError(f"dtype: {card} does not compute in bfloat16, it is emulated.", mend)
+
+
 @contextlib.contextmanager
 def _explained(base: Base) -> Iterator[None]:
     from huggingface_hub.errors import StrictDataclassError

@@ -33,7 +33,10 @@ def _member(run: PreparedText, one: Member, out: Path) -> None:
     environment.forget_peak()
     if environment.device() == "cpu":
         environment.keep_freed_memory()
-    model, log, seconds = _fit(run, one, out / "checkpoints" / one.name)
+    smaller = f"--set micro_batch={max(1, run.recipe.micro_batch // 2)}"
+    smaller += "" if run.recipe.recompute else " --set recompute=true"
+    with environment.fitting(f"Smaller passes: {smaller}. Where there is a checkpoint, --resume goes on from it."):
+        model, log, seconds = _fit(run, one, out / "checkpoints" / one.name)
     peak = environment.peak_memory()
     if prepared.main_process():
         bad = [name for name, tensor in model.named_parameters() if not tensor.isfinite().all()]

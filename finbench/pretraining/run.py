@@ -11,6 +11,7 @@ from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest, write_atomic
+from finbench.models import bases
 from finbench.pretraining import prepared, spec
 from finbench.pretraining.prepared import RECORD, PreparedText
 from finbench.pretraining.result import Pretrained
@@ -37,6 +38,8 @@ def pretrain(
 
     recipe = recipe if isinstance(recipe, PretrainRecipe) else spec.read_recipe(recipe)
     out = out or Path("runs") / recipe.name
+    environment.check_gpu()
+    bases.check_dtype(recipe.dtype, "--set dtype=float16, or dtype=auto")
     run = prepared.prepare(recipe)
     if dry_run:
         return prepared.outline(run)

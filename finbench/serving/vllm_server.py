@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from finbench.core import environment
 from finbench.core.console import quiet, say
 from finbench.core.errors import NOTHING_TO_TYPE, FinbenchError, Interrupted
 from finbench.core.records import DType
@@ -144,6 +145,7 @@ def serve(
 def _check_room(max_length: int | None, gpu_memory: float | None) -> None:
     import torch
 
+    environment.check_gpu()
     if gpu_memory is not None:
         preflight.check_share(gpu_memory)
         if not torch.cuda.is_available():

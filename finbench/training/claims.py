@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from finbench.core import environment
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import write_atomic
 from finbench.core.records import Adapter
 from finbench.models import adapters, bases
-from finbench.training import checkpoints
+from finbench.training import checkpoints, launch
 from finbench.training.preparation import Prepared, decisive
 
 MARK = Path("checkpoints") / "run.json"  # in the folder of an unfinished run: what it was begun with
@@ -29,9 +30,17 @@ def claimed(run: Prepared, out: Path, resume: bool, processes: int, held: contex
         say(f"{out} holds this adapter already; nothing to do.")
         return None
     run = _claim(run, out, resume, processes)
+    held.push(lambda kind, fault, trace: _disclaim(out, fault))
     if run.slower:
         say(run.slower)
     return run
+
+
+def _disclaim(out: Path, fault: BaseException | None) -> None:
+    """A run that was refused before its first checkpoint leaves nothing in ``out``; one that crashed, its logs."""
+    refused = isinstance(fault, FinbenchError) and not isinstance(fault, (Interrupted, launch.Crashed))
+    if refused and not any((out / MARK.parent).glob("checkpoint-*")) and not (out / "finbench.json").exists():
+        shutil.rmtree(out / MARK.parent, ignore_errors=True)
 
 
 def mark(out: Path) -> str:

@@ -27,6 +27,10 @@ _GO_ON = "Go on with the same command and --resume."
 _CRASHES = {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 
 
+class Crashed(FinbenchError):
+    """A process of a training ended otherwise than by a fault of the user's; what it left behind tells why."""
+
+
 class Job(Record):
     """What every process of a training gets: ``parent`` is the process id of the one that started it."""
 
@@ -85,6 +89,8 @@ def process_count(gpus: int | None, processes: int | None) -> int:
     import torch
 
     here = torch.cuda.device_count()
+    if not here:
+        environment.check_gpu()
     if not 1 <= gpus <= here:
         raise FinbenchError(
             f"--gpus {gpus}: {_here(here)}.", f"--gpus {here}" if here else "On the processor: --processes 2"
@@ -92,21 +98,7 @@ def process_count(gpus: int | None, processes: int | None) -> int:
     return gpus
 
 
-_DRIVER = Path("/proc/driver/nvidia/version")
-
-
-def without_cuda() -> str:
-    """Why a GPU that is here cannot be used: this torch knows none; empty where it is otherwise."""
-    import torch
-
-    if not _DRIVER.is_file() or torch.version.cuda or torch.version.hip:
-        return ""
-    return f"an NVIDIA GPU is here, but torch {torch.__version__} was built without CUDA (https://pytorch.org has one)"
-
-
 def _here(gpus: int) -> str:
-    if not gpus and (reason := without_cuda()):
-        return reason
     return f"{gpus or 'no'} GPU{' is' if gpus == 1 else 's are' if gpus else ' is'} here"
 
 
@@ -188,16 +180,14 @@ def _judge(folder: Path, failures: Mapping[int, Any], processes: int) -> None:
     for rank, number in crashed.items():
         name = signal.Signals(number).name
         memory = " The system may have had no memory left." if number == signal.SIGKILL else ""
-        raise FinbenchError(
-            f"Process {rank} of {processes} was ended by {name}, and the others with it.{memory}", _GO_ON
-        )
+        raise Crashed(f"Process {rank} of {processes} was ended by {name}, and the others with it.{memory}", _GO_ON)
     for rank, fault in order:
         if fault.kind == "stopped":
             raise Interrupted(fault.message, fault.hint)
-        raise FinbenchError(
+        raise Crashed(
             f"Process {rank} of {processes} failed: {fault.message}", f"Its log: {folder / f'rank-{rank}.log'}"
         )
     for rank, end in failures.items():
-        raise FinbenchError(
+        raise Crashed(
             f"Process {rank} of {processes} ended with code {end.exitcode}.", f"Its log: {folder / f'rank-{rank}.log'}"
         )

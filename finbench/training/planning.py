@@ -17,7 +17,8 @@ from finbench.training import batches, counting, machines, shapes, speedups, tim
 from finbench.training.machines import GIB, Card
 from finbench.training.preparation import Prepared, prepare
 
-_SLACK = 1.08  # what the allocator holds beside what is in use
+_SLACK = 1.08  # what the allocator holds beside what comes and goes; frozen weights do not, and fill their blocks
+_LOGIT = 12  # bytes: log-probabilities, and two gradients that the backward part of the loss has at once, in float32
 _BYTES: dict[Bits, float] = {16: 2.0, 8: 1.0, 4: 0.516}  # of a linear layer's weight; NF4 with its scales: 4.127 bits
 
 
@@ -38,9 +39,15 @@ class Footprint:
     checkpointing: bool = False
 
     @property
+    def used(self) -> float:
+        """Bytes of tensors at the start or in training, as torch counts them (``max_memory_allocated``)."""
+        return max(self.weights + self.trained + self.activations + self.logits, self.loading)
+
+    @property
     def total(self) -> float:
-        """Bytes at the start or in training, with the allocator's slack, without what the card's own context takes."""
-        return _SLACK * max(self.weights + self.trained + self.activations + self.logits, self.loading)
+        """With the allocator's slack, without what the card's own context takes."""
+        moving = self.trained + self.activations + self.logits
+        return max(self.weights + _SLACK * moving, self.loading)
 
     @property
     def parts(self) -> dict[str, float]:
@@ -88,7 +95,7 @@ def needs(
         depth = model.config.get_text_config().num_hidden_layers
         weights = weights / processes + 2 * quantised * each / depth + (parameters - quantised) * wide
     found = counting.counted(model, recipe, rows, on_cpu, share)
-    logits = answers * vocabulary * (2 + 4 + 4)  # as computed, in float32, and the gradient of that
+    logits = answers * vocabulary * _LOGIT
     return Footprint(weights, held * count, found.kept, found.checkpointed, logits, loading, found.operations)
 
 
@@ -196,8 +203,10 @@ def decided(run: Prepared, processes: int = 1) -> tuple[Prepared, str]:
 
 
 @contextlib.contextmanager
-def explained(run: Prepared, processes: int) -> Iterator[None]:
-    """A GPU whose memory runs out inside is a FinbenchError that says what would fit."""
+def explained(
+    run: Prepared, processes: int, again: str = "Where there is a checkpoint, --resume goes on from it."
+) -> Iterator[None]:
+    """A GPU whose memory runs out inside is a FinbenchError that says what would fit, and how to go on ``again``."""
     import torch
 
     try:
@@ -213,7 +222,7 @@ def explained(run: Prepared, processes: int) -> Iterator[None]:
             hint += "" if run.passes.checkpointed else " --set gradient_checkpointing=true"
         raise FinbenchError(
             f"The GPU's memory ran out: by plan this training needs {needed:.1f} GiB of {card.memory:.1f}.",
-            f"{hint}. Where there is a checkpoint, --resume goes on from it.",
+            f"{hint.removesuffix('.')}. {again}",
         ) from fault
 
 

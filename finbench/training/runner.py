@@ -122,8 +122,8 @@ def _decided(recipe: Recipe, data_dir: Path | None, processes: int) -> Prepared:
     run = prepare(recipe, data_dir)
     speedups.check_base(recipe, bases.skeleton(run.base))
     run, again = planning.decided(run, processes)
-    for line in filter(None, (launch.without_cuda(), again)):
-        say(line)
+    if again:
+        say(again)
     return run
 
 
@@ -151,11 +151,12 @@ def _outline(run: Prepared, processes: int) -> dict[str, Any]:
 
 def work(run: Prepared, out: Path, resume: bool) -> None:
     """Train, as one of the processes of a run that owns ``out``; the first one saves the adapter."""
-    folder = out / "checkpoints"
-    with planning.explained(run, environment.processes()), ranks.parting():
-        model, tokenizer = begin(run, run.dtype)
+    folder, processes = out / "checkpoints", environment.processes()
+    with planning.explained(run, processes), ranks.parting():
+        with ranks.refusing_together(), planning.explained(run, processes):  # they wait for one that reads for all
+            model, tokenizer = begin(run, run.dtype)
         checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
-        checkpoint = ranks.gathered(checkpoint)[0]  # they wait here for one that reads the base for all
+        checkpoint = ranks.gathered(checkpoint)[0]
         for line in passed:
             say(line)
         if checkpoint:

@@ -17,6 +17,7 @@ from typing import Any
 from finbench.core import environment
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Recipe
+from finbench.models import bases
 
 # A recipe's word -> transformers' name, bytes of a trained number's two moments on the GPU.
 OPTIMIZERS = {
@@ -33,12 +34,9 @@ def check(recipe: Recipe) -> None:
     """Refuse what this machine, or these together, cannot do."""
     import torch
 
+    environment.check_gpu()
     gpu = torch.cuda.is_available()
-    if gpu and recipe.dtype == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise FinbenchError(
-            f"dtype: {torch.cuda.get_device_name()} does not compute in bfloat16, it is emulated.",
-            "--set dtype=float16, or dtype=auto",
-        )
+    bases.check_dtype(recipe.dtype, "--set dtype=float16, or dtype=auto")
     if recipe.optimizer.startswith("paged_") and not gpu:
         raise FinbenchError(
             f"optimizer: {recipe.optimizer} moves its state from a GPU to this machine's memory, and no GPU is here.",

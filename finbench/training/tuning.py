@@ -22,7 +22,8 @@ from finbench.core.console import quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import digest, write_atomic
 from finbench.core.records import Recipe, Search, Trial
-from finbench.training import batches, planning, preparation, runner
+from finbench.models import bases
+from finbench.training import batches, planning, preparation, runner, speedups
 
 HELD_OUT = 0.2  # share of the train rows, by hash of their source
 MOST_HELD_OUT = 200  # rows a task: more would cost as much as the training
@@ -120,12 +121,17 @@ def _rows(
 ) -> tuple[runner.Prepared, list[runner.Prepared]]:
     """(rows held out, the rows of each rung)."""
     chosen = _untouched(recipe)
+    speedups.check_sharding(recipe, 1)
+    speedups.check(recipe)
     held = runner.prepare(chosen, data_dir, _side(recipe, "held", 1.0))
     sides = [runner.prepare(chosen, data_dir, _side(recipe, "train", share), tell=False) for _, share in rungs]
     for run in sides:
         run.method.check_steps(recipe, run.steps)
-    sides = [planning.decided(run)[0] for run in sides]
-    return held, sides
+    speedups.check_base(recipe, bases.skeleton(held.base))
+    decided = [planning.decided(run) for run in sides]
+    if last := decided[-1][1]:  # that of most rows
+        say(last)
+    return held, [run for run, _ in decided]
 
 
 def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
@@ -155,8 +161,9 @@ def _is_held(source: str, seed: int) -> bool:
 def _trial(run: runner.Prepared, held: runner.Prepared, rung: int) -> Trial:
     from finbench.training.trainer import Diverged
 
-    model, tokenizer = runner.begin(run, run.dtype)
-    with tempfile.TemporaryDirectory() as folder:
+    kept = "The trials that were finished are kept: the same command goes on."
+    with tempfile.TemporaryDirectory() as folder, planning.explained(run, 1, kept):
+        model, tokenizer = runner.begin(run, run.dtype)
         try:
             trainer, _ = runner.fit(run, model, tokenizer, Path(folder))
             loss: float | None = answer_loss(model, tokenizer, held.rows, run.recipe.batch_size)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finbench.core.records import Bits
 from finbench.engines.servable import served_rank, targets
 from finbench.methods import Layer
 from finbench.models import adapters, bases
@@ -61,11 +62,12 @@ class Holding:
         slot = slot_bytes(self.layers, self.endings, self.rank, self.width, gpus)
         return Need(self.weights // gpus, slot)
 
-    @property
-    def in_four_bits(self) -> float:
-        """Bytes of the base with its linear layers in NF4, as the engine hf loads it."""
+    def in_bits(self, bits: Bits) -> float:
+        """Bytes of the base as the engine hf loads it: with its linear layers in so many bits."""
+        if bits == 16:
+            return self.weights
         linear = sum(layer.inputs * layer.outputs for layer in self.layers if layer.ending not in _HEADS)
-        return (self.parameters - linear) * self.width + linear * _NF4
+        return (self.parameters - linear) * self.width + linear * (_NF4 if bits == 4 else 1)
 
 
 def holding(base: bases.Base, folders: Sequence[Path], dtype: str) -> Holding:
