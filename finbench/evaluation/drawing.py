@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from finbench.cards import cardfiles
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Score, Scorecard
+from finbench.core.seal import salted
 from finbench.scoring import metrics
 
 STRATA = ("right", "wrong", "unparsed")
@@ -109,12 +109,12 @@ def draw(card: Scorecard, score: Score, groups: Sequence[Sequence[int]], count: 
     They follow from the seed and from the whole card, so that no two cards are asked the same ones.
     """
     mixed = digest([seed, score.task, digest(card.model_dump(mode="json", by_alias=True))])
-    rng = np.random.default_rng(int(mixed, 16))
     numbers = allocated([len(group) for group in groups], count)
-    return [
-        sorted(rng.choice(np.array(group), size=number, replace=False).tolist()) if number else []
+    drawn = [
+        sorted(group, key=lambda row: salted(f"{mixed} {row}"))[:number]
         for group, number in zip(groups, numbers, strict=True)
     ]
+    return [sorted(rows) for rows in drawn]
 
 
 def estimated(sizes: Sequence[int], drawn: Sequence[int], moved: Sequence[int]) -> float:

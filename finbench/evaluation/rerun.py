@@ -20,6 +20,7 @@ from finbench.evaluation.scored import hear
 from finbench.evaluation.subjects import Candidate, candidates, models_of, start_engine
 from finbench.scoring import prompts, sample_rows
 
+
 @dataclass(frozen=True)
 class Answered:
     """Documents of one task that were asked again, and which read differently; each list by stratum.
@@ -76,7 +77,9 @@ class Answered:
             for name, drawn, size in zip(drawing.STRATA, self.drawn, self.sizes, strict=True)
             if size
         )
-        risks = [f"{share:.0%} false rows pass with probability {shown_chance(self.escape(share))}" for share in _SHARES]
+        risks = [
+            f"{share:.0%} false rows pass with probability {shown_chance(self.escape(share))}" for share in _SHARES
+        ]
         return f"seed {self.seed} drew {of}; {', '.join(risks)}"
 
 
