@@ -94,13 +94,10 @@ def allocated(sizes: Sequence[int], count: int) -> list[int]:
     right = max(-(-count * sizes[0] // max(1, sum(sizes))), -(-count // 2))
     right = min(right, sizes[0], max(count - len(others), 1))
     right = max(right, count - sum(others))
-    drawn, left, room = [right], count - right, sum(others)
-    for size in sizes[1:]:
-        own = min(size, max(round(left * size / room) if room else 0, min(size, left, 1)), left)
-        own = max(own, left - (room - size))  # what comes later cannot take more than there is
-        drawn.append(own)
-        left, room = left - own, room - size
-    return drawn
+    left, (wrong, unparsed) = count - right, sizes[1:]
+    own = max(round(left * wrong / max(1, wrong + unparsed)), left - unparsed, min(1, wrong, left))
+    own = min(own, wrong, left - min(1, unparsed) if left > 1 else left)
+    return [right, own, left - own]
 
 
 def draw(card: Scorecard, score: Score, groups: Sequence[Sequence[int]], count: int, seed: int) -> list[list[int]]:

@@ -154,9 +154,7 @@ def _other_edition(score: Score, task: Task, lm_task: Any, rows: Rows, limit: in
     here, there = set(list(numbers)[:limit]), {str(row["doc"]) for row in rows}
     lacking, more = here - there, there - numbers.keys()
     if len(lacking) > len(more) + math.ceil((0.1 if limit else 0.01) * len(here)):  # first rows move up where some go
-        said = (
-            f"is of rows chosen from those here: {len(lacking):,} of {len(here):,} are left out, {len(more):,} are new"
-        )
+        what = f"is of rows chosen from those here: {len(lacking):,} of {len(here):,} left out, {len(more):,} new"
         outcome.faults.append((f"scores[{task.name}].data.digest", what))
     where = {row["index"]: numbers[row["doc"]] for row in rows if row["doc"] in numbers}
     said = [outcome.said] if outcome.said else []
