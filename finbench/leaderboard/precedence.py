@@ -59,13 +59,13 @@ def way(card: Scorecard) -> str:
 
 def answered(score: Score, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Digest of all answers, where two models cannot have the same ones by chance; nothing else."""
-    said = [stable_json([row.get("answer", row.get("answer_sha256")), row["values"]]) for row in rows]
+    said = [stable_json(row.get("answer", row.get("answer_sha256"))) for row in rows]
     if not said:
         return
     _, wrong, unparsed = drawing.strata(score, rows)
     common = max(Counter(said).values())
     if len(wrong) + len(unparsed) >= _TELLING and len(said) - common >= _TELLING:
-        yield "answers " + digest(said)
+        yield "answers " + digest([said, [row["doc"] for row in rows]])
 
 
 def without_model(card: Scorecard) -> str:
