@@ -390,7 +390,7 @@ def test_nothing_is_added_where_one_card_is_unfit(original: Path, tmp_path: Path
 
 
 def test_cards_of_tasks_that_are_never_shown_are_refused(data: Path, tmp_path: Path) -> None:
-    card = boards.scored(tmp_path, data, ["mini_sentiment"])
+    card = boards.renamed(boards.scored(tmp_path, data, ["mini_sentiment"]), tmp_path / "mini.json")
     with pytest.raises(FinbenchError, match=r"none of its tasks is shown \(mini_sentiment\)") as caught:
         leaderboard.add([card], to=tmp_path / "b")
     assert "finbench eval --tasks sentiment" in caught.value.hint

@@ -103,9 +103,9 @@ def allocated(sizes: Sequence[int], count: int) -> list[int]:
 def draw(card: Scorecard, score: Score, groups: Sequence[Sequence[int]], count: int, seed: int) -> list[list[int]]:
     """The documents of each stratum that are asked again.
 
-    They follow from the seed and from the whole card, so that no two cards are asked the same ones.
+    They follow from the seed and from the whole card, by its seal, so that no two cards are asked the same ones.
     """
-    mixed = digest([seed, score.task, digest(card.model_dump(mode="json", by_alias=True))])
+    mixed = digest([seed, score.task, card.seal])
     numbers = allocated([len(group) for group in groups], count)
     drawn = [
         sorted(group, key=lambda row: salted(f"{mixed} {row}"))[:number]

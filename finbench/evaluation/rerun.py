@@ -77,10 +77,10 @@ class Answered:
             for name, drawn, size in zip(drawing.STRATA, self.drawn, self.sizes, strict=True)
             if size
         )
-        risks = [
-            f"{share:.0%} false rows pass with probability {shown_chance(self.escape(share))}" for share in _SHARES
-        ]
-        return f"seed {self.seed} drew {of}; {', '.join(risks)}"
+        risks = ", ".join(
+            f"{shown_chance(share)} false rows with probability {shown_chance(self.escape(share))}" for share in _SHARES
+        )
+        return f"seed {self.seed} drew {of}; a card passes that has {risks}"
 
 
 _SHARES = (drawing.FALSE, 2 * drawing.FALSE)  # of false rows, of which it is said how probably they pass
@@ -88,7 +88,7 @@ _SHARES = (drawing.FALSE, 2 * drawing.FALSE)  # of false rows, of which it is sa
 
 def shown_chance(chance: float) -> str:
     """A probability that a reader should not take for 0 or 1."""
-    return "0" if chance == 0 else "< 0.1 %" if chance < 0.001 else f"{chance:.1%}".replace("%", " %")
+    return "0" if chance == 0 else "< 0.1 %" if chance < 0.001 else f"{100 * chance:.2g} %"
 
 
 def rerun(

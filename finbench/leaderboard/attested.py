@@ -136,8 +136,8 @@ def attestations(folder: Path, trusted: Path | None = None) -> list[Vouched]:
 
 def _read(path: Path) -> tuple[Attestation, bytes]:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise ValueError("it is larger than any")
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            raise ValueError("it is no file, or larger than any")
         text = path.read_bytes()
         made = Attestation.parse(strict_json(text.decode()), str(path))
         late = datetime.strptime(made.created, _TIME).replace(tzinfo=UTC) > datetime.now(UTC) + timedelta(minutes=10)

@@ -24,7 +24,7 @@ _TELLING = 20  # wrong answers, and answers other than the commonest: two models
 def arrivals(folder: Path) -> dict[str, int]:
     """Place of each card in the order of arrival, by the name of its file without the ending."""
     path = folder / ARRIVALS
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    lines = path.read_text("utf-8", "replace").split("\n") if path.is_file() else []
     return {name: number for number, name in reversed(list(enumerate(filter(None, map(str.strip, lines)))))}
 
 
