@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, constants
@@ -241,3 +242,31 @@ def test_a_moved_branch_is_seen_and_a_pin_stays(published: str, dev_hub: DevHub)
     assert hub.fetch("org/stranger", published).sha == published
     api.create_tag("org/stranger", tag="v1", revision=published)
     assert hub.fetch("org/stranger", "v1").sha == published
+
+
+def test_a_pinned_commit_that_is_answered_by_another_is_refused(
+    dev_hub: DevHub, published: str, lora: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a Hub, or something between it and us, that serves what it likes under the commit that was asked for."""
+    from finbench.hub import client, fetching
+
+    real, pinned = client.api(), "a" * 40
+
+    class Turned:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def repo_info(self, repo: str, revision: str | None = None, **options: Any) -> Any:
+            return real.repo_info(repo, revision=None if revision == pinned else revision, **options)
+
+        def dataset_info(self, repo: str, revision: str | None = None, **options: Any) -> Any:
+            return real.repo_info("org/stranger", **options)
+
+    for module in (client, fetching):
+        monkeypatch.setattr(module, "api", Turned)
+    assert fetching.fetch("org/stranger").sha == published
+    with pytest.raises(FinbenchError, match=f"the Hub answered with commit {published}"):
+        fetching.fetch("org/stranger", pinned)
+    assert client.dataset_sha("org/rows", "main") == published
+    with pytest.raises(FinbenchError, match=f"the Hub answered with commit {published}"):
+        client.dataset_sha("org/rows", pinned)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from finbench.core import seal
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file, stable_json
 from finbench.core.records import Scorecard
-from finbench.evaluation import evaluator, rerun
-from finbench.evaluation.verification import verify
+from finbench.evaluation import drawing, evaluator, rerun
+from finbench.evaluation.verification import Verification, _reproduced, verify
 
 SENTIMENT, HEADLINE = "finbench_mini_sentiment", "finbench_mini_headline"
 ROW = f"samples[{SENTIMENT} 7]"
@@ -381,7 +382,7 @@ def test_half_a_character_is_one_clear_line_in_card_and_rows(card: Path) -> None
 
 def test_a_rerun_is_refused_where_it_could_show_nothing(card: Path) -> None:
     for options in ({"rerun": -1}, {"rerun": 3, "seed": -1}):
-        with pytest.raises(FinbenchError, match="count from 0, got -1"):
+        with pytest.raises(FinbenchError, match="counts from 0, got -1"):
             verify(card, **options)
     bare = json.loads(card.read_text()) | {"samples": None}
     card.write_text(json.dumps(bare | {"seal": seal.card_seal(bare)}))
@@ -402,14 +403,15 @@ def test_a_rerun_is_refused_where_it_could_show_nothing(card: Path) -> None:
         (100, 4, "none"),
     ],
 )
-def test_a_model_in_half_precision_reproduces_49_in_50_and_not_0_in_1(
-    asked: int, moved: int, level: str, card: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rerun.environment, "versions", lambda names: {"torch": "of another time"})
-    monkeypatch.setattr(rerun, "_moved", lambda *arguments: list(range(moved)))
-    found = verify(card, rerun=asked)
+def test_a_model_in_half_precision_reproduces_49_in_50_and_not_0_in_1(asked: int, moved: int, level: str) -> None:
+    rows = [[], list(range(asked)), []]
+    answered = rerun.Answered(SENTIMENT, 0, [0, 150, 0], rows, list(range(moved)), drawing.TOLERATED)
+    found = Verification("card", level="samples-attached")
+    _reproduced([answered], found)
     assert found.level == level
     assert bool(found.faults) == (level == "none")
+    exact = replace(answered, tolerated=0.0)
+    assert (exact.same, exact.chance) == (not moved, False)
 
 
 # ---------------------------------------------------------------- tables of cards that nobody verified

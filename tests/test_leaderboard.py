@@ -12,6 +12,8 @@ import random
 import re
 import shlex
 import shutil
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from finbench.leaderboard import (
     intake,
     page,
     published,
+    signing,
     space,
     tables,
 )
@@ -125,16 +128,15 @@ def test_another_prompt_is_another_task(original: Path) -> None:
     assert all(len(test.rows) == 1 for test in made.tests if "chat" in test.title)
 
 
-def test_of_one_subject_the_newest_card_counts(original: Path) -> None:
+def test_of_one_subject_the_card_that_came_first_counts_whatever_its_date(original: Path) -> None:
     found = entries(original)
     again = found[0].card
-    later = again.provenance.model_copy(update={"created": "2999-01-01T00:00:00Z"})
-    dated = again.model_copy(update={"provenance": later})
-    other = boards.BoardCard("later", dated, found[0].samples, found[0].found, "x")
-    for test in board([*found, other]).tests:
-        keys = [row.entry.key for row in test.rows]
-        assert not {"later", found[0].key} <= set(keys)
-        assert found[0].key not in keys
+    for created in ("2999-01-01T00:00:00Z", "2001-01-01T00:00:00Z"):
+        dated = again.model_copy(update={"provenance": again.provenance.model_copy(update={"created": created})})
+        other = boards.BoardCard("later", dated, found[0].samples, found[0].found, "samples-attached", arrival=9)
+        first = replace(found[0], arrival=0)
+        for test in board([other, first, *found[1:]]).tests:
+            assert "later" not in [row.entry.key for row in test.rows]
 
 
 def test_without_samples_there_is_no_group(original: Path) -> None:
@@ -236,7 +238,7 @@ def test_partial_results_have_a_drawer_of_their_own(original: Path) -> None:
     text = (original / "leaderboard.md").read_text()
     whole, _, partial = text.partition("### Sentiment, partial")
     assert "adapter-3" not in whole
-    assert "| – | adapter-3 | dummy | lora, r 8 |" in partial
+    assert "| – | adapter-3 | tiny | lora, r 8 |" in partial
     assert "first 10 rows" in partial
 
 
@@ -388,7 +390,7 @@ def test_nothing_is_added_where_one_card_is_unfit(original: Path, tmp_path: Path
 
 
 def test_cards_of_tasks_that_are_never_shown_are_refused(data: Path, tmp_path: Path) -> None:
-    card = boards.scored(tmp_path, data, ["mini_sentiment"])
+    card = boards.renamed(boards.scored(tmp_path, data, ["mini_sentiment"]), tmp_path / "mini.json")
     with pytest.raises(FinbenchError, match=r"none of its tasks is shown \(mini_sentiment\)") as caught:
         leaderboard.add([card], to=tmp_path / "b")
     assert "finbench eval --tasks sentiment" in caught.value.hint
@@ -479,9 +481,16 @@ def test_a_trained_adapter_brings_its_recipe_and_can_be_reproduced(llama: Path, 
     card = next(path for path in (tmp_path / "c").glob("*.json") if cardfiles.read(path).subject.adapter)
     with pytest.raises(FinbenchError, match="of one card, here are 2"):
         leaderboard.add([tmp_path / "c"], to=tmp_path / "b", adapter=str(tmp_path / "a"))
-    [added] = leaderboard.add(
-        [card], to=tmp_path / "b", adapter=str(tmp_path / "a"), base=str(llama), rerun=5, data_dir=data
-    )
+    options = {"to": tmp_path / "b", "adapter": str(tmp_path / "a"), "base": str(llama), "data_dir": data}
+    [added] = leaderboard.add([card], rerun=5, **options)
+    assert [entry.level for entry in entries(tmp_path / "b")] == ["samples-attached"]  # nobody vouches for it
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "key"], check=True)
+    with pytest.raises(FinbenchError, match="is not believed here"):
+        leaderboard.add([card], key=tmp_path / "key", **options)
+    (tmp_path / "b" / signing.SIGNERS).write_text(f"me@example.org {(tmp_path / 'key.pub').read_text()}")
+    with pytest.raises(FinbenchError, match="it would show too little: .* 2 documents"):
+        leaderboard.add([card], key=tmp_path / "key", rerun=2, **options)
+    assert leaderboard.add([card], key=tmp_path / "key", **options) == [added]
     [entry] = entries(tmp_path / "b")
     assert entry.level == "reproduced"
     assert entry.trained

@@ -15,6 +15,7 @@ from finbench.cli.evaluation import scored
 
 Cards = Annotated[list[Path], "Scorecards (.json), or folders of them."]
 CardBase = Annotated[str | None, "The card's base, where bases.yaml does not know it."]
+Rerun = Annotated[str, "Documents of each task to ask the model again; auto: as many as it takes."]
 Tasks = Annotated[str | None, "Only these tasks, by comma."]
 Board = Annotated[Path, typer.Argument(help="Leaderboard folder, with scorecards/ in it.")]
 
@@ -40,10 +41,10 @@ def compare(
 
 def verify(
     card: Annotated[Path, "Scorecard (.json), its samples beside it."],
-    rerun: Annotated[int, "Documents of each task to ask the model again."] = 0,
+    rerun: Rerun = "0",
     adapter: Annotated[str | None, "The card's adapter, for --rerun."] = None,
     base: CardBase = None,
-    seed: Annotated[int, "Seed of the documents to ask again."] = 0,
+    seed: Annotated[int | None, "Seed of an earlier rerun, to repeat it; else drawn when asked."] = None,
     data_dir: DataDir = None,
 ) -> Found:
     """Recompute everything in a scorecard that can be recomputed; exit 1 and name the field if anything is wrong."""
@@ -113,12 +114,15 @@ def board_add(
     to: Annotated[Path, "Leaderboard folder."] = Path("leaderboards"),
     adapter: Annotated[str | None, "The card's adapter: its training record is added."] = None,
     base: CardBase = None,
-    rerun: Annotated[int, "Ask the model this many documents of each task again."] = 0,
+    rerun: Rerun = "0",
+    key: Annotated[Path | None, "Private key of a maintainer, who vouches for the rerun by it."] = None,
     name: Annotated[str | None, "Name of the subject, for lm-eval's output."] = None,
     data_dir: DataDir = None,
 ) -> Found:
     """Verify cards and copy them; refused: whatever cannot be recomputed, and texts that may not be published."""
-    added = leaderboard.add(cards, to=to, adapter=adapter, base=base, rerun=rerun, name=name, data_dir=data_dir)
+    added = leaderboard.add(
+        cards, to=to, adapter=adapter, base=base, rerun=rerun, key=key, name=name, data_dir=data_dir
+    )
     said = [*(f"Added: {path}" for path in added), f"Next: finbench leaderboard build {to}"]
     return Found([str(path) for path in added], lambda: typer.echo("\n".join(said)))
 
@@ -126,13 +130,14 @@ def board_add(
 def board_build(
     folder: Board = Path("leaderboards"),
     check: Annotated[bool, "--check", "Write nothing; exit 1 if a card is unfit or a file is stale."] = False,
+    trusted: Annotated[Path | None, "Leaderboard whose keys and order of arrival are believed: of main."] = None,
     pictures: Annotated[Path | None, "Folder for PNGs of score against cost."] = None,
     export: Annotated[
         Path | None, "Folder for what goes to the Hub: dataset/ (cards, table) and space/ (page)."
     ] = None,
 ) -> Found:
     """Verify every card, then write leaderboard.md, leaderboard.csv and index.html."""
-    made = leaderboard.build(folder, check=check)
+    made = leaderboard.build(folder, check=check, trusted=trusted)
     drawn = leaderboard.pictures(folder, pictures) if pictures else []
     if export and not made.stale:
         leaderboard.publication(folder, export)

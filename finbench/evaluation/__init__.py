@@ -2,7 +2,7 @@
 
 Read in this order: ``subjects`` (who), ``preflight`` (by which engine), ``evaluator`` (the whole run), ``journal``
 (answers so far), ``scored`` (one score). ``verification`` and ``rescoring``, of cards of earlier versions, use
-``rescore`` (without the model) and ``rerun`` (with it).
+``rescore`` (without the model) and ``rerun`` (with it, on documents that ``drawing`` chose).
 """
 
 from __future__ import annotations
@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.evaluation import preflight
+    from finbench.evaluation import drawing, preflight
     from finbench.evaluation.check import check_tasks
     from finbench.evaluation.doctor import DoctorLine, examine_machine
     from finbench.evaluation.evaluator import evaluate
     from finbench.evaluation.harness import run_lm_eval
     from finbench.evaluation.lmeval import import_card
     from finbench.evaluation.newtask import NewTask, new_task
+    from finbench.evaluation.rerun import Answered
     from finbench.evaluation.rescoring import Rescored, rescore_cards
-    from finbench.evaluation.subjects import Candidate, candidates
+    from finbench.evaluation.subjects import DUMMY, Candidate, candidates
     from finbench.evaluation.verification import Verification, verify
 else:
     __getattr__ = face(__name__)
 
 __all__ = [
+    "DUMMY",
+    "Answered",
     "Candidate",
     "DoctorLine",
     "NewTask",
@@ -33,6 +36,7 @@ __all__ = [
     "Verification",
     "candidates",
     "check_tasks",
+    "drawing",
     "evaluate",
     "examine_machine",
     "import_card",

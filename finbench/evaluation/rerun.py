@@ -1,4 +1,4 @@
-"""Ask the model again: a seeded choice of a card's documents, answered anew and compared."""
+"""Ask the model again: some of a card's documents, drawn when asked, are answered anew and compared."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from finbench.cards import cardfiles
 from finbench.core import catalog, environment
 from finbench.core.console import quiet
@@ -16,51 +14,96 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
 from finbench.core.records import UNKNOWN, Score, Scorecard
 from finbench.core.settings import Evaluation
-from finbench.evaluation import preflight, profiles
+from finbench.evaluation import drawing, preflight, profiles
 from finbench.evaluation.rescore import chosen_rows
 from finbench.evaluation.scored import hear
 from finbench.evaluation.subjects import Candidate, candidates, models_of, start_engine
 from finbench.scoring import prompts, sample_rows
 
-TOLERATED = 0.02  # share of readings that may differ in half precision or on other versions
-
 
 @dataclass(frozen=True)
 class Answered:
-    """Documents of one task that were asked again: how many, which read differently, how many may.
+    """Documents of one task that were asked again, and which read differently; each list by stratum.
 
-    ``chance``: more differ than may, but so few were asked that it may be the order of additions all the same.
+    ``sizes``: documents that the card counts right, wrong and unparsed; ``tolerated``: share that may differ.
     """
 
     task: str
-    asked: int
+    seed: int
+    sizes: list[int]
+    rows: list[list[int]]
     moved: list[int]
-    allowed: int
-    chance: bool = False
+    tolerated: float
+
+    @property
+    def asked(self) -> int:
+        """Documents, of all strata."""
+        return sum(map(len, self.rows))
+
+    @property
+    def drawn(self) -> list[int]:
+        """Documents of each stratum."""
+        return [len(group) for group in self.rows]
 
     @property
     def same(self) -> bool:
         """No more differ than may."""
-        return len(self.moved) <= self.allowed
+        return self._passes([sum(row in group for row in self.moved) for group in self.rows])
+
+    @property
+    def chance(self) -> bool:
+        """One more differs than may, where it may be the order of additions all the same."""
+        counts = [sum(row in group for row in self.moved) for group in self.rows]
+        less = [[count - (at == one) for at, count in enumerate(counts)] for one, own in enumerate(counts) if own]
+        return bool(self.tolerated) and not self.same and any(map(self._passes, less))
+
+    def _passes(self, moved: Sequence[int]) -> bool:
+        return drawing.estimated(self.sizes, self.drawn, moved) <= self.tolerated + 1e-9
+
+    def escape(self, false: float) -> float:
+        """Probability that a card passes of which the share ``false`` of the rows is false."""
+        return drawing.escape(self.sizes, self.drawn, false, self.tolerated)
 
     @property
     def said(self) -> str:
         """The outcome in words."""
         return f"{self.asked - len(self.moved)} of {self.asked} documents read the same when asked again"
 
+    @property
+    def strength(self) -> str:
+        """What was drawn, and what a forger risked."""
+        of = ", ".join(
+            f"{drawn:,} of {size:,} {name}"
+            for name, drawn, size in zip(drawing.STRATA, self.drawn, self.sizes, strict=True)
+            if size
+        )
+        risks = ", ".join(
+            f"{shown_chance(share)} false rows with probability {shown_chance(self.escape(share))}" for share in _SHARES
+        )
+        return f"seed {self.seed} drew {of}; a card passes that has {risks}"
+
+
+_SHARES = (drawing.FALSE, 2 * drawing.FALSE)  # of false rows, of which it is said how probably they pass
+
+
+def shown_chance(chance: float) -> str:
+    """A probability that a reader should not take for 0 or 1."""
+    return "0" if chance == 0 else "< 0.1 %" if chance < 0.001 else f"{100 * chance:.2g} %"
+
 
 def rerun(
     card: Scorecard,
     by_task: Mapping[str, Sequence[dict[str, Any]]],
-    count: int,
+    count: int | None,
     *,
     adapter: str | None = None,
     base: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     data_dir: Path | None = None,
 ) -> list[Answered]:
-    """Answer ``count`` documents of each task again, chosen by ``seed``, and compare the readings with the rows.
+    """Answer ``count`` documents of each task again and compare the readings with the rows; None: as many as it takes.
 
+    They are drawn by ``seed``, else by one that nobody knew before: see ``finbench.evaluation.drawing``.
     ``adapter`` and ``base`` say where the model is, as for ``finbench eval``, where the card does not say enough.
     In float32 with the same versions none may differ; elsewhere one in fifty, for the order of additions moves
     a few, and one more than that is left open. Raises FinbenchError where the model or the data are not to be had, or
@@ -71,15 +114,18 @@ def rerun(
     lm_tasks = prompts.load(tasks, data_dir, card.shots, card.seed, chosen_rows(card))
     engine = engine_of(card, lm_tasks, adapter, base)
     same_versions = card.provenance.packages == environment.versions(environment.packages(card.engine))
-    exact = same_versions and engine.dtype in ("float32", "none")
+    tolerated = 0.0 if same_versions and engine.dtype in ("float32", "none") else drawing.TOLERATED
+    seed = drawing.new_seed() if seed is None else seed
     found = []
     try:
         for score in card.scores:
-            chosen = set(np.random.default_rng(seed).choice(score.n, size=min(count, score.n), replace=False).tolist())
+            groups = drawing.strata(score, by_task[score.task])
+            sizes = [len(group) for group in groups]
+            many = drawing.needed(sizes, tolerated) if count is None else count
+            rows = drawing.draw(card, score, groups, many, seed)
+            chosen = {row for group in rows for row in group}
             moved = _moved(card, score, by_task[score.task], lm_tasks[score.task], engine, chosen)
-            allowed = 0 if exact else int(TOLERATED * len(chosen))
-            chance = not exact and len(moved) == allowed + 1
-            found.append(Answered(score.task, len(chosen), moved, allowed, chance))
+            found.append(Answered(score.task, seed, sizes, rows, moved, tolerated))
     finally:
         engine.close()
     return found

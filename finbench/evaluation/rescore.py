@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,7 +90,7 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     if found.digest != score.data.digest:
         hashes = {salted(prompts.shown(lm_task, doc)) for doc in docs}
         if not task.shipped and hashes != {row["doc"] for row in rows}:
-            return _other_edition(score, task, lm_task, rows)
+            return _other_edition(score, task, lm_task, rows, card.limit)
         outcome.faults.append((f"scores[{task.name}].data.digest", "is not that of the same documents here"))
     scored = again(task, lm_task, rows, {row["index"]: row["index"] for row in rows})
     for row in rows:
@@ -142,11 +143,19 @@ def again(task: Task, lm_task: Any, rows: Rows, where: Mapping[int, int]) -> dic
     return found
 
 
-def _other_edition(score: Score, task: Task, lm_task: Any, rows: Rows) -> Outcome:
-    """Rows of another edition of the set: neither side is wrong, but what both have must read the same."""
+def _other_edition(score: Score, task: Task, lm_task: Any, rows: Rows, limit: int | None) -> Outcome:
+    """Rows of another edition of the set: neither side is wrong, but what both have must read the same.
+
+    Rows that somebody chose are no edition: one that lacks many of the rows here has about as many others.
+    """
     outcome = without_data(score, task, rows)
     docs = prompts.rows(lm_task, "test")
     numbers = {salted(prompts.shown(lm_task, doc)): number for number, doc in enumerate(docs)}
+    here, there = set(list(numbers)[:limit]), {str(row["doc"]) for row in rows}
+    lacking, more = here - there, there - numbers.keys()
+    if len(lacking) > len(more) + math.ceil((0.1 if limit else 0.01) * len(here)):  # first rows move up where some go
+        what = f"is of rows chosen from those here: {len(lacking):,} of {len(here):,} left out, {len(more):,} new"
+        outcome.faults.append((f"scores[{task.name}].data.digest", what))
     where = {row["index"]: numbers[row["doc"]] for row in rows if row["doc"] in numbers}
     said = [outcome.said] if outcome.said else []
     outcome.said = "; ".join([*said, f"the {len(docs):,} rows here are another edition of {task.set}"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,8 @@ from finbench.cards import RowsByTask, cardfiles
 from finbench.core import catalog, owntasks, paths, seal
 from finbench.core.errors import FinbenchError
 from finbench.core.records import Answers, Measure, Score, Scorecard, Task
+from finbench.evaluation import drawing, rescore
 from finbench.evaluation import rerun as again
-from finbench.evaluation import rescore
 from finbench.evaluation.notes import contradictions
 from finbench.evaluation.preflight import ENDPOINTS
 from finbench.evaluation.subjects import DUMMY
@@ -37,6 +38,7 @@ Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
 _KEYS = {"task", "index", "doc", "cluster", "values"}  # of a sample row, and its answer
 _GENERATED = {"reasoning_tokens", "answer_tokens", "truncated"}  # of a row beside them, where answers were generated
 _EXACT = 1e-9  # scores are sums of the same numbers: equal up to rounding
+_CLOCKS = timedelta(minutes=10)  # by which clocks may differ
 _ENDS = 1e-7  # intervals come of the same seed; libraries differ in the last digits of Student's t
 
 
@@ -57,6 +59,7 @@ class Verification:
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     level: Level = "none"
+    asked: list[again.Answered] = field(default_factory=list)  # the model was asked again
 
     def fault(self, place: str, message: str) -> None:
         """Note a fault, once."""
@@ -72,21 +75,22 @@ class Verification:
 def verify(
     card: Path | str,
     *,
-    rerun: int = 0,
+    rerun: int | str = 0,
     adapter: str | None = None,
     base: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     data_dir: Path | None = None,
 ) -> Verification:
     """Check a scorecard against its samples, the tasks, the data that lie here and, with ``rerun``, the model.
 
-    ``rerun`` documents of each task, chosen by ``seed``, are answered again by the model that the card names;
-    ``adapter`` and ``base`` say where it is, as for ``finbench eval``. Raises FinbenchError for a card that is
-    not there, and for a model or data that a rerun needs and that are not.
+    ``rerun`` documents of each task (``auto``: as many as it takes) are answered again by the model that the card
+    names. They are drawn when asked; ``seed`` is that of an earlier rerun, to repeat it. ``adapter`` and ``base`` say
+    where the model is, as for ``finbench eval``. Raises FinbenchError for a card that is not there, and for a model or
+    data that a rerun needs and that are not.
     """
-    path = Path(card)
-    if rerun < 0 or seed < 0:
-        raise FinbenchError(f"--rerun and --seed count from 0, got {min(rerun, seed)}.", "finbench verify --help")
+    path, count = Path(card), drawing.wanted(rerun)
+    if seed is not None and seed < 0:
+        raise FinbenchError(f"--seed counts from 0, got {seed}.", "Leave it out: then nobody can know what is asked.")
     found = Verification(str(path))
     raw = cardfiles.raw(path)
     try:
@@ -115,27 +119,32 @@ def verify(
             _data(parsed, by_task, data_dir, found)
     if not found.faults:
         found.level = "self-reported" if by_task is None else "samples-attached"
-    if rerun and not found.faults:
+    if count != 0 and not found.faults:
         if by_task is None:
             raise FinbenchError(
                 f"{path} has no samples, with which new answers could be compared.",
                 "Leave --rerun out, or score the subject again: finbench eval",
             )
-        answered = again.rerun(parsed, by_task, rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
+        answered = again.rerun(parsed, by_task, count, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
         _reproduced(answered, found)
+        if parsed.engine == "dummy" and found.level == "reproduced":
+            found.level = "samples-attached"
+            found.notes.append("the dummy engine has no model, so that it answers the same says nothing")
     return found
 
 
 def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None:
     """The level that new answers give: a few that differ among too few are neither a fault nor a reproduction."""
+    found.asked += answered
     for task in answered:
         shown = ", ".join(map(str, task.moved[:10])) + (" …" if len(task.moved) > 10 else "")
         if task.same:
-            found.checks.append(f"{task.task}: {task.said}")
+            found.checks += [f"{task.task}: {task.said}", f"{task.task}: {task.strength}"]
         elif task.chance:
             found.notes.append(f"{task.task}: {task.said} (not {shown}), too few to decide: raise --rerun")
         else:
-            found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} (allowed: {task.allowed})")
+            may = f"allowed: {task.tolerated:.0%}" if task.tolerated else "none may differ"
+            found.fault(f"samples[{task.task}].values", f"{task.said}; not the same: {shown} ({may}; seed {task.seed})")
     found.level = "none" if found.faults else "reproduced" if all(task.same for task in answered) else found.level
 
 
@@ -147,7 +156,8 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
         if type(read) is not type(written) and not (isinstance(read, float) and type(written) is int):
             found.fault(place, f"is written as {written!r}, which other readers do not take for {read!r}")
     try:
-        card.provenance.when()
+        if card.provenance.when() > datetime.now(UTC) + _CLOCKS:
+            found.fault("provenance.created", f"is {card.provenance.created}, which is yet to come")
     except FinbenchError as fault:
         found.fault("provenance.created", fault.message)
     if card.engine == "dummy" and card.subject.base != DUMMY:
@@ -157,7 +167,7 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
     else:
         for place in seal.edited(raw):
             found.fault(place, "was edited after the card was written")
-    if card.origin == "finbench" and cardfiles.run_key(card) != card.run_key:
+    if cardfiles.run_key(card) != card.run_key:
         found.fault("run_key", "does not follow from subject, settings and versions: one of them was edited")
     found.checks.append("seal and run key")
 

@@ -268,10 +268,13 @@ def data_explained(path: str) -> Iterator[None]:
 
 
 def dataset_sha(path: str, ref: str) -> str:
-    """The commit that a branch of a data set's repository is at."""
+    """The commit that a branch of a data set's repository is at; of a commit itself."""
     try:
         with explained(address(path, "dataset")):
-            return str(api().dataset_info(path, revision=ref, timeout=10).sha)
+            found = str(api().dataset_info(path, revision=ref, timeout=10).sha)
+            if re.fullmatch("[0-9a-f]{40}", ref) and found != ref:
+                raise FinbenchError(f"hub:{path}@{ref}: the Hub answered with commit {found}.", "Is HF_ENDPOINT right?")
+            return found
     except Unreachable as fault:
         fault.hint = "Repeat the command with a network."
         raise

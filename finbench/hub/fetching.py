@@ -54,6 +54,8 @@ def fetch(repo: str, revision: str | None = None) -> Fetched:
             sha = str(api().repo_info(repo, revision=revision, timeout=10).sha)
             if not _SHA.fullmatch(sha):
                 raise FinbenchError(f"{sentence(wanted)}: the Hub names no commit.", "Is HF_ENDPOINT right?")
+            if pinned and sha != pinned:
+                raise FinbenchError(f"{sentence(wanted)}: the Hub answered with commit {sha}.", "Is HF_ENDPOINT right?")
             if not place.whole(sha):
                 place.download(sha, _chosen(items(repo, "model", sha, most=MOST_FILES), sentence(wanted)))
     except Unreachable:

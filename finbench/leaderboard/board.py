@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
 from finbench.core.records import Score, Scorecard
 from finbench.evaluation import Verification, verify
-from finbench.leaderboard import attested
+from finbench.leaderboard import attested, precedence
 from finbench.leaderboard.attested import AttestedAdapter
 from finbench.scoring import (
     RESAMPLES,
@@ -67,6 +67,13 @@ class BoardCard:
     found: Verification
     level: str
     trained: AttestedAdapter | None = None
+    arrival: int | None = None  # place in the order in which cards were added; None: it is not in it
+    shown: str = ""  # its subject's name, where another subject has the same
+
+    @property
+    def name(self) -> str:
+        """Of its subject, unlike that of any other on the board."""
+        return self.shown or self.card.subject.name
 
     @property
     def machine(self) -> str:
@@ -148,31 +155,40 @@ class Board:
         return [test for test in self.tests if test.score.family == name]
 
 
-def entries(folder: Path) -> list[BoardCard]:
-    """Every card of ``folder/scorecards``, verified; FinbenchError naming each one in which something is wrong."""
-    place = folder / SCORECARDS
+def entries(folder: Path, trusted: Path | None = None) -> list[BoardCard]:
+    """Every card of ``folder/scorecards``, verified; FinbenchError naming each one in which something is wrong.
+
+    ``trusted``: the folder whose keys and order of arrival are believed; default: the leaderboard's own.
+    """
     found, faults = [], []
-    for path in cardfiles.expand([place]):
+    vouched, order = attested.attestations(folder, trusted), precedence.arrivals(trusted or folder)
+    for path in cardfiles.expand([folder / SCORECARDS]):
         if older := _older(cardfiles.read(path)):
             say(f"{path.name} is left out: it is of an older version of {older}. Score its subject again to rank it.")
             continue
         checked = verify(path, data_dir=folder / ".none")  # data on this machine must not decide
+        card = cardfiles.read(path)
+        if no_model := precedence.without_model(card):
+            checked.fault("engine", no_model)
         if checked.faults:
             faults += [f"{path.name}: {fault.field} {fault.message}" for fault in checked.faults[:3]]
             continue
-        card = cardfiles.read(path)
+        samples = cardfiles.rows_by_task(path, card)
         found.append(
             BoardCard(
                 key=path.stem,
                 card=card,
-                samples=cardfiles.rows_by_task(path, card),
+                samples=samples,
                 found=checked,
-                level=attested.level(folder, path, checked.level),
+                level=attested.level(path, card, samples, checked, vouched),
                 trained=attested.trained(folder, card.subject),
+                arrival=order.get(path.stem),
             )
         )
     if faults:
-        raise FinbenchError("\n".join(faults), f"See all that is wrong: finbench verify {place}/CARD.json")
+        raise FinbenchError(
+            "\n".join(faults), f"See all that is wrong: finbench verify {folder / SCORECARDS}/CARD.json"
+        )
     return found
 
 
@@ -185,6 +201,7 @@ def _older(card: Scorecard) -> str:
 def board(found: Sequence[BoardCard]) -> Board:
     """Tests of the entries, each with its rows in order, in tied groups and with its Pareto fronts."""
     tests: dict[str, BoardTest] = {}
+    found = _told_apart(found)
     for entry in found:
         for score in entry.card.scores:
             if score.family not in FAMILIES or score.task not in catalog.tasks():
@@ -196,7 +213,7 @@ def board(found: Sequence[BoardCard]) -> Board:
             test.whole = test.whole or (whole and score.data.share is None)
             test.rows.append(BoardRow(entry, score))
     for test in tests.values():
-        test.rows = _newest(test.rows)
+        test.rows = _counting(test.rows)
         _place(test)
     return Board(list(found), sorted(tests.values(), key=_order))
 
@@ -208,22 +225,53 @@ def _order(test: BoardTest) -> tuple[Any, ...]:
     return (family, *kind, -len(test.rows), test.task, test.title, test.key)
 
 
-def _newest(rows: Sequence[BoardRow]) -> list[BoardRow]:
-    """One row for each subject and way of computing: that of its newest card."""
+def _told_apart(found: Sequence[BoardCard]) -> list[BoardCard]:
+    """The cards; subjects that share a name get part of their identity behind it."""
+    named: dict[str, set[str]] = {}
+    for entry in found:
+        named.setdefault(precedence.spoken(entry.card.subject), set()).add(precedence.identity(entry.card.subject))
+    return [
+        replace(entry, shown=f"{entry.card.subject.name} ({precedence.identity(entry.card.subject)[:6]})")
+        if len(named[precedence.spoken(entry.card.subject)]) > 1
+        else entry
+        for entry in found
+    ]
+
+
+def _counting(rows: Sequence[BoardRow]) -> list[BoardRow]:
+    """One row for each subject and way of computing: that of the strongest evidence, of these the one that came first.
+
+    A card that says of itself that it is newer replaces nothing. The answers of another card under another name count
+    once, for the one that came first. FinbenchError where nothing tells which did.
+    """
     kept: dict[str, BoardRow] = {}
-    for row in sorted(rows, key=lambda row: (row.entry.card.provenance.created, row.entry.key)):
-        card = row.entry.card
-        who = card.subject.model_dump(include={"adapter", "bits", "kind", "seed"})
-        same = {**who, "base": card.subject.base.fingerprint, "how": [card.engine, card.dtype, card.form, card.origin]}
-        if card.generation is not None:  # of one way to put the question; it may be sampled in several
-            same["generation"] = card.generation.model_dump()
-        kept[digest(same)] = row
-    return list(kept.values())
+    for row in sorted(rows, key=lambda row: (-precedence.STRENGTH[row.entry.level], *_arrived(row.entry))):
+        card, task = row.entry.card, row.score.task
+        marks = [precedence.way(card), *precedence.answered(row.score, row.entry.samples.get(task, []))]
+        first = next((kept[mark] for mark in marks if mark in kept), None)
+        for mark in marks if first is None else ():
+            kept[mark] = row
+        if first is None:
+            continue
+        one, other, name = first.entry, row.entry, catalog.tasks()[task].name.removeprefix(catalog.PREFIX)
+        equal = precedence.STRENGTH[one.level] == precedence.STRENGTH[other.level]
+        if equal and one.arrival is None and other.arrival is None:
+            raise FinbenchError(
+                f"{one.key}.json and {other.key}.json are of one subject or have the same answers on {name}, "
+                "and nothing tells which was first.",
+                f"Write {one.key} or {other.key} into {precedence.ARRIVALS}, or take one of the two out.",
+            )
+        say(f"{other.key}.json does not count on {name}: {one.key}.json of the same subject or answers does.")
+    return list({id(row): row for row in kept.values()}.values())
+
+
+def _arrived(entry: BoardCard) -> tuple[float, str]:
+    return (math.inf if entry.arrival is None else entry.arrival, entry.key)
 
 
 def _place(test: BoardTest) -> None:
     sign = 1 if test.lower_is_better else -1
-    test.rows.sort(key=lambda row: (sign * row.score.main.value, row.entry.card.subject.name, row.entry.key))
+    test.rows.sort(key=lambda row: (sign * row.score.main.value, row.entry.name, row.entry.key))
     if test.ranked:
         samples = [row.entry.samples.get(test.score.task, []) for row in test.rows]
         for row, group in zip(test.rows, tied(test.score, samples), strict=True):

@@ -37,11 +37,12 @@ class Built:
         }
 
 
-def build(folder: Path = Path("leaderboards"), *, check: bool = False) -> Built:
+def build(folder: Path = Path("leaderboards"), *, check: bool = False, trusted: Path | None = None) -> Built:
     """Write ``leaderboard.md``, ``leaderboard.csv`` and ``index.html`` (beyond 200 cards ``details/`` too).
 
     Every card is verified first. With ``check`` nothing is written: cards with restricted texts and files that are not
     what the cards give are a FinbenchError; ``stale`` names the files. Raises FinbenchError for a folder without cards.
+    ``trusted``: a leaderboard whose keys and order of arrival are believed, not those in ``folder``.
     """
     _has_cards(folder)
     if check:  # texts first: a card that holds some must go, whatever else is wrong with it
@@ -52,7 +53,7 @@ def build(folder: Path = Path("leaderboards"), *, check: bool = False) -> Built:
         ]
         if faults:
             raise FinbenchError("\n".join(faults), "Take these cards out of the pull request.")
-    made, blocks = board(entries(folder)), published.read(folder)
+    made, blocks = board(entries(folder, trusted)), published.read(folder)
     files = {
         "leaderboard.md": tables.markdown(made, blocks),
         "leaderboard.csv": tables.table(made),

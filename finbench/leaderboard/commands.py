@@ -45,9 +45,9 @@ def reproduce(entry: BoardCard) -> Steps:
         steps.append(("Score its answers again", "finbench card import lm-eval-output"))
     else:
         steps.append(("Run the same tasks", _evaluation(card, folder)))
-    again = f"finbench verify {file} --rerun 50" + (f" --adapter {folder}" if folder else "")
+    again = f"finbench verify {file} --rerun auto" + (f" --adapter {folder}" if folder else "")
     steps.append(("Recompute every number of the card from its samples", f"finbench verify {file}"))
-    steps.append(("Ask the model again, 50 documents a task", again))
+    steps.append(("Ask the model again", again))
     return Steps(steps, recipe)
 
 

@@ -6,18 +6,18 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from finbench.cards import cardfiles
 from finbench.core import catalog
+from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file, write_atomic
 from finbench.core.records import Scorecard
 from finbench.core.seal import leaves
-from finbench.evaluation import import_card, verify
-from finbench.leaderboard import attested
+from finbench.evaluation import drawing, import_card, verify
+from finbench.leaderboard import attested, precedence
 from finbench.leaderboard.board import FAMILIES, SCORECARDS
 
 _KEYS = {"task", "index", "doc", "cluster", "values", "answer", "answer_sha256"}
@@ -32,20 +32,25 @@ def add(
     to: Path = Path("leaderboards"),
     adapter: str | None = None,
     base: str | None = None,
-    rerun: int = 0,
+    rerun: int | str = 0,
+    key: Path | None = None,
     name: str | None = None,
     data_dir: Path | None = None,
 ) -> list[Path]:
     """Verify scorecards, or what stock lm-eval wrote, and copy them with their samples to ``to/scorecards``.
 
     ``adapter`` (a reference as for ``finbench eval``) adds its training record; with ``rerun`` that many documents a
-    task are asked again, and the card counts as reproduced. ``name`` is the subject's, for lm-eval's output. Raises
-    FinbenchError for a card in which anything is wrong, that holds restricted texts, or whose tasks are never shown.
-    Nothing is copied unless every card is fit.
+    task (``auto``: as many as it takes) are asked again. ``key``, a private key of OpenSSH that the leaderboard
+    believes, signs what they showed, and the card counts as reproduced. ``name`` is the subject's, for lm-eval's
+    output. Raises FinbenchError for a card in which anything is wrong, that holds restricted texts, or whose tasks are
+    never shown. Nothing is copied unless every card is fit.
     """
     with tempfile.TemporaryDirectory() as scratch:
         paths = [path for source in sources for path in _cards(Path(source), Path(scratch), name, data_dir)]
-        if (adapter or rerun) and len(paths) != 1:
+        if key and drawing.wanted(rerun) == 0:
+            rerun = drawing.AUTO
+        asked = drawing.wanted(rerun) != 0
+        if (adapter or asked) and len(paths) != 1:
             raise FinbenchError(f"--adapter and --rerun are of one card, here are {len(paths)}.", "Add one at a time.")
         faults = [f"{path.name}: {fault}" for path in paths for fault in check(path, data_dir=data_dir)]
         if faults:
@@ -54,18 +59,20 @@ def add(
                 mend = "Evaluate it on tasks that are shown: finbench eval --tasks sentiment; "
                 mend += "see them all: finbench tasks list"
             raise FinbenchError("\n".join(faults), mend)
-        if rerun:
-            found = verify(paths[0], rerun=rerun, adapter=adapter, base=base, data_dir=data_dir)
-            if found.level != "reproduced":
-                said = [f"{fault.field} {fault.message}" for fault in found.faults] or found.notes
-                raise FinbenchError("Not reproduced: " + "\n".join(said), "finbench verify CARD --rerun 50")
+        if key:  # before the model is asked, which may take hours
+            attested.can_sign(to, key, cardfiles.read(paths[0]))
+        found = verify(paths[0], rerun=rerun, adapter=adapter, base=base, data_dir=data_dir) if asked else None
+        if found and found.level != "reproduced":
+            said = [f"{fault.field} {fault.message}" for fault in found.faults] or found.notes
+            raise FinbenchError("Not reproduced: " + "\n".join(said), "finbench verify CARD --rerun auto")
         added = [_copy(path, to / SCORECARDS) for path in paths]
         if adapter is not None:
             attested.keep_training(to, adapter, cardfiles.read(paths[0]).subject)
-        if rerun:
-            now, sha = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), sha256_file(added[0])
-            made = attested.Rerun(card=added[0].name, sha256=sha, documents=rerun, seed=0, created=now)
-            attested.keep_rerun(to, made)
+        if found and key:
+            say(f"Signed: {attested.attest(to, added[0], found, key)}")
+        elif found:
+            say("The model answered the same. That gives no badge unless a maintainer signs it: --key FILE")
+        precedence.arrived(to, [path.stem for path in added])
     return added
 
 
@@ -110,6 +117,7 @@ def check(path: Path, *, data_dir: Path | None = None) -> list[str]:
     faults = texts + [f"{fault.field} {fault.message}" for fault in found.faults]
     if faults:
         return faults
+    faults += [f"engine {fault}" for fault in [precedence.without_model(card)] if fault]
     faults += [
         f"{where} is no name: {len(str(value))} characters"
         for where, value in leaves(card.subject.model_dump())

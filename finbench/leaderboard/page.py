@@ -26,7 +26,9 @@ MANY = 200  # cards
 LEVELS = {
     "self-reported": "no samples: rests on the word of its author",
     "samples-attached": "every number follows from the samples beside the card",
-    "reproduced": "the model was asked again and answered the same",
+    "reproduced": "a maintainer asked the model again, on documents that nobody knew before, and signed that it "
+    "answered the same",
+    "revoked": "the key that signed its rerun is not believed any more: no more than samples-attached",
 }
 
 
@@ -104,7 +106,7 @@ def _card(entry: BoardCard) -> dict[str, Any]:
     return {
         "key": entry.key,
         "who": digest(same | {"base": subject.base.fingerprint})[:10],
-        "name": subject.name,
+        "name": entry.name,
         "base": subject.base.alias,
         "kind": subject.kind,
         "method": subject.method or subject.kind,

@@ -11,10 +11,12 @@ from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import folder_atomic
 from finbench.hub import Kind
-from finbench.leaderboard.attested import ADAPTERS, RERUNS
+from finbench.leaderboard.attested import ADAPTERS, ATTESTATIONS
 from finbench.leaderboard.board import SCORECARDS
 from finbench.leaderboard.building import DETAILS, build
+from finbench.leaderboard.precedence import ARRIVALS
 from finbench.leaderboard.published import FILE
+from finbench.leaderboard.signing import REVOKED, SIGNERS
 from finbench.publishing import Pushed
 
 # Cards are evidence: one that is published stays. Of the page what does not belong to it goes, and what the Hub puts
@@ -39,8 +41,10 @@ def gather(folder: Path, repo: str | None = None) -> tuple[dict[Kind, dict[str, 
         "dataset_page": hub.page(repo, "dataset") if repo else None,
         "space_page": hub.page(repo, "space") if repo else None,
     }
-    kept = [path for name in (SCORECARDS, ADAPTERS) for path in sorted((folder / name).rglob("*")) if path.is_file()]
-    kept += [folder / name for name in ("leaderboard.csv", RERUNS, FILE) if (folder / name).is_file()]
+    folders = (SCORECARDS, ADAPTERS, ATTESTATIONS)
+    kept = [path for name in folders for path in sorted((folder / name).rglob("*")) if path.is_file()]
+    beside = ("leaderboard.csv", ARRIVALS, SIGNERS, REVOKED, FILE)
+    kept += [folder / name for name in beside if (folder / name).is_file()]
     inside = {path.relative_to(folder): path for path in kept}
     files: dict[Kind, dict[str, Path | bytes]] = {
         "dataset": {at.as_posix(): path for at, path in inside.items() if not any(p.startswith(".") for p in at.parts)},

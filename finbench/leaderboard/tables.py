@@ -42,7 +42,7 @@ def line(test: BoardTest, row: BoardRow) -> list[str]:
     card, subject = row.entry.card, row.entry.card.subject
     return [
         str(row.group or "–"),
-        subject.name,
+        row.entry.name,
         subject.base.alias,
         describe_subject(subject),
         in_brackets(row.score.main, test.share),
@@ -95,7 +95,7 @@ def _record(test: BoardTest, row: BoardRow) -> dict[str, Any]:
         "shots": card.shots,
         "whole_test": test.whole,
         "group": row.group,
-        "subject": subject.name,
+        "subject": row.entry.name,
         "base": subject.base.alias,
         "base_fingerprint": subject.base.fingerprint,
         "metric": score.main_metric,

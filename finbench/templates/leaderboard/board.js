@@ -132,7 +132,7 @@
       const seen = row[SEEN] ? h("span", { class: "sub warn" }, `trained on ${number(100 * row[SEEN], 1)} % of this test`) : null;
       const subject = who(mine, test, true);
       if (seen) subject.append(seen);
-      return h("tr", { class: mine.kind === "base" ? "isbase" : null },
+      return h("tr", { class: [mine.kind === "base" && "isbase", mine.level === "revoked" && "revoked"].filter(Boolean).join(" ") || null },
         h("td", {}, group(row[GROUP])), subject,
         h("td", { class: "wide" }, mine.method), h("td", { class: "n wide" }, String(mine.bits)), h("td", { class: "n wide" }, mine.rank === null ? none() : String(mine.rank)),
         h("td", {}, score(row, test)),

@@ -1,0 +1,74 @@
+"""Whose card counts: by evidence, then by the order in which cards were added, never by what a card says of its date.
+
+``arrivals.txt`` holds that order, the name of a card's file a line; ``finbench leaderboard add`` appends to it, and a
+card that it does not name came last.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finbench.core.files import digest, stable_json, write_atomic
+from finbench.core.records import UNKNOWN, Score, Scorecard, Subject
+from finbench.evaluation import DUMMY, drawing
+
+ARRIVALS = "arrivals.txt"
+STRENGTH = {"self-reported": 0, "samples-attached": 1, "revoked": 1, "reproduced": 2}
+_TELLING = 20  # wrong answers, and answers other than the commonest: two models do not share as many by chance
+
+
+def arrivals(folder: Path) -> dict[str, int]:
+    """Place of each card in the order of arrival, by the name of its file without the ending."""
+    path = folder / ARRIVALS
+    lines = path.read_text("utf-8", "replace").split("\n") if path.is_file() else []
+    return {name: number for number, name in reversed(list(enumerate(filter(None, map(str.strip, lines)))))}
+
+
+def arrived(folder: Path, names: Sequence[str]) -> None:
+    """Append cards to the order of arrival; one that is in it keeps its place."""
+    before = arrivals(folder)
+    lines = [*sorted(before, key=lambda name: before[name]), *(name for name in names if name not in before)]
+    write_atomic(folder / ARRIVALS, "".join(f"{line}\n" for line in lines))
+
+
+def identity(subject: Subject) -> str:
+    """Digest of the weights that answered: base and adapter; where nobody took theirs, of their names."""
+    base = subject.base
+    who = [base.fingerprint, subject.adapter]
+    who += [base.alias, base.hub_id, base.revision] if base.fingerprint == UNKNOWN else []
+    who += [subject.adapter_name] if subject.adapter == UNKNOWN else []
+    return digest(who)
+
+
+def spoken(subject: Subject) -> str:
+    """A name as far as a reader tells names apart."""
+    return " ".join(unicodedata.normalize("NFKC", subject.name).casefold().split())
+
+
+def way(card: Scorecard) -> str:
+    """Digest of a subject and of the way in which its answers were computed."""
+    how = [card.engine, card.dtype, card.form, card.origin, card.subject.bits]
+    # of one way to put the question; it may be sampled in several
+    generation = card.generation and card.generation.model_dump()
+    return digest([identity(card.subject), how, generation])
+
+
+def answered(score: Score, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Digest of all answers, where two models cannot have the same ones by chance; nothing else."""
+    said = [stable_json(row.get("answer", row.get("answer_sha256"))) for row in rows]
+    if not said:
+        return
+    _, wrong, unparsed = drawing.strata(score, rows)
+    common = max(Counter(said).values())
+    if len(wrong) + len(unparsed) >= _TELLING and len(said) - common >= _TELLING:
+        yield "answers " + digest([said, [row["doc"] for row in rows]])
+
+
+def without_model(card: Scorecard) -> str:
+    """Why no model answered, in words; empty where one may have."""
+    nobody = card.engine.endswith("dummy") or DUMMY.fingerprint == card.subject.base.fingerprint
+    return "is the dummy engine's, which answers without a model and stands on no leaderboard" if nobody else ""
