@@ -28,6 +28,7 @@ CHECKS = {  # in the order of the page
     "leak": "Texts in two splits",
     "near-leak": "Nearly the same text in two splits",
     "overlap": "Texts that files without a split share",
+    "shared-pages": "Pages that two sets ask about",
     "row-split": "What a random split by row would leak",
     "conflicts": "One text, several answers",
     "answers-in-train": "Test answers that train has",
