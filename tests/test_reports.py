@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import re
 import sys
 import types
 import zipfile
@@ -21,10 +22,12 @@ from make_reports import context, conversation, page, program_of_thoughts, workb
 from conftest import quick, task_helper
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
+from finbench.core.records import Generation
 from finbench.data import contamination
 from finbench.data.readers import decoder_of, expand
 from finbench.data.sources import import_data, read_rows
-from finbench.scoring import metrics
+from finbench.engines.thinking import taken_apart
+from finbench.scoring import metrics, prompts, task_of_examples
 
 reports = task_helper("reports")
 sets = paths.helper("sets")
@@ -514,6 +517,52 @@ def test_long_answers_cost_little(attack: str) -> None:
     ):
         assert scorer(doc, [attack])["acc"] == 0.0
     assert quick(time.process_time() - start, 2.0)
+
+
+# ---- reasoning before the answer
+
+REASONED = """The table says 44.1 in 2019 and 56.7 in 2018.
+1. 44.1 - 56.7 = -12.6
+So it fell by 22.22%, or 0.2222. Not 17, nor 3."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tatqa", "finqa", "convfinqa", "convfinqa_own", "fomc", "numclaim", "xfinbench_truth", "xfinbench_choice",
+     "xfinbench_calc", "xbrl_reason"],
+)  # fmt: skip
+def test_under_cot_the_answer_is_what_the_task_asks_for_at_the_end(name: str) -> None:
+    """As models write it: the reasoning, then the form that the prompt has named; in a chat and without one."""
+    task = catalog.tasks()[f"finbench_{name}"]
+    lm_task = task_of_examples(task)
+    for doc in prompts.rows(lm_task, "test"):
+        shown = str(prompts.prompt(lm_task, doc, how=Generation(profile="cot")))
+        assert shown.endswith(f"\n\n{prompts.REASONING}")
+        assert "step by step" in shown
+        assert not re.search(r"Answers?:\s*First", shown)  # the bare cue would be answered at once
+        gold = str(lm_task.doc_to_target(doc)).strip()
+        until = lm_task.config.generation_kwargs["until"]
+        for raw, prompt in (
+            (f"{REASONED}\nAnswer: {gold}", ""),
+            (f"{REASONED}\n\n**Answer:** {gold}<|im_end|>", ""),
+            (f"{REASONED}\nAnswer:\n{gold}\n\n", shown),
+            (f"{REASONED}\nAnswer: {gold}\n\nQuestion: And 17?\nAnswer: 17\n", shown),
+        ):
+            given = taken_apart(
+                raw, profile="cot", until=until, ended=not prompt, tokens=99, count=len, prompt=prompt,
+                specials=("<|im_end|>",),
+            )  # fmt: skip
+            assert "44.1 in 2019" in given.reasoning
+            scored = lm_task.process_results(doc, [given.text])
+            assert _main(scored, task.main_metric), (given.text, gold)
+        cut = taken_apart(REASONED, profile="cot", until=until, ended=False, tokens=99, count=len)
+        assert not _main(lm_task.process_results(doc, [cut.text]), task.main_metric)
+
+
+def _main(scored: dict[str, Any], metric: str) -> bool:
+    """Whether an answer is right; macro-F1 has items of (gold, label)."""
+    found = scored[metric]
+    return bool(found == 1.0 if isinstance(found, float | int) else found[0] == found[1])
 
 
 # ---- one family of pages
