@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_reports import context, conversation, page, program_of_thoughts, workbook
+from make_reports import context, conversation, page, program_of_thoughts, report_sources, workbook
 
 from conftest import quick, task_helper
 from finbench.core import catalog, paths
@@ -165,6 +165,30 @@ def test_json_of_the_hub_is_read_as_it_lies_there(tmp_path: Path, monkeypatch: p
     found = list(sets.hub_records(sets.SETS["tatqa"].hub, "0" * 40))
     assert asked[0] == f"hf://datasets/next-tat/TAT-QA@{'0' * 40}/tatqa_dataset_train.json"
     assert [unit.split for unit in sets.SETS["tatqa"].units(found)] == ["train", "validation", "test"]
+
+
+def test_csv_of_the_hub_is_the_rows_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {path.name: str(path) for path in report_sources(tmp_path, 20)["xfinbench_calc"]}
+    datasets = importlib.import_module("datasets")
+    load = datasets.load_dataset
+
+    def here(kind: str, data_files: dict[str, str], split: str) -> Any:
+        names = {name: url.rpartition("/")[2] for name, url in data_files.items()}
+        assert all(url == f"hf://datasets/Zhihan/XFinBench@main/{names[key]}" for key, url in data_files.items())
+        return load(kind, data_files={key: files[name] for key, name in names.items()}, split=split)
+
+    monkeypatch.setattr(datasets, "load_dataset", here)
+    for kind in ("truth", "choice", "calc"):
+        chosen = sets.SETS[f"xfinbench_{kind}"]
+        hub = [unit for unit in chosen.units(sets.hub_records(chosen.hub)) if isinstance(unit, sets.Unit)]
+        local = [
+            (record.row, record.place, chosen.detail(name))
+            for name, path in files.items()
+            for record in decoder_of(*expand([Path(path)], "*"), None)(*expand([Path(path)], "*"))
+        ]
+        own = [unit for unit in chosen.units(local) if isinstance(unit, sets.Unit)]
+        assert [(unit.rows, unit.split) for unit in hub] == [(unit.rows, unit.split) for unit in own]
+        assert len(own) == 29
 
 
 # ---- bad input: recognised and said, nothing imported
