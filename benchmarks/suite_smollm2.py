@@ -42,9 +42,9 @@ HEAD = """\
 Written by `python benchmarks/suite_smollm2.py page` from the scorecards in
 `leaderboards/scorecards`.
 
-The adapters of SmolLM2-135M-Instruct were trained once, on at most 250 rows (XBRL: 150) of each set
-that has a train split. They stand beside the base itself.
-A task has at most 200 test rows here (XBRL: 30). Values are in %, with a 95 % interval.
+The adapters of SmolLM2-135M-Instruct were trained once, on at most 250 rows (XBRL: 150, `numeric`:
+100) of each set that has a train split. They stand beside the base itself.
+A task has at most 200 test rows here; n says how many. Values are in %, with a 95 % interval.
 
 This is a check that a real model can be asked, trained and scored on the tasks.
 With one seed and a 135M base it ranks nothing.
