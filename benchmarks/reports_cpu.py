@@ -1,6 +1,7 @@
 """Long prompts that share a page: lm-eval's HFLM at its best batch size beside finbench, and what training computes.
 
     python benchmarks/reports_cpu.py score --data-dir DATA           # processor time of one thread
+    python benchmarks/reports_cpu.py count --data-dir DATA           # positions of reading a whole test; no clock
     python benchmarks/reports_cpu.py train --data-dir DATA           # positions computed by each loop; no clock
     python benchmarks/reports_cpu.py page                            # docs/reports-speed.md, from what was written
 
@@ -23,6 +24,7 @@ from transformers import AutoTokenizer
 
 from finbench.core.console import quiet, say
 from finbench.core.prose import wrapped
+from finbench.engines import generation
 from finbench.models import bases
 from finbench.training import preparation, recipes
 
@@ -57,6 +59,19 @@ def score(data_dir: Path | None, repeats: int, only: str, batches: tuple[int, ..
     return made
 
 
+def count(data_dir: Path | None) -> list[dict[str, Any]]:
+    """Positions that reading the prompts of a whole test computes: one prompt at a time, and as trees."""
+    made = []
+    encode = AutoTokenizer.from_pretrained(bases.resolve("smollm2-135m").folder).encode
+    for name in ("tatqa", "finqa", "convfinqa", "xbrl_reason"):
+        prompts = [encode(one.args[0]) for one in requests((name, name, 0, None, None), data_dir)]
+        trees = generation._forest(prompts, 64)
+        made.append({"task": name, "rows": len(prompts), "tokens": sum(map(len, prompts)),
+                     "positions": sum(len(tree.tokens) for tree in trees)})  # fmt: skip
+        say(json.dumps(made[-1]))
+    return made
+
+
 def train(data_dir: Path | None) -> list[dict[str, Any]]:
     """Positions that an epoch computes, by loop."""
     made = []
@@ -86,6 +101,15 @@ def page(found: dict[str, Any]) -> str:
             f" ({r['stock_batch']}) | {r['seconds']:.1f} | {r['ratio']} × | {r['goal']:g} × | {r['different_texts']} |"
             for r in rows
         ]
+        lines += [f"\n{told}" for told in dict.fromkeys(r["state"] for r in rows if "state" in r)]
+    if rows := found.get("count"):
+        lines += ["", "Positions that reading all prompts of a test computes, counted: no clock is involved.", ""]
+        lines += ["| task | prompts | lm-eval | finbench | times fewer |", "|--|--:|--:|--:|--:|"]
+        lines += [
+            f"| {r['task']} | {r['rows']:,} | {r['tokens']:,} | {r['positions']:,}"
+            f" | {r['tokens'] / r['positions']:.1f} |"
+            for r in rows
+        ]
     if rows := found.get("train"):
         lines += [
             "",
@@ -106,7 +130,7 @@ def page(found: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("score", "train", "page"))
+    parser.add_argument("what", choices=("score", "count", "train", "page"))
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--only", default="", help="tatqa or finqa")
     parser.add_argument("--batches", default="1,4,8", help="batch sizes of lm-eval, of which a trial takes the best")
@@ -116,8 +140,8 @@ if __name__ == "__main__":
     results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     if given.what == "page":
         PAGE.write_text(page(results), encoding="utf-8")
-    elif given.what == "train":
-        results["train"] = train(given.data_dir)
+    elif given.what in ("count", "train"):
+        results[given.what] = {"count": count, "train": train}[given.what](given.data_dir)
     else:
         for row in score(given.data_dir, given.repeats, given.only, tuple(map(int, given.batches.split(",")))):
             others = [one for one in results.get("score", []) if one["work"] != row["work"]]
