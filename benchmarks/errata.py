@@ -10,6 +10,7 @@ The section on XBRL is written by benchmarks/xbrl_errata.py, which asks the fili
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ CHECKS = {  # in the order of the page
     "leak": "Texts in two splits",
     "near-leak": "Nearly the same text in two splits",
     "overlap": "Texts that files without a split share",
+    "shared-pages": "Pages that two sets ask about",
     "row-split": "What a random split by row would leak",
     "conflicts": "One text, several answers",
     "answers-in-train": "Test answers that train has",
@@ -60,12 +62,35 @@ def section(found: Audit) -> Iterator[str]:
     yield "published sets; counts are of these rows. Texts under a closed licence are named by place only."
     free = {seen.name for seen in found.sources if seen.open}
     for check, title in CHECKS.items():
-        chosen = [finding for finding in found.faults if finding.check == check]
+        chosen = [finding for finding in found.faults if finding.check == check and _of_data(finding)]
         if chosen:
             yield from ("", f"### {title}", "")
-            yield from (_line(finding, free) for finding in chosen)
+            yield from (_together(group, free) for group in _alike(chosen))
     yield ""
     yield CITED
+
+
+def _of_data(finding: Finding) -> bool:
+    """Whether a finding is about data, and not about answers of a model that lie beside them."""
+    return not any(re.search(r"chatgpt_|sample_prediction", source) for source in finding.sources)
+
+
+def _alike(found: list[Finding]) -> list[list[Finding]]:
+    """Findings in their order, those about files that differ in a seed or a kind together, where they are many."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for finding in found:
+        names = tuple(re.sub(r"split-|\d{4,}", "", source) for source in finding.sources)
+        groups.setdefault(names, []).append(finding)
+    return [part for group in groups.values() for part in ([group] if len(group) > 2 else [[one] for one in group])]
+
+
+def _together(group: list[Finding], free: set[str]) -> str:
+    line = _line(group[0], free)
+    if len(group) == 1:
+        return line
+    shares = [100 * finding.count / max(1, finding.of) for finding in group]
+    how = f"{min(shares):.1f} to {max(shares):.1f} %"
+    return f"{line} So it is, with {how}, in all {len(group)} such files or pairs of files."
 
 
 def _line(finding: Finding, free: set[str]) -> str:

@@ -173,7 +173,13 @@ def agreement(asked: list[Any], ours: list[Any], theirs: list[Any]) -> dict[str,
 
 
 def measure(
-    work: tuple[Any, ...], dtype: torch.dtype, data_dir: Path | None, adapter: str, repeats: int, clock: Any
+    work: tuple[Any, ...],
+    dtype: torch.dtype,
+    data_dir: Path | None,
+    adapter: str,
+    repeats: int,
+    clock: Any,
+    batches: tuple[int, ...] = BATCHES,
 ) -> Any:
     """One row of the table."""
     name, *_, goal = work
@@ -183,10 +189,10 @@ def measure(
     if "adapter" in name:
         common["peft"] = adapter
     ours = Side(TreeLM(**common), asked, clock)
-    theirs = Side(HFLM(**common, batch_size=BATCHES[0]), asked, clock)
+    theirs = Side(HFLM(**common, batch_size=batches[0]), asked, clock)
     share = max(2, len({one.doc_id for one in asked}) // 12)
     trials = {}
-    for size in BATCHES:
+    for size in batches:
         theirs.lm.batch_size_per_gpu = size
         trials[size] = theirs.run(share)[0]
     theirs.lm.batch_size_per_gpu = min(trials, key=lambda size: trials[size])

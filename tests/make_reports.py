@@ -30,9 +30,18 @@ def workbook(path: Path, rows: Sequence[Sequence[Any]], shared: bool = False) ->
         for n, row in enumerate(rows, 1)
     ]
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+    parts = {"workbook": "sheet.main", "worksheets/sheet1": "worksheet"} | (
+        {"sharedStrings": "sharedStrings"} if shared else {}
+    )
     office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     link = f'<Relationship Id="rId1" Type="{office}/worksheet" Target="worksheets/sheet1.xml"/>'
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        typed = "".join(
+            f'<Override PartName="/xl/{part}.xml" ContentType="{kind}.{name}+xml"/>' for part, name in parts.items()
+        )
+        types = "http://schemas.openxmlformats.org/package/2006/content-types"
+        book.writestr("[Content_Types].xml", f'<Types xmlns="{types}">{typed}</Types>')
         sheets = '<sheets><sheet name="Sheet1" sheetId="1" r:id="rId1"/></sheets>'
         book.writestr("xl/workbook.xml", f'<workbook xmlns="{main}" xmlns:r="{office}">{sheets}</workbook>')
         relations = "http://schemas.openxmlformats.org/package/2006/relationships"

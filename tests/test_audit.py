@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from make_reports import context, conversation, page, program_of_thoughts
 from typer.testing import CliRunner
 
 from conftest import quick
@@ -100,6 +101,86 @@ def test_clean_questions_with_numbers_pass(tmp_path: Path) -> None:
         made.append({"question": question, "answer": str(a + b)})
     seen = audit([jsonl(tmp_path / "sums_test.jsonl", made)])
     assert [finding.said for finding in seen.faults] == []
+
+
+# ---------------------------------------------------------------- pages of reports and their questions
+
+
+def report_files(folder: Path) -> Path:
+    """TAT-QA, FinQA and ConvFinQA, by their authors' keys and as Program-of-Thoughts has them, all of them sound."""
+    made = {
+        "tatqa_dataset_train.json": [context(n) for n in range(30)],
+        "tatqa_dataset_test_gold.json": [context(n) for n in range(30, 60)],
+        "finqa/train.json": [page(n, q) for n in range(30) for q in (1, 2)],
+        "finqa/test.json": [page(n) for n in range(30, 60)],
+        "talks/dev.json": [conversation(n) for n in range(60, 100)],
+        "talks_of_programs.json": [program_of_thoughts(n) for n in range(200, 240)],
+    }
+    for questions in (row["questions"] for name in list(made)[:2] for row in made[name]):
+        for question in questions:
+            question["derivation"] = {"-22.22": "(3.5 - 4.5) / 4.5", "2": "2019##2018"}.get(str(question["answer"]), "")
+    for record in made["finqa/train.json"]:  # two questions about a page are two questions
+        record["qa"]["question"] += f" ({record['id'][-1]})"
+    for name, rows_of in made.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(rows_of), encoding="utf-8")
+    return folder
+
+
+def test_pages_are_read_question_by_question_and_sound_ones_pass(tmp_path: Path) -> None:
+    seen = audit([report_files(tmp_path)])
+    assert {source.name: source.rows for source in seen.sources} == {
+        "finqa/test.json": 30, "finqa/train.json": 60, "talks/dev.json": 40, "talks_of_programs.json": 40,
+        "tatqa_dataset_test_gold.json": 150, "tatqa_dataset_train.json": 150,
+    }  # fmt: skip
+    assert seen.skipped == {}
+    assert all(source.texts[0] == "text" and source.gold for source in seen.sources)
+    serious = ("impossible-gold", "conflicts", "duplicates", "leak", "missing-answer", "shared-pages")
+    assert [finding.said for finding in seen.findings if finding.check in serious] == []
+
+
+def test_answers_that_contradict_their_program_or_derivation_are_found(tmp_path: Path) -> None:
+    folder = report_files(tmp_path)
+    finqa = json.loads((folder / "finqa/train.json").read_text())
+    for number, told in enumerate(("44%", "25%", "-25.2 %", "0.25", "the share is unknown", "7.5", "no")):
+        finqa[number]["qa"] |= {"exe_ans": 0.25166, "answer": told}  # 44%, 7.5 and no are other answers
+    (folder / "finqa/train.json").write_text(json.dumps(finqa))
+    tatqa = json.loads((folder / "tatqa_dataset_train.json").read_text())
+    derived = ("40.5 - 53", "53 - 40.5", "(40.5)", "40.5 * 2", "(1-15%)*($2.2/15%)", "40.5##53", "40.5")
+    for row, derivation in zip(tatqa, derived, strict=False):
+        row["questions"][3] |= {"answer": 12.47 if "%" in derivation else -12.5, "derivation": derivation}
+    (folder / "tatqa_dataset_train.json").write_text(json.dumps(tatqa))
+    seen = audit([folder])
+    finding = one(seen, "impossible-gold", "finqa/train.json")
+    assert (finding.count, finding.level) == (3, "error")
+    assert finding.places == [f"finqa/train.json: entry {number}" for number in (1, 6, 7)]
+    assert one(seen, "impossible-gold", "tatqa_dataset_train.json").places == [
+        "tatqa_dataset_train.json: entry 4, question 4"
+    ]
+
+
+def test_two_sets_about_the_same_pages_are_named(tmp_path: Path) -> None:
+    folder = report_files(tmp_path)
+    talks = [program_of_thoughts(n) for n in range(30, 40)]
+    (folder / "convfinqa_dev.json").write_text(json.dumps(talks), encoding="utf-8")
+    finding = one(audit([folder]), "shared-pages")
+    assert set(finding.sources) == {"convfinqa_dev.json", "finqa/test.json"}
+    assert (finding.count, finding.of) == (10, 10)
+
+
+def test_the_authors_report_files_are_audited(real_data: Path) -> None:
+    seen = audit([real_data / name for name in ("tatqa", "finqa", "convfinqa", "fomc", "numclaim", "xfinbench")])
+    rows_of = {source.name: source.rows for source in seen.sources}
+    assert (rows_of["tatqa_dataset_dev.json"], rows_of["tatqa_dataset_test_gold.json"]) == (1266, 1261)
+    contradicted = found(seen, "impossible-gold")
+    assert {finding.sources[0].split("_")[0] for finding in contradicted} == {"finqa"}
+    assert sum(finding.count for finding in contradicted) == 7
+    pages = [finding for finding in found(seen, "shared-pages") if "convfinqa_dev.json" in finding.sources]
+    assert (164, 164) in {(finding.count, finding.of) for finding in pages}
+    assert not any("convfinqa_dev.json" in finding.sources for finding in found(seen, "conflicts"))
+    seeds = [finding for finding in found(seen, "leak") if "combine" in finding.sources[0]]
+    assert len(seeds) == 6
+    assert all("sha256" in str(finding.example) for finding in seeds)
 
 
 # ---------------------------------------------------------------- labels

@@ -251,6 +251,29 @@ def test_questions_about_one_text_are_read_as_one_tree(
     assert 2 * sum(read) < alone or options
 
 
+def test_a_page_is_held_once_for_its_questions_while_they_are_answered(
+    models: dict[str, tuple[Any, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row of every step of decoding is a page with its questions; with one question a page it is a prompt."""
+    rng = random.Random(9)
+    words = ["gold", "rose", "fell", "EUR", "4.1", "of", "the"]
+    pages = [" ".join(rng.choices(words, k=60)) for _ in range(3)]
+    lm = _lm("llama", models, TreeLM)
+    shapes: list[tuple[int, int]] = []
+    call = lm.forward.call
+
+    def counted(ids: Any, *others: Any) -> Any:
+        shapes.append(tuple(ids.shape))
+        return call(ids, *others)
+
+    monkeypatch.setattr(lm.forward, "call", counted)
+    how = {"until": [], "max_gen_toks": 5}
+    lm.generate_until([_ask(f"{page}\n{n}?", how) for page in pages for n in range(4)], disable_tqdm=True)
+    assert shapes[-4:] == [(3, 4)] * 4
+    lm.generate_until([_ask(f"{page}\n1?", how) for page in pages], disable_tqdm=True)
+    assert shapes[-4:] == [(3, 1)] * 4
+
+
 @pytest.mark.parametrize("options", [{"rows": 1}, {"tokens": 40}, {"tokens": 4096}, {"rows": 3, "tokens": 100}])
 def test_batch_size_and_order_do_not_change_answers(options: Any, models: dict[str, tuple[Any, Any]]) -> None:
     asked = _requests(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import re
 import sys
 import types
 import zipfile
@@ -16,15 +17,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from make_reports import context, conversation, page, program_of_thoughts, workbook
+from make_reports import context, conversation, page, program_of_thoughts, report_sources, workbook
 
 from conftest import quick, task_helper
 from finbench.core import catalog, paths
 from finbench.core.errors import FinbenchError
+from finbench.core.records import Generation
 from finbench.data import contamination
 from finbench.data.readers import decoder_of, expand
 from finbench.data.sources import import_data, read_rows
-from finbench.scoring import metrics
+from finbench.engines.thinking import taken_apart
+from finbench.scoring import metrics, prompts, task_of_examples
 
 reports = task_helper("reports")
 sets = paths.helper("sets")
@@ -164,6 +167,30 @@ def test_json_of_the_hub_is_read_as_it_lies_there(tmp_path: Path, monkeypatch: p
     assert [unit.split for unit in sets.SETS["tatqa"].units(found)] == ["train", "validation", "test"]
 
 
+def test_csv_of_the_hub_is_the_rows_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {path.name: str(path) for path in report_sources(tmp_path, 20)["xfinbench_calc"]}
+    datasets = importlib.import_module("datasets")
+    load = datasets.load_dataset
+
+    def here(kind: str, data_files: dict[str, str], split: str) -> Any:
+        names = {name: url.rpartition("/")[2] for name, url in data_files.items()}
+        assert all(url == f"hf://datasets/Zhihan/XFinBench@main/{names[key]}" for key, url in data_files.items())
+        return load(kind, data_files={key: files[name] for key, name in names.items()}, split=split)
+
+    monkeypatch.setattr(datasets, "load_dataset", here)
+    for kind in ("truth", "choice", "calc"):
+        chosen = sets.SETS[f"xfinbench_{kind}"]
+        hub = [unit for unit in chosen.units(sets.hub_records(chosen.hub)) if isinstance(unit, sets.Unit)]
+        local = [
+            (record.row, record.place, chosen.detail(name))
+            for name, path in files.items()
+            for record in decoder_of(*expand([Path(path)], "*"), None)(*expand([Path(path)], "*"))
+        ]
+        own = [unit for unit in chosen.units(local) if isinstance(unit, sets.Unit)]
+        assert [(unit.rows, unit.split) for unit in hub] == [(unit.rows, unit.split) for unit in own]
+        assert len(own) == 29
+
+
 # ---- bad input: recognised and said, nothing imported
 
 
@@ -251,9 +278,9 @@ def test_workbooks_are_read_as_tables(tmp_path: Path, shared: bool) -> None:
     ("content", "said"),
     [
         (b"not a zip", "not an Excel workbook"),
-        ({}, "xl/workbook.xml is missing"),
+        ({}, "not an Excel workbook"),
         ({"xl/workbook.xml": "<!DOCTYPE a [<!ENTITY b 'c'>]><a/>"}, "entities"),
-        ({"xl/workbook.xml": "<workbook/>", "xl/_rels/workbook.xml.rels": "<r/>"}, "no sheet"),
+        ({"xl/workbook.xml": "<workbook/>", "xl/_rels/workbook.xml.rels": "<r/>"}, "not an Excel workbook"),
         ({"xl/workbook.xml": "<workbook>" + " " * (3 << 20) + "</workbook>"}, "a zip bomb"),
     ],
 )
@@ -404,7 +431,7 @@ def test_random_answers_have_the_official_scripts_em_and_f1(official: Any) -> No
         ("2.4", "-2.4", False), ("Yes.", "yes", True), ("no", "yes", False), ("yes and no", "yes", False),
         ("yes, not really", "yes", False), ("1", "yes", False), ("yes", "1", False), ("0.00003", "0.00003", True),
         ("divide(25048, 44572)", "0.56197", True), ("divide(25048, 44573)", "0.56197", False),
-        ("greater(3, 2)", "yes", True), ("The answer is 0.56197", "0.56197", False), ("1e400", "1", False),
+        ("greater(3, 2)", "yes", True), ("The answer is 0.56197", "0.56197", True), ("1e400", "1", False),
     ],
 )  # fmt: skip
 def test_finqa_takes_rounding_as_printed_and_never_another_sign(answer: str, gold: str, right: bool) -> None:
@@ -514,6 +541,52 @@ def test_long_answers_cost_little(attack: str) -> None:
     ):
         assert scorer(doc, [attack])["acc"] == 0.0
     assert quick(time.process_time() - start, 2.0)
+
+
+# ---- reasoning before the answer
+
+REASONED = """The table says 44.1 in 2019 and 56.7 in 2018.
+1. 44.1 - 56.7 = -12.6
+So it fell by 22.22%, or 0.2222. Not 17, nor 3."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tatqa", "finqa", "convfinqa", "convfinqa_own", "fomc", "numclaim", "xfinbench_truth", "xfinbench_choice",
+     "xfinbench_calc", "xbrl_reason"],
+)  # fmt: skip
+def test_under_cot_the_answer_is_what_the_task_asks_for_at_the_end(name: str) -> None:
+    """As models write it: the reasoning, then the form that the prompt has named; in a chat and without one."""
+    task = catalog.tasks()[f"finbench_{name}"]
+    lm_task = task_of_examples(task)
+    for doc in prompts.rows(lm_task, "test"):
+        shown = str(prompts.prompt(lm_task, doc, how=Generation(profile="cot")))
+        assert shown.endswith(f"\n\n{prompts.REASONING}")
+        assert "step by step" in shown
+        assert not re.search(r"Answers?:\s*First", shown)  # the bare cue would be answered at once
+        gold = str(lm_task.doc_to_target(doc)).strip()
+        until = lm_task.config.generation_kwargs["until"]
+        for raw, prompt in (
+            (f"{REASONED}\nAnswer: {gold}", ""),
+            (f"{REASONED}\n\n**Answer:** {gold}<|im_end|>", ""),
+            (f"{REASONED}\nAnswer:\n{gold}\n\n", shown),
+            (f"{REASONED}\nAnswer: {gold}\n\nQuestion: And 17?\nAnswer: 17\n", shown),
+        ):
+            given = taken_apart(
+                raw, profile="cot", until=until, ended=not prompt, tokens=99, count=len, prompt=prompt,
+                specials=("<|im_end|>",),
+            )  # fmt: skip
+            assert "44.1 in 2019" in given.reasoning
+            scored = lm_task.process_results(doc, [given.text])
+            assert _main(scored, task.main_metric), (given.text, gold)
+        cut = taken_apart(REASONED, profile="cot", until=until, ended=False, tokens=99, count=len)
+        assert not _main(lm_task.process_results(doc, [cut.text]), task.main_metric)
+
+
+def _main(scored: dict[str, Any], metric: str) -> bool:
+    """Whether an answer is right; macro-F1 has items of (gold, label)."""
+    found = scored[metric]
+    return bool(found == 1.0 if isinstance(found, float | int) else found[0] == found[1])
 
 
 # ---- one family of pages

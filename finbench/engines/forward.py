@@ -128,12 +128,15 @@ class Forward:
         """Logits at ``places`` of trees that follow ``past`` tokens in ``cache``."""
         width = max(len(tree.tokens) for tree in batch)
         ids = torch.zeros((len(batch), width), dtype=torch.long)
-        positions = torch.zeros((len(batch), width), dtype=torch.long)
+        positions = torch.arange(width).repeat(len(batch), 1)
         for row, tree in enumerate(batch):
             ids[row, : len(tree.tokens)] = torch.tensor(tree.tokens)
             positions[row, : len(tree.tokens)] = torch.tensor(tree.depths)
         positions += past
-        if any(tree.branches for tree in batch):  # a node sees those of its tree that it descends from, and itself
+        branching = any(tree.branches for tree in batch)
+        if not past and not branching:  # plainly causal, what is padded comes last: a mask would cost a sixth more
+            return self.call(ids, positions, None, None, cache, places)
+        if branching:  # a node sees those of its tree that it descends from, and itself
             descends = torch.eye(width, dtype=torch.bool).expand(len(batch), -1, -1).numpy().copy()
             for row, tree in enumerate(batch):
                 for node, parent in enumerate(tree.parents):
@@ -150,7 +153,7 @@ class Forward:
         """Logits at ``places`` of one forward pass.
 
         ``ids`` and ``positions`` have the shape (rows, width); ``sees``, which position may look at which, (rows or
-        1, width, keys); ``keys``, the positions of what is looked at, (rows, keys).
+        1, width, keys), None for all before it; ``keys``, the positions of what is looked at, (rows, keys).
         """
         device = self.model.device
         rows, nodes = zip(*places, strict=True)
@@ -160,7 +163,7 @@ class Forward:
         with torch.inference_mode(), self._head(*at):
             return self.model(
                 input_ids=ids.to(device),
-                attention_mask=self._masks(sees, positions, keys),
+                attention_mask=None if sees is None else self._masks(sees, positions, keys),
                 position_ids=positions.to(device),
                 use_cache=cache is not None,
                 **arguments,

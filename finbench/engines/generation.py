@@ -45,11 +45,17 @@ class Sampling:
 
 @dataclass
 class _Rows:
-    """Rows in flight: what each prompt has got so far, their layers, and which of their positions are real."""
+    """Prompts in flight: what each has got so far, and the keys and values that they look at.
+
+    A row of ``layers`` belongs to the prompts of a ``group``: of one, or of those whose tree it is, which then look at
+    one copy of what they share.
+    """
 
     said: dict[int, list[int]]
+    groups: list[list[int]]
     layers: list[Any]
-    seen: Any  # bools, shape (rows, own positions)
+    seen: Any  # which own position a prompt looks at: bools, shape (groups, prompts of the largest, own positions)
+    positions: Any  # of what is looked at, shape (groups, own positions)
 
 
 def generate(
@@ -68,18 +74,19 @@ def generate(
 
     ``deliver`` gets {number of the prompt: its new tokens} of those that are done, each once.
     ``prompts`` come without the ``prefix`` that all share; those that share more, as the questions about one text do,
-    are branches of one tree while they are read. A prefill takes at most ``tokens`` tokens, decoding at most ``rows``
-    rows. Raises FinbenchError at a logit that is not finite.
+    are branches of one tree, and stay it where that halves what is looked at. A prefill takes at most ``tokens``
+    tokens, decoding at most ``rows`` prompts. Raises FinbenchError at a logit that is not finite.
     """
     shared = forward.prefix(prefix) if prefix else [None] * forward.depth
     waiting = _forest(prompts, rows)
+    grouped = 2 * sum(len(tree.tokens) for tree in waiting) <= sum(map(len, prompts))
     live: _Rows | None = None
     while waiting or live:
         # a step reads every weight, for two rows as for sixty: half of them gone, others take their places
         if waiting and (live is None or 2 * len(live.said) <= rows):
             parts = [live] if live else []
             while count := _fitting(waiting, rows - sum(len(part.said) for part in parts), tokens):
-                parts.append(_prefill(forward, waiting[:count], len(prefix), shared, sampling))
+                parts.append(_prefill(forward, waiting[:count], len(prefix), shared, grouped, sampling))
                 waiting = waiting[count:]
             live = _join(parts)
         assert live is not None
@@ -115,36 +122,57 @@ def _fitting(waiting: Sequence[Tree], free: int, tokens: int) -> int:
 
 
 def _prefill(
-    forward: Forward, batch: Sequence[Tree], past: int, shared: Sequence[Any], sampling: Sampling | None
+    forward: Forward, batch: Sequence[Tree], past: int, shared: Sequence[Any], grouped: bool, sampling: Sampling | None
 ) -> _Rows:
     layers = [RowsLayer(layer) for layer in shared]
     numbers = [number for tree in batch for number in tree.paths]
     places = [(row, nodes[-1]) for row, tree in enumerate(batch) for nodes in tree.paths.values()]
     logits = forward.run(batch, past, Cache(layers=layers), places)
+    said = {
+        number: [token]
+        for number, token in zip(numbers, _chosen(logits, dict.fromkeys(numbers, 0), sampling), strict=True)
+    }
+    if grouped:
+        groups = [list(tree.paths) for tree in batch]
+        width = max(len(tree.tokens) for tree in batch)
+        seen = torch.zeros((len(batch), max(map(len, groups)), width), dtype=torch.bool)
+        for row, tree in enumerate(batch):
+            for slot, nodes in enumerate(tree.paths.values()):
+                seen[row, slot, tree.way(nodes[-1])] = True
+        depths = torch.tensor([tree.depths + [0] * (width - len(tree.depths)) for tree in batch])
+        return _Rows(said, groups, layers, seen, past + depths)
     paths = [batch[row].way(node) for row, node in places]
     width = max(map(len, paths))
-    seen = torch.arange(width)[None, :] < torch.tensor([[len(path)] for path in paths])
     if any(tree.branches or len(tree.paths) > 1 for tree in batch):  # each prompt gets the keys and values of its path
-        device = _written(layers)[0].keys.device
-        rows = torch.tensor([[row] for row, _ in places], device=device)
-        nodes = torch.tensor([path + [0] * (width - len(path)) for path in paths], device=device)
-        for layer in _written(layers):
-            layer.keys = layer.keys[rows, :, nodes].transpose(1, 2)
-            layer.values = layer.values[rows, :, nodes].transpose(1, 2)
-    tokens = _chosen(logits, dict.fromkeys(numbers, 0), sampling)
-    return _Rows({number: [token] for number, token in zip(numbers, tokens, strict=True)}, layers, seen)
+        _gather(layers, [row for row, _ in places], [path + [0] * (width - len(path)) for path in paths])
+    seen = torch.arange(width)[None, None, :] < torch.tensor([[[len(path)]] for path in paths])
+    return _Rows(
+        said, [[number] for number in numbers], layers, seen, past + torch.arange(width).expand(len(paths), -1)
+    )
+
+
+def _gather(layers: list[Any], rows: Sequence[int], columns: Sequence[Sequence[int]]) -> None:
+    """Keys and values of these rows, of each at its own columns."""
+    written = _written(layers)
+    row, column = (torch.tensor(part, device=written[0].keys.device) for part in (rows, columns))
+    for layer in written:
+        layer.keys = layer.keys[row[:, None], :, column].transpose(1, 2)
+        layer.values = layer.values[row[:, None], :, column].transpose(1, 2)
 
 
 def _step(forward: Forward, live: _Rows, past: int, sampling: Sampling | None) -> None:
-    positions = past + live.seen.sum(dim=-1, keepdim=True)
-    live.seen = torch.cat([live.seen, torch.ones_like(live.seen[:, :1])], dim=-1)
-    own = live.seen.cumsum(dim=-1) - 1 + past
-    rows = len(live.said)
-    keys = torch.cat([torch.arange(past).expand(rows, -1), own], dim=-1)
-    sees = torch.cat([torch.ones((rows, past), dtype=torch.bool), live.seen], dim=-1)
-    ids = torch.tensor([[said[-1]] for said in live.said.values()])
-    places = [(row, 0) for row in range(rows)]
-    logits = forward.call(ids, positions, sees[:, None, :], keys, Cache(layers=live.layers), places)
+    groups, slots, _ = live.seen.shape
+    own = torch.eye(slots, dtype=torch.bool).expand(groups, -1, -1)  # a place that no prompt has looks at itself alone
+    positions = past + live.seen.sum(dim=-1)
+    live.seen = torch.cat([live.seen, own], dim=-1)
+    live.positions = torch.cat([live.positions, positions], dim=-1)
+    keys = torch.cat([torch.arange(past).expand(groups, -1), live.positions], dim=-1)
+    sees = torch.cat([torch.ones((groups, slots, past), dtype=torch.bool), live.seen], dim=-1)
+    ids = torch.zeros((groups, slots), dtype=torch.long)
+    places = [(row, slot) for row, group in enumerate(live.groups) for slot in range(len(group))]
+    for (row, slot), said in zip(places, live.said.values(), strict=True):
+        ids[row, slot] = said[-1]
+    logits = forward.call(ids, positions, sees, keys, Cache(layers=live.layers), places)
     steps = {number: len(said) for number, said in live.said.items()}
     for said, token in zip(live.said.values(), _chosen(logits, steps, sampling), strict=True):
         said.append(token)
@@ -161,15 +189,19 @@ def _chosen(logits: Any, steps: Mapping[int, int], sampling: Sampling | None) ->
 
 def _keep(live: _Rows, numbers: Set[int]) -> _Rows:
     """These prompts alone, without the positions that only others had."""
-    device = live.layers[0].keys.device
-    rows = [row for row, number in enumerate(live.said) if number in numbers]
-    seen = live.seen[rows]
-    index, columns = torch.tensor(rows, device=device), seen.any(dim=0).to(device)
-    for layer in _written(live.layers):
-        layer.keys = layer.keys[index][:, :, columns]
-        layer.values = layer.values[index][:, :, columns]
-    said = {number: said for number, said in live.said.items() if number in numbers}
-    return _Rows(said, live.layers, seen[:, columns.to(seen.device)])
+    kept = [[slot for slot, number in enumerate(group) if number in numbers] for group in live.groups]
+    rows = [row for row, slots in enumerate(kept) if slots]
+    groups = [[live.groups[row][slot] for slot in kept[row]] for row in rows]
+    seen = torch.zeros((len(rows), max(map(len, groups)), live.seen.shape[-1]), dtype=torch.bool)
+    for at, row in enumerate(rows):
+        seen[at, : len(kept[row])] = live.seen[row, kept[row]]
+    wanted = [seen[at].any(dim=0).nonzero()[:, 0] for at in range(len(rows))]
+    columns = torch.nn.utils.rnn.pad_sequence(wanted, batch_first=True)
+    real = torch.nn.utils.rnn.pad_sequence([torch.ones_like(one) for one in wanted], batch_first=True).bool()
+    _gather(live.layers, rows, columns.tolist())
+    seen = seen.gather(-1, columns[:, None, :].expand(-1, seen.shape[1], -1)) & real[:, None, :]
+    said = {number: live.said[number] for group in groups for number in group}
+    return _Rows(said, groups, live.layers, seen, live.positions[rows].gather(-1, columns))
 
 
 def _written(layers: list[Any]) -> list[Any]:
@@ -181,17 +213,17 @@ def _join(parts: list[_Rows]) -> _Rows:
     """Rows of several prefills side by side; the shorter ones get positions that nobody sees."""
     if len(parts) == 1:
         return parts[0]
-    width = max(part.seen.shape[1] for part in parts)
+    slots, width = (max(part.seen.shape[at] for part in parts) for at in (1, 2))
+    pad = torch.nn.functional.pad
     layers = []
     for depth, first in enumerate(_written(parts[0].layers)):
         joined = RowsLayer(first.shared)
         for name in ("keys", "values"):
-            padded = [
-                torch.nn.functional.pad(getattr(part.layers[depth], name), (0, 0, 0, width - part.seen.shape[1]))
-                for part in parts
-            ]
-            setattr(joined, name, torch.cat(padded))
+            held = [getattr(part.layers[depth], name) for part in parts]
+            setattr(joined, name, torch.cat([pad(one, (0, 0, 0, width - one.shape[-2])) for one in held]))
         joined.dtype, joined.device, joined.is_initialized = joined.keys.dtype, joined.keys.device, True
         layers.append(joined)
-    seen = torch.cat([torch.nn.functional.pad(part.seen, (0, width - part.seen.shape[1])) for part in parts])
-    return _Rows({number: said for part in parts for number, said in part.said.items()}, layers, seen)
+    seen = [pad(part.seen, (0, width - part.seen.shape[2], 0, slots - part.seen.shape[1])) for part in parts]
+    positions = torch.cat([pad(part.positions, (0, width - part.positions.shape[1])) for part in parts])
+    said = {number: said for part in parts for number, said in part.said.items()}
+    return _Rows(said, [group for part in parts for group in part.groups], layers, torch.cat(seen), positions)

@@ -1,120 +1,63 @@
 """Scoring of questions about pages of annual reports: TAT-QA, FinQA, ConvFinQA, calculations. Standard library only.
 
-Strict reads the first line. A number is the whole of it, with or without thousands commas, a sign or accounting
-brackets, a currency, a scale word, a percent sign. "56.2%" and "0.562" are one number, "1.5 million" and "1,500,000"
-are one number, and the sign always counts. Spans are compared without case, punctuation and articles. Several are
-separated by "|", in any order.
+Strict reads numbers, yes and no by the rules of ``answers.py`` and ``amounts.py``. "56.2%" and "0.562" are one number,
+"1.5 million" and "1,500,000" are one number, and the sign always counts. Spans are the first line, with or without a
+lead, and are compared without case, punctuation and articles. Several are separated by "|", in any order.
 
 How near a number must be follows from how it is written. TAT-QA asks for two decimals: half a unit of the second one.
 FinQA states five decimals and asks for none: a gold that rounds to what the answer prints is right, unless they differ
 by more than 2 %, so that "1" is no answer for 0.62. The official scores stand beside: TAT-QA's EM and F1, FinQA's
 execution accuracy, written from descriptions of their scripts.
-
-Thinking before "</think>" is no part of the answer.
 """
 
 import collections
-import decimal
 import json
 import math
 import re
+import runpy
 import string
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any, NamedTuple
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-_POWERS = {"thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
-_WORD = r"(?:thousand|million|billion|trillion)s?|bn|mn"
-_MONEY = r"US\$|[$€£¥]|USD|EUR|GBP|JPY"
-_SIGN = "[-+−–—‒－﹣]"
-_PER = r"%|percent(?:age points?)?|per cent|pct"
-# Every gap is at most one space (``_squeeze``): with several adjacent ``\s*`` a run of spaces takes n^4 steps.
-_NUMBER = (
-    rf"(?:(?P<before>{_MONEY}) ?(?=\())?(?P<open>\()? ?(?P<sign1>{_SIGN})? ?(?:{_MONEY})? ?(?P<sign2>{_SIGN})? ?"
-    r"(?P<digits>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3})?"
-    rf" ?(?P<scale>{_WORD})? ?(?P<percent>{_PER})?(?: ?(?P<close>\)))? ?(?P<late>{_WORD})? ?(?P<later>{_PER})?"
-    r"(?: ?(?:USD|EUR|GBP|JPY|dollars))?"
-)
-_WHOLE = re.compile(r"[\"'`* ]*" + _NUMBER + r"[\"'`*. ]*", re.IGNORECASE)
-_ANYWHERE = re.compile(r"(?<![\w.,\-−–—‒－﹣])" + _NUMBER + r"(?!\w|[.,\-−–—‒－﹣]\d)", re.IGNORECASE)
-_LONGEST = 60  # characters of digits; nothing in finance is longer, and a megabyte of digits is an attack
+amounts: Any = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("amounts.py"))))
+answers = amounts.answers
+
 _PROSE = 10_000  # characters of an answer that are looked at
-_YES_NO = re.compile(r"[\W_]*(yes|no)(?![^\W_])(?!.*(?<![^\W_])(?:yes|no|not|neither|nor)(?![^\W_]))", re.IGNORECASE)
 _RELATIVE = Decimal("0.02")
 _FIFTH = Decimal("0.000005")  # half a unit of FinQA's fifth decimal
 _SECOND = Decimal("0.005")
 _TEXTBOOK = Decimal("0.005")  # relative, as the authors of XFinBench: textbooks round their steps
+_DRESS = "\"'`* "
 
 
-class Amount(NamedTuple):
-    """A number as it is written: "-1.20 million" is (-1.20, 6, False)."""
-
-    number: Decimal
-    power: int  # of ten, from a scale word
-    percent: bool
-
-    @property
-    def value(self) -> Decimal:
-        """The number that is meant; 5 % is 0.05."""
-        return _shift(self.number, self.power - 2 * self.percent)
-
-    def readings(self) -> list[tuple[Decimal, Decimal]]:
-        """(value, half a unit of its last printed digit): as meant; of a percentage, or in millions, the digits too."""
-        half = _shift(Decimal("0.5"), min(0, int(self.number.as_tuple().exponent)))
-        shifts = {self.power - 2 * self.percent, self.power, 0}
-        return [(_shift(self.number, by), _shift(half, by)) for by in shifts]
+def _half(number: Decimal) -> Decimal:
+    """Half a unit of the last printed digit."""
+    half: Decimal = amounts.shifted(Decimal("0.5"), min(0, int(number.as_tuple().exponent)))
+    return half
 
 
-def _shift(number: Decimal, power: int) -> Decimal:
-    with decimal.localcontext() as context:
-        context.prec = 2 * _LONGEST  # scaling must not round
-        return number.scaleb(power)
+def _readings(said: Any) -> list[tuple[Decimal, Decimal]]:
+    """(value, half a unit of its last printed digit): as meant; of a percentage, or in millions, the digits too."""
+    shifts = {said.power - 2 * (said.kind == "percent"), said.power, 0}
+    return [(amounts.shifted(said.number, by), amounts.shifted(_half(said.number), by)) for by in sorted(shifts)]
 
 
-_ENDS = re.compile(r"(?:\s?(?:</s>|<eos>|<\|[^<>|]{1,30}\|>))+\s?$")  # special tokens that an engine has left in
-_UNSEEN = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"  # zero-width characters and byte order marks around it
-
-
-def _said(answer: str) -> str:
-    """The answer without the thinking before it (thinking that does not end is no answer) and what is not text."""
-    _, end, said = answer.rpartition("</think>")
-    said = said if end else "" if answer.lstrip().startswith("<think>") else answer
-    said = said[:-200] + _ENDS.sub("", said[-200:])
-    return said.strip(_UNSEEN).strip()
-
-
-def _squeeze(text: str) -> str:
-    return " ".join(text[:_PROSE].split())
+def parse(text: str) -> Any:
+    """The number that a text is, without lead or reason, or None."""
+    return amounts.plain_number(text.strip(_DRESS))
 
 
 def _line(answer: str) -> str:
-    return _squeeze(_said(answer).partition("\n")[0])
+    return " ".join(answers.said(answer).strip().partition("\n")[0][:_PROSE].split())
 
 
-def _amount(match: re.Match[str]) -> Amount | None:
-    digits = match["digits"].replace(",", "")
-    minuses = bool(match["open"]) + sum(sign not in (None, "+") for sign in (match["sign1"], match["sign2"]))
-    twice = (match["scale"] and match["late"]) or (match["percent"] and match["later"])
-    if len(digits) > _LONGEST or bool(match["open"]) != bool(match["close"]) or minuses > 1 or twice:
-        return None
-    number = Decimal(digits.rstrip(".") + (match["exponent"] or ""))
-    word = (match["scale"] or match["late"] or "").lower().removesuffix("s")
-    # copy_negate, for the unary minus rounds to the context's 28 digits
-    percent = bool(match["percent"] or match["later"])
-    return Amount(number.copy_negate() if minuses else number, _POWERS.get(word, 0), percent)
-
-
-def parse(text: str) -> Amount | None:
-    """The number that a line is, or None."""
-    match = _WHOLE.fullmatch(_squeeze(text)) if len(text) <= 4 * _LONGEST else None
-    return _amount(match) if match else None
-
-
-def _loose(answer: str) -> Amount | None:
+def _loose(answer: str) -> Any:
     """The only number of an answer, else the last one, where working out ends."""
-    found = [_amount(match) for match in _ANYWHERE.finditer(_squeeze(_said(answer)))]
-    return found[-1] if found else None
+    return next(reversed(list(amounts.numbers(answers.said(answer)))), None)
 
 
 def _one_side(a: Decimal, b: Decimal) -> bool:
@@ -150,10 +93,12 @@ def _is(said: str, gold: str, slack: Decimal) -> bool:
     if right is None:
         return bool(_words(gold)) and _words(said) == _words(gold)
     found = parse(said)
-    if found is None:
-        return False
-    near = _shift(slack, right.power - 2 * right.percent)
-    return _one_side(found.value, right.value) and abs(found.value - right.value) <= near
+    return found is not None and _is_value(found, right, slack)
+
+
+def _is_value(found: Any, right: Any, slack: Decimal) -> bool:
+    near = amounts.shifted(slack, right.power - 2 * (right.kind == "percent"))
+    return _one_side(found.value, right.value) and bool(abs(found.value - right.value) <= near)
 
 
 def _same_spans(said: Sequence[str], golds: Sequence[str], slack: Decimal) -> bool:
@@ -166,25 +111,36 @@ def _same_spans(said: Sequence[str], golds: Sequence[str], slack: Decimal) -> bo
     return not left
 
 
+def _unled(answer: str) -> str:
+    """The line that answers, without what announces it."""
+    lines = answers.lines(answer)
+    found = next((line[answers.body(line)[0] :] for line in lines if line[answers.body(line)[0] :].strip(_DRESS)), "")
+    return found.strip(_DRESS)
+
+
 def _forgiven(answer: str, golds: Sequence[str], slack: Decimal) -> bool:
     """Lenient: every gold span stands in the answer; of a number its last one, its scale forgiven."""
     right = parse(golds[0]) if len(golds) == 1 else None
     if right is None:
-        text = " ".join(_words(_said(answer)[:_PROSE]))
+        text = " ".join(_words(answers.said(answer)[:_PROSE]))
         return all((gold := " ".join(_words(part))) and f" {gold} " in f" {text} " for part in golds)
     found = _loose(answer)
     return found is not None and any(
         _one_side(value, right.number) and abs(value - right.number) <= slack
-        for value in (found.number, _shift(found.value, 2 * right.percent - right.power))
+        for value in (found.number, amounts.shifted(found.value, 2 * (right.kind == "percent") - right.power))
     )
 
 
 def score_tatqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results``. ``doc`` has ``answer`` (spans with their scale), ``kind``, ``spans``, ``scale``."""
-    golds, said = doc["answer"].split(" | "), spans_of(_line(results[0]))
-    number = doc["kind"] in ("count", "arithmetic")
+    golds, line = doc["answer"].split(" | "), _line(results[0])
+    said, number = spans_of(line), doc["kind"] in ("count", "arithmetic")
     slack = _SECOND if doc["kind"] == "arithmetic" else Decimal(0)
-    right = _same_spans(said, golds, slack)
+    read = amounts.number(results[0]) if number else None
+    if number:
+        right = read is not None and _is_value(read, parse(golds[0]), slack)
+    else:  # a span may begin as leads do
+        right = any(_same_spans(spans_of(text), golds, slack) for text in (line, _unled(results[0])))
     em, f1 = official_tatqa(*without_scale(said), doc["spans"], doc["scale"], number)
     return {
         "acc": float(right),
@@ -192,7 +148,7 @@ def score_tatqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any
         "f1": f1,
         **{name: (float(kind == doc["kind"]), float(right)) for kind, name in KINDS.items()},
         "acc_lenient": float(right or _forgiven(results[0], golds, slack)),
-        "parse_rate": float(all(map(parse, said)) and len(said) == 1 if number else bool(said)),
+        "parse_rate": float(read is not None if number else bool(said)),
     }
 
 
@@ -288,38 +244,39 @@ def _f1(said: Sequence[str], gold: Sequence[str]) -> float:
 # ---------------------------------------------------------------- FinQA and ConvFinQA
 
 
-def _near(said: Amount, gold: Decimal) -> bool:
+def _near(readings: Sequence[tuple[Decimal, Decimal]], gold: Decimal) -> bool:
     """Whether a gold of five decimals rounds to what is printed, and both differ by at most 2 %."""
     return any(
         _one_side(value, gold) and abs(value - gold) <= max(min(half, abs(gold) * _RELATIVE), _FIFTH)
-        for value, half in said.readings()
+        for value, half in readings
     )
 
 
-def _right(line: str, gold: str) -> tuple[bool, bool]:
-    """(right, parsed) of one line."""
+def _right(answer: str, gold: str) -> tuple[bool, bool]:
+    """(right, parsed)."""
     if gold in ("yes", "no"):
-        found = _YES_NO.match(line)
-        return found is not None and found[1].casefold() == gold, found is not None
-    said = parse(line)
-    return said is not None and _near(said, Decimal(gold)), said is not None
+        found = answers.label(answer, ("yes", "no"))
+        if found == "yes" and answers.taken_back(_unled(answer)[3:]):
+            found = None
+        return found == gold, found is not None
+    said = amounts.number(answer)
+    return said is not None and _near(_readings(said), Decimal(gold)), said is not None
 
 
 def _loosely(answer: str, gold: str) -> bool:
     if gold in ("yes", "no"):
-        words = set(re.findall(r"(?<![^\W_])(yes|no)(?![^\W_])", _said(answer)[:_PROSE].casefold()))
+        words = set(re.findall(r"(?<![^\W_])(yes|no)(?![^\W_])", answers.said(answer)[:_PROSE].casefold()))
         return words == {gold}
     said = _loose(answer)
-    if said is None:
-        return False
-    return any(_near(Amount(_shift(said.number, by), said.power, said.percent), Decimal(gold)) for by in (0, 2, -2))
+    scaled = [] if said is None else [said._replace(number=amounts.shifted(said.number, by)) for by in (0, 2, -2)]
+    return any(_near(_readings(one), Decimal(gold)) for one in scaled)
 
 
 def score_finqa(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """lm-eval ``process_results``. ``doc`` has ``answer`` (exe_ans: yes, no or a number) and ``table`` (JSON)."""
     line, gold = _line(results[0]), doc["answer"]
     result = execute(line, doc.get("table") or "[]") if "(" in line and not parse(line) else None
-    right, parsed = _right(line, gold) if result is None else (_equal(result, gold), True)
+    right, parsed = _right(results[0], gold) if result is None else (_equal(result, gold), True)
     return {
         "acc": float(right),
         "exe_acc": float(_equal(result, gold) if result is not None else _exact(line, gold)),
@@ -401,7 +358,7 @@ def _cell(cell: str) -> float:
 
 def score_turn(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
     """lm-eval ``process_results`` of one turn. ``doc`` has ``answer`` and ``last`` (1 for the last turn, else 0)."""
-    right, parsed = _right(_line(results[0]), doc["answer"])
+    right, parsed = _right(results[0], doc["answer"])
     lenient = right or _loosely(results[0], doc["answer"])
     return {
         "acc": float(right),
@@ -421,7 +378,7 @@ def score_conversation(doc: Mapping[str, Any], results: Sequence[str]) -> dict[s
     line of its own is not answered.
     """
     golds = doc["answers"]
-    lines = [_squeeze(line) for line in _said(results[0])[:_PROSE].splitlines() if line.strip()]
+    lines = [" ".join(line.split()) for line in answers.said(results[0])[:_PROSE].splitlines() if line.strip()]
     found = [_NUMBERED.fullmatch(line) for line in lines]
     if lines and all(found):
         numbered = collections.defaultdict(str, {int(match[1]): match[2] for match in reversed(found) if match})
@@ -448,17 +405,16 @@ def score_textbook(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, 
     take no 0.
     """
     gold = Decimal(doc["answer"])
-    half = _shift(Decimal("0.5"), min(0, int(gold.as_tuple().exponent)))
-    slack = max(abs(gold) * _TEXTBOOK, min(half, abs(gold) * _RELATIVE))
+    slack = max(abs(gold) * _TEXTBOOK, min(_half(gold), abs(gold) * _RELATIVE))
 
-    def right(said: Amount, *more: int) -> bool:
-        values = [value for value, _ in said.readings()] + [_shift(said.value, by) for by in more]
+    def right(said: Any, *more: int) -> bool:
+        values = [value for value, _ in _readings(said)] + [amounts.shifted(said.value, by) for by in more]
         return any(_one_side(value, gold) and abs(value - gold) <= slack for value in values)
 
-    said, loose = parse(_line(results[0])), _loose(results[0])
+    said, loose = amounts.number(results[0]), _loose(results[0])
     strict = said is not None and right(said)
     plain = said.number if said and not said.power else Decimal(0)
-    theirs = [_shift(plain, by) for by in (0, 2, -2)]
+    theirs = [amounts.shifted(plain, by) for by in (0, 2, -2)]
     return {
         "acc": float(strict),
         "acc_published": float(bool(plain) and any(abs(one - gold) < abs(one) * _TEXTBOOK for one in theirs)),

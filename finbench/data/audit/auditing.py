@@ -15,7 +15,7 @@ from finbench.data.audit.context import LABELS, AuditContext, AuditedFile, share
 from finbench.data.audit.findings import LEVELS, SHOWN, Audit, Finding
 from finbench.data.audit.formats import Input
 from finbench.data.audit.row_store import RowStore
-from finbench.data.audit.texts import Texts
+from finbench.data.audit.texts import Texts, shared_pages
 from finbench.data.contamination import Index, fields
 from finbench.data.readers import RawRecord, beside
 
@@ -55,6 +55,7 @@ def audit(what: Sequence[str | Path], data_dir: Path | None = None) -> Audit:
         store.settle()
         context = AuditContext(store, reader.sources)
         found = [finding for texts in reader.texts for finding in texts.findings(context)]
+        found += shared_pages(reader.texts, context)
         for check in CHECKS:
             found += check(context)
         return reader.audit(found)
@@ -165,7 +166,10 @@ class Reader:
         """One file: all of it as ``split``, where that is given; only the splits to ``keep``."""
         try:
             found = each.rows()
-            sample: list[RawRecord | str] = list(itertools.islice(found, _SAMPLE))
+            raw = list(itertools.islice(found, _SAMPLE))
+            whole = [item for item in raw if isinstance(item, RawRecord)]
+            sample = [row for item in raw for row in formats.unfolded(item)]
+            found = itertools.chain.from_iterable(map(formats.unfolded, found))
             good = [item for item in sample if isinstance(item, RawRecord)]
             try:
                 made = layout(good, each.name)
@@ -176,7 +180,7 @@ class Reader:
         except FinbenchError as fault:
             self.skipped[each.name] = fault.message
             return
-        of_set = known.recognise(each.name, good, made)
+        of_set = known.recognise(each.name, whole, made)
         licence, free = known.licence_of(of_set.set if of_set else Path(each.name).name.split(".")[0], each.folder)
         codes = of_set.codes if of_set else {}
         source = AuditedFile(-1, each.name, split or formats.split_in(each.name), made, licence, free, codes)

@@ -17,19 +17,56 @@ from finbench.data.readers import RawRecord
 # Names as they are met, without case, spaces and underscores, the likeliest first.
 _TEXT = (
     *("text", "sentence", "news", "headline", "tweet", "title", "content", "context", "passage", "input", "document"),
-    *("article", "post", "body", "review", "message", "paragraph", "premise", "goal", "term", "ctx", "sentence1"),
-    *("tokens", "words", "goldtoken", "token", "question", "query", "prompt", "instruction", "evidence"),
+    *(
+        "originalsent",
+        "article",
+        "post",
+        "body",
+        "review",
+        "message",
+        "paragraph",
+        "premise",
+        "goal",
+        "term",
+        "ctx",
+        "sentence1",
+    ),
+    *("tokens", "words", "goldtoken", "token", "question", "query", "prompt", "userprompt", "instruction", "evidence"),
 )
 _ASKED = (
-    *("instruction", "system", "question", "query", "prompt", "hypothesis", "sentence2", "entity"),
-    *("choices", "endings", "options", "sol1", "sol2", "option1", "option2", "option3", "option4"),
+    *("instruction", "system", "question", "questions", "query", "prompt", "hypothesis", "sentence2", "entity"),
+    *("choice", "choices", "endings", "options", "sol1", "sol2", "option1", "option2", "option3", "option4"),
 )
 ANSWERS = (
-    *("label", "labels", "goldlabel", "target", "gold", "answer", "answers", "sentiment", "sentimentlabel", "class"),
-    *("category", "nertags", "tags", "entities", "output", "response", "completion", "answerkey", "explanation"),
+    *(
+        "label",
+        "labels",
+        "goldlabel",
+        "groundtruth",
+        "target",
+        "gold",
+        "answer",
+        "answers",
+        "sentiment",
+        "sentimentlabel",
+        "class",
+    ),
+    *(
+        "category",
+        "nertags",
+        "tags",
+        "entities",
+        "output",
+        "response",
+        "resp",
+        "completion",
+        "answerkey",
+        "explanation",
+    ),
     *("definition", "score", "sentimentscore", "info", "y", "chosen"),
 )
 _GOLD_ENDS = ("label", "labels", "tags", "target", "sentiment", "class", "answer")
+_WORKED = ("exeans", "finalresult", "derivation")  # what gives the answer too: a program's result, arithmetic
 _CHAT = ("messages", "conversations", "conversation", "chat")
 
 
@@ -53,6 +90,7 @@ class Layout:
     asked: list[str]
     gold: list[str]
     meta: list[str]
+    worked: str | None = None  # the column of what gives the answer too
     sentence: list[str] = field(default_factory=list)  # of a file with one token a row: what tells a sentence
     split: str | None = None
     chat: bool = False
@@ -97,11 +135,13 @@ def layout(sample: Sequence[RawRecord], name: str) -> Layout:
     gold = _gold_columns(keys, values, text)
     asked = [keys[key] for key in _ASKED if key in keys and keys[key] not in (text, *gold)]
     asked = [column for column in asked if any(as_text(value).strip() for value in values[column])]
+    worked = next((keys[key] for key in _WORKED if key in keys and keys[key] not in gold), None)
+    worked = worked if len(gold) == 1 else None
     split = next((column for column in columns if key_of(column) in ("split", "partition", "fold")), None)
     rest = [column for column in columns if column not in (text, split, *gold, *asked)]
     # rows are grouped by columns of several values, each of several rows
     meta = [column for column in rest if 2 <= len(set(map(as_text, values[column]))) <= 0.6 * len(sample)]
-    made = Layout(text, asked, gold, meta, split=split)
+    made = Layout(text, asked, gold, meta, worked, split=split)
     shown = [as_text(value) for value in values[text]]
     if shown and sum(len(value.split()) <= 1 for value in shown) >= 0.98 * len(shown):
         made.sentence = [c for c in columns if "sent" in key_of(c) or re.search(r"(idx|id|index)$", key_of(c))]

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from finbench.core.paths import helper
+from finbench.data.audit.columns import as_text
 from finbench.data.audit.context import AuditContext, share
 from finbench.data.audit.findings import Finding
 
@@ -57,6 +58,22 @@ def recompute(context: AuditContext) -> Iterator[Finding]:
                 f"{share(len(rows), seen[how])} answers do not follow from {how} ({shown[how]}).",
                 (f"SELECT n FROM row WHERE n IN ({','.join(map(str, rows[:50]))})",),
             )
+
+
+def contradicted(told: Any, worked: Any, program: bool) -> bool:
+    """Whether an answer is another number than its derivation gives or, ``program``, than its program gave.
+
+    Sign, rounding and a factor of 100 are forgiven: which of the two is right is not known. What cannot be worked out
+    for certain contradicts nothing, nor do brackets around one number, which may be a minus sign.
+    """
+    reports = helper("sets").reports
+    if isinstance(worked, str) and re.search(r"\d[\s)%]*[-+*/×÷]", worked):
+        bare = re.sub(r"[$£€]", "", re.sub(r"([\d.]+)%", r"(\1/100)", worked))
+        value = None if re.search(r"\([\d.,]+\)|#", worked) else evaluate(bare)
+        result = None if value is None else reports.written(float(value))
+    else:
+        result = reports.result_of(worked) if program else None
+    return result is not None and bool(reports.contradicts(as_text(told).removesuffix("\\n").strip(), result))
 
 
 def _worked(body: str, ask: str) -> Iterator[tuple[str, Fraction]]:

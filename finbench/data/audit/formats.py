@@ -58,7 +58,7 @@ def inputs(paths: list[Path]) -> list[Input]:
     for path in paths:
         for file in readers.expand([path], PATTERN, "Name files, folders, zip archives or sets: finbench data list"):
             if path.is_dir():
-                name, folder = file.path.relative_to(path).as_posix(), file.path.parent
+                name, folder = file.path.relative_to(path).as_posix(), _stating(file.path.parent, path)
             else:
                 name, folder = file.member or path.name, path.parent
             if f"{file}" not in {str(known.file) for known in found.values()}:
@@ -67,6 +67,12 @@ def inputs(paths: list[Path]) -> list[Input]:
                     name, number = f"{path.name}/{base}" if number == 2 else f"{base} ({number})", number + 1
                 found[name] = Input(file, name, folder)
     return list(found.values())
+
+
+def _stating(folder: Path, top: Path) -> Path:
+    """The nearest folder, from this one up to ``top``, with a licence or a card; this one where there is none."""
+    up = [folder, *(parent for parent in folder.parents if parent.is_relative_to(top))]
+    return next((one for one in up if any(one.glob("LICEN[CS]E*")) or (one / "dataset.json").is_file()), folder)
 
 
 def rows(file: SourceFile, strict: bool = False) -> Iterator[RawRecord | str]:
@@ -108,6 +114,53 @@ def _decoded(file: SourceFile, strict: bool) -> Iterator[RawRecord | str]:
     start = len(str(file))
     for item in decoder(file):
         yield item._replace(place=item.place[start:]) if isinstance(item, RawRecord) else item[start:].lstrip(":")
+
+
+_PAGE = ("pre_text", "paragraphs", "post_text")  # the prose of a page, in its order
+_ASKS = ("question", "query")
+
+
+def unfolded(item: RawRecord | str) -> Iterator[RawRecord | str]:
+    """A page with its questions as a row for each question; any other row as it is.
+
+    Questions are objects with a question, in a list or alone ("qa"). What is prose on the page becomes the column
+    ``text``, where there is none of that name; a page without prose is its table.
+    """
+    if isinstance(item, str):
+        yield item
+        return
+    row = item.row
+    if "text" not in row and any(name in row for name in _PAGE):
+        prose = " ".join(word for name in _PAGE for word in _words(row.get(name)))
+        row = {**row, "text": prose or " ".join(_words(row.get("table")))}
+    found = {name: [value] if isinstance(value, dict) else value for name, value in row.items()}
+    lists = {
+        name: value for name, value in found.items() if isinstance(value, list) and value and all(map(_asks, value))
+    }
+    asked = [question for value in lists.values() for question in value]
+    page = {name: value for name, value in row.items() if name not in lists}
+    for number, question in enumerate(asked, 1):
+        place = item.place if len(asked) == 1 else f"{item.place}, question {number}"
+        yield item._replace(row={**page, **question}, place=place)
+    if not asked:
+        yield item._replace(row=row)
+
+
+def _asks(value: Any) -> bool:
+    return isinstance(value, dict) and any(isinstance(value.get(name), str) for name in _ASKS)
+
+
+def _words(value: Any) -> Iterator[str]:
+    """The texts in what is nested, but for names such as uid; paragraphs in their order."""
+    if isinstance(value, str):
+        if value.strip(" ."):
+            yield value
+    elif isinstance(value, dict):
+        yield from (word for name, part in value.items() if name not in ("uid", "id") for word in _words(part))
+    elif isinstance(value, list):
+        ordered = all(isinstance(part, dict) and isinstance(part.get("order"), int) for part in value)
+        for part in sorted(value, key=lambda part: part["order"]) if ordered else value:
+            yield from _words(part)
 
 
 def flat(item: RawRecord | str) -> RawRecord | str:

@@ -100,8 +100,9 @@ def _stated(folder: Path) -> str | None:
     for path in sorted(folder.glob("[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*")):
         text = " ".join(_head(path).split())
         if text:
-            found = re.search(r"[^.]*(?:licen[sc]ed?|commons|copyright)[^.]*", text, re.IGNORECASE)
-            return f"{path.name}: {(found[0] if found else text).strip()[:120]}"
+            found = re.search(r"(?:[^.]|\.\d)*(?:licen[sc]ed?|commons|copyright)(?:[^.]|\.\d)*", text, re.IGNORECASE)
+            stated = re.split(r" (?=copyright|permission|>)", (found[0] if found else text).strip("# "), flags=re.I)[0]
+            return f"{path.name}: {stated[:120]}"
     return None
 
 

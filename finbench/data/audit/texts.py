@@ -1,15 +1,20 @@
-"""Faults of the text itself, row by row while a file is read: encoding damage, HTML, empty cells, constant columns."""
+"""Faults of the text itself, row by row while a file is read: encoding damage, HTML, empty cells, constant columns.
+
+Also answers that contradict what the same row works out, for only the row itself shows both.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from finbench.data.audit.columns import Item, as_text
+from finbench.data.audit.columns import Item, as_text, key_of
 from finbench.data.audit.context import AuditContext, AuditedFile, share
-from finbench.data.audit.findings import SHOWN, Finding
+from finbench.data.audit.figures import contradicted
+from finbench.data.audit.findings import SHOWN, Finding, Level
 
 _CODES = ("cp1252", "latin-1", "mac_roman", "cp437", "cp850")
 _RUN = re.compile(r"[^\x00-\x7f]{2,8}")
@@ -25,7 +30,11 @@ _FAULTS = {
     "control": "hold control characters",
     "html": "hold HTML",
     "empty": "have no text",
+    "impossible-gold": "have an answer that is another number than their {worked} gives, sign and per cent forgiven",
 }
+_NAMES = ("id", "filename", "document")
+_PAGE = re.compile(r"[^\s_/]+(?:/[^\s/]+)*\.pdf")  # in "Single_ABC/2010/page_7.pdf-1"
+_LEVELS: dict[str, Level] = {"html": "note", "impossible-gold": "error"}
 
 
 def damage(text: str) -> str:
@@ -63,11 +72,18 @@ class Texts:
         self.counts: Counter[str] = Counter()
         self.first: dict[str, list[Item]] = {}  # of each fault
         self.constant: dict[str, str] = {}
+        self.pages: set[str] = set()  # that rows ask about, by the name of their document
 
     def see(self, item: Item, row: dict[str, Any]) -> None:
         self.source.rows += 1
         if fault := damage(item.body) or damage(item.gold or ""):
             self._count(fault, item)
+        for name in _NAMES:
+            self.pages.update(_PAGE.findall(str(row.get(name) or ""))[:1])
+        if worked := self.source.layout.worked:  # one figure in a derivation is a reason, not a result
+            told = row.get(self.source.layout.gold[0])
+            if contradicted(told, row.get(worked), key_of(worked) != "derivation"):
+                self._count("impossible-gold", item)
         if item.body.strip().casefold() in ("", "nan", "none", "null"):
             self._count("empty", item)
         if self.source.rows == 1:
@@ -83,12 +99,13 @@ class Texts:
     def findings(self, context: AuditContext) -> Iterator[Finding]:
         source, store = self.source, context.store
         for fault, count in self.counts.items():
+            said = _FAULTS[fault].format(worked=source.layout.worked)
             yield context.find(
-                "empty" if fault == "empty" else "encoding",
-                "note" if fault == "html" else "warning",
+                fault if fault in ("empty", "impossible-gold") else "encoding",
+                _LEVELS.get(fault, "warning"),
                 [source],
                 (count, source.rows),
-                f"{share(count, source.rows)} rows {_FAULTS[fault]}.",
+                f"{share(count, source.rows)} rows {said}.",
                 body=None if fault == "empty" else store.key(store.normal(self.first[fault][0].body)),
                 places=[f"{source.name}{item.line}" for item in self.first[fault]],
             )
@@ -97,3 +114,15 @@ class Texts:
         if same and source.rows >= 50:
             said = f"Columns that never change: {', '.join(same)}."
             yield context.find("constant", "note", [source], (len(same), len(same)), said)
+
+
+def shared_pages(seen: Sequence[Texts], context: AuditContext) -> Iterator[Finding]:
+    """Pages of reports that two files ask about: who has learnt one set has read the other."""
+    for one, other in itertools.combinations(seen, 2):
+        both = sorted(one.pages & other.pages)
+        if both:
+            few, many = sorted((one, other), key=lambda texts: len(texts.pages))
+            said = f"{share(len(both), len(few.pages))} pages that {few.source.stem} asks about are in "
+            said += f"{many.source.stem} too: never train on one and test on the other."
+            counted, sources = (len(both), len(few.pages)), [few.source, many.source]
+            yield context.find("shared-pages", "warning", sources, counted, said, places=both[:SHOWN])

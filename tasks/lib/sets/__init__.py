@@ -278,7 +278,8 @@ def hub_records(hub: Hub, revision: str | None = None) -> Iterator[Record]:
             with open(datasets.DownloadManager().download(url), encoding="utf-8") as handle:
                 table = json.load(handle)
         elif part.file:
-            table = datasets.load_dataset("parquet", data_files={part.split: url}, split=part.split)
+            kind = "csv" if part.file.endswith(".csv") else "parquet"
+            table = datasets.load_dataset(kind, data_files={part.split: url}, split=part.split)
         else:
             split = None if part.split == "*" else part.split
             table = datasets.load_dataset(hub.path, part.config, split=split, revision=at)

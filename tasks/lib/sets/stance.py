@@ -75,7 +75,11 @@ STANCE_SETS = {
         "gold_*_numclaim-*-5768.xlsx",
         _source,
         3179,
-        Hub("gtfintechlab/Numclaim", (Part("analyst report", "train", "main"), Part("analyst report", "test", "main"))),
+        Hub(
+            "gtfintechlab/Numclaim",
+            (Part("analyst report", "train", "main"), Part("analyst report", "test", "main")),
+            "31b2df4c76d61d95aa0ca8866b60121bbe31cecd",
+        ),
         corrected=(
             "One split of our own by text over analyst reports and earnings calls, for the authors' tests share "
             "sentences with their train files. The Hub's copy has the analyst reports alone."

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from .base import Drop, Hub, Item, Record, Row, Set, Unit, parts, split_in, text_of
+from .base import Drop, Hub, Item, Part, Record, Row, Set, Unit, split_in, text_of
 
 _TRUTH = {"1.0": "true", "1": "true", "true": "true", "0.0": "false", "0": "false", "false": "false"}
 _CHOICE = re.compile(r"^([A-D])[.)]\s*(.+)$", re.MULTILINE)
@@ -68,7 +68,7 @@ def _set(task: str, made: Callable[[Row, str], Row | None], corrected: str) -> S
         "validation_set.csv test_set.csv",
         split_in,
         4235,
-        Hub("Zhihan/XFinBench", parts("validation", "test")),
+        Hub("Zhihan/XFinBench", tuple(Part(split, file=f"{split}_set.csv") for split in ("validation", "test"))),
         trains=False,
         corrected=f"Rows that need a picture are left out. {corrected}",
     )
