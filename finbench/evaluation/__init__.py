@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from finbench.evaluation.evaluator import evaluate
     from finbench.evaluation.harness import run_lm_eval
     from finbench.evaluation.lmeval import import_card
-    from finbench.evaluation.newtask import NewTask, new_task
+    from finbench.evaluation.newtask import NewTask, described, new_task
     from finbench.evaluation.rerun import Answered
     from finbench.evaluation.rescoring import Rescored, rescore_cards
     from finbench.evaluation.subjects import DUMMY, Candidate, candidates
@@ -36,6 +36,7 @@ __all__ = [
     "Verification",
     "candidates",
     "check_tasks",
+    "described",
     "drawing",
     "evaluate",
     "examine_machine",

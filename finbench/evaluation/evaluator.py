@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +15,14 @@ from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
-from finbench.data import edition_of_test
 from finbench.engines import Purse
 from finbench.evaluation import look, preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
 from finbench.evaluation.notes import hosted
 from finbench.evaluation.scored import asked_rows, hear, score_answers, status
-from finbench.evaluation.subjects import Candidate, by_engine, candidates, models_of, start_engine
+from finbench.evaluation.subjects import Candidate, Overlaps, by_engine, candidates, models_of, start_engine
 from finbench.models import bases, has_template, template_digest
-from finbench.scoring import overlap_with_training, prompts
+from finbench.scoring import prompts
 
 Form = Literal["base", "unmerged", "merged", "none"]
 _FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
@@ -109,6 +108,7 @@ class _Work:
     scores: dict[str, Score]
     samples: dict[str, list[dict[str, Any]]]
     missing: list[Task]
+    overlaps: Overlaps = field(default_factory=dict)  # with what its adapter learnt, of the tasks that are missing
     form: Form = "none"  # as the engine runs the subject, once it does
 
 
@@ -139,6 +139,8 @@ class _EngineRun:
         """Load each subject that has something to be scored, and render and measure its prompts."""
         for work in self.works:
             if work.missing:
+                left = {task.name: self.lm_tasks[task.name] for task in work.missing}
+                work.overlaps = work.candidate.overlaps(left, self.settings.data_dir, say)
                 self._use(work.candidate)
                 self._requests(work.candidate.subject.chat, work.missing)
                 if told := self.engine.forecast(self._unanswered(work)):
@@ -166,6 +168,10 @@ class _EngineRun:
         missing = [catalog.tasks()[name] for name in self.lm_tasks if name not in scores]
         if not missing:
             say(f"{card.subject.name}: scored before, taken from {path}")
+        for name in scores if self.settings.look else ():
+            if name in self.lm_tasks:
+                task, template = catalog.tasks()[name], _templated(candidate)
+                look.say_all(look.back(task, self.lm_tasks[name], card, samples[name], self.settings, template))
         return _Work(candidate, card, scores, samples, missing)
 
     def _score_together(self, works: list[_Work]) -> None:
@@ -265,15 +271,12 @@ class _EngineRun:
         requests, measured = self.requests[task.name, work.card.subject.chat]
         for name, instance in requests.items():
             hear(instance, journal.answers[name])
-        overlap = overlap_with_training(
-            work.candidate.contamination, task.set, edition_of_test(task.set, self.settings.data_dir)
-        )
         work.scores[task.name], work.samples[task.name] = score_answers(
             task,
             self.lm_tasks[task.name],
             list(requests.values()),
             self.asked[task.name],
-            overlap=overlap,
+            overlap=work.overlaps[task.name],
             seconds=round(seconds, 2),
             hosted=hosted(journal.notes[name] for name in requests if name in journal.notes),
             **measured,
@@ -340,10 +343,10 @@ class _EngineRun:
             first = [named[at] for at in look.first([instance for _, instance in named])]
             asked = [(instance, journal.answers[name]) for name, instance in first if name in journal.answers]
             if len(asked) == len(first):
-                base = work.candidate.base
-                template = base is not None and has_template(base.folder)
-                lm_task = self.lm_tasks[task.name]
-                look.say_all(look.told(task, lm_task, work.card.subject, asked, self.settings, template))
+                told = look.told(
+                    task, self.lm_tasks[task.name], work.card.subject, asked, self.settings, _templated(work.candidate)
+                )
+                look.say_all(told)
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""
@@ -418,3 +421,8 @@ class _EngineRun:
             }
         )
         cardfiles.store(self.out, card, work.samples)
+
+
+def _templated(candidate: Candidate) -> bool:
+    """Whether its base is here and has a chat template."""
+    return candidate.base is not None and has_template(candidate.base.folder)

@@ -21,7 +21,7 @@ from finbench.evaluation import drawing, rescore
 from finbench.evaluation import rerun as again
 from finbench.evaluation.notes import contradictions
 from finbench.evaluation.preflight import ENDPOINTS
-from finbench.evaluation.subjects import DUMMY
+from finbench.evaluation.subjects import DUMMY, Overlaps
 from finbench.scoring import (
     LENIENT,
     answers,
@@ -117,6 +117,8 @@ def verify(
         # where the SHA-256 of the samples alone is wrong, the edited rows are still looked for
         if all(fault.field == "samples" for fault in found.faults):
             _data(parsed, by_task, data_dir, found)
+    if adapter and parsed.subject.adapter and parsed.origin == "finbench" and not found.faults:
+        _learnt(parsed, again.overlaps(parsed, adapter, data_dir), found)
     if not found.faults:
         found.level = "self-reported" if by_task is None else "samples-attached"
     if count != 0 and not found.faults:
@@ -131,6 +133,19 @@ def verify(
             found.level = "samples-attached"
             found.notes.append("the dummy engine has no model, so that it answers the same says nothing")
     return found
+
+
+def _learnt(card: Scorecard, known: Overlaps, found: Verification) -> None:
+    """What the card says of test texts in training, beside what its adapter says."""
+    for score in card.scores:
+        place, meant = f"scores[{score.task}].overlap", known[score.task]
+        if meant is None or score.overlap == meant:
+            continue
+        said = f"{meant.texts:,} of {meant.of:,} test texts stand in the rows that its adapter learnt from"
+        if score.overlap is None and catalog.tasks()[score.task].own:  # the rows were not to be had then
+            found.notes.append(f"{score.task}: {said}, which the card does not know")
+        else:
+            found.fault(place, f"is not what its adapter's record says: {said}")
 
 
 def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None:
@@ -174,7 +189,7 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
 
 def _task(card: Scorecard, score: Score, found: Verification) -> None:
     place = f"scores[{score.task}]"
-    task = catalog.tasks().get(score.task)
+    task = _task_of(score)
     if task is None:
         if score.family == owntasks.FAMILY:
             raise catalog.not_here(score.task)
@@ -195,6 +210,12 @@ def _task(card: Scorecard, score: Score, found: Verification) -> None:
             found.fault(f"{place}.{name}", f"is {stated!r}; the task says {wanted!r}")
     if score.data.split != "test":
         found.fault(f"{place}.data.split", f"is {score.data.split!r}; tasks are scored on the test split")
+
+
+def _task_of(score: Score) -> Task | None:
+    """The task of a score as it was for it; None for one that is not known here."""
+    task = catalog.tasks().get(score.task)
+    return task and owntasks.on_card(task, score.licence)
 
 
 def _possible(card: Scorecard, score: Score, found: Verification) -> None:
@@ -221,6 +242,9 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.overlap", "has more texts than were looked for")
     for name, message in contradictions(card, score):
         found.fault(f"{place}.hosted{name}", message)
+    if score.overlap and score.overlap.texts:
+        texts, of = score.overlap.texts, score.overlap.of
+        found.notes.append(f"{score.task}: its subject learnt from {texts:,} of the {of:,} test texts")
     if not card.shots and (score.fewshot_split or score.fewshot_digest):
         found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
     for name, measure in measures.items():
@@ -276,7 +300,7 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
         each = "once" if samples == 1 else f"with samples 0 to {samples - 1}"
         found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each {each} ({len(rows)} rows)")
         return
-    task = catalog.tasks().get(score.task)
+    task = _task_of(score)
     apart = _GENERATED if generated and generated.profile != "direct" else set[str]()
     apart = apart | {"sample", "reading"} if samples > 1 else apart
     if task is not None:
@@ -386,7 +410,7 @@ def _close(place: str, stated: Measure, have: Measure, found: Verification) -> N
 def _data(card: Scorecard, by_task: RowsByTask, data_dir: Path | None, found: Verification) -> None:
     """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
     for score in card.scores:
-        task, rows = catalog.tasks()[score.task], by_task[score.task]
+        task, rows = owntasks.on_card(catalog.tasks()[score.task], score.licence), by_task[score.task]
         if task.own:
             outcome = rescore.of_own(score, task, rows, card)
         elif task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file():

@@ -306,7 +306,10 @@ def _guess(lm_task: Any, docs: Sequence[dict[str, Any]], guesses: Sequence[Any])
 
 
 def overlap_with_training(known: Contamination | None, name: str, edition: str | None) -> Overlap | None:
-    """How many test texts of a set were in the training rows; None where nobody looked for this ``edition``."""
-    if known is None or not known.looked_for.get(name) or known.editions.get(name, edition) != edition:
+    """How many test texts of a set were in the training rows; None where nobody looked for this ``edition``.
+
+    ``edition``: SHA-256 of the test rows; None where they are not here, so that the name of the set must do.
+    """
+    if known is None or not known.looked_for.get(name) or (edition and known.editions.get(name, edition) != edition):
         return None
     return Overlap(texts=known.found.get(name, 0), of=known.looked_for[name])
