@@ -49,8 +49,9 @@ def raw(path: Path) -> Any:
         raise missing(path) from fault
     except (OSError, ValueError, RecursionError) as fault:
         raise FinbenchError(
-            f"{path} is torn or not JSON ({fault}).",
-            "A scorecard is a .json file that finbench eval wrote. Before a new one is written here, move this away.",
+            f"{path} is torn or not JSON ({fault})." if path.suffix == ".json" else f"{path} is not a scorecard.",
+            "A scorecard is a .json file that finbench eval wrote"
+            + (". Before a new one is written here, move this away." if path.suffix == ".json" else ": scorecards/NAME.json"),
         ) from fault
 
 

@@ -68,11 +68,16 @@ def demo(
 ) -> Found:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
     from finbench.core.console import say
+    from finbench.core.errors import Interrupted
 
+    again = "" if out == Path("runs/demo") else f" --out {out}"
     say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
     adapter, scorecards = (out / "adapter").resolve(), out / "scorecards"
     recipe = training.recipes.recipe("mini-sentiment-smollm2-135m-lora")
-    finbench.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())  # one that is finished is not done again
+    try:  # one that is finished is not done again
+        finbench.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())
+    except Interrupted as stop:
+        raise Interrupted(stop.message, "Go on with the same command: finbench demo" + again) from stop
     say("2. Score the base and the adapter on 150 sentences about companies and with words they have not seen.")
     answer = scored(finbench.evaluate(str(adapter), out=scorecards), scorecards)
 
@@ -85,6 +90,7 @@ def demo(
 
 def doctor(
     fix: Annotated[bool, "--fix", "Repair what keeps an installed vLLM from running."] = False,
+    every: Annotated[bool, "--all", "Everything that was looked at: packages, engines, data set by data set."] = False,
     data_dir: DataDir = None,
 ) -> Found:
     """What of this machine finbench can use, what is missing, and what to type."""
@@ -96,4 +102,4 @@ def doctor(
     findings = evaluation.examine_machine(data_dir)
     bad = any(finding.state == "fault" for finding in findings)
     stated = [finding.as_dict() for finding in findings]
-    return Found(stated, lambda: show.listings.doctor(findings), typer.Exit(1) if bad else None)
+    return Found(stated, lambda: show.listings.doctor(findings, every), typer.Exit(1) if bad else None)

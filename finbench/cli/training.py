@@ -43,8 +43,9 @@ def train(
 def plan(
     stated: RecipeOptions,
     gpu: Annotated[
-        str, "h100, h200, h100-pcie, a100-80, a100-40, l40s, l4, rtx4090, rtx3090, a6000, a5000; cpu: this machine."
-    ] = "h100",
+        str | None,
+        "h100, h200, h100-pcie, a100-80, a100-40, l40s, l4, rtx4090, rtx3090, a6000, a5000; cpu; default: this machine.",
+    ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Cards that share the rows.")] = 1,
     shape: Annotated[str | None, "Plan for a base of this size, unfetched: llama-3.1-8b, llama-3.1-70b ..."] = None,
     price: Annotated[float | None, "An hour of a card, in any currency."] = None,
