@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+import finbench
+from conftest import processor_time, quick
 from endpoints import Answer, FakeEndpoint
 from finbench import evaluate
-from finbench.cli.app import app
-from finbench.core.errors import FinbenchError
+from finbench.cli import helping
+from finbench.cli.app import _COMMANDS, _GROUPS, app
+from finbench.core import console
+from finbench.core.errors import FinbenchError, Interrupted, counted
+from finbench.core.records import Recipe
+from finbench.evaluation import preflight
+from finbench.grid import driver, sweepfile, watch
+from finbench.grid.places import Place
+from finbench.grid.steps import Schedule
+from finbench.methods import METHODS
 from finbench.models import bases
+from finbench.training import machines, planning, recipes, synonyms
 
 
 def run(*arguments: object, columns: int = 100) -> Any:
@@ -115,3 +130,183 @@ def test_a_model_that_is_here_is_told_by_its_tokens(llama: Path, tmp_path: Path,
     said = capsys.readouterr().err
     assert "they were cut off by the limit of tokens" in said
     assert "--profile chat" in said
+
+
+# ---------------------------------------------------------------- hints
+
+
+@pytest.mark.parametrize(("key", "own"), [("learning_rate", "lr"), ("num_train_epochs", "epochs"), ("r", "rank")])
+def test_what_others_call_a_key_is_answered_with_ours_at_once(key: str, own: str) -> None:
+    began = processor_time()
+    done = subprocess.run(
+        [sys.executable, "-m", "finbench", "train", "--task", "mini_sentiment", "--set", f"{key}=1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"unknown recipe key '{key}' (here it is {own})" in done.stderr
+    assert quick(processor_time() - began, 1.0)
+
+
+def test_no_synonym_is_an_option_of_a_method() -> None:
+    options = {name for method in METHODS.values() for name in method.option_names()}
+    assert not options & synonyms.SYNONYMS.keys()
+    assert set(synonyms.SYNONYMS.values()) <= Recipe.model_fields.keys()
+    assert not synonyms.SYNONYMS.keys() & Recipe.model_fields.keys()
+    assert all(
+        synonyms.perhaps_an_option(key) for key in METHODS["lora"].option_names() - METHODS["lora"].options.keys()
+    )
+    assert not synonyms.perhaps_an_option("foo_bar")
+    stated = {"tasks": ["mini_ner"], "method": "c3a", "block_size": 8}  # of this tuner it is an option
+    assert recipes.recipe(None, stated).options == {"block_size": 8}
+
+
+def test_a_file_of_another_command_is_named(tmp_path: Path) -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    assert "is a sweep, not a recipe.\nfinbench sweep " in told("train", examples / "sweep-cpu.yaml")
+    assert "is a pretraining, not a recipe.\nfinbench pretrain " in told("train", examples / "pretrain-small.yaml")
+    recipe, sweep = tmp_path / "recipe.yaml", tmp_path / "sweep.yaml"
+    recipe.write_text("tasks: [mini_ner]\nlr: 1.0e-3\n")
+    assert "is a recipe, not a sweep" in told("sweep", recipe, "--dry-run")
+    sweep.write_text("name: x\naxes: {learning_rate: [1.0e-3]}\ncommon: {task: mini_ner}\n")
+    assert "here it is lr" in told("sweep", sweep, "--dry-run")
+    readme = tmp_path / "README.md"
+    readme.write_text("# A model\n")
+    assert told("verify", readme).startswith(f"{readme} is not a scorecard.")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_doctor_fits_one_screen(columns: int, tmp_path: Path) -> None:
+    found = run("doctor", "--data-dir", tmp_path, columns=columns)
+    lines = found.output.rstrip().splitlines()
+    assert len(lines) <= 16
+    assert all(len(line) <= columns for line in lines)
+    assert "0 of" in found.output
+    assert "data fpb" not in found.output
+    assert "data fpb" in run("doctor", "--all", "--data-dir", tmp_path, columns=columns).output
+
+
+def test_a_plan_is_for_this_machine_unless_another_is_named(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(machines, "products", lambda dtype: 1e11)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wanted = recipes.recipe(None, {"tasks": ["mini_sentiment"], "base": str(llama), "limit": 32})
+    assert planning.plan(wanted)["gpu"] == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name, known in (("NVIDIA L4", "l4"), ("NVIDIA H100 80GB HBM3", "h100")):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_, name=name: name)
+        assert machines.this() == known
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Something New")
+    with pytest.raises(FinbenchError, match="Something New"):
+        machines.this()
+
+
+def commands() -> list[str]:
+    """Every command, as it is typed."""
+    return [*_COMMANDS, *(f"{group} {name}" for group, (_, members) in _GROUPS.items() for name in members)]
+
+
+def test_every_help_has_two_examples_whose_options_exist() -> None:
+    assert set(helping.EXAMPLES) - {"sweep"} == set(commands())
+    for name, examples in helping.EXAMPLES.items():
+        assert len(examples) == 2
+        for example in examples:
+            assert example.startswith(name.removesuffix(" run"))
+            words = shlex.split(example)
+            if words[0] == "lm-eval":
+                continue
+            known = run(*name.split(), "--help", columns=200).output
+            known += run("sweep", "run", "--help", columns=200).output if name == "sweep" else ""
+            for option in (word for word in words if word.startswith("--")):
+                assert option in known, example
+
+
+def test_the_keys_of_an_option_are_a_table() -> None:
+    assert set(helping.ARGUMENTS) == {name for own in preflight.ARGUMENTS.values() for name in own} - {
+        "max_length",
+        "gpu_memory",
+    }
+    for name, (engines, _) in helping.ARGUMENTS.items():
+        assert all(name in preflight.ARGUMENTS[engine] for engine in engines.split()), name
+    shown = run("train", "--help").output
+    assert "gradient_checkpointing" in shown
+    assert "requests_per_minute" in run("eval", "--help").output
+
+
+def test_a_sweep_has_subcommands_and_takes_a_file_as_before(tmp_path: Path) -> None:
+    assert "No sweep has run in" in told("sweep", "status", tmp_path)
+    assert "No such sweep file" in told("sweep", "nothing.yaml")
+    assert "No such sweep file" in told("sweep", "--dry-run", "nothing.yaml")
+    assert "No such sweep file" in told("sweep", "run", "nothing.yaml")
+    assert run("sweep", "status").exit_code == 2
+
+
+def test_a_demo_that_is_stopped_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise Interrupted("Stopped after step 3 of 38.", "Go on with the same command and --resume.")
+
+    monkeypatch.setattr(finbench, "train", stopped)
+    assert told("demo", "--out", tmp_path).endswith(f"Go on with the same command: finbench demo --out {tmp_path}")
+
+
+def test_one_is_not_several() -> None:
+    assert [counted(number, "finding") for number in (0, 1, 2, 1234)] == [
+        "0 findings",
+        "1 finding",
+        "2 findings",
+        "1,234 findings",
+    ]
+
+
+def test_what_takes_its_time_says_so_off_a_terminal(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_TELL", 0.01)
+    with console.waiting("Unpacking"):
+        time.sleep(0.2)
+    said = capsys.readouterr().err
+    assert said.startswith("Unpacking ...\n")
+    assert "still at it" in said
+
+
+# ---------------------------------------------------------------- a sweep never waits in silence
+
+
+def grid_of(folder: Path, **needs: object) -> Any:
+    path = folder / "sweep.yaml"
+    stated = {"name": "x", "axes": {"seed": [0, 1]}, "common": {"task": "mini_ner"}, "needs": needs}
+    path.write_text(yaml.safe_dump(stated))
+    found = sweepfile.read(path)
+    return Schedule(found, sweepfile.cells(found), {}, lambda _: False)
+
+
+SMALL = [{"CPU": 2.0, "memory": 3.46 * 2**30}, {"CPU": 8.0, "memory": 2e9}]
+
+
+@pytest.mark.parametrize("needs", [{"memory": 4}, {"cpus": 9}, {"cpus": 4, "memory": 3}])
+def test_what_no_node_can_take_is_refused_and_named(needs: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+    board = grid_of(tmp_path, **needs)
+    with pytest.raises(FinbenchError) as fault:
+        driver.check_nodes(board, SMALL, growing=False)
+    assert "the largest node offers 2 and 3.7 GB" in fault.value.message
+    driver.check_nodes(board, SMALL, growing=True)
+    assert "They wait for a node that does." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("needs", [{"memory": 3.7}, {"cpus": 8}, {}, {"cpus": 2, "memory": 3}])
+def test_what_a_node_can_take_is_not(needs: dict[str, Any], tmp_path: Path) -> None:
+    driver.check_nodes(grid_of(tmp_path, **needs), SMALL, growing=False)
+
+
+def test_what_waits_is_told_and_is_not_called_running(tmp_path: Path) -> None:
+    board, place = grid_of(tmp_path, memory=4), Place(str(tmp_path / "out"))
+    seen = watch.Watch(board, place)
+    seen.unplaced = driver.unplaced(board, SMALL)
+    seen.tell(set(board.steps))
+    found = watch.sweep_status(str(tmp_path / "out"))
+    assert (found["running"], found["waiting"]) == (0, 2)
+    assert "steps wait for a larger node: train " in watch.line(found)
+
+
+def test_the_example_for_a_small_machine_asks_for_no_more_than_it_needs() -> None:
+    """On 4 GB Ray offers about 3."""
+    found = sweepfile.read(Path(__file__).parents[1] / "examples" / "sweep-cpu.yaml")
+    assert found.needs.memory is None

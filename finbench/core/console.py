@@ -37,6 +37,8 @@ class _Console(Console):
         return super().render_str(harmless(text), **options)
 
 
+_TELL = 30.0  # seconds between two lines about what takes its time, off a terminal
+
 out = _Console()
 err = _Console(stderr=True)
 
@@ -75,7 +77,7 @@ def waiting(what: str) -> Iterator[None]:
     started, over = time.monotonic(), threading.Event()
 
     def tell() -> None:
-        while not over.wait(30):
+        while not over.wait(_TELL):
             say(f"  still at it, {time.monotonic() - started:.0f} s so far ...")
 
     if err.is_terminal:

