@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -310,3 +311,37 @@ def test_the_example_for_a_small_machine_asks_for_no_more_than_it_needs() -> Non
     """On 4 GB Ray offers about 3."""
     found = sweepfile.read(Path(__file__).parents[1] / "examples" / "sweep-cpu.yaml")
     assert found.needs.memory is None
+
+
+# ---------------------------------------------------------------- verify reads as a verdict
+
+
+@pytest.mark.parametrize("where", ["score", "sample", "setting"])
+def test_nothing_is_ok_that_a_fault_refutes_and_faults_come_first(where: str, tmp_path: Path) -> None:
+    stated = {"tasks": "mini_sentiment,mini_headline", "engine": "dummy", "limit": 20, "out": tmp_path}
+    evaluate(**stated)
+    [path] = (one for one in tmp_path.glob("*.json"))
+    whole = run("verify", path).output
+    assert whole.index("ok") < whole.index("samples-attached")
+    assert "fault" not in whole
+    card = json.loads(path.read_text())
+    if where == "sample":
+        samples = next(tmp_path.glob("*.zst"))
+        samples.write_bytes(samples.read_bytes()[:-20])
+    elif where == "score":
+        card["scores"][0]["metrics"]["acc"]["value"] = 0.95
+    else:
+        card["seed"] = 7
+    path.write_text(json.dumps(card))
+    done = run("verify", path)
+    assert done.exit_code == 1
+    lines = done.output.splitlines()
+    assert lines[0].startswith("fault")
+    assert lines[-1].startswith("Not to be trusted")
+    right = [line for line in lines if line.startswith("ok")]
+    edited = card["scores"][0]["task"].removeprefix("finbench_")
+    assert not [line for line in right if f" {edited}: " in line and where != "setting"]
+    assert not [line for line in right if "seal" in line and where != "sample"]
+    if where == "score":  # the other task was found right
+        assert len([line for line in right if "every metric" in line]) == 1
+    assert len(json.loads(run("verify", path, "--json").output)["checks"]) == len(right)

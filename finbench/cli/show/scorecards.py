@@ -133,15 +133,15 @@ def rescored(found: Sequence[Rescored]) -> None:
 
 
 def verified(found: Verification) -> None:
-    """Each check a line; faults last, in red, by field."""
-    for check in found.checks:
-        put(f"[green]ok   [/]  {escape(check.removeprefix(PREFIX))}")
-    for note in found.notes:
-        put(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}")
+    """The verdict: faults by field, in red, then what was right all the same, then what it comes to."""
     for fault in found.faults[:_FAULTS]:
         put(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", wrap=True)
     if len(found.faults) > _FAULTS:
         put(f"       and {len(found.faults) - _FAULTS:,} more (--json)", wrap=True)
+    for note in found.notes:
+        put(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}", wrap=True)
+    for check in found.right:
+        put(f"[green]ok   [/]  {escape(check.removeprefix(PREFIX))}", wrap=True)
     if found.faults:
         put(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}")
     else:
