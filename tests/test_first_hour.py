@@ -21,7 +21,7 @@ from endpoints import Answer, FakeEndpoint
 from finbench import evaluate
 from finbench.cli import helping
 from finbench.cli.app import _COMMANDS, _GROUPS, app
-from finbench.core import console
+from finbench.core import catalog, console
 from finbench.core.errors import FinbenchError, Interrupted, counted
 from finbench.core.records import Recipe
 from finbench.evaluation import preflight
@@ -30,6 +30,7 @@ from finbench.grid.places import Place
 from finbench.grid.steps import Schedule
 from finbench.methods import METHODS
 from finbench.models import bases
+from finbench.scoring import golden_prompt
 from finbench.training import machines, planning, recipes, synonyms
 
 
@@ -150,7 +151,7 @@ def test_what_others_call_a_key_is_answered_with_ours_at_once(key: str, own: str
 
 def test_no_synonym_is_an_option_of_a_method() -> None:
     options = {name for method in METHODS.values() for name in method.option_names()}
-    assert not options & synonyms.SYNONYMS.keys()
+    assert not options & synonyms.SYNONYMS.keys(), options & synonyms.SYNONYMS.keys()
     assert set(synonyms.SYNONYMS.values()) <= Recipe.model_fields.keys()
     assert not synonyms.SYNONYMS.keys() & Recipe.model_fields.keys()
     assert all(
@@ -345,3 +346,93 @@ def test_nothing_is_ok_that_a_fault_refutes_and_faults_come_first(where: str, tm
     if where == "score":  # the other task was found right
         assert len([line for line in right if "every metric" in line]) == 1
     assert len(json.loads(run("verify", path, "--json").output)["checks"]) == len(right)
+
+
+# ---------------------------------------------------------------- ask, try
+
+
+SENTENCE = "Quarterly earnings at Norvane Group jumped on strong orders."
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_one_sentence_side_by_side(columns: int, lora: Path, llama: Path) -> None:
+    """Probabilities are those that transformers and peft give, label by label."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    stated = ("ask", lora, SENTENCE, "--task", "mini_sentiment", "--base", llama)
+    shown = run(*stated, columns=columns).output
+    assert all(len(line) <= columns for line in shown.splitlines())
+    assert "tiny-llama" in shown
+    assert "stranger" in shown
+    replies = json.loads(run(*stated, "--json").stdout)
+    plain, below = (AutoModelForCausalLM.from_pretrained(llama) for _ in range(2))
+    encode = AutoTokenizer.from_pretrained(llama)
+    prompt = golden_prompt(catalog.tasks()["finbench_mini_sentiment"]).removesuffix(" positive")
+
+    def likelihood(model: Any, label: str) -> float:
+        begun, whole = encode(prompt).input_ids, encode(f"{prompt} {label}").input_ids
+        with torch.inference_mode():
+            logits = model(torch.tensor([whole])).logits[0].float().log_softmax(-1)
+        return sum(float(logits[at - 1, whole[at]]) for at in range(len(begun), len(whole)))
+
+    for reply, model in zip(replies, (plain, PeftModel.from_pretrained(below, lora)), strict=True):
+        values = torch.tensor([likelihood(model, label) for label in ("negative", "neutral", "positive")])
+        found = torch.tensor(list(reply["probabilities"].values()))
+        assert torch.allclose(found, values.softmax(0), atol=0.02)  # bfloat16 there
+        assert sum(reply["probabilities"].values()) == pytest.approx(1)
+        assert 0 < reply["mass"] < 1
+
+
+def test_a_task_without_labels_has_answers_alone(lora: Path, llama: Path) -> None:
+    replies = finbench.ask(str(lora), SENTENCE, task="mini_ner", base=str(llama))
+    assert [reply.probabilities for reply in replies] == [None, None]
+    assert all(reply.answer for reply in replies)
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ((SENTENCE, "--task", "nope"), "Unknown task 'nope'"),
+        ((SENTENCE, "--task", "headlines"), "headlines asks about more than a text: question"),
+        ((SENTENCE, "--task", "sentiment"), "is a group of"),
+        ((SENTENCE,), "As which task"),
+        (("  ", "--task", "fpb"), "the text is empty"),
+        (("word " * 600, "--task", "mini_sentiment"), "reads 512"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(more: tuple[str, ...], line: str, lora: Path, llama: Path) -> None:
+    assert line in told("ask", lora, *more, "--base", llama)
+
+
+def test_the_page_answers_as_the_command_does(lora: Path, llama: Path) -> None:
+    pytest.importorskip("gradio")
+    from gradio_client import Client
+
+    from finbench.evaluation import Asker
+    from finbench.serving import page
+
+    asker = Asker(str(lora), "mini_sentiment", base=str(llama))
+    made = page.build(asker)
+    _, url, _ = made.launch(server_name="127.0.0.1", server_port=None, quiet=True, prevent_thread_lock=True)
+    try:
+        client = Client(url, verbose=False)
+        found = client.predict(SENTENCE, api_name="/ask")
+        replies = asker.ask(SENTENCE)
+        for number, reply in enumerate(replies):
+            shares = {one["label"]: one["confidence"] for one in found[2 * number]["confidences"]}
+            assert shares == pytest.approx(reply.probabilities)
+            assert found[2 * number + 1] == reply.answer
+        with pytest.raises(Exception, match="nothing to ask"):
+            client.predict("  ", api_name="/ask")
+    finally:
+        made.close(verbose=False)
+        asker.close()
+
+
+def test_without_gradio_the_page_names_what_to_install(
+    lora: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert 'pip install "finbench[try]"' in told("try", lora, "--task", "mini_sentiment", "--base", llama)

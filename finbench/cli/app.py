@@ -31,6 +31,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "train": training.train,
     "plan": training.plan,
     "eval": evaluation.eval_,
+    "ask": evaluation.ask,
+    "try": evaluation.try_,
     "serve": evaluation.serve,
     "demo": evaluation.demo,
     "doctor": evaluation.doctor,
@@ -88,8 +90,8 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     ),
     "dev": ("For developers, and to rehearse: a Hub on this machine.", {"hub": hub.dev_hub}),
 }
-_TAKE_TASKS = {"train", "plan", "eval", "tune", "sweep run", "compare", "verify", "report", "merge", "push"}
-_TAKE_TASKS |= {"card import", "tasks list", "tasks show"}
+_TAKE_TASKS = {"train", "plan", "eval", "ask", "try", "tune", "sweep run", "compare", "verify", "report", "merge"}
+_TAKE_TASKS |= {"push", "card import", "tasks list", "tasks show"}
 
 
 def _registered(name: str, command: Callable[..., Any]) -> Callable[..., None]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import finbench
-from finbench import evaluation, training
+from finbench import evaluation, serving, training
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found, taking
 from finbench.core.settings import Evaluation
@@ -29,6 +29,33 @@ def scored(cards: Sequence[Scorecard], out: Path) -> Found:
 def eval_(stated: Evaluation) -> Found:
     """Score adapters beside their base: scorecards, a table, report.md and report.html."""
     return scored(finbench.evaluate(**vars(stated)), stated.out)
+
+
+Adapter = Annotated[str, "./folder, hub:org/name[@rev] or zoo:name."]
+AskedAs = Annotated[str | None, "Task whose question is asked; default: the adapter's."]
+OnBase = Annotated[str | None, "The adapter's base, where bases.yaml does not know it."]
+
+
+def ask(
+    adapter: Adapter, text: Annotated[str, "The sentence; - reads it."], task: AskedAs = None, base: OnBase = None
+) -> Found:
+    """Ask an adapter and its base about one sentence: their answers side by side, label probabilities as bars."""
+    import sys
+
+    asked = sys.stdin.read() if text == "-" else text
+    replies = evaluation.ask(adapter, asked, task=task, base=base)
+    return Found([reply.as_dict() for reply in replies], lambda: show.answers.replies(replies))
+
+
+def try_(
+    adapter: Adapter,
+    task: AskedAs = None,
+    base: OnBase = None,
+    host: Annotated[str, "Elsewhere than on this machine everybody who reaches it may ask."] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 7861,
+) -> None:
+    """A page on this machine on which colleagues ask an adapter and its base, side by side (Ctrl-C ends it)."""
+    serving.try_page(adapter, task=task, base=base, host=host, port=port)
 
 
 def serve(

@@ -13,6 +13,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.evaluation import preflight
+    from finbench.evaluation.asking import Asker, Reply, ask
     from finbench.evaluation.check import check_tasks
     from finbench.evaluation.doctor import DoctorLine, examine_machine
     from finbench.evaluation.evaluator import evaluate
@@ -26,11 +27,14 @@ else:
     __getattr__ = face(__name__)
 
 __all__ = [
+    "Asker",
     "Candidate",
     "DoctorLine",
     "NewTask",
+    "Reply",
     "Rescored",
     "Verification",
+    "ask",
     "candidates",
     "check_tasks",
     "evaluate",
