@@ -362,7 +362,7 @@ def test_one_sentence_side_by_side(columns: int, lora: Path, llama: Path) -> Non
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     stated = ("ask", lora, SENTENCE, "--task", "mini_sentiment", "--base", llama)
-    shown = run(*stated, columns=columns).output
+    shown = run(*stated, columns=columns).stdout
     assert all(len(line) <= columns for line in shown.splitlines())
     assert "tiny-llama" in shown
     assert "stranger" in shown

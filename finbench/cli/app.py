@@ -43,6 +43,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "compare": cards.compare,
     "verify": cards.verify,
     "report": cards.report,
+    "runs": training.runs,
     "lm-eval": cards.lm_eval,
     "bases": tasks.bases,
     "push": hub.push,

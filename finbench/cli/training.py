@@ -76,6 +76,12 @@ def tune(
     return Found(tuned, lambda: show.trainings.tuned(tuned, path))
 
 
+def runs(folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("runs")) -> Found:
+    """The trainings that lie in a folder: in what their recipes differ, how far they are, and their scores."""
+    found = training.runs_in(folder)
+    return Found([run.as_dict() for run in found], lambda: show.trainings.runs(found, folder))
+
+
 def merge(
     adapter: Annotated[str, "./folder, or hub:org/name[@rev]; of factors too."],
     out: Annotated[Path, typer.Option(help="New folder for the model.")],

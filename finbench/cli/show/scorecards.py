@@ -64,6 +64,7 @@ def compared(found: Sequence[Comparison], show: int) -> None:
 def _contests(pair: Comparison) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", caption_justify="left")
     table.caption = f"A: {escape(pair.a)}\nB: {escape(pair.b)}\np: paired permutation test, Holm-adjusted"
+    table.caption += "\nn to settle: documents like these that would show a difference of this size, 4 times in 5"
     heads = ("", "metric", "A", "B", "A - B", "95 % interval", "p", "n to settle")
     lines = [_contest(contest) for contest in pair.contests]
     for number, head in enumerate(heads):
