@@ -12,7 +12,7 @@ from finbench.core import catalog, owntasks, paths
 from finbench.core.errors import FinbenchError, near_misses, unknown
 from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.data import own
-from finbench.methods import METHODS, Method, method_named
+from finbench.methods import METHODS, Method, Tuner, method_named
 from finbench.training.synonyms import SYNONYMS, perhaps_an_option
 
 ALIASES = {"task": "tasks"}  # an option of the command line, or an axis of a sweep -> the recipe's own key
@@ -121,7 +121,7 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
 
 def _foreign(key: str, method: Method) -> bool:
     """Whether a key is another program's word; some tuners of peft have options of such names."""
-    return key in SYNONYMS and (method.name in METHODS or key not in method.option_names())
+    return key in SYNONYMS and (not isinstance(method, Tuner) or key not in method.option_names())
 
 
 def _alike(key: str) -> str:
