@@ -436,3 +436,61 @@ def test_without_gradio_the_page_names_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert 'pip install "finbench[try]"' in told("try", lora, "--task", "mini_sentiment", "--base", llama)
+
+
+# ---------------------------------------------------------------- what a paper needs
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two subjects on one small task, beside each other."""
+    place = tmp_path_factory.mktemp("scored")
+    for name, answers in (("a", "majority"), ("b", "random")):
+        stated = {"engine": "dummy", "arguments": {"answers": answers}, "tasks": "mini_sentiment"}
+        evaluate(**stated, out=place / name)
+    for card in place.glob("*/*"):
+        if card.suffix in (".json", ".zst") and not card.name.startswith("."):
+            card.rename(place / f"{card.parent.name}-{card.name}")
+    return place
+
+
+def test_compare_takes_a_folder_and_says_what_settles(scored: Path) -> None:
+    found = run("compare", scored, columns=80)
+    assert found.exit_code == 0, found.exception
+    assert "n to settle: documents like these" in " ".join(found.stdout.split())
+    assert len(json.loads(run("compare", scored, "--json").stdout)) == 1
+
+
+def test_figures_in_every_format_beside_a_labelled_table(scored: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.tex"
+    run("report", scored, "--format", "latex", "--out", out, "--figures", "pdf,png,svg")
+    begun = {"pdf": b"%PDF", "png": b"\x89PNG", "svg": b"<svg"}
+    for kind, mark in begun.items():
+        assert (tmp_path / f"table-mini-sentiment.{kind}").read_bytes().lstrip()[:4] == mark
+    assert r"\label{tab:finbench-mini-sentiment}" in out.read_text()
+    assert "Unknown figure format 'gif'" in told("report", scored, "--out", out, "--figures", "gif")
+    assert "Add --out" in told("report", scored, "--figures", "pdf")
+
+
+def test_runs_are_told_apart_by_what_differs(lora: Path, llama: Path, tmp_path: Path) -> None:
+    assert run("runs", tmp_path).stdout.startswith("No run lies in")
+    assert "is no folder" in told("runs", tmp_path / "nowhere")
+    base = {"tasks": ["mini_sentiment"], "base": str(llama), "limit": 16, "dtype": "float32"}
+    for name, rank in (("one", 4), ("two", 8)):
+        finbench.train(recipes.recipe(None, {**base, "rank": rank}), tmp_path / name)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "finbench.json").write_text("{")
+    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "begun" / "checkpoints" / "run.json").write_text(json.dumps({"rank": 16, "method": "lora"}))
+    found = {Path(one["folder"]).name: one for one in json.loads(run("runs", tmp_path, "--json").stdout)}
+    assert {name: one["state"] for name, one in found.items()} == {
+        "one": "done",
+        "two": "done",
+        "broken": "unreadable",
+        "begun": "unfinished",
+    }
+    assert (found["one"]["differs"], found["two"]["differs"]) == ({"rank": 4}, {"rank": 8})
+    for columns in (80, 120):
+        shown = run("runs", tmp_path, columns=columns).stdout
+        assert all(len(line) <= columns for line in shown.splitlines())
+        assert "--resume" in shown

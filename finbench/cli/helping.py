@@ -38,6 +38,7 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     "lm-eval": ("lm-eval run --model finbench --tasks finbench_fpb", "lm-eval ls tasks"),
     "bases": ("bases", "bases --json"),
     "push": ("push runs/a hub:org/name --dry-run", "push scorecards hub:org/results --public"),
+    "adopt": ("adopt runs/a", "adopt runs/a --json"),
     "pull": ("pull hub:org/name --out adapter", "pull zoo:name --out adapter"),
     "card import": ("card import lm-eval-output/", "card import answers.csv --task fpb --name gpt-x"),
     "card export": (
