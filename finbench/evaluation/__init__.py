@@ -13,7 +13,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.evaluation import preflight
-    from finbench.evaluation.asking import Asker, Reply, ask
+    from finbench.evaluation.asking import Asker, SubjectReply, ask
     from finbench.evaluation.check import check_tasks
     from finbench.evaluation.doctor import DoctorLine, examine_machine
     from finbench.evaluation.evaluator import evaluate
@@ -31,8 +31,8 @@ __all__ = [
     "Candidate",
     "DoctorLine",
     "NewTask",
-    "Reply",
     "Rescored",
+    "SubjectReply",
     "Verification",
     "ask",
     "candidates",

@@ -22,7 +22,7 @@ _KNOWN = {"text", "choices"}  # columns that a question may show: the text, and 
 
 
 @dataclass(frozen=True)
-class Reply:
+class SubjectReply:
     """What a subject answers. ``probabilities``: of the labels, normalised over them; ``mass``: what they have of all.
 
     Both are None for a task without a fixed set of labels.
@@ -62,7 +62,7 @@ class Asker:
         self.labels = labels if golds <= set(labels) else []  # of entities they are types, and no answers
         self.engines = [(start_engine(group, wanted, {}), group) for group in by_engine(found)]
 
-    def ask(self, text: str) -> list[Reply]:
+    def ask(self, text: str) -> list[SubjectReply]:
         """The replies to a text, the base's first. FinbenchError for an empty text, and one that does not fit."""
         asked = _text(text)
         return [self._reply(engine, candidate, asked) for engine, group in self.engines for candidate in group]
@@ -77,7 +77,7 @@ class Asker:
         for engine, _ in self.engines:
             engine.close()
 
-    def _reply(self, engine: Any, candidate: Any, text: str) -> Reply:
+    def _reply(self, engine: Any, candidate: Any, text: str) -> SubjectReply:
         engine.use(candidate.beside)
         subject, labels = candidate.subject, self.labels
         template = engine.chat_template() if subject.chat else None
@@ -95,18 +95,18 @@ class Asker:
             )
         answer = str(engine.answer(asked[:1], lambda _: None)[0]).strip()
         if not labels:
-            return Reply(subject.name, subject.kind, answer, None, None)
+            return SubjectReply(subject.name, subject.kind, answer, None, None)
         likely = [math.exp(value) for value, _ in engine.answer(asked[1:], lambda _: None)]
         whole = sum(likely)
         shares = {label: part / whole if whole else 1 / len(labels) for label, part in zip(labels, likely, strict=True)}
-        return Reply(subject.name, subject.kind, answer, shares, whole)
+        return SubjectReply(subject.name, subject.kind, answer, shares, whole)
 
     def _how(self) -> dict[str, Any]:
         stated = dict(self.lm_task.config.generation_kwargs or {})
         return {"until": ["\n"], "max_gen_toks": 16, **stated}
 
 
-def ask(adapter: str, text: str, *, task: str | None = None, base: str | None = None) -> list[Reply]:
+def ask(adapter: str, text: str, *, task: str | None = None, base: str | None = None) -> list[SubjectReply]:
     """What ``adapter`` and its base answer to ``text``, asked as ``task`` asks; the base first."""
     _text(text)
     asker = Asker(adapter, task, base=base)

@@ -11,12 +11,12 @@ from rich.text import Text
 from finbench.cli.show.layout import put
 from finbench.core.console import out
 from finbench.core.errors import shortened
-from finbench.evaluation import Reply
+from finbench.evaluation import SubjectReply
 
 _BAR, _NARROW = 24, 10  # characters of a full bar
 
 
-def replies(found: Sequence[Reply]) -> None:
+def replies(found: Sequence[SubjectReply]) -> None:
     """Each subject's answer, and below it a line for each label, with a bar for every subject."""
     names = [_short(reply.name, max(12, (out.width - 18) // max(1, len(found)) - 4)) for reply in found]
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -36,7 +36,7 @@ def replies(found: Sequence[Reply]) -> None:
         put("\n[dim]Bars: probability of a label among the labels; all labels: of all answers, theirs.[/]", wrap=True)
 
 
-def _bar(reply: Reply, label: str, width: int) -> Text:
+def _bar(reply: SubjectReply, label: str, width: int) -> Text:
     share = (reply.probabilities or {})[label]
     full = round(width * share)
     colour = "green" if label == reply.likeliest else "dim"
@@ -44,7 +44,7 @@ def _bar(reply: Reply, label: str, width: int) -> Text:
     return Text.assemble((f"{100 * share:5.1f} % ", colour), *drawn)
 
 
-def _said(reply: Reply) -> str:
+def _said(reply: SubjectReply) -> str:
     return shortened(" ".join(reply.answer.split())) or "(nothing)"
 
 
