@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from finbench.core.errors import FinbenchError
     from finbench.core.records import Adapter, Recipe, Score, Scorecard, Subject
     from finbench.data import import_data
-    from finbench.evaluation import evaluate, import_card, new_task, verify
+    from finbench.evaluation import ask, evaluate, import_card, new_task, verify
     from finbench.grid import sweep
     from finbench.pretraining import pretrain
     from finbench.publishing import pull, push
@@ -40,6 +40,7 @@ __all__ = [
     "Scorecard",
     "Subject",
     "__version__",
+    "ask",
     "check_data",
     "compare",
     "evaluate",

@@ -48,9 +48,12 @@ def raw(path: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError) as fault:
         raise missing(path) from fault
     except (OSError, ValueError, RecursionError) as fault:
+        written = "A scorecard is a .json file that finbench eval wrote"
+        if path.suffix != ".json":
+            raise FinbenchError(f"{path} is not a scorecard.", f"{written}: scorecards/NAME.json") from fault
         raise FinbenchError(
             f"{path} is torn or not JSON ({fault}).",
-            "A scorecard is a .json file that finbench eval wrote. Before a new one is written here, move this away.",
+            f"{written}. Before a new one is written here, move this away.",
         ) from fault
 
 

@@ -124,6 +124,14 @@ def _load(path: Path) -> LoadedCard:
     return LoadedCard(path, card, card.subject.name, scores, cardfiles.rows_by_task(path, card))
 
 
+def _among(places: Sequence[Path | str]) -> list[Path]:
+    """The cards of files and folders; of one folder alone, adapters before their base, whom they are to beat."""
+    found = cardfiles.expand(places)
+    if len(places) == 1 and Path(places[0]).is_dir():
+        found.sort(key=lambda path: cardfiles.read(path).subject.kind == "base")
+    return found
+
+
 def compare(
     cards: Sequence[Path | str],
     *,
@@ -131,13 +139,13 @@ def compare(
     data_dir: Path | None = None,
     across_profiles: bool = False,
 ) -> list[Comparison]:
-    """Compare the first card with each other one, on every task they share (or on ``tasks``).
+    """Compare the first card of files and folders with each other one, on every task they share (or on ``tasks``).
 
     p-values are adjusted over all tasks and pairs at once (Holm). Raises FinbenchError, naming the field, for
     cards whose task digest, data digest or prompt style differ, and for cards without samples; for other profiles,
     budgets and chat templates too, unless ``across_profiles`` asks for just that.
     """
-    found = [_load(Path(card)) for card in cards]
+    found = [_load(path) for path in _among(cards)]
     names = Counter(side.name for side in found)
     for side in found:
         if names[side.name] > 1:  # subjects of one name are called by their files

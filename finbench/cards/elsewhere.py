@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from finbench.core import records
 from finbench.core.catalog import PREFIX
 from finbench.core.records import Hosted, Score, Scorecard
 
 UNKNOWN = "Its weights and revision are not known: the name may mean another model on another day."
+
+
+def unseen(card: Scorecard) -> bool:
+    """Whether the model was never here: what its weights are, and of how many bits, nobody knows."""
+    return card.subject.base.fingerprint.startswith(("endpoint:", records.UNKNOWN))
 
 
 def endpoint_notes(cards: Sequence[Scorecard]) -> list[str]:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from finbench.cards import cardfiles
-from finbench.cards.elsewhere import endpoint_notes
+from finbench.cards.elsewhere import endpoint_notes, unseen
 from finbench.core.catalog import PREFIX
 from finbench.core.errors import harmless
 from finbench.core.files import write_atomic
@@ -24,6 +24,7 @@ from finbench.methods import method_named
 from finbench.scoring.metrics import is_share, spoken
 
 _BAR = 24  # characters of a full bar in the terminal
+_MOST = 0.5  # share of answers that were not read from which a person is warned
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,17 @@ class TaskView(Heading):
 
     @property
     def warnings(self) -> list[str]:
-        """Who saw some of this test in training, a sentence each."""
-        return [f"{row.name} was trained on {row.seen} of this test." for row in self.rows if row.seen]
+        """Who saw some of this test in training, and whose answers were mostly not read, a sentence each."""
+        seen = [f"{row.name} was trained on {row.seen} of this test." for row in self.rows if row.seen]
+        cut = [row for row in self.rows if row.cut_off and row.cut_off.value > _MOST]
+        unread = [row for row in self.rows if row not in cut and row.parse_rate and row.parse_rate.value < 1 - _MOST]
+        return [
+            *seen,
+            *(f"{row.name}: {percent(one.value)} % of the answers were cut off, and count as wrong."
+              for row in cut if (one := row.cut_off)),
+            *(f"{row.name}: only {percent(one.value)} % of the answers are in the form asked for; others are wrong."
+              for row in unread if (one := row.parse_rate)),
+        ]  # fmt: skip
 
 
 def task_views(cards: Sequence[Scorecard]) -> list[TaskView]:
@@ -272,6 +282,7 @@ def from_template(name: str, *, escape: bool, **values: Any) -> str:
         "limits": limits,
         "metric": spoken,
         "amount": amount,
+        "unseen": unseen,
         "cell": _cell,
         "python": repr,
         "value": _value,
@@ -280,6 +291,7 @@ def from_template(name: str, *, escape: bool, **values: Any) -> str:
         "tex": _tex,
         "latex": latex,
         "caption": caption,
+        "label": lambda table: slug("-".join(["finbench", *(column.title for column in table.columns)])[:60]),
     }
     return environment.get_template(name).render(**values)
 
@@ -316,11 +328,19 @@ def _line(text: object) -> str:
     return harmless(" ".join(str(text).split()))
 
 
+def slug(text: str) -> str:
+    """For the name of a file, or a label."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
 def caption(table: Any) -> str:
     """What the numbers of a report's table are, in sentences."""
     sizes = "; ".join(f"{column.title}: {column.score.n:,}" for column in table.columns)
     if table.spread == "seeds":
-        around, test = "mean ± standard deviation over training seeds", "Welch's t test over seeds"
+        counts = {len(cell.runs) for line in table.lines for cell in line.cells if cell is not None and cell.runs}
+        ends = sorted({min(counts), max(counts)}) if counts else []
+        seeds = f"{' to '.join(map(str, ends))} training seed{'' if ends == [1] else 's'}"
+        around, test = f"mean ± standard deviation over {seeds}", "Welch's t test over seeds"
     else:
         around, test = "95 % intervals over documents in brackets", "paired permutation tests"
     marks = (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from finbench.cards import cardfiles, plots
 from finbench.cards.comparison import LEVEL, aggregation_of, difference, documents, follows
 from finbench.cards.plots import Line, SeedRun, Table, TableCell
-from finbench.cards.render import Heading, conditions_of, describe_subject, from_template
+from finbench.cards.render import Heading, conditions_of, describe_subject, from_template, slug
 from finbench.cards.setups import setup_of
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError, unknown
@@ -18,6 +17,7 @@ from finbench.core.records import Measure, Score, Scorecard
 from finbench.scoring import clusters_of, hidden_metrics, holm, samples_of, seed_spread, values_of, welch
 
 FORMATS = {"md": "table.md.j2", "latex": "table.tex.j2", "html": "table.html.j2"}
+FIGURES = ("svg", "pdf", "png")
 SPREADS = ("interval", "seeds")
 
 
@@ -28,6 +28,7 @@ def report(
     spread: str = "interval",
     tasks: Sequence[str] = (),
     out: Path | None = None,
+    figures: Sequence[str] = ("svg",),
 ) -> str:
     """Render the scorecards (files, or folders of them) as one table; also written to ``out`` if that is named.
 
@@ -35,7 +36,7 @@ def report(
     deviation of subjects that differ only in their seed. Bold is who is significantly better than every other
     line of its column (paired permutation tests, or Welch's t test over seeds; 5 %, Holm over the table); a
     dagger marks who is not significantly different from the best. Plots are part of HTML; for other formats they
-    are written as SVG beside ``out``.
+    are written beside ``out`` in the formats of ``figures``: svg, pdf, png.
 
     Raises FinbenchError for a file that is no scorecard, and an unknown format, spread or task.
     """
@@ -43,16 +44,36 @@ def report(
         raise unknown("format", format, FORMATS, "finbench report --help")
     if spread not in SPREADS:
         raise unknown("spread", spread, SPREADS, "finbench report --help")
+    for kind in figures:
+        if kind not in FIGURES:
+            raise unknown("figure format", kind, FIGURES, "finbench report --help")
+    if out is None and tuple(figures) != ("svg",):
+        raise FinbenchError("Figures are written beside the report, and it is not written.", "Add --out table.tex")
     names = [task.name for task in catalog.expand(tasks)]
     shown = table(cardfiles.expand(cards), spread, names)
     text = from_template(FORMATS[format], escape=format == "html", t=shown)
     if out is not None:
-        if format != "html":
+        if format != "html" or tuple(figures) != ("svg",):
             for number, (_, svg) in enumerate(shown.plots):
-                slug = re.sub(r"[^a-z0-9]+", "-", shown.columns[number].title.lower())
-                write_atomic(out.with_name(f"{out.stem}-{slug}.svg"), svg)
+                name = f"{out.stem}-{slug(shown.columns[number].title)}"
+                for kind in dict.fromkeys(figures):
+                    write_atomic(out.with_name(f"{name}.{kind}"), _figure(svg, kind))
         write_atomic(out, text)
     return text
+
+
+def _figure(svg: str, kind: str) -> str | bytes:
+    """A plot in another format; a PNG has 300 dots an inch."""
+    if kind == "svg":
+        return svg
+    try:
+        import vl_convert
+    except ImportError as fault:
+        raise FinbenchError(
+            f"Figures as {kind.upper()} need vl-convert, which is not installed.", 'pip install "finbench[board]"'
+        ) from fault
+    made: bytes = vl_convert.svg_to_pdf(svg) if kind == "pdf" else vl_convert.svg_to_png(svg, scale=300 / 72, ppi=300)
+    return made
 
 
 def table(files: Sequence[Path], spread: str = "interval", tasks: Sequence[str] = ()) -> Table:

@@ -15,6 +15,7 @@ import typer
 
 from finbench.cli import cards, data, evaluation, hub, tasks, training
 from finbench.cli.command import declared, with_own_tasks
+from finbench.cli.helping import Command, SweepGroup
 from finbench.core.errors import FinbenchError
 from finbench.core.version import __version__
 
@@ -30,6 +31,8 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "train": training.train,
     "plan": training.plan,
     "eval": evaluation.eval_,
+    "ask": evaluation.ask,
+    "try": evaluation.try_,
     "serve": evaluation.serve,
     "demo": evaluation.demo,
     "doctor": evaluation.doctor,
@@ -37,10 +40,10 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
     "tune": training.tune,
     "methods": tasks.methods,
     "pretrain": training.pretrain,
-    "sweep": training.sweep,
     "compare": cards.compare,
     "verify": cards.verify,
     "report": cards.report,
+    "runs": training.runs,
     "lm-eval": cards.lm_eval,
     "bases": tasks.bases,
     "push": hub.push,
@@ -49,6 +52,10 @@ _COMMANDS: dict[str, Callable[..., Any]] = {  # as --help lists them
 }
 _SETTINGS: dict[str, dict[str, Any]] = {"lm-eval": {"ignore_unknown_options": True, "help_option_names": []}}
 _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
+    "sweep": (
+        "A grid of models, methods, tasks and seeds on Ray: `finbench sweep FILE`, and how it stands.",
+        {"run": training.sweep_run, "status": training.sweep_status, "fetch": training.sweep_fetch},
+    ),
     "card": (
         "Scorecards of others in, ours out in other formats, older ones by the tasks of today.",
         {"import": cards.card_import, "export": cards.card_export, "rescore": cards.card_rescore},
@@ -84,8 +91,8 @@ _GROUPS: dict[str, tuple[str, dict[str, Callable[..., Any]]]] = {
     ),
     "dev": ("For developers, and to rehearse: a Hub on this machine.", {"hub": hub.dev_hub}),
 }
-_TAKE_TASKS = {"train", "plan", "eval", "tune", "sweep", "compare", "verify", "report", "merge", "push"}
-_TAKE_TASKS |= {"card import", "tasks list", "tasks show"}
+_TAKE_TASKS = {"train", "plan", "eval", "ask", "try", "tune", "sweep run", "compare", "verify", "report", "merge"}
+_TAKE_TASKS |= {"push", "card import", "tasks list", "tasks show"}
 
 
 def _registered(name: str, command: Callable[..., Any]) -> Callable[..., None]:
@@ -93,11 +100,11 @@ def _registered(name: str, command: Callable[..., Any]) -> Callable[..., None]:
 
 
 for _name, _command in _COMMANDS.items():
-    app.command(_name, context_settings=_SETTINGS.get(_name))(_registered(_name, _command))
+    app.command(_name, cls=Command, context_settings=_SETTINGS.get(_name))(_registered(_name, _command))
 for _name, (_help, _members) in _GROUPS.items():
-    _group = typer.Typer(no_args_is_help=True, help=_help)
+    _group = typer.Typer(no_args_is_help=True, help=_help, cls=SweepGroup if _name == "sweep" else None)
     for _member, _command in _members.items():
-        _group.command(_member)(_registered(f"{_name} {_member}", _command))
+        _group.command(_member, cls=Command)(_registered(f"{_name} {_member}", _command))
     app.add_typer(_group, name=_name)
 
 

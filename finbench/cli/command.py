@@ -115,6 +115,7 @@ class RecipeOptions:
     epochs: Annotated[float | None, "Passes over the rows."] = None
     seed: Annotated[int | None, "Seed of weights and order."] = None
     limit: Annotated[int | None, "Rows a task, a seeded choice."] = None
+    name: Annotated[str | None, "Name of the run, and of its folder in runs/."] = None
     set: Annotated[list[str] | None, "Any other recipe key or option, key=value, repeatable."] = None
 
     def resolved(self) -> Recipe:

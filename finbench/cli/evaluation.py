@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import finbench
-from finbench import evaluation, training
+from finbench import evaluation, serving, training
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found, taking
 from finbench.core.settings import Evaluation
@@ -29,6 +29,33 @@ def scored(cards: Sequence[Scorecard], out: Path) -> Found:
 def eval_(stated: Evaluation) -> Found:
     """Score adapters beside their base: scorecards, a table, report.md and report.html."""
     return scored(finbench.evaluate(**vars(stated)), stated.out)
+
+
+Adapter = Annotated[str, "./folder, hub:org/name[@rev] or zoo:name."]
+AskedAs = Annotated[str | None, "Task whose question is asked; default: the adapter's."]
+OnBase = Annotated[str | None, "The adapter's base, where bases.yaml does not know it."]
+
+
+def ask(
+    adapter: Adapter, text: Annotated[str, "The sentence; - reads it."], task: AskedAs = None, base: OnBase = None
+) -> Found:
+    """Ask an adapter and its base about one sentence: their answers side by side, label probabilities as bars."""
+    import sys
+
+    asked = sys.stdin.read() if text == "-" else text
+    replies = evaluation.ask(adapter, asked, task=task, base=base)
+    return Found([reply.as_dict() for reply in replies], lambda: show.answers.replies(replies))
+
+
+def try_(
+    adapter: Adapter,
+    task: AskedAs = None,
+    base: OnBase = None,
+    host: Annotated[str, "Elsewhere than on this machine everybody who reaches it may ask."] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 7861,
+) -> None:
+    """A page on this machine on which colleagues ask an adapter and its base, side by side (Ctrl-C ends it)."""
+    serving.try_page(adapter, task=task, base=base, host=host, port=port)
 
 
 def serve(
@@ -68,11 +95,16 @@ def demo(
 ) -> Found:
     """The whole path in a few minutes: train a small adapter, score it beside its base, show the result."""
     from finbench.core.console import say
+    from finbench.core.errors import Interrupted
 
+    again = "" if out == Path("runs/demo") else f" --out {out}"
     say("1. Train a LoRA adapter of smollm2-135m on 600 invented news sentences.")
     adapter, scorecards = (out / "adapter").resolve(), out / "scorecards"
     recipe = training.recipes.recipe("mini-sentiment-smollm2-135m-lora")
-    finbench.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())  # one that is finished is not done again
+    try:  # one that is finished is not done again
+        finbench.train(recipe, adapter, resume=(adapter / "checkpoints").is_dir())
+    except Interrupted as stop:
+        raise Interrupted(stop.message, "Go on with the same command: finbench demo" + again) from stop
     say("2. Score the base and the adapter on 150 sentences about companies and with words they have not seen.")
     answer = scored(finbench.evaluate(str(adapter), out=scorecards), scorecards)
 
@@ -85,6 +117,7 @@ def demo(
 
 def doctor(
     fix: Annotated[bool, "--fix", "Repair what keeps an installed vLLM from running."] = False,
+    every: Annotated[bool, "--all", "Everything that was looked at: packages, engines, data set by data set."] = False,
     data_dir: DataDir = None,
 ) -> Found:
     """What of this machine finbench can use, what is missing, and what to type."""
@@ -96,4 +129,4 @@ def doctor(
     findings = evaluation.examine_machine(data_dir)
     bad = any(finding.state == "fault" for finding in findings)
     stated = [finding.as_dict() for finding in findings]
-    return Found(stated, lambda: show.listings.doctor(findings), typer.Exit(1) if bad else None)
+    return Found(stated, lambda: show.listings.doctor(findings, every), typer.Exit(1) if bad else None)

@@ -27,7 +27,10 @@ def pull(
     ref: Annotated[str, "hub:org/name[@revision] or zoo:name"],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
 ) -> Found:
-    """Fetch an adapter: safetensors, JSON and tokenizer files only, every hash checked, whole or not at all."""
+    """Fetch an adapter: safetensors, JSON and tokenizer files only, every hash checked, whole or not at all.
+
+    Only to have it as a folder: eval, serve and merge take the reference itself, and the cache keeps what they fetch.
+    """
 
     done = finbench.pull(ref, out)
     return Found(done.as_dict(), lambda: show.publications.pulled(done))

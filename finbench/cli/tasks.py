@@ -9,7 +9,7 @@ import typer
 from finbench import evaluation
 from finbench.cli import show
 from finbench.cli.command import Found, taking
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, counted
 from finbench.core.settings import TaskSettings
 
 
@@ -54,7 +54,7 @@ def tasks_check(write: Annotated[bool, "--write", "Refresh the golden prompts."]
 
     def shown() -> None:
         if findings:
-            raise FinbenchError("\n".join(findings), f"{len(findings)} findings.")
+            raise FinbenchError("\n".join(findings), counted(len(findings), "finding") + ".")
         counts = (len(catalog.tasks()), len(catalog.groups()), len(catalog.recipe_files()))
         typer.echo("{} tasks, {} groups, {} recipes: all well.".format(*counts))
 

@@ -12,8 +12,9 @@ import finbench
 from finbench import grid, pretraining, training
 from finbench.cli import command, show
 from finbench.cli.command import DataDir, Found, RecipeOptions, taking
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, counted
 
+Place = Annotated[str, typer.Argument(metavar="DIR", help="Where the results lie: a folder or URL.")]
 Resume = Annotated[bool, "--resume", "Go on with a run that was stopped."]
 
 
@@ -43,8 +44,9 @@ def train(
 def plan(
     stated: RecipeOptions,
     gpu: Annotated[
-        str, "h100, h200, h100-pcie, a100-80, a100-40, l40s, l4, rtx4090, rtx3090, a6000, a5000; cpu: this machine."
-    ] = "h100",
+        str | None,
+        "h100, h200, h100-pcie, a100-80, a100-40, l40s, l4, rtx4090, rtx3090, a6000, a5000; cpu; default: this one's.",
+    ] = None,
     gpus: Annotated[int, typer.Option(min=1, help="Cards that share the rows.")] = 1,
     shape: Annotated[str | None, "Plan for a base of this size, unfetched: llama-3.1-8b, llama-3.1-70b ..."] = None,
     price: Annotated[float | None, "An hour of a card, in any currency."] = None,
@@ -72,6 +74,12 @@ def tune(
         return Found(outline, lambda: show.trainings.outlined(outline, folder))
     tuned, path = finbench.tune(resolved, folder, budget=budget, data_dir=data_dir)
     return Found(tuned, lambda: show.trainings.tuned(tuned, path))
+
+
+def runs(folder: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("runs")) -> Found:
+    """The trainings that lie in a folder: in what their recipes differ, how far they are, and their scores."""
+    found = training.runs_in(folder)
+    return Found([run.as_dict() for run in found], lambda: show.trainings.runs(found, folder))
 
 
 def merge(
@@ -111,12 +119,8 @@ def pretrain(
     return Found(result, lambda: show.trainings.pretrained(result, folder))
 
 
-def sweep(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The sweep's YAML; or a word: status, fetch")],
-    place: Annotated[
-        str | None,
-        typer.Argument(metavar="[DIR]", help="With status and fetch: where the results lie, a folder or URL."),
-    ] = None,
+def sweep_run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The sweep's YAML: examples/sweep-*.yaml.")],
     out: Annotated[str | None, "Results: a folder all nodes see, or a URL; default runs/sweep-<name>."] = None,
     ray: Annotated[str | None, "A running cluster: auto, host:port; default: Ray on this machine."] = None,
     dry_run: Annotated[bool, "--dry-run", "Show the cells, what is done already, and what the rest takes."] = False,
@@ -126,25 +130,11 @@ def sweep(
     price: Annotated[float | None, "With --dry-run: an hour of a card, in any currency."] = None,
     data_dir: DataDir = None,
 ) -> Found:
-    """A grid of models, methods, tasks and seeds on Ray; the same command goes on after a stop or a kill.
-
-    finbench sweep status DIR, from another shell, shows how it stands; finbench sweep fetch URL copies the scorecards
-    here, into --out or runs/<name>.
-    """
-    if file in ("status", "fetch"):
-        if place is None:
-            raise FinbenchError("Which sweep?", f"finbench sweep {file} runs/sweep-NAME, or a URL")
-        if file == "fetch":
-            return _fetched(grid.Place(place), out)
-        found = grid.sweep_status(place)
-        return Found(found, lambda: show.grids.status(found))
-    if place is not None:
-        message = f"One file is swept, and {place} is a second argument."
-        raise FinbenchError(message, f"finbench sweep {file} --out {place}")
+    """Run every cell of a grid on Ray, as `finbench sweep FILE`; the same command goes on after a stop or a kill."""
     if not dry_run and (gpu or price is not None):
         example = f"finbench sweep {file} --dry-run --gpu h100 --price 2.50"
         raise FinbenchError("--gpu and --price are for a plan.", example)
-    result = finbench.sweep(Path(file), out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
+    result = finbench.sweep(file, out, ray_address=ray, data_dir=data_dir, dry_run=dry_run)
     if isinstance(result, grid.Schedule):
         plan = grid.sweep_outline(result, grid.Place(out or f"runs/sweep-{result.sweep.name}"), gpu, price, data_dir)
         return Found(plan, lambda: show.grids.planned(plan))
@@ -158,8 +148,15 @@ def sweep(
     return Found(asdict(result), lambda: show.grids.ended(result), fault)
 
 
-def _fetched(place: grid.Place, out: str | None) -> Found:
-    target = Path(out or f"runs/{place.url.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
-    count = place.fetch_cards(target)
-    said = f"{count:,} scorecards are in {target}.\nNext: finbench report {target} --spread seeds"
+def sweep_status(place: Place) -> Found:
+    """How a sweep stands: cells, what runs, the best so far, what failed; from any shell or machine."""
+    found = grid.sweep_status(place)
+    return Found(found, lambda: show.grids.status(found))
+
+
+def sweep_fetch(place: Place, out: Annotated[str | None, "Folder to copy into; default runs/<name>."] = None) -> Found:
+    """Copy the scorecards of a sweep whose results lie at a URL here."""
+    target = Path(out or f"runs/{place.rstrip('/').rsplit('/', 1)[-1]}") / "scorecards"
+    count = grid.Place(place).fetch_cards(target)
+    said = f"{counted(count, 'scorecard')} in {target}.\nNext: finbench report {target} --spread seeds"
     return Found({"cards": count, "folder": str(target)}, lambda: typer.echo(said))

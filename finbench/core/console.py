@@ -6,13 +6,23 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.prompt import Confirm
 from rich.text import Text
 
@@ -26,6 +36,8 @@ class _Console(Console):
         """Every string that is printed, and every cell of a table, comes by here."""
         return super().render_str(harmless(text), **options)
 
+
+_TELL = 30.0  # seconds between two lines about what takes its time, off a terminal
 
 out = _Console()
 err = _Console(stderr=True)
@@ -56,6 +68,31 @@ def progress() -> Iterator[Any]:
     )
     with Progress(*columns, console=err, transient=True) as bar:
         yield bar
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say what takes its time, and how long it has taken, while the block runs in this thread or in another process."""
+    say(f"{what} ...")
+    started, over = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not over.wait(_TELL):
+            say(f"  still at it, {time.monotonic() - started:.0f} s so far ...")
+
+    if err.is_terminal:
+        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err,
+                      transient=True) as bar:  # fmt: skip
+            bar.add_task(what)
+            yield
+        return
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
 
 
 class Lines(Progress):

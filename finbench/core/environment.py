@@ -53,6 +53,11 @@ def hardware() -> dict[str, str | int | float]:
     return described
 
 
+def busy_cores() -> float:
+    """Cores that were at work in the last minute, of the whole machine, as Linux counts who wants to run."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
 def _stated(table: str, key: str) -> str:
     """What one of Linux's tables says of a key; nothing elsewhere."""
     with contextlib.suppress(OSError):

@@ -63,6 +63,11 @@ def unknown(kind: str, name: str, known: Iterable[str], list_command: str) -> Fi
     return FinbenchError(f"Unknown {kind} {name!r}.{did_you_mean}", f"See them all: {list_command}")
 
 
+def counted(number: int, what: str) -> str:
+    """1 core, 2 cores."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def shortened(text: str) -> str:
     """Text of a stranger, for a message."""
     return text if len(text) <= 200 else text[:197] + "..."

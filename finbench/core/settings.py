@@ -93,7 +93,7 @@ class _Subjects:
     _: KW_ONLY
     model: Annotated[
         str | None,
-        "Evaluate this base alone; of engine server: its name there; of api: openai/NAME, ...",
+        "A model alone, also your own: alias, ./folder, hub:org/name, FILE.gguf; of server, api: its name there.",
     ] = None
     base: Annotated[str | None, "The adapters' base, where bases.yaml does not know it."] = None
 

@@ -285,6 +285,7 @@ class EndpointEngine(Engine):
         if self.prices:
             note |= {"cost": cost, "prices": [self.prices.prompt, self.prices.answer, self.prices.source]}
         note |= {"left_out": sorted(left)} if left else {}
+        note |= {} if reply.ended else {"cut": True}
         return note | ({"withheld": True} if reply.withheld else {})
 
 

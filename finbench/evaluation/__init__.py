@@ -13,6 +13,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.evaluation import drawing, preflight
+    from finbench.evaluation.asking import Asker, SubjectReply, ask
     from finbench.evaluation.check import check_tasks
     from finbench.evaluation.doctor import DoctorLine, examine_machine
     from finbench.evaluation.evaluator import evaluate
@@ -29,11 +30,14 @@ else:
 __all__ = [
     "DUMMY",
     "Answered",
+    "Asker",
     "Candidate",
     "DoctorLine",
     "NewTask",
     "Rescored",
+    "SubjectReply",
     "Verification",
+    "ask",
     "candidates",
     "check_tasks",
     "described",

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from finbench import hub
 from finbench.core import catalog, environment, paths
-from finbench.core.errors import FinbenchError
+from finbench.core.errors import FinbenchError, counted
 from finbench.core.version import __version__
 from finbench.data import describe_set
 from finbench.engines.vllm import installation
@@ -76,8 +76,13 @@ def _hardware() -> Iterator[DoctorLine]:
     from finbench.models.bases import compute_dtype
 
     machine = environment.hardware()
-    shown = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
-    yield DoctorLine("hardware", "ok" if "gpu" in machine else "note", shown + ("" if "gpu" in machine else ", no GPU"))
+    gpu = f"{machine['gpus']} x {machine['gpu']}" if "gpu" in machine else "no GPU"
+    threads = counted(int(machine["cores"]), "thread")
+    busy = environment.busy_cores()
+    cores = os.cpu_count() or 1
+    load = f"; load {busy:.1f} on {counted(cores, 'core')}: others slow it down" if busy >= cores / 2 else ""
+    shown = f"{machine['cpu']}, {threads}, {machine['memory_gb']} GB, {gpu}{load}"
+    yield DoctorLine("hardware", "ok" if "gpu" in machine and not load else "note", shown)
     try:
         environment.check_gpu()
     except FinbenchError as fault:

@@ -16,12 +16,13 @@ from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
 from finbench.engines import Purse
-from finbench.evaluation import look, preflight, profiles
+from finbench.evaluation import preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
+from finbench.evaluation.look import Looks
 from finbench.evaluation.notes import hosted
 from finbench.evaluation.scored import asked_rows, hear, score_answers, status
 from finbench.evaluation.subjects import Candidate, Overlaps, by_engine, candidates, models_of, start_engine
-from finbench.models import bases, has_template, template_digest
+from finbench.models import bases, template_digest
 from finbench.scoring import prompts
 
 Form = Literal["base", "unmerged", "merged", "none"]
@@ -47,22 +48,27 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     quiet()
     parsed = preflight.arguments(wanted.engine, wanted.arguments)
     wanted = profiles.in_template(wanted)
+    named = catalog.expand(wanted.named)
     if wanted.budget is not None and wanted.engine not in preflight.ENDPOINTS:
         raise FinbenchError("--budget is for engines that are paid for: server and api.", "Leave --budget out.")
-    if wanted.engine in preflight.ENDPOINTS:
-        wanted = preflight.at_endpoint(wanted)
+    elsewhere = wanted.engine in preflight.ENDPOINTS
+    wanted = preflight.at_endpoint(wanted) if elsewhere else wanted
+    profiles.check_fit(wanted, named)
+    how = (wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
+    lm_tasks = prompts.load(named, *how) if named else {}  # before a base is fetched or unpacked for minutes
+    if elsewhere:
         found, defaults = models_of(wanted.engine, wanted.model, parsed.get("url"), bool(wanted.chat)), list[str]()
     else:
         found, defaults = candidates(wanted)
-    names = wanted.named or defaults
-    if not names:
-        raise FinbenchError(
-            "Which tasks? None is named, and no adapter's recipe names any.",
-            "Add --tasks fpb, or see: finbench tasks list",
-        )
-    tasks = catalog.expand(names) if wanted.named else _of_recipe(names)
-    generation = profiles.generation_of(wanted, tasks, [one.subject for one in found])
-    lm_tasks = prompts.load(tasks, wanted.data_dir, wanted.shots, wanted.seed, wanted.metadata)
+    if not named:
+        if not defaults:
+            raise FinbenchError(
+                "Which tasks? None is named, and no adapter's recipe names any.",
+                "Add --tasks fpb, or see: finbench tasks list",
+            )
+        named = _of_recipe(defaults)
+        lm_tasks = prompts.load(named, *how)
+    generation = profiles.generation_of(wanted, named, [one.subject for one in found])
     written: list[Path] = []
     with environment.unmade(wanted.out):
         with cardfiles.lock(wanted.out):
@@ -127,7 +133,7 @@ class _EngineRun:
         self.group, self.lm_tasks, self.settings, self.out, self.bar = group, lm_tasks, settings, settings.out, bar
         self.generation, self.purse = generation, purse
         self.engine: Any = None
-        self.looked: set[tuple[str, str]] = set()  # run key and task
+        self.looks = Looks(settings, lm_tasks)
         # by task, and whether in the chat template: requests by their digests, and what the score says of them
         self.requests: dict[tuple[str, bool], tuple[dict[str, Any], dict[str, int]]] = {}
         self.device = self._device()
@@ -170,8 +176,7 @@ class _EngineRun:
             say(f"{card.subject.name}: scored before, taken from {path}")
         for name in scores if self.settings.look else ():
             if name in self.lm_tasks:
-                task, template = catalog.tasks()[name], _templated(candidate)
-                look.say_all(look.back(task, self.lm_tasks[name], card, samples[name], self.settings, template))
+                self.looks.back(catalog.tasks()[name], card, samples[name])
         return _Work(candidate, card, scores, samples, missing)
 
     def _score_together(self, works: list[_Work]) -> None:
@@ -269,6 +274,7 @@ class _EngineRun:
 
     def _score(self, task: Task, work: _Work, journal: Journal, seconds: float) -> None:
         requests, measured = self.requests[task.name, work.card.subject.chat]
+        self.looks.all(task, *self._heard(work, task, journal))
         for name, instance in requests.items():
             hear(instance, journal.answers[name])
         work.scores[task.name], work.samples[task.name] = score_answers(
@@ -307,7 +313,7 @@ class _EngineRun:
                 journals[number][1].keep(own)
                 self.bar.advance(lines[number], len(own))
 
-        for part in self._parts(task, asked):
+        for part in self.looks.parts(task, [instance for _, instance in asked]):
             chosen = [asked[at] for at in part]
 
             def deliver(found: Mapping[int, Any], part: list[int] = part) -> None:
@@ -318,35 +324,15 @@ class _EngineRun:
             else:
                 self.engine.answer([instance for _, instance in chosen], deliver)
             if len(part) < len(asked) or self.settings.look:
-                self._look(task, journals)
+                for work, journal in journals:
+                    self.looks.first(task, *self._heard(work, task, journal))
         for line in lines:
             self.bar.remove_task(line)
         return (time.monotonic() - started) / len(journals)
 
-    def _parts(self, task: Task, asked: list[tuple[Path | None, Any]]) -> list[list[int]]:
-        """Requests by number: those of the first documents, which are looked at, and the rest."""
-        every = list(range(len(asked)))
-        if not asked or not (self.settings.look or (task.form == "generate" and self.settings.engine != "dummy")):
-            return [every] if every else []
-        first = set(look.first([instance for _, instance in asked]))
-        rest = [at for at in every if at not in first]
-        return [sorted(first), rest] if rest else [sorted(first)]
-
-    def _look(self, task: Task, journals: list[tuple[_Work, Journal]]) -> None:
-        """Say what the first answers of each subject look like, once for each task."""
-        for work, journal in journals:
-            if (work.card.run_key, task.name) in self.looked:
-                continue
-            self.looked.add((work.card.run_key, task.name))
-            requests, _ = self.requests[task.name, work.card.subject.chat]
-            named = list(requests.items())
-            first = [named[at] for at in look.first([instance for _, instance in named])]
-            asked = [(instance, journal.answers[name]) for name, instance in first if name in journal.answers]
-            if len(asked) == len(first):
-                told = look.told(
-                    task, self.lm_tasks[task.name], work.card.subject, asked, self.settings, _templated(work.candidate)
-                )
-                look.say_all(told)
+    def _heard(self, work: _Work, task: Task, journal: Journal) -> tuple[Any, ...]:
+        requests, _ = self.requests[task.name, work.card.subject.chat]
+        return work.card.run_key, work.candidate, requests, journal, self.engine
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""
@@ -421,8 +407,3 @@ class _EngineRun:
             }
         )
         cardfiles.store(self.out, card, work.samples)
-
-
-def _templated(candidate: Candidate) -> bool:
-    """Whether its base is here and has a chat template."""
-    return candidate.base is not None and has_template(candidate.base.folder)

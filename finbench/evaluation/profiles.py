@@ -25,7 +25,7 @@ def in_template(wanted: Evaluation) -> Evaluation:
 
 def generation_of(wanted: Settings, tasks: Sequence[Task], subjects: Sequence[Subject]) -> Generation | None:
     """What the card says of it; None for the plain way. FinbenchError for settings that do not fit each other."""
-    _fitting(wanted, tasks)
+    check_fit(wanted, tasks)
     if wanted.fewshot_as_multiturn and (bare := [one.name for one in subjects if not one.chat]):
         raise FinbenchError(
             f"Worked examples are turns in a chat template only, and {bare[0]} is asked without one.", "Add --chat"
@@ -40,7 +40,8 @@ def generation_of(wanted: Settings, tasks: Sequence[Task], subjects: Sequence[Su
     return None if found == Generation(profile="direct") else found
 
 
-def _fitting(wanted: Settings, tasks: Sequence[Task]) -> None:
+def check_fit(wanted: Settings, tasks: Sequence[Task]) -> None:
+    """Refuse settings that do not fit each other or the tasks: FinbenchError."""
     stated = [name for name in _OF_PROFILES if getattr(wanted, name) is not None]
     stated += ["samples"] if wanted.samples > 1 else []
     if wanted.profile == "direct" and stated:

@@ -37,6 +37,7 @@ from finbench.scoring import (
 Level = Literal["none", "self-reported", "samples-attached", "reproduced"]
 _KEYS = {"task", "index", "doc", "cluster", "values"}  # of a sample row, and its answer
 _GENERATED = {"reasoning_tokens", "answer_tokens", "truncated"}  # of a row beside them, where answers were generated
+_SEALED, _EDITED = "seal and run key", "was edited after the card was written"
 _EXACT = 1e-9  # scores are sums of the same numbers: equal up to rounding
 _CLOCKS = timedelta(minutes=10)  # by which clocks may differ
 _ENDS = 1e-7  # intervals come of the same seed; libraries differ in the last digits of Student's t
@@ -67,9 +68,21 @@ class Verification:
         if found not in self.faults:
             self.faults.append(found)
 
+    @property
+    def right(self) -> list[str]:
+        """The checks that no fault refutes: of the seal, and of a task whose scores or samples are at fault, none."""
+        return [check for check in self.checks if not any(_refutes(fault, check) for fault in self.faults)]
+
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {"card": self.card, "level": self.level, "faults": [], **asdict(self)}
+        return {"card": self.card, "level": self.level, "faults": [], **asdict(self), "checks": self.right}
+
+
+def _refutes(fault: CardFault, check: str) -> bool:
+    if check == _SEALED:
+        return fault.field in ("seal", "run_key") or fault.message == _EDITED
+    task, colon, _ = check.partition(": ")
+    return bool(colon) and (f"[{task}]" in fault.field or fault.field.partition(" ")[0] == "samples")
 
 
 def verify(
@@ -181,10 +194,10 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
         found.fault("seal", "is missing")
     else:
         for place in seal.edited(raw):
-            found.fault(place, "was edited after the card was written")
+            found.fault(place, _EDITED)
     if cardfiles.run_key(card) != card.run_key:
         found.fault("run_key", "does not follow from subject, settings and versions: one of them was edited")
-    found.checks.append("seal and run key")
+    found.checks.append(_SEALED)
 
 
 def _task(card: Scorecard, score: Score, found: Verification) -> None:

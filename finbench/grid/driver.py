@@ -84,6 +84,7 @@ def sweep(
             gpus = most_gpus(ray)
             steps.settle(gpus)
             check_gpus(steps, gpus, growing=ray_address is not None)
+            check_nodes(steps, nodes_of(ray), growing=ray_address is not None)
             memory = forecast.planned_memory(steps, place, data_dir, alive=alive)
             driver = Driver(ray, steps, place, data_dir, memory, alive, gpus)
             driver.run()
@@ -160,6 +161,41 @@ def check_gpus(board: Schedule, there: int, growing: bool) -> None:
     raise FinbenchError(f"{message}this machine {has}.", f"needs: {{gpus: {min(1, there)}}}, or a cluster: --ray")
 
 
+def nodes_of(ray: Any) -> list[dict[str, float]]:
+    """What each living node offers: CPU, and memory in bytes."""
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
+def unplaced(board: Schedule, nodes: Sequence[Mapping[str, float]]) -> list[str]:
+    """The steps that are left and that no node can take as it is, each with what it wants and what the largest offers.
+
+    Ray would wait with them for ever, in silence.
+    """
+    found = []
+    for step in board.steps.values():
+        cpus, memory = step.needs.cpus, (step.needs.memory or 0) * 1e9
+        if step.outcome or any(node.get("CPU", 0) >= cpus and node.get("memory", 0) >= memory for node in nodes):
+            continue
+        wants = f"{cpus:g} CPU{'s' if cpus > 1 else ''}" + (f" and {memory / 1e9:g} GB" if memory else "")
+        most = max(nodes, key=lambda node: (node.get("memory", 0), node.get("CPU", 0)), default={})
+        has = f"{most.get('CPU', 0):g} and {most.get('memory', 0) / 1e9:.1f} GB"
+        found.append(f"{step.name} needs {wants}; the largest node offers {has}")
+    return found
+
+
+def check_nodes(board: Schedule, nodes: Sequence[Mapping[str, float]], growing: bool) -> None:
+    """Refuse steps that no node can take; where nodes may come, say so."""
+    found = unplaced(board, nodes)
+    if not found:
+        return
+    others = f" (and {len(found) - 1:,} more steps)" if len(found) > 1 else ""
+    if growing:
+        say(f"{found[0]}{others}. They wait for a node that does.")
+        return
+    hint = "Ask for less, or leave memory out of needs: then as much is asked for as is planned. Or a cluster: --ray"
+    raise FinbenchError(f"{found[0]}{others}.", hint)
+
+
 class Largest:
     """Keeps a request within the largest node: for one that no node can meet, Ray waits for ever, in silence."""
 
@@ -210,6 +246,7 @@ class Driver:
         self.deaths: dict[str, int] = {}
         self.count = 0
         self.capacity = 1
+        self.unplaced: list[str] = []
         # a worker that had a GPU gives its memory back by ending
         self.remote = {False: ray.remote(_task), True: ray.remote(max_calls=1)(_task)}
 
@@ -221,6 +258,7 @@ class Driver:
             with watch.live or contextlib.nullcontext():
                 while not self.board.over:
                     self._hand_out()
+                    watch.unplaced = self.unplaced
                     done, _ = self.ray.wait(list(self.running), num_returns=1, timeout=1.0)
                     more, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0)
                     for reference in dict.fromkeys([*done, *more]):
@@ -235,6 +273,7 @@ class Driver:
         if self.count % 50 == 0 or not self.running:  # nodes come and go; to ask takes a millisecond
             self.capacity = max(1, int(self.ray.cluster_resources().get("CPU", 1)))
             self.largest.look()
+            self.unplaced = unplaced(self.board, nodes_of(self.ray))
         idle = len(self.running) < self.capacity
         for steps in self.board.take(WINDOW - len(self.running), idle):
             self._submit(steps)

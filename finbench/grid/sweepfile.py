@@ -113,7 +113,10 @@ def read(source: Path | str) -> Sweep:
     path = Path(source)
     if not path.is_file():
         raise FinbenchError(f"No such sweep file: {path}.", "Begin with one of examples/, or see docs/sweep.md")
-    sweep = Sweep.parse(catalog.read_yaml(path), str(path))
+    found = catalog.read_yaml(path)
+    if "axes" not in found and "name" not in found and not found.keys().isdisjoint(recipes.KEYS):
+        raise FinbenchError(f"{path} is a recipe, not a sweep: it has no axes.", f"finbench train {path}")
+    sweep = Sweep.parse(found, str(path))
     stated: list[Mapping[str, Any]] = [sweep.axes, sweep.common, *sweep.include, *sweep.exclude]
     recipes.check_keys(key for part in stated for key in part)
     if sweep.tune:

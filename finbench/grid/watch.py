@@ -32,6 +32,7 @@ class Watch:
         self.board, self.place, self.alive = board, place, alive  # ``alive``: called whenever something is written
         self.every = EVERY if place.folder is not None else _AT_URL
         self.written = self.said = 0.0
+        self.unplaced: list[str] = []  # steps that no node can take, in words
         self.live = Live(console=err, transient=True, auto_refresh=False) if err.is_terminal else None
 
     def tell(self, running: set[str], last: bool = False) -> None:
@@ -50,8 +51,9 @@ class Watch:
             say(line(found))
 
     def _progress(self, running: set[str], last: bool) -> dict[str, Any]:
-        states = [self.board.state(cell, running) for cell in self.board.cells]
         doing = self.place.running() if running else []
+        # what Ray was given and no worker has begun is waiting
+        states = [self.board.state(cell, running if doing else set()) for cell in self.board.cells]
         left = self.board.seconds_left()
         return {
             "sweep": self.board.sweep.name,
@@ -61,6 +63,7 @@ class Watch:
             "seconds_left": None if left is None else round(left / max(1, len(doing))),
             "best": self.board.best(),
             "failures": self.board.failures(),
+            "unplaced": self.unplaced,
             "renewed": time.time(),
             "over": last,
             "pid": os.getpid(),
@@ -87,6 +90,8 @@ def line(found: dict[str, Any]) -> str:
     """One line of it."""
     text = f"{found['sweep']}: {found['done']} of {found['cells']} cells done"
     text += "".join(f", {found[state]} {state}" for state in ("running", "failed") if found[state])
+    if found.get("unplaced"):
+        text += f"; {len(found['unplaced'])} steps wait for a larger node: {found['unplaced'][0]}"
     return text + (
         f", about {duration(found['seconds_left'])} left" if found["seconds_left"] and found["doing"] else ""
     )

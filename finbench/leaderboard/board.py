@@ -81,7 +81,9 @@ class BoardCard:
         known = self.card.provenance.hardware
         if "gpu" in known:
             return f"{known.get('gpus', 1)} × {known['gpu']}"
-        return f"{known.get('cpu', 'not stated')}, {known.get('cores', '?')} cores"
+        return (
+            f"{known.get('cpu', 'not stated')}, {known.get('cores', '?')} core{'' if known.get('cores') == 1 else 's'}"
+        )
 
 
 @dataclass

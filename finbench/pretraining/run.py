@@ -86,7 +86,7 @@ def _claim(run: PreparedText, out: Path, resume: bool) -> None:
             if found.get(key, value) != value:
                 say(f"It was begun with other {key}: the end may differ in the last bits.")
     elif resume:
-        say("There is nothing to resume; starting from the beginning.")
+        say(f"Nothing was begun in {out}, so there is nothing to resume: pretraining starts.")
     write_atomic(mark, json.dumps({**now, **about}, indent=1) + "\n")
 
 

@@ -216,5 +216,7 @@ def _overlaps(facts: Facts) -> list[str]:
     if found is None:
         return ["Whether test texts were among its training rows: not checked."]
     hit = [f"{name}: {count:,} of {found.looked_for[name]:,}" for name, count in found.found.items() if count]
-    looked = ", ".join(sorted(found.looked_for)) or "no set"
-    return [f"Test texts among its training rows ({looked} were looked at): " + ("; ".join(hit) or "none") + "."]
+    if not found.looked_for:
+        return ["Test texts among its training rows: no test set was there to look for."]
+    looked = ", ".join(sorted(found.looked_for))
+    return [f"Test texts among its training rows (looked for: {looked}): " + ("; ".join(hit) or "none") + "."]

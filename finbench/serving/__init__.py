@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server of a base and its adapters, by vLLM."""
+"""An OpenAI-compatible server of a base and its adapters, by vLLM; and a page to try one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
+    from finbench.serving.page import try_page
     from finbench.serving.vllm_server import Server, serve
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["Server", "serve"]
+__all__ = ["Server", "serve", "try_page"]

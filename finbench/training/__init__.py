@@ -15,6 +15,7 @@ from finbench.core.faces import face
 if TYPE_CHECKING:
     from finbench.training import checkpoints, leaks, recipes
     from finbench.training.checking import CheckedData, check_data
+    from finbench.training.found import Run, runs_in
     from finbench.training.launch import process_count
     from finbench.training.machines import GIB
     from finbench.training.merging import Made, merge, merge_in_words
@@ -32,6 +33,7 @@ __all__ = [
     "CheckedData",
     "Keeper",
     "Made",
+    "Run",
     "StepTrainer",
     "check_data",
     "check_sharding",
@@ -44,6 +46,7 @@ __all__ = [
     "prepare_for_plan",
     "process_count",
     "recipes",
+    "runs_in",
     "search_outline",
     "shape_of",
     "stopping_gently",

@@ -112,7 +112,7 @@ def _claim(run: Prepared, out: Path, resume: bool, processes: int) -> Prepared:
         if versions != now["versions"]:
             say("It was begun with other versions of the libraries: the end may differ in the last bits.")
     elif resume:
-        say("There is nothing to resume; starting from the beginning.")
+        say(f"Nothing was begun in {out}, so there is nothing to resume: training starts.")
     write_atomic(place, json.dumps({**now, "processes": processes}, indent=1) + "\n")
     return run
 

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from finbench.core.errors import unknown
+from finbench.core.errors import FinbenchError, unknown
 
 GIB = 2**30
 # Seconds of the host for an operation of eager torch, forward or backward: what a small base is bound by on a GPU.
@@ -85,6 +85,20 @@ def here() -> tuple[str, Card]:
         for number in range(torch.cuda.device_count())
     ]
     return "gpu", Card(min(gpus) / GIB, 0, 0)
+
+
+def this() -> str:
+    """The card of this machine as ``card`` knows it, or ``cpu``; FinbenchError for a GPU that is not in the table."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    name = torch.cuda.get_device_name(0)
+    known = known_as(name)
+    if known is None:
+        raise FinbenchError(f"This machine's {name} is not among the cards that can be planned for.",
+                            f"Name the one most like it: --gpu {', '.join(CARDS)}")  # fmt: skip
+    return known
 
 
 def _memory() -> float:

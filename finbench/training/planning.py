@@ -117,7 +117,7 @@ def duration(card: Card, run: Prepared, work: timing.Work, processes: int = 1) -
 
 def plan(
     recipe: Recipe,
-    gpu: str,
+    gpu: str | None = None,
     *,
     price: float | None = None,
     shape: str | None = None,
@@ -125,7 +125,8 @@ def plan(
     data_dir: Path | None = None,
     run: Prepared | None = None,
 ) -> dict[str, Any]:
-    """What training ``recipe`` on cards of the name ``gpu`` takes, ``cpu`` being this machine's processor.
+    """What training ``recipe`` on cards of the name ``gpu`` takes, ``cpu`` being this machine's processor; by default,
+    on this machine's GPU, or its processor where it has none.
 
     ``shape`` plans for a base of that size (``shapes.SHAPES``) with the rows as the recipe's own base encodes them.
     ``price``: an hour of a card, in any currency. ``processes``: cards that share the rows. FinbenchError, with what
@@ -133,6 +134,7 @@ def plan(
     batches.
     """
     quiet()
+    gpu = gpu or machines.this()
     card = machines.card(gpu)
     speedups.check_sharding(recipe, processes)
     run = replace(run, recipe=recipe) if run else prepare_for_plan(recipe, data_dir)

@@ -109,6 +109,7 @@ def prepare(
     """
     from finbench.training import loops
 
+    lm_tasks = prompts.load(catalog.expand(recipe.tasks), data_dir)  # before a base is fetched or unpacked for minutes
     base = bases.resolve(recipe.base)
     recipe = bases.on_factors(recipe, base)
     quantise.check(recipe.bits)
@@ -117,7 +118,6 @@ def prepare(
     method.verify(recipe, bases.layers_of(skeleton))
     method.rehearse(recipe, bases.skeleton(base))
     tokenizer = bases.load_tokenizer(base)
-    lm_tasks = prompts.load(catalog.expand(recipe.tasks), data_dir)
     tests = {} if select else contamination.of_tests(data_dir)
     if not select:  # the table of which an own benchmark was made may be among the rows
         own_tasks = {name: prompts.rows(one, "test") for name, one in lm_tasks.items() if catalog.own(name)}

@@ -12,7 +12,8 @@ from finbench.core import catalog, owntasks, paths
 from finbench.core.errors import FinbenchError, near_misses, unknown
 from finbench.core.records import OwnData, Recipe, name_of_source
 from finbench.data import own
-from finbench.methods import METHODS, Method, method_named
+from finbench.methods import METHODS, Method, Tuner, method_named
+from finbench.training.synonyms import SYNONYMS, perhaps_an_option
 
 ALIASES = {"task": "tasks"}  # an option of the command line, or an axis of a sweep -> the recipe's own key
 KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("name", "search"))  # of such cells
@@ -34,6 +35,7 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
     if source is not None:
         path = _recipe_path(source)
         stated, where = catalog.read_yaml(path), str(path)
+        _check_kind(stated, path)
         if "data" in stated:
             stated["data"] = _own(stated["data"], mapped, path.parent)
     if set(changes) - {"seed", "search"}:
@@ -70,6 +72,9 @@ def keyed(stated: Mapping[str, Any]) -> dict[str, Any]:
 def check_keys(stated: Iterable[str]) -> None:
     """Refuse the first key that an axis of a sweep cannot have."""
     for key in stated:
+        if key in SYNONYMS:
+            own = SYNONYMS[key]
+            raise FinbenchError(f"Unknown recipe key {key!r}: here it is {own}.", f"Write {own} instead of {key}.")
         if key not in KEYS:
             raise unknown("recipe key", key, KEYS, "finbench zoo show fpb-smollm2-135m-lora")  # any: it shows them all
 
@@ -89,6 +94,14 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
     loose = sorted(set(chosen) - set(Recipe.model_fields))
     if not loose:
         return chosen
+    own = {key for other in METHODS.values() for key in other.options}
+    if foreign := [key for key in loose if _foreign(key, method) or not (key in own or perhaps_an_option(key))]:
+        known = f"Keys: {', '.join(Recipe.model_fields)}\nOptions of a method: finbench methods {method.name}"
+        meant = [SYNONYMS[key] for key in foreign if key in SYNONYMS]
+        raise FinbenchError(
+            f"{where}: unknown recipe key {', '.join(repr(key) + _alike(key) for key in foreign)}.",
+            f"Write {', '.join(meant)}; every key: finbench train --help" if len(meant) == len(foreign) else known,
+        )
     strange = [key for key in loose if key not in method.option_names()]
     if strange:
         offered = sorted(method.offered())  # not those that are refused: they would be the next error
@@ -104,6 +117,26 @@ def _with_options(chosen: dict[str, Any], method: Method, where: str) -> dict[st
         )
     rest = {key: value for key, value in chosen.items() if key not in loose}
     return {**rest, "options": {**stated, **{key: chosen[key] for key in loose}}}
+
+
+def _foreign(key: str, method: Method) -> bool:
+    """Whether a key is another program's word; some tuners of peft have options of such names."""
+    return key in SYNONYMS and (not isinstance(method, Tuner) or key not in method.option_names())
+
+
+def _alike(key: str) -> str:
+    if key in SYNONYMS:
+        return f" (here it is {SYNONYMS[key]})"
+    close = near_misses(key, Recipe.model_fields)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _check_kind(stated: Mapping[str, Any], path: Path) -> None:
+    """Refuse a file that another command takes."""
+    others = (({"axes"}, "a sweep", "sweep"), ({"structure", "start", "context"}, "a pretraining", "pretrain"))
+    for keys, kind, command in others:
+        if not keys.isdisjoint(stated):
+            raise FinbenchError(f"{path} is {kind}, not a recipe.", f"finbench {command} {path}")
 
 
 def _meant(key: str, method: Method) -> str:

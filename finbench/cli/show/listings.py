@@ -23,6 +23,7 @@ from finbench.training import recipes as recipe_files
 if TYPE_CHECKING:
     from finbench.serving import Server
 
+_MATTER = ("finbench", "hardware", "cache", "base", "Hub")  # of what the doctor finds, by its first word
 _FACTS = "version family form main_metric labels baselines licence restricted split paper data"
 
 
@@ -220,14 +221,26 @@ def _bits(found: Method) -> str:
     return ", ".join(map(str, found.bits))
 
 
-def doctor(findings: Sequence[DoctorLine]) -> None:
-    """The doctor's report: a line each, and below it what to type."""
-    marks = {"ok": "[green]ok   [/]", "note": "[yellow]note [/]", "fault": "[bold red]fault[/]"}
-    width = max(len(finding.what) for finding in findings)
-    for finding in findings:
-        put(f"{marks[finding.state]}  {escape(finding.what):{width}}  {escape(finding.detail)}")
-        if finding.mend:
-            put(f"{'':{width + 9}}{escape(finding.mend)}", style="cyan")
+def doctor(findings: Sequence[DoctorLine], everything: bool) -> None:
+    """The doctor's report, faults first: what matters, or ``everything``; below each finding what to type."""
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[bold red]fault[/]"}
+    faults = [finding for finding in findings if finding.state == "fault"]
+    shown = [finding for finding in findings if finding.state != "fault"]
+    if not everything:
+        shown = [finding for finding in shown if finding.what.split()[0] in _MATTER]
+        sets = [finding for finding in findings if finding.what.startswith("data ")]
+        here = [finding.what.removeprefix("data ") for finding in sets if finding.state == "ok"]
+        named = f": {', '.join(here[:6])}{', ...' if len(here) > 6 else ''}" if here else ""
+        state = f"{len(here)} of {len(sets)} sets are here{named}; the mini tasks need none"
+        shown.append(DoctorLine("data", "ok" if here else "note", state, "" if here else "finbench data list"))
+    table = columned("", "", "")
+    for finding in [*faults, *shown]:
+        mend = f"\n[cyan]{escape(finding.mend)}[/]" if finding.mend else ""
+        table.add_row(marks[finding.state], escape(finding.what), escape(finding.detail) + mend)
+    table.columns[1].no_wrap = True
+    out.print(table)
+    if not everything:
+        put(f"\nAll {len(findings)} findings: finbench doctor --all")
 
 
 def serving(server: Server) -> None:

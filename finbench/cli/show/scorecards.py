@@ -71,6 +71,7 @@ def compared(found: Sequence[Comparison], show: int) -> None:
 def _contests(pair: Comparison) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", caption_justify="left")
     table.caption = f"A: {escape(pair.a)}\nB: {escape(pair.b)}\np: paired permutation test, Holm-adjusted"
+    table.caption += "\nn to settle: documents like these that would show a difference of this size, 4 times in 5"
     heads = ("", "metric", "A", "B", "A - B", "95 % interval", "p", "n to settle")
     lines = [_contest(contest) for contest in pair.contests]
     for number, head in enumerate(heads):
@@ -140,15 +141,15 @@ def rescored(found: Sequence[Rescored]) -> None:
 
 
 def verified(found: Verification) -> None:
-    """Each check a line; faults last, in red, by field."""
-    for check in found.checks:
-        put(f"[green]ok   [/]  {escape(check.removeprefix(PREFIX))}")
-    for note in found.notes:
-        put(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}")
+    """The verdict: faults by field, in red, then what was right all the same, then what it comes to."""
     for fault in found.faults[:_FAULTS]:
         put(f"[bold red]fault[/]  [bold]{escape(fault.field)}[/] {escape(fault.message)}", wrap=True)
     if len(found.faults) > _FAULTS:
         put(f"       and {len(found.faults) - _FAULTS:,} more (--json)", wrap=True)
+    for note in found.notes:
+        put(f"[yellow]note [/]  {escape(note.removeprefix(PREFIX))}", wrap=True)
+    for check in found.right:
+        put(f"[green]ok   [/]  {escape(check.removeprefix(PREFIX))}", wrap=True)
     if found.faults:
         put(f"\n[bold red]Not to be trusted[/]: {escape(found.card)}")
     else:

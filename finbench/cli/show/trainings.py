@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from finbench.core.records import Adapter, Recipe
 from finbench.methods import method_named
 from finbench.pretraining import Pretrained, report
 from finbench.pretraining.report import amount, size
-from finbench.training import Made, merge_in_words
+from finbench.training import Made, Run, merge_in_words
 
 
 def trained(adapter: Adapter, folder: Path, base: str) -> None:
@@ -37,6 +37,42 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     asked = ",".join(folders) if adapter.recipe.tasks else "fpb"  # rows of one's own are no test: any task may follow
     named += f" --tasks {shlex.quote(asked)}" if asked else ""
     put(f"Next: finbench eval --adapter {escape(reference + named)}")
+
+
+def runs(found: Sequence[Run], place: Path) -> None:
+    """A line for each run: what differs, its state, loss and scores."""
+    if not found:
+        put(f"No run lies in {escape(str(place))}. Begin one: finbench train --task fpb")
+        return
+    keys = [key for key in Recipe.model_fields if any(key in run.differs for run in found)]
+    tasks = sorted({task for run in found for task in run.scores})
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("run", overflow="fold")
+    for head in (*keys, "state", "loss", *(task.removeprefix(catalog.PREFIX) for task in tasks)):
+        table.add_column(head, overflow="fold", justify="right" if head not in (*keys, "state") else "left")
+    for run in found:
+        values = [_valued(run.differs.get(key)) for key in keys]
+        colour = {"done": "green", "unfinished": "yellow"}.get(run.state, "red")
+        scores = [f"{run.scores[task]:.3f}" if task in run.scores else "" for task in tasks]
+        loss = "" if run.loss is None else f"{run.loss:.3f}"
+        shown = str(Path(run.folder).relative_to(place))
+        table.add_row(escape(shown), *map(escape, values), f"[{colour}]{run.state}[/]", loss, *scores)
+    out.print(table)
+    if any(run.state == "unfinished" for run in found):
+        put("\nAn unfinished run goes on with its own command and --resume.", wrap=True)
+    if not tasks:
+        put(f"\nNo scores are there yet: finbench eval --adapter {escape(found[0].folder)}", wrap=True)
+
+
+def _valued(value: object) -> str:
+    """A value of a recipe, short: tasks by name."""
+    if isinstance(value, Mapping):
+        return ", ".join(
+            str(key).removeprefix(catalog.PREFIX) + ("" if part == 1 else f":{part:g}") for key, part in value.items()
+        )
+    if isinstance(value, list):
+        return ", ".join(str(part.get("source", part)) if isinstance(part, Mapping) else str(part) for part in value)
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def merged(made: Made, folder: Path) -> None:

@@ -1,0 +1,496 @@
+"""The first hour of a new user: no dead end, no silence, and every fault says what to type."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+import finbench
+from conftest import processor_time, quick
+from endpoints import Answer, FakeEndpoint
+from finbench import evaluate
+from finbench.cli import helping
+from finbench.cli.app import _COMMANDS, _GROUPS, app
+from finbench.core import catalog, console
+from finbench.core.errors import FinbenchError, Interrupted, counted
+from finbench.core.records import Recipe
+from finbench.evaluation import preflight
+from finbench.grid import driver, sweepfile, watch
+from finbench.grid.places import Place
+from finbench.grid.steps import Schedule
+from finbench.methods import METHODS, Tuner
+from finbench.models import bases
+from finbench.scoring import golden_prompt
+from finbench.training import machines, planning, recipes, synonyms
+
+
+def run(*arguments: object, columns: int = 100) -> Any:
+    """What a command leaves: exit code, output, and the FinbenchError that ``main`` would have shown."""
+    return CliRunner().invoke(app, [str(one) for one in arguments], env={"COLUMNS": str(columns)})
+
+
+def told(*arguments: object) -> str:
+    """The message and hint of a command that is refused."""
+    fault = run(*arguments).exception
+    assert isinstance(fault, FinbenchError), fault
+    return str(fault)
+
+
+# ---------------------------------------------------------------- warnings that save a night
+
+
+@pytest.mark.parametrize("command", ["eval", "train"])
+def test_tasks_and_their_data_are_asked_for_before_a_base_is_touched(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fetching or unpacking a base takes minutes."""
+    monkeypatch.setattr(bases, "resolve", lambda *_: pytest.fail("a base was touched"))
+    for task, line in (("nope", "Unknown task 'nope'"), ("fpb", "finbench data import fpb")):
+        stated = ["--model", "smollm2-135m", "--tasks", task] if command == "eval" else ["--task", task]
+        assert line in told(command, *stated)
+
+
+def test_nobody_at_the_endpoint_is_one_hint_within_seconds() -> None:
+    started = time.process_time()
+    said = told("eval", "--engine", "server", "--arg", "url=http://127.0.0.1:9/v1", "--model", "m",
+                "--tasks", "mini_sentiment")  # fmt: skip
+    assert "takes no connection" in said
+    assert said.endswith("Start the server, or correct its address: --arg url=http://127.0.0.1:8000/v1")
+    assert time.process_time() - started < 10
+
+
+@pytest.fixture
+def spoken(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of an endpoint that always answers so: (text, why it ended)."""
+    text, ended = request.param
+    said = {"text": text, "message": {"content": text}, "finish_reason": ended}
+    with FakeEndpoint(lambda *_: Answer({"model": "m", "choices": [said]})) as there:
+        yield there.url
+
+
+BAD = {
+    "wordy": (("I think that it is good", "stop"), "are not in the form", "such as 'I think that it is good'"),
+    "empty": (("", "stop"), "are empty", "--profile chat"),
+    "cut": (
+        ("The sentence says that", "length"),
+        "are not in the form asked for: they were cut off by the limit",
+        "--profile chat",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoken", "what", "more"), BAD.values(), ids=BAD, indirect=["spoken"])
+def test_answers_that_cannot_be_read_are_told_loudly(
+    spoken: str, what: str, more: str, tmp_path: Path, capsys: Any
+) -> None:
+    evaluate(model="m", tasks="mini_sentiment", engine="server", arguments={"url": spoken}, out=tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("WARNING") == 1
+    assert f"10 of the first 10 answers {what}" in said
+    assert more in said
+    report = (tmp_path / "report.md").read_text()
+    assert "m: only 0.0 % of the answers are in the form asked for" in report
+    assert "| m, weights not known |  |" in report  # nor does it have 16 bits
+    assert "endpoint:" not in report
+    assert "endpoint:" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("spoken", [(" positive", "stop"), (" positive", "length")], indirect=True)
+def test_readable_answers_are_not_warned_of(spoken: str, tmp_path: Path, capsys: Any) -> None:
+    """A label that the limit of tokens ended is a label."""
+    evaluate(model="m", tasks="mini_sentiment", engine="server", arguments={"url": spoken}, out=tmp_path)
+    assert "WARNING" not in capsys.readouterr().err
+    assert "only" not in (tmp_path / "report.md").read_text()
+
+
+def test_answers_that_turn_bad_later_are_told_too(tmp_path: Path, capsys: Any) -> None:
+    asked: list[Any] = []
+
+    def answer(path: str, body: Any) -> Answer:
+        asked.append(body)
+        return Answer({"choices": [{"text": " positive" if len(asked) <= 10 else "Well ...", "finish_reason": "stop"}]})
+
+    with FakeEndpoint(answer) as there:
+        stated = {"arguments": {"url": there.url, "concurrency": 1}, "out": tmp_path}
+        evaluate(model="m", tasks="mini_sentiment", engine="server", **stated)
+    assert "140 of the 150 answers are not in the form asked for" in capsys.readouterr().err
+
+
+def test_a_model_that_is_here_is_told_by_its_tokens(llama: Path, tmp_path: Path, capsys: Any) -> None:
+    """Of a text of transformers or vLLM only its length says that nothing else ended it."""
+    evaluate(model=str(llama), tasks="mini_sentiment", limit=12, out=tmp_path)
+    said = capsys.readouterr().err
+    assert "they were cut off by the limit of tokens" in said
+    assert "--profile chat" in said
+
+
+# ---------------------------------------------------------------- hints
+
+
+@pytest.mark.parametrize(("key", "own"), [("learning_rate", "lr"), ("num_train_epochs", "epochs"), ("r", "rank")])
+def test_what_others_call_a_key_is_answered_with_ours_at_once(key: str, own: str) -> None:
+    began = processor_time()
+    done = subprocess.run(
+        [sys.executable, "-m", "finbench", "train", "--task", "mini_sentiment", "--set", f"{key}=1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"unknown recipe key '{key}' (here it is {own})" in done.stderr
+    assert quick(processor_time() - began, 1.0)
+
+
+def test_no_synonym_is_an_option_of_a_method() -> None:
+    options = {name for method in METHODS.values() if not isinstance(method, Tuner) for name in method.option_names()}
+    assert not options & synonyms.SYNONYMS.keys(), options & synonyms.SYNONYMS.keys()
+    assert set(synonyms.SYNONYMS.values()) <= Recipe.model_fields.keys()
+    assert not synonyms.SYNONYMS.keys() & Recipe.model_fields.keys()
+    assert all(
+        synonyms.perhaps_an_option(key) for key in METHODS["lora"].option_names() - METHODS["lora"].options.keys()
+    )
+    assert not synonyms.perhaps_an_option("foo_bar")
+    stated = {"tasks": ["mini_ner"], "method": "c3a", "block_size": 8}  # of this tuner it is an option
+    assert recipes.recipe(None, stated).options == {"block_size": 8}
+
+
+def test_a_file_of_another_command_is_named(tmp_path: Path) -> None:
+    examples = Path(__file__).parents[1] / "examples"
+    assert "is a sweep, not a recipe.\nfinbench sweep " in told("train", examples / "sweep-cpu.yaml")
+    assert "is a pretraining, not a recipe.\nfinbench pretrain " in told("train", examples / "pretrain-small.yaml")
+    recipe, sweep = tmp_path / "recipe.yaml", tmp_path / "sweep.yaml"
+    recipe.write_text("tasks: [mini_ner]\nlr: 1.0e-3\n")
+    assert "is a recipe, not a sweep" in told("sweep", recipe, "--dry-run")
+    sweep.write_text("name: x\naxes: {learning_rate: [1.0e-3]}\ncommon: {task: mini_ner}\n")
+    assert "here it is lr" in told("sweep", sweep, "--dry-run")
+    readme = tmp_path / "README.md"
+    readme.write_text("# A model\n")
+    assert told("verify", readme).startswith(f"{readme} is not a scorecard.")
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_doctor_fits_one_screen(columns: int, tmp_path: Path) -> None:
+    found = run("doctor", "--data-dir", tmp_path, columns=columns)
+    lines = found.output.rstrip().splitlines()
+    assert len(lines) <= 16
+    assert all(len(line) <= columns for line in lines)
+    assert "0 of" in found.output
+    assert "data fpb" not in found.output
+    assert "data fpb" in run("doctor", "--all", "--data-dir", tmp_path, columns=columns).output
+
+
+def test_a_plan_is_for_this_machine_unless_another_is_named(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(machines, "products", lambda dtype: 1e11)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    wanted = recipes.recipe(None, {"tasks": ["mini_sentiment"], "base": str(llama), "limit": 32})
+    assert planning.plan(wanted)["gpu"] == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for name, known in (("NVIDIA L4", "l4"), ("NVIDIA H100 80GB HBM3", "h100")):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_, name=name: name)
+        assert machines.this() == known
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Something New")
+    with pytest.raises(FinbenchError, match="Something New"):
+        machines.this()
+
+
+def commands() -> list[str]:
+    """Every command, as it is typed."""
+    return [*_COMMANDS, *(f"{group} {name}" for group, (_, members) in _GROUPS.items() for name in members)]
+
+
+def test_every_help_has_two_examples_whose_options_exist() -> None:
+    assert set(helping.EXAMPLES) - {"sweep"} == set(commands())
+    for name, examples in helping.EXAMPLES.items():
+        assert len(examples) == 2
+        for example in examples:
+            assert example.startswith(name.removesuffix(" run"))
+            words = shlex.split(example)
+            if words[0] == "lm-eval":
+                continue
+            known = run(*name.split(), "--help", columns=200).output
+            known += run("sweep", "run", "--help", columns=200).output if name == "sweep" else ""
+            for option in (word for word in words if word.startswith("--")):
+                assert option in known, example
+
+
+def test_the_keys_of_an_option_are_a_table() -> None:
+    assert set(helping.ARGUMENTS) == {name for own in preflight.ARGUMENTS.values() for name in own} - {
+        "max_length",
+        "gpu_memory",
+    }
+    for name, (engines, _) in helping.ARGUMENTS.items():
+        assert all(name in preflight.ARGUMENTS[engine] for engine in engines.split()), name
+    shown = run("train", "--help").output
+    assert "gradient_checkpointing" in shown
+    assert "requests_per_minute" in run("eval", "--help").output
+
+
+def test_a_sweep_has_subcommands_and_takes_a_file_as_before(tmp_path: Path) -> None:
+    assert "No sweep has run in" in told("sweep", "status", tmp_path)
+    assert "No such sweep file" in told("sweep", "nothing.yaml")
+    assert "No such sweep file" in told("sweep", "--dry-run", "nothing.yaml")
+    assert "No such sweep file" in told("sweep", "run", "nothing.yaml")
+    assert run("sweep", "status").exit_code == 2
+
+
+def test_a_demo_that_is_stopped_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise Interrupted("Stopped after step 3 of 38.", "Go on with the same command and --resume.")
+
+    monkeypatch.setattr(finbench, "train", stopped)
+    assert told("demo", "--out", tmp_path).endswith(f"Go on with the same command: finbench demo --out {tmp_path}")
+
+
+def test_one_is_not_several() -> None:
+    assert [counted(number, "finding") for number in (0, 1, 2, 1234)] == [
+        "0 findings",
+        "1 finding",
+        "2 findings",
+        "1,234 findings",
+    ]
+
+
+def test_what_takes_its_time_says_so_off_a_terminal(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_TELL", 0.01)
+    with console.waiting("Unpacking"):
+        time.sleep(0.2)
+    said = capsys.readouterr().err
+    assert said.startswith("Unpacking ...\n")
+    assert "still at it" in said
+
+
+# ---------------------------------------------------------------- a sweep never waits in silence
+
+
+def grid_of(folder: Path, **needs: object) -> Any:
+    path = folder / "sweep.yaml"
+    stated = {"name": "x", "axes": {"seed": [0, 1]}, "common": {"task": "mini_ner"}, "needs": needs}
+    path.write_text(yaml.safe_dump(stated))
+    found = sweepfile.read(path)
+    return Schedule(found, sweepfile.cells(found), {}, lambda _: False)
+
+
+SMALL = [{"CPU": 2.0, "memory": 3.46 * 2**30}, {"CPU": 8.0, "memory": 2e9}]
+
+
+@pytest.mark.parametrize("needs", [{"memory": 4}, {"cpus": 9}, {"cpus": 4, "memory": 3}])
+def test_what_no_node_can_take_is_refused_and_named(needs: dict[str, Any], tmp_path: Path, capsys: Any) -> None:
+    board = grid_of(tmp_path, **needs)
+    with pytest.raises(FinbenchError) as fault:
+        driver.check_nodes(board, SMALL, growing=False)
+    assert "the largest node offers 2 and 3.7 GB" in fault.value.message
+    driver.check_nodes(board, SMALL, growing=True)
+    assert "They wait for a node that does." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("needs", [{"memory": 3.7}, {"cpus": 8}, {}, {"cpus": 2, "memory": 3}])
+def test_what_a_node_can_take_is_not(needs: dict[str, Any], tmp_path: Path) -> None:
+    driver.check_nodes(grid_of(tmp_path, **needs), SMALL, growing=False)
+
+
+def test_what_waits_is_told_and_is_not_called_running(tmp_path: Path) -> None:
+    board, place = grid_of(tmp_path, memory=4), Place(str(tmp_path / "out"))
+    seen = watch.Watch(board, place)
+    seen.unplaced = driver.unplaced(board, SMALL)
+    seen.tell(set(board.steps))
+    found = watch.sweep_status(str(tmp_path / "out"))
+    assert (found["running"], found["waiting"]) == (0, 2)
+    assert "steps wait for a larger node: train " in watch.line(found)
+
+
+def test_the_example_for_a_small_machine_asks_for_no_more_than_it_needs() -> None:
+    """On 4 GB Ray offers about 3."""
+    found = sweepfile.read(Path(__file__).parents[1] / "examples" / "sweep-cpu.yaml")
+    assert found.needs.memory is None
+
+
+# ---------------------------------------------------------------- verify reads as a verdict
+
+
+@pytest.mark.parametrize("where", ["score", "sample", "setting"])
+def test_nothing_is_ok_that_a_fault_refutes_and_faults_come_first(where: str, tmp_path: Path) -> None:
+    stated = {"tasks": "mini_sentiment,mini_headline", "engine": "dummy", "limit": 20, "out": tmp_path}
+    evaluate(**stated)
+    [path] = (one for one in tmp_path.glob("*.json"))
+    whole = run("verify", path).output
+    assert whole.index("ok") < whole.index("samples-attached")
+    assert "fault" not in whole
+    card = json.loads(path.read_text())
+    if where == "sample":
+        samples = next(tmp_path.glob("*.zst"))
+        samples.write_bytes(samples.read_bytes()[:-20])
+    elif where == "score":
+        card["scores"][0]["metrics"]["acc"]["value"] = 0.95
+    else:
+        card["seed"] = 7
+    path.write_text(json.dumps(card))
+    done = run("verify", path)
+    assert done.exit_code == 1
+    lines = done.output.splitlines()
+    assert lines[0].startswith("fault")
+    assert lines[-1].startswith("Not to be trusted")
+    right = [line for line in lines if line.startswith("ok")]
+    edited = card["scores"][0]["task"].removeprefix("finbench_")
+    assert not [line for line in right if f" {edited}: " in line and where != "setting"]
+    assert not [line for line in right if "seal" in line and where != "sample"]
+    if where == "score":  # the other task was found right
+        assert len([line for line in right if "every metric" in line]) == 1
+    assert len(json.loads(run("verify", path, "--json").output)["checks"]) == len(right)
+
+
+# ---------------------------------------------------------------- ask, try
+
+
+SENTENCE = "Quarterly earnings at Norvane Group jumped on strong orders."
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_one_sentence_side_by_side(columns: int, lora: Path, llama: Path) -> None:
+    """Probabilities are those that transformers and peft give, label by label."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    stated = ("ask", lora, SENTENCE, "--task", "mini_sentiment", "--base", llama)
+    shown = run(*stated, columns=columns).stdout
+    assert all(len(line) <= columns for line in shown.splitlines())
+    assert "tiny-llama" in shown
+    assert "stranger" in shown
+    replies = json.loads(run(*stated, "--json").stdout)
+    plain, below = (AutoModelForCausalLM.from_pretrained(llama) for _ in range(2))
+    encode = AutoTokenizer.from_pretrained(llama)
+    prompt = golden_prompt(catalog.tasks()["finbench_mini_sentiment"]).removesuffix(" positive")
+
+    def likelihood(model: Any, label: str) -> float:
+        begun, whole = encode(prompt).input_ids, encode(f"{prompt} {label}").input_ids
+        with torch.inference_mode():
+            logits = model(torch.tensor([whole])).logits[0].float().log_softmax(-1)
+        return sum(float(logits[at - 1, whole[at]]) for at in range(len(begun), len(whole)))
+
+    for reply, model in zip(replies, (plain, PeftModel.from_pretrained(below, lora)), strict=True):
+        values = torch.tensor([likelihood(model, label) for label in ("negative", "neutral", "positive")])
+        found = torch.tensor(list(reply["probabilities"].values()))
+        assert torch.allclose(found, values.softmax(0), atol=0.02)  # bfloat16 there
+        assert sum(reply["probabilities"].values()) == pytest.approx(1)
+        assert 0 < reply["mass"] < 1
+
+
+def test_a_task_without_labels_has_answers_alone(lora: Path, llama: Path) -> None:
+    replies = finbench.ask(str(lora), SENTENCE, task="mini_ner", base=str(llama))
+    assert [reply.probabilities for reply in replies] == [None, None]
+    assert all(reply.answer for reply in replies)
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ((SENTENCE, "--task", "nope"), "Unknown task 'nope'"),
+        ((SENTENCE, "--task", "headlines"), "headlines asks about more than a text: question"),
+        ((SENTENCE, "--task", "sentiment"), "is a group of"),
+        ((SENTENCE,), "As which task"),
+        (("  ", "--task", "fpb"), "the text is empty"),
+        (("word " * 600, "--task", "mini_sentiment"), "reads 512"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(more: tuple[str, ...], line: str, lora: Path, llama: Path) -> None:
+    assert line in told("ask", lora, *more, "--base", llama)
+
+
+def test_the_page_answers_as_the_command_does(lora: Path, llama: Path) -> None:
+    pytest.importorskip("gradio")
+    from gradio_client import Client
+
+    from finbench.evaluation import Asker
+    from finbench.serving import page
+
+    asker = Asker(str(lora), "mini_sentiment", base=str(llama))
+    made = page.build(asker)
+    _, url, _ = made.launch(server_name="127.0.0.1", server_port=None, quiet=True, prevent_thread_lock=True)
+    try:
+        client = Client(url, verbose=False)
+        found = client.predict(SENTENCE, api_name="/ask")
+        replies = asker.ask(SENTENCE)
+        for number, reply in enumerate(replies):
+            shares = {one["label"]: one["confidence"] for one in found[2 * number]["confidences"]}
+            assert shares == pytest.approx(reply.probabilities)
+            assert found[2 * number + 1] == reply.answer
+        with pytest.raises(Exception, match="nothing to ask"):
+            client.predict("  ", api_name="/ask")
+    finally:
+        made.close(verbose=False)
+        asker.close()
+
+
+def test_without_gradio_the_page_names_what_to_install(
+    lora: Path, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert 'pip install "finbench[try]"' in told("try", lora, "--task", "mini_sentiment", "--base", llama)
+
+
+# ---------------------------------------------------------------- what a paper needs
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two subjects on one small task, beside each other."""
+    place = tmp_path_factory.mktemp("scored")
+    for name, answers in (("a", "majority"), ("b", "random")):
+        stated = {"engine": "dummy", "arguments": {"answers": answers}, "tasks": "mini_sentiment"}
+        evaluate(**stated, out=place / name)
+    for card in place.glob("*/*"):
+        if card.suffix in (".json", ".zst") and not card.name.startswith("."):
+            card.rename(place / f"{card.parent.name}-{card.name}")
+    return place
+
+
+def test_compare_takes_a_folder_and_says_what_settles(scored: Path) -> None:
+    found = run("compare", scored, columns=80)
+    assert found.exit_code == 0, found.exception
+    assert "n to settle: documents like these" in " ".join(found.stdout.split())
+    assert len(json.loads(run("compare", scored, "--json").stdout)) == 1
+
+
+def test_figures_in_every_format_beside_a_labelled_table(scored: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.tex"
+    run("report", scored, "--format", "latex", "--out", out, "--figures", "pdf,png,svg")
+    begun = {"pdf": b"%PDF", "png": b"\x89PNG", "svg": b"<svg"}
+    for kind, mark in begun.items():
+        assert (tmp_path / f"table-mini-sentiment.{kind}").read_bytes().lstrip()[:4] == mark
+    assert r"\label{tab:finbench-mini-sentiment}" in out.read_text()
+    assert "Unknown figure format 'gif'" in told("report", scored, "--out", out, "--figures", "gif")
+    assert "Add --out" in told("report", scored, "--figures", "pdf")
+
+
+def test_runs_are_told_apart_by_what_differs(lora: Path, llama: Path, tmp_path: Path) -> None:
+    assert run("runs", tmp_path).stdout.startswith("No run lies in")
+    assert "is no folder" in told("runs", tmp_path / "nowhere")
+    base = {"tasks": ["mini_sentiment"], "base": str(llama), "limit": 16, "dtype": "float32"}
+    for name, rank in (("one", 4), ("two", 8)):
+        finbench.train(recipes.recipe(None, {**base, "rank": rank}), tmp_path / name)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "finbench.json").write_text("{")
+    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "begun" / "checkpoints" / "run.json").write_text(json.dumps({"rank": 16, "method": "lora"}))
+    found = {Path(one["folder"]).name: one for one in json.loads(run("runs", tmp_path, "--json").stdout)}
+    assert {name: one["state"] for name, one in found.items()} == {
+        "one": "done",
+        "two": "done",
+        "broken": "unreadable",
+        "begun": "unfinished",
+    }
+    assert (found["one"]["differs"], found["two"]["differs"]) == ({"rank": 4}, {"rank": 8})
+    for columns in (80, 120):
+        shown = run("runs", tmp_path, columns=columns).stdout
+        assert all(len(line) <= columns for line in shown.splitlines())
+        assert "--resume" in shown
