@@ -147,6 +147,7 @@ def _task(
         "paper",
         "prompt_style",
         "examples",
+        "source",
     )
     source = config.get("dataset_path") if isinstance(config.get("dataset_path"), str) else None
     known = metric_names(config) or (["acc", "acc_norm"] if form == "choice" else ["exact_match"])  # as lm-eval has it
@@ -229,6 +230,24 @@ def remember(folder: OwnFolder) -> None:
         place = _place(own.task.name, own.task.digest)
         if not place.is_file() or place.read_text(encoding="utf-8") != text:
             write_atomic(place, text)
+        if own.task.source and re.fullmatch(r"[0-9a-f]{64}", own.task.source):
+            write_atomic(_made_of(own.task.source) / f"{own.task.digest[:32]}.json", text)
+
+
+def made_of(source: str) -> list[Path]:
+    """The folders of the benchmarks that were made here of the rows with this SHA-256, and are still there."""
+    found = []
+    for mark in sorted(_made_of(source).glob("*.json")):
+        try:
+            file = Path(json.loads(mark.read_text(encoding="utf-8"))["file"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        found += [file.parent] if file.is_file() else []
+    return list(dict.fromkeys(found))
+
+
+def _made_of(source: str) -> Path:
+    return paths.cache_dir() / "own-tasks" / "of" / source
 
 
 def recalled(name: str, digest: str) -> Path | None:

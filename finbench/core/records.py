@@ -58,6 +58,7 @@ class Task(Record):
     data: str = Field(description="how to get the data: a command, or 'shipped'")
     examples: list[dict[str, Any]] = Field(description="invented rows for the golden prompt: three, if it is ours")
     digest: str = Field(description="SHA-256 of the YAML with its templates and of the scorer")
+    source: str | None = Field(default=None, description="SHA-256 of the file that finbench tasks new made it of")
     own: Literal["folder", "lm_eval"] | None = Field(default=None, description="where one lies that is not ours")
 
     @property

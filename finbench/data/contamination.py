@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,16 +113,22 @@ def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
                     raise ValueError("a JSON object a line is expected")
             except (OSError, ValueError, RecursionError) as fault:
                 raise FinbenchError(f"{path} is torn ({fault}).", f"Import it again: {task.data}") from fault
-            found[task.set] = list(_texts(rows))
+            found[task.set] = list(texts_of(rows))
     return found
 
 
-def _texts(rows: list[dict[str, Any]]) -> Iterator[str]:
+def texts_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the rows of a test are known by. Of the tasks of others without such columns: the column of longest texts."""
     questions = {str(row["question"]) for row in rows if row.get("question")}
     pages = any(row.get("document") for row in rows)
     columns = ["question" if len(questions) > max(20, 0.5 * len(rows)) else "text"]
     if pages:  # a turn of a conversation ("and in 2008?") is no text by which it is known
         columns = ["document", "text", *([] if any("history" in row for row in rows) else ["question"])]
+    if not any(row.get(column) for row in rows for column in columns):
+        lengths = Counter[str]()
+        for row in rows:
+            lengths.update({name: len(value) for name, value in row.items() if isinstance(value, str)})
+        columns = [name for name, _ in lengths.most_common(1)]
     for row in rows:
         yield from (str(row[column]) for column in columns if row.get(column))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +15,14 @@ from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.records import Generation, Score, Scorecard, Task
 from finbench.core.settings import Evaluation, called_with
-from finbench.data import edition_of_test
 from finbench.engines import Purse
 from finbench.evaluation import look, preflight, profiles
 from finbench.evaluation.journal import Journal, request_digests
 from finbench.evaluation.notes import hosted
 from finbench.evaluation.scored import asked_rows, hear, score_answers, status
-from finbench.evaluation.subjects import Candidate, by_engine, candidates, models_of, start_engine
+from finbench.evaluation.subjects import Candidate, Overlaps, by_engine, candidates, models_of, start_engine
 from finbench.models import bases, has_template, template_digest
-from finbench.scoring import overlap_with_training, prompts
+from finbench.scoring import prompts
 
 Form = Literal["base", "unmerged", "merged", "none"]
 _FORMS: dict[str, Form] = {"base": "base", "peft": "merged", "model": "merged"}
@@ -108,6 +107,7 @@ class _Work:
     scores: dict[str, Score]
     samples: dict[str, list[dict[str, Any]]]
     missing: list[Task]
+    overlaps: Overlaps = field(default_factory=dict)  # with what its adapter learnt, of the tasks that are missing
     form: Form = "none"  # as the engine runs the subject, once it does
 
 
@@ -138,6 +138,8 @@ class _EngineRun:
         """Load each subject that has something to be scored, and render and measure its prompts."""
         for work in self.works:
             if work.missing:
+                left = {task.name: self.lm_tasks[task.name] for task in work.missing}
+                work.overlaps = work.candidate.overlaps(left, self.settings.data_dir, say)
                 self._use(work.candidate)
                 self._requests(work.candidate.subject.chat, work.missing)
                 if told := self.engine.forecast(self._unanswered(work)):
@@ -264,15 +266,12 @@ class _EngineRun:
         requests, measured = self.requests[task.name, work.card.subject.chat]
         for name, instance in requests.items():
             hear(instance, journal.answers[name])
-        overlap = overlap_with_training(
-            work.candidate.contamination, task.set, edition_of_test(task.set, self.settings.data_dir)
-        )
         work.scores[task.name], work.samples[task.name] = score_answers(
             task,
             self.lm_tasks[task.name],
             list(requests.values()),
             self.asked[task.name],
-            overlap=overlap,
+            overlap=work.overlaps[task.name],
             seconds=round(seconds, 2),
             hosted=hosted(journal.notes[name] for name in requests if name in journal.notes),
             **measured,

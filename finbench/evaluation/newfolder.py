@@ -18,7 +18,7 @@ from finbench.data import SPLITS
 
 def write(
     folder: Path, name: str, wanted: TaskSettings, bases: Sequence[str], prompt: str, extras: Sequence[str],
-    labels: Sequence[str], divided: Mapping[str, Sequence[dict[str, Any]]],
+    labels: Sequence[str], divided: Mapping[str, Sequence[dict[str, Any]]], source: str | None,
 ) -> None:  # fmt: skip
     """Write the whole benchmark but its README into the empty ``folder``: rows by split as ``divided`` has them."""
     config: dict[str, Any] = {}
@@ -60,6 +60,7 @@ def write(
         "finbench_paper": "own rows",
         "finbench_prompt_style": "own",
         "finbench_data": "in its folder",
+        **({"finbench_source": source} if source else {}),
         "finbench_examples": _examples(wanted, extras, labels),
     }
     text = yaml.dump(stated, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1_000_000)

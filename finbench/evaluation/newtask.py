@@ -15,9 +15,9 @@ from finbench.core import catalog, owntasks, paths, templates
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import folder_atomic
-from finbench.core.records import Task
+from finbench.core.records import OwnData, Task
 from finbench.core.settings import TaskSettings, called_with
-from finbench.data import SPLITS, audit
+from finbench.data import SPLITS, audit, own
 from finbench.evaluation import newfolder, newrows
 from finbench.evaluation.newrows import NewRow, Reading
 from finbench.scoring import baselines, golden_prompt, prompts, task_faults
@@ -87,7 +87,7 @@ def new_task(wanted: TaskSettings) -> NewTask:
     if name != newrows.title(folder):
         found.notes.append(f"finbench has a task of that name: this one is called {name}")
     with folder_atomic(folder) as staging:
-        newfolder.write(staging, name, wanted, bases, prompt, extras, labels, divided)
+        newfolder.write(staging, name, wanted, bases, prompt, extras, labels, divided, _source(wanted.file))
     try:
         [task] = catalog.include_tasks(folder / f"{name}.yaml")
         lm_task = prompts.load([task], None)[name]
@@ -104,6 +104,14 @@ def new_task(wanted: TaskSettings) -> NewTask:
     )  # fmt: skip
     (folder / "README.md").write_text(_readme(made, wanted), encoding="utf-8")
     return made
+
+
+def _source(file: Path) -> str | None:
+    """The SHA-256 by which an adapter records that it learnt from these very rows; None for files it cannot learn."""
+    try:
+        return own.locate(OwnData(source=str(file))).sha256
+    except FinbenchError:
+        return None
 
 
 def _name(folder: Path) -> str:

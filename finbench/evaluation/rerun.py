@@ -19,7 +19,8 @@ from finbench.core.settings import Evaluation
 from finbench.evaluation import preflight, profiles
 from finbench.evaluation.rescore import chosen_rows
 from finbench.evaluation.scored import hear
-from finbench.evaluation.subjects import Candidate, candidates, models_of, start_engine
+from finbench.evaluation.subjects import Candidate, Overlaps, candidates, models_of, start_engine
+from finbench.models import adapters
 from finbench.scoring import prompts, sample_rows
 
 TOLERATED = 0.02  # share of readings that may differ in half precision or on other versions
@@ -85,6 +86,27 @@ def rerun(
     return found
 
 
+def overlaps(card: Scorecard, adapter: str, data_dir: Path | None) -> Overlaps:
+    """What of each test the adapter has learnt, by its record and by the rows that it learnt from, if they are here.
+
+    Raises FinbenchError for an adapter that is not the card's.
+    """
+    found = adapters.find(adapter)
+    _same("adapter", card.subject.adapter or UNKNOWN, found.identity)
+    names = {score.task: catalog.tasks()[score.task] for score in card.scores}
+    lm_tasks = prompts.load([task for task in names.values() if task.own], data_dir)
+    asked = Candidate(card.subject, None, found.folder, found.record)
+    return asked.overlaps({name: lm_tasks.get(name) for name in names}, data_dir, lambda line: None)
+
+
+def _same(what: str, stated: str, real: str | None) -> None:
+    if stated not in (UNKNOWN, real) and real is not None:
+        raise FinbenchError(
+            f"The {what} here is not the one of the card: {real[:12]}, not {stated[:12]}.",
+            f"Name the card's own: --{what}",
+        )
+
+
 def engine_of(card: Scorecard, lm_tasks: dict[str, Any], adapter: str | None, base: str | None) -> Any:
     """The card's engine with its subject in use; FinbenchError where the model is not to be had or is another one."""
     candidate, arguments = _candidate(card, adapter, base), dict[str, Any](card.arguments)
@@ -133,15 +155,8 @@ def _candidate(card: Scorecard, adapter: str | None, base: str | None) -> Candid
         Evaluation(**which, bits=subject.bits, chat=subject.chat, engine=card.engine, profile=profile)
     )
     chosen = next(c for c in found if (c.subject.adapter is not None) == (adapter is not None))
-    for what, stated, real in (
-        ("base", subject.base.fingerprint, chosen.subject.base.fingerprint),
-        ("adapter", subject.adapter or UNKNOWN, chosen.subject.adapter),
-    ):
-        if stated not in (UNKNOWN, real) and real is not None:
-            raise FinbenchError(
-                f"The {what} here is not the one of the card: {real[:12]}, not {stated[:12]}.",
-                f"Name the card's own: --{what}",
-            )
+    _same("base", subject.base.fingerprint, chosen.subject.base.fingerprint)
+    _same("adapter", subject.adapter or UNKNOWN, chosen.subject.adapter)
     return chosen
 
 

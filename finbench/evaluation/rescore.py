@@ -99,7 +99,10 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
         outcome.faults += _differing(row, new) if new else []
     if score.baselines != baselines(lm_task, docs):
         outcome.faults.append((f"scores[{task.name}].baselines", "are not those of the rows here"))
-    outcome.said = f"{len(scored):,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
+    if scored:
+        outcome.said = f"{len(scored):,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
+    elif not outcome.faults:
+        outcome.said = f"its {len(docs):,} rows are those of the data here"
     if unread := len(rows) - len(scored):
         outcome.notes.append(f"{_unread(unread, score)} rests on the card: only hashes of them are there")
     return outcome

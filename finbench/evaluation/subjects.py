@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,16 @@ from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import digest
-from finbench.core.records import BaseModelId, Bits, Contamination, Subject
+from finbench.core.records import Adapter, BaseModelId, Bits, Overlap, Subject
 from finbench.core.settings import Evaluation, Profile, Settings
+from finbench.data import edition_of_test
 from finbench.engines import Purse
 from finbench.models import adapters, bases, taken_for
 from finbench.models.adapters import AdapterFolder
+from finbench.scoring import overlap_with_training
+from finbench.training import leaks
 
+Overlaps = dict[str, Overlap | None]  # by task
 DUMMY = BaseModelId(alias="dummy", source="folder", fingerprint="dummy")  # what answers without any model
 
 
@@ -27,13 +31,34 @@ class Candidate:
     subject: Subject
     base: bases.Base | None
     adapter: Path | None
-    contamination: Contamination | None = None  # as its adapter's record states it
+    record: Adapter | None = None  # of its adapter: what it was trained on
     merged: Path | None = None
 
     @property
     def beside(self) -> Path | None:
         """The adapter that an engine puts on the base."""
         return self.adapter if self.subject.kind == "peft" and self.merged is None else None
+
+    def overlaps(self, lm_tasks: Mapping[str, Any], data_dir: Path | None, say: Callable[[str], None]) -> Overlaps:
+        """How much of the test of each task stood in its training rows; None where nobody has looked.
+
+        Of ranked tasks as its record states it. Of the tasks of others the rows are looked into that it learnt from;
+        ``say`` is told what was found there.
+        """
+        if self.record is None or self.adapter is None:
+            return dict.fromkeys(lm_tasks)
+        tasks = {name: catalog.tasks()[name] for name in lm_tasks}
+        known, editions = self.record.contamination, {task.set for task in tasks.values() if not task.own}
+        now = {name: edition_of_test(name, data_dir) for name in editions}
+        found = {name: overlap_with_training(known, task.set, now.get(task.set)) for name, task in tasks.items()}
+        theirs = {name: lm_task for name, lm_task in lm_tasks.items() if tasks[name].own}
+        if theirs:
+            near = [Path(), self.adapter.parent, *(catalog.root_of(name).parent for name in theirs)]
+            seen = leaks.of_adapter(self.record, theirs, data_dir, near)
+            found |= seen.found
+            for line in seen.warnings():
+                say(f"Warning: {self.subject.name}: {line}")
+        return found
 
     @property
     def loaded(self) -> bases.Base:
@@ -106,7 +131,7 @@ def _adapter_subject(adapter: AdapterFolder, base: bases.Base, bits: Bits | None
         chat=chat if chat is not None else bool(recipe and recipe.chat),
         kind=adapter.kind,
     )
-    return Candidate(subject, base, adapter.folder, adapter.record.contamination if adapter.record else None)
+    return Candidate(subject, base, adapter.folder, adapter.record)
 
 
 def models_of(engine: str, names: str | None, url: str | None, chat: bool) -> list[Candidate]:

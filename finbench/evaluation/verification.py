@@ -113,6 +113,8 @@ def verify(
         # where the SHA-256 of the samples alone is wrong, the edited rows are still looked for
         if all(fault.field == "samples" for fault in found.faults):
             _data(parsed, by_task, data_dir, found)
+    if adapter and parsed.subject.adapter and parsed.origin == "finbench" and not found.faults:
+        _learnt(parsed, again.overlaps(parsed, adapter, data_dir), found)
     if not found.faults:
         found.level = "self-reported" if by_task is None else "samples-attached"
     if rerun and not found.faults:
@@ -124,6 +126,19 @@ def verify(
         answered = again.rerun(parsed, by_task, rerun, adapter=adapter, base=base, seed=seed, data_dir=data_dir)
         _reproduced(answered, found)
     return found
+
+
+def _learnt(card: Scorecard, known: again.Overlaps, found: Verification) -> None:
+    """What the card says of test texts in training, beside what its adapter says."""
+    for score in card.scores:
+        place, meant = f"scores[{score.task}].overlap", known[score.task]
+        if meant is None or score.overlap == meant:
+            continue
+        said = f"{meant.texts:,} of {meant.of:,} test texts stand in the rows that its adapter learnt from"
+        if score.overlap is None and catalog.tasks()[score.task].own:  # the rows were not to be had then
+            found.notes.append(f"{score.task}: {said}, which the card does not know")
+        else:
+            found.fault(place, f"is not what its adapter's record says: {said}")
 
 
 def _reproduced(answered: Sequence[again.Answered], found: Verification) -> None:
@@ -211,6 +226,9 @@ def _possible(card: Scorecard, score: Score, found: Verification) -> None:
         found.fault(f"{place}.overlap", "has more texts than were looked for")
     for name, message in contradictions(card, score):
         found.fault(f"{place}.hosted{name}", message)
+    if score.overlap and score.overlap.texts:
+        texts, of = score.overlap.texts, score.overlap.of
+        found.notes.append(f"{score.task}: its subject learnt from {texts:,} of the {of:,} test texts")
     if not card.shots and (score.fewshot_split or score.fewshot_digest):
         found.fault(f"{place}.fewshot_split", "has worked examples, and shots is 0")
     for name, measure in measures.items():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.training import checkpoints, recipes
+    from finbench.training import checkpoints, leaks, recipes
     from finbench.training.checking import CheckedData, check_data
     from finbench.training.launch import process_count
     from finbench.training.machines import GIB
@@ -36,6 +36,7 @@ __all__ = [
     "check_data",
     "check_sharding",
     "checkpoints",
+    "leaks",
     "merge",
     "merge_in_words",
     "plan",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from finbench.core import owntasks
 from finbench.core.errors import FinbenchError, shortened
 from finbench.core.records import LearntData, Recipe
 from finbench.data.contamination import Index
@@ -264,6 +265,15 @@ def learn(
             writer.add(row)
     made.digest = sha.hexdigest()
     return made
+
+
+def benchmarks_of(found: Survey) -> list[str]:
+    """A line for each benchmark that was made here of these very rows."""
+    return [
+        f"{folder.name} was made of these very rows, and its test is among them. To be scored on it, learn "
+        f"its train split instead: --task {folder}"
+        for folder in owntasks.made_of(found.located.sha256)
+    ]
 
 
 def check_template(found: Survey, template: Callable[..., str] | None) -> None:

@@ -119,11 +119,9 @@ def prepare(
     tokenizer = bases.load_tokenizer(base)
     lm_tasks = prompts.load(catalog.expand(recipe.tasks), data_dir)
     tests = {} if select else contamination.of_tests(data_dir)
-    if recipe.data and not select:  # the table of which an own benchmark was made may be among the rows
-        own_tasks = {name: lm_task for name, lm_task in lm_tasks.items() if catalog.own(name)}
-        tests |= {
-            name: [str(doc.get("text", "")) for doc in prompts.rows(one, "test")] for name, one in own_tasks.items()
-        }
+    if not select:  # the table of which an own benchmark was made may be among the rows
+        own_tasks = {name: prompts.rows(one, "test") for name, one in lm_tasks.items() if catalog.own(name)}
+        tests |= {name: list(contamination.texts_of(docs)) for name, docs in own_tasks.items()}
     index = contamination.Index(tests)
     gathered = _Rows(recipe, base, tokenizer, None if select else index, select, tell)
     for name, lm_task in lm_tasks.items():
@@ -199,7 +197,8 @@ class _Rows:
         if self.tell:
             chats = any(known.shape.chat for known in found.formats.values())
             wrapped = [f"{found.name}: conversations need the base's chat template; all prompts are put in it."] * chats
-            for line in [found.said, *wrapped, *(f"Warning: {found.name}: {line}" for line in found.warnings())]:
+            doubts = [*(f"{found.name}: {line}" for line in found.warnings()), *own_rows.benchmarks_of(found)]
+            for line in [found.said, *wrapped, *(f"Warning: {doubt}" for doubt in doubts)]:
                 say(line)
         if recipe.bad_rows == "refuse":
             found.refuse()
@@ -215,6 +214,8 @@ class _Rows:
         if self.tell:
             for line in made.lines(recipe):
                 say(f"{found.name}: {line}")
+        if self.select is None:
+            own.remember(found.located)
         self.seen |= made.texts
         self.order += batches.share_of(made.numbers, part.weight, recipe.seed)
         self.data.append(made.record(recipe))

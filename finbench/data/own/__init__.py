@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.data.own.locating import absolute, holds_conversations, locate
+    from finbench.data.own.locating import absolute, again, holds_conversations, locate, remember
     from finbench.data.own.shapes import COLUMNS, Turn
     from finbench.data.own.surveying import Survey, survey
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["COLUMNS", "Survey", "Turn", "absolute", "holds_conversations", "locate", "survey"]
+__all__ = ["COLUMNS", "Survey", "Turn", "absolute", "again", "holds_conversations", "locate", "remember", "survey"]

@@ -15,7 +15,7 @@ from finbench import hub
 from finbench.core import paths, refs
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
-from finbench.core.files import cannot_write, digest, sha256_file
+from finbench.core.files import cannot_write, digest, sha256_file, write_atomic
 from finbench.core.records import OwnData
 from finbench.data import readers
 from finbench.data.audit import formats
@@ -86,6 +86,32 @@ def locate(stated: OwnData) -> LocatedRows:
             f"Name the file that was meant, or take the new one by sha256: {sha}",
         )
     return found
+
+
+def remember(found: LocatedRows) -> None:
+    """Where a source lies: an adapter's record has its SHA-256 only, and a later test may ask what it learnt."""
+    place = found.files[0].file.path if found.revision else found.stated.source
+    write_atomic(_known(found.sha256), json.dumps({"source": str(place)}) + "\n")
+
+
+def again(stated: OwnData, sha256: str, near: Sequence[Path] = ()) -> LocatedRows | None:
+    """The very rows of a SHA-256: where they were when they were learnt, or by their name in folders ``near``."""
+    places = [folder / Path(stated.source).name for folder in near]
+    try:
+        places.insert(0, Path(json.loads(_known(sha256).read_text(encoding="utf-8"))["source"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    for place in places:
+        if place.exists():
+            try:
+                return locate(stated.model_copy(update={"source": str(place), "sha256": sha256}))
+            except FinbenchError:  # other rows lie there now
+                continue
+    return None
+
+
+def _known(sha256: str) -> Path:
+    return paths.cache_dir() / "own-rows" / f"{sha256}.json"
 
 
 def holds_conversations(stated: OwnData) -> bool:
