@@ -21,9 +21,10 @@ from finbench.core import paths, taskcode
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import write_atomic
 from finbench.core.records import Task
-from finbench.core.taskfiles import Function, functions, loads, merged, read_yaml
+from finbench.core.taskfiles import Function, functions, head_of, loads, merged, read_yaml
 
 LM_EVAL = "lm_eval:"  # before the name of one of lm-eval's own tasks
+UNSTATED = "not stated"  # licence
 FAMILY = "own"  # of every such task, whatever it says: it is never ranked
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _LONGEST = 500  # characters of what a card says of a task
@@ -155,11 +156,12 @@ def _task(
         raise FinbenchError(
             f"{file}: finbench_main_metric is none of {', '.join(known)}.", "Name one of metric_list, or leave it out."
         )
+    licence = str(own.get("licence") or (UNSTATED if prefix else licence_beside(root)))
     facts = {
         "main_metric": known[0],
         "baselines": {},
-        "licence": "not stated",
-        "restricted": True,  # nobody has said that its texts may be passed on
+        "licence": licence,
+        "restricted": restricts(licence),
         "split": "as its author divided it",
         "paper": "not stated",
         "prompt_style": "as its YAML states it",
@@ -175,6 +177,30 @@ def _task(
         "own": "lm_eval" if prefix else "folder",
     }
     return Task.parse(facts, str(file))
+
+
+def licence_beside(root: Path) -> str:
+    """The licence that a folder's README states, as the Hub has it: no part of what defines a task, so of no digest."""
+    try:
+        with (root / "README.md").open(encoding="utf-8", errors="replace") as handle:
+            head = head_of(handle.read(100_000))
+    except OSError:
+        return UNSTATED
+    stated = [str(head.get(key) or "") for key in ("license", "license_name")]
+    found = stated[1] if stated[0] == "other" else stated[0]
+    return UNSTATED if found in ("", "unknown") else found[:_LONGEST]
+
+
+def restricts(licence: str) -> bool:
+    """Whether texts under a licence must not be shown with results: nobody has stated one, or it is non-commercial."""
+    return licence == UNSTATED or "-nc" in licence.lower()
+
+
+def on_card(task: Task, licence: str) -> Task:
+    """A task of others under the licence that it had when a card was made: it may have been stated since."""
+    if not task.own or task.licence == licence:
+        return task
+    return task.model_copy(update={"licence": licence, "restricted": restricts(licence)})
 
 
 def metric_names(config: Mapping[str, Any]) -> list[str]:

@@ -103,6 +103,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def head_of(text: str) -> dict[str, Any]:
+    """The block of metadata that a README of the Hub starts with; empty where there is none that can be read."""
+    found = re.match(r"---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", text[:_LARGEST], re.DOTALL | re.MULTILINE)
+    try:
+        value = _constructed(found[1], Path()) if found else {}
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) and _bounded(value) else {}
+
+
 def _constructed(text: str, home: Path) -> Any:
     loader = _StrictLoader(text)
     loader.home = home

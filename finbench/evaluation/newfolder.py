@@ -39,7 +39,6 @@ def write(
             lines = "".join(stable_json(row) + "\n" for row in divided[split])
             (folder / "rows" / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     metric = wanted.metric or next(name for name in owntasks.metric_names(config))
-    licence = wanted.licence or "not stated"
     stated: dict[str, Any] = {"task": name, "include": bases[0] if len(bases) == 1 else list(bases)}
     if not divided["validation"]:
         stated["validation_split"] = None
@@ -52,8 +51,6 @@ def write(
         "finbench_set": name,
         **({"finbench_labels": list(labels)} if labels else {}),
         "finbench_main_metric": metric,
-        "finbench_licence": licence,
-        "finbench_restricted": wanted.licence is None or "-nc" in licence.lower(),
         "finbench_split": "as a column of its source says; no text in two"
         if wanted.split
         else "20 % test and 10 % validation by salted hash of the normalised text, with texts that are like it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections import Counter
@@ -103,6 +104,7 @@ def new_task(wanted: TaskSettings) -> NewTask:
         baselines(lm_task, docs) or _constant(lm_task, docs), golden_prompt(task), found.notes,
     )  # fmt: skip
     (folder / "README.md").write_text(_readme(made, wanted), encoding="utf-8")
+    [made.task] = catalog.include_tasks(folder / f"{name}.yaml")  # under the licence that the README states
     return made
 
 
@@ -317,6 +319,8 @@ def _constant(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[st
 
 
 def _readme(made: NewTask, wanted: TaskSettings) -> str:
-    return from_template(
-        "newtask.md.j2", escape=False, made=made, task=made.task, mark=_MARK, source=[wanted.file.name]
-    )
+    licence = wanted.licence or "unknown"
+    if not re.fullmatch(r"[A-Za-z0-9.-]+", licence):  # no identifier of the Hub
+        licence = f"other\nlicense_name: {json.dumps(licence)}"
+    about = {"made": made, "task": made.task, "mark": _MARK, "source": [wanted.file.name], "licence": licence}
+    return from_template("newtask.md.j2", escape=False, **about)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from finbench.cards import cardfiles
-from finbench.core import catalog, environment
+from finbench.core import catalog, environment, owntasks
 from finbench.core.console import quiet
 from finbench.core.errors import FinbenchError
 from finbench.core.files import stable_json
@@ -131,7 +131,7 @@ def _moved(
     asked = [request for request in every if request.doc_id in chosen]
     for request, answer in zip(asked, engine.answer(asked, lambda done: None), strict=True):
         hear(request, answer)
-    restricted = catalog.tasks()[score.task].restricted
+    restricted = owntasks.on_card(catalog.tasks()[score.task], score.licence).restricted
     new, _ = sample_rows(lm_task, asked, choice=score.form == "choice", restricted=restricted)
     before = {cardfiles.in_order(row): stable_json(row["values"]) for row in rows}
     moved = [row["index"] for row in new if stable_json(row["values"]) != before[cardfiles.in_order(row)]]

@@ -179,7 +179,7 @@ def _sealed(raw: Mapping[str, Any], card: Scorecard, found: Verification) -> Non
 
 def _task(card: Scorecard, score: Score, found: Verification) -> None:
     place = f"scores[{score.task}]"
-    task = catalog.tasks().get(score.task)
+    task = _task_of(score)
     if task is None:
         if score.family == owntasks.FAMILY:
             raise catalog.not_here(score.task)
@@ -200,6 +200,12 @@ def _task(card: Scorecard, score: Score, found: Verification) -> None:
             found.fault(f"{place}.{name}", f"is {stated!r}; the task says {wanted!r}")
     if score.data.split != "test":
         found.fault(f"{place}.data.split", f"is {score.data.split!r}; tasks are scored on the test split")
+
+
+def _task_of(score: Score) -> Task | None:
+    """The task of a score as it was for it; None for one that is not known here."""
+    task = catalog.tasks().get(score.task)
+    return task and owntasks.on_card(task, score.licence)
 
 
 def _possible(card: Scorecard, score: Score, found: Verification) -> None:
@@ -284,7 +290,7 @@ def _rows(card: Scorecard, score: Score, rows: list[dict[str, Any]], found: Veri
         each = "once" if samples == 1 else f"with samples 0 to {samples - 1}"
         found.fault(f"{sample}.index", f"are not 0 to {score.n - 1}, each {each} ({len(rows)} rows)")
         return
-    task = catalog.tasks().get(score.task)
+    task = _task_of(score)
     apart = _GENERATED if generated and generated.profile != "direct" else set[str]()
     apart = apart | {"sample", "reading"} if samples > 1 else apart
     if task is not None:
@@ -394,7 +400,7 @@ def _close(place: str, stated: Measure, have: Measure, found: Verification) -> N
 def _data(card: Scorecard, by_task: RowsByTask, data_dir: Path | None, found: Verification) -> None:
     """Score the answers again: with the very rows where they lie here, else as far as the samples alone allow."""
     for score in card.scores:
-        task, rows = catalog.tasks()[score.task], by_task[score.task]
+        task, rows = owntasks.on_card(catalog.tasks()[score.task], score.licence), by_task[score.task]
         if task.own:
             outcome = rescore.of_own(score, task, rows, card)
         elif task.shipped or (paths.data_dir(data_dir) / task.set / "test.jsonl").is_file():

@@ -40,11 +40,7 @@ class Licence:
 def licence_of(record: Adapter | None, base: BaseModelId, chosen: str | None) -> Licence:
     """The licence to state. ``chosen`` is the user's own word, an identifier of the Hub."""
     if chosen is not None:
-        if not chosen.replace("-", "").replace(".", "").isalnum() or chosen != chosen.lower():
-            raise FinbenchError(
-                f"--licence {chosen!r} is no identifier of the Hub.", "Such as apache-2.0 or cc-by-nc-4.0"
-            )
-        return Licence(chosen, None, "as its publisher states it")
+        return Licence(checked(chosen), None, "as its publisher states it")
     entry = next((e for e in catalog.bases().values() if e.hub_id == base.hub_id), None)
     parts = {f"base ({entry.licence})": entry.licence} if entry else {"base (unknown)": "unknown"}
     if record is None:
@@ -64,6 +60,15 @@ def licence_of(record: Adapter | None, base: BaseModelId, chosen: str | None) ->
     return Licence(identifier, None, why)
 
 
+def checked(chosen: str) -> str:
+    """A licence as a user states it: an identifier of the Hub."""
+    if not chosen.replace("-", "").replace(".", "").isalnum() or chosen != chosen.lower() or not chosen.isascii():
+        raise FinbenchError(f"--licence {chosen!r} is no identifier of the Hub.", "Such as apache-2.0 or cc-by-nc-4.0")
+    return chosen
+
+
 def hub_identifier(stated: str) -> str | None:
     """The Hub's identifier of a data set's licence; None where none lets its rows be passed on."""
-    return _FREE.get(stated) or (_KNOWN[stated][0] if stated in _KNOWN else None)
+    known = {name.lower(): identifier for name, (identifier, _) in _KNOWN.items()}
+    known |= {identifier: identifier for identifier in known.values()} | {"cc0-1.0": "cc0-1.0", "odc-by": "odc-by"}
+    return _FREE.get(stated) or known.get(stated.lower())

@@ -14,7 +14,7 @@ import yaml
 
 from finbench import hub
 from finbench.cards import cardfiles, from_template
-from finbench.core import catalog, owntasks, refs, taskcode
+from finbench.core import catalog, owntasks, refs, taskcode, taskfiles
 from finbench.core.console import agreed, quiet, say
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
@@ -23,7 +23,7 @@ from finbench.core.settings import PushSettings, called_with
 from finbench.hub import File, Plan, Published
 from finbench.publishing.adapter import Bundle, bundle
 from finbench.publishing.evidence import check, files_of, identity_of, there
-from finbench.publishing.licences import hub_identifier
+from finbench.publishing.licences import checked, hub_identifier
 
 _MARKS = ("adapter_config.json", "finbench.json", "config.json", "dataset.json", "finbench.yaml")
 RESULTS = "results"  # results/<subject>/<revision>/<task>.json, as MTEB keeps them
@@ -110,7 +110,7 @@ def gather(wanted: PushSettings, repo: str) -> Bundle:
     if (path / "adapter_config.json").is_file() or (path / "config.json").is_file():
         return bundle(wanted, repo)
     if any(path.glob("*.yaml")):
-        return _benchmark(path)
+        return _benchmark(path, wanted.licence)
     return bundle(wanted, repo)
 
 
@@ -219,22 +219,44 @@ def _tasks(folder: Path, repo: str) -> Bundle:
     return _described(files, f"finbench: {len(known)} tasks", head, "tasks.md.j2", repo=repo, tasks=known)
 
 
-def _benchmark(folder: Path) -> Bundle:
-    """A benchmark of the user's own, as stock lm-eval takes it; FinbenchError where its licence keeps its rows here."""
+def _benchmark(folder: Path, licence: str | None) -> Bundle:
+    """A benchmark of the user's own, as stock lm-eval takes it; FinbenchError where its licence keeps its rows here.
+
+    ``licence``: what the user states where the folder states none; it goes into the README, not into any digest.
+    """
     found = owntasks.read(folder)
     wanted = [file for file in taskcode.files_of(found.root) if not {"__pycache__", ".git"} & set(file.parts)]
     files = [File(file.relative_to(found.root).as_posix(), file) for file in wanted]
-    for own in found.tasks.values():
-        if own.task.restricted or hub_identifier(own.task.licence) is None:
-            raise FinbenchError(
-                f"The licence of {own.task.name} ({own.task.licence}) does not let us publish its rows.",
-                f"Where you may, say so in {own.file.name}: finbench_licence: CC-BY-4.0, finbench_restricted: false",
-            )
-    name = ", ".join(found.tasks)
-    readme = found.root / "README.md"
+    name, readme = ", ".join(found.tasks), found.root / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else f"# {name}\n"
+    for own in found.tasks.values():
+        stated = own.task.licence
+        if licence is not None:
+            if stated != owntasks.UNSTATED and (hub_identifier(stated) or stated) != checked(licence):
+                raise FinbenchError(
+                    f"{own.task.name} states the licence {stated}, not {licence}.",
+                    "Leave --licence out, or correct it where it is stated.",
+                )
+        elif own.task.restricted or hub_identifier(stated) is None:
+            unstated = f", or for good as license: at the top of {readme}. The benchmark stays the same one."
+            raise FinbenchError(
+                f"The licence of {own.task.name} ({stated}) does not let us publish its rows.",
+                f"Where you may pass them on, say so: --licence {hub_identifier(stated) or 'cc-by-4.0'}"
+                + (unstated if stated == owntasks.UNSTATED else ""),
+            )
+    text = _under(licence, text) if licence else text
     return Bundle([file for file in files if file.path != "README.md"] + [File("README.md", text.encode())],
                   f"finbench: the benchmark {name}", text, kind="dataset")  # fmt: skip
+
+
+def _under(licence: str, text: str) -> str:
+    """A README with this licence in its block of metadata."""
+    head = taskfiles.head_of(text)
+    if not head:
+        return f"---\nlicense: {licence}\n---\n\n{text}"
+    begin, block, rest = text.split("---", 2)
+    kept = re.sub(r"^license(_name|_link)?:.*\n", "", block, flags=re.MULTILINE)
+    return f"{begin}---\nlicense: {licence}{kept}---{rest}"
 
 
 def _described(files: list[File], message: str, head: dict[str, Any], template: str, **about: Any) -> Bundle:

@@ -191,7 +191,7 @@ def _weighted(item: str) -> tuple[str, str | float]:
 def _name(complete: Mapping[str, Any]) -> str:
     """A name for people: it is never parsed."""
     files = [name_of_source(part.source).partition("@")[0].split("/")[-1] for part in complete.get("data") or ()]
-    names = [*complete["tasks"], *(name.partition(".")[0] for name in files)]
+    names = [*complete["tasks"], *(f"{name.partition('.')[0]}-rows" for name in files)]  # beside a task of that name
     tasks_part = "-".join(name.removeprefix(catalog.PREFIX).replace("_", "-") for name in names)
     base = str(complete["base"])
     short = Path(base).expanduser().resolve().name if base[:1] in ("~", ".", "/") else base.split("/")[-1].split("@")[0]

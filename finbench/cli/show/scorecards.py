@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.text import Text
 from finbench.cards import (
     Comparison,
     Contest,
+    cardfiles,
     endpoint_notes,
     shown_points,
     shown_probability,
@@ -44,7 +46,12 @@ def scored(cards: Sequence[Scorecard], folder: Path) -> None:
     partial = [card.subject.name for card in cards if card.status == "partial"]
     if partial:
         out.print(f"[yellow]Partial[/] (not for a leaderboard): {escape(', '.join(partial))}")
+    names = {card.run_key: cardfiles.place_for(folder, card.subject.name, card.run_key) for card in cards}
+    put(f"{'Scorecard' if len(names) == 1 else 'Scorecards'}: {escape(', '.join(map(str, names.values())))}", wrap=True)
     put(f"Report: {escape(str(folder / 'report.html'))}")
+    if len(names) > 1:
+        first = sorted(cards, key=lambda card: card.subject.kind == "base")  # is it better than the others?
+        put(f"Next: finbench compare {escape(shlex.join(str(names[card.run_key]) for card in first))}")
 
 
 def compared(found: Sequence[Comparison], show: int) -> None:
