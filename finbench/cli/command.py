@@ -105,7 +105,9 @@ class RecipeOptions:
     data: Annotated[
         list[str] | None, "Rows of your own, repeatable: a file, a folder, hub:org/name; mine.jsonl:0.5 takes half."
     ] = None
-    map: Annotated[list[str] | None, "Which columns of --data are what: prompt=question,completion=answer."] = None
+    map: Annotated[
+        list[str] | None, "Which columns are what: prompt=question,completion=answer; of one file: FILE:prompt=q,..."
+    ] = None
     method: Annotated[str | None, "See `finbench methods`."] = None
     bits: Annotated[int | None, "16, 8 (int8) or 4 (NF4)."] = None
     rank: Annotated[int | None, "Rank of the update."] = None
@@ -191,8 +193,14 @@ def pairs(stated: Iterable[str], option: str) -> dict[str, str]:
 
 
 def columns(stated: Iterable[str]) -> dict[str, str]:
-    """``--map``: finbench's names of columns and the file's."""
-    return pairs((pair for text in stated for pair in text.split(",")), "--map")
+    """``--map``: finbench's names of columns, behind FILE: where they are of one file, and the file's."""
+    found = {}
+    for text in stated:
+        head, _, _ = text.partition("=")
+        file, colon, _ = head.rpartition(":")
+        named = pairs(text.removeprefix(file + colon).split(","), "--map")
+        found.update({f"{file}{colon}{name}": column for name, column in named.items()})
+    return found
 
 
 def settings(stated: Iterable[str]) -> dict[str, Any]:

@@ -103,7 +103,11 @@ def data_check(
         list[str], typer.Argument(help="Rows of your own: files, folders, hub:org/name\\[@rev].", show_default=False)
     ],
     base: Annotated[str | None, "The base whose tokens are counted, and whose chat template is used."] = None,
-    map_: Annotated[list[str] | None, "--map", "Which columns are what: prompt=question,completion=answer."] = None,
+    map_: Annotated[
+        list[str] | None,
+        "--map",
+        "Which columns are what: prompt=question,completion=answer; of one file: FILE:prompt=q,...",
+    ] = None,
     set_: Annotated[
         list[str] | None, "--set", "Any recipe key, key=value: max_length, long_rows, bad_rows, chat; repeatable."
     ] = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from finbench import evaluation, scoring
+from finbench import evaluation
 from finbench.cli import show
 from finbench.cli.command import Found, taking
 from finbench.core.errors import FinbenchError
@@ -27,7 +27,7 @@ def tasks_show(name: Annotated[str, "Task, such as fpb."]) -> Found:
     from finbench.core import catalog
 
     found = catalog.expand([name])
-    shown = [{**task.model_dump(), "golden_prompt": scoring.golden_prompt(task)} for task in found]
+    shown = [evaluation.described(task) for task in found]
     return Found(shown, lambda: show.listings.task_details(shown))
 
 

@@ -253,7 +253,12 @@ def _stated() -> None:
     for part in included():
         place = Path(part).expanduser()
         if place.resolve() not in {path for one in _own.values() for path in (one.root, one.file)}:
-            include_tasks(place)
+            try:
+                include_tasks(place)
+            except FinbenchError as fault:
+                hint = f"{fault.hint}\n" if place.exists() else ""
+                fault.hint = f"{hint}It is named by {VARIABLE}: unset {VARIABLE}, or correct it."
+                raise
 
 
 def forget() -> None:

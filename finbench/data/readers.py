@@ -243,7 +243,7 @@ Decoder = Callable[[SourceFile], Iterator["RawRecord | str"]]
 def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | str]:
     """CSV with a header line."""
     with text_of(file) as text:
-        reader = csv.reader(text, strict=True, delimiter=delimiter)
+        reader, start = csv.reader(text, strict=True, delimiter=delimiter), 1
         try:
             header = [name.strip() for name in next(reader)]
             if len(set(header)) < len(header):
@@ -263,11 +263,13 @@ def decode_csv(file: SourceFile, delimiter: str = ",") -> Iterator[RawRecord | s
                     yield RawRecord(dict(zip(header, row, strict=True)), place)
             if bare:
                 yield f"{file}:1: no row follows the header {','.join(header)[:80]!r}"
-        except csv.Error as fault:
+        except csv.Error as fault:  # what begins a row is known, not which of its quotes lacks another
+            last = reader.line_num
+            why = f"{fault}; the row goes on to line {last:,}: is a quote not closed?" if last > start else f"{fault}"
             quotes = "Correct that line; inside quotes a quote is doubled."
             raise FinbenchError(
-                f"{file}:{reader.line_num}: not valid CSV ({fault}).",
-                "Give texts as long as that as JSON lines." if "limit" in str(fault) else quotes,
+                f"{file}:{start}: not valid CSV ({why}).",
+                "Give texts as long as that as JSON lines." if "limit" in str(fault) and last == start else quotes,
             ) from fault
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from finbench.evaluation.evaluator import evaluate
     from finbench.evaluation.harness import run_lm_eval
     from finbench.evaluation.lmeval import import_card
-    from finbench.evaluation.newtask import NewTask, new_task
+    from finbench.evaluation.newtask import NewTask, described, new_task
     from finbench.evaluation.rescoring import Rescored, rescore_cards
     from finbench.evaluation.subjects import Candidate, candidates
     from finbench.evaluation.verification import Verification, verify
@@ -33,6 +33,7 @@ __all__ = [
     "Verification",
     "candidates",
     "check_tasks",
+    "described",
     "evaluate",
     "examine_machine",
     "import_card",

@@ -167,6 +167,10 @@ class _EngineRun:
         missing = [catalog.tasks()[name] for name in self.lm_tasks if name not in scores]
         if not missing:
             say(f"{card.subject.name}: scored before, taken from {path}")
+        for name in scores if self.settings.look else ():
+            if name in self.lm_tasks:
+                task, template = catalog.tasks()[name], _templated(candidate)
+                look.say_all(look.back(task, self.lm_tasks[name], card, samples[name], self.settings, template))
         return _Work(candidate, card, scores, samples, missing)
 
     def _score_together(self, works: list[_Work]) -> None:
@@ -338,10 +342,10 @@ class _EngineRun:
             first = [named[at] for at in look.first([instance for _, instance in named])]
             asked = [(instance, journal.answers[name]) for name, instance in first if name in journal.answers]
             if len(asked) == len(first):
-                base = work.candidate.base
-                template = base is not None and has_template(base.folder)
-                lm_task = self.lm_tasks[task.name]
-                look.say_all(look.told(task, lm_task, work.card.subject, asked, self.settings, template))
+                told = look.told(
+                    task, self.lm_tasks[task.name], work.card.subject, asked, self.settings, _templated(work.candidate)
+                )
+                look.say_all(told)
 
     def _device(self) -> str:
         """What arithmetic the answers come from: dtype and kind of device."""
@@ -416,3 +420,8 @@ class _EngineRun:
             }
         )
         cardfiles.store(self.out, card, work.samples)
+
+
+def _templated(candidate: Candidate) -> bool:
+    """Whether its base is here and has a chat template."""
+    return candidate.base is not None and has_template(candidate.base.folder)

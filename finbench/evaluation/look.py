@@ -7,10 +7,10 @@ from typing import Any
 
 from finbench.core import catalog
 from finbench.core.console import err, say
-from finbench.core.records import Subject, Task
+from finbench.core.records import Scorecard, Subject, Task
 from finbench.core.settings import Evaluation
 from finbench.evaluation.scored import hear
-from finbench.scoring import LENIENT, sample_rows
+from finbench.scoring import LENIENT, prompts, sample_rows
 
 ROWS = 10  # documents that are answered first
 _FEW = 3  # below so many nothing is said
@@ -50,6 +50,25 @@ def told(
     if parsed and len(parsed) >= _FEW and sum(parsed) < len(parsed) / 2:
         lines.append(_warning(task, subject, rows, wanted, template))
     return lines
+
+
+def back(
+    task: Task, lm_task: Any, card: Scorecard, rows: Sequence[Mapping[str, Any]], wanted: Evaluation, template: bool
+) -> list[str]:
+    """The same lines of what an earlier command has scored, where its card holds answers in words."""
+    answers = {row["index"]: row["answer"] for row in rows[: wanted.look] if "answer" in row}
+    if card.subject.chat or card.generation or not answers:
+        kept = (
+            "prompts were put in a chat template or another profile" if answers else "card has answers as hashes only"
+        )
+        anew = f"--look {wanted.look} --limit {ROWS} --out {wanted.out}-look"
+        return [f"{card.subject.name} on {task.name} was scored before; its {kept}. To see some: {anew}"]
+    asked = []
+    for instance in prompts.requests(lm_task, max(answers) + 1):
+        answer = answers.get(instance.doc_id)
+        each = (answer[instance.idx], False) if isinstance(answer, list) else answer
+        asked += [(instance, each)] if answer is not None else []
+    return told(task, lm_task, card.subject, asked, wanted, template)
 
 
 def _shown(title: str, lm_task: Any, row: Mapping[str, Any], instance: Any) -> list[str]:

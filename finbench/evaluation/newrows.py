@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import unicodedata
@@ -14,7 +15,7 @@ from typing import Any
 from finbench.core import paths
 from finbench.core.errors import FinbenchError, near_misses, shortened
 from finbench.core.settings import TaskSettings
-from finbench.data import readers
+from finbench.data import own, readers
 
 MOST = 1_000_000  # rows
 _LONGEST = 200_000  # characters of a text; a book has more, and no model reads one as a question
@@ -119,7 +120,7 @@ def _decoded(file: readers.SourceFile, columns: Sequence[str], found: Reading) -
             delimiter = other
             found.notes.append(f"{file.name}: its fields are separated by {name}")
     if columns[0] not in _cells(first, delimiter):
-        _header(file, dict.fromkeys(_cells(first, delimiter)), columns)
+        _header(file, dict.fromkeys(_cells(first, delimiter)), columns, delimiter)
     yield from readers.decode_csv(file, delimiter)
 
 
@@ -127,14 +128,15 @@ def _cells(line: str, delimiter: str) -> list[str]:
     return [cell.strip().strip('"') for cell in line.split(delimiter)]
 
 
-def _header(file: readers.SourceFile, row: Mapping[str, Any], columns: Sequence[str]) -> None:
+def _header(file: readers.SourceFile, row: Mapping[str, Any], columns: Sequence[str], delimiter: str = "") -> None:
     missing = [name for name in columns if name not in row]
     if not missing:
         return
     there = [str(name) for name in row]
     close = near_misses(missing[0], there)
     mean = f" Did you mean {' or '.join(close)}?" if close else ""
-    headless = len(there) > 1 and any(len(name) > 60 or name.isdigit() for name in there)
+    below = itertools.islice(readers.decode_csv(file, delimiter), 200) if delimiter else ()
+    headless = own.looks_like_a_row(there, (one.row for one in below if isinstance(one, readers.RawRecord)))
     bare = " Its first line looks like a row: does the header line lack?" if headless else ""
     raise FinbenchError(
         f"{file}:1: no column {missing[0]!r}.{mean}{bare} The first line is: {shortened(', '.join(there))}",

@@ -21,7 +21,7 @@ from finbench.core.settings import TaskSettings, called_with
 from finbench.data import SPLITS, audit, own
 from finbench.evaluation import newfolder, newrows
 from finbench.evaluation.newrows import NewRow, Reading
-from finbench.scoring import baselines, golden_prompt, prompts, task_faults
+from finbench.scoring import baselines, golden_prompt, has_our_scorer, prompts, task_faults
 
 _BASES = {  # kind -> the shipped templates that it follows
     "labels": ["_labels_generate"],
@@ -101,7 +101,7 @@ def new_task(wanted: TaskSettings) -> NewTask:
     tally = Counter(str(doc["label"]) for doc in docs if "label" in doc)
     made = NewTask(
         task, folder, found.read, counts, dict(found.dropped), dict(tally.most_common()),
-        baselines(lm_task, docs) or _constant(lm_task, docs), golden_prompt(task), found.notes,
+        _without_a_model(lm_task, docs), golden_prompt(task), found.notes,
     )  # fmt: skip
     (folder / "README.md").write_text(_readme(made, wanted), encoding="utf-8")
     [made.task] = catalog.include_tasks(folder / f"{name}.yaml")  # under the licence that the README states
@@ -308,8 +308,22 @@ def _leaks(found: Reading, keys: Sequence[str]) -> None:
         )
 
 
-def _constant(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """What the most frequent answer of the test gets, where there are no labels."""
+def described(task: Task) -> dict[str, Any]:
+    """What is known of a task, its prompt, and what needs no model on the main metric: of those of others, measured."""
+    shown = {**task.model_dump(), "golden_prompt": golden_prompt(task)}
+    if task.own:
+        lm_task = prompts.load([task], None)[task.name]
+        measured = _without_a_model(lm_task, prompts.rows(lm_task, "test"))
+        shown["baselines"] = {who: round(values[task.main_metric], 3) for who, values in measured.items()}
+    return shown
+
+
+def _without_a_model(lm_task: Any, docs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """What random and majority labels get; where there are none, the most frequent answer of the test."""
+    if labels := baselines(lm_task, docs):
+        return labels
+    if not has_our_scorer(lm_task) or lm_task.OUTPUT_TYPE != "generate_until":
+        return {}
     golds = Counter(str(lm_task.doc_to_target(doc)) for doc in docs)
     answer, _ = golds.most_common(1)[0]
     each = [lm_task.process_results(doc, [answer]) for doc in docs]

@@ -100,7 +100,9 @@ def with_data(score: Score, task: Task, rows: Rows, card: Scorecard, data_dir: P
     if score.baselines != baselines(lm_task, docs):
         outcome.faults.append((f"scores[{task.name}].baselines", "are not those of the rows here"))
     if scored:
-        outcome.said = f"{len(scored):,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
+        outcome.said = (
+            f"{len(scored):,} of {len(rows):,} answers scored again by the task's own scorer, on the data here"
+        )
     elif not outcome.faults:
         outcome.said = f"its {len(docs):,} rows are those of the data here"
     if unread := len(rows) - len(scored):

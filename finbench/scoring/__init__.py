@@ -8,6 +8,7 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.scoring import metrics, prompts, sampling
+    from finbench.scoring.foreign import has_our_scorer
     from finbench.scoring.measuring import (
         LENIENT,
         answers,
@@ -41,6 +42,7 @@ __all__ = [
     "clusters_of",
     "documents_needed",
     "golden_prompt",
+    "has_our_scorer",
     "hidden_metrics",
     "holm",
     "mcnemar",

@@ -21,6 +21,7 @@ from finbench.training.encoding import Rendered, RowEncoder
 from finbench.training.token_rows import TokenWriter
 
 _TOGETHER = 512  # rows that are tokenised at once
+_FAR, _WIDE = 200_000, 32  # characters that are looked at of a very long text, and of each token that it may have
 SHOWN = 5  # faults that are named one by one
 _LOOKED_INTO = re.compile(r"[<>\[\]{}|]")
 
@@ -172,6 +173,7 @@ class Learnt:
     apart: int = 0  # conversations of which each answer became a row of its own
     refused: int = 0
     long: int = 0
+    uncounted: int = 0  # of these, so long that their tokens were not counted
     lengths: array[int] = field(default_factory=lambda: array("q"))  # tokens of each row, before it was cut
     answers: int = 0  # tokens that bear loss
     faults: list[str] = field(default_factory=list)
@@ -243,8 +245,12 @@ def learn(
     apart = max(1, sum(kept) // show)
     used = itertools.compress(found.contents(), kept)
     for part in _groups(_rendered(used, made, renderer, sha, index)):
-        for (one, place), row in zip(part, encoder.rows([one for one, _ in part]), strict=True):
-            made.lengths.append(len(row.ids))
+        heads = [_head(one, longest, encoder) for one, _ in part]
+        rows = encoder.rows([head or one for head, (one, _) in zip(heads, part, strict=True)])
+        for (one, place), head, row in zip(part, heads, rows, strict=True):
+            if head is None:
+                made.lengths.append(len(row.ids))
+            made.uncounted += head is not None
             if row.answer < 1:
                 made.refused += 1
                 _note(made, f"{place}: its answer has no token of its own")
@@ -252,7 +258,8 @@ def learn(
             if len(row.ids) > longest:
                 made.long += 1
                 if len(made.faults) < SHOWN and recipe.long_rows == "refuse":
-                    made.faults.append(f"{place}: {len(row.ids):,} tokens")
+                    size = f"{len(row.ids):,} tokens" if head is None else f"{len(one.text):,} characters"
+                    made.faults.append(f"{place}: {size}")
                 cut = shorter(row, longest) if recipe.long_rows == "cut" else None
                 if cut is None:
                     continue
@@ -294,14 +301,28 @@ def settle(made: Learnt, recipe: Recipe, longest: int) -> None:
         )
     most = max(made.lengths, default=0)
     if made.long and recipe.long_rows == "refuse":
+        counted = "" if made.uncounted else f" (up to {most:,})"
+        ways = ["Cut them at their end (--set long_rows=cut)", "leave them out (--set long_rows=drop)"]
+        if not made.uncounted:
+            ways.append(f"allow them (--set max_length={most}), if the base's context allows that many")
         raise FinbenchError(
-            f"{made.long:,} of {count:,} rows of {name} are longer than {longest:,} tokens (up to {most:,}):"
-            "\n  " + "\n  ".join(made.faults),
-            "Cut them at their end (--set long_rows=cut), leave them out (--set long_rows=drop), or allow them "
-            f"(--set max_length={most}), if the base's context allows that many.",
+            f"{made.long:,} of {count:,} rows of {name} are longer than {longest:,} tokens{counted}:\n  "
+            + "\n  ".join(made.faults),
+            f"{', '.join(ways[:-1])}, or {ways[-1]}.",
         )
     if not made.rows:
         raise FinbenchError(f"No row of {name} is left to learn from.", f"See why: finbench data check {name}")
+
+
+def _head(one: Rendered, longest: int, encoder: RowEncoder) -> Rendered | None:
+    """The beginning of a text of which this much is too long already; None for any other: all of it is tokenised."""
+    room = max(_FAR, _WIDE * longest)
+    if len(one.text) <= 2 * room:
+        return None
+    spans = tuple((start, min(end, room)) for start, end in one.spans if start < room - 1)
+    head = Rendered(one.text[:room], spans or ((room - 1, room),), closed=False)
+    [row] = encoder.rows([head])
+    return head if len(row.ids) > longest else None
 
 
 def shorter(row: TrainingRow, longest: int) -> TrainingRow | None:

@@ -126,8 +126,11 @@ def _recipe_path(source: str) -> Path:
 
 
 def _own(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = None) -> list[OwnData]:
-    """Sources of own rows from names such as ``mine.jsonl:0.5``, or mappings; ``folder``: where they are looked for."""
-    found = []
+    """Sources of own rows from names such as ``mine.jsonl:0.5``, or mappings; ``folder``: where they are looked for.
+
+    A key of ``mapped`` is a column of all of them, or FILE:column of one.
+    """
+    found, used = [], set[str]()
     for one in stated if isinstance(stated, list) else [stated]:
         if isinstance(one, str):
             named = re.fullmatch(r"(.+):(\d+\.?\d*|\.\d+)", one)
@@ -137,12 +140,35 @@ def _own(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = No
                 f"data: a file, or a mapping with source, is expected, got {one!r}.",
                 "Write data: [mine.jsonl], or data: [{source: mine.jsonl, weight: 0.5}]",
             )
-        part = OwnData.parse({"map": mapped or {}, **one}, "data")
+        known = {file: of for file, of in _by_file(mapped or {}).items() if not file or _names(file, one)}
+        used |= known.keys()
+        own_map = {"map": known[""]} if "" in known else {}
+        only = {"map": of for file, of in known.items() if file}
+        part = OwnData.parse({**own_map, **one, **only}, "data")
         for name in part.map:
             if name not in own.COLUMNS:
                 raise unknown("column", name, own.COLUMNS, "finbench data check --help")
         found.append(part.model_copy(update={"source": own.absolute(part.source, folder)}))
+    for file in _by_file(mapped or {}):
+        if file and file not in used:
+            names = ", ".join(name_of_source(part.source) for part in found)
+            raise FinbenchError(f"--map names columns of {file}, which is not among the rows.", f"There are: {names}")
     return found
+
+
+def _by_file(mapped: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """File -> its columns, of ``--map``; those of all files under an empty name."""
+    found: dict[str, dict[str, str]] = {}
+    for key, column in mapped.items():
+        file, _, name = key.rpartition(":")
+        found.setdefault(file, {})[name] = column
+    return found
+
+
+def _names(file: str, stated: Mapping[str, Any]) -> bool:
+    """Whether ``--map`` means this source: as it is written, or by its name."""
+    source = str(stated.get("source", ""))
+    return file in (source, source.partition("@")[0], name_of_source(source))
 
 
 def _conversations(part: OwnData) -> bool:

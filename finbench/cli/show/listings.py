@@ -54,6 +54,7 @@ def task_details(shown: Sequence[Mapping[str, Any]]) -> None:
     for task in shown:
         out.rule(str(task["name"]), align="left")
         facts = {key.replace("_", " "): task[key] for key in _FACTS.split() if task[key] is not None}
+        facts["baselines"] = ", ".join(f"{who} {value:g}" for who, value in task["baselines"].items()) or "not known"
         put_facts(columned("", ""), facts)
         out.print("\n[dim]prompt and answer of its first example[/]")
         put(str(task["golden_prompt"]), markup=False)

@@ -14,6 +14,7 @@ from rich.text import Text
 from finbench.cli.show.layout import columned, put
 from finbench.core.console import out
 from finbench.core.errors import harmless
+from finbench.core.records import name_of_source
 from finbench.training import CheckedData
 
 _BAR = 34  # characters of the longest bar
@@ -39,10 +40,13 @@ def _options(found: Sequence[CheckedData]) -> str:
         source = part.source if part.source.startswith("hub:") else os.path.relpath(part.source)
         weight = "" if part.weight == 1 else f":{part.weight:g}"
         parts.append(f"--data {shlex.quote(min(part.source, source, key=len) + weight)}")
-    if recipe.data[0].map:
-        parts.append(
-            "--map " + shlex.quote(",".join(f"{name}={column}" for name, column in recipe.data[0].map.items()))
-        )
+    alike = all(part.map == recipe.data[0].map for part in recipe.data)
+    for part in recipe.data[:1] if alike else recipe.data:
+        if part.map:
+            file = "" if alike else f"{name_of_source(part.source)}:"
+            parts.append(
+                "--map " + shlex.quote(file + ",".join(f"{name}={column}" for name, column in part.map.items()))
+            )
     default = "smollm2-135m"
     return " ".join([*parts, *([] if recipe.base == default else [f"--base {shlex.quote(recipe.base)}"])])
 
@@ -104,6 +108,8 @@ def _lengths(one: CheckedData) -> None:
         label = f"{first:,}-{last:,}" if last > first else f"{first:,}"
         table.add_row(f"{label:>13}", f"[{'red' if over else 'cyan'}]{bar}[/]", f"{count:,}" if count else "")
     out.print(table)
+    if one.made.uncounted:
+        put(f"[dim]rows of far more tokens than a row may have, not counted here: {one.made.uncounted:,}[/]", wrap=True)
     middle, high = (int(np.percentile(lengths, share)) for share in (50, 90))
     put(
         f"[dim]median {middle:,}, nine of ten up to {high:,}, longest {int(lengths.max()):,}; "

@@ -11,9 +11,20 @@ from finbench.core.faces import face
 
 if TYPE_CHECKING:
     from finbench.data.own.locating import absolute, again, holds_conversations, locate, remember
-    from finbench.data.own.shapes import COLUMNS, Turn
+    from finbench.data.own.shapes import COLUMNS, Turn, looks_like_a_row
     from finbench.data.own.surveying import Survey, survey
 else:
     __getattr__ = face(__name__)
 
-__all__ = ["COLUMNS", "Survey", "Turn", "absolute", "again", "holds_conversations", "locate", "remember", "survey"]
+__all__ = [
+    "COLUMNS",
+    "Survey",
+    "Turn",
+    "absolute",
+    "again",
+    "holds_conversations",
+    "locate",
+    "looks_like_a_row",
+    "remember",
+    "survey",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,7 +160,8 @@ def recognise(rows: Sequence[Mapping[str, Any]], mapped: Mapping[str, str], name
             close = near_misses(column, columns)
             mean = f" Did you mean {' or '.join(close)}?" if close else ""
             raise FinbenchError(
-                f"{name} has no column {column!r}.{mean}", f"Its columns: {_listed(columns)}; --map {known}=COLUMN"
+                f"{name} has no column {column!r}.{mean}",
+                f"Its columns: {_listed(columns)}; of this file alone: --map {name}:{known}=COLUMN",
             )
     of = {known: mapped.get(known) or _same(known, columns) for known in COLUMNS}
     fitting = [
@@ -175,7 +176,7 @@ def recognise(rows: Sequence[Mapping[str, Any]], mapped: Mapping[str, str], name
         first = ",".join(f"{column}={of[column]}" for column, needed in fitting[0].columns.items() if needed)
         raise FinbenchError(f"{name} can be read by {', or by '.join(ways)}.", f"Say which: --map {first}")
     if not fitting:
-        raise _unknown(columns, mapped, name)
+        raise _unknown(columns, mapped, name, rows)
     shape = fitting[0]
     chosen = {column: str(of[column]) for column in shape.columns if of[column]}
     unused = [column for column in columns if column not in chosen.values()]
@@ -197,12 +198,20 @@ def _same(known: str, columns: Sequence[str]) -> str | None:
     return next((column for column in columns if key_of(column) in names), None)
 
 
-def _unknown(columns: Sequence[str], mapped: Mapping[str, str], name: str) -> FinbenchError:
+def looks_like_a_row(header: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the header of a table is a row: it has a number, a sentence, or what stands again below it."""
+    odd = any(cell.strip()[:1].isdigit() or cell.strip().count(" ") > 3 or len(cell) > 60 for cell in header)
+    return odd or any(cell and row.get(cell) == cell for row in rows for cell in header)
+
+
+def _unknown(
+    columns: Sequence[str], mapped: Mapping[str, str], name: str, rows: Sequence[Mapping[str, Any]]
+) -> FinbenchError:
     said = f"{name}: no known format among its columns {_listed(columns)}."
     suffix = name.rpartition(".")[2].lower()
     if suffix in ("csv", "tsv") and len(columns) == 1:
         said = f"{name}:1: its header has one column, {_listed(columns)}. Are columns divided by another sign?"
-    elif suffix in ("csv", "tsv") and any(" " in column.strip() or column[:1].isdigit() for column in columns):
+    elif suffix in ("csv", "tsv") and looks_like_a_row(columns, rows):
         said = f"{name}:1: its header, {_listed(columns)}, looks like a row. A header names the columns."
         return FinbenchError(said, "Write one over it, as prompt,completion")
     keys = {key_of(column): column for column in columns}
