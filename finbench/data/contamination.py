@@ -118,7 +118,7 @@ def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
 
 
 def texts_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What the rows of a test are known by. Of the tasks of others without such columns: the column of longest texts."""
+    """What the rows of a test are known by. Of tasks of others without such columns: the one of longest texts."""
     questions = {str(row["question"]) for row in rows if row.get("question")}
     pages = any(row.get("document") for row in rows)
     columns = ["question" if len(questions) > max(20, 0.5 * len(rows)) else "text"]

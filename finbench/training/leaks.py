@@ -1,4 +1,4 @@
-"""Does a benchmark that is not finbench's ask what an adapter has learnt? Looked for in the very rows, while they lie here.
+"""Does a benchmark that is not finbench's ask what an adapter has learnt? Looked for in the rows, while they lie here.
 
 Test texts of ranked tasks are looked for when an adapter is trained. A benchmark of the user's own may be made later,
 of the same file, or of a file with the same texts.

@@ -143,8 +143,9 @@ def _own(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = No
         known = {file: of for file, of in _by_file(mapped or {}).items() if not file or _names(file, one)}
         used |= known.keys()
         own_map = {"map": known[""]} if "" in known else {}
-        only = {"map": of for file, of in known.items() if file}
-        part = OwnData.parse({**own_map, **one, **only}, "data")
+        for file in filter(None, known):  # of this file alone: it goes before what a recipe says
+            one = {**one, "map": known[file]}
+        part = OwnData.parse({**own_map, **one}, "data")
         for name in part.map:
             if name not in own.COLUMNS:
                 raise unknown("column", name, own.COLUMNS, "finbench data check --help")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -97,10 +98,8 @@ def remember(found: LocatedRows) -> None:
 def again(stated: OwnData, sha256: str, near: Sequence[Path] = ()) -> LocatedRows | None:
     """The very rows of a SHA-256: where they were when they were learnt, or by their name in folders ``near``."""
     places = [folder / Path(stated.source).name for folder in near]
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         places.insert(0, Path(json.loads(_known(sha256).read_text(encoding="utf-8"))["source"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     for place in places:
         if place.exists():
             try:

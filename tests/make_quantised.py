@@ -1,0 +1,105 @@
+"""Tiny checkpoints as others quantise them, written tensor by tensor: AWQ, GPTQ, compressed-tensors; 4 bits, symmetric.
+
+Beside each the float model with the very weights that its codes stand for, which is what it must answer as.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+GROUP = 32  # inputs that share a scale
+_AWQ = (0, 2, 4, 6, 1, 3, 5, 7)  # which output's code lies in which four bits of a word
+KINDS = ("awq", "gptq", "compressed-tensors")
+
+
+def codes_of(weight: Any) -> tuple[Any, Any]:
+    """(codes from -8 to 7 (out, in), scales (out, groups)) of a weight, by rounding."""
+    import torch
+
+    groups = weight.float().reshape(weight.shape[0], -1, GROUP)
+    scales = (groups.abs().amax(-1) / 7).clamp_min(1e-6).half()
+    codes = (groups / scales.float()[..., None]).round().clamp(-8, 7)
+    return codes.reshape(weight.shape).to(torch.int32), scales
+
+
+def _packed(codes: Any, order: tuple[int, ...] = tuple(range(8))) -> Any:
+    """Eight codes of 0 to 15 along the last axis in each int32."""
+    import torch
+
+    parts = codes.reshape(*codes.shape[:-1], -1, 8).to(torch.int64)
+    word = sum(parts[..., place] << 4 * number for number, place in enumerate(order))
+    return torch.where(word >= 2**31, word - 2**32, word).to(torch.int32)
+
+
+def _awq(name: str, codes: Any, scales: Any) -> dict[str, Any]:
+    zeros = scales.t().float() * 0 + 8
+    return {
+        f"{name}.qweight": _packed(codes.t() + 8, _AWQ),
+        f"{name}.qzeros": _packed(zeros, _AWQ),
+        f"{name}.scales": scales.t().contiguous(),
+    }
+
+
+def _gptq(name: str, codes: Any, scales: Any) -> dict[str, Any]:
+    import torch
+
+    zeros = scales.t().float() * 0 + 7  # the format adds one
+    return {
+        f"{name}.qweight": _packed(codes + 8).t().contiguous(),
+        f"{name}.qzeros": _packed(zeros),
+        f"{name}.scales": scales.t().contiguous(),
+        f"{name}.g_idx": torch.arange(codes.shape[1], dtype=torch.int32) // GROUP,
+    }
+
+
+def _compressed(name: str, codes: Any, scales: Any) -> dict[str, Any]:
+    import torch
+
+    return {
+        f"{name}.weight_packed": _packed(codes + 8),
+        f"{name}.weight_scale": scales,
+        f"{name}.weight_shape": torch.tensor(codes.shape, dtype=torch.int64),
+    }
+
+
+def _stated(kind: str) -> dict[str, Any]:
+    if kind == "awq":
+        return {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm"}
+    if kind == "gptq":
+        how = {"desc_act": False, "sym": True, "checkpoint_format": "gptq"}
+        return {"quant_method": "gptq", "bits": 4, "group_size": GROUP, **how}
+    weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": GROUP}
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": None, "output_activations": None}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "quantization_status": "compressed",
+        "config_groups": {"group_0": group},
+        "ignore": ["lm_head"],
+    }
+
+
+def make_quantised(kind: str, folder: Path, base: Path) -> tuple[Path, Path]:
+    """(quantised checkpoint, float model of the same values) of a Llama in ``base``, in ``folder``."""
+    from safetensors.torch import load_file, save_file
+
+    write = {"awq": _awq, "gptq": _gptq, "compressed-tensors": _compressed}[kind]
+    made, plain = folder / kind, folder / f"{kind}-float"
+    stored, meant = dict[str, Any](), dict[str, Any]()
+    for name, tensor in load_file(base / "model.safetensors").items():
+        if not name.endswith("_proj.weight"):
+            stored[name], meant[name] = tensor.half(), tensor.half()
+            continue
+        codes, scales = codes_of(tensor)
+        stored |= write(name.removesuffix(".weight"), codes, scales)
+        meant[name] = (codes.reshape(*scales.shape, GROUP) * scales.float()[..., None]).reshape(codes.shape)
+    config = json.loads((base / "config.json").read_text())
+    config |= {"dtype": "float16"}
+    for place, tensors, extra in ((made, stored, {"quantization_config": _stated(kind)}), (plain, meant, {})):
+        shutil.copytree(base, place)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, place / "model.safetensors", {"format": "pt"})
+        (place / "config.json").write_text(json.dumps(config | extra))
+    return made, plain
