@@ -554,3 +554,39 @@ def test_a_worker_killed_in_a_cell_on_one_of_two_nodes(llama: Path, tmp_path: Pa
         assert len({one["node"] for one in found}) == 2
     finally:
         cluster.shutdown()
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("_ray")
+def test_a_sweep_of_own_rows_and_of_an_own_benchmark(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers are other processes, in other folders: they find rows and benchmark by what the driver tells them."""
+    from test_new_task import sentences, table
+
+    from finbench.evaluation import new_task
+
+    monkeypatch.chdir(tmp_path)
+    made = new_task(table(tmp_path / "fed.csv", sentences(150)), text="sentence", label="stance", to=tmp_path / "fed")
+    others = table(tmp_path / "others.csv", sentences(60, 5), ("prompt", "completion"))
+    stated = {**COMMON, "base": str(llama), "limit": None}
+    axes = [
+        {"task": [str(made.folder)]},
+        {"data": [others.name]},
+        {"task": [f"{made.folder}:0.5"], "data": ["fed.csv"]},
+    ]
+    mapped = {"map": {"fed.csv:prompt": "sentence", "fed.csv:completion": "stance"}}
+    path = write(
+        tmp_path, llama, axes={"task": axes}, common=stated, include=[], eval={"tasks": str(made.folder)}, name="own"
+    )
+    text = yaml.safe_load(path.read_text())
+    text["axes"]["task"][2] |= mapped
+    path.write_text(yaml.safe_dump(text, sort_keys=False))
+    done = run(path, str(tmp_path / "out"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    cards = {card.subject.name: card for card in map(cardfiles.read, (tmp_path / "out" / "scorecards").glob("*.json"))}
+    assert len(cards) == 4
+    assert {score.task for card in cards.values() for score in card.scores} == {"fed"}
+    seen = [card.scores[0].overlap for card in cards.values() if card.subject.adapter]
+    assert sorted((one.texts, one.of) for one in seen if one) == [(0, made.rows["test"]), (0, made.rows["test"]),
+                                                                  (made.rows["test"], made.rows["test"])]  # fmt: skip

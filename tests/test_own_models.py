@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from make_quantised import KINDS, make_quantised
 
 from finbench.core.errors import FinbenchError
 from finbench.evaluation import evaluate
@@ -117,8 +118,12 @@ def test_a_line_says_what_a_model_is_taken_for(llama: Path, gpt2: Path, tmp_path
 
 
 METHODS: list[tuple[dict[str, Any], str, str]] = [
-    ({"quant_method": "awq", "bits": 4, "group_size": 128}, "quantised by awq to 4 bits", "pip install gptqmodel"),
-    ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "quantised by gptq to 4 bits", "optimum"),
+    ({"quant_method": "awq", "bits": 4, "group_size": 128}, "quantised by awq to 4 bits", "gptqmodel is not installed"),
+    (
+        {"quant_method": "gptq", "bits": 4, "group_size": 128},
+        "quantised by gptq to 4 bits",
+        "optimum and gptqmodel are not",
+    ),
     (
         {
             "quant_method": "compressed-tensors",
@@ -126,7 +131,7 @@ METHODS: list[tuple[dict[str, Any], str, str]] = [
             "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int"}}},
         },
         "quantised by compressed-tensors to 4 bits",
-        "compressed-tensors",
+        "compressed-tensors is not installed",
     ),
     ({"quant_method": "nobodys"}, "quantised by nobodys", "does not take"),
     ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "quantised by bitsandbytes to 4 bits", ""),
@@ -148,8 +153,28 @@ def test_a_quantised_checkpoint_says_its_method_and_what_it_lacks(
     modules = {"awq": "gptqmodel", "gptq": "optimum", "compressed-tensors": "compressed_tensors"}
     there = modules.get(stated["quant_method"])
     if lacks and not (there and importlib.util.find_spec(there)):
-        with pytest.raises(FinbenchError, match=lacks):
+        with pytest.raises(FinbenchError, match=lacks) as fault:
             check_quantised(folder, 16)
+        assert not there or fault.value.hint.startswith("pip install ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_quantised_checkpoint_answers_as_its_dequantised_weights(kind: str, wide: Path, tmp_path: Path) -> None:
+    """Where the packages are that transformers loads it by."""
+    import torch
+
+    for package in {"awq": ["gptqmodel"], "gptq": ["optimum", "gptqmodel"]}.get(kind, ["compressed_tensors"]):
+        pytest.importorskip(package)
+    made, plain = make_quantised(kind, tmp_path, wide)
+    assert f"quantised by {kind} to 4 bits, float16" in taken_for(made, kind, "folder")
+    found = []
+    for folder in (made, plain):
+        model, tokenizer = bases.load(bases.resolve(str(folder)), 16, torch.float32)
+        ids = torch.tensor([tokenizer("Operating profit rose to EUR 13.1 mn.").input_ids])
+        with torch.no_grad():
+            found.append(torch.log_softmax(model(ids).logits.float(), -1))
+    assert found[1].std() > 0.1
+    torch.testing.assert_close(found[0], found[1], atol=2e-3 if kind != "compressed-tensors" else 1e-5, rtol=0)
 
 
 def test_a_checkpoint_of_bitsandbytes_is_loaded_as_it_was_saved(wide: Path, tmp_path: Path) -> None:

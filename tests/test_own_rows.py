@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import finbench
-from conftest import files_of, make_llama, upload
+from conftest import files_of, make_llama, processor_time, quick, upload
+from finbench.cli.command import columns
 from finbench.core import catalog
 from finbench.core.errors import FinbenchError
 from finbench.core.files import sha256_file
@@ -877,3 +878,60 @@ def test_rendering_and_tokenising_take_at_most_twice_what_the_tokenizer_takes(ki
             spent[name].append(time.thread_time() - start)
     assert ours().rows == 4000
     assert min(spent["ours"]) <= 2 * min(spent["alone"])
+
+
+# ---------------------------------------------------------------- several files, and what is far too long
+
+
+def test_columns_are_named_for_one_file_or_for_all(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("q,a\nx,b\n")
+    (tmp_path / "r.csv").write_text("question,answer\ny,c\n")
+    lines(tmp_path / "n.jsonl", [{"prompt": "z", "completion": "d"}])
+    files = [str(tmp_path / name) for name in ("q.csv", "r.csv", "n.jsonl")]
+    of_files = {"r.csv:prompt": "question", "r.csv:completion": "answer", f"{files[0]}:prompt": "q"}
+    made = recipe(llama, files, map={**of_files, f"{files[0]}:completion": "a"})
+    assert [part.map for part in made.data] == [
+        {"prompt": "q", "completion": "a"}, {"prompt": "question", "completion": "answer"}, {}
+    ]  # fmt: skip
+    assert len(runner.prepare(made).rows) == 3
+    with pytest.raises(FinbenchError, match="r.csv has no column 'q'") as fault:
+        runner.prepare(recipe(llama, files[:2], map={"prompt": "q", "completion": "a"}))
+    assert "--map r.csv:prompt=COLUMN" in fault.value.hint
+    with pytest.raises(FinbenchError, match="names columns of s.csv, which is not among the rows"):
+        recipe(llama, files, map={"s.csv:prompt": "q"})
+    stated = ["a,b.csv:prompt=q,completion=a", "system=s"]
+    assert columns(stated) == {"a,b.csv:prompt": "q", "a,b.csv:completion": "a", "system": "s"}
+
+
+def test_a_line_of_ten_megabytes_is_named_at_once_and_cut_as_a_shorter_one(llama: Path, tmp_path: Path) -> None:
+    long = {"prompt": "Sales rose by 5 percent. " * 400_000, "completion": "c"}
+    path = lines(tmp_path / "big.jsonl", [PAIR, long, {"text": None, **PAIR, "prompt": "another"}])
+    started = processor_time()
+    with pytest.raises(FinbenchError, match="1 of 3 rows of big.jsonl are longer than 512 tokens:") as fault:
+        runner.prepare(recipe(llama, str(path)))
+    spent = processor_time() - started
+    assert f"big.jsonl:2: {len(long['prompt']) + 2:,} characters" in fault.value.message
+    assert quick(spent, 8)
+    texts = [{"text": "Sales rose by 5 percent. " * count} for count in (20_000, 3_000)]
+    cut = [rows_of(llama, str(lines(tmp_path / f"{n}.jsonl", [row])), long_rows="cut") for n, row in enumerate(texts)]
+    assert cut[0] == cut[1]
+
+
+def test_a_quote_that_is_not_closed_is_named_where_its_row_begins(llama: Path, tmp_path: Path) -> None:
+    rest = "".join(f"text {number},label\n" for number in range(20_000))
+    for name, content in (("a", rest), ("b", 'c,d\n"e",f\n'), ("c", "g,h\n")):
+        path = tmp_path / f"{name}.csv"
+        path.write_text(f'prompt,completion\na,b\n"open,c\n{content}')
+        with pytest.raises(FinbenchError, match=f"{name}.csv:3: not valid CSV .*is a quote not closed"):
+            runner.prepare(recipe(llama, str(path)))
+
+
+def test_a_table_without_header_is_known_by_what_stands_again_below(llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare.csv").write_text("good,positive\nbad,negative\nnice,positive\n")
+    (tmp_path / "named.csv").write_text("my text,the label\nbad,negative\nnice,positive\n")
+    with pytest.raises(FinbenchError, match="looks like a row"):
+        runner.prepare(recipe(llama, str(tmp_path / "bare.csv")))
+    with pytest.raises(FinbenchError, match="no known format among its columns 'my text', 'the label'"):
+        runner.prepare(recipe(llama, str(tmp_path / "named.csv")))
+    with pytest.raises(FinbenchError, match="looks like a row: does the header line lack"):
+        finbench.new_task(tmp_path / "bare.csv")

@@ -14,15 +14,20 @@ from typing import Any
 
 import pytest
 import yaml
+from test_new_task import sentences, table
 
+import finbench
 from conftest import processor_time, quick
 from finbench.cards import cardfiles, compare, report
 from finbench.core import catalog, owntasks, paths, taskcode, templates
 from finbench.core.errors import FinbenchError
+from finbench.core.records import Overlap
 from finbench.evaluation import evaluate, import_card, verify
 from finbench.leaderboard import intake
+from finbench.models import bases
+from finbench.publishing import push
 from finbench.scoring import foreign, prompts
-from finbench.training import recipes
+from finbench.training import recipes, runner
 
 ROWS = [{"q": f"Is {n} even?", "a": "yes" if n % 2 == 0 else "no"} for n in range(24)]
 PLAIN: dict[str, Any] = {
@@ -507,3 +512,98 @@ def test_a_changed_file_that_the_scorer_loads_is_another_definition(tmp_path: Pa
     before = owntasks.read(folder).tasks["parity"].task.digest
     (folder / "deep.py").write_text("x = 2\n")
     assert owntasks.read(folder).tasks["parity"].task.digest != before
+
+
+# ---------------------------------------------------------------- what an adapter has learnt of it
+
+
+def learnt(base: Path, folder: Path, **stated: Any) -> Path:
+    """An adapter of a step or two."""
+    finbench.train(recipes.recipe(None, {"base": str(base), "dtype": "float32", "epochs": 0.2, **stated}), folder)
+    return folder
+
+
+def overlap_of(adapter: Path, base: Path, tasks: str, out: Path) -> Any:
+    cards = evaluate(str(adapter), base=str(base), tasks=tasks, limit=4, out=out, reports=False)
+    return next(card.scores[0].overlap for card in cards if card.subject.adapter)
+
+
+def test_a_benchmark_that_was_made_of_what_an_adapter_learnt_is_found_out(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By content, whichever was made first; by the file's digest where the rows are gone; else it is not known."""
+    monkeypatch.chdir(tmp_path)
+    rows = sentences(150)
+    source = table(tmp_path / "mine.csv", rows)
+    wrapped = [(f"Say the stance. {text} Answer now:", stance) for text, stance in rows]
+    mapped = {"map": {"prompt": "sentence", "completion": "stance"}}
+    first = learnt(llama, tmp_path / "first", data=["mine.csv"], **mapped)
+    other = learnt(llama, tmp_path / "other", data=[str(table(tmp_path / "wrapped.csv", wrapped))], **mapped)
+    part = learnt(llama, tmp_path / "part", data=["mine.csv"], limit=40, **mapped)
+    made = finbench.new_task(source, text="sentence", label="stance")
+    test = {text for text, _ in rows} & {
+        doc["text"] for doc in prompts.rows(prompts.load([made.task], None)["mine"], "test")
+    }
+    count = len(test)
+    assert count == made.rows["test"]
+    capsys.readouterr()
+    assert overlap_of(first, llama, "./mine", tmp_path / "a").texts == count
+    said = capsys.readouterr().err
+    assert f"{count} of {count} test texts of mine stand in the rows that it learnt from" in said
+    assert overlap_of(other, llama, "./mine", tmp_path / "b").texts == count  # inside longer texts
+    run = runner.prepare(recipes.recipe(None, {"base": str(llama), "data": ["mine.csv"], "limit": 40, **mapped}))
+    tokenizer = bases.load_tokenizer(run.base)
+    texts = " ".join(tokenizer.decode(row.ids) for row in run.rows)
+    assert overlap_of(part, llama, "./mine", tmp_path / "c").texts == sum(text in texts for text in test)
+    assert "mine was made of these very rows" in capsys.readouterr().err  # where it was there before the training
+    on_train = learnt(llama, tmp_path / "train", tasks=["./mine"])
+    assert overlap_of(on_train, llama, "./mine", tmp_path / "d") == Overlap(texts=0, of=count)
+    [card] = [path for path in (tmp_path / "a").glob("*.json") if "rows" in path.name]
+    found = verify(card, adapter=str(first))
+    assert not found.faults
+    assert any(f"learnt from {count} of the {count} test texts" in note for note in found.notes)
+    stated = cardfiles.read(card)
+    hidden = [score.model_copy(update={"overlap": Overlap(texts=0, of=count)}) for score in stated.scores]
+    cardfiles.write(card, stated.model_copy(update={"scores": hidden}), cardfiles.read_samples(card))
+    assert [fault.field for fault in verify(card, adapter=str(first)).faults] == ["scores[mine].overlap"]
+    source.unlink()
+    (tmp_path / "wrapped.csv").write_text("sentence,stance\na,b\n")  # other rows under the name of those that are gone
+    assert overlap_of(first, llama, "./mine", tmp_path / "e").texts == count  # of the very file
+    assert overlap_of(other, llama, "./mine", tmp_path / "f") is None
+    assert "is not known: wrapped.csv, which it learnt from, lies not here" in capsys.readouterr().err
+
+
+def test_a_licence_stated_later_changes_neither_the_benchmark_nor_its_cards(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = finbench.new_task(table(tmp_path / "mine.csv", sentences(150)), text="sentence", label="stance")
+    assert (made.task.licence, made.task.restricted) == ("not stated", True)
+    evaluate(model=str(llama), tasks="./mine", out="cards", limit=5, reports=False)
+    with pytest.raises(FinbenchError, match="does not let us publish") as fault:
+        push(made.folder, "hub:me/mine", dry_run=True)
+    assert "--licence cc-by-4.0" in fault.value.hint
+    assert push(made.folder, "hub:me/mine", dry_run=True, licence="cc-by-4.0").readme.startswith(
+        "---\nlicense: cc-by-4.0\n"
+    )
+    readme = made.folder / "README.md"
+    readme.write_text(readme.read_text().replace("license: unknown", "license: cc-by-4.0"))
+    catalog.forget()
+    [task] = catalog.include_tasks(made.folder)
+    assert (task.digest, task.licence, task.restricted) == (made.task.digest, "cc-by-4.0", False)
+    found = verify(next(Path("cards").glob("*.json")))
+    assert not found.faults
+    assert not any(check.startswith("mine: 0 of") for check in found.checks)
+    assert any("only hashes of them" in note for note in found.notes)
+    push(made.folder, "hub:me/mine", dry_run=True)
+    with pytest.raises(FinbenchError, match="states the licence cc-by-4.0, not mit"):
+        push(made.folder, "hub:me/mine", dry_run=True, licence="mit")
+
+
+def test_a_stale_variable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(catalog.VARIABLE, str(tmp_path / "gone"))
+    catalog.forget()
+    catalog.tasks.cache_clear()
+    with pytest.raises(FinbenchError, match="No such folder of tasks") as fault:
+        catalog.tasks()
+    assert "unset FINBENCH_TASKS" in fault.value.hint

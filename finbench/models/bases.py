@@ -141,6 +141,11 @@ def _explained(base: Base) -> Iterator[None]:
 
     try:
         yield
+    except ImportError as fault:  # of a package by which a quantised checkpoint is loaded
+        raise FinbenchError(
+            f"{base.folder} needs a package that is not installed, or not whole: {reason(fault)}",
+            "Install what it names, or name the model as it was before it was quantised.",
+        ) from fault
     except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, StrictDataclassError) as fault:
         if "CUDA out of memory" in str(fault):
             raise FinbenchError(

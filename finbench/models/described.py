@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from finbench.core.errors import FinbenchError, reason
 from finbench.core.safety import read_json
 from finbench.models import modelfiles
+
+# what transformers loads a method by, beside itself; it names them one after the other
+_NEEDS = {"awq": ("gptqmodel",), "gptq": ("optimum", "gptqmodel"), "compressed-tensors": ("compressed-tensors",)}
 
 
 def taken_for(folder: Path, alias: str, source: str) -> str:
@@ -80,6 +84,14 @@ def check_quantised(folder: Path, bits: int) -> None:
     if bits != 16:
         raise FinbenchError(
             f"{folder.name} is {_method(stated)} already; --bits {bits} would quantise it again.", "Leave --bits out."
+        )
+    needed = _NEEDS.get(str(stated.get("quant_method")), ())
+    if missing := [package for package in needed if importlib.util.find_spec(package.replace("-", "_")) is None]:
+        vllm = "; or score it by --engine vllm, which brings what it needs (finbench doctor)"
+        raise FinbenchError(
+            f"{folder.name} is {_method(stated)}, which transformers loads by {' and '.join(needed)}: "
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed.",
+            f"pip install {' '.join(missing)}{vllm}",
         )
     from transformers.quantizers.auto import AutoHfQuantizer
 
