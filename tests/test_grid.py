@@ -570,18 +570,11 @@ def test_a_sweep_of_own_rows_and_of_an_own_benchmark(
     made = new_task(table(tmp_path / "fed.csv", sentences(150)), text="sentence", label="stance", to=tmp_path / "fed")
     others = table(tmp_path / "others.csv", sentences(60, 5), ("prompt", "completion"))
     stated = {**COMMON, "base": str(llama), "limit": None}
-    axes = [
-        {"task": [str(made.folder)]},
-        {"data": [others.name]},
-        {"task": [f"{made.folder}:0.5"], "data": ["fed.csv"]},
-    ]
     mapped = {"map": {"fed.csv:prompt": "sentence", "fed.csv:completion": "stance"}}
-    path = write(
-        tmp_path, llama, axes={"task": axes}, common=stated, include=[], eval={"tasks": str(made.folder)}, name="own"
-    )
-    text = yaml.safe_load(path.read_text())
-    text["axes"]["task"][2] |= mapped
-    path.write_text(yaml.safe_dump(text, sort_keys=False))
+    learnt: list[dict[str, Any]] = [{"task": [str(made.folder)]}, {"data": [str(others)]}]
+    learnt.append({"task": [f"{made.folder}:0.5"], "data": [str(tmp_path / "fed.csv")], **mapped})
+    axes = {"method": [{"method": "lora", **one} for one in learnt]}
+    path = write(tmp_path, llama, axes=axes, common=stated, eval={"tasks": str(made.folder)}, name="own")
     done = run(path, str(tmp_path / "out"))
     assert done.returncode == 0, done.stdout + done.stderr
     cards = {card.subject.name: card for card in map(cardfiles.read, (tmp_path / "out" / "scorecards").glob("*.json"))}
