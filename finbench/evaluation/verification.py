@@ -20,7 +20,7 @@ from finbench.evaluation import rerun as again
 from finbench.evaluation import rescore
 from finbench.evaluation.notes import contradictions
 from finbench.evaluation.preflight import ENDPOINTS
-from finbench.evaluation.subjects import DUMMY
+from finbench.evaluation.subjects import DUMMY, Overlaps
 from finbench.scoring import (
     LENIENT,
     answers,
@@ -128,7 +128,7 @@ def verify(
     return found
 
 
-def _learnt(card: Scorecard, known: again.Overlaps, found: Verification) -> None:
+def _learnt(card: Scorecard, known: Overlaps, found: Verification) -> None:
     """What the card says of test texts in training, beside what its adapter says."""
     for score in card.scores:
         place, meant = f"scores[{score.task}].overlap", known[score.task]
