@@ -113,6 +113,9 @@ class RecipeOptions:
     epochs: Annotated[float | None, "Passes over the rows."] = None
     seed: Annotated[int | None, "Seed of weights and order."] = None
     limit: Annotated[int | None, "Rows a task, a seeded choice."] = None
+    validation: Annotated[
+        str | None, "Rows to validate on, none of a test: 0.1 of train, split (the tasks' own), or a file."
+    ] = None
     set: Annotated[list[str] | None, "Any other recipe key or option, key=value, repeatable."] = None
 
     def resolved(self) -> Recipe:

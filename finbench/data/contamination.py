@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,18 +113,18 @@ def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
                     raise ValueError("a JSON object a line is expected")
             except (OSError, ValueError, RecursionError) as fault:
                 raise FinbenchError(f"{path} is torn ({fault}).", f"Import it again: {task.data}") from fault
-            found[task.set] = list(_texts(rows))
+            found[task.set] = texts_of(rows)
     return found
 
 
-def _texts(rows: list[dict[str, Any]]) -> Iterator[str]:
+def texts_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The texts by which rows are known: of rows that each have a question of their own, the questions."""
     questions = {str(row["question"]) for row in rows if row.get("question")}
     pages = any(row.get("document") for row in rows)
     columns = ["question" if len(questions) > max(20, 0.5 * len(rows)) else "text"]
     if pages:  # a turn of a conversation ("and in 2008?") is no text by which it is known
         columns = ["document", "text", *([] if any("history" in row for row in rows) else ["question"])]
-    for row in rows:
-        yield from (str(row[column]) for column in columns if row.get(column))
+    return [str(row[column]) for row in rows for column in columns if row.get(column)]
 
 
 def with_editions(found: Contamination, data_dir: Path | None = None) -> Contamination:

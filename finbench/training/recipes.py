@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -10,11 +11,11 @@ from typing import Any
 
 from finbench.core import catalog, owntasks, paths
 from finbench.core.errors import FinbenchError, near_misses, unknown
-from finbench.core.records import OwnData, Recipe, name_of_source
+from finbench.core.records import VALIDATION, OwnData, Recipe, name_of_source
 from finbench.data import own
 from finbench.methods import METHODS, Method, method_named
 
-ALIASES = {"task": "tasks"}  # an option of the command line, or an axis of a sweep -> the recipe's own key
+ALIASES = {"task": "tasks", "validate": "validate_on"}  # an option of the command line, or an axis of a sweep -> the recipe's own key
 KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("name", "search"))  # of such cells
 
 
@@ -33,9 +34,13 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
         changes["data"] = _own(changes["data"], mapped)
     if source is not None:
         path = _recipe_path(source)
-        stated, where = catalog.read_yaml(path), str(path)
+        stated, where = keyed(catalog.read_yaml(path)), str(path)
         if "data" in stated:
             stated["data"] = _own(stated["data"], mapped, path.parent)
+        if "validation" in stated:
+            stated["validation"] = _validation(stated["validation"], mapped, path.parent)
+    if "validation" in changes:
+        changes["validation"] = _validation(changes["validation"], mapped)
     if set(changes) - {"seed", "search"}:
         stated.pop("search", None)  # another recipe than the one that was searched for
     chosen = {**stated, **changes}
@@ -52,6 +57,10 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
         raise FinbenchError(
             "What should be trained? No task and no data are named.",
             "Add --task fpb or --data mine.jsonl, or name a recipe of: finbench zoo list",
+        )
+    if complete.get("validation") is None and (idle := [key for key in VALIDATION[1:] if chosen.get(key) is not None]):
+        raise FinbenchError(
+            f"{where}: {idle[0]} is about rows held out, and there are none.", "Add --validation 0.1, or leave it out."
         )
     complete["tasks"] = _weights(complete.get("tasks") or {})
     if complete.get("data") and "chat" not in chosen and any(map(_conversations, complete["data"])):
@@ -143,6 +152,20 @@ def _own(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = No
                 raise unknown("column", name, own.COLUMNS, "finbench data check --help")
         found.append(part.model_copy(update={"source": own.absolute(part.source, folder)}))
     return found
+
+
+def _validation(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = None) -> Any:
+    """A share as a number, ``split``, or a source of own rows; ``folder``: where that is looked for."""
+    if isinstance(stated, str) and stated != "split":
+        with contextlib.suppress(ValueError):
+            return float(stated)
+    if isinstance(stated, bool) or (isinstance(stated, list) and len(stated) != 1):
+        raise FinbenchError(
+            f"validation: a share of train, split or one file is expected, got {stated!r}.", "Write validation: 0.1"
+        )
+    if stated is None or stated == "split" or isinstance(stated, int | float | OwnData):
+        return stated
+    return _own(stated, mapped, folder)[0]
 
 
 def _conversations(part: OwnData) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +19,23 @@ from finbench.core import environment
 from finbench.core.console import err, progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import write_atomic, writing
-from finbench.core.records import Adapter, BaseModelId, LearntData, Recipe, Training, Truncation, name_of_source
+from finbench.core.records import (
+    Adapter,
+    BaseModelId,
+    LearntData,
+    OwnData,
+    Recipe,
+    Training,
+    Truncation,
+    name_of_source,
+)
 from finbench.methods import Cut, Start
 from finbench.models import adapters, bases
 from finbench.training import batches, checkpoints, claims, launch, merging, planning, ranks, speedups
 from finbench.training.preparation import Prepared, choose, prepare
 
 if TYPE_CHECKING:
+    from finbench.training.answering import SampleAnswer
     from finbench.training.trainer import AnswerTrainer, TrainingWatch
 
 __all__ = ["Prepared", "begin", "choose", "fit", "prepare", "train", "work"]
@@ -146,23 +158,32 @@ def _outline(run: Prepared, processes: int) -> dict[str, Any]:
         "computed": computed,
         "first_pair": run.first_pair,
         "contamination": run.contamination.model_dump(),
+        "validation": run.held.outline() if run.held else None,
     }
 
 
 def work(run: Prepared, out: Path, resume: bool) -> None:
     """Train, as one of the processes of a run that owns ``out``; the first one saves the adapter."""
+    from finbench.training import curves, validation
+
     folder = out / "checkpoints"
     with planning.explained(run, environment.processes()), ranks.parting():
         model, tokenizer = begin(run, run.dtype)
-        checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
+        lacking = functools.partial(validation.lacking, run)
+        checkpoint, passed = checkpoints.newest(folder, lacking) if resume else (None, [])
         checkpoint = ranks.gathered(checkpoint)[0]  # they wait here for one that reads the base for all
         for line in passed:
             say(line)
         if checkpoint:
             say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
+        first = environment.rank() == 0
+        samples = _samples(run, model, tokenizer, folder) if first else []
         trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
-        if environment.rank() == 0:
-            _save(run, model, tokenizer, _measure(run, model, trainer, watch), out)
+        if first:
+            measured = _measure(run, model, trainer, watch)
+            adapter = _save(run, model, tokenizer, measured, out)
+            curves.write(adapter, trainer.state.log_history, _samples(run, model, tokenizer, folder, samples), out)
+            _finish(adapter, out)
         trainer.release()
 
 
@@ -172,6 +193,7 @@ def fit(
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
     from finbench.training import loops, packing
     from finbench.training.trainer import AnswerTrainer, TrainingWatch, arguments, stopping_gently
+    from finbench.training.validation import Validator
 
     recipe, passes = run.recipe, run.passes
     with contextlib.ExitStack() as around, progress() as bar:
@@ -197,18 +219,34 @@ def fit(
         trainer.kernel = packing.kernel(model, run.dtype) if passes.loop != "padded" else ""
         if trainer.kernel and model.device.type != "cpu":
             say(f"Attention of packed rows: {trainer.kernel}.")
-        with stopping_gently(watch), passes.at_work(model), writing(folder):
-            if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
+        validator = Validator(run, run.held, trainer, tokenizer) if run.held else None
+        if validator:
+            trainer.add_callback(validator)
+        with stopping_gently(watch), trainer.at_work(), writing(folder):
+            if checkpoint and _ended(run, checkpoint):
                 trainer.restore(checkpoint)
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            ended = trainer.state.global_step == run.steps or bool(validator and validator.history.over)
+            if validator and ended:
+                trainer.validated = validator.record(validator.choose(folder))
         trainer.part()
-    if watch.interrupted and trainer.state.global_step < run.steps:
+    if watch.interrupted and not ended:
         raise Interrupted(
             f"Stopped after step {trainer.state.global_step} of {run.steps}; everything so far is in {folder}.",
             "Go on with the same command and --resume.",
         )
     return trainer, watch
+
+
+def _ended(run: Prepared, checkpoint: Path) -> bool:
+    """Whether a run had ended when its checkpoint was written."""
+    from finbench.training import validation
+
+    if checkpoints.step_of(checkpoint) == run.steps:
+        return True
+    history = validation.history_of(run, checkpoint)
+    return history is not None and history.over
 
 
 def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
@@ -239,14 +277,16 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
 
 def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingWatch) -> Training:
     processes = trainer.accelerator.num_processes
-    real, computed = run.tokens(trainer.passes, processes)
+    steps, validation = int(trainer.state.global_step), trainer.validated
+    real, computed = run.tokens(trainer.passes, processes, steps)
+    seconds = max(watch.seconds - (validation.seconds if validation else 0), 1e-9)
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
     last = curve[-max(1, len(curve) // 10) :]  # one batch says little
     stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
     return Training(
         rows=len(run.rows),
-        steps=run.steps,
-        epochs=run.recipe.epochs,
+        steps=steps,
+        epochs=run.recipe.epochs if steps == run.steps else round(run.recipe.epochs * steps / run.steps, 4),
         tokens=real,
         padding=max(0.0, 1 - real / computed),
         loop=trainer.passes.loop,
@@ -255,17 +295,37 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
         computed=computed,
         processes=processes,
         seconds=round(watch.seconds, 2),
-        tokens_per_second=round(real / watch.seconds, 1),
+        tokens_per_second=round(real / seconds, 1),
         peak_memory_bytes=trainer.peak,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=bases.parameter_count(model),
         final_loss=round(sum(loss for _, loss in last) / len(last), 6),
         loss_curve=curve[::stride],
+        validation=validation,
     )
 
 
-def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Path) -> None:
-    """Write the adapter folder: weights first, ``finbench.json`` last, which says that the rest is whole."""
+def _samples(
+    run: Prepared, model: Any, tokenizer: Any, folder: Path, made: Sequence[SampleAnswer] | None = None
+) -> list[SampleAnswer]:
+    """Answers to three rows before the first step, or after the last; none of a base in shards. It is no result."""
+    from finbench.training import answering
+
+    every = run.held.rows if run.held else run.rows
+    if run.recipe.sharding != "none":
+        return []
+    rows = [every[at] for at in dict.fromkeys((0, len(every) // 2, len(every) - 1))]
+    try:
+        if made is None:
+            return answering.before(folder, model, tokenizer, rows)
+        return answering.after(made, model, tokenizer, rows)
+    except FinbenchError as fault:
+        say(f"No sample answers: {fault.message}")
+        return []
+
+
+def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Path) -> Adapter:
+    """Write the adapter folder but for what says that it is whole: ``_finish``."""
     recipe, base, method, dtype = run.recipe, run.base, run.method, str(run.dtype).removeprefix("torch.")
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     bad = [name for name, tensor in trained.items() if not tensor.isfinite().all()]
@@ -302,6 +362,11 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
         for path in sorted(staging.iterdir()):
             path.chmod(0o644)
             path.replace(out / path.name)
+    return adapter
+
+
+def _finish(adapter: Adapter, out: Path) -> None:
+    """The card, and last ``finbench.json``, which says that the rest is whole."""
     write_atomic(out / "README.md", model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
 
@@ -314,7 +379,10 @@ def _placeless(run: Prepared) -> Recipe:
         for part, known in zip(run.recipe.data, own, strict=True)
     ]
     base = run.base.id.alias if run.base.id.source == "folder" else run.recipe.base
-    return run.recipe.model_copy(update={"base": base, "data": named})
+    changes: dict[str, Any] = {"base": base, "data": named}
+    if isinstance(held := run.recipe.validation, OwnData):
+        changes["validation"] = held.model_copy(update={"source": name_of_source(held.source)})
+    return run.recipe.model_copy(update=changes)
 
 
 def _at_commit(source: str, known: LearntData) -> str:
