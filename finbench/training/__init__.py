@@ -1,7 +1,8 @@
 """A recipe in, an adapter out; rates searched, cost planned, adapters merged.
 
 Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the whole run), ``trainer`` (the loop),
-``loops`` and ``packing`` (how rows become passes). Beside them: ``encoding``, ``token_rows`` and ``own_rows`` (texts to
+``loops`` and ``packing`` (how rows become passes). Beside them: ``holdout``, ``validation`` and ``answering`` (rows that
+are held out: which, when, and what the model answers), ``curves`` (a training shown), ``encoding``, ``token_rows`` and ``own_rows`` (texts to
 rows of tokens), ``claims`` (whose a folder is), ``launch``, ``process`` and ``ranks`` (several processes), ``planning``
 with ``counting``, ``timing`` and ``shapes`` (what a run takes).
 """
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.training import checkpoints, recipes
+    from finbench.training import checkpoints, curves, recipes
     from finbench.training.checking import CheckedData, check_data
     from finbench.training.launch import process_count
     from finbench.training.machines import GIB
@@ -36,6 +37,7 @@ __all__ = [
     "check_data",
     "check_sharding",
     "checkpoints",
+    "curves",
     "merge",
     "merge_in_words",
     "plan",

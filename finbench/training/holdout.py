@@ -177,7 +177,7 @@ def schedule(recipe: Recipe, rows: Sequence[TrainingRow], asked: Sequence[AskedT
         few = min(1.0, affordable / (_FEWEST + 1))
         count = min(count, max(_LEAST, int(few * count)))
         answered = min(answered, max(_LEAST, int(few * answered)))
-        every = math.ceil(steps / min(max(affordable - 1, _FEWEST), _OFTEN, steps))
+        every = math.ceil(steps / min(max(int(affordable) - 1, _FEWEST), _OFTEN, steps))
         times = math.ceil(steps / every) + 1  # and once before the first step
     return ValidationPlan(every, times, count, answered, times * (count * each + answered * answer) / learnt)
 
