@@ -122,7 +122,9 @@ def test_test_rows_and_train_rows_are_refused_before_anything_is_loaded(
 
 
 def test_a_held_out_row_that_holds_a_test_text_is_left_out_and_counted() -> None:
-    sieve = holdout.Sieve({"set": ["eight words that are in the test of it"]}, ["nine words that are learnt in train, one more"], {7})
+    sieve = holdout.Sieve(
+        {"set": ["eight words that are in the test of it"]}, ["nine words that are learnt in train, one more"], {7}
+    )
     assert sieve.fits(["something that is new to all of us here"])
     assert not sieve.fits(["Before: EIGHT words that are in the test of it!"])
     assert not sieve.fits(["nine words that are learnt in train, one more"])
@@ -163,9 +165,7 @@ def test_a_metric_that_cannot_be_computed_is_refused_before_the_first_step(
 ) -> None:
     mine = [(f"What does sentence {number} say?", "good") for number in range(40)]
     with pytest.raises(FinbenchError, match="only rows of your own"):
-        trained(
-            llama, tmp_path / "a", tasks=[], data=[file_of(tmp_path / "m.jsonl", mine)], validate="metric"
-        )
+        trained(llama, tmp_path / "a", tasks=[], data=[file_of(tmp_path / "m.jsonl", mine)], validate="metric")
     monkeypatch.setattr(holdout, "sample_rows", lambda *_, **__: 1 / 0)
     with pytest.raises(FinbenchError, match="cannot be computed: ZeroDivisionError"):
         trained(llama, tmp_path / "a", validate="metric")

@@ -24,6 +24,9 @@ def train(
     resume: Resume = False,
     gpus: Annotated[int | None, "GPUs that share the rows of every step."] = None,
     processes: Annotated[int | None, "Processes that do, on the processor: --gpus without a GPU."] = None,
+    report: Annotated[
+        list[str] | None, "Trackers that get what is logged, repeatable: trackio, wandb, mlflow, tensorboard."
+    ] = None,
     dry_run: Annotated[bool, "--dry-run", "Show what would be trained."] = False,
     data_dir: DataDir = None,
 ) -> Found | None:
@@ -31,7 +34,8 @@ def train(
     resolved = stated.resolved()
     folder = out or Path("runs") / resolved.name
     workers = training.process_count(gpus, processes)
-    result = finbench.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
+    how = {"resume": resume, "dry_run": dry_run, "processes": workers, "report": report or ()}
+    result = finbench.train(resolved, folder, data_dir=data_dir, **how)
     if not pretraining.main_process():  # torchrun has started others too
         return None
     if isinstance(result, dict):

@@ -8,8 +8,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, field_validator
-from pydantic import model_serializer, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from finbench.core.closeness import Closeness as Closeness
 from finbench.core.closeness import Merge as Merge
@@ -32,7 +39,13 @@ UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that no
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Loop = Literal["padded", "packed", "shared"]
-VALIDATION = ("validation", "validate_on", "validate_every", "select", "patience")  # recipe keys; none without the first
+VALIDATION = (
+    "validation",
+    "validate_on",
+    "validate_every",
+    "select",
+    "patience",
+)  # recipe keys; none without the first
 
 
 class Task(Record):

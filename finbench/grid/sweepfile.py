@@ -87,6 +87,7 @@ class Sweep(Record):
     eval: CellSettings = CellSettings()
     needs: Needs = Needs()
     needs_of: list[Rule] = Field(default=[], description="the last rule that fits decides")
+    report: list[str] = Field(default=[], description="trackers that get every training and scorecard")
     retries: int = Field(default=2, ge=0, le=20, description="how often a step whose worker died is begun again")
 
 

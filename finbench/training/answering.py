@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from finbench.core.console import say
+from finbench.core.errors import FinbenchError
 from finbench.core.files import write_atomic
 from finbench.core.strict import Record
 from finbench.engines import TreeLM
@@ -15,8 +17,10 @@ from finbench.training import ranks
 from finbench.training.batches import TrainingRow
 from finbench.training.holdout import AskedTask
 
+if TYPE_CHECKING:
+    from finbench.training.preparation import Prepared
+
 SAMPLES = "samples.json"  # in the folder of an unfinished run: what the model said before the first step
-SHOWN = 3
 _ROOM = 16  # tokens that an answer may have beyond the longest right one
 _LONGEST = 96  # of a sample
 
@@ -120,3 +124,20 @@ def after(made: Sequence[SampleAnswer], model: Any, tokenizer: Any, rows: Sequen
     """The same rows, with what the model says now."""
     said = Answerer(model, tokenizer).samples(rows) if made else []
     return [one.model_copy(update={"after": answer}) for one, answer in zip(made, said, strict=True)]
+
+
+def shown(
+    run: Prepared, model: Any, tokenizer: Any, folder: Path, made: Sequence[SampleAnswer] | None = None
+) -> list[SampleAnswer]:
+    """Answers to three rows before the first step, or after the last; none of a base in shards. It is no result."""
+    every = run.held.rows if run.held else run.rows
+    if run.recipe.sharding != "none":
+        return []
+    rows = [every[at] for at in dict.fromkeys((0, len(every) // 2, len(every) - 1))]
+    try:
+        if made is None:
+            return before(folder, model, tokenizer, rows)
+        return after(made, model, tokenizer, rows)
+    except FinbenchError as fault:
+        say(f"No sample answers: {fault.message}")
+        return []

@@ -159,7 +159,9 @@ def spoken(recipe: Recipe) -> str:
     return "the tasks' validation split" if recipe.validation == "split" else f"{recipe.validation:g} of train"
 
 
-def schedule(recipe: Recipe, rows: Sequence[TrainingRow], asked: Sequence[AskedTask], learnt: int, steps: int) -> ValidationPlan:
+def schedule(
+    recipe: Recipe, rows: Sequence[TrainingRow], asked: Sequence[AskedTask], learnt: int, steps: int
+) -> ValidationPlan:
     """How often, and on how many rows, ``learnt`` being the tokens that the training learns from.
 
     By tokens and not by the clock, so that a run that is resumed validates at the same steps. With ``auto`` five
@@ -218,7 +220,7 @@ def check_metric(recipe: Recipe, asked: Sequence[AskedTask]) -> None:
                 generated = instance.request_type == "generate_until"
                 instance.resps = [right if generated else (-1.0, False)]
             value = one.value(instances)
-        except Exception as fault:  # noqa: BLE001  any fault of a stranger's scorer is this one line
+        except Exception as fault:
             raise FinbenchError(
                 f"The metric {one.main} of {one.name} cannot be computed: {type(fault).__name__}: {fault}",
                 "Use --set validate=loss, or correct the task: finbench tasks check",

@@ -37,6 +37,7 @@ class Job(Record):
     loop: Loop
     checkpointed: bool
     parent: int
+    report: list[str] = []
 
 
 class ProcessEnd(Record):

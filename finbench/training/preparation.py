@@ -133,8 +133,8 @@ def prepare(
     surveys = [own.survey(own.locate(part)) for part in recipe.data]
     for name, lm_task in lm_tasks.items():
         gathered.take_task(name, lm_task)
-    for found in surveys:
-        gathered.take_own(found)
+    for one in surveys:
+        gathered.take_own(one)
     rows = gathered.writer.rows(gathered.order)
     lengths = rows.lengths
     sampler = batches.StepSampler(lengths, recipe.batch_size, recipe.accumulate, recipe.seed)

@@ -15,7 +15,10 @@ from finbench.core.records import VALIDATION, OwnData, Recipe, name_of_source
 from finbench.data import own
 from finbench.methods import METHODS, Method, method_named
 
-ALIASES = {"task": "tasks", "validate": "validate_on"}  # an option of the command line, or an axis of a sweep -> the recipe's own key
+ALIASES = {
+    "task": "tasks",
+    "validate": "validate_on",
+}  # an option of the command line, or an axis of a sweep -> the recipe's own key
 KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("name", "search"))  # of such cells
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finbench.cards import model_card
+from finbench.cards import model_card, trackers
 from finbench.core import environment
 from finbench.core.console import err, progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
@@ -35,7 +35,6 @@ from finbench.training import batches, checkpoints, claims, launch, merging, pla
 from finbench.training.preparation import Prepared, choose, prepare
 
 if TYPE_CHECKING:
-    from finbench.training.answering import SampleAnswer
     from finbench.training.trainer import AnswerTrainer, TrainingWatch
 
 __all__ = ["Prepared", "begin", "choose", "fit", "prepare", "train", "work"]
@@ -52,21 +51,23 @@ def train(
     resume: bool = False,
     dry_run: bool = False,
     processes: int = 1,
+    report: str | Sequence[str] = (),
 ) -> Adapter | dict[str, Any]:
     """Train the adapter that ``recipe`` describes into the folder ``out``; return its record.
 
     The same recipe with a finished ``out`` is not trained again. With ``resume``, a run that was killed goes on
     from its newest whole checkpoint and ends in the same weights as one that was not. With ``dry_run`` nothing
     is trained: what would be is returned. Each of ``processes`` takes its share of every step's rows, on a GPU of its
-    own where there are any: the same steps, by sums in another order.
+    own where there are any: the same steps, by sums in another order. ``report``: trackers that get what is logged.
 
     Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or
     disk, before the first step wherever possible.
     """
     quiet()
     launch.check(processes)
+    told = trackers.named(report)
     if environment.processes() > 1:
-        return _take_part(recipe, out, data_dir, resume, dry_run)
+        return _take_part(recipe, out, data_dir, resume, dry_run, told)
     run = _decided(recipe, data_dir, processes)
     if dry_run:
         return _outline(run, processes)
@@ -84,10 +85,11 @@ def train(
                 loop=run.passes.loop,
                 checkpointed=run.passes.checkpointed,
                 parent=os.getpid(),
+                report=told,
             )
             launch.together(job, out / "checkpoints" / "ranks", processes)
         else:
-            work(run, out, resume)
+            work(run, out, resume, told)
         environment.release_memory()
         made = adapters.record(out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -95,7 +97,7 @@ def train(
 
 
 def _take_part(
-    recipe: Recipe, out: Path, data_dir: Path | None, resume: bool, dry_run: bool
+    recipe: Recipe, out: Path, data_dir: Path | None, resume: bool, dry_run: bool, report: Sequence[str]
 ) -> Adapter | dict[str, Any]:
     """``train`` in one of the processes that torchrun started, on one machine or several: the first one writes."""
     processes, first = environment.processes(), environment.rank() == 0
@@ -117,7 +119,7 @@ def _take_part(
         with ranks.refusing_together():
             claims.check_shared(out, text if loop else "")
         if loop:
-            work(run.begun(loop, run.passes.checkpointed), out, resume)
+            work(run.begun(loop, run.passes.checkpointed), out, resume, report)
         else:
             ranks.part()
         environment.release_memory()
@@ -162,9 +164,9 @@ def _outline(run: Prepared, processes: int) -> dict[str, Any]:
     }
 
 
-def work(run: Prepared, out: Path, resume: bool) -> None:
+def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> None:
     """Train, as one of the processes of a run that owns ``out``; the first one saves the adapter."""
-    from finbench.training import curves, validation
+    from finbench.training import answering, curves, validation
 
     folder = out / "checkpoints"
     with planning.explained(run, environment.processes()), ranks.parting():
@@ -177,23 +179,32 @@ def work(run: Prepared, out: Path, resume: bool) -> None:
         if checkpoint:
             say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
         first = environment.rank() == 0
-        samples = _samples(run, model, tokenizer, folder) if first else []
-        trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
+        samples = answering.shown(run, model, tokenizer, folder) if first else []
+        known = trackers.facts(recipe=_placeless(run).model_dump(), base=run.base.id.model_dump(), rows=len(run.rows))
+        logs = out.parent / "tensorboard"
+        told = [trackers.Tracker(name, run.recipe.name, known, folder, logs) for name in report]
+        trainer, watch = fit(run, model, tokenizer, folder, checkpoint, told)
         if first:
             measured = _measure(run, model, trainer, watch)
             adapter = _save(run, model, tokenizer, measured, out)
-            curves.write(adapter, trainer.state.log_history, _samples(run, model, tokenizer, folder, samples), out)
+            samples = answering.shown(run, model, tokenizer, folder, samples)
+            curves.write(adapter, trainer.state.log_history, samples, out)
             _finish(adapter, out)
         trainer.release()
 
 
 def fit(
-    run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
+    run: Prepared,
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    checkpoint: Path | None = None,
+    told: Sequence[trackers.Tracker] = (),
 ) -> tuple[AnswerTrainer, TrainingWatch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
     from finbench.training import loops, packing
     from finbench.training.trainer import AnswerTrainer, TrainingWatch, arguments, stopping_gently
-    from finbench.training.validation import Validator
+    from finbench.training.validation import Validator, ended
 
     recipe, passes = run.recipe, run.passes
     with contextlib.ExitStack() as around, progress() as bar:
@@ -220,33 +231,26 @@ def fit(
         if trainer.kernel and model.device.type != "cpu":
             say(f"Attention of packed rows: {trainer.kernel}.")
         validator = Validator(run, run.held, trainer, tokenizer) if run.held else None
+        for callback in told:  # before who validates, whose first numbers they get
+            trainer.add_callback(callback)
+            around.callback(callback.close)
         if validator:
             trainer.add_callback(validator)
         with stopping_gently(watch), trainer.at_work(), writing(folder):
-            if checkpoint and _ended(run, checkpoint):
+            if checkpoint and ended(run, checkpoint):
                 trainer.restore(checkpoint)
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            ended = trainer.state.global_step == run.steps or bool(validator and validator.history.over)
-            if validator and ended:
+            done = trainer.state.global_step == run.steps or bool(validator and validator.history.over)
+            if validator and done:
                 trainer.validated = validator.record(validator.choose(folder))
         trainer.part()
-    if watch.interrupted and not ended:
+    if watch.interrupted and not done:
         raise Interrupted(
             f"Stopped after step {trainer.state.global_step} of {run.steps}; everything so far is in {folder}.",
             "Go on with the same command and --resume.",
         )
     return trainer, watch
-
-
-def _ended(run: Prepared, checkpoint: Path) -> bool:
-    """Whether a run had ended when its checkpoint was written."""
-    from finbench.training import validation
-
-    if checkpoints.step_of(checkpoint) == run.steps:
-        return True
-    history = validation.history_of(run, checkpoint)
-    return history is not None and history.over
 
 
 def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
@@ -303,25 +307,6 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
         loss_curve=curve[::stride],
         validation=validation,
     )
-
-
-def _samples(
-    run: Prepared, model: Any, tokenizer: Any, folder: Path, made: Sequence[SampleAnswer] | None = None
-) -> list[SampleAnswer]:
-    """Answers to three rows before the first step, or after the last; none of a base in shards. It is no result."""
-    from finbench.training import answering
-
-    every = run.held.rows if run.held else run.rows
-    if run.recipe.sharding != "none":
-        return []
-    rows = [every[at] for at in dict.fromkeys((0, len(every) // 2, len(every) - 1))]
-    try:
-        if made is None:
-            return answering.before(folder, model, tokenizer, rows)
-        return answering.after(made, model, tokenizer, rows)
-    except FinbenchError as fault:
-        say(f"No sample answers: {fault.message}")
-        return []
 
 
 def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Path) -> Adapter:

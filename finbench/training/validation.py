@@ -46,7 +46,8 @@ class History:
     @property
     def bests(self) -> list[int]:
         """The steps that did better than every earlier one, the untrained model not counted."""
-        found, least = [], math.inf
+        found: list[int] = []
+        least = math.inf
         for step, value in self.curve:
             if step and self.sign * value < least:
                 found, least = [*found, step], self.sign * value
@@ -79,7 +80,13 @@ class Validator(TrainerCallback):
     """Validates after every so many steps, before the checkpoint of that step is written."""
 
     def __init__(self, run: Prepared, held: HeldOut, trainer: AnswerTrainer, tokenizer: Any) -> None:
-        self.recipe, self.held, self.trainer, self.tokenizer, self.last = run.recipe, held, trainer, tokenizer, run.steps
+        self.recipe, self.held, self.trainer, self.tokenizer, self.last = (
+            run.recipe,
+            held,
+            trainer,
+            tokenizer,
+            run.steps,
+        )
         self.template = bases.chat_template(tokenizer, run.base.id.alias) if run.recipe.chat else None
         self.answerer: Answerer | None = None
 
@@ -194,6 +201,12 @@ def history_of(run: Prepared, checkpoint: Path) -> History | None:
     return History(run.recipe, run.held.lower_is_better, state.log_history)
 
 
+def ended(run: Prepared, checkpoint: Path) -> bool:
+    """Whether a run had ended when its checkpoint was written."""
+    history = history_of(run, checkpoint)
+    return checkpoints.step_of(checkpoint) == run.steps or (history is not None and history.over)
+
+
 def lacking(run: Prepared, checkpoint: Path) -> str | None:
     """Why a whole checkpoint is of no use: the best step that it knows has none; None where it is."""
     try:
@@ -210,4 +223,3 @@ def cost(found: Validation, seconds: float) -> str:
     """What validation cost, for people."""
     share = 100 * found.seconds / seconds if seconds else 0.0
     return f"{len(found.curve)} times on {found.rows:,} rows, {found.seconds:.1f} s, {share:.1f} % of the training"
-
