@@ -68,7 +68,8 @@ class Tracker(TrainerCallback):
     """One of transformers' callbacks, which may fail. ``place``: folder in which a run's numbers there are kept."""
 
     def __init__(self, name: str, run: str, known: Mapping[str, Any], place: Path, logs: Path) -> None:
-        self.name, self.place, self.own, self.open = name, place, None, True
+        self.name, self.place, self.open = name, place, True
+        self.own: Any = None
         self.stated = SimpleNamespace(
             run_name=run,
             project=PROJECT,
@@ -170,8 +171,8 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
+        for name, earlier in before.items():
+            if earlier is None:
                 os.environ.pop(name, None)
 
 

@@ -34,8 +34,8 @@ def train(
     resolved = stated.resolved()
     folder = out or Path("runs") / resolved.name
     workers = training.process_count(gpus, processes)
-    how = {"resume": resume, "dry_run": dry_run, "processes": workers, "report": report or ()}
-    result = finbench.train(resolved, folder, data_dir=data_dir, **how)
+    how = {"data_dir": data_dir, "processes": workers, "report": report or ()}
+    result = finbench.train(resolved, folder, resume=resume, dry_run=dry_run, **how)  # type: ignore[arg-type]
     if not pretraining.main_process():  # torchrun has started others too
         return None
     if isinstance(result, dict):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from finbench.cards import cardfiles, trackers, write_reports
+from finbench.cards import cardfiles, write_reports
 from finbench.core import catalog, environment
 from finbench.core.console import progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
@@ -46,7 +46,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     after Ctrl-C, with every finished task kept.
     """
     quiet()
-    parsed, told = preflight.arguments(wanted.engine, wanted.arguments), trackers.named(wanted.report)
+    parsed, told = preflight.arguments(wanted.engine, wanted.arguments), preflight.reported(wanted.report)
     wanted = profiles.in_template(wanted)
     if wanted.budget is not None and wanted.engine not in preflight.ENDPOINTS:
         raise FinbenchError("--budget is for engines that are paid for: server and api.", "Leave --budget out.")
@@ -86,7 +86,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     if wanted.reports:
         write_reports(wanted.out)
     cards = [cardfiles.read(path) for path in dict.fromkeys(written)]
-    trackers.report_cards(told, cards, wanted.out)
+    told(cards, wanted.out)
     return cards
 
 

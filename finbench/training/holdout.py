@@ -156,7 +156,9 @@ def spoken(recipe: Recipe) -> str:
     """What rows are validated on, for people and records: no local path."""
     if isinstance(recipe.validation, OwnData):
         return name_of_source(recipe.validation.source)
-    return "the tasks' validation split" if recipe.validation == "split" else f"{recipe.validation:g} of train"
+    if recipe.validation == "split":
+        return "the tasks' validation split"
+    return f"train ({100 * float(recipe.validation or 0):g} % held out)"
 
 
 def schedule(

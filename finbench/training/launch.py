@@ -37,7 +37,7 @@ class Job(Record):
     loop: Loop
     checkpointed: bool
     parent: int
-    report: list[str] = []
+    report: list[str]
 
 
 class ProcessEnd(Record):

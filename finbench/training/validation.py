@@ -217,9 +217,3 @@ def lacking(run: Prepared, checkpoint: Path) -> str | None:
         return None
     best = checkpoint.with_name(f"checkpoint-{history.best}")
     return None if checkpoints.fault(best) is None else f"the best step it knows, {history.best}, has none"
-
-
-def cost(found: Validation, seconds: float) -> str:
-    """What validation cost, for people."""
-    share = 100 * found.seconds / seconds if seconds else 0.0
-    return f"{len(found.curve)} times on {found.rows:,} rows, {found.seconds:.1f} s, {share:.1f} % of the training"
