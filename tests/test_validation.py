@@ -450,3 +450,32 @@ def test_the_page_is_one_file_that_shows_every_curve_and_escapes_what_it_quotes(
     from xml.etree import ElementTree
 
     ElementTree.fromstring((tmp_path / "a" / "training.svg").read_text())
+
+
+# ---------------------------------------------------------------- defaults for base and rows
+
+
+def test_defaults_follow_base_and_rows_and_leave_what_is_stated(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finbench.models import bases
+    from finbench.training import suited
+
+    plain = recipes.recipe(None, {"base": str(llama), "tasks": ["mini_sentiment"]})
+
+    def chosen(size: float, rows: int, *stated: str) -> Recipe:
+        monkeypatch.setattr(bases, "parameter_count", lambda model: size)
+        found = suited.choose(plain, stated, rows)
+        assert len(found.reasons) == len({"lr", "batch_size", "epochs", "rank"} - set(stated))
+        return found.recipe
+
+    small = chosen(1.35e8, 3_453)  # the embedded base on FPB: nothing changes
+    assert small == plain
+    assert (chosen(7e9, 3_453).lr, chosen(6.5e10, 3_453).lr) == (2e-4, 1e-4)
+    assert 2e-4 < chosen(1e9, 3_453).lr < 1e-3
+    few = chosen(7e9, 100)
+    assert (few.batch_size, few.epochs) == (8, 5)
+    assert chosen(7e9, 400).epochs == 4
+    many = chosen(7e9, 80_000)
+    assert (many.batch_size, many.epochs, many.rank, many.alpha) == (32, 1, 32, 64)
+    kept = chosen(7e9, 80_000, "lr", "rank")
+    assert (kept.lr, kept.rank, kept.alpha) == (plain.lr, plain.rank, plain.alpha)
+    assert suited.suit(plain.model_copy(update={"limit": 8}), []).lr == plain.lr

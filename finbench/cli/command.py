@@ -118,14 +118,19 @@ class RecipeOptions:
     ] = None
     set: Annotated[list[str] | None, "Any other recipe key or option, key=value, repeatable."] = None
 
-    def resolved(self) -> Recipe:
-        """The recipe: options go before the file, and ``--set`` before options."""
-        from finbench.training import recipes
+    def resolved(self, data_dir: Path | None = None, fitted: bool = True) -> Recipe:
+        """The recipe: options go before the file, and ``--set`` before options.
+
+        Without a file, what is not stated is chosen for base and rows, unless not ``fitted``.
+        """
+        from finbench.training import recipes, suit
 
         named = {key: value for key, value in vars(self).items() if value is not None and key not in ("recipe", "set")}
         if self.map:
             named["map"] = columns(self.map)
-        return recipes.recipe(self.recipe, {**named, **settings(self.set or [])})
+        stated = {**named, **settings(self.set or [])}
+        made = recipes.recipe(self.recipe, stated)
+        return suit(made, recipes.keyed(stated), data_dir) if fitted and self.recipe is None else made
 
 
 def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -31,7 +31,7 @@ def train(
     data_dir: DataDir = None,
 ) -> Found | None:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
-    resolved = stated.resolved()
+    resolved = stated.resolved(data_dir)
     folder = out or Path("runs") / resolved.name
     workers = training.process_count(gpus, processes)
     how = {"data_dir": data_dir, "processes": workers, "report": report or ()}
@@ -56,7 +56,10 @@ def plan(
 ) -> Found:
     """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
 
-    found = finbench.plan(stated.resolved(), gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
+    recipe = stated.resolved(data_dir, fitted=shape is None)
+    found = finbench.plan(recipe, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
+        stated.resolved(data_dir, fitted=shape is None), gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir
+    )
     return Found(found, lambda: show.trainings.costs(found))
 
 
@@ -69,7 +72,7 @@ def tune(
     data_dir: DataDir = None,
 ) -> Found:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
-    resolved = stated.resolved()
+    resolved = stated.resolved(data_dir)
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
         outline = training.search_outline(resolved, budget=budget, data_dir=data_dir)
