@@ -58,8 +58,6 @@ def plan(
 
     recipe = stated.resolved(data_dir, fitted=shape is None)
     found = finbench.plan(recipe, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
-        stated.resolved(data_dir, fitted=shape is None), gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir
-    )
     return Found(found, lambda: show.trainings.costs(found))
 
 
