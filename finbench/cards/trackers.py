@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -97,6 +98,19 @@ class Tracker(TrainerCallback):
                 self.own.logging_dir = str(self.logs / self.stated.run_name)
             self.own.on_train_begin(self.stated, state, control, model=None)
             self._remember()
+        if self.open:
+            say(f"{self.name}: {self._where()}")
+
+    def _where(self) -> str:
+        """How a person sees the run."""
+        if self.name == "mlflow":
+            return f"experiment {os.environ['MLFLOW_EXPERIMENT_NAME']} at {self.own._ml_flow.get_tracking_uri()}"
+        if self.name == "tensorboard":
+            return f"tensorboard --logdir {Path(self.own.logging_dir).parent}"
+        if self.name == "wandb":
+            run = self.own._wandb.run
+            return run.url or f"offline; send it with: wandb sync {Path(run.dir).parent}"
+        return f"trackio show --project {PROJECT}"
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         """What is logged, numbers alone."""
@@ -123,7 +137,8 @@ class Tracker(TrainerCallback):
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
         try:
-            yield
+            with contextlib.redirect_stdout(io.StringIO()):  # results are ours to print
+                yield
         except KeyboardInterrupt:
             raise
         except BaseException as fault:  # noqa: BLE001  some trackers raise SystemExit: none may end a training
