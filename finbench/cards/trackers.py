@@ -8,15 +8,16 @@ line, and nothing else.
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import io
 import json
+import netrc
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
@@ -74,7 +75,7 @@ class Tracker(TrainerCallback):
         self.stated = SimpleNamespace(
             run_name=run,
             project=PROJECT,
-            output_dir=run,
+            output_dir=PROJECT,
             trackio_space_id=os.environ.get("TRACKIO_SPACE_ID"),
             trackio_bucket_id=None,
             trackio_static_space_id=False,
@@ -166,13 +167,11 @@ class Tracker(TrainerCallback):
         write_atomic(path, json.dumps({**runs, self.name: run}) + "\n")
 
 
-@functools.cache
 def _wandb_key() -> bool:
     """Whether W&B's server may be asked: without a key it would ask the terminal for one."""
-    import wandb
-
-    with contextlib.suppress(Exception):
-        return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        return bool(os.environ.get("WANDB_API_KEY") or netrc.netrc().authenticators(host))
     return False
 
 
