@@ -50,9 +50,14 @@ def named(stated: str | Sequence[str]) -> list[str]:
     for name in names:
         if name not in NAMES:
             raise unknown("tracker", name, NAMES, "--report trackio")
-        if importlib.util.find_spec(NAMES[name]) is None:
+        if not installed(name):
             raise FinbenchError(f"{name} is not installed.", f'pip install "finbench[{name}]"')
     return names
+
+
+def installed(name: str) -> bool:
+    """Whether a tracker's package is here; none of it is imported."""
+    return importlib.util.find_spec(NAMES[name]) is not None
 
 
 def facts(**parts: Any) -> dict[str, Any]:
