@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finbench.core.console import say
-from finbench.core.errors import FinbenchError
-from finbench.core.files import write_atomic
+from finbench.core.errors import reason
 from finbench.core.strict import Record
 from finbench.engines import TreeLM
 from finbench.scoring import prompts
@@ -20,7 +17,6 @@ from finbench.training.holdout import AskedTask
 if TYPE_CHECKING:
     from finbench.training.preparation import Prepared
 
-SAMPLES = "samples.json"  # in the folder of an unfinished run: what the model said before the first step
 _ROOM = 16  # tokens that an answer may have beyond the longest right one
 _LONGEST = 96  # of a sample
 
@@ -104,11 +100,8 @@ class Answerer:
         self.lm.changed()
 
 
-def before(folder: Path, model: Any, tokenizer: Any, rows: Sequence[TrainingRow]) -> list[SampleAnswer]:
-    """What the model says to the first rows before its first step; a run that goes on reads what it said then."""
-    path = folder / SAMPLES
-    if path.is_file():
-        return [SampleAnswer.parse(one, str(path)) for one in json.loads(path.read_text(encoding="utf-8"))]
+def before(model: Any, tokenizer: Any, rows: Sequence[TrainingRow]) -> list[SampleAnswer]:
+    """What a model says to some rows before it is trained, or gets the weights of a checkpoint."""
     said = Answerer(model, tokenizer).samples(rows)
     made = []
     for row, answer in zip(rows, said, strict=True):
@@ -116,7 +109,6 @@ def before(folder: Path, model: Any, tokenizer: Any, rows: Sequence[TrainingRow]
         (start, end), *_ = row.spans
         right = tokenizer.decode(row.ids[start:end], skip_special_tokens=True).strip()
         made.append(SampleAnswer(prompt=prompt, right=right, before=answer))
-    write_atomic(path, json.dumps([one.model_dump() for one in made]) + "\n")
     return made
 
 
@@ -126,18 +118,14 @@ def after(made: Sequence[SampleAnswer], model: Any, tokenizer: Any, rows: Sequen
     return [one.model_copy(update={"after": answer}) for one, answer in zip(made, said, strict=True)]
 
 
-def shown(
-    run: Prepared, model: Any, tokenizer: Any, folder: Path, made: Sequence[SampleAnswer] | None = None
-) -> list[SampleAnswer]:
+def shown(run: Prepared, model: Any, tokenizer: Any, made: Sequence[SampleAnswer] | None = None) -> list[SampleAnswer]:
     """Answers to three rows before the first step, or after the last; none of a base in shards. It is no result."""
     every = run.held.rows if run.held else run.rows
     if run.recipe.sharding != "none":
         return []
     rows = [every[at] for at in dict.fromkeys((0, len(every) // 2, len(every) - 1))]
     try:
-        if made is None:
-            return before(folder, model, tokenizer, rows)
-        return after(made, model, tokenizer, rows)
-    except FinbenchError as fault:
-        say(f"No sample answers: {fault.message}")
+        return before(model, tokenizer, rows) if made is None else after(made, model, tokenizer, rows)
+    except Exception as fault:  # noqa: BLE001  a page without samples is no reason to end a training
+        say(f"No sample answers: {reason(fault)}")
         return []

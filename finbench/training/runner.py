@@ -179,7 +179,7 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
         if checkpoint:
             say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
         first = environment.rank() == 0
-        samples = answering.shown(run, model, tokenizer, folder) if first else []
+        samples = answering.shown(run, model, tokenizer) if first else []
         known = trackers.facts(recipe=_placeless(run).model_dump(), base=run.base.id.model_dump(), rows=len(run.rows))
         logs = out.parent / "tensorboard"
         told = [trackers.Tracker(name, run.recipe.name, known, folder, logs) for name in report]
@@ -187,7 +187,7 @@ def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> 
         if first:
             measured = _measure(run, model, trainer, watch)
             adapter = _save(run, model, tokenizer, measured, out)
-            samples = answering.shown(run, model, tokenizer, folder, samples)
+            samples = answering.shown(run, model, tokenizer, samples)
             curves.write(adapter, trainer.state.log_history, samples, out)
             _finish(adapter, out)
         trainer.release()
