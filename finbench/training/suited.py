@@ -94,7 +94,7 @@ def _share(size: float) -> float:
     for (low, one), (high, other) in pairwise(_SHARES):
         if size <= high:
             way = math.log(size / low) / math.log(high / low)
-            return one ** (1 - way) * other**way
+            return float(one ** (1 - way) * other**way)
     return _SHARES[-1][1]
 
 
