@@ -31,14 +31,15 @@ from finbench.core.own_data import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
 from finbench.core.settings import Profile
 from finbench.core.strict import Record
-from finbench.core.validation import Validation as Validation
+from finbench.core.training import Loop as Loop
+from finbench.core.training import Training as Training
+from finbench.core.training import Validation as Validation
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md)
 ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
 UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that nobody has taken
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-Loop = Literal["padded", "packed", "shared"]
 VALIDATION = (
     "validation",
     "validate_on",
@@ -220,29 +221,6 @@ class Provenance(Record):
                 "Write UTC time as 2026-01-31T12:00:00Z, or score the subject again: finbench eval",
             ) from fault
         return found
-
-
-class Training(Record):
-    """What the training run measured."""
-
-    rows: int
-    steps: int
-    epochs: float
-    tokens: int = Field(description="non-padding tokens seen, prompt and answer")
-    padding: float = Field(description="share of padding among all positions computed")
-    loop: Loop = Field(description="how rows became forward passes")
-    attention: str = Field(default="", description="torch's kernel for attention")
-    gradient_checkpointing: bool = Field(default=False, description="decoder layers were run again backwards")
-    computed: int = Field(description="positions computed: more than tokens by padding, fewer by shared starts")
-    processes: int = Field(ge=1, description="that shared the rows of every step")
-    seconds: float
-    tokens_per_second: float
-    peak_memory_bytes: int = Field(description="of the process that held most")
-    trainable_parameters: int
-    total_parameters: int
-    final_loss: float = Field(description="mean over the last tenth of the steps")
-    loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
-    validation: Validation | None = Field(default=None, description="held-out rows; null: there were none")
 
 
 class Document(Record):

@@ -1,4 +1,4 @@
-"""What an adapter's record says of rows that were held out while it was trained."""
+"""What a training measured, and what held-out rows said of it: parts of an adapter's record."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from finbench.core.strict import Record
+
+Loop = Literal["padded", "packed", "shared"]
 
 
 class Validation(Record):
@@ -39,3 +41,26 @@ class Validation(Record):
         shown = "" if self.value is None else f", {self.measure} {self.value:.4f}"
         ended = f"; ended early after {self.patience} validations without a better one" if self.stopped else ""
         return f"step {self.selected}, {kept} on {self.rows:,} rows of {self.source}{shown}{ended}"
+
+
+class Training(Record):
+    """What the training run measured."""
+
+    rows: int
+    steps: int
+    epochs: float
+    tokens: int = Field(description="non-padding tokens seen, prompt and answer")
+    padding: float = Field(description="share of padding among all positions computed")
+    loop: Loop = Field(description="how rows became forward passes")
+    attention: str = Field(default="", description="torch's kernel for attention")
+    gradient_checkpointing: bool = Field(default=False, description="decoder layers were run again backwards")
+    computed: int = Field(description="positions computed: more than tokens by padding, fewer by shared starts")
+    processes: int = Field(ge=1, description="that shared the rows of every step")
+    seconds: float
+    tokens_per_second: float
+    peak_memory_bytes: int = Field(description="of the process that held most")
+    trainable_parameters: int
+    total_parameters: int
+    final_loss: float = Field(description="mean over the last tenth of the steps")
+    loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
+    validation: Validation | None = Field(default=None, description="held-out rows; null: there were none")
