@@ -79,6 +79,7 @@ EXPECTED = {
     "finbench.json",
     "finbench/recipe.yaml",
     "finbench/scores.svg",
+    "finbench/training.svg",
     ".eval_results/finbench.yaml",
 }
 

@@ -63,6 +63,8 @@ def test_the_adapter_folder_loads_with_plain_peft_and_names_no_local_path(llama:
         "adapter_config.json",
         "adapter_model.safetensors",
         "finbench.json",
+        "training.html",
+        "training.svg",
     ]
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(llama), tmp_path / "a")
     assert made.training.trainable_parameters == sum(p.numel() for n, p in model.named_parameters() if "lora_" in n)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.cards import cardfiles, plots
+    from finbench.cards import cardfiles, plots, trackers
     from finbench.cards.comparison import (
         LEVEL,
         Comparison,
@@ -69,6 +69,7 @@ __all__ = [
     "task_views",
     "terminal_tables",
     "thinking_tokens",
+    "trackers",
     "what_it_cost",
     "who_answered",
     "write_reports",

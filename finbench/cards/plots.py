@@ -22,6 +22,8 @@ _STYLE = (
     ".w{stroke:#6db0dd}}"
 )
 
+_PAGE = "<style>.p{fill:#fff}@media(prefers-color-scheme:dark){.p{fill:#12171d}}</style>"
+
 
 @dataclass(frozen=True)
 class SeedRun:
@@ -138,7 +140,7 @@ def pairs(title: str, rows: Sequence[tuple[str, str, Measure, Measure | None]]) 
 
     parts = [
         _head(title, _WIDE, bottom + 40),
-        "<style>.p{fill:#fff}@media(prefers-color-scheme:dark){.p{fill:#12171d}}</style>",
+        _PAGE,
         f'<rect class="p" width="{_WIDE}" height="{bottom + 40}"/>',
         f'<text x="16" y="28" style="font-weight:600">{escape(title)}</text>',
     ]
@@ -185,8 +187,19 @@ _COLOURS = ("#2f6f9f", "#c0643c", "#4f8f5a", "#8a5fa8", "#a3862b", "#8a94a0")
 _TALL, _SIDE = 300, 52
 
 
-def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, float]]], most: float = math.inf) -> str:
-    """Lines over steps, one for each name, which stands at its end; points above ``most`` are left out."""
+def curves(
+    title: str,
+    about: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    most: float = math.inf,
+    *,
+    mark: float | None = None,
+    page: bool = False,
+) -> str:
+    """Lines over steps, one for each name, which stands at its end; points above ``most`` are left out.
+
+    ``mark``: a step with a dashed line through it. ``page``: with a background of its own.
+    """
     kept = {name: [point for point in points if point[1] <= most] for name, points in series.items()}
     shown = {name: points for name, points in kept.items() if points}
     right = 12 + 7 * max((len(name) for name in shown), default=0)
@@ -201,9 +214,12 @@ def curves(title: str, about: str, series: Mapping[str, Sequence[tuple[float, fl
 
     parts = [
         _head(title, _WIDTH, _TALL),
+        *([_PAGE, f'<rect class="p" width="{_WIDTH}" height="{_TALL}"/>'] if page else []),
         f'<text x="0" y="16" style="font-weight:600">{escape(title)}</text>',
         _text(_WIDTH, 16, about, "s", "end"),
     ]
+    if mark is not None:
+        parts.append(f'<path class="m" d="M{at(mark, low)[0]} {_TOP}V{at(mark, low)[1]}"/>')
     for tick in range(round((high - low) / step) + 1):
         x, y = at(left, low + tick * step)
         parts.append(f'<path class="g" d="M{x} {y}H{_WIDTH - right}"/>')

@@ -386,5 +386,10 @@ def model_card(adapter: Adapter | MergedModel) -> str:
     learnt = adapter.recipe.learnt.items()
     tasks = ", ".join(name + (f" ({weight:g} x)" if weight != 1 else "") for name, weight in learnt)
     return from_template(
-        "adapter.md.j2", escape=False, a=adapter, method=method_named(adapter.recipe.method), tasks=tasks
+        "adapter.md.j2",
+        escape=False,
+        a=adapter,
+        method=method_named(adapter.recipe.method),
+        tasks=tasks,
+        pictured=adapter.merge is None,  # the training of a merged model was elsewhere
     )

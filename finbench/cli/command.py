@@ -116,16 +116,24 @@ class RecipeOptions:
     seed: Annotated[int | None, "Seed of weights and order."] = None
     limit: Annotated[int | None, "Rows a task, a seeded choice."] = None
     name: Annotated[str | None, "Name of the run, and of its folder in runs/."] = None
+    validation: Annotated[
+        str | None, "Rows to validate on, none of a test: 0.1 of train, split (the tasks' own), or a file."
+    ] = None
     set: Annotated[list[str] | None, "Any other recipe key or option, key=value, repeatable."] = None
 
-    def resolved(self) -> Recipe:
-        """The recipe: options go before the file, and ``--set`` before options."""
-        from finbench.training import recipes
+    def resolved(self, data_dir: Path | None = None, fitted: bool = True) -> Recipe:
+        """The recipe: options go before the file, and ``--set`` before options.
+
+        Without a file, what is not stated is chosen for base and rows, unless not ``fitted``.
+        """
+        from finbench.training import recipes, suit
 
         named = {key: value for key, value in vars(self).items() if value is not None and key not in ("recipe", "set")}
         if self.map:
             named["map"] = columns(self.map)
-        return recipes.recipe(self.recipe, {**named, **settings(self.set or [])})
+        stated = {**named, **settings(self.set or [])}
+        made = recipes.recipe(self.recipe, stated)
+        return suit(made, recipes.keyed(stated), data_dir) if fitted and self.recipe is None else made
 
 
 def taking(kind: type[Any], panel: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

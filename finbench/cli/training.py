@@ -25,14 +25,18 @@ def train(
     resume: Resume = False,
     gpus: Annotated[int | None, "GPUs that share the rows of every step."] = None,
     processes: Annotated[int | None, "Processes that do, on the processor: --gpus without a GPU."] = None,
+    report: Annotated[
+        list[str] | None, "Trackers that get what is logged, repeatable: trackio, wandb, mlflow, tensorboard."
+    ] = None,
     dry_run: Annotated[bool, "--dry-run", "Show what would be trained."] = False,
     data_dir: DataDir = None,
 ) -> Found | None:
     """Train an adapter (Ctrl-C keeps everything so far; --resume goes on exactly)."""
-    resolved = stated.resolved()
+    resolved = stated.resolved(data_dir)
     folder = out or Path("runs") / resolved.name
     workers = training.process_count(gpus, processes)
-    result = finbench.train(resolved, folder, data_dir=data_dir, resume=resume, dry_run=dry_run, processes=workers)
+    how = {"data_dir": data_dir, "processes": workers, "report": report or ()}
+    result = finbench.train(resolved, folder, resume=resume, dry_run=dry_run, **how)  # type: ignore[arg-type]
     if not pretraining.main_process():  # torchrun has started others too
         return None
     if isinstance(result, dict):
@@ -54,7 +58,8 @@ def plan(
 ) -> Found:
     """Memory, time and cost of a training, before it is paid for; refuses what cannot fit."""
 
-    found = finbench.plan(stated.resolved(), gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
+    recipe = stated.resolved(data_dir, fitted=shape is None)
+    found = finbench.plan(recipe, gpu, price=price, shape=shape, processes=gpus, data_dir=data_dir)
     return Found(found, lambda: show.trainings.costs(found))
 
 
@@ -67,7 +72,7 @@ def tune(
     data_dir: DataDir = None,
 ) -> Found:
     """Find the learning rate of a recipe on rows held out of train; the same command goes on after a stop."""
-    resolved = stated.resolved()
+    resolved = stated.resolved(data_dir)
     folder = out or Path("runs") / f"tune-{resolved.name}"
     if dry_run:
         outline = training.search_outline(resolved, budget=budget, data_dir=data_dir)

@@ -8,7 +8,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from finbench.core.closeness import Closeness as Closeness
 from finbench.core.closeness import Merge as Merge
@@ -23,13 +31,22 @@ from finbench.core.own_data import name_of_source as name_of_source
 from finbench.core.settings import Bits as Bits
 from finbench.core.settings import Profile
 from finbench.core.strict import Record
+from finbench.core.training import Loop as Loop
+from finbench.core.training import Training as Training
+from finbench.core.training import Validation as Validation
 
 SCHEMA = 1  # of scorecards (docs/scorecard.md)
 ADAPTER_SCHEMA = 0  # of finbench.json; 1 will be the first one promised to stay readable
 UNKNOWN = "unknown"  # fingerprint of a base, or identity of an adapter, that nobody has taken
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-Loop = Literal["padded", "packed", "shared"]
+VALIDATION = (
+    "validation",
+    "validate_on",
+    "validate_every",
+    "select",
+    "patience",
+)  # recipe keys; none without the first
 
 
 class Task(Record):
@@ -125,6 +142,17 @@ class Recipe(Record):
     long_rows: Literal["refuse", "cut", "drop"] = Field(description="what becomes of rows of your own that are longer")
     bad_rows: Literal["refuse", "drop"] = Field(description="what becomes of rows of your own that cannot be learnt")
     limit: int | None = Field(default=None, ge=1, description="rows a task, a seeded choice")
+    validation: float | Literal["split"] | OwnData | None = Field(
+        default=None, description="rows to validate on: a share of train, the tasks' own validation split, or a file"
+    )
+    validate_on: Literal["loss", "metric"] = Field(
+        default="loss", description="metric: the tasks' own decides, on a sample of these rows; also validate"
+    )
+    validate_every: Literal["auto"] | int = Field(
+        default="auto", description="optimiser steps between validations; auto: a tenth of the training at most"
+    )
+    select: Literal["best", "last"] = Field(default="best", description="which step's weights are kept")
+    patience: int | None = Field(default=None, ge=1, description="end after so many validations without a better one")
     chat: bool = Field(description="wrap prompts in the base's chat template")
     dtype: DType
     save_every: int = Field(ge=1, description="optimiser steps between checkpoints")
@@ -143,7 +171,17 @@ class Recipe(Record):
     def _something(self) -> Self:
         if not self.tasks and not self.data:
             raise ValueError("neither tasks nor data: there is nothing to learn from")
+        if isinstance(self.validation, float) and not 0 < self.validation <= 0.5:
+            raise ValueError(f"validation is a share of train above 0 and at most 0.5, got {self.validation:g}")
+        if isinstance(self.validate_every, int) and self.validate_every < 1:
+            raise ValueError(f"validate_every counts steps from 1, got {self.validate_every}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without validation its keys are left out: they mean nothing then."""
+        found: dict[str, Any] = handler(self)
+        return found if self.validation is not None else {k: v for k, v in found.items() if k not in VALIDATION}
 
     @property
     def learnt(self) -> dict[str, float]:
@@ -184,28 +222,6 @@ class Provenance(Record):
                 "Write UTC time as 2026-01-31T12:00:00Z, or score the subject again: finbench eval",
             ) from fault
         return found
-
-
-class Training(Record):
-    """What the training run measured."""
-
-    rows: int
-    steps: int
-    epochs: float
-    tokens: int = Field(description="non-padding tokens seen, prompt and answer")
-    padding: float = Field(description="share of padding among all positions computed")
-    loop: Loop = Field(description="how rows became forward passes")
-    attention: str = Field(default="", description="torch's kernel for attention")
-    gradient_checkpointing: bool = Field(default=False, description="decoder layers were run again backwards")
-    computed: int = Field(description="positions computed: more than tokens by padding, fewer by shared starts")
-    processes: int = Field(ge=1, description="that shared the rows of every step")
-    seconds: float
-    tokens_per_second: float
-    peak_memory_bytes: int = Field(description="of the process that held most")
-    trainable_parameters: int
-    total_parameters: int
-    final_loss: float = Field(description="mean over the last tenth of the steps")
-    loss_curve: list[tuple[int, float]] = Field(description="(step, loss), at most 200 points")
 
 
 class Document(Record):

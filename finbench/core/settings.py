@@ -110,6 +110,7 @@ class Evaluation(Settings, _Subjects):
     look: Annotated[int, "Show so many prompts of each task with raw answers, before the long run."] = 0
     out: Annotated[Path, "Folder for scorecards and report."] = Path("scorecards")
     data_dir: Annotated[Path | None, DATA_DIR] = None
+    report: Annotated[str | Sequence[str], "Trackers that get the scores: trackio, wandb, mlflow, tensorboard."] = ()
     reports: bool = True  # of all cards in the folder
 
     def __post_init__(self) -> None:

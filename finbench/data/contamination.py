@@ -113,11 +113,11 @@ def of_tests(data_dir: Path | None = None) -> dict[str, list[str]]:
                     raise ValueError("a JSON object a line is expected")
             except (OSError, ValueError, RecursionError) as fault:
                 raise FinbenchError(f"{path} is torn ({fault}).", f"Import it again: {task.data}") from fault
-            found[task.set] = list(texts_of(rows))
+            found[task.set] = texts_of(rows)
     return found
 
 
-def texts_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def texts_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the rows of a test are known by. Of tasks of others without such columns: the one of longest texts."""
     questions = {str(row["question"]) for row in rows if row.get("question")}
     pages = any(row.get("document") for row in rows)
@@ -129,8 +129,7 @@ def texts_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         for row in rows:
             lengths.update({name: len(value) for name, value in row.items() if isinstance(value, str)})
         columns = [name for name, _ in lengths.most_common(1)]
-    for row in rows:
-        yield from (str(row[column]) for column in columns if row.get(column))
+    return [str(row[column]) for row in rows for column in columns if row.get(column)]
 
 
 def with_editions(found: Contamination, data_dir: Path | None = None) -> Contamination:

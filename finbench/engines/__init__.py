@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from finbench.engines.hf import HFEngine
     from finbench.engines.http import Endpoint, Refused, usable
     from finbench.engines.interface import Engine, Generated, Told
+    from finbench.engines.lm import TreeLM
     from finbench.engines.spending import Purse
 else:
     __getattr__ = face(__name__)
@@ -27,6 +28,7 @@ __all__ = [
     "Purse",
     "Refused",
     "Told",
+    "TreeLM",
     "hosted",
     "servable",
     "thinking",

@@ -46,7 +46,7 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
     after Ctrl-C, with every finished task kept.
     """
     quiet()
-    parsed = preflight.arguments(wanted.engine, wanted.arguments)
+    parsed, told = preflight.arguments(wanted.engine, wanted.arguments), preflight.reported(wanted.report)
     wanted = profiles.in_template(wanted)
     named = catalog.expand(wanted.named)
     if wanted.budget is not None and wanted.engine not in preflight.ENDPOINTS:
@@ -91,7 +91,9 @@ def evaluate(wanted: Evaluation) -> list[Scorecard]:
                 engine_run.release()
     if wanted.reports:
         write_reports(wanted.out)
-    return [cardfiles.read(path) for path in dict.fromkeys(written)]
+    cards = [cardfiles.read(path) for path in dict.fromkeys(written)]
+    told(cards, wanted.out)
+    return cards
 
 
 def _of_recipe(names: list[str]) -> list[Task]:

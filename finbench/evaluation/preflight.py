@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
@@ -13,7 +14,7 @@ from finbench.core import catalog, environment, paths
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
-from finbench.core.records import Bits, DType
+from finbench.core.records import Bits, DType, Scorecard
 from finbench.core.settings import Evaluation
 from finbench.engines import servable
 from finbench.engines.vllm import installation, memory
@@ -305,3 +306,13 @@ def _ready(one: Candidate, given: Mapping[str, Any]) -> Candidate:
         say(f"{one.subject.name} is merged for vLLM ({', '.join(how.reasons)}), once ...")
         merge(str(one.adapter), place, base=str(one.base.folder), dtype=dtype, onto="bf16")
     return replace(one, merged=place)
+
+
+def reported(stated: str | Sequence[str]) -> Callable[[Sequence[Scorecard], Path], None]:
+    """What hands cards of a folder to trackers; FinbenchError for one that is not known, or not installed."""
+    if not stated:
+        return lambda cards, folder: None
+    from finbench.cards import trackers  # takes the libraries' time
+
+    names = trackers.named(stated)
+    return lambda cards, folder: trackers.report_cards(names, cards, folder)

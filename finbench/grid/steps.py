@@ -170,6 +170,7 @@ class Schedule:
         """What a worker is told of a step, or of several scorings of a group."""
         first = steps[0]
         payload = {**first.payload, "kind": first.kind, "keys": [step.key for step in steps], "beside": []}
+        payload["report"] = self.sweep.report
         payload["name"] = first.name if len(steps) == 1 else f"{first.name} and {len(steps) - 1} more"
         if first.group:
             payload["folders"] = [folder for step in steps for folder in step.payload["folders"]]

@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue, field_validator
 from finbench.core import catalog, paths, taskcode
 from finbench.core.errors import FinbenchError, unknown
 from finbench.core.files import digest
-from finbench.core.records import Recipe
+from finbench.core.records import OwnData, Recipe
 from finbench.core.settings import Settings
 from finbench.core.strict import Record
 from finbench.data import own
@@ -87,6 +87,7 @@ class Sweep(Record):
     eval: CellSettings = CellSettings()
     needs: Needs = Needs()
     needs_of: list[Rule] = Field(default=[], description="the last rule that fits decides")
+    report: list[str] = Field(default=[], description="trackers that get every training and scorecard")
     retries: int = Field(default=2, ge=0, le=20, description="how often a step whose worker died is begun again")
 
 
@@ -119,6 +120,10 @@ def read(source: Path | str) -> Sweep:
     sweep = Sweep.parse(found, str(path))
     stated: list[Mapping[str, Any]] = [sweep.axes, sweep.common, *sweep.include, *sweep.exclude]
     recipes.check_keys(key for part in stated for key in part)
+    if sweep.report:
+        from finbench.cards import trackers  # takes the libraries' time
+
+        trackers.named(sweep.report)
     if sweep.tune:
         for axis in sweep.tune.over:
             if axis not in sweep.axes:
@@ -234,10 +239,11 @@ def rows_of(recipe: Recipe, data_dir: Path | None, known: dict[str, Any]) -> dic
         if name not in known:
             record = paths.data_dir(data_dir) / name / "dataset.json"
             known[name] = json.loads(record.read_text(encoding="utf-8")).get("sha256") if record.is_file() else None
-    for part in recipe.data:
+    held = [recipe.validation] if isinstance(recipe.validation, OwnData) else []
+    for part in (*recipe.data, *held):
         if part.source not in known:
             known[part.source] = own.locate(part.model_copy(update={"sha256": None})).sha256
     rows = {catalog.tasks()[task].set: known[catalog.tasks()[task].set] for task in recipe.tasks}
-    for number, part in enumerate(recipe.data):
+    for number, part in enumerate((*recipe.data, *held)):
         rows[f"own {number}"] = [known[part.source], part.model_dump(exclude={"source", "sha256"})]
     return rows

@@ -77,7 +77,9 @@ def _train(step: Mapping[str, Any]) -> dict[str, Any]:
         answer = {"lr": found.lr, "search": found.search.model_dump() if found.search else None}
     else:
         resume = (out / "checkpoints").is_dir()
-        made = train(recipe, out, data_dir=_data(step), resume=resume, processes=step["processes"])
+        made = train(
+            recipe, out, data_dir=_data(step), resume=resume, processes=step["processes"], report=step["report"]
+        )
         assert not isinstance(made, dict)
         answer = {"tokens_per_second": made.training.tokens_per_second, "memory": made.training.peak_memory_bytes}
     place.send(step["folder"])
@@ -86,6 +88,7 @@ def _train(step: Mapping[str, Any]) -> dict[str, Any]:
 
 def _score(step: Mapping[str, Any]) -> dict[str, Any]:
     """Score a base, or adapters of one base on one engine. The base's own card is there: it is not made again."""
+    from finbench.cards import trackers
     from finbench.evaluation import evaluate
     from finbench.models import adapters
 
@@ -107,6 +110,7 @@ def _score(step: Mapping[str, Any]) -> dict[str, Any]:
     )
     by_adapter = {card.subject.adapter: card for card in cards}
     wanted = [by_adapter[adapters.find(str(folder)).identity] for folder in here] if folders else cards
+    trackers.report_cards(trackers.named(step["report"]), wanted, out)
     return {
         "parts": [
             {

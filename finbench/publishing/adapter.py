@@ -19,8 +19,9 @@ from finbench.hub import SAFE_FILES, File, Kind
 from finbench.models import adapters, bases
 from finbench.models.adapters import AdapterFolder
 from finbench.publishing import modelcard
-from finbench.publishing.evidence import PICTURE, RECIPE, files_of, find
+from finbench.publishing.evidence import CURVES, PICTURE, RECIPE, files_of, find
 from finbench.publishing.licences import licence_of
+from finbench.training import curves
 
 # of an adapter that finbench did not make: what peft reads, and a tokenizer if it brings one
 _OF_PEFT = ["adapter_config.json", adapters.WEIGHTS, "tokenizer.json", "tokenizer_config.json", "tokenizer.model"]
@@ -85,6 +86,7 @@ def bundle(wanted: PushSettings, repo: str) -> Bundle:
         files.append(File("finbench.json", record.to_json().encode()))
         recipe = yaml.safe_dump(record.recipe.model_dump(exclude={"name"}), sort_keys=False)
         files.append(File(RECIPE, f"# finbench train recipe.yaml\n{recipe}".encode()))
+        files.append(File(CURVES, curves.picture(found.name, record.training).encode()))
     files += files_of([path for path, _ in [*own, *beside]], facts.cards)[0] + evidence.history
     if own:
         files.append(File(PICTURE, modelcard.plot(facts.cards, facts.base_cards, facts.tasks).encode()))

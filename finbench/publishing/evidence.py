@@ -24,6 +24,7 @@ from finbench.models.adapters import AdapterFolder
 
 CARDS, HISTORY = "finbench/scorecards", "finbench/history"
 PICTURE, RECIPE, ENTRIES = "finbench/scores.svg", "finbench/recipe.yaml", ".eval_results/finbench.yaml"
+CURVES = "finbench/training.svg"
 _MOST_CARDS = 200
 _LARGEST = 2**28  # bytes of all scorecards and samples beside an adapter; a card has half a megabyte
 _CARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,150}\.(json|samples\.jsonl\.zst)")
@@ -71,7 +72,7 @@ def find(found: AdapterFolder, named: Sequence[Path], repo: str) -> Evidence:
         if path not in remote:
             check(path)
     right = {p for p, card in remote.items() if _is_of(card, found.identity) or _is_base(card, conditions)}
-    owned = (f"{CARDS}/*", f"{own_history}/*", PICTURE, RECIPE, ENTRIES)
+    owned = (f"{CARDS}/*", f"{own_history}/*", PICTURE, CURVES, RECIPE, ENTRIES)
     return Evidence(own, beside, _history(repo, commit, [path for path in there if path not in right]), owned, commit)
 
 

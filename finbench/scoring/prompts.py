@@ -7,7 +7,7 @@ target delimiter and the gold answer.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,15 +211,39 @@ def _reasoned(text: str, wanted: str) -> str:
 
 def pair(lm_task: Any, doc: Mapping[str, Any], template: Template | None = None) -> tuple[str, str]:
     """(prompt, answer) to train on. The answer starts with the target delimiter, as lm-eval scores it."""
-    asked, answer = prompt(lm_task, doc, template), lm_task.doc_to_target(dict(doc))
-    if isinstance(asked, list):
-        asked = asked[gold_choice(lm_task, doc)]
-    elif isinstance(answer, int) and lm_task.config.doc_to_choice is not None:
-        answer = lm_task.doc_to_choice(dict(doc))[answer]
-    if isinstance(answer, list):
-        answer = answer[0]
+    made = prompt(lm_task, doc, template)
+    if isinstance(made, list):
+        made = made[gold_choice(lm_task, doc)]
     # under a chat template lm-eval uses no delimiter: the template's own assistant header precedes the answer
-    return asked, ("" if template else lm_task.config.target_delimiter) + str(answer)
+    return made, ("" if template else lm_task.config.target_delimiter) + gold_answer(lm_task, doc)
+
+
+def gold_answer(lm_task: Any, doc: Mapping[str, Any]) -> str:
+    """The right answer as text; of several, the first."""
+    answer = lm_task.doc_to_target(dict(doc))
+    if not lm_task.multiple_input and isinstance(answer, int) and lm_task.config.doc_to_choice is not None:
+        answer = lm_task.doc_to_choice(dict(doc))[answer]
+    return str(answer[0] if isinstance(answer, list) else answer)
+
+
+def asked(lm_task: Any, docs: Sequence[Mapping[str, Any]], template: Template | None = None) -> list[Any]:
+    """lm-eval Instances for any rows of the task, numbered in order, each asked once."""
+    return [
+        one
+        for number, doc in enumerate(docs)
+        for one in _built(lm_task, dict(doc), number, prompt(lm_task, doc, template), template, 1)
+    ]
+
+
+def _built(lm_task: Any, doc: Any, number: int, shown: Any, template: Template | None, repeats: int) -> list[Any]:
+    built = lm_task.construct_requests(
+        doc=doc,
+        ctx=shown,
+        metadata=(lm_task.config.task, number, repeats),
+        apply_chat_template=template is not None,
+        chat_template=template,
+    )
+    return built if isinstance(built, list) else [built]
 
 
 def requests(
@@ -234,14 +258,8 @@ def requests(
         lm_task.set_fewshot_seed(seed=lm_task.finbench_seed)  # the sampler has a state: each rendering starts it anew
     instances: list[Any] = []
     for doc_id, doc in lm_task.doc_iterator(rank=0, limit=limit, world_size=1):
-        built = lm_task.construct_requests(
-            doc=doc,
-            ctx=prompt(lm_task, doc, template, how),
-            metadata=(lm_task.config.task, doc_id, lm_task.config.repeats),
-            apply_chat_template=template is not None,
-            chat_template=template,
-        )
-        for one in built if isinstance(built, list) else [built]:
+        shown = prompt(lm_task, doc, template, how)
+        for one in _built(lm_task, doc, doc_id, shown, template, lm_task.config.repeats):
             generated = how.profile != "direct" and one.request_type == "generate_until"
             instances += _samples(one, how, seed) if generated else [one]
     return instances

@@ -1,9 +1,11 @@
 """A recipe in, an adapter out; rates searched, cost planned, adapters merged.
 
 Read in this order: ``recipes``, ``preparation`` (rows, steps), ``runner`` (the whole run), ``trainer`` (the loop),
-``loops`` and ``packing`` (how rows become passes). Beside them: ``encoding``, ``token_rows`` and ``own_rows`` (texts to
-rows of tokens), ``claims`` (whose a folder is), ``launch``, ``process`` and ``ranks`` (several processes), ``planning``
-with ``counting``, ``timing`` and ``shapes`` (what a run takes).
+``loops`` and ``packing`` (how rows become passes). Beside them: ``holdout``, ``validation`` and ``answering`` (rows
+held out: which, when, and what is answered), ``curves`` (a training shown), ``suited`` (defaults for base and rows),
+``encoding``, ``token_rows`` and ``own_rows`` (texts to rows of tokens), ``claims`` (whose a folder is), ``launch``,
+``process`` and ``ranks`` (several processes), ``planning`` with ``counting``, ``timing`` and ``shapes`` (what a run
+takes).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING
 from finbench.core.faces import face
 
 if TYPE_CHECKING:
-    from finbench.training import checkpoints, leaks, recipes
+    from finbench.training import checkpoints, curves, leaks, recipes
     from finbench.training.checking import CheckedData, check_data
     from finbench.training.found import Run, runs_in
     from finbench.training.launch import process_count
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from finbench.training.runner import train
     from finbench.training.shapes import shape_of
     from finbench.training.speedups import check_sharding
+    from finbench.training.suited import suit
     from finbench.training.trainer import Keeper, StepTrainer, stopping_gently
     from finbench.training.tuning import search_outline, tune
 else:
@@ -38,6 +41,7 @@ __all__ = [
     "check_data",
     "check_sharding",
     "checkpoints",
+    "curves",
     "leaks",
     "merge",
     "merge_in_words",
@@ -50,6 +54,7 @@ __all__ = [
     "search_outline",
     "shape_of",
     "stopping_gently",
+    "suit",
     "train",
     "tune",
 ]

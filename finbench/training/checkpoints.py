@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from finbench.core.errors import FinbenchError
@@ -62,22 +63,24 @@ def step_of(checkpoint: Path) -> int:
     return int(number) if number.isdigit() and number != checkpoint.name else -1
 
 
-def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest whole checkpoint of a run, and a line for each torn one that was passed over."""
+def newest(
+    folder: Path, lacking: Callable[[Path], str | None] = lambda checkpoint: None
+) -> tuple[Path | None, list[str]]:
+    """The newest whole checkpoint of a run, and a line for each that was passed over: torn, or ``lacking`` says why."""
     passed: list[str] = []
     found = [path for path in folder.glob("checkpoint-*") if step_of(path) >= 0]
     for checkpoint in sorted(found, key=step_of, reverse=True):
-        why = fault(checkpoint)
+        why = fault(checkpoint) or lacking(checkpoint)
         if why is None:
             return checkpoint, passed
         passed.append(f"{checkpoint.name} is not whole ({why}); passed over")
     return None, passed
 
 
-def prune(folder: Path) -> None:
-    """Remove all but the two newest whole checkpoints, and any torn one."""
+def prune(folder: Path, kept: Collection[int] = ()) -> None:
+    """Remove all but the two newest whole checkpoints and those of the steps that are to be ``kept``."""
     found = sorted((path for path in folder.glob("checkpoint-*") if step_of(path) >= 0), key=step_of, reverse=True)
     whole = [path for path in found if fault(path) is None][:2]
     for path in found:
-        if path not in whole:
+        if path not in whole and step_of(path) not in kept:
             shutil.rmtree(path, ignore_errors=True)

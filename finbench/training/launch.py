@@ -41,6 +41,7 @@ class Job(Record):
     loop: Loop
     checkpointed: bool
     parent: int
+    report: list[str]
 
 
 class ProcessEnd(Record):

@@ -14,12 +14,12 @@ import numpy as np
 from finbench.core import catalog
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Contamination, DataId, LearntData, Loop, Recipe
+from finbench.core.records import Contamination, DataId, LearntData, Loop, OwnData, Recipe
 from finbench.data import contamination, own
 from finbench.methods import Method, method_named, quantise
 from finbench.models import bases
 from finbench.scoring import prompts
-from finbench.training import batches, own_rows
+from finbench.training import batches, holdout, own_rows
 from finbench.training.encoding import Rendered, RowEncoder
 from finbench.training.token_rows import TokenWriter
 
@@ -50,6 +50,7 @@ class Prepared:
     contamination: Contamination
     passes: loops.Passes
     slower: str  # why the passes are not faster ones; empty where they are the fastest, or asked for
+    held: holdout.HeldOut | None = None
 
     @property
     def method(self) -> Method:
@@ -66,10 +67,10 @@ class Prepared:
         """What decides the weights."""
         return decisive(self.recipe, self.data, self.base.id.fingerprint)
 
-    def tokens(self, passes: loops.Passes, processes: int = 1) -> tuple[int, int]:
-        """(tokens without padding, positions computed) of the whole run, over all its processes."""
+    def tokens(self, passes: loops.Passes, processes: int = 1, steps: int | None = None) -> tuple[int, int]:
+        """(tokens without padding, positions computed) of the run, or its first ``steps``, over all its processes."""
         real = computed = 0
-        for step in self.sampler.first(self.steps):
+        for step in self.sampler.first(self.steps if steps is None else steps):
             rows = [self.rows[index] for index in step]
             real += sum(len(row.ids) for row in rows)
             computed += sum(passes.run(batches.share(rows, rank, processes)[0]) for rank in range(processes))
@@ -90,8 +91,10 @@ def decisive(recipe: Recipe, data: Sequence[DataId], fingerprint: str) -> dict[s
 
     How rows become forward passes, and where weights and own rows lie, is left out.
     """
+    own = recipe.validation
     return {
         **recipe.model_dump(exclude={"name", "search", "data", *_HOW}),
+        **({"validation": own.model_dump(exclude={"source"})} if isinstance(own, OwnData) else {}),
         "data": [part.digest for part in data],
         "weights": [part.weight for part in recipe.data],
         "base": fingerprint,
@@ -121,13 +124,15 @@ def prepare(
     tests = {} if select else contamination.of_tests(data_dir)
     if not select:  # the table of which an own benchmark was made may be among the rows
         own_tasks = {name: prompts.rows(one, "test") for name, one in lm_tasks.items() if catalog.own(name)}
-        tests |= {name: list(contamination.texts_of(docs)) for name, docs in own_tasks.items()}
+        tests |= {name: contamination.texts_of(docs) for name, docs in own_tasks.items()}
     index = contamination.Index(tests)
-    gathered = _Rows(recipe, base, tokenizer, None if select else index, select, tell)
+    chosen = _side(recipe, False, select) if isinstance(recipe.validation, float) else select
+    gathered = _Rows(recipe, base, tokenizer, None if select else index, chosen, tell)
+    surveys = [own.survey(own.locate(part)) for part in recipe.data]
     for name, lm_task in lm_tasks.items():
         gathered.take_task(name, lm_task)
-    for part in recipe.data:
-        gathered.take_own(own.survey(own.locate(part)))
+    for one in surveys:
+        gathered.take_own(one)
     rows = gathered.writer.rows(gathered.order)
     lengths = rows.lengths
     sampler = batches.StepSampler(lengths, recipe.batch_size, recipe.accumulate, recipe.seed)
@@ -137,11 +142,93 @@ def prepare(
     loop, slower = loops.choose(recipe, skeleton, max(lengths, default=0))
     vocabulary = skeleton.config.get_text_config().vocab_size
     passes = loops.Passes.of(recipe, loop, vocabulary, tokenizer.pad_token_id)
+    held = None
+    if recipe.validation is not None and select is None:
+        learnt = max(1, round(recipe.epochs * sum(lengths)))
+        recipe, held = _held(recipe, gathered, lm_tasks, surveys, tests, (learnt, steps))
     found = contamination.with_editions(index.counted(gathered.seen), data_dir)
     families = contamination.of_one_family(part.set for part in gathered.data)
     for line in (*contamination.warnings(found), *families):
         say(f"Warning: {line}")
-    return Prepared(recipe, base, rows, gathered.data, gathered.first_pair, sampler, steps, found, passes, slower)
+    return Prepared(recipe, base, rows, gathered.data, gathered.first_pair, sampler, steps, found, passes, slower, held)
+
+
+def _side(recipe: Recipe, held: bool, select: Select | None = None) -> Select:
+    """The rows of train that are learnt, or those held out, of those that ``select`` chooses."""
+
+    def chosen(name: str, count: int, known_by: Callable[[int], str]) -> Sequence[int]:
+        own = holdout.side(recipe, held, name, count, known_by)
+        if select is not None:
+            wanted = set(select(name, count, known_by))
+            own = [number for number in own if number in wanted]
+        if held and recipe.limit is not None:  # of so many rows, the share
+            assert isinstance(recipe.validation, float)
+            own = choose(own, min(len(own), max(1, round(recipe.validation * recipe.limit))), recipe.seed)
+        return own
+
+    return chosen
+
+
+def _held(
+    recipe: Recipe,
+    learnt: _Rows,
+    lm_tasks: dict[str, Any],
+    surveys: Sequence[own.Survey],
+    tests: dict[str, list[str]],
+    work: tuple[int, int],
+) -> tuple[Recipe, holdout.HeldOut]:
+    """(the recipe with the file pinned, if it is one; what the run validates on), all checked before the first step.
+
+    ``work``: tokens and steps of the training.
+    """
+    source, shown = recipe.validation, holdout.spoken(recipe)
+    for name, lm_task in lm_tasks.items():  # the tests of its own tasks, ranked or not
+        name = catalog.tasks()[name].set
+        tests = {**tests, name: [*tests.get(name, ()), *holdout.texts_of(lm_task, prompts.rows(lm_task, "test"))]}
+    texts = [text for name, docs in learnt.docs.items() for text in holdout.texts_of(lm_tasks[name], docs)]
+    sieve = holdout.Sieve(tests, texts, learnt.prompts)
+    plain = recipe.model_copy(update={"tasks": dict.fromkeys(recipe.tasks, 1.0)})  # each row once
+    select = _side(recipe, True) if isinstance(source, float) else None
+    taken = _Rows(plain, learnt.base, learnt.tokenizer, None, select, False, sieve)
+    if isinstance(source, OwnData):
+        found = own.survey(own.locate(source))
+        recipe = recipe.model_copy(update={"validation": source.model_copy(update={"sha256": found.located.sha256})})
+        taken.take_own(found)
+        sieve.refuse(shown)
+    else:
+        split = "validation" if source == "split" else "train"
+        without = [name for name, lm_task in lm_tasks.items() if not prompts.rows(lm_task, split)]
+        if without or not (lm_tasks or split == "train"):
+            what = f"{without[0]} has" if without else "Rows of your own have"
+            raise FinbenchError(f"{what} no validation split.", "Hold a share of train out: --validation 0.1")
+        for name, lm_task in lm_tasks.items():
+            taken.take_task(name, lm_task, split)
+        for found in surveys if split == "train" else ():
+            taken.take_own(found)
+        sieve.refuse(shown, (catalog.tasks()[name].set for name in lm_tasks if catalog.own(name)))
+    held = holdout.Sieve(
+        {}, [text for name, docs in taken.docs.items() for text in holdout.texts_of(lm_tasks[name], docs)], set()
+    )
+    if taken.docs and source == "split":  # rows of the user's own may be the very rows of the split
+        for found in surveys:
+            for turns, _ in found.contents():
+                held.fits(text for _, text in turns)
+        held.refuse(shown)
+    rows = list(taken.writer.rows(taken.order))
+    if not rows:
+        raise FinbenchError(
+            f"No row is left to validate on: all of {shown} hold test texts, or texts that are learnt.",
+            "Name other rows: --validation file.jsonl",
+        )
+    asked = []
+    if recipe.validate_on == "metric":
+        asked = [holdout.AskedTask(name, lm_tasks[name], docs) for name, docs in taken.docs.items() if docs]
+        holdout.check_metric(recipe, asked)
+    plan = holdout.schedule(recipe, rows, asked, *work)
+    each = max(1, plan.answered // len(asked)) if asked else 0
+    few = [replace(one, docs=choose(one.docs, min(each, len(one.docs)), recipe.seed)) for one in asked]
+    left, chosen = sieve.counts["any"], choose(rows, plan.rows, recipe.seed)
+    return recipe, holdout.HeldOut(shown, chosen, left, plan.every, plan.times, plan.work, few)
 
 
 class _Rows:
@@ -155,8 +242,12 @@ class _Rows:
         index: contamination.Index | None,
         select: Select | None,
         tell: bool,
+        sieve: holdout.Sieve | None = None,
     ) -> None:
         self.recipe, self.tokenizer, self.index, self.select, self.tell = recipe, tokenizer, index, select, tell
+        self.base, self.sieve = base, sieve
+        self.docs: dict[str, list[dict[str, Any]]] = {}  # of each task
+        self.prompts: set[int] = set()  # hashes of what own rows ask
         self.template = bases.chat_template(tokenizer, recipe.base) if recipe.chat else None
         self.longest = min(recipe.max_length, bases.context_length(base) or recipe.max_length)
         self.writer, self.encoder = TokenWriter(len(tokenizer)), RowEncoder(tokenizer)
@@ -170,14 +261,19 @@ class _Rows:
         limit = self.recipe.limit
         return choose(numbers, limit, self.recipe.seed) if limit is not None and limit < len(numbers) else numbers
 
-    def take_task(self, name: str, lm_task: Any) -> None:
-        """The train split of a task, each row as the task would ask it."""
-        docs = prompts.rows(lm_task, "train")
+    def take_task(self, name: str, lm_task: Any, split: str = "train") -> None:
+        """A split of a task, each row as the task would ask it."""
+        docs = prompts.rows(lm_task, split)
         if not docs:
             raise FinbenchError(
-                f"Task {name} has no train split to learn from.", "Choose a task that has: finbench tasks list"
+                f"Task {name} has no {split} split to learn from.", "Choose a task that has: finbench tasks list"
             )
         docs = [docs[number] for number in self._chosen(name, len(docs), lambda n: source_of(lm_task, docs[n]))]
+        if self.sieve:
+            docs = [doc for doc in docs if self.sieve.fits(contamination.fields(doc))]
+        self.docs[name] = docs
+        if not docs:
+            return
         for doc in docs if self.index else ():
             self.seen |= self.index.seen(contamination.fields(doc)) if self.index else set()
         pairs = [prompts.pair(lm_task, doc, self.template) for doc in docs]
@@ -205,6 +301,11 @@ class _Rows:
         own_rows.check_template(found, self.template)
         kept = np.flatnonzero(found.kept)
         asked = self._chosen(found.name, count, lambda number: f"{int(found.prompts[kept[number]]):016x}")
+        if self.sieve:
+            asked = self._sieved(found, {int(kept[number]): number for number in asked})
+            if not asked:
+                return
+        self.prompts.update(int(found.prompts[kept[number]]) for number in asked)
         chosen = None if len(asked) == count else kept[list(asked)].tolist()
         renderer = own_rows.Renderer.of(self.tokenizer, self.template, part.delimiter, recipe.base)
         made = own_rows.learn(
@@ -221,6 +322,15 @@ class _Rows:
         self.data.append(made.record(recipe))
         text, ((start, end), *_) = made.shown[0][0].text, made.shown[0][0].spans
         self.first_pair = self.first_pair or [text[:start], text[start:end]]
+
+    def _sieved(self, found: own.Survey, asked: dict[int, int]) -> list[int]:
+        """Those of ``asked`` (place among all rows -> number) that may be validated on."""
+        assert self.sieve is not None
+        fits = []
+        for place, (turns, _) in enumerate(found.contents()):
+            if place in asked and self.sieve.fits((text for _, text in turns), int(found.prompts[place])):
+                fits.append(asked[place])
+        return fits
 
 
 def source_of(lm_task: Any, doc: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ def _take_part(folder: Path, rank: int) -> None:
     environment.take_place()
     run = runner.prepare(job.recipe, job.data_dir).begun(job.loop, job.checkpointed)
     console.err.quiet = rank > 0
-    runner.work(run, job.out, job.resume)
+    runner.work(run, job.out, job.resume, job.report)
 
 
 def _redirect(log: Path, keep_errors: bool) -> None:

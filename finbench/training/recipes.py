@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -10,12 +11,15 @@ from typing import Any
 
 from finbench.core import catalog, owntasks, paths
 from finbench.core.errors import FinbenchError, near_misses, unknown
-from finbench.core.records import OwnData, Recipe, name_of_source
+from finbench.core.records import VALIDATION, OwnData, Recipe, name_of_source
 from finbench.data import own
 from finbench.methods import METHODS, Method, Tuner, method_named
 from finbench.training.synonyms import SYNONYMS, perhaps_an_option
 
-ALIASES = {"task": "tasks"}  # an option of the command line, or an axis of a sweep -> the recipe's own key
+ALIASES = {
+    "task": "tasks",
+    "validate": "validate_on",
+}  # an option of the command line, or an axis of a sweep -> the recipe's own key
 KEYS = tuple(key for key in (*Recipe.model_fields, *ALIASES) if key not in ("name", "search"))  # of such cells
 
 
@@ -34,10 +38,14 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
         changes["data"] = _own(changes["data"], mapped)
     if source is not None:
         path = _recipe_path(source)
-        stated, where = catalog.read_yaml(path), str(path)
+        stated, where = keyed(catalog.read_yaml(path)), str(path)
         _check_kind(stated, path)
         if "data" in stated:
             stated["data"] = _own(stated["data"], mapped, path.parent)
+        if "validation" in stated:
+            stated["validation"] = _validation(stated["validation"], mapped, path.parent)
+    if "validation" in changes:
+        changes["validation"] = _validation(changes["validation"], mapped)
     if set(changes) - {"seed", "search"}:
         stated.pop("search", None)  # another recipe than the one that was searched for
     chosen = {**stated, **changes}
@@ -54,6 +62,10 @@ def recipe(source: str | None = None, overrides: Mapping[str, Any] | None = None
         raise FinbenchError(
             "What should be trained? No task and no data are named.",
             "Add --task fpb or --data mine.jsonl, or name a recipe of: finbench zoo list",
+        )
+    if complete.get("validation") is None and (idle := [key for key in VALIDATION[1:] if chosen.get(key) is not None]):
+        raise FinbenchError(
+            f"{where}: {idle[0]} is about rows held out, and there are none.", "Add --validation 0.1, or leave it out."
         )
     complete["tasks"] = _weights(complete.get("tasks") or {})
     if complete.get("data") and "chat" not in chosen and any(map(_conversations, complete["data"])):
@@ -203,6 +215,27 @@ def _names(file: str, stated: Mapping[str, Any]) -> bool:
     """Whether ``--map`` means this source: as it is written, or by its name."""
     source = str(stated.get("source", ""))
     return file in (source, source.partition("@")[0], name_of_source(source))
+
+
+def _validation(stated: Any, mapped: Mapping[str, str] | None, folder: Path | None = None) -> Any:
+    """A share as a number, ``split``, or a source of own rows; ``folder``: where that is looked for."""
+    if isinstance(stated, str) and stated != "split":
+        with contextlib.suppress(ValueError):
+            return float(stated)
+    if isinstance(stated, bool) or (isinstance(stated, list) and len(stated) != 1):
+        raise FinbenchError(
+            f"validation: a share of train, split or one file is expected, got {stated!r}.", "Write validation: 0.1"
+        )
+    if stated is None or stated == "split" or isinstance(stated, int | float | OwnData):
+        return stated
+    [stated] = stated if isinstance(stated, list) else [stated]
+    source = {"source": stated} if isinstance(stated, str) else stated
+    its = {
+        key: column
+        for key, column in (mapped or {}).items()
+        if ":" not in key or _names(key.rpartition(":")[0], source)
+    }
+    return _own(stated, its, folder)[0]
 
 
 def _conversations(part: OwnData) -> bool:

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finbench.cards import model_card
+from finbench.cards import model_card, trackers
 from finbench.core import environment
 from finbench.core.console import err, progress, quiet, say
 from finbench.core.errors import FinbenchError, Interrupted
 from finbench.core.files import write_atomic, writing
-from finbench.core.records import Adapter, BaseModelId, LearntData, Recipe, Training, Truncation, name_of_source
+from finbench.core.records import (
+    Adapter,
+    BaseModelId,
+    LearntData,
+    OwnData,
+    Recipe,
+    Training,
+    Truncation,
+    name_of_source,
+)
 from finbench.methods import Cut, Start
 from finbench.models import adapters, bases
 from finbench.training import batches, checkpoints, claims, launch, merging, planning, ranks, speedups
@@ -40,21 +51,23 @@ def train(
     resume: bool = False,
     dry_run: bool = False,
     processes: int = 1,
+    report: str | Sequence[str] = (),
 ) -> Adapter | dict[str, Any]:
     """Train the adapter that ``recipe`` describes into the folder ``out``; return its record.
 
     The same recipe with a finished ``out`` is not trained again. With ``resume``, a run that was killed goes on
     from its newest whole checkpoint and ends in the same weights as one that was not. With ``dry_run`` nothing
     is trained: what would be is returned. Each of ``processes`` takes its share of every step's rows, on a GPU of its
-    own where there are any: the same steps, by sums in another order.
+    own where there are any: the same steps, by sums in another order. ``report``: trackers that get what is logged.
 
     Raises Interrupted after Ctrl-C, with a checkpoint written; FinbenchError for faults of recipe, data, base or
     disk, before the first step wherever possible.
     """
     quiet()
     launch.check(processes)
+    told = trackers.named(report)
     if environment.processes() > 1:
-        return _take_part(recipe, out, data_dir, resume, dry_run)
+        return _take_part(recipe, out, data_dir, resume, dry_run, told)
     run = _decided(recipe, data_dir, processes)
     if dry_run:
         return _outline(run, processes)
@@ -72,10 +85,11 @@ def train(
                 loop=run.passes.loop,
                 checkpointed=run.passes.checkpointed,
                 parent=os.getpid(),
+                report=told,
             )
             launch.together(job, out / "checkpoints" / "ranks", processes)
         else:
-            work(run, out, resume)
+            work(run, out, resume, told)
         environment.release_memory()
         made = adapters.record(out)
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
@@ -83,7 +97,7 @@ def train(
 
 
 def _take_part(
-    recipe: Recipe, out: Path, data_dir: Path | None, resume: bool, dry_run: bool
+    recipe: Recipe, out: Path, data_dir: Path | None, resume: bool, dry_run: bool, report: Sequence[str]
 ) -> Adapter | dict[str, Any]:
     """``train`` in one of the processes that torchrun started, on one machine or several: the first one writes."""
     processes, first = environment.processes(), environment.rank() == 0
@@ -105,7 +119,7 @@ def _take_part(
         with ranks.refusing_together():
             claims.check_shared(out, text if loop else "")
         if loop:
-            work(run.begun(loop, run.passes.checkpointed), out, resume)
+            work(run.begun(loop, run.passes.checkpointed), out, resume, report)
         else:
             ranks.part()
         environment.release_memory()
@@ -146,33 +160,52 @@ def _outline(run: Prepared, processes: int) -> dict[str, Any]:
         "computed": computed,
         "first_pair": run.first_pair,
         "contamination": run.contamination.model_dump(),
+        "validation": run.held.outline() if run.held else None,
     }
 
 
-def work(run: Prepared, out: Path, resume: bool) -> None:
+def work(run: Prepared, out: Path, resume: bool, report: Sequence[str] = ()) -> None:
     """Train, as one of the processes of a run that owns ``out``; the first one saves the adapter."""
+    from finbench.training import answering, curves, validation
+
     folder, processes = out / "checkpoints", environment.processes()
     with planning.explained(run, processes), ranks.parting():
         with ranks.refusing_together(), planning.explained(run, processes):  # they wait for one that reads for all
             model, tokenizer = begin(run, run.dtype)
-        checkpoint, passed = checkpoints.newest(folder) if resume else (None, [])
+        lacking = functools.partial(validation.lacking, run)
+        checkpoint, passed = checkpoints.newest(folder, lacking) if resume else (None, [])
         checkpoint = ranks.gathered(checkpoint)[0]
         for line in passed:
             say(line)
         if checkpoint:
             say(f"Resuming after step {checkpoints.step_of(checkpoint)} of {run.steps}.")
-        trainer, watch = fit(run, model, tokenizer, folder, checkpoint)
-        if environment.rank() == 0:
-            _save(run, model, tokenizer, _measure(run, model, trainer, watch), out)
+        first = environment.rank() == 0
+        samples = answering.shown(run, model, tokenizer) if first else []
+        known = trackers.facts(recipe=_placeless(run).model_dump(), base=run.base.id.model_dump(), rows=len(run.rows))
+        logs = out.parent / "tensorboard"
+        told = [trackers.Tracker(name, run.recipe.name, known, folder, logs) for name in report]
+        trainer, watch = fit(run, model, tokenizer, folder, checkpoint, told)
+        if first:
+            measured = _measure(run, model, trainer, watch)
+            adapter = _save(run, model, tokenizer, measured, out)
+            samples = answering.shown(run, model, tokenizer, samples)
+            curves.write(adapter, trainer.state.log_history, samples, out)
+            _finish(adapter, out)
         trainer.release()
 
 
 def fit(
-    run: Prepared, model: Any, tokenizer: Any, folder: Path, checkpoint: Path | None = None
+    run: Prepared,
+    model: Any,
+    tokenizer: Any,
+    folder: Path,
+    checkpoint: Path | None = None,
+    told: Sequence[trackers.Tracker] = (),
 ) -> tuple[AnswerTrainer, TrainingWatch]:
     """Train ``model`` in place, with checkpoints in ``folder``; go on from ``checkpoint`` if there is one."""
     from finbench.training import loops, packing
     from finbench.training.trainer import AnswerTrainer, TrainingWatch, arguments, stopping_gently
+    from finbench.training.validation import Validator, ended
 
     recipe, passes = run.recipe, run.passes
     with contextlib.ExitStack() as around, progress() as bar:
@@ -198,13 +231,22 @@ def fit(
         trainer.kernel = packing.kernel(model, run.dtype) if passes.loop != "padded" else ""
         if trainer.kernel and model.device.type != "cpu":
             say(f"Attention of packed rows: {trainer.kernel}.")
-        with stopping_gently(watch), passes.at_work(model), writing(folder):
-            if checkpoint and checkpoints.step_of(checkpoint) == run.steps:
+        validator = Validator(run, run.held, trainer, tokenizer) if run.held else None
+        for callback in told:  # before who validates, whose first numbers they get
+            trainer.add_callback(callback)
+            around.callback(callback.close)
+        if validator:
+            trainer.add_callback(validator)
+        with stopping_gently(watch), trainer.at_work(), writing(folder):
+            if checkpoint and ended(run, checkpoint):
                 trainer.restore(checkpoint)
             else:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            done = trainer.state.global_step == run.steps or bool(validator and validator.history.over)
+            if validator and done:
+                trainer.validated = validator.record(validator.choose(folder))
         trainer.part()
-    if watch.interrupted and trainer.state.global_step < run.steps:
+    if watch.interrupted and not done:
         raise Interrupted(
             f"Stopped after step {trainer.state.global_step} of {run.steps}; everything so far is in {folder}.",
             "Go on with the same command and --resume.",
@@ -240,14 +282,16 @@ def begin(run: Prepared, dtype: Any) -> tuple[Any, Any]:
 
 def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingWatch) -> Training:
     processes = trainer.accelerator.num_processes
-    real, computed = run.tokens(trainer.passes, processes)
+    steps, validation = int(trainer.state.global_step), trainer.validated
+    real, computed = run.tokens(trainer.passes, processes, steps)
+    seconds = max(watch.seconds - (validation.seconds if validation else 0), 1e-9)
     curve = [(entry["step"], round(entry["loss"], 6)) for entry in trainer.state.log_history if "loss" in entry]
     last = curve[-max(1, len(curve) // 10) :]  # one batch says little
     stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
     return Training(
         rows=len(run.rows),
-        steps=run.steps,
-        epochs=run.recipe.epochs,
+        steps=steps,
+        epochs=run.recipe.epochs if steps == run.steps else round(run.recipe.epochs * steps / run.steps, 4),
         tokens=real,
         padding=max(0.0, 1 - real / computed),
         loop=trainer.passes.loop,
@@ -256,17 +300,18 @@ def _measure(run: Prepared, model: Any, trainer: AnswerTrainer, watch: TrainingW
         computed=computed,
         processes=processes,
         seconds=round(watch.seconds, 2),
-        tokens_per_second=round(real / watch.seconds, 1),
+        tokens_per_second=round(real / seconds, 1),
         peak_memory_bytes=trainer.peak,
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=bases.parameter_count(model),
         final_loss=round(sum(loss for _, loss in last) / len(last), 6),
         loss_curve=curve[::stride],
+        validation=validation,
     )
 
 
-def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Path) -> None:
-    """Write the adapter folder: weights first, ``finbench.json`` last, which says that the rest is whole."""
+def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Path) -> Adapter:
+    """Write the adapter folder but for what says that it is whole: ``_finish``."""
     recipe, base, method, dtype = run.recipe, run.base, run.method, str(run.dtype).removeprefix("torch.")
     trained = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     bad = [name for name, tensor in trained.items() if not tensor.isfinite().all()]
@@ -303,6 +348,11 @@ def _save(run: Prepared, model: Any, tokenizer: Any, measured: Training, out: Pa
         for path in sorted(staging.iterdir()):
             path.chmod(0o644)
             path.replace(out / path.name)
+    return adapter
+
+
+def _finish(adapter: Adapter, out: Path) -> None:
+    """The card, and last ``finbench.json``, which says that the rest is whole."""
     write_atomic(out / "README.md", model_card(adapter))
     write_atomic(out / "finbench.json", adapter.to_json())
 
@@ -315,7 +365,10 @@ def _placeless(run: Prepared) -> Recipe:
         for part, known in zip(run.recipe.data, own, strict=True)
     ]
     base = run.base.id.alias if run.base.id.source == "folder" else run.recipe.base
-    return run.recipe.model_copy(update={"base": base, "data": named})
+    changes: dict[str, Any] = {"base": base, "data": named}
+    if isinstance(held := run.recipe.validation, OwnData):
+        changes["validation"] = held.model_copy(update={"source": name_of_source(held.source)})
+    return run.recipe.model_copy(update=changes)
 
 
 def _at_commit(source: str, known: LearntData) -> str:

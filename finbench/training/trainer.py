@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,9 +25,10 @@ from transformers.trainer_callback import PrinterCallback, TrainerState
 from finbench.core import environment
 from finbench.core.console import say
 from finbench.core.errors import FinbenchError
-from finbench.core.records import Recipe
+from finbench.core.records import Recipe, Validation
 from finbench.methods import method_named
 from finbench.training import batches, checkpoints, launch, loops, speedups
+from finbench.training.curves import running
 
 ELAPSED = "finbench-elapsed.json"  # in a checkpoint: seconds of training up to it
 METHOD = "finbench-method.safetensors"  # in a checkpoint: what the method remembers beside weights and optimiser
@@ -60,9 +62,13 @@ class StepTrainer(Trainer):
         if self.method and held.is_file():
             self.method.restore(self.model, load_file(held))
 
+    def load_weights(self, checkpoint: Path) -> None:
+        """The weights of a checkpoint, and what the method remembers there."""
+        self._load_from_checkpoint(str(checkpoint))
+
     def restore(self, checkpoint: Path) -> None:
         """Load a run that ended: Trainer itself would take one step more where that was in the middle of an epoch."""
-        self._load_from_checkpoint(str(checkpoint))
+        self.load_weights(checkpoint)
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         if self.watch:
             self.watch.on_train_begin(self.args, self.state, self.control)
@@ -84,6 +90,7 @@ class AnswerTrainer(StepTrainer):
     ) -> None:
         self.recipe, self.sampler, self.passes = recipe, sampler, passes
         super().__init__(method_named(recipe.method), recipe, watch, **arguments)
+        self.validated: Validation | None = None  # what held-out rows said, when training is over
         self.kernel = ""  # by which packed rows attend
         self.peak = 0  # bytes that the process with most has held, when training is over
         if self.accelerator.num_processes > 1:  # they draw from the same seed; this makes sure that they start alike
@@ -98,6 +105,29 @@ class AnswerTrainer(StepTrainer):
         """
         super().create_accelerator_and_postprocess()
         self.accelerator.prepare_model = functools.partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Inside, the model runs as the loop needs it, but where it is ``resting``."""
+        with contextlib.ExitStack() as self.working:
+            self.working.enter_context(self.passes.at_work(self.model))
+            yield
+
+    @contextlib.contextmanager
+    def resting(self) -> Iterator[None]:
+        """Inside, the model is what it is outside of training."""
+        self.working.close()
+        try:
+            yield
+        finally:
+            self.working.enter_context(self.passes.at_work(self.model))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As transformers does, with speed and memory beside each loss."""
+        if "loss" in logs and self.watch:
+            held = environment.memory_now()
+            logs |= {"tokens_per_second": round(self.watch.pace(), 1), "memory_gb": round(held / 1e9, 3)}
+        super().log(logs, start_time)
 
     def trained(self) -> list[Any]:
         """The tensors that train."""
@@ -221,6 +251,8 @@ class Keeper(TrainerCallback):
         self.interrupted = False
         self.started = time.monotonic()
         self.tokens = 0  # without padding, since this process began to train
+        self.kept: set[int] = set()  # steps whose checkpoints stay
+        self.paced = (self.started, 0)  # when ``pace`` was asked, and tokens by then
         self.earlier = 0.0  # seconds that the run had taken before it was stopped and resumed
 
     @property
@@ -228,8 +260,15 @@ class Keeper(TrainerCallback):
         """Seconds of training of the whole run, over all its resumptions."""
         return self.earlier + time.monotonic() - self.started
 
+    def pace(self) -> float:
+        """Tokens a second since it was last asked."""
+        (began, before), now = self.paced, time.monotonic()
+        self.paced = (now, self.tokens)
+        return (self.tokens - before) / max(now - began, 1e-9)
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.started = time.monotonic()
+        self.paced = (self.started, self.tokens)
         note = self.folder / f"checkpoint-{self.before + state.global_step}" / ELAPSED
         if self.before + state.global_step and note.is_file():
             self.earlier = float(json.loads(note.read_text())["seconds"])
@@ -251,7 +290,7 @@ class Keeper(TrainerCallback):
                 f"Use a smaller learning rate than {self.lr:g}: {self.slower.format(self.lr / 4)}",
             )
         speed = self.tokens / max(self.seconds - self.earlier, 1e-9)
-        self.bar.update(self.task, completed=step, note=f"loss {loss:.3f}  {speed:,.0f} tok/s")
+        self.bar.update(self.task, completed=step, note=f"{running(state.log_history)}  {speed:,.0f} tok/s")
 
     def held(self, model: Any) -> dict[str, Any]:
         """Tensors that a checkpoint needs beside weights and optimiser."""
@@ -266,7 +305,7 @@ class Keeper(TrainerCallback):
             save_file({key: tensor.contiguous() for key, tensor in held.items()}, staging / METHOD)
         (staging / ELAPSED).write_text(json.dumps({"seconds": self.seconds}) + "\n")
         checkpoints.publish(staging, self.folder / f"checkpoint-{self.before + state.global_step}")
-        checkpoints.prune(self.folder)
+        checkpoints.prune(self.folder, self.kept)
 
 
 class TrainingWatch(Keeper):

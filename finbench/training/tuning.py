@@ -136,7 +136,8 @@ def _rows(
 
 def _untouched(recipe: Recipe, **changes: Any) -> Recipe:
     """The recipe for a trial: rows are chosen by ``_side``, and nothing is written on the way."""
-    return recipe.model_copy(update={"limit": None, "save_every": NEVER, "search": None, **changes})
+    unseen = {"validation": None, "validate_on": "loss", "validate_every": "auto", "select": "best", "patience": None}
+    return recipe.model_copy(update={"limit": None, "save_every": NEVER, "search": None, **unseen, **changes})
 
 
 def _side(recipe: Recipe, side: Literal["held", "train"], share: float) -> preparation.Select:

@@ -30,6 +30,15 @@ def trained(adapter: Adapter, folder: Path, base: str) -> None:
     seen = f"{run.rows:,} rows, {run.steps:,} steps, {run.tokens:,} tokens ({100 * run.padding:.1f} % padding)"
     speed = f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s"
     put(f"{seen}; {speed}; loss {run.loss_curve[0][1]:.3f} -> {run.final_loss:.3f}", wrap=True)
+    if held := run.validation:
+        share = 100 * held.seconds / max(run.seconds, 1e-9)
+        put(f"Kept: {escape(held.as_text)}.", wrap=True)
+        put(
+            f"Validation: {len(held.curve)} times, {held.seconds:.1f} s, {share:.1f} % of the training."
+            + (f" {held.left_out:,} rows were left out: they hold test or train texts." if held.left_out else ""),
+            wrap=True,
+        )
+    put(f"Curves: {escape(str(folder / 'training.html'))}")
     reference = str(folder) if "/" in str(folder) else f"./{folder}"
     named = "" if base in catalog.bases() else f" --base {shlex.quote(base)}"
     own = (catalog.own(task) for task in adapter.recipe.tasks)
@@ -138,10 +147,19 @@ def planned(plan: Mapping[str, Any], folder: Path) -> None:
         "steps": f"{plan['steps']:,} of {batch} rows, {recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'}",
         "tokens": f"{plan['tokens']:,}; computed {plan['computed'] / plan['tokens']:.1%} of them, {plan['loop']}",
         **({"checkpointing": "every layer's activations"} if plan["gradient_checkpointing"] else {}),
+        **({"validation": _validation(plan["validation"])} if plan["validation"] else {}),
     }
     put_facts(columned("", ""), shown)
     out.print("\n[dim]first row, prompt and answer[/]")
     put("".join(plan["first_pair"]), markup=False)
+
+
+def _validation(held: Mapping[str, Any]) -> str:
+    left = f", {held['left_out']:,} left out" if held["left_out"] else ""
+    return (
+        f"{held['measure']} on {held['rows']:,} rows of {held['source']}{left}, every {held['every']:,} steps, "
+        f"{held['times']:,} times: about {held['work']:.0%} of the work"
+    )
 
 
 def costs(plan: dict[str, Any]) -> None:

@@ -1,0 +1,131 @@
+"""Answers of a model in training: three before and after, and those that a task's own metric is computed of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from finbench.core.console import say
+from finbench.core.errors import reason
+from finbench.core.strict import Record
+from finbench.engines import TreeLM
+from finbench.scoring import prompts
+from finbench.training import ranks
+from finbench.training.batches import TrainingRow
+from finbench.training.holdout import AskedTask
+
+if TYPE_CHECKING:
+    from finbench.training.preparation import Prepared
+
+_ROOM = 16  # tokens that an answer may have beyond the longest right one
+_LONGEST = 96  # of a sample
+
+
+class SampleAnswer(Record):
+    """A row, its right answer, and what the model said before and after training."""
+
+    prompt: str
+    right: str
+    before: str
+    after: str = ""
+
+
+class Answerer:
+    """The engine of ``finbench eval`` around a model in training, which must not be at work in a loop of ours."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        model.eval()
+        self.lm = TreeLM(pretrained=model, tokenizer=tokenizer, batch_size=8)
+
+    def samples(self, rows: Sequence[TrainingRow]) -> list[str]:
+        """What the model says to the prompts of some rows, greedily."""
+        limit = min(_LONGEST, max(row.answer for row in rows) + _ROOM)
+        said: dict[int, list[int]] = {}
+        ends = self.lm.ends()
+        self._changed()
+        if self.lm.slow:
+            return [self._plainly(row.ids[: row.prompt], limit) for row in rows]
+        asked = [row.ids[: row.prompt][-(self.lm.max_length - limit) :] for row in rows]
+        self.lm.continued(asked, limit, lambda found: found[-1] in ends, said.update)
+        return [self._text(said[number]) for number in range(len(rows))]
+
+    def _plainly(self, ids: list[int], limit: int) -> str:
+        import torch
+
+        given = torch.tensor([ids], device=self.lm.device)
+        out = self.lm.model.generate(input_ids=given, max_new_tokens=limit, do_sample=False)
+        return self._text(out[0, len(ids) :].tolist())
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.lm.tok_decode(ids, skip_special_tokens=True)).strip()
+
+    def metric(self, asked: Sequence[AskedTask], template: Callable[..., str] | None) -> float:
+        """The mean of the tasks' main metrics on these rows, which several processes share.
+
+        An answer ends after the longest right one and some tokens more: the rest of a model that has not learnt yet
+        when to end would take longer than the training.
+        """
+        self._changed()
+        values = []
+        for one in asked:
+            instances = prompts.asked(one.lm_task, one.docs, template)
+            rights = [prompts.gold_answer(one.lm_task, doc) for doc in one.docs]
+            longest = max(len(self.lm.tok_encode(right)) for right in rights)
+            for instance in instances:
+                if instance.request_type == "generate_until":
+                    text, how = instance.args
+                    room = min(int(how.get("max_gen_toks", self.lm.max_gen_toks)), longest + _ROOM)
+                    instance.arguments = (text, {**how, "max_gen_toks": room})
+            values.append(self._value(one, instances))
+        return sum(values) / len(values)
+
+    def _value(self, one: AskedTask, instances: Sequence[Any]) -> float:
+        from finbench.core import environment
+
+        rank, world = environment.rank(), environment.processes()
+        mine = {number for number, part in enumerate(instances) if part.doc_id % world == rank}
+        numbers = sorted(mine)
+        found: Mapping[int, Any] = {}
+        if numbers:
+            kind = instances[numbers[0]].request_type
+            answers = getattr(self.lm, kind)([instances[number] for number in numbers], disable_tqdm=True)
+            found = dict(zip(numbers, answers, strict=True))
+        for part in ranks.gathered(found):
+            for number, answer in part.items():
+                instances[number].resps = [answer]
+        return one.value(instances)
+
+    def _changed(self) -> None:
+        self.lm.model.eval()
+        self.lm.changed()
+
+
+def before(model: Any, tokenizer: Any, rows: Sequence[TrainingRow]) -> list[SampleAnswer]:
+    """What a model says to some rows before it is trained, or gets the weights of a checkpoint."""
+    said = Answerer(model, tokenizer).samples(rows)
+    made = []
+    for row, answer in zip(rows, said, strict=True):
+        prompt = tokenizer.decode(row.ids[: row.prompt], skip_special_tokens=True)
+        (start, end), *_ = row.spans
+        right = tokenizer.decode(row.ids[start:end], skip_special_tokens=True).strip()
+        made.append(SampleAnswer(prompt=prompt, right=right, before=answer))
+    return made
+
+
+def after(made: Sequence[SampleAnswer], model: Any, tokenizer: Any, rows: Sequence[TrainingRow]) -> list[SampleAnswer]:
+    """The same rows, with what the model says now."""
+    said = Answerer(model, tokenizer).samples(rows) if made else []
+    return [one.model_copy(update={"after": answer}) for one, answer in zip(made, said, strict=True)]
+
+
+def shown(run: Prepared, model: Any, tokenizer: Any, made: Sequence[SampleAnswer] | None = None) -> list[SampleAnswer]:
+    """Answers to three rows before the first step, or after the last; none of a base in shards. It is no result."""
+    every = run.held.rows if run.held else run.rows
+    if run.recipe.sharding != "none":
+        return []
+    rows = [every[at] for at in dict.fromkeys((0, len(every) // 2, len(every) - 1))]
+    try:
+        return before(model, tokenizer, rows) if made is None else after(made, model, tokenizer, rows)
+    except Exception as fault:  # noqa: BLE001  a page without samples is no reason to end a training
+        say(f"No sample answers: {reason(fault)}")
+        return []

@@ -1,0 +1,231 @@
+"""Rows that are held out of a training: which they are, that no test or train row is among them, how often they count.
+
+A share is taken out of train by source, so that no text is on both sides. What a held-out row shares with a test of the
+suite or with a row that is learnt is looked for as contamination is: in a file it is refused, else the row is left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from finbench.core import catalog, paths
+from finbench.core.errors import FinbenchError
+from finbench.core.files import digest
+from finbench.core.records import OwnData, Recipe, name_of_source
+from finbench.data import contamination
+from finbench.scoring import metrics, prompts, sample_rows
+from finbench.training.batches import TrainingRow
+
+MOST = 0.1  # of the training's work, where validate_every is auto
+ANSWERED = 64  # rows that are answered for a metric, of all tasks together
+_FORWARD = 0.5  # of the work of a step, forward and backward through frozen weights, that its forward part is
+_DECODED = 8  # tokens of a forward pass that take as long as one that is generated, many answers side by side
+_FEWEST, _OFTEN = 5, 20  # validations of a run that auto aims at
+_LEAST = 8  # rows
+_SAMPLE = "finbench-validation"
+
+
+@dataclass(frozen=True)
+class AskedTask:
+    """Rows of a task that are answered: its lm-eval task, its main metric, and the rows."""
+
+    name: str
+    lm_task: Any
+    docs: list[dict[str, Any]]
+
+    @property
+    def main(self) -> str:
+        """The task's main metric."""
+        return catalog.tasks()[self.name].main_metric
+
+    def value(self, instances: Sequence[Any]) -> float:
+        """The main metric of answered requests, by the task's own scorer and aggregation."""
+        choice = catalog.tasks()[self.name].form == "choice"
+        _, values = sample_rows(self.lm_task, instances, choice=choice, restricted=False)
+        return float(self.lm_task.aggregation()[self.main](values[self.main]))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a run validates on. ``work``: expected cost, as a share of the training's own."""
+
+    source: str
+    rows: list[TrainingRow]
+    left_out: int
+    every: int
+    times: int
+    work: float
+    asked: list[AskedTask] = field(default_factory=list)
+
+    @property
+    def measure(self) -> str:
+        """What decides which step is best."""
+        names = list(dict.fromkeys(one.main for one in self.asked))
+        return ", ".join(names) if names else "loss"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether less of it is better."""
+        return not self.asked or self.asked[0].main in metrics.lower_is_better(self.asked[0].name)
+
+    @property
+    def digest(self) -> str:
+        """Of the rows."""
+        return digest([[row.ids, row.answer, row.silent] for row in self.rows])
+
+    def outline(self) -> dict[str, Any]:
+        """For a dry run."""
+        return {
+            "source": self.source,
+            "rows": len(self.rows),
+            "left_out": self.left_out,
+            "measure": self.measure,
+            "every": self.every,
+            "times": self.times,
+            "work": round(self.work, 4),
+        }
+
+
+def is_held(source: str, share: float, seed: int, salt: str = _SAMPLE) -> bool:
+    """Whether rows of this source are held out, by a salted hash."""
+    number = int.from_bytes(hashlib.sha256(f"{salt}-{seed}:{source}".encode()).digest()[:8], "big")
+    return number < share * 2**64
+
+
+def side(recipe: Recipe, held: bool, name: str, count: int, known_by: Callable[[int], str]) -> list[int]:
+    """Numbers of the rows that are learnt, or held out, where ``validation`` is a share of train."""
+    share = recipe.validation
+    assert isinstance(share, float)
+    normal = paths.helper("sets").splits.signed
+    found = [number for number in range(count) if is_held(str(normal(known_by(number))), share, recipe.seed) is held]
+    if not found:
+        raise FinbenchError(
+            f"{name} has too few train rows ({count}) to hold {share:g} of them out.",
+            "Name rows to validate on: --validation file.jsonl, or validation: split",
+        )
+    return found
+
+
+@dataclass
+class Sieve:
+    """Says of held-out rows whether they hold a test text, or a text that is learnt, and counts those that do."""
+
+    tests: Mapping[str, Iterable[str]]
+    learnt: Iterable[str]
+    prompts: set[int]  # hashes of what own rows that are learnt ask
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.index = contamination.Index({**self.tests, "": self.learnt})
+
+    def fits(self, texts: Iterable[str], asked: int | None = None) -> bool:
+        """Whether a row of these texts may be validated on; ``asked``: the hash of an own row's prompt."""
+        hit = {self.index.tests[number][0] for number in self.index.seen(texts)}
+        if asked is not None and asked in self.prompts:
+            hit.add("")
+        self.counts.update(hit)
+        self.counts["any"] += bool(hit)
+        return not hit
+
+    def refuse(self, source: str, sets: Iterable[str] | None = None) -> None:
+        """Refuse rows that hold a test text of ``sets`` (None: of any, or a text that is learnt)."""
+        found = {name: count for name, count in self.counts.items() if name != "any" and count}
+        if sets is not None:
+            found = {name: count for name, count in found.items() if name in set(sets)}
+        if not found:
+            return
+        told = [f"{count:,} are train rows" if not name else f"{count:,} are test rows of {name}"
+                for name, count in found.items()]  # fmt: skip
+        raise FinbenchError(
+            f"Of the rows to validate on ({source}), {', '.join(told)}.",
+            "Take them out of the file, or hold a share of train out: --validation 0.1",
+        )
+
+
+def texts_of(lm_task: Any, docs: Sequence[dict[str, Any]]) -> list[str]:
+    """The texts by which rows of a task are known."""
+    return contamination.texts_of(docs) or [prompts.shown(lm_task, doc) for doc in docs]
+
+
+def spoken(recipe: Recipe) -> str:
+    """What rows are validated on, for people and records: no local path."""
+    if isinstance(recipe.validation, OwnData):
+        return name_of_source(recipe.validation.source)
+    if recipe.validation == "split":
+        return "the tasks' validation split"
+    return f"train ({100 * float(recipe.validation or 0):g} % held out)"
+
+
+def schedule(
+    recipe: Recipe, rows: Sequence[TrainingRow], asked: Sequence[AskedTask], learnt: int, steps: int
+) -> ValidationPlan:
+    """How often, and on how many rows, ``learnt`` being the tokens that the training learns from.
+
+    By tokens and not by the clock, so that a run that is resumed validates at the same steps. With ``auto`` five
+    validations at least: where these would take more than a tenth, of fewer rows.
+    """
+    each = _FORWARD * sum(len(row.ids) for row in rows) / len(rows)  # of a row, in tokens of training
+    count = len(rows)
+    answered = min(ANSWERED, count) if asked else 0
+    answer = each + _DECODED * _FORWARD * max(row.answer for row in rows)
+    if recipe.validate_every != "auto":
+        every = min(recipe.validate_every, steps)
+        times = math.ceil(steps / every) + 1
+    else:
+        affordable = MOST * learnt / (count * each + answered * answer)
+        few = min(1.0, affordable / (_FEWEST + 1))
+        count = min(count, max(_LEAST, int(few * count)))
+        answered = min(answered, max(_LEAST, int(few * answered)))
+        every = math.ceil(steps / min(max(int(affordable) - 1, _FEWEST), _OFTEN, steps))
+        times = math.ceil(steps / every) + 1  # and once before the first step
+    return ValidationPlan(every, times, count, answered, times * (count * each + answered * answer) / learnt)
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """Steps between validations, how many there are, rows of each, how many of them are answered, expected cost."""
+
+    every: int
+    times: int
+    rows: int
+    answered: int
+    work: float
+
+
+def check_metric(recipe: Recipe, asked: Sequence[AskedTask]) -> None:
+    """Refuse, before the first step, a metric that could not be computed, or not averaged, during training."""
+    if not asked:
+        raise FinbenchError(
+            "validate: metric needs rows of a task, and only rows of your own are validated on.",
+            "Use validate: loss, or validation: split",
+        )
+    if recipe.sharding != "none":
+        raise FinbenchError(
+            "validate: metric generates answers, which a base in shards does not.", "Use --set validate=loss"
+        )
+    if len(asked) > 1 and not all(metrics.is_share(one.main) for one in asked):
+        names = ", ".join(f"{one.name.removeprefix(catalog.PREFIX)} {one.main}" for one in asked)
+        raise FinbenchError(
+            f"The main metrics of these tasks are no shares of 1 that could be averaged: {names}.",
+            "Use --set validate=loss, or one task.",
+        )
+    for one in asked:
+        try:  # by the right answers, so that a scorer's fault shows now
+            instances = prompts.asked(one.lm_task, one.docs[:_LEAST])
+            for instance in instances:
+                right = prompts.gold_answer(one.lm_task, instance.doc)
+                generated = instance.request_type == "generate_until"
+                instance.resps = [right if generated else (-1.0, False)]
+            value = one.value(instances)
+        except Exception as fault:
+            raise FinbenchError(
+                f"The metric {one.main} of {one.name} cannot be computed: {type(fault).__name__}: {fault}",
+                "Use --set validate=loss, or correct the task: finbench tasks check",
+            ) from fault
+        if not math.isfinite(value):
+            raise FinbenchError(f"The metric {one.main} of {one.name} is no number.", "Use --set validate=loss")
