@@ -50,7 +50,7 @@ _IS = rf"(?:(?:is|are|was|were)(?: {_AS})?|(?:can|should) be {_AS}|equals)"
 _LEAD = re.compile(
     rf"(?P<courtesy>{_COURTESY}\s*[!,.:]\s*|(?:based on|according to|given (?!that\b)) ?[^,.:;?!]{{1,100}},\s*|"
     r"(?:so|thus|therefore|hence|overall)(?:[,:]\s*|\s+(?=the\s|it\s))|"
-    r"in (?:one word|short|summary|conclusion)[,:]\s*)|"
+    r"here(?:['’]s| is) (?=(?:the|my) )|in (?:one word|short|summary|conclusion)[,:]\s*)|"
     rf"(?:(?:the|this|its?|my)\s+)?(?:{_TEXT}['’]s\s+)?{_NOUN}[*_\"'`]*{_OF}{{0,2}}[*_\"'`]*\s*"
     rf"(?:{_IS}(?:\s*:|\b)|(?P<copula>:|=|→|->|≈|-(?!\d)|–(?!\d)))\s*:?\s*|"
     r"(?:it|this|that)(?:['’]s| is)\s+|(?:option|choice|letter)\s+(?=\(?[a-z]\b)|"
@@ -106,12 +106,15 @@ def lines(answer: str, working: bool = False) -> list[str]:
     return found
 
 
+_TURN = re.compile(r"(?:actually|correction|no|wait|sorry|on second thought)\b[\s,.:!—-]*", re.IGNORECASE)
+
+
 def one(answer: str, read: Read, same: Callable[[Any, Any], bool] = operator.eq, working: bool = False) -> Any:
     """The only answer that the lines of ``answer`` give, or None; ``same``: whether two answers are one."""
     found = lines(answer, working)
     while len(found) > 1 and _ANNOUNCEMENT.fullmatch(found[0]) and read(found[0]) is None:
         found = found[1:]
-    given = [read(line) for line in found]
+    given = [read(line) or (read(_TURN.sub("", line)) if number else None) for number, line in enumerate(found)]
     first = given[0] if given else None
     if len(given) > 1 and first is not None and first[1] is None:  # a line of working
         first = None
@@ -152,6 +155,7 @@ _BOX = re.compile(r"\\boxed ?\{([^{}]*)\}")
 _SYMBOLS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\approx": "≈", r"\;": " ", r"\ ": " "}
 _SYMBOLS |= {"\\" + sign: sign for sign in "%$_&"}  # others leave nothing
 _SYMBOL = re.compile(r"\\(?:times|cdot|div|approx|left|right)(?![A-Za-z])|\\[,!; %$_&()\[\]]")
+_MONEY_OR_NOT = re.compile(r"\$(?=[-+(]?[\d.])([^$\s]*[\d)%])\$(?!\d)")  # "$1234.5$" is mathematics
 _MATHEMATICS = re.compile(r"\$+([^$]*\\[^$]*)\$+")
 _NESTED = 8  # commands within each other
 _DENIALS = frozenset("❌❎✖✗✘🚫👎⛔❓❔🤷")
@@ -162,6 +166,7 @@ def latex(line: str, working: bool = False) -> str:
 
     A \boxed{} alone becomes "answer: ...", and with ``working`` one to which equations lead.
     """
+    line = _MONEY_OR_NOT.sub(r"\1", line.replace("{,}", ","))
     if "\\" in line:
         line = _MATHEMATICS.sub(r"\1", line)
         for _ in range(_NESTED):
@@ -216,10 +221,10 @@ def body(line: str, marks: str = _WORD_MARKS) -> tuple[int, bool]:
 
 # ---------------------------------------------------------------- what follows
 
-_REASON = re.compile(r"\s?(?:$|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
+_REASON = re.compile(r"\s?(?:$|(?:because|since)\b|[.,;:!)\]}>\"'`*_”’»–—(\[-])")
 _HEDGE = re.compile(r"\W*(?:or|if|unless|perhaps|maybe|possibly|at (?:least|most))\b", re.IGNORECASE)
 # "Positive? Not really", "positive - definitely not", "positive: false", "positive != true"
-_DENIED = "not|no|never|false|wrong|incorrect|untrue"
+_DENIED = "not|no|never|false|wrong|incorrect|untrue|unlikely|impossible|rejected|none|absent"
 _TAKEN_BACK = re.compile(
     rf"\W+(?:\w+\W+){{0,4}}(?:{_DENIED})(?:\W+(?:really|quite|sure|at all|exactly))?\W*", re.IGNORECASE
 )
@@ -273,7 +278,11 @@ def denies(labels: Sequence[str]) -> bool:
     return any(re.search(rf"\b(?:{_DENIED})\b", label, re.IGNORECASE) for label in labels)
 
 
-_ITS_NOUN = re.compile(r"\s(?:sentiment|tone|outlook|label|answer|stance|class|category|type)(?![a-z])")
+_ITS_NOUN = re.compile(
+    r"\s(?:(?:sentiment|tone|outlook|label|answer|stance|class|category|type|statement|sentence|headline)(?![a-z])|"
+    r"is (?:the )?(?:correct|right|best)(?: (?:answer|option|choice|one))?(?=[.,:;!]|\W*$))"
+)
+_ONLY_A_NUMBER = re.compile(r"\W*\d[\d.]*\s?%?\W*")  # "positive: 0.2"
 
 
 def label(answer: str, labels: Sequence[str]) -> str | None:
@@ -287,9 +296,12 @@ def label(answer: str, labels: Sequence[str]) -> str | None:
         if own is None or len({canonical(match.group(), labels) for match in found}) != 1:
             return None
         rest = text[own.end() :]
-        if noun := _ITS_NOUN.match(rest):
+        if (noun := _ITS_NOUN.match(rest)) and (not denies(labels) or rest.startswith(" is")):  # "No answer" is none
             rest = rest[noun.end() :]
-        if re.match(r"[\"']\s?:", rest) or not may_follow(rest, not denies(labels)):  # {"positive": 0.2} has a key
+        # {"positive": 0.2} has a key, and a number alone is how likely it is
+        if re.match(r"[\"']\s?:", rest) or _ONLY_A_NUMBER.fullmatch(rest):
+            return None
+        if not may_follow(rest, not denies(labels)):
             return None
         return canonical(own.group(), labels), led
 
